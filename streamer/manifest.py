@@ -1,0 +1,261 @@
+"""The contract between export and daemon: one JSON document inside the ONNX file.
+
+A model file carries, under the key ``streamer.manifest`` of its ``metadata_props``, everything the daemon needs to run it:
+what goes in, what comes out, which tensors are memory and how they pair up (by name, never by position), what the numbers
+mean (task and options), where they come from (provenance) and a golden example with which the file proves itself on any
+machine. ``export/`` writes it, ``streamer/`` reads it; nothing else connects the two worlds.
+
+Units: a *step* is one row of the first output's time axis; a *chunk* is what one call of the model consumes. Shapes never
+include the batch axis, which is axis 0 of every tensor.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import lzma
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+__all__ = [
+    "KEY",
+    "SCHEMA",
+    "Golden",
+    "Input",
+    "Manifest",
+    "ManifestError",
+    "Output",
+    "Packed",
+    "Provenance",
+    "State",
+    "Tensor",
+]
+
+KEY = "streamer.manifest"
+SCHEMA = 1
+
+Dtype = Literal["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
+Task = Literal["transcribe", "forecast", "classify", "generate", "enhance"]
+Axis = Annotated[int, Field(ge=1)]
+#: Bytes that one packed blob (lexicon, language model, golden tensor) may unpack to: a foreign file must not fill the memory.
+MAX_UNPACKED_BYTES = 256 * 2**20
+
+
+class ManifestError(ValueError):
+    """The file has no manifest, or one that this build does not understand. The message says what to do about it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Packed(_Part):
+    """Bytes inside JSON: xz, then base64. ``bytes`` is the unpacked size and is checked."""
+
+    xz: str
+    bytes: Annotated[int, Field(ge=0, le=MAX_UNPACKED_BYTES)]
+
+    @classmethod
+    def pack(cls, data: bytes) -> Packed:
+        return cls(xz=base64.b64encode(lzma.compress(data, preset=9)).decode("ascii"), bytes=len(data))
+
+    def unpack(self) -> bytes:
+        """The bytes. Raises :class:`ManifestError` if they are damaged or longer than declared."""
+        try:
+            decompressor = lzma.LZMADecompressor()
+            data = decompressor.decompress(base64.b64decode(self.xz, validate=True), max_length=self.bytes + 1)
+        except (binascii.Error, lzma.LZMAError, ValueError) as error:
+            raise ManifestError(f"a packed part of the manifest is damaged ({error}): export the model again") from error
+        if len(data) != self.bytes:
+            raise ManifestError(
+                f"a packed part of the manifest holds {len(data)} bytes or more where {self.bytes} are declared: "
+                "export the model again"
+            )
+        return data
+
+
+class Tensor(_Part):
+    """A small array by value (golden examples): little-endian, row-major, batch axis included."""
+
+    dtype: Dtype
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    data: Packed
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Tensor:
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        return cls.model_validate(
+            {"dtype": array.dtype.name, "shape": array.shape, "data": Packed.pack(little.tobytes())}
+        )
+
+    def array(self) -> NDArray[Any]:
+        raw = self.data.unpack()
+        try:
+            return np.frombuffer(raw, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape).astype(self.dtype)
+        except ValueError as error:
+            raise ManifestError(f"a golden tensor does not have its declared shape {self.shape}: {error}") from error
+
+
+class Input(_Part):
+    """What the model consumes, one chunk at a time.
+
+    ``chunk_shape``: shape without batch, e.g. ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate`` (Hz)
+    and ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
+    """
+
+    name: str
+    dtype: Dtype
+    chunk_shape: tuple[Axis, ...]
+    sample_rate: Annotated[int, Field(ge=1)] | None = None
+    step_seconds: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> Input:
+        if (self.sample_rate is None) == (self.step_seconds is None):
+            raise ValueError("give either sample_rate or step_seconds")
+        if not self.chunk_shape:
+            raise ValueError("chunk_shape needs at least the time axis")
+        return self
+
+
+class State(_Part):
+    """One memory tensor: the graph's input ``in`` and its output ``out``, same dtype and shape, zero bytes at the start."""
+
+    in_: Annotated[str, Field(alias="in")]
+    out: str
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+class Output(_Part):
+    name: str
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+
+
+class Golden(_Part):
+    """A tiny recorded run from zero state: batch 1, several chunks one after another, float32 tolerance of the chunk law."""
+
+    chunks: tuple[Tensor, ...]
+    outputs: dict[str, tuple[Tensor, ...]]
+
+
+class Provenance(_Part):
+    """Where the numbers come from: for people and for ``streamer models``."""
+
+    data: str
+    revision: str
+    created: str = ""
+    tolerance: float
+    scores: dict[str, float] = Field(default_factory=dict)
+    notes: str = ""
+
+
+class Manifest(_Part):
+    """The whole document. ``latency`` and ``flush`` are in steps: how many steps an output lags behind its input, and how
+    many steps of padding push the last result out at the end of a stream."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: str
+    task: Task
+    licence: str
+    description: str = ""
+    input: Input
+    states: tuple[State, ...]
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
+    latency: Annotated[int, Field(ge=0)]
+    flush: Annotated[int, Field(ge=0)]
+    max_batch: Annotated[int, Field(ge=1)]
+    options: dict[str, Any]
+    provenance: Provenance
+    golden: Golden
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        ins = [self.input.name, *(s.in_ for s in self.states)]
+        outs = [*(o.name for o in self.outputs), *(s.out for s in self.states)]
+        for kind, names in (("input", ins), ("output", outs)):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"{kind} names used twice: {', '.join(twice)}")
+        steps = self.outputs[0].shape[0]
+        if self.input.chunk_shape[0] % steps:
+            raise ValueError(f"a chunk of {self.input.chunk_shape[0]} is no whole number of samples for each of {steps} steps")
+        if set(self.golden.outputs) != {o.name for o in self.outputs}:
+            raise ValueError("the golden example does not cover every output")
+        return self
+
+    # -- derived -----------------------------------------------------------------------------------------------------
+
+    @property
+    def chunk(self) -> int:
+        """Length of a chunk along time, in samples (or readings)."""
+        return self.input.chunk_shape[0]
+
+    @property
+    def steps(self) -> int:
+        """Output steps that one chunk gives."""
+        return self.outputs[0].shape[0]
+
+    @property
+    def hop(self) -> int:
+        """Samples (or readings) behind one output step."""
+        return self.chunk // self.steps
+
+    @property
+    def chunk_seconds(self) -> float:
+        """Real time that one chunk stands for; 0 where the model has no clock of its own."""
+        if self.input.sample_rate is not None:
+            return self.chunk / self.input.sample_rate
+        return self.chunk * (self.input.step_seconds or 0.0)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of memory that one stream takes."""
+        return sum(state.nbytes for state in self.states)
+
+    # -- to and from the file ------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse and check. Raises :class:`ManifestError` with every problem named, one a line."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"the manifest is not JSON ({error}): export the model again") from error
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
+            raise ManifestError(
+                f"the manifest has schema {schema!r}, this build reads schema {SCHEMA}: "
+                "export the model again, or install the streamer that it was made for"
+            )
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            problems = "\n".join(
+                f"  {'.'.join(str(part) for part in e['loc']) or 'manifest'}: {e['msg']}" for e in error.errors()
+            )
+            raise ManifestError(f"the manifest does not fit schema {SCHEMA}:\n{problems}") from error
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Manifest:
+        """From an ONNX file's metadata map. Raises :class:`ManifestError` if the key is missing."""
+        if KEY not in metadata:
+            raise ManifestError(
+                f"this ONNX file has no {KEY}: it was not exported for streamer "
+                "(python -m export CHECKPOINT -o FILE.onnx makes one that was)"
+            )
+        return cls.from_json(metadata[KEY])
