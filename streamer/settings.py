@@ -1,0 +1,220 @@
+"""Every setting of the daemon: one flat table with its default, its bounds and one line of help.
+
+Values come from the command line, then the environment (``STREAMER_PORT=9000``), then one TOML file (``port = 9000``),
+then the defaults below. A name that is no setting is refused, in the file and in the environment alike, because a setting
+that is silently ignored is found in production. ``docs/operations.md`` and ``streamer.example.toml`` are held to this table
+by a test.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+__all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
+
+ENV_PREFIX = "STREAMER_"
+SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
+#: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
+NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(ValueError):
+    """A setting that can't be used. The message names it, says where it came from and what would do."""
+
+
+def _state_directory() -> Path:
+    """systemd's ``StateDirectory=`` when there is one, else the user's own place (XDG base directories)."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "streamer"
+
+
+class Settings(BaseSettings):
+    """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    # -- where it listens --------------------------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", description="address to listen on; there is no authentication, so keep it local")
+    port: int = Field(8765, ge=0, le=65535, description="TCP port; 0 takes a free one, see --port-file")
+    max_connections: Count = Field(4096, description="WebSocket connections at a time; more are answered 503")
+
+    # -- what it runs ------------------------------------------------------------------------------------------------
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="shipped names or paths of .onnx files; empty: every shipped model. Environment: comma-separated",
+    )
+    lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
+    capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
+    max_batch: int = Field(0, ge=0, description="largest batch; 0: where batching stops paying, as measured at start")
+
+    # -- what one stream may take ------------------------------------------------------------------------------------
+    max_frame_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
+        2**20, description="largest WebSocket message; a longer one closes the connection with 1009"
+    )
+    max_control_bytes: Annotated[int, Field(ge=256, le=2**24)] = Field(
+        16 * 1024, description="largest JSON control frame"
+    )
+    max_unsent_events: Count = Field(
+        1024, description="events waiting for a client that doesn't read, then it is detached"
+    )
+    send_seconds: Positive = Field(10.0, description="time a client may leave the socket full, then it is detached")
+    handshake_seconds: Positive = Field(10.0, description="time to the request, and from there to the start frame")
+    ping_seconds: Positive = Field(20.0, description="interval of WebSocket pings, and the time a pong may take")
+    buffer_seconds: Positive = Field(
+        10.0, description="audio received and not yet run, per stream: the socket waits (wait) or the oldest goes (gap)"
+    )
+
+    # -- how long things live ----------------------------------------------------------------------------------------
+    grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")
+    idle_seconds: Seconds = Field(
+        600.0, description="time without any audio before a connected stream is evicted; 0: never"
+    )
+    keep_seconds: Seconds = Field(86400.0, description="age at which a saved session of a stopped daemon is forgotten")
+    checkpoint_seconds: Positive = Field(
+        2.0, description="interval of saving changed sessions, hence of acknowledgements"
+    )
+    drain_seconds: Positive = Field(20.0, description="time for finishing what was received after SIGTERM")
+
+    # -- where it writes ---------------------------------------------------------------------------------------------
+    state_directory: Path = Field(
+        default_factory=_state_directory,
+        description="sessions.sqlite lies here; default $STATE_DIRECTORY (systemd), else ~/.local/state/streamer",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe record that is logged"
+    )
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """``"digits, ./other.onnx"`` from the environment."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("state_directory")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # load() stacks the sources itself, because only it knows the file; a bare Settings(...) reads nothing else.
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Settings from ``overrides`` (``None`` values are skipped), environment, file and defaults, in this order.
+
+        Raises :class:`SettingsError` with every problem on a line of its own.
+        """
+        path = find_config(config)
+        from_file = _read(path) if path else {}
+        _refuse_unknown({name: f"{name} in {path}" for name in from_file})
+        _refuse_unknown(_from_environment(), prefix=ENV_PREFIX)
+        environment = EnvSettingsSource(cls)()
+        given = {name: value for name, value in (overrides or {}).items() if value is not None}
+        try:
+            return cls(**{**InitSettingsSource(cls, from_file)(), **environment, **given})
+        except ValidationError as error:
+            origin = {**dict.fromkeys(from_file, str(path)), **dict.fromkeys(environment, "the environment")}
+            origin.update(dict.fromkeys(given, "the command line"))
+            lines = [_explain(e["loc"], e["msg"], e["input"], origin) for e in error.errors()]
+            raise SettingsError("\n".join(lines)) from None
+
+
+def find_config(config: Path | None = None) -> Path | None:
+    """The file to read: ``config``, ``$STREAMER_CONFIG``, or the system's if it exists. A named file must exist."""
+    named = config or (Path(os.environ["STREAMER_CONFIG"]) if os.environ.get("STREAMER_CONFIG") else None)
+    if named is not None:
+        if not named.is_file():
+            raise SettingsError(f"no settings file {named}: give an existing one with --config or STREAMER_CONFIG")
+        return named
+    return SYSTEM_CONFIG if SYSTEM_CONFIG.is_file() else None
+
+
+def render(settings: Settings | None = None) -> str:
+    """TOML of ``settings`` with the help as comments; without: every setting commented out at its default."""
+    lines = [
+        "# Settings of `streamer serve`. Environment: STREAMER_<NAME> (upper case), which wins over this file.",
+        "",
+    ]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"# {field.description}")
+        if settings is not None:
+            lines += [f"{name} = {_toml(getattr(settings, name))}", ""]
+        elif field.default_factory is not None:  # depends on the machine: the help says how
+            lines += [f'#{name} = "/var/lib/streamer"', ""]
+        else:
+            lines += [f"#{name} = {_toml(field.default)}", ""]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, (str, Path)):
+        text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{text}"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"can't read the settings file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+
+
+def _from_environment() -> dict[str, str]:
+    names = (name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in NOT_SETTINGS)
+    return {name.upper().removeprefix(ENV_PREFIX).lower(): f"environment variable {name}" for name in names}
+
+
+def _refuse_unknown(found: Mapping[str, str], prefix: str = "") -> None:
+    """``found``: setting name -> how the user wrote it."""
+    problems = []
+    for name, written in found.items():
+        if name in Settings.model_fields:
+            continue
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
+        shown = (prefix + near[0].upper() if prefix else near[0]) if near else ""
+        problems.append(f"unknown setting {written}" + (f": did you mean {shown}?" if near else ""))
+    if problems:
+        raise SettingsError("\n".join(problems) + "\n(streamer serve --print-config lists every setting)")
+
+
+def _explain(location: tuple[int | str, ...], message: str, value: Any, origin: Mapping[str, str]) -> str:
+    name = str(location[0]) if location else "settings"
+    where = f" ({origin[name]})" if name in origin else ""
+    return f"setting {name} = {value!r}{where}: {message}"

@@ -1,0 +1,164 @@
+"""The dialect of ``/v1/stream``, without any I/O: frames in, frames out, and what may follow what.
+
+Everything that decides whether a message is legal lives here; ``stream.py`` only acts on what :class:`Dialogue` returns.
+Binary frames pass through untouched (they are the hot path); control frames are small JSON objects, checked by pydantic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+__all__ = [
+    "CLOSE_CODES",
+    "Dialogue",
+    "End",
+    "Frame",
+    "Marker",
+    "Resume",
+    "Start",
+    "WireError",
+    "encode",
+    "parse_control",
+]
+
+#: WebSocket close code for every error code; 4xxx are ours, and resemble the HTTP status. Anything else is 1011.
+CLOSE_CODES: Mapping[str, int] = {
+    "audio_as_text": 1003,
+    "bad_json": 1007,
+    "bad_frame": 1007,
+    "bad_order": 1002,
+    "bad_audio": 1007,
+    "too_long": 1009,
+    "bad_rate": 4400,
+    "bad_options": 4400,
+    "unknown_model": 4404,
+    "unknown_stream": 4404,
+    "start_timeout": 4408,
+    "not_reading": 4408,
+    "superseded": 4409,
+    "evicted": 4410,
+    "full": 1013,
+    "overload": 1013,
+    "starting": 1013,
+    "draining": 1012,
+}
+
+
+class WireError(Exception):
+    """What the client is told before its connection is closed. ``message`` says what to do about it."""
+
+    def __init__(self, code: str, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def close_code(self) -> int:
+        return CLOSE_CODES.get(self.code, 1011)
+
+    def to_dict(self) -> dict[str, Any]:
+        frame: dict[str, Any] = {"type": "error", "code": self.code, "message": self.message}
+        if self.retry_after is not None:
+            frame["retry_after"] = self.retry_after
+        return frame
+
+
+class _Frame(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Start(_Frame):
+    """A new stream. ``sample_rate`` in Hz; ``model`` may be left out when the daemon serves only one."""
+
+    type: Literal["start"]
+    model: Annotated[str, Field(max_length=200)] | None = None
+    sample_rate: Annotated[int, Field(ge=1, le=768_000)]
+    overflow: Literal["wait", "gap"] = "wait"
+    partials: bool = True
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Resume(_Frame):
+    """Back again: ``seq`` is the number of the last event seen, 0 for none."""
+
+    type: Literal["resume"]
+    stream: Annotated[str, Field(min_length=1, max_length=200)]
+    seq: Annotated[int, Field(ge=0)] = 0
+
+
+class Marker(_Frame):
+    type: Literal["marker"]
+    id: Annotated[str, Field(max_length=200)]
+
+
+class End(_Frame):
+    type: Literal["end"]
+
+
+Frame = Start | Resume | Marker | End
+_ADAPTER: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator="type")])
+
+
+def parse_control(data: bytes, limit: int) -> Frame:
+    """One control frame. ``limit`` in bytes. Raises :class:`WireError`."""
+    if len(data) > limit:
+        raise WireError("too_long", f"a control frame of {len(data)} bytes, the limit is {limit} (max_control_bytes)")
+    try:
+        document = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        hint = "text frames are JSON control frames, audio goes into binary frames (16 bit little-endian PCM)"
+        code = "bad_json" if data[:1] in (b"{", b"[") else "audio_as_text"
+        raise WireError(code, f"not JSON ({error}): {hint}") from None
+    try:
+        return _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        where = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'frame'}: {e['msg']}" for e in error.errors()[:5])
+        raise WireError("bad_frame", f"the control frame can't be used: {where}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def encode(event: Mapping[str, Any]) -> bytes:
+    """One frame for the client, as UTF-8. NaN would not be JSON and is an error here, not in somebody's browser."""
+    return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+class Dialogue:
+    """Where one connection stands: ``new`` until start or resume, ``open`` while samples may come, then ``ended``."""
+
+    __slots__ = ("_limit", "state")
+
+    def __init__(self, max_control_bytes: int):
+        self._limit = max_control_bytes
+        self.state: Literal["new", "open", "ended"] = "new"
+
+    def audio(self, data: bytes) -> bytes:
+        """Check that samples may come now. Raises :class:`WireError`; nothing was taken then."""
+        if self.state != "open":
+            raise self._order("audio")
+        if len(data) & 1:
+            raise WireError("bad_audio", f"{len(data)} bytes are no whole number of 16 bit samples: none were taken")
+        return data
+
+    def control(self, data: bytes) -> Frame:
+        """Parse a text frame and move on. Raises :class:`WireError`."""
+        frame = parse_control(data, self._limit)
+        opening = isinstance(frame, (Start, Resume))
+        if opening != (self.state == "new") or self.state == "ended":
+            raise self._order(frame.type)
+        self.state = "ended" if isinstance(frame, End) else "open"
+        return frame
+
+    def _order(self, what: str) -> WireError:
+        if self.state == "new":
+            return WireError("bad_order", f"{what} before the stream: send a start or resume frame first")
+        if self.state == "open":
+            return WireError("bad_order", f"{what} on a stream that runs: one connection is one stream, open another")
+        return WireError("bad_order", f"{what} after end: start a new stream on a new connection")
