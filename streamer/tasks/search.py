@@ -1,0 +1,59 @@
+"""What every CTC decoder offers the task, and the units that it puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Search", "Steps", "Unit"]
+
+Steps = NDArray[np.int64]
+
+
+class Unit(NamedTuple):
+    """One thing a decoder put out: a word, or a token where there is no lexicon.
+
+    ``start`` and ``end``: absolute steps at which its first and its last token appeared.
+    ``logp``: mean over its tokens of the highest log-posterior each of them had.
+    """
+
+    text: str
+    start: int
+    end: int
+    logp: float
+
+
+class Search(Protocol):
+    """A decoder, shared by all streams with the same settings. A stream's utterance is a *state*, opaque to others."""
+
+    def open(self) -> Any:
+        """The state of a stream that begins."""
+
+    def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which steps [N, T] of ``logp`` [N, T, V] may change the units although they are silent."""
+
+    def advance(
+        self, states: Sequence[Any], logp: NDArray[np.float32], begin: Steps, end: Steps, origin: Steps
+    ) -> None:
+        """Steps ``begin[i]:end[i]`` of row *i* of ``logp`` [N, T, V]; its step 0 is the stream's ``origin[i]``th."""
+
+    def decoded(self, state: Any) -> bool:
+        """Whether the best hypothesis holds anything."""
+
+    def units(self, state: Any) -> tuple[list[Unit], int]:
+        """What is decoded now, and how many units of it will not change."""
+
+    def finish(self, state: Any) -> list[Unit]:
+        """The utterance is over: its units. The state begins the next; a token that goes on is not repeated."""
+
+    def cut(self, state: Any) -> list[Unit]:
+        """The utterance is too long: its whole words. What follows them opens the next utterance."""
+
+    def dump(self, state: Any) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """JSON facts and arrays from which :meth:`restore` makes the state again, bit for bit."""
+
+    def restore(self, facts: dict[str, Any], arrays: list[NDArray[Any]]) -> Any:
+        """The inverse of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` on anybody else's data."""

@@ -1,0 +1,58 @@
+"""From a decoder's units to words with times and confidence, and to events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamer.tasks import Event, Word
+from streamer.tasks.search import Unit
+
+__all__ = ["Transcript"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """How one model's units read. ``joined``: units are characters, and words lie between ``boundary`` units.
+
+    ``step_seconds``: time of one step. ``delay``: steps by which units come later than their sound.
+    """
+
+    boundary: str | None
+    joined: bool
+    step_seconds: float
+    delay: int
+
+    def event(self, kind: str, units: Sequence[Unit], stable: int, step: int, words: bool) -> Event:
+        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed."""
+        found, whole = self.words(units, stable)
+        now = self.seconds(step)
+        start, end = (found[0].start, found[-1].end) if found else (now, now)
+        return Event(kind, " ".join(w.word for w in found), start, end, tuple(found) if words else (), whole)
+
+    def words(self, units: Sequence[Unit], stable: int) -> tuple[list[Word], int]:
+        """The words, and how many of them will not change if the first ``stable`` units don't."""
+        words: list[list[Unit]] = []
+        inside, whole = False, 0
+        for index, unit in enumerate(units):
+            if unit.text == self.boundary:
+                inside = False
+            elif inside:
+                words[-1].append(unit)
+            else:
+                words.append([unit])
+                inside = self.joined
+            if not inside and index < stable:
+                whole = len(words)
+        return [self._word(parts) for parts in words], whole
+
+    def seconds(self, step: int) -> float:
+        """Seconds since the stream's start, to the millisecond."""
+        return round(max(0, step - self.delay) * self.step_seconds, 3)
+
+    def _word(self, parts: Sequence[Unit]) -> Word:
+        """Confidence is the geometric mean of its tokens' highest posteriors."""
+        confidence = math.exp(min(0.0, sum(part.logp for part in parts) / len(parts)))
+        text = "".join(part.text for part in parts)
+        return Word(text, self.seconds(parts[0].start), self.seconds(parts[-1].end + 1), round(confidence, 4))
