@@ -1,0 +1,189 @@
+"""Word error rate of shipped models on recorded people, through the same hub, engine and decoder that the daemon uses.
+
+Every recording is a stream of its own: PCM in, the words of its finals out. The intervals are 95 % bootstrap intervals over
+speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``); its test part is for reporting only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from bench.report import finish
+from models import data
+from models.data import Utterance
+from models.score import bootstrap, edits
+from streamer.engine.model import Model, resolve
+from streamer.hub import Hub, HubSettings
+from streamer.metrics import Metrics
+
+IN_FLIGHT = 64  # streams open at once
+
+
+@dataclass(frozen=True)
+class Part:
+    """A set of recordings whose error rate is reported on its own."""
+
+    name: str
+    utterances: list[Utterance]
+
+
+def joined(takes: Sequence[Utterance], strings: int, seed: int = 0) -> list[Utterance]:
+    """Isolated takes of one speaker in strings of 3 to 7, with 0.1 to 0.4 s of quiet between."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(strings):
+        chosen = [takes[int(k)] for k in rng.integers(len(takes), size=int(rng.integers(3, 8)))]
+        pieces = [part for u in chosen for part in (quiet(rng), u.pcm)] + [quiet(rng)]
+        text = " ".join(u.text for u in chosen)
+        out.append(Utterance(f"joined-{i}", chosen[0].speaker, text, [], 30, np.concatenate(pieces)))
+    return out
+
+
+def quiet(rng: np.random.Generator, rate: int = 8000) -> data.Pcm:
+    """Near-silence of random length: a recording's floor, not digital zero."""
+    return rng.normal(0, 3, int(rng.uniform(0.1, 0.4) * rate)).astype(np.int16)
+
+
+def digit_parts(rate: int) -> list[Part]:
+    from models.recipes.speech import LEFT_OUT
+
+    strings = [u for u in data.speechocean("test", rate) if u.is_digits]
+    takes = [u for u in data.fsdd(rate) if u.speaker == LEFT_OUT]
+    return [
+        Part("test digit strings", strings),
+        Part("of them adults", [u for u in strings if u.age >= 16]),
+        Part("of them children", [u for u in strings if u.age < 16]),
+        Part(f"left-out speaker {LEFT_OUT}", joined(takes, 150)),
+    ]
+
+
+def english_parts(rate: int) -> list[Part]:
+    test = data.speechocean("test", rate)
+    trained = {u.text for u in data.speechocean("train", rate)}
+    adults = [u for u in test if u.age >= 16]
+    children = [u for u in test if u.age < 16]
+    return [
+        Part("test adults", adults),
+        Part("test children", children),
+        Part("adults, sentences not in train", [u for u in adults if u.text not in trained]),
+        Part("children, sentences not in train", [u for u in children if u.text not in trained]),
+    ]
+
+
+PARTS: dict[str, Callable[[int], list[Part]]] = {"digits": digit_parts, "english-small": english_parts}
+
+
+def transcripts(
+    model: str | Path, recordings: Sequence[data.Pcm], rate: int, options: dict[str, Any] | None = None
+) -> list[str]:
+    """The text of each recording, every one a stream of its own, at most ``IN_FLIGHT`` at a time."""
+    longest = max(len(pcm) for pcm in recordings) / rate + 1.0
+    hub = Hub(
+        HubSettings(models=[str(model)], capacity=IN_FLIGHT + 8, max_buffered_seconds=longest),
+        Metrics(CollectorRegistry()),
+        None,
+    )
+    hub.load()
+    texts: list[list[str]] = [[] for _ in recordings]
+    failures: list[str] = []
+    room = threading.Semaphore(IN_FLIGHT)
+
+    def sink(i: int) -> Callable[[list[dict[str, Any]]], None]:
+        def take(events: list[dict[str, Any]]) -> None:
+            for event in events:
+                if event["type"] == "final":
+                    texts[i].append(event["text"])
+                elif event["type"] == "error":
+                    failures.append(f"recording {i}: {event['message']}")
+                if event["type"] in ("end", "error"):
+                    room.release()
+
+        return take
+
+    try:
+        for i, pcm in enumerate(recordings):
+            room.acquire()
+            session = hub.open(model=None, sample_rate=rate, sink=sink(i), options={"partials": False, **(options or {})})
+            session.feed(np.ascontiguousarray(pcm).tobytes())
+            session.end()
+        for _ in range(IN_FLIGHT):
+            room.acquire()
+    finally:
+        hub.close()
+    if failures:
+        raise RuntimeError("; ".join(failures[:3]))
+    return [" ".join(parts) for parts in texts]
+
+
+def score(part: Part, texts: Sequence[str]) -> dict[str, Any]:
+    """Word error rate with its interval, and the counts behind it."""
+    wrong = [edits(u.text.split(), text.upper().split()) for u, text in zip(part.utterances, texts, strict=True)]
+    words = [len(u.text.split()) for u in part.utterances]
+    low, high = bootstrap(wrong, words, [u.speaker for u in part.utterances])
+    return {
+        "wer": sum(wrong) / sum(words),
+        "low": low,
+        "high": high,
+        "words": sum(words),
+        "recordings": len(words),
+        "speakers": len({u.speaker for u in part.utterances}),
+    }
+
+
+def measure(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """Each recording is decoded once, however many parts it belongs to."""
+    unique = {id(u): u for part in parts for u in part.utterances}
+    texts = dict(zip(unique, transcripts(model, [u.pcm for u in unique.values()], rate, options), strict=True))
+    return {part.name: score(part, [texts[id(u)] for u in part.utterances]) for part in parts}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench asr", description=__doc__)
+    parser.add_argument("--model", action="append", help="shipped name or path; the name before the first '.' or '-' decides the test")
+    parser.add_argument("--decoder", choices=("greedy", "beam"), help="instead of the model's own default")
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    arguments = parser.parse_args(argv)
+    if not (data.data_folder() / "speech").is_dir():
+        parser.error(f"no recordings at {data.data_folder()}: set STREAMER_DATA to the shared data set")
+    options = {"decoder": arguments.decoder} if arguments.decoder else None
+    results: dict[str, Any] = {}
+    for name in arguments.model or list(PARTS):
+        path = resolve(name)
+        manifest = Model.load(path).manifest
+        kind = next((k for k in PARTS if manifest.name.startswith(k)), None)
+        if kind is None or manifest.input.sample_rate is None:
+            parser.error(f"{name}: there is a test for {', '.join(PARTS)} only")
+        rate = manifest.input.sample_rate
+        results[manifest.name] = measure(str(path), PARTS[kind](rate), rate, options)
+    rows = [
+        (model, part, s["recordings"], s["speakers"], s["words"], f"{s['wer']:.1%}", f"{s['low']:.1%} to {s['high']:.1%}")
+        for model, parts in results.items()
+        for part, s in parts.items()
+    ]
+    finish(
+        "asr",
+        results,
+        columns=("model", "test", "recordings", "speakers", "words", "WER", "95 % interval"),
+        rows=rows,
+        plot=lambda axes: _bars(axes, results),
+        as_json=arguments.json,
+    )
+    return 0
+
+
+def _bars(axes: Any, results: dict[str, Any]) -> None:
+    labels = [f"{model}\n{part}" for model, parts in results.items() for part in parts]
+    scores = [s for parts in results.values() for s in parts.values()]
+    wer = [100 * s["wer"] for s in scores]
+    spread = [[100 * (s["wer"] - s["low"]) for s in scores], [100 * (s["high"] - s["wer"]) for s in scores]]
+    axes.barh(labels, wer, xerr=spread, color="#4477aa", ecolor="#222222", capsize=3)
+    axes.invert_yaxis()
+    axes.set_xlabel("word error rate, % (95 % interval over speakers)")
