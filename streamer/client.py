@@ -1,0 +1,304 @@
+"""The client of ``/v1/stream``: keeps what the daemon has not promised to keep, so a restart or a crash is only a delay.
+
+    async with StreamClient("ws://127.0.0.1:8765/v1/stream", model="digits", sample_rate=16000) as stream:
+        await stream.send(pcm)
+        await stream.end()
+        async for event in stream: ...
+
+Every sent frame waits in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, is told a
+``position``, sends again from there, and drops the events whose ``seq`` it has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+__all__ = ["StreamClient", "StreamError"]
+
+log = logging.getLogger(__name__)
+
+#: Errors that pass: the daemon is starting or going down, or this connection was the trouble and not the stream.
+PASSING = frozenset({"starting", "draining", "not_reading", "start_timeout"})
+#: And these, once a stream has begun: somebody took the slot while the daemon was away.
+PASSING_LATER = PASSING | {"full", "overload"}
+
+
+class StreamError(Exception):
+    """The stream can't go on. ``code`` as on the wire, or ``unreachable``."""
+
+    def __init__(self, code: str, message: str, retry_after: float | None = None):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+
+class _Item(NamedTuple):
+    """A frame as sent. ``start`` and ``end`` in samples; equal for control frames."""
+
+    start: int
+    end: int
+    data: bytes | str
+
+
+class StreamClient:
+    """One stream of 16 bit mono PCM. ``url`` with or without the path; ``sample_rate`` in Hz.
+
+    ``max_unacked_bytes`` bounds the replay buffer: :meth:`send` waits for acknowledgements when it is full.
+    ``retry_seconds`` is how long the daemon may be away before :class:`StreamError` ``unreachable``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        sample_rate: int,
+        model: str | None = None,
+        overflow: str = "wait",
+        partials: bool = True,
+        options: Mapping[str, Any] | None = None,
+        max_unacked_bytes: int = 64 * 2**20,
+        retry_seconds: float = 60.0,
+        first_delay: float = 0.1,
+        max_delay: float = 5.0,
+    ):
+        url = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1).rstrip("/")
+        self.url = url if url.endswith("/v1/stream") else url + "/v1/stream"
+        self._start = {
+            "type": "start",
+            "sample_rate": sample_rate,
+            "overflow": overflow,
+            "partials": partials,
+            **({"model": model} if model is not None else {}),
+            **({"options": dict(options)} if options else {}),
+        }
+        self._max_unacked = max_unacked_bytes
+        self._retry_seconds = retry_seconds
+        self._delays = (first_delay, max_delay)
+        self._unacked: deque[_Item] = deque()  # sent, not yet safe
+        self._outgoing: deque[_Item] = deque()  # not yet sent on this connection
+        self._held = 0  # bytes in both
+        self._changed = asyncio.Event()  # something to send
+        self._room = asyncio.Event()
+        self._room.set()
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._error: StreamError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+        self._finished = False
+        #: Samples given to :meth:`send`, and how many of them the daemon has made safe.
+        self.position = 0
+        self.acknowledged = 0
+        self.seq = 0
+        #: The stream's id and the last ``ready`` frame; how often the connection was made anew.
+        self.id: str | None = None
+        self.ready: dict[str, Any] = {}
+        self.reconnects = 0
+
+    # -- for the user ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> StreamClient:
+        self._task = asyncio.create_task(self._run())
+        await self._opened.wait()
+        if self._error is not None:
+            await self.close()
+            raise self._error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def send(self, pcm: bytes) -> None:
+        """Samples, 16 bit little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`."""
+        if len(pcm) % 2:
+            raise ValueError(f"{len(pcm)} bytes are no whole number of 16 bit samples")
+        while self._held + len(pcm) > self._max_unacked and self._held and self._error is None:
+            self._room.clear()
+            await self._room.wait()
+        if pcm:
+            start = self.position
+            self.position += len(pcm) // 2
+            self._put(_Item(start, self.position, bytes(pcm)))
+
+    async def marker(self, id: str) -> None:
+        """Ask for a ``marker`` event once everything sent so far is decoded."""
+        self._put(_Item(self.position, self.position, json.dumps({"type": "marker", "id": id})))
+
+    async def end(self) -> None:
+        """No more samples. The ``end`` event is the last one."""
+        self._put(_Item(self.position, self.position, '{"type":"end"}'))
+
+    def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        return self._iterate()
+
+    async def close(self) -> None:
+        """Go away; the daemon keeps the stream for its grace time."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _iterate(self) -> AsyncIterator[dict[str, Any]]:
+        while (event := await self._events.get()) is not None:
+            yield event
+        if self._error is not None:
+            raise self._error
+
+    def _put(self, item: _Item) -> None:
+        if self._error is not None:
+            raise self._error
+        self._held += len(item.data)
+        self._outgoing.append(item)
+        self._changed.set()
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._keep_connected()
+        except StreamError as error:
+            self._error = error
+        except asyncio.CancelledError:
+            self._error = self._error or StreamError("closed", "the client was closed")
+            raise
+        except Exception as error:  # a bug here must not leave the user waiting for ever
+            self._error = StreamError("internal", repr(error))
+            log.exception("the stream client failed")
+        finally:
+            self._opened.set()
+            self._room.set()
+            self._events.put_nowait(None)
+
+    async def _keep_connected(self) -> None:
+        attempt, since = 0, time.monotonic()
+        while not self._finished:
+            reason = "connection lost"
+            try:
+                # No ping timeout of ours: a daemon that holds the socket for back-pressure doesn't read pongs either.
+                async with connect(
+                    self.url, compression=None, proxy=None, ping_interval=None, close_timeout=2, max_size=2**24
+                ) as socket:
+                    await self._hello(socket)
+                    attempt, since = 0, time.monotonic()
+                    await self._converse(socket)
+                    since = time.monotonic()
+            except StreamError as error:
+                if error.code not in (PASSING if self.id is None else PASSING_LATER):
+                    raise
+                reason = str(error)
+            except InvalidStatus as error:
+                if error.response.status_code != 503:
+                    raise StreamError("refused", f"{self.url} answered {error}") from error
+                reason = str(error)
+            except (OSError, TimeoutError, WebSocketException) as error:
+                reason = str(error) or type(error).__name__
+            if self._finished:
+                return
+            if time.monotonic() - since > self._retry_seconds:
+                raise StreamError("unreachable", f"no daemon at {self.url} for {self._retry_seconds:g} s ({reason})")
+            first, longest = self._delays
+            # Full jitter: a thousand clients of a restarted daemon must not come back in step.
+            await asyncio.sleep(random.uniform(0.5, 1.0) * min(longest, first * 2 ** min(attempt, 30)))
+            attempt += 1
+            log.info("reconnecting", extra={"stream": self.id, "reason": reason})
+
+    async def _hello(self, socket: ClientConnection) -> None:
+        """Start or resume, and put the replay buffer where the daemon stands."""
+        resume = {"type": "resume", "stream": self.id, "seq": self.seq}
+        await socket.send(json.dumps(self._start if self.id is None else resume))
+        frame = json.loads(await socket.recv())
+        if frame["type"] == "error":
+            # Killed before its first checkpoint: everything is still here, so the stream simply begins again.
+            if frame["code"] == "unknown_stream" and self.acknowledged == 0:
+                self.id = None
+                frame["code"] = "starting"
+            raise StreamError(frame["code"], frame["message"], frame.get("retry_after"))
+        position = int(frame["position"])
+        self.reconnects += self._opened.is_set()
+        self._rewind(position)
+        self.id, self.ready = frame["stream"], frame
+        self._opened.set()
+
+    async def _converse(self, socket: ClientConnection) -> None:
+        writer = asyncio.create_task(self._write(socket))
+        try:
+            async for message in socket:
+                self._receive(json.loads(message))
+                if self._finished:
+                    return
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError, WebSocketException):
+                await writer
+
+    async def _write(self, socket: ClientConnection) -> None:
+        while True:
+            while self._outgoing:
+                item = self._outgoing.popleft()
+                self._unacked.append(item)
+                await socket.send(item.data)
+            self._changed.clear()
+            await self._changed.wait()
+
+    # -- the replay buffer -------------------------------------------------------------------------------------------
+
+    def _rewind(self, position: int) -> None:
+        """The daemon goes on from sample ``position``: what lies behind it goes out again.
+
+        Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores repeats.
+        What lies before stays until it is acknowledged: the next crash may fall back further.
+        """
+        if position < self.acknowledged:
+            text = f"sample {self.acknowledged} was acknowledged, but the daemon stands at {position}"
+            raise StreamError("lost", text + ": its state directory was lost or is older than this stream")
+        kept: deque[_Item] = deque()
+        again: deque[_Item] = deque()
+        for item in (*self._unacked, *self._outgoing):
+            if isinstance(item.data, str):
+                (kept if item.end < position else again).append(item)
+            elif item.start < position < item.end:
+                cut = 2 * (position - item.start)
+                kept.append(_Item(item.start, position, item.data[:cut]))
+                again.append(_Item(position, item.end, item.data[cut:]))
+            else:
+                (kept if item.end <= position else again).append(item)
+        self._unacked, self._outgoing = kept, again
+        self._changed.set()
+
+    def _acknowledge(self, position: int) -> None:
+        self.acknowledged = max(self.acknowledged, position)
+        while self._unacked:
+            item = self._unacked[0]
+            if item.end > position or (item.start == item.end == position):
+                break
+            self._unacked.popleft()
+            self._held -= len(item.data)
+        self._room.set()
+
+    def _receive(self, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        if kind == "ack":
+            self._acknowledge(int(event["position"]))
+        elif kind == "error":
+            error = StreamError(event["code"], event["message"], event.get("retry_after"))
+            if event.get("fatal", True):
+                raise error
+            log.warning("the daemon complains", extra={"code": error.code, "reason": error.message})
+        elif (seq := event.get("seq")) is not None and seq > self.seq:  # else given out before a crash, seen then
+            self.seq = seq
+            self._finished = kind == "end"
+            self._events.put_nowait(event)
