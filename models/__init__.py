@@ -1,0 +1,19 @@
+"""Acoustic models in PyTorch: streaming layers, recipes and training. ``load`` reads a trained checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.acoustic import Acoustic
+
+__all__ = ["load"]
+
+
+def load(path: str | Path) -> tuple[Acoustic, dict[str, Any]]:
+    """(module, info) of a checkpoint; see :mod:`models.checkpoint`."""
+    from models.checkpoint import load as read  # torch only when it is needed
+
+    return read(path)

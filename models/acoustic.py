@@ -1,0 +1,123 @@
+"""Acoustic models: int16 PCM to token log-probabilities in one graph, for training with CTC (Graves et al. 2006).
+
+Both share the front end (log-mel, running normalisation) and two strided convolutions that bring 100 frames a second down
+to 25, and differ in the encoder: a causal WaveNet, or a short gated stack with an LSTM on top (convolutions leave CTC's
+blank plateau within a few hundred steps, an LSTM alone takes many times as long).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import (
+    Chain,
+    GatedStack,
+    LogMel,
+    RecurrentStack,
+    RunningNorm,
+    State,
+    Streaming,
+    Subsample,
+    inner,
+    outer,
+)
+
+
+@dataclass(frozen=True)
+class AcousticConfig:
+    """Everything that fixes the shape of a model."""
+
+    family: str  # "wavenet" | "lstm"
+    sample_rate: int
+    tokens: int  # size of the vocabulary, blank (index 0) included
+    bands: int = 40
+    front: int = 96  # channels after the first subsampling
+    channels: int = 128
+    kernel: int = 3
+    dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    skip: int = 128
+    cell: str = "lstm"
+    hidden: int = 256
+    layers: int = 2
+    dropout: float = 0.1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "dilations": list(self.dilations)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AcousticConfig:
+        return cls(**{**values, "dilations": tuple(values["dilations"])})
+
+
+class Acoustic(Streaming):
+    """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, V], state)``; N is a multiple of ``hop``."""
+
+    def __init__(self, config: AcousticConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.front = Chain({"mel": LogMel(config.sample_rate, config.bands), "norm": RunningNorm(config.bands)})
+        layers: dict[str, Streaming] = {
+            "halve": Subsample(config.bands, config.front, 5, 2),
+            "quarter": Subsample(config.front, config.channels, 5, 2),
+        }
+        if config.family == "wavenet":
+            layers["wavenet"] = GatedStack(
+                config.channels, config.dilations, config.kernel, config.skip, config.dropout
+            )
+            width = middle = config.skip
+        elif config.family == "lstm":
+            layers["gated"] = GatedStack(config.channels, config.dilations, config.kernel, 0, config.dropout)
+            layers["lstm"] = RecurrentStack(config.cell, config.channels, config.hidden, config.layers, config.dropout)
+            width, middle = config.hidden, config.channels
+        else:
+            raise ValueError(f"family {config.family!r}: 'wavenet' or 'lstm'")
+        self.encoder = Chain(layers)
+        self.head = nn.Linear(width, config.tokens)
+        # a second CTC head in the middle, for training only; it is no part of forward, hence of the exported graph
+        self.middle = nn.Linear(middle, config.tokens) if config.family == "lstm" else None
+        self.hop = self.stride = self.front.stride * self.encoder.stride
+        self.receptive_field = None  # of the normaliser; see also context
+        self.context = self.encoder.receptive_field  # mel frames, None for a recurrent encoder
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.sample_rate
+
+    def initial_state(self, batch: int) -> State:
+        return outer(self.front.initial_state(batch), "front") | outer(self.encoder.initial_state(batch), "encoder")
+
+    def forward(self, pcm: Tensor, state: State) -> tuple[Tensor, State]:
+        features, front = self.front(pcm, inner(state, "front"))
+        log_probs, encoder = self.encode(features, inner(state, "encoder"))
+        return log_probs, outer(front, "front") | outer(encoder, "encoder")
+
+    def encode(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+        """Normalised features [B, T, bands] -> (log_probs [B, T / 4, V], state of the encoder)."""
+        x, state = self.encoder(features, state)
+        return self.head(x).log_softmax(dim=2), state
+
+    def encode_twice(self, features: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
+        """As :meth:`encode`, with the log-probabilities of the middle head between (None without one)."""
+        new: State = {}
+        x, between = features, None
+        for name, layer in self.encoder.layers.items():
+            x, part = layer(x, inner(state, name))
+            new |= outer(part, name)
+            if name == "gated" and self.middle is not None:
+                between = self.middle(x).log_softmax(dim=2)
+        return self.head(x).log_softmax(dim=2), between, new
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@torch.no_grad()
+def whole(model: Acoustic, pcm: Tensor) -> Tensor:
+    """Log-probabilities [B, T, V] of int16 [B, N] from the start of a stream; N is cut to a multiple of the hop."""
+    pcm = pcm[:, : pcm.shape[1] // model.hop * model.hop]
+    return model(pcm, model.initial_state(pcm.shape[0]))[0]

@@ -1,0 +1,33 @@
+"""A trained model on disk: weights, shape, tokens and where it comes from. ``models.load`` reads it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.acoustic import Acoustic, AcousticConfig
+
+FORMAT = 1
+
+
+def save(path: Path, model: Acoustic, info: dict[str, Any]) -> None:
+    """Write atomically: whoever looks finds the old file or the new one."""
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    document = {"format": FORMAT, "config": model.config.to_dict(), "weights": weights, "info": info}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    torch.save(document, partial)
+    partial.replace(path)
+
+
+def load(path: str | Path) -> tuple[Acoustic, dict[str, Any]]:
+    """(module in evaluation mode, info). ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence,
+    scores, and what else the recipe had to say."""
+    document = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of this project (format {FORMAT}): train one with python -m models")
+    model = Acoustic(AcousticConfig.from_dict(document["config"]))
+    model.load_state_dict(document["weights"])
+    return model.eval(), document["info"]

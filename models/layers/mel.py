@@ -1,0 +1,70 @@
+"""Log-mel front end as a fixed convolution, int16 PCM in."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.base import State, Streaming
+
+
+def hz_to_mel(hz: float) -> float:
+    """O'Shaughnessy's mel scale (HTK's constants)."""
+    return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+
+def mel_to_hz(mel: float) -> float:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+def mel_filters(frequencies: Tensor, bands: int, low: float, high: float) -> Tensor:
+    """Triangular mel filters [len(frequencies), bands] with their corners evenly spaced in mel between low and high Hz."""
+    first, last = hz_to_mel(low), hz_to_mel(high)
+    corners = [mel_to_hz(first + (last - first) * i / (bands + 1)) for i in range(bands + 2)]
+    filters = torch.zeros(len(frequencies), bands, dtype=torch.float64)
+    for band in range(bands):
+        left, centre, right = corners[band : band + 3]
+        rising = (frequencies - left) / (centre - left)
+        falling = (right - frequencies) / (right - centre)
+        filters[:, band] = torch.minimum(rising, falling).clamp(min=0.0)
+    return filters
+
+
+class LogMel(Streaming):
+    """int16 PCM [B, N] -> log-mel energies [B, N / hop, bands], float32.
+
+    The short-time Fourier transform is a Conv1d with a fixed Hann-windowed cosine and sine basis, because ONNX's own STFT
+    is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap of
+    ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
+    logarithm so that digital silence is a finite number just below the noise of a real recording.
+    """
+
+    def __init__(self, sample_rate: int, bands: int = 40, floor: float = 1e-6, low: float = 60.0) -> None:
+        super().__init__()
+        self.sample_rate, self.bands, self.floor = sample_rate, bands, floor
+        self.stride = sample_rate // 100  # 10 ms
+        self.window = sample_rate // 40  # 25 ms
+        self.receptive_field = self.window
+        high = 0.475 * sample_rate
+        size = 1 << (self.window - 1).bit_length()  # bins finer than the window's own, so that no low filter is empty
+        frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
+        filters = mel_filters(frequencies, bands, low, high)
+        used = filters.sum(1) > 0
+        n = torch.arange(self.window, dtype=torch.float64)
+        hann = 0.5 - 0.5 * torch.cos(2 * math.pi * n / self.window)
+        angle = 2 * math.pi * frequencies[used][:, None] * n[None] / sample_rate
+        basis = torch.cat([hann * torch.cos(angle), hann * torch.sin(angle)]) / 32768.0
+        self.register_buffer("basis", basis.float()[:, None], persistent=False)  # [2F, 1, window]
+        # cos^2 + sin^2 and the mel sum are one matrix product
+        self.register_buffer("filters", torch.cat([filters[used]] * 2).float(), persistent=False)  # [2F, bands]
+
+    def initial_state(self, batch: int) -> State:
+        return {"overlap": torch.zeros(batch, self.window - self.stride, device=self.basis.device)}
+
+    def forward(self, pcm: Tensor, state: State) -> tuple[Tensor, State]:
+        samples = torch.cat([state["overlap"], pcm.to(torch.float32)], dim=1)
+        spectrum = nn.functional.conv1d(samples[:, None], self.basis, stride=self.stride)  # [B, 2F, T]
+        energy = spectrum.square().transpose(1, 2) @ self.filters
+        return (energy + self.floor).log(), {"overlap": samples[:, samples.shape[1] - (self.window - self.stride) :]}
