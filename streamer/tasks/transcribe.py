@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,11 @@ from pydantic import ValidationError
 
 from streamer.manifest import Manifest
 from streamer.tasks import Event, TaskError
+from streamer.tasks.beam import Beam
 from streamer.tasks.endpoint import Rules, silence_runs
 from streamer.tasks.greedy import Greedy
+from streamer.tasks.lexicon import Lexicon, parse, trivial
+from streamer.tasks.ngram import NGram
 from streamer.tasks.options import Decoder, StreamOptions, TranscribeOptions, parse_stream_options
 from streamer.tasks.search import Search, Steps, Unit
 from streamer.tasks.snapshot import pack, unpack
@@ -28,6 +33,7 @@ class Memory:
     """One stream. All counts are steps since the stream's start; ``silent`` is the run of silent steps up to now."""
 
     options: StreamOptions
+    search: Search
     state: Any
     steps: int = 0
     begun: int = 0
@@ -62,14 +68,18 @@ class Transcribe:
             step_seconds=self.step_seconds,
             delay=self.options.delay_steps,
         )
-        self._searches: dict[Decoder, Search] = {}
-        self._search(self.options.decoder)  # a lexicon that does not fit shows now, not when the first stream comes
+        self._searches: WeakValueDictionary[Decoder, Search] = WeakValueDictionary()
+        try:  # a lexicon that does not fit shows now, not when the first stream comes
+            self._default = self._search(self.options.decoder)
+        except ValueError as error:
+            raise TaskError(f"model {manifest.name!r} can't transcribe: {error}; export the model again") from error
 
     # -- the protocol ------------------------------------------------------------------------------------------------
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         parsed = parse_stream_options(options, self.options)
-        return Memory(parsed, self._search(parsed.decoder).open())
+        search = self._search(parsed.decoder)
+        return Memory(parsed, search, search.open())
 
     def step(
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
@@ -77,14 +87,14 @@ class Transcribe:
         real = np.asarray(steps, np.int64)
         logp, bad = _distributions(outputs[self.output], self.options.blank)
         events: list[list[Event]] = [[] for _ in memories]
-        groups: dict[Decoder, list[int]] = {}
+        groups: dict[Search, list[int]] = {}
         for row, memory in enumerate(memories):
             memory.bad += int(bad[row, : real[row]].sum())
-            groups.setdefault(memory.options.decoder, []).append(row)
-        for decoder, rows in groups.items():
+            groups.setdefault(memory.search, []).append(row)
+        for search, rows in groups.items():
             everybody = len(rows) == len(memories)
             found = self._decode(
-                self._search(decoder),
+                search,
                 [memories[row] for row in rows],
                 logp[: len(rows)] if everybody else logp[rows],
                 real if everybody else real[rows],
@@ -94,10 +104,10 @@ class Transcribe:
         return events
 
     def finish(self, memory: Memory) -> list[Event]:
-        return self._final(memory, self._search(memory.options.decoder).finish(memory.state))
+        return self._final(memory, memory.search.finish(memory.state))
 
     def save(self, memory: Memory) -> bytes:
-        state, arrays = self._search(memory.options.decoder).dump(memory.state)
+        state, arrays = memory.search.dump(memory.state)
         counts = [memory.steps, memory.begun, memory.silent, memory.bad]
         facts = {"options": memory.options.model_dump(), "counts": counts, "shown": memory.shown, "state": state}
         return pack(facts, arrays)
@@ -107,8 +117,9 @@ class Transcribe:
         try:
             options = parse_stream_options(facts["options"], self.options)
             steps, begun, silent, bad = (int(count) for count in facts["counts"])
-            state = self._search(options.decoder).restore(facts["state"], arrays)
-            return Memory(options, state, steps, begun, silent, bad, str(facts["shown"]))
+            search = self._search(options.decoder)
+            state = search.restore(facts["state"], arrays)
+            return Memory(options, search, state, steps, begun, silent, bad, str(facts["shown"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
 
@@ -183,11 +194,26 @@ class Transcribe:
         return [event]
 
     def _search(self, decoder: Decoder) -> Search:
+        """The search with these settings: one for all streams that want it, gone when none does."""
         found = self._searches.get(decoder)
         if found is None:
-            found = Greedy(self.options.tokens, self.options.blank, self.boundary)
+            if decoder.kind == "greedy":
+                found = Greedy(self.options.tokens, self.options.blank, self.boundary)
+            else:
+                found = Beam(decoder, self._lexicon, self._lm, self.options.blank)
             self._searches[decoder] = found
         return found
+
+    @cached_property
+    def _lm(self) -> NGram | None:
+        return None if self.options.lm is None else NGram(self.options.lm.unpack())
+
+    @cached_property
+    def _lexicon(self) -> Lexicon:
+        if self.options.lexicon is None:
+            return Lexicon(trivial(self.options.tokens, self.options.blank), len(self.options.tokens), None, self._lm)
+        entries = parse(str(self.options.lexicon.unpack(), "utf-8"), self.options.tokens)
+        return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm)
 
 
 def decode_all(

@@ -21,7 +21,7 @@ def every_cut(length: int) -> list[int]:
     return list(range(1, length))
 
 
-@pytest.mark.parametrize("kind", ["greedy"])
+@pytest.mark.parametrize("kind", ["greedy", "beam"])
 class TestRules:
     def test_trailing_silence_ends_an_utterance_at_its_step(self, kind: str) -> None:
         path = [1, 0, 2] + [0] * 9
@@ -48,7 +48,8 @@ class TestRules:
 
     def test_a_word_that_lasts_over_the_cut_is_given_once(self, kind: str) -> None:
         path = [2, 0] + [1] * 120 + [0]
-        assert " ".join(texts(play(words(kind), rows(path, 4)))) == "ONE ZERO"
+        sure = rows(path, 4, peak=0.99999)  # else a blank in between, at one of 120 places, is likelier than none
+        assert " ".join(texts(play(words(kind), sure))) == "ONE ZERO"
 
     def test_endpoints_do_not_depend_on_chunks(self, kind: str) -> None:
         logp = rows(([1, 0, 2] + [0] * 11) * 4 + [3, 3, 0] * 60 + [0] * 50, 4)
