@@ -1,12 +1,12 @@
-"""The client of ``/v1/stream``: keeps what the daemon has not promised to keep, so a restart or a crash is only a delay.
+"""The client of ``/v1/stream``: keeps what the daemon has not promised to keep, so a restart is only a delay.
 
     async with StreamClient("ws://127.0.0.1:8765/v1/stream", model="digits", sample_rate=16000) as stream:
         await stream.send(pcm)
         await stream.end()
         async for event in stream: ...
 
-Every sent frame waits in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, is told a
-``position``, sends again from there, and drops the events whose ``seq`` it has seen.
+Every sent frame waits in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, is
+told a ``position``, sends again from there, and drops the events whose ``seq`` it has seen.
 """
 
 from __future__ import annotations
@@ -259,8 +259,8 @@ class StreamClient:
     def _rewind(self, position: int) -> None:
         """The daemon goes on from sample ``position``: what lies behind it goes out again.
 
-        Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores repeats.
-        What lies before stays until it is acknowledged: the next crash may fall back further.
+        Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores
+        repeats. What lies before stays until it is acknowledged: the next crash may fall back further.
         """
         if position < self.acknowledged:
             text = f"sample {self.acknowledged} was acknowledged, but the daemon stands at {position}"

@@ -69,7 +69,8 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
 
 
 def set_level(level: str) -> None:
-    """The level of our own records; uvicorn and websockets report every connection at ``info``, so theirs is warning."""
+    """The level of our own records; uvicorn and websockets report every connection at ``info``, so theirs is
+    warning."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger().setLevel(number)
     for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio"):

@@ -1,9 +1,9 @@
 """Every setting of the daemon: one flat table with its default, its bounds and one line of help.
 
 Values come from the command line, then the environment (``STREAMER_PORT=9000``), then one TOML file (``port = 9000``),
-then the defaults below. A name that is no setting is refused, in the file and in the environment alike, because a setting
-that is silently ignored is found in production. ``docs/operations.md`` and ``streamer.example.toml`` are held to this table
-by a test.
+then the defaults below. A name that is no setting is refused, in the file and in the environment alike, because a
+setting that is silently ignored is found in production. ``docs/operations.md`` and ``streamer.example.toml`` are held
+to this table by a test.
 """
 
 from __future__ import annotations

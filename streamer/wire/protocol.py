@@ -1,7 +1,8 @@
 """The dialect of ``/v1/stream``, without any I/O: frames in, frames out, and what may follow what.
 
-Everything that decides whether a message is legal lives here; ``stream.py`` only acts on what :class:`Dialogue` returns.
-Binary frames pass through untouched (they are the hot path); control frames are small JSON objects, checked by pydantic.
+Everything that decides whether a message is legal lives here; ``stream.py`` only acts on what :class:`Dialogue`
+returns. Binary frames pass through untouched (they are the hot path); control frames are small JSON objects, checked
+by pydantic.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A WebSocket connection on top of websockets' codec, as a plain asyncio protocol that uvicorn hands upgraded connections to.
+"""A WebSocket connection: websockets' codec in a plain asyncio protocol, to which uvicorn hands upgraded connections.
 
-Why not ASGI: a queue, a task switch and a pause/resume of the transport per message cost more than the message, ASGI can't
-see how much is unsent, and can't drop a client that never reads (``close`` waits for the buffer to empty, for ever). Here a
-binary frame goes from the parser to the session by plain calls.
+Why not ASGI: a queue, a task switch and a pause/resume of the transport per message cost more than the message, ASGI
+can't see how much is unsent, and can't drop a client that never reads (``close`` waits for the buffer to empty, for
+ever). Here a binary frame goes from the parser to the session by plain calls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ __all__ = ["Peer", "Socket"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a closing connection is read (and thrown away), so that the reason reaches a client that is still sending.
+#: Seconds that a closing connection is read (and thrown away), so that the reason reaches a client that is still
+#: sending.
 LINGER_SECONDS = 2.0
 
 
@@ -34,7 +35,7 @@ class Peer(Protocol):
     def on_message(self, data: bytes, text: bool) -> None: ...
     def on_writable(self) -> None: ...
     def on_stalled(self) -> None: ...
-    def on_closed(self) -> None: ...
+    def on_closed(self, code: int) -> None: ...
 
 
 class Socket(asyncio.Protocol):
@@ -99,7 +100,8 @@ class Socket(asyncio.Protocol):
                 timer.cancel()
         if self._peer is not None:
             peer, self._peer = self._peer, None
-            peer.on_closed()
+            sent, received = self._codec.close_sent, self._codec.close_rcvd
+            peer.on_closed(sent.code if sent else received.code if received else 1006)
 
     def pause_writing(self) -> None:
         self.writable = False

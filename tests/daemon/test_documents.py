@@ -1,0 +1,35 @@
+"""The operations page says what the code says."""
+
+import re
+from pathlib import Path
+
+from streamer.metrics import Metrics
+from streamer.settings import Settings
+from streamer.wire.protocol import CLOSE_CODES
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+
+
+def rows(heading: str) -> dict[str, tuple[str, str]]:
+    section = PAGE.split(f"\n## {heading}")[1].split("\n## ")[0]
+    found = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", section, flags=re.M)
+    return {name: (middle, text) for name, middle, text in found}
+
+
+def test_settings_table() -> None:
+    table = rows("Settings")
+    assert {name: text for name, (_, text) in table.items()} == {
+        n: f.description for n, f in Settings.model_fields.items()
+    }
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, (int, float)):
+            assert table[name][0] == f"`{field.default!r}`"
+
+
+def test_metrics_table() -> None:
+    expected = {m.name: (m.type, m.documentation) for m in Metrics().registry.collect()}
+    assert rows("Metrics") == expected
+
+
+def test_error_table() -> None:
+    assert {name: int(close) for name, (close, _) in rows("Errors").items()} == dict(CLOSE_CODES)

@@ -1,0 +1,106 @@
+"""The codec alone: no sockets, no hub."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.wire.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode, parse_control
+
+START = b'{"type":"start","model":"toy","sample_rate":8000}'
+
+
+def code(dialogue: Dialogue, data: bytes, text: bool = True) -> str:
+    with pytest.raises(WireError) as caught:
+        dialogue.control(data) if text else dialogue.audio(data)
+    assert caught.value.code in CLOSE_CODES
+    assert 4000 <= caught.value.close_code < 5000 or 1000 <= caught.value.close_code < 1016
+    return caught.value.code
+
+
+def test_the_usual_order() -> None:
+    dialogue = Dialogue(4096)
+    assert dialogue.control(START) == Start(type="start", model="toy", sample_rate=8000)
+    assert dialogue.audio(b"\0\0") == b"\0\0"
+    assert dialogue.audio(b"") == b""
+    assert dialogue.control(b'{"type":"marker","id":"m"}') == Marker(type="marker", id="m")
+    assert dialogue.control(b'{"type":"end"}') == End(type="end")
+    assert code(dialogue, b"\0\0", text=False) == "bad_order"
+    assert code(dialogue, b'{"type":"marker","id":"m"}') == "bad_order"
+
+
+def test_resume_opens_too() -> None:
+    dialogue = Dialogue(4096)
+    assert dialogue.control(b'{"type":"resume","stream":"abc","seq":7}') == Resume(type="resume", stream="abc", seq=7)
+    assert code(dialogue, START) == "bad_order"
+
+
+@pytest.mark.parametrize("first", [b'{"type":"end"}', b'{"type":"marker","id":"m"}'])
+def test_control_before_start(first: bytes) -> None:
+    assert code(Dialogue(4096), first) == "bad_order"
+
+
+def test_audio_before_start() -> None:
+    assert code(Dialogue(4096), b"\0\0", text=False) == "bad_order"
+
+
+def test_half_a_sample() -> None:
+    dialogue = Dialogue(4096)
+    dialogue.control(START)
+    assert code(dialogue, b"\0\0\0", text=False) == "bad_audio"
+    assert dialogue.audio(b"\0\0") == b"\0\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "audio_as_text"),
+        (b"hello", "audio_as_text"),
+        (b"\xff\xfe\x00\x80", "audio_as_text"),
+        (b'{"type":"start","sample_rate":', "bad_json"),
+        (b"[" * 4000, "bad_json"),
+        (b'{"type":"start","sample_rate":NaN}', "bad_json"),
+        (b'{"type":"start","sample_rate":Infinity}', "bad_json"),
+        (b'{"type":"start","sample_rate":"8000"}', "bad_frame"),
+        (b'{"type":"start","sample_rate":0}', "bad_frame"),
+        (b'{"type":"start","sample_rate":1e9}', "bad_frame"),
+        (b'{"type":"start","sample_rate":8000,"colour":1}', "bad_frame"),
+        (b'{"type":"start","sample_rate":8000,"overflow":"explode"}', "bad_frame"),
+        (b'{"type":"resume"}', "bad_frame"),
+        (b'{"type":"resume","stream":"a","seq":-1}', "bad_frame"),
+        (b'{"type":"dance"}', "bad_frame"),
+        (b"{}", "bad_frame"),
+        (b"[]", "bad_frame"),
+        (b"null", "bad_frame"),
+        (b'{"type":"start"' + b" " * 5000 + b"}", "too_long"),
+    ],
+)
+def test_bad_control_frames(data: bytes, expected: str) -> None:
+    assert code(Dialogue(4096), data) == expected
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_nothing_but_wire_errors(data: bytes) -> None:
+    with pytest.raises(WireError) as caught:
+        parse_control(data, 4096)
+    assert json.loads(encode(caught.value.to_dict()))["type"] == "error"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["type", "seq", "id"]) | st.text(), inner)
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_json_is_a_frame_or_a_wire_error(document: object) -> None:
+    with pytest.raises(WireError):
+        parse_control(json.dumps(document).encode(), 4096)
+
+
+def test_nan_never_leaves() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        encode({"type": "final", "start": float("nan")})

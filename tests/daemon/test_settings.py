@@ -1,0 +1,93 @@
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from streamer.settings import Settings, SettingsError, render
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [n for n in os.environ if n.startswith("STREAMER_")]:
+        monkeypatch.delenv(name)
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "streamer.toml"
+    file.write_text(text)
+    return file
+
+
+def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, 'port = 1\nhost = "file"\nlanes = 3\n')
+    monkeypatch.setenv("STREAMER_PORT", "2")
+    monkeypatch.setenv("STREAMER_HOST", "environment")
+    settings = Settings.load(file, {"port": 4, "host": None})
+    assert (settings.port, settings.host, settings.lanes) == (4, "environment", 3)
+
+
+def test_models_from_the_environment_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_MODELS", "digits, ./other.onnx")
+    assert Settings.load().models == ("digits", "./other.onnx")
+
+
+def test_the_file_is_found_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_CONFIG", str(write(tmp_path, "port = 77\n")))
+    assert Settings.load().port == 77
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("prot = 1\n", r"unknown setting prot in .*streamer.toml: did you mean port\?"),
+        ("[server]\nport = 1\n", "unknown setting server in"),
+        ("port = 99999\n", r"setting port = 99999 \(.*streamer.toml\): .*65535"),
+        ('lanes = "many"\n', r"setting lanes = 'many'"),
+        ("drain_seconds = nan\n", "setting drain_seconds"),
+        ("port = \n", "is not TOML"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected):
+        Settings.load(write(tmp_path, text))
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_MAX_FRAME_BYTE", "4096")
+    with pytest.raises(SettingsError, match="STREAMER_MAX_FRAME_BYTE: did you mean STREAMER_MAX_FRAME_BYTES"):
+        Settings.load()
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no settings file"):
+        Settings.load(tmp_path / "nowhere.toml")
+
+
+def test_systemd_gives_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/streamer:/var/lib/other")
+    assert Settings.load().state_directory == Path("/var/lib/streamer")
+
+
+def test_rendered_settings_give_the_same_settings(tmp_path: Path) -> None:
+    settings = Settings(port=1234, models=("a", 'b"\\'), state_directory=tmp_path)
+    assert Settings.load(write(tmp_path, render(settings))) == settings
+
+
+def test_example_file_is_the_rendered_table() -> None:
+    text = (ROOT / "streamer.example.toml").read_text()
+    assert text == render()
+    uncommented = tomllib.loads(re.sub(r"^#(?! )", "", text, flags=re.M))
+    assert set(uncommented) == set(Settings.model_fields)
+
+
+def test_the_daemon_needs_no_training_packages() -> None:
+    """Settings, logs and the notify protocol are read before anything heavy; keep it so."""
+    code = "import sys, streamer.settings, streamer.logs, streamer.notify; print('onnxruntime' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "False"
