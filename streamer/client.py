@@ -142,6 +142,15 @@ class StreamClient:
         """No more samples. The ``end`` event is the last one."""
         self._put(_Item(self.position, self.position, '{"type":"end"}'))
 
+    async def safe(self, position: int | None = None) -> None:
+        """Wait until the first ``position`` samples (default: all sent so far) are acknowledged."""
+        position = self.position if position is None else position
+        while self.acknowledged < position and self._error is None and not self._finished:
+            self._room.clear()
+            await self._room.wait()
+        if self._error is not None:
+            raise self._error
+
     def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         return self._iterate()
 
@@ -300,5 +309,7 @@ class StreamClient:
             log.warning("the daemon complains", extra={"code": error.code, "reason": error.message})
         elif (seq := event.get("seq")) is not None and seq > self.seq:  # else given out before a crash, seen then
             self.seq = seq
-            self._finished = kind == "end"
+            if kind == "end":
+                self._finished = True
+                self._room.set()
             self._events.put_nowait(event)

@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     checkpoint_seconds: Positive = Field(
         2.0, description="interval of saving changed sessions, hence of acknowledgements"
     )
+    stuck_seconds: Positive = Field(10.0, description="work and no batch back for so long: unhealthy, no watchdog")
     drain_seconds: Positive = Field(20.0, description="time for finishing what was received after SIGTERM")
 
     # -- where it writes ---------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ CLOSE_CODES: Mapping[str, int] = {
     "unknown_stream": 4404,
     "start_timeout": 4408,
     "not_reading": 4408,
-    "superseded": 4409,
+    "taken_over": 4409,
     "evicted": 4410,
     "full": 1013,
     "overload": 1013,

@@ -203,7 +203,8 @@ class Socket(asyncio.Protocol):
         self._flush()
         self.resume()
         # The codec discards what still comes; closing with unread data would send a reset that overtakes the reason.
-        self._close_timer = self.loop.call_later(LINGER_SECONDS, self._transport.abort)
+        seconds = LINGER_SECONDS if self.writable else self._send_seconds
+        self._close_timer = self.loop.call_later(seconds, self._transport.abort)
 
     def _ping(self) -> None:
         if not self._heard and self._reading:

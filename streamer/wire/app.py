@@ -1,0 +1,64 @@
+"""The HTTP side: health, readiness, metrics and what is served. Small, cheap and safe to ask at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from streamer.wire.stream import Streams
+
+__all__ = ["create_app"]
+
+INDEX = """streamer: stateful streaming inference
+
+  /v1/stream   WebSocket: one connection, one stream
+  /v1/models   what is served
+  /healthz     200 while the process lives
+  /readyz      200 while new streams are welcome, else 503 and why
+  /metrics     Prometheus (OpenMetrics on request)
+"""
+
+
+def create_app(
+    streams: Streams,
+    registry: CollectorRegistry,
+    models: Callable[[], list[dict[str, Any]]],
+    health: Callable[[], str | None],
+) -> Starlette:
+    """``health()`` says what is wrong with the engine, or ``None``."""
+
+    async def index(request: Request) -> Response:
+        return PlainTextResponse(INDEX)
+
+    async def healthz(request: Request) -> Response:
+        trouble = health()
+        return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        trouble = ": ".join(streams.closed) if streams.closed else health()
+        return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
+
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(registry), headers={"Content-Type": content_type})
+
+    async def served(request: Request) -> Response:
+        return JSONResponse({"models": models()})
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/v1/models", served),
+        ]
+    )

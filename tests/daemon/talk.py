@@ -1,0 +1,80 @@
+"""Talking to a daemon, and what it should have said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from streamer.client import StreamClient
+from tests.daemon.in_process import run_in_process
+from tests.toys import samples
+
+RATE = 8000
+Events = list[dict[str, Any]]
+
+
+def noise(seed: int, seconds: float) -> bytes:
+    return samples(seed, round(seconds * RATE)).tobytes()
+
+
+@cache
+def expected(model: Path, pcm: bytes, rate: int = RATE) -> str:
+    """Every event of the whole stream in one piece through the hub, as JSON (see :func:`text`)."""
+    return text(run_in_process(model, pcm, rate))
+
+
+def text(events: Events) -> str:
+    """All that a client may rely on: finals, markers, end, with numbers and times. Comparable, readable in a diff."""
+    return "\n".join(json.dumps(event, sort_keys=True) for event in events)
+
+
+def pieces(pcm: bytes, seed: int, longest: int = 4000) -> list[bytes]:
+    """A random split between samples; some pieces are empty."""
+    rng, found, at = random.Random(seed), [], 0
+    while at < len(pcm):
+        size = 2 * rng.choice([0, 1, rng.randrange(1, 50), rng.randrange(1, longest)])
+        found.append(pcm[at : at + size])
+        at += size
+    return found
+
+
+async def transcribe(url: str, parts: Sequence[bytes], rate: int = RATE, **options: Any) -> Events:
+    async with StreamClient(url, sample_rate=rate, **options) as stream:
+        for part in parts:
+            await stream.send(part)
+        await stream.end()
+        return [event async for event in stream]
+
+
+async def dial(url: str, **options: Any) -> ClientConnection:
+    return await connect(url, compression=None, proxy=None, max_size=None, **options)
+
+
+async def opened(url: str, rate: int = RATE, **more: Any) -> tuple[ClientConnection, dict[str, Any]]:
+    """A bare connection with its stream started."""
+    socket = await dial(url)
+    await socket.send(json.dumps({"type": "start", "sample_rate": rate, **more}))
+    return socket, json.loads(await socket.recv())
+
+
+async def until_closed(socket: ClientConnection) -> tuple[Events, int]:
+    """The remaining frames, acknowledgements left out, and the close code."""
+    frames: Events = []
+    close = None
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                frames.append(json.loads(await socket.recv()))
+            except ConnectionClosed as closed:
+                close = closed.rcvd
+                break
+    assert close is not None, f"no close frame came after {frames[-1:]}"
+    return [frame for frame in frames if frame["type"] != "ack"], close.code

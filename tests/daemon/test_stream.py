@@ -1,0 +1,146 @@
+"""Results through the WebSocket are those of the hub in process, whatever the network does."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from streamer.client import StreamClient, StreamError
+from tests.daemon.running import Proxy, Running
+from tests.daemon.talk import RATE, dial, expected, noise, opened, pieces, text, transcribe, until_closed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_split_gives_the_same_events(served: Running, toy: Path, seed: int) -> None:
+    pcm = noise(seed, 4)
+    assert text(asyncio.run(transcribe(served.url, pieces(pcm, seed)))) == expected(toy, pcm)
+
+
+def test_another_sample_rate(served: Running, toy: Path) -> None:
+    pcm = noise(1, 6)
+    got = asyncio.run(transcribe(served.url, pieces(pcm, 5), rate=16000))
+    assert text(got) == expected(toy, pcm, 16000)
+
+
+def test_company(served: Running, toy: Path) -> None:
+    sounds = [noise(seed, 3) for seed in range(12)]
+
+    async def together() -> list[str]:
+        split = [pieces(pcm, seed) for seed, pcm in enumerate(sounds)]
+        return [text(events) for events in await asyncio.gather(*(transcribe(served.url, parts) for parts in split))]
+
+    assert asyncio.run(together()) == [expected(toy, pcm) for pcm in sounds]
+
+
+def test_far_more_audio_than_the_buffer_holds(served: Running, toy: Path) -> None:
+    """Back-pressure: the socket is held, nothing is dropped, messages behind the full buffer keep their order."""
+    pcm = noise(3, 120)
+    parts = [pcm[i : i + 32000] for i in range(0, len(pcm), 32000)]
+    assert text(asyncio.run(transcribe(served.url, parts))) == expected(toy, pcm)
+
+
+def test_no_partials_on_request(served: Running, toy: Path) -> None:
+    pcm = noise(2, 3)
+    got = asyncio.run(transcribe(served.url, [pcm], partials=False))
+    whole = [json.loads(line) for line in expected(toy, pcm).splitlines()]
+    assert got == [event for event in whole if event["type"] != "partial"]
+
+
+def test_ready_marker_ack_and_end(served: Running) -> None:
+    async def talk() -> None:
+        socket, ready = await opened(served.url, model="toy")
+        assert {"stream", "model", "sample_rate", "chunk_seconds", "latency_seconds", "position"} <= set(ready)
+        assert (ready["type"], ready["model"], ready["position"]) == ("ready", "toy", 0)
+        chunk = round(ready["chunk_seconds"] * RATE)
+        await socket.send(bytes(2 * chunk))
+        await socket.send('{"type":"marker","id":"here"}')
+        seen = {}
+        while not {"marker", "ack"} <= set(seen):
+            event = json.loads(await socket.recv())
+            seen[event["type"]] = event
+        assert (seen["marker"]["id"], seen["marker"]["position"]) == ("here", chunk)
+        assert seen["ack"]["position"] == chunk
+        await socket.send('{"type":"end"}')
+        frames, code = await until_closed(socket)
+        assert (frames[-1]["type"], frames[-1]["position"], code) == ("end", chunk, 1000)
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cut_connection_is_only_a_delay(served: Running, toy: Path, seed: int) -> None:
+    pcm = noise(20 + seed, 6)
+
+    async def talk() -> tuple[str, int]:
+        async with Proxy.to(served.port) as proxy, StreamClient(proxy.url, sample_rate=RATE) as stream:
+            parts = pieces(pcm, seed)
+            for number, part in enumerate(parts):
+                await stream.send(part)
+                if number in (len(parts) // 4, len(parts) // 2):
+                    before = proxy.accepted
+                    proxy.cut()
+                    await proxy.connections(before + 1)
+            await stream.end()
+            return text([event async for event in stream]), proxy.accepted
+
+    got, connections = asyncio.run(talk())
+    assert connections == 3
+    assert got == expected(toy, pcm)
+
+
+def test_markers_survive_a_cut(served: Running) -> None:
+    async def talk() -> list[str]:
+        async with Proxy.to(served.port) as proxy, StreamClient(proxy.url, sample_rate=RATE) as stream:
+            for number in range(6):
+                await stream.send(noise(number, 0.5))
+                await stream.marker(f"m{number}")
+                if number % 2:
+                    before = proxy.accepted
+                    proxy.cut()
+                    await proxy.connections(before + 1)
+            await stream.end()
+            return [event["id"] async for event in stream if event["type"] == "marker"]
+
+    assert asyncio.run(talk()) == [f"m{number}" for number in range(6)]
+
+
+def test_the_newer_connection_wins(served: Running, toy: Path) -> None:
+    pcm = noise(4, 2)
+
+    async def talk() -> None:
+        first, ready = await opened(served.url)
+        await first.send(pcm[:8000])
+        second = await dial(served.url)
+        await second.send(json.dumps({"type": "resume", "stream": ready["stream"], "seq": 0}))
+        again = json.loads(await second.recv())
+        frames, code = await until_closed(first)
+        assert (frames[-1]["type"], frames[-1]["code"], code) == ("error", "taken_over", 4409)
+        await second.send(pcm[2 * again["position"] :])
+        await second.send('{"type":"end"}')
+        events, code = await until_closed(second)
+        assert code == 1000
+        whole = [json.loads(line) for line in expected(toy, pcm).splitlines()]
+        finals = [event for event in whole if event["type"] != "partial"]
+        assert [event for event in events if event["type"] != "partial"] == finals
+
+    asyncio.run(talk())
+
+
+def test_resume_of_an_unknown_stream(served: Running) -> None:
+    async def talk() -> None:
+        socket = await dial(served.url)
+        await socket.send('{"type":"resume","stream":"nobody","seq":0}')
+        frames, code = await until_closed(socket)
+        assert (frames[0]["code"], code) == ("unknown_stream", 4404)
+
+    asyncio.run(talk())
+
+
+def test_an_unreachable_daemon_is_an_error() -> None:
+    async def talk() -> None:
+        client = StreamClient("ws://127.0.0.1:9", sample_rate=RATE, retry_seconds=0.05, first_delay=0.01)
+        with pytest.raises(StreamError, match="unreachable"):
+            await client.__aenter__()
+
+    asyncio.run(talk())
