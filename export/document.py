@@ -1,0 +1,127 @@
+"""What a checkpoint knows about itself, as a manifest: the one place where training's words become the daemon's."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.manifest import Golden, Input, Manifest, Output, Packed, Provenance, State, Tensor
+
+__all__ = ["chunk_length", "flat_scores", "golden", "manifest", "options", "revision"]
+
+#: Audio that pushes the last result out, where a checkpoint does not say.
+FLUSH_SECONDS = 0.4
+
+
+def chunk_length(info: Mapping[str, Any], milliseconds: float) -> int:
+    """Samples of a chunk. Raises ``ValueError`` unless it is a whole number of steps, and names the nearest that is."""
+    hop, rate = int(info["hop"]), int(info["sample_rate"])
+    steps = milliseconds * rate / 1000 / hop
+    if steps < 1 or not math.isclose(steps, round(steps), abs_tol=1e-6):
+        step = 1000 * hop / rate
+        raise ValueError(
+            f"a chunk of {milliseconds:g} ms is {steps:g} steps of {step:g} ms: take {max(1, round(steps)) * step:g} ms"
+        )
+    return round(steps) * hop
+
+
+def options(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Task options: ``info["options"]`` as it is, over what follows from ``tokens`` and ``lexicon``.
+
+    ``lexicon``: word -> pronunciations (lists of tokens), or the text of the lexicon itself.
+    """
+    found: dict[str, Any] = {}
+    if info["task"] == "transcribe":
+        found = {"tokens": list(info["tokens"]), "blank": 0, "units": info.get("units", "phones")}
+        lexicon = info.get("lexicon")
+        if lexicon:
+            text = lexicon if isinstance(lexicon, str) else _lexicon(lexicon)
+            found["lexicon"] = Packed.pack(text.encode()).model_dump()
+            found["decoder"] = {"kind": "beam"}
+    return found | dict(info.get("options", {}))
+
+
+def _lexicon(words: Mapping[str, list[list[str]]]) -> str:
+    return "".join(f"{word}\t{' '.join(tokens)}\n" for word in sorted(words) for tokens in words[word])
+
+
+def flat_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """``{"dev": {"wer": 0.1}}`` as ``{"dev.wer": 0.1}``; what is no number is left out."""
+    found: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            found |= flat_scores(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            found[prefix + name] = round(float(value), 6)
+    return found
+
+
+def revision() -> str:
+    """The git revision of the code that exports, ``-dirty`` with uncommitted changes, ``unknown`` outside of a checkout."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def golden(chunks: NDArray[Any], whole: Mapping[str, NDArray[Any]]) -> Golden:
+    """``chunks`` [n, 1, *chunk_shape] and the whole sequence's outputs [1, n * steps, ...], cut into what each chunk gave."""
+    count = len(chunks)
+    cut = {name: np.split(array, count, axis=1) for name, array in whole.items()}
+    return Golden(
+        chunks=tuple(Tensor.of(chunk) for chunk in chunks),
+        outputs={name: tuple(Tensor.of(part) for part in parts) for name, parts in cut.items()},
+    )
+
+
+def manifest(
+    info: Mapping[str, Any],
+    *,
+    chunk: int,
+    states: Mapping[str, tuple[int, ...]],
+    outputs: Mapping[str, tuple[int, ...]],
+    example: Golden,
+    tolerance: float,
+    max_batch: int,
+    notes: str = "",
+) -> Manifest:
+    """``info``: see :func:`models.load`. ``states`` and ``outputs``: shapes without batch, all float32."""
+    step_seconds = info["hop"] / info["sample_rate"]
+    flush = math.ceil(info.get("flush_seconds", FLUSH_SECONDS) / step_seconds - 1e-9)
+    return Manifest(
+        name=info["name"],
+        version=str(info.get("version", "1")),
+        task=info["task"],
+        licence=info["licence"],
+        description=info.get("description", ""),
+        input=Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"]),
+        states=tuple(
+            State.model_validate({"in": name, "out": f"{name}.next", "dtype": "float32", "shape": shape})
+            for name, shape in states.items()
+        ),
+        outputs=tuple(Output(name=name, dtype="float32", shape=shape) for name, shape in outputs.items()),
+        latency=int(info.get("latency", 0)),
+        flush=int(info.get("flush", flush)),
+        max_batch=max_batch,
+        options=options(info),
+        provenance=Provenance(
+            data=info["data"],
+            revision=str(info.get("revision", revision())),
+            created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            tolerance=tolerance,
+            scores=flat_scores(info.get("scores", {})),
+            notes=notes or str(info.get("notes", "")),
+        ),
+        golden=example,
+    )

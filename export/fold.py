@@ -1,0 +1,95 @@
+"""What the exporter leaves to be computed at run time, computed now; what it tells about this machine, removed.
+
+The dynamo exporter writes an LSTM's weights in PyTorch's gate order and re-orders them with Slice and Concat nodes. Folded,
+every weight is stored once, in ONNX's order, which is also what makes a graph with LSTMs quantisable.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
+
+__all__ = ["fold", "learned", "name_batch_axis", "squeeze_directions", "strip"]
+
+#: Far above any weight: the folder's defaults (1 KiB in, 1 MiB out) leave the weights of a real LSTM unfolded.
+_NO_LIMIT = 2**40
+
+
+def learned(model: ir.Model, parameters: set[str]) -> set[str]:
+    """Names of values that are computed from trained parameters alone (small constants aside), folded later or not.
+
+    ``parameters``: names of the module's parameters. What a front end multiplies with (a mel filter bank) is a buffer, no
+    parameter, and must not be quantised: call this before :func:`fold`, which forgets where values came from.
+    """
+    found = {name for name in model.graph.initializers if name.removeprefix("module.") in parameters}
+    fixed = {name for name in model.graph.initializers if name not in found}
+    for node in model.graph:
+        names = {value.name for value in node.inputs if value is not None}
+        if names <= found | fixed and all(output.name for output in node.outputs):
+            target = found if names & found else fixed
+            target.update(str(output.name) for output in node.outputs)
+    return found
+
+
+def fold(model: ir.Model) -> None:
+    """In place: constants folded whatever their size, dead nodes and unused initialisers dropped, LSTM outputs squeezed."""
+    onnxscript.optimizer.optimize(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    squeeze_directions(model)
+    RemoveUnusedNodesPass()(model)
+
+
+def squeeze_directions(model: ir.Model) -> None:
+    """After a one-way recurrent node the exporter computes, with nine nodes, the shape that drops the axis of directions.
+
+    ``Y [T, 1, B, H] -> Transpose [T, B, 1, H] -> Reshape [T, B, H]`` becomes one ``Squeeze``.
+    """
+    for node in list(model.graph):
+        if (
+            node.op_type not in ("LSTM", "GRU", "RNN")
+            or node.attributes.get_string("direction", "forward") != "forward"
+        ):
+            continue
+        for use in list(node.outputs[0].uses()):
+            turn = use.node
+            if turn.op_type != "Transpose" or list(turn.attributes.get_ints("perm", ())) != [0, 2, 1, 3]:
+                continue
+            reshapes = [other.node for other in turn.outputs[0].uses() if other.node.op_type == "Reshape"]
+            for reshape in reshapes:
+                shape = reshape.outputs[0].shape
+                if shape is None or len(shape) != 3:
+                    continue
+                axes = ir.tensor([1], dtype=ir.DataType.INT64, name=f"{node.name}.directions")
+                constant = ir.Value(name=f"{node.name}.directions", const_value=axes)
+                model.graph.initializers.setdefault(str(constant.name), constant)
+                squeeze = ir.node("Squeeze", [node.outputs[0], model.graph.initializers[str(constant.name)]])
+                squeeze.outputs[0].name = f"{node.name}.sequence"
+                squeeze.outputs[0].shape, squeeze.outputs[0].type = shape, reshape.outputs[0].type
+                model.graph.insert_before(reshape, squeeze)
+                reshape.outputs[0].replace_all_uses_with(squeeze.outputs[0])
+
+
+def name_batch_axis(model: ir.Model) -> None:
+    """The exporter calls the batch ``s12`` here and ``s3`` there; it is one axis, ``batch``, of every input and output."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.shape is not None
+        value.shape = ir.Shape(["batch", *value.shape[1:]])
+
+
+def strip(model: ir.Model) -> None:
+    """No stack traces, module paths or comments of the machine that exported: they are no part of a model."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.graph.doc_string = None
+    model.graph.metadata_props.clear()
+    values = [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+        if value.const_value is not None:
+            value.const_value.doc_string = None
+    NameFixPass()(model)

@@ -1,0 +1,167 @@
+"""Integer arithmetic that keeps the company law: weights 8 bit per output channel, activations 8 bit with a scale of their own row.
+
+``quantize_dynamic`` takes an activation's scale over the whole batch tensor, so a loud neighbour changes everybody's rounding.
+Here every row (one step of one stream) is scaled by its own largest value, in plain operators; an LSTM's recurrent product
+needs no measured scale at all, because its hidden state lies in (-1, 1), and is unrolled over the steps of a chunk.
+
+Activations are uint8 around 128 (onnxruntime has no fast kernel for int8 x int8 on x86), weights int8 of 7 bits: processors
+with AVX2 and no VNNI add two products in 16 bits, which saturates silently with 8.
+
+Quantised are products with trained weights and LSTMs. The front end, the normaliser, layer norms and gates stay float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+__all__ = ["quantise"]
+
+#: Largest weight: 2 * 255 * 64 < 2**15, the 16-bit sum that must not saturate.
+WEIGHT_LIMIT = 64
+ZERO = 128
+#: Smaller products cost more to quantise than they save, and the last layer's rows are what people read.
+SMALLEST = 4096
+
+
+class _Graft:
+    """New nodes in front of one old node, with readable value names."""
+
+    def __init__(self, model: ir.Model, anchor: ir.Node, name: str) -> None:
+        self.model, self.anchor, self.name, self.count = model, anchor, name, 0
+
+    def op(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: object) -> ir.Value:
+        return self.ops(kind, *inputs, outputs=outputs, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: object) -> tuple[ir.Value, ...]:
+        node = ir.node(kind, list(inputs), attributes=attributes or None, num_outputs=outputs)  # type: ignore[arg-type]
+        for value in node.outputs:
+            value.name = f"{self.name}.{kind.lower()}.{self.count}"
+            self.count += 1
+        self.model.graph.insert_before(self.anchor, node)
+        return tuple(node.outputs)
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """An initialiser, shared by name (``/`` at the start) or belonging to this graft."""
+        full = f"int8{name}" if name.startswith("/") else f"{self.name}.{name}"
+        if full not in self.model.graph.initializers:
+            tensor = ir.tensor(np.ascontiguousarray(array), name=full)
+            self.model.graph.initializers.add(
+                ir.Value(name=full, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+            )
+        return self.model.graph.initializers[full]
+
+    def axes(self, *axes: int) -> ir.Value:
+        return self.constant(f"/axes{axes}", np.array(axes, np.int64))
+
+    def product(
+        self, quantised: ir.Value, scale: ir.Value | None, weights: NDArray[np.float32], static: float = 1.0
+    ) -> ir.Value:
+        """uint8 rows times [K, N] weights, back in float32: the rows' scale (or ``static``) and the channels' multiplied in."""
+        each = np.maximum(np.abs(weights).max(axis=0), 1e-12) / WEIGHT_LIMIT
+        small = np.clip(np.round(weights / each), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+        whole = self.op(
+            "MatMulInteger", quantised, self.constant("weight", small), self.constant("/zero", np.array(ZERO, np.uint8))
+        )
+        y = self.op("Cast", whole, to=ir.DataType.FLOAT)
+        if scale is not None:
+            y = self.op("Mul", y, scale)
+        return self.op("Mul", y, self.constant("scale", (each * static).astype(np.float32)))
+
+    def rows(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """float32 [..., K] -> (uint8 [..., K], scale [..., 1]): every row by its own largest value."""
+        largest = self.op("ReduceMax", self.op("Abs", x), self.axes(-1), keepdims=1)
+        scale = self.op(
+            "Mul",
+            self.op("Max", largest, self.constant("/tiny", np.array(1e-30, np.float32))),
+            self.constant("/127th", np.array(1 / 127, np.float32)),
+        )
+        return self.uint8(self.op("Div", x, scale)), scale
+
+    def uint8(self, x: ir.Value, scale: float = 1.0) -> ir.Value:
+        return self.op(
+            "QuantizeLinear",
+            x,
+            self.constant(f"/scale{scale:.6f}", np.array(scale, np.float32)),
+            self.constant("/zero", np.array(ZERO, np.uint8)),
+        )
+
+
+def quantise(model: ir.Model, learned: set[str]) -> int:
+    """In place. ``learned``: names of trained matrices (see :func:`export.fold.learned`). Returns how many nodes were rewritten."""
+    done = 0
+    for node in list(model.graph):
+        if node.op_type == "MatMul":
+            done += _matmul(model, node, learned)
+        elif node.op_type == "LSTM":
+            done += _lstm(model, node)
+    RemoveUnusedNodesPass()(model)
+    return done
+
+
+def _fixed(value: ir.Value | None) -> NDArray[np.float32] | None:
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _matmul(model: ir.Model, node: ir.Node, learned: set[str]) -> bool:
+    weights = _fixed(node.inputs[1])
+    name = node.inputs[1].name if node.inputs[1] is not None else None
+    if weights is None or name not in learned or weights.ndim != 2 or weights.size < SMALLEST or node.inputs[0] is None:
+        return False
+    graft = _Graft(model, node, f"{name}.int8")
+    node.outputs[0].replace_all_uses_with(
+        graft.product(*graft.rows(node.inputs[0]), weights), replace_graph_outputs=True
+    )
+    return True
+
+
+def _lstm(model: ir.Model, node: ir.Node) -> bool:
+    """One direction, default activations, fixed number of steps: x's product for all steps at once, then step by step.
+
+    ONNX: X [T, B, K], W [1, 4H, K], R [1, 4H, H], B [1, 8H], gates in the order i, o, f, c.
+    """
+    x, w, r = node.inputs[0], _fixed(node.inputs[1]), _fixed(node.inputs[2])
+    plain = set(node.attributes) <= {"hidden_size", "direction", "layout", "input_forget"}
+    plain &= not node.attributes.get_int("layout", 0) and not node.attributes.get_int("input_forget", 0)
+    if x is None or w is None or r is None or not plain or len(w) != 1 or len(node.inputs) < 7:
+        return False
+    bias, h, c = _fixed(node.inputs[3]), node.inputs[5], node.inputs[6]
+    if bias is None or h is None or c is None or node.inputs[4] is not None or x.shape is None:
+        return False
+    steps, size = x.shape[0], r.shape[2]
+    if not isinstance(steps, int):
+        return False
+    name = str(node.inputs[2].name)  # type: ignore[union-attr]
+    outside, inside = _Graft(model, node, f"{name}.int8.input"), _Graft(model, node, f"{name}.int8.step")
+    gates = outside.op(
+        "Add",
+        outside.product(*outside.rows(x), w[0].T),
+        outside.constant("bias", bias[0, : 4 * size] + bias[0, 4 * size :]),
+    )
+    each = (gates,) if steps == 1 else outside.ops("Split", gates, outputs=steps, axis=0, num_outputs=steps)
+    h, c = outside.op("Squeeze", h, outside.axes(0)), outside.op("Squeeze", c, outside.axes(0))  # [B, H]
+    split = inside.constant("gates", np.array([3 * size, size], np.int64))
+    out = []
+    for gate in each:
+        # the largest quantised value is 127 / 127: a hidden state rounds to it, never beyond
+        total = inside.op(
+            "Add",
+            inside.product(inside.uint8(h, 1 / 127), None, r[0].T, 1 / 127),
+            outside.op("Squeeze", gate, outside.axes(0)),
+        )
+        open_, new = inside.ops("Split", total, split, outputs=2, axis=-1)
+        i, o, f = inside.ops("Split", inside.op("Sigmoid", open_), outputs=3, axis=-1, num_outputs=3)
+        c = inside.op("Add", inside.op("Mul", f, c), inside.op("Mul", i, inside.op("Tanh", new)))
+        h = inside.op("Mul", o, inside.op("Tanh", c))
+        out.append(inside.op("Unsqueeze", h, inside.axes(0)))
+    sequence = inside.op("Concat", *out, axis=0) if len(out) > 1 else out[0]  # [T, B, H]
+    last = (
+        inside.op("Unsqueeze", sequence, inside.axes(1)),
+        inside.op("Unsqueeze", h, inside.axes(0)),
+        inside.op("Unsqueeze", c, inside.axes(0)),
+    )
+    for old, value in zip(node.outputs, last, strict=False):
+        old.replace_all_uses_with(value, replace_graph_outputs=True)
+    return True

@@ -1,0 +1,98 @@
+"""A streaming PyTorch module to an ONNX graph: memory as named inputs and outputs, only the batch axis free.
+
+The module keeps the contract of ``models/``: ``initial_state(batch) -> dict[str, Tensor]`` (batch on axis 0) and
+``module(chunk, state) -> (output or dict of outputs, state)``. A state ``encoder.0.h`` becomes the graph's input
+``encoder.0.h`` and its output ``encoder.0.h.next``, so that pairs are found by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any, Protocol
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OPSET", "Streaming", "trace"]
+
+#: 18 is the lowest that the dynamo exporter writes without converting down; 20 is what it and onnxruntime both know well.
+OPSET = 20
+
+State = dict[str, Tensor]
+
+
+class Streaming(Protocol):
+    """What can be exported: an ``nn.Module`` whose memory is passed in and returned."""
+
+    def initial_state(self, batch: int) -> State: ...
+
+    def __call__(self, chunk: Tensor, state: State) -> tuple[Any, State]: ...
+
+
+class _Flat(nn.Module):
+    """The exporter binds by position, so the dictionary is laid out in one fixed order, for inputs and outputs alike."""
+
+    def __init__(self, module: Streaming, names: list[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = names
+
+    def forward(self, chunk: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        output, new = self.module(chunk, dict(zip(self.names, states, strict=True)))
+        return (output, *(new[name] for name in self.names))
+
+
+def trace(module: Streaming, chunk: Tensor, *, input_name: str = "pcm", output_name: str = "log_probs") -> ir.Model:
+    """The graph of one call of ``module`` on chunks shaped like ``chunk`` [1, ...]; weights are taken as they are.
+
+    Raises ``ValueError`` if the module returns other states than it starts with, or states that change shape or dtype.
+    """
+    assert isinstance(module, nn.Module)
+    module.eval()
+    # tensors that are views of one another would be traced as such
+    state = {
+        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in module.initial_state(2).items()
+    }
+    names = sorted(state)
+    example = torch.cat([chunk, chunk])
+    with torch.no_grad():
+        _, new = module(example, state)
+    _same_states(state, new)
+    batch = torch.export.Dim.DYNAMIC
+    # the exporter's own libraries warn about each other; the judge decides whether the result is right
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Flat(module, names).eval(),
+                (example, *(state[name] for name in names)),
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                opset_version=OPSET,
+                input_names=[input_name, *names],
+                output_names=[output_name, *(f"{name}.next" for name in names)],
+                dynamic_shapes=({0: batch}, tuple({0: batch} for _ in names)),
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    return program.model
+
+
+def _same_states(old: State, new: State) -> None:
+    if set(old) != set(new):
+        raise ValueError(f"the module starts with states {sorted(old)} and returns {sorted(new)}")
+    for name, tensor in old.items():
+        if tensor.shape != new[name].shape or tensor.dtype != new[name].dtype:
+            raise ValueError(
+                f"state {name} starts as {tensor.dtype} {tuple(tensor.shape)} and comes back as "
+                f"{new[name].dtype} {tuple(new[name].shape)}"
+            )
+        if torch.count_nonzero(tensor):
+            raise ValueError(f"state {name} does not start as zero bytes: fold its start into the module")

@@ -1,0 +1,91 @@
+"""The judge's PyTorch side: PyTorch whole = PyTorch chunked = ONNX chunked, on a longer signal than the golden example.
+
+What needs no PyTorch is judged by :mod:`streamer.judge`; :func:`verify` runs both, and no file exists that it refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.trace import Streaming
+from streamer.engine.model import Model
+from streamer.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, deviation, judge
+
+__all__ = ["QUANTISED_CHUNK_TOLERANCE", "onnx_chunked", "torch_splits", "torch_whole", "verify"]
+
+#: A quantised graph rounds: a last-bit difference between a long and a short product of the float32 front end now and then
+#: rounds to the neighbouring integer. This is ONNX whole against ONNX chunked; float32 files meet ``CHUNK_TOLERANCE``.
+QUANTISED_CHUNK_TOLERANCE = 1e-2
+
+
+@torch.no_grad()
+def torch_whole(module: Streaming, signal: NDArray[Any]) -> NDArray[Any]:
+    """[1, N, ...] in one call from the start of a stream -> [1, T, ...]."""
+    output, _ = module(torch.from_numpy(signal), module.initial_state(len(signal)))
+    return output.numpy()
+
+
+@torch.no_grad()
+def torch_splits(module: Streaming, signal: NDArray[Any], lengths: list[int]) -> NDArray[Any]:
+    """As :func:`torch_whole`, in pieces of the given lengths (samples)."""
+    state, parts = module.initial_state(len(signal)), []
+    for piece in torch.from_numpy(signal).split(lengths, dim=1):
+        output, state = module(piece, state)
+        parts.append(output)
+    return torch.cat(parts, dim=1).numpy()
+
+
+def onnx_chunked(model: Model, signal: NDArray[Any]) -> NDArray[Any]:
+    """[1, N, ...] through the file chunk by chunk, first output [1, T, ...]; N is a whole number of chunks."""
+    manifest, state, parts = model.manifest, model.zero_state(len(signal)), []
+    for chunk in np.split(signal, signal.shape[1] // manifest.chunk, axis=1):
+        got = model.run({manifest.input.name: np.ascontiguousarray(chunk), **state})
+        state = {pair.in_: got[pair.out] for pair in manifest.states}
+        parts.append(got[manifest.outputs[0].name])
+    return np.concatenate(parts, axis=1)
+
+
+def verify(
+    module: Streaming,
+    path: Path,
+    signal: NDArray[Any],
+    *,
+    longer: Path | None = None,
+    seed: int = 0,
+    long_chunks: int = 2000,
+) -> Verdict:
+    """Every law on ``path``, beside the module it came from, on ``signal`` [1, N] of a whole number of chunks.
+
+    ``longer``: the same quantised graph for the whole ``signal`` in one call, where PyTorch is no exact reference.
+    """
+    model = Model.load(path)
+    hop, rng = model.manifest.hop, np.random.default_rng(seed)
+    whole = torch_whole(module, signal)
+    findings = []
+    steps = signal.shape[1] // hop
+    for said, count in (("a few pieces", 3), ("many pieces", steps // 2)):
+        cuts = np.sort(rng.choice(np.arange(1, steps), size=count, replace=False))
+        lengths = (np.diff([0, *cuts, steps]) * hop).tolist()
+        worst = deviation(torch_splits(module, signal, lengths), whole)
+        findings.append(_finding(f"PyTorch whole = PyTorch in {said}", worst, CHUNK_TOLERANCE))
+    chunked = onnx_chunked(model, signal)
+    worst = deviation(chunked, whole)
+    if longer is None:
+        findings.append(_finding("PyTorch whole = ONNX chunked", worst, CHUNK_TOLERANCE))
+    else:
+        findings.append(_finding("PyTorch float32 near ONNX int8", worst, QUANTISED_LIMIT))
+        once = onnx_chunked(Model.load(longer), signal)
+        findings.append(
+            _finding("ONNX int8 whole = ONNX int8 chunked", deviation(chunked, once), QUANTISED_CHUNK_TOLERANCE)
+        )
+    rest = judge(path, seed=seed, long_chunks=long_chunks)
+    return Verdict(path, seed, (*findings, *rest.findings))
+
+
+def _finding(check: str, worst: float, tolerance: float) -> Finding:
+    return Finding("chunk", check, worst <= tolerance, worst, tolerance)

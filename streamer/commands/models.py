@@ -1,0 +1,68 @@
+"""``streamer models``: what is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["models"]
+
+
+def models(
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON array instead of the table.")] = False,
+) -> None:
+    """List the installed models: task, licence, size, what they were trained on and how well they do."""
+    from streamer.engine.model import find_models
+
+    rows = [_facts(path) for path in find_models()]
+    if json_output:
+        import json
+
+        typer.echo(json.dumps(rows))
+        return
+    if not rows:
+        typer.echo("no models are installed; python -m export makes one from a checkpoint")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "task", "rate", "chunk", "size", "state", "scores", "licence", box=None, pad_edge=False)
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["name"], "[bold red]broken[/]", "", "", "", "", row["error"], "")
+            continue
+        rate = "" if row["sample_rate"] is None else f"{row['sample_rate'] / 1000:g} kHz"
+        scores = "\n".join(f"{name} {value:.3g}" for name, value in row["scores"].items())
+        sizes = (f"{row['bytes'] / 1e6:.1f} MB", f"{row['state_bytes'] / 1024:.0f} KiB")
+        chunk = f"{row['chunk_seconds'] * 1000:g} ms"
+        table.add_row(f"{row['name']} {row['version']}", row["task"], rate, chunk, *sizes, scores, row["licence"])
+    Console().print(table)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """One row. A shipped file that can't be loaded is a row that says so, not the end of the list."""
+    from streamer.engine.model import Model, ModelError
+
+    try:
+        manifest = Model.load(path).manifest
+    except ModelError as error:
+        return {"name": path.stem, "file": str(path), "error": str(error)}
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "licence": manifest.licence,
+        "description": manifest.description,
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sample_rate": manifest.input.sample_rate,
+        "chunk_seconds": manifest.chunk_seconds,
+        "state_bytes": manifest.state_bytes,
+        "max_batch": manifest.max_batch,
+        "data": manifest.provenance.data,
+        "scores": manifest.provenance.scores,
+    }
