@@ -1,0 +1,130 @@
+"""The command line. Errors are one line on standard error: exit code 2 for usage and bad input, 1 for failures, 130 for Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streamer import commands
+
+__all__ = ["app", "main"]
+
+#: The bases of typer's own usage errors; typer brings them along, or takes them from click, depending on its version.
+_UsageError, _ClickError = typer.BadParameter.__mro__[1:3]
+
+EPILOG = {
+    "serve": commands.examples(
+        "streamer serve",
+        "streamer serve --model digits --port 9000",
+        "streamer serve --config streamer.toml",
+        "STREAMER_LOG_LEVEL=debug streamer serve",
+    ),
+    "transcribe": commands.examples(
+        "streamer transcribe talk.flac",
+        "streamer transcribe --srt -o subtitles/ *.mp3",
+        "streamer transcribe --json --model english-small a.wav b.wav",
+        "arecord -t raw -f S16_LE -r 16000 | streamer transcribe - --rate 16000",
+        "streamer transcribe --url ws://127.0.0.1:8765 talk.opus",
+    ),
+    "listen": commands.examples(
+        "streamer listen",
+        "streamer listen --list-devices",
+        "streamer listen --device USB --seconds 60 --json",
+        "streamer listen --url ws://127.0.0.1:8765 --model digits",
+    ),
+    "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
+    "models": commands.examples("streamer models"),
+}
+
+app = typer.Typer(
+    name="streamer",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="streamer COMMAND --help shows the options of a command, with examples.",
+)
+
+
+class _Options:
+    debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from streamer import __version__
+
+        typer.echo(f"streamer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _streamer(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")] = False,
+) -> None:
+    """Stateful streaming inference: speech to text that carries on, from files, a microphone or many clients at once."""
+    _Options.debug = debug
+
+
+def _register() -> None:
+    from streamer.commands.check import check
+    from streamer.commands.listen import listen
+    from streamer.commands.models import models
+    from streamer.commands.serve import serve
+    from streamer.commands.transcribe import transcribe
+
+    for command in (serve, transcribe, listen, check, models):
+        app.command(epilog=EPILOG[command.__name__])(command)
+
+
+_register()
+
+
+def main() -> None:
+    """The entry point ``streamer``."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except _ClickError as error:
+        _usage(error)
+        code = 2
+    except BrokenPipeError:
+        commands.quit_silently()
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        if _Options.debug:
+            raise
+        code = _explain(error)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: BaseException) -> None:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()  # type: ignore[attr-defined]
+    where = context.command_path if context is not None else "streamer"
+    if not message:  # typer's way of saying that no command was given; the help is already out
+        return
+    hint = f" ({where} --help shows how)" if isinstance(error, _UsageError) else ""
+    print(f"{where}: {message}{hint}", file=sys.stderr)
+
+
+def _explain(error: Exception) -> int:
+    """Our own errors are written for the user. Anything else is a defect, or the machine: its type helps to tell."""
+    if isinstance(error, commands.CommandError):
+        commands.complain(str(error))
+        return error.code
+    if type(error).__module__.startswith("streamer."):
+        commands.complain(str(error))
+        return 2 if isinstance(error, ValueError) else 1
+    if isinstance(error, OSError):
+        commands.complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 1
+    commands.complain(f"internal error: {type(error).__name__}: {error} (streamer --debug COMMAND ... shows where)")
+    return 1

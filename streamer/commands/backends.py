@@ -1,0 +1,212 @@
+"""Where streams are decoded: in this process, or by a daemon. Both look the same to the commands: blocking, thread-safe."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from streamer.commands import CommandError
+
+if TYPE_CHECKING:
+    from streamer.client import StreamClient
+    from streamer.hub import Hub
+    from streamer.session import Session
+
+__all__ = ["Backend", "Feed", "Local", "Remote", "Sink", "connect"]
+
+Event = dict[str, Any]
+Sink = Callable[[Event], None]
+T = TypeVar("T")
+
+#: Audio that may wait in the engine, per stream, before ``send`` waits: enough to keep it busy, little to remember.
+AHEAD_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+#: The codes of refusals for which the user's input is to blame.
+BAD_INPUT = frozenset({"unknown_model", "bad_rate", "bad_options", "bad_audio", "bad_start", "sample_rate", "rate", "model"})
+
+
+class Feed(Protocol):
+    """One stream. Its events go to the sink given to ``open``, from another thread; ``end`` or ``error`` is the last one."""
+
+    def send(self, pcm: bytes) -> None: ...
+    def end(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    rate: int  # Hz: what the model wants, and the best choice for a source that may choose
+
+    def open(self, rate: int, sink: Sink, *, overflow: str = "wait") -> Feed: ...
+    def close(self) -> None: ...
+
+
+def connect(model: str | None, url: str | None, streams: int) -> Backend:
+    """``streams``: how many there will be at a time. Raises :class:`CommandError` and the engine's own errors."""
+    return Remote(url, model) if url else Local(model, streams)
+
+
+class Local:
+    """A hub of this process, with one model and nothing on disk."""
+
+    def __init__(self, model: str | None, streams: int) -> None:
+        from prometheus_client import CollectorRegistry
+
+        from streamer.engine.model import ModelError, find_models, resolve
+        from streamer.hub import Hub
+        from streamer.metrics import Metrics
+        from streamer.settings import Settings
+
+        if model is None:
+            shipped = [path.stem for path in find_models()]
+            if not shipped:
+                raise ModelError("no model is installed: name a file with --model FILE.onnx")
+            model = "digits" if "digits" in shipped else shipped[0]
+        settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams)
+        self._hub: Hub = Hub(settings, Metrics(CollectorRegistry()), None)
+        self._hub.load()
+        self.rate = int(self._hub.models()[0]["sample_rate"])
+
+    def open(self, rate: int, sink: Sink, *, overflow: str = "wait") -> Feed:
+        return _LocalFeed(self._hub, rate, sink, overflow)
+
+    def close(self) -> None:
+        self._hub.close()
+
+
+class _LocalFeed:
+    def __init__(self, hub: Hub, rate: int, sink: Sink, overflow: str) -> None:
+        from streamer.hub import Refused
+
+        self._hub = hub
+        self._moved = threading.Event()
+        self._waits = overflow == "wait"
+        self._over = False
+        self._sink = sink
+        try:
+            self._session: Session = hub.open(model=None, sample_rate=rate, sink=self._take, overflow=overflow)
+        except Refused as error:
+            raise CommandError(error.message, 2 if error.reason in BAD_INPUT else 1) from error
+
+    def _take(self, events: list[Event]) -> None:
+        """From a lane."""
+        for event in events:
+            self._over = self._over or event["type"] in ("end", "error")
+            self._sink(event)
+        self._moved.set()
+
+    def send(self, pcm: bytes) -> None:
+        self._session.feed(pcm)
+        while self._waits and not self._over and self._session.buffered_seconds > AHEAD_SECONDS:
+            self._moved.clear()
+            self._moved.wait(0.02)  # not every chunk has an event
+
+    def end(self) -> None:
+        self._session.end()
+
+    def close(self) -> None:
+        if not self._over:
+            self._hub.discard(self._session)
+
+
+class Remote:
+    """A daemon. One thread runs an event loop for the clients of all streams."""
+
+    def __init__(self, url: str, model: str | None) -> None:
+        if "://" not in url:
+            url = f"ws://{url}"
+        parts = urlsplit(url)
+        try:
+            port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+        except ValueError as error:
+            raise CommandError(f"--url {url}: {error}", 2) from error
+        if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+            raise CommandError(f"--url {url}: expected something like ws://127.0.0.1:8765", 2)
+        try:  # the client waits patiently for a daemon that went away; one that was never there is told at once
+            socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CommandError(f"no daemon at {url} ({reason}): start one with streamer serve, or leave --url out") from error
+        self.url = url
+        self.rate = 16000
+        self._model = model
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """On the loop, waited for here."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise CommandError("the stream was closed") from error
+        except BaseException:
+            future.cancel()
+            raise
+
+    def open(self, rate: int, sink: Sink, *, overflow: str = "wait") -> Feed:
+        return self.run(_RemoteFeed.open(self, rate, sink, overflow, self._model))
+
+    def close(self) -> None:
+        async def cancel_all() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        future = asyncio.run_coroutine_threadsafe(cancel_all(), self._loop)
+        try:
+            future.result(CONNECT_SECONDS)
+        except FutureTimeoutError:
+            return  # the thread is a daemon thread: the process may go
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _RemoteFeed:
+    def __init__(self, backend: Remote, client: StreamClient, sink: Sink) -> None:
+        self._backend = backend
+        self._client = client
+        self._sink = sink
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, backend: Remote, rate: int, sink: Sink, overflow: str, model: str | None) -> _RemoteFeed:
+        from streamer.client import StreamClient, StreamError
+
+        client = StreamClient(backend.url, sample_rate=rate, model=model, overflow=overflow)
+        try:
+            await client.__aenter__()
+        except StreamError as error:
+            raise CommandError(f"{backend.url}: {error.message}", 2 if error.code in BAD_INPUT else 1) from error
+        return cls(backend, client, sink)
+
+    async def _read(self) -> None:
+        from streamer.client import StreamError
+
+        try:
+            async for event in self._client:
+                self._sink(event)
+        except StreamError as error:
+            self._sink({"type": "error", "code": error.code, "message": error.message})
+
+    def send(self, pcm: bytes) -> None:
+        self._backend.run(self._client.send(pcm))
+
+    def end(self) -> None:
+        self._backend.run(self._client.end())
+
+    def close(self) -> None:
+        self._backend.run(self._close())
+
+    async def _close(self) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._client.close()

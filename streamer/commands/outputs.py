@@ -1,0 +1,126 @@
+"""Where results go: lines of text, JSON lines or subtitles, to standard output or to files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from streamer import render
+from streamer.commands import CommandError
+
+__all__ = ["EXTENSIONS", "JsonOutput", "Output", "SubtitleOutput", "TextOutput", "destinations"]
+
+EXTENSIONS = {"text": ".txt", "json": ".jsonl", "srt": ".srt", "vtt": ".vtt"}
+Event = dict[str, Any]
+
+
+class Output:
+    """Writes to the file of each input, or all to standard output. A file is made when there is something to write."""
+
+    def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
+        self.names = list(names)
+        self._paths = paths
+        self._files: dict[str, TextIO] = {}
+
+    def event(self, name: str, event: Event) -> None:
+        """One ``partial`` or ``final`` of the input ``name``."""
+
+    def finished(self, name: str) -> None:
+        """No more events from this input."""
+        if name in self._files:
+            self._files.pop(name).close()
+
+    def write(self, name: str, text: str) -> None:
+        if name not in self._paths:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        if name not in self._files:
+            path = self._paths[name]
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._files[name] = path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise CommandError(f"can't write {path}: {error.strerror}") from error
+        self._files[name].write(text)
+        self._files[name].flush()
+
+
+class TextOutput(Output):
+    """One final a line. Several inputs on standard output stay apart: in the order given, each line with its name before it."""
+
+    def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
+        super().__init__(names, paths)
+        self._prefix = len(names) > 1 and not paths
+        self._waiting: dict[str, list[str]] = {name: [] for name in names}
+        self._open = set(names)
+
+    def event(self, name: str, event: Event) -> None:
+        if event["type"] != "final" or not event["text"]:
+            return
+        self._waiting[name].append(f"{name}: {event['text']}\n" if self._prefix else f"{event['text']}\n")
+        self._flush()
+
+    def finished(self, name: str) -> None:
+        self._open.discard(name)
+        self._flush()
+        super().finished(name)
+
+    def _flush(self) -> None:
+        for name in self.names:
+            if self._waiting[name]:
+                lines, self._waiting[name] = self._waiting[name], []
+                self.write(name, "".join(lines))
+            if name in self._open and not self._paths:
+                return  # the others wait until this one is done
+
+
+class JsonOutput(Output):
+    """Events as they come, one a line."""
+
+    def event(self, name: str, event: Event) -> None:
+        self.write(name, render.json_line(event, name) + "\n")
+
+
+class SubtitleOutput(Output):
+    """Written whole, once the input is done: a cue's end depends on what follows."""
+
+    def __init__(self, names: Sequence[str], paths: dict[str, Path], form: str) -> None:
+        super().__init__(names, paths)
+        self._render = render.srt if form == "srt" else render.vtt
+        self._finals: dict[str, list[Event]] = {name: [] for name in names}
+
+    def event(self, name: str, event: Event) -> None:
+        if event["type"] == "final":
+            self._finals[name].append(event)
+
+    def finished(self, name: str) -> None:
+        self.write(name, self._render(self._finals.pop(name)))
+        super().finished(name)
+
+
+def destinations(names: Sequence[str], output: Path | None, form: str) -> dict[str, Path]:
+    """Input name -> file to write; empty: standard output. Raises :class:`CommandError` rather than overwrite."""
+    if output is None:
+        if len(names) > 1 and form in ("srt", "vtt"):
+            raise CommandError("subtitles of several files need a folder: -o FOLDER/", 2)
+        return {}
+    folder = output.is_dir() or str(output).endswith("/")
+    if len(names) > 1 and not folder:
+        if output.exists():
+            raise CommandError(f"-o {output}: is a file, and there are {len(names)} inputs: give a folder", 2)
+        folder = True
+    if not folder:
+        found = {names[0]: output}
+    else:
+        found = {name: output / ((Path(name).stem if name != "-" else "stdin") + EXTENSIONS[form]) for name in names}
+    seen: dict[Path, str] = {}
+    for name, path in found.items():
+        if path in seen:
+            raise CommandError(f"{seen[path]} and {name} would both be written to {path}: run them apart", 2)
+        if name != "-" and path.exists() and Path(name).exists() and path.samefile(name):
+            raise CommandError(f"-o {path}: is the input itself", 2)
+        seen[path] = name
+    return found

@@ -1,0 +1,81 @@
+"""The terminal: finals scroll by, the partial is redrawn in place below them, and below that a status line.
+
+Nothing here is used where output is no terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+__all__ = ["Screen", "clock", "meter"]
+
+#: Below this a level meter shows nothing (dB below full scale).
+FLOOR_DB = -60.0
+BAR = 24
+
+
+class Screen:
+    """Owns the bottom lines of the terminal while it is entered. Standard output if ``text``, else standard error."""
+
+    def __init__(self, *, text: bool) -> None:
+        self._console = Console(stderr=not text, highlight=False, soft_wrap=False)
+        self._partials: dict[str, str] = {}
+        self._status: RenderableType = ""
+        self._live = Live(
+            console=self._console,
+            auto_refresh=True,
+            refresh_per_second=10,
+            transient=True,
+            get_renderable=self._draw,
+            # whatever else is printed goes above the live lines, but only if it goes to this terminal anyway
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Screen:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def partial(self, file: str, text: str) -> None:
+        """What ``file`` says as far as is known; empty: nothing is open."""
+        if text:
+            self._partials[file] = text
+        else:
+            self._partials.pop(file, None)
+
+    def status(self, line: RenderableType) -> None:
+        self._status = line
+
+    def _draw(self) -> RenderableType:
+        rows: list[RenderableType] = []
+        for text in self._partials.values():
+            room = self._console.width * 3  # the end of a long partial is where it grows
+            rows.append(Text(text if len(text) <= room else "…" + text[-room + 1 :], style="dim"))
+        return Group(*rows, self._status) if self._status else Group(*rows)
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def meter(peak: float) -> Text:
+    """A bar for a peak level in [0, 1], on a scale of decibels; red when the input clips."""
+    db = 20 * math.log10(peak) if peak > 0 else -math.inf
+    filled = round(BAR * min(1.0, max(0.0, 1 - db / FLOOR_DB)))
+    style = "red" if peak >= 0.99 else "green"
+    number = f"{db:4.0f} dB" if db > FLOOR_DB else "silence"
+    return Text.assemble(("█" * filled, style), ("░" * (BAR - filled), "dim"), f" {number}")

@@ -1,0 +1,197 @@
+"""The microphone, through PortAudio: found by name, counted when it overruns, opened again when it comes back.
+
+PortAudio calls back from a real-time thread, which may not wait: blocks go into a bounded queue, and what does not fit is
+dropped and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from streamer.sources import SourceError
+
+__all__ = ["Block", "Lost", "Microphone", "Restored", "devices"]
+
+BLOCK_SECONDS = 0.03
+QUEUE_SECONDS = 5.0
+#: A device that calls back this rarely is gone, whatever it says.
+SILENT_SECONDS = 2.0
+FIRST_DELAY, MAX_DELAY = 0.2, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """PCM s16le mono."""
+
+    pcm: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The device is gone; it is tried again and again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """It is back after ``seconds``."""
+
+    seconds: float
+
+
+def _portaudio() -> Any:
+    """The module ``sounddevice``. Raises :class:`SourceError` that says what to install."""
+    try:
+        import sounddevice
+    except OSError as error:  # the library is loaded on import
+        raise SourceError("the microphone needs PortAudio: sudo apt install libportaudio2") from error
+    except ImportError as error:
+        raise SourceError("the microphone needs the package sounddevice: pip install sounddevice") from error
+    return sounddevice
+
+
+def devices() -> list[tuple[int, str, int, bool]]:
+    """``(index, name, channels, default)`` of everything that records."""
+    sd = _portaudio()
+    default = sd.default.device[0]
+    return [
+        (index, str(device["name"]), int(device["max_input_channels"]), index == default)
+        for index, device in enumerate(sd.query_devices())
+        if device["max_input_channels"] > 0
+    ]
+
+
+def find(wanted: str | None) -> int | None:
+    """PortAudio's index of a device given by index, name or a part of it; ``None``: the default one."""
+    if wanted is None:
+        return None
+    known = devices()
+    if wanted.isdigit():
+        if int(wanted) in [index for index, *_ in known]:
+            return int(wanted)
+        raise SourceError(f"no microphone with the number {wanted}: streamer listen --list-devices shows what there is")
+    exact = [index for index, name, *_ in known if name.casefold() == wanted.casefold()]
+    partly = [(index, name) for index, name, *_ in known if wanted.casefold() in name.casefold()]
+    if exact:
+        return exact[0]
+    if not partly:
+        raise SourceError(f"no microphone is called {wanted!r}: streamer listen --list-devices shows what there is")
+    if len(partly) > 1:
+        names = "; ".join(f"{index} {name}" for index, name in partly)
+        raise SourceError(f"several microphones are called {wanted!r}: {names}; give the number")
+    return partly[0][0]
+
+
+class Microphone:
+    """An endless source. ``rate``: the one wished for; :attr:`rate` is what the device gives, and stays the same for ever.
+
+    ``overruns``: times that samples were lost, inside the driver or because this process was too slow to fetch them.
+    Raises :class:`SourceError` if the device can't be opened the first time; later that is only an interruption.
+    """
+
+    def __init__(self, device: str | None, rate: int) -> None:
+        self._sd = _portaudio()
+        self._wanted = device
+        self._stream: Any = None
+        self._queue: queue.Queue[bytes] = queue.Queue(maxsize=int(QUEUE_SECONDS / BLOCK_SECONDS))
+        self.overruns = 0
+        try:
+            index = find(device)
+            self.name = str(self._sd.query_devices(index, "input")["name"])
+            self.rate = self._choose_rate(index, rate)
+            self._open(index)
+        except (self._sd.PortAudioError, ValueError) as error:
+            if isinstance(error, SourceError):
+                raise
+            raise SourceError(f"can't open the microphone {device or '(default)'}: {_line(error)}") from error
+
+    def events(self, stopped: Callable[[], bool]) -> Iterator[Block | Lost | Restored]:
+        """Until ``stopped()``, which is asked several times a second."""
+        heard = time.monotonic()
+        while not stopped():
+            try:
+                pcm = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                quiet = time.monotonic() - heard
+                if self._stream.active and quiet < SILENT_SECONDS:
+                    continue
+                yield Lost("it stopped" if not self._stream.active else f"nothing came for {SILENT_SECONDS:g} s")
+                if not self._reopen(stopped):
+                    return
+                yield Restored(time.monotonic() - heard)
+                heard = time.monotonic()
+                continue
+            heard = time.monotonic()
+            yield Block(pcm)
+
+    def close(self) -> None:
+        """Also of a stream whose device is gone, where every call may fail."""
+        if self._stream is not None:
+            with contextlib.suppress(self._sd.PortAudioError):
+                self._stream.abort()
+            with contextlib.suppress(self._sd.PortAudioError):
+                self._stream.close()
+            self._stream = None
+
+    # -- the device ------------------------------------------------------------------------------------------------
+
+    def _choose_rate(self, index: int | None, rate: int) -> int:
+        """The wished one if the device takes it, else the device's own: the stream is resampled anyway."""
+        try:
+            self._sd.check_input_settings(index, channels=1, dtype="int16", samplerate=rate)
+        except self._sd.PortAudioError:
+            return int(self._sd.query_devices(index, "input")["default_samplerate"])
+        return rate
+
+    def _open(self, index: int | None) -> None:
+        stream = self._sd.RawInputStream(
+            samplerate=self.rate,
+            device=index,
+            channels=1,
+            dtype="int16",
+            blocksize=int(self.rate * BLOCK_SECONDS),
+            callback=self._called,
+        )
+        try:
+            stream.start()
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+
+    def _called(self, data: Any, frames: int, at: Any, status: Any) -> None:
+        """PortAudio's thread."""
+        if status.input_overflow:
+            self.overruns += 1
+        try:
+            self._queue.put_nowait(bytes(data))
+        except queue.Full:
+            self.overruns += 1
+
+    def _reopen(self, stopped: Callable[[], bool]) -> bool:
+        """With back-off, until it works or nobody wants it any more."""
+        delay = FIRST_DELAY
+        while not stopped():
+            self.close()
+            try:
+                # PortAudio makes its list of devices once: only a new start finds what was plugged in since.
+                self._sd._terminate()
+                self._sd._initialize()
+                self._open(find(self._wanted))
+                return True
+            except (self._sd.PortAudioError, ValueError):
+                until = time.monotonic() + delay
+                while time.monotonic() < until and not stopped():
+                    time.sleep(0.05)
+                delay = min(MAX_DELAY, delay * 2)
+        return False
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
