@@ -62,9 +62,11 @@ class Extender:
         self._ahead = settings.lm_weight * lexicon.ahead
 
     def rest(self, beams: Ints, rows: NDArray[np.bool_]) -> None:
-        """Blank steps were skipped in ``rows`` [n]: all paths of ``beams`` [n, FIELDS, B] end in blank now. In
-        place.""" floats = beams.view(np.float64) total = np.logaddexp(floats[:, PB], floats[:, PN]) floats[:, PB] =
-        np.where(rows[:, None], total, floats[:, PB]) floats[:, PN] = np.where(rows[:, None], -np.inf, floats[:, PN])
+        """Blank steps were skipped in ``rows`` [n]: all paths of ``beams`` [n, FIELDS, B] now end in blank."""
+        floats = beams.view(np.float64)
+        total = np.logaddexp(floats[:, PB], floats[:, PN])
+        floats[:, PB] = np.where(rows[:, None], total, floats[:, PB])
+        floats[:, PN] = np.where(rows[:, None], -np.inf, floats[:, PN])
 
     def step(
         self, beams: Ints, logp: NDArray[np.float32], gap: NDArray[np.bool_], now: Ints, entries: Ints
@@ -174,12 +176,17 @@ class Extender:
         now: Ints,
         entries: Ints,
     ) -> tuple[Ints, Ended]:
-        """The best ``B`` of each stream, with what is known of them from the likeliest way (``origin``) to get
-        there.""" n, _, width = beams.shape total = np.logaddexp(pb[alive], pn[alive]) alive =
-        alive[np.argsort(-total, kind="stable")] alive = alive[np.argsort(found.row[alive].astype(np.int16 if n <
-        2**15 else np.int64), kind="stable")] row = found.row[alive] rank = np.arange(len(row)) - np.searchsorted(row,
-        np.arange(n))[row] alive, row, rank = alive[rank < width], row[rank < width], rank[rank < width] way =
-        origin[alive] source, token, word = found.source[way], found.token[way], found.word[way]
+        """The best ``B`` of each stream; with what is known of them from the likeliest way there (``origin``)."""
+        n, _, width = beams.shape
+        total = np.logaddexp(pb[alive], pn[alive])
+        alive = alive[np.argsort(-total, kind="stable")]
+        small = np.int16 if n < 2**15 else np.int64  # int16 is sorted by radix
+        alive = alive[np.argsort(found.row[alive].astype(small), kind="stable")]
+        row = found.row[alive]
+        rank = np.arange(len(row)) - np.searchsorted(row, np.arange(n))[row]
+        alive, row, rank = alive[rank < width], row[rank < width], rank[rank < width]
+        way = origin[alive]
+        source, token, word = found.source[way], found.token[way], found.word[way]
 
         old = beams[row, :, source]  # [R, FIELDS]
         new = old.copy()

@@ -29,8 +29,9 @@ def trace(table: Table, entry: int, words: list[str]) -> list[Unit]:
 
 
 def common(table: Table, entries: NDArray[np.int64]) -> int:
-    """How many words all hypotheses agree on: the depth of their last common entry. Parents stand before their
-    children.""" left = set(entries.tolist()) while len(left) > 1:
+    """How many words all hypotheses agree on: the depth of their last common entry."""
+    left = set(entries.tolist())
+    while len(left) > 1:  # parents stand before their children
         latest = max(left)
         left.remove(latest)
         left.add(int(table[latest, PARENT]))
@@ -42,8 +43,10 @@ def common(table: Table, entries: NDArray[np.int64]) -> int:
 
 
 def sweep(table: Table, entries: NDArray[np.int64]) -> tuple[Table, NDArray[np.int64]]:
-    """The table with nothing but what ``entries`` reach, order kept, and ``entries`` renumbered. Changes neither
-    argument.""" used = np.zeros(len(table), np.bool_) front = np.unique(entries[entries != NONE]) while len(front):
+    """The table with nothing but what ``entries`` reach, in order, and ``entries`` renumbered; both are new arrays."""
+    used = np.zeros(len(table), np.bool_)
+    front = np.unique(entries[entries != NONE])
+    while len(front):
         used[front] = True
         front = np.unique(table[front, PARENT])
         front = front[front != NONE]

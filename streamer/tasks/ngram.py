@@ -5,7 +5,7 @@ sorted by (context node, word), then the trigrams. So ``context * V + word`` ris
 binary search finds any n-gram. A *state* is the node of the longest known suffix of the history that can still be
 extended (as in KenLM, Heafield 2011).
 
-In the file, log-probabilities and back-off weights are 8-bit codes into tables per order (:func:`models.lm.pack`
+In the file, log-probabilities and back-off weights are 8-bit codes into tables per order (:func:`models.lm.to_bytes`
 writes it).
 """
 
