@@ -24,8 +24,6 @@ Event = dict[str, Any]
 Sink = Callable[[Event], None]
 T = TypeVar("T")
 
-#: Audio that may wait in the engine, per stream, before ``send`` waits: enough to keep it busy, little to remember.
-AHEAD_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 #: The codes of refusals for which the user's input is to blame.
 BAD_INPUT = frozenset({"unknown_model", "bad_rate", "bad_options", "bad_audio", "bad_start", "sample_rate", "rate", "model"})
@@ -84,27 +82,29 @@ class _LocalFeed:
         from streamer.hub import Refused
 
         self._hub = hub
-        self._moved = threading.Event()
-        self._waits = overflow == "wait"
+        self._room = threading.Event()
         self._over = False
         self._sink = sink
         try:
             self._session: Session = hub.open(model=None, sample_rate=rate, sink=self._take, overflow=overflow)
         except Refused as error:
             raise CommandError(error.message, 2 if error.reason in BAD_INPUT else 1) from error
+        self._session.on_drained = self._room.set
 
     def _take(self, events: list[Event]) -> None:
         """From a lane."""
         for event in events:
             self._over = self._over or event["type"] in ("end", "error")
             self._sink(event)
-        self._moved.set()
+        if self._over:
+            self._room.set()
 
     def send(self, pcm: bytes) -> None:
-        self._session.feed(pcm)
-        while self._waits and not self._over and self._session.buffered_seconds > AHEAD_SECONDS:
-            self._moved.clear()
-            self._moved.wait(0.02)  # not every chunk has an event
+        while self._session.full and not self._over:
+            self._room.wait()
+            self._room.clear()
+        if not self._over:
+            self._session.feed(pcm)
 
     def end(self) -> None:
         self._session.end()
