@@ -21,13 +21,13 @@ from streamer.engine.model import Model
 from streamer.judge import Verdict, deviation, probe
 from streamer.manifest import KEY, Input, Manifest
 
-__all__ = ["Refused", "build", "graph"]
+__all__ = ["RefusedError", "build", "graph"]
 
 #: Chunks of the golden example inside the file, and of the longer signal that PyTorch and ONNX are compared on.
 GOLDEN, SIGNAL = 4, 12
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The file breaks a law and was not written; ``verdict`` says which."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -63,7 +63,7 @@ def build(
     seed: int = 0,
     long_chunks: int = 2000,
 ) -> Verdict:
-    """Write ``target``. Raises :class:`Refused` with the findings, and leaves what was there before, if a law is broken."""
+    """Write ``target``. If a law is broken, raises :class:`RefusedError` and leaves what was there before."""
     chunk = document.chunk_length(info, chunk_ms)
     spec = Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"])
     chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))  # [n, 1, chunk]
@@ -100,7 +100,7 @@ def build(
             _write(longer, graph(module, signal.shape[1], int8=True), describe(signal.shape[1], 0.0))
         verdict = verify(module, draft, signal, longer=longer, seed=seed, long_chunks=long_chunks)
         if not verdict.ok:
-            raise Refused(verdict)
+            raise RefusedError(verdict)
         os.replace(draft, target)
     return Verdict(target, seed, verdict.findings)
 

@@ -64,7 +64,7 @@ def flat_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]
 
 
 def revision() -> str:
-    """The git revision of the code that exports, ``-dirty`` with uncommitted changes, ``unknown`` outside of a checkout."""
+    """Git revision of the code that exports; ``-dirty`` with uncommitted changes, ``unknown`` outside of a checkout."""
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         done = subprocess.run(
@@ -76,7 +76,7 @@ def revision() -> str:
 
 
 def golden(chunks: NDArray[Any], whole: Mapping[str, NDArray[Any]]) -> Golden:
-    """``chunks`` [n, 1, *chunk_shape] and the whole sequence's outputs [1, n * steps, ...], cut into what each chunk gave."""
+    """``chunks`` [n, 1, *chunk_shape], and outputs [1, n * steps, ...] of one call with all, cut into each chunk's."""
     count = len(chunks)
     cut = {name: np.split(array, count, axis=1) for name, array in whole.items()}
     return Golden(

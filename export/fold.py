@@ -1,7 +1,7 @@
 """What the exporter leaves to be computed at run time, computed now; what it tells about this machine, removed.
 
-The dynamo exporter writes an LSTM's weights in PyTorch's gate order and re-orders them with Slice and Concat nodes. Folded,
-every weight is stored once, in ONNX's order, which is also what makes a graph with LSTMs quantisable.
+The dynamo exporter writes an LSTM's weights in PyTorch's gate order and re-orders them with Slice and Concat nodes.
+Folded, every weight is stored once, in ONNX's order, which is also what makes a graph with LSTMs quantisable.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _NO_LIMIT = 2**40
 def learned(model: ir.Model, parameters: set[str]) -> set[str]:
     """Names of values that are computed from trained parameters alone (small constants aside), folded later or not.
 
-    ``parameters``: names of the module's parameters. What a front end multiplies with (a mel filter bank) is a buffer, no
-    parameter, and must not be quantised: call this before :func:`fold`, which forgets where values came from.
+    ``parameters``: names of the module's parameters. What a front end multiplies with (a mel filter bank) is a buffer,
+    no parameter, and must not be quantised: call this before :func:`fold`, which forgets where values came from.
     """
     found = {name for name in model.graph.initializers if name.removeprefix("module.") in parameters}
     fixed = {name for name in model.graph.initializers if name not in found}
@@ -33,14 +33,14 @@ def learned(model: ir.Model, parameters: set[str]) -> set[str]:
 
 
 def fold(model: ir.Model) -> None:
-    """In place: constants folded whatever their size, dead nodes and unused initialisers dropped, LSTM outputs squeezed."""
+    """In place: constants folded whatever their size, unused nodes and initialisers dropped, LSTM outputs squeezed."""
     onnxscript.optimizer.optimize(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
     squeeze_directions(model)
     RemoveUnusedNodesPass()(model)
 
 
 def squeeze_directions(model: ir.Model) -> None:
-    """After a one-way recurrent node the exporter computes, with nine nodes, the shape that drops the axis of directions.
+    """After a one-way recurrent node the exporter computes, in nine nodes, the shape without the axis of directions.
 
     ``Y [T, 1, B, H] -> Transpose [T, B, 1, H] -> Reshape [T, B, H]`` becomes one ``Squeeze``.
     """
@@ -70,7 +70,7 @@ def squeeze_directions(model: ir.Model) -> None:
 
 
 def name_batch_axis(model: ir.Model) -> None:
-    """The exporter calls the batch ``s12`` here and ``s3`` there; it is one axis, ``batch``, of every input and output."""
+    """The exporter calls the batch ``s12`` here and ``s3`` there; it is one axis, ``batch``, everywhere."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None
         value.shape = ir.Shape(["batch", *value.shape[1:]])

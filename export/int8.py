@@ -1,13 +1,13 @@
-"""Integer arithmetic that keeps the company law: weights 8 bit per output channel, activations 8 bit with a scale of their own row.
+"""Integer arithmetic that keeps the company law: weights per output channel, activations with a scale of their own row.
 
-``quantize_dynamic`` takes an activation's scale over the whole batch tensor, so a loud neighbour changes everybody's rounding.
-Here every row (one step of one stream) is scaled by its own largest value, in plain operators; an LSTM's recurrent product
-needs no measured scale at all, because its hidden state lies in (-1, 1), and is unrolled over the steps of a chunk.
+``quantize_dynamic`` takes an activation's scale over the whole batch tensor, so a loud neighbour changes everybody's
+rounding. Here every row (one step of one stream) is scaled by its own largest value, in plain operators; an LSTM's
+recurrent product needs no measured scale, as its hidden state lies in (-1, 1), and is unrolled over a chunk's steps.
 
-Activations are uint8 around 128 (onnxruntime has no fast kernel for int8 x int8 on x86), weights int8 of 7 bits: processors
-with AVX2 and no VNNI add two products in 16 bits, which saturates silently with 8.
+Activations are uint8 around 128 (onnxruntime has no fast kernel for int8 x int8 on x86), weights int8 of 7 bits:
+processors with AVX2 and no VNNI add two products in 16 bits, which saturates silently with 8.
 
-Quantised are products with trained weights and LSTMs. The front end, the normaliser, layer norms and gates stay float32.
+Quantised are products with trained weights, and LSTMs. Front end, normaliser, layer norms and gates stay float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["quantise"]
 #: Largest weight: 2 * 255 * 64 < 2**15, the 16-bit sum that must not saturate.
 WEIGHT_LIMIT = 64
 ZERO = 128
-#: Smaller products cost more to quantise than they save, and the last layer's rows are what people read.
+#: Elements; smaller products cost more to quantise than they save.
 SMALLEST = 4096
 
 
@@ -59,7 +59,7 @@ class _Graft:
     def product(
         self, quantised: ir.Value, scale: ir.Value | None, weights: NDArray[np.float32], static: float = 1.0
     ) -> ir.Value:
-        """uint8 rows times [K, N] weights, back in float32: the rows' scale (or ``static``) and the channels' multiplied in."""
+        """uint8 rows times [K, N] weights, in float32, times the scale of rows (or ``static``) and of channels."""
         each = np.maximum(np.abs(weights).max(axis=0), 1e-12) / WEIGHT_LIMIT
         small = np.clip(np.round(weights / each), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
         whole = self.op(
@@ -90,7 +90,7 @@ class _Graft:
 
 
 def quantise(model: ir.Model, learned: set[str]) -> int:
-    """In place. ``learned``: names of trained matrices (see :func:`export.fold.learned`). Returns how many nodes were rewritten."""
+    """In place; returns the number of nodes rewritten. ``learned``: names of trained matrices (:func:`fold.learned`)."""
     done = 0
     for node in list(model.graph):
         if node.op_type == "MatMul":
@@ -135,33 +135,22 @@ def _lstm(model: ir.Model, node: ir.Node) -> bool:
         return False
     name = str(node.inputs[2].name)  # type: ignore[union-attr]
     outside, inside = _Graft(model, node, f"{name}.int8.input"), _Graft(model, node, f"{name}.int8.step")
-    gates = outside.op(
-        "Add",
-        outside.product(*outside.rows(x), w[0].T),
-        outside.constant("bias", bias[0, : 4 * size] + bias[0, 4 * size :]),
-    )
+    summed = outside.constant("bias", bias[0, : 4 * size] + bias[0, 4 * size :])
+    gates = outside.op("Add", outside.product(*outside.rows(x), w[0].T), summed)  # [T, B, 4H]
     each = (gates,) if steps == 1 else outside.ops("Split", gates, outputs=steps, axis=0, num_outputs=steps)
     h, c = outside.op("Squeeze", h, outside.axes(0)), outside.op("Squeeze", c, outside.axes(0))  # [B, H]
     split = inside.constant("gates", np.array([3 * size, size], np.int64))
     out = []
     for gate in each:
-        # the largest quantised value is 127 / 127: a hidden state rounds to it, never beyond
-        total = inside.op(
-            "Add",
-            inside.product(inside.uint8(h, 1 / 127), None, r[0].T, 1 / 127),
-            outside.op("Squeeze", gate, outside.axes(0)),
-        )
+        recurrent = inside.product(inside.uint8(h, 1 / 127), None, r[0].T, 1 / 127)
+        total = inside.op("Add", recurrent, outside.op("Squeeze", gate, outside.axes(0)))  # [B, 4H]
         open_, new = inside.ops("Split", total, split, outputs=2, axis=-1)
         i, o, f = inside.ops("Split", inside.op("Sigmoid", open_), outputs=3, axis=-1, num_outputs=3)
         c = inside.op("Add", inside.op("Mul", f, c), inside.op("Mul", i, inside.op("Tanh", new)))
         h = inside.op("Mul", o, inside.op("Tanh", c))
         out.append(inside.op("Unsqueeze", h, inside.axes(0)))
     sequence = inside.op("Concat", *out, axis=0) if len(out) > 1 else out[0]  # [T, B, H]
-    last = (
-        inside.op("Unsqueeze", sequence, inside.axes(1)),
-        inside.op("Unsqueeze", h, inside.axes(0)),
-        inside.op("Unsqueeze", c, inside.axes(0)),
-    )
-    for old, value in zip(node.outputs, last, strict=False):
+    ends = [inside.op("Unsqueeze", end, inside.axes(0)) for end in (h, c)]
+    for old, value in zip(node.outputs, (inside.op("Unsqueeze", sequence, inside.axes(1)), *ends), strict=False):
         old.replace_all_uses_with(value, replace_graph_outputs=True)
     return True

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 __all__ = ["OPSET", "Streaming", "trace"]
 
-#: 18 is the lowest that the dynamo exporter writes without converting down; 20 is what it and onnxruntime both know well.
+#: The exporter writes 18 and above without converting down; 20 is what it and onnxruntime both know well.
 OPSET = 20
 
 State = dict[str, Tensor]
@@ -32,7 +32,7 @@ class Streaming(Protocol):
 
 
 class _Flat(nn.Module):
-    """The exporter binds by position, so the dictionary is laid out in one fixed order, for inputs and outputs alike."""
+    """The exporter binds by position, so the dictionary is laid out in one order, for inputs and outputs alike."""
 
     def __init__(self, module: Streaming, names: list[str]) -> None:
         super().__init__()

@@ -18,8 +18,8 @@ from streamer.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, d
 
 __all__ = ["QUANTISED_CHUNK_TOLERANCE", "onnx_chunked", "torch_splits", "torch_whole", "verify"]
 
-#: A quantised graph rounds: a last-bit difference between a long and a short product of the float32 front end now and then
-#: rounds to the neighbouring integer. This is ONNX whole against ONNX chunked; float32 files meet ``CHUNK_TOLERANCE``.
+#: A quantised graph rounds: a last-bit difference between a long and a short product of the float32 front end now and
+#: then rounds to the next integer. Of ONNX whole against ONNX chunked; float32 files meet ``CHUNK_TOLERANCE``.
 QUANTISED_CHUNK_TOLERANCE = 1e-2
 
 
