@@ -32,13 +32,14 @@ def main() -> int:
         try:
             print(f"daemon at {base}, metrics at {base}/metrics")
             heard = stream(base, given.model or "digits", given.sample, given.speed)
-            print(f"metrics: {metric(base, 'streamer_audio_seconds_total'):.1f} s of audio were run (more at {base}/metrics)")
+            seconds = metric(base, "streamer_audio_seconds_total")
+            print(f"{seconds:.1f} s of audio were run, say the metrics")
         finally:
             daemon.send_signal(signal.SIGTERM)
             code = daemon.wait(60)
     print(f"daemon stopped by SIGTERM, exit code {code}")
     if heard != expected:
-        print(f"the transcript is not {given.sample.with_suffix('.txt').name}:\n  {' '.join(heard)}\n  {' '.join(expected)}", file=sys.stderr)
+        print(f"heard:    {' '.join(heard)}\nexpected: {' '.join(expected)}", file=sys.stderr)
         return 1
     if code != 0:
         return 1
@@ -51,7 +52,18 @@ def start(model: str | None, state: Path) -> tuple[subprocess.Popen[bytes], str]
     port_file, log = state / "port", state / "log"
     config = state / "streamer.toml"
     config.write_text(f'state_directory = "{state}"\n')
-    command = [sys.executable, "-m", "streamer", "serve", "--config", str(config), "--port", "0", "--port-file", str(port_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "streamer",
+        "serve",
+        "--config",
+        str(config),
+        "--port",
+        "0",
+        "--port-file",
+        str(port_file),
+    ]
     command += ["--model", model] if model else []
     with log.open("wb") as sink:
         daemon = subprocess.Popen(command, stdout=sink, stderr=sink)

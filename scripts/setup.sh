@@ -44,10 +44,9 @@ setup() {
   fi
   stamp=$(dirname "$(dirname "$python")")/streamer-setup
   wanted=$(cat pyproject.toml setup.py | cksum | tr ' ' -)
-  # an environment with the extras serves for the daemon alone, too
-  if grep -qsxF -e "$PWD $wanted [$extras]" ${extras:+/dev/null} "$stamp" || { [ -z "$extras" ] && grep -qsF "$PWD $wanted [" "$stamp"; }; then
-    return
-  fi
+  case $(cat "$stamp" 2>/dev/null) in
+    "$PWD $wanted $extras" | "$PWD $wanted train,dev") return ;; # everything serves for the daemon alone, too
+  esac
   log=$(mktemp)
   echo "installing streamer${extras:+ [$extras]} and what it needs (once; minutes the first time)"
   if "$python" -m pip install --no-input --disable-pip-version-check --progress-bar off -e ".${extras:+[$extras]}" 2>&1 |
@@ -59,5 +58,5 @@ setup() {
     return 1
   fi
   rm -f "$log"
-  echo "$PWD $wanted [$extras]" >"$stamp"
+  echo "$PWD $wanted $extras" >"$stamp"
 }

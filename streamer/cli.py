@@ -1,4 +1,7 @@
-"""The command line. Errors are one line on standard error: exit code 2 for usage and bad input, 1 for failures, 130 for Ctrl-C."""
+"""The command line.
+
+Errors are one line on standard error; the exit code is 2 for usage and bad input, 1 for failures, 130 for Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from streamer import commands
 __all__ = ["app", "main"]
 
 #: The bases of typer's own usage errors; typer brings them along, or takes them from click, depending on its version.
-_UsageError, _ClickError = typer.BadParameter.__mro__[1:3]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 EPILOG = {
     "serve": commands.examples(
@@ -68,7 +72,7 @@ def _streamer(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")] = False,
 ) -> None:
-    """Stateful streaming inference: speech to text that carries on, from files, a microphone or many clients at once."""
+    """Stateful streaming inference: speech to text, from files, a microphone or many clients at once."""
     _Options.debug = debug
 
 
@@ -89,7 +93,7 @@ _register()
 def main() -> None:
     """The entry point ``streamer``."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="streamer")
         sys.stdout.flush()
     except _ClickError as error:
         _usage(error)
@@ -109,7 +113,8 @@ def _usage(error: BaseException) -> None:
     context = getattr(error, "ctx", None)
     message = error.format_message()  # type: ignore[attr-defined]
     where = context.command_path if context is not None else "streamer"
-    if not message:  # typer's way of saying that no command was given; the help is already out
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+        print(message, file=sys.stderr)
         return
     hint = f" ({where} --help shows how)" if isinstance(error, _UsageError) else ""
     print(f"{where}: {message}{hint}", file=sys.stderr)

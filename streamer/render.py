@@ -18,7 +18,7 @@ MIN_CUE_SECONDS = 1.0
 
 
 def json_line(event: Event, file: str) -> str:
-    """One ``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words (times in s)."""
+    """A ``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words (times in s)."""
     words = [{key: word[key] for key in ("word", "start", "end", "confidence")} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
     return json.dumps(line | {"start": event["start"], "end": event["end"], "words": words}, ensure_ascii=False)
@@ -59,7 +59,9 @@ def srt(events: Iterable[Event]) -> str:
 
 def vtt(events: Iterable[Event]) -> str:
     """WebVTT; ``&`` and ``<`` are markup there, and ``-->`` would be read as a cue's times."""
-    cues = ((a, b, text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")) for a, b, text in subtitles(events))
+    cues = (
+        (a, b, text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")) for a, b, text in subtitles(events)
+    )
     return "WEBVTT\n\n" + "".join(f"{_clock(a, '.')} --> {_clock(b, '.')}\n{text}\n\n" for a, b, text in cues)
 
 

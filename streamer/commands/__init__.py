@@ -1,4 +1,4 @@
-"""The commands. Each module imports little more than typer at the top, so that ``--help`` is quick; the rest comes when it runs."""
+"""The commands. Each module imports little more than typer at the top, so that ``--help`` is quick."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def examples(*lines: str) -> str:
 
 
 def quit_silently() -> NoReturn:
-    """Whoever read standard output is gone (``streamer ... | head``): no message, the code that a shell gives to SIGPIPE."""
+    """Whoever read standard output is gone (``streamer ... | head``): no message, a shell's exit code for SIGPIPE."""
     import os
 
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Where streams are decoded: in this process, or by a daemon. Both look the same to the commands: blocking, thread-safe."""
+"""Where streams are decoded: in this process, or by a daemon. To the commands both look the same: blocking, thread-safe."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 #: The codes of refusals for which the user's input is to blame.
-BAD_INPUT = frozenset({"unknown_model", "bad_rate", "bad_options", "bad_audio", "bad_start", "sample_rate", "rate", "model"})
+BAD_INPUT = frozenset(
+    {"unknown_model", "bad_rate", "bad_options", "bad_audio", "bad_start", "sample_rate", "rate", "model"}
+)
 
 
 class Feed(Protocol):
-    """One stream. Its events go to the sink given to ``open``, from another thread; ``end`` or ``error`` is the last one."""
+    """One stream. Its events go to the sink given to ``open``, from another thread, ``end`` or ``error`` last."""
 
     def send(self, pcm: bytes) -> None: ...
     def end(self) -> None: ...
@@ -131,7 +133,9 @@ class Remote:
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise CommandError(f"no daemon at {url} ({reason}): start one with streamer serve, or leave --url out") from error
+            raise CommandError(
+                f"no daemon at {url} ({reason}): start one with streamer serve, or leave --url out"
+            ) from error
         self.url = url
         self.rate = 16000
         self._model = model

@@ -28,7 +28,9 @@ END_SECONDS = 20.0
 
 
 def listen(
-    device: Annotated[str | None, typer.Option(help="Number, name or part of the name. Default: the system's choice.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Number, name or part of the name. Default: the system's choice.")
+    ] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Show the microphones and exit.")] = False,
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
@@ -89,7 +91,11 @@ class Listening:
 
         until = None if seconds is None else time.monotonic() + seconds
         interrupted = False
-        print(f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends", file=sys.stderr, flush=True)
+        print(
+            f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends",
+            file=sys.stderr,
+            flush=True,
+        )
         try:
             for event in self._microphone.events(lambda: until is not None and time.monotonic() > until):
                 if isinstance(event, Block):
@@ -102,13 +108,12 @@ class Listening:
         except KeyboardInterrupt:
             interrupted = True
         self._feed.end()
-        deadline = threading.Event()
-        timer = threading.Timer(END_SECONDS, lambda: (deadline.set(), self._inbox.put({"type": "late"})))
-        timer.daemon = True
-        timer.start()
-        while not self._ended and not deadline.is_set():
+        late = threading.Timer(END_SECONDS, self._inbox.put, ({"type": "late"},))
+        late.daemon = True
+        late.start()
+        while not self._ended:
             self._event(self._inbox.get())
-        timer.cancel()
+        late.cancel()
         if interrupted:
             raise typer.Exit(130)
 
@@ -169,7 +174,8 @@ class Listening:
                 self._screen.partial("", event["text"] if kind == "partial" else "")
         elif kind == "gap":
             dropped = event["dropped"] / self._microphone.rate
-            complain(f"decoding is too slow: {dropped:.1f} s were dropped at {event['position'] / self._microphone.rate:.1f} s")
+            at = event["position"] / self._microphone.rate
+            complain(f"decoding is too slow: {dropped:.1f} s were dropped at {at:.1f} s")
         elif kind == "error":
             raise CommandError(f"the stream failed: {event['message']}")
         elif kind == "late":

@@ -49,7 +49,7 @@ class Output:
 
 
 class TextOutput(Output):
-    """One final a line. Several inputs on standard output stay apart: in the order given, each line with its name before it."""
+    """One final a line. Several inputs on standard output stay apart: in the order given, the name before each line."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
         super().__init__(names, paths)

@@ -26,16 +26,24 @@ __all__ = ["transcribe"]
 
 
 def transcribe(
-    files: Annotated[list[str], typer.Argument(help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono).", metavar="FILE...|-")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono).", metavar="FILE"),
+    ],
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     rate: Annotated[int, typer.Option(help="Sample rate of raw PCM on stdin, in Hz.", min=1)] = 16000,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Files at a time; they share batches.", min=1, max=1024)] = 4,
-    json: Annotated[bool, typer.Option("--json", help="One event a line: partials and finals with word times.")] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Files at a time; they share batches.", min=1, max=1024)
+    ] = 4,
+    json: Annotated[
+        bool, typer.Option("--json", help="One event a line: partials and finals with word times.")
+    ] = False,
     srt: Annotated[bool, typer.Option("--srt", help="Subtitles (SubRip).")] = False,
     vtt: Annotated[bool, typer.Option("--vtt", help="Subtitles (WebVTT).")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
     ] = None,
 ) -> None:
     """Write down what is said in recordings. The text is shown as it grows; in a pipe, one line for each utterance."""
@@ -48,7 +56,7 @@ def transcribe(
             raise CommandError(f"{name} is given twice", 2)
 
     from streamer.commands.backends import connect
-    from streamer.commands.outputs import JsonOutput, Output, SubtitleOutput, TextOutput, destinations
+    from streamer.commands.outputs import JsonOutput, SubtitleOutput, TextOutput, destinations
 
     paths = destinations(files, output, form)
     out: Output
@@ -201,7 +209,7 @@ class Transcription:
 
 
 def _screen(form: str, to_files: bool) -> Any:
-    """Live lines where somebody looks: text on standard output if that is a terminal, progress on standard error if that is."""
+    """Live lines where somebody looks: text if standard output is a terminal, progress if standard error is one."""
     from streamer.commands.screen import Screen
 
     if form == "text" and not to_files and sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""Audio files and raw PCM on standard input, read block by block: a recording of a day takes no more memory than a word."""
+"""Audio files and raw PCM on standard input, read block by block: a day takes no more memory than a word."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3"
 def to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:
     """``[samples, channels]`` float32 in [-1, 1] to ``[samples]`` int16: mean of the channels, what is louder clips."""
     mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
+    pcm: NDArray[np.int16] = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
+    return pcm
 
 
 class AudioFile:
     """One recording. Opening it reads the header only. Raises :class:`SourceError`.
 
-    ``rate`` in Hz, ``seconds`` as the header says (0 if it doesn't), ``note`` what the user should know (mixed down, ...).
+    ``rate`` in Hz, ``seconds`` as the header says (0 if it doesn't), ``note`` what the user should know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,13 +87,19 @@ class AudioFile:
             bad = ~np.isfinite(block).all(axis=1)
             if bad.any():
                 at = (got + int(bad.argmax())) / self.rate
-                raise SourceError(f"{self.name}: holds values that are no numbers (NaN or infinity), the first at {at:.3f} s")
+                raise SourceError(
+                    f"{self.name}: holds values that are no numbers (NaN or infinity), the first at {at:.3f} s"
+                )
             got += len(block)
             yield to_int16(block).tobytes()
         if self._missing:
-            raise SourceError(f"{self.name}: is truncated: {self._missing} bytes are missing behind {got / self.rate:.2f} s")
+            raise SourceError(
+                f"{self.name}: is truncated: {self._missing} bytes are missing behind {got / self.rate:.2f} s"
+            )
         if got < self._frames:
-            raise SourceError(f"{self.name}: is truncated: {self.seconds:.2f} s announced, {got / self.rate:.2f} s found")
+            raise SourceError(
+                f"{self.name}: is truncated: {self.seconds:.2f} s announced, {got / self.rate:.2f} s found"
+            )
 
     def close(self) -> None:
         self._file.close()
@@ -135,7 +142,7 @@ class RawStdin:
 
 
 def _missing_bytes(path: Path, size: int) -> int:
-    """How many bytes the ``data`` chunk of a WAV promises and the file does not hold; libsndfile plays what is there."""
+    """Bytes that the ``data`` chunk of a WAV promises and the file does not hold; libsndfile plays what is there."""
     with path.open("rb") as file:
         head = file.read(12)
         if head[:4] != b"RIFF" or head[8:12] != b"WAVE":

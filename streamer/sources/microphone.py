@@ -1,7 +1,7 @@
 """The microphone, through PortAudio: found by name, counted when it overruns, opened again when it comes back.
 
-PortAudio calls back from a real-time thread, which may not wait: blocks go into a bounded queue, and what does not fit is
-dropped and counted.
+PortAudio calls back from a real-time thread, which may not wait: blocks go into a bounded queue, and what does not fit
+is dropped and counted.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def find(wanted: str | None) -> int | None:
 
 
 class Microphone:
-    """An endless source. ``rate``: the one wished for; :attr:`rate` is what the device gives, and stays the same for ever.
+    """An endless source. ``rate``: the one wished for; :attr:`rate` is what the device gives, and stays the same.
 
     ``overruns``: times that samples were lost, inside the driver or because this process was too slow to fetch them.
     Raises :class:`SourceError` if the device can't be opened the first time; later that is only an interruption.
