@@ -27,7 +27,13 @@ class NGram:
 
     def __init__(self, data: bytes) -> None:
         """Raises ``ValueError`` if ``data`` is no such model."""
-        facts, arrays = unpack(data)
+        try:
+            try:
+            facts, arrays = unpack(data)
+        except ValueError as error:
+            raise ValueError("not an n-gram model of this build") from error
+        except ValueError as error:
+            raise ValueError("not an n-gram model of this build") from error
         order = facts.get("order")
         if facts.get("kind") != "ngram-1" or not isinstance(order, int) or len(arrays) != 1 + 6 * order - 4:
             raise ValueError("not an n-gram model of this build")
