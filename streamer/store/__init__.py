@@ -1,0 +1,34 @@
+"""Where sleeping streams lie. A store keeps bytes by stream id and knows nothing of what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+__all__ = ["Store", "StoreError"]
+
+
+class StoreError(OSError):
+    """The store could not do it; what it was asked to keep is not safe."""
+
+
+class Store(Protocol):
+    """Thread-safe. Every method raises :class:`StoreError`."""
+
+    def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Write all of them, durably, or none; they are live from then on."""
+
+    def get(self, id: str) -> bytes | None: ...
+
+    def live(self) -> Iterator[tuple[str, bytes]]:
+        """Those that were not retired: what a start brings back."""
+
+    def retire(self, ids: Iterable[str]) -> None:
+        """Keep them for a client that comes back late; a start passes them over."""
+
+    def delete(self, ids: Iterable[str]) -> None: ...
+
+    def purge(self, seconds: float) -> int:
+        """Forget what was last written longer ago than that; how many."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,115 @@
+"""Any pieces in, chunks of one length out: the buffer of one stream, bounded, with the two ways of being full.
+
+``wait``: a full buffer takes no more (the wire stops reading). ``gap``: the oldest audio goes, down to half the
+bound, so that one long gap is made instead of many short ones. The session's lock guards it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Chunker", "Overflow", "Policy"]
+
+Policy = Literal["wait", "gap"]
+
+
+class Overflow(ValueError):  # noqa: N818
+    """The buffer is full and its policy is ``wait``: nothing was taken."""
+
+
+class Chunker:
+    """``chunk``, ``hop`` and ``bound`` in samples; ``flush`` in steps of one hop each."""
+
+    def __init__(self, chunk: int, hop: int, flush: int, bound: int, policy: Policy, dtype: str = "int16") -> None:
+        self.chunk, self.hop, self.flush = chunk, hop, flush
+        self.bound = max(bound, 2 * chunk)
+        self.policy = policy
+        self.length = 0
+        self.steps_left = -1  # of an ended stream; -1: it goes on
+        self.arrived = 0.0  # monotonic time at which the chunk last taken was complete, 0 if not known
+        self._dtype = np.dtype(dtype)
+        self._pieces: deque[NDArray[Any]] = deque()
+        self._times: deque[float] = deque()
+
+    @property
+    def full(self) -> bool:
+        return self.length >= self.bound
+
+    @property
+    def ready(self) -> bool:
+        """There is a chunk to take."""
+        return self.length >= self.chunk or self.steps_left > 0
+
+    @property
+    def done(self) -> bool:
+        return self.steps_left == 0
+
+    def push(self, samples: NDArray[Any]) -> int:
+        """Take all samples in; how many old ones were dropped for it. Raises :class:`Overflow` (nothing taken)."""
+        if self.full and self.policy == "wait":
+            raise Overflow(f"{self.length} samples are waiting already, {self.bound} is the bound")
+        whole = self.length // self.chunk
+        if len(samples):
+            self._pieces.append(samples)
+            self.length += len(samples)
+            self._times.extend([monotonic()] * (self.length // self.chunk - whole))
+        if self.policy == "wait" or self.length <= self.bound:
+            return 0
+        dropped = self.length - self.bound // 2
+        self._skip(dropped)
+        while len(self._times) > self.length // self.chunk:
+            self._times.popleft()
+        return dropped
+
+    def end(self) -> None:
+        """No more samples. What is there is followed by zeros: up to the whole hop, then ``flush`` steps."""
+        self.steps_left = -(-self.length // self.hop) + self.flush
+
+    def take(self, row: NDArray[Any]) -> int:
+        """The next chunk into ``row`` [chunk]; how many of its steps are real, -1 if there is none yet."""
+        if not self.ready:
+            return -1
+        steps = self.chunk // self.hop
+        n = min(self.chunk, self.length)
+        self._copy(row[:n])
+        row[n:] = 0
+        self._skip(n)
+        self.arrived = self._times.popleft() if self._times else 0.0
+        if self.steps_left >= 0:
+            steps = min(steps, self.steps_left)
+            self.steps_left -= steps
+        return steps
+
+    def rest(self) -> NDArray[Any]:
+        """A copy of everything that waits."""
+        rest = np.empty(self.length, self._dtype)
+        self._copy(rest)
+        return rest
+
+    def restore(self, pending: NDArray[Any], steps_left: int) -> None:
+        """Go on where :meth:`rest` and ``steps_left`` were read."""
+        self._pieces = deque([pending])
+        self.length, self.steps_left = len(pending), steps_left
+
+    def _copy(self, into: NDArray[Any]) -> None:
+        at = 0
+        for piece in self._pieces:
+            if at == len(into):
+                break
+            part = piece[: len(into) - at]
+            into[at : at + len(part)] = part
+            at += len(part)
+
+    def _skip(self, count: int) -> None:
+        self.length -= count
+        while count:
+            piece = self._pieces.popleft()
+            if len(piece) > count:
+                self._pieces.appendleft(piece[count:])
+                return
+            count -= len(piece)

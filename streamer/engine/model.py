@@ -1,0 +1,145 @@
+"""A model file, loaded: shared weights, no streams. The only module that imports onnxruntime.
+
+Tensors are bound by name. The manifest is checked against the graph once, at load, so that a file whose parts
+disagree is refused with the tensors named instead of failing in the middle of somebody's stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from streamer.manifest import Manifest, ManifestError
+
+__all__ = ["Model", "ModelError", "find_models", "resolve"]
+
+_DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+
+
+class ModelError(ValueError):
+    """A file that can't be served: missing, corrupt, foreign, or at odds with its own manifest. Says what to do."""
+
+
+class Model:
+    """One file. ``digest`` is the SHA-256 of its bytes and part of every snapshot: states fit no other file."""
+
+    def __init__(self, session: Any, manifest: Manifest, path: Path, digest: str) -> None:
+        self.manifest = manifest
+        self.path = path
+        self.digest = digest
+        self._session = session
+        self._outputs = [*(o.name for o in manifest.outputs), *(s.out for s in manifest.states)]
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int = 1) -> Model:
+        """Read, check and prepare. ``threads``: intra-op threads of one ``run``. Raises :class:`ModelError`."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"can't read the model {path}: {error.strerror or error}") from error
+        try:
+            # in a thread of its own: the runtime sets flush-to-zero on whichever thread makes the first session
+            with ThreadPoolExecutor(1) as maker:
+                session = maker.submit(_session, data, threads).result()
+        except Exception as error:  # the runtime raises a dozen types, all of them for a file that is no good
+            raise ModelError(
+                f"{path} is no ONNX file that this runtime can load ({_line(error)}): export it again"
+            ) from error
+        try:
+            manifest = Manifest.from_metadata(session.get_modelmeta().custom_metadata_map)
+        except ManifestError as error:
+            raise ModelError(f"{path}: {error}") from error
+        problems = _disagreements(session, manifest)
+        if problems:
+            listed = "\n".join(f"  {problem}" for problem in problems)
+            raise ModelError(f"{path}: manifest and graph disagree, export it again:\n{listed}")
+        return cls(session, manifest, path, hashlib.sha256(data).hexdigest())
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """One chunk for every row of the batch (axis 0). Outputs and new states, keyed by the graph's output names.
+
+        Thread-safe, releases the GIL, allocates its results. Any exception of the runtime passes through.
+        """
+        return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+
+    def zero_state(self, batch: int) -> dict[str, NDArray[Any]]:
+        """The start of ``batch`` streams, keyed by the states' input names."""
+        return {s.in_: np.zeros((batch, *s.shape), s.dtype) for s in self.manifest.states}
+
+
+def find_models() -> list[Path]:
+    """The shipped files, by name: inside the installed package, or beside it in a checkout."""
+    package = Path(str(files("streamer")))
+    found: dict[str, Path] = {}
+    for folder in (package / "pretrained", package.parent / "models" / "pretrained"):
+        for path in sorted(folder.glob("*.onnx")):
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]
+
+
+def resolve(name_or_path: str) -> Path:
+    """A shipped model's name, or a path. Raises :class:`ModelError` that names what there is."""
+    shipped = {path.stem: path for path in find_models()}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    known = ", ".join(shipped) or "none"
+    raise ModelError(f"no model {name_or_path!r}: it is neither a shipped name (there are: {known}) nor a file")
+
+
+def _session(data: bytes, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what goes wrong is raised, and told by whoever catches it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _disagreements(session: Any, manifest: Manifest) -> list[str]:
+    inputs = {manifest.input.name: (manifest.input.dtype, manifest.input.chunk_shape)}
+    inputs |= {s.in_: (s.dtype, s.shape) for s in manifest.states}
+    outputs = {o.name: (o.dtype, o.shape) for o in manifest.outputs}
+    outputs |= {s.out: (s.dtype, s.shape) for s in manifest.states}
+    problems = []
+    for kind, declared, actual in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
+        graph = {node.name: node for node in actual}
+        problems += [f"{kind} {name!r} is not in the graph" for name in declared if name not in graph]
+        problems += [f"{kind} {name!r} of the graph is not in the manifest" for name in graph if name not in declared]
+        for name in declared.keys() & graph.keys():
+            dtype, shape = declared[name]
+            if _DTYPES.get(graph[name].type) != dtype:
+                problems.append(f"{kind} {name!r} is {graph[name].type} in the graph, {dtype} in the manifest")
+            batch, *rest = graph[name].shape or [None]
+            if isinstance(batch, int):
+                problems.append(f"{kind} {name!r} has the fixed batch {batch} on axis 0, it must be free")
+            if len(rest) != len(shape) or any(isinstance(r, int) and r != s for r, s in zip(rest, shape, strict=True)):
+                problems.append(f"{kind} {name!r} has the shape {rest} in the graph, {list(shape)} in the manifest")
+    return problems
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,117 @@
+"""Every metric of the daemon, in one table: name, help and buckets. The registry is injected, so tests have one each.
+
+Times are in seconds. The buckets of step times and lags stand in octaves and half octaves around the chunk budgets that
+streaming models have (40 ms to 1.28 s): a model keeps up as long as its bars stay left of its chunk's duration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+__all__ = ["Metrics", "ModelMetrics"]
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+STEP = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 1.28, 2.56)
+DECODE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+LAG = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 1.28, 2.56, 5.12, 10.24)
+SAVE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """The table. Names get the prefix ``streamer_``; counters the suffix ``_total`` on the page."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"streamer_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"streamer_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"streamer_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+        # -- engine, by model ------------------------------------------------------------------------------------------
+        self.steps = counter("steps", "output steps decoded", "model")
+        self.chunks = counter("chunks", "chunks run", "model")
+        self.batch_size = histogram("batch_size", "streams in a batch, padding not counted", BATCHES, "model")
+        self.run_seconds = histogram("run_seconds", "time of one run of the model on a batch", STEP, "model")
+        self.decode_seconds = histogram("decode_seconds", "time of decoding one batch", DECODE, "model")
+        self.busy_seconds = counter("busy_seconds", "time that lanes spent on batches, all together", "model")
+        self.audio_seconds = counter("audio_seconds", "audio that was run", "model")
+        self.realtime_factor = gauge("realtime_factor", "lane time per second of audio since the start", "model")
+        self.failed_batches = counter("failed_batches", "batches whose run or decoding failed", "model")
+        self.late_results = counter("late_results", "results dropped because their stream was gone", "model")
+        self.lag_seconds = histogram("lag_seconds", "last sample of a chunk received to its result", LAG, "model")
+        self.lag_max = gauge("lag_max_seconds", "longest time that a ready chunk is waiting now", "model")
+        self.buffered = gauge("buffered_seconds", "audio received and not yet run, all streams", "model")
+
+        # -- streams ---------------------------------------------------------------------------------------------------
+        self.sessions = gauge("sessions", "streams by state: active, detached, ended", "model", "state")
+        self.opened = counter("sessions_opened", "streams opened", "model")
+        self.refusals = counter("refusals", "streams refused", "reason")
+        self.evictions = counter("evictions", "streams that the daemon gave up", "reason")
+        self.resumes = counter("resumes", "streams resumed, from memory or from the store", "source")
+        self.dropped_seconds = counter("dropped_seconds", "audio dropped (overflow gap)", "model")
+        self.dropped_events = counter("dropped_events", "events that fell out of a full replay buffer", "model")
+        self.bad_input = counter("bad_input", "data that was refused", "reason")
+
+        # -- snapshots -------------------------------------------------------------------------------------------------
+        self.snapshots = counter("snapshots", "snapshots written to the store")
+        self.snapshot_bytes = counter("snapshot_bytes", "bytes of snapshots written")
+        self.save_seconds = histogram("save_seconds", "time of one checkpoint", SAVE)
+        self.store_errors = counter("store_errors", "failures of the store", "kind")
+
+        # -- wire ------------------------------------------------------------------------------------------------------
+        self.connections = gauge("connections", "open WebSocket connections")
+        self.closes = counter("connection_closes", "WebSocket connections closed, by close code", "code")
+        self.received_bytes = counter("received_bytes", "audio bytes received")
+        self.sent_events = counter("sent_events", "events sent, by type", "type")
+
+        # -- bounds and build ------------------------------------------------------------------------------------------
+        self.capacity = gauge("capacity", "streams that fit", "model")
+        self.max_batch = gauge("max_batch", "largest batch, as configured or measured", "model")
+        self.lanes = gauge("lanes", "worker threads", "model")
+        self.state_bytes = gauge("state_bytes", "state of all streams now", "model")
+        self.state_bytes_bound = gauge("state_bytes_bound", "state of all streams when every slot is taken", "model")
+        self.buffered_bound = gauge("buffered_seconds_bound", "audio that one stream may have waiting")
+        self.replay_bound = gauge("replay_events_bound", "events that are kept for a client that comes back")
+        self.build = Info("streamer_build", "version of the daemon and of what it runs on", registry=self.registry)
+
+    def model(self, name: str) -> ModelMetrics:
+        return ModelMetrics(self, name)
+
+
+class ModelMetrics:
+    """One model's children, looked up once: the engine's loop must not search labels."""
+
+    def __init__(self, table: Metrics, model: str) -> None:
+        self.table, self.name = table, model
+        self.steps, self.chunks = table.steps.labels(model), table.chunks.labels(model)
+        self.batch_size = table.batch_size.labels(model)
+        self.run_seconds, self.decode_seconds = table.run_seconds.labels(model), table.decode_seconds.labels(model)
+        self.busy_seconds, self.audio_seconds = table.busy_seconds.labels(model), table.audio_seconds.labels(model)
+        self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
+        self.lag_seconds = table.lag_seconds.labels(model)
+        self.dropped_seconds = table.dropped_seconds.labels(model)
+        self.dropped_events = table.dropped_events.labels(model)
+
+    def batch(self, streams: int, steps: int, run: float, decode: float, whole: float, audio: float, late: int) -> None:
+        """One batch is back: its size, real steps, seconds of run, of decoding, and of everything, seconds of audio."""
+        self.chunks.inc(streams)
+        self.steps.inc(steps)
+        self.batch_size.observe(streams)
+        self.run_seconds.observe(run)
+        self.decode_seconds.observe(decode)
+        self.busy_seconds.inc(whole)
+        self.audio_seconds.inc(audio)
+        if late:
+            self.late_results.inc(late)
+
+    def watch(self, **values: Callable[[], float]) -> None:
+        """Gauges of this model that are read when the page is: ``lag_max``, ``buffered``, ``state_bytes``, ..."""
+        for name, value in values.items():
+            getattr(self.table, name).labels(self.name).set_function(value)

@@ -1,0 +1,402 @@
+"""One stream: buffer, positions, a place in the engine, the task's memory; and the way its events take to the client.
+
+Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the hub takes snapshots. One
+lock (reentrant, held for microseconds, never across a run) orders them, and the sink is called under it, so that events
+leave in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.chunker import Chunker, Overflow, Policy
+from streamer.engine.engine import Engine, Stream
+from streamer.snapshot import Snapshot, SnapshotError
+from streamer.tasks import Event
+
+__all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "Session", "Sink"]
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[list[dict[str, Any]]], None]
+
+
+class BadInput(ValueError):  # noqa: N818
+    """Data that can't be taken: an odd number of bytes, or samples after the end. Nothing was taken."""
+
+
+class NoSlot(RuntimeError):  # noqa: N818
+    """All slots of the model are taken."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    buffered_seconds: float = 10.0
+    replay_events: int = 256
+
+
+class Session:
+    """Made by the hub only. Attributes are read-only outside.
+
+    ``sink``: where events go, ``None`` while the client is away. ``received``: samples accepted, the client's rate.
+    ``seq``: number of the last event. ``version`` grows with every change. Raises :class:`NoSlot`, or ``ValueError`` for
+    options or a rate that can't be served.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        engine: Engine,
+        *,
+        sample_rate: int,
+        overflow: Policy = "wait",
+        options: Mapping[str, Any] | None = None,
+        limits: Limits = Limits(),
+        sink: Sink | None = None,
+        on_close: Callable[[Session, str], None] = lambda session, reason: None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        manifest = engine.manifest
+        assert manifest.input.sample_rate is not None
+        self.id, self.model, self.sample_rate, self.overflow = id, manifest.name, sample_rate, overflow
+        self.options = dict(options or {})
+        self.received = self.seq = self.version = 0
+        self.state = "active"  # active, ended, or closed
+        self.last_audio = monotonic()
+        self.sink = sink
+        #: Called from a lane when a buffer that was full is half empty again: the wire may read on. Must not block.
+        self.on_drained: Callable[[], None] | None = None
+        self._engine, self._limits, self._on_close = engine, limits, on_close
+        self._rate = manifest.input.sample_rate
+        self._resampler = _resampler(sample_rate, self._rate)
+        bound = round(limits.buffered_seconds * self._rate)
+        self._chunker = Chunker(manifest.chunk, manifest.hop, manifest.flush, bound, overflow, manifest.input.dtype)
+        self._latency = manifest.latency * manifest.hop
+        self._consumed = self._origin = self._dropped = self._taken = 0
+        self._was_full = self._in_flight = False
+        self._held = 0
+        self._markers: deque[tuple[str, int, int]] = deque()  # id, position, consumed samples at which it is due
+        self._replay: deque[dict[str, Any]] = deque()
+        self._changed = threading.Condition()
+        self.memory = engine.task.open(self.options)
+        self._stream: Stream | None = None
+        if snapshot is None or not snapshot.finished:
+            self._stream = engine.open(self)
+            if self._stream is None:
+                raise NoSlot(f"all {engine.arena.capacity} slots of {self.model} are taken")
+        if snapshot is not None:
+            try:
+                self._restore(snapshot)
+            except Exception:
+                self.close()
+                raise
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def chunk_seconds(self) -> float:
+        return self._engine.manifest.chunk_seconds
+
+    @property
+    def latency_seconds(self) -> float:
+        """How far results lag behind the sound, beyond the chunk."""
+        return self._latency / self._rate
+
+    @property
+    def buffered_seconds(self) -> float:
+        """Audio received and not yet taken by a lane."""
+        return self._chunker.length / self._rate
+
+    @property
+    def full(self) -> bool:
+        """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` tells when to go on. Not with ``gap``."""
+        return self.overflow == "wait" and self._chunker.full
+
+    @property
+    def busy(self) -> bool:
+        """A whole chunk is waiting or under way."""
+        return self.state == "active" and (self._in_flight or self._chunker.ready)
+
+    # -- from the client ---------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """PCM s16le mono, any length. Never blocks. Raises :class:`BadInput` or :class:`Overflow` and then took nothing.
+
+        A buffer that is not full takes any length, so a stream holds at most its bound and one message.
+        """
+        if len(data) % 2:
+            raise BadInput(f"{len(data)} bytes are no whole number of 16-bit samples")
+        with self._changed:
+            self._open_for_input()
+            if self.full:
+                raise Overflow(f"{self.buffered_seconds:.1f} s of audio are waiting already: read on_drained")
+            samples = np.frombuffer(data, "<i2")
+            self.received += len(samples)
+            self.last_audio = monotonic()
+            self.version += 1
+            self._push(samples if self._resampler is None else self._resampler.push(samples))
+            self._was_full = self._was_full or self._chunker.full
+            self._wake()
+
+    def marker(self, id: str) -> None:
+        """An event of that id, once everything received so far is decoded; it does not push audio out by itself."""
+        with self._changed:
+            self._open_for_input()
+            due = -(-self.received * self._rate // self.sample_rate) + self._latency
+            self._markers.append((id, self.received, due))
+            self.version += 1
+            self._emit(self._due_markers())
+
+    def end(self) -> None:
+        """No more samples: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
+        with self._changed:
+            if self.state != "active" or self._chunker.steps_left >= 0:
+                return
+            if self._resampler is not None:
+                self._push(self._resampler.finish())
+            self._chunker.end()
+            self.version += 1
+            if self._chunker.done and not self._in_flight:  # nothing at all to run
+                self._finish([])
+            self._wake()
+
+    # -- from a lane -------------------------------------------------------------------------------------------------
+
+    def take(self, row: NDArray[Any]) -> int:
+        with self._changed:
+            if self.state != "active" or self._held or not self._chunker.ready:
+                return -1
+            if self._dropped:
+                self._emit(self._gap())
+            before = self._chunker.length
+            steps = self._chunker.take(row)
+            self._taken = before - self._chunker.length
+            self._in_flight = True
+            return steps
+
+    def deliver(self, events: list[Event]) -> bool:
+        with self._changed:
+            self._in_flight = False
+            self._consumed += self._taken
+            self.version += 1
+            if self.state == "active":
+                given = [self._dict(event) for event in events]
+                if self._chunker.done:
+                    self._finish(given)
+                else:
+                    self._emit(given + self._due_markers())
+                if self._chunker.arrived:
+                    self._engine.metrics.lag_seconds.observe(monotonic() - self._chunker.arrived)
+            if self._was_full and 2 * self._chunker.length <= self._chunker.bound:
+                self._was_full = False
+                if self.on_drained is not None:
+                    self.on_drained()
+            self._changed.notify_all()
+            return self._chunker.ready and not self._held
+
+    def fail(self, message: str) -> None:
+        with self._changed:
+            self._in_flight = False
+            self.stop("model_failed", f"the model failed on this stream's audio: {message}")
+            self._changed.notify_all()
+
+    # -- from the hub ------------------------------------------------------------------------------------------------
+
+    def tell(self, *events: dict[str, Any]) -> None:
+        """Events about the connection: without a number, never replayed."""
+        with self._changed:
+            self._send(list(events))
+
+    def attach(self, sink: Sink, after_seq: int = 0) -> None:
+        """Events go to ``sink`` from now on, those after ``after_seq`` that are still kept first."""
+        with self._changed:
+            if self.sink is not None:
+                self.tell({"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"})
+            self.sink, self.last_audio = sink, monotonic()
+            if self.overflow == "gap" and after_seq > self.seq:
+                self.seq = after_seq  # what is repeated after a crash need not fall into the same gaps: new numbers
+            self._send([event for event in self._replay if event["seq"] > after_seq])
+
+    def detach(self, sink: Sink | None = None) -> bool:
+        """Forget the sink; with ``sink`` only if it is still that one. True if so."""
+        with self._changed:
+            if self.sink is None or (sink is not None and sink is not self.sink):
+                return False
+            self.sink = self.on_drained = None
+            return True
+
+    def stop(self, code: str, message: str) -> None:
+        """Give the stream up and tell its client why."""
+        with self._changed:
+            if self.state != "closed":
+                self.tell({"type": "error", "code": code, "message": message})
+                self.close()
+                self._on_close(self, code)
+
+    def close(self) -> None:
+        """The slot is given back, nothing comes any more. A result that is under way is dropped by the engine."""
+        with self._changed:
+            self.state = "closed"
+            self._release()
+            self._changed.notify_all()
+
+    def hold(self) -> None:
+        """Lanes pass this stream over until :meth:`go_on`, so that a snapshot need not race with them."""
+        with self._changed:
+            self._held += 1
+
+    def go_on(self) -> None:
+        with self._changed:
+            self._held -= 1
+            self._wake()
+
+    def snapshot(self, timeout: float | None = None) -> Snapshot:
+        """The stream between two chunks: waits until the one in flight is back. Raises ``TimeoutError``."""
+        self.hold()
+        try:
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self._in_flight, timeout):
+                    raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
+                return self._snapshot()
+        finally:
+            self.go_on()
+
+    # -- inside, under the lock --------------------------------------------------------------------------------------
+
+    def _open_for_input(self) -> None:
+        if self.state != "active" or self._chunker.steps_left >= 0:
+            raise BadInput("the stream has ended")
+
+    def _push(self, samples: NDArray[Any]) -> None:
+        self._dropped += self._chunker.push(samples)
+
+    def _wake(self) -> None:
+        if self._stream is not None and self._chunker.ready and not self._held and not self._in_flight:
+            self._engine.ready(self._stream)
+
+    def _release(self) -> None:
+        if self._stream is not None:
+            self._engine.close_stream(self._stream)
+            self._stream = None
+
+    def _position(self) -> int:
+        return min(self.received, self._consumed * self.sample_rate // self._rate)
+
+    def _due_markers(self, all_of_them: bool = False) -> list[dict[str, Any]]:
+        due = []
+        while self._markers and (all_of_them or self._markers[0][2] <= self._consumed):
+            id, position, _ = self._markers.popleft()
+            due.append({"type": "marker", "id": id, "position": position})
+        return due
+
+    def _gap(self) -> list[dict[str, Any]]:
+        """Audio was dropped: what is open becomes final, and the stream starts anew behind the gap."""
+        assert self._stream is not None
+        events = [self._dict(event) for event in self._engine.task.finish(self.memory)]
+        dropped, self._dropped = self._dropped, 0
+        self._consumed += dropped
+        self._origin = self._consumed
+        self._engine.arena.clear(self._stream.slot)
+        self.memory = self._engine.task.open(self.options)
+        self._engine.metrics.dropped_seconds.inc(dropped / self._rate)
+        lost = dropped * self.sample_rate // self._rate
+        return [*events, {"type": "gap", "position": self._position(), "dropped": lost}, *self._due_markers()]
+
+    def _finish(self, events: list[dict[str, Any]]) -> None:
+        last = [self._dict(event) for event in self._engine.task.finish(self.memory)]
+        self._consumed += self._chunker.length
+        self.state = "ended"
+        self._release()
+        self._emit([*events, *last, *self._due_markers(True), {"type": "end", "position": self.received}])
+
+    def _dict(self, event: Event) -> dict[str, Any]:
+        found = event.to_dict()
+        if self._origin:  # the memory counts from the last gap on
+            late = self._origin / self._rate
+            for part in (found, *found["words"]):
+                part["start"], part["end"] = round(part["start"] + late, 3), round(part["end"] + late, 3)
+        return found
+
+    def _emit(self, events: list[dict[str, Any]]) -> None:
+        """Number the events, keep them for a client that comes back, send them."""
+        for event in events:
+            self.seq += 1
+            event["seq"] = self.seq
+            if self._replay and self._replay[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
+                self._replay.pop()  # superseded
+            self._replay.append(event)
+            if len(self._replay) > self._limits.replay_events:
+                self._replay.popleft()
+                if self.sink is None:
+                    self._engine.metrics.dropped_events.inc()
+        self._send(events)
+
+    def _send(self, events: list[dict[str, Any]]) -> None:
+        if events and self.sink is not None:
+            try:
+                self.sink(events)
+            except Exception:
+                log.exception("a sink failed, its stream goes on without it", extra={"stream": self.id})
+                self.sink = None
+
+    def _snapshot(self) -> Snapshot:
+        finished = self.state != "active"
+        return Snapshot(
+            id=self.id,
+            model=self.model,
+            digest=self._engine.model.digest,
+            sample_rate=self.sample_rate,
+            overflow=self.overflow,
+            options=self.options,
+            received=self.received,
+            consumed=self._consumed,
+            origin=self._origin,
+            seq=self.seq,
+            steps_left=self._chunker.steps_left,
+            dropped=self._dropped,
+            finished=finished,
+            markers=list(self._markers),
+            events=[dict(event) for event in self._replay],
+            memory=self._engine.task.save(self.memory),
+            resampler=b"" if self._resampler is None else self._resampler.save(),
+            pending=self._chunker.rest(),
+            states={} if self._stream is None else self._engine.arena.read(self._stream.slot),
+        )
+
+    def _restore(self, saved: Snapshot) -> None:
+        if saved.digest != self._engine.model.digest:
+            raise SnapshotError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
+        try:
+            self.memory = self._engine.task.load(saved.memory)
+            if self._stream is not None:
+                self._engine.arena.write(self._stream.slot, saved.states)
+            if self._resampler is not None:
+                self._resampler.load(saved.resampler)
+        except ValueError as error:
+            raise SnapshotError(str(error)) from error
+        self.received, self.seq = saved.received, saved.seq
+        self._consumed, self._origin, self._dropped = saved.consumed, saved.origin, saved.dropped
+        self._markers.extend(saved.markers)
+        self._replay.extend(saved.events)
+        self._chunker.restore(saved.pending, saved.steps_left)
+        if saved.finished:
+            self.state = "ended"
+        with self._changed:
+            self._wake()
+
+
+def _resampler(rate_in: int, rate_out: int) -> Any:
+    if rate_in == rate_out:
+        return None
+    from streamer.resample import Resampler
+
+    return Resampler(rate_in, rate_out)

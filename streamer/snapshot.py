@@ -1,0 +1,74 @@
+"""One sleeping stream: all that makes its continuation that of the uninterrupted run, as bytes without code in them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.tasks.snapshot import pack, unpack
+
+__all__ = ["Snapshot", "SnapshotError"]
+
+MAGIC = b"STS1"
+
+
+class SnapshotError(ValueError):
+    """The bytes are no snapshot, are damaged, or belong to another model file."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Positions in samples: ``received`` at the client's rate, ``consumed`` and ``origin`` at the model's.
+
+    ``origin``: where the task's memory begins. ``pending`` was received and not run. ``dropped`` waits to be told.
+    ``events``: numbered ones that the client may not have seen. ``steps_left`` of an ended stream, -1 of one
+    that goes on. ``states`` is empty once the stream is all done.
+    """
+
+    id: str
+    model: str
+    digest: str
+    sample_rate: int
+    overflow: str
+    options: dict[str, Any]
+    received: int
+    consumed: int
+    origin: int
+    seq: int
+    steps_left: int
+    dropped: int
+    finished: bool
+    markers: list[tuple[str, int, int]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    memory: bytes = b""
+    resampler: bytes = b""
+    pending: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int16))
+    states: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Little-endian, checksummed."""
+        facts = {k: v for k, v in vars(self).items() if k not in ("memory", "resampler", "pending", "states")}
+        names = sorted(self.states)
+        blobs = [np.frombuffer(blob, np.uint8) for blob in (self.memory, self.resampler)]
+        body = pack({**facts, "states": names}, [*blobs, self.pending, *(self.states[name] for name in names)])
+        return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Snapshot:
+        """Raises :class:`SnapshotError`."""
+        if data[:4] != MAGIC:
+            raise SnapshotError("these bytes are no snapshot of a stream")
+        if zlib.crc32(data[8:]) != int.from_bytes(data[4:8], "little"):
+            raise SnapshotError("the snapshot is damaged (checksum)")
+        try:
+            facts, (memory, resampler, pending, *rows) = unpack(data[8:])
+            names = facts.pop("states")
+            facts["markers"] = [(str(i), int(p), int(due)) for i, p, due in facts["markers"]]
+            states = dict(zip(names, rows, strict=True))
+            return cls(**facts, memory=memory.tobytes(), resampler=resampler.tobytes(), pending=pending, states=states)
+        except (ValueError, TypeError, KeyError) as error:
+            raise SnapshotError(f"the snapshot does not fit this build: {error}") from error
