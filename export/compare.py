@@ -36,10 +36,10 @@ def milliseconds(model: Model, batch: int, rounds: int = 40) -> float:
 
 
 def compare(paths: list[Path], audio: list[NDArray[np.int16]]) -> list[dict[str, Any]]:
-    """One row a file; the first is what the others are compared with. ``audio``: signals at the model's rate, may be empty.
+    """One row a file, compared with the first. ``audio``: signals at the models' rate, may be empty.
 
-    ``deviation``: largest difference of a log-probability over the largest of its step. ``same_token``: share of steps with the
-    same best token. ``rms``: of all log-probabilities that the reference puts above exp(-5), in nats.
+    ``deviation``: largest difference of a log-probability over the largest of its step. ``same_token``: share of steps
+    with the same best token. ``rms``: over all log-probabilities that the reference puts above -5, in nats.
     """
     rows: list[dict[str, Any]] = []
     reference: list[NDArray[Any]] = []

@@ -90,7 +90,7 @@ class _Graft:
 
 
 def quantise(model: ir.Model, learned: set[str]) -> int:
-    """In place; returns the number of nodes rewritten. ``learned``: names of trained matrices (:func:`fold.learned`)."""
+    """In place; returns how many nodes were rewritten. ``learned``: names of trained matrices (:func:`learned`)."""
     done = 0
     for node in list(model.graph):
         if node.op_type == "MatMul":
