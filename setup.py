@@ -1,4 +1,4 @@
-"""What pyproject.toml can't say: the models in models/pretrained/ of a checkout become streamer/pretrained/ of the wheel.
+"""What pyproject.toml can't say: models/pretrained/ of a checkout becomes streamer/pretrained/ of the wheel.
 
 An editable install copies nothing: streamer.engine.model.find_models() looks beside the package, too.
 """

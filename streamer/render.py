@@ -18,7 +18,7 @@ MIN_CUE_SECONDS = 1.0
 
 
 def json_line(event: Event, file: str) -> str:
-    """A ``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words (times in s)."""
+    """``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words; times in s."""
     words = [{key: word[key] for key in ("word", "start", "end", "confidence")} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
     return json.dumps(line | {"start": event["start"], "end": event["end"], "words": words}, ensure_ascii=False)

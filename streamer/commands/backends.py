@@ -1,4 +1,4 @@
-"""Where streams are decoded: in this process, or by a daemon. To the commands both look the same: blocking, thread-safe."""
+"""Where streams are decoded: in this process or by a daemon. Both look the same: blocking, thread-safe."""
 
 from __future__ import annotations
 
