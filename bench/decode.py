@@ -1,8 +1,8 @@
 """What decoding costs: CPU time per stream and step, greedy and beam, alone and in a batch.
 
-The input is made to look like a trained phone model's: sharp posteriors with their mass on the blank for most steps, over sentences
-drawn from the lexicon, a little of the mass on confusable phones. Lexicon and language model are those of ``models.lm`` (12,000
-words) where the shared data is, or those in a directory that ``python -m models.lm -o DIRECTORY`` made.
+The input is made to look like a trained phone model's: sharp posteriors, mostly blank, over words drawn from the
+lexicon, with a little of the mass on wrong phones. Lexicon and language model are those of ``models.lm`` (12,000 words)
+where the shared data is, or those in a directory that ``python -m models.lm -o DIRECTORY`` made.
 """
 
 from __future__ import annotations

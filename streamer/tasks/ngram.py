@@ -28,10 +28,7 @@ class NGram:
     def __init__(self, data: bytes) -> None:
         """Raises ``ValueError`` if ``data`` is no such model."""
         try:
-            try:
             facts, arrays = unpack(data)
-        except ValueError as error:
-            raise ValueError("not an n-gram model of this build") from error
         except ValueError as error:
             raise ValueError("not an n-gram model of this build") from error
         order = facts.get("order")
