@@ -11,7 +11,6 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from streamer.commands import CommandError, complain
@@ -122,6 +121,8 @@ class Listening:
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def _hear(self, pcm: bytes) -> None:
+        import numpy as np
+
         self._feed.send(pcm)
         self._fed += len(pcm) // 2
         level = float(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)).max(initial=0)) / 32768
