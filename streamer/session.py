@@ -23,7 +23,7 @@ from streamer.engine.engine import Engine, Stream
 from streamer.snapshot import Snapshot, SnapshotError
 from streamer.tasks import Event
 
-__all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "Session", "Sink"]
+__all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "RateError", "Session", "Sink"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ Sink = Callable[[list[dict[str, Any]]], None]
 
 class BadInput(ValueError):  # noqa: N818
     """Data that can't be taken: an odd number of bytes, or samples after the end. Nothing was taken."""
+
+
+class RateError(ValueError):
+    """The model can't be served at this sample rate."""
 
 
 class NoSlot(RuntimeError):  # noqa: N818
@@ -48,8 +52,8 @@ class Session:
     """Made by the hub only. Attributes are read-only outside.
 
     ``sink``: where events go, ``None`` while the client is away. ``received``: samples accepted, the client's rate.
-    ``seq``: number of the last event. ``version`` grows with every change. Raises :class:`NoSlot`, or ``ValueError`` for
-    options or a rate that can't be served.
+    ``seq``: number of the last event. ``version`` grows with every change. Raises :class:`NoSlot`, or ``ValueError``
+    for options or a rate that can't be served.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Session:
         self.state = "active"  # active, ended, or closed
         self.last_audio = monotonic()
         self.sink = sink
-        #: Called from a lane when a buffer that was full is half empty again: the wire may read on. Must not block.
+        #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._limits, self._on_close = engine, limits, on_close
         self._rate = manifest.input.sample_rate
@@ -129,7 +133,7 @@ class Session:
     # -- from the client ---------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """PCM s16le mono, any length. Never blocks. Raises :class:`BadInput` or :class:`Overflow` and then took nothing.
+        """PCM s16le mono, any length. Never blocks. Raises :class:`BadInput` or :class:`Overflow`, nothing taken then.
 
         A buffer that is not full takes any length, so a stream holds at most its bound and one message.
         """
@@ -399,4 +403,7 @@ def _resampler(rate_in: int, rate_out: int) -> Any:
         return None
     from streamer.resample import Resampler
 
-    return Resampler(rate_in, rate_out)
+    try:
+        return Resampler(rate_in, rate_out)
+    except ValueError as error:
+        raise RateError(str(error)) from error

@@ -1,8 +1,8 @@
 """How large a batch pays: measured per model and machine at load, remembered in a cache file.
 
-On a CPU this differs by more than any rule of thumb: an LSTM of 4x512 gains 3.6 times from batching, a causal WaveNet 1.1
-times. The ladder of batch sizes is climbed while the time per stream still falls; every rung that will be used is run once
-at least, so that no stream pays for a first run.
+On a CPU this differs by more than any rule of thumb: an LSTM of 4x512 gains 3.6 times from batching, a causal WaveNet
+1.1 times. The ladder of batch sizes is climbed while the time per stream still falls; every rung that will be used is
+run once at least, so that no stream pays for a first run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_REMEMBERED = 64
 
 
 def tune(model: Model, limit: int, cache: Path | None = None) -> int:
-    """The largest batch to run, at most ``limit``; its rungs are warm afterwards. A cache that can't be used is no error."""
+    """The largest batch to run, at most ``limit``; its rungs are warm afterwards. A useless cache is no error."""
     limit = min(limit, model.manifest.max_batch)
     key = f"{model.digest} {limit} {_machine()}"
     remembered = _read(cache)
@@ -57,7 +57,7 @@ def tune(model: Model, limit: int, cache: Path | None = None) -> int:
 
 
 def best_batch(ladder: list[int], costs: list[float]) -> int:
-    """The smallest rung that no later one beats by more than :data:`GAIN`. ``costs``: seconds per stream, rung by rung."""
+    """The rung beyond which none is better by more than :data:`GAIN`. ``costs``: seconds per stream, rung by rung."""
     best = 0
     for i in range(1, len(costs)):
         if costs[i] < costs[best] * (1 - GAIN):

@@ -1,0 +1,489 @@
+"""All models and all streams: who may come in, who waits for a client, what is on the disk, and how it ends.
+
+The hub owns threads and knows nothing of asyncio, so it works the same inside the daemon and inside a command. Its own
+lock guards the table of sessions and is never held while a session's is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from streamer.chunker import Policy
+from streamer.engine.engine import Engine
+from streamer.engine.model import Model, ModelError, find_models, resolve
+from streamer.engine.tuner import tune
+from streamer.manifest import Manifest
+from streamer.metrics import Metrics
+from streamer.session import Limits, NoSlot, RateError, Session, Sink
+from streamer.snapshot import Snapshot, SnapshotError
+from streamer.store import Store, StoreError
+from streamer.tasks import TaskError, create
+
+if TYPE_CHECKING:
+    from streamer.settings import Settings
+
+__all__ = ["Hub", "Refused"]
+
+log = logging.getLogger(__name__)
+
+#: State of all streams of one model together.
+MAX_STATE_BYTES = 2 * 2**30
+#: Numbered events that are kept for a client that comes back.
+REPLAY_EVENTS = 256
+#: A chunk that has been ready for so long says that the machine is full, even if slots are free.
+OVERLOAD_SECONDS = 2.0
+STUCK_SECONDS = 30.0
+#: Streams whose snapshots are taken together: their chunks in flight are waited for once, not one after another.
+GROUP = 16
+PATIENCE = 10.0
+
+
+class Refused(Exception):  # noqa: N818
+    """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help."""
+
+    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.retry_after = reason, message, retry_after
+
+
+class Hub:
+    """``store`` ``None``: nothing survives the process, and acknowledgements say only what was received.
+
+    ``clock``: monotonic seconds, for grace and idle times.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, store: Store | None = None, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self.settings, self.metrics, self.store = settings, metrics, store
+        self._clock = clock
+        self._limits = Limits(settings.buffer_seconds, REPLAY_EVENTS)
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+        self._away: dict[str, float] = {}  # detached streams: since when
+        self._saved: dict[str, tuple[int, int]] = {}  # version and position in the last checkpoint
+        self._checkpointing = threading.Lock()
+        self._draining = False
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Models, warm-up, sessions of the last run. Raises :class:`ModelError`: without its models a hub is no use."""
+        names = list(self.settings.models) or [str(path) for path in find_models()]
+        if not names:
+            raise ModelError("no model is installed: name .onnx files in the setting models")
+        for name in names:
+            self._add(resolve(name))
+        self.metrics.buffered_bound.set(self._limits.buffered_seconds)
+        self.metrics.replay_bound.set(self._limits.replay_events)
+        self.metrics.build.info({"version": _version(), "python": platform.python_version()})
+        for engine in self._engines.values():
+            engine.start()
+        self._restore_all()
+        self._keeper.start()
+
+    def drain(self, timeout: float) -> int:
+        """Refuse new streams, finish what was received (whole chunks), save, tell the clients; how many were saved."""
+        self._draining = True
+        deadline = self._clock() + timeout
+        while self._clock() < deadline and any(s.busy for s in self._all()) and not self._stop.wait(0.005):
+            pass
+        sessions = self._all()
+        if left := sum(session.busy for session in sessions):
+            log.warning("draining took too long, what was not run is saved", extra={"streams": left})
+        self.checkpoint()
+        with self._lock:
+            saved = {id: position for id, (_, position) in self._saved.items()}
+        for session in sessions:
+            if session.state == "active":
+                position = saved.get(session.id, 0) if self.store is not None else 0
+                session.tell({"type": "restart", "position": position, "retry_after": 1.0})
+        return sum(session.id in saved for session in sessions) if self.store is not None else 0
+
+    def close(self) -> None:
+        """Threads end; streams are dropped as they are (:meth:`drain` saves them)."""
+        self._stop.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        for engine in self._engines.values():
+            engine.close()
+        for session in self._all():
+            session.close()
+        with self._lock:
+            self._sessions.clear()
+        if self.store is not None:
+            self.store.close()
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        *,
+        model: str | None,
+        sample_rate: int,
+        sink: Sink,
+        stream: str | None = None,
+        overflow: str = "wait",
+        options: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """A new stream. ``model`` ``None``: the first one. ``stream``: an id of the caller's. Raises :class:`Refused`."""
+        if self._draining:
+            raise self._refuse("draining", "the daemon is going down", 1.0)
+        engine = self._engine(model)
+        if overflow not in ("wait", "gap"):
+            raise self._refuse("options", f"overflow is {overflow!r}: wait or gap")
+        if (waited := engine.waited()) > max(OVERLOAD_SECONDS, 2 * engine.manifest.chunk_seconds):
+            raise self._refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
+        id = stream or uuid.uuid4().hex
+        with self._lock:
+            if id in self._sessions:
+                raise self._refuse("duplicate", f"stream {id} exists already: resume it, or choose another id")
+        session = self._make(id, engine, sample_rate, cast(Policy, overflow), options, sink=sink)
+        self._enter(session)
+        self.metrics.opened.labels(session.model).inc()
+        return session
+
+    def attach(self, stream: str, sink: Sink, *, after_seq: int = 0) -> Session:
+        """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
+
+        Go on feeding from ``session.received``. The sink gets at once what came after ``after_seq``.
+        """
+        if self._draining:
+            raise self._refuse("draining", "the daemon is going down", 1.0)
+        with self._lock:
+            session = self._sessions.get(stream)
+        source = "memory"
+        if session is None:
+            source = "store"
+            session = self._wake(stream)
+        with self._lock:
+            self._away.pop(stream, None)
+        session.attach(sink, after_seq)
+        self.metrics.resumes.labels(source).inc()
+        return session
+
+    def detach(self, session: Session, sink: Sink | None = None) -> None:
+        """The client went away. With ``sink`` nothing happens if the stream was meanwhile resumed with another one."""
+        if session.detach(sink):
+            with self._lock:
+                if self._sessions.get(session.id) is session:
+                    self._away[session.id] = self._clock()
+
+    def discard(self, session: Session) -> None:
+        """The stream is done with, its snapshot too."""
+        session.close()
+        self._forget(session, delete=True)
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[dict[str, Any]]:
+        """What is served, JSON-ready; the first is the default."""
+        return [_facts(engine) for engine in self._engines.values()]
+
+    def describe(self, session: Session) -> dict[str, Any]:
+        """What a client is told of its stream: where to go on, and how long results take."""
+        return {
+            "stream": session.id,
+            "model": session.model,
+            "sample_rate": session.sample_rate,
+            "chunk_seconds": session.chunk_seconds,
+            "latency_seconds": session.latency_seconds,
+            "position": session.received,
+        }
+
+    def stuck(self, seconds: float = STUCK_SECONDS) -> str | None:
+        """Which model had work for that long without a batch coming back; ``None`` if all goes well."""
+        for name, engine in self._engines.items():
+            if engine.stuck(seconds):
+                return f"model {name} has work and no batch came back for {seconds:g} s"
+        return None
+
+    # -- the keeper --------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Write what changed since the last time in one transaction, then acknowledge it to the clients."""
+        with self._checkpointing, self.metrics.save_seconds.time():
+            with self._lock:
+                changed = [s for s in self._sessions.values() if self._saved.get(s.id, (-1, 0))[0] != s.version]
+            if self.store is None:
+                self._acknowledge({s: (s.version, s.received) for s in changed})
+                return
+            for first in range(0, len(changed), GROUP):
+                self._save(changed[first : first + GROUP])
+
+    def sweep(self) -> None:
+        """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
+        now, grace, idle = self._clock(), self.settings.grace_seconds, self.settings.idle_seconds
+        with self._lock:
+            gone = [self._sessions[id] for id, since in self._away.items() if now - since >= grace]
+        for session in gone:
+            self._evict(session, "grace")
+        for session in self._all():
+            if idle and session.sink is not None and now - session.last_audio >= idle and not session.busy:
+                message = f"no audio for {idle:g} s (idle_seconds)" if session.state == "active" else None
+                self._evict(session, "idle_timeout", message)
+        if self.store is not None:
+            self._guard("purge", lambda store: store.purge(self.settings.keep_seconds))
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self.settings.checkpoint_seconds):
+            try:
+                self.checkpoint()
+                self.sweep()
+            except Exception:  # the next round may go better; without rounds nobody is acknowledged any more
+                log.exception("the keeper failed")
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _add(self, path: os.PathLike[str]) -> None:
+        settings = self.settings
+        model = Model.load(str(path))
+        manifest = model.manifest
+        if manifest.name in self._engines:
+            raise ModelError(f"two models are named {manifest.name!r}: serve one, or export it under another name")
+        if manifest.input.sample_rate is None:
+            raise ModelError(f"{path}: its input has no sample rate, this build streams audio only")
+        try:
+            task = create(manifest)
+        except TaskError as error:
+            raise ModelError(f"{path}: {error}") from error
+        lanes = settings.lanes or len(os.sched_getaffinity(0))
+        limit = settings.max_batch or tune(model, min(manifest.max_batch, settings.capacity), self._tuning_cache())
+        metrics = self.metrics.model(manifest.name)
+        engine = Engine(
+            model, task, metrics, lanes=lanes, capacity=settings.capacity, limit=limit, max_state_bytes=MAX_STATE_BYTES
+        )
+        self._engines[manifest.name] = engine
+        self._watch(engine, lanes)
+
+    def _watch(self, engine: Engine, lanes: int) -> None:
+        name, arena, table = engine.manifest.name, engine.arena, engine.metrics
+        each = arena.bytes_per_slot
+
+        def mine() -> list[Session]:
+            return [s for s in self._all() if s.model == name]
+
+        table.watch(
+            lag_max=engine.waited,
+            buffered=lambda: sum(s.buffered_seconds for s in mine()),
+            state_bytes=lambda: arena.used * each,
+            state_bytes_bound=lambda: arena.capacity * each,
+            capacity=lambda: arena.capacity,
+            max_batch=lambda: engine.limit,
+            lanes=lambda: lanes,
+        )
+        for state, wanted in (
+            ("active", lambda s: s.state == "active" and s.sink is not None),
+            ("detached", lambda s: s.state == "active" and s.sink is None),
+            ("ended", lambda s: s.state == "ended"),
+        ):
+            counted = self.metrics.sessions.labels(name, state)
+            counted.set_function(lambda wanted=wanted: sum(map(wanted, mine())))  # type: ignore[misc]
+
+    def _tuning_cache(self) -> Any:
+        return self.settings.state_directory / "tuning.json"
+
+    def _engine(self, model: str | None) -> Engine:
+        if model is None and self._engines:
+            return next(iter(self._engines.values()))
+        if model not in self._engines:
+            known = ", ".join(self._engines)
+            raise self._refuse("unknown_model", f"no model {str(model)[:100]!r} is served here: {known}")
+        return self._engines[model]
+
+    def _refuse(self, reason: str, message: str, retry_after: float | None = None) -> Refused:
+        self.metrics.refusals.labels(reason).inc()
+        return Refused(reason, message, retry_after)
+
+    def _make(
+        self,
+        id: str,
+        engine: Engine,
+        sample_rate: int,
+        overflow: Policy,
+        options: Mapping[str, Any] | None,
+        *,
+        sink: Sink | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> Session:
+        try:
+            return Session(
+                id,
+                engine,
+                sample_rate=sample_rate,
+                overflow=overflow,
+                options=options,
+                limits=self._limits,
+                sink=sink,
+                on_close=self._closed,
+                snapshot=snapshot,
+            )
+        except NoSlot as error:
+            raise self._refuse("capacity", str(error), 5.0) from error
+        except SnapshotError:
+            raise
+        except RateError as error:
+            raise self._refuse("rate", str(error)) from error
+        except ValueError as error:
+            raise self._refuse("options", str(error)) from error
+
+    def _all(self) -> list[Session]:
+        with self._lock:
+            return list(self._sessions.values())
+
+    def _enter(self, session: Session) -> None:
+        with self._lock:
+            if (other := self._sessions.setdefault(session.id, session)) is session and session.sink is None:
+                self._away[session.id] = self._clock()
+        if other is not session:  # two came at once with the same id
+            session.close()
+            raise self._refuse("duplicate", f"stream {session.id} exists already: resume it, or choose another id")
+
+    def _forget(self, session: Session, *, delete: bool) -> None:
+        with self._lock:
+            if self._sessions.get(session.id) is not session:
+                return
+            del self._sessions[session.id]
+            self._away.pop(session.id, None)
+            self._saved.pop(session.id, None)
+        if self.store is not None:
+            ids = [session.id]
+            self._guard("forget", lambda store: store.delete(ids) if delete else store.retire(ids))
+
+    def _closed(self, session: Session, reason: str) -> None:
+        """A session gave up by itself: its state is worth nothing."""
+        self.metrics.evictions.labels(reason).inc()
+        self._forget(session, delete=True)
+
+    def _evict(self, session: Session, reason: str, message: str | None = None) -> None:
+        """Saved first, so that a later resume finds it."""
+        if self.store is not None and session.state == "active":
+            with self._checkpointing:
+                self._save([session])
+        if message is not None:
+            session.tell({"type": "error", "code": reason, "message": message})
+        done = session.state != "active"
+        session.close()
+        self._forget(session, delete=done)
+        self.metrics.evictions.labels(reason).inc()
+        log.info("stream evicted", extra={"stream": session.id, "reason": reason})
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def _save(self, sessions: Iterable[Session]) -> None:
+        group = list(sessions)
+        for session in group:
+            session.hold()
+        rows: list[tuple[str, bytes]] = []
+        positions: dict[Session, tuple[int, int]] = {}
+        for session in group:
+            try:
+                version, snapshot = session.version, session.snapshot(PATIENCE)
+                rows.append((session.id, snapshot.to_bytes()))
+                positions[session] = (version, snapshot.received)
+            except TimeoutError as error:
+                log.error("a stream could not be saved", extra={"stream": session.id, "error": str(error)})
+            finally:
+                session.go_on()
+        if self._guard("put", lambda store: store.put(rows)):
+            self.metrics.snapshots.inc(len(rows))
+            self.metrics.snapshot_bytes.inc(sum(len(data) for _, data in rows))
+            self._acknowledge(positions)
+
+    def _acknowledge(self, positions: Mapping[Session, tuple[int, int]]) -> None:
+        for session, (version, position) in positions.items():
+            with self._lock:
+                before = self._saved.get(session.id)
+                if self._sessions.get(session.id) is session:
+                    self._saved[session.id] = (version, position)
+            if before is None or before[1] != position:
+                session.tell({"type": "ack", "position": position})
+
+    def _guard(self, kind: str, call: Callable[[Store], Any]) -> bool:
+        """A failing store is told of and counted; streams go on, and what is not safe is not acknowledged."""
+        assert self.store is not None
+        try:
+            call(self.store)
+            return True
+        except StoreError as error:
+            self.metrics.store_errors.labels(kind).inc()
+            log.error("the session store failed", extra={"what": kind, "error": str(error)})
+            return False
+
+    def _restore_all(self) -> None:
+        if self.store is None:
+            return
+        self.sweep()
+        count = 0
+        try:
+            for id, data in self.store.live():
+                try:
+                    self._restore(id, data)
+                    count += 1
+                except Refused as error:
+                    log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
+        except StoreError as error:
+            self.metrics.store_errors.labels("live").inc()
+            log.error("the session store failed", extra={"what": "live", "error": str(error)})
+        if count:
+            log.info("streams brought back", extra={"streams": count})
+
+    def _wake(self, stream: str) -> Session:
+        data = None
+        if self.store is not None:
+            try:
+                data = self.store.get(stream)
+            except StoreError as error:
+                self.metrics.store_errors.labels("get").inc()
+                raise self._refuse("store", f"the session store failed: {error}", 5.0) from error
+        if data is None:
+            raise self._refuse("unknown_stream", f"no stream {stream[:64]!r} is known here: start a new one")
+        return self._restore(stream, data)
+
+    def _restore(self, id: str, data: bytes) -> Session:
+        try:
+            snapshot = Snapshot.from_bytes(data)
+            engine = self._engine(snapshot.model)
+            overflow = cast(Policy, snapshot.overflow)
+            session = self._make(id, engine, snapshot.sample_rate, overflow, snapshot.options, snapshot=snapshot)
+        except SnapshotError as error:
+            self.metrics.store_errors.labels("snapshot").inc()
+            raise self._refuse("snapshot", f"the saved stream can't go on: {error}") from error
+        self._enter(session)
+        return session
+
+
+def _facts(engine: Engine) -> dict[str, Any]:
+    manifest: Manifest = engine.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "licence": manifest.licence,
+        "sample_rate": manifest.input.sample_rate,
+        "chunk_seconds": manifest.chunk_seconds,
+        "latency_seconds": manifest.latency * manifest.chunk_seconds / manifest.steps,
+        "capacity": engine.arena.capacity,
+        "streams": engine.arena.used,
+        "max_batch": engine.limit,
+        "digest": engine.model.digest,
+    }
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("streamer")
+    except PackageNotFoundError:
+        return "unknown"
