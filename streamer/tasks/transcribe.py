@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
@@ -23,7 +23,7 @@ from streamer.tasks.ngram import NGram
 from streamer.tasks.options import Decoder, StreamOptions, TranscribeOptions, parse_stream_options
 from streamer.tasks.search import Search, Steps, Unit
 from streamer.tasks.snapshot import pack, unpack
-from streamer.tasks.transcript import Transcript
+from streamer.tasks.transcript import Known, Transcript
 
 __all__ = ["Memory", "Transcribe", "decode_all"]
 
@@ -40,6 +40,7 @@ class Memory:
     silent: int = 0
     bad: int = 0  # steps whose row was no probability distribution: taken as blank
     shown: str = ""
+    known: Known = field(default_factory=dict)  # words of this utterance's partials, made once
 
 
 class Transcribe:
@@ -180,14 +181,15 @@ class Transcribe:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _final(self, memory: Memory, units: list[Unit]) -> list[Event]:
-        event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words)
+        event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
+        memory.known.clear()
         shown, memory.shown = memory.shown, ""
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
 
     def _partial(self, search: Search, memory: Memory) -> list[Event]:
         units, stable = search.units(memory.state)
-        event = self.transcript.event("partial", units, stable, memory.begun, memory.options.words)
+        event = self.transcript.event("partial", units, stable, memory.begun, memory.options.words, memory.known)
         if event.text == memory.shown:
             return []
         memory.shown = event.text

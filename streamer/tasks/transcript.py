@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from streamer.tasks import Event, Word
 from streamer.tasks.search import Unit
 
-__all__ = ["Transcript"]
+__all__ = ["Known", "Transcript"]
+
+Known = dict[tuple[Unit, ...], Word]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +26,20 @@ class Transcript:
     step_seconds: float
     delay: int
 
-    def event(self, kind: str, units: Sequence[Unit], stable: int, step: int, words: bool) -> Event:
+    def event(
+        self, kind: str, units: Sequence[Unit], stable: int, step: int, words: bool, known: Known | None = None
+    ) -> Event:
         """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed."""
-        found, whole = self.words(units, stable)
+        found, whole = self.words(units, stable, {} if known is None else known)
         now = self.seconds(step)
         start, end = (found[0].start, found[-1].end) if found else (now, now)
         return Event(kind, " ".join(w.word for w in found), start, end, tuple(found) if words else (), whole)
 
-    def words(self, units: Sequence[Unit], stable: int) -> tuple[list[Word], int]:
-        """The words, and how many of them will not change if the first ``stable`` units don't."""
+    def words(self, units: Sequence[Unit], stable: int, known: Known) -> tuple[list[Word], int]:
+        """The words, and how many of them will not change if the first ``stable`` units don't.
+
+        ``known``: words made before; partials of one utterance share most of theirs.
+        """
         words: list[list[Unit]] = []
         inside, whole = False, 0
         for index, unit in enumerate(units):
@@ -45,7 +52,7 @@ class Transcript:
                 inside = self.joined
             if not inside and index < stable:
                 whole = len(words)
-        return [self._word(parts) for parts in words], whole
+        return [known.get(parts) or known.setdefault(parts, self._word(parts)) for parts in map(tuple, words)], whole
 
     def seconds(self, step: int) -> float:
         """Seconds since the stream's start, to the millisecond."""
