@@ -1,1 +1,1 @@
-"""PyTorch to one ONNX file that carries its manifest and has kept the laws: ``python -m export CHECKPOINT -o FILE.onnx``."""
+"""PyTorch to one ONNX file with its manifest, held to the laws: ``python -m export CHECKPOINT -o FILE.onnx``."""

@@ -1,4 +1,4 @@
-"""The contract: what it keeps through JSON, and everything that it refuses, each with a message that names the fault."""
+"""The contract: what it keeps through JSON, and everything that it refuses, with a message that names the fault."""
 
 from __future__ import annotations
 
