@@ -5,8 +5,10 @@ Errors are one line on standard error; the exit code is 2 for usage and bad inpu
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -76,6 +78,20 @@ def _streamer(
     _Options.debug = debug
 
 
+def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
+    """typer makes exit code 1, which is a failure's, of a reader that went away."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            commands.quit_silently()
+
+    return run
+
+
 def _register() -> None:
     from streamer.commands.check import check
     from streamer.commands.listen import listen
@@ -84,7 +100,7 @@ def _register() -> None:
     from streamer.commands.transcribe import transcribe
 
     for command in (serve, transcribe, listen, check, models):
-        app.command(epilog=EPILOG[command.__name__])(command)
+        app.command(epilog=EPILOG[command.__name__])(_pipeable(command))
 
 
 _register()
@@ -94,12 +110,9 @@ def main() -> None:
     """The entry point ``streamer``."""
     try:
         code = app(standalone_mode=False, prog_name="streamer")
-        sys.stdout.flush()
     except _ClickError as error:
         _usage(error)
         code = 2
-    except BrokenPipeError:
-        commands.quit_silently()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:

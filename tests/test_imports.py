@@ -15,7 +15,18 @@ import streamer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(module.name for module in pkgutil.walk_packages(streamer.__path__, "streamer."))
-FOREIGN = ("torch", "torchmetrics", "onnx", "onnxscript", "lightning", "jiwer", "matplotlib", "models", "export", "bench")
+FOREIGN = (
+    "torch",
+    "torchmetrics",
+    "onnx",
+    "onnxscript",
+    "lightning",
+    "jiwer",
+    "matplotlib",
+    "models",
+    "export",
+    "bench",
+)
 
 BLOCKED = f"""
 import sys

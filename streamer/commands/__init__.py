@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import NoReturn
 
-__all__ = ["CommandError", "complain", "examples", "quit_silently"]
+__all__ = ["CommandError", "complain", "examples", "hush_libraries", "quit_silently"]
 
 
 class CommandError(Exception):
@@ -27,10 +28,20 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  $ {line}" for line in lines)
 
 
+def hush_libraries() -> None:
+    """PortAudio, ALSA and mpg123 write their thoughts to file descriptor 2, across the live lines: lead it nowhere.
+
+    Python's own ``sys.stderr`` keeps the way out. For the rest of the process.
+    """
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 def quit_silently() -> NoReturn:
     """Whoever read standard output is gone (``streamer ... | head``): no message, a shell's exit code for SIGPIPE."""
-    import os
-
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
     raise SystemExit(141)

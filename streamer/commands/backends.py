@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -26,9 +27,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 #: The codes of refusals for which the user's input is to blame.
-BAD_INPUT = frozenset(
-    {"unknown_model", "bad_rate", "bad_options", "bad_audio", "bad_start", "sample_rate", "rate", "model"}
-)
+BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "bad_frame"})
 
 
 class Feed(Protocol):
@@ -67,7 +66,8 @@ class Local:
             if not shipped:
                 raise ModelError("no model is installed: name a file with --model FILE.onnx")
             model = "digits" if "digits" in shipped else shipped[0]
-        settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams)
+        # nobody else is here: no idle time, and no measuring of batch sizes that will not occur
+        settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams, idle_seconds=0)
         self._hub: Hub = Hub(settings, Metrics(CollectorRegistry()), None)
         self._hub.load()
         self.rate = int(self._hub.models()[0]["sample_rate"])
@@ -87,10 +87,14 @@ class _LocalFeed:
         self._room = threading.Event()
         self._over = False
         self._sink = sink
-        try:
-            self._session: Session = hub.open(model=None, sample_rate=rate, sink=self._take, overflow=overflow)
-        except Refused as error:
-            raise CommandError(error.message, 2 if error.reason in BAD_INPUT else 1) from error
+        while True:
+            try:
+                self._session: Session = hub.open(model=None, sample_rate=rate, sink=self._take, overflow=overflow)
+                break
+            except Refused as error:
+                if error.reason != "overload":  # that passes: it is our own other files
+                    raise CommandError(error.message, 2 if error.reason in BAD_INPUT else 1) from error
+                time.sleep(0.2)
         self._session.on_drained = self._room.set
 
     def _take(self, events: list[Event]) -> None:

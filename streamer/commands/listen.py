@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import queue
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.commands import CommandError, complain
+from streamer.commands import CommandError, complain, hush_libraries
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Feed
@@ -45,7 +44,7 @@ def listen(
     from streamer.commands.screen import Screen
     from streamer.sources.microphone import Microphone
 
-    _hush_libraries()
+    hush_libraries()
     backend = connect(model, url, 1)
     try:
         microphone = Microphone(device, backend.rate)
@@ -187,22 +186,10 @@ class Listening:
             self._ended = True
 
 
-def _hush_libraries() -> None:
-    """PortAudio and ALSA write their thoughts to file descriptor 2, across the live lines: lead it nowhere.
-
-    Python's own ``sys.stderr`` keeps the way out.
-    """
-    sys.stderr.flush()
-    sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  # for the rest of the process
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
 def _list_devices() -> None:
     from streamer.sources.microphone import devices
 
-    _hush_libraries()
+    hush_libraries()
     found = devices()
     if not found:
         raise CommandError("no microphone was found")

@@ -27,8 +27,8 @@ class Output:
     def event(self, name: str, event: Event) -> None:
         """One ``partial`` or ``final`` of the input ``name``."""
 
-    def finished(self, name: str) -> None:
-        """No more events from this input."""
+    def finished(self, name: str, heard: bool) -> None:
+        """No more events from this input; ``heard``: some of it could be read."""
         if name in self._files:
             self._files.pop(name).close()
 
@@ -63,10 +63,10 @@ class TextOutput(Output):
         self._waiting[name].append(f"{name}: {event['text']}\n" if self._prefix else f"{event['text']}\n")
         self._flush()
 
-    def finished(self, name: str) -> None:
+    def finished(self, name: str, heard: bool) -> None:
         self._open.discard(name)
         self._flush()
-        super().finished(name)
+        super().finished(name, heard)
 
     def _flush(self) -> None:
         for name in self.names:
@@ -96,18 +96,21 @@ class SubtitleOutput(Output):
         if event["type"] == "final":
             self._finals[name].append(event)
 
-    def finished(self, name: str) -> None:
-        self.write(name, self._render(self._finals.pop(name)))
-        super().finished(name)
+    def finished(self, name: str, heard: bool) -> None:
+        finals = self._finals.pop(name)
+        if heard:  # also where nothing was said: an empty file is the answer then
+            self.write(name, self._render(finals))
+        super().finished(name, heard)
 
 
-def destinations(names: Sequence[str], output: Path | None, form: str) -> dict[str, Path]:
+def destinations(names: Sequence[str], wanted: str | None, form: str) -> dict[str, Path]:
     """Input name -> file to write; empty: standard output. Raises :class:`CommandError` rather than overwrite."""
-    if output is None:
+    if wanted is None:
         if len(names) > 1 and form in ("srt", "vtt"):
             raise CommandError("subtitles of several files need a folder: -o FOLDER/", 2)
         return {}
-    folder = output.is_dir() or str(output).endswith("/")
+    output = Path(wanted)
+    folder = output.is_dir() or wanted.endswith("/")
     if len(names) > 1 and not folder:
         if output.exists():
             raise CommandError(f"-o {output}: is a file, and there are {len(names)} inputs: give a folder", 2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.commands import CommandError, complain
+from streamer.commands import CommandError, complain, hush_libraries
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend
@@ -42,7 +42,7 @@ def transcribe(
     srt: Annotated[bool, typer.Option("--srt", help="Subtitles (SubRip).")] = False,
     vtt: Annotated[bool, typer.Option("--vtt", help="Subtitles (WebVTT).")] = False,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
     ] = None,
 ) -> None:
@@ -58,6 +58,7 @@ def transcribe(
     from streamer.commands.backends import connect
     from streamer.commands.outputs import JsonOutput, SubtitleOutput, TextOutput, destinations
 
+    hush_libraries()
     paths = destinations(files, output, form)
     out: Output
     if form == "text":
@@ -180,8 +181,9 @@ class Transcription:
     def _show(self, job: Job, event: dict[str, Any] | None) -> None:
         kind = event["type"] if event is not None else "over"
         if event is None:
-            if job.code == 0 or job.done:
-                self._out.finished(job.name)
+            self._out.finished(job.name, heard=job.code == 0 or job.done > 0)
+            if self._screen is not None:
+                self._screen.partial(job.name, "")
         elif kind in ("partial", "final"):
             self._out.event(job.name, event)
             if self._screen is not None:

@@ -51,8 +51,7 @@ class AudioFile:
             self._missing = _missing_bytes(path, size) if size is not None else 0
             self._file = sf.SoundFile(str(path))
         except sf.LibsndfileError as error:
-            reason = error.error_string.strip().rstrip(".")
-            raise SourceError(f"{path}: is not audio that can be read ({reason}); {KNOWN}") from error
+            raise SourceError(f"{path}: is not audio that can be read{_reason(error)}; {KNOWN}") from error
         except TypeError as error:  # soundfile asks for the format of what it takes for headerless data
             raise SourceError(
                 f"{path}: has no header; raw PCM goes in like this: streamer transcribe - --rate 16000 < {path}"
@@ -80,8 +79,7 @@ class AudioFile:
             try:
                 block = self._file.read(size, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
-                reason = error.error_string.strip().rstrip(".")
-                raise SourceError(f"{self.name}: damaged after {got / self.rate:.2f} s ({reason})") from error
+                raise SourceError(f"{self.name}: damaged after {got / self.rate:.2f} s{_reason(error)}") from error
             if not len(block):
                 break
             bad = ~np.isfinite(block).all(axis=1)
@@ -139,6 +137,12 @@ class RawStdin:
 
     def close(self) -> None:
         """Standard input belongs to the process."""
+
+
+def _reason(error: sf.LibsndfileError) -> str:
+    """libsndfile's, where it knows one: of what is no MP3 it says that the file does not exist."""
+    text = error.error_string.strip().rstrip(".")
+    return "" if text.startswith(("File does not exist", "Format not recognised")) else f" ({text})"
 
 
 def _missing_bytes(path: Path, size: int) -> int:

@@ -22,6 +22,8 @@ QUEUE_SECONDS = 5.0
 #: A device that calls back this rarely is gone, whatever it says.
 SILENT_SECONDS = 2.0
 FIRST_DELAY, MAX_DELAY = 0.2, 2.0
+#: While the device is away: a daemon gives up a stream that sends nothing.
+ALIVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ class Microphone:
                 if self._stream.active and quiet < SILENT_SECONDS:
                     continue
                 yield Lost("it stopped" if not self._stream.active else f"nothing came for {SILENT_SECONDS:g} s")
-                if not self._reopen(stopped):
+                yield from self._reopen(stopped)
+                if self._stream is None:
                     return
                 yield Restored(time.monotonic() - heard)
                 heard = time.monotonic()
@@ -174,9 +177,9 @@ class Microphone:
         except queue.Full:
             self.overruns += 1
 
-    def _reopen(self, stopped: Callable[[], bool]) -> bool:
-        """With back-off, until it works or nobody wants it any more."""
-        delay = FIRST_DELAY
+    def _reopen(self, stopped: Callable[[], bool]) -> Iterator[Block]:
+        """With back-off, until it works or nobody wants it any more. Now and then a little silence."""
+        delay, told = FIRST_DELAY, time.monotonic()
         while not stopped():
             self.close()
             try:
@@ -184,13 +187,15 @@ class Microphone:
                 self._sd._terminate()
                 self._sd._initialize()
                 self._open(find(self._wanted))
-                return True
+                return
             except (self._sd.PortAudioError, ValueError):
                 until = time.monotonic() + delay
                 while time.monotonic() < until and not stopped():
                     time.sleep(0.05)
                 delay = min(MAX_DELAY, delay * 2)
-        return False
+            if time.monotonic() - told > ALIVE_SECONDS:
+                told = time.monotonic()
+                yield Block(bytes(2 * int(self.rate * BLOCK_SECONDS)))
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A sound server of the test's own, with a cable in it: what is played into one end, a microphone hears at the other."""
+"""A sound server of the test's own with a cable in it: what is played into it, a microphone hears at its end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,14 @@ class Cable:
     def plug(self) -> None:
         """Start the server with the cable and wait until it answers."""
         socket = f"module-native-protocol-unix socket={self._runtime}/native auth-anonymous=1"
-        command = ["pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "-n", "--log-level=error"]
+        command = [
+            "pulseaudio",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--use-pid-file=no",
+            "-n",
+            "--log-level=error",
+        ]
         command += ["-L", socket, "-L", "module-null-sink sink_name=cable rate=16000 channels=1"]
         self._server = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + START_SECONDS

@@ -1,0 +1,168 @@
+"""`streamer listen` on a microphone that PortAudio opens: the end of a cable into which the test plays."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from streamer.engine.model import find_models
+from tests.cli.command import ROOT, STREAMER, environment
+from tests.cli.pulse import Cable, missing
+from tests.toys import speech, toy_model
+
+pytestmark = pytest.mark.microphone
+
+RATE = 16000
+SAMPLE = ROOT / "samples" / "digits.flac"
+#: Patience with a machine that does other things, too; nothing takes that long.
+SECONDS = 60.0
+
+
+def _need(names: list[str]) -> None:
+    """Elsewhere a test may be skipped for want of a program; in CI that is a failure."""
+    if names and os.environ.get("CI") == "true":
+        pytest.fail(f"missing here: {', '.join(names)}")
+    if names:
+        pytest.skip(f"needs {', '.join(names)}")
+
+
+@pytest.fixture
+def cable(tmp_path: Path) -> Iterator[Cable]:
+    _need(missing())
+    cable = Cable(tmp_path)
+    yield cable
+    cable.close()
+
+
+@pytest.fixture(scope="module")
+def toy16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_model(tmp_path_factory.mktemp("models") / "toy.onnx", sample_rate=RATE, hop=160)
+
+
+class Listener:
+    """``streamer listen`` with its lines as they come."""
+
+    def __init__(self, cable: Cable, *arguments: str | Path) -> None:
+        command = [*STREAMER, "listen", *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, env=environment(cable.env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.out: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.err: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
+
+    @staticmethod
+    def _read(pipe: Any, lines: queue.SimpleQueue[str | None]) -> None:
+        with pipe:
+            for line in pipe:
+                lines.put(line.rstrip("\n"))
+        lines.put(None)
+
+    @staticmethod
+    def until(lines: queue.SimpleQueue[str | None], wanted: Callable[[str], bool]) -> list[str]:
+        """Lines up to the first wanted one."""
+        seen: list[str] = []
+        while True:
+            line = lines.get(timeout=SECONDS)
+            assert line is not None, f"ended before it came: {seen}"
+            seen.append(line)
+            if wanted(line):
+                return seen
+
+    def listening(self) -> None:
+        self.until(self.err, lambda line: line.startswith("listening to "))
+
+    def event(self, **wanted: Any) -> dict[str, Any]:
+        lines = self.until(self.out, lambda line: wanted.items() <= json.loads(line).items())
+        return json.loads(lines[-1])
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(SECONDS)
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _talk(path: Path, text: str) -> Path:
+    quiet = np.zeros(2 * RATE, np.int16)
+    sf.write(path, np.concatenate([quiet[: RATE // 2], speech(text, RATE), quiet]), RATE)
+    return path
+
+
+def test_devices_are_listed(cable: Cable) -> None:
+    listener = Listener(cable, "--list-devices")
+    assert listener.process.wait(SECONDS) == 0
+    lines = listener.until(listener.out, lambda line: line.startswith("*"))
+    assert any("pulse" in line for line in [*lines, str(listener.out.get(timeout=SECONDS))])
+
+
+def test_an_unknown_device_is_one_line(cable: Cable, toy16: Path) -> None:
+    listener = Listener(cable, "--device", "no such thing", "--model", toy16)
+    assert listener.process.wait(SECONDS) == 2
+    assert "no microphone is called 'no such thing'" in str(listener.err.get(timeout=SECONDS))
+    assert listener.err.get(timeout=SECONDS) is None
+
+
+def test_what_is_played_is_read_and_a_lost_device_comes_back(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    listener = Listener(cable, "--json", "--device", "default", "--model", toy16)
+    listener.listening()
+    _wait(cable.recording)
+    cable.play(_talk(tmp_path / "one.wav", "ABBA"))
+    first = listener.event(type="final")
+    assert (first["text"], first["file"]) == ("ABBA", "default")
+
+    cable.unplug()
+    listener.until(listener.err, lambda line: "the microphone is gone" in line)
+    cable.plug()
+    gap = listener.event(type="gap")
+    assert gap["seconds"] > 0
+    listener.until(listener.err, lambda line: "the microphone is back" in line)
+
+    _wait(cable.recording)
+    cable.play(_talk(tmp_path / "two.wav", "BAB"))
+    second = listener.event(type="final")
+    assert second["text"] == "BAB"
+    assert second["start"] > gap["start"] > first["end"]
+    assert listener.interrupt() == 130
+
+
+def test_plain_lines_for_so_many_seconds(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    listener = Listener(cable, "--model", toy16, "--seconds", "6")
+    listener.listening()
+    _wait(cable.recording)
+    cable.play(_talk(tmp_path / "one.wav", "AB"))
+    assert listener.until(listener.out, bool) == ["AB"]
+    assert listener.process.wait(SECONDS) == 0
+    assert listener.out.get(timeout=SECONDS) is None
+
+
+def test_the_sample_is_read_by_the_shipped_model(cable: Cable) -> None:
+    _need([] if "digits" in [path.stem for path in find_models()] else ["models/pretrained/digits.onnx"])
+    expected = SAMPLE.with_suffix(".txt").read_text("utf-8").split()
+    listener = Listener(cable, "--json", "--model", "digits")
+    listener.listening()
+    _wait(cable.recording)
+    cable.play(SAMPLE)
+    words: list[str] = []
+    while len(words) < len(expected):
+        words += listener.event(type="final")["text"].split()
+    assert words == expected
+    assert listener.interrupt() == 130
