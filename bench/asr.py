@@ -21,8 +21,9 @@ from models import data
 from models.data import Utterance
 from models.score import bootstrap, edits
 from streamer.engine.model import Model, resolve
-from streamer.hub import Hub, HubSettings
+from streamer.hub import Hub
 from streamer.metrics import Metrics
+from streamer.settings import Settings
 
 IN_FLIGHT = 64  # streams open at once
 
@@ -86,11 +87,8 @@ def transcripts(
 ) -> list[str]:
     """The text of each recording, every one a stream of its own, at most ``IN_FLIGHT`` at a time."""
     longest = max(len(pcm) for pcm in recordings) / rate + 1.0
-    hub = Hub(
-        HubSettings(models=[str(model)], capacity=IN_FLIGHT + 8, max_buffered_seconds=longest),
-        Metrics(CollectorRegistry()),
-        None,
-    )
+    settings = Settings(models=(str(model),), capacity=IN_FLIGHT + 8, buffer_seconds=longest)
+    hub = Hub(settings, Metrics(CollectorRegistry()))
     hub.load()
     texts: list[list[str]] = [[] for _ in recordings]
     failures: list[str] = []
