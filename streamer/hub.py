@@ -136,7 +136,7 @@ class Hub:
         overflow: str = "wait",
         options: Mapping[str, Any] | None = None,
     ) -> Session:
-        """A new stream. ``model`` ``None``: the first one. ``stream``: an id of the caller's. Raises :class:`Refused`."""
+        """A new stream. ``model`` ``None``: the first one. ``stream``: an id of the caller's. May be :class:`Refused`."""
         if self._draining:
             raise self._refuse("draining", "the daemon is going down", 1.0)
         engine = self._engine(model)

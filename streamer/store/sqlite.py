@@ -114,7 +114,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         if found != "ok":
             raise sqlite3.DatabaseError(found)
         db.execute(TABLE)
-        db.execute("SELECT id, saved, live, data FROM sessions LIMIT 1").fetchone()
+        columns = [name for _, name, *_ in db.execute("PRAGMA table_info(sessions)")]
+        if columns != ["id", "saved", "live", "data"]:
+            raise sqlite3.DatabaseError(f"its table has the columns {', '.join(columns)}")
         db.execute(f"PRAGMA user_version = {VERSION}")
     except BaseException:
         db.close()

@@ -1,0 +1,128 @@
+"""What the engine's tests need again and again: hubs, a sink that can be waited for, and the answer by the plainest loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.engine.model import Model
+from streamer.hub import Hub
+from streamer.metrics import Metrics
+from streamer.session import Session
+from streamer.settings import Settings
+from streamer.store.sqlite import SqliteStore
+from streamer.tasks import create
+
+PATIENCE = 20.0
+
+Event = dict[str, Any]
+
+
+class Events:
+    """A sink that keeps everything and can be waited for."""
+
+    def __init__(self) -> None:
+        self.got: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, events: list[Event]) -> None:
+        with self._changed:
+            self.got.extend(dict(event) for event in events)
+            self._changed.notify_all()
+
+    def wait(self, *types: str) -> Event:
+        """The first event of one of the types, whenever it comes."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: next((e for e in self.got if e["type"] in types), None), PATIENCE)
+            assert found, f"none of {types} in {[event['type'] for event in self.got]}"
+            return found
+
+    def of(self, *types: str) -> list[Event]:
+        with self._changed:
+            return [event for event in self.got if event["type"] in types]
+
+    @property
+    def results(self) -> list[Event]:
+        """The numbered ones, without what depends on the time of day."""
+        with self._changed:
+            return [event for event in self.got if "seq" in event]
+
+
+class Clock:
+    """Real time and a jump into the future."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return monotonic() + self.ahead
+
+
+@contextmanager
+def running(
+    *models: Path, folder: Path, store: bool = False, clock: Callable[[], float] = monotonic, **settings: Any
+) -> Iterator[Hub]:
+    """A loaded hub whose keeper stays out of the way (``checkpoint_seconds`` is long unless given)."""
+    given = {"lanes": 2, "capacity": 64, "checkpoint_seconds": 3600.0, **settings}
+    paths = tuple(str(model) for model in models)
+    kept = SqliteStore(folder / "sessions.sqlite") if store else None
+    hub = Hub(Settings(models=paths, state_directory=folder, **given), Metrics(), kept, clock)
+    try:
+        hub.load()
+        yield hub
+    finally:
+        hub.close()
+
+
+def count(hub: Hub, name: str, **labels: str) -> float:
+    """A counter's value on the page."""
+    return hub.metrics.registry.get_sample_value(f"streamer_{name}", labels) or 0.0
+
+
+def slots_used(hub: Hub) -> int:
+    return sum(model["streams"] for model in hub.models())
+
+
+def pieces(pcm: NDArray[np.int16], cuts: Sequence[int]) -> list[bytes]:
+    return [piece.tobytes() for piece in np.split(pcm, sorted(cuts))]
+
+
+def reference(path: Path, pcm: NDArray[np.int16]) -> list[Event]:
+    """Numbered events of the whole stream, by a loop over one row: no engine, no threads, no batch."""
+    model = Model.load(path)
+    manifest, task = model.manifest, create(model.manifest)
+    memory, state = task.open({}), model.zero_state(1)
+    left = -(-len(pcm) // manifest.hop) + manifest.flush
+    events = []
+    at = 0
+    while left:
+        chunk = np.zeros((1, manifest.chunk), np.int16)
+        part = pcm[at : at + manifest.chunk]
+        chunk[0, : len(part)] = part
+        at += len(part)
+        outputs = model.run({manifest.input.name: chunk, **state})
+        state = {s.in_: outputs[s.out] for s in manifest.states}
+        steps = min(manifest.steps, left)
+        left -= steps
+        events += task.step([memory], outputs, [steps])[0]
+    events += task.finish(memory)
+    found = [event.to_dict() for event in events] + [{"type": "end", "position": len(pcm)}]
+    return [{**event, "seq": number} for number, event in enumerate(found, 1)]
+
+
+def feed(session: Session, data: Sequence[bytes]) -> None:
+    """All of it, waiting where the buffer is full."""
+    room = threading.Event()
+    session.on_drained = room.set
+    for piece in data:
+        while session.full:
+            assert room.wait(PATIENCE)
+            room.clear()
+        session.feed(piece)

@@ -1,0 +1,146 @@
+"""The laws, end to end through engine and hub: any split, any company, any sleep, and the answer of the plainest loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamer.hub import Hub
+from tests.engine.support import Events, count, feed, pieces, reference, running, slots_used
+from tests.toys import samples
+
+LENGTH = 6000
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CUTS = st.lists(st.integers(0, LENGTH), max_size=12)
+
+
+@pytest.fixture(scope="module")
+def hub(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running(toy, folder=tmp_path_factory.mktemp("laws"), max_batch=8, buffer_seconds=0.2) as hub:
+        yield hub
+        assert slots_used(hub) == 0
+
+
+def answer(hub: Hub, data: list[bytes]) -> list[dict[str, object]]:
+    sink = Events()
+    session = hub.open(model=None, sample_rate=8000, sink=sink)
+    feed(session, data)
+    session.end()
+    sink.wait("end", "error")
+    hub.discard(session)
+    return sink.results
+
+
+def heard(seen: dict[int, dict[str, object]], events: list[dict[str, object]]) -> list[dict[str, object]]:
+    """All but the partials that were superseded while nobody listened: they are not said any more."""
+    return [event for event in events if event["seq"] in seen or event["type"] != "partial"]
+
+
+@QUICK
+@given(seed=st.integers(0, 99), length=st.integers(0, LENGTH), cuts=CUTS)
+def test_any_split_gives_what_one_call_gives(hub: Hub, toy: Path, seed: int, length: int, cuts: list[int]) -> None:
+    pcm = samples(seed, length)
+    assert answer(hub, pieces(pcm, [cut for cut in cuts if cut <= length])) == reference(toy, pcm)
+
+
+@QUICK
+@given(
+    seed=st.integers(0, 99),
+    company=st.lists(st.tuples(st.integers(0, 99), st.integers(0, LENGTH), st.booleans()), max_size=10),
+    cuts=CUTS,
+)
+def test_company_does_not_show(
+    hub: Hub, toy: Path, seed: int, company: list[tuple[int, int, bool]], cuts: list[int]
+) -> None:
+    """Beside other streams, garbage, and streams that vanish in the middle and leave their slots to the next ones."""
+    others = []
+    for other, length, leaves in company:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        noise = np.random.default_rng(other).integers(-32768, 32768, length, np.int16)
+        feed(session, pieces(noise, range(0, length, 1000)))
+        if leaves:
+            hub.discard(session)
+        else:
+            session.end()
+            others.append(session)
+    pcm = samples(seed, LENGTH)
+    assert answer(hub, pieces(pcm, cuts)) == reference(toy, pcm)
+    for session in others:
+        hub.discard(session)
+
+
+@SLOW
+@given(seed=st.integers(0, 99), cuts=st.lists(st.integers(0, LENGTH), min_size=1, max_size=3), drained=st.booleans())
+def test_sleep_does_not_show(
+    toy: Path, tmp_path_factory: pytest.TempPathFactory, seed: int, cuts: list[int], drained: bool
+) -> None:
+    """Stopped anywhere, by a drain or by a crash after a checkpoint, any number of times; the client resumes."""
+    folder = tmp_path_factory.mktemp("sleep")
+    pcm = samples(seed, LENGTH)
+    stream = None
+    seen: dict[int, dict[str, object]] = {}
+    for stop in [*sorted(cuts), None]:
+        with running(toy, folder=folder, store=True, max_batch=4) as hub:
+            sink = Events()
+            if stream is None:
+                session = hub.open(model=None, sample_rate=8000, sink=sink)
+                stream = session.id
+            else:
+                session = hub.attach(stream, sink, after_seq=max(seen, default=0))
+            feed(session, pieces(pcm[session.received : stop], [100, 777]))
+            if stop is None:
+                session.end()
+                sink.wait("end")
+            elif drained:
+                assert hub.drain(20) == 1
+                assert sink.wait("restart")["position"] == stop
+            else:
+                hub.checkpoint()
+                assert sink.of("ack")[-1]["position"] == stop
+            for event in sink.results:
+                assert seen.setdefault(event["seq"], event) == event  # what comes twice is the same
+    assert [seen[number] for number in sorted(seen)] == heard(seen, reference(toy, pcm))
+
+
+def test_a_stream_resumed_in_the_grace_time_goes_on(hub: Hub, toy: Path) -> None:
+    pcm = samples(5, LENGTH)
+    first, second = Events(), Events()
+    session = hub.open(model=None, sample_rate=8000, sink=first)
+    feed(session, [pcm[:2500].tobytes()])
+    hub.detach(session, first)
+    again = hub.attach(session.id, second, after_seq=max((e["seq"] for e in first.results), default=0))
+    feed(again, [pcm[again.received :].tobytes()])
+    again.end()
+    second.wait("end")
+    seen = {event["seq"]: event for event in first.results + second.results}
+    assert [seen[number] for number in sorted(seen)] == heard(seen, reference(toy, pcm))
+    hub.discard(again)
+
+
+def test_a_failing_run_fails_its_stream_and_no_other(trap: Path, toy: Path, tmp_path: Path) -> None:
+    with running(trap, folder=tmp_path, max_batch=8) as hub:
+        poison = samples(1, LENGTH)
+        poison[3000] = 32767
+        good = [samples(seed, LENGTH) for seed in range(4)]
+        sinks = [Events() for _ in range(5)]
+        streams = [hub.open(model="trap", sample_rate=8000, sink=sink) for sink in sinks]
+        for at in range(0, LENGTH, 500):
+            for session, pcm in zip(streams, [poison, *good], strict=True):
+                if session.state == "active":
+                    feed(session, [pcm[at : at + 500].tobytes()])
+        for session in streams[1:]:
+            session.end()
+        error = sinks[0].wait("error")
+        assert error["code"] == "model_failed"
+        for sink, pcm in zip(sinks[1:], good, strict=True):
+            sink.wait("end")
+            assert sink.results == reference(trap, pcm)
+        assert count(hub, "failed_batches_total", model="trap") == 1
+        assert count(hub, "evictions_total", reason="model_failed") == 1
+        assert slots_used(hub) == 0
