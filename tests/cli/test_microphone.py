@@ -56,9 +56,9 @@ class Listener:
 
     def __init__(self, cable: Cable, *arguments: str | Path) -> None:
         command = [*STREAMER, "listen", *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, env=environment(cable.env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        env = environment(cable.env)
+        self.process = subprocess.Popen(command, env=env, stdin=nothing, stdout=pipe, stderr=pipe, text=True)
         self.out: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.err: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):

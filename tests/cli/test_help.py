@@ -1,0 +1,55 @@
+"""Every command explains itself, and errors of usage are one line."""
+
+from __future__ import annotations
+
+import pytest
+
+import streamer as streamer_package
+from streamer.cli import EPILOG
+from tests.cli.command import one_line, streamer
+
+COMMANDS = ("serve", "transcribe", "listen", "check", "models")
+
+
+def test_the_commands_are_listed() -> None:
+    for done in (streamer("--help"), streamer("-h")):
+        assert done.returncode == 0
+        assert [c for c in COMMANDS if f"\n  {c} " not in done.stdout.decode()] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str) -> None:
+    done = streamer(command, "--help")
+    text = done.stdout.decode()
+    assert (done.stderr, done.returncode) == (b"", 0)
+    examples = [line for line in EPILOG[command].splitlines() if line.startswith("  $ ")]
+    assert examples
+    assert [line for line in examples if line not in text] == []
+    assert f"streamer {command}" in examples[0]
+
+
+def test_version() -> None:
+    done = streamer("--version")
+    assert done.stdout.decode() == f"streamer {streamer_package.__version__}\n"
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["--nonsense"], ["listen", "--nonsense"], ["listen", "--seconds", "x"]]
+)
+def test_bad_usage(arguments: list[str]) -> None:
+    done = streamer(*arguments)
+    assert "--help shows how" in one_line(done.stderr)
+    assert (done.stdout, done.returncode) == (b"", 2)
+
+
+def test_no_command_shows_the_help() -> None:
+    done = streamer()
+    assert done.returncode == 2
+    assert "Commands:" in done.stderr.decode()
+
+
+def test_debug_shows_where() -> None:
+    plain = streamer("transcribe", "--model", "nothing", "x.wav")
+    assert "Traceback" not in plain.stderr.decode()
+    assert "Traceback" in streamer("--debug", "transcribe", "--model", "nothing", "x.wav").stderr.decode()
