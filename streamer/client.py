@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 #: Errors that pass: the daemon is starting or going down, or this connection was the trouble and not the stream.
 PASSING = frozenset({"starting", "draining", "not_reading", "start_timeout"})
 #: And these, once a stream has begun: somebody took the slot while the daemon was away.
-PASSING_LATER = PASSING | {"full", "overload"}
+PASSING_LATER = PASSING | {"capacity", "overload", "store"}
 
 
 class StreamError(Exception):

@@ -21,17 +21,20 @@ from streamer.hub import Hub
 from streamer.metrics import Metrics
 from streamer.notify import Notifier
 from streamer.settings import Settings, SettingsError
+from streamer.store import Store, StoreError
+from streamer.store.sqlite import SqliteStore
 from streamer.wire.app import create_app
 from streamer.wire.http import Http
 from streamer.wire.socket import LINGER_SECONDS, Socket
 from streamer.wire.stream import Streams
 
-__all__ = ["EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
+__all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
 
 log = logging.getLogger(__name__)
 
-#: Exit codes after sysexits.h: the address is taken; settings or models can't be used (no use in starting again).
-EX_UNAVAILABLE, EX_CONFIG = 69, 78
+#: Exit codes after sysexits.h: the address is taken; the state directory cannot be written; settings or models cannot
+#: be used (no use in starting again).
+EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
 
 
@@ -48,8 +51,12 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         )
         return EX_UNAVAILABLE
     try:
+        store = SqliteStore(settings.state_directory / "sessions.sqlite")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(settings, listener, notifier, config, port_file))
+            return runner.run(_live(settings, listener, store, notifier, config, port_file))
+    except StoreError as error:
+        log.error(f"{error}; choose another place with the setting state_directory")
+        return EX_CANTCREAT
     finally:
         listener.close()
         notifier.close()
@@ -91,9 +98,14 @@ class _Server(uvicorn.Server):
 
 
 async def _live(
-    settings: Settings, listener: socket.socket, notifier: Notifier, config: Path | None, port_file: Path | None
+    settings: Settings,
+    listener: socket.socket,
+    store: Store,
+    notifier: Notifier,
+    config: Path | None,
+    port_file: Path | None,
 ) -> int:
-    return await Daemon(settings, listener, notifier, config, port_file).live()
+    return await Daemon(settings, listener, store, notifier, config, port_file).live()
 
 
 class Daemon:
@@ -103,6 +115,7 @@ class Daemon:
         self,
         settings: Settings,
         listener: socket.socket,
+        store: Store,
         notifier: Notifier,
         config: Path | None,
         port_file: Path | None,
@@ -114,7 +127,7 @@ class Daemon:
         self._port_file = port_file
         self._stop = asyncio.Event()
         self.metrics = Metrics()
-        self.hub = Hub(settings, self.metrics, None)
+        self.hub = Hub(settings, self.metrics, store)
         self.streams = Streams(self.hub, settings, self.metrics, asyncio.get_running_loop())
         self.server = self._make_server()
 
@@ -157,7 +170,7 @@ class Daemon:
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,
         )
-        app = create_app(self.streams, self.metrics.registry, self.hub.models, self.hub.stuck)
+        app = create_app(self.streams, self.metrics.registry, self.hub.models, self._trouble)
         return _Server(
             uvicorn.Config(
                 app,
@@ -200,7 +213,7 @@ class Daemon:
         """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""
         interval = min(self.notifier.watchdog_seconds or STATUS_SECONDS, STATUS_SECONDS)
         while True:
-            trouble = self.hub.stuck()
+            trouble = self._trouble()
             if trouble is None:
                 if self.notifier.watchdog_seconds is not None:
                     self.notifier.watchdog()
@@ -218,6 +231,9 @@ class Daemon:
         saved = await asyncio.to_thread(self.hub.drain, self.settings.drain_seconds)
         self.streams.outbox.flush()
         log.info("drained", extra={"saved": saved})
+
+    def _trouble(self) -> str | None:
+        return self.hub.stuck(self.settings.stuck_seconds)
 
     def _status(self) -> str:
         names = ", ".join(model["name"] for model in self.hub.models())

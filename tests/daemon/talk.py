@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from streamer.client import StreamClient
 from tests.daemon.in_process import run_in_process
@@ -54,15 +56,24 @@ async def transcribe(url: str, parts: Sequence[bytes], rate: int = RATE, **optio
         return [event async for event in stream]
 
 
-async def dial(url: str, **options: Any) -> ClientConnection:
-    return await connect(url, compression=None, proxy=None, max_size=None, **options)
+@asynccontextmanager
+async def dial(url: str) -> AsyncIterator[ClientConnection]:
+    """A bare connection; whatever it was used for, no socket is left behind."""
+    async with connect(url, compression=None, proxy=None, max_size=None, close_timeout=1) as socket:
+        try:
+            yield socket
+        finally:
+            if socket.state is State.OPEN:
+                await socket.close()
+            socket.transport.abort()
 
 
-async def opened(url: str, rate: int = RATE, **more: Any) -> tuple[ClientConnection, dict[str, Any]]:
-    """A bare connection with its stream started."""
-    socket = await dial(url)
-    await socket.send(json.dumps({"type": "start", "sample_rate": rate, **more}))
-    return socket, json.loads(await socket.recv())
+@asynccontextmanager
+async def opened(url: str, rate: int = RATE, **more: Any) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
+    """A bare connection with its stream started, and what the daemon said to that."""
+    async with dial(url) as socket:
+        await socket.send(json.dumps({"type": "start", "sample_rate": rate, **more}))
+        yield socket, json.loads(await socket.recv())
 
 
 async def until_closed(socket: ClientConnection) -> tuple[Events, int]:

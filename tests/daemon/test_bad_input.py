@@ -1,6 +1,7 @@
 """Each kind of bad input gets a clear error; a stream beside it keeps its exact transcript; nothing leaks."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -9,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from streamer.client import StreamClient
 from tests.daemon.running import Running, daemon
@@ -22,25 +25,25 @@ def refused(code: str, close: int, *frames: str | bytes, start: bool = True) -> 
     """Send ``frames`` and want to be told ``code`` before the connection is closed with ``close``."""
 
     async def attack(running: Running) -> None:
-        connection = await dial(running.url)
-        for frame in [START, *frames] if start else frames:
-            await connection.send(frame)
-        told, closed = await until_closed(connection)
-        assert (told[-1]["type"], told[-1]["code"], closed) == ("error", code, close), told
-        assert len(told[-1]["message"]) > 20
+        async with dial(running.url) as connection:
+            for frame in [START, *frames] if start else frames:
+                await connection.send(frame)
+            told, closed = await until_closed(connection)
+            assert (told[-1]["type"], told[-1]["code"], closed) == ("error", code, close), told
+            assert len(told[-1]["message"]) > 20
 
     return attack
 
 
 async def one_gigabyte(running: Running) -> None:
     """A frame that says it has 1 GB; the refusal comes at its header. The client keeps pushing, as such clients do."""
-    connection = await dial(running.url)
-    await connection.send(START)
-    connection.transport.write(struct.pack("!BBQ4s", 0x82, 0x80 | 127, 2**30, b"mask"))
-    for _ in range(64):
-        connection.transport.write(bytes(2**16))
-    told, closed = await until_closed(connection)
-    assert (told[-1]["code"], closed) == ("too_long", 1009)
+    async with dial(running.url) as connection:
+        await connection.send(START)
+        connection.transport.write(struct.pack("!BBQ4s", 0x82, 0x80 | 127, 2**30, b"mask"))
+        for _ in range(64):
+            connection.transport.write(bytes(2**16))
+        told, closed = await until_closed(connection)
+        assert (told[-1]["code"], closed) == ("too_long", 1009)
 
 
 async def many_small_fragments(running: Running) -> None:
@@ -51,38 +54,45 @@ async def many_small_fragments(running: Running) -> None:
 
         await connection.send(parts())
 
-    connection = await dial(running.url)
-    await connection.send(START)
-    sender = asyncio.create_task(endless())
-    told, closed = await until_closed(connection)
-    sender.cancel()
-    await asyncio.gather(sender, return_exceptions=True)
-    assert (told[-1]["code"], closed) == ("too_long", 1009)
+    async with dial(running.url) as connection:
+        await connection.send(START)
+        sender = asyncio.create_task(endless())
+        told, closed = await until_closed(connection)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+        assert (told[-1]["code"], closed) == ("too_long", 1009)
 
 
 async def zero_bytes(running: Running) -> None:
-    connection, _ = await opened(running.url)
-    for _ in range(100):
-        await connection.send(b"")
-    await connection.send('{"type":"end"}')
-    told, closed = await until_closed(connection)
-    assert (told[-1]["type"], told[-1]["position"], closed) == ("end", 0, 1000)
+    async with opened(running.url) as (connection, _):
+        for _ in range(100):
+            await connection.send(b"")
+        await connection.send('{"type":"end"}')
+        told, closed = await until_closed(connection)
+        assert (told[-1]["type"], told[-1]["position"], closed) == ("end", 0, 1000)
 
 
 async def vanishes(running: Running) -> None:
-    connection, _ = await opened(running.url)
-    await connection.send(noise(1, 1))
-    connection.transport.abort()
+    async with opened(running.url) as (connection, _):
+        await connection.send(noise(1, 1))
+        connection.transport.abort()
 
 
 async def vanishes_before_start(running: Running) -> None:
-    (await dial(running.url)).transport.abort()
+    async with dial(running.url) as connection:
+        connection.transport.abort()
 
 
 async def says_nothing(running: Running) -> None:
-    connection = await dial(running.url)
-    told, closed = await until_closed(connection)
-    assert (told[-1]["code"], closed) == ("start_timeout", 4408)
+    async with dial(running.url) as connection:
+        told, closed = await until_closed(connection)
+        assert (told[-1]["code"], closed) == ("start_timeout", 4408)
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def raw(running: Running, data: bytes) -> bytes:
@@ -94,7 +104,7 @@ async def raw(running: Running, data: bytes) -> bytes:
     except ConnectionResetError:
         return b""
     finally:
-        writer.close()
+        await hang_up(writer)
 
 
 async def http_garbage(running: Running) -> None:
@@ -119,10 +129,10 @@ async def wrong_path(running: Running) -> None:
 
 
 async def garbage_frames(running: Running) -> None:
-    connection, _ = await opened(running.url)
-    connection.transport.write(b"\xff" * 1000)  # reserved bits, unknown opcode, not masked
-    _, closed = await until_closed(connection)
-    assert closed == 1002
+    async with opened(running.url) as (connection, _):
+        connection.transport.write(b"\xff" * 1000)  # reserved bits, unknown opcode, not masked
+        _, closed = await until_closed(connection)
+        assert closed == 1002
 
 
 async def never_reads(running: Running) -> None:
@@ -145,7 +155,7 @@ async def never_reads(running: Running) -> None:
             break
     else:
         raise AssertionError("the daemon took everything and never minded")
-    writer.close()
+    await hang_up(writer)
 
 
 ATTACKS: dict[str, Attack] = {
@@ -163,9 +173,9 @@ ATTACKS: dict[str, Attack] = {
     "huge JSON": refused("too_long", 1009, '{"type":"start","x":"' + "x" * 500_000 + '"}', start=False),
     "deep JSON": refused("bad_json", 1007, "[" * 10_000, start=False),
     "unknown model": refused("unknown_model", 4404, '{"type":"start","model":"no","sample_rate":8000}', start=False),
-    "wrong rate": refused("bad_rate", 4400, '{"type":"start","sample_rate":11}', start=False),
+    "wrong rate": refused("options", 4400, '{"type":"start","sample_rate":11}', start=False),
     "impossible rate": refused("bad_frame", 1007, '{"type":"start","sample_rate":-8000}', start=False),
-    "bad options": refused("bad_options", 4400, '{"type":"start","sample_rate":8000,"options":{"a":1}}', start=False),
+    "bad options": refused("options", 4400, '{"type":"start","sample_rate":8000,"options":{"a":1}}', start=False),
     "bad marker": refused("bad_frame", 1007, '{"type":"marker","id":7}'),
     "one gigabyte": one_gigabyte,
     "endless fragments": many_small_fragments,
@@ -194,7 +204,7 @@ async def gone(running: Running, sockets: int) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def attacked(toy: Path, tmp_path_factory: pytest.TempPathFactory):
     bounds = {"grace_seconds": 0.2, "handshake_seconds": 0.5, "send_seconds": 1, "checkpoint_seconds": 0.1}
-    with daemon(tmp_path_factory.mktemp("attacked"), toy, max_unsent_events=200, keep_seconds=0.2, **bounds) as running:
+    with daemon(tmp_path_factory.mktemp("attacked"), toy, max_unsent_events=200, **bounds) as running:
         yield running
 
 
@@ -224,29 +234,25 @@ def test_bad_input_hurts_nobody_else(attacked: Running, toy: Path, name: str) ->
 
 def test_a_full_daemon_refuses_with_a_hint(toy: Path, tmp_path: Path) -> None:
     async def talk(running: Running) -> None:
-        first, ready = await opened(running.url)
-        assert ready["type"] == "ready"
-        second = await dial(running.url)
-        await second.send(START)
-        told, closed = await until_closed(second)
-        assert (told[-1]["code"], closed) == ("full", 1013)
-        assert told[-1]["retry_after"] > 0
-        await first.close()
+        async with opened(running.url) as (_, ready):
+            assert ready["type"] == "ready"
+            async with dial(running.url) as second:
+                await second.send(START)
+                told, closed = await until_closed(second)
+                assert (told[-1]["code"], closed) == ("capacity", 1013)
+                assert told[-1]["retry_after"] > 0
 
     with daemon(tmp_path, toy, capacity=1) as running:
         asyncio.run(talk(running))
-        assert running.metrics()['streamer_refusals_total{reason="full"}'] == 1
+        assert running.metrics()['streamer_refusals_total{reason="capacity"}'] == 1
 
 
 def test_connections_are_bounded(toy: Path, tmp_path: Path) -> None:
     async def talk(running: Running) -> None:
-        from websockets.exceptions import InvalidStatus
-
-        first = await dial(running.url)
-        with pytest.raises(InvalidStatus) as caught:
-            await dial(running.url)
-        assert caught.value.response.status_code == 503
-        await first.close()
+        async with dial(running.url):
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(running.url, proxy=None)
+            assert caught.value.response.status_code == 503
 
     with daemon(tmp_path, toy, max_connections=1) as running:
         asyncio.run(talk(running))

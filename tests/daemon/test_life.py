@@ -83,12 +83,12 @@ def test_ready_comes_after_the_port(toy: Path, tmp_path: Path) -> None:
 
 def test_the_watchdog_starves_while_the_engine_is_stuck(tmp_path: Path) -> None:
     async def into_the_trap(running: Running) -> None:
-        connection, _ = await opened(running.url)
-        await connection.send(np.full(8000, TRAP, "<i2").tobytes())
-        async with asyncio.timeout(60):
-            while (await asyncio.to_thread(running.get, "/healthz"))[0] == 200:
-                pass
-        connection.transport.abort()
+        async with opened(running.url) as (connection, _):
+            await connection.send(np.full(8000, TRAP, "<i2").tobytes())
+            async with asyncio.timeout(60):
+                while (await asyncio.to_thread(running.get, "/healthz"))[0] == 200:
+                    pass
+            connection.transport.abort()
 
     folder = tmp_path / "models"
     folder.mkdir()

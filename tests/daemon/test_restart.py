@@ -79,17 +79,17 @@ def test_what_was_received_is_finished_before_it_goes(toy: Path, tmp_path: Path)
     pcm = noise(9, 20)
 
     async def talk(running: Running) -> list[dict]:
-        socket, _ = await opened(running.url)
-        for at in range(0, len(pcm), 16000):
-            await socket.send(pcm[at : at + 16000])
-        await socket.send('{"type":"marker","id":"all"}')
-        first = []
-        while not first or first[-1]["type"] not in ("partial", "final"):
-            first.append(json.loads(await socket.recv()))
-        running.process.send_signal(signal.SIGTERM)
-        frames, code = await until_closed(socket)
-        assert code == 1012
-        return [e for e in first if e["type"] != "ack"] + frames
+        async with opened(running.url) as (socket, _):
+            for at in range(0, len(pcm), 16000):
+                await socket.send(pcm[at : at + 16000])
+            await socket.send('{"type":"marker","id":"all"}')
+            first = []
+            while not first or first[-1]["type"] not in ("partial", "final"):
+                first.append(json.loads(await socket.recv()))
+            running.process.send_signal(signal.SIGTERM)
+            frames, code = await until_closed(socket)
+            assert code == 1012
+            return [e for e in first if e["type"] != "ack"] + frames
 
     with daemon(tmp_path, toy) as running:
         frames = asyncio.run(talk(running))

@@ -49,21 +49,21 @@ def test_no_partials_on_request(served: Running, toy: Path) -> None:
 
 def test_ready_marker_ack_and_end(served: Running) -> None:
     async def talk() -> None:
-        socket, ready = await opened(served.url, model="toy")
-        assert {"stream", "model", "sample_rate", "chunk_seconds", "latency_seconds", "position"} <= set(ready)
-        assert (ready["type"], ready["model"], ready["position"]) == ("ready", "toy", 0)
-        chunk = round(ready["chunk_seconds"] * RATE)
-        await socket.send(bytes(2 * chunk))
-        await socket.send('{"type":"marker","id":"here"}')
-        seen = {}
-        while not {"marker", "ack"} <= set(seen):
-            event = json.loads(await socket.recv())
-            seen[event["type"]] = event
-        assert (seen["marker"]["id"], seen["marker"]["position"]) == ("here", chunk)
-        assert seen["ack"]["position"] == chunk
-        await socket.send('{"type":"end"}')
-        frames, code = await until_closed(socket)
-        assert (frames[-1]["type"], frames[-1]["position"], code) == ("end", chunk, 1000)
+        async with opened(served.url, model="toy") as (socket, ready):
+            assert {"stream", "model", "sample_rate", "chunk_seconds", "latency_seconds", "position"} <= set(ready)
+            assert (ready["type"], ready["model"], ready["position"]) == ("ready", "toy", 0)
+            chunk = round(ready["chunk_seconds"] * RATE)
+            await socket.send(bytes(2 * chunk))
+            await socket.send('{"type":"marker","id":"here"}')
+            seen = {}
+            while not {"marker", "ack"} <= set(seen):
+                event = json.loads(await socket.recv())
+                seen[event["type"]] = event
+            assert (seen["marker"]["id"], seen["marker"]["position"]) == ("here", chunk)
+            assert seen["ack"]["position"] == chunk
+            await socket.send('{"type":"end"}')
+            frames, code = await until_closed(socket)
+            assert (frames[-1]["type"], frames[-1]["position"], code) == ("end", chunk, 1000)
 
     asyncio.run(talk())
 
@@ -109,30 +109,30 @@ def test_the_newer_connection_wins(served: Running, toy: Path) -> None:
     pcm = noise(4, 2)
 
     async def talk() -> None:
-        first, ready = await opened(served.url)
-        await first.send(pcm[:8000])
-        second = await dial(served.url)
-        await second.send(json.dumps({"type": "resume", "stream": ready["stream"], "seq": 0}))
-        again = json.loads(await second.recv())
-        frames, code = await until_closed(first)
-        assert (frames[-1]["type"], frames[-1]["code"], code) == ("error", "taken_over", 4409)
-        await second.send(pcm[2 * again["position"] :])
-        await second.send('{"type":"end"}')
-        events, code = await until_closed(second)
-        assert code == 1000
-        whole = [json.loads(line) for line in expected(toy, pcm).splitlines()]
-        finals = [event for event in whole if event["type"] != "partial"]
-        assert [event for event in events if event["type"] != "partial"] == finals
+        async with opened(served.url) as (first, ready):
+            await first.send(pcm[:8000])
+            async with dial(served.url) as second:
+                await second.send(json.dumps({"type": "resume", "stream": ready["stream"], "seq": 0}))
+                again = json.loads(await second.recv())
+                frames, code = await until_closed(first)
+                assert (frames[-1]["type"], frames[-1]["code"], code) == ("error", "taken_over", 4409)
+                await second.send(pcm[2 * again["position"] :])
+                await second.send('{"type":"end"}')
+                events, code = await until_closed(second)
+                assert code == 1000
+                whole = [json.loads(line) for line in expected(toy, pcm).splitlines()]
+                finals = [event for event in whole if event["type"] != "partial"]
+                assert [event for event in events if event["type"] != "partial"] == finals
 
     asyncio.run(talk())
 
 
 def test_resume_of_an_unknown_stream(served: Running) -> None:
     async def talk() -> None:
-        socket = await dial(served.url)
-        await socket.send('{"type":"resume","stream":"nobody","seq":0}')
-        frames, code = await until_closed(socket)
-        assert (frames[0]["code"], code) == ("unknown_stream", 4404)
+        async with dial(served.url) as socket:
+            await socket.send('{"type":"resume","stream":"nobody","seq":0}')
+            frames, code = await until_closed(socket)
+            assert (frames[0]["code"], code) == ("unknown_stream", 4404)
 
     asyncio.run(talk())
 
