@@ -68,7 +68,6 @@ def build(
     spec = Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"])
     chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))  # [n, 1, chunk]
     signal = np.ascontiguousarray(np.moveaxis(chunks, 0, 1).reshape(1, -1))
-    model = graph(module, chunk, int8=int8)
     whole = torch_whole(module, signal)
     steps = whole.shape[1] // SIGNAL
 
@@ -88,6 +87,8 @@ def build(
             notes="int8: weights per channel, activations per row" if int8 else "",
         )
 
+    describe(chunk, 0.0)  # what does not fit the contract is told now, not after the slow part
+    model = graph(module, chunk, int8=int8)
     target.parent.mkdir(parents=True, exist_ok=True)
     # beside the target, so that the last step is a rename: whoever looks sees the old file or a judged one
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:

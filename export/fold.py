@@ -50,21 +50,25 @@ def squeeze_directions(model: ir.Model) -> None:
             or node.attributes.get_string("direction", "forward") != "forward"
         ):
             continue
+        whole, x = node.outputs[0].shape, node.inputs[0]  # [T, 1, B, H]
+        if whole is not None and x is not None and x.shape is not None:
+            # behind the computed shape of the layer before, the exporter does not know the number of steps
+            whole = node.outputs[0].shape = ir.Shape([x.shape[0], *whole[1:]])
         for use in list(node.outputs[0].uses()):
             turn = use.node
             if turn.op_type != "Transpose" or list(turn.attributes.get_ints("perm", ())) != [0, 2, 1, 3]:
                 continue
             reshapes = [other.node for other in turn.outputs[0].uses() if other.node.op_type == "Reshape"]
             for reshape in reshapes:
-                shape = reshape.outputs[0].shape
-                if shape is None or len(shape) != 3:
+                if whole is None or reshape.outputs[0].shape is None or len(reshape.outputs[0].shape) != 3:
                     continue
                 axes = ir.tensor([1], dtype=ir.DataType.INT64, name=f"{node.name}.directions")
                 constant = ir.Value(name=f"{node.name}.directions", const_value=axes)
                 model.graph.initializers.setdefault(str(constant.name), constant)
                 squeeze = ir.node("Squeeze", [node.outputs[0], model.graph.initializers[str(constant.name)]])
                 squeeze.outputs[0].name = f"{node.name}.sequence"
-                squeeze.outputs[0].shape, squeeze.outputs[0].type = shape, reshape.outputs[0].type
+                squeeze.outputs[0].type = node.outputs[0].type
+                squeeze.outputs[0].shape = ir.Shape([whole[0], *whole[2:]])
                 model.graph.insert_before(reshape, squeeze)
                 reshape.outputs[0].replace_all_uses_with(squeeze.outputs[0])
 

@@ -128,9 +128,9 @@ def _lstm(model: ir.Model, node: ir.Node) -> bool:
     if x is None or w is None or r is None or not plain or len(w) != 1 or len(node.inputs) < 7:
         return False
     bias, h, c = _fixed(node.inputs[3]), node.inputs[5], node.inputs[6]
-    if bias is None or h is None or c is None or node.inputs[4] is not None or x.shape is None:
+    if bias is None or h is None or c is None or node.inputs[4] is not None or node.outputs[0].shape is None:
         return False
-    steps, size = x.shape[0], r.shape[2]
+    steps, size = node.outputs[0].shape[0], r.shape[2]
     if not isinstance(steps, int):
         return False
     name = str(node.inputs[2].name)  # type: ignore[union-attr]
