@@ -68,7 +68,8 @@ def test_help_and_version_load_nothing_heavy() -> None:
         "import sys, contextlib, io, streamer.cli as cli\n"
         "sys.argv = ['streamer', 'transcribe', '--help']\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): cli.main()\n"
-        "print([m for m in ('numpy', 'onnxruntime', 'soundfile', 'sounddevice', 'uvicorn', 'websockets') if m in sys.modules])"
+        "heavy = {'numpy', 'onnxruntime', 'soundfile', 'sounddevice', 'uvicorn', 'websockets'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

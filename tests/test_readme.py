@@ -1,0 +1,104 @@
+"""What README.md shows is true: its Python runs, its commands and options exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from tests.cli.command import KEYS, ROOT, STREAMER, WORD_KEYS, environment, streamer
+from tests.toys import speech, toy_model
+
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = [(kind, text) for kind, text in re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)]
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for kind, text in BLOCKS
+    if kind == "sh"
+    for line in text.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+
+
+def test_it_begins_with_the_two_commands() -> None:
+    assert COMMANDS[:2] == [["scripts/run"], ["scripts/test"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_exist_as_written(command: list[str]) -> None:
+    program, *arguments = command
+    options = [a.partition("=")[0] for a in arguments if a.startswith("-")]
+    if program.startswith("scripts/"):
+        assert (ROOT / program).stat().st_mode & 0o100
+    elif program == "streamer":
+        assert _unknown(options, _help("streamer", arguments[0])) == []
+    elif program == "python":
+        assert arguments[0] == "-m"
+        words = arguments[1:3] if arguments[1] == "models" else arguments[1:2]
+        assert _unknown(options[1:], _help(*words)) == []
+    else:
+        assert program in ("pip", "sudo")
+
+
+@functools.cache
+def _help(*words: str) -> str:
+    command = [sys.executable, "-m", *words, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _unknown(options: list[str], text: str) -> list[str]:
+    return [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    # the cards come with the models
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_event_shown_has_the_form_of_events() -> None:
+    ((_, text),) = [block for block in BLOCKS if block[0] == "json"]
+    event = json.loads(text)
+    assert list(event) == KEYS
+    assert [list(word) for word in event["words"]] == [WORD_KEYS] * 2
+
+
+def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
+    ((_, code),) = [block for block in BLOCKS if block[0] == "python"]
+    toy = toy_model(tmp_path / "toy.onnx")
+    sf.write(tmp_path / "talk.wav", np.concatenate([speech("ABBA"), np.zeros(8000, np.int16)]), 8000)
+    (tmp_path / "client.py").write_text(code, "utf-8")
+    port = tmp_path / "port"
+    daemon = subprocess.Popen(
+        [*STREAMER, "serve", "--model", str(toy), "--port", "0", "--port-file", str(port)],
+        stderr=subprocess.DEVNULL,
+        env=environment({"STREAMER_STATE_DIRECTORY": str(tmp_path)}),
+    )
+    try:
+        until = time.monotonic() + 60
+        while not port.exists():
+            assert daemon.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        url = f"ws://127.0.0.1:{port.read_text().strip()}/v1/stream"
+        # the daemon takes connections once its models are warm
+        streamer("transcribe", "--url", url.removesuffix("/v1/stream"), tmp_path / "talk.wav")
+        client = [sys.executable, "-W", "error", "client.py", "talk.wav", url]
+        done = subprocess.run(client, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert (done.stdout, done.stderr, done.returncode) == ("ABBA\n", "", 0)
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(60) == 0
