@@ -7,10 +7,13 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from models.names import NAMES
+
 EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
   python -m models train english-small --minutes 300   more patience, better model
   python -m models train digits --resume               go on where it was stopped
+  python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
 
@@ -19,31 +22,40 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train a recipe")
-    train.add_argument("recipe")
+    train.add_argument("recipe", help=", ".join(NAMES))
+    train.add_argument("--corpus", type=Path, help="folder of the corpus, for recipes that are not of the shared data")
     train.add_argument("--folder", type=Path, help="where the run goes (default runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the folder's train.ckpt")
+    train.add_argument("--warm", type=Path, help="begin with the weights of this checkpoint wherever they fit")
     train.add_argument("--minutes", type=float, help="budget of training time")
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
 
-    from models.recipes.speech import RECIPES, set_normaliser
+    return run(options)
 
-    if options.recipe not in RECIPES:
-        print(f"no recipe {options.recipe!r}; there are: {', '.join(RECIPES)}", file=sys.stderr)
-        return 2
+
+def run(options: argparse.Namespace) -> int:
     import lightning
 
     from models.acoustic import Acoustic, parameters
+    from models.checkpoint import warm_start
     from models.mixture import Mixture
+    from models.recipes import make, set_normaliser
     from models.training import Training, fit
 
     lightning.seed_everything(1, verbose=False)
-    recipe = RECIPES[options.recipe]()
+    try:
+        recipe = make(options.recipe, options.corpus)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
     changes = {name: getattr(options, name) for name in ("minutes", "steps", "threads") if getattr(options, name)}
     settings = dataclasses.replace(recipe.options, **changes)
     model = Acoustic(recipe.config)
     set_normaliser(model, recipe.sources[0].utterances)
+    if options.warm:
+        print(f"{warm_start(model, options.warm)} tensors from {options.warm}")
     print(f"{recipe.name}: {parameters(model) / 1e6:.2f} M parameters")
     folder = options.folder or Path("runs") / recipe.name
     training = Training(model, settings, recipe.augmentation, recipe.evaluate, folder, recipe.description())

@@ -1,8 +1,8 @@
 """Acoustic models: int16 PCM to token log-probabilities in one graph, for training with CTC (Graves et al. 2006).
 
-Both share the front end (log-mel, running normalisation) and two strided convolutions that bring 100 frames a second down
-to 25, and differ in the encoder: a causal WaveNet, or a short gated stack with an LSTM on top (convolutions leave CTC's
-blank plateau within a few hundred steps, an LSTM alone takes many times as long).
+Both share the front end (log-mel, running normalisation) and two strided convolutions that bring 100 frames a second
+down to 25 or 17, and differ in the encoder: a causal WaveNet, or a gated stack with an LSTM on top (convolutions leave
+CTC's blank plateau within a few hundred steps, an LSTM alone takes many times as long).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class AcousticConfig:
     tokens: int  # size of the vocabulary, blank (index 0) included
     bands: int = 40
     front: int = 96  # channels after the first subsampling
+    strides: tuple[int, int] = (2, 2)  # 100 mel frames a second become 25, or 17 with (2, 3)
     channels: int = 128
     kernel: int = 3
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
@@ -46,11 +47,12 @@ class AcousticConfig:
     dropout: float = 0.1
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "dilations": list(self.dilations)}
+        return {**asdict(self), "dilations": list(self.dilations), "strides": list(self.strides)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AcousticConfig:
-        return cls(**{**values, "dilations": tuple(values["dilations"])})
+        tuples = {name: tuple(values[name]) for name in ("dilations", "strides") if name in values}
+        return cls(**(values | tuples))
 
 
 class Acoustic(Streaming):
@@ -61,8 +63,8 @@ class Acoustic(Streaming):
         self.config = config
         self.front = Chain({"mel": LogMel(config.sample_rate, config.bands), "norm": RunningNorm(config.bands)})
         layers: dict[str, Streaming] = {
-            "halve": Subsample(config.bands, config.front, 5, 2),
-            "quarter": Subsample(config.front, config.channels, 5, 2),
+            "halve": Subsample(config.bands, config.front, 2 * config.strides[0] + 1, config.strides[0]),
+            "quarter": Subsample(config.front, config.channels, 2 * config.strides[1] + 1, config.strides[1]),
         }
         if config.family == "wavenet":
             layers["wavenet"] = GatedStack(

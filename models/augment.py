@@ -121,7 +121,7 @@ def quiet_level(wave: Wave, sample_rate: int) -> float:
 
 
 def spec_augment(features: Tensor, options: Augmentation, rng: np.random.Generator) -> Tensor:
-    """SpecAugment (Park et al. 2019, arXiv 1904.08779) without time warping: bands and stretches of time set to the mean.
+    """SpecAugment (Park et al. 2019, arXiv 1904.08779) without time warping: bands and times set to the mean.
 
     ``features``: normalised [B, T, F], changed in place (they come out of a front end that is not trained).
     """

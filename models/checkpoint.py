@@ -23,11 +23,22 @@ def save(path: Path, model: Acoustic, info: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> tuple[Acoustic, dict[str, Any]]:
-    """(module in evaluation mode, info). ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence,
-    scores, and what else the recipe had to say."""
+    """(module in evaluation mode, info).
+
+    ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence, scores, and what the recipe adds.
+    """
     document = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this project (format {FORMAT}): train one with python -m models")
     model = Acoustic(AcousticConfig.from_dict(document["config"]))
     model.load_state_dict(document["weights"])
     return model.eval(), document["info"]
+
+
+def warm_start(model: Acoustic, path: Path) -> int:
+    """Copy every tensor of a checkpoint that has the name and shape of one of the model's; how many there were."""
+    other, _ = load(path)
+    mine, theirs = model.state_dict(), other.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)

@@ -1,4 +1,4 @@
-"""The contract of every streaming layer: state in, state out, batch on axis 0, one forward for whole sequence and chunk.
+"""The contract of every streaming layer: state in, state out, batch on axis 0, one forward for whole and chunk.
 
 A state is a flat ``dict[str, Tensor]``; the state of a layer inside another is nested by name, joined with a dot. Every
 stream starts from zeros: a layer that wants to start elsewhere folds that start into its own arithmetic. Nothing that

@@ -51,7 +51,7 @@ class CausalConv(Streaming):
 
 
 class StridedConv(Streaming):
-    """Subsampling: x [B, T, in] -> [B, T / stride, out]. Output j sees the ``kernel`` inputs that end with (j + 1) * stride.
+    """Subsampling: x [B, T, in] -> [B, T / stride, out]. Output j sees the ``kernel`` inputs up to (j + 1) * stride.
 
     Steps are aligned to the chunk: a chunk of a multiple of ``stride`` inputs is a whole number of outputs, so the only
     state is the overlap of ``kernel - stride`` inputs.
@@ -121,7 +121,7 @@ class GatedBlock(Streaming):
 
 
 class GatedStack(Streaming):
-    """Gated blocks with the given dilations: [B, T, C] -> [B, T, S], the sum of all skips through a ReLU (S = ``skip``).
+    """Gated blocks with the given dilations: [B, T, C] -> [B, T, S], the sum of all skips (S = ``skip``), ReLU.
 
     With ``skip=0`` the output is the residual stream itself, [B, T, C], for layers that go on from it.
     """

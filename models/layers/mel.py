@@ -20,7 +20,7 @@ def mel_to_hz(mel: float) -> float:
 
 
 def mel_filters(frequencies: Tensor, bands: int, low: float, high: float) -> Tensor:
-    """Triangular mel filters [len(frequencies), bands] with their corners evenly spaced in mel between low and high Hz."""
+    """Triangular mel filters [len(frequencies), bands] with corners evenly spaced in mel from low to high Hz."""
     first, last = hz_to_mel(low), hz_to_mel(high)
     corners = [mel_to_hz(first + (last - first) * i / (bands + 1)) for i in range(bands + 2)]
     filters = torch.zeros(len(frequencies), bands, dtype=torch.float64)
@@ -35,8 +35,8 @@ def mel_filters(frequencies: Tensor, bands: int, low: float, high: float) -> Ten
 class LogMel(Streaming):
     """int16 PCM [B, N] -> log-mel energies [B, N / hop, bands], float32.
 
-    The short-time Fourier transform is a Conv1d with a fixed Hann-windowed cosine and sine basis, because ONNX's own STFT
-    is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap of
+    The short-time Fourier transform is a Conv1d with a fixed Hann-windowed cosine and sine basis, because ONNX's own
+    STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap of
     ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
     logarithm so that digital silence is a finite number just below the noise of a real recording.
     """

@@ -11,7 +11,7 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class Recurrent(Streaming):
-    """One recurrent layer [B, T, in] -> [B, T, hidden]; PyTorch's [1, B, H] states are transposed to [B, 1, H] outside."""
+    """One recurrent layer [B, T, in] -> [B, T, hidden]; PyTorch's [1, B, H] states are [B, 1, H] outside."""
 
     receptive_field = None
 
@@ -36,7 +36,7 @@ class Recurrent(Streaming):
 
 
 class RecurrentStack(Streaming):
-    """Layers of ``x <- x + dropout(rnn(layer_norm(x)))``, a projection in front where the widths differ, layer norm behind."""
+    """Layers of ``x <- x + dropout(rnn(layer_norm(x)))``, a projection in front where widths differ, layer norm behind."""
 
     receptive_field = None
 

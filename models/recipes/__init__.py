@@ -1,0 +1,27 @@
+"""Recipes by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.names import NAMES
+from models.recipes.base import Recipe, set_normaliser
+
+__all__ = ["NAMES", "Recipe", "make", "set_normaliser"]
+
+
+def make(name: str, corpus: Path | None = None) -> Recipe:
+    """The recipe called ``name``. Raises ``ValueError`` with what is wrong and what there is."""
+    from models.recipes import librispeech, speech, tiny
+
+    if name in ("librispeech", "librispeech-tiny"):
+        if corpus is None:
+            raise ValueError(f"{name} needs --corpus, the folder that holds train-clean-100")
+        return librispeech.librispeech(corpus, small=name.endswith("tiny"))
+    if name == "digits":
+        return speech.digits()
+    if name == "english-small":
+        return speech.english_small()
+    if name in ("tiny-lstm", "tiny-wavenet"):
+        return tiny.tiny(name.removeprefix("tiny-"))
+    raise ValueError(f"no recipe {name!r}; there are: {', '.join(NAMES)}")
