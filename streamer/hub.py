@@ -136,7 +136,7 @@ class Hub:
         overflow: str = "wait",
         options: Mapping[str, Any] | None = None,
     ) -> Session:
-        """A new stream. ``model`` ``None``: the first one. ``stream``: an id of the caller's. May be :class:`Refused`."""
+        """A new stream. ``model`` ``None``: the first one. ``stream``: the caller's own id. May be :class:`Refused`."""
         if self._draining:
             raise self._refuse("draining", "the daemon is going down", 1.0)
         engine = self._engine(model)
@@ -350,15 +350,14 @@ class Hub:
             raise self._refuse("duplicate", f"stream {session.id} exists already: resume it, or choose another id")
 
     def _forget(self, session: Session, *, delete: bool) -> None:
+        session.worthless = delete
         with self._lock:
             if self._sessions.get(session.id) is not session:
                 return
             del self._sessions[session.id]
             self._away.pop(session.id, None)
             self._saved.pop(session.id, None)
-        if self.store is not None:
-            ids = [session.id]
-            self._guard("forget", lambda store: store.delete(ids) if delete else store.retire(ids))
+        self._put_away([session.id], delete=delete)  # a checkpoint under way looks again after it has written
 
     def _closed(self, session: Session, reason: str) -> None:
         """A session gave up by itself: its state is worth nothing."""
@@ -367,6 +366,7 @@ class Hub:
 
     def _evict(self, session: Session, reason: str, message: str | None = None) -> None:
         """Saved first, so that a later resume finds it."""
+        session.hold()  # what is not run now is run after the resume, from the snapshot
         if self.store is not None and session.state == "active":
             with self._checkpointing:
                 self._save([session])
@@ -393,12 +393,22 @@ class Hub:
                 positions[session] = (version, snapshot.received)
             except TimeoutError as error:
                 log.error("a stream could not be saved", extra={"stream": session.id, "error": str(error)})
+            except SnapshotError:  # it left meanwhile
+                pass
             finally:
                 session.go_on()
         if self._guard("put", lambda store: store.put(rows)):
             self.metrics.snapshots.inc(len(rows))
             self.metrics.snapshot_bytes.inc(sum(len(data) for _, data in rows))
+            with self._lock:
+                left = [session for session in positions if self._sessions.get(session.id) is not session]
+            self._put_away([session.id for session in left if session.worthless], delete=True)
+            self._put_away([session.id for session in left if not session.worthless], delete=False)
             self._acknowledge(positions)
+
+    def _put_away(self, ids: list[str], *, delete: bool) -> None:
+        if self.store is not None and ids:
+            self._guard("forget", lambda store: store.delete(ids) if delete else store.retire(ids))
 
     def _acknowledge(self, positions: Mapping[Session, tuple[int, int]]) -> None:
         for session, (version, position) in positions.items():

@@ -6,6 +6,7 @@ streaming models have (40 ms to 1.28 s): a model keeps up as long as its bars st
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -98,6 +99,9 @@ class ModelMetrics:
         self.lag_seconds = table.lag_seconds.labels(model)
         self.dropped_seconds = table.dropped_seconds.labels(model)
         self.dropped_events = table.dropped_events.labels(model)
+        self._factor = table.realtime_factor.labels(model)
+        self._busy = self._audio = 0.0
+        self._lock = threading.Lock()
 
     def batch(self, streams: int, steps: int, run: float, decode: float, whole: float, audio: float, late: int) -> None:
         """One batch is back: its size, real steps, seconds of run, of decoding, and of everything, seconds of audio."""
@@ -108,6 +112,10 @@ class ModelMetrics:
         self.decode_seconds.observe(decode)
         self.busy_seconds.inc(whole)
         self.audio_seconds.inc(audio)
+        with self._lock:
+            self._busy += whole
+            self._audio += audio
+            self._factor.set(self._busy / self._audio if self._audio else 0.0)
         if late:
             self.late_results.inc(late)
 

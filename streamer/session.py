@@ -75,6 +75,7 @@ class Session:
         self.options = dict(options or {})
         self.received = self.seq = self.version = 0
         self.state = "active"  # active, ended, or closed
+        self.worthless = False  # given up for good: no snapshot of it may stay
         self.last_audio = monotonic()
         self.sink = sink
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
@@ -152,9 +153,15 @@ class Session:
             self._wake()
 
     def marker(self, id: str) -> None:
-        """An event of that id, once everything received so far is decoded; it does not push audio out by itself."""
+        """An event of that id, once everything received so far is decoded; it does not push audio out by itself.
+
+        A client that comes back can't know whether the last marker before the break arrived, and says it again: the same
+        id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
+        """
         with self._changed:
             self._open_for_input()
+            if self._has_marker(id):
+                return
             due = -(-self.received * self._rate // self.sample_rate) + self._latency
             self._markers.append((id, self.received, due))
             self.version += 1
@@ -264,12 +271,17 @@ class Session:
             self._wake()
 
     def snapshot(self, timeout: float | None = None) -> Snapshot:
-        """The stream between two chunks: waits until the one in flight is back. Raises ``TimeoutError``."""
+        """The stream between two chunks: waits until the one in flight is back.
+
+        Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
+        """
         self.hold()
         try:
             with self._changed:
                 if not self._changed.wait_for(lambda: not self._in_flight, timeout):
                     raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
+                if self.state == "closed":
+                    raise SnapshotError(f"stream {self.id} is closed")
                 return self._snapshot()
         finally:
             self.go_on()
@@ -291,6 +303,11 @@ class Session:
         if self._stream is not None:
             self._engine.close_stream(self._stream)
             self._stream = None
+
+    def _has_marker(self, id: str) -> bool:
+        said = ((e["id"], e["position"]) for e in self._replay if e["type"] == "marker")
+        due = ((waiting, position) for waiting, position, _ in self._markers)
+        return (id, self.received) in (*said, *due)
 
     def _position(self) -> int:
         return min(self.received, self._consumed * self.sample_rate // self._rate)

@@ -1,4 +1,4 @@
-"""What the engine's tests need again and again: hubs, a sink that can be waited for, and the answer by the plainest loop."""
+"""What the engine's tests need: hubs, a sink that can be waited for, and the answer by the plainest loop."""
 
 from __future__ import annotations
 
@@ -87,6 +87,10 @@ def count(hub: Hub, name: str, **labels: str) -> float:
 
 
 def slots_used(hub: Hub) -> int:
+    """Slots taken once the lanes have nothing under way: a slot whose chunk is in flight is free a moment later."""
+    deadline = monotonic() + PATIENCE
+    while any(not engine._scheduler.idle() for engine in hub._engines.values()) and monotonic() < deadline:
+        threading.Event().wait(0.001)
     return sum(model["streams"] for model in hub.models())
 
 

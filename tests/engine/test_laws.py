@@ -1,4 +1,4 @@
-"""The laws, end to end through engine and hub: any split, any company, any sleep, and the answer of the plainest loop."""
+"""The laws, through engine and hub: any split, any company, any sleep give the answer of the plainest loop."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_loading_leaves_the_callers_arithmetic_alone(toy: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="can't read the model .*no-such.onnx: No such file"):
+    with pytest.raises(ModelError, match=r"can't read the model .*no-such.onnx: No such file"):
         Model.load(tmp_path / "no-such.onnx")
 
 
@@ -103,7 +103,7 @@ def test_a_model_is_named_or_a_path(toy: Path, tmp_path: Path, monkeypatch: pyte
         resolve("other")
 
 
-# -- how large a batch pays --------------------------------------------------------------------------------------------
+# -- how large a batch pays ------------------------------------------------------------------------------------------
 
 
 def test_the_best_batch_is_where_gains_end() -> None:
