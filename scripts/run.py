@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import IO, Any
 
 import soundfile
 
@@ -31,7 +33,7 @@ def main() -> int:
         daemon, base = start(given.model, Path(state))
         try:
             print(f"daemon at {base}, metrics at {base}/metrics")
-            heard = stream(base, given.model or "digits", given.sample, given.speed)
+            heard = stream(base, Path(given.model or "digits").stem, given.sample, given.speed)
             seconds = metric(base, "streamer_audio_seconds_total")
             print(f"{seconds:.1f} s of audio were run, say the metrics")
         finally:
@@ -104,20 +106,19 @@ def stream(base: str, model: str, sample: Path, speed: float) -> list[str]:
     return words
 
 
-def feed(pipe: object, pcm: bytes, rate: int, speed: float) -> None:
+def feed(pipe: IO[bytes], pcm: bytes, rate: int, speed: float) -> None:
     step = rate // 10 * 2
     started = time.monotonic()
     try:
         for count, at in enumerate(range(0, len(pcm), step)):
             time.sleep(max(0.0, started + count * 0.1 / speed - time.monotonic()))
-            pipe.write(pcm[at : at + step])
-            pipe.flush()
+            os.write(pipe.fileno(), pcm[at : at + step])  # past the buffer, which would be flushed again at the end
         pipe.close()
     except BrokenPipeError:
         return  # its exit code tells
 
 
-def show(event: dict) -> None:
+def show(event: dict[str, Any]) -> None:
     """On a terminal the partial is redrawn in place; elsewhere every change is a line."""
     final = event["type"] == "final"
     text = f"  {event['end']:5.1f} s  {event['text']}"
