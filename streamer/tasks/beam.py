@@ -122,6 +122,10 @@ class Beam:
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
         totals = np.where(state.beam[NODE] == 0, _totals(state.beam), -np.inf)
+        _, same = np.unique(state.beam[HASH], return_inverse=True)
+        together = np.full(len(totals), -np.inf)
+        np.logaddexp.at(together, same, totals)  # the same words with another last token
+        totals = np.where(totals > -np.inf, together[same], -np.inf)
         if self._lm is not None and self._settings.sentence_end:
             end, _ = self._lm.score(state.beam[LM], np.full(totals.shape, self._lm.end))
             totals = totals + self._settings.lm_weight * end

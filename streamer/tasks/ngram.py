@@ -39,7 +39,10 @@ class NGram:
         self.index = {word: i for i, word in enumerate(self.words)}
         if missing := [w for w in ("<s>", "</s>", "<unk>") if w not in self.index]:
             raise ValueError(f"the n-gram model lacks {', '.join(missing)}")
-        self._unpack(arrays[1:])
+        try:
+            self._unpack(arrays[1:])
+        except (IndexError, TypeError) as error:
+            raise ValueError("the n-gram model is damaged: its arrays do not fit together") from error
         self.begin = self.state_of(self.index["<s>"])
         self.end = self.index["</s>"]
 

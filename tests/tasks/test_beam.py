@@ -138,7 +138,7 @@ def test_more_alignments_beat_the_best_path() -> None:
 
 @pytest.mark.parametrize("merge", ["history", "state"])
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 150), max_size=12), sleep=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_cut_and_sleep_change_no_final(merge: str, seed: int, cuts: list[int], sleep: bool) -> None:
     beam = task(options(beam=6, merge=merge))
     logp = peaky(np.random.default_rng(seed), 150, len(PHONES))
@@ -146,7 +146,7 @@ def test_cut_and_sleep_change_no_final(merge: str, seed: int, cuts: list[int], s
 
 
 @given(seed=st.integers(0, 2**32 - 1), company=st.integers(1, 9), place=st.integers(0, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_company_does_not_show(seed: int, company: int, place: int) -> None:
     """Bit for bit, beside garbage, NaN, other lengths and other decoders."""
     beam = task(options(beam=6))
@@ -182,7 +182,7 @@ def test_memory_is_bounded_in_an_endless_stream_without_pauses() -> None:
     beam = task(options(beam=6))
     logp = peaky(np.random.default_rng(1), 500, len(PHONES), sharpness=2.0)
     memory, sizes = beam.open({}), []
-    for _ in range(20):
+    for _ in range(8):
         for begin in range(0, 500, 10):
             beam.step([memory], {"logp": logp[None, begin : begin + 10]}, [10])
             sizes.append(len(memory.state.words))
@@ -191,7 +191,7 @@ def test_memory_is_bounded_in_an_endless_stream_without_pauses() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_words_follow_each_other_and_stable_ones_stay(seed: int) -> None:
     events = play(
         task(options(beam=6)), peaky(np.random.default_rng(seed), 200, len(PHONES)), cuts=list(range(5, 200, 5))
