@@ -49,6 +49,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         log.error(
             f"can't listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another with --port"
         )
+        notifier.close()
         return EX_UNAVAILABLE
     try:
         store = SqliteStore(settings.state_directory / "sessions.sqlite")

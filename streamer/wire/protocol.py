@@ -35,6 +35,7 @@ CLOSE_CODES: Mapping[str, int] = {
     "bad_audio": 1007,
     "too_long": 1009,
     "options": 4400,
+    "rate": 4400,
     "unknown_model": 4404,
     "unknown_stream": 4404,
     "snapshot": 4404,

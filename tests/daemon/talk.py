@@ -34,8 +34,19 @@ def expected(model: Path, pcm: bytes, rate: int = RATE) -> str:
 
 
 def text(events: Events) -> str:
-    """All that a client may rely on: finals, markers, end, with numbers and times. Comparable, readable in a diff."""
+    """Every event with its number and times, one a line."""
     return "\n".join(json.dumps(event, sort_keys=True) for event in events)
+
+
+def firm(lines: str) -> list[str]:
+    """Without partials: of those a client that was away gets only the newest, the others are superseded."""
+    return [line for line in lines.splitlines() if json.loads(line)["type"] != "partial"]
+
+
+def same(got: str, whole: str) -> None:
+    """For a client that lost its connection: everything firm, and no partial that an undisturbed one doesn't get."""
+    assert firm(got) == firm(whole)
+    assert not set(got.splitlines()) - set(whole.splitlines())
 
 
 def pieces(pcm: bytes, seed: int, longest: int = 4000) -> list[bytes]:

@@ -173,7 +173,7 @@ ATTACKS: dict[str, Attack] = {
     "huge JSON": refused("too_long", 1009, '{"type":"start","x":"' + "x" * 500_000 + '"}', start=False),
     "deep JSON": refused("bad_json", 1007, "[" * 10_000, start=False),
     "unknown model": refused("unknown_model", 4404, '{"type":"start","model":"no","sample_rate":8000}', start=False),
-    "wrong rate": refused("options", 4400, '{"type":"start","sample_rate":11}', start=False),
+    "wrong rate": refused("rate", 4400, '{"type":"start","sample_rate":11}', start=False),
     "impossible rate": refused("bad_frame", 1007, '{"type":"start","sample_rate":-8000}', start=False),
     "bad options": refused("options", 4400, '{"type":"start","sample_rate":8000,"options":{"a":1}}', start=False),
     "bad marker": refused("bad_frame", 1007, '{"type":"marker","id":7}'),

@@ -8,7 +8,7 @@ import pytest
 
 from streamer.client import StreamClient, StreamError
 from tests.daemon.running import Proxy, Running
-from tests.daemon.talk import RATE, dial, expected, noise, opened, pieces, text, transcribe, until_closed
+from tests.daemon.talk import RATE, dial, expected, noise, opened, pieces, same, text, transcribe, until_closed
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -86,7 +86,7 @@ def test_a_cut_connection_is_only_a_delay(served: Running, toy: Path, seed: int)
 
     got, connections = asyncio.run(talk())
     assert connections == 3
-    assert got == expected(toy, pcm)
+    same(got, expected(toy, pcm))
 
 
 def test_markers_survive_a_cut(served: Running) -> None:
