@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="what training left (best.pt)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
-    parser.add_argument("--chunk-ms", type=float, default=320, help="a whole number of steps (default: %(default)s)")
+    parser.add_argument("--chunk-ms", type=float, help="a whole number of steps (default: those nearest to 300 ms)")
     parser.add_argument("--name", help="model name (default: the checkpoint's)")
     parser.add_argument("--version", help="model version (default: the checkpoint's, or 1)")
     parser.add_argument("--description")

@@ -57,7 +57,7 @@ def build(
     info: Mapping[str, Any],
     target: Path,
     *,
-    chunk_ms: float = 320,
+    chunk_ms: float | None = None,
     int8: bool = False,
     max_batch: int = 64,
     seed: int = 0,

@@ -18,11 +18,17 @@ __all__ = ["chunk_length", "flat_scores", "golden", "manifest", "options", "revi
 
 #: Audio that pushes the last result out, where a checkpoint does not say.
 FLUSH_SECONDS = 0.4
+CHUNK_MS = 300
 
 
-def chunk_length(info: Mapping[str, Any], milliseconds: float) -> int:
-    """Samples of a chunk. Raises ``ValueError`` unless it is a whole number of steps, and names the nearest that is."""
+def chunk_length(info: Mapping[str, Any], milliseconds: float | None = None) -> int:
+    """Samples of a chunk; without a length the whole steps nearest to ``CHUNK_MS``.
+
+    Raises ``ValueError`` unless ``milliseconds`` is a whole number of steps, and names the nearest that is.
+    """
     hop, rate = int(info["hop"]), int(info["sample_rate"])
+    if milliseconds is None:
+        return max(1, math.floor(CHUNK_MS * rate / 1000 / hop + 0.5)) * hop
     steps = milliseconds * rate / 1000 / hop
     if steps < 1 or not math.isclose(steps, round(steps), abs_tol=1e-6):
         step = 1000 * hop / rate

@@ -20,9 +20,14 @@ from streamer.manifest import Packed
 from tests.export.small import HOP, INFO, SmallLSTM
 
 
-@pytest.mark.parametrize(("milliseconds", "samples"), [(10, 160), (100, 1600), (320, 5120)])
-def test_chunk_lengths(milliseconds: float, samples: int) -> None:
+@pytest.mark.parametrize(("milliseconds", "samples"), [(10, 160), (100, 1600), (320, 5120), (None, 4800)])
+def test_chunk_lengths(milliseconds: float | None, samples: int) -> None:
     assert document.chunk_length(INFO, milliseconds) == samples
+
+
+@pytest.mark.parametrize(("step", "steps"), [(40, 8), (60, 5), (700, 1)])
+def test_the_default_chunk_is_whole_steps_near_300_ms(step: int, steps: int) -> None:
+    assert document.chunk_length({"sample_rate": 1000, "hop": step}) == steps * step
 
 
 @pytest.mark.parametrize(("milliseconds", "nearest"), [(325, "320 ms"), (1, "10 ms"), (14, "10 ms"), (0, "10 ms")])
