@@ -35,6 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, copy)
     for name in TREES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "models" / "pretrained").mkdir(exist_ok=True)
     toy_model(copy / "models" / "pretrained" / "toy.onnx")
     (copy / "models" / "pretrained" / "toy.md").write_text("# toy\n", "utf-8")
     stale = copy / "build" / "lib" / "streamer" / "pretrained"
