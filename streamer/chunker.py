@@ -33,7 +33,9 @@ class Chunker:
         self.steps_left = -1  # of an ended stream; -1: it goes on
         self.arrived = 0.0  # monotonic time at which the chunk last taken was complete, 0 if not known
         self._dtype = np.dtype(dtype)
+        self._steps = chunk // hop
         self._pieces: deque[NDArray[Any]] = deque()
+        self._start = 0  # samples of the first piece that are gone
         self._times: deque[float] = deque()
 
     @property
@@ -72,17 +74,28 @@ class Chunker:
 
     def take(self, row: NDArray[Any]) -> int:
         """The next chunk into ``row`` [chunk]; how many of its steps are real, -1 if there is none yet."""
-        if not self.ready:
+        chunk = self.chunk
+        if self.length >= chunk:
+            start, stop = self._start, self._start + chunk
+            if stop < len(self._pieces[0]):  # the usual case is one copy
+                row[:] = self._pieces[0][start:stop]
+                self._start = stop
+                self.length -= chunk
+            else:
+                self._copy(row)
+                self._skip(chunk)
+        elif self.steps_left > 0:
+            n = self.length
+            self._copy(row[:n])
+            row[n:] = 0
+            self._skip(n)
+        else:
             return -1
-        steps = self.chunk // self.hop
-        n = min(self.chunk, self.length)
-        self._copy(row[:n])
-        row[n:] = 0
-        self._skip(n)
         self.arrived = self._times.popleft() if self._times else 0.0
-        if self.steps_left >= 0:
-            steps = min(steps, self.steps_left)
-            self.steps_left -= steps
+        if self.steps_left < 0:
+            return self._steps
+        steps = min(self._steps, self.steps_left)
+        self.steps_left -= steps
         return steps
 
     def rest(self) -> NDArray[Any]:
@@ -94,22 +107,20 @@ class Chunker:
     def restore(self, pending: NDArray[Any], steps_left: int) -> None:
         """Go on where :meth:`rest` and ``steps_left`` were read."""
         self._pieces = deque([pending])
+        self._start = 0
         self.length, self.steps_left = len(pending), steps_left
 
     def _copy(self, into: NDArray[Any]) -> None:
-        at = 0
+        at, start = 0, self._start
         for piece in self._pieces:
             if at == len(into):
                 break
-            part = piece[: len(into) - at]
+            part = piece[start : start + len(into) - at]
             into[at : at + len(part)] = part
-            at += len(part)
+            at, start = at + len(part), 0
 
     def _skip(self, count: int) -> None:
         self.length -= count
-        while count:
-            piece = self._pieces.popleft()
-            if len(piece) > count:
-                self._pieces.appendleft(piece[count:])
-                return
-            count -= len(piece)
+        self._start += count
+        while self._pieces and self._start >= len(self._pieces[0]):
+            self._start -= len(self._pieces.popleft())

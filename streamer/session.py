@@ -184,35 +184,37 @@ class Session:
 
     def take(self, row: NDArray[Any]) -> int:
         with self._changed:
-            if self.state != "active" or self._held or not self._chunker.ready:
+            if self.state != "active" or self._held:
                 return -1
-            if self._dropped:
+            chunker = self._chunker
+            if self._dropped and chunker.ready:
                 self._emit(self._gap())
-            before = self._chunker.length
-            steps = self._chunker.take(row)
-            self._taken = before - self._chunker.length
-            self._in_flight = True
+            before = chunker.length
+            steps = chunker.take(row)
+            self._taken = before - chunker.length
+            self._in_flight = steps >= 0
             return steps
 
     def deliver(self, events: list[Event]) -> bool:
         with self._changed:
+            chunker = self._chunker
             self._in_flight = False
             self._consumed += self._taken
             self.version += 1
             if self.state == "active":
-                given = [self._dict(event) for event in events]
-                if self._chunker.done:
+                given = [self._dict(event) for event in events] if events else []
+                if chunker.steps_left == 0:
                     self._finish(given)
-                else:
+                elif events or self._markers:
                     self._emit(given + self._due_markers())
-                if self._chunker.arrived:
-                    self._engine.metrics.lag_seconds.observe(monotonic() - self._chunker.arrived)
-            if self._was_full and 2 * self._chunker.length <= self._chunker.bound:
+                if chunker.arrived:
+                    self._engine.metrics.lag_seconds.observe(monotonic() - chunker.arrived)
+            if self._was_full and 2 * chunker.length <= chunker.bound:
                 self._was_full = False
                 if self.on_drained is not None:
                     self.on_drained()
             self._changed.notify_all()
-            return self._chunker.ready and not self._held
+            return chunker.ready and not self._held
 
     def fail(self, message: str) -> None:
         with self._changed:

@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 
 import numpy as np
 import onnxruntime as ort
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 #: A rung must make the time per stream this much shorter to be worth its longer wait.
 GAIN = 0.03
-REPEATS = 5
-RUNG_SECONDS = 0.06
+REPEATS = 8
+RUNG_SECONDS = 0.05
 MAX_REMEMBERED = 64
 
 
@@ -39,7 +39,7 @@ def tune(model: Model, limit: int, cache: Path | None = None) -> int:
     found = remembered.get(key)
     if isinstance(found, int) and 1 <= found <= limit:
         for rung in rungs(found):
-            _time(model, rung, 1, 0.0)
+            _time(model, rung, 0, 0.0)
         return found
     ladder = rungs(limit)
     costs: list[float] = []
@@ -50,7 +50,7 @@ def tune(model: Model, limit: int, cache: Path | None = None) -> int:
     best = best_batch(ladder, costs)
     for rung in rungs(best):
         if rung not in ladder[: len(costs)]:
-            _time(model, rung, 1, 0.0)
+            _time(model, rung, 0, 0.0)
     log.info("batch measured", extra={"model": model.manifest.name, "max_batch": best, "tried": len(costs)})
     _write(cache, remembered, key, best)
     return best
@@ -66,19 +66,16 @@ def best_batch(ladder: list[int], costs: list[float]) -> int:
 
 
 def _time(model: Model, batch: int, repeats: int, budget: float) -> float:
-    """Shortest of some runs, seconds; the first, unmeasured one warms up."""
+    """Shortest of some runs after one that warms up, in CPU seconds of this thread: who else is busy must not decide."""
     spec = model.manifest.input
     feeds = {spec.name: np.zeros((batch, *spec.chunk_shape), spec.dtype), **model.zero_state(batch)}
-    begin = perf_counter()
     model.run(feeds)
-    shortest = perf_counter() - begin
-    for _ in range(repeats):
-        if perf_counter() - begin > budget:
-            break
-        start = perf_counter()
+    times: list[float] = []
+    while len(times) < repeats and (len(times) < 2 or sum(times) < budget):
+        start = thread_time()
         model.run(feeds)
-        shortest = min(shortest, perf_counter() - start)
-    return shortest
+        times.append(thread_time() - start)
+    return min(times, default=0.0)
 
 
 def _machine() -> str:

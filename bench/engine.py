@@ -1,0 +1,213 @@
+"""Saturated throughput of the engine as a share of the bare ONNX Runtime loop at its best batch size.
+
+Bare: as many threads as lanes, each runs the model on one fixed batch and feeds the states back; nothing else. In
+process: the same chunks through sessions, scheduler and arena, without and with the decoder. All run by turns in one
+process, and a turn's score is chunks per CPU second, so that other work on the machine hits none more than the others;
+the share by wall clock stands beside. WebSocket: a daemon and a load generator in processes of their own; only the
+daemon's CPU is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import setup
+from bench.report import finish
+from streamer.engine.denormals import flush_denormals
+from streamer.engine.engine import rungs
+from streamer.engine.model import Model
+from streamer.tasks import Event
+
+
+def bare(model: Model, batch: int, threads: int, seconds: float) -> tuple[float, float]:
+    """Chunks per CPU second and per second."""
+    spec = model.manifest.input
+    pcm = setup.sound(spec.sample_rate or 16000, 4 * model.manifest.chunk_seconds + 1)
+    chunks = [np.resize(pcm[i * 997 :], (batch, *spec.chunk_shape)).astype(spec.dtype) for i in range(4)]
+    counts = [0] * threads
+    stop = threading.Event()
+
+    def loop(lane: int) -> None:
+        flush_denormals()
+        state = model.zero_state(batch)
+        while not stop.is_set():
+            outputs = model.run({spec.name: chunks[counts[lane] % 4], **state})
+            state = {s.in_: outputs[s.out] for s in model.manifest.states}
+            counts[lane] += 1
+
+    lanes = [threading.Thread(target=loop, args=(lane,)) for lane in range(threads)]
+    begin, cpu = time.perf_counter(), time.process_time()
+    for lane in lanes:
+        lane.start()
+    time.sleep(seconds)
+    stop.set()
+    for lane in lanes:
+        lane.join()
+    done = sum(counts) * batch
+    return done / (time.process_time() - cpu), done / (time.perf_counter() - begin)
+
+
+class NoTask:
+    """Takes the outputs and makes nothing of them."""
+
+    def open(self, options: Mapping[str, Any]) -> None:
+        return None
+
+    def step(self, memories: Sequence[Any], outputs: Mapping[str, Any], steps: Sequence[int]) -> list[list[Event]]:
+        return [[] for _ in memories]
+
+    def finish(self, memory: Any) -> list[Event]:
+        return []
+
+    def save(self, memory: Any) -> bytes:
+        return b""
+
+    def load(self, data: bytes) -> Any:
+        return None
+
+
+class InProcess:
+    """Endless streams in one hub; each turn lets them run for a while."""
+
+    def __init__(self, path: Path, streams: int, lanes: int, decode: bool) -> None:
+        self._context = setup.running(
+            path, lanes=lanes, capacity=streams, buffer_seconds=1e6, checkpoint_seconds=3600.0, idle_seconds=0.0
+        )
+        self.hub = self._context.__enter__()
+        if not decode:
+            next(iter(self.hub._engines.values())).task = NoTask()
+        rate = int(self.hub.models()[0]["sample_rate"])
+        self.sessions = [self.hub.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)]
+        self.chunk_seconds = self.sessions[0].chunk_seconds
+        self.data = [setup.sound(rate, 60, seed).tobytes() for seed in range(8)]
+        for session in self.sessions:
+            session.hold()
+
+    def chunks(self) -> float:
+        return (
+            self.hub.metrics.registry.get_sample_value("streamer_chunks_total", {"model": self.sessions[0].model})
+            or 0.0
+        )
+
+    def turn(self, seconds: float, expected: float) -> tuple[float, float]:
+        """Chunks per CPU second and per second. ``expected``: chunks per second, so that no stream runs dry."""
+        need = 3 * seconds * expected * self.chunk_seconds / len(self.sessions)
+        for number, session in enumerate(self.sessions):
+            while session.buffered_seconds < need:
+                session.feed(self.data[number % 8])
+        begin, cpu, before = time.perf_counter(), time.process_time(), self.chunks()
+        for session in self.sessions:
+            session.go_on()
+        time.sleep(seconds)
+        done, used, took = self.chunks() - before, time.process_time() - cpu, time.perf_counter() - begin
+        for session in self.sessions:
+            session.hold()
+        engine = next(iter(self.hub._engines.values()))
+        while not engine._scheduler.idle():
+            time.sleep(0.001)
+        assert min(session.buffered_seconds for session in self.sessions) > 0, (
+            "a stream ran dry: the turn does not count"
+        )
+        return done / used, done / took
+
+    def close(self) -> None:
+        self._context.__exit__(None, None, None)
+
+
+def websocket(path: Path, streams: int, chunks: int, lanes: int) -> dict[str, float]:
+    """Chunks per CPU second of the daemon and per second, with clients that send as fast as they are let."""
+    with setup.serving(path, STREAMER_LANES=str(lanes)) as served:
+        command = [sys.executable, "-m", "bench.load", str(served.port), str(streams)]
+        load = subprocess.Popen(command)
+        try:
+            served.wait_for("streamer_chunks_total", 4 * streams)  # every stream has started
+            begin, cpu, before = time.perf_counter(), served.cpu_seconds(), served.value("streamer_chunks_total")
+            served.wait_for("streamer_chunks_total", before + chunks)
+            done, used = served.value("streamer_chunks_total") - before, served.cpu_seconds() - cpu
+            took = time.perf_counter() - begin
+            decoding = served.value("streamer_decode_seconds_sum") / served.value("streamer_busy_seconds_total")
+        finally:
+            load.terminate()
+            load.wait(30)
+        return {"per_cpu": done / used, "per_second": done / took, "cpus": used / took, "decoding": decoding}
+
+
+def main(argv: list[str]) -> None:
+    parser = setup.parser("engine", __doc__)
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--chunks", type=int, default=8000, help="measured through the WebSocket")
+    parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args(argv)
+    lanes = arguments.lanes
+    with setup.model_path(arguments.model) as path:
+        model = Model.load(path)
+        ladder = {b: bare(model, b, lanes, 0.5)[0] for b in rungs(min(64, model.manifest.max_batch))}
+        best = max(ladder, key=lambda b: ladder[b])
+        sides = [InProcess(path, arguments.streams, lanes, decode) for decode in (False, True)]
+        scores: list[list[tuple[float, float]]] = []  # turn by turn: bare, without decoder, with decoder
+        try:
+            rate = bare(model, best, lanes, 0.5)[1]
+            for side in sides:
+                side.turn(0.3, rate)
+            for _ in range(arguments.turns):
+                turn = [bare(model, best, lanes, arguments.seconds)]
+                scores.append(turn + [side.turn(arguments.seconds, rate * 1.3) for side in sides])
+            limit = sides[0].hub.models()[0]["max_batch"]
+        finally:
+            for side in sides:
+                side.close()
+        served = websocket(path, arguments.streams, arguments.chunks, lanes)
+    per_cpu = [statistics.median(turn[i][0] for turn in scores) for i in range(3)]
+    shares = [statistics.median(turn[i][0] / turn[0][0] for turn in scores) for i in range(3)]
+    walls = [statistics.median(turn[i][1] / turn[0][1] for turn in scores) for i in range(3)]
+    results: dict[str, Any] = {
+        "model": model.manifest.name,
+        "lanes": lanes,
+        "streams": arguments.streams,
+        "bare_best_batch": best,
+        "engine_max_batch": limit,
+        "bare_chunks_per_cpu_second": per_cpu[0],
+        "engine_share": shares[1],
+        "engine_share_wall": walls[1],
+        "engine_and_decoder_share": shares[2],
+        "engine_and_decoder_share_wall": walls[2],
+        "websocket_share": served["per_cpu"] / per_cpu[0],
+        "websocket_share_of_in_process": served["per_cpu"] / per_cpu[2],
+        "websocket": served,
+        "realtime_streams_per_cpu": per_cpu[2] * model.manifest.chunk_seconds,
+    }
+    names = ("bare ONNX Runtime", "engine", "engine and decoder")
+    batches = (f"{best}", f"up to {limit}", f"up to {limit}")
+    table = [
+        (name, batch, f"{score:.0f}", f"{share:.3f}", f"{wall:.3f}")
+        for name, batch, score, share, wall in zip(names, batches, per_cpu, shares, walls, strict=True)
+    ]
+    share = f"{results['websocket_share']:.3f}"
+    table.append(("WebSocket, decoder", f"{arguments.streams} clients", f"{served['per_cpu']:.0f}", share, ""))
+
+    def plot(axes: Any) -> None:
+        axes.plot(list(ladder), list(ladder.values()), "o-", label="bare ONNX Runtime")
+        for number, (name, score) in enumerate(
+            zip((*names[1:], "WebSocket"), (*per_cpu[1:], served["per_cpu"]), strict=True)
+        ):
+            axes.axhline(score, color=f"C{number + 1}", label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("batch")
+        axes.set_ylabel("chunks per CPU second")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+
+    columns = ("path", "batch", "chunks per CPU second", "share", "share by wall clock")
+    finish("engine", results, columns=columns, rows=table, plot=plot, as_json=arguments.json)

@@ -1,0 +1,46 @@
+"""Clients by the dozen in a process of their own, until it is terminated: ``python -m bench.load PORT STREAMS``.
+
+Every client sends one chunk a message, as fast as the daemon takes them, and reads what comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import sys
+
+import websockets
+
+from bench import setup
+
+
+async def client(port: int, rate: int, pieces: list[bytes]) -> None:
+    async with websockets.connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None, max_queue=None) as socket:
+        await socket.send(json.dumps({"type": "start", "sample_rate": rate}))
+        reader = asyncio.create_task(read(socket))
+        for piece in itertools.cycle(pieces):
+            await socket.send(piece)
+            await asyncio.sleep(0)
+        await reader
+
+
+async def read(socket: websockets.ClientConnection) -> None:
+    async for _ in socket:
+        pass
+
+
+async def load(port: int, streams: int) -> None:
+    info = json.loads(setup.get(port, "/v1/models"))["models"][0]
+    rate = info["sample_rate"]
+    size = 2 * round(info["chunk_seconds"] * rate)
+    sounds = [setup.sound(rate, 20, seed).tobytes() for seed in range(8)]
+    pieces = [[data[at : at + size] for at in range(0, len(data) - size, size)] for data in sounds]
+    await asyncio.gather(*(client(port, rate, pieces[i % 8]) for i in range(streams)))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    asyncio.run(load(int(sys.argv[1]), int(sys.argv[2])))
