@@ -29,11 +29,11 @@ class Decoder(_Strict):
     #: Hypotheses further than this below the best (nats) are dropped.
     beam_threshold: Annotated[float, Field(gt=0, le=1e6)] = 16.0
     #: Tokens below this posterior are not tried as extensions.
-    token_threshold: Probability = 0.001
+    token_threshold: Probability = 0.01
     #: At most this many tokens are tried per step.
-    max_tokens: Annotated[int, Field(ge=1, le=65536)] = 12
+    max_tokens: Annotated[int, Field(ge=1, le=65536)] = 8
     #: Steps whose blank posterior is above this only lengthen what is there; 1 tries every step.
-    blank_skip: Probability = 0.98
+    blank_skip: Probability = 0.95
     lm_weight: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     word_score: Weight = 0.0
     acoustic_scale: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
