@@ -17,8 +17,8 @@ from tests.tasks.test_beam import EXACT, PHONES, hypotheses, options
 from tests.tasks.world import task
 
 SCORE = 0.4
-#: One way to say each, none of one phone or with a doubled phone: flashlight-text 0.0.7 ends a word "C C" without a
-#: blank between the two, and does not give a word of one phone twice in a row even with one.
+#: One way to say each, and no doubled phones: flashlight-text 0.0.7 hears "B C C" in B C C C where "B C" is a word too,
+#: without a blank between the two.
 WORDS = "V\tA B\nX\tA B C\nY\tC A\nZ\tC B A\n"
 WAYS = {line.split("\t")[0]: [PHONES.index(p) for p in line.split("\t")[1].split()] for line in WORDS.splitlines()}
 
