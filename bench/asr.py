@@ -1,7 +1,8 @@
 """Word error rate of shipped models on recorded people, through the same hub, engine and decoder that the daemon uses.
 
-Every recording is a stream of its own: PCM in, the words of its finals out. The intervals are 95 % bootstrap intervals over
-speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``); its test part is for reporting only.
+Every recording is a stream of its own: PCM in, the words of its finals out. The intervals are 95 % bootstrap intervals
+over speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``); its test part is for reporting
+only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from streamer.metrics import Metrics
 from streamer.settings import Settings
 
 IN_FLIGHT = 64  # streams open at once
+COUNTS = ("recordings", "speakers", "words")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def transcripts(
     try:
         for i, pcm in enumerate(recordings):
             room.acquire()
-            session = hub.open(model=None, sample_rate=rate, sink=sink(i), options={"partials": False, **(options or {})})
+            wishes = {"partials": False, **(options or {})}
+            session = hub.open(model=None, sample_rate=rate, sink=sink(i), options=wishes)
             session.feed(np.ascontiguousarray(pcm).tobytes())
             session.end()
         for _ in range(IN_FLIGHT):
@@ -136,16 +139,16 @@ def score(part: Part, texts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def measure(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def measure(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, Any]:
     """Each recording is decoded once, however many parts it belongs to."""
     unique = {id(u): u for part in parts for u in part.utterances}
     texts = dict(zip(unique, transcripts(model, [u.pcm for u in unique.values()], rate, options), strict=True))
-    return {part.name: score(part, [texts[id(u)] for u in part.utterances]) for part in parts}
+    return {part.name: score(part, [texts[id(u)] for u in part.utterances]) for part in parts if part.utterances}
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench asr", description=__doc__)
-    parser.add_argument("--model", action="append", help="shipped name or path; the name before the first '.' or '-' decides the test")
+    parser.add_argument("--model", action="append", help="shipped name or path, may be repeated")
     parser.add_argument("--decoder", choices=("greedy", "beam"), help="instead of the model's own default")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args(argv)
@@ -162,14 +165,14 @@ def main(argv: list[str]) -> int:
         rate = manifest.input.sample_rate
         results[manifest.name] = measure(str(path), PARTS[kind](rate), rate, options)
     rows = [
-        (model, part, s["recordings"], s["speakers"], s["words"], f"{s['wer']:.1%}", f"{s['low']:.1%} to {s['high']:.1%}")
+        (model, part, *(s[key] for key in COUNTS), f"{s['wer']:.1%}", f"{s['low']:.1%} to {s['high']:.1%}")
         for model, parts in results.items()
         for part, s in parts.items()
     ]
     finish(
         "asr",
         results,
-        columns=("model", "test", "recordings", "speakers", "words", "WER", "95 % interval"),
+        columns=("model", "test", *COUNTS, "WER", "95 % interval"),
         rows=rows,
         plot=lambda axes: _bars(axes, results),
         as_json=arguments.json,

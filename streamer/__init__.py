@@ -1,4 +1,4 @@
-"""streamer: stateful streaming inference. A torch-free daemon that carries every stream's hidden state from chunk to chunk."""
+"""streamer: stateful streaming inference. A torch-free daemon that carries streams' hidden states from chunk to chunk."""
 
 from importlib.metadata import PackageNotFoundError, version
 

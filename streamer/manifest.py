@@ -1,12 +1,12 @@
 """The contract between export and daemon: one JSON document inside the ONNX file.
 
-A model file carries, under the key ``streamer.manifest`` of its ``metadata_props``, everything the daemon needs to run it:
-what goes in, what comes out, which tensors are memory and how they pair up (by name, never by position), what the numbers
-mean (task and options), where they come from (provenance) and a golden example with which the file proves itself on any
-machine. ``export/`` writes it, ``streamer/`` reads it; nothing else connects the two worlds.
+A model file carries, under the key ``streamer.manifest`` of its ``metadata_props``, everything the daemon needs to run
+it: what goes in, what comes out, which tensors are memory and how they pair up (by name, never by position), what the
+numbers mean (task and options), where they come from (provenance) and a golden example with which the file proves itself
+on any machine. ``export/`` writes it, ``streamer/`` reads it; nothing else connects the two worlds.
 
-Units: a *step* is one row of the first output's time axis; a *chunk* is what one call of the model consumes. Shapes never
-include the batch axis, which is axis 0 of every tensor.
+Units: a *step* is one row of the first output's time axis; a *chunk* is what one call of the model consumes. Shapes
+never include the batch axis, which is axis 0 of every tensor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ SCHEMA = 1
 Dtype = Literal["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
 Task = Literal["transcribe", "forecast", "classify", "generate", "enhance"]
 Axis = Annotated[int, Field(ge=1)]
-#: Bytes that one packed blob (lexicon, language model, golden tensor) may unpack to: a foreign file must not fill the memory.
+#: Bytes that one packed blob (lexicon, language model, golden tensor) may unpack to: a foreign file must not fill the
+#: memory.
 MAX_UNPACKED_BYTES = 256 * 2**20
 
 
@@ -55,25 +56,27 @@ class _Part(BaseModel):
 
 
 class Packed(_Part):
-    """Bytes inside JSON: xz, then base64. ``bytes`` is the unpacked size and is checked."""
+    """Bytes inside JSON: xz, then base64. ``size`` is the unpacked length and is checked."""
 
     xz: str
-    bytes: Annotated[int, Field(ge=0, le=MAX_UNPACKED_BYTES)]
+    size: Annotated[int, Field(ge=0, le=MAX_UNPACKED_BYTES)]
 
     @classmethod
     def pack(cls, data: bytes) -> Packed:
-        return cls(xz=base64.b64encode(lzma.compress(data, preset=9)).decode("ascii"), bytes=len(data))
+        return cls(xz=base64.b64encode(lzma.compress(data, preset=9)).decode("ascii"), size=len(data))
 
     def unpack(self) -> bytes:
         """The bytes. Raises :class:`ManifestError` if they are damaged or longer than declared."""
         try:
             decompressor = lzma.LZMADecompressor()
-            data = decompressor.decompress(base64.b64decode(self.xz, validate=True), max_length=self.bytes + 1)
+            data = decompressor.decompress(base64.b64decode(self.xz, validate=True), max_length=self.size + 1)
         except (binascii.Error, lzma.LZMAError, ValueError) as error:
-            raise ManifestError(f"a packed part of the manifest is damaged ({error}): export the model again") from error
-        if len(data) != self.bytes:
             raise ManifestError(
-                f"a packed part of the manifest holds {len(data)} bytes or more where {self.bytes} are declared: "
+                f"a packed part of the manifest is damaged ({error}): export the model again"
+            ) from error
+        if len(data) != self.size:
+            raise ManifestError(
+                f"a packed part of the manifest holds {len(data)} bytes or more where {self.size} are declared: "
                 "export the model again"
             )
         return data
@@ -96,7 +99,8 @@ class Tensor(_Part):
     def array(self) -> NDArray[Any]:
         raw = self.data.unpack()
         try:
-            return np.frombuffer(raw, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape).astype(self.dtype)
+            little = np.frombuffer(raw, dtype=np.dtype(self.dtype).newbyteorder("<"))
+            return little.reshape(self.shape).astype(self.dtype)
         except ValueError as error:
             raise ManifestError(f"a golden tensor does not have its declared shape {self.shape}: {error}") from error
 
@@ -104,8 +108,8 @@ class Tensor(_Part):
 class Input(_Part):
     """What the model consumes, one chunk at a time.
 
-    ``chunk_shape``: shape without batch, e.g. ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate`` (Hz)
-    and ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
+    ``chunk_shape``: shape without batch, e.g. ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate``
+    (Hz) and ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
     """
 
     name: str
@@ -124,7 +128,7 @@ class Input(_Part):
 
 
 class State(_Part):
-    """One memory tensor: the graph's input ``in`` and its output ``out``, same dtype and shape, zero bytes at the start."""
+    """One memory tensor: the graph's input ``in`` and its output ``out``, alike, zero bytes at the start."""
 
     in_: Annotated[str, Field(alias="in")]
     out: str
@@ -143,7 +147,7 @@ class Output(_Part):
 
 
 class Golden(_Part):
-    """A tiny recorded run from zero state: batch 1, several chunks one after another, float32 tolerance of the chunk law."""
+    """A tiny recorded run from zero state: batch 1, chunk after chunk, to be met within the chunk law's tolerance."""
 
     chunks: tuple[Tensor, ...]
     outputs: dict[str, tuple[Tensor, ...]]
@@ -161,10 +165,13 @@ class Provenance(_Part):
 
 
 class Manifest(_Part):
-    """The whole document. ``latency`` and ``flush`` are in steps: how many steps an output lags behind its input, and how
-    many steps of padding push the last result out at the end of a stream."""
+    """The whole document.
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    ``latency`` and ``flush`` are in steps: how many steps an output lags behind its input, and how many steps of padding
+    push the last result out at the end of a stream.
+    """
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: str
     task: Task
@@ -190,7 +197,9 @@ class Manifest(_Part):
                 raise ValueError(f"{kind} names used twice: {', '.join(twice)}")
         steps = self.outputs[0].shape[0]
         if self.input.chunk_shape[0] % steps:
-            raise ValueError(f"a chunk of {self.input.chunk_shape[0]} is no whole number of samples for each of {steps} steps")
+            raise ValueError(
+                f"a chunk of {self.input.chunk_shape[0]} samples can't be shared out evenly to {steps} steps"
+            )
         if set(self.golden.outputs) != {o.name for o in self.outputs}:
             raise ValueError("the golden example does not cover every output")
         return self

@@ -105,7 +105,7 @@ def test_unknown_keys_are_named(document: dict[str, Any], part: tuple[Any, ...])
         (lambda d: d.update(name="../etc/passwd"), "name"),
         (lambda d: d.update(task="divine"), "task"),
         (lambda d: d["states"][0].update(shape=[0]), "states.0.shape"),
-        (lambda d: d["golden"]["chunks"][0]["data"].update(bytes=MAX_UNPACKED_BYTES + 1), "golden.chunks.0.data.bytes"),
+        (lambda d: d["golden"]["chunks"][0]["data"].update(size=MAX_UNPACKED_BYTES + 1), "golden.chunks.0.data.size"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(document: dict[str, Any], change: Any, said: str) -> None:
