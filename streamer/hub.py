@@ -101,7 +101,7 @@ class Hub:
         sessions = self._all()
         if left := sum(session.busy for session in sessions):
             log.warning("draining took too long, what was not run is saved", extra={"streams": left})
-        self.checkpoint()
+        self.checkpoint(whole=True)
         with self._lock:
             saved = {id: position for id, (_, position) in self._saved.items()}
         for session in sessions:
@@ -210,8 +210,11 @@ class Hub:
 
     # -- the keeper --------------------------------------------------------------------------------------------------
 
-    def checkpoint(self) -> None:
-        """Write what changed since the last time in one transaction, then acknowledge it to the clients."""
+    def checkpoint(self, *, whole: bool = False) -> None:
+        """Write what changed since the last time, then acknowledge to the clients what was written.
+
+        Of a long buffer only its beginning is, unless ``whole``: see :meth:`Session.snapshot`.
+        """
         with self._checkpointing, self.metrics.save_seconds.time():
             with self._lock:
                 changed = [s for s in self._sessions.values() if self._saved.get(s.id, (-1, 0))[0] != s.version]
@@ -219,7 +222,7 @@ class Hub:
                 self._acknowledge({s: (s.version, s.received) for s in changed})
                 return
             for first in range(0, len(changed), GROUP):
-                self._save(changed[first : first + GROUP])
+                self._save(changed[first : first + GROUP], whole=whole)
 
     def sweep(self) -> None:
         """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
@@ -369,7 +372,7 @@ class Hub:
         session.hold()  # what is not run now is run after the resume, from the snapshot
         if self.store is not None and session.state == "active":
             with self._checkpointing:
-                self._save([session])
+                self._save([session], whole=True)
         if message is not None:
             session.tell({"type": "error", "code": reason, "message": message})
         done = session.state != "active"
@@ -380,7 +383,7 @@ class Hub:
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
-    def _save(self, sessions: Iterable[Session]) -> None:
+    def _save(self, sessions: Iterable[Session], *, whole: bool) -> None:
         group = list(sessions)
         for session in group:
             session.hold()
@@ -388,7 +391,7 @@ class Hub:
         positions: dict[Session, tuple[int, int]] = {}
         for session in group:
             try:
-                version, snapshot = session.version, session.snapshot(PATIENCE)
+                version, snapshot = session.version, session.snapshot(PATIENCE, whole=whole)
                 rows.append((session.id, snapshot.to_bytes()))
                 positions[session] = (version, snapshot.received)
             except TimeoutError as error:

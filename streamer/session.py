@@ -134,7 +134,7 @@ class Session:
     # -- from the client ---------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """PCM s16le mono, any length. Never blocks. Raises :class:`BadInput` or :class:`Overflow`, nothing taken then.
+        """PCM s16le mono, any length. Never blocks. Raises :class:`BadInput` or :class:`Overflow`, nothing taken.
 
         A buffer that is not full takes any length, so a stream holds at most its bound and one message.
         """
@@ -155,8 +155,8 @@ class Session:
     def marker(self, id: str) -> None:
         """An event of that id, once everything received so far is decoded; it does not push audio out by itself.
 
-        A client that comes back can't know whether the last marker before the break arrived, and says it again: the same
-        id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
+        A client that comes back can't know whether the last marker before the break arrived, and says it again: the
+        same id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
         """
         with self._changed:
             self._open_for_input()
@@ -272,9 +272,11 @@ class Session:
             self._held -= 1
             self._wake()
 
-    def snapshot(self, timeout: float | None = None) -> Snapshot:
+    def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
 
+        Not ``whole``: of the audio that waits only the first two chunks are in it, and ``received`` says so. The client
+        still has the rest (it was not acknowledged), and a full buffer need not be written again and again.
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         self.hold()
@@ -284,7 +286,7 @@ class Session:
                     raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
                 if self.state == "closed":
                     raise SnapshotError(f"stream {self.id} is closed")
-                return self._snapshot()
+                return self._snapshot(whole)
         finally:
             self.go_on()
 
@@ -371,8 +373,14 @@ class Session:
                 log.exception("a sink failed, its stream goes on without it", extra={"stream": self.id})
                 self.sink = None
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, whole: bool) -> Snapshot:
         finished = self.state != "active"
+        pending, received, steps_left = self._chunker.rest(), self.received, self._chunker.steps_left
+        markers = list(self._markers)
+        excess = len(pending) - 2 * self._chunker.chunk
+        if not whole and excess > 0 and self._resampler is None:  # a resampler's memory is that of all it was given
+            pending, received, steps_left = pending[:-excess], received - excess, -1
+            markers = [marker for marker in markers if marker[1] <= received]
         return Snapshot(
             id=self.id,
             model=self.model,
@@ -380,18 +388,18 @@ class Session:
             sample_rate=self.sample_rate,
             overflow=self.overflow,
             options=self.options,
-            received=self.received,
+            received=received,
             consumed=self._consumed,
             origin=self._origin,
             seq=self.seq,
-            steps_left=self._chunker.steps_left,
+            steps_left=steps_left,
             dropped=self._dropped,
             finished=finished,
-            markers=list(self._markers),
+            markers=markers,
             events=[dict(event) for event in self._replay],
             memory=self._engine.task.save(self.memory),
             resampler=b"" if self._resampler is None else self._resampler.save(),
-            pending=self._chunker.rest(),
+            pending=pending,
             states={} if self._stream is None else self._engine.arena.read(self._stream.slot),
         )
 

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 #: A rung must make the time per stream this much shorter to be worth its longer wait.
 GAIN = 0.03
-REPEATS = 8
-RUNG_SECONDS = 0.05
+REPEATS = 5
+RUNG_SECONDS = 0.02
 MAX_REMEMBERED = 64
 
 
@@ -66,7 +66,7 @@ def best_batch(ladder: list[int], costs: list[float]) -> int:
 
 
 def _time(model: Model, batch: int, repeats: int, budget: float) -> float:
-    """Shortest of some runs after one that warms up, in CPU seconds of this thread: who else is busy must not decide."""
+    """Shortest of some runs after one that warms up, in CPU seconds of this thread: others' work must not decide."""
     spec = model.manifest.input
     feeds = {spec.name: np.zeros((batch, *spec.chunk_shape), spec.dtype), **model.zero_state(batch)}
     model.run(feeds)

@@ -14,7 +14,7 @@ from streamer.metrics import Metrics
 from streamer.session import BadInput, Overflow
 from streamer.settings import Settings
 from streamer.store.sqlite import SqliteStore
-from tests.engine.support import PATIENCE, Clock, Events, count, feed, running, slots_used
+from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, running, slots_used
 from tests.toys import level, samples, speech, toy_model
 
 TINY = speech("AB").tobytes()
@@ -257,15 +257,15 @@ def test_only_what_is_on_the_disk_is_acknowledged(toy: Path, tmp_path: Path) -> 
     with running(toy, folder=tmp_path, store=True) as hub:
         sink = Events()
         session = hub.open(model=None, sample_rate=8000, sink=sink)
-        session.feed(samples(1, 1000).tobytes())
+        session.feed(samples(1, 600).tobytes())
         assert not sink.of("ack")
         hub.checkpoint()
-        assert [event["position"] for event in sink.of("ack")] == [1000]
+        assert [event["position"] for event in sink.of("ack")] == [600]
         hub.checkpoint()
         assert len(sink.of("ack")) == 1  # nothing new, nothing said
         assert hub.store is not None
         hub.store.close()
-        session.feed(samples(1, 1000).tobytes())
+        session.feed(samples(1, 600).tobytes())
         hub.checkpoint()
         assert len(sink.of("ack")) == 1
         assert count(hub, "store_errors_total", kind="put") == 1
@@ -325,7 +325,6 @@ def test_drain_runs_what_was_received_then_saves(toy: Path, tmp_path: Path) -> N
 
 def test_nothing_is_lost_while_everybody_comes_and_goes(toy: Path, tmp_path: Path) -> None:
     """Clients feed, vanish, come back, while checkpoints run; in the end every stream has heard all of its audio."""
-    from tests.engine.support import reference
 
     def client(hub: Hub, number: int) -> None:
         rng = np.random.default_rng(number)
@@ -409,3 +408,32 @@ def test_the_page_has_every_number(toy: Path, tmp_path: Path) -> None:
         assert count(hub, "batch_size_count", model="toy") == 11
         assert count(hub, "lag_seconds_count", model="toy") == 10
         assert count(hub, "realtime_factor", model="toy") > 0
+
+
+def test_a_long_buffer_is_not_written_but_not_acknowledged_either(toy: Path, tmp_path: Path) -> None:
+    """A checkpoint holds a buffer's beginning; after a crash the client sends the rest, its markers and its end."""
+    pcm = samples(3, 9000)
+    with running(toy, folder=tmp_path, store=True) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session.hold()
+        session.feed(pcm[:500].tobytes())
+        session.marker("early")
+        session.feed(pcm[500:].tobytes())
+        session.marker("late")
+        session.end()
+        hub.checkpoint()
+        assert sink.of("ack")[-1]["position"] == 640
+        hub.checkpoint()
+        assert len(sink.of("ack")) == 1
+    with running(toy, folder=tmp_path, store=True) as hub:
+        sink = Events()
+        session = hub.attach(session.id, sink)
+        assert session.received == 640
+        feed(session, [pcm[640:].tobytes()])
+        session.marker("late")
+        session.end()
+        sink.wait("end")
+        assert [(event["id"], event["position"]) for event in sink.of("marker")] == [("early", 500), ("late", 9000)]
+        finals = [event for event in reference(toy, pcm) if event["type"] == "final"]
+        assert [(e["text"], e["words"]) for e in sink.of("final")] == [(e["text"], e["words"]) for e in finals]

@@ -102,7 +102,8 @@ def test_sleep_does_not_show(
                 assert sink.wait("restart")["position"] == stop
             else:
                 hub.checkpoint()
-                assert sink.of("ack")[-1]["position"] == stop
+                # of a long buffer the beginning is saved; the client sends the rest again
+                assert min(stop, 640) <= sink.of("ack")[-1]["position"] <= stop
             for event in sink.results:
                 assert seen.setdefault(event["seq"], event) == event  # what comes twice is the same
     assert [seen[number] for number in sorted(seen)] == heard(seen, reference(toy, pcm))
