@@ -1,8 +1,8 @@
 """Word error rate of shipped models on recorded people, through the same hub, engine and decoder that the daemon uses.
 
 Every recording is a stream of its own: PCM in, the words of its finals out. The intervals are 95 % bootstrap intervals
-over speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``); its test part is for reporting
-only.
+over speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``), whose test part is for
+reporting only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""streamer: stateful streaming inference. A torch-free daemon that carries streams' hidden states from chunk to chunk."""
+"""streamer: stateful streaming inference. A torch-free daemon that carries hidden states across chunks."""
 
 from importlib.metadata import PackageNotFoundError, version
 

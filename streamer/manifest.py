@@ -2,8 +2,8 @@
 
 A model file carries, under the key ``streamer.manifest`` of its ``metadata_props``, everything the daemon needs to run
 it: what goes in, what comes out, which tensors are memory and how they pair up (by name, never by position), what the
-numbers mean (task and options), where they come from (provenance) and a golden example with which the file proves itself
-on any machine. ``export/`` writes it, ``streamer/`` reads it; nothing else connects the two worlds.
+numbers mean (task and options), where they come from (provenance) and a golden example with which the file proves
+itself on any machine. ``export/`` writes it, ``streamer/`` reads it; nothing else connects the two worlds.
 
 Units: a *step* is one row of the first output's time axis; a *chunk* is what one call of the model consumes. Shapes
 never include the batch axis, which is axis 0 of every tensor.
@@ -63,7 +63,9 @@ class Packed(_Part):
 
     @classmethod
     def pack(cls, data: bytes) -> Packed:
-        return cls(xz=base64.b64encode(lzma.compress(data, preset=9)).decode("ascii"), size=len(data))
+        # the preset's own dictionary is 64 MiB, and takes ten times that to fill, for the smallest tensor
+        wanted = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": min(max(len(data), 2**12), 2**26)}
+        return cls(xz=base64.b64encode(lzma.compress(data, filters=[wanted])).decode("ascii"), size=len(data))
 
     def unpack(self) -> bytes:
         """The bytes. Raises :class:`ManifestError` if they are damaged or longer than declared."""
@@ -167,8 +169,8 @@ class Provenance(_Part):
 class Manifest(_Part):
     """The whole document.
 
-    ``latency`` and ``flush`` are in steps: how many steps an output lags behind its input, and how many steps of padding
-    push the last result out at the end of a stream.
+    ``latency`` and ``flush`` are in steps: how many steps an output lags behind its input, and how many of
+    padding push the last result out at the end of a stream.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1

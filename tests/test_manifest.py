@@ -91,7 +91,7 @@ def test_unknown_keys_are_named(document: dict[str, Any], part: tuple[Any, ...])
         (lambda d: d["states"][1].update({"in": "pcm"}), "input names used twice: pcm"),
         (lambda d: d["states"][1].update(out="log_probs"), "output names used twice: log_probs"),
         (lambda d: d["states"][0].update(out="lstm.0.c.next"), "output names used twice: lstm.0.c.next"),
-        (lambda d: d["input"].update(chunk_shape=[321]), "no whole number of samples"),
+        (lambda d: d["input"].update(chunk_shape=[321]), "shared out evenly"),
         (lambda d: d["input"].update(chunk_shape=[]), "chunk_shape needs at least the time axis"),
         (lambda d: d["input"].update(step_seconds=1.0), "either sample_rate or step_seconds"),
         (lambda d: d["input"].pop("sample_rate"), "either sample_rate or step_seconds"),
@@ -130,7 +130,7 @@ def test_damaged_bytes_are_refused_or_harmless(data: bytes, draw: st.DataObject)
     raw = bytearray(base64.b64decode(Packed.pack(data).xz))
     raw[draw.draw(st.integers(0, len(raw) - 1))] ^= draw.draw(st.integers(1, 255))
     try:
-        unpacked = Packed(xz=base64.b64encode(raw).decode(), bytes=len(data)).unpack()
+        unpacked = Packed(xz=base64.b64encode(raw).decode(), size=len(data)).unpack()
     except ManifestError:
         return
     assert unpacked == data  # the byte changed was padding of the container
@@ -139,17 +139,17 @@ def test_damaged_bytes_are_refused_or_harmless(data: bytes, draw: st.DataObject)
 @pytest.mark.parametrize("xz", ["", "####", "AAAA", base64.b64encode(lzma.compress(b"hello")[:-8]).decode()[:20]])
 def test_what_was_never_packed(xz: str) -> None:
     with pytest.raises(ManifestError):
-        Packed(xz=xz, bytes=5).unpack()
+        Packed(xz=xz, size=5).unpack()
 
 
 @pytest.mark.parametrize("declared", [0, 99, 101])
 def test_a_wrong_size_is_refused(declared: int) -> None:
     with pytest.raises(ManifestError, match="are declared"):
-        Packed(xz=Packed.pack(bytes(100)).xz, bytes=declared).unpack()
+        Packed(xz=Packed.pack(bytes(100)).xz, size=declared).unpack()
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    bomb = Packed(xz=base64.b64encode(lzma.compress(bytes(2**27), preset=1)).decode(), bytes=1000)
+    bomb = Packed(xz=base64.b64encode(lzma.compress(bytes(2**27), preset=1)).decode(), size=1000)
     import tracemalloc
 
     tracemalloc.start()
