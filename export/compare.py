@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.engine.model import Model
+from streamer.engine.model import Model, ModelError
 from streamer.probe import deviation, probe, run
 
 __all__ = ["compare", "milliseconds"]
@@ -86,8 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("audio", type=Path, nargs="*")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
-    rate = Model.load(given.reference).manifest.input.sample_rate
-    rows = compare([given.reference, given.other], [_read(path, rate or 16000) for path in given.audio])
+    try:
+        rate = Model.load(given.reference).manifest.input.sample_rate
+        rows = compare([given.reference, given.other], [_read(path, rate or 16000) for path in given.audio])
+    except ModelError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
     if given.json:
         print(json.dumps(rows))
         return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 from typer.testing import CliRunner
 
 from streamer.cli import app
@@ -32,6 +33,18 @@ def test_the_honest_model_keeps_every_law(tmp_path: Path) -> None:
 def test_a_recurrent_network_keeps_every_law(tmp_path: Path) -> None:
     """Its states sort otherwise than the graph's outputs: pairing by position would swap c and h."""
     assert told(toy_model(tmp_path, max_batch=16)) == []
+
+
+def test_a_slow_average_does_not_grow_without_end(tmp_path: Path) -> None:
+    """It is still rising when the endurance run is over, and from 2^24 it returns by a thousandth a chunk."""
+
+    def slow(parts: dict) -> None:
+        parts["constants"] |= {"keep": np.array(0.999, np.float32), "add": np.array(1.0, np.float32)}
+        parts["nodes"] = [node for node in parts["nodes"] if not {"counted", "count.next"} & set(node.output)]
+        parts["nodes"] += [helper.make_node("Mul", ["count", "keep"], ["kept"])]
+        parts["nodes"] += [helper.make_node("Add", ["kept", "add"], ["count.next"])]
+
+    assert told(write(tmp_path / "slow.onnx", slow)) == []
 
 
 @pytest.mark.parametrize("breaker", BREAKERS)
