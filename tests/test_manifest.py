@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.engine.model import Model
@@ -120,11 +120,13 @@ def test_every_problem_is_told_at_once(document: dict[str, Any]) -> None:
     assert "flush" in message
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_packed_bytes_come_back(data: bytes) -> None:
     assert Packed.pack(data).unpack() == data
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=200, max_size=400), st.data())
 def test_damaged_bytes_are_refused_or_harmless(data: bytes, draw: st.DataObject) -> None:
     raw = bytearray(base64.b64decode(Packed.pack(data).xz))
