@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--warm", type=Path, help="begin with the weights of this checkpoint wherever they fit")
     train.add_argument("--minutes", type=float, help="budget of training time")
     train.add_argument("--steps", type=int, help="budget in steps instead")
+    train.add_argument("--rate", type=float, help="highest learning rate")
     train.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
 
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
-    changes = {name: getattr(options, name) for name in ("minutes", "steps", "threads") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in ("minutes", "steps", "threads", "rate")}
+    changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(recipe.options, **changes)
     model = Acoustic(recipe.config)
     set_normaliser(model, recipe.sources[0].utterances)
@@ -63,7 +65,11 @@ def run(options: argparse.Namespace) -> int:
         recipe.sources, recipe.augmentation, recipe.noise, sample_rate=recipe.config.sample_rate, hop=model.hop,
         seconds=recipe.seconds, batches=recipe.batches, progress=lambda: training.progress, limit=recipe.limit,
     )  # fmt: skip
-    fit(training, batches, resume=options.resume)
+    try:
+        fit(training, batches, resume=options.resume)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

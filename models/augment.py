@@ -31,6 +31,8 @@ class Augmentation:
     frequency_width: int = 7  # bands
     time_masks: int = 3
     time_width: int = 20  # frames of 10 ms
+    warp: float = 0.0  # vocal tracts longer or shorter by up to this share
+    tilt: float = 0.0  # standard deviation of a random smooth filter, in nepers of energy
 
 
 def change_speed(wave: Wave, factor: float, sample_rate: int) -> Wave:
@@ -136,3 +138,24 @@ def spec_augment(features: Tensor, options: Augmentation, rng: np.random.Generat
             start = int(rng.integers(steps - width + 1))
             row[start : start + width] = 0.0
     return features
+
+
+def warp_spectrum(energies: Tensor, mels: Tensor, options: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Another throat, another microphone: log-mel energies [B, T, F] before normalisation, ``mels`` [F] band centres.
+
+    Vocal-tract length perturbation (Jaitly and Hinton 2013) by linear interpolation between bands, one factor a row;
+    then a random smooth filter, three cosines over the bands.
+    """
+    if not options.warp and not options.tilt:
+        return energies
+    rows, _, bands = energies.shape
+    hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    factors = torch.from_numpy(np.exp(rng.uniform(-1, 1, rows) * np.log1p(options.warp))).float()[:, None]
+    wanted = 2595.0 * torch.log10(1.0 + hz[None] * factors / 700.0)  # where each band looks instead, in mel
+    place = ((wanted - mels[0]) / (mels[1] - mels[0])).clamp(0, bands - 1)
+    # hat functions: row f of the matrix holds the two weights of the neighbours of its place
+    matrix = (1 - (place[:, :, None] - torch.arange(bands)).abs()).clamp(min=0)  # [B, F, F]
+    warped = energies @ matrix.transpose(1, 2)
+    waves = torch.cos(torch.pi * torch.arange(1, 4)[:, None] * (torch.arange(bands) + 0.5) / bands)  # [3, F]
+    heights = torch.from_numpy(rng.standard_normal((rows, 3)) * options.tilt).float()
+    return warped + (heights @ waves)[:, None]

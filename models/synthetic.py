@@ -90,7 +90,7 @@ PLAIN = ("en-us", "en-gb", "en")
 
 
 def speak(text: str, voice: str, sample_rate: int, *, rate: int = 160, pitch: int = 50, gap: int = 0) -> Pcm:
-    """One sentence by espeak-ng, int16 at ``sample_rate`` Hz. ``rate``: words a minute, ``gap``: 10 ms units between words."""
+    """One sentence by espeak-ng, int16 at ``sample_rate`` Hz. ``rate``: words a minute, ``gap``: 10 ms units."""
     command = ["espeak-ng", "-v", voice, "-s", str(rate), "-p", str(pitch), "-g", str(gap), "--stdout", text]
     data = subprocess.run(command, capture_output=True, check=True).stdout
     with wave.open(io.BytesIO(data)) as file:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.acoustic import Acoustic
-from models.augment import Augmentation, spec_augment
+from models.augment import Augmentation, spec_augment, warp_spectrum
 from models.layers import State, inner
 from models.mixture import Batch
 
@@ -73,7 +73,10 @@ class Training(lightning.LightningModule):
         model = self.model
         with torch.no_grad():
             state = model.initial_state(len(batch.pcm))
-            features, _ = model.front(batch.pcm, inner(state, "front"))
+            mel, norm = model.front.layers["mel"], model.front.layers["norm"]
+            energies, _ = mel(batch.pcm, inner(state, "front.mel"))
+            energies = warp_spectrum(energies, mel.mels, self.augmentation, self.rng)
+            features, _ = norm(energies, inner(state, "front.norm"))
             features = spec_augment(features, self.augmentation, self.rng)
         out, middle = encode_truncated(model, features, inner(state, "encoder"), self.options.truncate)
         lengths = -(-batch.samples // model.hop)

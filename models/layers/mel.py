@@ -36,8 +36,8 @@ class LogMel(Streaming):
     """int16 PCM [B, N] -> log-mel energies [B, N / hop, bands], float32.
 
     The short-time Fourier transform is a Conv1d with a fixed Hann-windowed cosine and sine basis, because ONNX's own
-    STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap of
-    ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
+    STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap
+    of ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
     logarithm so that digital silence is a finite number just below the noise of a real recording.
     """
 
@@ -51,6 +51,8 @@ class LogMel(Streaming):
         size = 1 << (self.window - 1).bit_length()  # bins finer than the window's own, so that no low filter is empty
         frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
         filters = mel_filters(frequencies, bands, low, high)
+        first, last = hz_to_mel(low), hz_to_mel(high)
+        self.register_buffer("mels", torch.linspace(first, last, bands + 2)[1:-1], persistent=False)  # band centres
         used = filters.sum(1) > 0
         n = torch.arange(self.window, dtype=torch.float64)
         hann = 0.5 - 0.5 * torch.cos(2 * math.pi * n / self.window)

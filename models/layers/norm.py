@@ -13,9 +13,9 @@ class RunningNorm(Streaming):
 
     Frame t updates ``m <- m + (x_t - m) / n_t`` and likewise the second moment, with ``n_t = min(prior + t, horizon)``:
     an average at first, an exponential average of ``horizon`` frames from then on, so that a stream which runs for
-    years keeps adapting (and a float32 count never stops counting). The constants of the training data (``mean``, ``std``)
-    weigh as much as ``prior`` frames, so that the first frame is no division by zero. The state keeps the *deviation*
-    from those constants: zero bytes are the right start.
+    years keeps adapting (and a float32 count never stops counting). The constants of the training data (``mean``,
+    ``std``) weigh as much as ``prior`` frames, so that the first frame is no division by zero. The state keeps the
+    *deviation* from those constants: zero bytes are the right start.
 
     The recursion is linear in x, so a block of L frames is one product with a lower-triangular [L, L] matrix of weights
     ``W[t, s] = prod_{r=s+1..t} (1 - 1/n_r) / n_s``; it depends on the count alone. Blocks split where they may, the

@@ -36,7 +36,7 @@ class Recurrent(Streaming):
 
 
 class RecurrentStack(Streaming):
-    """Layers of ``x <- x + dropout(rnn(layer_norm(x)))``, a projection in front where widths differ, layer norm behind."""
+    """Layers of ``x <- x + dropout(rnn(layer_norm(x)))``, layer norm behind; a projection first if widths differ."""
 
     receptive_field = None
 

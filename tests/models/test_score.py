@@ -1,0 +1,71 @@
+"""Edit distance, greedy decoding, bootstrap, batched log-probabilities, words by the daemon's decoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import decoding
+from models.acoustic import Acoustic, AcousticConfig, whole
+from models.data import TOKENS, Utterance
+from models.score import bootstrap, edits, greedy, log_probs, phone_error
+
+WORDS = st.lists(st.sampled_from("abc"), max_size=7)
+
+
+@given(WORDS, WORDS)
+def test_edit_distance(a: list[str], b: list[str]) -> None:
+    distance = edits(a, b)
+    assert distance == edits(b, a)
+    assert abs(len(a) - len(b)) <= distance <= max(len(a), len(b))
+    assert (distance == 0) == (a == b)
+    assert edits(a, [*b, "c"]) <= distance + 1
+
+
+def test_greedy_collapses_repeats_and_drops_blanks() -> None:
+    path = [0, 1, 1, 0, 1, 2, 2]
+    assert greedy(np.eye(3, dtype=np.float32)[path], ["<blank>", "x", "y"]) == ["x", "x", "y"]
+
+
+def test_bootstrap_contains_the_rate_and_knows_speakers() -> None:
+    low, high = bootstrap([1, 0, 2, 1] * 10, [4] * 40, [f"s{i % 8}" for i in range(40)])
+    assert low <= 0.25 <= high
+    assert bootstrap([1], [2], ["only"]) == (0.5, 0.5)
+
+
+def model() -> Acoustic:
+    torch.manual_seed(0)
+    config = AcousticConfig("wavenet", 8000, len(TOKENS), bands=12, front=8, channels=8, skip=8, dilations=(1,))
+    return Acoustic(config).eval()
+
+
+def test_log_probs_are_those_of_each_recording_alone() -> None:
+    net, rng = model(), np.random.default_rng(0)
+    recordings = [rng.integers(-9000, 9000, n).astype(np.int16) for n in (5000, 900, 12000)]
+    rows = log_probs(net, recordings, flush=0.2, seconds=2.0)
+    for pcm, row in zip(recordings, rows, strict=True):
+        padded = np.concatenate([pcm, np.zeros(1600 + net.hop, np.int16)])
+        steps = -(-(len(pcm) + 1600) // net.hop)
+        alone = whole(net, torch.from_numpy(padded[: steps * net.hop])[None])[0]
+        assert row.shape == alone.shape
+        assert np.abs(row - alone.numpy()).max() < 1e-4
+
+
+def test_phone_error_counts() -> None:
+    pcm = np.zeros(8000, np.int16)
+    rate = phone_error(model(), [Utterance("", "s", "A", [["AA", "B"]], 0, pcm)])
+    assert rate >= 0
+
+
+def test_words_by_the_daemons_decoder() -> None:
+    info = {"name": "x", "licence": "none", "hop": 320, "sample_rate": 8000, "tokens": ["<blank>", "S", "IY", "M"]}
+    task = decoding.transcriber(info, b"SEA\tS IY\nME\tM IY\n", None, {"kind": "beam"})
+    rows = np.log(np.eye(4, dtype=np.float32)[[0, 1, 2, 0, 3, 2, 0]] * 0.96 + 0.01)
+    texts = decoding.decode_all(task, [rows])
+    said = [Utterance("", "s", "SEA ME", [], 0), Utterance("", "s", "SEA SEA", [], 0)]
+    assert texts == ["SEA ME"]
+    result = decoding.score(said, ["SEA ME", "SEA"])
+    assert result.rate == 0.25
+    assert "4 words" in str(result)

@@ -1,0 +1,77 @@
+"""Training through the command line, in seconds: both families, resume, a corpus of LibriSpeech's layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from models.__main__ import main
+from models.acoustic import whole
+from models.training import Options, rate
+from tests.models import corpora
+
+# the trainer warns about what is meant so (one process, a loader without workers) and about itself
+pytestmark = [pytest.mark.filterwarnings("ignore")]
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("family", ["wavenet", "lstm"])
+def test_train_and_resume(family: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", f"tiny-{family}", "--folder", str(folder)]) == 0
+    rows = log(folder)
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    assert rows[-1]["rate"] < rows[0]["rate"]
+    model, info = models.load(folder / "best.pt")
+    assert info["name"] == f"tiny-{family}"
+    assert info["family"] == family
+    assert info["tokens"][0] == "<blank>"
+    assert info["hop"] == model.hop
+    assert info["scores"]["dev"]["error"] == pytest.approx(min(row["error"] for row in rows), abs=1e-5)
+    assert whole(model, torch.zeros(1, model.hop * 3, dtype=torch.int16)).shape == (1, 3, len(info["tokens"]))
+    assert main(["train", f"tiny-{family}", "--folder", str(folder), "--resume", "--steps", "16"]) == 0
+    assert [row["step"] for row in log(folder)] == [4, 8, 12, 16]
+
+
+def test_librispeech_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_CACHE", str(tmp_path / "cache"))
+    corpus = corpora.librispeech(tmp_path / "corpus")
+    run = str(tmp_path / "run")
+    arguments = ["train", "librispeech-tiny", "--corpus", str(corpus), "--folder", run, "--steps", "2"]
+    assert main(arguments) == 0
+    assert log(tmp_path / "run")[-1]["progress"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nonsense"], "there are: digits"),
+        (["train", "librispeech"], "--corpus"),
+        (["train", "librispeech", "--corpus", "/nowhere"], "no SPEAKER/CHAPTER"),
+        (["train", "tiny-lstm", "--resume", "--folder", "/nowhere/run"], "nothing to resume"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "python -m models train digits" in capsys.readouterr().out
+
+
+def test_schedule() -> None:
+    options = Options(rate=1.0, warm=0.1)
+    assert rate(0.0, options) == pytest.approx(0.05)
+    assert rate(0.1, options) == pytest.approx(1.0)
+    assert rate(0.55, options) == pytest.approx(0.505, abs=0.01)
+    assert rate(1.0, options) == rate(2.0, options) == pytest.approx(0.01)
