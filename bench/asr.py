@@ -139,11 +139,17 @@ def score(part: Part, texts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def measure(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Each recording is decoded once, however many parts it belongs to."""
+def heard(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, list[str]]:
+    """The transcripts of every part, by its name. Each recording is decoded once, however many parts it belongs to."""
     unique = {id(u): u for part in parts for u in part.utterances}
     texts = dict(zip(unique, transcripts(model, [u.pcm for u in unique.values()], rate, options), strict=True))
-    return {part.name: score(part, [texts[id(u)] for u in part.utterances]) for part in parts if part.utterances}
+    return {part.name: [texts[id(u)] for u in part.utterances] for part in parts if part.utterances}
+
+
+def measure(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The scores of every part that is not empty, by its name."""
+    texts = heard(model, parts, rate, options)
+    return {part.name: score(part, texts[part.name]) for part in parts if part.name in texts}
 
 
 def main(argv: list[str]) -> int:

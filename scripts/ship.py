@@ -1,0 +1,100 @@
+"""Make a trained checkpoint one of the shipped models: export, measure, write the card beside it.
+
+    python scripts/ship.py runs/digits/best.pt --log runs/digits/log.jsonl
+    python scripts/ship.py runs/english-small/best.pt --options runs/english-small/options.json --lm runs/lm.bin
+
+Needs the shared recordings. The scores come from the exported file itself, through the hub, engine and decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import models  # noqa: E402
+from bench import asr, engine  # noqa: E402
+from export.__main__ import main as export  # noqa: E402
+from models.card import Card, Result, curves, some_errors  # noqa: E402
+from streamer.engine.model import Model  # noqa: E402
+
+SHIPPED = ROOT / "models" / "pretrained"
+FAMILIES = {"wavenet": "causal WaveNet + CTC", "lstm": "gated convolutions and LSTM + CTC"}
+
+
+def streams_per_core(model: Model) -> tuple[int, int]:
+    """(real-time streams that one thread keeps up with, at this batch size), the model alone."""
+    rates = {batch: engine.bare(model, batch, 1, 3.0)[0] for batch in (1, 8, 32)}
+    best = max(rates, key=lambda batch: rates[batch])
+    return int(rates[best] * model.manifest.chunk_seconds), best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--log", type=Path, help="log.jsonl of the training run (default: beside the checkpoint)")
+    parser.add_argument("--summary", default="")
+    parser.add_argument("--note", action="append", default=[], help="a paragraph for the card; may be repeated")
+    parser.add_argument("--train", default="", help="the command that trained it, for the card")
+    for name in ("options", "lexicon", "lm"):
+        parser.add_argument(f"--{name}", type=Path, help="as python -m export takes it")
+    given = parser.parse_args()
+
+    module, info = models.load(given.checkpoint)
+    name = info["name"]
+    extra = [f"--{key}={getattr(given, key)}" for key in ("options", "lexicon", "lm") if getattr(given, key)]
+    command = [str(given.checkpoint), *extra]
+    with tempfile.TemporaryDirectory() as folder:
+        trial, scores = Path(folder) / f"{name}.onnx", Path(folder) / "scores.json"
+        if code := export([*command, "-o", str(trial), "--endurance", "100"]):
+            return code
+        parts = [part for part in asr.PARTS[name](info["sample_rate"]) if part.utterances]
+        texts = asr.heard(str(trial), parts, info["sample_rate"])
+        found = {part.name: asr.score(part, texts[part.name]) for part in parts}
+        scores.write_text(json.dumps({f"wer, {test}": round(s["wer"], 4) for test, s in found.items()}))
+        if code := export([*command, "-o", str(SHIPPED / f"{name}.onnx"), "--scores", str(scores)]):
+            return code
+    path = SHIPPED / f"{name}.onnx"
+    model = Model.load(path)
+    streams, batch = streams_per_core(model)
+    log = given.log or given.checkpoint.parent / "log.jsonl"
+    curves(log, path.with_suffix(".png"))
+    first = parts[0]
+    pairs = list(zip((u.text for u in first.utterances), texts[first.name], strict=True))
+    manifest = model.manifest
+    minutes = json.loads(log.read_text().splitlines()[-1])["minutes"]
+    card = Card(
+        name=name,
+        summary=given.summary or manifest.description,
+        data=info["data"],
+        licence=info["licence"],
+        facts={
+            "family": FAMILIES[info["family"]],
+            "parameters": f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M",
+            "file": f"{path.stat().st_size / 1e6:.1f} MB",
+            "input": f"PCM, {manifest.input.sample_rate} Hz, chunks of {1000 * manifest.chunk_seconds:.0f} ms",
+            "output": f"{len(info['tokens'])} tokens, {manifest.steps / manifest.chunk_seconds:.1f} steps a second",
+            "state": f"{manifest.state_bytes / 1024:.0f} KiB a stream",
+            "streams per core": f"{streams} in real time, model alone, batch {batch}, one thread",
+            "trained for": f"{minutes:.0f} minutes on one core",
+        },
+        results=[
+            Result(test, s["wer"], s["low"], s["high"], s["words"], s["recordings"], s["speakers"])
+            for test, s in found.items()
+        ],
+        errors=[(said.lower(), text.lower()) for said, text in some_errors([(a, b.upper()) for a, b in pairs])],
+        notes=given.note,
+        commands=[*([given.train] if given.train else []), f"python -m bench asr --model {name}"],
+    )
+    path.with_suffix(".md").write_text(card.markdown(path.with_suffix(".png").name))
+    print(path.with_suffix(".md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
