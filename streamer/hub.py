@@ -7,24 +7,22 @@ lock guards the table of sessions and is never held while a session's is taken.
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+from streamer.checkpoints import Checkpoints
 from streamer.chunker import Policy
 from streamer.engine.engine import Engine
-from streamer.engine.model import Model, ModelError, find_models, resolve
-from streamer.engine.tuner import tune
-from streamer.manifest import Manifest
+from streamer.engine.model import ModelError, find_models, resolve
+from streamer.loading import describe, load_engine
 from streamer.metrics import Metrics
 from streamer.session import Limits, NoSlot, RateError, Session, Sink
 from streamer.snapshot import Snapshot, SnapshotError
 from streamer.store import Store, StoreError
-from streamer.tasks import TaskError, create
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -33,8 +31,6 @@ __all__ = ["Hub", "Refused"]
 
 log = logging.getLogger(__name__)
 
-#: State of all streams of one model together.
-MAX_STATE_BYTES = 2 * 2**30
 #: Numbered events that are kept for a client that comes back.
 REPLAY_EVENTS = 256
 #: A chunk that has been ready for so long says that the machine is full, even if slots are free.
@@ -42,7 +38,6 @@ OVERLOAD_SECONDS = 2.0
 STUCK_SECONDS = 30.0
 #: Streams whose snapshots are taken together: their chunks in flight are waited for once, not one after another.
 GROUP = 16
-PATIENCE = 10.0
 
 
 class Refused(Exception):  # noqa: N818
@@ -64,6 +59,7 @@ class Hub:
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock = clock
+        self._disk = Checkpoints(store, metrics)
         self._limits = Limits(settings.buffer_seconds, REPLAY_EVENTS)
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
@@ -83,7 +79,10 @@ class Hub:
         if not names:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
-            self._add(resolve(name))
+            engine = load_engine(resolve(name), self.settings, self.metrics, self._all)
+            if self._engines.setdefault(engine.manifest.name, engine) is not engine:
+                again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
+                raise ModelError(again)
         self.metrics.buffered_bound.set(self._limits.buffered_seconds)
         self.metrics.replay_bound.set(self._limits.replay_events)
         self.metrics.build.info({"version": _version(), "python": platform.python_version()})
@@ -163,12 +162,12 @@ class Hub:
         with self._lock:
             session = self._sessions.get(stream)
         source = "memory"
-        if session is None:
+        if session is None or not session.attach(sink, after_seq):  # not there, or evicted at this moment
             source = "store"
             session = self._wake(stream)
+            session.attach(sink, after_seq)
         with self._lock:
             self._away.pop(stream, None)
-        session.attach(sink, after_seq)
         self.metrics.resumes.labels(source).inc()
         return session
 
@@ -188,7 +187,7 @@ class Hub:
 
     def models(self) -> list[dict[str, Any]]:
         """What is served, JSON-ready; the first is the default."""
-        return [_facts(engine) for engine in self._engines.values()]
+        return [describe(engine) for engine in self._engines.values()]
 
     def describe(self, session: Session) -> dict[str, Any]:
         """What a client is told of its stream: where to go on, and how long results take."""
@@ -218,9 +217,6 @@ class Hub:
         with self._checkpointing, self.metrics.save_seconds.time():
             with self._lock:
                 changed = [s for s in self._sessions.values() if self._saved.get(s.id, (-1, 0))[0] != s.version]
-            if self.store is None:
-                self._acknowledge({s: (s.version, s.received) for s in changed})
-                return
             for first in range(0, len(changed), GROUP):
                 self._save(changed[first : first + GROUP], whole=whole)
 
@@ -235,8 +231,7 @@ class Hub:
             if idle and session.sink is not None and now - session.last_audio >= idle and not session.busy:
                 message = f"no audio for {idle:g} s (idle_seconds)" if session.state == "active" else None
                 self._evict(session, "idle_timeout", message)
-        if self.store is not None:
-            self._guard("purge", lambda store: store.purge(self.settings.keep_seconds))
+        self._disk.purge(self.settings.keep_seconds)
 
     def _keep(self) -> None:
         while not self._stop.wait(self.settings.checkpoint_seconds):
@@ -247,54 +242,6 @@ class Hub:
                 log.exception("the keeper failed")
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _add(self, path: os.PathLike[str]) -> None:
-        settings = self.settings
-        model = Model.load(str(path))
-        manifest = model.manifest
-        if manifest.name in self._engines:
-            raise ModelError(f"two models are named {manifest.name!r}: serve one, or export it under another name")
-        if manifest.input.sample_rate is None:
-            raise ModelError(f"{path}: its input has no sample rate, this build streams audio only")
-        try:
-            task = create(manifest)
-        except TaskError as error:
-            raise ModelError(f"{path}: {error}") from error
-        lanes = settings.lanes or len(os.sched_getaffinity(0))
-        limit = settings.max_batch or tune(model, min(manifest.max_batch, settings.capacity), self._tuning_cache())
-        metrics = self.metrics.model(manifest.name)
-        engine = Engine(
-            model, task, metrics, lanes=lanes, capacity=settings.capacity, limit=limit, max_state_bytes=MAX_STATE_BYTES
-        )
-        self._engines[manifest.name] = engine
-        self._watch(engine, lanes)
-
-    def _watch(self, engine: Engine, lanes: int) -> None:
-        name, arena, table = engine.manifest.name, engine.arena, engine.metrics
-        each = arena.bytes_per_slot
-
-        def mine() -> list[Session]:
-            return [s for s in self._all() if s.model == name]
-
-        table.watch(
-            lag_max=engine.waited,
-            buffered=lambda: sum(s.buffered_seconds for s in mine()),
-            state_bytes=lambda: arena.used * each,
-            state_bytes_bound=lambda: arena.capacity * each,
-            capacity=lambda: arena.capacity,
-            max_batch=lambda: engine.limit,
-            lanes=lambda: lanes,
-        )
-        for state, wanted in (
-            ("active", lambda s: s.state == "active" and s.sink is not None),
-            ("detached", lambda s: s.state == "active" and s.sink is None),
-            ("ended", lambda s: s.state == "ended"),
-        ):
-            counted = self.metrics.sessions.labels(name, state)
-            counted.set_function(lambda wanted=wanted: sum(map(wanted, mine())))  # type: ignore[misc]
-
-    def _tuning_cache(self) -> Any:
-        return self.settings.state_directory / "tuning.json"
 
     def _engine(self, model: str | None) -> Engine:
         if model is None and self._engines:
@@ -360,7 +307,7 @@ class Hub:
             del self._sessions[session.id]
             self._away.pop(session.id, None)
             self._saved.pop(session.id, None)
-        self._put_away([session.id], delete=delete)  # a checkpoint under way looks again after it has written
+        self._disk.put_away(session.id, delete=delete)  # a checkpoint under way looks again after it has written
 
     def _closed(self, session: Session, reason: str) -> None:
         """A session gave up by itself: its state is worth nothing."""
@@ -368,50 +315,28 @@ class Hub:
         self._forget(session, delete=True)
 
     def _evict(self, session: Session, reason: str, message: str | None = None) -> None:
-        """Saved first, so that a later resume finds it."""
+        """Saved first, so that a later resume finds it. A client that comes back at this moment keeps its stream."""
         session.hold()  # what is not run now is run after the resume, from the snapshot
-        if self.store is not None and session.state == "active":
+        done = session.state != "active"
+        if not done:
             with self._checkpointing:
                 self._save([session], whole=True)
-        if message is not None:
-            session.tell({"type": "error", "code": reason, "message": message})
-        done = session.state != "active"
-        session.close()
+        if not session.leave(reason, message):
+            session.go_on()
+            return
         self._forget(session, delete=done)
         self.metrics.evictions.labels(reason).inc()
         log.info("stream evicted", extra={"stream": session.id, "reason": reason})
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
-    def _save(self, sessions: Iterable[Session], *, whole: bool) -> None:
-        group = list(sessions)
-        for session in group:
-            session.hold()
-        rows: list[tuple[str, bytes]] = []
-        positions: dict[Session, tuple[int, int]] = {}
-        for session in group:
-            try:
-                version, snapshot = session.version, session.snapshot(PATIENCE, whole=whole)
-                rows.append((session.id, snapshot.to_bytes()))
-                positions[session] = (version, snapshot.received)
-            except TimeoutError as error:
-                log.error("a stream could not be saved", extra={"stream": session.id, "error": str(error)})
-            except SnapshotError:  # it left meanwhile
-                pass
-            finally:
-                session.go_on()
-        if self._guard("put", lambda store: store.put(rows)):
-            self.metrics.snapshots.inc(len(rows))
-            self.metrics.snapshot_bytes.inc(sum(len(data) for _, data in rows))
-            with self._lock:
-                left = [session for session in positions if self._sessions.get(session.id) is not session]
-            self._put_away([session.id for session in left if session.worthless], delete=True)
-            self._put_away([session.id for session in left if not session.worthless], delete=False)
-            self._acknowledge(positions)
-
-    def _put_away(self, ids: list[str], *, delete: bool) -> None:
-        if self.store is not None and ids:
-            self._guard("forget", lambda store: store.delete(ids) if delete else store.retire(ids))
+    def _save(self, sessions: list[Session], *, whole: bool) -> None:
+        positions = self._disk.save(sessions, whole=whole)
+        with self._lock:
+            left = [session for session in positions if self._sessions.get(session.id) is not session]
+        for session in left:  # while it was written: what was said of its snapshot then came too early
+            self._disk.put_away(session.id, delete=session.worthless)
+        self._acknowledge(positions)
 
     def _acknowledge(self, positions: Mapping[Session, tuple[int, int]]) -> None:
         for session, (version, position) in positions.items():
@@ -422,43 +347,23 @@ class Hub:
             if before is None or before[1] != position:
                 session.tell({"type": "ack", "position": position})
 
-    def _guard(self, kind: str, call: Callable[[Store], Any]) -> bool:
-        """A failing store is told of and counted; streams go on, and what is not safe is not acknowledged."""
-        assert self.store is not None
-        try:
-            call(self.store)
-            return True
-        except StoreError as error:
-            self.metrics.store_errors.labels(kind).inc()
-            log.error("the session store failed", extra={"what": kind, "error": str(error)})
-            return False
-
     def _restore_all(self) -> None:
-        if self.store is None:
-            return
         self.sweep()
         count = 0
-        try:
-            for id, data in self.store.live():
-                try:
-                    self._restore(id, data)
-                    count += 1
-                except Refused as error:
-                    log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
-        except StoreError as error:
-            self.metrics.store_errors.labels("live").inc()
-            log.error("the session store failed", extra={"what": "live", "error": str(error)})
+        for id, data in self._disk.live():
+            try:
+                self._restore(id, data)
+                count += 1
+            except Refused as error:
+                log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
         if count:
             log.info("streams brought back", extra={"streams": count})
 
     def _wake(self, stream: str) -> Session:
-        data = None
-        if self.store is not None:
-            try:
-                data = self.store.get(stream)
-            except StoreError as error:
-                self.metrics.store_errors.labels("get").inc()
-                raise self._refuse("store", f"the session store failed: {error}", 5.0) from error
+        try:
+            data = self._disk.get(stream)
+        except StoreError as error:
+            raise self._refuse("store", f"the session store failed: {error}", 5.0) from error
         if data is None:
             raise self._refuse("unknown_stream", f"no stream {stream[:64]!r} is known here: start a new one")
         return self._restore(stream, data)
@@ -474,23 +379,6 @@ class Hub:
             raise self._refuse("snapshot", f"the saved stream can't go on: {error}") from error
         self._enter(session)
         return session
-
-
-def _facts(engine: Engine) -> dict[str, Any]:
-    manifest: Manifest = engine.manifest
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "task": manifest.task,
-        "licence": manifest.licence,
-        "sample_rate": manifest.input.sample_rate,
-        "chunk_seconds": manifest.chunk_seconds,
-        "latency_seconds": manifest.latency * manifest.chunk_seconds / manifest.steps,
-        "capacity": engine.arena.capacity,
-        "streams": engine.arena.used,
-        "max_batch": engine.limit,
-        "digest": engine.model.digest,
-    }
 
 
 def _version() -> str:

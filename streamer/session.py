@@ -91,7 +91,8 @@ class Session:
         self._held = 0
         self._markers: deque[tuple[str, int, int]] = deque()  # id, position, consumed samples at which it is due
         self._replay: deque[dict[str, Any]] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
@@ -140,7 +141,7 @@ class Session:
         """
         if len(data) % 2:
             raise BadInput(f"{len(data)} bytes are no whole number of 16-bit samples")
-        with self._changed:
+        with self._lock:
             self._open_for_input()
             if self.full:
                 raise Overflow(f"{self.buffered_seconds:.1f} s of audio are waiting already: read on_drained")
@@ -158,7 +159,7 @@ class Session:
         A client that comes back can't know whether the last marker before the break arrived, and says it again: the
         same id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
         """
-        with self._changed:
+        with self._lock:
             self._open_for_input()
             if self._has_marker(id):
                 return
@@ -169,7 +170,7 @@ class Session:
 
     def end(self) -> None:
         """No more samples: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
-        with self._changed:
+        with self._lock:
             if self.state != "active" or self._chunker.steps_left >= 0:
                 return
             if self._resampler is not None:
@@ -183,7 +184,7 @@ class Session:
     # -- from a lane -------------------------------------------------------------------------------------------------
 
     def take(self, row: NDArray[Any]) -> int:
-        with self._changed:
+        with self._lock:
             if self.state != "active" or self._held:
                 return -1
             chunker = self._chunker
@@ -196,7 +197,7 @@ class Session:
             return steps
 
     def deliver(self, events: list[Event]) -> bool:
-        with self._changed:
+        with self._lock:
             chunker = self._chunker
             self._in_flight = False
             self._consumed += self._taken
@@ -213,11 +214,13 @@ class Session:
                 self._was_full = False
                 if self.on_drained is not None:
                     self.on_drained()
-            self._changed.notify_all()
-            return chunker.ready and not self._held
+            if self._held:  # only a snapshot waits, and it holds the stream
+                self._changed.notify_all()
+                return False
+            return chunker.ready
 
     def fail(self, message: str) -> None:
-        with self._changed:
+        with self._lock:
             self._in_flight = False
             self.stop("model_failed", f"the model failed on this stream's audio: {message}")
             self._changed.notify_all()
@@ -226,22 +229,25 @@ class Session:
 
     def tell(self, *events: dict[str, Any]) -> None:
         """Events about the connection: without a number, never replayed."""
-        with self._changed:
+        with self._lock:
             self._send(list(events))
 
-    def attach(self, sink: Sink, after_seq: int = 0) -> None:
-        """Events go to ``sink`` from now on, those after ``after_seq`` that are still kept first."""
-        with self._changed:
+    def attach(self, sink: Sink, after_seq: int = 0) -> bool:
+        """Events go to ``sink`` from now on, those after ``after_seq`` that are still kept first. False when closed."""
+        with self._lock:
+            if self.state == "closed":
+                return False
             if self.sink is not None:
                 self.tell({"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"})
             self.sink, self.last_audio = sink, monotonic()
             if self.overflow == "gap" and after_seq > self.seq:
                 self.seq = after_seq  # what is repeated after a crash need not fall into the same gaps: new numbers
             self._send([event for event in self._replay if event["seq"] > after_seq])
+            return True
 
     def detach(self, sink: Sink | None = None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""
-        with self._changed:
+        with self._lock:
             if self.sink is None or (sink is not None and sink is not self.sink):
                 return False
             self.sink = self.on_drained = None
@@ -249,26 +255,36 @@ class Session:
 
     def stop(self, code: str, message: str) -> None:
         """Give the stream up and tell its client why."""
-        with self._changed:
+        with self._lock:
             if self.state != "closed":
                 self.tell({"type": "error", "code": code, "message": message})
                 self.close()
                 self._on_close(self, code)
 
+    def leave(self, code: str, message: str | None) -> bool:
+        """Close; ``message`` is for the client. Without one only if there is none, or all is done: else False."""
+        with self._lock:
+            if message is not None:
+                self.tell({"type": "error", "code": code, "message": message})
+            elif self.sink is not None and self.state == "active":
+                return False
+            self.close()
+            return True
+
     def close(self) -> None:
         """The slot is given back, nothing comes any more. A result that is under way is dropped by the engine."""
-        with self._changed:
+        with self._lock:
             self.state = "closed"
             self._release()
             self._changed.notify_all()
 
     def hold(self) -> None:
         """Lanes pass this stream over until :meth:`go_on`, so that a snapshot need not race with them."""
-        with self._changed:
+        with self._lock:
             self._held += 1
 
     def go_on(self) -> None:
-        with self._changed:
+        with self._lock:
             self._held -= 1
             self._wake()
 
@@ -281,7 +297,7 @@ class Session:
         """
         self.hold()
         try:
-            with self._changed:
+            with self._lock:
                 if not self._changed.wait_for(lambda: not self._in_flight, timeout):
                     raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
                 if self.state == "closed":
@@ -421,7 +437,7 @@ class Session:
         self._chunker.restore(saved.pending, saved.steps_left)
         if saved.finished:
             self.state = "ended"
-        with self._changed:
+        with self._lock:
             self._wake()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -437,3 +438,27 @@ def test_a_long_buffer_is_not_written_but_not_acknowledged_either(toy: Path, tmp
         assert [(event["id"], event["position"]) for event in sink.of("marker")] == [("early", 500), ("late", 9000)]
         finals = [event for event in reference(toy, pcm) if event["type"] == "final"]
         assert [(e["text"], e["words"]) for e in sink.of("final")] == [(e["text"], e["words"]) for e in finals]
+
+
+def test_a_client_that_comes_back_while_it_is_evicted_keeps_its_stream(toy: Path, tmp_path: Path) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.feed(speech("A").tobytes())
+        hub.detach(session)
+        sink = Events()
+        saved = hub._disk.save
+
+        def meanwhile(*given: Any, **wishes: Any) -> Any:
+            assert hub.attach(session.id, sink) is session
+            return saved(*given, **wishes)
+
+        hub._disk.save = meanwhile  # type: ignore[method-assign]
+        clock.ahead = 3600
+        hub.sweep()
+        hub._disk.save = saved  # type: ignore[method-assign]
+        assert count(hub, "evictions_total", reason="grace") == 0
+        session.feed(speech("B").tobytes())
+        session.end()
+        sink.wait("end")
+        assert sink.of("final")[-1]["text"] == "AB"
