@@ -462,3 +462,32 @@ def test_a_client_that_comes_back_while_it_is_evicted_keeps_its_stream(toy: Path
         session.end()
         sink.wait("end")
         assert sink.of("final")[-1]["text"] == "AB"
+
+
+def test_a_stream_that_is_done_while_it_is_written_leaves_nothing_behind(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.feed(speech("A").tobytes())
+        put = hub.store.put  # type: ignore[union-attr]
+
+        def late(rows: Any) -> None:
+            hub.discard(session)
+            put(rows)
+
+        hub.store.put = late  # type: ignore[union-attr, method-assign]
+        hub.checkpoint()
+        assert hub.store is not None
+        assert hub.store.get(session.id) is None
+
+
+def test_a_restored_stream_knows_where_it_stands(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.feed(samples(1, 1000).tobytes())
+        hub.drain(PATIENCE)
+    with running(toy, folder=tmp_path, store=True) as hub:
+        sink = Events()
+        session = hub.attach(session.id, sink)
+        session.marker("m")
+        session.feed(samples(2, 280).tobytes())
+        assert sink.wait("marker")["position"] == 1000
