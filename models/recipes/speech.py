@@ -62,8 +62,7 @@ def english_small() -> Recipe:
         batches=250,
         limit=lambda p: 14.0,
         info={
-            "data": "speechocean762 train without ten development speakers (2.6 h); "
-            "espeak-ng phrases",
+            "data": "speechocean762 train without ten development speakers (2.6 h); espeak-ng phrases",
             "licence": LICENCE,
         },
     )
