@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
   python -m models train english-small --minutes 300   more patience, better model
   python -m models train digits --resume               go on where it was stopped
-  python -m models card runs/digits                    WER, examples and curves beside the checkpoint
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -33,17 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--rate", type=float, help="highest learning rate")
     train.add_argument("--threads", type=int)
-    card = commands.add_parser("card", help="measure a trained model on what nothing was trained on; write its card")
-    card.add_argument("folder", type=Path, help="the run: best.pt and, if there is one, lexicon.txt and lm.bin")
-    card.add_argument("--decoder", default='{"kind": "beam"}', help="settings of the decoder, as JSON")
-    card.add_argument("--every", type=int, default=1, help="take one recording in so many")
     options = parser.parse_args(arguments)
-    if options.command == "card":
-        from models.card import write
-
-        print(json.dumps(write(options.folder, json.loads(options.decoder), options.every)))
-        return 0
-
     return run(options)
 
 
@@ -51,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     import lightning
 
     from models.acoustic import Acoustic, parameters
-    from models.checkpoint import warm_start
+    from models.card import leave
+    from models.checkpoint import load, warm_start
     from models.mixture import Mixture
     from models.recipes import make, set_normaliser
     from models.training import Training, fit
@@ -81,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
+    best, info = load(folder / "best.pt")
+    print(f"card: {leave(folder, best, info, recipe.dev)}")
     return 0
 
 

@@ -1,127 +1,155 @@
-"""The one-page card of a trained model: data, licence, error rates, examples, streams per core, loss curves."""
+"""The one-page card beside a model: what it is, what it was trained on, what it gets wrong, how that was measured."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from models import checkpoint, data, decoding
+from models import decoding
 from models.acoustic import Acoustic, parameters
 from models.data import Utterance
-from models.recipes.speech import LEFT_OUT
-from models.score import log_probs
+from models.score import bootstrap, edits, greedy, log_probs
+
+FAMILIES = {"wavenet": "causal WaveNet + CTC", "lstm": "gated convolutions and LSTM + CTC"}
 
 
-def strings(takes: list[Utterance], count: int = 60, seed: int = 0) -> list[Utterance]:
-    """Isolated takes of one speaker joined into strings of 3 to 7 with 0.1 to 0.4 s of near-silence around each."""
-    rng = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class Result:
+    """A word error rate (0.1 is 10 %) with its 95 % bootstrap interval over speakers."""
 
-    def quiet() -> data.Pcm:
-        return rng.normal(0, 3, int(rng.uniform(0.1, 0.4) * 8000)).astype(np.int16)
-
-    out = []
-    for i in range(count):
-        chosen = [takes[int(k)] for k in rng.integers(len(takes), size=int(rng.integers(3, 8)))]
-        pcm = np.concatenate([part for u in chosen for part in (quiet(), u.pcm)] + [quiet()])
-        out.append(Utterance(str(i), chosen[0].speaker, " ".join(u.text for u in chosen), [], 30, pcm))
-    return out
+    test: str
+    rate: float
+    low: float
+    high: float
+    words: int
+    recordings: int
+    speakers: int
 
 
-def reported(name: str, rate: int, every: int) -> dict[str, list[Utterance]]:
-    """The recordings of the report, which nothing was trained or tuned on; ``every``: take one in so many."""
-    test = data.speechocean("test", rate)
-    if name == "digits":
-        takes = [u for u in data.fsdd(rate) if u.speaker == LEFT_OUT]
-        return {
-            "test digit strings": [u for u in test if u.is_digits][::every],
-            f"left-out speaker {LEFT_OUT}, strings of 3 to 7": strings(takes)[::every],
-        }
-    return {
-        "test adults": [u for u in test if u.age >= 16][::every],
-        "test children": [u for u in test if u.age < 16][::every],
-    }
+@dataclass(frozen=True)
+class Card:
+    """``facts``: rows of the table on top. ``errors``: pairs (said, heard). ``commands``: how to repeat all this."""
+
+    name: str
+    summary: str
+    data: str
+    licence: str
+    facts: Mapping[str, str]
+    results: Sequence[Result]
+    errors: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    commands: Sequence[str] = field(default_factory=list)
+    measure: str = "Word error rate"
+
+    def markdown(self, picture: str | None = None) -> str:
+        lines = [f"# `{self.name}`", "", self.summary, "", "| | |", "|---|---|"]
+        lines += [f"| {key} | {value} |" for key, value in self.facts.items()]
+        lines += ["", f"**Data.** {self.data}", "", f"**Licence.** {self.licence}", "", f"## {self.measure}", ""]
+        lines += ["| test | rate | 95 % interval | words | recordings | speakers |", "|---|---|---|---|---|---|"]
+        for r in self.results:
+            # drawing whole speakers says nothing where there is only one
+            interval = f"{r.low:.1%} to {r.high:.1%}" if r.speakers > 1 else "one speaker"
+            lines.append(f"| {r.test} | {r.rate:.1%} | {interval} | {r.words} | {r.recordings} | {r.speakers} |")
+        lines += ["", *[line for note in self.notes for line in (note, "")]]
+        if self.errors:
+            lines += ["## Examples of errors", "", "| said | heard |", "|---|---|"]
+            lines += [f"| {said} | {heard or '(nothing)'} |" for said, heard in self.errors] + [""]
+        if picture is not None:
+            lines += ["## Training", "", f"![loss and error rate while it was trained]({picture})", ""]
+        if self.commands:
+            lines += ["## Again", "", "```sh", *self.commands, "```", ""]
+        return "\n".join(lines)
 
 
-def streams_per_core(model: Acoustic, seconds: float = 0.5, chunk: int = 8) -> float:
-    """Seconds of sound per second of one core, one stream at a time in chunks of ``chunk`` steps, in PyTorch."""
+def some_errors(pairs: Sequence[tuple[str, str]], count: int = 8) -> list[tuple[str, str]]:
+    """Evenly spread over the pairs that differ, so that they are neither the worst nor the mildest ones."""
+    wrong = [(said, heard) for said, heard in pairs if said != heard]
+    step = max(1, len(wrong) // count)
+    return wrong[::step][:count]
+
+
+def curves(log: Path, picture: Path) -> None:
+    """Training loss and development error rate from a run's ``log.jsonl``, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
+    hours = [row["minutes"] for row in rows]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2))
+    left.plot(hours, [row["loss"] for row in rows], color="#4477aa")
+    left.set(title="training loss (CTC)", xlabel="minutes on one core", ylim=(0, None))
+    for key in (key for key in rows[-1] if key.startswith(("per_", "wer_"))):
+        right.plot(hours, [100 * row.get(key, float("nan")) for row in rows], label=key.replace("_", " "))
+    right.set(title="development error rate, %", xlabel="minutes on one core", ylim=(0, None))
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(picture, dpi=100)
+    pyplot.close(figure)
+
+
+def streams_per_core(model: Acoustic, seconds: float = 1.0, chunk: int = 8) -> int:
+    """Streams that one core keeps up with, one at a time in chunks of ``chunk`` steps, in PyTorch."""
     pcm, state = torch.zeros(1, chunk * model.hop, dtype=torch.int16), model.initial_state(1)
     runs, start = 0, time.process_time()
     with torch.no_grad():
         while time.process_time() - start < seconds:
             _, state = model(pcm, state)
             runs += 1
-    return runs * chunk * model.hop / model.sample_rate / (time.process_time() - start)
+    return int(runs * chunk * model.hop / model.sample_rate / (time.process_time() - start))
 
 
-def draw(log: Path, picture: Path) -> None:
-    import matplotlib
+def leave(folder: Path, model: Acoustic, info: Mapping[str, Any], dev: Mapping[str, Sequence[Utterance]]) -> Path:
+    """``card.md`` and ``losses.png`` beside a run's checkpoint, measured on its development speakers.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    figure, left = pyplot.subplots(figsize=(7, 3.5))
-    steps = [row["step"] for row in rows]
-    left.plot(steps, [row["loss"] for row in rows], color="tab:blue")
-    left.set(xlabel="step", ylabel="CTC loss (training, augmented)")
-    right = left.twinx()
-    right.plot(steps, [row["error"] for row in rows], color="tab:red")
-    right.set_ylabel("phone error rate (development)")
-    figure.tight_layout()
-    figure.savefig(picture, dpi=100)
-    pyplot.close(figure)
-
-
-def write(folder: Path, decoder: dict[str, Any], every: int = 1) -> dict[str, float]:
-    """``card.md`` and ``losses.png`` beside ``best.pt``; decoder settings and scores go into the checkpoint too."""
-    torch.set_num_threads(1)
-    model, info = checkpoint.load(folder / "best.pt")
-    lexicon, lm = None, None
+    Words by the daemon's decoder where the checkpoint has a lexicon (or the folder a ``lexicon.txt`` and ``lm.bin``),
+    else phones.
+    """
+    lexicon = lm = None
     if info["lexicon"]:
         entries = ((word, way) for word, ways in info["lexicon"].items() for way in ways)
         lexicon = "".join(f"{word}\t{' '.join(way)}\n" for word, way in entries).encode()
-    elif (folder / "lexicon.txt").exists():
+    elif (folder / "lexicon.txt").exists() and (folder / "lm.bin").exists():
         lexicon, lm = (folder / "lexicon.txt").read_bytes(), (folder / "lm.bin").read_bytes()
-    task = decoding.transcriber(info, lexicon, lm, decoder)
-    lines, examples, scores = [], [], {}
-    for name, utterances in reported(info["name"], info["sample_rate"], every).items():
-        heard = decoding.decode_all(task, log_probs(model, [u.pcm for u in utterances]))
-        result = decoding.score(utterances, heard)
-        scores[f"wer {name}"] = round(result.rate, 4)
-        lines.append(f"| {name} | {result} |")
-        wrong = [(said, got) for said, got in result.pairs if said != got]
-        examples += [f"- {said} -> {got or '(nothing)'}" for said, got in wrong[:4]]
-    draw(folder / "log.jsonl", folder / "losses.png")
-    sample = f" (one recording in {every})" if every > 1 else ""
-    (folder / "card.md").write_text(
-        f"""# {info["name"]}
-
-{info["family"]}, {parameters(model) / 1e6:.2f} M parameters, {info["sample_rate"]} Hz,
-a step every {1000 * model.hop // model.sample_rate} ms, {info["steps"]} steps in {info["minutes"]} minutes of training.
-
-- Data: {info["data"]}
-- Licence of the data: {info["licence"]}
-- Real-time streams on one core, in PyTorch, one at a time: {streams_per_core(model):.0f}
-
-Word error rate with its 95 % interval over speakers, by the daemon's decoder {json.dumps(decoder)}{sample}:
-
-| recordings | word error rate |
-|---|---|
-{chr(10).join(lines)}
-
-Errors, said -> heard:
-
-{chr(10).join(examples)}
-
-![loss and phone error](losses.png)
-"""
+    task = decoding.transcriber(dict(info), lexicon, lm, {"kind": "beam"}) if lexicon is not None else None
+    results: list[Result] = []
+    errors: list[tuple[str, str]] = []
+    for test, utterances in dev.items():
+        rows = log_probs(model, [u.pcm for u in utterances])
+        if task is not None:
+            said, heard = [u.text for u in utterances], decoding.decode_all(task, rows)
+        else:
+            said, heard = [" ".join(u.flat) for u in utterances], [" ".join(greedy(row)) for row in rows]
+        wrong = [edits(a.split(), b.split()) for a, b in zip(said, heard, strict=True)]
+        words = [len(text.split()) for text in said]
+        speakers = [u.speaker for u in utterances]
+        low, high = bootstrap(wrong, words, speakers)
+        rate = sum(wrong) / max(1, sum(words))
+        results.append(Result(test, rate, low, high, sum(words), len(words), len(set(speakers))))
+        errors = errors or some_errors(list(zip(said, heard, strict=True)))
+    curves(folder / "log.jsonl", folder / "losses.png")
+    card = Card(
+        name=info["name"],
+        summary="On development speakers, whose error rate picked this checkpoint: a report needs others.",
+        data=info["data"],
+        licence=info["licence"],
+        facts={
+            "family": FAMILIES[info["family"]],
+            "parameters": f"{parameters(model) / 1e6:.2f} M",
+            "input": f"PCM, {info['sample_rate']} Hz, a step every {1000 * model.hop // model.sample_rate} ms",
+            "streams per core": f"{streams_per_core(model)} in real time, one at a time, in PyTorch",
+        },
+        results=results,
+        errors=errors,
+        measure="Word error rate" if task is not None else "Phone error rate",
     )
-    info["options"] = {**info.get("options", {}), "decoder": decoder}
-    info["scores"] = {**info["scores"], **scores}
-    checkpoint.save(folder / "best.pt", model, info)
-    return scores
+    path = folder / "card.md"
+    path.write_text(card.markdown("losses.png"))
+    return path

@@ -20,11 +20,10 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from bench import asr, engine  # noqa: E402
 from export.__main__ import main as export  # noqa: E402
-from models.card import Card, Result, curves, some_errors  # noqa: E402
+from models.card import FAMILIES, Card, Result, curves, some_errors  # noqa: E402
 from streamer.engine.model import Model  # noqa: E402
 
 SHIPPED = ROOT / "models" / "pretrained"
-FAMILIES = {"wavenet": "causal WaveNet + CTC", "lstm": "gated convolutions and LSTM + CTC"}
 
 
 def streams_per_core(model: Model) -> tuple[int, int]:
