@@ -9,8 +9,12 @@ NAMES = ("engine", "latency", "start", "memory", "asr", "decode")
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
-        print(f"usage: python -m bench {{{','.join(NAMES)}}} [--json] [--help]", file=sys.stderr)
+    usage = f"usage: python -m bench {{{','.join(NAMES)}}} [--json] [--help]"
+    if sys.argv[1:2] in (["--help"], ["-h"]):
+        print(f"{__doc__}\n\n{usage}")
+        return 0
+    if sys.argv[1:2] == [] or sys.argv[1] not in NAMES:
+        print(usage, file=sys.stderr)
         return 2
     import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
     return 0

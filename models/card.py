@@ -124,7 +124,7 @@ def leave(folder: Path, model: Acoustic, info: Mapping[str, Any], dev: Mapping[s
     for test, utterances in dev.items():
         rows = log_probs(model, [u.pcm for u in utterances])
         if task is not None:
-            said, heard = [u.text for u in utterances], decoding.decode_all(task, rows)
+            said, heard = [u.text.lower() for u in utterances], decoding.decode_all(task, rows)
         else:
             said, heard = [" ".join(u.flat) for u in utterances], [" ".join(greedy(row)) for row in rows]
         wrong = [edits(a.split(), b.split()) for a, b in zip(said, heard, strict=True)]

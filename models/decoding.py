@@ -62,10 +62,10 @@ class Score:
 
 
 def score(utterances: Sequence[Utterance], heard: Sequence[str]) -> Score:
-    wrong = [edits(u.text.split(), text.split()) for u, text in zip(utterances, heard, strict=True)]
+    wrong = [edits(u.text.lower().split(), text.split()) for u, text in zip(utterances, heard, strict=True)]
     words = [len(u.text.split()) for u in utterances]
     low, high = bootstrap(wrong, words, [u.speaker for u in utterances])
-    pairs = [(u.text, text) for u, text in zip(utterances, heard, strict=True)]
+    pairs = [(u.text.lower(), text) for u, text in zip(utterances, heard, strict=True)]
     return Score(sum(wrong) / max(1, sum(words)), low, high, sum(words), len(utterances), pairs)
 
 

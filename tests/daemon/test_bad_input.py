@@ -144,7 +144,7 @@ async def never_reads(running: Running) -> None:
     writer.write(
         f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
     )
-    for message in [START, *(json.dumps({"type": "marker", "id": "x" * 180}) for _ in range(40_000))]:
+    for message in [START, *(json.dumps({"type": "marker", "id": f"{n:0180}"}) for n in range(40_000))]:
         data = message.encode()
         length = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + struct.pack("!H", len(data))
         writer.write(b"\x81" + length + bytes(4) + data)

@@ -66,6 +66,6 @@ def test_words_by_the_daemons_decoder() -> None:
     texts = decoding.decode_all(task, [rows])
     said = [Utterance("", "s", "SEA ME", [], 0), Utterance("", "s", "SEA SEA", [], 0)]
     assert texts == ["SEA ME"]
-    result = decoding.score(said, ["SEA ME", "SEA"])
+    result = decoding.score(said, ["sea me", "sea"])
     assert result.rate == 0.25
     assert "4 words" in str(result)
