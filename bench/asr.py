@@ -89,7 +89,7 @@ def transcripts(
 ) -> list[str]:
     """The text of each recording, every one a stream of its own, at most ``IN_FLIGHT`` at a time."""
     longest = max(len(pcm) for pcm in recordings) / rate + 1.0
-    settings = Settings(models=(str(model),), capacity=IN_FLIGHT + 8, buffer_seconds=longest)
+    settings = Settings(models=(str(model),), capacity=4 * IN_FLIGHT, buffer_seconds=longest)
     hub = Hub(settings, Metrics(CollectorRegistry()))
     hub.load()
     texts: list[list[str]] = [[] for _ in recordings]

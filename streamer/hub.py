@@ -85,6 +85,7 @@ class Hub:
                 raise ModelError(again)
         self.metrics.buffered_bound.set(self._limits.buffered_seconds)
         self.metrics.replay_bound.set(self._limits.replay_events)
+        self.metrics.marker_bound.set(self._limits.markers)
         self.metrics.build.info({"version": _version(), "python": platform.python_version()})
         for engine in self._engines.values():
             engine.start()

@@ -80,6 +80,7 @@ class Metrics:
         self.state_bytes_bound = gauge("state_bytes_bound", "state of all streams when every slot is taken", "model")
         self.buffered_bound = gauge("buffered_seconds_bound", "audio that one stream may have waiting")
         self.replay_bound = gauge("replay_events_bound", "events that are kept for a client that comes back")
+        self.marker_bound = gauge("markers_bound", "markers of one stream that may wait for audio")
         self.build = Info("streamer_build", "version of the daemon and of what it runs on", registry=self.registry)
 
     def model(self, name: str) -> ModelMetrics:

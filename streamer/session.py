@@ -23,15 +23,22 @@ from streamer.engine.engine import Engine, Stream
 from streamer.snapshot import Snapshot, SnapshotError
 from streamer.tasks import Event
 
-__all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "RateError", "Session", "Sink"]
+__all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "RateError", "Session", "Sink", "TooManyMarkers"]
 
 log = logging.getLogger(__name__)
+
+#: Markers that may wait for the audio before them to be decoded.
+MAX_MARKERS = 1024
 
 Sink = Callable[[list[dict[str, Any]]], None]
 
 
 class BadInput(ValueError):  # noqa: N818
     """Data that can't be taken: an odd number of bytes, or samples after the end. Nothing was taken."""
+
+
+class TooManyMarkers(BadInput):
+    """More markers wait than a stream may have waiting."""
 
 
 class RateError(ValueError):
@@ -46,6 +53,7 @@ class NoSlot(RuntimeError):  # noqa: N818
 class Limits:
     buffered_seconds: float = 10.0
     replay_events: int = 256
+    markers: int = 256
 
 
 class Session:
@@ -89,6 +97,8 @@ class Session:
         self._consumed = self._origin = self._dropped = self._taken = 0
         self._was_full = self._in_flight = False
         self._held = 0
+        self._said: dict[str, None] = {}  # markers at the position _said_at
+        self._said_at = -1
         self._markers: deque[tuple[str, int, int]] = deque()  # id, position, consumed samples at which it is due
         self._replay: deque[dict[str, Any]] = deque()
         self._lock = threading.RLock()
@@ -158,9 +168,12 @@ class Session:
 
         A client that comes back can't know whether the last marker before the break arrived, and says it again: the
         same id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
+        Raises :class:`TooManyMarkers`: what waits is memory, and is gone through for every new one.
         """
         with self._lock:
             self._open_for_input()
+            if len(self._markers) >= self._limits.markers:
+                raise TooManyMarkers(f"{len(self._markers)} markers wait for audio already: send some first")
             if self._has_marker(id):
                 return
             due = -(-self.received * self._rate // self.sample_rate) + self._latency
@@ -325,9 +338,20 @@ class Session:
             self._stream = None
 
     def _has_marker(self, id: str) -> bool:
-        said = ((e["id"], e["position"]) for e in self._replay if e["type"] == "marker")
-        due = ((waiting, position) for waiting, position, _ in self._markers)
-        return (id, self.received) in (*said, *due)
+        """Note a marker at this position; True if it was said before. The last few are remembered, as long as events are."""
+        if self._said_at != self.received:
+            events = ((e["id"], e["position"]) for e in self._replay if e["type"] == "marker")
+            waiting = ((id, position) for id, position, _ in self._markers)
+            self._said = dict.fromkeys(said for said, position in (*events, *waiting) if position == self.received)
+            self._said_at = self.received
+        if id in self._said:
+            return True
+        if len(self._markers) >= MAX_MARKERS:
+            raise BadInput(f"{len(self._markers)} markers are waiting for audio to be decoded: send some")
+        self._said[id] = None
+        if len(self._said) > self._limits.replay_events:
+            del self._said[next(iter(self._said))]
+        return False
 
     def _position(self) -> int:
         return min(self.received, self._consumed * self.sample_rate // self._rate)

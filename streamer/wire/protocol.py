@@ -34,6 +34,7 @@ CLOSE_CODES: Mapping[str, int] = {
     "bad_order": 1002,
     "bad_audio": 1007,
     "too_long": 1009,
+    "too_many_markers": 1008,
     "options": 4400,
     "rate": 4400,
     "unknown_model": 4404,

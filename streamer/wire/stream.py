@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streamer.hub import Hub, Refused
-from streamer.session import BadInput
+from streamer.session import BadInput, TooManyMarkers
 from streamer.wire.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class Stream:
         except Refused as error:
             self._refuse(WireError(error.reason, error.message, error.retry_after))
         except BadInput as error:
-            self._refuse(WireError("bad_audio", str(error)))
+            code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio"
+            self._refuse(WireError(code, str(error)))
         except Exception:
             log.exception("a stream failed", extra={"stream": self._session.id if self._session else None})
             self._refuse(WireError("internal", "this stream failed inside the daemon, its log says why: start anew"))

@@ -136,7 +136,7 @@ async def garbage_frames(running: Running) -> None:
 
 
 async def never_reads(running: Running) -> None:
-    """Markers make the daemon talk; nobody listens."""
+    """Markers behind audio make the daemon talk; nobody listens."""
     _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
     writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     writer.transport.pause_reading()
@@ -144,10 +144,12 @@ async def never_reads(running: Running) -> None:
     writer.write(
         f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
     )
-    for message in [START, *(json.dumps({"type": "marker", "id": f"{n:0180}"}) for n in range(40_000))]:
-        data = message.encode()
+    audio = bytes(2 * 160)
+    talk = (part for n in range(40_000) for part in (audio, json.dumps({"type": "marker", "id": f"{n:0180}"})))
+    for message in [START, *talk]:
+        data = message if isinstance(message, bytes) else message.encode()
         length = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + struct.pack("!H", len(data))
-        writer.write(b"\x81" + length + bytes(4) + data)
+        writer.write((b"\x82" if message is audio else b"\x81") + length + bytes(4) + data)
         try:
             async with asyncio.timeout(30):
                 await writer.drain()
@@ -160,6 +162,9 @@ async def never_reads(running: Running) -> None:
 
 ATTACKS: dict[str, Attack] = {
     "zero bytes": zero_bytes,
+    "markers without audio": refused(
+        "too_many_markers", 1008, *(json.dumps({"type": "marker", "id": str(n)}) for n in range(300))
+    ),
     "odd byte count": refused("bad_audio", 1007, b"\0\0\0"),
     "NaN": refused("bad_json", 1007, '{"type":"start","sample_rate":NaN}', start=False),
     "text where audio belongs": refused("audio_as_text", 1003, "hello, this is audio"),

@@ -12,7 +12,7 @@ import pytest
 from streamer.engine.model import ModelError
 from streamer.hub import Hub, Refused
 from streamer.metrics import Metrics
-from streamer.session import BadInput, Overflow
+from streamer.session import MAX_MARKERS, BadInput, Overflow
 from streamer.settings import Settings
 from streamer.store.sqlite import SqliteStore
 from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, running, slots_used
@@ -491,3 +491,27 @@ def test_a_restored_stream_knows_where_it_stands(toy: Path, tmp_path: Path) -> N
         session.marker("m")
         session.feed(samples(2, 280).tobytes())
         assert sink.wait("marker")["position"] == 1000
+
+
+def test_a_marker_said_again_is_one_marker(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session.marker("a")
+        session.marker("a")
+        session.feed(bytes(2))
+        session.marker("a")
+        session.marker("a")
+        session.end()
+        sink.wait("end")
+        assert [event["position"] for event in sink.of("marker")] == [0, 1]
+
+
+def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.feed(bytes(2))
+        for number in range(MAX_MARKERS):
+            session.marker(str(number))
+        with pytest.raises(BadInput, match="1024 markers are waiting"):
+            session.marker("one more")
