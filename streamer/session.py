@@ -27,9 +27,6 @@ __all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "RateError", "Session", "
 
 log = logging.getLogger(__name__)
 
-#: Markers that may wait for the audio before them to be decoded.
-MAX_MARKERS = 1024
-
 Sink = Callable[[list[dict[str, Any]]], None]
 
 
@@ -168,14 +165,18 @@ class Session:
 
         A client that comes back can't know whether the last marker before the break arrived, and says it again: the
         same id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
-        Raises :class:`TooManyMarkers`: what waits is memory, and is gone through for every new one.
+        Raises :class:`TooManyMarkers`: what waits is memory.
         """
         with self._lock:
             self._open_for_input()
+            said = self._markers_said_here()
+            if id in said:
+                return
             if len(self._markers) >= self._limits.markers:
                 raise TooManyMarkers(f"{len(self._markers)} markers wait for audio already: send some first")
-            if self._has_marker(id):
-                return
+            said[id] = None
+            if len(said) > self._limits.replay_events:  # the oldest is forgotten, as its event is
+                del said[next(iter(said))]
             due = -(-self.received * self._rate // self.sample_rate) + self._latency
             self._markers.append((id, self.received, due))
             self.version += 1
@@ -337,21 +338,14 @@ class Session:
             self._engine.close_stream(self._stream)
             self._stream = None
 
-    def _has_marker(self, id: str) -> bool:
-        """Note a marker at this position; True if it was said before. The last few are remembered, as long as events are."""
+    def _markers_said_here(self) -> dict[str, None]:
+        """Ids of markers at this position, in order; looked up once for each position, not for each marker."""
         if self._said_at != self.received:
             events = ((e["id"], e["position"]) for e in self._replay if e["type"] == "marker")
             waiting = ((id, position) for id, position, _ in self._markers)
-            self._said = dict.fromkeys(said for said, position in (*events, *waiting) if position == self.received)
+            self._said = dict.fromkeys(id for id, position in (*events, *waiting) if position == self.received)
             self._said_at = self.received
-        if id in self._said:
-            return True
-        if len(self._markers) >= MAX_MARKERS:
-            raise BadInput(f"{len(self._markers)} markers are waiting for audio to be decoded: send some")
-        self._said[id] = None
-        if len(self._said) > self._limits.replay_events:
-            del self._said[next(iter(self._said))]
-        return False
+        return self._said
 
     def _position(self) -> int:
         return min(self.received, self._consumed * self.sample_rate // self._rate)

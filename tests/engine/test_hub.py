@@ -12,7 +12,7 @@ import pytest
 from streamer.engine.model import ModelError
 from streamer.hub import Hub, Refused
 from streamer.metrics import Metrics
-from streamer.session import MAX_MARKERS, BadInput, Overflow
+from streamer.session import BadInput, Overflow, TooManyMarkers
 from streamer.settings import Settings
 from streamer.store.sqlite import SqliteStore
 from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, running, slots_used
@@ -511,7 +511,10 @@ def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
     with running(toy, folder=tmp_path) as hub:
         session = hub.open(model=None, sample_rate=8000, sink=Events())
         session.feed(bytes(2))
-        for number in range(MAX_MARKERS):
+        for number in range(256):
             session.marker(str(number))
-        with pytest.raises(BadInput, match="1024 markers are waiting"):
+        session.marker("255")  # said again: not a new one
+        with pytest.raises(TooManyMarkers, match="256 markers wait"):
             session.marker("one more")
+        session.feed(samples(1, 400).tobytes())
+        session.end()
