@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: A rung must make the time per stream this much shorter to be worth its longer wait.
 GAIN = 0.03
+#: What a batch costs beside its run, in CPU seconds: gathering, scattering, bookkeeping. More weight for small models.
+OVERHEAD = 150e-6
 REPEATS = 5
 RUNG_SECONDS = 0.02
 MAX_REMEMBERED = 64
@@ -44,7 +46,7 @@ def tune(model: Model, limit: int, cache: Path | None = None) -> int:
     ladder = rungs(limit)
     costs: list[float] = []
     for rung in ladder:
-        costs.append(_time(model, rung, REPEATS, RUNG_SECONDS) / rung)
+        costs.append((_time(model, rung, REPEATS, RUNG_SECONDS) + OVERHEAD) / rung)
         if len(costs) > 2 and min(costs[:-2]) <= min(costs[-2:]) * (1 + GAIN):
             break  # two rungs without gain: climbing on would only cost start-up time
     best = best_batch(ladder, costs)
