@@ -453,6 +453,7 @@ class Session:
         self._markers.extend(saved.markers)
         self._replay.extend(saved.events)
         self._chunker.restore(saved.pending, saved.steps_left)
+        self._was_full = self._chunker.full  # else nobody tells a client that finds it full when to go on
         if saved.finished:
             self.state = "ended"
         with self._lock:

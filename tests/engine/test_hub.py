@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.engine.model import ModelError
+from streamer.engine.engine import Engine
+from streamer.engine.model import Model, ModelError
 from streamer.hub import Hub, Refused
 from streamer.metrics import Metrics
-from streamer.session import BadInput, Overflow, TooManyMarkers
+from streamer.session import BadInput, Limits, Overflow, Session, TooManyMarkers
 from streamer.settings import Settings
 from streamer.store.sqlite import SqliteStore
+from streamer.tasks import create
 from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, running, slots_used
 from tests.toys import level, samples, speech, toy_model
 
@@ -518,3 +520,24 @@ def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
             session.marker("one more")
         session.feed(samples(1, 400).tobytes())
         session.end()
+
+
+def test_a_restored_full_buffer_tells_when_to_go_on(toy: Path, tmp_path: Path) -> None:
+    limits = Limits(buffered_seconds=0.5)
+    with running(toy, folder=tmp_path, buffer_seconds=0.5) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.hold()
+        session.feed(samples(1, 8000).tobytes())
+        assert session.full
+        saved = session.snapshot()
+    model = Model.load(toy)
+    engine = Engine(model, create(model.manifest), Metrics().model("toy"))  # its lanes wait until we listen
+    restored = Session("again", engine, sample_rate=8000, limits=limits, snapshot=saved)
+    drained = threading.Event()
+    restored.on_drained = drained.set
+    assert restored.full
+    engine.start()
+    try:
+        assert drained.wait(PATIENCE)
+    finally:
+        engine.close()
