@@ -38,14 +38,17 @@ def refused(code: str, close: int, *frames: str | bytes, start: bool = True) -> 
 
 async def one_gigabyte(running: Running) -> None:
     """A frame that says it has 1 GB; the refusal comes at its header. The client keeps pushing, as such clients do."""
-    async with dial(running.url) as connection:
-        await connection.send(START)
-        connection.transport.write(struct.pack("!BBQ4s", 0x82, 0x80 | 127, 2**30, b"mask"))
-        for _ in range(64):
-            if not connection.transport.is_closing():
-                connection.transport.write(bytes(2**16))
-        told, closed = await until_closed(connection)
-        assert (told[-1]["code"], closed) == ("too_long", 1009)
+    told, closed = [], 0
+    # asyncio of Python 3.11 stumbles over aborting a transport that was closed with unsent data and has since sent it
+    with contextlib.suppress(AttributeError):
+        async with dial(running.url) as connection:
+            await connection.send(START)
+            connection.transport.write(struct.pack("!BBQ4s", 0x82, 0x80 | 127, 2**30, b"mask"))
+            for _ in range(64):
+                if not connection.transport.is_closing():
+                    connection.transport.write(bytes(2**16))
+            told, closed = await until_closed(connection)
+    assert (told[-1]["code"], closed) == ("too_long", 1009)
 
 
 async def many_small_fragments(running: Running) -> None:
