@@ -13,13 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Chunker", "Overflow", "Policy"]
+from streamer.refusals import Overflow
+
+__all__ = ["Chunker", "Policy"]
 
 Policy = Literal["wait", "gap"]
-
-
-class Overflow(ValueError):  # noqa: N818
-    """The buffer is full and its policy is ``wait``: nothing was taken."""
 
 
 class Chunker:

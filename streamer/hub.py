@@ -14,20 +14,22 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+from streamer import __version__
 from streamer.checkpoints import Checkpoints
 from streamer.chunker import Policy
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError, find_models, resolve
 from streamer.loading import describe, load_engine
 from streamer.metrics import Metrics
-from streamer.session import Limits, NoSlot, RateError, Session, Sink
+from streamer.refusals import NoSlot, RateError, Refused
+from streamer.session import Limits, Session, Sink
 from streamer.snapshot import Snapshot, SnapshotError
 from streamer.store import Store, StoreError
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["Hub", "Refused"]
+__all__ = ["Hub"]
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +40,6 @@ OVERLOAD_SECONDS = 2.0
 STUCK_SECONDS = 30.0
 #: Streams whose snapshots are taken together: their chunks in flight are waited for once, not one after another.
 GROUP = 16
-
-
-class Refused(Exception):  # noqa: N818
-    """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help."""
-
-    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.reason, self.message, self.retry_after = reason, message, retry_after
 
 
 class Hub:
@@ -86,7 +80,7 @@ class Hub:
         self.metrics.buffered_bound.set(self._limits.buffered_seconds)
         self.metrics.replay_bound.set(self._limits.replay_events)
         self.metrics.marker_bound.set(self._limits.markers)
-        self.metrics.build.info({"version": _version(), "python": platform.python_version()})
+        self.metrics.build.info({"version": __version__, "python": platform.python_version()})
         for engine in self._engines.values():
             engine.start()
         self._restore_all()
@@ -380,12 +374,3 @@ class Hub:
             raise self._refuse("snapshot", f"the saved stream can't go on: {error}") from error
         self._enter(session)
         return session
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("streamer")
-    except PackageNotFoundError:
-        return "unknown"

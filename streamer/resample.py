@@ -14,6 +14,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from streamer.refusals import RateError
 from streamer.tasks.snapshot import pack, unpack
 
 __all__ = ["HIGHEST_RATE", "Resampler"]
@@ -34,14 +35,14 @@ class Resampler:
     """
 
     def __init__(self, rate_in: int, rate_out: int) -> None:
-        """Raises ``ValueError`` when ``rate_in`` can't be served."""
+        """Raises :class:`RateError` when ``rate_in`` can't be served."""
         if rate_in < rate_out:
-            raise ValueError(
+            raise RateError(
                 f"the model hears up to {rate_out // 2} Hz, which {rate_in} samples a second do not carry: "
                 f"record at {rate_out} Hz or take a model for {rate_in} Hz"
             )
         if rate_in > HIGHEST_RATE:
-            raise ValueError(f"{rate_in} samples a second are no sound: {HIGHEST_RATE} Hz is the highest rate")
+            raise RateError(f"{rate_in} samples a second are no sound: {HIGHEST_RATE} Hz is the highest rate")
         self.rate_in, self.rate_out = rate_in, rate_out
         periods = math.gcd(rate_in, rate_out)  # a second has this many stretches of whole samples at both rates
         block, context = (max(1, round(periods * seconds)) for seconds in (BLOCK_SECONDS, CONTEXT_SECONDS))

@@ -1,4 +1,4 @@
-"""One stream: buffer, positions, a place in the engine, the task's memory; and the way its events take to the client.
+"""One stream: buffer, positions, a place in the engine, the task's memory.
 
 Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the hub takes snapshots. One
 lock (reentrant, held for microseconds, never across a run) orders them, and the sink is called under it, so that events
@@ -7,9 +7,7 @@ leave in the order of their numbers.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -18,32 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.chunker import Chunker, Overflow, Policy
+from streamer.chunker import Chunker, Policy
+from streamer.delivery import Delivery, Markers, Sink, to_dict
 from streamer.engine.engine import Engine, Stream
+from streamer.refusals import BadInput, NoSlot, Overflow
 from streamer.snapshot import Snapshot, SnapshotError
 from streamer.tasks import Event
 
-__all__ = ["BadInput", "Limits", "NoSlot", "Overflow", "RateError", "Session", "Sink", "TooManyMarkers"]
-
-log = logging.getLogger(__name__)
-
-Sink = Callable[[list[dict[str, Any]]], None]
-
-
-class BadInput(ValueError):  # noqa: N818
-    """Data that can't be taken: an odd number of bytes, or samples after the end. Nothing was taken."""
-
-
-class TooManyMarkers(BadInput):
-    """More markers wait than a stream may have waiting."""
-
-
-class RateError(ValueError):
-    """The model can't be served at this sample rate."""
-
-
-class NoSlot(RuntimeError):  # noqa: N818
-    """All slots of the model are taken."""
+__all__ = ["Limits", "Session", "Sink"]
 
 
 @dataclass(frozen=True)
@@ -78,14 +58,13 @@ class Session:
         assert manifest.input.sample_rate is not None
         self.id, self.model, self.sample_rate, self.overflow = id, manifest.name, sample_rate, overflow
         self.options = dict(options or {})
-        self.received = self.seq = self.version = 0
+        self.received = self.version = 0
         self.state = "active"  # active, ended, or closed
         self.worthless = False  # given up for good: no snapshot of it may stay
         self.last_audio = monotonic()
-        self.sink = sink
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
         self.on_drained: Callable[[], None] | None = None
-        self._engine, self._limits, self._on_close = engine, limits, on_close
+        self._engine, self._on_close = engine, on_close
         self._rate = manifest.input.sample_rate
         self._resampler = _resampler(sample_rate, self._rate)
         bound = round(limits.buffered_seconds * self._rate)
@@ -94,10 +73,8 @@ class Session:
         self._consumed = self._origin = self._dropped = self._taken = 0
         self._was_full = self._in_flight = False
         self._held = 0
-        self._said: dict[str, None] = {}  # markers at the position _said_at
-        self._said_at = -1
-        self._markers: deque[tuple[str, int, int]] = deque()  # id, position, consumed samples at which it is due
-        self._replay: deque[dict[str, Any]] = deque()
+        self._markers = Markers(limits.markers)
+        self._delivery = Delivery(id, limits.replay_events, engine.metrics.dropped_events.inc, sink)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self.memory = engine.task.open(self.options)
@@ -114,6 +91,14 @@ class Session:
                 raise
 
     # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def sink(self) -> Sink | None:
+        return self._delivery.sink
+
+    @property
+    def seq(self) -> int:
+        return self._delivery.seq
 
     @property
     def chunk_seconds(self) -> float:
@@ -163,24 +148,14 @@ class Session:
     def marker(self, id: str) -> None:
         """An event of that id, once everything received so far is decoded; it does not push audio out by itself.
 
-        A client that comes back can't know whether the last marker before the break arrived, and says it again: the
-        same id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
-        Raises :class:`TooManyMarkers`: what waits is memory.
+        Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory.
         """
         with self._lock:
             self._open_for_input()
-            said = self._markers_said_here()
-            if id in said:
-                return
-            if len(self._markers) >= self._limits.markers:
-                raise TooManyMarkers(f"{len(self._markers)} markers wait for audio already: send some first")
-            said[id] = None
-            if len(said) > self._limits.replay_events:  # the oldest is forgotten, as its event is
-                del said[next(iter(said))]
             due = -(-self.received * self._rate // self.sample_rate) + self._latency
-            self._markers.append((id, self.received, due))
-            self.version += 1
-            self._emit(self._due_markers())
+            if self._markers.add(id, self.received, due, self._delivery):
+                self.version += 1
+                self._delivery.emit(self._markers.due(self._consumed))
 
     def end(self) -> None:
         """No more samples: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
@@ -203,7 +178,7 @@ class Session:
                 return -1
             chunker = self._chunker
             if self._dropped and chunker.ready:
-                self._emit(self._gap())
+                self._delivery.emit(self._gap())
             before = chunker.length
             steps = chunker.take(row)
             self._taken = before - chunker.length
@@ -217,11 +192,11 @@ class Session:
             self._consumed += self._taken
             self.version += 1
             if self.state == "active":
-                given = [self._dict(event) for event in events] if events else []
+                given = self._dicts(events) if events else []
                 if chunker.steps_left == 0:
                     self._finish(given)
                 elif events or self._markers:
-                    self._emit(given + self._due_markers())
+                    self._delivery.emit(given + self._markers.due(self._consumed))
                 if chunker.arrived:
                     self._engine.metrics.lag_seconds.observe(monotonic() - chunker.arrived)
             if self._was_full and 2 * chunker.length <= chunker.bound:
@@ -244,27 +219,25 @@ class Session:
     def tell(self, *events: dict[str, Any]) -> None:
         """Events about the connection: without a number, never replayed."""
         with self._lock:
-            self._send(list(events))
+            self._delivery.send(list(events))
 
     def attach(self, sink: Sink, after_seq: int = 0) -> bool:
         """Events go to ``sink`` from now on, those after ``after_seq`` that are still kept first. False when closed."""
         with self._lock:
             if self.state == "closed":
                 return False
-            if self.sink is not None:
-                self.tell({"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"})
-            self.sink, self.last_audio = sink, monotonic()
+            self.last_audio = monotonic()
             if self.overflow == "gap" and after_seq > self.seq:
-                self.seq = after_seq  # what is repeated after a crash need not fall into the same gaps: new numbers
-            self._send([event for event in self._replay if event["seq"] > after_seq])
+                self._delivery.seq = after_seq  # after a crash the gaps need not fall where they did: new numbers
+            self._delivery.attach(sink, after_seq)
             return True
 
     def detach(self, sink: Sink | None = None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""
         with self._lock:
-            if self.sink is None or (sink is not None and sink is not self.sink):
+            if not self._delivery.detach(sink):
                 return False
-            self.sink = self.on_drained = None
+            self.on_drained = None
             return True
 
     def stop(self, code: str, message: str) -> None:
@@ -338,29 +311,13 @@ class Session:
             self._engine.close_stream(self._stream)
             self._stream = None
 
-    def _markers_said_here(self) -> dict[str, None]:
-        """Ids of markers at this position, in order; looked up once for each position, not for each marker."""
-        if self._said_at != self.received:
-            events = ((e["id"], e["position"]) for e in self._replay if e["type"] == "marker")
-            waiting = ((id, position) for id, position, _ in self._markers)
-            self._said = dict.fromkeys(id for id, position in (*events, *waiting) if position == self.received)
-            self._said_at = self.received
-        return self._said
-
     def _position(self) -> int:
         return min(self.received, self._consumed * self.sample_rate // self._rate)
-
-    def _due_markers(self, all_of_them: bool = False) -> list[dict[str, Any]]:
-        due = []
-        while self._markers and (all_of_them or self._markers[0][2] <= self._consumed):
-            id, position, _ = self._markers.popleft()
-            due.append({"type": "marker", "id": id, "position": position})
-        return due
 
     def _gap(self) -> list[dict[str, Any]]:
         """Audio was dropped: what is open becomes final, and the stream starts anew behind the gap."""
         assert self._stream is not None
-        events = [self._dict(event) for event in self._engine.task.finish(self.memory)]
+        events = self._dicts(self._engine.task.finish(self.memory))
         dropped, self._dropped = self._dropped, 0
         self._consumed += dropped
         self._origin = self._consumed
@@ -368,49 +325,23 @@ class Session:
         self.memory = self._engine.task.open(self.options)
         self._engine.metrics.dropped_seconds.inc(dropped / self._rate)
         lost = dropped * self.sample_rate // self._rate
-        return [*events, {"type": "gap", "position": self._position(), "dropped": lost}, *self._due_markers()]
+        gap = {"type": "gap", "position": self._position(), "dropped": lost}
+        return [*events, gap, *self._markers.due(self._consumed)]
 
     def _finish(self, events: list[dict[str, Any]]) -> None:
-        last = [self._dict(event) for event in self._engine.task.finish(self.memory)]
+        last = self._dicts(self._engine.task.finish(self.memory))
         self._consumed += self._chunker.length
         self.state = "ended"
         self._release()
-        self._emit([*events, *last, *self._due_markers(True), {"type": "end", "position": self.received}])
+        self._delivery.emit([*events, *last, *self._markers.due(), {"type": "end", "position": self.received}])
 
-    def _dict(self, event: Event) -> dict[str, Any]:
-        found = event.to_dict()
-        if self._origin:  # the memory counts from the last gap on
-            late = self._origin / self._rate
-            for part in (found, *found["words"]):
-                part["start"], part["end"] = round(part["start"] + late, 3), round(part["end"] + late, 3)
-        return found
-
-    def _emit(self, events: list[dict[str, Any]]) -> None:
-        """Number the events, keep them for a client that comes back, send them."""
-        for event in events:
-            self.seq += 1
-            event["seq"] = self.seq
-            if self._replay and self._replay[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
-                self._replay.pop()  # superseded
-            self._replay.append(event)
-            if len(self._replay) > self._limits.replay_events:
-                self._replay.popleft()
-                if self.sink is None:
-                    self._engine.metrics.dropped_events.inc()
-        self._send(events)
-
-    def _send(self, events: list[dict[str, Any]]) -> None:
-        if events and self.sink is not None:
-            try:
-                self.sink(events)
-            except Exception:
-                log.exception("a sink failed, its stream goes on without it", extra={"stream": self.id})
-                self.sink = None
+    def _dicts(self, events: list[Event]) -> list[dict[str, Any]]:
+        return [to_dict(event, self._origin / self._rate) for event in events]
 
     def _snapshot(self, whole: bool) -> Snapshot:
         finished = self.state != "active"
         pending, received, steps_left = self._chunker.rest(), self.received, self._chunker.steps_left
-        markers = list(self._markers)
+        markers = list(self._markers.waiting)
         excess = len(pending) - 2 * self._chunker.chunk
         if not whole and excess > 0 and self._resampler is None:  # a resampler's memory is that of all it was given
             pending, received, steps_left = pending[:-excess], received - excess, -1
@@ -430,7 +361,7 @@ class Session:
             dropped=self._dropped,
             finished=finished,
             markers=markers,
-            events=[dict(event) for event in self._replay],
+            events=[dict(event) for event in self._delivery.kept],
             memory=self._engine.task.save(self.memory),
             resampler=b"" if self._resampler is None else self._resampler.save(),
             pending=pending,
@@ -448,10 +379,10 @@ class Session:
                 self._resampler.load(saved.resampler)
         except ValueError as error:
             raise SnapshotError(str(error)) from error
-        self.received, self.seq = saved.received, saved.seq
+        self.received, self._delivery.seq = saved.received, saved.seq
         self._consumed, self._origin, self._dropped = saved.consumed, saved.origin, saved.dropped
-        self._markers.extend(saved.markers)
-        self._replay.extend(saved.events)
+        self._markers.waiting.extend(saved.markers)
+        self._delivery.kept.extend(saved.events)
         self._chunker.restore(saved.pending, saved.steps_left)
         self._was_full = self._chunker.full  # else nobody tells a client that finds it full when to go on
         if saved.finished:
@@ -463,9 +394,6 @@ class Session:
 def _resampler(rate_in: int, rate_out: int) -> Any:
     if rate_in == rate_out:
         return None
-    from streamer.resample import Resampler
+    from streamer.resample import Resampler  # with its library only where it is needed
 
-    try:
-        return Resampler(rate_in, rate_out)
-    except ValueError as error:
-        raise RateError(str(error)) from error
+    return Resampler(rate_in, rate_out)

@@ -81,7 +81,7 @@ class Local:
 
 class _LocalFeed:
     def __init__(self, hub: Hub, rate: int, sink: Sink, overflow: str) -> None:
-        from streamer.hub import Refused
+        from streamer.refusals import Refused
 
         self._hub = hub
         self._room = threading.Event()

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from streamer.hub import Hub, Refused
-from streamer.session import BadInput, TooManyMarkers
+from streamer.hub import Hub
+from streamer.refusals import BadInput, Refused, TooManyMarkers
 from streamer.wire.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode
 
 if TYPE_CHECKING:

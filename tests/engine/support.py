@@ -10,11 +10,13 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from streamer.engine.model import Model
 from streamer.hub import Hub
 from streamer.metrics import Metrics
+from streamer.refusals import Refused
 from streamer.session import Session
 from streamer.settings import Settings
 from streamer.store.sqlite import SqliteStore
@@ -84,6 +86,15 @@ def running(
 def count(hub: Hub, name: str, **labels: str) -> float:
     """A counter's value on the page."""
     return hub.metrics.registry.get_sample_value(f"streamer_{name}", labels) or 0.0
+
+
+def refused(hub: Hub, reason: str, **wishes: object) -> Refused:
+    before = count(hub, "refusals_total", reason=reason)
+    with pytest.raises(Refused) as caught:
+        hub.open(**{"model": None, "sample_rate": 8000, "sink": Events(), **wishes})  # type: ignore[arg-type]
+    assert caught.value.reason == reason
+    assert count(hub, "refusals_total", reason=reason) == before + 1
+    return caught.value
 
 
 def slots_used(hub: Hub) -> int:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.chunker import Chunker, Overflow
+from streamer.chunker import Chunker
 from streamer.engine.arena import Arena, ArenaError
 from streamer.engine.engine import rungs
 from streamer.engine.scheduler import Place, Scheduler
 from streamer.manifest import State
+from streamer.refusals import Overflow
 from streamer.snapshot import Snapshot, SnapshotError
 
 STATES = [

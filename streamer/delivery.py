@@ -1,0 +1,123 @@
+"""The events of one stream on their way to its client: numbered, kept for one that comes back, and the markers that
+wait for their turn. The session's lock guards it all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from streamer.refusals import TooManyMarkers
+from streamer.tasks import Event
+
+__all__ = ["Delivery", "Markers", "Sink", "to_dict"]
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[list[dict[str, Any]]], None]
+
+
+class Delivery:
+    """``sink``: where events go, ``None`` while the client is away. ``seq``: number of the last event.
+
+    ``kept``: numbered events for a client that comes back, ``bound`` at most; ``lost()`` is called for each that falls
+    out while nobody listens.
+    """
+
+    def __init__(self, stream: str, bound: int, lost: Callable[[], None], sink: Sink | None = None) -> None:
+        self.sink, self.seq, self.bound = sink, 0, bound
+        self.kept: deque[dict[str, Any]] = deque()
+        self._stream, self._lost = stream, lost
+
+    def emit(self, events: list[dict[str, Any]]) -> None:
+        """Number the events, keep them, send them."""
+        kept = self.kept
+        for event in events:
+            self.seq += 1
+            event["seq"] = self.seq
+            if kept and kept[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
+                kept.pop()  # superseded
+            kept.append(event)
+            if len(kept) > self.bound:
+                kept.popleft()
+                if self.sink is None:
+                    self._lost()
+        self.send(events)
+
+    def send(self, events: list[dict[str, Any]]) -> None:
+        """As they are. A sink that fails is left: its client has to come back."""
+        if events and self.sink is not None:
+            try:
+                self.sink(events)
+            except Exception:
+                log.exception("a sink failed, its stream goes on without it", extra={"stream": self._stream})
+                self.sink = None
+
+    def attach(self, sink: Sink, after_seq: int) -> None:
+        """From now on to ``sink``, first what is kept behind ``after_seq``. The one before is told."""
+        self.send([{"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"}])
+        self.sink = sink
+        self.send([event for event in self.kept if event["seq"] > after_seq])
+
+    def detach(self, sink: Sink | None) -> bool:
+        """Forget the sink; with ``sink`` only if it is still that one. True if so."""
+        if self.sink is None or (sink is not None and sink is not self.sink):
+            return False
+        self.sink = None
+        return True
+
+
+class Markers:
+    """Markers that wait for the audio before them to be decoded, ``bound`` at most.
+
+    A client that comes back can't know whether the last marker before the break arrived, and says it again: the same
+    id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        #: id, position, consumed samples at which it is due
+        self.waiting: deque[tuple[str, int, int]] = deque()
+        self._said: dict[str, None] = {}  # ids at the position _at, in order
+        self._at = -1
+
+    def add(self, id: str, position: int, due: int, delivery: Delivery) -> bool:
+        """False if it was said here before. Raises :class:`TooManyMarkers`: what waits is memory."""
+        if self._at != position:  # looked up once for each position, not for each marker
+            self._said, self._at = self._known(position, delivery), position
+        if id in self._said:
+            return False
+        if len(self.waiting) >= self.bound:
+            raise TooManyMarkers(f"{len(self.waiting)} markers wait for audio already: send some first")
+        self._said[id] = None
+        if len(self._said) > delivery.bound:  # the oldest is forgotten, as its event is
+            del self._said[next(iter(self._said))]
+        self.waiting.append((id, position, due))
+        return True
+
+    def due(self, consumed: int | None = None) -> list[dict[str, Any]]:
+        """Events of those whose audio is decoded when ``consumed`` samples are; without: of all."""
+        found = []
+        while self.waiting and (consumed is None or self.waiting[0][2] <= consumed):
+            id, position, _ = self.waiting.popleft()
+            found.append({"type": "marker", "id": id, "position": position})
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def _known(self, position: int, delivery: Delivery) -> dict[str, None]:
+        sent = (e["id"] for e in delivery.kept if e["type"] == "marker" and e["position"] == position)
+        waiting = (id for id, at, _ in self.waiting if at == position)
+        return dict.fromkeys((*sent, *waiting))
+
+
+def to_dict(event: Event, late: float) -> dict[str, Any]:
+    """JSON-ready. ``late``: seconds of the stream before the task's memory began (at the last gap)."""
+    found = event.to_dict()
+    if late:
+        for part in (found, *found["words"]):
+            part["start"], part["end"] = round(part["start"] + late, 3), round(part["end"] + late, 3)
+    return found

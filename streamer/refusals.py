@@ -1,0 +1,33 @@
+"""Why a stream, or a piece of one, is not taken. Nothing of it was taken then."""
+
+from __future__ import annotations
+
+__all__ = ["BadInput", "NoSlot", "Overflow", "RateError", "Refused", "TooManyMarkers"]
+
+
+class BadInput(ValueError):  # noqa: N818
+    """Data that can't be taken: an odd number of bytes, or samples after the end."""
+
+
+class TooManyMarkers(BadInput):
+    """More markers wait than a stream may have waiting."""
+
+
+class Overflow(ValueError):  # noqa: N818
+    """The buffer is full and its policy is ``wait``."""
+
+
+class RateError(ValueError):
+    """The model can't be served at this sample rate."""
+
+
+class NoSlot(RuntimeError):  # noqa: N818
+    """All slots of the model are taken."""
+
+
+class Refused(Exception):  # noqa: N818
+    """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help."""
+
+    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.retry_after = reason, message, retry_after

@@ -1,0 +1,230 @@
+"""One stream: what goes in, what comes out in which order, and what happens when it is full or its client is gone."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamer.engine.engine import Engine
+from streamer.engine.model import Model
+from streamer.metrics import Metrics
+from streamer.refusals import BadInput, Overflow, TooManyMarkers
+from streamer.session import Limits, Session
+from streamer.tasks import create
+from tests.engine.support import PATIENCE, Events, count, feed, running
+from tests.toys import level, samples, speech
+
+TINY = speech("AB").tobytes()
+
+
+def test_bad_input_takes_nothing(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        with pytest.raises(BadInput, match="3 bytes"):
+            session.feed(b"abc")
+        assert session.received == 0
+        session.end()
+        session.end()
+        with pytest.raises(BadInput, match="ended"):
+            session.feed(b"ab")
+        with pytest.raises(BadInput, match="ended"):
+            session.marker("m")
+        assert sink.wait("end")["position"] == 0
+
+
+def test_a_marker_comes_when_everything_before_it_is_decoded(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session.marker("at once")
+        assert sink.of("marker") == [{"type": "marker", "id": "at once", "position": 0, "seq": 1}]
+        session.feed(level(1.0, 0.1).tobytes())
+        session.marker("soon")
+        session.feed(level(1.0, 0.0625).tobytes())
+        session.marker("last")
+        session.end()
+        sink.wait("end")
+        assert [(e["id"], e["position"]) for e in sink.of("marker")] == [("at once", 0), ("soon", 800), ("last", 1300)]
+        assert [e["type"] for e in sink.got][-3:] == ["final", "marker", "end"]
+
+
+def test_a_marker_said_again_is_one_marker(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session.marker("a")
+        session.marker("a")
+        session.feed(bytes(2))
+        session.marker("a")
+        session.marker("a")
+        session.end()
+        sink.wait("end")
+        assert [event["position"] for event in sink.of("marker")] == [0, 1]
+
+
+def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.feed(bytes(2))
+        for number in range(256):
+            session.marker(str(number))
+        session.marker("255")  # said again: not a new one
+        with pytest.raises(TooManyMarkers, match="256 markers wait"):
+            session.marker("one more")
+        session.feed(samples(1, 400).tobytes())
+        session.end()
+
+
+def test_wait_refuses_when_full_and_tells_when_there_is_room(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, buffer_seconds=0.1) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        room = threading.Event()
+        session.on_drained = room.set
+        session.hold()  # no lane takes from it
+        session.feed(bytes(2 * 800))
+        assert session.full
+        assert session.buffered_seconds == pytest.approx(0.1)
+        with pytest.raises(Overflow):
+            session.feed(b"ab")
+        assert session.received == 800
+        session.go_on()
+        assert room.wait(PATIENCE)
+        assert not session.full
+        session.feed(b"ab")
+
+
+def test_a_restored_full_buffer_tells_when_to_go_on(toy: Path, tmp_path: Path) -> None:
+    limits = Limits(buffered_seconds=0.5)
+    with running(toy, folder=tmp_path, buffer_seconds=0.5) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.hold()
+        session.feed(samples(1, 8000).tobytes())
+        assert session.full
+        saved = session.snapshot()
+    model = Model.load(toy)
+    engine = Engine(model, create(model.manifest), Metrics().model("toy"))  # its lanes wait until we listen
+    restored = Session("again", engine, sample_rate=8000, limits=limits, snapshot=saved)
+    drained = threading.Event()
+    restored.on_drained = drained.set
+    assert restored.full
+    engine.start()
+    try:
+        assert drained.wait(PATIENCE)
+    finally:
+        engine.close()
+
+
+def test_gap_drops_the_oldest_and_starts_anew(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, buffer_seconds=1.0) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink, overflow="gap")
+        session.feed(np.concatenate([level(1.0, 0.2), level(0.0, 0.2)]).tobytes())
+        session.marker("first")
+        sink.wait("marker")
+        session.hold()
+        for _ in range(10):
+            session.feed(level(0.0, 0.1).tobytes())
+        session.feed(level(-1.0, 0.3).tobytes())
+        session.go_on()
+        session.end()
+        sink.wait("end")
+        gap = sink.of("gap")[0]
+        assert gap["position"] == 3200 + gap["dropped"]
+        assert gap["dropped"] == 8000 + 2400 - 4000
+        finals = sink.of("final")
+        assert [event["text"] for event in finals] == ["A", "B"]
+        assert finals[0]["seq"] < gap["seq"] < finals[1]["seq"]
+        assert finals[1]["start"] == pytest.approx(1.4, abs=0.05)  # in the stream's own time, over the gap
+        assert count(hub, "dropped_seconds_total", model="toy") == pytest.approx(gap["dropped"] / 8000)
+
+
+def test_another_rate_is_resampled(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=16000, sink=sink)
+        feed(session, [speech("A BA", 16000).tobytes()])
+        session.end()
+        assert sink.wait("end")["position"] == 12800
+        assert sink.of("final")[-1]["text"] == "ABA"
+
+
+def test_a_sink_that_fails_costs_its_own_stream_only(toy: Path, tmp_path: Path) -> None:
+    def broken(events: list[dict[str, object]]) -> None:
+        raise RuntimeError("no ear")
+
+    with running(toy, folder=tmp_path) as hub:
+        sink = Events()
+        bad = hub.open(model=None, sample_rate=8000, sink=broken)
+        good = hub.open(model=None, sample_rate=8000, sink=sink)
+        for session in (bad, good):
+            session.feed(TINY)
+            session.end()
+        sink.wait("end")
+        again = Events()
+        hub.attach(bad.id, again)
+        again.wait("end")
+        assert again.of("final")[-1]["text"] == "AB"
+
+
+def test_a_newer_connection_takes_over(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        old, new = Events(), Events()
+        session = hub.open(model=None, sample_rate=8000, sink=old)
+        assert hub.attach(session.id, new) is session
+        assert old.wait("error")["code"] == "taken_over"
+        hub.detach(session, old)  # the old connection closes late: nothing happens
+        session.feed(TINY)
+        session.end()
+        new.wait("end")
+        assert not old.of("end")
+
+
+def test_events_that_fall_out_of_the_replay_are_counted(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.hub.REPLAY_EVENTS", 4)
+    with running(toy, folder=tmp_path) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        hub.detach(session)
+        for number in range(6):
+            session.marker(str(number))
+        sink = Events()
+        hub.attach(session.id, sink)
+        assert [event["id"] for event in sink.got] == ["2", "3", "4", "5"]
+        assert count(hub, "dropped_events_total", model="toy") == 2
+
+
+def test_a_result_for_a_stream_that_left_is_dropped_and_counted(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, lanes=1) as hub:
+        engine = hub._engines["toy"]
+        entered, leave = threading.Event(), threading.Event()
+        run = engine.model.run
+
+        def slowly(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            entered.set()
+            assert leave.wait(PATIENCE)
+            return run(feeds)
+
+        engine.model.run = slowly  # type: ignore[method-assign]
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session.feed(speech("A").tobytes())
+        assert entered.wait(PATIENCE)
+        assert engine.stuck(0.0)
+        hub.discard(session)
+        assert hub.models()[0]["streams"] == 1  # not free before the chunk is back
+        leave.set()
+        after = Events()
+        next_one = hub.open(model=None, sample_rate=8000, sink=after)
+        next_one.feed(TINY)
+        next_one.end()
+        after.wait("end")
+        assert after.of("final")[-1]["text"] == "AB"
+        assert sink.got == []
+        assert count(hub, "late_results_total", model="toy") == 1
+        assert not engine.stuck(0.0)
+        assert hub.stuck() is None
