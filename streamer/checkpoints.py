@@ -15,18 +15,16 @@ __all__ = ["Checkpoints"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a snapshot waits for a chunk in flight.
-PATIENCE = 10.0
-
 
 class Checkpoints:
-    """``store`` ``None``: nothing is kept, and what was received counts as safe.
+    """``store`` ``None``: nothing is kept, and what was received counts as safe. ``patience``: seconds that a snapshot
+    waits for a chunk in flight.
 
     A failing store is told of and counted; streams go on, and what is not safe is not acknowledged.
     """
 
-    def __init__(self, store: Store | None, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
+    def __init__(self, store: Store | None, metrics: Metrics, patience: float) -> None:
+        self._store, self._metrics, self._patience = store, metrics, patience
 
     def save(self, sessions: Sequence[Session], *, whole: bool) -> dict[Session, tuple[int, int]]:
         """Write all of them in one transaction; version and position of each that is safe now."""
@@ -38,7 +36,7 @@ class Checkpoints:
         positions: dict[Session, tuple[int, int]] = {}
         for session in sessions:
             try:
-                version, snapshot = session.version, session.snapshot(PATIENCE, whole=whole)
+                version, snapshot = session.version, session.snapshot(self._patience, whole=whole)
                 rows.append((session.id, snapshot.to_bytes()))
                 positions[session] = (version, snapshot.received)
             except TimeoutError as error:

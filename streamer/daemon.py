@@ -25,7 +25,7 @@ from streamer.store import Store, StoreError
 from streamer.store.sqlite import SqliteStore
 from streamer.wire.app import create_app
 from streamer.wire.http import Http
-from streamer.wire.socket import LINGER_SECONDS, Socket
+from streamer.wire.socket import Socket
 from streamer.wire.stream import Streams
 
 __all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
@@ -170,19 +170,23 @@ class Daemon:
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,
+            linger_seconds=settings.linger_seconds,
+        )
+        request = functools.partial(
+            Http, handshake_seconds=settings.handshake_seconds, max_request_bytes=settings.max_request_bytes
         )
         app = create_app(self.streams, self.metrics.registry, self.hub.models, self._trouble)
         return _Server(
             uvicorn.Config(
                 app,
-                http=functools.partial(Http, handshake_seconds=settings.handshake_seconds),  # type: ignore[arg-type]
+                http=request,  # type: ignore[arg-type]
                 ws=answer,  # type: ignore[arg-type]  # called like the class it stands for
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=int(LINGER_SECONDS) + 1,
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=int(settings.linger_seconds) + 1,
             )
         )
 
@@ -234,7 +238,7 @@ class Daemon:
         log.info("drained", extra={"saved": saved})
 
     def _trouble(self) -> str | None:
-        return self.hub.stuck(self.settings.stuck_seconds)
+        return self.hub.stuck()
 
     def _status(self) -> str:
         names = ", ".join(model["name"] for model in self.hub.models())

@@ -33,14 +33,6 @@ __all__ = ["Hub"]
 
 log = logging.getLogger(__name__)
 
-#: Numbered events that are kept for a client that comes back.
-REPLAY_EVENTS = 256
-#: A chunk that has been ready for so long says that the machine is full, even if slots are free.
-OVERLOAD_SECONDS = 2.0
-STUCK_SECONDS = 30.0
-#: Streams whose snapshots are taken together: their chunks in flight are waited for once, not one after another.
-GROUP = 16
-
 
 class Hub:
     """``store`` ``None``: nothing survives the process, and acknowledgements say only what was received.
@@ -53,8 +45,8 @@ class Hub:
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock = clock
-        self._disk = Checkpoints(store, metrics)
-        self._limits = Limits(settings.buffer_seconds, REPLAY_EVENTS)
+        self._disk = Checkpoints(store, metrics, settings.stuck_seconds)
+        self._limits = Limits(settings.buffer_seconds, settings.max_replay_events, settings.max_waiting_markers)
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
@@ -77,9 +69,8 @@ class Hub:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        self.metrics.buffered_bound.set(self._limits.buffered_seconds)
-        self.metrics.replay_bound.set(self._limits.replay_events)
-        self.metrics.marker_bound.set(self._limits.markers)
+        for name, value in self.settings.limits().items():
+            self.metrics.limit.labels(name).set(value)
         self.metrics.build.info({"version": __version__, "python": platform.python_version()})
         for engine in self._engines.values():
             engine.start()
@@ -136,7 +127,8 @@ class Hub:
         engine = self._engine(model)
         if overflow not in ("wait", "gap"):
             raise self._refuse("options", f"overflow is {overflow!r}: wait or gap")
-        if (waited := engine.waited()) > max(OVERLOAD_SECONDS, 2 * engine.manifest.chunk_seconds):
+        # a chunk that has been ready for so long says that the machine is full, even if slots are free
+        if (waited := engine.waited()) > max(self.settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
             raise self._refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
         id = stream or uuid.uuid4().hex
         with self._lock:
@@ -195,8 +187,9 @@ class Hub:
             "position": session.received,
         }
 
-    def stuck(self, seconds: float = STUCK_SECONDS) -> str | None:
-        """Which model had work for that long without a batch coming back; ``None`` if all goes well."""
+    def stuck(self) -> str | None:
+        """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""
+        seconds = self.settings.stuck_seconds
         for name, engine in self._engines.items():
             if engine.stuck(seconds):
                 return f"model {name} has work and no batch came back for {seconds:g} s"
@@ -212,8 +205,9 @@ class Hub:
         with self._checkpointing, self.metrics.save_seconds.time():
             with self._lock:
                 changed = [s for s in self._sessions.values() if self._saved.get(s.id, (-1, 0))[0] != s.version]
-            for first in range(0, len(changed), GROUP):
-                self._save(changed[first : first + GROUP], whole=whole)
+            group = self.settings.max_saved_together  # chunks in flight are waited for once, not one after another
+            for first in range(0, len(changed), group):
+                self._save(changed[first : first + group], whole=whole)
 
     def sweep(self) -> None:
         """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""

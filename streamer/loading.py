@@ -18,10 +18,7 @@ from streamer.tasks import TaskError, create
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["MAX_STATE_BYTES", "describe", "load_engine"]
-
-#: State of all streams of one model together.
-MAX_STATE_BYTES = 2 * 2**30
+__all__ = ["describe", "load_engine"]
 
 
 def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]]) -> Engine:
@@ -44,10 +41,10 @@ def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Call
             lanes=lanes,
             capacity=settings.capacity,
             limit=settings.max_batch or tune(model, most, settings.state_directory / "tuning.json"),
-            max_state_bytes=MAX_STATE_BYTES,
+            max_state_bytes=settings.max_state_bytes,
         )
     except ArenaError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error} (settings capacity and max_state_bytes)") from error
     _watch(engine, lanes, sessions)
     return engine
 

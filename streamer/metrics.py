@@ -78,9 +78,7 @@ class Metrics:
         self.lanes = gauge("lanes", "worker threads", "model")
         self.state_bytes = gauge("state_bytes", "state of all streams now", "model")
         self.state_bytes_bound = gauge("state_bytes_bound", "state of all streams when every slot is taken", "model")
-        self.buffered_bound = gauge("buffered_seconds_bound", "audio that one stream may have waiting")
-        self.replay_bound = gauge("replay_events_bound", "events that are kept for a client that comes back")
-        self.marker_bound = gauge("markers_bound", "markers of one stream that may wait for audio")
+        self.limit = gauge("limit", "every bound that is a setting, by its name", "name")
         self.build = Info("streamer_build", "version of the daemon and of what it runs on", registry=self.registry)
 
     def model(self, name: str) -> ModelMetrics:

@@ -31,6 +31,8 @@ ENV_PREFIX = "STREAMER_"
 SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 #: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
 NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
+#: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
+NO_LIMITS = frozenset({"port", "lanes", "max_batch"})
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -67,7 +69,14 @@ class Settings(BaseSettings):
     )
     lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
     capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
+    max_state_bytes: Count = Field(
+        2 * 2**30,
+        description="state of all streams of one model together; a capacity beyond that is refused at start",
+    )
     max_batch: int = Field(0, ge=0, description="largest batch; 0: where batching stops paying, as measured at start")
+    overload_seconds: Positive = Field(
+        2.0, description="a chunk waits so long for a lane (or two chunks' time): new streams are refused"
+    )
 
     # -- what one stream may take ------------------------------------------------------------------------------------
     max_frame_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
@@ -76,11 +85,22 @@ class Settings(BaseSettings):
     max_control_bytes: Annotated[int, Field(ge=256, le=2**24)] = Field(
         16 * 1024, description="largest JSON control frame"
     )
+    max_request_bytes: Annotated[int, Field(ge=1024, le=2**24)] = Field(
+        64 * 1024, description="largest HTTP request, headers and all; beyond that the connection is dropped"
+    )
+    max_replay_events: Count = Field(
+        256, description="numbered events kept for a client that comes back; the oldest go, counted if nobody saw them"
+    )
+    max_waiting_markers: Count = Field(256, description="markers of one stream that wait for audio; more are refused")
     max_unsent_events: Count = Field(
         1024, description="events waiting for a client that doesn't read, then it is detached"
     )
     send_seconds: Positive = Field(10.0, description="time a client may leave the socket full, then it is detached")
     handshake_seconds: Positive = Field(10.0, description="time to the request, and from there to the start frame")
+    linger_seconds: Positive = Field(
+        2.0, description="time a closing connection is still read, so that the reason reaches a client that is sending"
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(30, description="time an idle HTTP connection is kept")
     ping_seconds: Positive = Field(20.0, description="interval of WebSocket pings, and the time a pong may take")
     buffer_seconds: Positive = Field(
         10.0, description="audio received and not yet run, per stream: the socket waits (wait) or the oldest goes (gap)"
@@ -95,7 +115,13 @@ class Settings(BaseSettings):
     checkpoint_seconds: Positive = Field(
         2.0, description="interval of saving changed sessions, hence of acknowledgements"
     )
-    stuck_seconds: Positive = Field(10.0, description="work and no batch back for so long: unhealthy, no watchdog")
+    max_saved_together: Count = Field(
+        16, description="streams whose snapshots are taken, held in memory and written in one go"
+    )
+    stuck_seconds: Positive = Field(
+        10.0,
+        description="work and no batch back for so long: unhealthy, no watchdog; a snapshot waits no longer",
+    )
     drain_seconds: Positive = Field(20.0, description="time for finishing what was received after SIGTERM")
 
     # -- where it writes ---------------------------------------------------------------------------------------------
@@ -118,6 +144,11 @@ class Settings(BaseSettings):
     @classmethod
     def _home(cls, value: Path) -> Path:
         return value.expanduser()
+
+    def limits(self) -> dict[str, float]:
+        """Every bound by its name, for the metrics. The effective batch and lanes are a model's own gauges."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in NO_LIMITS}
+        return {name: value for name, value in values.items() if isinstance(value, (int, float))}
 
     @classmethod
     def settings_customise_sources(

@@ -13,14 +13,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["Http"]
 
-#: No request to this daemon has a body worth mentioning.
-MAX_REQUEST_BYTES = 64 * 1024
-
 
 class Http(HttpToolsProtocol):
-    def __init__(self, *, handshake_seconds: float, **uvicorn: Any):
+    def __init__(self, *, handshake_seconds: float, max_request_bytes: int, **uvicorn: Any):
         super().__init__(**uvicorn)
-        self._handshake_seconds = handshake_seconds
+        self._handshake_seconds, self._max_request_bytes = handshake_seconds, max_request_bytes
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
 
@@ -34,7 +31,7 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._received > MAX_REQUEST_BYTES:
+        if self._received > self._max_request_bytes:
             self.transport.abort()
             return
         super().data_received(data)

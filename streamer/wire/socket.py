@@ -24,10 +24,6 @@ __all__ = ["Peer", "Socket"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a closing connection is read (and thrown away), so that the reason reaches a client that is still
-#: sending.
-LINGER_SECONDS = 2.0
-
 
 class Peer(Protocol):
     """Who answers on a connection. All calls come from the event loop; they must not block."""
@@ -51,12 +47,14 @@ class Socket(asyncio.Protocol):
         max_frame_bytes: int,
         ping_seconds: float,
         send_seconds: float,
+        linger_seconds: float,
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
         self._admit = admit
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
+        self._linger_seconds = linger_seconds
         self._codec = ServerProtocol(max_size=max_frame_bytes)  # no extensions: audio doesn't deflate, bombs do
         self._max_frame_bytes = max_frame_bytes
         self._peer: Peer | None = None
@@ -142,7 +140,7 @@ class Socket(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
-        """Say why, and drop the connection once the client has answered or ``LINGER_SECONDS`` have passed."""
+        """Say why, and drop the connection once the client has answered or ``linger_seconds`` have passed."""
         if self.closing or self._transport.is_closing():
             return
         if self._codec.state is OPEN:
@@ -203,7 +201,7 @@ class Socket(asyncio.Protocol):
         self._flush()
         self.resume()
         # The codec discards what still comes; closing with unread data would send a reset that overtakes the reason.
-        seconds = LINGER_SECONDS if self.writable else self._send_seconds
+        seconds = self._linger_seconds if self.writable else self._send_seconds
         self._close_timer = self.loop.call_later(seconds, self._transport.abort)
 
     def _ping(self) -> None:

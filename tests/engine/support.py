@@ -83,7 +83,7 @@ def running(
         hub.close()
 
 
-def count(hub: Hub, name: str, **labels: str) -> float:
+def count(hub: Hub, name: str, /, **labels: str) -> float:
     """A counter's value on the page."""
     return hub.metrics.registry.get_sample_value(f"streamer_{name}", labels) or 0.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamer.engine.model import ModelError
+from streamer.engine.model import Model, ModelError
 from streamer.hub import Hub
 from streamer.metrics import Metrics
 from streamer.refusals import Refused
@@ -39,6 +39,17 @@ def test_what_can_not_be_served_is_refused_with_a_reason(toy: Path, tmp_path: Pa
 def test_a_hub_without_its_models_does_not_load(tmp_path: Path) -> None:
     hub = Hub(Settings(models=("nothing",), state_directory=tmp_path), Metrics())
     with pytest.raises(ModelError, match="no model 'nothing'"):
+        hub.load()
+    hub.close()
+
+
+def test_state_beyond_its_bound_is_refused_before_it_is_taken(toy: Path, tmp_path: Path) -> None:
+    each = Model.load(toy).manifest.state_bytes
+    wishes = {"models": (str(toy),), "state_directory": tmp_path, "capacity": 11, "max_state_bytes": 10 * each}
+    hub = Hub(Settings(**wishes), Metrics())
+    with pytest.raises(
+        ModelError, match=r"lower capacity to 10, or allow more \(settings capacity and max_state_bytes"
+    ):
         hub.load()
     hub.close()
 
@@ -140,7 +151,10 @@ def test_nothing_is_lost_while_everybody_comes_and_goes(toy: Path, tmp_path: Pat
 
 
 def test_the_page_has_every_number(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path, max_replay_events=7) as hub:
+        assert count(hub, "limit", name="max_replay_events") == 7
+        assert count(hub, "limit", name="buffer_seconds") == 10
+        assert not hub.metrics.registry.get_sample_value("streamer_limit", {"name": "port"})
         sink = Events()
         session = hub.open(model=None, sample_rate=8000, sink=sink)
         session.feed(TINY)

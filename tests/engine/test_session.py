@@ -67,13 +67,13 @@ def test_a_marker_said_again_is_one_marker(toy: Path, tmp_path: Path) -> None:
 
 
 def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path, max_waiting_markers=20) as hub:
         session = hub.open(model=None, sample_rate=8000, sink=Events())
         session.feed(bytes(2))
-        for number in range(256):
+        for number in range(20):
             session.marker(str(number))
-        session.marker("255")  # said again: not a new one
-        with pytest.raises(TooManyMarkers, match="256 markers wait"):
+        session.marker("19")  # said again: not a new one
+        with pytest.raises(TooManyMarkers, match="20 markers wait"):
             session.marker("one more")
         session.feed(samples(1, 400).tobytes())
         session.end()
@@ -183,11 +183,8 @@ def test_a_newer_connection_takes_over(toy: Path, tmp_path: Path) -> None:
         assert not old.of("end")
 
 
-def test_events_that_fall_out_of_the_replay_are_counted(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streamer.hub.REPLAY_EVENTS", 4)
-    with running(toy, folder=tmp_path) as hub:
+def test_events_that_fall_out_of_the_replay_are_counted(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, max_replay_events=4) as hub:
         session = hub.open(model=None, sample_rate=8000, sink=Events())
         hub.detach(session)
         for number in range(6):
