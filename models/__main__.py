@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     batches = Mixture(
         recipe.sources, recipe.augmentation, recipe.noise, sample_rate=recipe.config.sample_rate, hop=model.hop,
         seconds=recipe.seconds, batches=recipe.batches, progress=lambda: training.progress, limit=recipe.limit,
+        spell=recipe.spell,
     )  # fmt: skip
     try:
         fit(training, batches, resume=options.resume)

@@ -70,17 +70,16 @@ class Acoustic(Streaming):
             layers["wavenet"] = GatedStack(
                 config.channels, config.dilations, config.kernel, config.skip, config.dropout
             )
-            width = middle = config.skip
+            width = config.skip
         elif config.family == "lstm":
             layers["gated"] = GatedStack(config.channels, config.dilations, config.kernel, 0, config.dropout)
             layers["lstm"] = RecurrentStack(config.cell, config.channels, config.hidden, config.layers, config.dropout)
-            width, middle = config.hidden, config.channels
+            width = config.hidden
         else:
             raise ValueError(f"family {config.family!r}: 'wavenet' or 'lstm'")
         self.encoder = Chain(layers)
+        self.width = width
         self.head = nn.Linear(width, config.tokens)
-        # a second CTC head in the middle, for training only; it is no part of forward, hence of the exported graph
-        self.middle = nn.Linear(middle, config.tokens) if config.family == "lstm" else None
         self.hop = self.stride = self.front.stride * self.encoder.stride
         self.receptive_field = None  # of the normaliser; see also context
         self.context = self.encoder.receptive_field  # mel frames, None for a recurrent encoder
@@ -99,19 +98,20 @@ class Acoustic(Streaming):
 
     def encode(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """Normalised features [B, T, bands] -> (log_probs [B, T / 4, V], state of the encoder)."""
-        x, state = self.encoder(features, state)
-        return self.head(x).log_softmax(dim=2), state
+        hidden, _, state = self.hidden(features, state)
+        return self.head(hidden).log_softmax(dim=2), state
 
-    def encode_twice(self, features: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
-        """As :meth:`encode`, with the log-probabilities of the middle head between (None without one)."""
+    def hidden(self, features: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
+        """What the head gets [B, T / 4, width]; between them, for losses in the middle of a model that is in training,
+        what the recurrent layers get [B, T / 4, channels] (``None`` without any)."""
         new: State = {}
         x, between = features, None
         for name, layer in self.encoder.layers.items():
             x, part = layer(x, inner(state, name))
             new |= outer(part, name)
-            if name == "gated" and self.middle is not None:
-                between = self.middle(x).log_softmax(dim=2)
-        return self.head(x).log_softmax(dim=2), between, new
+            if name == "gated":
+                between = x
+        return x, between, new
 
 
 def parameters(module: nn.Module) -> int:

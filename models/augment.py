@@ -86,19 +86,23 @@ class Waveforms:
     def respeed(self, wave: Wave, factor: float) -> Wave:
         return wave if factor == 1.0 else change_speed(wave, factor, self.sample_rate)
 
-    def join(self, waves: list[Wave], gaps: tuple[float, float]) -> Wave:
-        """Recordings one after another with pauses as quiet as the first one's quietest stretch."""
+    def join(self, waves: list[Wave], gaps: tuple[float, float]) -> tuple[Wave, list[int]]:
+        """Recordings one after another with pauses as quiet as the first one's quietest stretch, and each one's first
+        sample."""
         level = quiet_level(waves[0], self.sample_rate)
-        parts = [waves[0]]
+        parts, starts = [waves[0]], [0]
         for wave in waves[1:]:
-            parts += [self.pause(*gaps, level), wave]
-        return np.concatenate(parts)
+            pause = self.pause(*gaps, level)
+            starts.append(starts[-1] + len(parts[-1]) + len(pause))
+            parts += [pause, wave]
+        return np.concatenate(parts), starts
 
-    def room(self, wave: Wave) -> Pcm:
-        """Pauses around it, reverberation, noise, gain; back to int16."""
+    def room(self, wave: Wave) -> tuple[Pcm, int]:
+        """Pauses around it, reverberation, noise, gain; back to int16. Also how many samples lie before it now."""
         options, rng = self.options, self.rng
         level = quiet_level(wave, self.sample_rate)
-        wave = np.concatenate([self.pause(*options.before, level), wave, self.pause(*options.after, level)])
+        before = self.pause(*options.before, level)
+        wave = np.concatenate([before, wave, self.pause(*options.after, level)])
         if rng.random() < options.reverb:
             wave = convolve(wave, impulse_response(rng, self.sample_rate))
         power = float(np.mean(np.square(wave))) + 1e-9
@@ -112,7 +116,7 @@ class Waveforms:
             wave = wave + noise * np.float32(np.sqrt(power / (np.mean(np.square(noise)) + 1e-9) / 10 ** (snr / 10)))
         peak = float(np.abs(wave).max()) + 1e-6
         gain = min(10 ** (rng.uniform(*options.gain) / 20) * 0.5 / peak, 8.0)
-        return np.clip(np.rint(wave * (gain * 32768.0)), -32768, 32767).astype(np.int16)
+        return np.clip(np.rint(wave * (gain * 32768.0)), -32768, 32767).astype(np.int16), len(before)
 
 
 def quiet_level(wave: Wave, sample_rate: int) -> float:

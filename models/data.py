@@ -22,47 +22,10 @@ from numpy.typing import NDArray
 
 Pcm = NDArray[np.int16]
 
-PHONES = [
-    "AA",
-    "AE",
-    "AH",
-    "AO",
-    "AW",
-    "AY",
-    "B",
-    "CH",
-    "D",
-    "DH",
-    "EH",
-    "ER",
-    "EY",
-    "F",
-    "G",
-    "HH",
-    "IH",
-    "IY",
-    "JH",
-    "K",
-    "L",
-    "M",
-    "N",
-    "NG",
-    "OW",
-    "OY",
-    "P",
-    "R",
-    "S",
-    "SH",
-    "T",
-    "TH",
-    "UH",
-    "UW",
-    "V",
-    "W",
-    "Y",
-    "Z",
-    "ZH",
-]  # ARPAbet without stress, 39
+#: ARPAbet without stress, 39.
+PHONES = (
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+).split()
 TOKENS = ["<blank>", *PHONES]
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
@@ -79,7 +42,10 @@ def cache_folder() -> Path:
 
 @dataclass
 class Utterance:
-    """A recording of one sentence. ``phones`` holds one list per word of ``text``; ``pcm`` is int16 mono."""
+    """A recording of one sentence. ``phones`` holds one list per word of ``text``; ``pcm`` is int16 mono.
+
+    ``segments``: for each of the phones its first frame of 10 ms and the one behind its last; empty where unknown.
+    """
 
     key: str
     speaker: str
@@ -87,6 +53,7 @@ class Utterance:
     phones: list[list[str]]
     age: int = 0
     pcm: Pcm = field(default_factory=lambda: np.zeros(0, np.int16), repr=False)
+    segments: list[list[int]] = field(default_factory=list, repr=False)
 
     @property
     def flat(self) -> list[str]:

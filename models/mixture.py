@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.augment import Augmentation, Wave, Waveforms
 from models.data import Pcm, Utterance, encode
+
+#: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) where nobody speaks.
+QUIET = 0
+#: The frame belongs to a recording whose phones have no known times.
+UNKNOWN = -1
+
+Spell = Callable[[Sequence[Utterance]], list[int]]
 
 
 @dataclass
@@ -37,11 +46,42 @@ class Source:
 
 
 @dataclass
+class Example:
+    """``targets``: the model's own tokens; ``phones``: indices; ``frames``: one label for each whole 10 ms."""
+
+    pcm: Pcm
+    targets: list[int]
+    phones: list[int]
+    frames: NDArray[np.int8]
+
+
+class Targets(NamedTuple):
+    """Symbols of all rows one after another, int64 [sum of lengths], and lengths [B]: what CTC losses take."""
+
+    symbols: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Targets:
+        return cls(
+            torch.tensor([s for row in rows for s in row], dtype=torch.long), torch.tensor([len(r) for r in rows])
+        )
+
+
+@dataclass
 class Batch:
-    pcm: Tensor  # int16 [B, N], zeros behind each row's end
-    samples: Tensor  # int64 [B], real samples of each row
-    targets: Tensor  # int64 [sum of target lengths]
-    lengths: Tensor  # int64 [B]
+    """``pcm``: int16 [B, N], zeros behind each row's ``samples`` [B]. ``frames``: int64 [B, N / 10 ms]."""
+
+    pcm: Tensor
+    samples: Tensor
+    targets: Targets
+    phones: Targets
+    frames: Tensor
+
+
+def spell_phones(utterances: Sequence[Utterance]) -> list[int]:
+    """The targets of a model whose tokens are phones."""
+    return [token for u in utterances for token in encode(u.flat)]
 
 
 class Mixture(torch.utils.data.IterableDataset[Batch]):
@@ -63,12 +103,13 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         batches: int,
         progress: Callable[[], float],
         limit: Callable[[float], float],
+        spell: Spell = spell_phones,
         seed: int = 1,
         pool: int = 6,
     ) -> None:
         self.sources, self.sample_rate, self.hop = sources, sample_rate, hop
         self.seconds, self.batches, self.pool = seconds, batches, pool
-        self.progress, self.limit = progress, limit
+        self.progress, self.limit, self.spell = progress, limit, spell
         self.rng = np.random.default_rng(seed)
         self.waveforms = {
             source.name: Waveforms(source.augmentation or augmentation, sample_rate, noise, self.rng)
@@ -90,26 +131,25 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
     def _pool(self, progress: float) -> Iterator[Batch]:
         weights = np.array([source.weight(progress) for source in self.sources])
         weights /= weights.sum()
-        examples: list[tuple[Pcm, list[int]]] = []
+        examples: list[Example] = []
         total, limit = 0.0, self.limit(progress)
         while total < self.seconds * self.pool:
             example = self.example(self.sources[int(self.rng.choice(len(weights), p=weights))])
-            seconds = len(example[0]) / self.sample_rate
+            seconds = len(example.pcm) / self.sample_rate
             if seconds <= limit:
                 examples.append(example)
                 total += seconds
-        examples.sort(key=lambda example: len(example[0]))
-        groups: list[list[tuple[Pcm, list[int]]]] = [[]]
-        for pcm, tokens in examples:
-            if groups[-1] and (len(groups[-1]) + 1) * len(pcm) > self.seconds * self.sample_rate * 1.05:
+        examples.sort(key=lambda example: len(example.pcm))
+        groups: list[list[Example]] = [[]]
+        for example in examples:
+            if groups[-1] and (len(groups[-1]) + 1) * len(example.pcm) > self.seconds * self.sample_rate * 1.05:
                 groups.append([])
-            groups[-1].append((pcm, tokens))
+            groups[-1].append(example)
         for i in self.rng.permutation(len(groups)):
             if len(groups[i]) > 1:  # batch norm needs company
-                yield collate(groups[i], self.hop)
+                yield collate(groups[i], self.hop, self.sample_rate // 100)
 
-    def example(self, source: Source) -> tuple[Pcm, list[int]]:
-        """One augmented example and its tokens."""
+    def example(self, source: Source) -> Example:
         rng, waveforms = self.rng, self.waveforms[source.name]
         first = source.utterances[int(rng.integers(len(source.utterances)))]
         chosen = [first]
@@ -120,23 +160,42 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         options = waveforms.options
         speed = float(rng.uniform(*options.speeds)) if rng.random() < options.speed else 1.0
         waves = [waveforms.respeed(scaled(u.pcm), speed) for u in chosen]
-        wave = waves[0] if len(waves) == 1 else waveforms.join(waves, source.gaps)
-        return waveforms.room(wave), [token for u in chosen for token in encode(u.flat)]
+        wave, starts = waveforms.join(waves, source.gaps)
+        pcm, before = waveforms.room(wave)
+        frame = self.sample_rate // 100
+        frames = np.full(len(pcm) // frame, QUIET, np.int8)
+        for utterance, start, sound in zip(chosen, starts, waves, strict=True):
+            label(frames, utterance, (start + before) / frame, len(sound) / frame, speed)
+        return Example(pcm, self.spell(chosen), spell_phones(chosen), frames)
 
 
 def scaled(pcm: Pcm) -> Wave:
     return pcm.astype(np.float32) / np.float32(32768.0)
 
 
-def collate(examples: list[tuple[Pcm, list[int]]], hop: int) -> Batch:
-    samples = [len(pcm) for pcm, _ in examples]
+def label(frames: NDArray[np.int8], utterance: Utterance, start: float, length: float, speed: float) -> None:
+    """Write an utterance's phones into ``frames``, where it lies from ``start`` on, all in frames; it was sped up by
+    the factor ``speed``."""
+    if not utterance.segments:
+        frames[int(start) : int(start + length) + 1] = UNKNOWN
+        return
+    for (first, behind), phone in zip(utterance.segments, encode(utterance.flat), strict=True):
+        frames[round(start + first / speed) : round(start + behind / speed)] = phone
+
+
+def collate(examples: Sequence[Example], hop: int, frame: int) -> Batch:
+    """``hop``: samples of a step, to whose multiple is padded; ``frame``: samples of 10 ms."""
+    samples = [len(example.pcm) for example in examples]
     width = -(-max(samples) // hop) * hop
     pcm = np.zeros((len(examples), width), np.int16)
-    for row, (wave, _) in zip(pcm, examples, strict=True):
-        row[: len(wave)] = wave
+    frames = np.full((len(examples), width // frame), UNKNOWN, np.int64)
+    for row, labels, example in zip(pcm, frames, examples, strict=True):
+        row[: len(example.pcm)] = example.pcm
+        labels[: len(example.frames)] = example.frames
     return Batch(
         torch.from_numpy(pcm),
         torch.tensor(samples),
-        torch.tensor([token for _, tokens in examples for token in tokens]),
-        torch.tensor([len(tokens) for _, tokens in examples]),
+        Targets.of([example.targets for example in examples]),
+        Targets.of([example.phones for example in examples]),
+        torch.from_numpy(frames),
     )

@@ -53,11 +53,15 @@ def log_probs(
     return out
 
 
-def phone_error(model: Acoustic, utterances: Sequence[Utterance]) -> float:
-    """Phone error rate of greedy decoding."""
+def token_error(
+    model: Acoustic, utterances: Sequence[Utterance], said: Sequence[Sequence[int]], tokens: Sequence[str] = TOKENS
+) -> float:
+    """Error rate of greedy decoding in the model's own tokens; ``said``: those of each utterance, as indices."""
     rows = log_probs(model, [u.pcm for u in utterances])
-    wrong = sum(edits(u.flat, greedy(row)) for u, row in zip(utterances, rows, strict=True))
-    return wrong / max(1, sum(len(u.flat) for u in utterances))
+    wrong = sum(
+        edits([tokens[k] for k in symbols], greedy(row, tokens)) for symbols, row in zip(said, rows, strict=True)
+    )
+    return wrong / max(1, sum(map(len, said)))
 
 
 def bootstrap(

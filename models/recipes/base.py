@@ -13,8 +13,8 @@ import torch
 from models.acoustic import Acoustic, AcousticConfig
 from models.augment import Augmentation
 from models.data import TOKENS, Pcm, Utterance
-from models.mixture import Source
-from models.score import phone_error
+from models.mixture import Source, Spell, spell_phones
+from models.score import token_error
 from models.training import Options
 
 
@@ -22,9 +22,10 @@ from models.training import Options
 class Recipe:
     """Everything ``python -m models train NAME`` needs: the model, the data, how long.
 
-    ``dev``: sets of recordings by name; the phone error rate on the first of them picks the best checkpoint.
+    ``dev``: sets of recordings by name; the error rate on the first of them picks the best checkpoint.
     ``seconds``: of audio in a batch. ``batches``: from one evaluation (and checkpoint) to the next.
     ``limit``: longest example in seconds, by progress. ``info``: what goes into the checkpoint beside the scores.
+    ``tokens``: the model's vocabulary, ``units`` what they are, ``spell`` how recordings are written in them.
     """
 
     name: str
@@ -38,20 +39,26 @@ class Recipe:
     batches: int = 400
     limit: Callable[[float], float] = field(default=lambda progress: 14.0)
     info: dict[str, Any] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=lambda: TOKENS)
+    units: str = "phones"
+    spell: Spell = spell_phones
 
     def evaluate(self, model: Acoustic) -> dict[str, float]:
-        scores = {name: phone_error(model, utterances) for name, utterances in self.dev.items()}
+        scores = {
+            name: token_error(model, utterances, [self.spell([u]) for u in utterances], self.tokens)
+            for name, utterances in self.dev.items()
+        }
         return {"error": next(iter(scores.values())), **{f"per_{name}": value for name, value in scores.items()}}
 
     def description(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "task": "transcribe",
-            "units": "phones",
+            "units": self.units,
             "family": self.config.family,
             "sample_rate": self.config.sample_rate,
             "hop": self.config.sample_rate // 100 * math.prod(self.config.strides),
-            "tokens": TOKENS,
+            "tokens": self.tokens,
             "flush_seconds": 0.4,
             "lexicon": {},
             **self.info,

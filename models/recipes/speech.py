@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from models import data, synthetic
+from models import align, data, synthetic
 from models.acoustic import AcousticConfig
 from models.augment import Augmentation
-from models.data import TOKENS
+from models.cut import cut_words
+from models.data import TOKENS, Utterance
 from models.mixture import Source
 from models.recipes.base import Recipe, dev_speakers, set_normaliser
 from models.training import Options
@@ -19,18 +20,26 @@ LEFT_OUT = "jackson"
 
 LICENCE = (
     "speechocean762: free for commercial and non-commercial purposes; kitchen noise: Apache-2.0; "
-    "espeak-ng voices: synthetic"
+    "espeak-ng and flite voices: synthetic"
 )
+
+
+def aligned_train(rate: int) -> list[Utterance]:
+    """speechocean762's training part with the times of its phones."""
+    times = align.aligned("speechocean-train", data.speechocean("train", align.RATE))
+    corpus = data.speechocean("train", rate)
+    for utterance in corpus:
+        utterance.segments = times[utterance.key].tolist()
+    return corpus
 
 
 def english_small() -> Recipe:
     rate = 16000
-    corpus = data.speechocean("train", rate)
+    corpus = aligned_train(rate)
     train, dev = data.by_speaker(corpus, dev_speakers(corpus))
-    spoken = synthetic.sentences(5000, rate)
     # once the training speakers are known by heart, only other throats, microphones and rooms teach anything new
     strong = Augmentation(
-        noise=0.35, snr=(6.0, 35.0), reverb=0.15, frequency_width=8, time_masks=3, time_width=20, warp=0.12, tilt=0.5
+        noise=0.35, snr=(6.0, 35.0), reverb=0.15, frequency_width=8, time_masks=5, time_width=24, warp=0.12, tilt=0.5
     )
     return Recipe(
         name="english-small",
@@ -38,19 +47,20 @@ def english_small() -> Recipe:
             "lstm",
             rate,
             len(TOKENS),
-            strides=(2, 3),
-            channels=160,
+            strides=(2, 2),
+            channels=192,
             kernel=3,
             dilations=(1, 2, 4, 1, 2, 4),
-            hidden=256,
-            layers=1,
+            hidden=288,
+            layers=2,
             dropout=0.2,
         ),
-        options=Options(minutes=80, rate=2e-3),
+        options=Options(minutes=100, rate=2e-3, weight_decay=0.02),
         augmentation=strong,
         sources=[
             Source("speechocean", train, lambda p: 1.0, joined=(2, 2), together=0.15),
-            Source("espeak", spoken, lambda p: 0.2),
+            Source("flite", synthetic.flite_sentences(5000, rate), _moving(0.35, 0.1)),
+            Source("espeak", synthetic.sentences(5000, rate), _moving(0.15, 0.0)),
         ],
         noise=data.kitchen(rate),
         dev={
@@ -62,32 +72,58 @@ def english_small() -> Recipe:
         batches=250,
         limit=lambda p: 14.0,
         info={
-            "data": "speechocean762 train without ten development speakers (2.6 h); espeak-ng phrases",
+            "data": "speechocean762 train without ten development speakers (2.6 h); flite and espeak-ng phrases",
             "licence": LICENCE,
         },
     )
 
 
+#: In a sentence, whatever is no digit.
+OTHER = "<other>"
+DIGIT_TOKENS = ["<blank>", *(word.lower() for word in data.DIGITS), OTHER]
+
+
+def spell_digits(utterances: Sequence[Utterance]) -> list[int]:
+    """Digits, and one ``OTHER`` for each run of other words between them."""
+    tokens: list[int] = []
+    for word in (word for u in utterances for word in u.text.split()):
+        token = DIGIT_TOKENS.index(word.lower() if word in data.DIGITS else OTHER)
+        if tokens[-1:] != [token] or token != len(DIGIT_TOKENS) - 1:
+            tokens.append(token)
+    return tokens
+
+
 def digits() -> Recipe:
     rate = 8000
-    corpus = data.speechocean("train", rate)
+    corpus = aligned_train(rate)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     held = sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]})
     train, dev = data.by_speaker(corpus, held)
     takes = [u for u in data.fsdd(rate) if u.speaker != LEFT_OUT]
-    wide = Augmentation(speeds=(0.8, 1.3), speed=0.85, time_width=12, reverb=0.3, noise=0.6, warp=0.15, tilt=0.5)
+    wide = Augmentation(
+        speeds=(0.8, 1.3), speed=0.85, noise=0.5, reverb=0.25, warp=0.15, tilt=0.5, time_masks=4, time_width=16
+    )
     return Recipe(
         name="digits",
         config=AcousticConfig(
-            "wavenet", rate, len(TOKENS), channels=128, skip=128, kernel=3, dilations=(1, 2, 4, 1, 2, 4, 8)
+            "wavenet",
+            rate,
+            len(DIGIT_TOKENS),
+            channels=160,
+            skip=160,
+            kernel=3,
+            dilations=(1, 2, 4, 1, 2, 4, 8),
+            dropout=0.15,
         ),
-        options=Options(minutes=80, rate=3e-3),
+        options=Options(minutes=70, rate=3e-3, weight_decay=0.02, phones=0.5),
         augmentation=wide,
         sources=[
-            Source("sentences", [u for u in train if not u.is_digits], _moving(0.3, 0.15)),
-            Source("strings", [u for u in train if u.is_digits], _moving(0.2, 0.3), joined=(1, 2)),
-            Source("takes", takes, _moving(0.3, 0.35), joined=(1, 7), gaps=(0.0, 0.45)),
-            Source("espeak", synthetic.digit_strings(4000, rate), _moving(0.2, 0.2)),
+            Source("sentences", [u for u in train if not u.is_digits], _moving(0.35, 0.15)),
+            Source("strings", [u for u in train if u.is_digits], _moving(0.1, 0.2), joined=(1, 2)),
+            Source("words", cut_words(train, data.DIGITS, rate), _moving(0.25, 0.35), joined=(2, 7), gaps=(0.0, 0.4)),
+            Source("takes", takes, _moving(0.15, 0.2), joined=(1, 7), gaps=(0.0, 0.45)),
+            Source("flite", synthetic.flite_digits(2000, rate), _moving(0.1, 0.05)),
+            Source("espeak", synthetic.digit_strings(4000, rate), _moving(0.1, 0.1)),
         ],
         noise=data.kitchen(rate),
         dev={
@@ -97,10 +133,13 @@ def digits() -> Recipe:
         seconds=40.0,
         batches=400,
         limit=lambda p: 10.0,
+        tokens=DIGIT_TOKENS,
+        units="words",
+        spell=spell_digits,
         info={
-            "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
-            "data": "speechocean762 train at 8 kHz without the development speakers, its digit strings repeated; FSDD "
-            f"without speaker {LEFT_OUT} joined into strings; espeak-ng digit strings",
+            "options": {"decoder": {"kind": "greedy", "boundary": OTHER}},
+            "data": "speechocean762 train at 8 kHz without the development speakers, its digits also cut out and "
+            f"joined anew; FSDD without speaker {LEFT_OUT} joined into strings; espeak-ng and flite digit strings",
             "licence": LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",
         },
     )

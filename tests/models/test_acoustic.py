@@ -85,7 +85,8 @@ def test_truncation_changes_the_gradient_but_not_the_output(family: str) -> None
     model = build(family)
     features = torch.randn(2, 24, 12)
     state = inner(model.initial_state(2), "encoder")
-    once, _ = encode_truncated(model, features, state, 0)
+    once, _ = encode_truncated(model, features, state, 0)  # what the head gets: [B, T, width]
+    assert once.shape[2] == model.width
     cut, middle = encode_truncated(model, features, state, 12)
     assert_close(cut, once)
     assert (middle is None) == (family == "wavenet")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import data
 from models.augment import (
     Augmentation,
     Waveforms,
@@ -17,9 +18,10 @@ from models.augment import (
     spec_augment,
     warp_spectrum,
 )
-from models.data import Utterance
+from models.cut import cut_words
+from models.data import Utterance, encode
 from models.layers import LogMel
-from models.mixture import Mixture, Source, collate
+from models.mixture import QUIET, UNKNOWN, Example, Mixture, Source, collate
 
 
 def utterance(seconds: float, speaker: str = "a", phones: str = "AA") -> Utterance:
@@ -52,11 +54,12 @@ def test_quiet_level() -> None:
 def test_a_room_gives_sane_samples(seed: int) -> None:
     options = Augmentation(noise=1.0, reverb=1.0, before=(0.1, 0.1), after=(0.2, 0.2))
     waveforms = Waveforms(options, 8000, np.zeros(0, np.int16), np.random.default_rng(seed))
-    out = waveforms.room(np.sin(np.arange(8000) / 5).astype(np.float32) * 0.3)
+    out, before = waveforms.room(np.sin(np.arange(8000) / 5).astype(np.float32) * 0.3)
+    assert before == 800
     assert out.dtype == np.int16
     assert len(out) == 8000 + 800 + 1600
     assert 30 < np.abs(out.astype(int)).max() <= 32767
-    silent = waveforms.room(np.zeros(8000, np.float32))
+    silent, _ = waveforms.room(np.zeros(8000, np.float32))
     assert np.abs(silent.astype(int)).max() <= 32767
 
 
@@ -98,17 +101,76 @@ def test_batches_keep_to_their_size_and_join_one_speaker() -> None:
     for batch in batches:
         assert batch.pcm.shape[1] % 320 == 0
         assert batch.pcm.shape[0] * int(batch.samples.max()) <= 10.6 * 8000
-        assert int(batch.lengths.sum()) == len(batch.targets)
-        assert (batch.lengths >= 2).all()
-        assert (batch.lengths <= 3).all()
-        for row, length in zip(batch.targets.split(batch.lengths.tolist()), batch.lengths, strict=True):
+        symbols, lengths = batch.targets
+        assert int(lengths.sum()) == len(symbols)
+        assert (lengths >= 2).all()
+        assert (lengths <= 3).all()
+        for row in symbols.split(lengths.tolist()):
             assert len(set(row.tolist())) == 1, "speakers were mixed"
-            assert len(row) == length
+        assert torch.equal(batch.phones.symbols, symbols)
 
 
 def test_collating_pads_with_zeros_behind() -> None:
-    batch = collate([(np.ones(300, np.int16), [1]), (np.ones(700, np.int16), [2, 3])], 320)
+    frames = np.array([5, 6, 7], np.int8)
+    short = Example(np.ones(300, np.int16), [1], [4], frames)
+    long = Example(np.ones(700, np.int16), [2, 3], [], np.zeros(7, np.int8))
+    batch = collate([short, long], 320, 80)
     assert batch.pcm.shape == (2, 960)
     assert batch.pcm.sum() == 1000
     assert not batch.pcm[0, 300:].any()
-    assert batch.targets.tolist() == [1, 2, 3]
+    assert batch.targets.symbols.tolist() == [1, 2, 3]
+    assert batch.phones.lengths.tolist() == [1, 0]
+    assert batch.frames[0].tolist() == [5, 6, 7, *[UNKNOWN] * 9]
+
+
+def tone(phones: str, speaker: str = "a") -> Utterance:
+    """Each phone a pitch of its own for 100 ms, between 50 ms of quiet: what a label says can be heard."""
+    spelt = phones.split()
+    time = np.arange(800) / 8000
+    sounds = [np.sin(2 * np.pi * 200 * encode([phone])[0] * time) * 8000 for phone in spelt]
+    pcm = np.concatenate([np.zeros(400), *sounds, np.zeros(400)]).astype(np.int16)
+    segments = [[5 + 10 * i, 15 + 10 * i] for i in range(len(spelt))]
+    return Utterance("", speaker, "X", [spelt], 20, pcm, segments)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_labels_stay_with_their_sounds_through_speed_pauses_and_joining(seed: int) -> None:
+    options = Augmentation(speeds=(0.8, 1.25), speed=1.0, noise=0.0, reverb=0.0)
+    source = Source("tones", [tone("AA AE"), tone("AH AO AW")], lambda p: 1.0, joined=(2, 3), gaps=(0.1, 0.3))
+    mixture = Mixture(
+        [source], options, np.zeros(0, np.int16), sample_rate=8000, hop=320, seconds=4.0, batches=1,
+        progress=lambda: 0.0, limit=lambda p: 9.0, seed=seed,
+    )  # fmt: skip
+    example = mixture.example(source)
+    assert len(example.frames) == len(example.pcm) // 80
+    runs = [int(k) for i, k in enumerate(example.frames) if k and (i == 0 or k != example.frames[i - 1])]
+    assert runs == example.phones
+    for phone in set(runs):
+        inside = np.flatnonzero(example.frames == phone)
+        middle = example.pcm[80 * inside[2] : 80 * inside[-2]].astype(float)
+        spectrum = np.abs(np.fft.rfft(middle[:320] * np.hanning(320), 1600))
+        assert 0.75 < spectrum.argmax() * 5 / (200 * phone) < 1.3, "another sound lies under this label"
+    silent = np.flatnonzero(example.frames == QUIET)
+    assert np.abs(example.pcm[80 * silent[1] : 80 * silent[1] + 80].astype(int)).max() < 2000
+
+
+def test_a_recording_without_times_has_unknown_frames() -> None:
+    source = Source("both", [tone("AA AE"), utterance(0.3, "a")], lambda p: 1.0, joined=(4, 4))
+    mixture = Mixture(
+        [source], Augmentation(before=(0.2, 0.2)), np.zeros(0, np.int16), sample_rate=8000, hop=320, seconds=4.0,
+        batches=1, progress=lambda: 0.0, limit=lambda p: 9.0, seed=1,
+    )  # fmt: skip
+    frames = np.concatenate([mixture.example(source).frames for _ in range(6)])
+    assert {QUIET, UNKNOWN, *encode(["AA", "AE"])} == set(frames.tolist())
+
+
+def test_words_are_cut_out_with_their_segments() -> None:
+    whole = Utterance("u", "a", "ONE SEA TWO", [["W", "AH"], ["S"], ["T", "UW"]], 8, tone("W AH S T UW").pcm)
+    whole.segments = [[5, 15], [15, 25], [25, 35], [35, 45], [45, 55]]
+    one, two = cut_words([whole], data.DIGITS, 8000)
+    assert (one.text, two.text, one.speaker, one.age) == ("ONE", "TWO", "a", 8)
+    assert one.segments == [[3, 13], [13, 23]]
+    assert two.segments == [[0, 10], [10, 20]]
+    assert len(two.pcm) == 80 * 23
+    assert abs(int(two.pcm[0])) <= 1
+    assert cut_words([utterance(1.0)], {"X"}, 8000) == []

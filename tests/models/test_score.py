@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from models import decoding
 from models.acoustic import Acoustic, AcousticConfig, whole
-from models.data import TOKENS, Utterance
-from models.score import bootstrap, edits, greedy, log_probs, phone_error
+from models.data import TOKENS, Utterance, encode
+from models.score import bootstrap, edits, greedy, log_probs, token_error
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
 
@@ -53,10 +53,16 @@ def test_log_probs_are_those_of_each_recording_alone() -> None:
         assert np.abs(row - alone.numpy()).max() < 1e-4
 
 
-def test_phone_error_counts() -> None:
-    pcm = np.zeros(8000, np.int16)
-    rate = phone_error(model(), [Utterance("", "s", "A", [["AA", "B"]], 0, pcm)])
-    assert rate >= 0
+def test_token_error_counts() -> None:
+    net = model()
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.zero_()
+        net.head.bias[TOKENS.index("AA")] = 5.0  # says AA, once and for ever
+    silent = Utterance("", "s", "A", [["AA", "B"]], 0, np.zeros(8000, np.int16))
+    aa, b = encode(["AA", "B"])
+    assert token_error(net, [silent, silent], [[aa, b], [aa]]) == 1 / 3
+    assert token_error(net, [silent], [[b]]) == 1.0
 
 
 def test_words_by_the_daemons_decoder() -> None:
