@@ -106,11 +106,16 @@ def streams_per_core(model: Acoustic, seconds: float = 1.0, chunk: int = 8) -> i
     return int(runs * chunk * model.hop / model.sample_rate / (time.process_time() - start))
 
 
+def in_vocabulary(utterances: Sequence[Utterance], tokens: Sequence[str]) -> list[Utterance]:
+    """The recordings that a model whose tokens are words can write down in full."""
+    return [u for u in utterances if set(u.text.lower().split()) <= set(tokens)]
+
+
 def leave(folder: Path, model: Acoustic, info: Mapping[str, Any], dev: Mapping[str, Sequence[Utterance]]) -> Path:
     """``card.md`` and ``losses.png`` beside a run's checkpoint, measured on its development speakers.
 
-    Words by the daemon's decoder where the checkpoint has a lexicon (or the folder a ``lexicon.txt`` and ``lm.bin``),
-    else phones.
+    Words by the daemon's decoder where the checkpoint's tokens are words or it has a lexicon (or the folder a
+    ``lexicon.txt`` and ``lm.bin``), else phones.
     """
     lexicon = lm = None
     if info["lexicon"]:
@@ -118,7 +123,13 @@ def leave(folder: Path, model: Acoustic, info: Mapping[str, Any], dev: Mapping[s
         lexicon = "".join(f"{word}\t{' '.join(way)}\n" for word, way in entries).encode()
     elif (folder / "lexicon.txt").exists() and (folder / "lm.bin").exists():
         lexicon, lm = (folder / "lexicon.txt").read_bytes(), (folder / "lm.bin").read_bytes()
-    task = decoding.transcriber(dict(info), lexicon, lm, {"kind": "beam"}) if lexicon is not None else None
+    task = None
+    if info.get("units") == "words":
+        task = decoding.transcriber(dict(info), None)
+        spoken = {test: in_vocabulary(utterances, info["tokens"]) for test, utterances in dev.items()}
+        dev = {test: utterances for test, utterances in spoken.items() if utterances}
+    elif lexicon is not None:
+        task = decoding.transcriber(dict(info), lexicon, lm, {"kind": "beam"})
     results: list[Result] = []
     errors: list[tuple[str, str]] = []
     for test, utterances in dev.items():

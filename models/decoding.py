@@ -19,8 +19,14 @@ from streamer.tasks.transcribe import Transcribe, decode_all
 def transcriber(
     info: dict[str, Any], lexicon: bytes | None, lm: bytes | None = None, decoder: dict[str, Any] | None = None
 ) -> Transcribe:
-    """The daemon's task over a checkpoint that is no file of the daemon's yet: a manifest with the options alone."""
-    options: dict[str, Any] = {"tokens": info["tokens"], "units": "phones", "decoder": decoder or {}}
+    """The daemon's task over a checkpoint that is no file of the daemon's yet: a manifest with the options alone.
+
+    ``decoder``: instead of the checkpoint's own.
+    """
+    options: dict[str, Any] = {"tokens": info["tokens"], "units": info.get("units", "phones")}
+    options |= info.get("options", {})
+    if decoder is not None:
+        options["decoder"] = decoder
     if lexicon is not None:
         options["lexicon"] = Packed.pack(lexicon).model_dump()
     if lm is not None:

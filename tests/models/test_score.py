@@ -11,6 +11,7 @@ from models import decoding
 from models.acoustic import Acoustic, AcousticConfig, whole
 from models.data import TOKENS, Utterance, encode
 from models.score import bootstrap, edits, greedy, log_probs, token_error
+from models.tune import descend
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
 
@@ -75,3 +76,17 @@ def test_words_by_the_daemons_decoder() -> None:
     result = decoding.score(said, ["sea me", "sea"])
     assert result.rate == 0.25
     assert "4 words" in str(result)
+
+
+def test_descent_finds_the_valley_and_stays_on_the_grid() -> None:
+    asked: list[dict[str, float]] = []
+
+    def error(at: dict[str, float]) -> float:
+        asked.append(at)
+        return (at["a"] - 3) ** 2 + (at["b"] + 1) ** 2 + 0.5 * (at["a"] - 3) * (at["b"] + 1)
+
+    grid = {"a": (0.0, 1.0, 2.0, 3.0, 4.0), "b": (-2.0, -1.0, 0.0)}
+    best, least = descend(error, {"a": 0.0, "b": 0.0}, grid)
+    assert best == {"a": 3.0, "b": -1.0}
+    assert least == 0
+    assert all(at["a"] in grid["a"] and at["b"] in grid["b"] for at in asked)

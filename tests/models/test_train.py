@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import models
+from models import data
 from models.__main__ import main
-from models.acoustic import whole
+from models.acoustic import Acoustic, AcousticConfig, whole
+from models.card import leave
 from models.training import Options, rate
 from tests.models import corpora
 
@@ -38,6 +41,25 @@ def test_train_and_resume(family: str, tmp_path: Path) -> None:
     assert whole(model, torch.zeros(1, model.hop * 3, dtype=torch.int16)).shape == (1, 3, len(info["tokens"]))
     assert main(["train", f"tiny-{family}", "--folder", str(folder), "--resume", "--steps", "16"]) == 0
     assert [row["step"] for row in log(folder)] == [4, 8, 12, 16]
+
+
+def test_the_card_of_a_model_that_writes_words(tmp_path: Path) -> None:
+    tokens = ["<blank>", "one", "two", "<other>"]
+    model = Acoustic(AcousticConfig("wavenet", 8000, 4, bands=8, front=8, channels=8, skip=8, dilations=(1,))).eval()
+    info = {
+        "name": "words", "family": "wavenet", "units": "words", "tokens": tokens, "lexicon": {}, "sample_rate": 8000,
+        "hop": model.hop, "data": "noise", "licence": "none",
+        "options": {"decoder": {"kind": "greedy", "boundary": "<other>"}},
+    }  # fmt: skip
+    with torch.no_grad():  # says "two" and nothing else
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 0.0, 9.0, 0.0]))
+    said = [data.Utterance("", "a", text, [], pcm=np.zeros(8000, np.int16)) for text in ("ONE TWO", "TWO", "TWO CATS")]
+    (tmp_path / "log.jsonl").write_text('{"minutes": 1, "loss": 1, "per_dev": 1}\n')
+    page = leave(tmp_path, model, info, {"dev": said, "cats": said[2:]}).read_text()
+    assert "| dev | 33.3% | one speaker | 3 | 2 | 1 |" in page
+    assert "| one two | two |" in page
+    assert "| cats |" not in page
 
 
 def test_librispeech_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
