@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
   python -m models train english-small --minutes 300   more patience, better model
   python -m models train digits --resume               go on where it was stopped
+  python -m models train digits --everybody --warm runs/digits/best.pt --folder runs/last --minutes 15 --rate 5e-4
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--folder", type=Path, help="where the run goes (default runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the folder's train.ckpt")
     train.add_argument("--warm", type=Path, help="begin with the weights of this checkpoint wherever they fit")
+    train.add_argument("--everybody", action="store_true", help="train on the development speakers, too: a last stage")
     train.add_argument("--minutes", type=float, help="budget of training time")
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--rate", type=float, help="highest learning rate")
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
     lightning.seed_everything(1, verbose=False)
     try:
-        recipe = make(options.recipe, options.corpus)
+        recipe = make(options.recipe, options.corpus, options.everybody)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    best, info = load(folder / "best.pt")
+    best, info = load(folder / ("last.pt" if options.everybody else "best.pt"))
     print(f"card: {leave(folder, best, info, recipe.dev)}")
     return 0
 

@@ -77,6 +77,7 @@ def test_librispeech_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["train", "nonsense"], "there are: digits"),
         (["train", "librispeech"], "--corpus"),
         (["train", "librispeech", "--corpus", "/nowhere"], "no SPEAKER/CHAPTER"),
+        (["train", "tiny-lstm", "--everybody"], "leave out --everybody"),
         (["train", "tiny-lstm", "--resume", "--folder", "/nowhere/run"], "nothing to resume"),
     ],
 )
