@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 from streamer.metrics import Metrics
@@ -17,17 +18,19 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """``store`` ``None``: nothing is kept, and what was received counts as safe. ``patience``: seconds that a snapshot
-    waits for a chunk in flight.
+    """``store`` ``None``: nothing is kept, and what was received counts as safe.
 
     A failing store is told of and counted; streams go on, and what is not safe is not acknowledged.
     """
 
-    def __init__(self, store: Store | None, metrics: Metrics, patience: float) -> None:
-        self._store, self._metrics, self._patience = store, metrics, patience
+    def __init__(self, store: Store | None, metrics: Metrics) -> None:
+        self._store, self._metrics = store, metrics
 
-    def save(self, sessions: Sequence[Session], *, whole: bool) -> dict[Session, tuple[int, int]]:
-        """Write all of them in one transaction; version and position of each that is safe now."""
+    def save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
+        """Write all of them in one transaction; version and position of each that is safe now.
+
+        ``until``: monotonic time; a stream whose chunk in flight has not come back by then is left out.
+        """
         if self._store is None:
             return {session: (session.version, session.received) for session in sessions}
         for session in sessions:  # all at once, so that their chunks in flight are waited for together
@@ -36,7 +39,7 @@ class Checkpoints:
         positions: dict[Session, tuple[int, int]] = {}
         for session in sessions:
             try:
-                version, snapshot = session.version, session.snapshot(self._patience, whole=whole)
+                version, snapshot = session.version, session.snapshot(max(0.0, until - monotonic()), whole=whole)
                 rows.append((session.id, snapshot.to_bytes()))
                 positions[session] = (version, snapshot.received)
             except TimeoutError as error:

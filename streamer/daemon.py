@@ -32,8 +32,8 @@ __all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
 
 log = logging.getLogger(__name__)
 
-#: Exit codes after sysexits.h: the address is taken; the state directory cannot be written; settings or models cannot
-#: be used (no use in starting again).
+#: Exit codes after sysexits.h: the address is taken; the state directory can't be written; settings or models can't be
+#: used (no use in starting again).
 EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
 
@@ -158,7 +158,10 @@ class Daemon:
             self.streams.close()
             self.server.should_exit = True
             await serving
-            await asyncio.to_thread(self.hub.close)
+            if not await asyncio.to_thread(self.hub.close) and self._stop.is_set():
+                log.error("a batch never came back: leaving without it")
+                logging.shutdown()
+                os._exit(0)  # drained, and the interpreter's own end might wait for that thread or crash with it
 
     # -- parts of a life ---------------------------------------------------------------------------------------------
 

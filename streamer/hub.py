@@ -45,7 +45,7 @@ class Hub:
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock = clock
-        self._disk = Checkpoints(store, metrics, settings.stuck_seconds)
+        self._disk = Checkpoints(store, metrics)
         self._limits = Limits(settings.buffer_seconds, settings.max_replay_events, settings.max_waiting_markers)
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
@@ -95,19 +95,19 @@ class Hub:
                 session.tell({"type": "restart", "position": position, "retry_after": 1.0})
         return sum(session.id in saved for session in sessions) if self.store is not None else 0
 
-    def close(self) -> None:
-        """Threads end; streams are dropped as they are (:meth:`drain` saves them)."""
+    def close(self) -> bool:
+        """Threads end; streams are dropped as they are (:meth:`drain` saves them). False if a lane is stuck."""
         self._stop.set()
         if self._keeper.is_alive():
             self._keeper.join()
-        for engine in self._engines.values():
-            engine.close()
+        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.values()]
         for session in self._all():
             session.close()
         with self._lock:
             self._sessions.clear()
         if self.store is not None:
             self.store.close()
+        return all(ended)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -205,9 +205,9 @@ class Hub:
         with self._checkpointing, self.metrics.save_seconds.time():
             with self._lock:
                 changed = [s for s in self._sessions.values() if self._saved.get(s.id, (-1, 0))[0] != s.version]
-            group = self.settings.max_saved_together  # chunks in flight are waited for once, not one after another
+            group, until = self.settings.max_saved_together, self._patience()
             for first in range(0, len(changed), group):
-                self._save(changed[first : first + group], whole=whole)
+                self._save(changed[first : first + group], whole=whole, until=until)
 
     def sweep(self) -> None:
         """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
@@ -309,7 +309,7 @@ class Hub:
         done = session.state != "active"
         if not done:
             with self._checkpointing:
-                self._save([session], whole=True)
+                self._save([session], whole=True, until=self._patience())
         if not session.leave(reason, message):
             session.go_on()
             return
@@ -319,13 +319,17 @@ class Hub:
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
-    def _save(self, sessions: list[Session], *, whole: bool) -> None:
-        positions = self._disk.save(sessions, whole=whole)
+    def _save(self, sessions: list[Session], *, whole: bool, until: float) -> None:
+        positions = self._disk.save(sessions, whole=whole, until=until)
         with self._lock:
             left = [session for session in positions if self._sessions.get(session.id) is not session]
         for session in left:  # while it was written: what was said of its snapshot then came too early
             self._disk.put_away(session.id, delete=session.worthless)
         self._acknowledge(positions)
+
+    def _patience(self) -> float:
+        """Until when chunks in flight are waited for, all of them together: behind a stuck lane many may be."""
+        return monotonic() + self.settings.stuck_seconds
 
     def _acknowledge(self, positions: Mapping[Session, tuple[int, int]]) -> None:
         for session, (version, position) in positions.items():

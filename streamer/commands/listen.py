@@ -166,14 +166,16 @@ class Listening:
     def _event(self, event: dict[str, Any]) -> None:
         kind = event["type"]
         if kind in ("partial", "final"):
+            if (
+                self._screen is not None
+            ):  # before the final is printed above it: the same words must not stand there twice
+                self._screen.partial("", event["text"] if kind == "partial" else "")
             if self._json:
                 from streamer.render import json_line
 
                 print(json_line(event, self._microphone.name), flush=True)
             elif kind == "final" and event["text"]:
                 print(event["text"], flush=True)
-            if self._screen is not None:
-                self._screen.partial("", event["text"] if kind == "partial" else "")
         elif kind == "gap":
             dropped = event["dropped"] / self._microphone.rate
             at = event["position"] / self._microphone.rate

@@ -51,8 +51,8 @@ class Screen:
         """What ``file`` says as far as is known; empty: nothing is open."""
         if text:
             self._partials[file] = text
-        else:
-            self._partials.pop(file, None)
+        elif self._partials.pop(file, None):
+            self._live.refresh()  # what is printed next would else be followed by the lines as drawn last
 
     def status(self, line: RenderableType) -> None:
         self._status = line

@@ -185,9 +185,9 @@ class Transcription:
             if self._screen is not None:
                 self._screen.partial(job.name, "")
         elif kind in ("partial", "final"):
-            self._out.event(job.name, event)
-            if self._screen is not None:
+            if self._screen is not None:  # before the final is printed above it
                 self._screen.partial(job.name, event["text"] if kind == "partial" else "")
+            self._out.event(job.name, event)
         elif kind == "note":
             complain(event["message"])
         elif kind == "error":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,12 +114,14 @@ class Engine:
         for lane in self._lanes:
             lane.start()
 
-    def close(self) -> None:
-        """Lanes finish their batch and end; what is queued stays unrun."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Lanes finish their batch and end; what is queued stays unrun. False if one did not come back in time."""
         self._scheduler.close()
+        until = None if timeout is None else monotonic() + timeout
         for lane in self._lanes:
             if lane.is_alive():
-                lane.join()
+                lane.join(None if until is None else max(0.0, until - monotonic()))
+        return not any(lane.is_alive() for lane in self._lanes)
 
     def progress(self) -> int:
         """Batches that have come back, failed ones included."""

@@ -19,6 +19,7 @@ __all__ = ["Block", "Lost", "Microphone", "Restored", "devices"]
 
 BLOCK_SECONDS = 0.03
 QUEUE_SECONDS = 5.0
+POLL_SECONDS = 0.1
 #: A device that calls back this rarely is gone, whatever it says.
 SILENT_SECONDS = 2.0
 FIRST_DELAY, MAX_DELAY = 0.2, 2.0
@@ -115,12 +116,14 @@ class Microphone:
 
     def events(self, stopped: Callable[[], bool]) -> Iterator[Block | Lost | Restored]:
         """Until ``stopped()``, which is asked several times a second."""
-        heard = time.monotonic()
+        heard, quiet = time.monotonic(), 0.0
         while not stopped():
             try:
-                pcm = self._queue.get(timeout=0.1)
+                pcm = self._queue.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                quiet = time.monotonic() - heard
+                quiet += (
+                    POLL_SECONDS  # waited for, not by the clock: a process that was stopped has heard nothing either
+                )
                 if self._stream.active and quiet < SILENT_SECONDS:
                     continue
                 yield Lost("it stopped" if not self._stream.active else f"nothing came for {SILENT_SECONDS:g} s")
@@ -128,9 +131,9 @@ class Microphone:
                 if self._stream is None:
                     return
                 yield Restored(time.monotonic() - heard)
-                heard = time.monotonic()
+                heard, quiet = time.monotonic(), 0.0
                 continue
-            heard = time.monotonic()
+            heard, quiet = time.monotonic(), 0.0
             yield Block(pcm)
 
     def close(self) -> None:

@@ -70,6 +70,14 @@ class Cable:
         self._server.wait()
         (self._runtime / "native").unlink(missing_ok=True)
 
+    def unload(self) -> None:
+        """The cable alone is gone, the server goes on: a microphone that is pulled out."""
+        self._pactl("unload-module", "module-null-sink")
+
+    def load(self) -> None:
+        """It is plugged in again."""
+        self._pactl("load-module", "module-null-sink", "sink_name=cable", "rate=16000", "channels=1")
+
     def recording(self) -> bool:
         """Somebody listens at the other end."""
         return bool(self._pactl("list", "short", "source-outputs").strip())

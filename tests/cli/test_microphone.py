@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import queue
+import re
 import signal
 import subprocess
 import threading
@@ -20,6 +23,7 @@ import soundfile as sf
 from streamer.engine.model import find_models
 from tests.cli.command import ROOT, STREAMER, environment
 from tests.cli.pulse import Cable, missing
+from tests.cli.serving import serving
 from tests.toys import speech, toy_model
 
 pytestmark = pytest.mark.microphone
@@ -54,15 +58,16 @@ def toy16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Listener:
     """``streamer listen`` with its lines as they come."""
 
-    def __init__(self, cable: Cable, *arguments: str | Path) -> None:
+    def __init__(self, cable: Cable, *arguments: str | Path, stdout: int = subprocess.PIPE) -> None:
         command = [*STREAMER, "listen", *map(str, arguments)]
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         env = environment(cable.env)
-        self.process = subprocess.Popen(command, env=env, stdin=nothing, stdout=pipe, stderr=pipe, text=True)
+        self.process = subprocess.Popen(command, env=env, stdin=nothing, stdout=stdout, stderr=pipe, text=True)
         self.out: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.err: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
-            threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
+        for end, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            if end is not None:
+                threading.Thread(target=self._read, args=(end, lines), daemon=True).start()
 
     @staticmethod
     def _read(pipe: Any, lines: queue.SimpleQueue[str | None]) -> None:
@@ -70,6 +75,12 @@ class Listener:
             for line in pipe:
                 lines.put(line.rstrip("\n"))
         lines.put(None)
+
+    @staticmethod
+    def drain(read: int) -> None:
+        with os.fdopen(read, "rb") as file:
+            while file.read1(4096):
+                pass
 
     @staticmethod
     def until(lines: queue.SimpleQueue[str | None], wanted: Callable[[str], bool]) -> list[str]:
@@ -90,6 +101,7 @@ class Listener:
         return json.loads(lines[-1])
 
     def interrupt(self) -> int:
+        """The exit code of Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(SECONDS)
 
@@ -142,6 +154,90 @@ def test_what_is_played_is_read_and_a_lost_device_comes_back(cable: Cable, toy16
     assert second["text"] == "BAB"
     assert second["start"] > gap["start"] > first["end"]
     assert listener.interrupt() == 130
+
+
+def test_the_cable_is_pulled_and_plugged_in_again(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    listener = Listener(cable, "--json", "--model", toy16)
+    listener.listening()
+    _wait(cable.recording)
+    cable.unload()
+    listener.until(listener.err, lambda line: "the microphone is gone" in line)
+    cable.load()
+    assert listener.event(type="gap")["seconds"] > 0
+    _wait(cable.recording)
+    cable.play(_talk(tmp_path / "one.wav", "BAB"))
+    assert listener.event(type="final")["text"] == "BAB"
+    assert listener.interrupt() == 130
+
+
+def test_a_daemon_listens_and_its_restart_is_only_a_delay(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    with serving(folder, toy16) as url:
+        listener = Listener(cable, "--json", "--url", url, "--model", "toy")
+        listener.listening()
+        _wait(cable.recording)
+        cable.play(_talk(tmp_path / "one.wav", "ABBA"))
+        first = listener.event(type="final")
+        assert (first["text"], first["file"]) == ("ABBA", "default")
+    with serving(folder, toy16, port=int(url.rpartition(":")[2])):
+        cable.play(_talk(tmp_path / "two.wav", "BAB"))
+        second = listener.event(type="final")
+        assert second["text"] == "BAB"
+        assert second["start"] > first["end"]
+        assert listener.interrupt() == 130
+
+
+def test_overruns_are_counted_and_shown(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    """Whoever reads the output stops doing so, and the listener waits for him: nobody fetches from the microphone."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    listener = Listener(cable, "--json", "--model", toy16, stdout=write)
+    os.close(write)
+    listener.listening()
+    _wait(cable.recording)
+    cable.play(_talk(tmp_path / "long.wav", "AB" * 30))
+    threading.Thread(target=listener.drain, args=(read,), daemon=True).start()
+    told = listener.until(listener.err, lambda line: "overruns" in line)
+    assert re.fullmatch(r"streamer: overruns: [1-9]\d* \(.*samples are missing\)", told[-1])
+    assert listener.interrupt() == 130
+
+
+def test_a_terminal_shows_level_text_and_overruns(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    main, side = pty.openpty()
+    env = environment({**cable.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"})
+    command = [*STREAMER, "listen", "--model", str(toy16)]
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=side, stderr=side)
+    os.close(side)
+
+    def until(pattern: bytes) -> bytes:
+        seen = b""
+        while not re.search(pattern, seen):
+            seen += os.read(main, 4096)
+        return seen
+
+    try:
+        until(rb"listening to ")
+        _wait(cable.recording)
+        player = threading.Thread(target=cable.play, args=(_talk(tmp_path / "one.wav", "ABBA"),))
+        player.start()
+        seen = until(rb"ABBA\r\n")
+        player.join()
+        assert re.search(rb"\xe2\x96\x88.* dB", seen)  # the meter moves
+        assert re.search(rb"AB(?!BA)", seen)  # a partial, before the final
+        assert re.search(rb"\x1b\[\d*[AK]", seen)  # redrawn in place
+        assert not re.search(rb"ABBA\r\n.*ABBA", seen + until(rb"default"), re.S)  # not above and below at once
+        os.write(main, b"\x13")  # Ctrl-S: the terminal takes no more, and the listener waits for it
+        cable.play(_talk(tmp_path / "two.wav", "BAB"))
+        cable.play(_talk(tmp_path / "long.wav", "AB" * 30))
+        os.write(main, b"\x11")
+        until(rb"overruns [1-9]\d*, interruptions 0")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(main)
 
 
 def test_plain_lines_for_so_many_seconds(cable: Cable, toy16: Path, tmp_path: Path) -> None:

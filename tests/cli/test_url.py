@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import STREAMER, environment, events, one_line, streamer
+from tests.cli.command import events, one_line, streamer
 from tests.cli.conftest import RATE, utterances
-
-START_SECONDS = 60.0
+from tests.cli.serving import serving
 
 
 @pytest.fixture(scope="module")
 def daemon(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its URL. SIGTERM ends it, with exit code 0."""
-    folder = tmp_path_factory.mktemp("daemon")
-    port = folder / "port"
-    command = [*STREAMER, "serve", "--model", str(toy), "--port", "0", "--port-file", str(port)]
-    with (folder / "log").open("wb") as log:
-        env = environment({"STREAMER_STATE_DIRECTORY": str(folder)})
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
-    until = time.monotonic() + START_SECONDS
-    while not port.exists():
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    yield f"ws://127.0.0.1:{port.read_text().strip()}"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0, (folder / "log").read_text()
+    with serving(tmp_path_factory.mktemp("daemon"), toy) as url:
+        yield url
 
 
 def test_a_file(daemon: str, toy: Path, recording: Path) -> None:

@@ -1,6 +1,7 @@
 """What the service manager is told, by a test that owns its socket."""
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.daemon.running import Running, daemon
-from tests.daemon.talk import opened
+from tests.daemon.talk import opened, until_closed
 from tests.toys import toy_model
 
 TRAP = 31000
@@ -100,6 +101,51 @@ def test_the_watchdog_starves_while_the_engine_is_stuck(tmp_path: Path) -> None:
         told = [running.manager.recv(4096).decode() for _ in range(5)]
         assert not [message for message in told if "WATCHDOG=1" in message]
         running.stop(signal.SIGKILL)
+
+
+def test_while_it_drains_it_is_not_ready_but_alive(tmp_path: Path) -> None:
+    """Asked on a connection that was there before: the daemon listens no more."""
+
+    def ask(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    async def go(running: Running) -> None:
+        async with opened(running.url) as (stream, _):
+            await stream.send(np.full(8000, TRAP, "<i2").tobytes())  # keeps the drain waiting
+            await stream.send('{"type":"start"}')  # refused after what came before it was taken
+            assert (await until_closed(stream))[1] == 1007
+
+    folder = tmp_path / "models"
+    folder.mkdir()
+    with daemon(tmp_path, stuck_model(folder), stuck_seconds=1000, drain_seconds=1000) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+        assert ask(connection, "/readyz") == (200, "ready\n")
+        asyncio.run(go(running))
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for("STOPPING=1")
+        assert ask(connection, "/readyz") == (503, "draining: the daemon is going down: try again in a moment\n")
+        assert ask(connection, "/healthz") == (200, "ok\n")
+        with pytest.raises(ConnectionRefusedError):
+            running.get("/readyz")
+        connection.close()
+        running.stop(signal.SIGKILL)
+
+
+def test_a_stuck_engine_does_not_keep_it_from_going(tmp_path: Path) -> None:
+    async def go(running: Running) -> None:
+        async with opened(running.url) as (stream, _):
+            await stream.send(np.full(8000, TRAP, "<i2").tobytes())
+            running.process.send_signal(signal.SIGTERM)
+            frames, code = await until_closed(stream)
+            assert (frames[-1]["type"], code) == ("restart", 1012)
+
+    folder = tmp_path / "models"
+    folder.mkdir()
+    with daemon(tmp_path, stuck_model(folder), stuck_seconds=0.2, drain_seconds=0.5) as running:
+        asyncio.run(go(running))
+        assert running.process.wait(30) == 0
 
 
 def test_log_level_is_read_again_on_hangup(toy: Path, tmp_path: Path) -> None:

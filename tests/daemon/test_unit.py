@@ -42,4 +42,4 @@ def test_exposure(installed: Path) -> None:
 
 def test_the_manager_waits_longer_than_the_drain() -> None:
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M).group(1))
-    assert stop > Settings().drain_seconds + 5
+    assert stop > Settings().drain_seconds + 2 * Settings().stuck_seconds + 5
