@@ -33,6 +33,17 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The same weights in other arithmetic. ``rates``: error rate by test; ``speeds``: times as fast as the shipped
+    file, by batch size, one thread."""
+
+    name: str
+    megabytes: float
+    speeds: Mapping[int, float]
+    rates: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Card:
     """``facts``: rows of the table on top. ``errors``: pairs (said, heard). ``commands``: how to repeat all this."""
 
@@ -46,6 +57,7 @@ class Card:
     notes: Sequence[str] = ()
     commands: Sequence[str] = field(default_factory=list)
     measure: str = "Word error rate"
+    variants: Sequence[Variant] = ()
 
     def markdown(self, picture: str | None = None) -> str:
         lines = [f"# `{self.name}`", "", self.summary, "", "| | |", "|---|---|"]
@@ -57,6 +69,11 @@ class Card:
             interval = f"{r.low:.1%} to {r.high:.1%}" if r.speakers > 1 else "one speaker"
             lines.append(f"| {r.test} | {r.rate:.1%} | {interval} | {r.words} | {r.recordings} | {r.speakers} |")
         lines += ["", *[line for note in self.notes for line in (note, "")]]
+        for variant in self.variants:
+            speeds = ", ".join(f"{speed:.2f} times at batch {batch}" for batch, speed in variant.speeds.items())
+            rates = ", ".join(f"{rate:.1%} ({test})" for test, rate in variant.rates.items())
+            lines += [f"**{variant.name}** (not shipped): {variant.megabytes:.1f} MB; as fast as this file {speeds}; "
+                      f"{rates}.", ""]  # fmt: skip
         if self.errors:
             lines += ["## Examples of errors", "", "| said | heard |", "|---|---|"]
             lines += [f"| {said} | {heard or '(nothing)'} |" for said, heard in self.errors] + [""]

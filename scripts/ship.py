@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 import models  # noqa: E402
 from bench import asr, engine  # noqa: E402
 from export.__main__ import main as export  # noqa: E402
-from models.card import FAMILIES, Card, Result, curves, some_errors  # noqa: E402
+from export.compare import BATCHES, milliseconds  # noqa: E402
+from models.card import FAMILIES, Card, Result, Variant, curves, some_errors  # noqa: E402
 from streamer.engine.model import Model  # noqa: E402
 
 SHIPPED = ROOT / "models" / "pretrained"
@@ -31,6 +32,17 @@ def streams_per_core(model: Model) -> tuple[int, int]:
     rates = {batch: engine.bare(model, batch, 1, 3.0)[0] for batch in (1, 8, 32)}
     best = max(rates, key=lambda batch: rates[batch])
     return int(rates[best] * model.manifest.chunk_seconds), best
+
+
+def int8(command: list[str], shipped: Path, parts: list[asr.Part], rate: int, folder: Path) -> Variant:
+    """The integer variant of what ``command`` exports, measured beside the shipped file."""
+    path = folder / f"int8-{shipped.name}"
+    if export([*command, "--int8", "-o", str(path), "--endurance", "100"]):
+        raise SystemExit("the int8 variant was refused")
+    plain, small = Model.load(shipped), Model.load(path)
+    speeds = {batch: milliseconds(plain, batch) / milliseconds(small, batch) for batch in BATCHES}
+    scores = asr.measure(str(path), parts, rate)
+    return Variant("int8", path.stat().st_size / 1e6, speeds, {test: s["wer"] for test, s in scores.items()})
 
 
 def main() -> int:
@@ -56,9 +68,10 @@ def main() -> int:
         texts = asr.heard(str(trial), parts, info["sample_rate"])
         found = {part.name: asr.score(part, texts[part.name]) for part in parts}
         scores.write_text(json.dumps({f"wer, {test}": round(s["wer"], 4) for test, s in found.items()}))
-        if code := export([*command, "-o", str(SHIPPED / f"{name}.onnx"), "--scores", str(scores)]):
+        path = SHIPPED / f"{name}.onnx"
+        if code := export([*command, "-o", str(path), "--scores", str(scores)]):
             return code
-    path = SHIPPED / f"{name}.onnx"
+        variant = int8(command, path, parts, info["sample_rate"], Path(folder))
     model = Model.load(path)
     streams, batch = streams_per_core(model)
     log = given.log or given.checkpoint.parent / "log.jsonl"
@@ -88,6 +101,7 @@ def main() -> int:
         ],
         errors=some_errors(pairs),
         notes=given.note,
+        variants=[variant],
         commands=[*([given.train] if given.train else []), f"python -m bench asr --model {name}"],
     )
     path.with_suffix(".md").write_text(card.markdown(path.with_suffix(".png").name))
