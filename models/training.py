@@ -43,6 +43,7 @@ class Options:
     phones: float = 0.3  # weights of the losses beside the main one
     frames: float = 0.5  # falls to a third of it until the end
     consistency: float = 0.2  # 0: one view of every recording, no such loss
+    consistent_from: float = 0.0  # progress from which on there are two views: a model that underfits needs none
     delay: float = 0.24  # seconds that the framewise loss lets the model listen on before it must have named a frame
     bfloat16: bool = True
     truncate: int = 0  # back-propagation through time stops every so many mel frames; 0: never
@@ -93,7 +94,7 @@ class Training(lightning.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         options = self.options
-        views = 2 if options.consistency else 1
+        views = 2 if options.consistency and self.progress >= options.consistent_from else 1
         hidden, middle = self._encode(batch.pcm, views)
         lengths = (-(-batch.samples // self.model.hop)).repeat(views)
         main = self.model.head(hidden).log_softmax(dim=2)
@@ -110,7 +111,7 @@ class Training(lightning.LightningModule):
             if options.frames and delay < x.shape[1]:
                 logits = self.heads.frames[place](x)
                 loss = loss + weight * framewise(logits, batch.frames, delay, views)
-        if options.consistency:
+        if views == 2:
             loss = loss + options.consistency * disagreement(main, lengths) / batch.targets.lengths.sum()
         return loss
 

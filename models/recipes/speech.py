@@ -40,7 +40,7 @@ def english_small(everybody: bool = False) -> Recipe:
     train = corpus if everybody else train
     # once the training speakers are known by heart, only other throats, microphones and rooms teach anything new
     strong = Augmentation(
-        noise=0.35, snr=(6.0, 35.0), reverb=0.15, frequency_width=8, time_masks=5, time_width=24, warp=0.12, tilt=0.5
+        noise=0.35, snr=(6.0, 35.0), reverb=0.15, frequency_width=8, time_masks=3, time_width=20, warp=0.12, tilt=0.35
     )
     return Recipe(
         name="english-small",
@@ -54,14 +54,14 @@ def english_small(everybody: bool = False) -> Recipe:
             dilations=(1, 2, 4, 1, 2, 4),
             hidden=288,
             layers=2,
-            dropout=0.2,
+            dropout=0.1,
         ),
-        options=Options(minutes=100, rate=2e-3, weight_decay=0.02),
+        options=Options(minutes=120, rate=2e-3, weight_decay=0.02, consistent_from=0.8),
         augmentation=strong,
         sources=[
             Source("speechocean", train, lambda p: 1.0, joined=(2, 2), together=0.15),
-            Source("flite", synthetic.flite_sentences(5000, rate), _moving(0.35, 0.1)),
-            Source("espeak", synthetic.sentences(5000, rate), _moving(0.15, 0.0)),
+            Source("flite", synthetic.flite_sentences(5000, rate), _moving(0.15, 0.1)),
+            Source("espeak", synthetic.sentences(5000, rate), _moving(0.05, 0.0)),
         ],
         noise=data.kitchen(rate),
         dev={
