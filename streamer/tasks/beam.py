@@ -15,13 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.tasks import history
-from streamer.tasks.candidates import FIELDS, HASH, HIST, LAST, LM, NODE, PB, PN, START_HASH, Ended, Extender
+from streamer.tasks.candidates import (
+    DEAD,
+    FIELDS,
+    HASH,
+    HIST,
+    LAST,
+    LM,
+    NODE,
+    PB,
+    PN,
+    START_HASH,
+    Ended,
+    Extender,
+    added,
+    logadd,
+)
 from streamer.tasks.lexicon import Lexicon
 from streamer.tasks.ngram import NGram
 from streamer.tasks.options import Decoder
@@ -29,13 +45,20 @@ from streamer.tasks.search import Steps, Unit
 
 __all__ = ["Beam", "BeamState"]
 
+#: No entry in a table of words has this number.
+NOBODY = history.NONE - 1
+
 
 @dataclass(slots=True, eq=False)
 class BeamState:
-    """One stream: ``beam`` [FIELDS, B] and the table of words behind it (:mod:`streamer.tasks.history`)."""
+    """One stream: ``beam`` [FIELDS, B] and the table of words behind it (:mod:`streamer.tasks.history`).
+
+    ``told``: the entry in the table whose words were asked for last, as long as its number holds.
+    """
 
     beam: NDArray[np.int64]
     words: NDArray[np.int64]
+    told: int = NOBODY
 
 
 class Beam:
@@ -49,13 +72,13 @@ class Beam:
         self._sweep_at = 32 * settings.beam + 256
 
     def open(self) -> BeamState:
-        return BeamState(self._fresh(), np.zeros((0, len(history.COLUMNS)), np.int64))
+        return BeamState(self._fresh.copy(), np.zeros((0, len(history.COLUMNS)), np.int64))
 
+    @cached_property
     def _fresh(self) -> NDArray[np.int64]:
-        beam = np.zeros((FIELDS, self._settings.beam), np.int64)
-        beam[[PB, PN]] = np.float64(-np.inf).view(np.int64)
+        beam = np.repeat(DEAD, self._settings.beam, axis=1)
         beam[PB, 0] = 0  # the bits of 0.0: the empty prefix has probability 1
-        beam[HASH], beam[LAST], beam[HIST] = START_HASH, self._blank, history.NONE
+        beam[HASH], beam[LAST] = START_HASH, self._blank
         beam[LM] = 0 if self._lm is None else self._lm.begin
         return beam
 
@@ -70,29 +93,32 @@ class Beam:
         at = np.arange(logp.shape[1])
         busy = self.busy(logp) & (at >= begin[:, None]) & (at < end[:, None])
         many = busy.sum(axis=1)
-        steps = np.argsort(~busy, axis=1, kind="stable")  # row i's busy steps first, in order
-        beams = np.stack([state.beam for state in states])
-        entries = np.array([len(state.words) for state in states], np.int64)
+        rows = np.argsort(-many, kind="stable")  # the busiest first: those that take part in a turn are the first n
+        many = many[rows]
+        steps = np.argsort(~busy[rows], axis=1, kind="stable")  # row i's busy steps first, in order
+        beams = np.stack([states[row].beam for row in rows.tolist()], axis=1)
+        total = _totals(beams)
+        entries = np.array([len(states[row].words) for row in rows.tolist()], np.int64)
+        scores = self._extender.scores(logp)
         ended: list[Ended] = []
-        before = begin - 1  # the last step that each row has taken
+        before = begin[rows] - 1  # the last step that each row has taken
         for turn in range(int(many.max(initial=0))):
-            rows = np.flatnonzero(many > turn)
-            now = steps[rows, turn]
-            gap = now > before[rows] + 1
-            taken, words = self._extender.step(beams[rows], logp[rows, now], gap, origin[rows] + now, entries[rows])
-            beams[rows] = taken
-            before[rows] = now
+            n = int(np.count_nonzero(many > turn))
+            now = steps[:n, turn]
+            given = scores.at(rows[:n], now)
+            gap = now > before[:n] + 1
+            before[:n] = now
+            words = self._extender.step(beams, total, given, gap, origin[rows[:n]] + now, entries)
             if len(words.row):
-                words.row = rows[words.row]
                 entries += np.bincount(words.row, minlength=len(entries))
                 ended.append(words)
-        self._extender.rest(beams, end - 1 > before)
-        self._keep(states, beams, ended)
+        self._extender.rest(beams, total, end[rows] - 1 > before)
+        self._keep([states[row] for row in rows.tolist()], beams, ended)
 
     def _keep(self, states: Sequence[BeamState], beams: NDArray[np.int64], ended: list[Ended]) -> None:
         """Beams and new words back to their streams."""
-        for state, beam in zip(states, beams, strict=True):
-            state.beam[:] = beam
+        for row, state in enumerate(states):
+            state.beam[:] = beams[:, row]
         if not ended:
             return
         rows = np.concatenate([words.row for words in ended])
@@ -105,34 +131,38 @@ class Beam:
                 state.words = np.concatenate([state.words, table[first:last]])
                 if len(state.words) > self._sweep_at:
                     state.words, state.beam[HIST] = history.sweep(state.words, state.beam[HIST])
+                    state.told = NOBODY
 
     def decoded(self, state: BeamState) -> bool:
         return bool(state.beam[HIST, 0] != history.NONE)
 
-    def units(self, state: BeamState) -> tuple[list[Unit], int]:
-        """The whole words of the best hypothesis. Those that all hypotheses share will not change."""
-        best = int(state.beam[HIST, 0])
-        if best == history.NONE:
-            return [], 0
-        alive = _totals(state.beam) > -np.inf
-        return history.trace(state.words, best, self._lexicon.words), history.common(
-            state.words, state.beam[HIST, alive]
-        )
+    def news(self, state: BeamState) -> bool:
+        return bool(state.beam[HIST, 0] != state.told)
+
+    def units(self, state: BeamState) -> list[Unit]:
+        """The whole words of the best hypothesis."""
+        state.told = int(state.beam[HIST, 0])
+        return history.trace(state.words, state.told, self._lexicon.words)
+
+    def stable(self, state: BeamState) -> int:
+        """Words that all hypotheses share."""
+        return history.common(state.words, state.beam[HIST, _totals(state.beam) > -np.inf])
 
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
-        totals = np.where(state.beam[NODE] == 0, _totals(state.beam), -np.inf)
-        _, same = np.unique(state.beam[HASH], return_inverse=True)
-        together = np.full(len(totals), -np.inf)
-        np.logaddexp.at(together, same, totals)  # the same words with another last token
-        totals = np.where(totals > -np.inf, together[same], -np.inf)
-        if self._lm is not None and self._settings.sentence_end:
-            end, _ = self._lm.score(state.beam[LM], np.full(totals.shape, self._lm.end))
-            totals = totals + self._settings.lm_weight * end
-        entry = int(state.beam[HIST, int(totals.argmax())])
+        totals = _totals(state.beam)
+        whole = ((state.beam[NODE] == 0) & (totals > -np.inf)).nonzero()[0]
+        entry = int(state.beam[HIST, 0])
+        if len(whole):
+            beam = state.beam[:, whole]
+            together = added(totals[whole], beam[HASH])  # the same words with another last token
+            if self._lm is not None and self._settings.sentence_end:
+                end, _ = self._lm.score(beam[LM], np.full(len(whole), self._lm.end))
+                together += self._settings.lm_weight * end
+            entry = int(beam[HIST, together.argmax()])
         units = history.trace(state.words, entry, self._lexicon.words)
-        state.beam[:] = self._fresh()
-        state.words = state.words[:0].copy()
+        state.beam[:] = self._fresh
+        state.words, state.told = state.words[:0].copy(), NOBODY
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
@@ -144,13 +174,13 @@ class Beam:
         same = (state.beam[HIST] == entry) | (state.beam[HASH] == state.beam[HASH, 0])
         same &= _totals(state.beam) > -np.inf
         kept = state.beam[:, same]
-        state.beam[:] = self._fresh()
+        state.beam[:] = self._fresh
         state.beam[[PB]] = np.float64(-np.inf).view(np.int64)
         state.beam[:, : kept.shape[1]] = kept
         state.beam[HIST] = history.NONE
         if self._settings.merge == "history":
             state.beam[HASH] = START_HASH
-        state.words = state.words[:0].copy()
+        state.words, state.told = state.words[:0].copy(), NOBODY
         return units
 
     def dump(self, state: BeamState) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -174,7 +204,7 @@ class Beam:
 
 def _totals(beam: NDArray[np.int64]) -> NDArray[np.float64]:
     floats = beam.view(np.float64)
-    return np.asarray(np.logaddexp(floats[PB], floats[PN]))
+    return logadd(floats[PB], floats[PN])
 
 
 def _numbers(values: NDArray[np.int64], top: int) -> bool:

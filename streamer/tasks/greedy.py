@@ -19,10 +19,14 @@ __all__ = ["Greedy", "GreedyState"]
 
 @dataclass(slots=True)
 class GreedyState:
-    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of what is out."""
+    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of what is out.
+
+    ``told``: how many tokens were out when they were asked for last.
+    """
 
     last: int
     tokens: list[tuple[int, int, int, float]] = field(default_factory=list)
+    told: int = -1
 
 
 class Greedy:
@@ -69,21 +73,29 @@ class Greedy:
     def decoded(self, state: GreedyState) -> bool:
         return any(token != self._boundary for token, *_ in state.tokens)
 
-    def units(self, state: GreedyState) -> tuple[list[Unit], int]:
-        units = [Unit(self._tokens[token], start, end, logp) for token, start, end, logp in state.tokens]
-        return units, len(units)
+    def news(self, state: GreedyState) -> bool:
+        return len(state.tokens) != state.told
+
+    def units(self, state: GreedyState) -> list[Unit]:
+        state.told = len(state.tokens)
+        return [Unit(self._tokens[token], start, end, logp) for token, start, end, logp in state.tokens]
+
+    def stable(self, state: GreedyState) -> int:
+        return len(state.tokens)
 
     def finish(self, state: GreedyState) -> list[Unit]:
-        units, _ = self.units(state)
+        units = self.units(state)
         state.tokens.clear()
+        state.told = -1
         return units
 
     def cut(self, state: GreedyState) -> list[Unit]:
         """Everything up to the last word boundary, or everything if there is none."""
         boundaries = [i for i, (token, *_) in enumerate(state.tokens) if token == self._boundary]
         keep = boundaries[-1] + 1 if boundaries else len(state.tokens)
-        units, _ = self.units(GreedyState(state.last, state.tokens[:keep]))
+        units = self.units(GreedyState(state.last, state.tokens[:keep]))
         del state.tokens[:keep]
+        state.told = -1
         return units
 
     def dump(self, state: GreedyState) -> tuple[dict[str, Any], list[NDArray[Any]]]:

@@ -19,27 +19,26 @@ Table = NDArray[np.int64]
 
 def trace(table: Table, entry: int, words: list[str]) -> list[Unit]:
     """The words that end with ``entry``, oldest first."""
-    logp = table[:, LOGP].view(np.float64) if len(table) == 1 else np.ascontiguousarray(table[:, LOGP]).view(np.float64)
-    units = []
-    while entry != NONE:
-        parent, word, start, end, _ = table[entry].tolist()
-        units.append(Unit(words[word], start, end, float(logp[entry])))
-        entry = parent
-    return units[::-1]
+    rows = table[_chain(table, entry)]
+    means = rows[:, LOGP].copy().view(np.float64).tolist()
+    return [
+        Unit(words[word], start, end, mean) for (_, word, start, end, _), mean in zip(rows.tolist(), means, strict=True)
+    ]
 
 
 def common(table: Table, entries: NDArray[np.int64]) -> int:
-    """How many words all hypotheses agree on: the depth of their last common entry."""
-    left = set(entries.tolist())
-    while len(left) > 1:  # parents stand before their children
-        latest = max(left)
-        left.remove(latest)
-        left.add(int(table[latest, PARENT]))
-    (entry,) = left
-    depth = 0
-    while entry != NONE:
-        entry, depth = int(table[entry, PARENT]), depth + 1
-    return depth
+    """How many words all hypotheses agree on."""
+    parents = table[:, PARENT]
+    first, *others = dict.fromkeys(entries.tolist())
+    chain = _chain(table, first)
+    shared = {NONE: 0} | {entry: depth for depth, entry in enumerate(chain, 1)}  # words in common with the first
+    for entry in others:
+        apart = []
+        while entry not in shared:
+            apart.append(entry)
+            entry = parents.item(entry)
+        shared.update(dict.fromkeys(apart, shared[entry]))
+    return min(shared[entry] for entry in others) if others else len(chain)
 
 
 def sweep(table: Table, entries: NDArray[np.int64]) -> tuple[Table, NDArray[np.int64]]:
@@ -56,3 +55,12 @@ def sweep(table: Table, entries: NDArray[np.int64]) -> tuple[Table, NDArray[np.i
     kept = table[used]
     kept[:, PARENT] = number[kept[:, PARENT]]
     return kept, number[entries]
+
+
+def _chain(table: Table, entry: int) -> list[int]:
+    """The entries before ``entry`` and itself, oldest first."""
+    parents, chain = table[:, PARENT], []
+    while entry != NONE:
+        chain.append(entry)
+        entry = parents.item(entry)
+    return chain[::-1]

@@ -21,6 +21,9 @@ __all__ = ["NGram"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+#: Two to this many places for the keys of all n-grams: ten times as many as a model of 360,000 has.
+BUCKET_BITS = 22
+
 
 class NGram:
     """The model, read only. ``words``: its vocabulary, with ``<s>``, ``</s>`` and ``<unk>``. Natural logarithms."""
@@ -77,6 +80,9 @@ class NGram:
         self._keys = np.concatenate(keys)
         if (np.diff(self._keys) <= 0).any() or not np.isfinite(self._logp).all():
             raise ValueError("the n-gram model is damaged: its n-grams are not in order")
+        #: Most n-grams that are asked for are not there, and most of these are known not to be without a search.
+        self._known = np.zeros(1 << BUCKET_BITS, np.bool_)
+        self._known[_bucket(self._keys)] = True
         self._link(np.concatenate(parents), np.concatenate(words))
 
     def _link(self, parents: Ints, words: Ints) -> None:
@@ -111,18 +117,32 @@ class NGram:
 
     def score(self, states: Ints, words: Ints) -> tuple[Floats, Ints]:
         """``log p(word | state)`` and the state after it, elementwise for [M] states and [M] words."""
-        total = np.zeros(len(states))
-        node = np.zeros(len(states), np.int64)
-        left, state, word = np.arange(len(states)), states, words
-        while len(left):
-            found, hit = self._lookup(state, word)
-            node[left[hit]] = found[hit]
-            total[left[hit]] += self._logp[found[hit]]
-            miss = ~hit
-            left, state, word = left[miss], state[miss], word[miss]
-            total[left] += self._backoff[state]
-            state = self._suffix[state]
-        return total, np.asarray(self._state[node])
+        found, chain = 1 + words, [states]  # every word is known in the empty context
+        while (shorter := self._suffix.take(chain[-1])).any():
+            chain.append(shorter)
+        key = np.concatenate(chain)
+        key *= self._size
+        key.reshape(len(chain), -1)[:] += words
+        likely = self._known.take(_bucket(key)).nonzero()[0]
+        key = key.take(likely)
+        place = np.minimum(self._keys.searchsorted(key), len(self._keys) - 1)
+        right = self._keys.take(place) == key
+        # shorter contexts first, so that longer ones overwrite them
+        likely, place = likely[right][::-1], place[right][::-1]
+        level, at = np.divmod(likely, len(words))
+        found[at] = 1 + self._size + place
+        total = self._backoff.take(states)
+        if len(chain) == 1:
+            total[at] = 0.0
+        else:
+            backed = np.empty(len(words), np.int64)  # off how many of the contexts
+            backed.fill(len(chain))
+            backed[at] = level
+            total *= backed > 0
+            for i, state in enumerate(chain[1:], 1):
+                total += self._backoff.take(state) * (backed > i)
+        total += self._logp.take(found)
+        return total, self._state.take(found)
 
     def _find(self, states: Ints, words: Ints) -> Ints:
         """The longest n-gram that ends with ``word`` and begins inside ``state``."""
@@ -142,3 +162,8 @@ class NGram:
         place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
         hit = self._keys[place] == key
         return np.where(at_root, 1 + words, 1 + self._size + place), hit | at_root
+
+
+def _bucket(keys: Ints) -> NDArray[np.uint64]:
+    mixed: NDArray[np.uint64] = (keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - BUCKET_BITS)
+    return mixed

@@ -27,7 +27,7 @@ class Decoder(_Strict):
     #: Hypotheses kept per stream.
     beam: Annotated[int, Field(ge=1, le=1024)] = 16
     #: Hypotheses further than this below the best (nats) are dropped.
-    beam_threshold: Annotated[float, Field(gt=0, le=1e6)] = 16.0
+    beam_threshold: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     #: Tokens below this posterior are not tried as extensions.
     token_threshold: Probability = 0.01
     #: At most this many tokens are tried per step.

@@ -43,8 +43,14 @@ class Search(Protocol):
     def decoded(self, state: Any) -> bool:
         """Whether the best hypothesis holds anything."""
 
-    def units(self, state: Any) -> tuple[list[Unit], int]:
-        """What is decoded now, and how many units of it will not change."""
+    def news(self, state: Any) -> bool:
+        """Whether the texts of :meth:`units` may be others than when they were asked for last. Costs nothing."""
+
+    def units(self, state: Any) -> list[Unit]:
+        """What is decoded now."""
+
+    def stable(self, state: Any) -> int:
+        """How many of these units will not change."""
 
     def finish(self, state: Any) -> list[Unit]:
         """The utterance is over: its units. The state begins the next; a token that goes on is not repeated."""

@@ -33,6 +33,7 @@ class Memory:
     """One stream. All counts are steps since the stream's start; ``silent`` is the run of silent steps up to now."""
 
     options: StreamOptions
+    rules: Rules
     search: Search
     state: Any
     steps: int = 0
@@ -80,7 +81,7 @@ class Transcribe:
     def open(self, options: Mapping[str, Any]) -> Memory:
         parsed = parse_stream_options(options, self.options)
         search = self._search(parsed.decoder)
-        return Memory(parsed, search, search.open())
+        return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
 
     def step(
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
@@ -90,8 +91,9 @@ class Transcribe:
         events: list[list[Event]] = [[] for _ in memories]
         groups: dict[Search, list[int]] = {}
         for row, memory in enumerate(memories):
-            memory.bad += int(bad[row, : real[row]].sum())
             groups.setdefault(memory.search, []).append(row)
+        for row in np.flatnonzero(bad.any(axis=1)).tolist():
+            memories[row].bad += int(bad[row, : real[row]].sum())
         for search, rows in groups.items():
             everybody = len(rows) == len(memories)
             found = self._decode(
@@ -120,7 +122,8 @@ class Transcribe:
             steps, begun, silent, bad = (int(count) for count in facts["counts"])
             search = self._search(options.decoder)
             state = search.restore(facts["state"], arrays)
-            return Memory(options, search, state, steps, begun, silent, bad, str(facts["shown"]))
+            rules = Rules.of(options.endpoint, self.step_seconds)
+            return Memory(options, rules, search, state, steps, begun, silent, bad, str(facts["shown"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
 
@@ -135,7 +138,7 @@ class Transcribe:
         states = [memory.state for memory in memories]
         origin = np.array([memory.steps for memory in memories], np.int64)
         begun = np.array([memory.begun for memory in memories], np.int64)
-        rules = np.array([Rules.of(m.options.endpoint, self.step_seconds) for m in memories], np.int64).reshape(n, 3)
+        rules = np.array([memory.rules for memory in memories], np.int64).reshape(n, 3)
         best = logp.argmax(axis=2)
         silent = best == self.options.blank
         if self.boundary is not None:
@@ -188,7 +191,9 @@ class Transcribe:
         return [event] if event.text or (shown and memory.options.partials) else []
 
     def _partial(self, search: Search, memory: Memory) -> list[Event]:
-        units, stable = search.units(memory.state)
+        if not search.news(memory.state):
+            return []
+        units, stable = search.units(memory.state), search.stable(memory.state)
         event = self.transcript.event("partial", units, stable, memory.begun, memory.options.words, memory.known)
         if event.text == memory.shown:
             return []
