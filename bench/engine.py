@@ -1,10 +1,10 @@
 """Saturated throughput of the engine as a share of the bare ONNX Runtime loop at its best batch size.
 
 Bare: as many threads as lanes, each runs the model on one fixed batch and feeds the states back; nothing else. In
-process: the same chunks through sessions, scheduler and arena, without and with the decoder. All run by turns in one
-process, and a turn's score is chunks per CPU second, so that other work on the machine hits none more than the others;
-the share by wall clock stands beside. WebSocket: a daemon and a load generator in processes of their own; only the
-daemon's CPU is counted.
+process: the same chunks through sessions, scheduler and arena, without and with the decoder; what the decoder adds is
+its share of the CPU. All run by turns in one process, and a turn's score is chunks per CPU second, so that other work
+on the machine hits none more than the others; the share by wall clock stands beside. WebSocket: a daemon and a load
+generator in processes of their own; only the daemon's CPU is counted. Streams are fed speech (:func:`setup.sound`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class NoTask:
 class InProcess:
     """Endless streams in one hub; each turn lets them run for a while."""
 
-    def __init__(self, path: Path, streams: int, lanes: int, decode: bool) -> None:
+    def __init__(self, path: Path, streams: int, lanes: int, decode: bool, sound: str) -> None:
         self._context = setup.running(
             path, lanes=lanes, capacity=streams, buffer_seconds=1e6, checkpoint_seconds=3600.0, idle_seconds=0.0
         )
@@ -89,7 +89,7 @@ class InProcess:
         rate = int(self.hub.models()[0]["sample_rate"])
         self.sessions = [self.hub.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)]
         self.chunk_seconds = self.sessions[0].chunk_seconds
-        self.data = [setup.sound(rate, 60, seed).tobytes() for seed in range(8)]
+        self.data = [setup.sound(rate, 60, seed, sound).tobytes() for seed in range(8)]
         for session in self.sessions:
             session.hold()
 
@@ -124,18 +124,21 @@ class InProcess:
         self._context.__exit__(None, None, None)
 
 
-def websocket(path: Path, streams: int, chunks: int, lanes: int) -> dict[str, float]:
+def websocket(path: Path, streams: int, chunks: int, lanes: int, sound: str) -> dict[str, float]:
     """Chunks per CPU second of the daemon and per second, with clients that send as fast as they are let."""
     with setup.serving(path, STREAMER_LANES=str(lanes)) as served:
-        command = [sys.executable, "-m", "bench.load", str(served.port), str(streams)]
+        command = [sys.executable, "-m", "bench.load", str(served.port), str(streams), sound]
         load = subprocess.Popen(command)
         try:
             served.wait_for("streamer_chunks_total", 4 * streams)  # every stream has started
             begin, cpu, before = time.perf_counter(), served.cpu_seconds(), served.value("streamer_chunks_total")
+            decoded, busy = served.value("streamer_decode_seconds_sum"), served.value("streamer_busy_seconds_total")
             served.wait_for("streamer_chunks_total", before + chunks)
             done, used = served.value("streamer_chunks_total") - before, served.cpu_seconds() - cpu
             took = time.perf_counter() - begin
-            decoding = served.value("streamer_decode_seconds_sum") / served.value("streamer_busy_seconds_total")
+            decoding = (served.value("streamer_decode_seconds_sum") - decoded) / (
+                served.value("streamer_busy_seconds_total") - busy
+            )
         finally:
             load.terminate()
             load.wait(30)
@@ -148,6 +151,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of one turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--chunks", type=int, default=8000, help="measured through the WebSocket")
+    parser.add_argument("--sound", default="speech", help="speech, noise, or the path of a recording")
     parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args(argv)
     lanes = arguments.lanes
@@ -155,7 +159,7 @@ def main(argv: list[str]) -> None:
         model = Model.load(path)
         ladder = {b: bare(model, b, lanes, 0.5)[0] for b in rungs(min(64, model.manifest.max_batch))}
         best = max(ladder, key=lambda b: ladder[b])
-        sides = [InProcess(path, arguments.streams, lanes, decode) for decode in (False, True)]
+        sides = [InProcess(path, arguments.streams, lanes, decode, arguments.sound) for decode in (False, True)]
         scores: list[list[tuple[float, float]]] = []  # turn by turn: bare, without decoder, with decoder
         try:
             rate = bare(model, best, lanes, 0.5)[1]
@@ -168,7 +172,7 @@ def main(argv: list[str]) -> None:
         finally:
             for side in sides:
                 side.close()
-        served = websocket(path, arguments.streams, arguments.chunks, lanes)
+        served = websocket(path, arguments.streams, arguments.chunks, lanes, arguments.sound)
     per_cpu = [statistics.median(turn[i][0] for turn in scores) for i in range(3)]
     shares = [statistics.median(turn[i][0] / turn[0][0] for turn in scores) for i in range(3)]
     walls = [statistics.median(turn[i][1] / turn[0][1] for turn in scores) for i in range(3)]
@@ -176,6 +180,7 @@ def main(argv: list[str]) -> None:
         "model": model.manifest.name,
         "lanes": lanes,
         "streams": arguments.streams,
+        "sound": arguments.sound,
         "bare_best_batch": best,
         "engine_max_batch": limit,
         "bare_chunks_per_cpu_second": per_cpu[0],
@@ -183,6 +188,7 @@ def main(argv: list[str]) -> None:
         "engine_share_wall": walls[1],
         "engine_and_decoder_share": shares[2],
         "engine_and_decoder_share_wall": walls[2],
+        "decoding_share_of_cpu": statistics.median(1 - turn[2][0] / turn[1][0] for turn in scores),
         "websocket_share": served["per_cpu"] / per_cpu[0],
         "websocket_share_of_in_process": served["per_cpu"] / per_cpu[2],
         "websocket": served,
@@ -196,6 +202,8 @@ def main(argv: list[str]) -> None:
     ]
     share = f"{results['websocket_share']:.3f}"
     table.append(("WebSocket, decoder", f"{arguments.streams} clients", f"{served['per_cpu']:.0f}", share, ""))
+
+    table.append(("decoding", "", "", f"{results['decoding_share_of_cpu']:.3f}", ""))
 
     def plot(axes: Any) -> None:
         axes.plot(list(ladder), list(ladder.values()), "o-", label="bare ONNX Runtime")

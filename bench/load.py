@@ -1,4 +1,4 @@
-"""Clients by the dozen in a process of their own, until it is terminated: ``python -m bench.load PORT STREAMS``.
+"""Clients by the dozen in a process of their own, until terminated: ``python -m bench.load PORT STREAMS [SOUND]``.
 
 Every client sends one chunk a message, as fast as the daemon takes them, and reads what comes.
 """
@@ -32,15 +32,15 @@ async def read(socket: websockets.ClientConnection) -> None:
         pass
 
 
-async def load(port: int, streams: int) -> None:
+async def load(port: int, streams: int, sound: str) -> None:
     info = json.loads(setup.get(port, "/v1/models"))["models"][0]
     rate = info["sample_rate"]
     size = 2 * round(info["chunk_seconds"] * rate)
-    sounds = [setup.sound(rate, 20, seed).tobytes() for seed in range(8)]
+    sounds = [setup.sound(rate, 20, seed, sound).tobytes() for seed in range(8)]
     pieces = [[data[at : at + size] for at in range(0, len(data) - size, size)] for data in sounds]
     await asyncio.gather(*(client(port, rate, pieces[i % 8]) for i in range(streams)))
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
-    asyncio.run(load(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(load(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "speech"))

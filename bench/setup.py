@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from streamer.engine.model import Model, find_models, resolve
 from streamer.hub import Hub
 from streamer.metrics import Metrics
 from streamer.settings import Settings
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "digits.flac"
 
 
 def parser(name: str, text: str | None) -> argparse.ArgumentParser:
@@ -42,9 +45,33 @@ def model_path(wanted: str | None) -> Iterator[Path]:
         yield toy_model(folder, hidden=256, layers=2, steps=8, tokens=tuple("_ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
 
 
-def sound(rate: int, seconds: float, seed: int = 0) -> NDArray[np.int16]:
-    """Bursts of noise of changing colour and level with pauses between: keeps a decoder busy, costs nothing to make."""
+def sound(rate: int, seconds: float, seed: int = 0, source: str = "speech") -> NDArray[np.int16]:
+    """What streams are fed: speech, since what a decoder costs depends on it. Another ``seed`` begins elsewhere in it.
+
+    ``speech`` is the sample recording over and over: a synthesiser reads digits, and more than half of it are pauses.
+    ``noise`` is no language at all, which leaves a model unsure at every step: the worst that a beam search can meet.
+    Anything else is the path of a recording.
+    """
     rng = np.random.default_rng(seed)
+    if source == "noise":
+        return _noise(rng, rate, seconds)
+    said = _recorded(SAMPLE if source == "speech" else Path(source), rate)
+    start, length = int(rng.integers(len(said))), int(seconds * rate)
+    hiss = rng.normal(0, 3, length)
+    return np.asarray((np.resize(np.roll(said, -start), length) + hiss).clip(-32768, 32767), np.int16)
+
+
+@functools.lru_cache(4)
+def _recorded(path: Path, rate: int) -> NDArray[np.int16]:
+    import soundfile
+    import soxr
+
+    pcm, recorded = soundfile.read(path, dtype="int16", always_2d=True)
+    return np.asarray(soxr.resample(pcm[:, 0], recorded, rate), np.int16)
+
+
+def _noise(rng: np.random.Generator, rate: int, seconds: float) -> NDArray[np.int16]:
+    """Bursts of noise of changing colour and level with pauses between."""
     pieces = []
     while sum(map(len, pieces)) < seconds * rate:
         length = int(rng.uniform(0.1, 0.5) * rate)
