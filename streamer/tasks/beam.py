@@ -14,7 +14,7 @@ factor that all hypotheses would share is left out, which is why the result does
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -53,12 +53,21 @@ NOBODY = history.NONE - 1
 class BeamState:
     """One stream: ``beam`` [FIELDS, B] and the table of words behind it (:mod:`streamer.tasks.history`).
 
-    ``told``: the entry in the table whose words were asked for last, as long as its number holds.
+    For partials, remembered as long as the table is not swept: ``told``, the entry whose words were asked for last;
+    ``chain`` and ``units``, the entries before it and itself, and their words; ``shared``, how many of them all
+    hypotheses have in common.
     """
 
     beam: NDArray[np.int64]
     words: NDArray[np.int64]
     told: int = NOBODY
+    chain: list[int] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    shared: int = 0
+
+    def forget(self) -> None:
+        """The numbers of the table's entries hold no more."""
+        self.told, self.chain, self.units, self.shared = NOBODY, [], [], 0
 
 
 class Beam:
@@ -131,7 +140,7 @@ class Beam:
                 state.words = np.concatenate([state.words, table[first:last]])
                 if len(state.words) > self._sweep_at:
                     state.words, state.beam[HIST] = history.sweep(state.words, state.beam[HIST])
-                    state.told = NOBODY
+                    state.forget()
 
     def decoded(self, state: BeamState) -> bool:
         return bool(state.beam[HIST, 0] != history.NONE)
@@ -142,11 +151,18 @@ class Beam:
     def units(self, state: BeamState) -> list[Unit]:
         """The whole words of the best hypothesis."""
         state.told = int(state.beam[HIST, 0])
-        return history.trace(state.words, state.told, self._lexicon.words)
+        same, new = history.beyond(state.words, state.told, state.chain)
+        state.chain[same:] = new
+        state.units[same:] = history.units(state.words, new, self._lexicon.words)
+        return state.units
 
     def stable(self, state: BeamState) -> int:
-        """Words that all hypotheses share."""
-        return history.common(state.words, state.beam[HIST, _totals(state.beam) > -np.inf])
+        """Words that all hypotheses share. Once they do, all that come after do."""
+        if self.news(state):
+            self.units(state)
+        entries = set(state.beam[HIST, _totals(state.beam) > -np.inf].tolist())
+        state.shared = history.common(state.words, entries, state.chain, state.shared)
+        return state.shared
 
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
@@ -162,7 +178,8 @@ class Beam:
             entry = int(beam[HIST, together.argmax()])
         units = history.trace(state.words, entry, self._lexicon.words)
         state.beam[:] = self._fresh
-        state.words, state.told = state.words[:0].copy(), NOBODY
+        state.words = state.words[:0].copy()
+        state.forget()
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
@@ -180,7 +197,8 @@ class Beam:
         state.beam[HIST] = history.NONE
         if self._settings.merge == "history":
             state.beam[HASH] = START_HASH
-        state.words, state.told = state.words[:0].copy(), NOBODY
+        state.words = state.words[:0].copy()
+        state.forget()
         return units
 
     def dump(self, state: BeamState) -> tuple[dict[str, Any], list[NDArray[Any]]]:

@@ -46,6 +46,8 @@ FIELDS = 11
 START_HASH = 0x2545F4914F6CDD1D
 #: A log-probability below this is as good as impossible; it keeps sums finite and exact whatever the model says.
 FLOOR = -1000.0
+#: Below all that a stream can reach, above what a dead hypothesis has.
+IMPOSSIBLE = -1e300
 #: By how much the sum of paths that meet may lie above the best candidate before: far more than it can.
 SLACK = 8.0
 
@@ -62,7 +64,7 @@ DEAD[HIST] = -1
 def logadd(a: Floats, b: Floats) -> Floats:
     """``log(exp(a) + exp(b))``, elementwise: ``np.logaddexp`` by functions that NumPy runs five times as fast."""
     high = np.maximum(a, b)
-    apart = np.minimum(a, b) - np.maximum(high, -1e300)  # never inf - inf
+    apart = np.minimum(a, b) - np.maximum(high, IMPOSSIBLE)  # never inf - inf
     return np.asarray(high + np.log1p(np.exp(apart)))
 
 
@@ -135,7 +137,7 @@ class Extender:
     def __init__(self, settings: Decoder, lexicon: Lexicon, lm: NGram | None, blank: int) -> None:
         self._settings, self._lexicon, self._lm, self._blank = settings, lexicon, lm, blank
         self._least = max(FLOOR, np.log(settings.token_threshold) if settings.token_threshold > 0 else FLOOR)
-        self._children = lexicon.children.astype(np.int64).ravel()
+        self._children = lexicon.children.ravel()
         self._goes_on = ~lexicon.leaf
         #: Its last element is that of the node that is none.
         self._ahead = np.append(settings.lm_weight * lexicon.ahead, -np.inf)
@@ -175,12 +177,14 @@ class Extender:
             self.rest(beams[:, :n], total[:n], gap)
         stay_b, stay_n, stay = self._stay(beams[:, :n], total[:n], given)
         best = np.maximum.reduce(stay, axis=1)
-        going = self._going(flat, total[:n], given, best)
+        # A full beam of hypotheses that stay is enough: what is worse than all of them has no chance.
+        worst = np.minimum.reduce(stay, axis=1)
+        going = self._going(flat, total[:n], given, best, worst)
         words = self._words(flat, going, width, best)
-        floor = best - self._settings.beam_threshold
-        going = going.only(self._goes_on.take(going.node) & (going.score > floor.take(going.source // width)))
-        words = words.only(words.score > floor.take(words.source // width))
-        staying = _where((stay > floor[:, None]).reshape(-1))
+        floor = np.maximum(np.maximum(best - self._settings.beam_threshold, worst), IMPOSSIBLE)
+        going = going.only(self._goes_on.take(going.node) & (going.score >= floor.take(going.source // width)))
+        words = words.only(words.score >= floor.take(words.source // width))
+        staying = _where((stay >= floor[:, None]).reshape(-1))
 
         # Hypotheses to be: copies of where they come from, with what is new; the parts are slices.
         source = np.concatenate([staying, going.source, words.source])
@@ -227,25 +231,25 @@ class Extender:
         renewed = floats[PN] + self._settings.acoustic_scale * peak
         return blank, renewed, logadd(blank, renewed)
 
-    def _going(self, flat: Ints, total: Floats, given: Scores, best: Floats) -> Going:
-        """Hypotheses with a new token. Raises ``best`` [n] to the best of them."""
+    def _going(self, flat: Ints, total: Floats, given: Scores, best: Floats, worst: Floats) -> Going:
+        """Hypotheses with a new token. Raises ``best`` [n] to the best of them; ``worst`` [n]: scores not wanted."""
         width, threshold = total.shape[1], self._settings.beam_threshold
         row, token = given.tried.nonzero()  # P pairs
         gain = given.gain[row, token]
         # no look-ahead rises inside a word, so this bounds the score from above
         bound = total[row] + gain[:, None]  # [P, B]
-        at = _where((bound > (best - threshold)[row, None]).reshape(-1))
+        at = _where((bound > np.maximum(best - threshold, worst)[row, None]).reshape(-1))
         pair = at // width
         row = row.take(pair)
         source, token = row * width + (at - pair * width), token.take(pair)
         before = flat[NODE].take(source)
-        node = self._children.take(before * self._vocabulary + token)
+        node = self._children.take(before * self._vocabulary + token).astype(np.int64)
         score = bound.take(at)
         again = _where(flat[LAST].take(source) == token)  # the same token twice needs a blank between
         score[again] = flat[PB].view(np.float64).take(source[again]) + gain.take(pair[again])
         score += self._ahead[node] - self._ahead.take(before)
         np.maximum.at(best, row, score)
-        return Going(source, token, node, score).only(score > (best - threshold).take(row))
+        return Going(source, token, node, score).only(score > np.maximum(best - threshold, worst).take(row))
 
     def _words(self, flat: Ints, going: Going, width: int, best: Floats) -> Words:
         """Those whose new token ends a word, once for every word that sounds like it. Raises ``best``, too."""
@@ -351,7 +355,7 @@ def _repeats(keys: NDArray[np.generic]) -> tuple[Ints, Ints]:
 def _sums(values: Floats, begin: Ints, group: Ints) -> Floats:
     """``log(sum(exp))`` of each group; groups are neighbours and ``begin`` at these places."""
     top = np.maximum.reduceat(values, begin)
-    scaled = np.exp(values - np.maximum(top, -1e300).take(group))
+    scaled = np.exp(values - np.maximum(top, IMPOSSIBLE).take(group))
     return np.asarray(top + np.log(np.maximum(np.add.reduceat(scaled, begin), 1.0)))
 
 

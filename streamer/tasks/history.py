@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from streamer.tasks.search import Unit
 
-__all__ = ["COLUMNS", "NONE", "common", "sweep", "trace"]
+__all__ = ["COLUMNS", "NONE", "beyond", "common", "sweep", "trace", "units"]
 
 #: Columns of the table [entries, 5], int64: entry before this one, word, first and last step, mean log-posterior
 #: (float64 bits).
@@ -19,26 +19,44 @@ Table = NDArray[np.int64]
 
 def trace(table: Table, entry: int, words: list[str]) -> list[Unit]:
     """The words that end with ``entry``, oldest first."""
-    rows = table[_chain(table, entry)]
+    return units(table, beyond(table, entry, [])[1], words)
+
+
+def units(table: Table, chain: list[int], words: list[str]) -> list[Unit]:
+    """The words of these entries."""
+    rows = table[chain]
     means = rows[:, LOGP].copy().view(np.float64).tolist()
     return [
         Unit(words[word], start, end, mean) for (_, word, start, end, _), mean in zip(rows.tolist(), means, strict=True)
     ]
 
 
-def common(table: Table, entries: NDArray[np.int64]) -> int:
-    """How many words all hypotheses agree on."""
-    parents = table[:, PARENT]
-    first, *others = dict.fromkeys(entries.tolist())
-    chain = _chain(table, first)
-    shared = {NONE: 0} | {entry: depth for depth, entry in enumerate(chain, 1)}  # words in common with the first
-    for entry in others:
+def beyond(table: Table, entry: int, chain: list[int]) -> tuple[int, list[int]]:
+    """How many entries of ``chain`` come before ``entry``, and those between, itself included; all oldest first."""
+    parents, same = table[:, PARENT], len(chain)
+    new: list[int] = []
+    while entry != NONE:  # parents have lower numbers than their children, in the chain, too
+        while same and chain[same - 1] > entry:
+            same -= 1
+        if same and chain[same - 1] == entry:
+            return same, new[::-1]
+        new.append(entry)
+        entry = parents.item(entry)
+    return 0, new[::-1]
+
+
+def common(table: Table, entries: set[int], chain: list[int], known: int = 0) -> int:
+    """How many entries of ``chain`` come before all of ``entries``, one of which is its last. ``known``: at least."""
+    parents, least = table[:, PARENT], len(chain)
+    depth = {NONE: 0} | {entry: n for n, entry in enumerate(chain[max(0, known - 1) :], max(1, known))}
+    for entry in entries:
         apart = []
-        while entry not in shared:
+        while entry not in depth:
             apart.append(entry)
             entry = parents.item(entry)
-        shared.update(dict.fromkeys(apart, shared[entry]))
-    return min(shared[entry] for entry in others) if others else len(chain)
+        least = min(least, depth[entry])
+        depth.update(dict.fromkeys(apart, depth[entry]))
+    return least
 
 
 def sweep(table: Table, entries: NDArray[np.int64]) -> tuple[Table, NDArray[np.int64]]:
@@ -55,12 +73,3 @@ def sweep(table: Table, entries: NDArray[np.int64]) -> tuple[Table, NDArray[np.i
     kept = table[used]
     kept[:, PARENT] = number[kept[:, PARENT]]
     return kept, number[entries]
-
-
-def _chain(table: Table, entry: int) -> list[int]:
-    """The entries before ``entry`` and itself, oldest first."""
-    parents, chain = table[:, PARENT], []
-    while entry != NONE:
-        chain.append(entry)
-        entry = parents.item(entry)
-    return chain[::-1]

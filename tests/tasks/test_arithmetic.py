@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streamer.tasks import history
 from streamer.tasks.candidates import added, logadd
@@ -36,15 +37,17 @@ def test_hypotheses_share_the_words_that_their_chains_begin_with(seed: int, size
     rng = np.random.default_rng(seed)
     table = np.zeros((size, 5), np.int64)
     table[:, history.PARENT] = [rng.integers(-1, entry) for entry in range(size)]
-    entries = rng.integers(-1, size, beam)
-    chains = []
-    for entry in entries.tolist():
-        chain = []
-        while entry != history.NONE:
-            chain.insert(0, entry)
-            entry = int(table[entry, history.PARENT])
-        chains.append(chain)
+    entries = rng.integers(-1, size, beam).tolist()
+    chains = [chain(table, entry) for entry in entries]
     shared = 0
-    while all(len(chain) > shared and chain[shared] == chains[0][shared] for chain in chains):
+    while all(len(c) > shared and c[shared] == chains[0][shared] for c in chains):
         shared += 1
-    assert history.common(table, entries) == shared
+    for known in range(shared + 1):
+        assert history.common(table, set(entries), chains[0], known) == shared
+    for other in chains:
+        same, new = history.beyond(table, entries[0], other)
+        assert other[:same] + new == chains[0]
+
+
+def chain(table: NDArray[np.int64], entry: int) -> list[int]:
+    return [*chain(table, int(table[entry, history.PARENT])), entry] if entry != history.NONE else []
