@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
+#: What a lane does in Python and NumPy, it does alone. The interpreter runs one thread at a time anyhow, and two that
+#: both want it hand it over at every larger NumPy call, which costs up to half as much again.
+_alone = threading.Lock()
+
 
 class Client(Protocol):
     """What the engine asks of a session. Called from lanes only, never two calls at a time for one stream."""
@@ -85,7 +89,7 @@ class Engine:
         self.limit = min(limit, self.manifest.max_batch, capacity)
         self._step_seconds = self.manifest.chunk_seconds / self.manifest.steps
         self._ladder = rungs(self.limit)
-        self._scheduler: Scheduler[Stream] = Scheduler(self.limit)
+        self._scheduler: Scheduler[Stream] = Scheduler(self.limit, self._ladder)
         self._lanes = [threading.Thread(target=self._lane, name=f"lane-{i}", daemon=True) for i in range(lanes)]
 
     # -- streams -------------------------------------------------------------------------------------------------------
@@ -154,20 +158,11 @@ class Engine:
         self, batch: list[Stream], taken: list[Stream], more: dict[Stream, bool], buffers: dict[int, Arrays]
     ) -> None:
         begin = perf_counter()
-        feeds = buffers[next(rung for rung in self._ladder if rung >= len(batch))]
-        chunks = feeds[self.manifest.input.name]
-        steps: list[int] = []
-        for stream in batch:
-            real = stream.client.take(chunks[len(taken)])
-            if real >= 0:
-                taken.append(stream)
-                steps.append(real)
+        with _alone:
+            feeds = buffers[next(rung for rung in self._ladder if rung >= len(batch))]
+            steps = self._gather(batch, taken, feeds)
         if not taken:
             return
-        slots = np.array([stream.slot for stream in taken], np.intp)
-        self.arena.gather(slots, feeds)
-        for array in feeds.values():
-            array[len(taken) :] = 0
         start = perf_counter()
         try:
             outputs = self.model.run(feeds)
@@ -175,9 +170,36 @@ class Engine:
             outputs = self._run_apart(feeds, taken, steps, error)
             if not taken:
                 return
-            slots = np.array([stream.slot for stream in taken], np.intp)
         ran = perf_counter()
-        self.arena.scatter(slots, outputs)
+        with _alone:
+            self._give(taken, steps, outputs, more, (begin, start, ran))
+
+    def _gather(self, batch: list[Stream], taken: list[Stream], feeds: Arrays) -> list[int]:
+        """Chunks and states of those that have a chunk, ``taken``, to the first rows, then zeros. Their steps."""
+        chunks = feeds[self.manifest.input.name]
+        steps: list[int] = []
+        for stream in batch:
+            real = stream.client.take(chunks[len(taken)])
+            if real >= 0:
+                taken.append(stream)
+                steps.append(real)
+        self.arena.gather(_slots(taken), feeds)
+        if len(taken) < len(chunks):
+            for array in feeds.values():
+                array[len(taken) :] = 0
+        return steps
+
+    def _give(
+        self,
+        taken: list[Stream],
+        steps: list[int],
+        outputs: Arrays,
+        more: dict[Stream, bool],
+        times: tuple[float, float, float],
+    ) -> None:
+        """States back to their slots, outputs by the task to the clients; ``times``: begin, run from, run to."""
+        begin, start, ran = times
+        self.arena.scatter(_slots(taken), outputs)
         results = {o.name: outputs[o.name][: len(taken)] for o in self.manifest.outputs}
         decode = perf_counter()
         events = self.task.step([stream.client.memory for stream in taken], results, steps)
@@ -222,3 +244,7 @@ class Engine:
     def _feeds(self, rung: int) -> Arrays:
         spec = self.manifest.input
         return {spec.name: np.zeros((rung, *spec.chunk_shape), spec.dtype), **self.model.zero_state(rung)}
+
+
+def _slots(streams: Sequence[Stream]) -> NDArray[np.intp]:
+    return np.array([stream.slot for stream in streams], np.intp)

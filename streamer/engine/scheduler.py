@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
@@ -36,10 +36,11 @@ Q = TypeVar("Q", bound=Queued)
 
 
 class Scheduler(Generic[Q]):
-    """``limit``: streams per batch at most. Thread-safe."""
+    """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, ladder: Sequence[int] = ()) -> None:
         self.limit = limit
+        self._ladder = ladder
         self._ready: deque[Q] = deque()
         self._changed = threading.Condition()
         self._waiting = 0
@@ -64,7 +65,7 @@ class Scheduler(Generic[Q]):
             self._waiting -= 1
             if self._closed:
                 return []
-            batch = [self._ready.popleft() for _ in range(min(share, self.limit))]
+            batch = [self._ready.popleft() for _ in range(self._size(min(share, self.limit)))]
             for stream in batch:
                 stream.place = Place.RUNNING
             self._running += len(batch)
@@ -130,6 +131,12 @@ class Scheduler(Generic[Q]):
         """Seconds since a batch came back while there was something to do; 0 without work."""
         with self._changed:
             return monotonic() - self._progress if self._ready or self._running else 0.0
+
+    def _size(self, ready: int) -> int:
+        """All that are ready, unless much of their batch would be padding: then what fills a smaller one."""
+        smaller = [rung for rung in self._ladder if rung <= ready]
+        padded = next((rung for rung in self._ladder if rung >= ready), ready)
+        return smaller[-1] if smaller and padded - ready > ready // 4 else ready
 
     def _push(self, stream: Q) -> None:
         if stream.place is Place.RUNNING:

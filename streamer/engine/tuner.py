@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 #: A rung must make the time per stream this much shorter to be worth its longer wait.
 GAIN = 0.03
-#: What a batch costs beside its run, in CPU seconds: gathering, scattering, bookkeeping. More weight for small models.
-OVERHEAD = 150e-6
+#: What a batch costs beside its run however many are in it, in CPU seconds: gathering, scattering, bookkeeping, and
+#: the decoder's NumPy calls (0.3 ms greedy, 2 ms a beam). More weight for small models.
+OVERHEAD = 500e-6
 REPEATS = 5
 RUNG_SECONDS = 0.02
 MAX_REMEMBERED = 64

@@ -97,6 +97,15 @@ def test_first_come_first_served_and_nobody_twice() -> None:
     assert scheduler.take() == [a, b]
 
 
+@pytest.mark.parametrize(("ready", "sizes"), [(2, [2]), (3, [2, 1]), (7, [7]), (9, [8, 1]), (13, [13]), (15, [15])])
+def test_a_batch_that_would_be_padded_far_up_is_split(ready: int, sizes: list[int]) -> None:
+    scheduler: Scheduler[Item] = Scheduler(16, [1, 2, 4, 8, 16])
+    for _ in range(ready):
+        scheduler.ready(Item())
+    assert [len(scheduler.take()) for _ in sizes] == sizes
+    assert scheduler.waited() == 0
+
+
 def test_waiting_lanes_share_what_is_ready() -> None:
     scheduler: Scheduler[Item] = Scheduler(8)
     batches: list[list[Item]] = []
