@@ -44,6 +44,15 @@ EPILOG = {
     "models": commands.examples("streamer models"),
 }
 
+#: For the list of commands, where a longer one would be cut off.
+SHORT = {
+    "serve": "Serve streams over WebSockets, until SIGTERM.",
+    "transcribe": "Write down what is said in recordings.",
+    "listen": "Write down what is said into the microphone.",
+    "check": "Does a model file keep its promises, here?",
+    "models": "List the installed models and their scores.",
+}
+
 app = typer.Typer(
     name="streamer",
     no_args_is_help=True,
@@ -100,7 +109,7 @@ def _register() -> None:
     from streamer.commands.transcribe import transcribe
 
     for command in (serve, transcribe, listen, check, models):
-        app.command(epilog=EPILOG[command.__name__])(_pipeable(command))
+        app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 
 
 _register()

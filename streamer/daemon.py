@@ -46,9 +46,8 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:
-        log.error(
-            f"can't listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another with --port"
-        )
+        where = f"{settings.host}:{settings.port}"
+        log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
         notifier.close()
         return EX_UNAVAILABLE
     try:

@@ -314,6 +314,8 @@ class Hub:
             session.go_on()
             return
         self._forget(session, delete=done)
+        if done:  # it had been told everything, and was kept only in case that its end was lost on the way
+            return
         self.metrics.evictions.labels(reason).inc()
         log.info("stream evicted", extra={"stream": session.id, "reason": reason})
 

@@ -230,7 +230,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _from_environment() -> dict[str, str]:
     names = (name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in NOT_SETTINGS)
-    return {name.upper().removeprefix(ENV_PREFIX).lower(): f"environment variable {name}" for name in names}
+    return {name.upper().removeprefix(ENV_PREFIX).lower(): f"{name} in the environment" for name in names}
 
 
 def _refuse_unknown(found: Mapping[str, str], prefix: str = "") -> None:

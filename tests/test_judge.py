@@ -160,5 +160,6 @@ def test_models_lists_what_is_installed(tmp_path: Path, monkeypatch: pytest.Monk
     assert "error" in bad
     table = CliRunner().invoke(app, ["models"])
     assert table.exit_code == 0
-    assert "counting" in table.stdout
-    assert "broken" in table.stdout
+    assert "counting 1: transcribe, " in table.stdout
+    assert "  licence: Apache-2.0\n" in table.stdout
+    assert "damaged: broken: " in table.stdout

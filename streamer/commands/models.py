@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,20 +29,23 @@ def models(
     if not rows:
         typer.echo("no models are installed; python -m export makes one from a checkpoint")
         return
-    from rich.console import Console
-    from rich.table import Table
+    print("\n\n".join(_show(row) for row in rows))
 
-    table = Table("model", "task", "rate", "chunk", "size", "state", "scores", "licence", box=None, pad_edge=False)
-    for row in rows:
-        if "error" in row:
-            table.add_row(row["name"], "[bold red]broken[/]", "", "", "", "", row["error"], "")
-            continue
-        rate = "" if row["sample_rate"] is None else f"{row['sample_rate'] / 1000:g} kHz"
-        scores = "\n".join(f"{name} {value:.3g}" for name, value in row["scores"].items())
-        sizes = (f"{row['bytes'] / 1e6:.1f} MB", f"{row['state_bytes'] / 1024:.0f} KiB")
-        chunk = f"{row['chunk_seconds'] * 1000:g} ms"
-        table.add_row(f"{row['name']} {row['version']}", row["task"], rate, chunk, *sizes, scores, row["licence"])
-    Console().print(table)
+
+def _show(row: dict[str, Any]) -> str:
+    """A few lines for one model: scores and licences are sentences, which no table holds."""
+    if "error" in row:
+        return f"{row['name']}: broken: {row['error']}"
+    rate = "" if row["sample_rate"] is None else f", {row['sample_rate'] / 1000:g} kHz"
+    facts = f"{row['task']}{rate}, chunks of {row['chunk_seconds'] * 1000:g} ms"
+    sizes = f"{row['bytes'] / 1e6:.1f} MB, {row['state_bytes'] / 1024:.0f} KiB of state for each stream"
+    lines = [f"{row['name']} {row['version']}: {facts}; {sizes}"]
+    lines += [f"  {value:<8.3g}{name}" for name, value in row["scores"].items()]
+    for title, text in (("data", row["data"]), ("licence", row["licence"])):
+        if text:
+            width = max(40, shutil.get_terminal_size().columns)
+            lines.append(textwrap.fill(f"{title}: {text}", width, initial_indent="  ", subsequent_indent="    "))
+    return "\n".join(lines)
 
 
 def _facts(path: Path) -> dict[str, Any]:

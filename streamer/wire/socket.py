@@ -58,7 +58,7 @@ class Socket(asyncio.Protocol):
         self._codec = ServerProtocol(max_size=max_frame_bytes)  # no extensions: audio doesn't deflate, bombs do
         self._max_frame_bytes = max_frame_bytes
         self._peer: Peer | None = None
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
         self._reading = True
         self._heard = True  # anything came since the last ping
@@ -172,11 +172,11 @@ class Socket(asyncio.Protocol):
             if frame.fin:
                 self._message(bytes(frame.data))
             else:
-                self._fragments = [bytes(frame.data)]
+                self._fragments = bytearray(frame.data)
         elif opcode is Opcode.CONT:
-            self._fragments.append(bytes(frame.data))
+            self._fragments += frame.data
             if frame.fin:
-                data, self._fragments = b"".join(self._fragments), []
+                data, self._fragments = bytes(self._fragments), bytearray()
                 self._message(data)
         elif opcode is Opcode.CLOSE:  # the codec has queued the answer
             self._flush()

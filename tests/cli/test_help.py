@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import streamer as streamer_package
 from streamer.cli import EPILOG
-from tests.cli.command import one_line, streamer
+from tests.cli.command import environment, one_line, streamer
 
 COMMANDS = ("serve", "transcribe", "listen", "check", "models")
 
@@ -15,6 +19,7 @@ def test_the_commands_are_listed() -> None:
     for done in (streamer("--help"), streamer("-h")):
         assert done.returncode == 0
         assert [c for c in COMMANDS if f"\n  {c} " not in done.stdout.decode()] == []
+        assert "..." not in done.stdout.decode().partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,6 +46,17 @@ def test_bad_usage(arguments: list[str]) -> None:
     done = streamer(*arguments)
     assert "--help shows how" in one_line(done.stderr)
     assert (done.stdout, done.returncode) == (b"", 2)
+
+
+@pytest.mark.parametrize("arguments", [["--list-devices"], []])
+def test_a_missing_portaudio_is_one_line_that_says_what_to_install(arguments: list[str], toy: Path) -> None:
+    """As sounddevice finds it on a machine without the library; nothing else needs it."""
+    code = "import ctypes.util; ctypes.util.find_library = lambda name: None; from streamer.cli import main; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run([*command, "listen", "--model", str(toy), *arguments], capture_output=True, env=environment())
+    assert "sudo apt install libportaudio2" in one_line(done.stderr)
+    assert done.returncode == 2
+    assert subprocess.run([*command, "models"], capture_output=True, env=environment()).returncode == 0
 
 
 def test_no_command_shows_the_help() -> None:

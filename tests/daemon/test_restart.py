@@ -136,4 +136,4 @@ def test_a_model_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_setting_that_is_none_is_one_clear_line(toy: Path, tmp_path: Path) -> None:
     running = Running(tmp_path, toy, wait=False, prot=1)
     assert running.stop(0) == 78
-    assert "STREAMER_PROT: did you mean STREAMER_PORT?" in running.errors.read_text()
+    assert "STREAMER_PROT in the environment: did you mean STREAMER_PORT?" in running.errors.read_text()

@@ -61,7 +61,9 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, expected: str)
 
 def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMER_MAX_FRAME_BYTE", "4096")
-    with pytest.raises(SettingsError, match="STREAMER_MAX_FRAME_BYTE: did you mean STREAMER_MAX_FRAME_BYTES"):
+    with pytest.raises(
+        SettingsError, match="STREAMER_MAX_FRAME_BYTE in the environment: did you mean STREAMER_MAX_FRAME_BYTES"
+    ):
         Settings.load()
 
 

@@ -93,6 +93,27 @@ def test_grace_and_store(toy: Path, tmp_path: Path) -> None:
             hub.attach(session.id, sink)
 
 
+def test_a_stream_that_is_done_is_forgotten_not_evicted(toy: Path, tmp_path: Path) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock, grace_seconds=60.0) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session.feed(TINY)
+        session.end()
+        sink.wait("end")
+        hub.detach(session)
+        again = Events()
+        assert hub.attach(session.id, again) is session  # its end may have been lost on the way
+        again.wait("end")
+        hub.detach(session)
+        clock.ahead = 61
+        hub.sweep()
+        assert count(hub, "sessions", model="toy", state="ended") == 0
+        assert count(hub, "evictions_total", reason="grace") == 0
+        with pytest.raises(Refused, match="no stream"):
+            hub.attach(session.id, again)
+
+
 def test_the_silent_are_evicted(toy: Path, tmp_path: Path) -> None:
     clock = Clock()
     with running(toy, folder=tmp_path, clock=clock, idle_seconds=300.0) as hub:
