@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C where that is built
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from streamer.wire.frames import Cutter
 from streamer.wire.protocol import WireError, encode
 
 __all__ = ["Peer", "Socket"]
@@ -57,6 +58,7 @@ class Socket(asyncio.Protocol):
         self._linger_seconds = linger_seconds
         self._codec = ServerProtocol(max_size=max_frame_bytes)  # no extensions: audio doesn't deflate, bombs do
         self._max_frame_bytes = max_frame_bytes
+        self._cutter: Cutter | None = None  # once the handshake is over
         self._peer: Peer | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
@@ -76,6 +78,19 @@ class Socket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        if self._cutter is None:
+            self._decode(data)
+        else:
+            for frame, payload in self._cutter.cut(data):
+                if payload and not self._fragments and not self.closing and self._codec.state is OPEN:
+                    self._text = False
+                    self._message(apply_mask(frame[payload:], frame[payload - 4 : payload]))
+                else:
+                    self._decode(frame)
+        self._flush()
+
+    def _decode(self, data: bytes) -> None:
+        """All but whole binary frames, by the codec."""
         self._codec.receive_data(data)
         if self._codec.parser_exc is not None and not self.closing:
             self._broken(self._codec.parser_exc)
@@ -85,7 +100,6 @@ class Socket(asyncio.Protocol):
                 self._frame(event)
             elif isinstance(event, Request):
                 self._handshake(event)
-        self._flush()
 
     def eof_received(self) -> bool | None:
         return None  # closes the transport: there are no half-closed WebSockets
@@ -163,6 +177,8 @@ class Socket(asyncio.Protocol):
             self._transport.close()
             return
         self._peer = admitted(self)
+        if not self._codec.reader.buffer:  # a client that did not wait for the answer has given the codec its frames
+            self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
 
     def _frame(self, frame: Frame) -> None:
