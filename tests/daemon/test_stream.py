@@ -40,6 +40,19 @@ def test_far_more_audio_than_the_buffer_holds(served: Running, toy: Path) -> Non
     assert text(asyncio.run(transcribe(served.url, parts))) == expected(toy, pcm)
 
 
+def test_a_message_may_come_in_fragments_and_half_samples(served: Running, toy: Path) -> None:
+    pcm = noise(6, 2)
+
+    async def talk() -> list[dict]:
+        async with opened(served.url) as (socket, _):
+            await socket.send([pcm[:1], b"", pcm[1:4001], b"", b"", pcm[4001:20000]])
+            await socket.send([pcm[20000:], b""])
+            await socket.send(['{"type":', '"end"}'])
+            return (await until_closed(socket))[0]
+
+    assert text(asyncio.run(talk())) == expected(toy, pcm)
+
+
 def test_no_partials_on_request(served: Running, toy: Path) -> None:
     pcm = noise(2, 3)
     got = asyncio.run(transcribe(served.url, [pcm], partials=False))

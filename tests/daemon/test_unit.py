@@ -43,3 +43,8 @@ def test_exposure(installed: Path) -> None:
 def test_the_manager_waits_longer_than_the_drain() -> None:
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M).group(1))
     assert stop > Settings().drain_seconds + 2 * Settings().stuck_seconds + 5
+
+
+def test_the_processor_is_not_hidden() -> None:
+    """Of /proc/cpuinfo onnxruntime makes its choice of kernels, and the tuner the name under which it remembers."""
+    assert not re.search(r"^ProcSubset=pid$", UNIT.read_text(), re.M)
