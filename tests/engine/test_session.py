@@ -14,7 +14,7 @@ from streamer.metrics import Metrics
 from streamer.refusals import BadInput, Overflow, TooManyMarkers
 from streamer.session import Limits, Session
 from streamer.tasks import create
-from tests.engine.support import PATIENCE, Events, count, feed, running
+from tests.engine.support import PATIENCE, Events, count, feed, reference, running
 from tests.toys import level, samples, speech
 
 TINY = speech("AB").tobytes()
@@ -142,6 +142,32 @@ def test_gap_drops_the_oldest_and_starts_anew(toy: Path, tmp_path: Path) -> None
         assert count(hub, "dropped_seconds_total", model="toy") == pytest.approx(gap["dropped"] / 8000)
 
 
+def test_behind_a_gap_nothing_of_what_was_before_is_left(toy: Path, tmp_path: Path) -> None:
+    pcm = samples(4, 16000)
+    with running(toy, folder=tmp_path, buffer_seconds=0.5) as hub:
+        sink = Events()
+        session = hub.open(model=None, sample_rate=8000, sink=sink, overflow="gap")
+        feed(session, [pcm[:3210].tobytes()])
+        while session.busy:
+            threading.Event().wait(0.001)
+        session.hold()
+        session.feed(pcm[3210:].tobytes())
+        session.go_on()
+        session.end()
+        sink.wait("end")
+        (gap,) = sink.of("gap")
+        behind = [event for event in sink.results if event["seq"] > gap["seq"]]
+        alone = reference(toy, pcm[gap["position"] :])
+        assert [(event["type"], event.get("text")) for event in behind] == [
+            (event["type"], event.get("text")) for event in alone
+        ]
+        late = gap["position"] / 8000
+        for event, other in zip(behind[:-1], alone[:-1], strict=True):
+            starts = [word["start"] + late for word in other["words"]]
+            assert [word["start"] for word in event["words"]] == pytest.approx(starts, abs=2e-3)
+            assert [word["confidence"] for word in event["words"]] == [word["confidence"] for word in other["words"]]
+
+
 def test_another_rate_is_resampled(toy: Path, tmp_path: Path) -> None:
     with running(toy, folder=tmp_path) as hub:
         sink = Events()
@@ -181,6 +207,17 @@ def test_a_newer_connection_takes_over(toy: Path, tmp_path: Path) -> None:
         session.end()
         new.wait("end")
         assert not old.of("end")
+
+
+def test_who_comes_back_gets_what_it_has_not_seen_and_no_more(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        for number in range(1, 6):
+            session.marker(str(number))
+        for seen in range(6):
+            sink = Events()
+            hub.attach(session.id, sink, after_seq=seen)
+            assert [event["seq"] for event in sink.got] == list(range(seen + 1, 6))
 
 
 def test_events_that_fall_out_of_the_replay_are_counted(toy: Path, tmp_path: Path) -> None:
