@@ -11,6 +11,7 @@ import platform
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -71,7 +72,8 @@ class Hub:
                 raise ModelError(again)
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
-        self.metrics.build.info({"version": __version__, "python": platform.python_version()})
+        python, runtime = platform.python_version(), metadata.version("onnxruntime")
+        self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
             engine.start()
         self._restore_all()

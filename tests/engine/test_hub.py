@@ -177,6 +177,8 @@ def test_the_page_has_every_number(toy: Path, tmp_path: Path) -> None:
         assert count(hub, "limit", name="max_replay_events") == 7
         assert count(hub, "limit", name="buffer_seconds") == 10
         assert not hub.metrics.registry.get_sample_value("streamer_limit", {"name": "port"})
+        (build,) = (m for m in hub.metrics.registry.collect() if m.name == "streamer_build")
+        assert set(build.samples[0].labels) == {"version", "python", "onnxruntime"}
         sink = Events()
         session = hub.open(model=None, sample_rate=8000, sink=sink)
         session.feed(TINY)
