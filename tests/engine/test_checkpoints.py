@@ -10,7 +10,7 @@ import pytest
 from streamer.refusals import Refused
 from streamer.store.sqlite import SqliteStore
 from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, refused, running, slots_used
-from tests.toys import samples, speech, toy_model
+from tests.toys import level, samples, speech, toy_model
 
 
 def test_only_what_is_on_the_disk_is_acknowledged(toy: Path, tmp_path: Path) -> None:
@@ -104,6 +104,50 @@ def test_a_restored_stream_knows_where_it_stands(toy: Path, tmp_path: Path) -> N
         session.marker("m")
         session.feed(samples(2, 280).tobytes())
         assert sink.wait("marker")["position"] == 1000
+
+
+def test_a_gap_survives_a_restart_before_and_after_it_is_told(toy: Path, tmp_path: Path) -> None:
+    """Saved while the gap is still to be told, and again behind it, where times count on in the stream's own time."""
+    bounds: dict[str, Any] = {"folder": tmp_path, "store": True, "buffer_seconds": 1.0}
+    with running(toy, **bounds) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events(), overflow="gap")
+        session.hold()
+        for _ in range(10):
+            session.feed(level(0.0, 0.11).tobytes())
+        hub.checkpoint(whole=True)
+    with running(toy, **bounds) as hub:
+        sink = Events()
+        session = hub.attach(session.id, sink)
+        assert session.received == 8800
+        gap = sink.wait("gap")
+        assert (gap["position"], gap["dropped"]) == (4800, 4800)  # down to half of what fits
+        assert hub.drain(PATIENCE) == 1
+    with running(toy, **bounds) as hub:
+        sink = Events()
+        session = hub.attach(session.id, sink, after_seq=gap["seq"])
+        session.feed(speech("A").tobytes())
+        session.end()
+        sink.wait("end")
+        (final,) = sink.of("final")
+        assert final["text"] == "A"
+        assert final["start"] == pytest.approx(1.1, abs=0.05)
+
+
+def test_an_evicted_stream_is_saved_with_all_that_waits(toy: Path, tmp_path: Path) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as hub:
+        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session.hold()
+        session.feed(samples(1, 8000).tobytes())
+        hub.detach(session)
+        clock.ahead = 3600
+        hub.sweep()
+        sink = Events()
+        again = hub.attach(session.id, sink)
+        assert (again is not session, again.received) == (True, 8000)
+        again.marker("m")
+        again.end()
+        assert sink.wait("marker")["position"] == 8000
 
 
 def test_a_stream_that_is_done_while_it_is_written_leaves_nothing_behind(toy: Path, tmp_path: Path) -> None:
