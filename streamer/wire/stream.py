@@ -28,6 +28,10 @@ __all__ = ["Outbox", "Stream", "Streams"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
+#: events would wake the event loop, and it would take the interpreter from the lane each time.
+PATIENCE = 0.001
+
 
 class Outbox:
     """From lane threads to the event loop: however many deliveries come together, they take one wake-up."""
@@ -44,7 +48,7 @@ class Outbox:
         if not self._scheduled:
             self._scheduled = True
             try:
-                self._loop.call_soon_threadsafe(self.flush)
+                self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self.flush)
             except RuntimeError:  # the loop is closed: nobody is left to tell
                 self._waiting.clear()
 
