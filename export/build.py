@@ -18,8 +18,9 @@ from export.int8 import quantise
 from export.trace import Streaming, trace
 from export.verify import onnx_chunked, torch_whole, verify
 from streamer.engine.model import Model
-from streamer.judge import Verdict, deviation, probe
+from streamer.judge import Verdict, probe
 from streamer.manifest import KEY, Input, Manifest
+from streamer.probe import worst
 
 __all__ = ["RefusedError", "build", "graph"]
 
@@ -39,10 +40,11 @@ class RefusedError(Exception):
         self.verdict = verdict
 
 
-def graph(module: Streaming, chunk: int, *, int8: bool = False) -> ir.Model:
-    """The folded graph for chunks of ``chunk`` int16 samples, with nothing in it about where it was made."""
+def graph(module: Streaming, source: Input, *, int8: bool = False) -> ir.Model:
+    """The folded graph for the chunks of ``source``, with nothing in it about where it was made."""
     assert isinstance(module, torch.nn.Module)
-    model = trace(module, torch.zeros(1, chunk, dtype=torch.int16))
+    chunk = torch.from_numpy(np.zeros((1, *source.chunk_shape), source.dtype))
+    model = trace(module, chunk, input_name=source.name)
     weights = learned(model, {name for name, _ in module.named_parameters()})
     fold(model)
     if int8 and not quantise(model, weights):
@@ -64,41 +66,41 @@ def build(
     long_chunks: int = 2000,
 ) -> Verdict:
     """Write ``target``. If a law is broken, raises :class:`RefusedError` and leaves what was there before."""
-    chunk = document.chunk_length(info, chunk_ms)
-    spec = Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"])
-    chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))  # [n, 1, chunk]
-    signal = np.ascontiguousarray(np.moveaxis(chunks, 0, 1).reshape(1, -1))
+    spec = document.input_spec(info, chunk_ms)
+    chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))  # [n, 1, *chunk_shape]
+    signal = np.ascontiguousarray(np.concatenate(list(chunks), axis=1))  # [1, n * chunk, ...]
     whole = torch_whole(module, signal)
-    steps = whole.shape[1] // SIGNAL
+    once = spec.model_copy(update={"chunk_shape": signal.shape[1:]})
 
-    def describe(length: int, tolerance: float) -> Manifest:
+    def describe(source: Input, tolerance: float) -> Manifest:
         """For the file itself, and for the one with the whole signal as its only chunk."""
-        count = signal.shape[1] // length
+        count = SIGNAL if source is spec else 1
         some = min(GOLDEN, count)
-        recorded = {"log_probs": whole[:, : some * length // info["hop"]]}
+        steps = {name: array.shape[1] // count for name, array in whole.items()}
+        recorded = {name: array[:, : some * steps[name]] for name, array in whole.items()}
         return document.manifest(
             info,
-            chunk=length,
+            source=source,
             states=_states(module),
-            outputs={"log_probs": (length // chunk * steps, *whole.shape[2:])},
-            example=document.golden(chunks[:some] if length == chunk else signal[None], recorded),
+            outputs={name: (steps[name], *array.shape[2:]) for name, array in whole.items()},
+            example=document.golden(chunks[:some] if source is spec else signal[None], recorded),
             tolerance=tolerance,
             max_batch=max_batch,
             notes="int8: weights per channel, activations per row" if int8 else "",
         )
 
-    describe(chunk, 0.0)  # what does not fit the contract is told now, not after the slow part
-    model = graph(module, chunk, int8=int8)
+    describe(spec, 0.0)  # what does not fit the contract is told now, not after the slow part
+    model = graph(module, spec, int8=int8)
     target.parent.mkdir(parents=True, exist_ok=True)
     # beside the target, so that the last step is a rename: whoever looks sees the old file or a judged one
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         draft, longer = Path(folder) / target.name, None
-        _write(draft, model, describe(chunk, 0.0))
-        reached = deviation(onnx_chunked(Model.load(draft), signal), whole)
-        _write(draft, model, describe(chunk, float(f"{reached:.2g}") if np.isfinite(reached) else 1e9))
+        _write(draft, model, describe(spec, 0.0))
+        reached, _, _ = worst(onnx_chunked(Model.load(draft), signal), whole)
+        _write(draft, model, describe(spec, float(f"{reached:.2g}") if np.isfinite(reached) else 1e9))
         if int8:
             longer = Path(folder) / f"whole-{target.name}"
-            _write(longer, graph(module, signal.shape[1], int8=True), describe(signal.shape[1], 0.0))
+            _write(longer, graph(module, once, int8=True), describe(once, 0.0))
         verdict = verify(module, draft, signal, longer=longer, seed=seed, long_chunks=long_chunks)
         if not verdict.ok:
             raise RefusedError(verdict)

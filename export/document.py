@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import subprocess
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.manifest import Golden, Input, Manifest, Output, Packed, Provenance, State, Tensor
 
-__all__ = ["chunk_length", "flat_scores", "golden", "manifest", "options", "revision"]
+__all__ = ["chunk_length", "flat_scores", "golden", "input_spec", "manifest", "options", "revision"]
 
 #: Audio that pushes the last result out, where a checkpoint does not say.
 FLUSH_SECONDS = 0.4
@@ -36,6 +37,16 @@ def chunk_length(info: Mapping[str, Any], milliseconds: float | None = None) -> 
             f"a chunk of {milliseconds:g} ms is {steps:g} steps of {step:g} ms: take {max(1, round(steps)) * step:g} ms"
         )
     return round(steps) * hop
+
+
+def input_spec(info: Mapping[str, Any], milliseconds: float | None = None) -> Input:
+    """``info["input"]`` as it is, else PCM in chunks as :func:`chunk_length` says."""
+    if "input" in info:
+        if milliseconds is not None:
+            raise ValueError(f"the chunks of {info['name']} are not made of milliseconds")
+        return Input.model_validate_json(json.dumps(info["input"]))
+    chunk = chunk_length(info, milliseconds)
+    return Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"])
 
 
 def options(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +105,7 @@ def golden(chunks: NDArray[Any], whole: Mapping[str, NDArray[Any]]) -> Golden:
 def manifest(
     info: Mapping[str, Any],
     *,
-    chunk: int,
+    source: Input,
     states: Mapping[str, tuple[int, ...]],
     outputs: Mapping[str, tuple[int, ...]],
     example: Golden,
@@ -103,15 +114,17 @@ def manifest(
     notes: str = "",
 ) -> Manifest:
     """``info``: see :func:`models.load`. ``states`` and ``outputs``: shapes without batch, all float32."""
-    step_seconds = info["hop"] / info["sample_rate"]
-    flush = math.ceil(info.get("flush_seconds", FLUSH_SECONDS) / step_seconds - 1e-9)
+    flush = 0
+    if source.sample_rate is not None:
+        step_seconds = info["hop"] / source.sample_rate
+        flush = math.ceil(info.get("flush_seconds", FLUSH_SECONDS) / step_seconds - 1e-9)
     return Manifest(
         name=info["name"],
         version=str(info.get("version", "1")),
         task=info["task"],
         licence=info["licence"],
         description=info.get("description", ""),
-        input=Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"]),
+        input=source,
         states=tuple(
             State.model_validate({"in": name, "out": f"{name}.next", "dtype": "float32", "shape": shape})
             for name, shape in states.items()

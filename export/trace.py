@@ -1,7 +1,7 @@
 """A streaming PyTorch module to an ONNX graph: memory as named inputs and outputs, only the batch axis free.
 
 The module keeps the contract of ``models/``: ``initial_state(batch) -> dict[str, Tensor]`` (batch on axis 0) and
-``module(chunk, state) -> (output or dict of outputs, state)``. A state ``encoder.0.h`` becomes the graph's input
+``module(chunk, state) -> (tensor or dict of tensors, state)``. A state ``encoder.0.h`` becomes the graph's input
 ``encoder.0.h`` and its output ``encoder.0.h.next``, so that pairs are found by name.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPSET", "Streaming", "trace"]
+__all__ = ["OPSET", "Streaming", "named", "trace"]
 
 #: The exporter writes 18 and above without converting down; 20 is what it and onnxruntime both know well.
 OPSET = 20
@@ -41,10 +42,15 @@ class _Flat(nn.Module):
 
     def forward(self, chunk: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         output, new = self.module(chunk, dict(zip(self.names, states, strict=True)))
-        return (output, *(new[name] for name in self.names))
+        return (*named(output).values(), *(new[name] for name in self.names))
 
 
-def trace(module: Streaming, chunk: Tensor, *, input_name: str = "pcm", output_name: str = "log_probs") -> ir.Model:
+def named(output: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A module's outputs by name; one that has no name is ``log_probs``."""
+    return dict(output) if isinstance(output, Mapping) else {"log_probs": output}
+
+
+def trace(module: Streaming, chunk: Tensor, *, input_name: str = "pcm") -> ir.Model:
     """The graph of one call of ``module`` on chunks shaped like ``chunk`` [1, ...]; weights are taken as they are.
 
     Raises ``ValueError`` if the module returns other states than it starts with, or states that change shape or dtype.
@@ -58,7 +64,7 @@ def trace(module: Streaming, chunk: Tensor, *, input_name: str = "pcm", output_n
     names = sorted(state)
     example = torch.cat([chunk, chunk])
     with torch.no_grad():
-        _, new = module(example, state)
+        output, new = module(example, state)
     _same_states(state, new)
     batch = torch.export.Dim.DYNAMIC
     # the exporter's own libraries warn about each other; the judge decides whether the result is right
@@ -76,7 +82,7 @@ def trace(module: Streaming, chunk: Tensor, *, input_name: str = "pcm", output_n
                 optimize=False,
                 opset_version=OPSET,
                 input_names=[input_name, *names],
-                output_names=[output_name, *(f"{name}.next" for name in names)],
+                output_names=[*named(output), *(f"{name}.next" for name in names)],
                 dynamic_shapes=({0: batch}, tuple({0: batch} for _ in names)),
             )
     finally:

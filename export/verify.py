@@ -6,15 +6,15 @@ What needs no PyTorch is judged by :mod:`streamer.judge`; :func:`verify` runs bo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from export.trace import Streaming
+from export.trace import Streaming, named
 from streamer.engine.model import Model
-from streamer.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, deviation, judge
+from streamer.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, judge
+from streamer.probe import Array, Arrays, run
+from streamer.probe import worst as compare
 
 __all__ = ["QUANTISED_CHUNK_TOLERANCE", "onnx_chunked", "torch_splits", "torch_whole", "verify"]
 
@@ -24,36 +24,33 @@ QUANTISED_CHUNK_TOLERANCE = 1e-2
 
 
 @torch.no_grad()
-def torch_whole(module: Streaming, signal: NDArray[Any]) -> NDArray[Any]:
-    """[1, N, ...] in one call from the start of a stream -> [1, T, ...]."""
+def torch_whole(module: Streaming, signal: Array) -> Arrays:
+    """[1, N, ...] in one call from the start of a stream -> every output [1, T, ...]."""
     output, _ = module(torch.from_numpy(signal), module.initial_state(len(signal)))
-    return output.numpy()
+    return {name: tensor.numpy() for name, tensor in named(output).items()}
 
 
 @torch.no_grad()
-def torch_splits(module: Streaming, signal: NDArray[Any], lengths: list[int]) -> NDArray[Any]:
+def torch_splits(module: Streaming, signal: Array, lengths: list[int]) -> Arrays:
     """As :func:`torch_whole`, in pieces of the given lengths (samples)."""
     state, parts = module.initial_state(len(signal)), []
     for piece in torch.from_numpy(signal).split(lengths, dim=1):
         output, state = module(piece, state)
-        parts.append(output)
-    return torch.cat(parts, dim=1).numpy()
+        parts.append(named(output))
+    return {name: torch.cat([part[name] for part in parts], dim=1).numpy() for name in parts[0]}
 
 
-def onnx_chunked(model: Model, signal: NDArray[Any]) -> NDArray[Any]:
-    """[1, N, ...] through the file chunk by chunk, first output [1, T, ...]; N is a whole number of chunks."""
-    manifest, state, parts = model.manifest, model.zero_state(len(signal)), []
-    for chunk in np.split(signal, signal.shape[1] // manifest.chunk, axis=1):
-        got = model.run({manifest.input.name: np.ascontiguousarray(chunk), **state})
-        state = {pair.in_: got[pair.out] for pair in manifest.states}
-        parts.append(got[manifest.outputs[0].name])
-    return np.concatenate(parts, axis=1)
+def onnx_chunked(model: Model, signal: Array) -> Arrays:
+    """[1, N, ...] through the file chunk by chunk, every output [1, T, ...]; N is a whole number of chunks."""
+    pieces = np.stack(np.split(signal, signal.shape[1] // model.manifest.chunk, axis=1))
+    outputs, _ = run(model, pieces)  # [n, 1, steps, ...]
+    return {name: np.concatenate(list(array), axis=1) for name, array in outputs.items()}
 
 
 def verify(
     module: Streaming,
     path: Path,
-    signal: NDArray[Any],
+    signal: Array,
     *,
     longer: Path | None = None,
     seed: int = 0,
@@ -71,17 +68,17 @@ def verify(
     for said, count in (("a few pieces", 3), ("many pieces", steps // 2)):
         cuts = np.sort(rng.choice(np.arange(1, steps), size=count, replace=False))
         lengths = (np.diff([0, *cuts, steps]) * hop).tolist()
-        worst = deviation(torch_splits(module, signal, lengths), whole)
+        worst, _, _ = compare(torch_splits(module, signal, lengths), whole)
         findings.append(_finding(f"PyTorch whole = PyTorch in {said}", worst, CHUNK_TOLERANCE))
     chunked = onnx_chunked(model, signal)
-    worst = deviation(chunked, whole)
+    worst, _, _ = compare(chunked, whole)
     if longer is None:
         findings.append(_finding("PyTorch whole = ONNX chunked", worst, CHUNK_TOLERANCE))
     else:
         findings.append(_finding("PyTorch float32 near ONNX int8", worst, QUANTISED_LIMIT))
         once = onnx_chunked(Model.load(longer), signal)
         findings.append(
-            _finding("ONNX int8 whole = ONNX int8 chunked", deviation(chunked, once), QUANTISED_CHUNK_TOLERANCE)
+            _finding("ONNX int8 whole = ONNX int8 chunked", compare(chunked, once)[0], QUANTISED_CHUNK_TOLERANCE)
         )
     rest = judge(path, seed=seed, long_chunks=long_chunks)
     return Verdict(path, seed, (*findings, *rest.findings))

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from models.names import NAMES
+from models.names import NAMES, UNTRAINED
 
 EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
@@ -34,10 +34,22 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--rate", type=float, help="highest learning rate")
     train.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
-    return run(options)
+    folder = options.folder or Path("runs") / options.recipe
+    return untrained(options.recipe, folder) if options.recipe in UNTRAINED else run(options, folder)
 
 
-def run(options: argparse.Namespace) -> int:
+def untrained(name: str, folder: Path) -> int:
+    """The checkpoint of a model that has nothing to train."""
+    from models.checkpoint import save
+    from models.online import Online, OnlineConfig, info
+
+    config = OnlineConfig()
+    save(folder / "best.pt", Online(config), info(name, config))
+    print(f"{name} learns while it runs: python -m export {folder / 'best.pt'} -o {name}.onnx")
+    return 0
+
+
+def run(options: argparse.Namespace, folder: Path) -> int:
     import lightning
 
     from models.acoustic import Acoustic, parameters
@@ -61,7 +73,6 @@ def run(options: argparse.Namespace) -> int:
     if options.warm:
         print(f"{warm_start(model, options.warm)} tensors from {options.warm}")
     print(f"{recipe.name}: {parameters(model) / 1e6:.2f} M parameters")
-    folder = options.folder or Path("runs") / recipe.name
     training = Training(model, settings, recipe.augmentation, recipe.evaluate, folder, recipe.description())
     batches = Mixture(
         recipe.sources, recipe.augmentation, recipe.noise, sample_rate=recipe.config.sample_rate, hop=model.hop,

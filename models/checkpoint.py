@@ -8,29 +8,34 @@ from typing import Any
 import torch
 
 from models.acoustic import Acoustic, AcousticConfig
+from models.online import Online, OnlineConfig
 
 FORMAT = 1
+#: What a checkpoint may hold: module and configuration.
+KINDS: dict[str, tuple[Any, Any]] = {"acoustic": (Acoustic, AcousticConfig), "online": (Online, OnlineConfig)}
 
 
-def save(path: Path, model: Acoustic, info: dict[str, Any]) -> None:
+def save(path: Path, model: Acoustic | Online, info: dict[str, Any]) -> None:
     """Write atomically: whoever looks finds the old file or the new one."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    document = {"format": FORMAT, "config": model.config.to_dict(), "weights": weights, "info": info}
+    kind = next(name for name, (module, _) in KINDS.items() if isinstance(model, module))
+    document = {"format": FORMAT, "kind": kind, "config": model.config.to_dict(), "weights": weights, "info": info}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
     torch.save(document, partial)
     partial.replace(path)
 
 
-def load(path: str | Path) -> tuple[Acoustic, dict[str, Any]]:
-    """(module in evaluation mode, info).
+def load(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """(module in evaluation mode, info): an :class:`Acoustic` or :class:`Online`, as the file says.
 
     ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence, scores, and what the recipe adds.
     """
     document = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this project (format {FORMAT}): train one with python -m models")
-    model = Acoustic(AcousticConfig.from_dict(document["config"]))
+    module, config = KINDS[document.get("kind", "acoustic")]
+    model = module(config.from_dict(document["config"]))
     model.load_state_dict(document["weights"])
     return model.eval(), document["info"]
 

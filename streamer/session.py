@@ -8,7 +8,7 @@ leave in the order of their numbers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -185,7 +185,7 @@ class Session:
             self._in_flight = steps >= 0
             return steps
 
-    def deliver(self, events: list[Event]) -> bool:
+    def deliver(self, events: Sequence[Event]) -> bool:
         with self._lock:
             chunker = self._chunker
             self._in_flight = False
@@ -335,7 +335,7 @@ class Session:
         self._release()
         self._delivery.emit([*events, *last, *self._markers.due(), {"type": "end", "position": self.received}])
 
-    def _dicts(self, events: list[Event]) -> list[dict[str, Any]]:
+    def _dicts(self, events: Sequence[Event]) -> list[dict[str, Any]]:
         return [to_dict(event, self._origin / self._rate) for event in events]
 
     def _snapshot(self, whole: bool) -> Snapshot:

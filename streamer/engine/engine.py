@@ -44,7 +44,7 @@ class Client(Protocol):
         will tell.
         """
 
-    def deliver(self, events: list[Event]) -> bool:
+    def deliver(self, events: Sequence[Event]) -> bool:
         """What the chunk gave. True when there is another chunk to run. Does not raise."""
 
     def fail(self, message: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.manifest import Manifest
 
-__all__ = ["Event", "Task", "TaskError", "Word", "create"]
+__all__ = ["Event", "Forecast", "Task", "TaskError", "Transcription", "Word", "create"]
 
 
 class TaskError(ValueError):
@@ -32,9 +32,19 @@ class Word:
     confidence: float
 
 
+class Event(Protocol):
+    """What a task has to say. ``type`` is ``partial`` (superseded by the next partial or final) or anything else."""
+
+    @property
+    def type(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, as it goes over the wire."""
+
+
 @dataclass(frozen=True, slots=True)
-class Event:
-    """A result: ``partial`` (may change; its first ``stable`` words will not) or ``final`` (will not change).
+class Transcription:
+    """``partial`` (may change; its first ``stable`` words will not) or ``final`` (will not change).
 
     ``start`` and ``end`` are seconds since the start of the stream, those of the first and last word.
     """
@@ -47,10 +57,24 @@ class Event:
     stable: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as it goes over the wire. ``stable`` is told of partials only: of a final everything is."""
+        """``stable`` is told of partials only: of a final everything is."""
         words = [{"word": w.word, "start": w.start, "end": w.end, "confidence": w.confidence} for w in self.words]
         event = {"type": self.type, "text": self.text, "start": self.start, "end": self.end, "words": words}
         return event | {"stable": self.stable} if self.type == "partial" else event
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is to come, said after one reading. ``mean`` [H]: the next H readings; ``quantiles``: levels (``"0.05"``) to
+    [H], in ascending order of levels and never crossing."""
+
+    mean: tuple[float, ...]
+    quantiles: Mapping[str, tuple[float, ...]]
+    type: str = "forecast"
+
+    def to_dict(self) -> dict[str, Any]:
+        quantiles = {level: list(values) for level, values in self.quantiles.items()}
+        return {"type": self.type, "mean": list(self.mean), "quantiles": quantiles}
 
 
 class Task(Protocol):
@@ -61,13 +85,13 @@ class Task(Protocol):
 
     def step(
         self, memories: Sequence[Any], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
-    ) -> list[list[Event]]:
+    ) -> Sequence[Sequence[Event]]:
         """One batch: row *i* of every output ``[N, T, ...]`` is ``memories[i]``; only its first ``steps[i]`` count.
 
         Mutates the memories. Row *i* of the result does not depend on the other rows (the company law).
         """
 
-    def finish(self, memory: Any) -> list[Event]:
+    def finish(self, memory: Any) -> Sequence[Event]:
         """The stream has ended: what is still open becomes final."""
 
     def save(self, memory: Any) -> bytes:
@@ -83,6 +107,11 @@ def create(manifest: Manifest) -> Task:
         from streamer.tasks.transcribe import Transcribe
 
         return Transcribe(manifest)
+    if manifest.task == "forecast":
+        from streamer.tasks.forecast import Forecaster
+
+        return Forecaster(manifest)
     raise TaskError(
-        f"model {manifest.name!r} is for the task {manifest.task!r}, which this build does not have: transcribe is"
+        f"model {manifest.name!r} is for the task {manifest.task!r}, which this build does not have: "
+        "transcribe and forecast are"
     )

@@ -91,6 +91,9 @@ class Beam:
         beam[LM] = 0 if self._lm is None else self._lm.begin
         return beam
 
+    def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
+        return logp  # penalties are part of the scores
+
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
         if self._settings.blank_skip >= 1:
             return np.ones(logp.shape[:2], np.bool_)

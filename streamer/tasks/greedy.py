@@ -30,13 +30,24 @@ class GreedyState:
 
 
 class Greedy:
-    """Shared by all streams of a model: the token names. Tokens are ``[V]``, log-probabilities ``[N, T, V]``."""
+    """Shared by all streams of a model: the token names. Tokens are ``[V]``, log-probabilities ``[N, T, V]``.
 
-    def __init__(self, tokens: Sequence[str], blank: int, boundary: int | None) -> None:
+    ``blank_penalty``: subtracted from the blank's log-probability; a model that leaves out words needs some.
+    """
+
+    def __init__(self, tokens: Sequence[str], blank: int, boundary: int | None, blank_penalty: float = 0.0) -> None:
         self._tokens, self._blank, self._boundary = tokens, blank, boundary
+        self._penalty = np.float32(blank_penalty)
 
     def open(self) -> GreedyState:
         return GreedyState(self._blank)
+
+    def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self._penalty:
+            return logp
+        logp = logp.copy()
+        logp[:, :, self._blank] -= self._penalty
+        return logp
 
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
         """None: silence puts nothing out."""

@@ -32,6 +32,9 @@ class Search(Protocol):
     def open(self) -> Any:
         """The state of a stream that begins."""
 
+    def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``logp`` [N, T, V] as the other calls and the endpoints' silence shall see it."""
+
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which steps [N, T] of ``logp`` [N, T, V] may change the units although they are silent."""
 

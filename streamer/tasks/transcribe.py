@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from streamer.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks import TaskError, Transcription
 from streamer.tasks.beam import Beam
 from streamer.tasks.endpoint import Rules, silence_runs
 from streamer.tasks.greedy import Greedy
@@ -85,10 +85,10 @@ class Transcribe:
 
     def step(
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
-    ) -> list[list[Event]]:
+    ) -> list[list[Transcription]]:
         real = np.asarray(steps, np.int64)
         logp, bad = _distributions(outputs[self.output], self.options.blank)
-        events: list[list[Event]] = [[] for _ in memories]
+        events: list[list[Transcription]] = [[] for _ in memories]
         groups: dict[Search, list[int]] = {}
         for row, memory in enumerate(memories):
             groups.setdefault(memory.search, []).append(row)
@@ -106,7 +106,7 @@ class Transcribe:
                 events[row] = result
         return events
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: Memory) -> list[Transcription]:
         return self._final(memory, memory.search.finish(memory.state))
 
     def save(self, memory: Memory) -> bytes:
@@ -131,10 +131,11 @@ class Transcribe:
 
     def _decode(
         self, search: Search, memories: list[Memory], logp: NDArray[np.float32], steps: Steps
-    ) -> list[list[Event]]:
+    ) -> list[list[Transcription]]:
         """Run every row up to its next possible endpoint, decide there, go on. Mostly there is none: one pass."""
+        logp = search.weigh(logp)
         n, length, _ = logp.shape
-        events: list[list[Event]] = [[] for _ in memories]
+        events: list[list[Transcription]] = [[] for _ in memories]
         states = [memory.state for memory in memories]
         origin = np.array([memory.steps for memory in memories], np.int64)
         begun = np.array([memory.begun for memory in memories], np.int64)
@@ -183,14 +184,14 @@ class Transcribe:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def _final(self, memory: Memory, units: list[Unit]) -> list[Event]:
+    def _final(self, memory: Memory, units: list[Unit]) -> list[Transcription]:
         event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
         memory.known.clear()
         shown, memory.shown = memory.shown, ""
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
 
-    def _partial(self, search: Search, memory: Memory) -> list[Event]:
+    def _partial(self, search: Search, memory: Memory) -> list[Transcription]:
         if not search.news(memory.state):
             return []
         units, stable = search.units(memory.state), search.stable(memory.state)
@@ -205,7 +206,7 @@ class Transcribe:
         found = self._searches.get(decoder)
         if found is None:
             if decoder.kind == "greedy":
-                found = Greedy(self.options.tokens, self.options.blank, self.boundary)
+                found = Greedy(self.options.tokens, self.options.blank, self.boundary, decoder.blank_penalty)
             else:
                 found = Beam(decoder, self._lexicon, self._lm, self.options.blank)
             self._searches[decoder] = found

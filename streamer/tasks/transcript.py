@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamer.tasks import Event, Word
+from streamer.tasks import Transcription, Word
 from streamer.tasks.search import Unit
 
 __all__ = ["Known", "Transcript"]
@@ -28,12 +28,12 @@ class Transcript:
 
     def event(
         self, kind: str, units: Sequence[Unit], stable: int, step: int, words: bool, known: Known | None = None
-    ) -> Event:
+    ) -> Transcription:
         """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed."""
         found, whole = self.words(units, stable, {} if known is None else known)
         now = self.seconds(step)
         start, end = (found[0].start, found[-1].end) if found else (now, now)
-        return Event(kind, " ".join(w.word for w in found), start, end, tuple(found) if words else (), whole)
+        return Transcription(kind, " ".join(w.word for w in found), start, end, tuple(found) if words else (), whole)
 
     def words(self, units: Sequence[Unit], stable: int, known: Known) -> tuple[list[Word], int]:
         """The words, and how many of them will not change if the first ``stable`` units don't.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.tasks import TaskError, create
-from tests.tasks.world import finals, manifest, peaky, play, rows, task, texts
+from tests.tasks.world import STEP_SECONDS, finals, manifest, peaky, play, rows, task, texts
 
 DIGITS = ["<blank>", "ZERO", "ONE", "TWO"]
 LETTERS = ["<blank>", " ", "a", "b", "c"]
@@ -44,6 +44,17 @@ def test_cut_and_sleep_change_no_final(seed: int, cuts: list[int], sleep: bool) 
     logp = peaky(np.random.default_rng(seed), 120, 5)
     short = {"endpoint": {"silence": 0.5, "trailing": 0.12, "length": 1.5}}
     assert finals(play(letters, logp, short, cuts, sleep)) == finals(play(letters, logp, short))
+
+
+def test_a_penalty_on_the_blank_brings_out_what_it_covered() -> None:
+    logp = np.log(np.array([[0.6, 0.3, 0.05, 0.05], [0.9, 0.05, 0.03, 0.02], [0.05, 0.05, 0.85, 0.05]], np.float32))
+    words = task({"tokens": DIGITS, "units": "words"})
+    assert texts(play(words, logp)) == ["ONE"]
+    assert texts(play(words, logp, {"decoder": {"blank_penalty": 1.0}})) == ["ZERO ONE"]
+    # silence is what the decoder takes for it: the first step is none, and the utterance ends two steps behind it
+    late = np.concatenate([logp[:1], np.log(np.full((2, 4), [0.97, 0.01, 0.01, 0.01], np.float32)), logp[2:]])
+    short = {"decoder": {"blank_penalty": 1.0}, "endpoint": {"trailing": 2 * STEP_SECONDS}}
+    assert texts(play(words, late, short)) == ["ZERO", "ONE"]
 
 
 def test_options_of_a_manifest_are_refused_by_name() -> None:

@@ -1,0 +1,164 @@
+"""The forecaster that learns while it runs: the laws of every layer, what it learns, and what it must survive."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import models
+from models.__main__ import main
+from models.layers import State
+from models.online import CHANNELS, Expert, Online, OnlineConfig
+
+HORIZON = 6
+SMALL = OnlineConfig(horizon=HORIZON, experts=(Expert(4, 0.98, 0), Expert(12, 0.998, 1)), half_life=100)
+
+
+def readings(values: NDArray[np.float64], there: NDArray[np.bool_] | None = None, day: int = 24) -> torch.Tensor:
+    """[T] or [B, T] values of a sensor that reads ``day`` times a day -> [B, T, 4]."""
+    rows = np.atleast_2d(values)
+    time = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
+    mask = np.ones_like(rows) if there is None else np.broadcast_to(there, rows.shape)
+    return torch.from_numpy(np.stack([rows, mask, time / day % 1, time / day / 7 % 1], 2).astype(np.float32))
+
+
+@torch.no_grad()
+def run(
+    x: torch.Tensor, config: OnlineConfig = SMALL, state: State | None = None
+) -> tuple[dict[str, np.ndarray], State]:
+    model = Online(config).eval()
+    outputs, state = model(x, model.initial_state(len(x)) if state is None else state)
+    return {name: tensor.numpy() for name, tensor in outputs.items()}, state
+
+
+def errors(forecasts: NDArray[np.float32], values: NDArray[np.float64], after: int) -> NDArray[np.float64]:
+    """Mean squared error of each step ahead, of forecasts [B, T, H] of values [B, T], made from ``after`` on."""
+    steps = range(1, forecasts.shape[2] + 1)
+    return np.array([np.mean((forecasts[:, after:-h, h - 1] - values[:, after + h :]) ** 2) for h in steps])
+
+
+def last_value(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.repeat(values[:, :, None], HORIZON, 2)
+
+
+def walk(length: int, seed: int = 0, streams: int = 1) -> NDArray[np.float64]:
+    return np.cumsum(np.random.default_rng(seed).standard_normal((streams, length)), 1)
+
+
+def daily(length: int, streams: int = 4, seed: int = 0) -> NDArray[np.float64]:
+    """A level, a daily wave and a little noise."""
+    noise = np.random.default_rng(seed).standard_normal((streams, length))
+    return 20 + 3 * np.sin(2 * np.pi * np.arange(length) / 24) + 0.1 * noise
+
+
+def test_state_starts_as_zeros_and_keeps_its_shapes() -> None:
+    model = Online(SMALL)
+    state = model.initial_state(3)
+    assert not any(tensor.any() for tensor in state.values())
+    _, after = model(readings(walk(5, streams=3)), state)
+    assert {name: t.shape for name, t in after.items()} == {name: t.shape for name, t in state.items()}
+
+
+@pytest.mark.parametrize("cut", [1, 17, 60])
+def test_any_split_gives_the_same(cut: int) -> None:
+    x = readings(walk(80))
+    whole, end = run(x)
+    first, state = run(x[:, :cut])
+    second, last = run(x[:, cut:], state=state)
+    for name in whole:
+        assert np.array_equal(np.concatenate([first[name], second[name]], 1), whole[name])
+    assert all(torch.equal(last[name], end[name]) for name in end)
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, 1e30, -3e38])
+def test_a_neighbour_does_no_harm(poison: float) -> None:
+    x = readings(walk(60, streams=2))
+    alone, _ = run(x[:1])
+    x[1] = poison
+    beside, _ = run(x)
+    for name in alone:
+        assert np.allclose(beside[name][0], alone[name][0], rtol=1e-3, atol=1e-3)
+
+
+def test_no_forecast_knows_what_comes_after_it() -> None:
+    x = readings(walk(120))
+    other = x.clone()
+    other[:, 70:, 0] += torch.randn(1, 50)
+    a, b = run(x)[0], run(other)[0]
+    for name in a:
+        assert np.array_equal(a[name][:, :70], b[name][:, :70])
+        assert not np.array_equal(a[name][:, 70:], b[name][:, 70:])
+
+
+def test_it_learns_a_wave_and_a_daily_pattern() -> None:
+    values = daily(600) + np.sin(2 * np.pi * np.arange(600) / 9)
+    out, _ = run(readings(values))
+    assert (errors(out["mean"], values, 300) < 0.05 * errors(last_value(values), values, 300)).all()
+
+
+def test_on_a_random_walk_it_is_hardly_worse_than_the_last_reading() -> None:
+    values = walk(700, streams=16)
+    out, _ = run(readings(values))
+    assert (errors(out["mean"], values, 300) < 1.1 * errors(last_value(values), values, 300)).all()
+
+
+def test_scale_and_level_do_not_matter() -> None:
+    values = daily(300, streams=1)
+    plain = run(readings(values))[0]["mean"]
+    for scale, level in ((1e-3, 0.0), (1e4, 2e4)):
+        moved = run(readings(scale * values + level))[0]["mean"]
+        assert np.abs((moved[:, 50:] - level) / scale - plain[:, 50:]).max() < 0.1
+
+
+def test_intervals_hold_what_they_promise_while_the_noise_grows() -> None:
+    values = np.zeros((24, 1200))
+    noise = np.random.default_rng(2).standard_normal(values.shape) * np.linspace(1, 4, 1200)
+    for t in range(1, 1200):
+        values[:, t] = 0.8 * values[:, t - 1] + noise[:, t]
+    quantiles = run(readings(values))[0]["quantiles"]
+    assert (np.diff(quantiles, axis=3) >= 0).all()
+    low, high = SMALL.quantiles.index(0.05), SMALL.quantiles.index(0.95)
+    for h in range(1, HORIZON + 1):
+        truth = values[:, 400 + h :]
+        inside = (quantiles[:, 400:-h, h - 1, low] <= truth) & (truth <= quantiles[:, 400:-h, h - 1, high])
+        assert 0.87 < inside.mean() < 0.93
+        assert min(part.mean() for part in np.array_split(inside, 5, axis=1)) > 0.85
+
+
+def test_missing_readings_are_neither_learnt_nor_taken_for_zeros() -> None:
+    values = daily(500)
+    there = np.random.default_rng(3).random(values.shape) > 0.3
+    out, _ = run(readings(np.where(there, values, 0.0), there))
+    assert np.sqrt(errors(out["mean"], values, 300)).max() < 1.0
+    other, _ = run(readings(np.where(there, values, 1e9), there))
+    for name in out:
+        assert np.array_equal(out[name], other[name])
+
+
+def test_what_a_sensor_can_do_to_it_leaves_no_mark() -> None:
+    """Stuck for long, spikes of 1e12, gaps, infinities: and then all is well again."""
+    rng = np.random.default_rng(0)
+    good = daily(240)
+    stuck = np.repeat(good[:, -1:], 500, 1)
+    spikes = np.where(rng.random((4, 100)) < 0.05, rng.choice([-1e12, 1e12, np.inf, -np.inf, np.nan, 3e38]), 20.0)
+    gap = np.full((4, 100), np.nan)
+    values = np.concatenate([good, stuck, spikes, gap, daily(1200, seed=1)], 1)
+    out, state = run(readings(values))
+    assert all(np.isfinite(array).all() for array in out.values())
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    tail = values[:, -400:]
+    assert np.sqrt(errors(out["mean"][:, -400:], tail, 200)).max() < 0.5 * tail.std()
+
+
+def test_its_checkpoint_needs_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "forecast-online", "--folder", str(tmp_path)]) == 0
+    assert "python -m export" in capsys.readouterr().out
+    model, info = models.load(tmp_path / "best.pt")
+    assert info["task"] == "forecast"
+    assert info["input"]["chunk_shape"] == [1, CHANNELS]
+    assert model.config == OnlineConfig()
