@@ -49,9 +49,12 @@ class Chunker:
     def done(self) -> bool:
         return self.steps_left == 0
 
-    def push(self, samples: NDArray[Any]) -> int:
-        """Take all samples in; how many old ones were dropped for it. Raises :class:`Overflow` (nothing taken)."""
-        if self.full and self.policy == "wait":
+    def push(self, samples: NDArray[Any], *, last: bool = False) -> int:
+        """Take all samples in; how many old ones were dropped for it. Raises :class:`Overflow` (nothing taken).
+
+        ``last``: what a resampler held back of samples that were taken long ago. It is little, and never refused.
+        """
+        if self.full and self.policy == "wait" and not last:
             raise Overflow(f"{self.length} samples are waiting already, {self.bound} is the bound")
         whole = self.length // self.chunk
         if len(samples):

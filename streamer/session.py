@@ -163,7 +163,7 @@ class Session:
             if self.state != "active" or self._chunker.steps_left >= 0:
                 return
             if self._resampler is not None:
-                self._push(self._resampler.finish())
+                self._push(self._resampler.finish(), last=True)
             self._chunker.end()
             self.version += 1
             if self._chunker.done and not self._in_flight:  # nothing at all to run
@@ -299,8 +299,8 @@ class Session:
         if self.state != "active" or self._chunker.steps_left >= 0:
             raise BadInput("the stream has ended")
 
-    def _push(self, samples: NDArray[Any]) -> None:
-        self._dropped += self._chunker.push(samples)
+    def _push(self, samples: NDArray[Any], *, last: bool = False) -> None:
+        self._dropped += self._chunker.push(samples, last=last)
 
     def _wake(self) -> None:
         if self._stream is not None and self._chunker.ready and not self._held and not self._in_flight:

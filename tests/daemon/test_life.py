@@ -137,9 +137,13 @@ def test_a_stuck_engine_does_not_keep_it_from_going(tmp_path: Path) -> None:
     async def go(running: Running) -> None:
         async with opened(running.url) as (stream, _):
             await stream.send(np.full(8000, TRAP, "<i2").tobytes())
+            async with asyncio.timeout(30):
+                while not (await asyncio.to_thread(running.metrics))["streamer_received_bytes_total"]:
+                    pass
             running.process.send_signal(signal.SIGTERM)
             frames, code = await until_closed(stream)
             assert (frames[-1]["type"], code) == ("restart", 1012)
+            assert frames[-1]["position"] == 0  # it could not be saved, and nothing else is promised
 
     folder = tmp_path / "models"
     folder.mkdir()

@@ -23,6 +23,13 @@ def test_another_sample_rate(served: Running, toy: Path) -> None:
     assert text(got) == expected(toy, pcm, 16000)
 
 
+def test_an_end_right_behind_a_full_buffer(served: Running, toy: Path) -> None:
+    """At another rate what the resampler held back is still to come then."""
+    pcm = noise(8, 30)
+    got = asyncio.run(transcribe(served.url, [pcm[: 2**20]], rate=16000))
+    assert text(got) == expected(toy, pcm[: 2**20], 16000)
+
+
 def test_company(served: Running, toy: Path) -> None:
     sounds = [noise(seed, 3) for seed in range(12)]
 

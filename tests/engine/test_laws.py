@@ -109,6 +109,38 @@ def test_sleep_does_not_show(
     assert [seen[number] for number in sorted(seen)] == heard(seen, reference(toy, pcm))
 
 
+@SLOW
+@given(seed=st.integers(0, 99), cut=st.integers(0, 2 * LENGTH), drained=st.booleans())
+def test_sleep_does_not_show_where_it_is_resampled(
+    hub: Hub, toy: Path, tmp_path_factory: pytest.TempPathFactory, seed: int, cut: int, drained: bool
+) -> None:
+    """What the resampler holds back sleeps, too: a stream at twice the model's rate."""
+    pcm, whole = samples(seed, 2 * LENGTH), Events()
+    folder = tmp_path_factory.mktemp("resampled")
+    session = hub.open(model=None, sample_rate=16000, sink=whole)
+    feed(session, [pcm.tobytes()])
+    session.end()
+    whole.wait("end")
+    hub.discard(session)
+    before, after = Events(), Events()
+    with running(toy, folder=folder, store=True) as first:
+        session = first.open(model=None, sample_rate=16000, sink=before)
+        feed(session, [pcm[:cut].tobytes()])
+        if drained:
+            assert first.drain(20) == 1
+        else:
+            first.checkpoint()
+    with running(toy, folder=folder, store=True) as second:
+        session = second.attach(session.id, after, after_seq=max((e["seq"] for e in before.results), default=0))
+        feed(session, [pcm[session.received :].tobytes()])
+        session.end()
+        after.wait("end")
+    seen = {event["seq"]: event for event in before.results}
+    for event in after.results:
+        assert seen.setdefault(event["seq"], event) == event
+    assert [seen[number] for number in sorted(seen)] == heard(seen, whole.results)
+
+
 def test_a_stream_resumed_in_the_grace_time_goes_on(hub: Hub, toy: Path) -> None:
     pcm = samples(5, LENGTH)
     first, second = Events(), Events()

@@ -118,6 +118,22 @@ def test_a_restored_full_buffer_tells_when_to_go_on(toy: Path, tmp_path: Path) -
         engine.close()
 
 
+def test_a_resampled_stream_may_end_while_it_is_full(toy: Path, tmp_path: Path) -> None:
+    """What the resampler held back is no new audio: it goes into a full buffer, too."""
+    pcm = samples(1, 16000)
+    with running(toy, folder=tmp_path, buffer_seconds=0.2) as hub:
+        whole = Events()
+        session = hub.open(model=None, sample_rate=16000, sink=whole)
+        session.hold()
+        session.feed(pcm.tobytes())
+        assert session.full
+        session.end()
+        session.go_on()
+        assert whole.wait("end", "error") == {"type": "end", "position": 16000, "seq": session.seq}
+        steps = -(-16000 // 2 // 80) + 2
+        assert count(hub, "steps_total", model="toy") == steps
+
+
 def test_gap_drops_the_oldest_and_starts_anew(toy: Path, tmp_path: Path) -> None:
     with running(toy, folder=tmp_path, buffer_seconds=1.0) as hub:
         sink = Events()
