@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json as json_module
 import queue
+import signal
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,14 +92,12 @@ class Listening:
         from streamer.sources.microphone import Block, Lost
 
         until = None if seconds is None else time.monotonic() + seconds
-        interrupted = False
-        print(
-            f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends",
-            file=sys.stderr,
-            flush=True,
-        )
-        try:
-            for event in self._microphone.events(lambda: until is not None and time.monotonic() > until):
+        with _ctrl_c() as interrupted:
+            told = f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends"
+            print(told, file=sys.stderr, flush=True)
+            for event in self._microphone.events(
+                lambda: interrupted.is_set() or (until is not None and time.monotonic() > until)
+            ):
                 if isinstance(event, Block):
                     self._hear(event.pcm)
                 elif isinstance(event, Lost):
@@ -105,16 +105,14 @@ class Listening:
                 else:
                     self._gap(event.seconds)
                 self._show()
-        except KeyboardInterrupt:
-            interrupted = True
-        self._feed.end()
-        late = threading.Timer(END_SECONDS, self._inbox.put, ({"type": "late"},))
-        late.daemon = True
-        late.start()
-        while not self._ended:
-            self._event(self._inbox.get())
-        late.cancel()
-        if interrupted:
+            self._feed.end()
+            late = threading.Timer(END_SECONDS, self._inbox.put, ({"type": "late"},))
+            late.daemon = True
+            late.start()
+            while not self._ended:
+                self._event(self._inbox.get())
+            late.cancel()
+        if interrupted.is_set():
             raise typer.Exit(130)
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -186,6 +184,24 @@ class Listening:
             raise CommandError(f"the last results did not come within {END_SECONDS:g} s")
         elif kind == "end":
             self._ended = True
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Ctrl-C as a flag. As an exception it could land inside the scheduler's work and lose the stream its place, and
+    the last words would never come. A second one is an exception again, for whoever does not want to wait for them.
+    """
+    pressed = threading.Event()
+
+    def first(number: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _list_devices() -> None:
