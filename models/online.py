@@ -72,7 +72,9 @@ class OnlineConfig:
 class Rls(nn.Module):
     """Recursive least squares for ``horizon`` labels of one set of features, all with one covariance.
 
-    State: ``covariance`` [B, F, F] as its offset from the start ``prior * I``, ``weights`` [B, F, H].
+    State: ``covariance`` [B, F, F] as its offset from the start ``prior * I``, ``weights`` [B, H, F].
+
+    All sums run over the last axis: ONNX Runtime adds up the others in another order when the batch is one stream.
     """
 
     def __init__(self, features: int, horizon: int, forget: float, prior: float = 1.0, bound: float = 1e4) -> None:
@@ -84,7 +86,7 @@ class Rls(nn.Module):
     def initial_state(self, batch: int) -> State:
         return {
             "covariance": torch.zeros(batch, self.features, self.features),
-            "weights": torch.zeros(batch, self.features, self.horizon),
+            "weights": torch.zeros(batch, self.horizon, self.features),
         }
 
     def forward(
@@ -103,14 +105,36 @@ class Rls(nn.Module):
         mean = (seen * self.eye).sum((1, 2)) / self.features  # of the eigenvalues
         seen = seen * (self.bound / mean.clamp(min=self.bound))[:, None, None]
         covariance = torch.where(fresh[:, :, None] > 0, seen, old)
-        gains = covariance @ past.transpose(1, 2)  # [B, F, H]
-        reach = (gains * past.transpose(1, 2)).sum(1)
-        gains = gains / reach.clamp(min=1.0)[:, None]
+        gains = past @ covariance  # [B, H, F]
+        reach = (gains * past).sum(2)
+        gains = gains / reach.clamp(min=1.0)[:, :, None]
         weights = state["weights"]
-        errors = (labels - (past * weights.transpose(1, 2)).sum(2)) * known
-        weights = weights + gains * errors[:, None]
-        forecast = (now[:, None] @ weights)[:, 0]
+        errors = (labels - (past * weights).sum(2)) * known
+        weights = weights + gains * errors[:, :, None]
+        forecast = (weights * now[:, None]).sum(2)
         return forecast, errors, {"covariance": covariance - self.start, "weights": weights}
+
+
+def harmonics(phase: Tensor, count: int) -> Tensor:
+    """sin and cos of 1 to ``count`` times the angle of ``phase`` [..., 1] in [0, 1): [..., 2 * count].
+
+    By sums and products alone (Taylor, then addition theorems; error below 1e-5): a runtime's own sine rounds
+    differently at the end of an array, so that it would depend on who shares the batch.
+    """
+    half = math.pi * (phase.clamp(0.0, 1.0) - 0.5)  # half the angle, less a quarter turn
+    square = half * half
+    s, c, sine, cosine = half, torch.ones_like(half), half, torch.ones_like(half)
+    for k in range(1, 7):
+        c = c * square * (-1.0 / ((2 * k - 1) * (2 * k)))
+        s = s * square * (-1.0 / ((2 * k) * (2 * k + 1)))
+        sine, cosine = sine + s, cosine + c
+    # sin(2h + pi) = -2 sin h cos h, cos(2h + pi) = 2 sin^2 h - 1
+    first = (-2.0 * sine * cosine, 2.0 * sine * sine - 1.0)
+    waves = [first]
+    for _ in range(count - 1):
+        s, c = waves[-1]
+        waves.append((s * first[1] + c * first[0], c * first[1] - s * first[0]))
+    return torch.cat([wave for pair in waves for wave in pair], -1)
 
 
 class Online(Streaming):
@@ -133,9 +157,6 @@ class Online(Streaming):
         # window[age, lag]: where the reading of ``age + lag`` ago lies in the ring, the newest being last
         ages, lags = torch.arange(horizon + 1)[:, None], torch.arange(self.lags + 1)[None]
         self.register_buffer("window", self.ring - 1 - ages - lags, persistent=False)
-        self.register_buffer("ages", torch.arange(1, horizon + 1), persistent=False)
-        self.register_buffer("day", 2 * math.pi * torch.arange(1.0, config.day + 1), persistent=False)
-        self.register_buffer("week", 2 * math.pi * torch.arange(1.0, config.week + 1), persistent=False)
         self.register_buffer("levels", torch.tensor(config.quantiles), persistent=False)
         self.register_buffer("gauss", math.sqrt(2) * torch.erfinv(2 * self.levels - 1), persistent=False)
 
@@ -149,7 +170,7 @@ class Online(Streaming):
             "level": torch.zeros(batch, 1),
             "variance": torch.zeros(batch, 1),
             "given": torch.zeros(batch, horizon, horizon),  # means of 1 to H readings ago, newest first
-            "losses": torch.zeros(batch, len(self.experts) + 1, horizon),
+            "losses": torch.zeros(batch, horizon, len(self.experts) + 1),
             "size": torch.zeros(batch, horizon),  # of residuals
             "tracked": torch.zeros(batch, horizon, count),
         }
@@ -191,9 +212,9 @@ class Online(Streaming):
         steps = ((window[:, :, 1:] - window[:, :, :-1]) / scale[:, :, None]).clamp(-LIMIT, LIMIT)
         above = ((base - level) / scale).clamp(-LIMIT, LIMIT)[:, :, None]
         one = torch.ones_like(above)
-        angles = torch.cat([clock[:, :, :1] * self.day, clock[:, :, 1:] * self.week], 2)
-        # one harmonic's sine and cosine after the other, so that the first so many are those of the day
-        waves = torch.stack([angles.sin(), angles.cos()], 3).flatten(2)
+        waves = torch.cat(
+            [harmonics(clock[:, :, :1], config.day), harmonics(clock[:, :, 1:], config.week)], 2
+        )  # those of the day first
         labels = ((value - base[:, 1:]) / scale).clamp(-LIMIT, LIMIT)
         known = there * present[:, self.window[1:, 0]] * warm
         new: State = {}
@@ -209,10 +230,12 @@ class Online(Streaming):
 
         kept = 0.5 ** (1.0 / config.half_life)
         losses = state["losses"]
-        losses = torch.where(known[:, None] > 0, kept * losses + (1 - kept) * torch.stack(errors, 1).square(), losses)
-        best = losses.amin(1, keepdim=True)
-        weights = torch.softmax(-config.sharpness * (losses - best) / best.clamp(min=1e-9), 1)
-        mean = value + scale * (weights * torch.stack(answers, 1)).sum(1)
+        losses = torch.where(
+            known[:, :, None] > 0, kept * losses + (1 - kept) * torch.stack(errors, 2).square(), losses
+        )
+        best = losses.amin(2, keepdim=True)
+        weights = torch.softmax(-config.sharpness * (losses - best) / best.clamp(min=1e-9), 2)
+        mean = value + scale * (weights * torch.stack(answers, 2)).sum(2)
 
         # residuals of what was really given out, h readings ago for this one
         given = torch.diagonal(state["given"], dim1=1, dim2=2)

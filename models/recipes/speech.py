@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from models import align, data, synthetic
 from models.acoustic import AcousticConfig
@@ -79,21 +79,6 @@ def english_small(everybody: bool = False) -> Recipe:
     )
 
 
-#: In a sentence, whatever is no digit.
-OTHER = "<other>"
-DIGIT_TOKENS = ["<blank>", *(word.lower() for word in data.DIGITS), OTHER]
-
-
-def spell_digits(utterances: Sequence[Utterance]) -> list[int]:
-    """Digits, and one ``OTHER`` for each run of other words between them."""
-    tokens: list[int] = []
-    for word in (word for u in utterances for word in u.text.split()):
-        token = DIGIT_TOKENS.index(word.lower() if word in data.DIGITS else OTHER)
-        if tokens[-1:] != [token] or token != len(DIGIT_TOKENS) - 1:
-            tokens.append(token)
-    return tokens
-
-
 def digits(everybody: bool = False) -> Recipe:
     rate = 8000
     corpus = aligned_train(rate)
@@ -110,14 +95,14 @@ def digits(everybody: bool = False) -> Recipe:
         config=AcousticConfig(
             "wavenet",
             rate,
-            len(DIGIT_TOKENS),
+            len(TOKENS),
             channels=160,
             skip=160,
             kernel=3,
             dilations=(1, 2, 4, 1, 2, 4, 8),
             dropout=0.15,
         ),
-        options=Options(minutes=70, rate=3e-3, weight_decay=0.02, phones=0.5),
+        options=Options(minutes=80, rate=3e-3, weight_decay=0.02, phones=0.0),
         augmentation=wide,
         sources=[
             Source("sentences", [u for u in train if not u.is_digits], _moving(0.35, 0.15)),
@@ -135,12 +120,8 @@ def digits(everybody: bool = False) -> Recipe:
         seconds=40.0,
         batches=400,
         limit=lambda p: 10.0,
-        tokens=DIGIT_TOKENS,
-        units="words",
-        spell=spell_digits,
         info={
-            # on development speakers: without a penalty most errors are words left out
-            "options": {"decoder": {"kind": "greedy", "boundary": OTHER, "blank_penalty": 1.5}},
+            "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
             "data": "speechocean762 train at 8 kHz without the development speakers, its digits also cut out and "
             f"joined anew; FSDD without speaker {LEFT_OUT} joined into strings; espeak-ng and flite digit strings",
             "licence": LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",

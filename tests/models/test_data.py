@@ -10,7 +10,6 @@ import pytest
 
 from models import data, synthetic
 from models.recipes.base import dev_speakers
-from models.recipes.speech import DIGIT_TOKENS, spell_digits
 from tests.models import corpora
 
 
@@ -93,13 +92,3 @@ def test_synthetic_speech() -> None:
     assert all(len(u.pcm) > 8000 * 0.2 for u in made)
     phrases = synthetic.sentences(3)
     assert all(u.flat and u.pcm.std() > 100 for u in phrases)
-
-
-def test_sentences_spelt_in_digits() -> None:
-    def spelt(*texts: str) -> list[str]:
-        said = [data.Utterance("", "", text, []) for text in texts]
-        return [DIGIT_TOKENS[k] for k in spell_digits(said)]
-
-    assert spelt("ONE ONE ZERO") == ["one", "one", "zero"]
-    assert spelt("I HAVE TWO DOGS AND", "A CAT") == ["<other>", "two", "<other>"]
-    assert spelt("NINE", "NINE LIVES") == ["nine", "nine", "<other>"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import models
 from models.__main__ import main
 from models.layers import State
-from models.online import CHANNELS, Expert, Online, OnlineConfig
+from models.online import CHANNELS, Expert, Online, OnlineConfig, harmonics
 
 HORIZON = 6
 SMALL = OnlineConfig(horizon=HORIZON, experts=(Expert(4, 0.98, 0), Expert(12, 0.998, 1)), half_life=100)
@@ -62,6 +62,15 @@ def test_state_starts_as_zeros_and_keeps_its_shapes() -> None:
     assert not any(tensor.any() for tensor in state.values())
     _, after = model(readings(walk(5, streams=3)), state)
     assert {name: t.shape for name, t in after.items()} == {name: t.shape for name, t in state.items()}
+
+
+def test_harmonics_are_sines_and_cosines() -> None:
+    phase = torch.linspace(0, 1, 97)[:, None]
+    found = harmonics(phase, 4)
+    for k in range(1, 5):
+        angle = 2 * math.pi * k * phase[:, 0]
+        assert torch.allclose(found[:, 2 * k - 2], angle.sin(), atol=2e-5)
+        assert torch.allclose(found[:, 2 * k - 1], angle.cos(), atol=2e-5)
 
 
 @pytest.mark.parametrize("cut", [1, 17, 60])
