@@ -34,11 +34,11 @@ def streams_per_core(model: Model) -> tuple[int, int]:
     return int(rates[best] * model.manifest.chunk_seconds), best
 
 
-def int8(command: list[str], shipped: Path, parts: list[asr.Part], rate: int, folder: Path) -> Variant:
-    """The integer variant of what ``command`` exports, measured beside the shipped file."""
+def int8(command: list[str], shipped: Path, parts: list[asr.Part], rate: int, folder: Path) -> Variant | None:
+    """The integer variant of what ``command`` exports, measured beside the shipped file; ``None`` if it was refused."""
     path = folder / f"int8-{shipped.name}"
     if export([*command, "--int8", "-o", str(path), "--endurance", "100"]):
-        raise SystemExit("the int8 variant was refused")
+        return None
     plain, small = Model.load(shipped), Model.load(path)
     speeds = {batch: milliseconds(plain, batch) / milliseconds(small, batch) for batch in BATCHES}
     scores = asr.measure(str(path), parts, rate)
@@ -100,8 +100,11 @@ def main() -> int:
             for test, s in found.items()
         ],
         errors=some_errors(pairs),
-        notes=given.note,
-        variants=[variant],
+        notes=[
+            *given.note,
+            *([] if variant else ["The int8 variant is refused by the judge: it breaks the chunk law."]),
+        ],
+        variants=[variant] if variant else [],
         commands=[*([given.train] if given.train else []), f"python -m bench asr --model {name}"],
     )
     path.with_suffix(".md").write_text(card.markdown(path.with_suffix(".png").name))
