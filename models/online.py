@@ -1,13 +1,14 @@
-"""A forecaster that learns while it runs, inside the graph: no training before, all that it learns is state.
+"""A forecaster that learns while it runs, inside the graph: all that it learns is state.
 
-For each reading of a sensor it answers with a mean and quantiles for every step of the horizon. Inside are a few linear
-experts, each fitted by recursive least squares with forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from
-differences of the last readings, the level, and harmonics of the time of day and week, to each step ahead directly,
-relative to the last reading. Labels come ``h`` readings late for step ``h`` and are used the moment they come.
-Persistence is an expert, too. What is answered is a mixture whose weights follow every expert's own discounted loss,
-for each step of the horizon apart (exponential weights, Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss).
-Quantiles are tracked by the online subgradient of the pinball loss on the residuals of the forecasts that were given
-out, so that they stay calibrated whatever the experts do (Gibbs and Candes 2021, arXiv 2106.00170).
+For each reading of a sensor it answers with a mean and quantiles for every step of the horizon, how probable the
+reading was, and how much the sensor has drifted. Inside are a few linear experts, each fitted by recursive least squares with
+forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from differences of the last readings, the level, and
+harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come ``h``
+readings late for step ``h`` and are used the moment they come. Persistence is an expert, too. If there is a trained
+:class:`models.network.Network`, its own forecast is one more expert, and least squares on its features another.
+What is answered is a mixture whose weights follow every expert's own discounted loss, for each step of the horizon
+apart (exponential weights, Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); no expert may leave the range
+of what the sensor has shown. Quantiles: :mod:`models.calibration`.
 
 It must live for years in float32, which is what the oddities are for: features are *successive* differences in units of
 the sensor's own scale (differences to the last reading are all alike, and a covariance of theirs loses its positive
@@ -18,19 +19,35 @@ blow it up), and a little is added to all of them.
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.calibration import Calibration, Pace
 from models.layers import State, Streaming, inner, outer
+from models.network import Network, NetworkConfig, inputs
+from models.normalise import (
+    DAY_HARMONICS,
+    FAR,
+    LIMIT,
+    WARM,
+    WEEK_HARMONICS,
+    harmonics,
+    pace_of,
+    paced,
+    running,
+    scale_of,
+)
+from models.rls import Rls
 
 #: Channels of the input: reading (anything where missing), 1 if it is there else 0, time of day and of week in [0, 1).
 CHANNELS = 4
-#: Features and labels, in units of the sensor's scale, are cut to this range: a spike must not rule for weeks.
-LIMIT = 20.0
+#: Readings beyond this are no readings: their squares are no numbers.
+ABSURD = 1e15
+#: Channels of the clock's harmonics, by an expert's ``clock``.
+CLOCKS = (0, 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS))
 
 
 @dataclass(frozen=True)
@@ -46,100 +63,41 @@ class Expert:
 @dataclass(frozen=True)
 class OnlineConfig:
     horizon: int = 24
-    experts: tuple[Expert, ...] = (
-        Expert(6, 0.995, 0),
-        Expert(24, 0.999, 1),
-        Expert(24, 0.9998, 2),
-    )
+    experts: tuple[Expert, ...] = (Expert(24, 0.999, 1), Expert(3, 0.9995, 1))
+    network: NetworkConfig | None = None
+    readout: float = 0.9999  # forgetting of the least squares on the network's features
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-    day: int = 4  # harmonics
-    week: int = 2
     sharpness: float = 20.0  # how much worse an expert must have been to lose its weight
-    half_life: float = 500.0  # readings after which a loss counts half
-    memory: float = 2000.0  # readings over which level and scale are averaged
-    pace: float = 0.02  # of the quantiles, in units of the residuals' own size
-    warm: int = 24  # readings before anything is fitted: the scale must be known
+    handicap: float = 0.05  # by so much of its loss persistence is preferred
+    half_life: float = 1500.0  # readings after which a loss counts half
+    memory: float = 2000.0  # readings over which level, scale and range are averaged
+    pace: Pace = field(default_factory=Pace)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "experts": [asdict(expert) for expert in self.experts], "quantiles": [*self.quantiles]}
+        network = self.network.to_dict() if self.network else None
+        experts = [asdict(expert) for expert in self.experts]
+        return {**asdict(self), "experts": experts, "network": network, "quantiles": [*self.quantiles]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> OnlineConfig:
-        experts = tuple(Expert(**expert) for expert in values["experts"])
-        return cls(**{**values, "experts": experts, "quantiles": tuple(values["quantiles"])})
-
-
-class Rls(nn.Module):
-    """Recursive least squares for ``horizon`` labels of one set of features, all with one covariance.
-
-    State: ``covariance`` [B, F, F] as its offset from the start ``prior * I``, ``weights`` [B, H, F].
-
-    All sums run over the last axis: ONNX Runtime adds up the others in another order when the batch is one stream.
-    """
-
-    def __init__(self, features: int, horizon: int, forget: float, prior: float = 1.0, bound: float = 1e4) -> None:
-        super().__init__()
-        self.features, self.horizon, self.forget, self.bound = features, horizon, forget, bound * prior
-        self.register_buffer("start", torch.eye(features) * prior, persistent=False)
-        self.register_buffer("eye", torch.eye(features), persistent=False)
-
-    def initial_state(self, batch: int) -> State:
-        return {
-            "covariance": torch.zeros(batch, self.features, self.features),
-            "weights": torch.zeros(batch, self.horizon, self.features),
-        }
-
-    def forward(
-        self, now: Tensor, past: Tensor, labels: Tensor, known: Tensor, fresh: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, State]:
-        """Forecast [B, H] and the errors [B, H] of what it would have said before it saw the labels.
-
-        ``now`` [B, F]: features; ``past`` [B, H, F]: those of 1 to H readings ago, to which ``labels`` [B, H] belong
-        where ``known`` [B, H] is 1; ``fresh`` [B, 1]: 1 where ``now`` counts.
-        """
-        old = self.start + state["covariance"]
-        towards = (old @ now[:, :, None])[:, :, 0]  # [B, F]
-        spread = self.forget + (now * towards).sum(1)
-        seen = (old - towards[:, :, None] * towards[:, None, :] / spread[:, None, None]) / self.forget
-        seen = (seen + seen.transpose(1, 2)) / 2 + 1e-5 * self.start
-        mean = (seen * self.eye).sum((1, 2)) / self.features  # of the eigenvalues
-        seen = seen * (self.bound / mean.clamp(min=self.bound))[:, None, None]
-        covariance = torch.where(fresh[:, :, None] > 0, seen, old)
-        gains = past @ covariance  # [B, H, F]
-        reach = (gains * past).sum(2)
-        gains = gains / reach.clamp(min=1.0)[:, :, None]
-        weights = state["weights"]
-        errors = (labels - (past * weights).sum(2)) * known
-        weights = weights + gains * errors[:, :, None]
-        forecast = (weights * now[:, None]).sum(2)
-        return forecast, errors, {"covariance": covariance - self.start, "weights": weights}
-
-
-def harmonics(phase: Tensor, count: int) -> Tensor:
-    """sin and cos of 1 to ``count`` times the angle of ``phase`` [..., 1] in [0, 1): [..., 2 * count].
-
-    By sums and products alone (Taylor, then addition theorems; error below 1e-5): a runtime's own sine rounds
-    differently at the end of an array, so that it would depend on who shares the batch.
-    """
-    half = math.pi * (phase.clamp(0.0, 1.0) - 0.5)  # half the angle, less a quarter turn
-    square = half * half
-    s, c, sine, cosine = half, torch.ones_like(half), half, torch.ones_like(half)
-    for k in range(1, 7):
-        c = c * square * (-1.0 / ((2 * k - 1) * (2 * k)))
-        s = s * square * (-1.0 / ((2 * k) * (2 * k + 1)))
-        sine, cosine = sine + s, cosine + c
-    # sin(2h + pi) = -2 sin h cos h, cos(2h + pi) = 2 sin^2 h - 1
-    first = (-2.0 * sine * cosine, 2.0 * sine * sine - 1.0)
-    waves = [first]
-    for _ in range(count - 1):
-        s, c = waves[-1]
-        waves.append((s * first[1] + c * first[0], c * first[1] - s * first[0]))
-    return torch.cat([wave for pair in waves for wave in pair], -1)
+        return cls(
+            **{
+                **values,
+                "experts": tuple(Expert(**expert) for expert in values["experts"]),
+                "network": NetworkConfig.from_dict(values["network"]) if values["network"] else None,
+                "quantiles": tuple(values["quantiles"]),
+                "pace": Pace(**values["pace"]),
+            }
+        )
 
 
 class Online(Streaming):
-    """``forward(x [B, T, 4], state) -> ({"mean": [B, T, H], "quantiles": [B, T, H, Q]}, state)``; channels: see
-    ``CHANNELS``. Everything is causal: the answer to a reading depends on it and on what came before."""
+    """``forward(x [B, T, 4], state) -> (outputs, state)``; channels: see ``CHANNELS``. Outputs: ``mean`` [B, T, H],
+    ``quantiles`` [B, T, H, Q], ``anomaly`` [B, T] (the probability of a reading this far from what was expected) and
+    ``drift`` [B, T] (residuals of the last day over those of a season; 1: as ever).
+
+    Everything is causal: the answer to a reading depends on it and on what came before.
+    """
 
     receptive_field = None
 
@@ -148,20 +106,23 @@ class Online(Streaming):
         self.config = config
         horizon, self.lags = config.horizon, max(expert.lags for expert in config.experts)
         self.ring = self.lags + horizon + 1  # readings
-        clocks = (0, 2 * config.day, 2 * (config.day + config.week))
-        self.clocks = [clocks[expert.clock] for expert in config.experts]
         self.experts = nn.ModuleList(
-            Rls(expert.lags + 2 + clock, horizon, expert.forget)
-            for expert, clock in zip(config.experts, self.clocks, strict=True)
+            Rls(expert.lags + 2 + CLOCKS[expert.clock], horizon, expert.forget) for expert in config.experts
         )
+        if config.network:
+            if config.network.horizon < horizon:
+                raise ValueError(f"the network looks {config.network.horizon} steps ahead, not {horizon}")
+            self.network = Network(config.network)
+            self.readout = Rls(config.network.hidden + 2, horizon, config.readout)
+        self.members = 1 + len(config.experts) + 2 * bool(config.network)
+        self.calibration = Calibration(horizon, config.quantiles, config.pace)
         # window[age, lag]: where the reading of ``age + lag`` ago lies in the ring, the newest being last
         ages, lags = torch.arange(horizon + 1)[:, None], torch.arange(self.lags + 1)[None]
         self.register_buffer("window", self.ring - 1 - ages - lags, persistent=False)
-        self.register_buffer("levels", torch.tensor(config.quantiles), persistent=False)
-        self.register_buffer("gauss", math.sqrt(2) * torch.erfinv(2 * self.levels - 1), persistent=False)
+        self.register_buffer("odds", torch.tensor([1.0] + [1 + config.handicap] * (self.members - 1)), persistent=False)
 
     def initial_state(self, batch: int) -> State:
-        horizon, count = self.config.horizon, len(self.config.quantiles)
+        horizon = self.config.horizon
         state = {
             "ring": torch.zeros(batch, self.ring),
             "there": torch.zeros(batch, self.ring),
@@ -169,43 +130,52 @@ class Online(Streaming):
             "count": torch.zeros(batch, 1),
             "level": torch.zeros(batch, 1),
             "variance": torch.zeros(batch, 1),
-            "given": torch.zeros(batch, horizon, horizon),  # means of 1 to H readings ago, newest first
-            "losses": torch.zeros(batch, horizon, len(self.experts) + 1),
-            "size": torch.zeros(batch, horizon),  # of residuals
-            "tracked": torch.zeros(batch, horizon, count),
+            "squares": torch.zeros(batch, 1),  # of differences, their mean
+            "low": torch.zeros(batch, 1),
+            "high": torch.zeros(batch, 1),
+            "losses": torch.zeros(batch, horizon, self.members),
         }
         for i, expert in enumerate(self.experts):
             state |= outer(expert.initial_state(batch), f"expert{i}")
-        return state
+        if self.config.network:
+            state |= outer(self.network.initial_state(batch), "network")
+            state |= outer(self.readout.initial_state(batch), "readout")
+            state["features"] = torch.zeros(batch, horizon, self.readout.features)  # of 1 to H readings ago
+            state["said"] = torch.zeros(batch, horizon, horizon)  # by the network alone
+        return state | outer(self.calibration.initial_state(batch), "calibration")
 
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        means, quantiles = [], []
+        rows: dict[str, list[Tensor]] = {"mean": [], "quantiles": [], "anomaly": [], "drift": []}
         for t in range(x.shape[1]):
-            mean, spread, state = self.step(x[:, t], state)
-            means.append(mean)
-            quantiles.append(spread)
-        return {"mean": torch.stack(means, 1), "quantiles": torch.stack(quantiles, 1)}, state
+            answers, state = self.step(x[:, t], state)
+            for name, answer in answers.items():
+                rows[name].append(answer)
+        return {name: torch.stack(row, 1) for name, row in rows.items()}, state
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """One reading [B, 4]: mean [B, H], quantiles [B, H, Q], state."""
-        config = self.config
+    def step(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One reading [B, 4]: what :meth:`forward` says of it, and the state."""
+        config, new = self.config, State()
         last = state["ring"][:, -1:]
-        value = x[:, :1]
-        there = ((x[:, 1:2] > 0.5) & (value.abs() < 1e30)).to(x.dtype)  # false for NaN, too
-        value = torch.where(there > 0, value, last)
+        there = ((x[:, 1:2] > 0.5) & (x[:, :1].abs() < ABSURD)).to(x.dtype)  # false for NaN, too
+        value = torch.where(there > 0, x[:, :1], last)
         begins = there * (state["count"] == 0).to(x.dtype)
-        count = (state["count"] + there).clamp(max=config.memory)
         readings = torch.cat([state["ring"][:, 1:], value], 1)
         readings = torch.where(begins > 0, value.expand_as(readings), readings)
         present = torch.cat([state["there"][:, 1:], there], 1)
         clock = torch.cat([x[:, None, 2:4], state["clock"][:, :-1]], 1)
 
-        share = there / count.clamp(min=1.0)
-        level = state["level"] + share * (value - state["level"])
-        variance = state["variance"] + share * ((value - level).square() - state["variance"])
-        # not "+ 1e-12": the exporter's optimiser takes an addition below 1e-8 for one of zero, and drops it
-        scale = torch.maximum(variance, 1e-12 * level.square()).clamp(min=1e-12).sqrt()
-        warm = (count > config.warm).to(x.dtype)
+        far = FAR * scale_of(state["level"], state["variance"])
+        usual = torch.minimum(torch.maximum(value, state["level"] - far), state["level"] + far)
+        usual = torch.where(state["count"] > WARM, usual, value)
+        count, level, variance, scale = running(
+            value, there, state["count"], state["level"], state["variance"], config.memory
+        )
+        low = torch.where(begins > 0, value, state["low"] + (level - state["low"]).clamp(min=0.0) / config.memory)
+        high = torch.where(begins > 0, value, state["high"] - (state["high"] - level).clamp(min=0.0) / config.memory)
+        low, high = torch.minimum(low, usual), torch.maximum(high, usual)
+        change = torch.where(begins > 0, torch.zeros_like(value), value - last)
+        squares = paced(change, there, count, state["squares"], scale)
+        warm = (count > WARM).to(x.dtype)
 
         window = readings[:, self.window]  # [B, 1 + H, 1 + lags]
         base = window[:, :, 0]
@@ -213,42 +183,49 @@ class Online(Streaming):
         above = ((base - level) / scale).clamp(-LIMIT, LIMIT)[:, :, None]
         one = torch.ones_like(above)
         waves = torch.cat(
-            [harmonics(clock[:, :, :1], config.day), harmonics(clock[:, :, 1:], config.week)], 2
+            [harmonics(clock[:, :, :1], DAY_HARMONICS), harmonics(clock[:, :, 1:], WEEK_HARMONICS)], 2
         )  # those of the day first
         labels = ((value - base[:, 1:]) / scale).clamp(-LIMIT, LIMIT)
         known = there * present[:, self.window[1:, 0]] * warm
-        new: State = {}
+        fresh = there * warm
         answers, errors = [torch.zeros_like(labels)], [labels * known]
-        for i, (expert, plan, clocks) in enumerate(zip(self.experts, config.experts, self.clocks, strict=True)):
-            features = torch.cat([steps[:, :, : plan.lags], above, one, waves[:, :, :clocks]], 2)
+        for i, (expert, plan) in enumerate(zip(self.experts, config.experts, strict=True)):
+            features = torch.cat([steps[:, :, : plan.lags], above, one, waves[:, :, : CLOCKS[plan.clock]]], 2)
             answer, error, part = expert(
-                features[:, 0], features[:, 1:], labels, known, there * warm, inner(state, f"expert{i}")
+                features[:, 0], features[:, 1:], labels, known, fresh, inner(state, f"expert{i}")
             )
-            answers.append(answer.clamp(-LIMIT, LIMIT))
-            errors.append(error.clamp(-LIMIT, LIMIT))
+            answers.append(answer)
+            errors.append(error)
             new |= outer(part, f"expert{i}")
+        if config.network:
+            pace = pace_of(squares, scale)
+            plain = ((value - level) / pace, change / pace, there, count / config.memory, scale / pace)
+            seen = inputs(*plain, waves[:, 0, : config.network.clock])
+            (features, ahead), part = self.network(seen[:, None], inner(state, "network"))
+            new |= outer(part, "network")
+            now = torch.cat([features[:, 0], above[:, 0], one[:, 0]], 1)
+            answer, error, part = self.readout(now, state["features"], labels, known, fresh, inner(state, "readout"))
+            new |= outer(part, "readout")
+            new["features"] = torch.cat([now[:, None], state["features"][:, :-1]], 1)
+            alone = ahead[:, 0, : config.horizon] * pace
+            said = torch.diagonal(state["said"], dim1=1, dim2=2)  # [B, H]: absolute, h readings ago for this one
+            new["said"] = torch.cat([(value + alone)[:, None], state["said"][:, :-1]], 1)
+            answers += [answer, alone / scale]
+            errors += [error, (value - said) / scale * known]
 
+        # in units of the scale, and within what the sensor has shown
+        floor, ceiling = (low - value) / scale, (high - value) / scale
+        changes = torch.stack([torch.minimum(torch.maximum(a, floor), ceiling) for a in answers], 2)
         kept = 0.5 ** (1.0 / config.half_life)
+        squared = torch.stack([error.clamp(-LIMIT, LIMIT) for error in errors], 2).square()
         losses = state["losses"]
-        losses = torch.where(
-            known[:, :, None] > 0, kept * losses + (1 - kept) * torch.stack(errors, 2).square(), losses
+        losses = torch.where(known[:, :, None] > 0, kept * losses + (1 - kept) * squared, losses)
+        weights = self.hedge(losses)
+        mean = value + scale * (weights * changes).sum(2)
+        quantiles, anomaly, drift, part = self.calibration(
+            mean, value, known, count, scale, inner(state, "calibration")
         )
-        best = losses.amin(2, keepdim=True)
-        weights = torch.softmax(-config.sharpness * (losses - best) / best.clamp(min=1e-9), 2)
-        mean = value + scale * (weights * torch.stack(answers, 2)).sum(2)
-
-        # residuals of what was really given out, h readings ago for this one
-        given = torch.diagonal(state["given"], dim1=1, dim2=2)
-        residuals = (value - given) / scale
-        cut = residuals.clamp(-LIMIT, LIMIT)
-        pace = torch.maximum(1.0 / count.clamp(min=1.0), torch.full_like(count, 0.01))
-        size = torch.where(known > 0, state["size"] + pace * (cut.abs() - state["size"]), state["size"])
-        offsets = size[:, :, None] * (1.25 * self.gauss + state["tracked"])
-        below = (cut[:, :, None] < offsets).to(x.dtype)
-        tracked = state["tracked"] + config.pace * known[:, :, None] * (self.levels - below)
-        tracked = tracked.clamp(-LIMIT, LIMIT)
-        spread = mean[:, :, None] + scale[:, :, None] * size[:, :, None] * (1.25 * self.gauss + tracked)
-        spread = spread.sort(dim=2).values  # quantiles that cross are rearranged (Chernozhukov et al. 2010)
+        new |= outer(part, "calibration")
         new |= {
             "ring": readings,
             "there": present,
@@ -256,12 +233,21 @@ class Online(Streaming):
             "count": count,
             "level": level,
             "variance": variance,
-            "given": torch.cat([mean[:, None], state["given"][:, :-1]], 1),
+            "squares": squares,
+            "low": low,
+            "high": high,
             "losses": losses,
-            "size": size,
-            "tracked": tracked,
         }
-        return mean, spread, new
+        return {"mean": mean, "quantiles": quantiles, "anomaly": anomaly[:, 0], "drift": drift[:, 0]}, new
+
+    def hedge(self, losses: Tensor) -> Tensor:
+        """Weights [B, H, members] from discounted losses; where there are none yet, persistence alone."""
+        handicapped = losses * self.odds
+        best = handicapped.amin(2, keepdim=True)
+        weights = torch.softmax(-self.config.sharpness * (handicapped - best) / best.clamp(min=1e-9), 2)
+        seen = (losses.amax(2, keepdim=True) > 0).to(losses.dtype)
+        first = torch.zeros_like(weights) + (torch.arange(self.members) == 0).to(losses.dtype)
+        return seen * weights + (1 - seen) * first
 
 
 def info(name: str, config: OnlineConfig) -> dict[str, Any]:

@@ -66,15 +66,22 @@ class Transcription:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What is to come, said after one reading. ``mean`` [H]: the next H readings; ``quantiles``: levels (``"0.05"``) to
-    [H], in ascending order of levels and never crossing."""
+    [H], in ascending order of levels and never crossing.
+
+    ``anomaly``: the probability that a reading is at least as far from what was expected as this one, in (0, 1]; 1
+    where nothing was expected. ``drift``: residuals of late over usual ones, 1: as ever. ``None``: the model doesn't say.
+    """
 
     mean: tuple[float, ...]
     quantiles: Mapping[str, tuple[float, ...]]
+    anomaly: float | None = None
+    drift: float | None = None
     type: str = "forecast"
 
     def to_dict(self) -> dict[str, Any]:
         quantiles = {level: list(values) for level, values in self.quantiles.items()}
-        return {"type": self.type, "mean": list(self.mean), "quantiles": quantiles}
+        says = {"anomaly": self.anomaly, "drift": self.drift}
+        return {"type": self.type, "mean": list(self.mean), "quantiles": quantiles, **says}
 
 
 class Task(Protocol):

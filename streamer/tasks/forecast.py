@@ -43,7 +43,10 @@ class Memory:
 
 
 class Forecaster:
-    """Shared by all streams of one model. Outputs: ``mean`` [N, T, H] and ``quantiles`` [N, T, H, Q]."""
+    """Shared by all streams of one model. Outputs: ``mean`` [N, T, H] and ``quantiles`` [N, T, H, Q]; those that a model
+    may leave out: ``anomaly`` and ``drift`` [N, T]."""
+
+    says = ("anomaly", "drift")
 
     def __init__(self, manifest: Manifest) -> None:
         try:
@@ -58,6 +61,9 @@ class Forecaster:
                 f"model {manifest.name!r} can't forecast: its outputs are {shapes}, mean [steps, {horizon}] and "
                 f"quantiles [steps, {horizon}, {levels}] are needed"
             )
+        for name in self.says:
+            if shapes.get(name, ()) != ():
+                raise TaskError(f"model {manifest.name!r} can't forecast: {name} is one number a step")
         self.levels = [f"{level:g}" for level in self.options.quantiles]
 
     def open(self, options: Mapping[str, Any]) -> Memory:
@@ -69,13 +75,18 @@ class Forecaster:
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
         events: list[list[Event]] = []
-        rows = zip(memories, outputs["mean"].tolist(), outputs["quantiles"].swapaxes(2, 3).tolist(), steps, strict=True)
-        for memory, means, quantiles, real in rows:
+        means, quantiles = outputs["mean"].tolist(), outputs["quantiles"].swapaxes(2, 3).tolist()
+        told = {name: outputs[name].tolist() for name in self.says if name in outputs}
+        for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
             memory.readings += real
             events.append(
                 [
-                    Forecast(tuple(mean), dict(zip(self.levels, map(tuple, spread), strict=True)))
-                    for mean, spread in zip(means[:real], quantiles[:real], strict=True)
+                    Forecast(
+                        tuple(means[row][step]),
+                        dict(zip(self.levels, map(tuple, quantiles[row][step]), strict=True)),
+                        **{name: values[row][step] for name, values in told.items()},
+                    )
+                    for step in range(real)
                 ]
             )
         return events

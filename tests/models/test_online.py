@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from numpy.typing import NDArray
 import models
 from models.__main__ import main
 from models.layers import State
-from models.online import CHANNELS, Expert, Online, OnlineConfig, harmonics
+from models.network import NetworkConfig
+from models.normalise import harmonics
+from models.online import CHANNELS, Expert, Online, OnlineConfig
 
 HORIZON = 6
 SMALL = OnlineConfig(horizon=HORIZON, experts=(Expert(4, 0.98, 0), Expert(12, 0.998, 1)), half_life=100)
@@ -147,6 +151,43 @@ def test_missing_readings_are_neither_learnt_nor_taken_for_zeros() -> None:
     other, _ = run(readings(np.where(there, values, 1e9), there))
     for name in out:
         assert np.array_equal(out[name], other[name])
+
+
+def test_a_surprise_is_improbable_and_probabilities_are_honest() -> None:
+    values = daily(3000, streams=8)
+    strange = [2900, 2950]
+    values[:, strange] += 3.0
+    out, _ = run(readings(values))
+    assert (out["anomaly"][:, strange[0]] < 0.001).all()
+    usual = out["anomaly"][:, 1000:2890]
+    for share in (0.5, 0.2, 0.05, 0.01):
+        assert 0.6 * share < (usual < share).mean() < 1.5 * share
+    assert (out["anomaly"] > 0).all() and (out["anomaly"] <= 1).all()
+
+
+def test_drift_is_seen_while_it_is_new() -> None:
+    values = daily(3000, streams=8)
+    values[:, 2500:] += np.cumsum(np.random.default_rng(5).standard_normal((8, 500)), 1)
+    drift = run(readings(values))[0]["drift"]
+    assert 0.8 < np.median(drift[:, 2000:2500]) < 1.25
+    assert (drift[:, 2550] > 3).all()
+
+
+def test_the_network_is_an_expert_and_its_features_are_another() -> None:
+    torch.manual_seed(0)
+    config = replace(SMALL, network=NetworkConfig(hidden=16, horizon=HORIZON + 2))
+    x = readings(daily(300, streams=2) + np.sin(2 * np.pi * np.arange(300) / 9))
+    model = Online(config).eval()
+    whole, end = model(x, model.initial_state(2))
+    first, state = model(x[:, :111], model.initial_state(2))
+    second, last = model(x[:, 111:], state)
+    for name in whole:
+        assert torch.allclose(torch.cat([first[name], second[name]], 1), whole[name], atol=1e-4)
+    assert end["losses"].shape[2] == 5 and bool((end["readout.weights"] != 0).any())
+    again = OnlineConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    with pytest.raises(ValueError, match="8 steps ahead, not 9"):
+        Online(replace(config, horizon=9))
 
 
 def test_what_a_sensor_can_do_to_it_leaves_no_mark() -> None:

@@ -48,7 +48,12 @@ def test_every_reading_has_a_forecast() -> None:
         "type": "forecast",
         "mean": [1, 4, 7, 10],
         "quantiles": {"0.1": [0, 3, 6, 9], "0.5": [1, 4, 7, 10], "0.9": [2, 5, 8, 11]},
+        "anomaly": None,
+        "drift": None,
     }
+    outputs |= {"anomaly": np.float32([[0.25], [1]]), "drift": np.float32([[2], [1]])}
+    ((said,), _) = task.step([first, second], outputs, [1, 0])
+    assert (said.to_dict()["anomaly"], said.to_dict()["drift"]) == (0.25, 2.0)
     assert task.finish(first) == []
     assert task.save(task.load(task.save(first))) == task.save(first) != task.save(second)
 
