@@ -26,6 +26,8 @@ __all__ = ["RefusedError", "build", "graph"]
 
 #: Chunks of the golden example inside the file, and of the longer signal that PyTorch and ONNX are compared on.
 GOLDEN, SIGNAL = 4, 12
+#: The same where a chunk is short, in steps of the input: what learns while it runs needs some before it says anything.
+GOLDEN_STEPS, SIGNAL_STEPS = 96, 192
 
 
 class RefusedError(Exception):
@@ -67,16 +69,18 @@ def build(
 ) -> Verdict:
     """Write ``target``. If a law is broken, raises :class:`RefusedError` and leaves what was there before."""
     spec = document.input_spec(info, chunk_ms)
-    chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))  # [n, 1, *chunk_shape]
+    length = spec.chunk_shape[0]
+    golden, count = max(GOLDEN, -(-GOLDEN_STEPS // length)), max(SIGNAL, -(-SIGNAL_STEPS // length))
+    chunks = probe(spec, count, 1, np.random.default_rng(seed))  # [n, 1, *chunk_shape]
     signal = np.ascontiguousarray(np.concatenate(list(chunks), axis=1))  # [1, n * chunk, ...]
     whole = torch_whole(module, signal)
     once = spec.model_copy(update={"chunk_shape": signal.shape[1:]})
 
     def describe(source: Input, tolerance: float) -> Manifest:
         """For the file itself, and for the one with the whole signal as its only chunk."""
-        count = SIGNAL if source is spec else 1
-        some = min(GOLDEN, count)
-        steps = {name: array.shape[1] // count for name, array in whole.items()}
+        parts = count if source is spec else 1
+        some = min(golden, parts)
+        steps = {name: array.shape[1] // parts for name, array in whole.items()}
         recorded = {name: array[:, : some * steps[name]] for name, array in whole.items()}
         return document.manifest(
             info,

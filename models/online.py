@@ -1,11 +1,11 @@
 """A forecaster that learns while it runs, inside the graph: all that it learns is state.
 
 For each reading of a sensor it answers with a mean and quantiles for every step of the horizon, how probable the
-reading was, and how much the sensor has drifted. Inside are a few linear experts, each fitted by recursive least squares with
-forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from differences of the last readings, the level, and
-harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come ``h``
-readings late for step ``h`` and are used the moment they come. Persistence is an expert, too. If there is a trained
-:class:`models.network.Network`, its own forecast is one more expert, and least squares on its features another.
+reading was, and how much the sensor has drifted. Inside are a few linear experts, each fitted by recursive least
+squares with forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from differences of the last readings, the
+level, and harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come
+``h`` readings late for step ``h`` and are used the moment they come. Persistence is an expert, too. If there is a
+trained :class:`models.network.Network`, its forecast is one more expert, and least squares on its features another.
 What is answered is a mixture whose weights follow every expert's own discounted loss, for each step of the horizon
 apart (exponential weights, Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); no expert may leave the range
 of what the sensor has shown. Quantiles: :mod:`models.calibration`.
@@ -134,6 +134,8 @@ class Online(Streaming):
             "low": torch.zeros(batch, 1),
             "high": torch.zeros(batch, 1),
             "losses": torch.zeros(batch, horizon, self.members),
+            # by every member but persistence, 1 to H readings ago
+            "said": torch.zeros(batch, horizon, horizon, self.members - 1),
         }
         for i, expert in enumerate(self.experts):
             state |= outer(expert.initial_state(batch), f"expert{i}")
@@ -141,7 +143,6 @@ class Online(Streaming):
             state |= outer(self.network.initial_state(batch), "network")
             state |= outer(self.readout.initial_state(batch), "readout")
             state["features"] = torch.zeros(batch, horizon, self.readout.features)  # of 1 to H readings ago
-            state["said"] = torch.zeros(batch, horizon, horizon)  # by the network alone
         return state | outer(self.calibration.initial_state(batch), "calibration")
 
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
@@ -188,14 +189,11 @@ class Online(Streaming):
         labels = ((value - base[:, 1:]) / scale).clamp(-LIMIT, LIMIT)
         known = there * present[:, self.window[1:, 0]] * warm
         fresh = there * warm
-        answers, errors = [torch.zeros_like(labels)], [labels * known]
+        answers = []
         for i, (expert, plan) in enumerate(zip(self.experts, config.experts, strict=True)):
             features = torch.cat([steps[:, :, : plan.lags], above, one, waves[:, :, : CLOCKS[plan.clock]]], 2)
-            answer, error, part = expert(
-                features[:, 0], features[:, 1:], labels, known, fresh, inner(state, f"expert{i}")
-            )
+            answer, part = expert(features[:, 0], features[:, 1:], labels, known, fresh, inner(state, f"expert{i}"))
             answers.append(answer)
-            errors.append(error)
             new |= outer(part, f"expert{i}")
         if config.network:
             pace = pace_of(squares, scale)
@@ -204,24 +202,21 @@ class Online(Streaming):
             (features, ahead), part = self.network(seen[:, None], inner(state, "network"))
             new |= outer(part, "network")
             now = torch.cat([features[:, 0], above[:, 0], one[:, 0]], 1)
-            answer, error, part = self.readout(now, state["features"], labels, known, fresh, inner(state, "readout"))
+            answer, part = self.readout(now, state["features"], labels, known, fresh, inner(state, "readout"))
             new |= outer(part, "readout")
             new["features"] = torch.cat([now[:, None], state["features"][:, :-1]], 1)
-            alone = ahead[:, 0, : config.horizon] * pace
-            said = torch.diagonal(state["said"], dim1=1, dim2=2)  # [B, H]: absolute, h readings ago for this one
-            new["said"] = torch.cat([(value + alone)[:, None], state["said"][:, :-1]], 1)
-            answers += [answer, alone / scale]
-            errors += [error, (value - said) / scale * known]
+            answers += [answer, ahead[:, 0, : config.horizon] * pace / scale]
 
-        # in units of the scale, and within what the sensor has shown
-        floor, ceiling = (low - value) / scale, (high - value) / scale
-        changes = torch.stack([torch.minimum(torch.maximum(a, floor), ceiling) for a in answers], 2)
+        # what each member says now [B, H, M], within what the sensor has shown; persistence first
+        said = torch.stack([torch.minimum(torch.maximum(value + scale * a, low), high) for a in answers], 2)
+        members = torch.cat([value[:, None].expand(-1, config.horizon, 1), said], 2)
+        # and what it said h readings ago for this one: not what it would say by now, with what it has learnt since
+        due = torch.diagonal(state["said"], dim1=1, dim2=2).transpose(1, 2)
+        errors = (value[:, None] - torch.cat([base[:, 1:, None], due], 2)) / scale[:, None]
         kept = 0.5 ** (1.0 / config.half_life)
-        squared = torch.stack([error.clamp(-LIMIT, LIMIT) for error in errors], 2).square()
-        losses = state["losses"]
-        losses = torch.where(known[:, :, None] > 0, kept * losses + (1 - kept) * squared, losses)
-        weights = self.hedge(losses)
-        mean = value + scale * (weights * changes).sum(2)
+        losses = kept * state["losses"] + (1 - kept) * errors.clamp(-LIMIT, LIMIT).square()
+        losses = torch.where(known[:, :, None] > 0, losses, state["losses"])
+        mean = (self.hedge(losses) * members).sum(2)
         quantiles, anomaly, drift, part = self.calibration(
             mean, value, known, count, scale, inner(state, "calibration")
         )
@@ -237,6 +232,7 @@ class Online(Streaming):
             "low": low,
             "high": high,
             "losses": losses,
+            "said": torch.cat([said[:, None], state["said"][:, :-1]], 1),
         }
         return {"mean": mean, "quantiles": quantiles, "anomaly": anomaly[:, 0], "drift": drift[:, 0]}, new
 

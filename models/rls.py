@@ -30,8 +30,8 @@ class Rls(nn.Module):
 
     def forward(
         self, now: Tensor, past: Tensor, labels: Tensor, known: Tensor, fresh: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, State]:
-        """Forecast [B, H] and the errors [B, H] of what it would have said before it saw the labels.
+    ) -> tuple[Tensor, State]:
+        """Forecast [B, H] after it has seen the labels.
 
         ``now`` [B, F]: features; ``past`` [B, H, F]: those of 1 to H readings ago, to which ``labels`` [B, H] belong
         where ``known`` [B, H] is 1; ``fresh`` [B, 1]: 1 where ``now`` counts.
@@ -51,4 +51,4 @@ class Rls(nn.Module):
         errors = (labels - (past * weights).sum(2)) * known
         weights = weights + gains * errors[:, :, None]
         forecast = (weights * now[:, None]).sum(2)
-        return forecast, errors, {"covariance": covariance - self.start, "weights": weights}
+        return forecast, {"covariance": covariance - self.start, "weights": weights}

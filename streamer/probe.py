@@ -18,7 +18,8 @@ Arrays = dict[str, Array]
 
 
 def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Array:
-    """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk."""
+    """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk; if there
+    are several channels, the walk is the first one and the others have a fixed level."""
     shape = (batch, chunks * spec.chunk_shape[0], *spec.chunk_shape[1:])
     noise = rng.standard_normal(shape)
     dtype = np.dtype(spec.dtype)
@@ -35,6 +36,8 @@ def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Arr
         signal = np.clip(np.round(sound * 0.1 * info.max + middle), info.min, info.max)
     else:
         signal = noise + 0.1 * np.cumsum(rng.standard_normal(shape), axis=1)
+        if len(shape) > 2:
+            signal[..., 1:] = 0.7 + 0.5 * noise[..., 1:]  # masks and clocks: now and then off, in the right range
     split = signal.astype(dtype).reshape(batch, chunks, *spec.chunk_shape)
     return np.ascontiguousarray(np.moveaxis(split, 1, 0))
 

@@ -69,7 +69,7 @@ class Forecast:
     [H], in ascending order of levels and never crossing.
 
     ``anomaly``: the probability that a reading is at least as far from what was expected as this one, in (0, 1]; 1
-    where nothing was expected. ``drift``: residuals of late over usual ones, 1: as ever. ``None``: the model doesn't say.
+    where nothing was expected. ``drift``: residuals of late over usual ones, 1: as ever. ``None``: it is not told.
     """
 
     mean: tuple[float, ...]
