@@ -1,4 +1,4 @@
-"""``python -m models``: train acoustic models by recipe."""
+"""``python -m models``: train models by recipe."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from models.names import NAMES, UNTRAINED
+from models.names import NAMES, SENSORS, UNTRAINED
 
 EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
   python -m models train english-small --minutes 300   more patience, better model
   python -m models train digits --resume               go on where it was stopped
   python -m models train digits --everybody --warm runs/digits/best.pt --folder runs/last --minutes 15 --rate 5e-4
+  python -m models train forecast-universal --minutes 30
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -33,9 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--rate", type=float, help="highest learning rate")
     train.add_argument("--threads", type=int)
+    train.add_argument("--family", choices=("gru", "lstm", "rnn", "convolution"), default="gru",
+                       help="of a forecaster's network")  # fmt: skip
     options = parser.parse_args(arguments)
     folder = options.folder or Path("runs") / options.recipe
-    return untrained(options.recipe, folder) if options.recipe in UNTRAINED else run(options, folder)
+    if options.recipe in UNTRAINED:
+        return untrained(options.recipe, folder)
+    return forecaster(options, folder) if options.recipe in SENSORS else run(options, folder)
 
 
 def untrained(name: str, folder: Path) -> int:
@@ -46,6 +51,21 @@ def untrained(name: str, folder: Path) -> int:
     config = OnlineConfig()
     save(folder / "best.pt", Online(config), info(name, config))
     print(f"{name} learns while it runs: python -m export {folder / 'best.pt'} -o {name}.onnx")
+    return 0
+
+
+def forecaster(options: argparse.Namespace, folder: Path) -> int:
+    from models.forecasting import Options
+    from models.recipes.forecast import train
+
+    given = {name: getattr(options, name) for name in ("minutes", "threads", "rate")}
+    settings = Options(**{name: value for name, value in given.items() if value is not None})
+    try:
+        best = train(folder, settings, options.family, warm=options.warm, resume=options.resume)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"python -m export {best} -o {options.recipe}.onnx")
     return 0
 
 

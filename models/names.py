@@ -2,4 +2,15 @@
 
 #: Models that learn while they run: ``train`` only writes their checkpoint.
 UNTRAINED = ("forecast-online",)
-NAMES = (*UNTRAINED, "digits", "english-small", "librispeech", "librispeech-tiny", "tiny-lstm", "tiny-wavenet")
+#: Forecasters whose network is trained on many sensors.
+SENSORS = ("forecast-universal",)
+NAMES = (
+    *UNTRAINED,
+    *SENSORS,
+    "digits",
+    "english-small",
+    "librispeech",
+    "librispeech-tiny",
+    "tiny-lstm",
+    "tiny-wavenet",
+)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,19 +28,22 @@ class Sensor:
     start: float = 0.0
 
 
-def ett(name: str, months: float = 4) -> Iterator[Sensor]:
-    """The first months of ETTh2 or ETTm1: what published splits of online forecasting train on."""
+def ett(name: str, first: float = 0, behind: float = 4) -> Iterator[Sensor]:
+    """Months of 30 days of ETTh2 or ETTm1: published splits of online forecasting train on the first four, validate on
+    the fifth, and test on the next fifteen."""
     step = 900.0 if name.startswith("ETTm") else 3600.0
     with gzip.open(data_folder() / "sensors" / "ett" / f"{name}.csv.gz", "rt", newline="") as file:
         rows = list(csv.reader(file))[1:]
-    for column in zip(*(row[1:] for row in rows[: int(months * 30 * DAY / step)]), strict=True):
+    month = 30 * DAY / step
+    for column in zip(*(row[1:] for row in rows[int(first * month) : int(behind * month)]), strict=True):
         yield Sensor(name, np.array(column, np.float32), step)
 
 
-def exchange(share: float = 0.2) -> Iterator[Sensor]:
+def exchange(first: float = 0.0, behind: float = 0.2) -> Iterator[Sensor]:
+    """A share of the daily rates; published splits train on a fifth and validate on the next twentieth."""
     with gzip.open(data_folder() / "sensors" / "exchange_rate" / "exchange_rate.txt.gz", "rt") as file:
         rows = [line.split(",") for line in file.read().split()]
-    for column in zip(*rows[: int(len(rows) * share)], strict=True):
+    for column in zip(*rows[int(len(rows) * first) : int(len(rows) * behind)], strict=True):
         yield Sensor("exchange", np.array(column, np.float32), DAY)
 
 
@@ -120,9 +122,8 @@ def _autoregression(rng: np.random.Generator, length: int) -> NDArray[np.float64
     return x / deviation
 
 
-def _regimes(rng: np.random.Generator, length: int, draw: object) -> NDArray[np.float64]:
+def _regimes(rng: np.random.Generator, length: int, draw: Callable[[], float]) -> NDArray[np.float64]:
     """Constant pieces of random length."""
-    assert callable(draw)
     out = np.zeros(length)
     at = 0
     while at < length:
@@ -144,9 +145,6 @@ def training(seed: int = 1) -> list[Sensor]:
     ]
 
 
-def fingerprint(sensors: Iterable[Sensor]) -> str:
-    """Of the values, to say what a model was trained on."""
-    total = 0
-    for sensor in sensors:
-        total = zlib.crc32(sensor.values.tobytes(), total)
-    return f"{total:08x}"
+def validation() -> list[Sensor]:
+    """Later readings of some of the training's sensors."""
+    return [*ett("ETTh2", 4, 5), *ett("ETTm1", 4, 5), *exchange(0.2, 0.25)]

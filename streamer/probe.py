@@ -18,8 +18,8 @@ Arrays = dict[str, Array]
 
 
 def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Array:
-    """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk; if there
-    are several channels, the walk is the first one and the others have a fixed level."""
+    """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk;
+    of several channels the walk is the first one, the others have a fixed level."""
     shape = (batch, chunks * spec.chunk_shape[0], *spec.chunk_shape[1:])
     noise = rng.standard_normal(shape)
     dtype = np.dtype(spec.dtype)

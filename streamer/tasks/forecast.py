@@ -43,8 +43,8 @@ class Memory:
 
 
 class Forecaster:
-    """Shared by all streams of one model. Outputs: ``mean`` [N, T, H] and ``quantiles`` [N, T, H, Q]; those that a model
-    may leave out: ``anomaly`` and ``drift`` [N, T]."""
+    """Shared by all streams of one model. Outputs: ``mean`` [N, T, H] and ``quantiles`` [N, T, H, Q]; ``anomaly`` and
+    ``drift`` [N, T], which a model may leave out."""
 
     says = ("anomaly", "drift")
 

@@ -162,7 +162,8 @@ def test_a_surprise_is_improbable_and_probabilities_are_honest() -> None:
     usual = out["anomaly"][:, 1000:2890]
     for share in (0.5, 0.2, 0.05, 0.01):
         assert 0.6 * share < (usual < share).mean() < 1.5 * share
-    assert (out["anomaly"] > 0).all() and (out["anomaly"] <= 1).all()
+    assert (out["anomaly"] > 0).all()
+    assert (out["anomaly"] <= 1).all()
 
 
 def test_drift_is_seen_while_it_is_new() -> None:
@@ -180,10 +181,11 @@ def test_the_network_is_an_expert_and_its_features_are_another() -> None:
     model = Online(config).eval()
     whole, end = model(x, model.initial_state(2))
     first, state = model(x[:, :111], model.initial_state(2))
-    second, last = model(x[:, 111:], state)
+    second, _ = model(x[:, 111:], state)
     for name in whole:
         assert torch.allclose(torch.cat([first[name], second[name]], 1), whole[name], atol=1e-4)
-    assert end["losses"].shape[2] == 5 and bool((end["readout.weights"] != 0).any())
+    assert end["losses"].shape[2] == 5
+    assert bool((end["readout.weights"] != 0).any())
     again = OnlineConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     with pytest.raises(ValueError, match="8 steps ahead, not 9"):
