@@ -22,7 +22,9 @@ from models.normalise import LIMIT
 
 #: Shares of one-step residuals that are larger than the tail's marks.
 TAIL = (0.5, 0.2, 0.05, 0.01, 0.001, 0.0001)
-SMALLEST = 1e-6
+#: By which share of itself a mark moves when it is passed. Those that seldom are must learn from few.
+HASTE = (0.02, 0.02, 0.05, 0.2, 0.5, 0.5)
+SMALLEST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Calibration(Streaming):
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         self.register_buffer("gauss", math.sqrt(2) * torch.erfinv(2 * self.levels - 1), persistent=False)
         self.register_buffer("tail", torch.tensor(TAIL), persistent=False)
+        self.register_buffer("haste", torch.tensor(HASTE), persistent=False)
         self.register_buffer("normal", math.sqrt(2) * torch.erfinv(1 - self.tail.double()).float(), persistent=False)
         self.register_buffer("decades", self.tail.log(), persistent=False)
 
@@ -126,6 +129,5 @@ class Calibration(Streaming):
         height = (within * slopes).sum(1, keepdim=True) + beyond
         probability = torch.where(first > 0, height.clamp(min=math.log(SMALLEST)).exp(), torch.ones_like(one))
         above = (unit > marks).to(unit.dtype)
-        # a mark far out is seldom passed: it moves by as much as it is far out, and less in the other direction
-        moved = offsets + first * 0.02 * marks.clamp(min=0.5) * (above - self.tail)
+        moved = offsets + first * self.haste * marks.clamp(min=0.5) * (above - self.tail)
         return probability, moved.clamp(-LIMIT, 1e4)

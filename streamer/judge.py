@@ -32,6 +32,8 @@ CHUNK_TOLERANCE = 1e-4
 COMPANY_TOLERANCE = 1e-5
 #: A quantised file says how far from PyTorch it landed; farther than this it is another model, not a smaller one.
 QUANTISED_LIMIT = 0.15
+#: Chunks in which a state that was put where float32 stops counting must show that it comes back.
+RETURN_CHUNKS = 32
 #: Above this a float32 stops counting, so a state that gets there is broken.
 FLOAT_LIMIT = float(2**24)
 
@@ -271,20 +273,23 @@ def _endurance(model: Model, rng: np.random.Generator, length: int) -> Iterator[
             fault = f"{', '.join(bad)} not finite after {number + 1} chunks"
             break
     yield Finding("endurance", "finite on sound, silence, full scale", not fault, detail=fault or f"{length} chunks")
-    growing = [key for key in state if sizes[-1][key] >= FLOAT_LIMIT] or _counters(model, state, sizes, sound)
+    growing = [key for key in state if sizes[-1][key] >= FLOAT_LIMIT] or _counters(
+        model, state, sizes, probe(spec, RETURN_CHUNKS, 1, rng)
+    )
     detail = f"{', '.join(growing)} grows without end" if growing else "states saturate"
     yield Finding("endurance", "states do not grow", not growing and not fault, detail=detail)
 
 
 def _counters(model: Model, state: Arrays, sizes: list[dict[str, float]], sound: Array) -> list[str]:
     """Float states that grew as much in the second half as in the first count something. Put at 2^24, where float32
-    stops counting, one that saturates or averages comes back down, the others stay there."""
+    stops counting, one that saturates or averages comes back down, the others stay there. Several chunks of ``sound``:
+    a single one may be a missing reading, with which a sensor's state rightly stays as it is."""
     half, end = sizes[len(sizes) // 2], sizes[-1]
     suspects = [key for key in state if state[key].dtype.kind == "f" and end[key] > 1.5 * half[key] > 0]
     stuck = []
     for key in suspects:
         aged = {**state, key: np.full_like(state[key], FLOAT_LIMIT)}
-        _, after = run(model, sound[None], aged)
+        _, after = run(model, sound, aged)
         if not np.max(np.abs(after[key])) < FLOAT_LIMIT:  # an average may return slowly, but it does
             stuck.append(key)
     return stuck

@@ -9,12 +9,18 @@ import pytest
 
 from bench import online
 from bench.series import Series
-from models.online import Expert
+from export.build import build
+from models.online import Expert, Online, OnlineConfig, info
+
+HORIZON = 48
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return online.export(tmp_path_factory.mktemp("online"), experts=(Expert(3, 0.99, 1),))
+    path = tmp_path_factory.mktemp("online") / "online.onnx"
+    config = OnlineConfig(horizon=HORIZON, experts=(Expert(3, 0.99, 1),))
+    build(Online(config).eval(), info("online", config), path, long_chunks=60)
+    return path
 
 
 def data(rows: int = 220, seed: int = 0) -> Series:
@@ -26,7 +32,7 @@ def test_noise_in_the_future_changes_no_forecast_by_a_bit(model: Path) -> None:
     plain, other = data(), data()
     other.values[150:] += np.random.default_rng(1).standard_normal(other.values[150:].shape)
     a, b = (online.forecasts(model, d.values, d.phases()) for d in (plain, other))
-    assert a.shape == (2, 220, 3, online.HORIZON)
+    assert a.shape == (2, 220, 3, HORIZON)
     assert a[:, :150].tobytes() == b[:, :150].tobytes()
     assert not np.array_equal(a[:, 150], b[:, 150])
 
@@ -40,7 +46,7 @@ def test_a_variable_is_forecast_alike_alone_and_beside_others(model: Path) -> No
 
 def test_scores_are_means_over_all_windows_of_the_span() -> None:
     made = data()
-    found = np.random.default_rng(2).standard_normal((2, 220, 3, online.HORIZON)).astype(np.float32)
+    found = np.random.default_rng(2).standard_normal((2, 220, 3, HORIZON)).astype(np.float32)
     found.sort(axis=2)
     found = found[:, :, [1, 0, 2]]  # mean between the ends
     scores = online.score(made, found, made.test, 220)

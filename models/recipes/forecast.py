@@ -29,7 +29,7 @@ DESCRIPTION = (
 )
 
 
-def config(horizon: int = 24, network: NetworkConfig | None = None) -> OnlineConfig:
+def config(horizon: int = 48, network: NetworkConfig | None = None) -> OnlineConfig:
     experts = (Expert(24, 0.999, 1), Expert(3, 0.9995, 1), Expert(96, 0.9999, 2))
     return OnlineConfig(horizon=horizon, experts=experts, network=network or NetworkConfig())
 

@@ -1,0 +1,81 @@
+"""Sensor series through the real engine, row by row: every one a stream of its own, all of them side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from streamer.engine.engine import Engine, Stream
+from streamer.engine.model import Model
+from streamer.metrics import Metrics
+from streamer.tasks import Event, Forecast, create
+
+Floats = NDArray[np.float32]
+#: Told of every answer: which series, which row, what.
+Take = Callable[[int, int, Forecast], None]
+
+
+class Replayed:
+    """A series as a client of the engine: its rows one after another, the next when the last is answered."""
+
+    def __init__(self, number: int, rows: Floats, take: Take, over: threading.Semaphore) -> None:
+        self.memory: Any = None
+        self._number, self._rows, self._take, self._over = number, rows, take, over
+        self._taken = self._answered = 0
+        self.failure = ""
+
+    def take(self, row: Floats) -> int:
+        row[0] = self._rows[self._taken]
+        self._taken += 1
+        return 1
+
+    def deliver(self, events: Sequence[Event]) -> bool:
+        for event in events:
+            assert isinstance(event, Forecast)
+            self._take(self._number, self._answered, event)
+            self._answered += 1
+        if self._answered == len(self._rows):
+            self._over.release()
+            return False
+        return True
+
+    def fail(self, message: str) -> None:
+        self.failure = message
+        self._over.release()
+
+
+def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64) -> None:
+    """``series``: [N, 4] each, as the model takes them. At most ``capacity`` run side by side, in the given order."""
+    model = Model.load(path)
+    for first in range(0, len(series), capacity):
+        some = series[first : first + capacity]
+        engine = Engine(model, create(model.manifest), Metrics(CollectorRegistry()).model("replay"), capacity=len(some))
+        over = threading.Semaphore(0)
+        clients, streams = [], list[Stream]()
+        for number, rows in enumerate(some, first):
+            client = Replayed(number, rows, take, over)
+            client.memory = engine.task.open({})
+            stream = engine.open(client)
+            assert stream is not None
+            clients.append(client)
+            streams.append(stream)
+        for stream in streams:
+            engine.ready(stream)
+        engine.start()  # now that all are ready: every run has the same batches
+        for _ in clients:
+            over.acquire()
+        engine.close()
+        if failures := [client.failure for client in clients if client.failure]:
+            raise RuntimeError(failures[0])
+
+
+def rows(values: NDArray[np.float64], phases: NDArray[np.float64]) -> Floats:
+    """[N] with NaN where a reading is missing and [N, 2] -> [N, 4]: what forecasters take."""
+    there = np.isfinite(values)
+    return np.column_stack([np.where(there, values, 0.0), there, phases]).astype(np.float32)
