@@ -38,19 +38,19 @@ class Part:
     utterances: list[Utterance]
 
 
-def joined(takes: Sequence[Utterance], strings: int, seed: int = 0) -> list[Utterance]:
+def joined(takes: Sequence[Utterance], strings: int, rate: int, seed: int = 0) -> list[Utterance]:
     """Isolated takes of one speaker in strings of 3 to 7, with 0.1 to 0.4 s of quiet between."""
     rng = np.random.default_rng(seed)
     out = []
     for i in range(strings):
         chosen = [takes[int(k)] for k in rng.integers(len(takes), size=int(rng.integers(3, 8)))]
-        pieces = [part for u in chosen for part in (quiet(rng), u.pcm)] + [quiet(rng)]
+        pieces = [part for u in chosen for part in (quiet(rng, rate), u.pcm)] + [quiet(rng, rate)]
         text = " ".join(u.text for u in chosen)
         out.append(Utterance(f"joined-{i}", chosen[0].speaker, text, [], 30, np.concatenate(pieces)))
     return out
 
 
-def quiet(rng: np.random.Generator, rate: int = 8000) -> data.Pcm:
+def quiet(rng: np.random.Generator, rate: int) -> data.Pcm:
     """Near-silence of random length: a recording's floor, not digital zero."""
     return rng.normal(0, 3, int(rng.uniform(0.1, 0.4) * rate)).astype(np.int16)
 
@@ -64,7 +64,7 @@ def digit_parts(rate: int) -> list[Part]:
         Part("test digit strings", strings),
         Part("of them adults", [u for u in strings if u.age >= 16]),
         Part("of them children", [u for u in strings if u.age < 16]),
-        Part(f"left-out speaker {LEFT_OUT}", joined(takes, 150)),
+        Part(f"left-out speaker {LEFT_OUT}", joined(takes, 150, rate)),
     ]
 
 

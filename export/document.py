@@ -46,7 +46,13 @@ def input_spec(info: Mapping[str, Any], milliseconds: float | None = None) -> In
             raise ValueError(f"the chunks of {info['name']} are not made of milliseconds")
         return Input.model_validate_json(json.dumps(info["input"]))
     chunk = chunk_length(info, milliseconds)
-    return Input(name="pcm", dtype="int16", chunk_shape=(chunk,), sample_rate=info["sample_rate"])
+    return Input(
+        name="pcm",
+        dtype="int16",
+        chunk_shape=(chunk,),
+        sample_rate=info["sample_rate"],
+        lowest_rate=info.get("lowest_rate"),
+    )
 
 
 def options(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Augmentation:
     noise: float = 0.5
     snr: tuple[float, float] = (3.0, 30.0)  # dB
     reverb: float = 0.25
+    narrow: float = 0.0  # how often all above 4 kHz is gone, as on a telephone
     gain: tuple[float, float] = (-18.0, 6.0)  # dB
     before: tuple[float, float] = (0.0, 0.5)  # seconds of pause
     after: tuple[float, float] = (0.1, 0.6)
@@ -37,6 +38,12 @@ class Augmentation:
 
 def change_speed(wave: Wave, factor: float, sample_rate: int) -> Wave:
     return soxr.resample(wave, sample_rate * factor, sample_rate, quality="LQ")
+
+
+def telephone(wave: Wave, sample_rate: int) -> Wave:
+    """What is left of it after a way at 8 kHz, of the same length."""
+    narrow = soxr.resample(soxr.resample(wave, sample_rate, 8000), 8000, sample_rate)
+    return np.pad(narrow, (0, max(0, len(wave) - len(narrow))))[: len(wave)]
 
 
 def impulse_response(rng: np.random.Generator, sample_rate: int) -> Wave:
@@ -114,6 +121,8 @@ class Waveforms:
                 noise = coloured_noise(rng, len(wave))
             snr = rng.uniform(*options.snr)
             wave = wave + noise * np.float32(np.sqrt(power / (np.mean(np.square(noise)) + 1e-9) / 10 ** (snr / 10)))
+        if rng.random() < options.narrow:
+            wave = telephone(wave, self.sample_rate)
         peak = float(np.abs(wave).max()) + 1e-6
         gain = min(10 ** (rng.uniform(*options.gain) / 20) * 0.5 / peak, 8.0)
         return np.clip(np.rint(wave * (gain * 32768.0)), -32768, 32767).astype(np.int16), len(before)

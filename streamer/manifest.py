@@ -112,6 +112,8 @@ class Input(_Part):
 
     ``chunk_shape``: shape without batch, e.g. ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate``
     (Hz) and ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
+    ``lowest_rate``: Hz down to which recordings are taken, of which the upper half of the band is missing then; a model
+    that was trained on such may say so, for all others it is ``sample_rate``.
     """
 
     name: str
@@ -119,11 +121,14 @@ class Input(_Part):
     chunk_shape: tuple[Axis, ...]
     sample_rate: Annotated[int, Field(ge=1)] | None = None
     step_seconds: Annotated[float, Field(ge=0)] | None = None
+    lowest_rate: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _one_clock(self) -> Input:
         if (self.sample_rate is None) == (self.step_seconds is None):
             raise ValueError("give either sample_rate or step_seconds")
+        if self.lowest_rate is not None and not 1 <= self.lowest_rate <= (self.sample_rate or 0):
+            raise ValueError("lowest_rate is at most the sample_rate")
         if not self.chunk_shape:
             raise ValueError("chunk_shape needs at least the time axis")
         return self

@@ -34,12 +34,13 @@ class Resampler:
     block and its context are held back: 30 ms at the usual rates, up to 2 s where the rates have no common divisor.
     """
 
-    def __init__(self, rate_in: int, rate_out: int) -> None:
-        """Raises :class:`RateError` when ``rate_in`` can't be served."""
-        if rate_in < rate_out:
+    def __init__(self, rate_in: int, rate_out: int, lowest: int | None = None) -> None:
+        """Raises :class:`RateError` when ``rate_in`` can't be served; ``lowest`` can (default: ``rate_out``)."""
+        lowest = lowest or rate_out
+        if rate_in < lowest:
             raise RateError(
-                f"the model hears up to {rate_out // 2} Hz, which {rate_in} samples a second do not carry: "
-                f"record at {rate_out} Hz or take a model for {rate_in} Hz"
+                f"the model hears up to {lowest // 2} Hz, which {rate_in} samples a second do not carry: "
+                f"record at {lowest} Hz or take a model for {rate_in} Hz"
             )
         if rate_in > HIGHEST_RATE:
             raise RateError(f"{rate_in} samples a second are no sound: {HIGHEST_RATE} Hz is the highest rate")

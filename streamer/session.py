@@ -66,7 +66,7 @@ class Session:
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
         self._rate = manifest.input.sample_rate
-        self._resampler = _resampler(sample_rate, self._rate)
+        self._resampler = _resampler(sample_rate, self._rate, engine.manifest.input.lowest_rate)
         bound = round(limits.buffered_seconds * self._rate)
         self._chunker = Chunker(manifest.chunk, manifest.hop, manifest.flush, bound, overflow, manifest.input.dtype)
         self._latency = manifest.latency * manifest.hop
@@ -391,9 +391,9 @@ class Session:
             self._wake()
 
 
-def _resampler(rate_in: int, rate_out: int) -> Any:
+def _resampler(rate_in: int, rate_out: int, lowest: int | None) -> Any:
     if rate_in == rate_out:
         return None
     from streamer.resample import Resampler  # with its library only where it is needed
 
-    return Resampler(rate_in, rate_out)
+    return Resampler(rate_in, rate_out, lowest)

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from streamer.resample import Resampler
 
-RATES = [(48000, 16000), (44100, 16000), (22050, 16000), (32000, 16000), (16000, 8000), (44100, 8000), (96000, 16000)]
+RATES = [
+    (48000, 16000),
+    (44100, 16000),
+    (22050, 16000),
+    (32000, 16000),
+    (16000, 8000),
+    (44100, 8000),
+    (96000, 16000),
+    (8000, 16000),
+]
 
 
 def speechlike(rate: int, seconds: float, seed: int = 0) -> NDArray[np.int16]:
@@ -28,12 +37,12 @@ def speechlike(rate: int, seconds: float, seed: int = 0) -> NDArray[np.int16]:
 
 
 def run(pcm: NDArray[np.int16], rates: tuple[int, int], cuts: list[int], sleep: bool = False) -> NDArray[np.int16]:
-    resampler, out = Resampler(*rates), []
+    resampler, out = Resampler(*rates, min(rates)), []
     edges = [0, *sorted(cut % (len(pcm) + 1) for cut in cuts), len(pcm)]
     for i in range(len(edges) - 1):
         out.append(resampler.push(pcm[edges[i] : edges[i + 1]]))
         if sleep:
-            saved, resampler = resampler.save(), Resampler(*rates)
+            saved, resampler = resampler.save(), Resampler(*rates, min(rates))
             resampler.load(saved)
             assert resampler.save() == saved
     return np.concatenate([*out, resampler.finish()])
@@ -96,6 +105,12 @@ def test_memory_stays_small() -> None:
 def test_rates_that_cannot_be_served_are_refused(rate: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Resampler(rate, 16000)
+
+
+def test_a_lower_rate_is_served_where_the_model_says_so() -> None:
+    with pytest.raises(ValueError, match="record at 8000 Hz"):
+        Resampler(6000, 16000, lowest=8000)
+    assert Resampler(8000, 16000, lowest=8000).rate_out == 16000
 
 
 def test_memory_of_other_rates_is_refused() -> None:

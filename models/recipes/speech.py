@@ -80,7 +80,7 @@ def english_small(everybody: bool = False) -> Recipe:
 
 
 def digits(everybody: bool = False) -> Recipe:
-    rate = 8000
+    rate = 16000
     corpus = aligned_train(rate)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     held = sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]})
@@ -88,7 +88,15 @@ def digits(everybody: bool = False) -> Recipe:
     train = corpus if everybody else train
     takes = [u for u in data.fsdd(rate) if u.speaker != LEFT_OUT]
     wide = Augmentation(
-        speeds=(0.8, 1.3), speed=0.85, noise=0.5, reverb=0.25, warp=0.15, tilt=0.5, time_masks=4, time_width=16
+        speeds=(0.8, 1.3),
+        speed=0.85,
+        noise=0.5,
+        reverb=0.25,
+        narrow=0.25,
+        warp=0.15,
+        tilt=0.5,
+        time_masks=4,
+        time_width=16,
     )
     return Recipe(
         name="digits",
@@ -122,7 +130,8 @@ def digits(everybody: bool = False) -> Recipe:
         limit=lambda p: 10.0,
         info={
             "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
-            "data": "speechocean762 train at 8 kHz without the development speakers, its digits also cut out and "
+            "lowest_rate": 8000,  # a quarter of the examples is no wider, and FSDD never is
+            "data": "speechocean762 train without the development speakers, its digits also cut out and "
             f"joined anew; FSDD without speaker {LEFT_OUT} joined into strings; espeak-ng and flite digit strings",
             "licence": LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",
         },

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tests.cli.command import STREAMER, environment, events, finals, one_line, streamer
+from streamer.resample import Resampler
+from tests.cli.command import ROOT, STREAMER, environment, events, finals, one_line, streamer
 from tests.cli.conftest import RATE, utterances
 from tests.toys import speech
 
@@ -171,3 +172,14 @@ def test_a_reader_that_goes_away_is_no_error(toy: Path, recording: Path) -> None
     finally:
         os.close(write)
     assert (done.stderr, done.returncode) == (b"", 141)
+
+
+def test_digits_hears_a_telephone_too(tmp_path: Path) -> None:
+    """At 8 kHz it reads what it reads at 16 kHz, and a model that did not learn to still refuses."""
+    wide, rate = sf.read(ROOT / "samples" / "digits.flac", dtype="int16")
+    sf.write(tmp_path / "narrow.wav", Resampler(rate, 8000).push(wide), 8000)
+    heard = streamer("transcribe", "--model", "digits", tmp_path / "narrow.wav")
+    assert heard.stdout.split() == (ROOT / "samples" / "digits.txt").read_bytes().split()
+    refused = streamer("transcribe", "--model", "english-small", tmp_path / "narrow.wav")
+    assert refused.returncode != 0
+    assert "record at 16000 Hz" in one_line(refused.stderr)

@@ -16,6 +16,7 @@ from models.augment import (
     impulse_response,
     quiet_level,
     spec_augment,
+    telephone,
     warp_spectrum,
 )
 from models.cut import cut_words
@@ -35,6 +36,14 @@ def test_convolution_and_speed() -> None:
     assert np.allclose(convolve(wave, response), np.convolve(wave, response)[:500], atol=1e-4)
     assert abs(len(change_speed(wave, 1.25, 8000)) - 400) <= 1
     assert impulse_response(rng, 8000)[0] == 1.0
+
+
+def test_a_telephone_takes_away_what_lies_above_4_khz() -> None:
+    time = np.arange(16001) / 16000
+    low, high = (np.sin(2 * np.pi * hz * time).astype(np.float32) for hz in (1000, 6000))
+    heard = telephone(low + high, 16000)
+    assert len(heard) == 16001
+    assert np.abs(heard - low)[2000:-2000].max() < 0.02
 
 
 def test_coloured_noise_has_unit_power() -> None:
