@@ -1,4 +1,5 @@
-"""Run by scripts/run: one daemon, one recording, one transcript. Uses the installed commands only, as a user would."""
+"""Run by scripts/run: one daemon, one recording, one transcript; then two sensors of a sample file, forecast. Uses the
+installed commands only, as a user would."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from typing import IO, Any
 import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
+SENSOR = ROOT / "samples" / "sensor.csv"
 START_SECONDS = 60.0
 
 
@@ -46,7 +48,8 @@ def main() -> int:
     if code != 0:
         return 1
     print(f"all {len(expected)} words are right")
-    return 0
+    print(f"\nstreamer forecast {SENSOR.relative_to(ROOT)}", flush=True)
+    return subprocess.run([sys.executable, "-m", "streamer", "forecast", str(SENSOR)]).returncode
 
 
 def start(model: str | None, state: Path) -> tuple[subprocess.Popen[bytes], str]:

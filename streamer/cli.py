@@ -40,6 +40,13 @@ EPILOG = {
         "streamer listen --device USB --seconds 60 --json",
         "streamer listen --url ws://127.0.0.1:8765 --model digits",
     ),
+    "forecast": commands.examples(
+        "streamer forecast samples/sensor.csv",
+        "streamer forecast --plot out.png --value temperature samples/sensor.csv",
+        "streamer forecast --json --id pump --time ts readings.ndjson.gz",
+        "streamer forecast --csv --last 1 wide.csv > forecasts.csv",
+        "mosquitto_sub -t sensors/# | streamer forecast - --json",
+    ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),
 }
@@ -49,6 +56,7 @@ SHORT = {
     "serve": "Serve streams over WebSockets, until SIGTERM.",
     "transcribe": "Write down what is said in recordings.",
     "listen": "Write down what is said into the microphone.",
+    "forecast": "Forecast sensors, learning while they run.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
 }
@@ -83,7 +91,7 @@ def _streamer(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")] = False,
 ) -> None:
-    """Stateful streaming inference: speech to text, from files, a microphone or many clients at once."""
+    """Stateful streaming inference: speech to text and sensor forecasts, for many endless streams at once."""
     _Options.debug = debug
 
 
@@ -103,12 +111,13 @@ def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
 
 def _register() -> None:
     from streamer.commands.check import check
+    from streamer.commands.forecast import forecast
     from streamer.commands.listen import listen
     from streamer.commands.models import models
     from streamer.commands.serve import serve
     from streamer.commands.transcribe import transcribe
 
-    for command in (serve, transcribe, listen, check, models):
+    for command in (serve, transcribe, listen, forecast, check, models):
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 
 

@@ -20,7 +20,7 @@ from streamer.checkpoints import Checkpoints
 from streamer.chunker import Policy
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError, find_models, resolve
-from streamer.loading import describe, load_engine
+from streamer.loading import NoAudioError, describe, load_engine
 from streamer.metrics import Metrics
 from streamer.refusals import NoSlot, RateError, Refused
 from streamer.session import Limits, Session, Sink
@@ -66,10 +66,17 @@ class Hub:
         if not names:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
-            engine = load_engine(resolve(name), self.settings, self.metrics, self._all)
+            try:
+                engine = load_engine(resolve(name), self.settings, self.metrics, self._all)
+            except NoAudioError:
+                if self.settings.models:
+                    raise
+                continue  # nobody asked for it: of the installed ones those are served that can be
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
+        if not self._engines:
+            raise ModelError("no installed model takes audio: name .onnx files in the setting models")
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")

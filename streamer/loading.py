@@ -18,7 +18,11 @@ from streamer.tasks import TaskError, create
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["describe", "load_engine"]
+__all__ = ["NoAudioError", "describe", "load_engine"]
+
+
+class NoAudioError(ModelError):
+    """A model that takes something else than audio, which is all that is served."""
 
 
 def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]]) -> Engine:
@@ -26,7 +30,8 @@ def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Call
     model = Model.load(path)
     manifest = model.manifest
     if manifest.input.sample_rate is None:
-        raise ModelError(f"{path}: its input has no sample rate, this build streams audio only")
+        hint = ": streamer forecast runs it" if manifest.task == "forecast" else ""
+        raise NoAudioError(f"{path}: its input has no sample rate, only audio is served{hint}")
     try:
         task = create(manifest)
     except TaskError as error:

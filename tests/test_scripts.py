@@ -13,7 +13,10 @@ import soundfile as sf
 from tests.cli.command import ROOT, environment
 from tests.toys import speech, toy_model
 
-SCRIPTS = [".ci/run", *(f"scripts/{name}" for name in ("run", "test", "check", "make-sample", "setup.sh"))]
+SCRIPTS = [
+    ".ci/run",
+    *(f"scripts/{name}" for name in ("run", "test", "check", "make-sample", "make-sensor", "setup.sh")),
+]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -34,6 +37,7 @@ def test_the_main_job(expected: str, code: int, tmp_path: Path) -> None:
     assert "/metrics" in done.stdout
     assert "daemon stopped by SIGTERM, exit code 0" in done.stdout
     assert ("all 2 words are right" in done.stdout) == (code == 0)
+    assert ("humidity" in done.stdout) == (code == 0), "sensors are forecast"
     assert ("expected: AB BBB" in done.stderr) == (code == 1)
 
 

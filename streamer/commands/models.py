@@ -37,7 +37,8 @@ def _show(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['name']}: broken: {row['error']}"
     rate = "" if row["sample_rate"] is None else f", {row['sample_rate'] / 1000:g} kHz"
-    facts = f"{row['task']}{rate}, chunks of {row['chunk_seconds'] * 1000:g} ms"
+    pace = f"chunks of {row['chunk_seconds'] * 1000:g} ms" if row["sample_rate"] else "reading by reading"
+    facts = f"{row['task']}{rate}, {pace}"
     sizes = f"{row['bytes'] / 1e6:.1f} MB, {row['state_bytes'] / 1024:.0f} KiB of state for each stream"
     lines = [f"{row['name']} {row['version']}: {facts}; {sizes}"]
     lines += [f"  {value:<8.3g}{name}" for name, value in row["scores"].items()]

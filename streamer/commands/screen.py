@@ -24,6 +24,7 @@ class Screen:
     """Owns the bottom lines of the terminal while it is entered. Standard output if ``text``, else standard error."""
 
     def __init__(self, *, text: bool) -> None:
+        self.text = text
         self._console = Console(stderr=not text, highlight=False, soft_wrap=False)
         self._partials: dict[str, str] = {}
         self._status: RenderableType = ""

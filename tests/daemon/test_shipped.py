@@ -9,10 +9,11 @@ import pytest
 import soundfile as sf
 
 from streamer.client import StreamClient
-from streamer.engine.model import Model, find_models
+from streamer.engine.model import Model
 from tests.daemon.in_process import run_in_process
 from tests.daemon.running import ROOT, Proxy, Running
 from tests.daemon.talk import pieces, transcribe
+from tests.engine.support import audio_models
 
 SECONDS = 6
 
@@ -24,7 +25,7 @@ def plain(events: list[dict]) -> list[str]:
     return [json.dumps(event, sort_keys=True) for event in firm]
 
 
-@pytest.mark.parametrize("path", find_models(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", audio_models(), ids=lambda path: path.stem)
 def test_split_company_and_restart_do_not_show(path: Path, tmp_path: Path) -> None:
     name = Model.load(path).manifest.name
     sound, rate = sf.read(ROOT / "samples" / "digits.flac", dtype="int16")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.engine.model import Model
+from streamer.engine.model import Model, find_models
 from streamer.hub import Hub
 from streamer.metrics import Metrics
 from streamer.refusals import Refused
@@ -81,6 +81,11 @@ def running(
         yield hub
     finally:
         hub.close()
+
+
+def audio_models() -> list[Path]:
+    """The shipped files that a hub serves."""
+    return [path for path in find_models() if Model.load(path).manifest.input.sample_rate is not None]
 
 
 def count(hub: Hub, name: str, /, **labels: str) -> float:

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamer.engine.model import Model, find_models
+from streamer.engine.model import Model
 from streamer.hub import Hub
-from tests.engine.support import Event, Events, feed, pieces, reference, running
+from tests.engine.support import Event, Events, audio_models, feed, pieces, reference, running
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "digits.flac"
 SECONDS = 4
@@ -25,7 +25,7 @@ FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck
 SHARE = st.floats(0, 1, allow_nan=False)
 CUTS = st.lists(SHARE, max_size=10)
 
-pytestmark = pytest.mark.parametrize("path", find_models(), ids=lambda path: path.stem)
+pytestmark = pytest.mark.parametrize("path", audio_models(), ids=lambda path: path.stem)
 
 
 @cache
@@ -49,7 +49,7 @@ def excerpt(path: Path, begin: float) -> NDArray[np.int16]:
 
 @pytest.fixture(scope="module")
 def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with running(*find_models(), folder=tmp_path_factory.mktemp("shipped"), max_batch=8, buffer_seconds=1.0) as hub:
+    with running(*audio_models(), folder=tmp_path_factory.mktemp("shipped"), max_batch=8, buffer_seconds=1.0) as hub:
         yield hub
 
 
