@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("engine", "latency", "start", "memory", "asr", "decode", "online", "nab")
+NAMES = ("engine", "latency", "start", "memory", "asr", "decode", "online", "nab", "universal")
 
 
 def main() -> int:

@@ -52,7 +52,8 @@ def _draw_one(
 
     shown = list(readings)[-BEFORE * sensors.horizon :]
     pace = sensor.cadence.pace
-    times, values = [], []
+    times: list[float] = []
+    values: list[float] = []
     for time, value in shown:
         if times and pace and time - times[-1] > 1.5 * pace:  # no line across a gap
             times.append(times[-1] + pace)
