@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("engine", "latency", "start", "memory", "asr", "decode", "online", "nab", "universal")
+NAMES = ("engine", "latency", "start", "memory", "asr", "decode", "online", "nab", "universal", "soak")
 
 
 def main() -> int:

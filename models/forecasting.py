@@ -70,7 +70,7 @@ class Segments(torch.utils.data.IterableDataset[Batch]):
         reach = options.length + self.horizon
         values = np.full((options.batch, reach), np.nan, np.float32)
         phases = np.zeros((options.batch, options.length, 2), np.float32)
-        start = torch.zeros(4, options.batch)
+        start = torch.zeros(5, options.batch)
         for row, index in enumerate(rng.choice(len(self.sensors), options.batch, p=self.weights)):
             sensor = self.sensors[int(index)]
             first = int(rng.integers(max(1, len(sensor.values) - options.length // 2)))
@@ -85,36 +85,36 @@ class Segments(torch.utils.data.IterableDataset[Batch]):
 
 
 def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
-    """[4, N] for each: count, level, variance and mean square difference before every reading."""
+    """[5, N] for each: count, level, variance, usual distance and mean square difference before every reading."""
     longest = max(len(sensor.values) for sensor in sensors)
     values = torch.full((len(sensors), longest), float("nan"))
     for row, sensor in zip(values, sensors, strict=True):
         row[: len(sensor.values)] = torch.from_numpy(sensor.values)
-    count, level, variance, squares, last = torch.zeros(5, len(sensors))
-    out = torch.zeros(longest, 4, len(sensors))
+    count, level, variance, usual, squares, last = torch.zeros(6, len(sensors))
+    out = torch.zeros(longest, 5, len(sensors))
     for t in range(longest):
-        out[t] = torch.stack([count, level, variance, squares])
+        out[t] = torch.stack([count, level, variance, usual, squares])
         there = (~values[:, t].isnan()).float()
         value = torch.where(there > 0, values[:, t].nan_to_num(), last)
         before = torch.where(count > 0, last, value)
-        count, level, variance, scale = running(value, there, count, level, variance, memory)
+        count, level, variance, usual, scale = running(value, there, count, level, variance, usual, memory)
         squares = paced(value - before, there, count, squares, scale)
         last = value
     return [out[: len(sensor.values), :, i].T for i, sensor in enumerate(sensors)]
 
 
 def prepare(values: Tensor, phases: Tensor, start: Tensor, horizon: int, memory: float) -> Batch:
-    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``start`` [4, B]: what :func:`histories` has before
+    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``start`` [5, B]: what :func:`histories` has before
     the first."""
     length = phases.shape[1]
     there = (~values.isnan()).float()
-    count, level, variance, squares = start
+    count, level, variance, usual, squares = start
     last = torch.where(count > 0, level, values[:, 0].nan_to_num())
     rows, held, paces = [], [], []
     for t in range(length):
         now = there[:, t]
         value = torch.where(now > 0, values[:, t].nan_to_num(), last)
-        count, level, variance, scale = running(value, now, count, level, variance, memory)
+        count, level, variance, usual, scale = running(value, now, count, level, variance, usual, memory)
         squares = paced(value - last, now, count, squares, scale)
         pace = pace_of(squares, scale)
         plain = [(value - level) / pace, (value - last) / pace, now, count / memory, scale / pace]

@@ -11,25 +11,40 @@ from torch import Tensor
 DAY_HARMONICS, WEEK_HARMONICS = 4, 2
 #: Features and labels, in units of the sensor's scale, are cut to this range: a spike must not rule for weeks.
 LIMIT = 20.0
-#: Readings farther from the level, in scales, move the averages as one that far does.
-FAR = 100.0
+#: Readings farther from the level move the averages as one that far does, in units of the usual distance from it.
+FAR = 20.0
+#: Of distances from the level, this share is not larger than the usual one; which follows by so much of itself.
+SHARE, PACE = 0.75, 0.1
 #: Readings before anything is fitted or cut: the scale must be known.
 WARM = 24
 
 
 def running(
-    value: Tensor, there: Tensor, count: Tensor, level: Tensor, variance: Tensor, memory: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Running averages after one more reading, which counts where ``there`` is 1: count, level, variance, and the scale
-    that is never zero. All of one shape."""
-    far = FAR * scale_of(level, variance)
-    far = torch.where(count > WARM, far, torch.full_like(far, 1e15))
+    value: Tensor, there: Tensor, count: Tensor, level: Tensor, variance: Tensor, usual: Tensor, memory: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Running averages after one more reading, which counts where ``there`` is 1: count, level, variance, the usual
+    distance from the level, and the scale that is never zero. All of one shape.
+
+    The usual distance is a quantile, so that nothing is known by it of how far the farthest are: one reading in twenty
+    may be a spike of any size, and the averages hardly move.
+    """
+    value = near(value, count, level, usual)
     count = (count + there).clamp(max=memory)
     share = there / count.clamp(min=1.0)
-    level = level + share * torch.minimum(torch.maximum(value - level, -far), far)
-    offset = torch.minimum(torch.maximum(value - level, -far), far)
-    variance = variance + share * (offset.square() - variance)
-    return count, level, variance, scale_of(level, variance)
+    level = level + share * (value - level)
+    variance = variance + share * ((value - level).square() - variance)
+    scale = scale_of(level, variance)
+    larger = ((value - level).abs() > usual).to(value.dtype)
+    factor = 1 + there * (larger * PACE - (1 - larger) * PACE * (1 - SHARE) / SHARE)
+    least = torch.maximum(1e-6 * level.abs(), torch.full_like(level, 1e-6))
+    usual = torch.where(count > WARM, torch.maximum(usual * factor, least), scale)
+    return count, level, variance, usual, scale
+
+
+def near(value: Tensor, count: Tensor, level: Tensor, usual: Tensor) -> Tensor:
+    """The reading, or where it is far out the point that far from the level."""
+    far = torch.where(count > WARM, FAR * usual, torch.full_like(usual, 1e15))
+    return torch.minimum(torch.maximum(value, level - far), level + far)
 
 
 def scale_of(level: Tensor, variance: Tensor) -> Tensor:

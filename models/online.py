@@ -30,15 +30,14 @@ from models.layers import State, Streaming, inner, outer
 from models.network import Network, NetworkConfig, inputs
 from models.normalise import (
     DAY_HARMONICS,
-    FAR,
     LIMIT,
     WARM,
     WEEK_HARMONICS,
     harmonics,
+    near,
     pace_of,
     paced,
     running,
-    scale_of,
 )
 from models.rls import Rls
 
@@ -130,6 +129,7 @@ class Online(Streaming):
             "count": torch.zeros(batch, 1),
             "level": torch.zeros(batch, 1),
             "variance": torch.zeros(batch, 1),
+            "usual": torch.zeros(batch, 1),  # distance from the level
             "squares": torch.zeros(batch, 1),  # of differences, their mean
             "low": torch.zeros(batch, 1),
             "high": torch.zeros(batch, 1),
@@ -165,15 +165,13 @@ class Online(Streaming):
         present = torch.cat([state["there"][:, 1:], there], 1)
         clock = torch.cat([x[:, None, 2:4], state["clock"][:, :-1]], 1)
 
-        far = FAR * scale_of(state["level"], state["variance"])
-        usual = torch.minimum(torch.maximum(value, state["level"] - far), state["level"] + far)
-        usual = torch.where(state["count"] > WARM, usual, value)
-        count, level, variance, scale = running(
-            value, there, state["count"], state["level"], state["variance"], config.memory
+        tame = near(value, state["count"], state["level"], state["usual"])
+        count, level, variance, usual, scale = running(
+            value, there, state["count"], state["level"], state["variance"], state["usual"], config.memory
         )
         low = torch.where(begins > 0, value, state["low"] + (level - state["low"]).clamp(min=0.0) / config.memory)
         high = torch.where(begins > 0, value, state["high"] - (state["high"] - level).clamp(min=0.0) / config.memory)
-        low, high = torch.minimum(low, usual), torch.maximum(high, usual)
+        low, high = torch.minimum(low, tame), torch.maximum(high, tame)
         change = torch.where(begins > 0, torch.zeros_like(value), value - last)
         squares = paced(change, there, count, state["squares"], scale)
         warm = (count > WARM).to(x.dtype)
@@ -228,6 +226,7 @@ class Online(Streaming):
             "count": count,
             "level": level,
             "variance": variance,
+            "usual": usual,
             "squares": squares,
             "low": low,
             "high": high,

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from models.layers import State
 
 
+#: Of the uncertainty of a forecast, in units of the noise: what is beyond it is forgotten before anything is learnt.
+NEWS = 1e3
+
+
 class Rls(nn.Module):
     """Recursive least squares for ``horizon`` labels of one set of features, all with one covariance.
 
@@ -38,8 +42,12 @@ class Rls(nn.Module):
         """
         old = self.start + state["covariance"]
         towards = (old @ now[:, :, None])[:, :, 0]  # [B, F]
-        spread = self.forget + (now * towards).sum(1)
-        seen = (old - towards[:, :, None] * towards[:, None, :] / spread[:, None, None]) / self.forget
+        reach = (now * towards).sum(1)
+        # after long silence anything is news, and so much of it that the difference below would be rounding alone
+        news = (NEWS / reach.clamp(min=NEWS))[:, None]
+        towards, reach = towards * news, reach * news[:, 0]
+        spread = self.forget + reach
+        seen = (old * news[:, :, None] - towards[:, :, None] * towards[:, None, :] / spread[:, None, None]) / self.forget
         seen = (seen + seen.transpose(1, 2)) / 2 + 1e-5 * self.start
         mean = (seen * self.eye).sum((1, 2)) / self.features  # of the eigenvalues
         seen = seen * (self.bound / mean.clamp(min=self.bound))[:, None, None]
