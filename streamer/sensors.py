@@ -62,7 +62,7 @@ class Sensor:
     def __init__(self, name: str, sensors: Sensors, cadence: Cadence) -> None:
         self.name, self.cadence = name, cadence
         self.readings = self.missing = 0
-        self.score = Score(sensors.horizon)
+        self.score = Score(sensors.horizon, sensors.task.options.quantiles)
         self.last: Told | None = None
         self.memory = sensors.task.open({})
         self.queue: deque[Told] = deque()
@@ -90,21 +90,27 @@ class Sensor:
     def deliver(self, events: Sequence[Event]) -> bool:
         told = self._current
         if told is None:
-            self.score.truth(None)
+            self.score.truth(None, self._day)
             return True
         if told.broken:
             self.score.forget()
         self._begun = self._begun or told.value is not None
-        self.score.truth(told.value)
+        self.score.truth(told.value, self._day)
         if self._begun:
             told.forecast = cast(Forecast, events[0])
             if told.value is not None:
-                self.score.said(self._sensors.band(told.forecast), told.value)
+                self.score.said(np.array(list(told.forecast.quantiles.values())), told.value)
         self.readings += 1
         self.missing += told.value is None
         self.last = told
         self._sensors.finished(told)
         return bool(self.queue)
+
+    @property
+    def _day(self) -> int | None:
+        """Steps of a day."""
+        step = self.cadence.step
+        return round(86400 / step) if step else None
 
     def fail(self, message: str) -> None:
         self._sensors.broke(f"{self.name}: {message}")
@@ -199,10 +205,6 @@ class Sensors:
                     ready.append(self._order.popleft())
                 self._changed.notify_all()
             yield from ready
-
-    def band(self, forecast: Forecast) -> NDArray[np.float64]:
-        """[lower, middle and upper][horizon]."""
-        return np.array([forecast.quantiles[level] for level in self.outer])
 
     # -- called by lanes -----------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def forecast(
 ) -> None:
     """Forecast sensors, reading by reading: every stream is learnt while it runs, and its forecasts score themselves.
 
-    MASE is the error relative to persistence, "it stays as it is": below 1 is better.
+    MASE is the error relative to the better of "it stays as it is" and "as a day ago": below 1 is better.
     """
     if json and csv:
         raise CommandError("--json and --csv exclude each other", 2)

@@ -19,6 +19,7 @@ from rich.table import Table
 from streamer.commands import CommandError
 from streamer.sensors import Sensor, Sensors, Told
 from streamer.sources.times import show_time
+from streamer.tasks.score import WINDOW
 
 __all__ = ["CsvOutput", "JsonOutput", "TableOutput", "table", "write_scores"]
 
@@ -117,12 +118,13 @@ def table(sensors: Sensors, most: int | None = None) -> Table:
     streams = list(sensors.streams.values())
     for sensor in streams[:most]:
         found = sensor.score.summary()
+        first, every = found["1"], found["all"]
         made.add_row(
             sensor.name,
             str(sensor.readings),
             str(sensor.missing),
-            *(_short(x) for x in (found.mae_first, found.mase_first, found.mae_all, found.mase_all)),
-            "" if found.coverage is None else f"{found.coverage:.1%}",
+            *(_short(x) for x in (first.mae, first.mase, every.mae, every.mase)),
+            "" if every.coverage is None else f"{every.coverage:.1%}",
             _next(sensor, sensors),
         )
     if most is not None and len(streams) > most:
@@ -149,7 +151,10 @@ def write_scores(path: Path, sensors: Sensors) -> None:
         clock = sensor.cadence
         counts = {key: getattr(clock, key) for key in ("masked", "duplicates", "late", "gaps", "restarts")}
         own = {"readings": sensor.readings, "missing": sensor.missing, "step": clock.pace}
-        found[name] = own | counts | asdict(sensor.score.summary())
+        life, late = (
+            {band: asdict(scores) for band, scores in sensor.score.summary(late=late).items()} for late in (False, True)
+        )
+        found[name] = own | counts | {"life": life, f"last {WINDOW}": late}
     try:
         path.write_text(json.dumps({"horizon": sensors.horizon, "streams": found}, indent=1) + "\n", "utf-8")
     except OSError as error:

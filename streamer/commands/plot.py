@@ -95,10 +95,10 @@ def _draw_one(
 
 
 def _title(sensor: Sensor, sensors: Sensors) -> str:
-    found, parts = sensor.score.summary(), [sensor.name.replace("$", r"\$")]
+    found, parts = sensor.score.summary()["all"], [sensor.name.replace("$", r"\$")]
     low, _, high = (float(level) for level in sensors.outer)
-    if found.mase_all is not None:
-        parts.append(f"error over {sensors.horizon} steps {found.mase_all:.2f} of persistence's")
+    if found.mase is not None:
+        parts.append(f"error over {sensors.horizon} steps {found.mase:.2f} of naive ones'")
     if found.coverage is not None:
         parts.append(f"{found.coverage:.1%} inside the {high - low:.0%} interval")
     return ", ".join(parts)

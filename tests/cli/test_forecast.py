@@ -153,5 +153,6 @@ def test_the_sample_sensor_is_forecast_well() -> None:
     scores = json.loads(done.stdout.decode().split("\n", 2)[2])["streams"]
     assert set(scores) == {"temperature", "humidity"}
     for found in scores.values():
-        assert found["mase_all"] < 0.6
-        assert 0.8 < found["coverage"] < 0.97
+        assert found["life"]["all"]["mase"] < 1.1
+        assert 0.8 < found["last 1000"]["all"]["coverage"] < 0.97
+        assert list(found["life"]) == ["1", "2-6", "7-24", "25-48", "all"]

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.tasks.score import MOST, Score
+from streamer.tasks.score import MOST, WINDOW, Score, Scores
+
+LEVELS = (0.05, 0.5, 0.95)
 
 VALUES = st.lists(st.one_of(st.none(), st.floats(-100, 100, width=16)), min_size=1, max_size=40)
 
@@ -19,11 +21,12 @@ def band(middle: float, horizon: int, width: float = 1.0) -> np.ndarray:
 
 @given(values=VALUES, horizon=st.integers(1, 6))
 def test_it_is_the_sum_over_all_pairs(values: list[float | None], horizon: int) -> None:
-    score = Score(horizon)
+    score = Score(horizon, LEVELS)
     for value in values:
         score.truth(value)
         if value is not None:
             score.said(band(value, horizon), value)
+    pinball = []
     errors: list[list[float]] = [[] for _ in range(horizon)]
     bases: list[list[float]] = [[] for _ in range(horizon)]
     inside = []
@@ -34,31 +37,62 @@ def test_it_is_the_sum_over_all_pairs(values: list[float | None], horizon: int) 
                 errors[ahead - 1].append(abs(truth - last - 0.5 * ahead))
                 bases[ahead - 1].append(abs(truth - last))
                 inside.append(errors[ahead - 1][-1] <= 1.0)
+                off = [truth - q for q in band(last, horizon)[:, ahead - 1]]
+                pinball.append(np.mean([max(p * o, (p - 1) * o) for p, o in zip(LEVELS, off, strict=True)]))
     found = score.summary()
-    assert found.mae_first == (pytest.approx(np.mean(errors[0])) if errors[0] else None)
+    every = found["all"]
+    assert found["1"].mae == (pytest.approx(np.mean(errors[0])) if errors[0] else None)
     mae, base = ([float(np.mean(e)) for e in each if e] for each in (errors, bases))
-    assert found.mae_all == (pytest.approx(np.mean(mae)) if mae else None)
-    assert found.mase_all == (pytest.approx(np.mean(mae) / np.mean(base)) if sum(base) else None)
-    assert found.coverage == (pytest.approx(np.mean(inside)) if inside else None)
+    assert every.mae == (pytest.approx(np.mean(mae)) if mae else None)
+    assert every.mase == (pytest.approx(np.mean(mae) / np.mean(base)) if sum(base) else None)
+    assert every.coverage == (pytest.approx(np.mean(inside)) if inside else None)
+    if len(mae) == 1:
+        assert every.pinball == pytest.approx(np.mean(pinball))
+    assert score.summary(late=True) == found
+
+
+def test_the_better_of_two_naive_forecasts_is_the_measure() -> None:
+    """A sensor that repeats itself every 4 steps: as a day ago is nearly right, as now is wrong."""
+    score = Score(6, LEVELS)
+    rng = np.random.default_rng(0)
+    values = 10 * np.sin(np.pi * np.arange(400) / 2) + rng.normal(size=400)
+    for value in values:
+        score.truth(float(value), season=4)
+        score.said(band(float(value), 6), float(value))
+    a_day = np.mean([np.mean(np.abs(values[k:] - values[:-k])) for k in (4, 4, 4, 4, 8, 8)])
+    found = score.summary()["all"]
+    assert found.mae is not None
+    assert found.mase == pytest.approx(found.mae / a_day, rel=0.03)
+
+
+def test_bands_and_what_was_long_ago() -> None:
+    score = Score(30, LEVELS)
+    for i in range(WINDOW + 800):
+        score.truth(float(i) if i < 700 else 0.0)
+        score.said(np.zeros((3, 30)), 1.0)
+    assert list(score.summary()) == ["1", "2-6", "7-24", "25-30", "all"]
+    assert score.summary()["1"].mae == pytest.approx(sum(range(1, 700)) / (WINDOW + 799), rel=1e-4)
+    late = score.summary(late=True)
+    assert late["1"] == Scores(0.0, 0.0, 0.0, 1.0)
 
 
 def test_what_was_open_before_a_break_is_never_settled() -> None:
-    score = Score(3)
+    score = Score(3, LEVELS)
     score.truth(0.0)
     score.said(band(0.0, 3), 0.0)
     score.forget()
     for _ in range(3):
         score.truth(9.0)
-    assert score.summary().mae_all is None
+    assert score.summary()["all"].mae is None
 
 
 def test_memory_is_bounded_in_time_and_horizon() -> None:
-    score = Score(4096)
+    score = Score(4096, LEVELS)
     before = score.nbytes
     assert (len(score.steps), score.steps[0], score.steps[-1]) == (MOST, 1, 4096)
     for i in range(10_000):
         score.truth(float(i % 7))
         score.said(np.zeros((3, 4096)), float(i % 7))
     assert score.nbytes == before < 10 * 2**20
-    assert Score(24).nbytes < 40_000
-    assert score.summary().coverage == pytest.approx(1 / 7, abs=0.01)
+    assert Score(24, LEVELS).nbytes < 60_000
+    assert score.summary()["all"].coverage == pytest.approx(1 / 7, abs=0.01)
