@@ -12,7 +12,7 @@ DAY_HARMONICS, WEEK_HARMONICS = 4, 2
 #: Features and labels, in units of the sensor's scale, are cut to this range: a spike must not rule for weeks.
 LIMIT = 20.0
 #: Readings farther from the level move the averages as one that far does, in units of the usual distance from it.
-FAR = 20.0
+FAR = 100.0
 #: Of distances from the level, this share is not larger than the usual one; which follows by so much of itself.
 SHARE, PACE = 0.75, 0.1
 #: Readings before anything is fitted or cut: the scale must be known.
