@@ -195,12 +195,13 @@ class StreamClient:
     async def _keep_connected(self) -> None:
         attempt, since = 0, time.monotonic()
         while not self._finished:
-            reason = "connection lost"
+            reason, open_socket = "connection lost", None
             try:
                 # No ping timeout of ours: a daemon that holds the socket for back-pressure doesn't read pongs either.
                 async with connect(
                     self.url, compression=None, proxy=None, ping_interval=None, close_timeout=2, max_size=2**24
                 ) as socket:
+                    open_socket = socket
                     await self._hello(socket)
                     attempt, since = 0, time.monotonic()
                     await self._converse(socket)
@@ -215,6 +216,10 @@ class StreamClient:
                 reason = str(error)
             except (OSError, TimeoutError, WebSocketException) as error:
                 reason = str(error) or type(error).__name__
+            except asyncio.CancelledError:
+                if open_socket is not None:
+                    open_socket.transport.abort()  # cancelled amid the closing handshake, it would stay open
+                raise
             if self._finished:
                 return
             if time.monotonic() - since > self._retry_seconds:

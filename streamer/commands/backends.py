@@ -167,6 +167,7 @@ class Remote:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # transports that were aborted are closed in the loop's next turn
 
         future = asyncio.run_coroutine_threadsafe(cancel_all(), self._loop)
         try:

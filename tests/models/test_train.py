@@ -74,7 +74,7 @@ def test_librispeech_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "nonsense"], "there are: forecast-online, digits"),
+        (["train", "nonsense"], "there are: forecast-online, "),
         (["train", "librispeech"], "--corpus"),
         (["train", "librispeech", "--corpus", "/nowhere"], "no SPEAKER/CHAPTER"),
         (["train", "tiny-lstm", "--everybody"], "leave out --everybody"),
