@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from models.layers import State
 
-
 #: Of the uncertainty of a forecast, in units of the noise: what is beyond it is forgotten before anything is learnt.
 NEWS = 1e3
 
@@ -47,7 +46,8 @@ class Rls(nn.Module):
         news = (NEWS / reach.clamp(min=NEWS))[:, None]
         towards, reach = towards * news, reach * news[:, 0]
         spread = self.forget + reach
-        seen = (old * news[:, :, None] - towards[:, :, None] * towards[:, None, :] / spread[:, None, None]) / self.forget
+        learnt = towards[:, :, None] * towards[:, None, :] / spread[:, None, None]
+        seen = (old * news[:, :, None] - learnt) / self.forget
         seen = (seen + seen.transpose(1, 2)) / 2 + 1e-5 * self.start
         mean = (seen * self.eye).sum((1, 2)) / self.features  # of the eigenvalues
         seen = seen * (self.bound / mean.clamp(min=self.bound))[:, None, None]
