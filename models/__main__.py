@@ -73,11 +73,12 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     import lightning
 
     from models.acoustic import Acoustic, parameters
+    from models.budget import fit
     from models.card import leave
     from models.checkpoint import load, warm_start
     from models.mixture import Mixture
     from models.recipes import make, set_normaliser
-    from models.training import Training, fit
+    from models.training import Training
 
     lightning.seed_everything(1, verbose=False)
     try:

@@ -30,8 +30,8 @@ SMALLEST = 1e-9
 @dataclass(frozen=True)
 class Pace:
     """How fast it follows: ``step`` of the quantiles, in units of the residuals' size; ``size``: share of one reading
-    in that size; half-lives, in readings, of the residuals of ``day`` and of ``season``, whose ratio is restlessness;
-    ``heed``: the power of it."""
+    in that size; half-lives, in readings, of the residuals of ``day`` and of ``season``, the root of whose ratio
+    is restlessness."""
 
     step: float = 0.02
     size: float = 0.003

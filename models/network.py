@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import GatedStack, RecurrentStack, State, Streaming
+from models.normalise import Averages, pace_of
 
 #: Level, difference, mask, age, spread; then the harmonics of the clock.
 PLAIN = 5
@@ -66,10 +67,13 @@ class Network(Streaming):
         return (features, self.head(features) * self.reach), state
 
 
-def inputs(above: Tensor, change: Tensor, there: Tensor, age: Tensor, spread: Tensor, waves: Tensor) -> Tensor:
-    """[..., 5 + clock]: distance from the level and difference to the reading before, in units of the pace (the root
-    mean square of differences); mask; readings so far as a share; scale over pace; harmonics."""
-    return torch.cat([compressed(above), compressed(change), there, age, compressed(spread), waves], -1)
+def inputs(after: Averages, scale: Tensor, change: Tensor, there: Tensor, waves: Tensor, memory: float) -> Tensor:
+    """[..., 5 + clock] of what :func:`models.normalise.follow` gives, each [..., 1]: distance from the level and
+    difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so far
+    as a share; scale over pace; harmonics [..., clock]."""
+    pace = pace_of(after.squares, scale)
+    above, step, spread = (after.last - after.level) / pace, change / pace, scale / pace
+    return torch.cat([compressed(above), compressed(step), there, after.count / memory, compressed(spread), waves], -1)
 
 
 def compressed(x: Tensor) -> Tensor:

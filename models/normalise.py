@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,44 +20,48 @@ SHARE, PACE = 0.75, 0.1
 WARM = 24
 
 
-def running(
-    value: Tensor, there: Tensor, count: Tensor, level: Tensor, variance: Tensor, usual: Tensor, memory: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Running averages after one more reading, which counts where ``there`` is 1: count, level, variance, the usual
-    distance from the level, and the scale that is never zero. All of one shape.
+class Averages(NamedTuple):
+    """What is kept of a stream's readings, all of one shape, zeros at the start: how many there have been (``memory``
+    at most), running level and variance, usual distance from the level, mean square of the differences between
+    readings, and the last reading."""
+
+    count: Tensor
+    level: Tensor
+    variance: Tensor
+    usual: Tensor
+    squares: Tensor
+    last: Tensor
+
+
+def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> tuple[Averages, Tensor, Tensor]:
+    """One more reading, which counts where ``there`` is 1 (elsewhere it may be anything but NaN): the averages after
+    it, the scale, which is never zero, and the difference to the reading before.
 
     The usual distance is a quantile, so that nothing is known by it of how far the farthest are: one reading in twenty
     may be a spike of any size, and the averages hardly move.
     """
-    value = near(value, count, level, usual)
-    count = (count + there).clamp(max=memory)
+    last = torch.where(there > 0, reading, before.last)
+    change = torch.where(before.count > 0, last - before.last, torch.zeros_like(last))
+    value = near(last, before)
+    count = (before.count + there).clamp(max=memory)
     share = there / count.clamp(min=1.0)
-    level = level + share * (value - level)
-    variance = variance + share * ((value - level).square() - variance)
-    scale = scale_of(level, variance)
-    larger = ((value - level).abs() > usual).to(value.dtype)
+    level = before.level + share * (value - before.level)
+    variance = before.variance + share * ((value - level).square() - before.variance)
+    # not "+ 1e-12": the exporter's optimiser takes an addition below 1e-8 for one of zero, and drops it
+    scale = torch.maximum(variance, 1e-12 * level.square()).clamp(min=1e-12).sqrt()
+    larger = ((value - level).abs() > before.usual).to(value.dtype)
     factor = 1 + there * (larger * PACE - (1 - larger) * PACE * (1 - SHARE) / SHARE)
     least = torch.maximum(1e-6 * level.abs(), torch.full_like(level, 1e-6))
-    usual = torch.where(count > WARM, torch.maximum(usual * factor, least), scale)
-    return count, level, variance, usual, scale
-
-
-def near(value: Tensor, count: Tensor, level: Tensor, usual: Tensor) -> Tensor:
-    """The reading, or where it is far out the point that far from the level."""
-    far = torch.where(count > WARM, FAR * usual, torch.full_like(usual, 1e15))
-    return torch.minimum(torch.maximum(value, level - far), level + far)
-
-
-def scale_of(level: Tensor, variance: Tensor) -> Tensor:
-    # not "+ 1e-12": the exporter's optimiser takes an addition below 1e-8 for one of zero, and drops it
-    return torch.maximum(variance, 1e-12 * level.square()).clamp(min=1e-12).sqrt()
-
-
-def paced(change: Tensor, there: Tensor, count: Tensor, squares: Tensor, scale: Tensor) -> Tensor:
-    """Running mean square of the differences between readings."""
+    usual = torch.where(count > WARM, torch.maximum(before.usual * factor, least), scale)
     far = FAR * scale
-    change = torch.minimum(torch.maximum(change, -far), far)
-    return squares + there / count.clamp(min=1.0) * (change.square() - squares)
+    squares = before.squares + share * (torch.minimum(torch.maximum(change, -far), far).square() - before.squares)
+    return Averages(count, level, variance, usual, squares, last), scale, change
+
+
+def near(value: Tensor, averages: Averages) -> Tensor:
+    """The reading, or where it is far out the point that far from the level."""
+    far = torch.where(averages.count > WARM, FAR * averages.usual, torch.full_like(value, 1e15))
+    return torch.minimum(torch.maximum(value, averages.level - far), averages.level + far)
 
 
 def pace_of(squares: Tensor, scale: Tensor) -> Tensor:
@@ -84,3 +89,8 @@ def harmonics(phase: Tensor, count: int) -> Tensor:
         s, c = waves[-1]
         waves.append((s * first[1] + c * first[0], c * first[1] - s * first[0]))
     return torch.cat([wave for pair in waves for wave in pair], -1)
+
+
+def waves(clock: Tensor) -> Tensor:
+    """Harmonics of the time of day, then of the week, [..., 12] of ``clock`` [..., 2] in [0, 1)."""
+    return torch.cat([harmonics(clock[..., :1], DAY_HARMONICS), harmonics(clock[..., 1:], WEEK_HARMONICS)], -1)

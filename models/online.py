@@ -33,11 +33,11 @@ from models.normalise import (
     LIMIT,
     WARM,
     WEEK_HARMONICS,
-    harmonics,
+    Averages,
+    follow,
     near,
     pace_of,
-    paced,
-    running,
+    waves,
 )
 from models.rls import Rls
 
@@ -165,15 +165,13 @@ class Online(Streaming):
         present = torch.cat([state["there"][:, 1:], there], 1)
         clock = torch.cat([x[:, None, 2:4], state["clock"][:, :-1]], 1)
 
-        tame = near(value, state["count"], state["level"], state["usual"])
-        count, level, variance, usual, scale = running(
-            value, there, state["count"], state["level"], state["variance"], state["usual"], config.memory
-        )
+        before = Averages(*(state[name] for name in Averages._fields if name != "last"), last)
+        tame = near(value, before)
+        after, scale, change = follow(value, there, before, config.memory)
+        count, level = after.count, after.level
         low = torch.where(begins > 0, value, state["low"] + (level - state["low"]).clamp(min=0.0) / config.memory)
         high = torch.where(begins > 0, value, state["high"] - (state["high"] - level).clamp(min=0.0) / config.memory)
         low, high = torch.minimum(low, tame), torch.maximum(high, tame)
-        change = torch.where(begins > 0, torch.zeros_like(value), value - last)
-        squares = paced(change, there, count, state["squares"], scale)
         warm = (count > WARM).to(x.dtype)
 
         window = readings[:, self.window]  # [B, 1 + H, 1 + lags]
@@ -181,29 +179,25 @@ class Online(Streaming):
         steps = ((window[:, :, 1:] - window[:, :, :-1]) / scale[:, :, None]).clamp(-LIMIT, LIMIT)
         above = ((base - level) / scale).clamp(-LIMIT, LIMIT)[:, :, None]
         one = torch.ones_like(above)
-        waves = torch.cat(
-            [harmonics(clock[:, :, :1], DAY_HARMONICS), harmonics(clock[:, :, 1:], WEEK_HARMONICS)], 2
-        )  # those of the day first
+        beat = waves(clock)
         labels = ((value - base[:, 1:]) / scale).clamp(-LIMIT, LIMIT)
         known = there * present[:, self.window[1:, 0]] * warm
         fresh = there * warm
         answers = []
         for i, (expert, plan) in enumerate(zip(self.experts, config.experts, strict=True)):
-            features = torch.cat([steps[:, :, : plan.lags], above, one, waves[:, :, : CLOCKS[plan.clock]]], 2)
+            features = torch.cat([steps[:, :, : plan.lags], above, one, beat[:, :, : CLOCKS[plan.clock]]], 2)
             answer, part = expert(features[:, 0], features[:, 1:], labels, known, fresh, inner(state, f"expert{i}"))
             answers.append(answer)
             new |= outer(part, f"expert{i}")
         if config.network:
-            pace = pace_of(squares, scale)
-            plain = ((value - level) / pace, change / pace, there, count / config.memory, scale / pace)
-            seen = inputs(*plain, waves[:, 0, : config.network.clock])
+            seen = inputs(after, scale, change, there, beat[:, 0, : config.network.clock], config.memory)
             (features, ahead), part = self.network(seen[:, None], inner(state, "network"))
             new |= outer(part, "network")
             now = torch.cat([features[:, 0], above[:, 0], one[:, 0]], 1)
             answer, part = self.readout(now, state["features"], labels, known, fresh, inner(state, "readout"))
             new |= outer(part, "readout")
             new["features"] = torch.cat([now[:, None], state["features"][:, :-1]], 1)
-            answers += [answer, ahead[:, 0, : config.horizon] * pace / scale]
+            answers += [answer, ahead[:, 0, : config.horizon] * pace_of(after.squares, scale) / scale]
 
         # what each member says now [B, H, M], within what the sensor has shown; persistence first
         said = torch.stack([torch.minimum(torch.maximum(value + scale * a, low), high) for a in answers], 2)
@@ -219,15 +213,11 @@ class Online(Streaming):
             mean, value, known, count, scale, inner(state, "calibration")
         )
         new |= outer(part, "calibration")
+        new |= {name: average for name, average in after._asdict().items() if name != "last"}
         new |= {
             "ring": readings,
             "there": present,
             "clock": clock,
-            "count": count,
-            "level": level,
-            "variance": variance,
-            "usual": usual,
-            "squares": squares,
             "low": low,
             "high": high,
             "losses": losses,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 
 from models import checkpoint, sensors
+from models.acoustic import parameters
+from models.budget import fit
 from models.forecasting import Batch, Options, Segments, Training, loss
 from models.network import Network, NetworkConfig
 from models.online import Expert, Online, OnlineConfig, info
@@ -44,7 +45,6 @@ def skill(network: Network, batch: Batch, skip: int) -> float:
 def train(folder: Path, options: Options, family: str, *, warm: Path | None = None, resume: bool = False) -> Path:
     """Train the network, and leave the whole model's checkpoint as ``folder/best.pt``."""
     lightning.seed_everything(1, verbose=False)
-    torch.set_num_threads(options.threads)
     network = Network(NetworkConfig(family=family))
     if warm:
         network.load_state_dict(checkpoint.load(warm)[0].network.state_dict())
@@ -65,26 +65,9 @@ def train(folder: Path, options: Options, family: str, *, warm: Path | None = No
         checkpoint.save(path, model, info("forecast-universal", model.config) | texts | about)
 
     training = Training(network, options, evaluate, save, folder)
-    began = time.strftime("%H:%M")
-    print(f"{sum(p.numel() for p in network.parameters()) / 1e3:.0f} k parameters, {len(batches.sensors)} sensors, "
-          f"{np.sum([len(s.values) for s in batches.sensors]) / 1e6:.1f} M readings; began at {began}")  # fmt: skip
-    state = folder / "train.ckpt"
-    if resume and not state.exists():
-        raise FileNotFoundError(f"{state}: nothing to resume there")
-    if not resume and (folder / "log.jsonl").exists():
-        (folder / "log.jsonl").unlink()
-    keep = lightning.pytorch.callbacks.ModelCheckpoint(
-        dirpath=folder, filename="train", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+    print(
+        f"{parameters(network) / 1e3:.0f} k parameters, {len(batches.sensors)} sensors, "
+        f"{np.sum([len(s.values) for s in batches.sensors]) / 1e6:.1f} M readings"
     )
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        logger=False,
-        callbacks=[keep, lightning.pytorch.callbacks.TQDMProgressBar(refresh_rate=10)],
-        gradient_clip_val=options.clip,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=0)
-    trainer.fit(training, loader, ckpt_path=state if resume else None, weights_only=False)
+    fit(training, batches, resume=resume)
     return folder / "best.pt"

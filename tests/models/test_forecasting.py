@@ -14,11 +14,13 @@ from models import sensors
 from models.__main__ import main
 from models.forecasting import Options, Segments, histories, loss, prepare
 from models.network import Network, NetworkConfig
+from models.normalise import Averages
 from models.online import Online
 from models.recipes import forecast
 from models.sensors import Sensor, synthetic
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]  # Lightning's own
+START = Averages(*torch.zeros(6, 1))
 HORIZON, OPTIONS = 5, Options(batch=6, length=60, batches=4)
 
 
@@ -36,20 +38,20 @@ def test_synthetic_sensors_are_all_different_and_finite_or_missing() -> None:
 
 def test_examples_are_normalised_and_labelled_with_what_comes() -> None:
     values = torch.arange(40.0)[None] * 2 + 100
-    batch = prepare(values, torch.zeros(1, 30, 2), torch.zeros(5, 1), HORIZON, 2000.0)
+    batch = prepare(values, torch.zeros(1, 30, 2), START, HORIZON, 2000.0)
     assert batch.x.shape == (1, 30, 5 + 12)
     assert batch.labels.shape == batch.known.shape == (1, 30, HORIZON)
     assert batch.known.all()
     ahead = torch.arange(1.0, HORIZON + 1)
     assert torch.allclose(batch.labels[0, 29] / batch.labels[0, 29, 0], ahead, rtol=1e-4)
-    moved = prepare(values * 1e3 - 5, torch.zeros(1, 30, 2), torch.zeros(5, 1), HORIZON, 2000.0)
+    moved = prepare(values * 1e3 - 5, torch.zeros(1, 30, 2), START, HORIZON, 2000.0)
     assert torch.allclose(moved.labels[:, 5:], batch.labels[:, 5:], rtol=1e-2)
 
 
 def test_missing_readings_are_no_labels_and_no_origins() -> None:
     values = torch.randn(2, 40).cumsum(1)
     values[0, 10:14] = float("nan")
-    batch = prepare(values, torch.zeros(2, 30, 2), torch.zeros(5, 2), HORIZON, 2000.0)
+    batch = prepare(values, torch.zeros(2, 30, 2), Averages(*torch.zeros(6, 2)), HORIZON, 2000.0)
     assert not batch.known[0, 10:14].any()
     assert batch.known[0, 8].tolist() == [True, False, False, False, False]
     assert batch.known[1].all()
@@ -60,7 +62,7 @@ def test_missing_readings_are_no_labels_and_no_origins() -> None:
 def test_a_segment_may_begin_in_the_middle_of_a_life() -> None:
     some = made(3)
     for sensor, history in zip(some, histories(some, 50.0), strict=True):
-        assert history.shape == (5, len(sensor.values))
+        assert history.shape == (6, len(sensor.values))
         assert not history[:, 0].any()
         there = ~np.isnan(sensor.values)
         assert history[0, 10] == there[:10].sum()
@@ -134,3 +136,22 @@ def test_the_training_part_ends_where_published_splits_begin_to_validate() -> No
     assert lengths["ETTm1"] == 4 * 30 * 96
     assert lengths["exchange"] == 7588 // 5
     assert set(lengths) == set(forecast.SHARES)
+
+
+def test_the_network_sees_in_training_what_it_sees_when_it_serves() -> None:
+    """Also before the first reading, over gaps, and after a spike."""
+    rng = np.random.default_rng(3)
+    values = 20 + rng.standard_normal((2, 80)).cumsum(1)
+    values[0, :3] = values[1, 30:36] = np.nan
+    values[1, 60] = 1e9
+    phases = rng.random((2, 75, 2))
+    trained = prepare(torch.from_numpy(values).float(), torch.from_numpy(phases).float(),
+                      Averages(*torch.zeros(6, 2)), HORIZON, 2000.0)  # fmt: skip
+    model = Online(forecast.config(HORIZON, NetworkConfig(hidden=8, horizon=HORIZON))).eval()
+    seen: list[torch.Tensor] = []
+    model.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    there = np.isfinite(values[:, :75])
+    rows = np.concatenate([np.where(there, values[:, :75], 7.0)[..., None], there[..., None], phases], 2)
+    with torch.no_grad():
+        model(torch.from_numpy(rows).float(), model.initial_state(2))
+    assert torch.equal(torch.cat(seen, 1), trained.x)

@@ -13,8 +13,9 @@ import models
 from models import data
 from models.__main__ import main
 from models.acoustic import Acoustic, AcousticConfig, whole
+from models.budget import rate
 from models.card import leave
-from models.training import Options, rate
+from models.training import Options
 from tests.models import corpora
 
 # the trainer warns about what is meant so (one process, a loader without workers) and about itself
