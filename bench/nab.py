@@ -1,10 +1,10 @@
 """Numenta's anomaly benchmark (Lavin and Ahmad 2015), streaming: one reading at a time through the engine.
 
 The detector is the forecaster's own probability of every reading, and nothing else; it was trained on none of these
-series. Scores as in the benchmark's repository: per profile one threshold for
-the whole corpus, 100 is perfect, 0 is a detector that never alarms. Only the series that are there are scored, so
-published numbers, which are of all 58, stand beside for orientation. Needs the shared data set or ``--data DIR``
-(``data/`` and ``labels/combined_windows.json`` in it).
+series. Scores as in the benchmark's repository: per profile one threshold for the whole corpus, 100 is perfect, 0 is a
+detector that never alarms. Only the series that are there are scored, so published numbers, which are of all 58, stand
+beside for orientation. Needs the shared data set or ``--data DIR`` (``data/`` and ``labels/combined_windows.json`` in
+it).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.replay import replay, rows
+from bench.replay import clocks, replay, rows
 from bench.report import finish
 from models.data import data_folder
 from streamer.engine.model import resolve
@@ -129,10 +129,7 @@ def detect(path: Path, series: list[Labelled]) -> list[Values]:
         assert event.anomaly is not None
         found[number][row] = event.anomaly
 
-    fed = []
-    for one in series:
-        phases = np.stack([one.times / 86400 % 1, (one.times / 86400 + 3) / 7 % 1], 1)
-        fed.append(rows(one.values, phases))
+    fed = [rows(one.values, clocks(one.times)) for one in series]
     replay(path, fed, take)
     return found
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from streamer.engine.engine import Engine, Stream
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
+from streamer.sensors import phases
 from streamer.tasks import Event, Forecast, create
 
 Floats = NDArray[np.float32]
@@ -75,7 +76,12 @@ def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64)
             raise RuntimeError(failures[0])
 
 
-def rows(values: NDArray[np.float64], phases: NDArray[np.float64]) -> Floats:
+def clocks(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N, 2] of unix seconds [N]: what the daemon makes of them."""
+    return np.stack(phases(times), 1)
+
+
+def rows(values: NDArray[np.float64], clock: NDArray[np.float64]) -> Floats:
     """[N] with NaN where a reading is missing and [N, 2] -> [N, 4]: what forecasters take."""
     there = np.isfinite(values)
-    return np.column_stack([np.where(there, values, 0.0), there, phases]).astype(np.float32)
+    return np.column_stack([np.where(there, values, 0.0), there, clock]).astype(np.float32)

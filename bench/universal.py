@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from bench import nab
-from bench.replay import replay, rows
+from bench.replay import clocks, replay, rows
 from bench.report import finish
 from models.data import data_folder
 from streamer.engine.model import resolve
@@ -86,11 +86,8 @@ def streamed(path: Path, sensors: list[Sensor]) -> list[list[Values]]:
         if row + 1 in sensors[number].origins:
             found[number].append(np.array(event.quantiles["0.5"][:STEPS]))
 
-    fed = []
-    for sensor in sensors:
-        phases = np.stack([sensor.times / 86400 % 1, (sensor.times / 86400 + 3) / 7 % 1], 1)
-        last = max(sensor.origins)
-        fed.append(rows(sensor.values[:last], phases[:last]))
+    ends = [max(sensor.origins) for sensor in sensors]
+    fed = [rows(s.values[:end], clocks(s.times[:end])) for s, end in zip(sensors, ends, strict=True)]
     replay(path, fed, take)
     return found
 
@@ -133,7 +130,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--data", type=Path, help="folder with M4, NAB and occupancy in it")
     parser.add_argument("--model", default="forecast-universal", help="shipped name or path")
-    parser.add_argument("--every", type=int, default=16, help="of M4's 414 series (default 16: AutoETS is slow)")
+    parser.add_argument("--every", type=int, default=40, help="of M4's 414 series (default 40: the others are slow)")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(argv)
     folder = given.data or data_folder() / "sensors"

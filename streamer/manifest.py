@@ -127,7 +127,7 @@ class Input(_Part):
     def _one_clock(self) -> Input:
         if (self.sample_rate is None) == (self.step_seconds is None):
             raise ValueError("give either sample_rate or step_seconds")
-        if self.lowest_rate is not None and not 1 <= self.lowest_rate <= (self.sample_rate or 0):
+        if self.lowest_rate is not None and self.lowest_rate > (self.sample_rate or 0):
             raise ValueError("lowest_rate is at most the sample_rate")
         if not self.chunk_shape:
             raise ValueError("chunk_shape needs at least the time axis")

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ __all__ = ["FullError", "Sensor", "Sensors", "Told", "phases"]
 #: Readings of one stream, and of all of them, that are put and not yet run.
 QUEUE, QUEUES = 64, 4096
 INPUT = ("float32", (1, 4))
+
+
+T = TypeVar("T", float, NDArray[np.float64])
 
 
 class FullError(ValueError):
@@ -69,6 +72,7 @@ class Sensor:
         self.place = cast(Stream, None)  # given by Sensors, once there is a slot
         self._sensors = sensors
         self._current: Told | None = None  # in the engine; None: a masked step
+        self._day: int | None = None  # steps of a day, as known when that reading came
         self._begun = False
 
     # -- called by lanes, one call at a time -------------------------------------------------------------------------
@@ -78,6 +82,7 @@ class Sensor:
             return -1
         told = self.queue[0]
         time, value = told.time, told.value
+        self._day = round(86400 / told.step) if told.step else None
         if told.masked:  # the steps of a gap, one after another, before the reading behind it
             time -= told.masked * told.step
             told.masked -= 1
@@ -105,12 +110,6 @@ class Sensor:
         self.last = told
         self._sensors.finished(told)
         return bool(self.queue)
-
-    @property
-    def _day(self) -> int | None:
-        """Steps of a day."""
-        step = self.cadence.step
-        return round(86400 / step) if step else None
 
     def fail(self, message: str) -> None:
         self._sensors.broke(f"{self.name}: {message}")
@@ -220,6 +219,6 @@ class Sensors:
             self._changed.notify_all()
 
 
-def phases(time: float) -> tuple[float, float]:
-    """Time of day and of week (from Monday) in [0, 1), UTC; 1 January 1970 was a Thursday."""
+def phases(time: T) -> tuple[T, T]:
+    """Time of day and of week (from Monday) in [0, 1), UTC; 1 January 1970 was a Thursday. Of one time or of many."""
     return time / 86400 % 1, (time / 86400 + 3) / 7 % 1

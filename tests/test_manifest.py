@@ -95,6 +95,8 @@ def test_unknown_keys_are_named(document: dict[str, Any], part: tuple[Any, ...])
         (lambda d: d["input"].update(chunk_shape=[]), "chunk_shape needs at least the time axis"),
         (lambda d: d["input"].update(step_seconds=1.0), "either sample_rate or step_seconds"),
         (lambda d: d["input"].pop("sample_rate"), "either sample_rate or step_seconds"),
+        (lambda d: d["input"].update(lowest_rate=1_000_000), "at most the sample_rate"),
+        (lambda d: d["input"].update(lowest_rate=0), "lowest_rate"),
         (lambda d: d["input"].update(sample_rate=0), "input.sample_rate"),
         (lambda d: d["input"].update(sample_rate="8000"), "input.sample_rate"),
         (lambda d: d["input"].update(dtype="complex64"), "input.dtype"),

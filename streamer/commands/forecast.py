@@ -88,7 +88,7 @@ def forecast(
         source.close()
         raise
     out = JsonOutput(sensors, last) if json else CsvOutput(sensors, last or 1) if csv else TableOutput(sensors)
-    history = _history(plot is not None)
+    history = History(6 if plot is not None else 0)
     interrupted = False
     try:
         with _screen(table=not (json or csv)) as screen:
@@ -195,10 +195,6 @@ class History:
 
             self.kept[name] = deque(maxlen=240)
         self.kept[name].append((told.time, told.value))
-
-
-def _history(wanted: bool) -> History:
-    return History(6 if wanted else 0)
 
 
 def _screen(table: bool) -> Any:

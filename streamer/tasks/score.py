@@ -24,7 +24,9 @@ EDGES = (1, 6, 24, 96, 384, 4096)
 #: What late scores look back on, in readings, and in how many parts they forget.
 WINDOW, PARTS = 1000, 8
 
-ERROR, PERSISTENCE, INSIDE, PINBALL, COUNT, SEASONAL, SEASONS = range(7)
+#: Rows of the sums; the last three are over those forecasts for which there was a reading a day earlier.
+ERROR, PERSISTENCE, INSIDE, PINBALL, COUNT, SEASONAL_ERROR, SEASONAL, SEASONS = range(8)
+ROWS = 8
 
 Floats = NDArray[np.float64]
 
@@ -32,8 +34,8 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Means over steps ahead, each with the same weight. ``mase``: mean absolute error over that of the better of
-    persistence and the seasonal naive forecast. ``pinball``: over all quantiles. ``coverage``: of the outermost two.
-    ``None``: no truth yet, or the naive forecasts made no error."""
+    persistence and the seasonal naive forecast, of the same forecasts. ``pinball``: over all quantiles. ``coverage``:
+    of the outermost two. ``None``: no truth yet, or the naive forecasts made no error."""
 
     mae: float | None
     mase: float | None
@@ -56,8 +58,8 @@ class Score:
         self._said = np.full((len(levels) + 1, horizon, width), np.nan, np.float32)
         self._past = np.full(SEASON + horizon, np.nan, np.float32)  # readings, modulo its length
         self._now = 0
-        self._life = np.zeros((7, width))
-        self._late = np.zeros((PARTS, 7, width))
+        self._life = np.zeros((ROWS, width))
+        self._late = np.zeros((PARTS, ROWS, width))
 
     @property
     def nbytes(self) -> int:
@@ -101,13 +103,13 @@ class Score:
         return found | {"all": _scores(sums)}
 
     def _compare(self, value: float, season: int | None) -> Floats:
-        """[7][step ahead]: what this reading adds to the sums."""
+        """[row][step ahead]: what this reading adds to the sums."""
         rows = (self._now - self.steps) % self.horizon
         told = self._said[:, rows, self._columns].astype(np.float64)
         quantiles, last = told[:-1], told[-1]
         known = ~np.isnan(last)
         off = value - quantiles
-        found = np.zeros((7, len(self.steps)))
+        found = np.zeros((ROWS, len(self.steps)))
         found[ERROR] = np.abs(off[self._middle])
         found[PERSISTENCE] = np.abs(value - last)
         found[INSIDE] = (off[0] >= 0) & (off[-1] <= 0)
@@ -118,20 +120,29 @@ class Score:
             reachable = (days <= self._now) & (days < len(self._past))
             then = self._past[(self._now - days) % len(self._past)].astype(np.float64)
             usable = reachable & ~np.isnan(then)
+            found[SEASONAL_ERROR] = np.where(usable, found[ERROR], 0.0)
             found[SEASONAL] = np.where(usable, np.abs(value - then), 0.0)
             found[SEASONS] = usable
         return np.where(known, found, 0.0)
 
 
 def _scores(sums: Floats) -> Scores:
-    error, persistence, inside, pinball, count, seasonal, seasons = sums
-    mae, steady, daily = _mean(error, count), _mean(persistence, count), _mean(seasonal, seasons)
-    naive = min((base for base in (steady, daily) if base is not None), default=None)
-    mase = None if mae is None or not naive else mae / naive
-    covered = float(inside.sum() / count.sum()) if count.any() else None
-    return Scores(mae, mase, _mean(pinball, count), covered)
+    count, seasons = sums[COUNT], sums[SEASONS]
+    mae = _mean(sums[ERROR], count)
+    # the better naive forecast is that of which ours is the larger multiple, each over its own forecasts
+    ratios = (
+        _ratio(mae, _mean(sums[PERSISTENCE], count)),
+        _ratio(_mean(sums[SEASONAL_ERROR], seasons), _mean(sums[SEASONAL], seasons)),
+    )
+    covered = float(sums[INSIDE].sum() / count.sum()) if count.any() else None
+    mase = max((ratio for ratio in ratios if ratio is not None), default=None)
+    return Scores(mae, mase, _mean(sums[PINBALL], count), covered)
 
 
 def _mean(sums: Floats, count: Floats) -> float | None:
     some = count > 0
     return float((sums[some] / count[some]).mean()) if some.any() else None
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None

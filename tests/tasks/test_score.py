@@ -65,6 +65,21 @@ def test_the_better_of_two_naive_forecasts_is_the_measure() -> None:
     assert found.mase == pytest.approx(found.mae / a_day, rel=0.03)
 
 
+def test_a_restless_first_day_is_no_reproach() -> None:
+    """Each naive forecast is compared with ours of the same moments: there is none of a day ago on the first day."""
+    score = Score(1, LEVELS)
+    rng = np.random.default_rng(1)
+    for i in range(240):
+        score.truth(float(rng.normal()), season=24)
+        off = 100.0 if i < 20 else 0.0
+        score.said(np.array([[off - 1], [off], [off + 1]]), 50.0)  # persistence is told to have been far off
+    found = score.summary()["all"]
+    assert found.mae is not None
+    assert found.mae > 5
+    assert found.mase is not None
+    assert found.mase < 1
+
+
 def test_bands_and_what_was_long_ago() -> None:
     score = Score(30, LEVELS)
     for i in range(WINDOW + 800):
