@@ -100,13 +100,15 @@ def daemon(folder: Path, *models: Path, **settings: Any) -> Iterator[Running]:
 
 
 class Proxy:
-    """Forwards to ``target``, which may change; :meth:`cut` resets every connection, as a lost network would."""
+    """Forwards to ``target``, which may change; :meth:`cut` resets every connection, as a lost network would.
+    ``last``: behind these bytes nothing comes down any more, not even the end of the connection."""
 
-    def __init__(self, target: int):
-        self.target = target
+    def __init__(self, target: int, last: bytes | None = None):
+        self.target, self._last = target, last
         self._pairs: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepted = asyncio.Condition()
+        self._never = asyncio.Event()
         self.accepted = 0
 
     @property
@@ -115,13 +117,14 @@ class Proxy:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, target: int) -> AsyncIterator[Proxy]:
-        proxy = cls(target)
+    async def to(cls, target: int, last: bytes | None = None) -> AsyncIterator[Proxy]:
+        proxy = cls(target, last)
         proxy._server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
         try:
             yield proxy
         finally:
             proxy._server.close()
+            proxy._never.set()
             proxy.cut()
             await asyncio.gather(*proxy._tasks, return_exceptions=True)
 
@@ -146,17 +149,21 @@ class Proxy:
             self._accepted.notify_all()
         both = [
             asyncio.create_task(self._copy(reader, up_writer)),
-            asyncio.create_task(self._copy(up_reader, writer)),
+            asyncio.create_task(self._copy(up_reader, writer, self._last)),
         ]
         self._tasks |= set(both)
         await asyncio.gather(*both, return_exceptions=True)
         self._pairs -= {writer, up_writer}
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, last: bytes | None = None
+    ) -> None:
         try:
             while data := await reader.read(65536):
-                writer.write(data)
+                writer.write(data[: data.index(last) + len(last)] if last and last in data else data)
                 await writer.drain()
+                if last and last in data:
+                    await self._never.wait()
         except OSError:
             pass
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -162,5 +163,26 @@ def test_an_unreachable_daemon_is_an_error() -> None:
         client = StreamClient("ws://127.0.0.1:9", sample_rate=RATE, retry_seconds=0.05, first_delay=0.01)
         with pytest.raises(StreamError, match="unreachable"):
             await client.__aenter__()
+
+    asyncio.run(talk())
+
+
+def test_a_client_that_is_closed_amid_its_closing_handshake_leaves_no_socket_open(served: Running) -> None:
+    async def talk() -> None:
+        async with Proxy.to(served.port, last=b'"end","position":0,"seq":1}') as proxy:
+            client = StreamClient(proxy.url, sample_rate=RATE)
+            await client.__aenter__()
+            mine = sockets()
+            await client.end()
+            assert (await anext(aiter(client)))["type"] == "end"
+            await asyncio.sleep(0.1)
+            assert sockets() == mine  # the answer to the closing frame doesn't come
+            await client.close()
+            await asyncio.sleep(0)
+            assert sockets() < mine
+
+    def sockets() -> int:
+        links = (os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+        return sum(link.startswith("socket:") for link in links)
 
     asyncio.run(talk())
