@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-__all__ = ["parse_time", "show_time"]
+__all__ = ["in_calendar", "parse_time", "show_time"]
 
 #: A plain number is in seconds, and beyond these (the year 5138 in seconds, 1973 in the next unit) in milli-, micro-
 #: and nanoseconds.
@@ -29,14 +29,24 @@ def parse_time(said: str | int | float) -> float:
                 moment = datetime.fromisoformat(said.replace("/", "-"))
             except ValueError:
                 raise ValueError(f"{said[:40]!r} is no time (ISO 8601 or unix time)") from None
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        else:
+            number = _seconds(number)
     else:
-        number = float(said)
-    size = abs(number)
-    number /= next((unit for limit, unit in UNITS if size >= limit), 1.0)
-    if not EARLIEST < number < LATEST:  # NaN, too
+        number = _seconds(float(said))
+    if not in_calendar(number):
         raise ValueError(f"{str(said)[:40]!r} is no time (ISO 8601 or unix time)")
     return number
+
+
+def in_calendar(time: float) -> bool:
+    """Whether these unix seconds are a time that can be shown, a step or so either way; NaN is none."""
+    return EARLIEST < time < LATEST
+
+
+def _seconds(number: float) -> float:
+    size = abs(number)
+    return number / next((unit for limit, unit in UNITS if size >= limit), 1.0)
 
 
 def show_time(time: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,12 @@ def running(
 def audio_models() -> list[Path]:
     """The shipped files that a hub serves."""
     return [path for path in find_models() if Model.load(path).manifest.input.sample_rate is not None]
+
+
+def levels(events: Sequence[Event]) -> NDArray[np.int32]:
+    """The samples of all ``audio`` events. Beside a batch of another size one may be rounded to its neighbour."""
+    sounds = (base64.b64decode(event["pcm"]) for event in events if event["type"] == "audio")
+    return np.frombuffer(b"".join(sounds), "<i2").astype(np.int32)
 
 
 def count(hub: Hub, name: str, /, **labels: str) -> float:

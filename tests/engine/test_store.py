@@ -92,7 +92,7 @@ def test_a_file_that_can_not_be_used_is_set_aside(tmp_path: Path, damage: str) -
 
 def test_a_place_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="can't open the session store"):
+    with pytest.raises(StoreError, match="can't open the store"):
         SqliteStore(tmp_path / "file" / "sessions.sqlite")
 
 

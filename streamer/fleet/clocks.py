@@ -1,0 +1,149 @@
+"""From the times of streams to steps: what is a gap, a duplicate, a late reading, a clock that was set back.
+
+Of many streams at once: every array holds one row for each slot, and every call takes slots that are all different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Clocks", "Placed", "phases"]
+
+#: Differences whose median is the step. Until they are there, a reading is the step after the one before it.
+LEARN = 8
+#: A step that was inferred is inferred again where the last differences are all this alike, and are none of it.
+ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
+#: Why what was forecast before is not about this reading: it is; there were more missing steps than are filled; the
+#: clock was set back; the sensor has another step now.
+WHOLE, GAP, RESTARTED, CHANGED = range(4)
+
+Slots = NDArray[np.intp]
+Floats = NDArray[np.float64]
+T = TypeVar("T", float, Floats)
+
+
+class Placed(NamedTuple):
+    """``taken`` bool [N]: a reading that is not is a duplicate or late, and was counted. It goes behind ``masked`` [N]
+    steps without a reading. ``breaks`` [N]: ``WHOLE`` or why not."""
+
+    taken: NDArray[np.bool_]
+    masked: NDArray[np.int64]
+    breaks: NDArray[np.uint8]
+
+
+class Clocks:
+    """``step`` in seconds, ``None``: each stream's own, inferred. ``limit``: masked steps for one gap, at most."""
+
+    #: What is counted, by slot.
+    COUNTS = ("masked", "duplicates", "late", "gaps", "restarts", "changes")
+
+    def __init__(self, capacity: int, step: float | None, limit: int) -> None:
+        self._given = np.nan if step is None else step
+        self._limit = limit
+        self.step = np.full(capacity, self._given)
+        self.last = np.full(capacity, np.nan)
+        self._differences = np.zeros((capacity, LEARN))
+        self._known = np.zeros(capacity, np.int64)  # differences ever seen; the last LEARN of them are kept
+        self.counts = {name: np.zeros(capacity, np.int64) for name in self.COUNTS}
+
+    def place(self, slots: Slots, times: Floats) -> Placed:
+        """One reading of each stream; times in unix seconds."""
+        last, step = self.last[slots], self.step[slots]
+        ahead = times - last  # NaN: the first reading
+        back = ahead < 0
+        far = np.zeros(len(slots))
+        if back.any():
+            pace = self.pace(slots)
+            # a reading from farther back than this is not late, but the clock was set. A day, before anything is known
+            far = np.where(np.isnan(pace), 86400.0, pace) * max(self._limit, LEARN)
+        late = back & (-ahead <= far)
+        restarted = back & ~late
+        duplicate = ahead == 0
+        taken = ~(duplicate | late)
+        forward = ahead > 0
+        breaks = np.zeros(len(slots), np.uint8)
+        breaks[restarted] = RESTARTED
+
+        masked = np.zeros(len(slots), np.int64)
+        paced = forward & ~np.isnan(step)
+        steps = np.rint(np.minimum(ahead[paced] / step[paced], self._limit + 2.0))
+        missing = np.maximum(steps, 1).astype(np.int64) - 1
+        masked[paced] = np.minimum(missing, self._limit)
+        breaks[paced] = np.where(missing > self._limit, GAP, WHOLE)
+
+        self.last[slots[taken]] = times[taken]
+        if np.isnan(self._given):
+            changed = self._infer(slots, ahead, forward, step)
+            masked[changed], breaks[changed] = 0, CHANGED
+        if restarted.any():
+            again = slots[restarted]
+            self.step[again], self._known[again] = self._given, 0
+        for name, which in (
+            ("duplicates", duplicate),
+            ("late", late),
+            ("gaps", breaks == GAP),
+            ("restarts", restarted),
+            ("changes", breaks == CHANGED),
+        ):
+            if which.any():
+                self.counts[name][slots] += which
+        self.counts["masked"][slots] += masked
+        return Placed(taken, masked, breaks)
+
+    def pace(self, slots: Slots) -> Floats:
+        """Seconds, [N]: the step as far as it is known, the median of the differences so far; NaN: there are none."""
+        found = self.step[slots]
+        unsure = np.flatnonzero(np.isnan(found))
+        if len(unsure):
+            found[unsure] = self._median(slots[unsure])
+        return found
+
+    def clear(self, slot: int) -> None:
+        self.step[slot], self.last[slot], self._known[slot] = self._given, np.nan, 0
+        for counts in self.counts.values():
+            counts[slot] = 0
+
+    def read(self, slot: int) -> dict[str, NDArray[Any]]:
+        counts = np.array([counts[slot] for counts in self.counts.values()])
+        times = np.array([self.step[slot], self.last[slot], *self._differences[slot]])
+        return {"times": times, "counts": np.array([self._known[slot], *counts])}
+
+    def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+        step, self.last[slot], *self._differences[slot] = saved["times"]
+        self.step[slot] = step if np.isnan(self._given) else self._given
+        self._known[slot], *counts = saved["counts"]
+        for name, count in zip(self.counts, counts, strict=True):
+            self.counts[name][slot] = count
+
+    def _infer(self, slots: Slots, ahead: Floats, forward: NDArray[np.bool_], step: Floats) -> Slots:
+        """Rows whose step has just become another one than it was known to be."""
+        ways = slots[forward]
+        self._differences[ways, self._known[ways] % LEARN] = ahead[forward]
+        self._known[ways] += 1
+        ripe = np.flatnonzero(forward & np.isnan(step) & (self._known[slots] == LEARN))
+        if len(ripe):
+            self.step[slots[ripe]] = self._median(slots[ripe])
+        odd = np.flatnonzero(forward & ((ahead > SLOWER * step) | (ahead < FASTER * step)))
+        if len(odd):
+            kept = self._differences[slots[odd]]
+            odd = odd[(kept.max(1) <= ALIKE * kept.min(1)) & (self._known[slots[odd]] >= LEARN)]
+            if len(odd):
+                self.step[slots[odd]] = self._median(slots[odd])
+        return odd
+
+    def _median(self, slots: Slots) -> Floats:
+        count = np.minimum(self._known[slots], LEARN)
+        kept = np.where(np.arange(LEARN) < count[:, None], self._differences[slots], np.inf)
+        kept.sort(1)
+        rows = np.arange(len(slots))
+        low, high = kept[rows, np.maximum(count - 1, 0) // 2], kept[rows, np.minimum(count // 2, LEARN - 1)]
+        return np.where(count > 0, (low + high) / 2, np.nan)
+
+
+def phases(time: T) -> tuple[T, T]:
+    """Time of day and of week (from Monday) in [0, 1), UTC; 1 January 1970 was a Thursday. Of one time or of many."""
+    return time / 86400 % 1, (time / 86400 + 3) / 7 % 1

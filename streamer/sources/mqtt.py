@@ -1,0 +1,300 @@
+"""Readings from an MQTT broker, and forecasts back to it, inside the daemon's event loop.
+
+What arrives with QoS 1 is acknowledged once it is safe, that is once ``take`` returned. Whatever happens before that
+(a lost connection, our own end, a ``take`` that fails) the broker sends it again, in order: at least once. The session
+is the broker's to keep (MQTT 5, fixed client id), so that it also keeps what comes while we are down. All that is held
+here is bounded: of QoS 1 by a receive maximum, which makes the broker wait, of QoS 0 by dropping. Retained messages are
+not asked for: they are of a time that nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn, Self, cast
+
+import numpy as np
+
+from streamer.columns import Batch, Told
+from streamer.sources import SourceError
+from streamer.sources.mqtt_topics import MalformedError, Options, Subscription, Watch, alone, discovery, stream_topic
+from streamer.sources.readings import Reading
+
+try:
+    import aiomqtt
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.subscribeoptions import SubscribeOptions
+except ImportError as error:
+    raise SourceError("MQTT needs the package aiomqtt: pip install 'streamer[sensors]'") from error
+
+__all__ = ["Mqtt", "Options", "Subscription", "Watch"]
+
+log = logging.getLogger(__name__)
+
+
+class Mqtt:
+    """One broker. All of it is for the event loop's thread. ``take`` returns once the readings are safe and raises an
+    ``Exception`` if they can't be taken now. Raises OSError where ``ca_file`` can't be read."""
+
+    def __init__(self, options: Options, take: Callable[[Batch], Awaitable[None]], watch: Watch | None = None) -> None:
+        self._options, self._take, self._watch = options, take, watch or Watch()
+        self._outbox = Outbox(options, self._watch)
+        self._status = f"{options.discovery}/status" if options.discovery else None
+        self._complained: set[str] = set()
+        self._tls = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
+        if self._tls is not None:
+            self._tls.sslsocket_class = TlsSocket
+
+    def publish(self, told: Told) -> None:
+        """The latest forecast of each stream goes out as soon as there is a connection."""
+        self._outbox.put(told)
+
+    async def run(self) -> NoReturn:
+        delay = self._options.first_delay
+        while True:
+            began = time.monotonic()
+            try:
+                await self._connection()
+            except aiomqtt.MqttError as error:
+                context = {"host": self._options.host, "reason": str(error.__cause__ or error)}
+                log.warning("no connection to the MQTT broker", extra=context)
+            except Exception:
+                log.exception("the connection to the MQTT broker failed")
+            finally:
+                self._watch.connected(False)
+            if time.monotonic() - began >= self._options.steady_seconds:
+                delay = self._options.first_delay
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+            delay = min(2 * delay, self._options.max_delay)
+            self._watch.reconnect()
+
+    async def _connection(self) -> None:
+        async with Link(self._options, self._watch, self._tls) as link:
+            await self._subscribe(link)
+            self._watch.connected(True)
+            log.info("connected to the MQTT broker", extra={"host": self._options.host, "port": self._options.port})
+            post = partial(link.publish, qos=self._options.qos, retain=self._options.retain)
+            sender = asyncio.create_task(self._outbox.send(post))
+            # A sender that fails must not cancel readings that are on their way to the disk: it ends the connection.
+            sender.add_done_callback(link.ended)
+            try:
+                await self._receive(link)
+            finally:
+                sender.cancel()
+                await asyncio.wait([sender])
+
+    async def _subscribe(self, link: Link) -> None:
+        wanted = SubscribeOptions(qos=1, noLocal=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        patterns = [subscription.pattern for subscription in self._options.subscriptions]
+        patterns += [self._status] if self._status else []
+        if not patterns:
+            return
+        codes = cast(Any, await link.subscribe([(pattern, wanted) for pattern in patterns]))
+        for pattern, code in zip(patterns, codes, strict=True):
+            if code.is_failure:
+                log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": str(code)})
+
+    async def _receive(self, link: Link) -> NoReturn:
+        while True:
+            messages = await link.waiting(self._options.max_batch)
+            if link.over:  # what is not acknowledged comes again with the next connection
+                self._watch.messages("returned", sum(message.qos > 0 for message in messages))
+                messages = [message for message in messages if message.qos == 0]
+            readings: list[Reading] = []
+            outcomes = Counter(self._read(message, readings) for message in messages)
+            if readings:
+                try:
+                    await self._take(Batch.of(readings))
+                except Exception as error:
+                    self._watch.messages("returned", sum(message.qos > 0 for message in messages))
+                    self._watch.messages("lost", sum(message.qos == 0 for message in messages))
+                    raise aiomqtt.MqttError(f"readings are not taken: {error}") from None
+            link.acknowledge(messages)
+            for outcome, count in outcomes.items():
+                self._watch.messages(outcome, count)
+
+    def _read(self, message: aiomqtt.Message, readings: list[Reading]) -> str:
+        """The outcome; what it says goes to ``readings``."""
+        if (topic := message.topic.value) == self._status:
+            if message.payload == b"online":
+                self._outbox.announce()
+            return "status"
+        subscription = next((s for s in self._options.subscriptions if s.matches(topic)), None)
+        if subscription is None:
+            return "unmatched"
+        try:
+            readings += subscription.readings(topic, message.payload)
+        except MalformedError as error:
+            if topic not in self._complained and len(self._complained) < self._options.max_complaints:
+                self._complained.add(topic)
+                log.warning("an MQTT message can't be read", extra={"topic": topic[:200], "reason": str(error)})
+            return error.reason
+        return "taken"
+
+
+class Outbox:
+    """Forecasts to be sent, the latest of each stream, and what Home Assistant is to know of their streams."""
+
+    def __init__(self, options: Options, watch: Watch) -> None:
+        self._options, self._watch = options, watch
+        self._waiting: dict[str, Told] = {}  # of one reading each
+        self._levels: dict[str, str] = {}  # discovered streams, with the quantile that is shown
+        self._due: dict[str, None] = {}  # of them, those to be announced
+        self._filled = asyncio.Event()
+
+    def put(self, told: Told) -> None:
+        latest = {name: row for row, name in enumerate(told.names) if told.known[row]}
+        superseded = int(np.count_nonzero(told.known)) - len(latest)
+        for name, row in latest.items():
+            self._discover(name, told.levels)
+            if name in self._waiting:
+                superseded += 1
+            elif len(self._waiting) >= self._options.max_unsent:
+                del self._waiting[next(iter(self._waiting))]
+                self._watch.forecasts("dropped", 1)
+            self._waiting[name] = alone(told, row)
+        self._watch.forecasts("superseded", superseded)
+        self._filled.set()
+
+    def _discover(self, stream: str, levels: Sequence[str]) -> None:
+        if not self._options.discovery:
+            return
+        middle = min(levels, key=lambda level: abs(float(level) - 0.5))
+        if stream not in self._levels and len(self._levels) >= self._options.max_discovered:
+            self._watch.forecasts("undiscovered", 1)
+        elif self._levels.get(stream) != middle:
+            self._levels[stream] = middle
+            self._due[stream] = None
+
+    def announce(self) -> None:
+        self._due = dict.fromkeys(self._levels)
+        self._filled.set()
+
+    async def send(self, post: Callable[[str, bytes], Awaitable[None]]) -> NoReturn:
+        self.announce()
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._waiting or self._due:
+                if self._due:  # goes first, so that nobody sees a forecast of which he knows nothing
+                    stream, _ = self._due.popitem()  # where this fails, all are due with the next connection
+                    topic, config = discovery(self._options, stream, self._levels[stream])
+                    await post(topic, json.dumps(config).encode())
+                else:
+                    await self._forecast(post)
+
+    async def _forecast(self, post: Callable[[str, bytes], Awaitable[None]]) -> None:
+        told = self._waiting.pop(stream := next(iter(self._waiting)))
+        try:
+            payload = json.dumps(told.to_dict(0), allow_nan=False).encode()
+            await post(stream_topic(self._options.prefix, stream), payload)
+            self._watch.forecasts("sent", 1)
+        except ValueError as error:  # JSON has no infinity
+            self._watch.forecasts("failed", 1)
+            log.warning("a forecast can't be sent", extra={"stream": stream, "reason": str(error)})
+        except BaseException:
+            self._waiting.setdefault(stream, told)
+            raise
+
+
+class Inbox(asyncio.Queue[aiomqtt.Message]):
+    """Messages that came. There is always place for those of QoS 1, of which the broker sends no more than it may."""
+
+    def __init__(self, options: Options, watch: Watch) -> None:
+        super().__init__(options.max_waiting + options.max_unacknowledged)
+        self._most, self._watch = options.max_waiting, watch
+
+    def put_nowait(self, message: aiomqtt.Message) -> None:
+        if message.qos == 0 and self.qsize() >= self._most:
+            self._watch.messages("dropped", 1)
+        else:
+            super().put_nowait(message)
+
+
+class TlsSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()  # which paho forgets
+            raise
+
+
+class Link(aiomqtt.Client):
+    """One connection: aiomqtt's client and what it lacks, which is acknowledging by hand and an end that leaves nothing
+    open. It is used once, since message ids mean nothing to the next connection."""
+
+    def __init__(self, options: Options, watch: Watch, tls: ssl.SSLContext | None) -> None:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = options.session_seconds
+        properties.ReceiveMaximum = options.max_unacknowledged
+        properties.MaximumPacketSize = options.max_message_bytes
+        super().__init__(
+            options.host,
+            options.port,
+            username=options.username,
+            password=options.password,
+            identifier=options.client_id,
+            queue_type=cast(Any, lambda maxsize: Inbox(options, watch)),
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            timeout=options.answer_seconds,
+            keepalive=options.keepalive_seconds,
+            properties=properties,
+            tls_context=tls,
+        )
+        self._client.connect_timeout = options.connect_seconds
+        self._client.manual_ack_set(True)
+
+    async def __aenter__(self) -> Self:
+        opening = asyncio.ensure_future(super().__aenter__())
+        try:
+            return await asyncio.shield(opening)
+        except BaseException:
+            # a thread connects, which nobody can interrupt: wait for it, so that nothing is left open
+            await asyncio.wait([opening])
+            self._cut(opening)
+            raise
+
+    async def __aexit__(self, *error: Any) -> None:
+        try:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await super().__aexit__(*error)
+        finally:
+            self._cut(self._disconnected)
+
+    @property
+    def over(self) -> bool:
+        return self._disconnected.done()
+
+    async def waiting(self, most: int) -> list[aiomqtt.Message]:
+        """All messages that wait, at least one. Raises MqttError where none does and the connection is over."""
+        messages = [await anext(self.messages)]
+        while len(messages) < most and not self._queue.empty():
+            messages.append(self._queue.get_nowait())
+        return messages
+
+    def acknowledge(self, messages: list[aiomqtt.Message]) -> None:
+        for message in messages:
+            if message.qos and not self.over:
+                self._client.ack(message.mid, message.qos)
+
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not self.over:
+            self._disconnected.set_exception(aiomqtt.MqttError(str(error)))
+
+    def _cut(self, future: asyncio.Future[Any]) -> None:
+        if future.done() and not future.cancelled():
+            future.exception()  # seen, so asyncio doesn't complain that nobody looked
+        self._client._sock_close()
+        if self._misc_task is not None:
+            self._misc_task.cancel()

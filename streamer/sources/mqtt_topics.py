@@ -1,0 +1,298 @@
+"""MQTT without a network: which topics are read, what a payload says, how what goes out is named.
+
+A message is the unit of failure: one that can't be read says why (:class:`MalformedError`) and gives no reading at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from streamer.columns import Told
+from streamer.sources.readings import LARGEST, MISSING, Reading
+from streamer.sources.times import parse_time
+
+__all__ = ["MalformedError", "Options", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]
+
+#: Of one message without named paths; a device that says more is better asked for what is wanted.
+MAX_NUMBERS = 100
+NAME_CHARACTERS = 200
+TOPIC_BYTES = 65535
+#: ``unknown`` and ``unavailable``: Home Assistant's ``mqtt_statestream``.
+GONE = MISSING | {"unknown", "unavailable"}
+SWITCHES = {"on": 1.0, "true": 1.0, "off": 0.0, "false": 0.0}
+NOTHING = object()
+
+
+class MalformedError(ValueError):
+    """``reason`` is one of a few words, for a counter: ``encoding``, ``json``, ``many``, ``name``, ``number``,
+    ``path``, ``time``."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One line of the settings: ``TOPIC-PATTERN [time=PATH] [PATH ...]``. A path leads into a JSON payload, with dots:
+    ``ENERGY.Power``, ``phases.0.current``. Without any, a payload is a number, or JSON of which every number is read.
+    """
+
+    pattern: str
+    paths: tuple[str, ...] = ()
+    time: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Subscription:
+        """Raises ``ValueError``."""
+        pattern, *words = text.split() or [""]
+        try:
+            _check_pattern(pattern)
+            times = [word.removeprefix("time=") for word in words if word.startswith("time=")]
+            paths = [word for word in words if not word.startswith("time=")]
+            for path in (*times, *paths):
+                if "=" in path:
+                    raise ValueError(f"{path!r} is no path; the only option is time=PATH")
+                if not all(path.split(".")):
+                    raise ValueError(f"{path!r} is no path, which is keys with dots between them")
+            if len(times) > 1 or len(set(paths)) < len(paths):
+                raise ValueError("has a path twice")
+        except ValueError as error:
+            raise ValueError(f"MQTT subscription {text[:NAME_CHARACTERS]!r}: {error}") from None
+        return cls(pattern, tuple(paths), times[0] if times else None)
+
+    def matches(self, topic: str) -> bool:
+        return overlap(self.pattern, topic)
+
+    def readings(self, topic: str, payload: bytes) -> list[Reading]:
+        """Raises :class:`MalformedError`."""
+        try:
+            text = payload.decode().strip()
+        except UnicodeDecodeError:
+            raise MalformedError("encoding", "is not UTF-8") from None
+        said: Any = text
+        if text.startswith(("{", "[")):
+            try:
+                said = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise MalformedError("json", f"is no JSON: {error}") from None
+        elif self.time is not None or (self.paths and text.lower() not in GONE):
+            raise MalformedError("json", f"is no JSON object: {text[:40]!r}")
+        at = None if self.time is None else _time(self.time, _at(said, self.time))
+        return [Reading(_stream(topic, path), at, value) for path, value in self._values(said)]
+
+    def _values(self, said: Any) -> list[tuple[str, float | None]]:
+        if isinstance(said, str):  # a number or a word for none, which then goes for every path
+            value = _value("the payload", said)
+            return [(path, value) for path in self.paths or ("",)]
+        if not self.paths:
+            found: list[tuple[str, float | None]] = []
+            for path, number in _numbers(said):
+                if path != self.time:
+                    found.append((path, _value(path, number)))
+                if len(found) > MAX_NUMBERS:
+                    raise MalformedError("many", f"has more than {MAX_NUMBERS} numbers: name those that are wanted")
+        else:
+            there = ((path, _at(said, path)) for path in self.paths)
+            found = [(path, _value(path, value)) for path, value in there if value is not NOTHING]
+        if not found:
+            raise MalformedError("path", "has no " + (" and no ".join(self.paths)[:NAME_CHARACTERS] or "number"))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is to be counted. Every message that came has one outcome: ``taken``; a reason of :class:`MalformedError`;
+    ``status`` (Home Assistant's); ``unmatched`` (of subscriptions that a session had before); ``dropped`` (QoS 0, too
+    many); ``returned`` (QoS 1, not acknowledged, it comes again), ``lost`` (QoS 0 that could not be taken).
+
+    Every forecast: ``sent``, ``superseded`` by a later one, ``dropped`` (too many streams), ``failed``; besides,
+    ``undiscovered`` counts those sent of streams beyond ``max_discovered``."""
+
+    connected: Callable[[bool], None] = lambda connected: None
+    reconnect: Callable[[], None] = lambda: None
+    messages: Callable[[str, int], None] = lambda outcome, count: None
+    forecasts: Callable[[str, int], None] = lambda outcome, count: None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Raises ``ValueError`` for what can't work. ``subscriptions`` may be empty: then forecasts only go out."""
+
+    subscriptions: tuple[Subscription, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 1883  # with TLS mostly 8883
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ca_file: str | None = None  # None: the authorities that the system trusts
+    client_id: str = "streamer"  # two clients of one name throw each other out, again and again
+    session_seconds: int = 7 * 86400  # the broker keeps messages for us so long while we are down
+    keepalive_seconds: int = 30
+    connect_seconds: float = 5.0
+    answer_seconds: float = 10.0
+    first_delay: float = 1.0
+    max_delay: float = 60.0
+    steady_seconds: float = 60.0  # a connection that lasted so long: delays begin anew
+    max_message_bytes: int = 65536  # the broker leaves out longer ones
+    max_batch: int = 1000  # messages that are taken together
+    max_unacknowledged: int = 1000  # QoS 1: then the broker waits
+    max_waiting: int = 4096  # QoS 0: then they are dropped, counted
+    max_complaints: int = 1000  # topics whose malformed payload is logged; of more they are only counted
+    prefix: str = "streamer"  # forecasts go to <prefix>/<stream>
+    qos: int = 0
+    retain: bool = True
+    max_unsent: int = 4096  # streams whose latest forecast waits: then the oldest is dropped, counted
+    discovery: str | None = None  # Home Assistant's prefix, mostly "homeassistant"
+    max_discovered: int = 200  # streams; forecasts of more are sent without, counted
+
+    def __post_init__(self) -> None:
+        for name, topic in (("prefix", self.prefix), ("discovery", self.discovery)):
+            if topic is not None and (not all(topic.split("/")) or topic != _clean(topic) or topic[0] == "$"):
+                raise ValueError(f"MQTT {name} {topic!r} is no topic to publish to, such as {name!r} or 'home/{name}'")
+        if self.qos not in (0, 1):
+            raise ValueError(f"MQTT qos {self.qos} is neither 0 nor 1")
+        if not 1 <= self.max_unacknowledged <= 65535:
+            raise ValueError(f"MQTT max_unacknowledged {self.max_unacknowledged} is not between 1 and 65535")
+        for subscription in self.subscriptions:
+            if overlap(subscription.pattern, f"{self.prefix}/#"):
+                raise ValueError(
+                    f"MQTT subscription {subscription.pattern!r} would read back our own forecasts, which go to "
+                    f"{self.prefix}/...: make it narrower, or choose another prefix"
+                )
+        for one, other in combinations(self.subscriptions, 2):
+            if overlap(one.pattern, other.pattern):  # brokers may send such a message once or twice
+                raise ValueError(
+                    f"MQTT subscriptions {one.pattern!r} and {other.pattern!r} match the same topics: make them one "
+                    "with the paths of both"
+                )
+
+
+def overlap(one: str, other: str) -> bool:
+    """Is there a topic that matches both patterns? A topic is a pattern, too."""
+    a, b = sorted((one.split("/"), other.split("/")), key=len)
+    if a[0] != b[0] and (a[0][:1] == "$" or b[0][:1] == "$"):
+        return False  # wildcards don't match $SYS and its like
+    for mine, theirs in zip(a, b, strict=False):
+        if "#" in (mine, theirs):
+            return True
+        if mine != theirs and "+" not in (mine, theirs):
+            return False
+    return len(a) == len(b) or b[len(a)] == "#"
+
+
+def stream_topic(prefix: str, stream: str) -> str:
+    return f"{prefix}/{_clean(stream)}"
+
+
+def discovery(options: Options, stream: str, level: str) -> tuple[str, dict[str, Any]]:
+    """Topic and payload that make Home Assistant show one stream's forecast: its state is what ``level`` says for one
+    step ahead, its attributes are the whole curve."""
+    prefix = options.prefix
+    topic = stream_topic(prefix, stream)
+    readable = re.sub(r"[^a-zA-Z0-9]+", "_", topic).strip("_")[:64]
+    id = f"{readable}_{hashlib.blake2s(f'{prefix}/{stream}'.encode(errors='replace'), digest_size=4).hexdigest()}"
+    return f"{options.discovery}/sensor/{id}/config", {
+        "name": f"{_clean(stream)} forecast",
+        "unique_id": id,
+        "state_topic": topic,
+        "value_template": f"{{{{ value_json.quantiles['{level}'][0] }}}}",
+        "json_attributes_topic": topic,
+        "state_class": "measurement",
+        "device": {"identifiers": [prefix], "name": prefix},
+    }
+
+
+def _check_pattern(pattern: str) -> None:
+    levels = pattern.split("/")
+    if not pattern or not pattern.isprintable() or len(pattern.encode()) > TOPIC_BYTES:
+        raise ValueError("has no topic pattern, such as sensors/+/temperature")
+    if levels[0] == "$share":
+        raise ValueError("is shared: readings of one stream would go to several clients")
+    if any("+" in level and level != "+" for level in levels):
+        raise ValueError("+ stands for a whole level: a/+/b")
+    if any("#" in level for level in levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
+        raise ValueError("# stands for all levels from there on, and is the last: a/#")
+
+
+def _clean(topic: str) -> str:
+    """Brokers close the connection on wildcards and control characters."""
+    return "".join(c if c.isprintable() and c not in "+#" else "_" for c in topic)
+
+
+def _stream(topic: str, path: str) -> str:
+    name = f"{topic}.{path}" if path else topic
+    if len(name) > NAME_CHARACTERS or not name.isprintable():
+        raise MalformedError("name", f"{name[:40]!r} is no name of a stream (1 to 200 printable characters)")
+    return name
+
+
+def _at(said: Any, path: str) -> Any:
+    for key in path.split("."):
+        if isinstance(said, dict):
+            said = said.get(key, NOTHING)
+        elif isinstance(said, list) and key.isdecimal() and len(key) < 6 and int(key) < len(said):
+            said = said[int(key)]
+        else:
+            return NOTHING
+    return said
+
+
+def _numbers(said: Any) -> Iterator[tuple[str, int | float]]:
+    """Every number at any depth, in the order of the payload."""
+    left: list[tuple[str, Any]] = [("", said)]
+    while left:
+        path, node = left.pop()
+        if isinstance(node, dict | list):
+            if len(path) > NAME_CHARACTERS:
+                raise MalformedError("name", f"{path[:40]!r}... is too deep for a name")
+            items = node.items() if isinstance(node, dict) else enumerate(node)
+            left.extend([(f"{path}.{key}" if path else str(key), value) for key, value in items][::-1])
+        elif isinstance(node, int | float) and not isinstance(node, bool):
+            yield path, node
+
+
+def _value(path: str, said: Any) -> float | None:
+    """``None``: missing."""
+    if said is None:
+        return None
+    try:
+        if isinstance(said, str):
+            word = said.strip().lower()
+            if word in GONE or word in SWITCHES:
+                return SWITCHES.get(word)
+            if "_" in word:  # Python's own spelling of numbers
+                raise ValueError
+            said = word
+        elif not isinstance(said, int | float):
+            raise ValueError
+        value = float(said)
+    except OverflowError:
+        return None
+    except ValueError:
+        raise MalformedError("number", f"{path} is {str(said)[:40]!r}, which is no number") from None
+    return value if abs(value) < LARGEST else None  # NaN, too
+
+
+def _time(path: str, said: Any) -> float:
+    if isinstance(said, bool) or not isinstance(said, str | int | float):
+        raise MalformedError("time", f"{path} is no time" if said is not NOTHING else f"has no {path}")
+    try:
+        return parse_time(said)
+    except (ValueError, OverflowError) as error:
+        raise MalformedError("time", f"{path}: {error}") from None
+
+
+def alone(told: Told, row: int) -> Told:
+    """A copy of one reading, which does not hold on to the others."""
+    arrays = {f.name: getattr(told, f.name) for f in fields(told)}
+    copies: dict[str, Any] = {n: a[row : row + 1].copy() for n, a in arrays.items() if isinstance(a, np.ndarray)}
+    return replace(told, names=[told.names[row]], **copies)

@@ -1,0 +1,124 @@
+"""Sensors on the disk: every stream's state as it was some minutes ago, and the readings that came since.
+
+A reading is 24 bytes in the journal before it is acknowledged; the state of a stream is some ten thousand times that,
+and is written now and then. After a crash the readings behind a stream's state are run again.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.store.database import Database
+
+__all__ = ["Journal", "Record", "Saved"]
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS streams (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    seq INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS journal (
+    seq INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+"""
+TABLES = {"streams": ("id", "name", "seq", "model", "data"), "journal": ("seq", "data")}
+RECORD = np.dtype([("id", "<i8"), ("time", "<f8"), ("value", "<f8")])
+
+
+class Record(NamedTuple):
+    """Readings that were taken together: ids of streams int64, unix seconds, values (NaN: missing), all [N]."""
+
+    seq: int
+    ids: NDArray[np.int64]
+    times: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+class Saved(NamedTuple):
+    """``seq``: the last record that is in the state; ``model``: the digest of the file that it belongs to; ``data``:
+    empty where nothing was saved yet."""
+
+    id: int
+    name: str
+    seq: int
+    model: str
+    data: bytes
+
+
+class Journal:
+    """Thread-safe; every method raises :class:`StoreError`. ``next_id`` and ``next_seq``: what was never used."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, VERSION, SCHEMA, TABLES)
+        self.set_aside = self._database.set_aside
+        self.damaged = 0
+        with self._database.transaction() as db:
+            # not the largest id there is: a stream that is gone may still have readings in the journal
+            (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'streams'").fetchone()
+            found = db.execute("SELECT max(seq) FROM journal UNION SELECT max(seq) FROM streams").fetchall()
+        self.next_id = 1 + (last or 0)
+        self.next_seq = 1 + max((seq for (seq,) in found if seq), default=0)
+
+    def append(self, opened: Sequence[tuple[int, str]], records: Sequence[Record], closed: Sequence[int] = ()) -> None:
+        """New streams, their readings, and streams that are gone: all of it, durably, or nothing."""
+        rows = []
+        for record in records:
+            packed = np.empty(len(record.ids), RECORD)
+            packed["id"], packed["time"], packed["value"] = record.ids, record.times, record.values
+            data = packed.tobytes()
+            rows.append((record.seq, zlib.crc32(data).to_bytes(4, "little") + data))
+        with self._database.transaction() as db:
+            db.executemany("INSERT INTO streams VALUES (?, ?, 0, '', x'')", opened)
+            db.executemany("INSERT INTO journal VALUES (?, ?)", rows)
+            db.executemany("DELETE FROM streams WHERE id = ?", ((id,) for id in closed))
+
+    def save(self, states: Sequence[Saved], done: int) -> None:
+        """States of streams that are there; records up to ``done`` are in what is saved of every stream."""
+        with self._database.transaction() as db:
+            db.executemany(
+                "UPDATE streams SET seq = ?, model = ?, data = ? WHERE id = ?",
+                ((saved.seq, saved.model, saved.data, saved.id) for saved in states),
+            )
+            db.execute("DELETE FROM journal WHERE seq <= ?", (done,))
+
+    def streams(self) -> Iterator[Saved]:
+        with self._database.transaction() as db:
+            ids = [id for (id,) in db.execute("SELECT id FROM streams ORDER BY id")]
+        for id in ids:  # one by one: all of them together may not fit in memory
+            with self._database.transaction() as db:
+                row = db.execute("SELECT id, name, seq, model, data FROM streams WHERE id = ?", (id,)).fetchone()
+            if row is not None:
+                yield Saved(*row)
+
+    def records(self) -> Iterator[Record]:
+        """In order. A damaged one is passed over and counted in ``damaged``: to its streams it is a gap."""
+        seq = 0
+        while True:
+            with self._database.transaction() as db:
+                row = db.execute("SELECT seq, data FROM journal WHERE seq > ? ORDER BY seq LIMIT 1", (seq,)).fetchone()
+            if row is None:
+                return
+            seq, data = row
+            if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+                self.damaged += 1
+                log.error("a record of the journal is damaged, its readings are lost", extra={"record": seq})
+                continue
+            packed = np.frombuffer(data, RECORD, offset=4)
+            yield Record(seq, packed["id"].astype(np.int64), packed["time"].copy(), packed["value"].copy())
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,220 @@
+"""Readings from a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamer.sources.mqtt import Link, Subscription
+from tests.daemon.mosquitto import Broker, Daemon, other, say, until
+from tests.daemon.running import Proxy
+
+
+def test_readings_arrive_and_what_is_no_reading_is_counted(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        lines = "sensors/+/+/temperature", "tele/+/SENSOR time=Time ENERGY.Power", "zigbee2mqtt/+ temperature humidity"
+        subscriptions = [Subscription.parse(line) for line in lines]
+        async with daemon.running(broker.port, *subscriptions) as _, other(broker.port) as client:
+            await client.publish("sensors/line1/pump/temperature", "76.2", 1)
+            await client.publish("sensors/line1/pump/temperature", "hot", 1)
+            await client.publish("sensors/line1/pump/temperature", "hotter", 0)
+            await client.publish("tele/x/SENSOR", '{"Time":"1970-01-01T00:01:00","ENERGY":{"Power":12}}', 1)
+            await client.publish("tele/x/SENSOR", '{"Time":"soon","ENERGY":{"Power":12}}', 2)
+            await client.publish("zigbee2mqtt/hall", b"\xff", 1)
+            await client.publish("zigbee2mqtt/hall", '{"temperature":21,"humidity":null}', 0)
+            await client.publish("somewhere/else", "1", 1)
+            await client.publish("sensors/line1/pump/temperature", "unavailable", 1)
+            await until(lambda: sum(daemon.messages.values()) == 8)
+        temperature = "sensors/line1/pump/temperature"
+        rest = ["tele/x/SENSOR.ENERGY.Power", "zigbee2mqtt/hall.temperature", "zigbee2mqtt/hall.humidity"]
+        assert daemon.names == [temperature, *rest, temperature]
+        np.testing.assert_equal(daemon.values, [76.2, 12.0, 21.0, np.nan, np.nan])
+        times = np.concatenate([batch.times for batch in daemon.batches])
+        np.testing.assert_equal(times, [np.nan, 60.0, np.nan, np.nan, np.nan])
+        assert daemon.messages == {"taken": 4, "number": 2, "time": 1, "encoding": 1}
+
+    caplog.set_level(logging.WARNING)
+    asyncio.run(main())
+    unread = [record.__dict__["topic"] for record in caplog.records if "can't be read" in record.message]
+    assert unread == ["sensors/line1/pump/temperature", "tele/x/SENSOR", "zigbee2mqtt/hall"]
+
+
+def test_complaints_are_bounded(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with daemon.running(broker.port, max_complaints=2), other(broker.port) as client:
+            for topic in range(5):
+                await client.publish(f"n/{topic}", "bad", 1)
+            await until(lambda: daemon.messages["number"] == 5)
+
+    asyncio.run(main())
+    assert sum("can't be read" in record.message for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize(("unacknowledged", "batch"), [(5, 3), (3, 50)])
+def test_what_waits_is_taken_together_and_the_broker_waits_with_the_rest(
+    broker: Broker, unacknowledged: int, batch: int
+) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.open.clear()
+        async with daemon.running(broker.port, max_unacknowledged=unacknowledged, max_batch=batch):
+            await say(broker.port, range(100))
+            daemon.open.set()
+            await until(lambda: len(daemon.values) >= 100)
+        assert daemon.values == list(range(100))
+        assert max(map(len, daemon.batches)) == 3
+        assert daemon.messages == {"taken": 100}
+
+    asyncio.run(main())
+
+
+def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    links: list[Link] = []
+
+    class Seen(Link):
+        def __init__(self, *args: Any):
+            super().__init__(*args)
+            links.append(self)
+
+    monkeypatch.setattr("streamer.sources.mqtt.Link", Seen)
+
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.open.clear()
+        async with Proxy.to(broker.port) as proxy:
+            port = proxy._server.sockets[0].getsockname()[1]
+            async with daemon.running(port):
+                await say(broker.port, range(10))
+                await until(lambda: daemon.asked == 1)
+                await until(lambda: len(links[0].messages) >= 3)
+                proxy.cut()
+                await until(lambda: links[0].over)
+                daemon.open.set()
+                await until(lambda: daemon.values[-1:] == [9])
+            first, *_ = daemon.batches  # it was taken, but that could not be said any more
+            assert daemon.values == [*first.values, *range(10)]
+            assert daemon.messages["returned"] == 10 - len(first)
+            seen = len(daemon.values)
+            async with daemon.running(port):  # now they are acknowledged
+                await say(broker.port, range(10, 11))
+                await until(lambda: len(daemon.values) > seen)
+            assert daemon.values[seen:] == [10]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("most", [1000, 3])
+def test_what_could_not_be_taken_comes_again(broker: Broker, most: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.failures = 3
+        async with daemon.running(broker.port, max_batch=most):
+            await say(broker.port, range(50))
+            await until(lambda: len(daemon.values) >= 50)
+            assert daemon.values == list(range(50))
+            assert daemon.reconnects == 3
+            assert daemon.messages["taken"] == 50
+            assert daemon.messages["returned"] >= 3
+
+    asyncio.run(main())
+    said = [record.__dict__["reason"] for record in caplog.records if "no connection" in record.message]
+    assert said == ["readings are not taken: disk full"] * 3
+
+
+def test_what_came_with_qos_0_and_could_not_be_taken_is_lost_and_counted(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.failures = 1
+        async with daemon.running(broker.port):
+            await say(broker.port, range(1), qos=0)
+            await until(lambda: daemon.connections == 2)
+            await say(broker.port, range(1, 2), qos=0)
+            await until(lambda: daemon.values == [1])
+        assert daemon.messages == {"lost": 1, "returned": 0, "taken": 1}
+
+    asyncio.run(main())
+
+
+def test_qos_0_beyond_the_bound_is_dropped_and_qos_1_is_not(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.open.clear()
+        async with daemon.running(broker.port, max_waiting=4):
+            await say(broker.port, range(1), qos=1)
+            await until(lambda: daemon.asked == 1)
+            await say(broker.port, range(1, 20), qos=0)
+            await say(broker.port, range(20, 30), qos=1)
+            await until(lambda: daemon.messages["dropped"] == 15)
+            daemon.open.set()
+            await until(lambda: len(daemon.values) == 15)
+        assert daemon.values == [*range(5), *range(20, 30)]
+
+    asyncio.run(main())
+
+
+def test_what_comes_while_we_are_down_is_kept(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with daemon.running(broker.port):
+            pass
+        await say(broker.port, range(30))
+        await asyncio.to_thread(broker.stop)
+        await asyncio.to_thread(broker.start)
+        async with daemon.running(broker.port):
+            await until(lambda: len(daemon.values) >= 30)
+        assert daemon.values == list(range(30))
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_restarts(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with daemon.running(broker.port):
+            await say(broker.port, range(3))
+            await until(lambda: len(daemon.values) == 3)
+            await asyncio.to_thread(broker.stop)
+            await until(lambda: not daemon.connected and daemon.reconnects > 2)
+            await asyncio.to_thread(broker.start)
+            await until(lambda: daemon.connected)
+            await say(broker.port, range(3, 6))
+            await until(lambda: daemon.values[-1] == 5)
+        # at least once: the last acknowledgements may not have reached the broker before it went
+        assert list(dict.fromkeys(daemon.values)) == list(range(6))
+        assert daemon.connections == 2
+
+    asyncio.run(main())
+
+
+def test_topics_of_former_settings_are_acknowledged_and_counted(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with daemon.running(broker.port):
+            pass
+        await say(broker.port, range(2))
+        async with daemon.running(broker.port, Subscription.parse("m/+")):
+            await say(broker.port, range(1), topic="m/a")
+            await until(lambda: daemon.messages == {"unmatched": 2, "taken": 1})
+        assert daemon.names == ["m/a"]
+
+    asyncio.run(main())
+
+
+def test_old_and_overlong_messages_are_not_sent(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with other(broker.port) as client:
+            await client.publish("n/old", "1", 1, retain=True)
+            async with daemon.running(broker.port, max_message_bytes=1000):
+                await client.publish("n/long", "1" * 2000, 1)
+                await client.publish("n/new", "2", 1, retain=True)
+                await until(lambda: "n/new" in daemon.names)
+        assert daemon.names == ["n/new"]
+
+    asyncio.run(main())

@@ -1,0 +1,104 @@
+"""Forecasts to a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import aiomqtt
+import numpy as np
+import pytest
+
+from streamer.sources.mqtt import Link, Subscription
+from tests.daemon.mosquitto import Broker, Daemon, heard, other, say, until
+from tests.wire.test_mqtt_topics import told
+
+
+def test_forecasts_and_discovery_are_seen(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        # the status is among it, and what we announce, which must not come back
+        subscriptions = Subscription.parse("n/+"), Subscription.parse("homeassistant/#")
+        options = {"discovery": "homeassistant", "max_discovered": 1}
+        async with (
+            daemon.running(broker.port, *subscriptions, **options) as mqtt,
+            other(broker.port, "streamer/#", "homeassistant/sensor/#") as client,
+        ):
+            mqtt.publish(told(**{"n/a+": [1.0, 2.0, 3.0], "n/b": [np.nan, 5.0, 6.0]}))
+            (topic, config), *forecasts = await heard(client, 3)
+            assert topic == f"homeassistant/sensor/{config['unique_id']}/config"
+            assert [topic for topic, _ in forecasts] == [config["state_topic"], "streamer/n/b"]
+            assert config["state_topic"] == "streamer/n/a_"
+            (_, first), (_, second) = forecasts
+            assert (first["stream"], first["value"], first["quantiles"]["0.5"]) == ("n/a+", 1.0, [2.0, 3.0])
+            assert (second["value"], second["quantiles"]["0.9"]) == (None, [6.0, 7.0])
+            await client.publish("homeassistant/status", "offline")
+            await client.publish("homeassistant/status", "online")
+            assert await heard(client, 1) == [(topic, config)]
+            await until(lambda: daemon.messages["status"] >= 2)  # this broker sends twice where subscriptions overlap
+            assert set(daemon.messages) == {"status"}
+        assert daemon.forecasts == {"sent": 2, "undiscovered": 1, "superseded": 0}
+        async with other(broker.port, "streamer/#", "homeassistant/sensor/#") as late:
+            assert sorted(t for t, _ in await heard(late, 3)) == [topic, "streamer/n/a_", "streamer/n/b"]
+
+    asyncio.run(main())
+
+
+def test_the_latest_forecast_of_each_stream_waits_for_a_connection(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        broker.stop()
+        async with daemon.trying(broker.port, prefix="home/forecasts", max_unsent=2) as mqtt:
+            for value in range(5):
+                mqtt.publish(told(a=[value, value, value], b=[value, value, value]))
+            unknown = told(d=[0.0, 0.0])
+            mqtt.publish(dataclasses.replace(unknown, known=~unknown.known))
+            mqtt.publish(told(c=[7.0, 7.0]))
+            assert daemon.forecasts == {"superseded": 8, "dropped": 1}
+            await asyncio.to_thread(broker.start)
+            await until(lambda: daemon.forecasts["sent"] == 2)
+        async with other(broker.port, "home/forecasts/#") as client:
+            found = await heard(client, 2)
+        assert {topic: said["value"] for topic, said in found} == {"home/forecasts/b": 4.0, "home/forecasts/c": 7.0}
+
+    asyncio.run(main())
+
+
+def test_a_forecast_that_is_no_json_is_left_out(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with daemon.running(broker.port) as mqtt, other(broker.port, "streamer/#") as client:
+            mqtt.publish(told(a=[1.0, np.inf], b=[1.0, 2.0]))
+            assert [topic for topic, _ in await heard(client, 1)] == ["streamer/b"]
+        assert daemon.forecasts == {"failed": 1, "sent": 1, "superseded": 0}
+        assert daemon.connections == 1
+
+    asyncio.run(main())
+
+
+def test_a_forecast_whose_sending_fails_goes_out_with_the_next_connection(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, failures = Link.publish, [aiomqtt.MqttError("Operation timed out")]
+
+    async def failing(self: Link, *args: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await publish(self, *args, **options)
+
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.open.clear()
+        async with daemon.running(broker.port) as mqtt, other(broker.port, "streamer/#") as client:
+            await say(broker.port, range(1))
+            await until(lambda: daemon.asked == 1)
+            mqtt.publish(told(a=[1.0, 2.0]))
+            await until(lambda: not failures)
+            daemon.open.set()  # what was being taken when the connection ended is taken all the same
+            assert [topic for topic, _ in await heard(client, 1)] == ["streamer/a"]
+        assert daemon.connections == 2
+        assert daemon.values[0] == 0
+
+    monkeypatch.setattr(Link, "publish", failing)
+    asyncio.run(main())
