@@ -1,10 +1,12 @@
 """Numenta's anomaly benchmark (Lavin and Ahmad 2015), streaming: one reading at a time through the engine.
 
 The detector is the forecaster's own probability of every reading, and nothing else; it was trained on none of these
-series. Scores as in the benchmark's repository: per profile one threshold for the whole corpus, 100 is perfect, 0 is a
-detector that never alarms. Only the series that are there are scored, so published numbers, which are of all 58, stand
-beside for orientation. Needs the shared data set or ``--data DIR`` (``data/`` and ``labels/combined_windows.json`` in
-it).
+series. What is novel (:mod:`models.novelty`) was designed on synthetic sensors and on every other one of the series, by
+name. The rest is scored apart, too: its scores were in sight meanwhile, but it was not what settings were chosen by.
+
+Scores as in the benchmark's repository: per profile one threshold for the whole corpus, 100 is perfect, 0 is a detector
+that never alarms. Only the series that are there are scored, so published numbers, which are of all 58, stand beside
+for orientation. Needs the shared data set or ``--data DIR`` (``data/`` and ``labels/combined_windows.json`` in it).
 """
 
 from __future__ import annotations
@@ -144,15 +146,21 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     series = read(given.data or data_folder() / "sensors" / "NAB")
     scores = [-np.log(found) for found in detect(resolve(given.model), series)]
-    results: dict[str, Any] = {}
-    for name, profile in PROFILES.items():
-        value, threshold = score(series, scores, profile)
-        results[name] = {"score": value, "threshold": threshold}
-    table = [("streamer", *(f"{results[name]['score']:.1f}" for name in PROFILES), f"{len(series)} series")]
+    order = sorted(range(len(series)), key=lambda i: series[i].name)
+    table: list[tuple[str, ...]] = []
+    results: dict[str, dict[str, Any]] = {}
+    for part, chosen in (("all", order), ("design", order[::2]), ("held out", order[1::2])):
+        some, theirs = [series[i] for i in chosen], [scores[i] for i in chosen]
+        results[part] = {}
+        for name, profile in PROFILES.items():
+            value, threshold = score(some, theirs, profile)
+            results[part][name] = {"score": value, "threshold": threshold}
+        values = (f"{results[part][name]['score']:.1f}" for name in PROFILES)
+        table.append((f"streamer, {part}", *values, f"{len(some)} series"))
     table += [(name, *(f"{value:.1f}" for value in values), "all 58") for name, values in PUBLISHED.items()]
     finish(
         "nab",
-        {"model": given.model, "series": len(series), "profiles": results},
+        {"model": given.model, "series": len(series), "profiles": results["all"], "parts": results},
         columns=("detector", *PROFILES, "of"),
         rows=table,
         as_json=given.json,

@@ -38,7 +38,8 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> t
     it, the scale, which is never zero, and the difference to the reading before.
 
     The usual distance is a quantile, so that nothing is known by it of how far the farthest are: one reading in twenty
-    may be a spike of any size, and the averages hardly move.
+    may be a spike of any size, up or down, and the averages hardly move. Where they all go one way, they drag the level
+    along, and with it what is usual: one in a hundred is what is borne then.
     """
     last = torch.where(there > 0, reading, before.last)
     change = torch.where(before.count > 0, last - before.last, torch.zeros_like(last))

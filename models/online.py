@@ -6,9 +6,10 @@ squares with forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from d
 level, and harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come
 ``h`` readings late for step ``h`` and are used the moment they come. Persistence is an expert, too. If there is a
 trained :class:`models.network.Network`, its forecast is one more expert, and least squares on its features another.
-What is answered is a mixture whose weights follow every expert's own discounted loss, for each step of the horizon
-apart (exponential weights, Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); no expert may leave the range
-of what the sensor has shown. Quantiles: :mod:`models.calibration`.
+"As a day ago" and "as a week ago" are experts where that is not too many readings ago. What is answered is a mixture
+whose weights follow every expert's own discounted loss, for each step of the horizon apart (exponential weights,
+Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); no expert may leave the range of what the sensor has
+shown. Quantiles: :mod:`models.calibration`.
 
 It must live for years in float32, which is what the oddities are for: features are *successive* differences in units of
 the sensor's own scale (differences to the last reading are all alike, and a covariance of theirs loses its positive
@@ -39,6 +40,7 @@ from models.normalise import (
     pace_of,
     waves,
 )
+from models.novelty import Novelty
 from models.rls import Rls
 
 #: Channels of the input: reading (anything where missing), 1 if it is there else 0, time of day and of week in [0, 1).
@@ -63,6 +65,8 @@ class Expert:
 class OnlineConfig:
     horizon: int = 24
     experts: tuple[Expert, ...] = (Expert(24, 0.999, 1), Expert(3, 0.9995, 1))
+    seasons: tuple[float, ...] = (1.0, 7.0)  # days after which it may be as it was
+    season: int = 288  # readings of the longest that is looked for
     network: NetworkConfig | None = None
     readout: float = 0.9999  # forgetting of the least squares on the network's features
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -75,7 +79,13 @@ class OnlineConfig:
     def to_dict(self) -> dict[str, Any]:
         network = self.network.to_dict() if self.network else None
         experts = [asdict(expert) for expert in self.experts]
-        return {**asdict(self), "experts": experts, "network": network, "quantiles": [*self.quantiles]}
+        return {
+            **asdict(self),
+            "experts": experts,
+            "network": network,
+            "quantiles": [*self.quantiles],
+            "seasons": [*self.seasons],
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> OnlineConfig:
@@ -85,6 +95,7 @@ class OnlineConfig:
                 "experts": tuple(Expert(**expert) for expert in values["experts"]),
                 "network": NetworkConfig.from_dict(values["network"]) if values["network"] else None,
                 "quantiles": tuple(values["quantiles"]),
+                "seasons": tuple(values.get("seasons", cls.seasons)),  # older checkpoints have none
                 "pace": Pace(**values["pace"]),
             }
         )
@@ -92,8 +103,8 @@ class OnlineConfig:
 
 class Online(Streaming):
     """``forward(x [B, T, 4], state) -> (outputs, state)``; channels: see ``CHANNELS``. Outputs: ``mean`` [B, T, H],
-    ``quantiles`` [B, T, H, Q], ``anomaly`` [B, T] (the probability of a reading this far from what was expected) and
-    ``drift`` [B, T] (residuals of the last day over those of a season; 1: as ever).
+    ``quantiles`` [B, T, H, Q], ``anomaly`` [B, T] (how often a reading is so far from what was expected or was ever
+    shown; 1 if there is none) and ``drift`` [B, T] (residuals of the last day over those of a season; 1: as ever).
 
     Everything is causal: the answer to a reading depends on it and on what came before.
     """
@@ -104,7 +115,7 @@ class Online(Streaming):
         super().__init__()
         self.config = config
         horizon, self.lags = config.horizon, max(expert.lags for expert in config.experts)
-        self.ring = self.lags + horizon + 1  # readings
+        self.ring = max(self.lags + horizon, config.season if config.seasons else 0) + 1  # readings
         self.experts = nn.ModuleList(
             Rls(expert.lags + 2 + CLOCKS[expert.clock], horizon, expert.forget) for expert in config.experts
         )
@@ -113,8 +124,10 @@ class Online(Streaming):
                 raise ValueError(f"the network looks {config.network.horizon} steps ahead, not {horizon}")
             self.network = Network(config.network)
             self.readout = Rls(config.network.hidden + 2, horizon, config.readout)
-        self.members = 1 + len(config.experts) + 2 * bool(config.network)
+        self.naive = 1 + len(config.seasons)
+        self.members = self.naive + len(config.experts) + 2 * bool(config.network)
         self.calibration = Calibration(horizon, config.quantiles, config.pace)
+        self.novelty = Novelty()
         # window[age, lag]: where the reading of ``age + lag`` ago lies in the ring, the newest being last
         ages, lags = torch.arange(horizon + 1)[:, None], torch.arange(self.lags + 1)[None]
         self.register_buffer("window", self.ring - 1 - ages - lags, persistent=False)
@@ -134,8 +147,8 @@ class Online(Streaming):
             "low": torch.zeros(batch, 1),
             "high": torch.zeros(batch, 1),
             "losses": torch.zeros(batch, horizon, self.members),
-            # by every member but persistence, 1 to H readings ago
-            "said": torch.zeros(batch, horizon, horizon, self.members - 1),
+            # by every member but the naive ones, 1 to H readings ago
+            "said": torch.zeros(batch, horizon, horizon, self.members - self.naive),
         }
         for i, expert in enumerate(self.experts):
             state |= outer(expert.initial_state(batch), f"expert{i}")
@@ -143,7 +156,8 @@ class Online(Streaming):
             state |= outer(self.network.initial_state(batch), "network")
             state |= outer(self.readout.initial_state(batch), "readout")
             state["features"] = torch.zeros(batch, horizon, self.readout.features)  # of 1 to H readings ago
-        return state | outer(self.calibration.initial_state(batch), "calibration")
+        state |= outer(self.calibration.initial_state(batch), "calibration")
+        return state | outer(self.novelty.initial_state(batch), "novelty")
 
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         rows: dict[str, list[Tensor]] = {"mean": [], "quantiles": [], "anomaly": [], "drift": []}
@@ -199,20 +213,24 @@ class Online(Streaming):
             new["features"] = torch.cat([now[:, None], state["features"][:, :-1]], 1)
             answers += [answer, ahead[:, 0, : config.horizon] * pace_of(after.squares, scale) / scale]
 
-        # what each member says now [B, H, M], within what the sensor has shown; persistence first
+        # what each member says now [B, H, M], within what the sensor has shown; the naive ones first
         said = torch.stack([torch.minimum(torch.maximum(value + scale * a, low), high) for a in answers], 2)
-        members = torch.cat([value[:, None].expand(-1, config.horizon, 1), said], 2)
+        ahead, past = self.seasonal(readings, clock, count)
+        ahead = [torch.minimum(torch.maximum(a, low[:, None]), high[:, None]) for a in ahead]
+        members = torch.cat([value[:, None].expand(-1, config.horizon, 1), *ahead, said], 2)
         # and what it said h readings ago for this one: not what it would say by now, with what it has learnt since
         due = torch.diagonal(state["said"], dim1=1, dim2=2).transpose(1, 2)
-        errors = (value[:, None] - torch.cat([base[:, 1:, None], due], 2)) / scale[:, None]
+        errors = (value[:, None] - torch.cat([base[:, 1:, None], *past, due], 2)) / scale[:, None]
         kept = 0.5 ** (1.0 / config.half_life)
         losses = kept * state["losses"] + (1 - kept) * errors.clamp(-LIMIT, LIMIT).square()
         losses = torch.where(known[:, :, None] > 0, losses, state["losses"])
         mean = (self.hedge(losses) * members).sum(2)
-        quantiles, anomaly, drift, part = self.calibration(
-            mean, value, known, count, scale, inner(state, "calibration")
+        quantiles, surprise, drift, part = self.calibration(
+            mean, value, known, count, scale, pace_of(after.squares, scale), inner(state, "calibration")
         )
         new |= outer(part, "calibration")
+        anomaly, part = self.novelty(value, there, x[:, 2:3], scale, surprise, inner(state, "novelty"))
+        new |= outer(part, "novelty")
         new |= {name: average for name, average in after._asdict().items() if name != "last"}
         new |= {
             "ring": readings,
@@ -224,6 +242,25 @@ class Online(Streaming):
             "said": torch.cat([said[:, None], state["said"][:, :-1]], 1),
         }
         return {"mean": mean, "quantiles": quantiles, "anomaly": anomaly[:, 0], "drift": drift[:, 0]}, new
+
+    def seasonal(self, readings: Tensor, clock: Tensor, count: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """For each season what it says for the steps ahead, and what it said 1 to H readings ago for now, each
+        [B, H, 1]: the reading at the same phase, the last one that is known then. The last reading where the season is
+        no whole number of readings, or too long, or not over yet."""
+        turn = clock[:, 0, 1:] - clock[:, 1, 1:]
+        turn = turn - turn.floor()  # of a week, from one reading to the next
+        steps = torch.arange(1, self.config.horizon + 1, dtype=readings.dtype)
+        ahead, past = [], []
+        for days in self.config.seasons:
+            exact = days / 7 / turn.clamp(min=1e-6)
+            period = exact.round()
+            fits = ((exact - period).abs() < 0.01 * period) & (period > 1)
+            back = period.clamp(min=2.0) * (steps / period.clamp(min=2.0)).ceil()  # [B, H]
+            known = fits & (back < self.ring) & (count > back)
+            for out, lag, otherwise in ((ahead, back - steps, 0 * steps), (past, back, steps)):
+                at = self.ring - 1 - torch.where(known, lag, otherwise.expand_as(lag))
+                out.append(torch.gather(readings, 1, at.clamp(min=0).long())[:, :, None])
+        return ahead, past
 
     def hedge(self, losses: Tensor) -> Tensor:
         """Weights [B, H, members] from discounted losses; where there are none yet, persistence alone."""

@@ -42,14 +42,16 @@ def skill(network: Network, batch: Batch, skip: int) -> float:
         return 1 - float(loss(change, batch, skip)) / float(loss(torch.zeros_like(change), batch, skip))
 
 
-def train(folder: Path, options: Options, family: str, *, warm: Path | None = None, resume: bool = False) -> Path:
+def train(
+    folder: Path, options: Options, family: str, *, seed: int = 1, warm: Path | None = None, resume: bool = False
+) -> Path:
     """Train the network, and leave the whole model's checkpoint as ``folder/best.pt``."""
-    lightning.seed_everything(1, verbose=False)
+    lightning.seed_everything(seed, verbose=False)
     network = Network(NetworkConfig(family=family))
     if warm:
         network.load_state_dict(checkpoint.load(warm)[0].network.state_dict())
     horizon = network.config.horizon
-    batches = Segments(sensors.training(), SHARES, horizon, options)
+    batches = Segments(sensors.training(), SHARES, horizon, options, seed)
     later = sensors.validation()
     even = dict.fromkeys({sensor.source for sensor in later}, 1.0)
     held = Segments(later, even, horizon, dataclasses.replace(options, batch=96), seed=2).batch()

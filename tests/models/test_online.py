@@ -143,6 +143,18 @@ def test_intervals_hold_what_they_promise_while_the_noise_grows() -> None:
         assert min(part.mean() for part in np.array_split(inside, 5, axis=1)) > 0.85
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 1e6])
+def test_intervals_are_about_right_from_the_third_reading_on(unit: float) -> None:
+    values = (300 + walk(80, seed=5, streams=200)) * unit
+    quantiles = run(readings(values))[0]["quantiles"]
+    low, high = SMALL.quantiles.index(0.05), SMALL.quantiles.index(0.95)
+    for h in range(1, HORIZON + 1):
+        for first, behind in ((2, 12), (12, 24), (24, 40), (40, 74)):
+            truth = values[:, first + h : behind + h]
+            given = quantiles[:, first:behind, h - 1]
+            assert 0.84 < np.mean((given[:, :, low] <= truth) & (truth <= given[:, :, high])) < 0.97
+
+
 def test_missing_readings_are_neither_learnt_nor_taken_for_zeros() -> None:
     values = daily(500)
     there = np.random.default_rng(3).random(values.shape) > 0.3
@@ -166,6 +178,65 @@ def test_a_surprise_is_improbable_and_probabilities_are_honest() -> None:
     assert (out["anomaly"] <= 1).all()
 
 
+def test_probabilities_are_honest_far_out_in_heavy_tails_too() -> None:
+    values = 20 + np.random.default_rng(7).standard_t(2, (24, 3000))
+    out, _ = run(readings(values))
+    for share, most in ((0.01, 2.0), (0.001, 4.0)):
+        assert 0.25 * share < (out["anomaly"][:, 1000:] < share).mean() < most * share
+
+
+def test_a_shift_of_level_is_told_once() -> None:
+    values = daily(900, streams=8)
+    values[:, 800:] += 8.0
+    anomaly = run(readings(values))[0]["anomaly"]
+    assert (anomaly[:, 800] < 0.001).all()
+    assert (anomaly[:, 803:] > 0.001).all()
+
+
+def test_nothing_is_forecast_that_the_sensor_has_never_shown() -> None:
+    values = walk(600, streams=8, seed=4) + np.linspace(0, 80, 600)
+    mean = run(readings(values))[0]["mean"]
+    assert (mean <= np.maximum.accumulate(values, 1)[:, :, None] + 1e-3).all()
+    assert (mean >= np.minimum.accumulate(values, 1)[:, :, None] - 1e-3).all()
+
+
+def test_of_equals_persistence_is_preferred_and_alone_in_the_beginning() -> None:
+    model = Online(SMALL)
+    weights = model.hedge(torch.ones(1, HORIZON, 5))
+    assert (weights[..., 0] > 2 * weights[..., 1]).all()
+    assert torch.allclose(weights.sum(2), torch.ones(1, HORIZON))
+    better = torch.tensor([1.0, 0.5, 1.0, 1.0, 1.0]).expand(1, HORIZON, 5)
+    assert (model.hedge(better)[..., 1] > 0.99).all()
+    assert model.hedge(torch.zeros(1, HORIZON, 5))[..., 0].min() == 1
+
+
+@pytest.mark.parametrize(("day", "period"), [(24, 24), (24, 168), (96, 96)])
+def test_it_knows_from_the_third_on_what_a_day_or_a_week_is_like(day: int, period: int) -> None:
+    """A pattern without any smoothness, which no few lags and harmonics can learn."""
+    pattern = np.random.default_rng(1).standard_normal((4, period))
+    values = np.tile(pattern, 5)
+    out, _ = run(readings(values, day=day))
+    naive = errors(last_value(values), values, 3 * period)
+    assert (errors(out["mean"], values, 3 * period) < 0.1 * naive).all()
+    other, _ = run(readings(values, day=1_000_000))  # a clock that does not help
+    assert (errors(other["mean"], values, 3 * period) > 0.3 * naive).all()
+
+
+def test_a_spike_a_day_ago_is_not_forecast_again() -> None:
+    values = daily(400)
+    values[:, 300] = 1e12
+    out, _ = run(readings(values))
+    assert np.abs(out["mean"][:, 305:]).max() < 1000
+
+
+def test_intervals_are_wide_within_a_day_of_unrest() -> None:
+    noise = np.random.default_rng(6).standard_normal((8, 1230))
+    noise[:, 1200:] *= 5
+    quantiles = run(readings(20 + noise))[0]["quantiles"]
+    width = quantiles[:, :, 0, -1] - quantiles[:, :, 0, 0]
+    assert width[:, 1225:].mean() > 1.7 * width[:, 1100:1200].mean()
+
+
 def test_drift_is_seen_while_it_is_new() -> None:
     values = daily(3000, streams=8)
     values[:, 2500:] += np.cumsum(np.random.default_rng(5).standard_normal((8, 500)), 1)
@@ -184,7 +255,7 @@ def test_the_network_is_an_expert_and_its_features_are_another() -> None:
     second, _ = model(x[:, 111:], state)
     for name in whole:
         assert torch.allclose(torch.cat([first[name], second[name]], 1), whole[name], atol=1e-4)
-    assert end["losses"].shape[2] == 5
+    assert end["losses"].shape[2] == 7
     assert bool((end["readout.weights"] != 0).any())
     again = OnlineConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
