@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import os
 import zlib
@@ -42,28 +43,35 @@ class Reading:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the user named; the rest is guessed."""
+    """What the user named; the rest is guessed. ``wide``: no column says the stream, whatever its name."""
 
     id: str | None = None
     time: str | None = None
     values: tuple[str, ...] = ()
+    wide: bool = False
+
+    def whose(self, names: Sequence[str]) -> str | None:
+        """The column that says the stream."""
+        return self.id or (None if self.wide else _guess(names, IDS))
 
 
 class Readings:
-    """One input: a path, or ``-``. Iterate it once. Raises :class:`SourceError` where nothing can be read at all.
+    """One input: a path, ``-``, or ``data`` that is there already. Iterate it once. Raises :class:`SourceError` where
+    nothing can be read at all.
 
-    ``complain`` gets a sentence for each of the first bad lines; ``bad`` counts them all. ``timed`` is known behind the
-    first reading.
+    ``complain`` gets a sentence for each of the first bad lines; ``bad`` counts them all. ``timed`` and the ``header``
+    of a CSV are known behind the first reading.
     """
 
-    def __init__(self, name: str, columns: Columns, complain: Callable[[str], None]) -> None:
+    def __init__(self, name: str, columns: Columns, complain: Callable[[str], None], data: bytes | None = None) -> None:
         self.name, self.columns = name, columns
         self.bad = self.lines = 0
         self.timed = True
+        self.header: tuple[str, ...] = ()
         self._complain = complain
-        self._raw = _open(name)
-        self.total = os.fstat(self._raw.fileno()).st_size if name != "-" else 0
-        zipped = cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
+        self._raw = _open(name) if data is None else io.BufferedReader(io.BytesIO(data))
+        self.total = os.fstat(self._raw.fileno()).st_size if data is None and name != "-" else 0
+        zipped = data is None and cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
         self._file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if zipped else self._raw
 
     @property
@@ -135,7 +143,10 @@ class Csv:
 
     def __init__(self, source: Readings, header: str) -> None:
         self._delimiter = max(",;\t", key=header.count)
-        names = [name.strip() for name in self._split(header)]
+        try:
+            names = [name.strip() for name in self._split(header)]
+        except csv.Error as error:
+            raise SourceError(f"{source.name}: line 1 is no header: {error}") from error
         columns = source.columns
         if all(_numeric(name) for name in names):
             raise SourceError(f"{source.name}: line 1 has no names of columns: a header is needed, such as time,value")
@@ -144,8 +155,8 @@ class Csv:
         for wanted in (columns.id, columns.time, *columns.values):
             if wanted is not None and wanted not in names:
                 raise SourceError(f"{source.name}: has no column {wanted!r}: there are {', '.join(names)[:300]}")
-        time, id = columns.time or _guess(names, TIMES), columns.id or _guess(names, IDS)
-        source.timed = time is not None
+        time, id = columns.time or _guess(names, TIMES), columns.whose(names)
+        source.timed, source.header = time is not None, tuple(names)
         values = columns.values or tuple(name for name in names if name not in (time, id))
         if not values:
             raise SourceError(f"{source.name}: has no column of values, only {', '.join(names)[:300]}")
@@ -206,13 +217,12 @@ class Ndjson:
             raise ValueError("is no JSON object")
         columns = self._columns
         names = list(found)
-        time, id = columns.time or _guess(names, TIMES), columns.id or _guess(names, IDS)
-        if self._timed is None:
-            self._source.timed = self._timed = time in found
-        if self._timed != (time in found):
+        time, id = columns.time or _guess(names, TIMES), columns.whose(names)
+        timed = time in found
+        if self._timed is not None and self._timed != timed:
             raise ValueError(f"has {'no ' * self._timed}time, unlike the lines before")
         at = None
-        if self._timed and time is not None:
+        if timed and time is not None:
             said = found[time]
             if isinstance(said, bool) or not isinstance(said, str | int | float):
                 raise ValueError(f"{time} is {json.dumps(said)[:40]}, which is no time")
@@ -226,6 +236,7 @@ class Ndjson:
         ]
         if not readings:
             raise ValueError("has no value" + (f" ({', '.join(columns.values)})"[:100] if columns.values else ""))
+        self._source.timed = self._timed = timed
         return readings
 
 
