@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
-from typing import NoReturn
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
-__all__ = ["CommandError", "complain", "examples", "hush_libraries", "quit_silently"]
+__all__ = ["CommandError", "complain", "ctrl_c", "examples", "hush_libraries", "quit_silently"]
 
 
 class CommandError(Exception):
@@ -21,6 +24,24 @@ class CommandError(Exception):
 def complain(message: str) -> None:
     """Say it on standard error, in the form of every error of the command line."""
     print(f"streamer: {message}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def ctrl_c() -> Iterator[threading.Event]:
+    """Ctrl-C as a flag. As an exception it could land inside the scheduler's work and lose the stream its place, and
+    the last words would never come. A second one is an exception again, for whoever does not want to wait for them.
+    """
+    pressed = threading.Event()
+
+    def first(number: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def examples(*lines: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -31,7 +31,10 @@ BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "bad_fra
 
 
 class Feed(Protocol):
-    """One stream. Its events go to the sink given to ``open``, from another thread, ``end`` or ``error`` last."""
+    """One stream. Its events go to the sink given to ``open``, from another thread, ``end`` or ``error`` last.
+    ``ready``: what a client is told of it, as over the wire."""
+
+    ready: dict[str, Any]
 
     def send(self, pcm: bytes) -> None: ...
     def end(self) -> None: ...
@@ -45,15 +48,25 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def connect(model: str | None, url: str | None, streams: int) -> Backend:
-    """``streams``: how many there will be at a time. Raises :class:`CommandError` and the engine's own errors."""
-    return Remote(url, model) if url else Local(model, streams)
+def connect(
+    model: str | None,
+    url: str | None,
+    streams: int,
+    *,
+    task: str = "transcribe",
+    options: Mapping[str, Any] | None = None,
+) -> Backend:
+    """``streams``: how many there will be at a time. ``task``: what the model must be for. ``options``: of each stream.
+
+    Raises :class:`CommandError` and the engine's own errors.
+    """
+    return Remote(url, model, options or {}) if url else Local(model, streams, task, options or {})
 
 
 class Local:
     """A hub of this process, with one model and nothing on disk."""
 
-    def __init__(self, model: str | None, streams: int) -> None:
+    def __init__(self, model: str | None, streams: int, task: str, options: Mapping[str, Any]) -> None:
         from prometheus_client import CollectorRegistry
 
         from streamer.engine.model import ModelError, find_models, resolve
@@ -70,17 +83,23 @@ class Local:
         settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams, idle_seconds=0)
         self._hub: Hub = Hub(settings, Metrics(CollectorRegistry()), None)
         self._hub.load()
-        self.rate = int(self._hub.models()[0]["sample_rate"])
+        served = self._hub.models()
+        if not served or served[0]["task"] != task:
+            self._hub.close()
+            other = served[0]["task"] if served else "forecast"
+            raise CommandError(f"{model} is a model for another task: streamer {other} runs it", 2)
+        facts = served[0]
+        self.rate, self._options = int(facts["sample_rate"]), options
 
     def open(self, rate: int, sink: Sink, *, overflow: str = "wait") -> Feed:
-        return _LocalFeed(self._hub, rate, sink, overflow)
+        return _LocalFeed(self._hub, rate, sink, overflow, self._options)
 
     def close(self) -> None:
         self._hub.close()
 
 
 class _LocalFeed:
-    def __init__(self, hub: Hub, rate: int, sink: Sink, overflow: str) -> None:
+    def __init__(self, hub: Hub, rate: int, sink: Sink, overflow: str, options: Mapping[str, Any]) -> None:
         from streamer.refusals import Refused
 
         self._hub = hub
@@ -89,13 +108,16 @@ class _LocalFeed:
         self._sink = sink
         while True:
             try:
-                self._session: Session = hub.open(model=None, sample_rate=rate, sink=self._take, overflow=overflow)
+                self._session: Session = hub.open(
+                    model=None, sample_rate=rate, sink=self._take, overflow=overflow, options=options
+                )
                 break
             except Refused as error:
                 if error.reason != "overload":  # that passes: it is our own other files
                     raise CommandError(error.message, 2 if error.reason in BAD_INPUT else 1) from error
                 time.sleep(0.2)
         self._session.on_drained = self._room.set
+        self.ready = hub.describe(self._session)
 
     def _take(self, events: list[Event]) -> None:
         """From a lane."""
@@ -123,7 +145,7 @@ class _LocalFeed:
 class Remote:
     """A daemon. One thread runs an event loop for the clients of all streams."""
 
-    def __init__(self, url: str, model: str | None) -> None:
+    def __init__(self, url: str, model: str | None, options: Mapping[str, Any]) -> None:
         if "://" not in url:
             url = f"ws://{url}"
         parts = urlsplit(url)
@@ -142,7 +164,7 @@ class Remote:
             ) from error
         self.url = url
         self.rate = 16000
-        self._model = model
+        self._model, self._options = model, options
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="client", daemon=True)
         self._thread.start()
@@ -159,7 +181,7 @@ class Remote:
             raise
 
     def open(self, rate: int, sink: Sink, *, overflow: str = "wait") -> Feed:
-        return self.run(_RemoteFeed.open(self, rate, sink, overflow, self._model))
+        return self.run(_RemoteFeed.open(self, rate, sink, overflow, self._model, self._options))
 
     def close(self) -> None:
         async def cancel_all() -> None:
@@ -184,13 +206,16 @@ class _RemoteFeed:
         self._backend = backend
         self._client = client
         self._sink = sink
+        self.ready = client.ready
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, backend: Remote, rate: int, sink: Sink, overflow: str, model: str | None) -> _RemoteFeed:
+    async def open(
+        cls, backend: Remote, rate: int, sink: Sink, overflow: str, model: str | None, options: Mapping[str, Any]
+    ) -> _RemoteFeed:
         from streamer.client import StreamClient, StreamError
 
-        client = StreamClient(backend.url, sample_rate=rate, model=model, overflow=overflow)
+        client = StreamClient(backend.url, sample_rate=rate, model=model, overflow=overflow, options=options)
         try:
             await client.__aenter__()
         except StreamError as error:

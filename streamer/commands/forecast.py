@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from streamer.commands import CommandError, complain
 
 if TYPE_CHECKING:
-    from streamer.sensors import Sensors, Told
-    from streamer.sources.readings import Readings
+    from streamer.columns import Told
+    from streamer.commands.forecasts import Row
+    from streamer.fleet.fleet import Fleet
+    from streamer.sources.readings import Reading, Readings
 
 __all__ = ["forecast"]
 
 REDRAW_SECONDS = 0.25
 #: Streams in the table that is redrawn; the last one holds all.
 ROWS = 20
+#: Readings that are run together, at most.
+BATCH = 1024
 
 
 def forecast(
@@ -52,8 +57,12 @@ def forecast(
     csv: Annotated[
         bool, typer.Option("--csv", help="The last forecast of each stream, one line for each step ahead.")
     ] = False,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Write the last forecast of each stream here, one row for each step ahead.")
+    ] = None,
     last: Annotated[
-        int | None, typer.Option(help="With --json or --csv: only the last so many readings of each stream.", min=1)
+        int | None,
+        typer.Option(help="With --json, --csv or --parquet: the last so many readings of each stream.", min=1),
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write counts and scores of every stream here, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw history and last forecast of up to 6 streams here.")] = None,
@@ -67,54 +76,76 @@ def forecast(
     """
     if json and csv:
         raise CommandError("--json and --csv exclude each other", 2)
-    if last and not (json or csv):
-        raise CommandError("--last is for --json and --csv", 2)
+    if last and not (json or csv or parquet):
+        raise CommandError("--last is for --json, --csv and --parquet", 2)
     if step is not None and not 0 < step < 1e9:
         raise CommandError(f"--step {step:g}: seconds between two readings, more than 0", 2)
     if plot is not None:
         from streamer.commands.plot import need_matplotlib
 
         need_matplotlib(plot)
+    if parquet is not None:
+        from streamer.commands.forecasts import need_pyarrow
 
-    from streamer.commands.forecasts import CsvOutput, JsonOutput, TableOutput, write_scores
+        need_pyarrow(parquet)
+
+    from prometheus_client import CollectorRegistry
+
+    from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, write_scores
+    from streamer.commands.multivariate import RowRun, open_targets
     from streamer.engine.model import resolve
-    from streamer.sensors import Sensors
+    from streamer.fleet.open import open_fleet
+    from streamer.metrics import Metrics
     from streamer.sources.readings import Columns, Readings
 
-    source = Readings(file, Columns(id_column, time_column, tuple(values or ())), complain)
+    targets = open_targets(path := resolve(model), step=step, gap=max_gap)
+    columns = Columns(id_column, time_column, tuple(values or ()))
+    if targets is not None:
+        if id_column or values:
+            raise CommandError(f"--id and --value are not for {model}: it takes {', '.join(targets.variables)}", 2)
+        columns = Columns(None, time_column, tuple(targets.variables), wide=True)
+    source = Readings(file, columns, complain)
     try:
-        sensors = Sensors(resolve(model), capacity=capacity, step=step, gap=max_gap)
+        table = Metrics(CollectorRegistry())
+        fleet = cast("Fleet", targets) or open_fleet(path, table, capacity=capacity, step=step, gap=max_gap)
     except BaseException:
         source.close()
         raise
-    out = JsonOutput(sensors, last) if json else CsvOutput(sensors, last or 1) if csv else TableOutput(sensors)
+    fleet.start()
+    shown = JsonOutput(fleet, last) if json else CsvOutput(fleet, last or 1) if csv else TableOutput(fleet)
+    outs: list[Output] = [shown] if parquet is None else [shown, ParquetOutput(fleet, last or 1, parquet)]
     history = History(6 if plot is not None else 0)
     interrupted = False
     try:
         with _screen(table=not (json or csv)) as screen:
-            run = Run(source, sensors, screen)
+            pace = step or 1.0
+            run = Run(source, fleet, screen, pace) if targets is None else RowRun(source, targets, screen, pace)
             try:
-                for told in run.results():
-                    out.told(told, source.timed)
-                    history(told)
+                for row in run.results():
+                    for out in outs:
+                        out.told(row, source.timed)
+                    history(row)
             except KeyboardInterrupt:  # the way to end what never ends: what is known by then is shown
                 interrupted = True
     finally:
-        sensors.close()
+        fleet.close()
         source.close()
-    out.finished(source.timed)
-    if plot is not None and sensors.streams:
+    for out in outs:
+        out.finished(source.timed)
+    if plot is not None and fleet.slots:
         from streamer.commands.plot import draw
 
-        draw(plot, sensors, history.kept, source.timed)
+        draw(plot, fleet, history.kept, source.timed)
     if scores is not None:
-        write_scores(scores, sensors)
+        write_scores(scores, fleet)
     if interrupted:
         raise typer.Exit(130)
     if not source.timed and step is None:
         complain(f"{file}: has no times: readings were counted, one second apart (--step SECONDS)")
-    if not sensors.streams:
+    if not fleet.slots:
         raise CommandError(f"{file}: holds no reading", 2)
+    if targets is not None and (other := targets.other_step()):
+        complain(f"{file}: {other}")
     if source.bad:
         complain(f"{file}: {source.bad} of {source.lines} lines could not be read and were left out")
         if not lenient:
@@ -122,42 +153,93 @@ def forecast(
 
 
 class Run:
-    """A thread that reads and puts; the caller's takes and shows."""
+    """A thread that reads; the caller's has what is there run, a batch at a time, and shows it."""
 
-    def __init__(self, source: Readings, sensors: Sensors, screen: Any) -> None:
-        self._source, self._sensors, self._screen = source, sensors, screen
-        self._error: Exception | None = None
+    def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float) -> None:
+        self._source, self._fleet, self._screen, self._step = source, fleet, screen, step
+        self._read: queue.Queue[Reading | Exception | None] = queue.Queue(2 * BATCH)
         self._since = time.monotonic()
         self._drawn = 0.0
         self._gaps: set[str] = set()
+        self._counts: dict[str, int] = {}
 
-    def results(self) -> Iterator[Told]:
+    def results(self) -> Iterator[Row]:
+        from streamer.columns import Batch
+        from streamer.commands.forecasts import Row
+
         # a daemon thread: one that waits for standard input must not keep an interrupted process alive
-        threading.Thread(target=self._read, name="readings", daemon=True).start()
-        for count, told in enumerate(self._sensors.results(), 1):
-            yield told
+        threading.Thread(target=self._read_all, name="lines", daemon=True).start()
+        count = 0
+        for readings in self._batches():
+            batch = Batch.of([self._timed(reading) for reading in readings])
+            writing = self._fleet.write(batch, tell=True, wait=True)
+            receipt = writing.safe.result()
+            assert writing.told is not None
+            told = writing.told.result()
+            self._look_for_breaks(told)
+            yield from Row.each(told)
+            count += len(told)
             self._draw(count)
-        if self._error is not None:
-            raise self._error
+            if receipt.refused:
+                raise CommandError(
+                    f"more than {self._fleet.capacity} streams, the next is {receipt.example!r}: --capacity allows more"
+                )
 
-    def _read(self) -> None:
+    def _read_all(self) -> None:
         try:
             for reading in self._source:
-                steps = self._sensors.put(reading)
-                if steps is not None and (steps.gap or steps.restarted) and reading.stream not in self._gaps:
-                    self._tell(reading.stream, reading.time, steps.gap)
-        except Exception as error:  # raised where the results are awaited
-            self._error = error
-        finally:
-            self._sensors.end()
+                self._read.put(reading)
+            self._read.put(None)
+        except Exception as error:  # raised where the readings are awaited
+            self._read.put(error)
 
-    def _tell(self, stream: str, at: float | None, gap: bool) -> None:
-        """Once for each stream; the table counts the others."""
+    def _batches(self) -> Iterator[list[Reading]]:
+        """What is there, at least one reading, at most ``BATCH``."""
+        ended = False
+        while not ended:
+            item, readings = self._read.get(), list[Any]()
+            while True:
+                if item is None:
+                    ended = True
+                    break
+                if isinstance(item, Exception):
+                    if readings:
+                        yield readings
+                    raise item
+                readings.append(item)
+                if len(readings) == BATCH:
+                    break
+                try:
+                    item = self._read.get_nowait()
+                except queue.Empty:
+                    break
+            if readings:
+                yield readings
+
+    def _timed(self, reading: Reading) -> Reading:
+        """Readings without times are counted."""
+        if reading.time is not None:
+            return reading
+        count = self._counts[reading.stream] = self._counts.get(reading.stream, -1) + 1
+        return replace(reading, time=count * self._step)
+
+    def _look_for_breaks(self, told: Told) -> None:
+        """Told once for each stream; the table counts the others."""
+        for at in told.breaks.nonzero()[0].tolist():
+            if told.names[at] not in self._gaps:
+                self._tell(told.names[at], float(told.times[at]), int(told.breaks[at]))
+
+    def _tell(self, stream: str, at: float, why: int) -> None:
+        from streamer.fleet.clocks import CHANGED, GAP, RESTARTED
         from streamer.sources.times import show_time
 
         self._gaps.add(stream)
-        what = "a gap longer than is filled (--max-gap) ends" if gap else "the clock was set back"
-        complain(f"{stream}: {what} at {show_time(at or 0.0)}")
+        what = {
+            GAP: "a gap longer than is filled (--max-gap) ends",
+            RESTARTED: "the clock was set back",
+            CHANGED: "readings come at another step",
+        }[why]
+        complain(f"{stream}: {what} at {show_time(at)}")
 
     def _draw(self, count: int) -> None:
         now = time.monotonic()
@@ -176,7 +258,7 @@ class Run:
         if source.total:
             filled = round(30 * min(1.0, source.done / source.total))
             line = f"{'━' * filled}{'─' * (30 - filled)} {line}"
-        return Group(table(self._sensors, ROWS), line) if self._screen.text else line
+        return Group(table(self._fleet, ROWS), line) if self._screen.text else line
 
 
 @dataclass
@@ -186,15 +268,17 @@ class History:
     most: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, told: Told) -> None:
-        name = told.sensor.name
+    def __call__(self, row: Row) -> None:
+        from collections import deque
+
+        from streamer.commands.plot import Past
+
+        name = row.stream
         if name not in self.kept:
             if len(self.kept) >= self.most:
                 return
-            from collections import deque
-
             self.kept[name] = deque(maxlen=240)
-        self.kept[name].append((told.time, told.value))
+        self.kept[name].append(Past(row.time, row.value, float(row.anomaly)))
 
 
 def _screen(table: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What ``streamer forecast`` writes: a table, JSON lines, CSV, and the scores as a file."""
+"""What ``streamer forecast`` writes: a table, JSON lines, CSV, Parquet, and the scores as a file."""
 
 from __future__ import annotations
 
@@ -7,28 +7,54 @@ import json
 import math
 import sys
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from streamer.columns import Told
 from streamer.commands import CommandError
-from streamer.sensors import Sensor, Sensors, Told
+from streamer.fleet.fleet import Fleet
+from streamer.fleet.sensor import Sensor, look
 from streamer.sources.times import show_time
-from streamer.tasks.score import WINDOW
 
-__all__ = ["CsvOutput", "JsonOutput", "TableOutput", "table", "write_scores"]
+__all__ = ["CsvOutput", "JsonOutput", "ParquetOutput", "Row", "TableOutput", "need_pyarrow", "table", "write_scores"]
 
 #: For a table that goes into a pipe.
 WIDTH = 140
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One reading and what was said after it. ``quantiles`` float32 [H, Q], ``None``: the stream has had no value."""
+
+    stream: str
+    time: float
+    value: float | None
+    step: float | None
+    quantiles: NDArray[np.float32] | None
+    anomaly: float
+
+    @classmethod
+    def each(cls, told: Told) -> Iterator[Row]:
+        for at, (name, time, value, step) in enumerate(
+            zip(told.names, told.times.tolist(), told.values.tolist(), told.steps.tolist(), strict=True)
+        ):
+            quantiles = told.quantiles[at] if told.known[at] else None
+            yield cls(name, time, _there(value), _there(step), quantiles, told.anomalies[at])
+
+    def own(self) -> Row:
+        """To be kept: without the rest of its batch."""
+        return self if self.quantiles is None else replace(self, quantiles=self.quantiles.copy())
+
+
 class Output:
-    def told(self, told: Told, timed: bool) -> None:
+    def told(self, row: Row, timed: bool) -> None:
         """A reading and its forecast, as they come."""
 
     def finished(self, timed: bool) -> None:
@@ -38,50 +64,95 @@ class Output:
 class JsonOutput(Output):
     """``last``: of each stream only the last so many, at the end."""
 
-    def __init__(self, sensors: Sensors, last: int | None) -> None:
-        self._kept = None if last is None else Kept(last)
+    def __init__(self, fleet: Fleet, last: int | None) -> None:
+        self._levels, self._kept = fleet.levels, None if last is None else Kept(last)
 
-    def told(self, told: Told, timed: bool) -> None:
+    def told(self, row: Row, timed: bool) -> None:
         if self._kept is None:
-            print(_json_line(told, timed), flush=True)
+            print(_json_line(row, self._levels, timed), flush=True)
         else:
-            self._kept.add(told)
+            self._kept.add(row)
 
     def finished(self, timed: bool) -> None:
-        for told in () if self._kept is None else self._kept:
-            print(_json_line(told, timed))
+        for row in () if self._kept is None else self._kept:
+            print(_json_line(row, self._levels, timed))
 
 
-class CsvOutput(Output):
-    def __init__(self, sensors: Sensors, last: int) -> None:
-        self._sensors, self._kept = sensors, Kept(last)
+class LongOutput(Output):
+    """The last forecasts of each stream, one row for each step ahead."""
 
-    def told(self, told: Told, timed: bool) -> None:
-        self._kept.add(told)
+    def __init__(self, fleet: Fleet, last: int) -> None:
+        self._levels, self._kept = fleet.levels, Kept(last)
 
+    def told(self, row: Row, timed: bool) -> None:
+        self._kept.add(row)
+
+    @property
+    def header(self) -> list[str]:
+        return ["stream", "from", "ahead", "time", *self._levels]
+
+    def rows(self) -> Iterator[tuple[str, float, int, float | None, list[float]]]:
+        """Stream, time of the reading, steps ahead, the time that is, quantiles."""
+        for row in self._kept:
+            if row.quantiles is not None:
+                for ahead, quantiles in enumerate(row.quantiles.tolist(), 1):
+                    yield row.stream, row.time, ahead, row.step and row.time + ahead * row.step, quantiles
+
+
+class CsvOutput(LongOutput):
     def finished(self, timed: bool) -> None:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["stream", "from", "ahead", "time", *self._sensors.levels])
-        for told in self._kept:
-            if told.forecast is None:
-                continue
-            step = told.sensor.cadence.pace
-            for ahead, quantiles in enumerate(zip(*told.forecast.quantiles.values(), strict=True), 1):
-                at = "" if step is None else _time(told.time + ahead * step, timed)
-                numbers = (_digits(quantile) for quantile in quantiles)
-                writer.writerow([told.sensor.name, _time(told.time, timed), ahead, at, *numbers])
+        writer.writerow(self.header)
+        for stream, begun, ahead, at, quantiles in self.rows():
+            time = "" if at is None else _time(at, timed)
+            writer.writerow([stream, _time(begun, timed), ahead, time, *map(_digits, quantiles)])
+
+
+class ParquetOutput(LongOutput):
+    def __init__(self, fleet: Fleet, last: int, path: Path) -> None:
+        super().__init__(fleet, last)
+        self._path = path
+
+    def finished(self, timed: bool) -> None:
+        """Times are timestamps in UTC, to the microsecond; of readings without times numbers."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        streams, begun, ahead, times, quantiles = zip(*self.rows(), strict=True) if self._kept else ([],) * 5
+        moment = pa.timestamp("us", "UTC") if timed else pa.float64()
+
+        def moments(found: Sequence[float | None]) -> pa.Array:
+            return pa.array([time if time is None or not timed else round(time * 1e6) for time in found], moment)
+
+        curves = np.array(quantiles, np.float32).reshape(-1, len(self._levels)).T
+        columns = [pa.array(streams, pa.string()), moments(begun), pa.array(ahead, pa.int32()), moments(times)]
+        made = pa.table([*columns, *map(pa.array, curves)], names=self.header)
+        try:
+            parquet.write_table(made, self._path)
+        except OSError as error:
+            raise CommandError(f"can't write {self._path}: {error}") from error
+
+
+def need_pyarrow(path: Path) -> None:
+    """Before anything runs. Raises :class:`CommandError`."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise CommandError("--parquet needs pyarrow: pip install 'streamer[parquet]'", 2) from error
+    if not path.absolute().parent.is_dir():
+        raise CommandError(f"--parquet {path}: there is no folder {path.parent}", 2)
 
 
 class TableOutput(Output):
-    def __init__(self, sensors: Sensors) -> None:
-        self._sensors = sensors
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def finished(self, timed: bool) -> None:
-        if not self._sensors.streams:
+        if not self._fleet.slots:
             return
         console = Console(highlight=False) if sys.stdout.isatty() else Console(width=WIDTH, highlight=False)
-        console.print(table(self._sensors))
-        if left := left_out(self._sensors.streams.values()):
+        console.print(table(self._fleet))
+        if left := left_out(self._fleet):
             console.print(left)
 
 
@@ -91,23 +162,25 @@ class Kept:
     def __init__(self, last: int) -> None:
         self._last = last
         self._count = 0
-        self._streams: dict[str, deque[tuple[int, Told]]] = {}
+        self._streams: dict[str, deque[tuple[int, Row]]] = {}
 
-    def add(self, told: Told) -> None:
+    def add(self, row: Row) -> None:
         self._count += 1
-        name = told.sensor.name
-        if name not in self._streams:
-            self._streams[name] = deque(maxlen=self._last)
-        self._streams[name].append((self._count, told))
+        if row.stream not in self._streams:
+            self._streams[row.stream] = deque(maxlen=self._last)
+        self._streams[row.stream].append((self._count, row.own()))
 
-    def __iter__(self) -> Any:
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Row]:
         found = sorted((item for kept in self._streams.values() for item in kept), key=lambda item: item[0])
-        return (told for _, told in found)
+        return (row for _, row in found)
 
 
-def table(sensors: Sensors, most: int | None = None) -> Table:
+def table(fleet: Fleet, most: int | None = None) -> Table:
     """One row a stream, of the first ``most`` streams."""
-    horizon, (low, _, high) = sensors.horizon, sensors.outer
+    horizon, (low, _, high) = fleet.horizon, fleet.outer
     inside = f"in {100 * (float(high) - float(low)):.0f} %"
     names = ("readings", "missing", "MAE 1", "MASE 1", f"MAE 1-{horizon}", f"MASE 1-{horizon}", inside)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -115,70 +188,64 @@ def table(sensors: Sensors, most: int | None = None) -> Table:
     for name in names:
         made.add_column(name, justify="right")
     made.add_column(f"next, {float(low):.0%} to {float(high):.0%}", no_wrap=True)
-    streams = list(sensors.streams.values())
-    for sensor in streams[:most]:
-        found = sensor.score.summary()
-        first, every = found["1"], found["all"]
+    for name in list(fleet.slots)[:most]:
+        if (sensor := look(fleet, name)) is None:
+            continue
+        first, every = sensor.life["1"], sensor.life["all"]
         made.add_row(
             sensor.name,
             str(sensor.readings),
             str(sensor.missing),
             *(_short(x) for x in (first.mae, first.mase, every.mae, every.mase)),
             "" if every.coverage is None else f"{every.coverage:.1%}",
-            _next(sensor, sensors),
+            _next(sensor, fleet),
         )
-    if most is not None and len(streams) > most:
-        made.add_row(f"and {len(streams) - most} more")
+    if most is not None and len(fleet.slots) > most:
+        made.add_row(f"and {len(fleet.slots) - most} more")
     return made
 
 
-def left_out(streams: Iterable[Sensor]) -> str:
+def left_out(fleet: Fleet) -> str:
     """What the readings' times had to be forgiven, in words; empty: nothing."""
-    all = [sensor.cadence for sensor in streams]
     parts = (
-        (sum(c.masked for c in all), "steps without a reading"),
-        (sum(c.duplicates for c in all), "duplicates left out"),
-        (sum(c.late for c in all), "late readings left out"),
-        (sum(c.gaps for c in all), "gaps longer than is filled"),
-        (sum(c.restarts for c in all), "times that a clock was set back"),
+        ("masked", "steps without a reading"),
+        ("duplicates", "duplicates left out"),
+        ("late", "late readings left out"),
+        ("gaps", "gaps longer than is filled"),
+        ("restarts", "times that a clock was set back"),
+        ("changes", "changes of a step"),
     )
-    return ", ".join(f"{count} {what}" for count, what in parts if count)
+    counts = {kind: int(counts.sum()) for kind, counts in fleet.room.clocks.counts.items()}
+    return ", ".join(f"{counts[kind]} {what}" for kind, what in parts if counts[kind])
 
 
-def write_scores(path: Path, sensors: Sensors) -> None:
-    found = {}
-    for name, sensor in sensors.streams.items():
-        clock = sensor.cadence
-        counts = {key: getattr(clock, key) for key in ("masked", "duplicates", "late", "gaps", "restarts")}
-        own = {"readings": sensor.readings, "missing": sensor.missing, "step": clock.pace}
-        life, late = (
-            {band: asdict(scores) for band, scores in sensor.score.summary(late=late).items()} for late in (False, True)
-        )
-        found[name] = own | counts | {"life": life, f"last {WINDOW}": late}
+def write_scores(path: Path, fleet: Fleet) -> None:
+    found = {name: sensor.scores() for name in fleet.slots if (sensor := look(fleet, name)) is not None}
     try:
-        path.write_text(json.dumps({"horizon": sensors.horizon, "streams": found}, indent=1) + "\n", "utf-8")
+        path.write_text(json.dumps({"horizon": fleet.horizon, "streams": found}, indent=1) + "\n", "utf-8")
     except OSError as error:
         raise CommandError(f"can't write {path}: {error.strerror}") from error
 
 
-def _next(sensor: Sensor, sensors: Sensors) -> str:
-    told = sensor.last
-    if told is None or told.forecast is None:
+def _next(sensor: Sensor, fleet: Fleet) -> str:
+    if sensor.quantiles is None:
         return ""
-    low, middle, high = (told.forecast.quantiles[level][0] for level in sensors.outer)
+    low, middle, high = (sensor.quantiles[0, fleet.levels.index(level)] for level in fleet.outer)
     return f"{middle:.4g}  ({low:.4g} .. {high:.4g})"
 
 
-def _json_line(told: Told, timed: bool) -> str:
-    quantiles = {} if told.forecast is None else told.forecast.quantiles
-    lists = ", ".join(f'"{level}": [{", ".join(map(_digits, values))}]' for level, values in quantiles.items())
-    value = "null" if told.value is None else json.dumps(told.value)
-    time = json.dumps(_time(told.time, timed))
-    anomaly = "null"
-    if told.value is not None and told.forecast is not None and told.forecast.anomaly is not None:
-        anomaly = _digits(told.forecast.anomaly)
-    stream = json.dumps(told.sensor.name)
+def _json_line(row: Row, levels: Sequence[str], timed: bool) -> str:
+    curves = [] if row.quantiles is None else row.quantiles.T.tolist()
+    lists = ", ".join(f'"{level}": [{", ".join(map(_digits, c))}]' for level, c in zip(levels, curves, strict=False))
+    value = "null" if row.value is None else json.dumps(row.value)
+    time = json.dumps(_time(row.time, timed))
+    anomaly = "null" if row.value is None or row.quantiles is None else _digits(row.anomaly)
+    stream = json.dumps(row.stream)
     return f'{{"stream": {stream}, "time": {time}, "value": {value}, "quantiles": {{{lists}}}, "anomaly": {anomaly}}}'
+
+
+def _there(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _digits(value: float) -> str:

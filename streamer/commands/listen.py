@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json as json_module
 import queue
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from streamer.commands import CommandError, complain, hush_libraries
+from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Feed
@@ -36,6 +34,10 @@ def listen(
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after this time. Default: at Ctrl-C.", min=0.1)] = None,
+    numbers: Annotated[
+        Literal["spoken", "written"] | None,
+        typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, finals and gaps.")] = False,
 ) -> None:
     """Write down what is said into the microphone, while it is said."""
@@ -47,7 +49,7 @@ def listen(
     from streamer.sources.microphone import Microphone
 
     hush_libraries()
-    backend = connect(model, url, 1)
+    backend = connect(model, url, 1, options={"numbers": numbers} if numbers else None)
     try:
         microphone = Microphone(device, backend.rate)
         try:
@@ -92,7 +94,7 @@ class Listening:
         from streamer.sources.microphone import Block, Lost
 
         until = None if seconds is None else time.monotonic() + seconds
-        with _ctrl_c() as interrupted:
+        with ctrl_c() as interrupted:
             told = f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends"
             print(told, file=sys.stderr, flush=True)
             for event in self._microphone.events(
@@ -184,24 +186,6 @@ class Listening:
             raise CommandError(f"the last results did not come within {END_SECONDS:g} s")
         elif kind == "end":
             self._ended = True
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Ctrl-C as a flag. As an exception it could land inside the scheduler's work and lose the stream its place, and
-    the last words would never come. A second one is an exception again, for whoever does not want to wait for them.
-    """
-    pressed = threading.Event()
-
-    def first(number: int, frame: Any) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _list_devices() -> None:

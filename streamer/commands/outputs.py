@@ -25,7 +25,7 @@ class Output:
         self._files: dict[str, TextIO] = {}
 
     def event(self, name: str, event: Event) -> None:
-        """One ``partial`` or ``final`` of the input ``name``."""
+        """One result of the input ``name``: ``partial``, ``final`` or ``segment``."""
 
     def finished(self, name: str, heard: bool) -> None:
         """No more events from this input; ``heard``: some of it could be read."""
@@ -57,10 +57,14 @@ class TextOutput(Output):
         self._waiting: dict[str, list[str]] = {name: [] for name in names}
         self._open = set(names)
 
+    def line(self, name: str, event: Event) -> str:
+        """What the event is as a line; empty: none."""
+        return str(event["text"]) if event["type"] == "final" else ""
+
     def event(self, name: str, event: Event) -> None:
-        if event["type"] != "final" or not event["text"]:
+        if not (line := self.line(name, event)):
             return
-        self._waiting[name].append(f"{name}: {event['text']}\n" if self._prefix else f"{event['text']}\n")
+        self._waiting[name].append(f"{name}: {line}\n" if self._prefix else f"{line}\n")
         self._flush()
 
     def finished(self, name: str, heard: bool) -> None:
@@ -81,7 +85,8 @@ class JsonOutput(Output):
     """Events as they come, one a line."""
 
     def event(self, name: str, event: Event) -> None:
-        self.write(name, render.json_line(event, name) + "\n")
+        line = render.json_line if "text" in event else render.label_line
+        self.write(name, line(event, name) + "\n")
 
 
 class SubtitleOutput(Output):

@@ -1,19 +1,32 @@
-"""``streamer forecast --plot``: history, and the last forecast as a fan."""
+"""``streamer forecast --plot``: history, the last forecast as a fan, and how surprising each reading was."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamer.commands import CommandError
-from streamer.sensors import Sensor, Sensors
+from streamer.fleet.fleet import Fleet
+from streamer.fleet.sensor import Sensor, look
 
-__all__ = ["draw", "need_matplotlib"]
+__all__ = ["Past", "draw", "need_matplotlib"]
 
 #: Readings before the fan, in lengths of it.
 BEFORE = 5
+#: Readings that are less probable are marked.
+RARE = 1e-3
+#: Inches: of readings and of their surprise, for each stream.
+HEIGHTS = (2.9, 0.7)
+
+
+class Past(NamedTuple):
+    """A reading that has been."""
+
+    time: float
+    value: float | None
+    anomaly: float  # the probability of a reading at least this far from what was expected
 
 
 def need_matplotlib(path: Path) -> None:
@@ -29,43 +42,51 @@ def need_matplotlib(path: Path) -> None:
         raise CommandError(f"--plot {path}: there is no folder {path.parent}", 2)
 
 
-def draw(
-    path: Path, sensors: Sensors, history: Mapping[str, Sequence[tuple[float, float | None]]], timed: bool
-) -> None:
-    """``history``: (time, value) by stream, the newest last."""
+def draw(path: Path, fleet: Fleet, history: Mapping[str, Sequence[Past]], timed: bool) -> None:
+    """``history``: by stream, the newest last."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 2.9 * len(history)), layout="constrained")
-    for axes, (name, readings) in zip(figure.subplots(len(history), squeeze=False)[:, 0], history.items(), strict=True):
-        _draw_one(axes, sensors, sensors.streams[name], readings, timed)
+    figure = Figure(figsize=(10, sum(HEIGHTS) * len(history)), layout="constrained")
+    panels = figure.subplots(2 * len(history), squeeze=False, height_ratios=HEIGHTS * len(history))[:, 0]
+    for number, (name, readings) in enumerate(history.items()):
+        if (sensor := look(fleet, name)) is not None:
+            shown = list(readings)[-BEFORE * fleet.horizon :]
+            upper, lower = panels[2 * number : 2 * number + 2]
+            _draw_readings(upper, fleet, sensor, shown, timed)
+            lower.sharex(upper)
+            _draw_surprise(lower, shown, timed)
+            upper.tick_params(labelbottom=False)
+            if timed:
+                _date(lower)
     try:
         figure.savefig(path, dpi=110)
     except OSError as error:
         raise CommandError(f"can't write {path}: {error.strerror}") from error
 
 
-def _draw_one(
-    axes: Any, sensors: Sensors, sensor: Sensor, readings: Sequence[tuple[float, float | None]], timed: bool
-) -> None:
-    def clock(time: float) -> Any:
-        return datetime.fromtimestamp(time, UTC) if timed else time
+def _clock(time: float, timed: bool) -> Any:
+    return datetime.fromtimestamp(time, UTC) if timed else time
 
-    shown = list(readings)[-BEFORE * sensors.horizon :]
-    pace = sensor.cadence.pace
+
+def _draw_readings(axes: Any, fleet: Fleet, sensor: Sensor, shown: Sequence[Past], timed: bool) -> None:
+    pace = sensor.step
     times: list[float] = []
     values: list[float] = []
-    for time, value in shown:
+    for time, value, _ in shown:
         if times and pace and time - times[-1] > 1.5 * pace:  # no line across a gap
             times.append(times[-1] + pace)
             values.append(float("nan"))
         times.append(time)
         values.append(float("nan") if value is None else value)
-    axes.plot([clock(time) for time in times], values, color="0.2", linewidth=1.1, label="readings")
-    told = sensor.last
-    if told is not None and told.forecast is not None:
-        step = sensor.cadence.pace or 1.0
-        ahead = [clock(told.time + n * step) for n in range(1, sensors.horizon + 1)]
-        quantiles, levels = told.forecast.quantiles, sensors.levels
+    axes.plot([_clock(time, timed) for time in times], values, color="0.2", linewidth=1.1, label="readings")
+    if rare := [(_clock(one.time, timed), one.value) for one in shown if one.value is not None and one.anomaly < RARE]:
+        label = f"rarer than 1 in {1 / RARE:.0f}"
+        axes.plot(*zip(*rare, strict=True), "o", color="C3", markersize=4, label=label)
+    if sensor.quantiles is not None:
+        step = sensor.step or 1.0
+        ahead = [_clock(sensor.time + n * step, timed) for n in range(1, fleet.horizon + 1)]
+        levels = fleet.levels
+        quantiles = dict(zip(levels, sensor.quantiles.T, strict=True))
         for number in range(len(levels) // 2):  # pairs of levels, the widest first
             low, high = levels[number], levels[-1 - number]
             if (low, high) in (("0.1", "0.9"),):  # too close to its neighbours to be told apart
@@ -80,25 +101,41 @@ def _draw_one(
                 linewidth=0,
                 label=label,
             )
-        axes.plot(ahead, quantiles[sensors.outer[1]], color="C0", linewidth=1.4, label="median")
-        axes.axvline(clock(told.time), color="0.6", linewidth=0.8, linestyle=":")
-    axes.set_title(_title(sensor, sensors), fontsize=10, loc="left")
+        axes.plot(ahead, quantiles[fleet.outer[1]], color="C0", linewidth=1.4, label="median")
+        axes.axvline(_clock(sensor.time, timed), color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_title(_title(sensor, fleet), fontsize=10, loc="left")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)  # beside: it hides no reading
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
-    if timed:
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def _title(sensor: Sensor, sensors: Sensors) -> str:
-    found, parts = sensor.score.summary()["all"], [sensor.name.replace("$", r"\$")]
-    low, _, high = (float(level) for level in sensors.outer)
+def _draw_surprise(axes: Any, shown: Sequence[Past], timed: bool) -> None:
+    """One over the probability of each reading, where there is one."""
+    there = [one for one in shown if one.value is not None]
+    times = [_clock(one.time, timed) for one in there]
+    axes.vlines(times, 1, [1 / max(one.anomaly, 1e-9) for one in there], color="C3", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_ylim(1, max([10 / RARE, *(2 / max(one.anomaly, 1e-9) for one in there)]))
+    axes.axhline(1 / RARE, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_ylabel("one in", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+
+
+def _date(axes: Any) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=10)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def _title(sensor: Sensor, fleet: Fleet) -> str:
+    found, parts = sensor.life["all"], [sensor.name.replace("$", r"\$")]
+    low, _, high = (float(level) for level in fleet.outer)
     if found.mase is not None:
-        parts.append(f"error over {sensors.horizon} steps {found.mase:.2f} of naive ones'")
+        parts.append(f"error over {fleet.horizon} steps {found.mase:.2f} of naive ones'")
     if found.coverage is not None:
         parts.append(f"{found.coverage:.1%} inside the {high - low:.0%} interval")
     return ", ".join(parts)

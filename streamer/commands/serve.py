@@ -19,6 +19,7 @@ def serve(
     model: Annotated[
         list[str] | None, typer.Option(help="A shipped name or a path; may be given several times.")
     ] = None,
+    numbers: Annotated[str | None, typer.Option(help="Numbers in finals: spoken (words) or written (digits).")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
     port_file: Annotated[
@@ -33,6 +34,7 @@ def serve(
         "host": host,
         "port": port,
         "models": tuple(model) if model else None,
+        "numbers": numbers,
         "log_level": log_level,
         "log_format": log_format,
     }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from streamer.commands.screen import Screen
     from streamer.sources.files import AudioFile, RawStdin
 
-__all__ = ["transcribe"]
+__all__ = ["Job", "Transcription", "screen", "transcribe"]
 
 
 def transcribe(
     files: Annotated[
         list[str],
-        typer.Argument(help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono).", metavar="FILE"),
+        typer.Argument(
+            help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono); a picture of a written line.",
+            metavar="FILE",
+        ),
     ],
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
@@ -41,6 +44,10 @@ def transcribe(
     ] = False,
     srt: Annotated[bool, typer.Option("--srt", help="Subtitles (SubRip).")] = False,
     vtt: Annotated[bool, typer.Option("--vtt", help="Subtitles (WebVTT).")] = False,
+    numbers: Annotated[
+        Literal["spoken", "written"] | None,
+        typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
@@ -57,6 +64,7 @@ def transcribe(
 
     from streamer.commands.backends import connect
     from streamer.commands.outputs import JsonOutput, SubtitleOutput, TextOutput, destinations
+    from streamer.commands.pictures import is_picture, read_lines
 
     hush_libraries()
     paths = destinations(files, output, form)
@@ -67,11 +75,17 @@ def transcribe(
         out = JsonOutput(files, paths)
     else:
         out = SubtitleOutput(files, paths, form)
+    if any(map(is_picture, files)):
+        if url is not None:
+            raise CommandError("the daemon takes sound: leave out --url to read a picture", 2)
+        if code := read_lines(files, model, out):
+            raise typer.Exit(code)
+        return
     work = [Job(name) for name in files]
-    backend = connect(model, url, min(jobs, len(files)))
+    backend = connect(model, url, min(jobs, len(files)), options={"numbers": numbers} if numbers else None)
     try:
-        with _screen(form, bool(paths)) as screen:
-            Transcription(backend, work, rate, out, screen).run(min(jobs, len(files)))
+        with screen(form, bool(paths)) as shown:
+            Transcription(backend, work, rate, out, shown).run(min(jobs, len(files)))
     finally:
         backend.close()
     code = max((job.code for job in work), key=lambda code: (code == 1, code))
@@ -184,10 +198,10 @@ class Transcription:
             self._out.finished(job.name, heard=job.code == 0 or job.done > 0)
             if self._screen is not None:
                 self._screen.partial(job.name, "")
-        elif kind in ("partial", "final"):
-            if self._screen is not None:  # before the final is printed above it
-                self._screen.partial(job.name, event["text"] if kind == "partial" else "")
-            self._out.event(job.name, event)
+        elif kind in ("partial", "final", "segment"):
+            self._result(job, event)
+        elif kind == "audio":
+            self._sound(job, event)
         elif kind == "note":
             complain(event["message"])
         elif kind == "error":
@@ -197,6 +211,14 @@ class Transcription:
             job.code = _blame(job.name, event["error"])
         if self._screen is not None:
             self._screen.status(self._progress())
+
+    def _result(self, job: Job, event: dict[str, Any]) -> None:
+        if self._screen is not None:  # before the final is printed above it
+            self._screen.partial(job.name, event["text"] if event["type"] == "partial" else "")
+        self._out.event(job.name, event)
+
+    def _sound(self, job: Job, event: dict[str, Any]) -> None:
+        raise CommandError("that model gives sound back: streamer enhance takes it", 2)
 
     def _progress(self) -> str:
         from streamer.commands.screen import clock
@@ -210,7 +232,7 @@ class Transcription:
         return f"{'━' * filled}{'─' * (30 - filled)} {clock(done)} of {clock(total)}  {speed:.1f}x real time"
 
 
-def _screen(form: str, to_files: bool) -> Any:
+def screen(form: str, to_files: bool) -> Any:
     """Live lines where somebody looks: text if standard output is a terminal, progress if standard error is one."""
     from streamer.commands.screen import Screen
 

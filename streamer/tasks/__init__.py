@@ -70,18 +70,21 @@ class Forecast:
 
     ``anomaly``: the probability that a reading is at least as far from what was expected as this one, in (0, 1]; 1
     where nothing was expected. ``drift``: residuals of late over usual ones, 1: as ever. ``None``: it is not told.
+    ``target``: which of a model's several variables it is about.
     """
 
     mean: tuple[float, ...]
     quantiles: Mapping[str, tuple[float, ...]]
     anomaly: float | None = None
     drift: float | None = None
+    target: str | None = None
     type: str = "forecast"
 
     def to_dict(self) -> dict[str, Any]:
         quantiles = {level: list(values) for level, values in self.quantiles.items()}
         says = {"anomaly": self.anomaly, "drift": self.drift}
-        return {"type": self.type, "mean": list(self.mean), "quantiles": quantiles, **says}
+        whose = {} if self.target is None else {"target": self.target}
+        return {"type": self.type, **whose, "mean": list(self.mean), "quantiles": quantiles, **says}
 
 
 class Task(Protocol):
@@ -118,7 +121,27 @@ def create(manifest: Manifest) -> Task:
         from streamer.tasks.forecast import Forecaster
 
         return Forecaster(manifest)
+    if manifest.task == "generate":
+        from streamer.tasks.generate import Generate
+
+        return Generate(manifest)
+    if manifest.task == "classify":
+        from streamer.tasks.classify import Classify
+
+        return Classify(manifest)
+    if manifest.task == "rewrite":
+        from streamer.tasks.rewrite import Rewrite
+
+        return Rewrite(manifest)
+    if manifest.task == "enhance":
+        from streamer.tasks.enhance import Enhance
+
+        return Enhance(manifest)
+    if manifest.task == "raw":
+        from streamer.tasks.raw import Raw
+
+        return Raw(manifest)
     raise TaskError(
         f"model {manifest.name!r} is for the task {manifest.task!r}, which this build does not have: "
-        "transcribe and forecast are"
+        "transcribe, forecast, generate, classify, enhance, rewrite and raw are"
     )

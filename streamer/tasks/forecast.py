@@ -1,6 +1,8 @@
 """The task ``forecast``: a mean and quantiles for every step of the horizon, after every reading.
 
-All that is learnt and tracked is state of the graph, so a stream's memory here is only how many readings it has had.
+A model is for one variable of any sensor, or for several named ones: of each row of a table it forecasts the targets
+among them. All that is learnt and tracked is state of the graph, so a stream's memory here is only how many readings it
+has had.
 """
 
 from __future__ import annotations
@@ -20,20 +22,34 @@ from streamer.tasks import Event, Forecast, TaskError
 __all__ = ["ForecastOptions", "Forecaster", "Memory"]
 
 Level = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class ForecastOptions(BaseModel):
-    """``options`` of a manifest whose task is ``forecast``: levels of the quantiles, ascending, and steps ahead."""
+    """``options`` of a manifest whose task is ``forecast``: levels of the quantiles, ascending, and steps ahead.
+
+    ``variables``: names of the columns that a row has, where a model takes several; it then holds their values, as many
+    masks (1: it is there), time of day and time of week. ``targets``: those of them that are forecast.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     quantiles: Annotated[list[Level], Field(min_length=1, max_length=99)]
     horizon: Annotated[int, Field(ge=1, le=4096)]
+    variables: Annotated[list[Name], Field(max_length=1024)] = []
+    targets: Annotated[list[Name], Field(max_length=1024)] = []
 
     @model_validator(mode="after")
-    def _ascending(self) -> ForecastOptions:
+    def _consistent(self) -> ForecastOptions:
         if self.quantiles != sorted(set(self.quantiles)):
             raise ValueError("the levels of the quantiles must ascend")
+        if bool(self.variables) != bool(self.targets) or len(self.variables) == 1:
+            raise ValueError("variables are two or more, with targets among them; a model for any sensor has neither")
+        for names in (self.variables, self.targets):
+            if len(set(names)) < len(names):
+                raise ValueError(f"named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        if strange := [name for name in self.targets if name not in self.variables]:
+            raise ValueError(f"targets are among the variables, {', '.join(strange)} is not")
         return self
 
 
@@ -44,7 +60,7 @@ class Memory:
 
 class Forecaster:
     """Shared by all streams of one model. Outputs: ``mean`` [N, T, H] and ``quantiles`` [N, T, H, Q]; ``anomaly`` and
-    ``drift`` [N, T], which a model may leave out."""
+    ``drift`` [N, T], which a model may leave out. Of several targets: [N, T, K, ...] each, and an event for each."""
 
     says = ("anomaly", "drift")
 
@@ -55,15 +71,23 @@ class Forecaster:
             problems = "; ".join(f"options.{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
             raise TaskError(f"model {manifest.name!r} can't forecast: {problems}; export the model again") from error
         horizon, levels = self.options.horizon, len(self.options.quantiles)
+        each = (len(self.options.targets),) if self.options.targets else ()
         shapes = {output.name: output.shape[1:] for output in manifest.outputs}
-        if (shapes.get("mean"), shapes.get("quantiles")) != ((horizon,), (horizon, levels)):
+        if (shapes.get("mean"), shapes.get("quantiles")) != ((*each, horizon), (*each, horizon, levels)):
             raise TaskError(
                 f"model {manifest.name!r} can't forecast: its outputs are {shapes}, mean [steps, {horizon}] and "
                 f"quantiles [steps, {horizon}, {levels}] are needed"
+                + (f", of {each[0]} targets [steps, {each[0]}, ...]" if each else "")
             )
         for name in self.says:
-            if shapes.get(name, ()) != ():
-                raise TaskError(f"model {manifest.name!r} can't forecast: {name} is one number a step")
+            if shapes.get(name, each) != each:
+                raise TaskError(f"model {manifest.name!r} can't forecast: {name} is one number a step and target")
+        width = 2 * len(self.options.variables) + 2
+        if each and manifest.input.chunk_shape[1:] != (width,):
+            raise TaskError(
+                f"model {manifest.name!r} can't forecast: it takes {manifest.input.chunk_shape}, a row of its "
+                f"{len(self.options.variables)} variables has {width} numbers"
+            )
         self.levels = [f"{level:g}" for level in self.options.quantiles]
 
     def open(self, options: Mapping[str, Any]) -> Memory:
@@ -74,19 +98,26 @@ class Forecaster:
     def step(
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
+        names: list[str | None] = [*self.options.targets] or [None]
+        shape = outputs["mean"].shape[:2]
+        # [N, T, targets, ...] of all
+        rows = {name: outputs[name].reshape(*shape, len(names), -1) for name in ("mean", *self.says) if name in outputs}
+        curves = outputs["quantiles"].reshape(*shape, len(names), *outputs["quantiles"].shape[-2:]).swapaxes(3, 4)
+        means, quantiles = rows.pop("mean").tolist(), curves.tolist()
+        told = {name: values[..., 0].tolist() for name, values in rows.items()}
         events: list[list[Event]] = []
-        means, quantiles = outputs["mean"].tolist(), outputs["quantiles"].swapaxes(2, 3).tolist()
-        told = {name: outputs[name].tolist() for name in self.says if name in outputs}
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
             memory.readings += real
             events.append(
                 [
                     Forecast(
-                        tuple(means[row][step]),
-                        dict(zip(self.levels, map(tuple, quantiles[row][step]), strict=True)),
-                        **{name: values[row][step] for name, values in told.items()},
+                        tuple(means[row][step][number]),
+                        dict(zip(self.levels, map(tuple, quantiles[row][step][number]), strict=True)),
+                        **{name: values[row][step][number] for name, values in told.items()},
+                        target=target,
                     )
                     for step in range(real)
+                    for number, target in enumerate(names)
                 ]
             )
         return events

@@ -33,11 +33,20 @@ class Greedy:
     """Shared by all streams of a model: the token names. Tokens are ``[V]``, log-probabilities ``[N, T, V]``.
 
     ``blank_penalty``: subtracted from the blank's log-probability; a model that leaves out words needs some.
+    ``collapse``: a token that is said twice in a row is one; not so of a transducer, which says each once.
     """
 
-    def __init__(self, tokens: Sequence[str], blank: int, boundary: int | None, blank_penalty: float = 0.0) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        blank: int,
+        boundary: int | None,
+        blank_penalty: float = 0.0,
+        *,
+        collapse: bool = True,
+    ) -> None:
         self._tokens, self._blank, self._boundary = tokens, blank, boundary
-        self._penalty = np.float32(blank_penalty)
+        self._penalty, self._collapse = np.float32(blank_penalty), collapse
 
     def open(self) -> GreedyState:
         return GreedyState(self._blank)
@@ -71,7 +80,7 @@ class Greedy:
         ):
             state, step = states[row], int(origin[row]) + t
             previous = state.last if t == begin[row] else int(best[row, t - 1])
-            if token != previous:
+            if token != previous or not self._collapse:
                 state.tokens.append((token, step, step, peak))
             elif state.tokens:  # a token that began before a cut goes on without being put out again
                 same, start, _, highest = state.tokens[-1]

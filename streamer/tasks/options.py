@@ -100,6 +100,8 @@ class StreamOptions(_Strict):
     endpoint: Endpoint
     partials: bool = True
     words: bool = True
+    #: Of finals: numbers as they were said, or in digits.
+    numbers: Literal["spoken", "written"] = "spoken"
 
 
 def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> StreamOptions:

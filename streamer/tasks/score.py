@@ -1,19 +1,23 @@
-"""A forecaster's own track record, stream by stream: every forecast waits until what it spoke of is there.
+"""Forecasters' own track records, stream by stream: every forecast waits until what it spoke of is there.
 
 Compared with what costs nothing: persistence (everything stays as it is) and the seasonal naive forecast (as it was a
 day ago, at the same time), for the same steps ahead. Forecasts that were made at a missing reading are not scored,
 since what stays as it is can't be said there.
+
+Of many streams at once: every array holds one row for each slot, and every call takes slots that are all different.
+Everything starts as zeros, so a slot that was never used costs no memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Score", "Scores"]
+__all__ = ["MOST", "WINDOW", "Scores", "Track"]
 
 #: Steps ahead that are scored at most; of a longer horizon these many, spread evenly. Bounds a stream's memory.
 MOST = 64
@@ -28,6 +32,7 @@ WINDOW, PARTS = 1000, 8
 ERROR, PERSISTENCE, INSIDE, PINBALL, COUNT, SEASONAL_ERROR, SEASONAL, SEASONS = range(8)
 ROWS = 8
 
+Slots = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
 
@@ -43,56 +48,91 @@ class Scores:
     coverage: float | None
 
 
-class Score:
-    """``levels``: of the quantiles, ascending; the middle one is what errors are measured of."""
+class Track:
+    """``levels``: of the quantiles, ascending; the middle one is what errors are measured of. ``most``: steps ahead
+    that are scored."""
 
-    def __init__(self, horizon: int, levels: Sequence[float]) -> None:
+    def __init__(self, capacity: int, horizon: int, levels: Sequence[float], most: int = MOST) -> None:
         self.horizon = horizon
-        self.steps = np.unique(np.linspace(1, horizon, min(horizon, MOST)).round().astype(np.intp))
+        self.steps = np.unique(np.linspace(1, horizon, min(horizon, most)).round().astype(np.intp))
         width = len(self.steps)
-        self._levels = np.asarray(levels, np.float64)[:, None]
+        self._levels = np.asarray(levels, np.float64)
         self._middle = len(levels) // 2
-        self._at = self.steps - 1
         self._columns = np.arange(width)
-        #: [quantiles, last reading][made so many steps ago, modulo the horizon][of this step ahead]
-        self._said = np.full((len(levels) + 1, horizon, width), np.nan, np.float32)
-        self._past = np.full(SEASON + horizon, np.nan, np.float32)  # readings, modulo its length
-        self._now = 0
-        self._life = np.zeros((ROWS, width))
-        self._late = np.zeros((PARTS, ROWS, width))
+        # [slot][made so many steps ago, modulo the horizon][of this step ahead][quantiles, last reading]
+        self._said = np.zeros((capacity, horizon, width, len(levels) + 1), np.float32)
+        self._open = np.zeros((capacity, horizon), np.bool_)
+        self._past = np.zeros((capacity, SEASON + horizon), np.float32)  # readings, modulo its length
+        self._there = np.zeros(self._past.shape, np.bool_)
+        self._now = np.zeros(capacity, np.int64)
+        self._life = np.zeros((capacity, ROWS, width))
+        self._late = np.zeros((capacity, PARTS, ROWS, width), np.float32)
+        self._arrays = {
+            "said": self._said,
+            "open": self._open,
+            "past": self._past,
+            "there": self._there,
+            "now": self._now,
+            "life": self._life,
+            "late": self._late,
+        }
 
     @property
-    def nbytes(self) -> int:
-        return self._said.nbytes + self._past.nbytes + self._life.nbytes + self._late.nbytes
+    def bytes_per_slot(self) -> int:
+        return sum(array[0].nbytes for array in self._arrays.values())
 
-    def truth(self, value: float | None, season: int | None = None) -> None:
-        """One step has passed, with this reading; then :meth:`said` may follow. ``season``: steps of a day."""
-        part = self._now * PARTS // WINDOW
-        if part != (self._now - 1) * PARTS // WINDOW:
-            self._late[part % PARTS] = 0.0
-        if value is not None:
-            found = self._compare(value, season)
-            self._life += found
-            self._late[part % PARTS] += found
-        self._past[self._now % len(self._past)] = np.nan if value is None else value
-        self._said[:, self._now % self.horizon] = np.nan
-        self._now += 1
+    def truth(self, slots: Slots, values: Floats, seasons: NDArray[np.int64]) -> None:
+        """One step has passed, with this reading of each stream (NaN: none); then :meth:`said` may follow.
+        ``seasons``: steps of a day, 0: not known."""
+        now = self._now[slots]
+        parts = now * PARTS // WINDOW
+        fresh = parts != (now - 1) * PARTS // WINDOW
+        parts %= PARTS
+        if fresh.any():
+            self._late[slots[fresh], parts[fresh]] = 0.0
+        there = ~np.isnan(values)
+        known = np.flatnonzero(there)
+        if len(known):
+            found = self._compare(slots[known], values[known], seasons[known])
+            self._life[slots[known]] += found
+            self._late[slots[known], parts[known]] += found
+        at = now % self._past.shape[1]
+        self._past[slots, at] = np.where(there, values, 0.0)
+        self._there[slots, at] = there
+        self._open[slots, now % self.horizon] = False
+        self._now[slots] = now + 1
 
-    def said(self, quantiles: NDArray[np.floating], last: float) -> None:
-        """The forecast [Q][horizon] made at the reading ``last``, which was the last truth told."""
-        row = (self._now - 1) % self.horizon
-        self._said[:-1, row] = quantiles[:, self._at]
-        self._said[-1, row] = last
+    def said(self, slots: Slots, quantiles: NDArray[np.floating[Any]], last: Floats) -> None:
+        """The forecasts [N][horizon][quantiles] made at the readings ``last``, which were the last truth told."""
+        rows = (self._now[slots] - 1) % self.horizon
+        self._said[slots, rows, :, :-1] = quantiles[:, self.steps - 1]
+        self._said[slots, rows, :, -1] = last[:, None]
+        self._open[slots, rows] = True
 
-    def forget(self) -> None:
+    def forget(self, slots: Slots) -> None:
         """What is open stays open: what comes now is not what was spoken of."""
-        self._said[:] = np.nan
-        self._past[:] = np.nan
+        self._open[slots] = False
+        self._there[slots] = False
 
-    def summary(self, *, late: bool = False) -> dict[str, Scores]:
+    def clear(self, slot: int) -> None:
+        for array in self._arrays.values():
+            array[slot] = 0
+
+    def read(self, slot: int) -> dict[str, NDArray[Any]]:
+        return {name: np.array(array[slot]) for name, array in self._arrays.items()}
+
+    def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Raises ``ValueError`` where they are not of this horizon and these steps."""
+        for name, array in self._arrays.items():
+            if saved[name].shape != array.shape[1:]:
+                raise ValueError(f"the scores were of other steps: {name} is {saved[name].shape}")
+        for name, array in self._arrays.items():
+            array[slot] = saved[name]
+
+    def summary(self, slot: int, *, late: bool = False) -> dict[str, Scores]:
         """By band of steps ahead (``"1"``, ``"2-6"``, ...) and for ``"all"``; of the whole life, or of the last
         ``WINDOW`` readings (less an eighth of it at most)."""
-        sums = self._late.sum(0) if late else self._life
+        sums = self._late[slot].sum(0, dtype=np.float64) if late else self._life[slot]
         found, first = {}, 1
         for edge in EDGES:
             last = min(edge, self.horizon)
@@ -102,28 +142,37 @@ class Score:
             first = last + 1
         return found | {"all": _scores(sums)}
 
-    def _compare(self, value: float, season: int | None) -> Floats:
-        """[row][step ahead]: what this reading adds to the sums."""
-        rows = (self._now - self.steps) % self.horizon
-        told = self._said[:, rows, self._columns].astype(np.float64)
-        quantiles, last = told[:-1], told[-1]
-        known = ~np.isnan(last)
-        off = value - quantiles
-        found = np.zeros((ROWS, len(self.steps)))
-        found[ERROR] = np.abs(off[self._middle])
-        found[PERSISTENCE] = np.abs(value - last)
-        found[INSIDE] = (off[0] >= 0) & (off[-1] <= 0)
-        found[PINBALL] = np.maximum(self._levels * off, (self._levels - 1) * off).mean(0)
-        found[COUNT] = 1.0
-        if season is not None and 1 < season <= SEASON:
+    def _compare(self, slots: Slots, values: Floats, seasons: NDArray[np.int64]) -> Floats:
+        """[N][row][step ahead]: what these readings add to the sums."""
+        now, each, truth = self._now[slots][:, None], slots[:, None], values[:, None]
+        made = (now - self.steps) % self.horizon
+        rows = (each * self.horizon + made) * len(self.steps) + self._columns
+        told = self._said.reshape(-1, self._said.shape[-1]).take(rows, axis=0)
+        known = self._open[each, made]
+        found = np.zeros((len(slots), ROWS, len(self.steps)))
+        pinball = np.zeros(rows.shape)
+        # one quantile after another: with them as the innermost axis NumPy would take a step of its loops for each row
+        for number, level in enumerate(self._levels.tolist()):
+            off = truth - told[..., number]
+            pinball += np.maximum(level * off, (level - 1) * off)
+            if number == self._middle:
+                found[:, ERROR] = np.abs(off)
+        last = told[..., -1]
+        found[:, PERSISTENCE] = np.abs(truth - last)
+        found[:, INSIDE] = (told[..., 0] <= truth) & (truth <= told[..., -2])
+        found[:, PINBALL] = pinball / len(self._levels)
+        found[:, COUNT] = 1.0
+        seasonal = np.flatnonzero((seasons > 1) & (seasons <= SEASON))
+        if len(seasonal):
+            season, now, each = seasons[seasonal][:, None], now[seasonal], each[seasonal]
             days = -(-self.steps // season) * season  # ago: the last days that were over when the forecast was made
-            reachable = (days <= self._now) & (days < len(self._past))
-            then = self._past[(self._now - days) % len(self._past)].astype(np.float64)
-            usable = reachable & ~np.isnan(then)
-            found[SEASONAL_ERROR] = np.where(usable, found[ERROR], 0.0)
-            found[SEASONAL] = np.where(usable, np.abs(value - then), 0.0)
-            found[SEASONS] = usable
-        return np.where(known, found, 0.0)
+            length = self._past.shape[1]
+            at = (now - days) % length
+            usable = (days <= now) & (days < length) & self._there[each, at]
+            found[seasonal, SEASONAL_ERROR] = np.where(usable, found[seasonal, ERROR], 0.0)
+            found[seasonal, SEASONAL] = np.where(usable, np.abs(truth[seasonal] - self._past[each, at]), 0.0)
+            found[seasonal, SEASONS] = usable
+        return np.where(known[:, None], found, 0.0)
 
 
 def _scores(sums: Floats) -> Scores:

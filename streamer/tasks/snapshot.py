@@ -17,7 +17,7 @@ MAGIC = b"STM1"
 
 def pack(facts: dict[str, Any], arrays: Sequence[NDArray[Any]]) -> bytes:
     """``facts``: JSON values. Little-endian, row-major, no padding: the same contents give the same bytes."""
-    little = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
+    little = [np.asarray(a, a.dtype.newbyteorder("<"), order="C") for a in arrays]
     head = json.dumps(
         {"facts": facts, "arrays": [[a.dtype.str, list(a.shape)] for a in little]},
         sort_keys=True,

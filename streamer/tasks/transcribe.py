@@ -1,4 +1,9 @@
-"""The task ``transcribe``: CTC log-probabilities in, transcripts with word times and confidence out."""
+"""The task ``transcribe``: log-probabilities in, transcripts with word times and confidence out.
+
+A model says them in one of two shapes. [steps, tokens]: CTC's, which a decoder here turns into tokens. [steps, symbols,
+tokens]: a transducer's, which has searched in its own graph; the best token of each row is what it took, several in a
+step, none of them repeats the one before.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,9 @@ class Memory:
 
 
 class Transcribe:
-    """Shared by all streams of one model (:class:`streamer.tasks.Task`); its first output: [N, T, V] log-posteriors."""
+    """Shared by all streams of one model (:class:`streamer.tasks.Task`); its first output: [N, T, V] log-posteriors, or
+    a transducer's [N, T, S, V]: ``symbols`` is S, and all that is counted in steps here is counted in its rows then.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         try:
@@ -53,22 +60,26 @@ class Transcribe:
         except ValidationError as error:
             problems = "\n".join(f"  options.{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
             raise TaskError(f"model {manifest.name!r} can't transcribe:\n{problems}\nexport the model again") from error
-        if manifest.input.sample_rate is None:
-            raise TaskError(f"model {manifest.name!r} can't transcribe: its input has no sample rate")
+        if not manifest.chunk_seconds:
+            raise TaskError(f"model {manifest.name!r} can't transcribe: its input has no clock")
         tokens = self.options.tokens
-        if manifest.outputs[0].shape[1:] != (len(tokens),):
+        shape = manifest.outputs[0].shape
+        if len(shape) not in (2, 3) or shape[-1] != len(tokens):
             raise TaskError(
-                f"model {manifest.name!r} can't transcribe: output {manifest.outputs[0].name!r} has the shape "
-                f"{manifest.outputs[0].shape}, [steps, {len(tokens)} tokens] is needed"
+                f"model {manifest.name!r} can't transcribe: output {manifest.outputs[0].name!r} has the shape {shape}, "
+                f"[steps, {len(tokens)} tokens] is needed, of a transducer [steps, symbols, {len(tokens)} tokens]"
             )
+        self.transducer, self.symbols = len(shape) == 3, shape[1] if len(shape) == 3 else 1
         self.output = manifest.outputs[0].name
-        self.step_seconds = manifest.hop / manifest.input.sample_rate
+        rate = manifest.input.sample_rate  # a picture has columns, of so many seconds each
+        seconds = manifest.hop / rate if rate else manifest.hop * (manifest.input.step_seconds or 0.0)
+        self.step_seconds = seconds / self.symbols
         self.boundary = _boundary(self.options)
         self.transcript = Transcript(
             boundary=None if self.boundary is None else tokens[self.boundary],
             joined=self.options.units == "characters" and self.options.lexicon is None,
             step_seconds=self.step_seconds,
-            delay=self.options.delay_steps,
+            delay=self.options.delay_steps * self.symbols,
         )
         self._searches: WeakValueDictionary[Decoder, Search] = WeakValueDictionary()
         try:  # a lexicon that does not fit shows now, not when the first stream comes
@@ -80,14 +91,19 @@ class Transcribe:
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         parsed = parse_stream_options(options, self.options)
+        if parsed.numbers == "written":
+            _written(Transcription("final", "", 0.0, 0.0))  # a model that is missing is told of now
         search = self._search(parsed.decoder)
         return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
 
     def step(
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Transcription]]:
-        real = np.asarray(steps, np.int64)
-        logp, bad = _distributions(outputs[self.output], self.options.blank)
+        real = np.asarray(steps, np.int64) * self.symbols
+        said = outputs[self.output]
+        logp, bad = _distributions(
+            said.reshape(len(said), said.shape[1] * self.symbols, said.shape[-1]), self.options.blank
+        )
         events: list[list[Transcription]] = [[] for _ in memories]
         groups: dict[Search, list[int]] = {}
         for row, memory in enumerate(memories):
@@ -188,6 +204,7 @@ class Transcribe:
         event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
         memory.known.clear()
         shown, memory.shown = memory.shown, ""
+        event = _written(event) if memory.options.numbers == "written" else event
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
 
@@ -203,10 +220,17 @@ class Transcribe:
 
     def _search(self, decoder: Decoder) -> Search:
         """The search with these settings: one for all streams that want it, gone when none does."""
+        if self.transducer and (decoder.kind != "greedy" or decoder.blank_penalty):
+            raise ValueError(
+                "a transducer has searched in its own graph: decoder.kind is greedy, without blank_penalty"
+            )
         found = self._searches.get(decoder)
         if found is None:
             if decoder.kind == "greedy":
-                found = Greedy(self.options.tokens, self.options.blank, self.boundary, decoder.blank_penalty)
+                found = Greedy(
+                    self.options.tokens, self.options.blank, self.boundary, decoder.blank_penalty,
+                    collapse=not self.transducer,
+                )  # fmt: skip
             else:
                 found = Beam(decoder, self._lexicon, self._lm, self.options.blank)
             self._searches[decoder] = found
@@ -224,19 +248,27 @@ class Transcribe:
         return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm)
 
 
+def _written(event: Transcription) -> Transcription:
+    """With its numbers in digits. Raises ``ValueError`` where the model that writes them is missing."""
+    from streamer.numbers import formatter  # loads a model, and few streams want it
+
+    return formatter().event(event)
+
+
 def decode_all(
     task: Transcribe,
     log_probs: Sequence[NDArray[np.float32]],
     options: Mapping[str, Any] | None = None,
     batch: int = 64,
 ) -> list[str]:
-    """Whole recordings ``[T_i, V]`` to texts by a live stream's own decoder, endpoints included: for evaluation."""
+    """Whole recordings ``[T_i, V]``, of a transducer ``[T_i, S, V]``, to texts by a live stream's own decoder,
+    endpoints included: for evaluation."""
     texts: list[str] = [""] * len(log_probs)
     order = sorted(range(len(log_probs)), key=lambda i: len(log_probs[i]))
     for first in range(0, len(order), batch):
         rows = order[first : first + batch]
         lengths = [len(log_probs[i]) for i in rows]
-        padded = np.zeros((len(rows), max(lengths), len(task.options.tokens)), np.float32)
+        padded = np.zeros((len(rows), max(lengths), *log_probs[rows[0]].shape[1:]), np.float32)
         for row, i in enumerate(rows):
             padded[row, : lengths[row]] = log_probs[i]
         memories = [task.open({**(options or {}), "partials": False}) for _ in rows]

@@ -12,7 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from streamer.wire.generate import Generate
+from streamer.wire.sensors import routes
+
 if TYPE_CHECKING:
+    from streamer.fleet.host import Sensors
+    from streamer.generators import Generators
     from streamer.wire.stream import Streams
 
 __all__ = ["create_app"]
@@ -21,6 +26,15 @@ INDEX = """streamer: stateful streaming inference
 
   /v1/stream   WebSocket: one connection, one stream
   /v1/models   what is served
+  /v1/generate POST: what a generator writes, as it writes it
+
+  /v1/readings           POST: CSV or NDJSON; ?forecast=1 answers with forecasts
+  /api/v2/write, /write  POST: Influx line protocol
+  /api/v1/write          POST: Prometheus remote write 1.0 and 2.0
+  /v1/metrics            POST: OTLP
+  /v1/sensors            WebSocket: readings in, forecasts out
+  /v1/forecast           sensors by name; /v1/forecast/NAME one of them
+
   /healthz     200 while the process lives
   /readyz      200 while new streams are welcome, else 503 and why
   /metrics     Prometheus (OpenMetrics on request)
@@ -32,6 +46,8 @@ def create_app(
     registry: CollectorRegistry,
     models: Callable[[], list[dict[str, Any]]],
     health: Callable[[], str | None],
+    sensors: Sensors,
+    generators: Generators,
 ) -> Starlette:
     """``health()`` says what is wrong with the engine, or ``None``."""
 
@@ -60,5 +76,7 @@ def create_app(
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/models", served),
+            Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
+            *routes(sensors),
         ]
     )

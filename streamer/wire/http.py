@@ -1,5 +1,7 @@
 """uvicorn's HTTP connection with the two bounds it lacks: time and bytes until a request is complete.
 
+Requests that bring readings have longer bodies and more time; what is too long there is answered, not cut off.
+
 Without them a client that connects and says nothing, or never ends its headers, keeps a file descriptor or fills the
 memory for ever.
 """
@@ -7,6 +9,7 @@ memory for ever.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,9 +18,21 @@ __all__ = ["Http"]
 
 
 class Http(HttpToolsProtocol):
-    def __init__(self, *, handshake_seconds: float, max_request_bytes: int, **uvicorn: Any):
+    """``writes``: paths of requests that bring readings; they have ``body_seconds``, and their handlers bound them."""
+
+    def __init__(
+        self,
+        *,
+        handshake_seconds: float,
+        max_request_bytes: int,
+        body_seconds: float,
+        writes: Collection[str],
+        **uvicorn: Any,
+    ):
         super().__init__(**uvicorn)
         self._handshake_seconds, self._max_request_bytes = handshake_seconds, max_request_bytes
+        self._body_seconds, self._writes = body_seconds, writes
+        self._writing = False
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
 
@@ -31,14 +46,21 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._received > self._max_request_bytes:
+        super().data_received(data)  # first: it is the headers that say how much may come
+        if self._received > self._max_request_bytes and not self._writing:
             self.transport.abort()
-            return
-        super().data_received(data)
 
     def on_message_begin(self) -> None:
         self._hurry()
+        self._writing = False
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.scope.get("path") in self._writes:
+            self._writing = True
+            self._in_time()
+            self._hurry(self._body_seconds)
 
     def on_message_complete(self) -> None:
         self._in_time()  # from here on uvicorn's keep-alive timer watches
@@ -49,9 +71,9 @@ class Http(HttpToolsProtocol):
         self._in_time()
         super().handle_websocket_upgrade()
 
-    def _hurry(self) -> None:
+    def _hurry(self, seconds: float | None = None) -> None:
         if self._overdue is None:
-            self._overdue = self.loop.call_later(self._handshake_seconds, self.transport.abort)
+            self._overdue = self.loop.call_later(seconds or self._handshake_seconds, self.transport.abort)
 
     def _in_time(self) -> None:
         if self._overdue is not None:

@@ -7,6 +7,7 @@ by pydantic.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn
@@ -20,9 +21,11 @@ __all__ = [
     "Frame",
     "Marker",
     "Resume",
+    "Sound",
     "Start",
     "WireError",
     "encode",
+    "frames",
     "parse_control",
 ]
 
@@ -133,6 +136,18 @@ def _no_constant(name: str) -> NoReturn:
 def encode(event: Mapping[str, Any]) -> bytes:
     """One frame for the client, as UTF-8. NaN would not be JSON and is an error here, not in somebody's browser."""
     return _JSON.encode(event).encode()
+
+
+class Sound(bytes):
+    """A binary frame among text frames."""
+
+
+def frames(event: Mapping[str, Any]) -> list[bytes]:
+    """An event as frames for the client: one of text; behind that of ``audio`` its PCM, as a :class:`Sound`."""
+    if event["type"] != "audio":
+        return [encode(event)]
+    said = {name: value for name, value in event.items() if name != "pcm"}
+    return [encode(said), Sound(base64.b64decode(event["pcm"]))]
 
 
 #: Made once: ``json.dumps`` makes one for every call.

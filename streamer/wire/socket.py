@@ -19,7 +19,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from streamer.wire.frames import Cutter
-from streamer.wire.protocol import WireError, encode
+from streamer.wire.protocol import Sound, WireError, encode
 
 __all__ = ["Peer", "Socket"]
 
@@ -134,11 +134,14 @@ class Socket(asyncio.Protocol):
     # -- for the peer ------------------------------------------------------------------------------------------------
 
     def send(self, frames: list[bytes]) -> None:
-        """Text frames, in one write."""
+        """Text frames, and binary ones where they are :class:`Sound`, in one write."""
         if self.closing or self._codec.state is not OPEN:
             return
         for frame in frames:
-            self._codec.send_text(frame)
+            if isinstance(frame, Sound):
+                self._codec.send_binary(frame)
+            else:
+                self._codec.send_text(frame)
         self._flush()
 
     def pause(self) -> None:

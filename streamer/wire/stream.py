@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.hub import Hub
 from streamer.refusals import BadInput, Refused, TooManyMarkers
-from streamer.wire.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode
+from streamer.wire.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode, frames
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -235,13 +235,13 @@ class Stream:
     def _deliver(self, events: list[dict[str, Any]]) -> None:
         if self._done:
             return
-        frames = []
+        said = []
         for event in events:
             kind = event["type"]
             if self._partials or kind != "partial":
-                frames.append(encode(event))
+                said += frames(event)
                 self._streams.sent(kind).inc()
-        self._send(frames)
+        self._send(said)
         last = events[-1]
         if last["type"] == "end":
             self._close(1000, "end of stream")

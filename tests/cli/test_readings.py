@@ -139,6 +139,11 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         Readings(str(tmp_path / "none"), Columns(), print)
 
 
+def test_a_header_with_an_open_quote_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="line 1 is no header"):
+        read(tmp_path, b'"time,value\n1,2\n')
+
+
 @ANY_FILE
 @given(st.binary(max_size=300))
 def test_no_file_brings_it_down(tmp_path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.mosquitto import Broker, need_mosquitto
 from tests.daemon.running import Running, daemon
 from tests.toys import toy_model
 
@@ -17,3 +18,11 @@ def served(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
     """One daemon for a module's gentler tests."""
     with daemon(tmp_path_factory.mktemp("served"), toy, checkpoint_seconds=0.2) as running:
         yield running
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    need_mosquitto()
+    broker = Broker(tmp_path).start()
+    yield broker
+    broker.stop()

@@ -14,17 +14,17 @@ from streamer.tasks import TaskError, create
 LEVELS = [0.1, 0.5, 0.9]
 
 
-def manifest(options: dict[str, Any], quantiles: tuple[int, ...] = (1, 4, 3)) -> Manifest:
+def manifest(options: dict[str, Any], quantiles: tuple[int, ...] = (1, 4, 3), width: int = 4) -> Manifest:
     return Manifest.model_validate(
         {
             "name": "small",
             "version": "1",
             "task": "forecast",
             "licence": "Apache-2.0",
-            "input": Input(name="readings", dtype="float32", chunk_shape=(1, 4), step_seconds=0.0),
+            "input": Input(name="readings", dtype="float32", chunk_shape=(1, width), step_seconds=0.0),
             "states": (),
             "outputs": (
-                Output(name="mean", dtype="float32", shape=(1, 4)),
+                Output(name="mean", dtype="float32", shape=quantiles[:-1]),
                 Output(name="quantiles", dtype="float32", shape=quantiles),
             ),
             "latency": 0,
@@ -79,3 +79,39 @@ def test_foreign_options_and_memories_are_refused() -> None:
         task.open({"coverage": 0.9})
     with pytest.raises(ValueError, match="not a memory"):
         task.load(b"abc")
+
+
+SEVERAL = {"quantiles": LEVELS, "horizon": 4, "variables": ["a", "b", "c"], "targets": ["c", "a"]}
+
+
+def test_a_row_of_several_variables_has_a_forecast_of_each_target() -> None:
+    task = create(manifest(SEVERAL, (1, 2, 4, 3), 8))
+    memories = [task.open({}), task.open({})]
+    quantiles = np.arange(2 * 2 * 4 * 3, dtype=np.float32).reshape(2, 1, 2, 4, 3)
+    outputs = {"mean": quantiles[..., 1], "quantiles": quantiles, "anomaly": np.float32([[[0.25, 1]], [[1, 1]]])}
+    (one, two), nothing = task.step(memories, outputs, [1, 0])
+    assert nothing == []
+    assert [event.to_dict()["target"] for event in (one, two)] == ["c", "a"]
+    assert (one.to_dict()["mean"], two.to_dict()["mean"]) == ([1, 4, 7, 10], [13, 16, 19, 22])
+    assert two.to_dict()["quantiles"]["0.9"] == [14, 17, 20, 23]
+    assert (one.to_dict()["anomaly"], two.to_dict()["anomaly"], one.to_dict()["drift"]) == (0.25, 1.0, None)
+    assert task.save(task.load(task.save(memories[0]))) == task.save(memories[0]) != task.save(memories[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "quantiles", "width", "message"),
+    [
+        ({"targets": []}, (1, 2, 4, 3), 8, "variables are two or more"),
+        ({"variables": [], "targets": ["a"]}, (1, 1, 4, 3), 4, "variables are two or more"),
+        ({"variables": ["a"], "targets": ["a"]}, (1, 1, 4, 3), 4, "variables are two or more"),
+        ({"targets": ["a", "d"]}, (1, 2, 4, 3), 8, "d is not"),
+        ({"variables": ["a", "b", "a", "c"]}, (1, 2, 4, 3), 10, "named twice: a"),
+        ({}, (1, 4, 3), 8, r"of 2 targets \[steps, 2, ...\]"),
+        ({}, (1, 2, 4, 3), 6, "a row of its 3 variables has 8 numbers"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(
+    changes: dict[str, Any], quantiles: tuple[int, ...], width: int, message: str
+) -> None:
+    with pytest.raises(TaskError, match=message):
+        create(manifest(SEVERAL | changes, quantiles, width))

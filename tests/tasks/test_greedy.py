@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer.manifest import Output
 from streamer.tasks import TaskError, create
+from streamer.tasks.transcribe import Transcribe, decode_all
 from tests.tasks.world import STEP_SECONDS, finals, manifest, peaky, play, rows, task, texts
 
 DIGITS = ["<blank>", "ZERO", "ONE", "TWO"]
@@ -104,3 +106,42 @@ def test_bytes_cut_short_or_grown_are_no_memory() -> None:
     for damaged in (saved[:-1], saved + b"\0", saved[:40]):
         with pytest.raises(ValueError, match="not a saved task memory"):
             words.load(damaged)
+
+
+# -- transducers ------------------------------------------------------------------------------------------------------
+
+
+def aligned(symbols: int = 2) -> Transcribe:
+    """The task over a transducer of 60 ms steps: its output is [10, 2, V]."""
+    plain = manifest({"tokens": DIGITS, "units": "words"}, steps=10)
+    shape = (10 // symbols, symbols, len(DIGITS))
+    return Transcribe(plain.model_copy(update={"outputs": (Output(name="logp", dtype="float32", shape=shape),)}))
+
+
+def test_what_a_transducer_says_twice_is_two() -> None:
+    path = [0, 0, 1, 1, 1, 0, 2, 3, 0, 0]
+    steps = rows(path, 4, peak=0.75).reshape(5, 2, 4)
+    (final,) = finals(play(aligned(), steps))
+    assert final["text"] == "ZERO ZERO ZERO ONE TWO"
+    assert [word["start"] for word in final["words"]] == [0.06, 0.09, 0.12, 0.18, 0.21]
+    assert finals(play(aligned(), steps, cuts=[1, 2, 3], sleep=True)) == [final]
+    assert decode_all(aligned(), [steps, steps[:2]]) == [final["text"], "ZERO ZERO"]
+
+
+def test_silence_of_a_transducer_is_counted_in_time() -> None:
+    path = [1, 0, *[0] * 10, 2, 0]
+    short = {"endpoint": {"trailing": 10 * STEP_SECONDS}}
+    assert texts(play(aligned(), rows(path, 4).reshape(7, 2, 4), short)) == ["ZERO", "ONE"]
+
+
+@pytest.mark.parametrize("wish", [{"decoder": "beam"}, {"decoder": {"blank_penalty": 1.0}}])
+def test_a_transducer_has_searched_already(wish: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="searched in its own graph"):
+        aligned().open(wish)
+
+
+def test_a_shape_that_is_neither_is_refused() -> None:
+    for shape in ((10, 5), (5, 2, 5), (10,), (5, 1, 2, 4)):
+        plain = manifest({"tokens": DIGITS, "units": "words"}, steps=shape[0])
+        with pytest.raises(TaskError, match="4 tokens"):
+            create(plain.model_copy(update={"outputs": (Output(name="logp", dtype="float32", shape=shape),)}))

@@ -7,16 +7,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.tasks.score import MOST, WINDOW, Score, Scores
+from streamer.tasks.score import MOST, WINDOW, Scores, Track
 
 LEVELS = (0.05, 0.5, 0.95)
 
 VALUES = st.lists(st.one_of(st.none(), st.floats(-100, 100, width=16)), min_size=1, max_size=40)
 
 
+class Score:
+    """One stream, in a slot between others."""
+
+    def __init__(self, horizon: int, levels: tuple[float, ...]) -> None:
+        self.track = Track(3, horizon, levels)
+
+    def truth(self, value: float | None, season: int = 0) -> None:
+        self.track.truth(np.array([1]), np.array([np.nan if value is None else value]), np.array([season]))
+
+    def said(self, quantiles: np.ndarray, last: float) -> None:
+        """[quantiles][horizon]"""
+        self.track.said(np.array([1]), quantiles.T[None], np.array([last]))
+
+    def forget(self) -> None:
+        self.track.forget(np.array([1]))
+
+    def summary(self, *, late: bool = False) -> dict[str, Scores]:
+        return self.track.summary(1, late=late)
+
+
 def band(middle: float, horizon: int, width: float = 1.0) -> np.ndarray:
     rise = middle + 0.5 * np.arange(1, horizon + 1)
     return np.stack([rise - width, rise, rise + width])
+
+
+def assert_alike(some: dict[str, Scores], others: dict[str, Scores]) -> None:
+    """Of late ones the sums are float32."""
+    assert list(some) == list(others)
+    for key in some:
+        assert numbers(some[key]) == pytest.approx(numbers(others[key]), rel=1e-4)
+
+
+def numbers(scores: Scores) -> list[float]:
+    found = (scores.mae, scores.mase, scores.pinball, scores.coverage)
+    return [-1.0 if value is None else value for value in found]
 
 
 @given(values=VALUES, horizon=st.integers(1, 6))
@@ -48,7 +80,7 @@ def test_it_is_the_sum_over_all_pairs(values: list[float | None], horizon: int) 
     assert every.coverage == (pytest.approx(np.mean(inside)) if inside else None)
     if len(mae) == 1:
         assert every.pinball == pytest.approx(np.mean(pinball))
-    assert score.summary(late=True) == found
+    assert_alike(score.summary(late=True), found)
 
 
 def test_the_better_of_two_naive_forecasts_is_the_measure() -> None:
@@ -101,13 +133,48 @@ def test_what_was_open_before_a_break_is_never_settled() -> None:
     assert score.summary()["all"].mae is None
 
 
+def test_a_day_before_a_break_is_no_day_ago() -> None:
+    score = Score(1, LEVELS)
+    for value in (5.0, 6.0, 7.0, 8.0):
+        score.truth(value, season=2)
+        score.said(np.zeros((3, 1)), value + 50)  # persistence is told to be far off
+    score.forget()
+    for value in (70.0, 71.0):
+        score.truth(value, season=2)
+        score.said(np.array([[69.0], [70.0], [71.0]]), value + 50)
+    assert score.summary()["all"].mase == pytest.approx((7 + 8) / (2 + 2))
+
+
+@given(values=st.lists(VALUES, min_size=3, max_size=3), horizon=st.integers(1, 6))
+def test_streams_do_not_know_of_each_other(values: list[list[float | None]], horizon: int) -> None:
+    def step(track: Track, slots: list[int], now: list[float | None]) -> None:
+        truths = np.array(now, np.float64)
+        track.truth(np.array(slots), truths, np.full(len(slots), 3))
+        if len(there := np.flatnonzero(~np.isnan(truths))):
+            said = np.stack([band(truth, horizon).T for truth in truths[there]])
+            track.said(np.array(slots)[there], said, truths[there])
+
+    together, alone = Track(3, horizon, LEVELS), [Track(1, horizon, LEVELS) for _ in range(3)]
+    for turn in range(40):
+        slots = [slot for slot in range(3) if len(values[slot]) > turn]
+        if slots:
+            step(together, slots, [values[slot][turn] for slot in slots])
+        for slot in slots:
+            step(alone[slot], [0], [values[slot][turn]])
+    for slot in range(3):
+        assert together.summary(slot) == alone[slot].summary(0)
+        again = Track(2, horizon, LEVELS)
+        again.write(1, together.read(slot))
+        assert again.summary(1) == together.summary(slot)
+
+
 def test_memory_is_bounded_in_time_and_horizon() -> None:
     score = Score(4096, LEVELS)
-    before = score.nbytes
-    assert (len(score.steps), score.steps[0], score.steps[-1]) == (MOST, 1, 4096)
+    steps = score.track.steps
+    assert (len(steps), steps[0], steps[-1]) == (MOST, 1, 4096)
     for i in range(10_000):
         score.truth(float(i % 7))
         score.said(np.zeros((3, 4096)), float(i % 7))
-    assert score.nbytes == before < 10 * 2**20
-    assert Score(24, LEVELS).nbytes < 60_000
+    assert score.track.bytes_per_slot < 10 * 2**20
+    assert Track(1, 24, LEVELS, 8).bytes_per_slot < 20_000
     assert score.summary()["all"].coverage == pytest.approx(1 / 7, abs=0.01)

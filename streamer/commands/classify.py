@@ -1,0 +1,146 @@
+"""``streamer classify``: segments of recordings, answers for texts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamer.commands import CommandError, hush_libraries
+from streamer.commands.outputs import JsonOutput, Output, TextOutput
+from streamer.commands.transcribe import Job, Transcription, screen
+
+if TYPE_CHECKING:
+    from streamer.classification import TextClassifier
+
+__all__ = ["classify"]
+
+BLOCK = 2**16
+
+
+def classify(
+    files: Annotated[
+        list[str],
+        typer.Argument(help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono). Text for text models."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
+    rate: Annotated[int, typer.Option(help="Sample rate of raw PCM on stdin, in Hz.", min=1)] = 16000,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Recordings at a time; they share batches.", min=1, max=1024)
+    ] = 4,
+    on: Annotated[float | None, typer.Option(help="Probability that begins a segment.", min=0, max=1)] = None,
+    off: Annotated[float | None, typer.Option(help="Probability below which it ends.", min=0, max=1)] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Every line of a text is a text of its own.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One event a line: partials, segments and finals.")] = False,
+) -> None:
+    """Say what is heard and when, or what a text is. Lines are: start, end (in seconds), label, confidence."""
+    for name in files:
+        if files.count(name) > 1:
+            raise CommandError(f"{name} is given twice", 2)
+    out: Output = JsonOutput(files, {}) if json else Lines(files, {})
+    if texts := _text_model(model, url):
+        for name in files:
+            _read(texts, name, lines, out)
+        return
+    if lines:
+        raise CommandError("--lines is for models that take text", 2)
+    from streamer.commands.backends import connect
+
+    hush_libraries()
+    limits = {name: value for name, value in (("on", on), ("off", off)) if value is not None}
+    if on is not None and off is None:
+        limits["off"] = 0.6 * on  # a lower one than the model's may be wanted than its own off
+    work = [Job(name) for name in files]
+    wishes = {"segments": limits} if limits else {}
+    chosen = model if url else model or "vad"
+    backend = connect(chosen, url, min(jobs, len(files)), task="classify", options=wishes)
+    try:
+        with screen("lines", False) as shown:
+            Classification(backend, work, rate, out, shown).run(min(jobs, len(files)))
+    finally:
+        backend.close()
+    if code := max((job.code for job in work), key=lambda code: (code == 1, code)):
+        raise typer.Exit(code)
+
+
+class Classification(Transcription):
+    """The same threads; other results."""
+
+    def _result(self, job: Job, event: dict[str, Any]) -> None:
+        if "label" not in event:
+            raise CommandError("that model writes down what is said: streamer transcribe shows it", 2)
+        self._out.event(job.name, event)
+
+
+class Lines(TextOutput):
+    """A segment a line, when it has ended. A final is one where the answer is about the whole stream."""
+
+    def __init__(self, names: list[str], paths: dict[str, Path]) -> None:
+        super().__init__(names, paths)
+        self._segmented: set[str] = set()
+
+    def line(self, name: str, event: dict[str, Any]) -> str:
+        if event["type"] == "segment":
+            self._segmented.add(name)
+            if event["phase"] == "end":
+                return f"{event['start']:8.2f} {event['end']:8.2f}  {event['label']}  {event['confidence']:.2f}"
+        if event["type"] == "final" and event["label"] is not None and name not in self._segmented:
+            return f"{event['label']}  {event['scores'][event['label']]:.2f}"
+        return ""
+
+
+def _text_model(model: str | None, url: str | None) -> TextClassifier | None:
+    """The model, if it takes texts; looked at only where a name is given: the default hears."""
+    if url is not None or model is None:
+        return None
+    from streamer.classification import TextClassifier
+    from streamer.engine.model import Model, resolve
+
+    loaded = Model.load(resolve(model))
+    if loaded.manifest.task != "classify":
+        raise CommandError(f"{model} is a model for another task: streamer {loaded.manifest.task} runs it", 2)
+    return TextClassifier(loaded) if loaded.manifest.options.get("text") else None
+
+
+def _read(texts: TextClassifier, name: str, lines: bool, out: Output) -> None:
+    for text in _lines(name) if lines else [_pieces(name)]:
+        for event in texts.events(text):
+            out.event(name, event.to_dict())
+    out.finished(name, heard=True)
+
+
+def _lines(name: str) -> Iterator[list[bytes]]:
+    """Each line that is not empty, as soon as it has come."""
+    rest = b""
+    for piece in _pieces(name):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from ([line] for line in whole if line.strip())
+    if rest.strip():
+        yield [rest]
+
+
+def _pieces(name: str) -> Iterator[bytes]:
+    """A file or standard input, as it comes."""
+    if name == "-" and sys.stdin.isatty():
+        raise CommandError("-: standard input is a terminal; pipe a text into it", 2)
+    total = 0
+    try:
+        file = sys.stdin.fileno() if name == "-" else os.open(name, os.O_RDONLY)
+        try:
+            while piece := os.read(file, BLOCK):
+                total += len(piece)
+                yield piece
+        finally:
+            if name != "-":
+                os.close(file)
+    except OSError as error:
+        raise CommandError(f"{name}: can't be read: {error.strerror or error}", 2) from error
+    if not total:
+        raise CommandError(f"{name}: is empty (0 bytes)", 2)

@@ -1,0 +1,49 @@
+"""Streams of a generator, run side by side in one batch: the command line's way to it, without sessions and sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from streamer.engine.model import Model, ModelError
+from streamer.tasks import Event, TaskError
+from streamer.tasks.generate import Generate
+
+__all__ = ["Generation"]
+
+
+class Generation:
+    """One stream for each entry of ``wishes``, the options of :class:`streamer.tasks.generate.Request`.
+
+    Raises :class:`ModelError` for a file that is no generator, ``ValueError`` for options that do not fit.
+    """
+
+    def __init__(self, model: Model, wishes: Sequence[Mapping[str, Any]]) -> None:
+        manifest = model.manifest
+        if manifest.task != "generate":
+            raise ModelError(f"{model.path}: is for the task {manifest.task}, it generates nothing")
+        if len(wishes) > manifest.max_batch:
+            raise ValueError(f"{manifest.name} runs at most {manifest.max_batch} streams at once")
+        try:
+            self.task = Generate(manifest)
+        except TaskError as error:
+            raise ModelError(f"{model.path}: {error}") from error
+        self.model = model
+        self.memories = [self.task.open(wish) for wish in wishes]
+        self._state = model.zero_state(len(wishes))
+
+    def step(self, steps: Sequence[int] | None = None) -> list[list[Event]]:
+        """The next chunk of every stream; of stream i only the first ``steps[i]`` steps are told, the last of it."""
+        manifest, chunk = self.model.manifest, self.model.manifest.chunk
+        rows = [
+            self.task.controls(memory.request, memory.position // self.task.width, chunk) for memory in self.memories
+        ]
+        outputs = self.model.run({manifest.input.name: np.stack(rows), **self._state})
+        self._state = {pair.in_: outputs[pair.out] for pair in manifest.states}
+        return self.task.step(self.memories, outputs, steps or [manifest.steps] * len(rows))
+
+    def finish(self) -> list[list[Event]]:
+        """What is still open in every stream."""
+        return [list(self.task.finish(memory)) for memory in self.memories]

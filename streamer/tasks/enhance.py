@@ -1,0 +1,115 @@
+"""The task ``enhance``: sound in, sound out, as many samples, a constant time later.
+
+The model gives the samples; here they become PCM, and are told where in the stream they belong: ``start`` has the
+model's delay taken away. What a chunk gives is one event.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.manifest import Manifest
+from streamer.tasks import Event, TaskError
+
+__all__ = ["Enhance", "Memory", "Sound"]
+
+Pcm = NDArray[np.int16]
+#: int16 of an output that is float, full scale 1.
+FULL_SCALE = 32768.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """int16 PCM at the model's rate. ``start`` and ``end``: seconds since the start of the stream of the sound that it
+    is, so that the first one begins before 0, by the model's delay."""
+
+    pcm: Pcm
+    start: float
+    end: float
+    type: str = "audio"
+
+    def to_dict(self) -> dict[str, Any]:
+        """``pcm``: s16le in base64; over a WebSocket it is a binary frame of its own."""
+        pcm = base64.b64encode(self.pcm.astype("<i2").tobytes()).decode("ascii")
+        return {"type": self.type, "start": self.start, "end": self.end, "samples": len(self.pcm), "pcm": pcm}
+
+
+@dataclass(slots=True)
+class Memory:
+    """``position``: samples that have come out. ``bad``: those of them that were no numbers: silence."""
+
+    position: int = 0
+    bad: int = 0
+
+
+class Enhance:
+    """Shared by all streams of one model. Its first output: float32 (full scale 1) or int16, [N, T, ...], as many
+    numbers as a chunk has samples."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        output, source = manifest.outputs[0], manifest.input
+        count = int(np.prod(output.shape))
+        problems = [f"leave out {', '.join(sorted(manifest.options))}: it has no options"] if manifest.options else []
+        if source.sample_rate is None or source.dtype != "int16" or len(source.chunk_shape) != 1:
+            problems.append("its input must be int16 samples, with a sample rate")
+        if output.dtype not in ("float32", "int16") or count != manifest.chunk:
+            problems.append(
+                f"output {output.name!r} is {output.dtype} {output.shape}, float32 or int16 of {manifest.chunk} samples"
+                " is needed, as many as the input has"
+            )
+        if problems:
+            raise TaskError(f"model {manifest.name!r} can't enhance: {'; '.join(problems)}")
+        assert source.sample_rate is not None
+        self.output, self.rate = output.name, source.sample_rate
+        self.hop = manifest.hop
+        #: Samples by which the output is late.
+        self.delay = manifest.latency * manifest.hop
+
+    def open(self, options: Mapping[str, Any]) -> Memory:
+        if options:
+            raise ValueError(f"the task enhance has no options for a stream: leave out {', '.join(sorted(options))}")
+        return Memory()
+
+    def step(
+        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+    ) -> list[list[Event]]:
+        samples = np.asarray(outputs[self.output])[: len(memories)].reshape(len(memories), -1)
+        events: list[list[Event]] = []
+        for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
+            pcm, bad = _pcm(samples[row, : real * self.hop])
+            begin = memory.position - self.delay
+            memory.position += len(pcm)
+            memory.bad += bad
+            sound = Sound(pcm, begin / self.rate, (begin + len(pcm)) / self.rate)
+            events.append([sound] if len(pcm) else [])
+        return events
+
+    def finish(self, memory: Memory) -> list[Event]:
+        return []
+
+    def save(self, memory: Memory) -> bytes:
+        return json.dumps([memory.position, memory.bad]).encode()
+
+    def load(self, data: bytes) -> Memory:
+        try:
+            position, bad = (int(n) for n in json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"not a memory of this task: {error}") from error
+        return Memory(position, bad)
+
+
+def _pcm(samples: NDArray[Any]) -> tuple[Pcm, int]:
+    """What is louder clips; how many were no numbers."""
+    if samples.dtype == np.int16:
+        return samples.copy(), 0
+    sane = np.isfinite(samples)
+    bad = int(samples.size - np.count_nonzero(sane))
+    scaled = np.rint((np.where(sane, samples, 0.0) if bad else samples) * FULL_SCALE)
+    return np.clip(scaled, -32768, 32767).astype(np.int16), bad

@@ -1,0 +1,139 @@
+"""The task ``rewrite``: a phrase of words goes in, then the model says it anew, sign by sign.
+
+Rows (word, end): a word's code or 0, and 1 with the last word of a phrase. From the next row on each row without a word
+gives one sign, up to the end of the phrase (:mod:`models.zoo.encoder_decoder`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamer.manifest import Manifest
+from streamer.tasks import Event, TaskError
+
+__all__ = ["END", "Memory", "Rewrite", "RewriteOptions", "Rewritten"]
+
+#: The code of a phrase's end; 0 says nothing. Those of the signs follow.
+END = 1
+#: Signs of one phrase; what is longer does not end.
+MOST = 4096
+Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=65536)]
+
+
+class RewriteOptions(BaseModel):
+    """``options`` of a manifest whose task is ``rewrite``. ``words``: code 1 and up. ``signs``: code 2 and up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    words: Names
+    signs: Names
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A phrase, whole. ``step``: that of its end; ``log_prob``: what the model gave it, in nats."""
+
+    step: int
+    text: str
+    log_prob: float
+    type: str = "rewritten"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": self.type, "step": self.step, "text": self.text, "log_prob": self.log_prob}
+
+
+@dataclass(slots=True)
+class Memory:
+    """``step``: how many there were. ``said``: codes of the signs of the phrase in the works."""
+
+    step: int = 0
+    said: list[int] = field(default_factory=list)
+    log_prob: float = 0.0
+
+
+class Rewrite:
+    """Shared by all streams of one model. Outputs: ``signs`` [N, T] and ``log_prob`` [N, T]."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        try:
+            self.options = RewriteOptions.model_validate_json(json.dumps(manifest.options))
+        except ValidationError as error:
+            problems = "; ".join(f"options.{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+            raise TaskError(f"model {manifest.name!r} can't rewrite: {problems}; export the model again") from error
+        shapes = {output.name: output.shape for output in manifest.outputs}
+        steps = manifest.input.chunk_shape[0]
+        if shapes.get("signs") != (steps,) or shapes.get("log_prob") != (steps,):
+            raise TaskError(
+                f"model {manifest.name!r} can't rewrite: its outputs are {shapes}, signs and log_prob [{steps}] are "
+                "needed"
+            )
+        limits = ((0, len(self.options.words)), (0, 1))
+        if manifest.input.limits != limits:
+            raise TaskError(f"model {manifest.name!r} can't rewrite: the limits of its input are not {limits}")
+        self.codes = {word: code for code, word in enumerate(self.options.words, 1)}
+
+    def rows(self, phrases: Sequence[Sequence[str]], more: int) -> NDArray[np.int32]:
+        """Input [N, T, 2]: phrases that end in the same row, and ``more`` rows at least for what is said to them."""
+        longest = max(map(len, phrases))
+        rows = np.zeros((len(phrases), longest + more, 2), np.int32)
+        for row, words in zip(rows, phrases, strict=True):
+            row[longest - len(words) : longest, 0] = [self.codes[word] for word in words]
+            row[longest - 1, 1] = 1
+        return rows
+
+    def open(self, options: Mapping[str, Any]) -> Memory:
+        if options:
+            raise ValueError(
+                f"the task rewrite has no options for a stream: leave out {', '.join(sorted(map(str, options)))}"
+            )
+        return Memory()
+
+    def step(
+        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+    ) -> list[list[Event]]:
+        events: list[list[Event]] = []
+        for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
+            signs = outputs["signs"][row, :real].astype(np.int64).tolist()
+            nats = outputs["log_prob"][row, :real].astype(np.float64).tolist()
+            events.append(self._read(memory, signs, nats))
+        return events
+
+    def _read(self, memory: Memory, signs: list[int], nats: list[float]) -> list[Event]:
+        found: list[Event] = []
+        for sign, log_prob in zip(signs, nats, strict=True):
+            if sign == 0:  # a word: what was being said is given up
+                memory.said, memory.log_prob = [], 0.0
+            elif sign == END:
+                said = "".join(self._sign(code) for code in memory.said)
+                found.append(Rewritten(memory.step, said, memory.log_prob + log_prob))
+                memory.said, memory.log_prob = [], 0.0
+            elif len(memory.said) < MOST:
+                memory.said.append(sign)
+                memory.log_prob += log_prob
+            memory.step += 1
+        return found
+
+    def _sign(self, code: int) -> str:
+        """A code that no sign has is a question mark: a file must not end the stream."""
+        return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
+
+    def finish(self, memory: Memory) -> list[Event]:
+        return []
+
+    def save(self, memory: Memory) -> bytes:
+        facts = {"step": memory.step, "said": memory.said, "log_prob": memory.log_prob}
+        return json.dumps(facts, sort_keys=True).encode()
+
+    def load(self, data: bytes) -> Memory:
+        try:
+            facts = json.loads(data)
+            return Memory(int(facts["step"]), [int(code) for code in facts["said"]], float(facts["log_prob"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"not a memory of this task: {error}") from error
