@@ -86,11 +86,13 @@ def build(
             info,
             source=source,
             states=_states(module),
-            outputs={name: (steps[name], *array.shape[2:]) for name, array in whole.items()},
+            outputs={name: (array.dtype.name, (steps[name], *array.shape[2:])) for name, array in whole.items()},
             example=document.golden(chunks[:some] if source is spec else signal[None], recorded),
             tolerance=tolerance,
             max_batch=max_batch,
             notes="int8: weights per channel, activations per row" if int8 else "",
+            parameters=sum(weight.numel() for weight in module.parameters()),
+            receptive_field=getattr(module, "receptive_field", None),
         )
 
     describe(spec, 0.0)  # what does not fit the contract is told now, not after the slow part
@@ -112,8 +114,10 @@ def build(
     return Verdict(target, seed, verdict.findings)
 
 
-def _states(module: Streaming) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape[1:]) for name, tensor in sorted(module.initial_state(1).items())}
+def _states(module: Streaming) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> dtype and shape without batch."""
+    start = {name: tensor.numpy() for name, tensor in sorted(module.initial_state(1).items())}
+    return {name: (array.dtype.name, array.shape[1:]) for name, array in start.items()}
 
 
 def _write(path: Path, model: ir.Model, manifest: Manifest) -> None:

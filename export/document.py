@@ -112,14 +112,16 @@ def manifest(
     info: Mapping[str, Any],
     *,
     source: Input,
-    states: Mapping[str, tuple[int, ...]],
-    outputs: Mapping[str, tuple[int, ...]],
+    states: Mapping[str, tuple[str, tuple[int, ...]]],
+    outputs: Mapping[str, tuple[str, tuple[int, ...]]],
     example: Golden,
     tolerance: float,
     max_batch: int,
     notes: str = "",
+    parameters: int | None = None,
+    receptive_field: int | None = None,
 ) -> Manifest:
-    """``info``: see :func:`models.load`. ``states`` and ``outputs``: shapes without batch, all float32."""
+    """``info``: see :func:`models.load`. ``states`` and ``outputs``: dtype, and shape without batch."""
     flush = 0
     if source.sample_rate is not None:
         step_seconds = info["hop"] / source.sample_rate
@@ -132,10 +134,13 @@ def manifest(
         description=info.get("description", ""),
         input=source,
         states=tuple(
-            State.model_validate({"in": name, "out": f"{name}.next", "dtype": "float32", "shape": shape})
-            for name, shape in states.items()
+            State.model_validate({"in": name, "out": f"{name}.next", "dtype": dtype, "shape": shape})
+            for name, (dtype, shape) in states.items()
         ),
-        outputs=tuple(Output(name=name, dtype="float32", shape=shape) for name, shape in outputs.items()),
+        outputs=tuple(
+            Output.model_validate({"name": name, "dtype": dtype, "shape": shape})
+            for name, (dtype, shape) in outputs.items()
+        ),
         latency=int(info.get("latency", 0)),
         flush=int(info.get("flush", flush)),
         max_batch=max_batch,
@@ -147,6 +152,8 @@ def manifest(
             tolerance=tolerance,
             scores=flat_scores(info.get("scores", {})),
             notes=notes or str(info.get("notes", "")),
+            parameters=parameters,
+            receptive_field=receptive_field,
         ),
         golden=example,
     )

@@ -1,0 +1,202 @@
+"""The adopted graph: the contract's tensors outside, the foreign graph inside, and between them what the host did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from export.adopt.batch import Settled
+from export.adopt.chain import Chain, Result
+from export.adopt.ops import Ops
+from export.adopt.report import Report
+from export.adopt.spectrum import add_up, analysis, inverse, windowed
+from streamer.manifest import State
+
+__all__ = ["Adopted", "around"]
+
+FLAG = "adopt.started"
+
+
+@dataclass(frozen=True)
+class Adopted:
+    model: ir.Model
+    states: tuple[State, ...]
+
+
+class _Outside:
+    """The contract's inputs and outputs as they come up. ``batch``: what axis 0 is called, or its fixed size."""
+
+    def __init__(self, batch: str | int) -> None:
+        self.batch = batch
+        self.inputs: list[ir.Value] = []
+        self.outputs: list[ir.Value] = []
+        self.states: list[State] = []
+
+    def take(self, name: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
+        value = ir.Value(
+            name=name, shape=ir.Shape([self.batch, *shape]), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        )
+        self.inputs.append(value)
+        return value
+
+    def give(self, ops: Ops, value: ir.Value, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        value = ops("Identity", value)  # a value of the foreign graph may be an output twice, or an input
+        value.name, value.shape = name, ir.Shape([self.batch, *shape])
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        self.outputs.append(value)
+
+    def state(self, name: str, out: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
+        self.states.append(State.model_validate({"in": name, "out": out, "dtype": dtype, "shape": shape}))
+        return self.take(name, dtype, shape)
+
+
+def around(chain: Chain, report: Report) -> Adopted:
+    """Uses the graphs of ``chain`` up."""
+    ops, outside = Ops(), _Outside("batch" if chain.free else 1)
+    stream = chain.source
+    spec = chain.input
+    x = outside.take(spec.name, spec.dtype, spec.chunk_shape)
+    starts = any(m.start for settled in chain.parts for m in settled.part.memories)
+    flag = outside.state(FLAG, f"{FLAG}.next", "bool", (1,)) if starts else None
+    if stream.overlap:
+        rest = (stream.overlap, *spec.chunk_shape[1:])
+        before = outside.state(f"{spec.name}.overlap", f"{spec.name}.overlap.next", spec.dtype, rest)
+        x = ops.join(before, x, axis=1)
+        kept = ops.cut(x, stream.chunk, stream.chunk + stream.overlap, 1)
+        outside.give(ops, kept, f"{spec.name}.overlap.next", spec.dtype, rest)
+        report.did(
+            f"brought the last {stream.overlap} {'samples' if chain.scale else 'rows'} of a call inside, as the state "
+            f"{before.name}"
+        )
+    if chain.scale is not None:
+        x = ops.cast(x, "float32" if chain.host is not None else stream.dtype)
+        if chain.scale != 1:
+            x = ops("Mul", x, ops.constant(chain.scale, "float32" if chain.host is not None else stream.dtype))
+        report.did(f"made the input 16-bit PCM, times {chain.scale:g}")
+    if chain.host is None:
+        gave = [_part(ops, outside, chain.parts[0], x, flag, "", report)]
+        sound = None
+    else:
+        gave, sound = _spectral(chain, ops, outside, x, flag, report)
+    if flag is not None:
+        outside.give(ops, ops("Or", flag, ops("Not", flag)), f"{FLAG}.next", "bool", (1,))
+    for result in chain.results:
+        output = chain.output(result)
+        value = sound if result.kind != "plain" else ops.outward(gave[result.part][result.source], result.layout)
+        assert value is not None
+        outside.give(ops, value, result.name, output.dtype, output.shape)
+    return Adopted(_model(chain, ops, outside), tuple(outside.states))
+
+
+def _part(
+    ops: Ops, outside: _Outside, settled: Settled, x: ir.Value, flag: ir.Value | None, prefix: str, report: Report
+) -> dict[str, ir.Value]:
+    """One foreign graph behind ``x``, canonical, with its states; what it gives, raw, by name."""
+    part = settled.part
+    given = {part.stream.name: ops.inward(x, part.stream.layout)}
+    for memory in part.memories:
+        layout = settled.memories[memory.name]
+        out = f"{memory.name}.next" if memory.out is None else memory.out
+        state = outside.state(f"{prefix}{memory.name}", f"{prefix}{out}", memory.dtype, layout.shape)
+        if memory.start and flag is not None:
+            reach = ops.reshape(flag, (-1,) + (1,) * len(layout.shape))
+            state = ops("Where", reach, state, ops.constant(memory.start, memory.dtype))
+            report.did(f"folded in the start of {memory.name}, {memory.start:g}: its state begins as zeros")
+        given[memory.name] = ops.inward(state, layout)
+        if memory.out is None:
+            more = ops("Add", state, ops.constant(memory.step, memory.dtype))
+            outside.give(ops, more, f"{prefix}{out}", memory.dtype, layout.shape)
+            report.did(f"brought the counter {memory.name} inside")
+    gave = ops.graph(settled.model, given, prefix or "model/")
+    for memory in part.memories:
+        if memory.out is not None:
+            layout = settled.memories[memory.name]
+            value = ops.outward(gave[memory.out], layout)
+            outside.give(ops, value, f"{prefix}{memory.out}", memory.dtype, layout.shape)
+    return gave
+
+
+def _spectral(
+    chain: Chain, ops: Ops, outside: _Outside, x: ir.Value, flag: ir.Value | None, report: Report
+) -> tuple[list[Mapping[str, ir.Value]], ir.Value | None]:
+    """The host's transforms: frames in, one or two graphs, and sound out by overlap-add."""
+    host, stream = chain.host, chain.source
+    assert host is not None
+    count, bins = stream.layout.shape[0], host.fft // 2 + 1
+    real, imaginary = analysis(ops, x, host, count)
+    if stream.kind == "complex":
+        feature = ops.join(*(ops.reshape(v, (-1, count, bins, 1)) for v in (real, imaginary)), axis=3)
+    elif stream.kind == "frame":
+        feature = inverse(ops, real, imaginary, host)
+    else:
+        feature = ops("Add", ops("Mul", real, real), ops("Mul", imaginary, imaginary))
+        feature = feature if stream.kind == "power" else ops("Sqrt", feature)
+    report.did(f"brought the {host.window} window and the transform of {host.fft} samples inside, every {host.hop}")
+    gave: list[Mapping[str, ir.Value]] = [
+        _part(ops, outside, chain.parts[0], _as(ops, feature, stream.dtype), flag, "", report)
+    ]
+    result = chain.sound
+    if result is None:
+        return gave, None
+    y = ops.cast(ops.outward(gave[0][result.source], result.layout), "float32")
+    frames = (
+        y
+        if result.kind == "frame"
+        else inverse(ops, *_spectrum(ops, result, y, real, imaginary, host.fft // 2 + 1), host)
+    )
+    if len(chain.parts) > 1:
+        second = chain.parts[1].part
+        gave.append(_part(ops, outside, chain.parts[1], _as(ops, frames, second.stream.dtype), flag, "chain.", report))
+        assert chain.last is not None
+        frames = ops.cast(ops.outward(gave[1][second.roles.results[0]], chain.last), "float32")
+        report.did("put the second graph behind the first, frame by frame")
+    frames = windowed(ops, frames, host)
+    left = (host.fft - host.hop,)
+    if left == (0,):  # frames that don't overlap
+        return gave, ops.reshape(frames, (-1, count * host.hop))
+    tail = outside.state("audio.tail", "audio.tail.next", "float32", left)
+    sound, rest = add_up(ops, frames, tail, host, count)
+    outside.give(ops, rest, "audio.tail.next", "float32", left)
+    report.did("brought the overlap-add inside, as the state audio.tail")
+    return gave, sound
+
+
+def _spectrum(
+    ops: Ops, result: Result, y: ir.Value, real: ir.Value, imaginary: ir.Value, bins: int
+) -> tuple[ir.Value, ir.Value]:
+    """Real and imaginary part of what comes out. ``y``: [B, frames, bins] real, or [B, frames, bins, 2] complex."""
+    if len(result.layout.shape) == 2:
+        return ops("Mul", real, y), ops("Mul", imaginary, y)
+    count = result.layout.shape[0]
+    a, b = (ops.reshape(ops.cut(y, n, n + 1, 3), (-1, count, bins)) for n in (0, 1))
+    if result.kind == "spectrum":
+        return a, b
+    return (
+        ops("Sub", ops("Mul", real, a), ops("Mul", imaginary, b)),
+        ops("Add", ops("Mul", real, b), ops("Mul", imaginary, a)),
+    )
+
+
+def _as(ops: Ops, x: ir.Value, dtype: str) -> ir.Value:
+    return x if dtype == "float32" else ops.cast(x, dtype)
+
+
+def _model(chain: Chain, ops: Ops, outside: _Outside) -> ir.Model:
+    imports: dict[str, int] = {}
+    version = 0
+    for settled in chain.parts:
+        for domain, number in settled.model.opset_imports.items():
+            imports[domain] = max(number, imports.get(domain, 0))
+        version = max(version, settled.model.ir_version)
+    graph = ir.Graph(
+        outside.inputs,
+        outside.outputs,
+        nodes=ops.nodes,
+        initializers=ops.initial,
+        opset_imports=imports,
+        name="adopted",
+    )
+    return ir.Model(graph, ir_version=version)

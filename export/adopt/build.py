@@ -1,0 +1,233 @@
+"""The whole way from somebody's file to an adopted one: found out, put together, recorded, judged, written."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
+from pydantic import ValidationError
+
+from export.adopt.around import Adopted, around
+from export.adopt.batch import settle
+from export.adopt.chain import Chain, chain_of
+from export.adopt.host import drive
+from export.adopt.plan import Part, part_of
+from export.adopt.read import read
+from export.adopt.report import AdoptionError, Report, listed
+from export.adopt.roles import assign
+from export.adopt.settings import Settings
+from streamer import tasks
+from streamer.engine.model import Model, ModelError
+from streamer.judge import CHUNK_TOLERANCE, Verdict, judge
+from streamer.manifest import KEY, Golden, Manifest, Provenance, Tensor
+from streamer.probe import probe, run, worst
+
+__all__ = ["BrokenLawsError", "adopt"]
+
+Arrays = dict[str, NDArray[Any]]
+
+#: Calls of the golden example, and of the longer signal that the file is held to.
+GOLDEN, SIGNAL = 4, 24
+#: In float16, a sum in another order is another number.
+HALF_TOLERANCE = 1e-2
+
+
+class BrokenLawsError(AdoptionError):
+    """The judge does not let the adopted file through; ``verdict`` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        broken = "; ".join(f"{f.law}: {f.check}{f' ({f.detail})' if f.detail else ''}" for f in verdict.refusals)
+        super().__init__(f"the adopted file breaks its laws, nothing was written: {broken}")
+        self.verdict = verdict
+
+
+def adopt(
+    source: Path,
+    target: Path,
+    settings: Settings | None = None,
+    *,
+    beside: Path = Path(),
+    report: Report | None = None,
+    max_batch: int = 64,
+    seed: int = 0,
+    long_chunks: int = 400,
+) -> Verdict:
+    """Write ``target``. Raises :class:`AdoptionError`, and then leaves what was there before.
+
+    ``beside``: the folder from which the settings name files. ``long_chunks``: length of the judge's endurance run.
+    """
+    settings, report = settings or Settings(), report or Report()
+    parts = _parts(source, settings, beside, report)
+    settled = [settle(part, report) for part in parts]
+    if len({one.free for one in settled}) > 1:
+        report.found("two graphs in a row have one batch: it stays 1 in both")
+        settled = [settle(part, Report(), fixed=True) for part in parts]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # beside the target, so that the last step is a rename: whoever looks sees the old file or a judged one
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        draft = Path(folder) / target.name
+        chain = chain_of(settled, settings, report)
+        _write(draft, chain, around(chain, report), settings, beside, max_batch, seed)
+        verdict = judge(draft, seed=seed, long_chunks=long_chunks)
+        if chain.free and {finding.law for finding in verdict.refusals} == {"company"}:
+            report.found("rows that are not to the last bits what they are alone: max_batch = 1")
+            chain = chain_of([settle(part, Report(), fixed=True) for part in parts], settings, Report())
+            _write(draft, chain, around(chain, Report()), settings, beside, max_batch, seed)
+            verdict = judge(draft, seed=seed, long_chunks=long_chunks)
+        if not verdict.ok:
+            raise BrokenLawsError(verdict)
+        os.replace(draft, target)
+    return Verdict(target, seed, verdict.findings)
+
+
+# -- what there is ----------------------------------------------------------------------------------------------------
+
+
+def _parts(source: Path, settings: Settings, beside: Path, report: Report) -> list[Part]:
+    files = [read(source)]
+    if settings.host is not None and settings.host.chain is not None:
+        files.append(read(beside / settings.host.chain))
+        newest = max(file.opset for file in files)  # in one graph there is one version of every operator
+        files = [file if file.opset == newest else read(file.path, newest) for file in files]
+    names = {port.name for file in files for port in (*file.inputs, *file.outputs)}
+    if strange := sorted(settings.named() - names):
+        raise AdoptionError(f"the settings speak of {listed(strange)}: the tensors are {listed(sorted(names), 20)}")
+    parts = []
+    for number, file in enumerate(files):
+        report.found(f"{file.path.name}: opset {file.opset}, {len(file.inputs)} inputs, {len(file.outputs)} outputs")
+        ours = (
+            settings
+            if number == 0
+            else settings.model_copy(update={"input": settings.input.model_copy(update={"name": None})})
+        )
+        roles = assign(file.inputs, file.outputs, ours)
+        parts.append(part_of(file, roles, ours, report, frames=number > 0))
+        _tell(parts[-1], report)
+    if not any(part.memories for part in parts) and not parts[0].stream.overlap:
+        raise AdoptionError(
+            f"no state pair found in {source}: no output comes back as an input. If a state has another name behind "
+            'the call say [state] x = "y"; if the host keeps something say [input] overlap = n, or [host]'
+        )
+    return parts
+
+
+def _tell(part: Part, report: Report) -> None:
+    for name, value in part.roles.constants.items():
+        report.did(f"made {name} the constant {value}")
+    for name in part.roles.lengths:
+        report.did(f"made {name} the constant {part.stream.layout.shape[0]}, what every call takes")
+    if part.roles.dropped:
+        report.did(f"dropped the output {listed(part.roles.dropped)}")
+
+
+# -- what becomes of it -----------------------------------------------------------------------------------------------
+
+
+def _write(
+    draft: Path, chain: Chain, adopted: Adopted, settings: Settings, beside: Path, max_batch: int, seed: int
+) -> None:
+    """The file, with a golden example that the original files made, the host's code around them."""
+    spec = chain.input
+    ClearMetadataAndDocStringPass()(adopted.model)
+    NameFixPass()(adopted.model)
+    chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))
+    want = drive(chain, chunks)
+
+    def described(tolerance: float) -> Manifest:
+        return _manifest(chain, adopted, settings, beside, chunks, want, max_batch if chain.free else 1, tolerance)
+
+    try:
+        manifest = described(0.0)
+        tasks.create(manifest)
+    except (ValidationError, tasks.TaskError) as error:
+        said = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
+        raise AdoptionError(f"what the settings say of the model does not fit: {said}") from error
+    _save(draft, adopted.model, manifest)
+    try:
+        got, _ = run(Model.load(draft), chunks)
+    except ModelError as error:
+        raise AdoptionError(f"the adopted graph does not load, which is a defect of streamer adopt: {error}") from error
+    reached, _, name = worst(got, want)
+    half = any(state.dtype == "float16" for state in adopted.states)
+    limit = HALF_TOLERANCE if half else CHUNK_TOLERANCE
+    if not reached <= limit:
+        raise AdoptionError(
+            f"{name} is {reached:.1e} from what the original gives with its host's code around it, {limit:.0e} is "
+            "allowed: look at [host] and [input] scale, or report a defect of streamer adopt"
+        )
+    _save(draft, adopted.model, described(float(f"{reached:.2g}")))
+
+
+def _manifest(
+    chain: Chain,
+    adopted: Adopted,
+    settings: Settings,
+    beside: Path,
+    chunks: NDArray[Any],
+    want: Arrays,
+    max_batch: int,
+    tolerance: float,
+) -> Manifest:
+    said, first = settings.model, chain.parts[0].part.foreign
+    behind = 0 if chain.sound is None or chain.host is None else chain.host.fft - chain.host.hop
+    some = min(GOLDEN, len(chunks))
+    files = [settled.part.foreign for settled in chain.parts]
+    fields = {
+        "schema": 1,
+        "name": said.name or (re.sub(r"[^a-z0-9._-]+", "-", first.path.stem.lower()).strip("-._") or "adopted")[:64],
+        "version": said.version,
+        "task": settings.task.get("name", "raw"),
+        "licence": said.licence,
+        "description": said.description,
+        "input": chain.input,
+        "states": adopted.states,
+        "outputs": tuple(chain.output(result) for result in chain.results),
+        "latency": behind if said.latency is None else said.latency,
+        "flush": behind if said.flush is None else said.flush,
+        "max_batch": max_batch,
+        "options": _options(settings, beside),
+        "provenance": Provenance(
+            data=said.data,
+            revision="adopted",
+            created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            tolerance=tolerance,
+            notes="adopted from " + " and ".join(f"{file.path.name} (sha256 {file.digest[:16]})" for file in files),
+        ),
+        "golden": Golden(
+            chunks=tuple(Tensor.of(chunk) for chunk in chunks[:some]),
+            outputs={name: tuple(Tensor.of(row) for row in rows[:some]) for name, rows in want.items()},
+        ),
+    }
+    return Manifest.model_validate(fields)
+
+
+def _options(settings: Settings, beside: Path) -> dict[str, Any]:
+    """[task] without its name; ``tokens`` may be a file with one a line, a number behind each or not."""
+    options: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.task.items() if k != "name"}))
+    if isinstance(tokens := options.get("tokens"), str):
+        path = beside / tokens
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise AdoptionError(f"[task] tokens: can't read {path}: {error}") from error
+        options["tokens"] = [re.sub(r"\s\d+$", "", line) for line in lines if line]
+    return options
+
+
+def _save(path: Path, model: ir.Model, manifest: Manifest) -> None:
+    model.metadata_props[KEY] = manifest.to_json()
+    model.producer_name, model.producer_version = "streamer", "1"
+    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,155 @@
+"""All that adoption knows of the file to be: the parts in their order, the stream in, the results out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from export.adopt.batch import Settled
+from export.adopt.layout import Layout
+from export.adopt.plan import Stream, spectral
+from export.adopt.report import AdoptionError, Report
+from export.adopt.settings import Host, Settings
+from export.adopt.spectrum import synthesis_window
+from streamer.manifest import Input, Output
+
+__all__ = ["Chain", "Result", "chain_of"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output of the adopted file. ``kind``: ``plain``, or how it becomes sound: ``mask``, ``spectrum``, ``frame``.
+
+    ``part`` and ``source``: which graph gives it, under which name; ``layout``: how it lies there.
+    """
+
+    name: str
+    part: int
+    source: str
+    layout: Layout
+    dtype: str
+    kind: str = "plain"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """``scale``: what a sample of PCM is multiplied with, ``None``: rows as they are. ``host``: its frames.
+
+    ``last``: how the frames lie that the second graph gives back, if there is one.
+    """
+
+    parts: tuple[Settled, ...]
+    input: Input
+    scale: float | None
+    host: Host | None
+    results: tuple[Result, ...]
+    last: Layout | None = None
+
+    @property
+    def source(self) -> Stream:
+        return self.parts[0].part.stream
+
+    @property
+    def free(self) -> bool:
+        return all(settled.free for settled in self.parts)
+
+    @property
+    def sound(self) -> Result | None:
+        """The result that is added up to sound."""
+        return next((result for result in self.results if result.kind != "plain"), None)
+
+    def output(self, result: Result) -> Output:
+        if result.kind == "plain":
+            return Output.model_validate({"name": result.name, "dtype": result.dtype, "shape": result.layout.shape})
+        return Output(name=result.name, dtype="float32", shape=(self.source.chunk,))
+
+
+def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Chain:
+    """Raises :class:`AdoptionError` for results that the contract can't hold."""
+    stream, source = parts[0].part.stream, settings.input
+    scale = None
+    if source.sample_rate is not None:
+        scale = source.scale
+        if scale is None:
+            scale = 1.0 if stream.dtype.startswith(("int", "uint")) else 1 / 32768
+        elif scale != 1 and stream.dtype.startswith(("int", "uint")):
+            raise AdoptionError(f"[input] scale = {scale:g}: the input {stream.name} takes whole numbers, PCM as it is")
+    rows = stream.layout.shape[1:]
+    spec = Input.model_validate(
+        {
+            "name": stream.name if scale is None else "pcm",
+            "dtype": stream.dtype if scale is None else "int16",
+            "chunk_shape": (stream.chunk, *(rows if scale is None else ())),
+            "sample_rate": source.sample_rate,
+            "step_seconds": source.step_seconds if source.sample_rate is None else None,
+        }
+    )
+    results = [
+        _result(settled, number, name, settings) for number, settled in enumerate(parts) for name in settled.results
+    ]
+    last = None
+    if settings.host is not None:
+        results, last = _sound(parts, results, settings.host)
+    chain = Chain(tuple(parts), spec, scale, settings.host, tuple(results), last)
+    steps = chain.output(results[0]).shape[0]
+    if stream.chunk % steps:
+        raise AdoptionError(
+            f"{stream.chunk} samples or rows a call can't be shared out evenly to {steps} steps of {results[0].source}"
+            f": say [outputs] time = {{ {results[0].source} = AXIS }}, or keep another output first"
+        )
+    for result in results:
+        shape = chain.output(result).shape
+        report.found(f"result {result.source}: {list(shape)} a call" + _said(result))
+    return chain
+
+
+def _said(result: Result) -> str:
+    if result.kind == "plain":
+        return "" if result.name == result.source else f", named {result.name}"
+    return f", the sound that comes of its {result.kind}, named {result.name}"
+
+
+def _result(settled: Settled, number: int, name: str, settings: Settings) -> Result:
+    sizes, axis = settled.results[name]
+    if not all(sizes):
+        raise AdoptionError(f"the output {name} is empty, {list(sizes)}: leave it out, [outputs] drop = [{name!r}]")
+    layout = Layout.moved(sizes, axis)
+    time = settings.outputs.time.get(name)
+    if time is not None:
+        if time >= len(sizes) or time == axis:
+            raise AdoptionError(
+                f"[outputs] time of {name} = {time}: it has the sizes {list(sizes)}, the batch on axis {axis}"
+            )
+        layout = layout.then(layout.groups[time][-1])
+    port = settled.part.port(name)
+    return Result(name if number == 0 else f"chain.{name}", number, name, layout, port.dtype)
+
+
+def _sound(parts: Sequence[Settled], results: list[Result], host: Host) -> tuple[list[Result], Layout | None]:
+    """The first result becomes sound, unless nothing in it looks like a spectrum or a frame."""
+    first = results[0]
+    sizes, axis = parts[0].results[first.source]
+    wanted = {"mask": "magnitude", None: None}.get(host.result, host.result)
+    if host.result == "mask" and len([size for size in sizes if size == 2]) and sizes[-1] == 2:
+        wanted = "complex"
+    if host.result == "none":
+        return results, None
+    try:
+        kind, layout = spectral(list(sizes), axis, host, wanted, f"the output {first.source}")
+    except AdoptionError:
+        if host.result is None and len(parts) == 1:
+            return results, None
+        raise
+    synthesis_window(host)  # says so where none can be
+    said = host.result or {"complex": "spectrum", "frame": "frame"}.get(kind, "mask")
+    if layout.shape[0] != parts[0].part.stream.layout.shape[0]:
+        raise AdoptionError(
+            f"the output {first.source} has {layout.shape[0]} frames for those of the input: they don't match"
+        )
+    sound = Result("audio", 0, first.source, layout, first.dtype, said)
+    if len(parts) == 1:
+        return [sound, *results[1:]], None
+    end = next(result for result in results if result.part == 1)
+    sizes, axis = parts[1].results[end.source]
+    _, last = spectral(list(sizes), axis, host, "frame", f"the output {end.source}")
+    return [sound, *(result for result in results[1:] if result is not end)], last

@@ -1,0 +1,85 @@
+"""A part's graph by itself: constants in the place of inputs, the outputs that count, and what follows folded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.optimizer import fold_constants
+
+from export.adopt.free import Shapes, inferred
+from export.adopt.plan import Part
+from export.adopt.report import AdoptionError
+
+__all__ = ["constants", "raw"]
+
+log = logging.getLogger(__name__)
+
+_NO_LIMIT = 2**40
+
+
+def constants(part: Part) -> dict[str, NDArray[Any]]:
+    """What the host gave to every call at batch 1: [constants], and the lengths of what it gave."""
+    found = {}
+    for name in (*part.roles.constants, *part.roles.lengths):
+        port = part.port(name)
+        value = part.roles.constants.get(name, part.stream.layout.shape[0])
+        shape = tuple(size if isinstance(size, int) else 1 for size in port.dims)
+        try:
+            found[name] = np.array(np.broadcast_to(np.asarray(value, port.dtype), shape))
+        except ValueError as error:
+            raise AdoptionError(f"[constants] {name} = {value}: that is no {port}") from error
+    return found
+
+
+def raw(part: Part, shapes: Shapes, *, folded: bool = True) -> ir.Model:
+    """``shapes``: of the inputs that stay. Constants that are declared with a free first axis are one for every row."""
+    model = part.foreign.model()
+    inputs = {str(value.name): value for value in model.graph.inputs}
+    rows = part.stream.layout.axis()
+    for name, array in constants(part).items():
+        each = array.ndim > 0 and (name in part.roles.lengths or not isinstance(part.port(name).dims[0], int))
+        _fix(model, inputs[name], array, (inputs[part.stream.name], rows) if each and rows is not None else None)
+    kept = {*part.roles.results, *(memory.out for memory in part.memories)}
+    outputs = [value for value in model.graph.outputs if value.name in kept]
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(outputs)
+    inferred(model, shapes)
+    if folded:
+        try:
+            # not the whole optimiser: its rewriting takes an addition of 1e-12 for one of zero
+            fold_constants(model, onnx_shape_inference=True, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+        except Exception:  # it only makes the graph smaller: what is not computed here the runtime computes
+            log.debug("constants are not folded", exc_info=True)
+            return raw(part, shapes, folded=False)
+    RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _fix(model: ir.Model, value: ir.Value, array: NDArray[Any], rows: tuple[ir.Value, int] | None) -> None:
+    """``rows``: the input and its axis that say how often the constant is repeated along its first axis."""
+    graph = model.graph
+
+    def initial(name: str, data: Mapping[str, Any] | NDArray[Any]) -> ir.Value:
+        tensor = ir.tensor(np.asarray(data), name=name)
+        made = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        graph.initializers.add(made)
+        return made
+
+    graph.inputs.remove(value)
+    name, value.name = str(value.name), f"{value.name}.was"
+    new = initial(name, array)
+    if rows is not None:
+        shape = ir.node("Shape", [rows[0]])
+        count = ir.node("Gather", [shape.outputs[0], initial(f"{name}.axis", np.array([rows[1]], np.int64))])
+        rest = initial(f"{name}.rest", np.array(array.shape[1:], np.int64))
+        whole = ir.node("Concat", [count.outputs[0], rest], attributes={"axis": 0})
+        wide = ir.node("Expand", [new, whole.outputs[0]])
+        graph.insert_before(graph.node(0), [shape, count, whole, wide])
+        new = wide.outputs[0]
+    value.replace_all_uses_with(new, replace_graph_outputs=True)

@@ -1,0 +1,98 @@
+"""The host's code that a model needs, in NumPy: what the adopted file is held to, sample by sample.
+
+The original files run as they came, a stream by itself; overlap, transforms, counters and the way from one file to the
+next happen out here, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.adopt.batch import Settled, back
+from export.adopt.chain import Chain
+from export.adopt.graph import constants
+from export.adopt.spectrum import spectra, synthesis_window
+
+__all__ = ["drive"]
+
+Array = NDArray[Any]
+
+
+def drive(chain: Chain, chunks: Array) -> dict[str, Array]:
+    """``chunks`` [n, 1, ...] of one stream, from its start -> every output of the adopted file, [n, 1, ...]."""
+    runs = [_Run(settled) for settled in chain.parts]
+    source = chain.source
+    before = np.zeros((1, source.overlap, *chunks.shape[3:]), chunks.dtype)
+    tail = np.zeros(0 if chain.host is None else chain.host.fft - chain.host.hop)
+    gave: dict[str, list[Any]] = {result.name: [] for result in chain.results}
+    for chunk in chunks:
+        x = np.concatenate([before, chunk], axis=1)
+        before = x[:, x.shape[1] - source.overlap :]
+        if chain.scale is not None:
+            x = x.astype(np.float64) * chain.scale
+        if chain.host is None:
+            raw, sound = [runs[0](x)], None
+        else:
+            raw, sound, tail = _spectral(chain, runs, x[0], tail)
+        for result in chain.results:
+            plain = result.kind == "plain"
+            gave[result.name].append(result.layout.outward(raw[result.part][result.source]) if plain else sound)
+    return {name: np.stack(column) for name, column in gave.items()}
+
+
+class _Run:
+    """One file and its state."""
+
+    def __init__(self, settled: Settled) -> None:
+        self.part = settled.part
+        self.session = settled.part.foreign.session()
+        self.names = [output.name for output in self.session.get_outputs()]
+        self.state = {m.name: np.full(m.raw, m.start, m.dtype) for m in self.part.memories}
+
+    def __call__(self, canonical: Array) -> dict[str, Array]:
+        part = self.part
+        x = part.stream.layout.inward(canonical.astype(part.stream.dtype)).reshape(part.stream.layout.raw_at(1))
+        feeds = {part.stream.name: x, **self.state, **constants(part)}
+        got = dict(zip(self.names, self.session.run(self.names, feeds), strict=True))
+        self.state = {m.name: back(m, self.state[m.name], got) for m in part.memories}
+        return got
+
+
+def _spectral(
+    chain: Chain, runs: Sequence[_Run], sound: Array, tail: Array
+) -> tuple[list[dict[str, Array]], Array | None, Array]:
+    """One call's frames there and back; the sound that they add up to, and what is left for the next call."""
+    host, kind = chain.host, chain.source.kind
+    assert host is not None
+    count = chain.source.layout.shape[0]
+    seen = spectra(sound, host, count)  # [frames, bins]
+    if kind == "complex":
+        feature = np.stack([seen.real, seen.imag], axis=-1)
+    elif kind == "frame":
+        feature = np.fft.irfft(seen, host.fft)
+    else:
+        feature = np.abs(seen) ** (2 if kind == "power" else 1)
+    raw = [runs[0](feature[None])]
+    result = chain.sound
+    if result is None:
+        return raw, None, tail
+    out = result.layout.outward(raw[0][result.source])[0].astype(np.float64)  # [frames, ...]
+    whole = out[..., 0] + 1j * out[..., 1] if out.ndim == 3 else out
+    if result.kind == "frame":
+        frames = out
+    else:
+        frames = np.fft.irfft(seen * whole if result.kind == "mask" else whole, host.fft)
+    if len(runs) > 1:
+        raw.append(runs[1](frames[None]))
+        assert chain.last is not None
+        frames = chain.last.outward(raw[1][runs[1].part.roles.results[0]])[0].astype(np.float64)
+    frames = frames * synthesis_window(host)
+    total = np.concatenate([tail, np.zeros(count * host.hop)])
+    for number in range(count):
+        total[number * host.hop :][: host.fft] += frames[number]
+    new = count * host.hop
+    return raw, total[:new].astype(np.float32)[None], total[new:]

@@ -1,0 +1,89 @@
+"""Operators around a foreign graph, in the order in which they run; only such as mean the same in every opset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from export.adopt.layout import Layout
+
+__all__ = ["Ops"]
+
+
+class Ops:
+    """Called with a kind of operator and its inputs it gives the output. All that is needed for a graph collects."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.initial: list[ir.Value] = []
+
+    def __call__(self, kind: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        node = ir.node(kind, list(inputs), attributes=attributes or None)
+        node.name = f"adopt/{kind.lower()}.{len(self.nodes)}"
+        node.outputs[0].name = f"{node.name}.y"
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
+        name = f"adopt/constant.{len(self.initial)}"
+        tensor = ir.tensor(np.ascontiguousarray(array, dtype), name=name)
+        value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        self.initial.append(value)
+        return value
+
+    def graph(self, model: ir.Model, given: Mapping[str, ir.Value], prefix: str) -> dict[str, ir.Value]:
+        """All of ``model`` here, its inputs being the values ``given``; its outputs by name. Uses ``model`` up.
+
+        ``prefix``: of all names, so that no two graphs have one in common.
+        """
+        graph = model.graph
+        outputs = {str(value.name): value for value in graph.outputs}
+        for value in list(graph.inputs):
+            value.replace_all_uses_with(given[str(value.name)])
+        graph.inputs.clear()
+        graph.outputs.clear()
+        nodes, initial = list(graph), list(graph.initializers.values())
+        graph.initializers.clear()
+        graph.remove(nodes)
+        for value in [*initial, *(value for node in nodes for value in node.outputs)]:
+            value.name = f"{prefix}{value.name}" if value.name else value.name
+        self.nodes += nodes
+        self.initial += initial
+        return outputs
+
+    # -- what is needed everywhere -------------------------------------------------------------------------------------
+
+    def cast(self, x: ir.Value, dtype: str) -> ir.Value:
+        return self("Cast", x, to=ir.DataType.from_numpy(np.dtype(dtype)).value)
+
+    def reshape(self, x: ir.Value, shape: Sequence[int]) -> ir.Value:
+        return self("Reshape", x, self.constant(shape))
+
+    def join(self, *parts: ir.Value, axis: int) -> ir.Value:
+        return self("Concat", *parts, axis=axis)
+
+    def cut(self, x: ir.Value, start: int, stop: int, axis: int) -> ir.Value:
+        return self("Slice", x, *(self.constant([number]) for number in (start, stop, axis)))
+
+    def inward(self, x: ir.Value, layout: Layout) -> ir.Value:
+        """Canonical to raw."""
+        kept = sorted(layout.order)
+        if kept != list(range(len(layout.shape) + 1)):
+            x = self.reshape(x, [-1 if axis == 0 else layout.shape[axis - 1] for axis in kept])
+        x = self._turn(x, [kept.index(axis) for axis in layout.order])
+        return x if all(len(group) == 1 for group in layout.groups) else self.reshape(x, layout.raw)
+
+    def outward(self, x: ir.Value, layout: Layout) -> ir.Value:
+        """Raw to canonical."""
+        if not all(len(group) == 1 for group in layout.groups):
+            x = self.reshape(x, layout.split)
+        x = self._turn(x, [layout.order.index(axis) for axis in sorted(layout.order)])
+        if sorted(layout.order) == list(range(len(layout.shape) + 1)):
+            return x
+        return self.reshape(x, (-1 if layout.batched else 1, *layout.shape))
+
+    def _turn(self, x: ir.Value, order: Sequence[int]) -> ir.Value:
+        return x if list(order) == sorted(order) else self("Transpose", x, perm=list(order))

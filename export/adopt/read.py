@@ -1,0 +1,150 @@
+"""A file to a graph, or the reason why there is none: only what the daemon's runtime knows, and nothing hidden."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+
+from export.adopt.report import AdoptionError, listed
+from export.adopt.roles import Port
+from streamer.manifest import KEY
+
+__all__ = ["Foreign", "read"]
+
+#: Operators of the runtime itself; whatever else is in a file needs a library that no daemon has.
+DOMAINS = {"", "ai.onnx", "com.microsoft", "ai.onnx.ml"}
+#: Below this, some operators that go around the graph take attributes in the place of inputs.
+OLDEST_OPSET = 11
+DTYPES = {"BOOL", "INT8", "UINT8", "INT16", "INT32", "INT64", "FLOAT16", "FLOAT", "DOUBLE"}
+
+
+@dataclass
+class Foreign:
+    """A file as it came. ``data``: its bytes, weights included, for the runtime. ``model`` belongs to whoever asks."""
+
+    path: Path
+    data: bytes
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    metadata: dict[str, str]
+    opset: int
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def model(self) -> ir.Model:
+        """A new copy: functions inlined, constants as initialisers."""
+        model = ir.from_proto(onnx.load_from_string(self.data))
+        for change in (InlinePass(), LiftConstantsToInitializersPass(), RemoveInitializersFromInputsPass()):
+            change(model)
+        return model
+
+    def session(self) -> onnxruntime.InferenceSession:
+        return session(self.data)
+
+
+def session(data: bytes) -> onnxruntime.InferenceSession:
+    """One thread, silent; what is wrong is raised."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
+    """``opset``: at least this one; an older file is converted. Raises :class:`AdoptionError`."""
+    proto = _load(path)
+    if KEY in {entry.key for entry in proto.metadata_props}:
+        raise AdoptionError(f"{path} has a manifest already: streamer check {path} judges it")
+    if unknown := sorted({domain or "?" for domain in _domains(proto)}):
+        raise AdoptionError(
+            f"{path} has operators of {listed(unknown)}, which this runtime does not have: export it with plain ONNX "
+            "operators"
+        )
+    proto = _converted(proto, path, opset)
+    if not all(value.type.tensor_type.HasField("shape") for value in proto.graph.output):
+        proto = onnx.shape_inference.infer_shapes(proto)
+    try:
+        data = proto.SerializeToString()
+    except ValueError as error:
+        raise AdoptionError(f"{path} is larger than the 2 GiB that one file can hold: quantise it first") from error
+    try:
+        session(data)
+    except Exception as error:  # the runtime raises a dozen types
+        raise AdoptionError(f"{path} can't be run by this runtime: {' '.join(str(error).split())[:300]}") from error
+    initial = {tensor.name for tensor in proto.graph.initializer}
+    inputs = tuple(_port(value, path) for value in proto.graph.input if value.name not in initial)
+    outputs = tuple(_port(value, path) for value in proto.graph.output)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return Foreign(path, data, inputs, outputs, metadata, _opset(proto))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        proto = onnx.load(str(path), format="protobuf")
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise AdoptionError(f"{path} is no ONNX file ({said}): export the model to ONNX first") from error
+    except OSError as error:
+        raise AdoptionError(f"can't read {error.filename or path}: {error.strerror or error}") from error
+    if not proto.graph.node or not proto.graph.output:
+        raise AdoptionError(f"{path} is no ONNX file (it has no graph): export the model to ONNX first")
+    return proto
+
+
+def _domains(proto: onnx.ModelProto) -> Iterator[str]:
+    own = {(function.domain, function.name) for function in proto.functions}
+
+    def walk(nodes: object) -> Iterator[str]:
+        for node in nodes:  # type: ignore[attr-defined]
+            if node.domain not in DOMAINS and (node.domain, node.op_type) not in own:
+                yield node.domain
+            for attribute in node.attribute:
+                yield from walk(attribute.g.node)
+                for graph in attribute.graphs:
+                    yield from walk(graph.node)
+
+    yield from walk(proto.graph.node)
+    for function in proto.functions:
+        yield from walk(function.node)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def _converted(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
+    if _opset(proto) >= opset:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, opset)
+    except Exception as error:  # a converter that gives up raises what it likes
+        raise AdoptionError(
+            f"{path} is of opset {_opset(proto)} and can't be converted to {opset} "
+            f"({' '.join(str(error).split())[:200]}): export it anew with opset {max(opset, 17)}"
+        ) from error
+
+
+def _port(value: onnx.ValueInfoProto, path: Path) -> Port:
+    tensor = value.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    if not value.type.HasField("tensor_type") or kind not in DTYPES:
+        raise AdoptionError(
+            f"{path}: {value.name} is {kind.lower() if tensor.elem_type else 'no tensor'}: tensors of numbers only"
+        )
+    if not tensor.HasField("shape"):
+        raise AdoptionError(
+            f"{path}: {value.name} has no declared rank: export the model with the shapes of its inputs"
+        )
+    dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return Port(value.name, dtype, dims)

@@ -1,0 +1,119 @@
+"""What can't be guessed from names and shapes, in a short TOML file; every table and every line is optional."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from export.adopt.report import AdoptionError
+
+__all__ = ["Described", "Host", "Outputs", "Settings", "Source", "read_settings"]
+
+Count = Annotated[int, Field(ge=1)]
+Number = bool | int | float
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Described(_Table):
+    """What the manifest says of the model. ``latency`` and ``flush`` in steps of the first output."""
+
+    name: str | None = None
+    version: str = "1"
+    licence: str = "unknown"
+    description: str = ""
+    data: str = "unknown"
+    latency: Annotated[int, Field(ge=0)] | None = None
+    flush: Annotated[int, Field(ge=0)] | None = None
+
+
+class Source(_Table):
+    """The input that takes the stream.
+
+    ``sample_rate`` (Hz): it is sound, so the adopted file takes 16-bit PCM, times ``scale`` (1/32768 where the foreign
+    input is float, else 1). Without it ``step_seconds`` is the time between rows, 0: any.
+    ``chunk``: samples or rows that are new in each call; ``overlap``: how many of the last call come before them.
+    ``batch`` and ``time``: axes of the foreign tensor.
+    """
+
+    name: str | None = None
+    sample_rate: Count | None = None
+    step_seconds: Annotated[float, Field(ge=0)] = 0.0
+    scale: float | None = None
+    chunk: Count | None = None
+    overlap: Annotated[int, Field(ge=0)] | None = None
+    batch: Annotated[int, Field(ge=0)] | None = None
+    time: Annotated[int, Field(ge=0)] | None = None
+
+
+class Outputs(_Table):
+    """``keep``: these alone and in this order, or ``drop``. ``time``: the axis of steps in the foreign tensor."""
+
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    time: dict[str, Annotated[int, Field(ge=0)]] = {}
+
+
+class Host(_Table):
+    """What the host's code does around the graph: frames of ``fft`` samples, ``hop`` apart, in and out.
+
+    ``window``: on the way in, and where the spectra are added up again, on the way out (then divided by the sum of its
+    squares); ``none`` adds up what comes out as it is. ``feature``: what the graph takes of a frame. ``result``: what
+    the graph gives back. Both follow from the shapes where they aren't said.
+    ``chain``: a second file that takes the sound of each frame behind the first one.
+    """
+
+    fft: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)]
+    hop: Count
+    window: Literal["none", "hann", "sqrt-hann", "hamming"] = "hann"
+    feature: Literal["complex", "magnitude", "power", "frame"] | None = None
+    result: Literal["mask", "spectrum", "frame", "none"] | None = None
+    chain: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Host:
+        if self.fft % self.hop:
+            raise ValueError(f"a hop of {self.hop} does not divide the fft of {self.fft}")
+        return self
+
+
+class Settings(_Table):
+    """The whole file. ``state``: input to output. ``counters``: an input that has no output, to what each call adds."""
+
+    model: Described = Described()
+    input: Source = Source()
+    outputs: Outputs = Outputs()
+    state: dict[str, str] = {}
+    constants: dict[str, Number | list[Number]] = {}
+    counters: dict[str, int] = {}
+    start: dict[str, Number] = {}
+    dims: dict[str, Count] = {}
+    batch: dict[str, Annotated[int, Field(ge=0)]] = {}
+    host: Host | None = None
+    task: dict[str, Any] = {"name": "raw"}
+
+    def named(self) -> set[str]:
+        """Tensors that it speaks of."""
+        said = {*self.state, *self.state.values(), *self.constants, *self.counters, *self.start, *self.batch}
+        said |= {*self.outputs.keep, *self.outputs.drop, *self.outputs.time}
+        return said | ({self.input.name} if self.input.name is not None else set())
+
+
+def read_settings(path: Path | None) -> Settings:
+    """Raises :class:`AdoptionError` with every line that is wrong."""
+    if path is None:
+        return Settings()
+    try:
+        return Settings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
+    except OSError as error:
+        raise AdoptionError(f"can't read {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AdoptionError(f"{path} is no TOML: {error}") from error
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise AdoptionError(f"{path} does not fit (docs/adopt.md has an example): {lines}") from error
