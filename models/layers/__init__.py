@@ -1,25 +1,35 @@
 """Causal streaming layers with explicit state. The contract is in :mod:`models.layers.base`."""
 
+from models.layers.attention import WindowAttention
 from models.layers.base import Chain, State, Streaming, inner, outer
+from models.layers.bidirectional import Bidirectional, LookAhead
 from models.layers.conv import CausalConv, ChannelNorm, GatedBlock, GatedStack, StridedConv, Subsample
 from models.layers.mel import LogMel
+from models.layers.mingru import MinGRU
 from models.layers.norm import RunningNorm
 from models.layers.recurrent import Recurrent, RecurrentStack
+from models.layers.residual import FeedForward, Residual
 
 __all__ = [
+    "Bidirectional",
     "CausalConv",
     "Chain",
     "ChannelNorm",
+    "FeedForward",
     "GatedBlock",
     "GatedStack",
     "LogMel",
+    "LookAhead",
+    "MinGRU",
     "Recurrent",
     "RecurrentStack",
+    "Residual",
     "RunningNorm",
     "State",
     "Streaming",
     "StridedConv",
     "Subsample",
+    "WindowAttention",
     "inner",
     "outer",
 ]

@@ -38,21 +38,27 @@ class LogMel(Streaming):
     The short-time Fourier transform is a Conv1d with a fixed Hann-windowed cosine and sine basis, because ONNX's own
     STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap
     of ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
-    logarithm so that digital silence is a finite number just below the noise of a real recording.
+    logarithm so that digital silence is a finite number just below the noise of a real recording. ``size``: points of
+    the transform; a coarse one makes a small file, and wants few bands.
     """
 
-    def __init__(self, sample_rate: int, bands: int = 40, floor: float = 1e-6, low: float = 60.0) -> None:
+    def __init__(
+        self, sample_rate: int, bands: int = 40, floor: float = 1e-6, low: float = 60.0, size: int | None = None
+    ) -> None:
         super().__init__()
         self.sample_rate, self.bands, self.floor = sample_rate, bands, floor
         self.stride = sample_rate // 100  # 10 ms
         self.window = sample_rate // 40  # 25 ms
         self.receptive_field = self.window
         high = 0.475 * sample_rate
-        size = 1 << (self.window - 1).bit_length()  # bins finer than the window's own, so that no low filter is empty
+        # without a size bins finer than the window's own, so that no low filter is empty
+        size = size or 1 << (self.window - 1).bit_length()
         frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
         filters = mel_filters(frequencies, bands, low, high)
         first, last = hz_to_mel(low), hz_to_mel(high)
         self.register_buffer("mels", torch.linspace(first, last, bands + 2)[1:-1], persistent=False)  # band centres
+        if not filters.any(0).all():
+            raise ValueError(f"{bands} bands are too many for a transform of {size} points: some would be empty")
         used = filters.sum(1) > 0
         n = torch.arange(self.window, dtype=torch.float64)
         hann = 0.5 - 0.5 * torch.cos(2 * math.pi * n / self.window)

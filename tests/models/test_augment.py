@@ -46,6 +46,18 @@ def test_a_telephone_takes_away_what_lies_above_4_khz() -> None:
     assert np.abs(heard - low)[2000:-2000].max() < 0.02
 
 
+def test_a_narrow_room_lets_nothing_high_through() -> None:
+    loud = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    shares = []
+    for narrow in (0.0, 1.0):
+        options = Augmentation(narrow=narrow, noise=0.0, reverb=0.0, speed=0.0)
+        pcm, _ = Waveforms(options, 16000, np.zeros(0, np.int16), np.random.default_rng(1)).room(loud)
+        power = np.abs(np.fft.rfft(pcm.astype(np.float64))) ** 2
+        shares.append(power[len(power) * 9 // 16 :].sum() / power.sum())
+    assert shares[0] > 0.3
+    assert shares[1] < 0.01
+
+
 def test_coloured_noise_has_unit_power() -> None:
     for seed in range(5):
         noise = coloured_noise(np.random.default_rng(seed), 40000)

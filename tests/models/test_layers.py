@@ -8,15 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.layers import (
+    Bidirectional,
     CausalConv,
     Chain,
+    FeedForward,
     GatedStack,
     LogMel,
+    MinGRU,
     RecurrentStack,
+    Residual,
     RunningNorm,
     Streaming,
     StridedConv,
     Subsample,
+    WindowAttention,
 )
 from tests.models.laws import assert_close, check_company, check_state, chunked, measured_field, settle
 
@@ -36,6 +41,13 @@ def build(name: str) -> Streaming:
         "lstm": lambda: RecurrentStack("lstm", FEATURES, 8, 2),
         "gru": lambda: RecurrentStack("gru", FEATURES, 8, 2),
         "rnn": lambda: RecurrentStack("rnn", FEATURES, 8, 1),
+        "attention": lambda: WindowAttention(FEATURES, 2, window=9),
+        "bidirectional": lambda: Bidirectional(FEATURES, 5, ahead=4),
+        "look at nothing": lambda: Bidirectional(FEATURES, 5, ahead=0),
+        "mingru": lambda: MinGRU(FEATURES, 8),
+        "residual": lambda: Chain(
+            {"a": Residual(WindowAttention(FEATURES, 3, 5), FEATURES), "b": Residual(FeedForward(FEATURES), FEATURES)}
+        ),
         "norm": lambda: RunningNorm(FEATURES, prior=5, horizon=40, block=8),
         "chain": lambda: Chain(
             {"a": Subsample(FEATURES, 8, 3, 2), "b": GatedStack(8, (1, 2)), "c": Subsample(8, 4, 5, 3)}
@@ -44,7 +56,10 @@ def build(name: str) -> Streaming:
     return settle(layers[name]())
 
 
-NAMES = ("conv pointwise strided strided-without-overlap subsample gated gated-skip lstm gru rnn norm chain").split()
+NAMES = (
+    "conv pointwise strided strided-without-overlap subsample gated gated-skip lstm gru rnn attention mingru residual "
+    "norm chain"
+).split()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,3 +173,59 @@ def test_running_norm_does_not_blow_up_the_first_frame() -> None:
     norm = RunningNorm(3)
     y, _ = norm(torch.zeros(1, 1, 3), norm.initial_state(1))
     assert y.abs().max() < 1
+
+
+def test_the_backward_direction_is_that_of_an_lstm_over_what_has_come() -> None:
+    layer = build("bidirectional")
+    assert isinstance(layer, Bidirectional)
+    whole = torch.nn.LSTM(FEATURES, 5, batch_first=True)
+    back = layer.back
+    with torch.no_grad():
+        whole.weight_ih_l0.copy_(back.enter.weight)
+        whole.bias_ih_l0.copy_(back.enter.bias)
+        whole.weight_hh_l0.copy_(back.again.weight)
+        whole.bias_hh_l0.zero_()
+        x = torch.randn(1, 20, FEATURES)
+        got, _ = layer(x, layer.initial_state(1))
+        for t in (4, 9, 19):
+            want, _ = whole(x[:, t - 4 : t + 1].flip(1))  # from input t back to t - 4
+            assert_close(got[0, t, 5:], want[0, -1], 1e-5)
+
+
+def test_attention_is_what_it_says() -> None:
+    layer = build("attention")
+    assert isinstance(layer, WindowAttention)
+    x = torch.randn(1, 20, FEATURES)
+    got, _ = layer(x, layer.initial_state(1))
+    q, k, v = layer.enter(x[0]).chunk(3, 1)
+    for t in (0, 3, 19):
+        heads = []
+        for h, part in enumerate((slice(0, 3), slice(3, 6))):
+            steps = torch.arange(max(0, t - 8), t + 1)
+            scores = (k[steps, part] @ q[t, part]) / 3**0.5 + layer.bias[h, t - steps]
+            heads.append(scores.softmax(0) @ v[steps, part])
+        assert torch.allclose(got[0, t], layer.leave(torch.cat(heads)), atol=1e-5)
+
+
+def test_the_scan_is_the_recurrence_and_so_are_its_gradients() -> None:
+    layer = build("mingru").double()
+    x = torch.randn(2, 700, FEATURES, dtype=torch.float64)
+    start = {"h": torch.rand(2, 8, dtype=torch.float64)}
+    found = []
+    for training in (True, False):
+        layer.train(training).zero_grad()
+        y, state = layer(x, start)
+        y[:, ::50].square().sum().backward()
+        found.append((y, state["h"], *(weight.grad.clone() for weight in layer.parameters())))  # type: ignore[union-attr]
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_the_scan_lives_where_gates_are_shut_or_open_in_float32() -> None:
+    layer = build("mingru").train()
+    x = 40 * torch.randn(2, 3000, FEATURES)
+    y, _ = layer(x, layer.initial_state(2))
+    y.sum().backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in layer.parameters() if weight.grad is not None)
+    want, _ = layer.eval()(x, layer.initial_state(2))
+    assert_close(y, want, 1e-3)

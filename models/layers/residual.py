@@ -1,0 +1,37 @@
+"""What deep stacks are made of: a layer added to its own input, and a position-wise one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.layers.base import State, Streaming
+
+
+class Residual(Streaming):
+    """``x + layer(layer_norm(x))``: the layer's state is the only one. The sum reaches the last layer however many
+    there are, and so does its gradient the first (He et al. 2016, arXiv 1512.03385; norm before: Xiong et al. 2020)."""
+
+    def __init__(self, layer: Streaming, channels: int) -> None:
+        super().__init__()
+        self.norm, self.layer = nn.LayerNorm(channels), layer
+        self.receptive_field, self.latency = layer.receptive_field, layer.latency
+
+    def initial_state(self, batch: int) -> State:
+        return self.layer.initial_state(batch)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, state = self.layer(self.norm(x), state)
+        return x + y, state
+
+
+class FeedForward(Streaming):
+    """Two matrices with GELU between, each step alone."""
+
+    def __init__(self, channels: int, factor: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(channels, factor * channels), nn.GELU(approximate="tanh"), nn.Linear(factor * channels, channels)
+        )
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.layers(x), {}

@@ -1,0 +1,129 @@
+"""Many-to-many in one stream: a phrase is read into a bounded memory, then said anew, attending to it.
+
+Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's, so that training needs no loop. Which of the two
+is happening is state like everything else, and decided for each stream by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers.base import State, Streaming, inner, outer
+from models.layers.memory import RingMemory, gru_step
+from models.layers.sampling import log_prob
+
+#: Codes of signs: nothing is said, the phrase is over. Those of the language follow.
+NOTHING, END = 0, 1
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """``words``: how many there are, codes 1 to ``words``. ``signs``: codes of what is said, END and NOTHING among
+    them. ``slots``: words that the memory holds."""
+
+    words: int
+    signs: int
+    hidden: int = 88
+    embedding: int = 24
+    slots: int = 24
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncoderDecoderConfig:
+        return cls(**values)
+
+
+class EncoderDecoder(Streaming):
+    """Rows (word, end) [B, T, 2] int32 -> ``signs`` [B, T] int64, ``log_prob`` [B, T], ``attention`` [B, T, M].
+
+    A word (not 0) is read; ``end`` 1 says that the phrase is whole. From the next row on each row without a word says
+    one sign, up to END, which empties the memory; other rows say NOTHING. A word before END begins a new phrase.
+    ``attention``: how much of each slot went into the sign, zeros where none is said.
+    """
+
+    receptive_field = None
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, embedding = config.hidden, config.embedding
+        self.word = nn.Embedding(config.words + 1, embedding)
+        self.sign = nn.Embedding(config.signs, embedding)
+        self.encoder = nn.GRU(embedding, hidden, batch_first=True)
+        self.decoder = nn.GRU(embedding, hidden, batch_first=True)
+        self.bridge = nn.Linear(hidden, hidden)
+        self.memory = RingMemory(config.slots, hidden)
+        self.mix = nn.Linear(2 * hidden, hidden)
+        self.head = nn.Linear(hidden, config.signs)
+
+    def limits(self) -> list[tuple[int, int]]:
+        """Of the input's columns."""
+        return [(0, self.config.words), (0, 1)]
+
+    def initial_state(self, batch: int) -> State:
+        hidden = self.config.hidden
+        own = {"encoder": torch.zeros(batch, hidden), "decoder": torch.zeros(batch, hidden)}
+        own |= {name: torch.zeros(batch, 1, dtype=torch.int64) for name in ("sign", "saying")}
+        return own | outer(self.memory.initial_state(batch), "memory")
+
+    def teach(self, words: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+        """Phrases [B, S] and what is to be said [B, U], both filled up with 0 behind -> logits [B, U, signs] of each
+        sign given those before it, and the attention [B, U, S]."""
+        filled = words > 0
+        slots, _ = self.encoder(self.word(words))
+        last = slots.gather(1, (filled.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, slots.shape[2]))  # [B, 1, H]
+        start = self.bridge(last).tanh().transpose(0, 1).contiguous()
+        h, _ = self.decoder(self.sign(F.pad(signs, (1, -1))), start)
+        context, weights = self.memory.attend(h, slots, filled)
+        return self._say(h, context), weights
+
+    def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        x = x.long().minimum(torch.tensor([high for _, high in self.limits()])).clamp(min=0)
+        told = []
+        for t in range(x.shape[1]):
+            row, state = self._step(x[:, t, :1], x[:, t, 1:] > 0, state)
+            told.append(row)
+        return {name: torch.stack([row[name] for row in told], dim=1) for name in told[0]}, state
+
+    def _step(self, word: Tensor, end: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """``word`` [B, 1] int64, ``end`` [B, 1] bool."""
+        memory = inner(state, "memory")
+        reads = word > 0
+        speaks = (state["saying"] > 0) & ~reads
+        anew = (state["saying"] > 0) & reads
+        # reading
+        memory = self.memory.clear(anew, memory)
+        encoder = torch.where(anew, 0.0, state["encoder"])
+        encoder = torch.where(reads, gru_step(self.encoder, self.word(word[:, 0]), encoder), encoder)
+        memory = self.memory.write(encoder, reads, memory)
+        starts = end & ~speaks & (memory["count"] > 0)
+        # saying
+        decoder = gru_step(self.decoder, self.sign(state["sign"][:, 0]), state["decoder"])
+        context, weights = self.memory.read(decoder, memory)
+        logits = self._say(decoder, context)
+        sign = torch.where(speaks, logits[:, 1:].argmax(1, keepdim=True) + 1, NOTHING)  # NOTHING is never said
+        nats = log_prob(logits[:, None], sign)[:, 0]
+        over = speaks & (sign == END)
+        new = {
+            "encoder": torch.where(over, 0.0, encoder),
+            "decoder": torch.where(starts, self.bridge(encoder).tanh(), torch.where(speaks & ~over, decoder, 0.0)),
+            "sign": torch.where(over, NOTHING, sign),
+            "saying": (starts | (speaks & ~over)).long(),
+            **outer(self.memory.clear(over, memory), "memory"),
+        }
+        told = {
+            "signs": sign[:, 0],
+            "log_prob": torch.where(speaks[:, 0], nats, 0.0),
+            "attention": torch.where(speaks, weights, 0.0),
+        }
+        return told, new
+
+    def _say(self, h: Tensor, context: Tensor) -> Tensor:
+        return self.head(self.mix(torch.cat([h, context], dim=-1)).tanh())

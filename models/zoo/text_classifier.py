@@ -1,0 +1,63 @@
+"""A reader of bytes: an embedding, a GRU stack, a probability for each label behind every byte (many-to-one)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import RecurrentStack, State, Streaming, inner, outer
+
+#: Bytes that are told apart; capitals are taken for small letters, and all others for one another.
+KNOWN = b"\n abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()"
+
+
+@dataclass(frozen=True)
+class TextClassifierConfig:
+    labels: int
+    embedding: int = 24
+    hidden: int = 72
+    layers: int = 2
+    cell: str = "gru"
+    dropout: float = 0.1
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TextClassifierConfig:
+        return cls(**values)
+
+
+class TextClassifier(Streaming):
+    """``forward(text uint8 [B, T], state) -> ({"scores": [B, T, labels]}, state)``: a step is a byte of UTF-8."""
+
+    receptive_field = None
+
+    def __init__(self, config: TextClassifierConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.table: Tensor
+        self.register_buffer("table", folded(), persistent=False)
+        self.embedding = nn.Embedding(len(KNOWN) + 1, c.embedding)
+        self.recurrent = RecurrentStack(c.cell, c.embedding, c.hidden, c.layers, c.dropout)
+        self.head = nn.Linear(c.hidden, c.labels)
+
+    def initial_state(self, batch: int) -> State:
+        return outer(self.recurrent.initial_state(batch), "recurrent")
+
+    def logits(self, text: Tensor, state: State) -> tuple[Tensor, State]:
+        """[B, T, labels]."""
+        hidden, part = self.recurrent(self.embedding(self.table[text.long()]), inner(state, "recurrent"))
+        return self.head(hidden), outer(part, "recurrent")
+
+    def forward(self, text: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        logits, state = self.logits(text, state)
+        return {"scores": logits.softmax(dim=2)}, state
+
+
+def folded() -> Tensor:
+    """int64 [256]: the number of each byte."""
+    return torch.tensor([1 + KNOWN.find(bytes([code]).lower()) for code in range(256)])

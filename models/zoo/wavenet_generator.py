@@ -1,0 +1,173 @@
+"""WaveNet as a generator (van den Oord et al. 2016), with the dilated convolutions' past cached (Paine et al. 2016).
+
+A network step makes a frame of ``width`` samples: the stack runs once for them, and a small network on top of it, which
+sees the last samples, draws them one after another (the two tiers of SampleRNN, Mehri et al. 2017). The call's steps
+are unrolled in the graph. What a convolution adds from before the call is known at its beginning and is one product for
+all steps; what is left of a layer in a step is eight small operators.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers.base import State, Streaming, inner, outer
+from models.layers.sampling import Columns, Noise, Onset, choose, log_prob
+
+
+@dataclass(frozen=True)
+class WaveNetConfig:
+    """``labels``: values of the condition ``digit``. ``embedding``: numbers that stand for a sample. ``pace``: frames
+    of a label that are told apart."""
+
+    vocabulary: int = 256
+    width: int = 4
+    labels: int = 11
+    channels: int = 20
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64) * 2
+    skip: int = 48
+    hidden: int = 48
+    embedding: int = 8
+    guide: int = 24
+    pace: int = 1600
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "dilations": list(self.dilations)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> WaveNetConfig:
+        return cls(**{**values, "dilations": tuple(values["dilations"])})
+
+
+#: Cosines that tell how long ago a label began.
+WAVES = 12
+
+
+class WaveNetGenerator(Streaming):
+    """Controls [B, T, 3 + width] int32 -> ``tokens`` [B, T, width] int64 and ``log_prob`` [B, T, width].
+
+    State: the frame before, the noise, how long the label has been the same, and of each layer the last ``dilation``
+    inputs. :meth:`teach` runs the same weights over given samples in one go.
+    """
+
+    def __init__(self, config: WaveNetConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.receptive_field = 1 + sum(c.dilations)  # frames
+        self.levels = nn.Embedding(c.vocabulary, c.embedding)
+        # neighbouring levels begin as neighbours
+        level = torch.linspace(-1, 1, c.vocabulary)[:, None]
+        with torch.no_grad():
+            self.levels.weight.copy_(torch.cos(math.pi / 2 * torch.arange(1, c.embedding + 1) * (level + 1)))
+        self.enter = nn.Linear(c.width * c.embedding, c.channels)
+        self.guide = nn.Sequential(
+            nn.Linear(c.labels + WAVES, c.guide), nn.ReLU(), nn.Linear(c.guide, len(c.dilations) * 2 * c.channels)
+        )
+        self.past = nn.ModuleList(nn.Linear(c.channels, 2 * c.channels, bias=False) for _ in c.dilations)
+        self.now = nn.ModuleList(nn.Linear(c.channels, 2 * c.channels, bias=False) for _ in c.dilations)
+        self.mix = nn.ModuleList(nn.Linear(c.channels, c.channels, bias=False) for _ in c.dilations)
+        self.gather = nn.Linear(len(c.dilations) * c.channels, c.skip)
+        self.spread = nn.Linear(c.skip, c.width * c.hidden)
+        self.recent = nn.Linear(c.width * c.embedding, c.hidden, bias=False)
+        self.head = nn.Linear(c.hidden, c.vocabulary)
+        self.noise, self.onset = Noise(c.width), Onset(c.pace)
+        self.columns = Columns(c.vocabulary, c.width, top_k=False, conditions={"digit": c.labels})
+
+    def initial_state(self, batch: int) -> State:
+        c = self.config
+        caches = {f"past.{i:02}": torch.zeros(batch, d, c.channels) for i, d in enumerate(c.dilations)}
+        own = {"frame": torch.zeros(batch, c.width, dtype=torch.int64)} | caches
+        parts = {"noise": self.noise, "onset": self.onset}
+        return own | {k: v for name, part in parts.items() for k, v in outer(part.initial_state(batch), name).items()}
+
+    def guided(self, labels: Tensor, since: Tensor) -> Tensor:
+        """Labels and frames since they began, [B, T] each -> what is added to every layer's gates, [B, T, L * 2C]."""
+        along = math.pi / self.config.pace * since[:, :, None].float() * torch.arange(WAVES)
+        return self.guide(torch.cat([F.one_hot(labels, self.config.labels).float(), along.cos()], dim=2))
+
+    def teach(self, tokens: Tensor, labels: Tensor, since: Tensor, last: bool = False) -> Tensor:
+        """Tokens [B, T, width], labels and since [B, T] -> logits [B, T, width, V], each given the samples before.
+        ``last``: of the last frame alone, [B, 1, width, V]."""
+        c = self.config
+        flat = F.pad(tokens.flatten(1), (c.width, 0))  # [B, (1 + T) * width]
+        known = self.levels(flat)
+        before = known[:, : -c.width].unflatten(1, (-1, c.width)).flatten(2)
+        x, total = self.enter(before), []
+        for d, guide, past, now, mix in zip(
+            c.dilations, self.guided(labels, since).split(2 * c.channels, 2), self.past, self.now, self.mix, strict=True
+        ):
+            gates = now(x) + F.pad(past(x), (0, 0, d, 0))[:, : x.shape[1]] + guide
+            content, gate = gates.chunk(2, dim=2)
+            z = content.tanh() * gate.sigmoid()
+            total.append(z)
+            x = x + mix(z)
+        z = torch.cat(total, dim=2)
+        if last:
+            z, known = z[:, -1:], known[:, -2 * c.width :]
+        hidden = self.spread(self.gather(z).relu()).unflatten(2, (c.width, c.hidden))
+        # the ``width`` samples before each one, oldest first
+        windows = known.unfold(1, c.width, 1)[:, :-1].transpose(2, 3).flatten(2)  # [B, T * width, width * E]
+        recent = self.recent(windows).unflatten(1, (-1, c.width))
+        return self.head((hidden + recent).relu())
+
+    def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        c, steps, layers = self.config, x.shape[1], len(self.config.dilations)
+        settings = self.columns.read(x)
+        draws, noise = self.noise(settings.seed, inner(state, "noise"))
+        labels = settings.conditions["digit"]
+        since, onset = self.onset(labels, inner(state, "onset"))
+        # everything that is known before the first step: [B, T, L * 2C]
+        known = list(self.guided(labels, since).split(2 * c.channels, 2))
+        for i, d in enumerate(c.dilations):
+            early = self.past[i](state[f"past.{i:02}"][:, : min(d, steps)])
+            known[i] = known[i] + (early if d >= steps else F.pad(early, (0, 0, 0, steps - d)))
+        before = [part.unbind(1) for part in known]
+        inputs: list[list[Tensor]] = [[] for _ in c.dilations]  # [B, C] of each layer and step
+        # transposed once, or the graph would hold a copy for every step
+        matrices = [
+            [layer[i].weight.T.contiguous() for layer in (self.now, self.past, self.mix)] for i in range(layers)
+        ]
+        gather, spread, recent = (layer.weight.T.contiguous() for layer in (self.gather, self.spread, self.recent))
+        frame, chosen, logits = self.levels(state["frame"]).flatten(1), [], []  # [B, width * E]
+        scale, force, draw = settings.scale.unbind(1), settings.force.unbind(1), draws.unbind(1)
+        enter = self.enter.weight.T.contiguous()
+        for t in range(steps):
+            z = self._stack(frame @ enter + self.enter.bias, inputs, [part[t] for part in before], matrices)
+            hidden = (z @ gather + self.gather.bias).relu() @ spread + self.spread.bias
+            heard = list(frame.split(c.embedding, 1))
+            given, drawn = force[t].split(1, 1), draw[t].split(1, 1)
+            for j, part in enumerate(hidden.split(c.hidden, 1)):
+                logit = self.head((part + torch.cat(heard[j:], 1) @ recent).relu())
+                token = choose(logit, drawn[j], scale[t], None, given[j])
+                heard.append(self.levels(token[:, 0]))
+                chosen.append(token)
+                logits.append(logit)
+            frame = torch.cat(heard[c.width :], 1)
+        flat = torch.cat(chosen, 1)  # [B, T * width]
+        told = {"tokens": flat, "log_prob": log_prob(torch.stack(logits, 1), flat)}
+        new = {"frame": flat[:, -c.width :], **outer(noise, "noise"), **outer(onset, "onset")}
+        for i, d in enumerate(c.dilations):
+            whole = torch.cat([state[f"past.{i:02}"], torch.stack(inputs[i], 1)], 1)
+            new[f"past.{i:02}"] = whole[:, whole.shape[1] - d :]
+        return {name: part.unflatten(1, (steps, c.width)) for name, part in told.items()}, new
+
+    def _stack(
+        self, x: Tensor, inputs: list[list[Tensor]], known: list[Tensor], matrices: list[list[Tensor]]
+    ) -> Tensor:
+        """One step: [B, C] -> what all layers say, [B, L * C]; appends each layer's input."""
+        total = []
+        for i, ((now, past, mix), d) in enumerate(zip(matrices, self.config.dilations, strict=True)):
+            gates = x @ now + known[i]
+            if len(inputs[i]) >= d:  # of this very call
+                gates = gates + inputs[i][-d] @ past
+            inputs[i].append(x)
+            content, gate = gates.chunk(2, dim=1)
+            z = content.tanh() * gate.sigmoid()
+            total.append(z)
+            x = x + z @ mix
+        return torch.cat(total, dim=1)
