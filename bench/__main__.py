@@ -5,7 +5,21 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("engine", "latency", "start", "memory", "asr", "decode", "online", "nab", "universal", "soak")
+NAMES = (
+    "engine",
+    "latency",
+    "start",
+    "memory",
+    "asr",
+    "decode",
+    "generate",
+    "online",
+    "nab",
+    "universal",
+    "sensors",
+    "soak",
+    "zoo",
+)
 
 
 def main() -> int:

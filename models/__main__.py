@@ -7,7 +7,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from models.names import NAMES, SENSORS, UNTRAINED
+from models.names import NAMES, OWN, SENSORS, UNTRAINED
+from models.zoo import RECIPES, find
 
 EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
@@ -15,6 +16,8 @@ EXAMPLES = """examples:
   python -m models train digits --resume               go on where it was stopped
   python -m models train digits --everybody --warm runs/digits/best.pt --folder runs/last --minutes 15 --rate 5e-4
   python -m models train forecast-universal --minutes 30
+  python -m models train sensors --data plant.csv --targets pressure,flow --horizon 24 --folder runs/plant
+  python -m models zoo characters --minutes 5
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -34,13 +37,51 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--rate", type=float, help="highest learning rate")
     train.add_argument("--threads", type=int)
+    train.add_argument("--seed", type=int, default=1, help="of a forecaster's first weights and examples")
     train.add_argument("--family", choices=("gru", "lstm", "rnn", "convolution"), default="gru",
                        help="of a forecaster's network")  # fmt: skip
+    own = train.add_argument_group("sensors", "a table of one plant's sensors: a column of times, and of numbers")
+    own.add_argument("--data", type=Path, metavar="FILE", help="CSV with a header, or NDJSON; may be gzipped")
+    own.add_argument("--time", metavar="COLUMN", help="default: ts, time, timestamp, date or datetime")
+    own.add_argument("--targets", type=_names, default=(), metavar="A,B", help="columns to forecast (default: all)")
+    own.add_argument("--without", type=_names, default=(), metavar="A,B", help="columns to leave out")
+    own.add_argument("--horizon", type=int, default=24, help="rows ahead (default: %(default)s)")
+    zoo = commands.add_parser("zoo", help="train a small example of an architecture")
+    zoo.add_argument("recipe", help=", ".join(RECIPES), choices=RECIPES, metavar="NAME")
+    zoo.add_argument("--folder", type=Path, help="where the run goes (default runs/zoo/NAME)")
+    zoo.add_argument("--minutes", type=float, help="budget of training time")
+    pictures = commands.add_parser("pictures", help="the pictures of docs/ctc.md and docs/attention.md")
+    pictures.add_argument("folder", type=Path, nargs="?", default=Path("docs/pictures"), help="default %(default)s")
     options = parser.parse_args(arguments)
+    if options.command == "pictures":
+        from models.pictures import draw
+
+        for path in draw(options.folder):
+            print(path)
+        return 0
+    if options.command == "zoo":
+        return small(options)
     folder = options.folder or Path("runs") / options.recipe
     if options.recipe in UNTRAINED:
         return untrained(options.recipe, folder)
+    if options.recipe in OWN:
+        return sensors(options, folder)
     return forecaster(options, folder) if options.recipe in SENSORS else run(options, folder)
+
+
+def small(options: argparse.Namespace) -> int:
+    """A recipe of the zoo."""
+    (train,) = find(RECIPES[options.recipe])
+    try:
+        best = train(options.folder or Path("runs") / "zoo" / options.recipe, options.minutes)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if best is None:  # of several models, and it has said how to export them
+        return 0
+    scores = best.with_name("scores.json")
+    print(f"python -m export {best} -o models/zoo/trained/{options.recipe}.onnx --scores {scores}")
+    return 0
 
 
 def untrained(name: str, folder: Path) -> int:
@@ -61,12 +102,41 @@ def forecaster(options: argparse.Namespace, folder: Path) -> int:
     given = {name: getattr(options, name) for name in ("minutes", "threads", "rate")}
     settings = Options(**{name: value for name, value in given.items() if value is not None})
     try:
-        best = train(folder, settings, options.family, warm=options.warm, resume=options.resume)
+        best = train(folder, settings, options.family, seed=options.seed, warm=options.warm, resume=options.resume)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"python -m export {best} -o {options.recipe}.onnx")
     return 0
+
+
+def sensors(options: argparse.Namespace, folder: Path) -> int:
+    """1: something knew what it must not know."""
+    if options.data is None:
+        print("sensors needs --data, a table with a column of times", file=sys.stderr)
+        return 2
+    from models.recipes.sensors import Wanted, WindowOptions, train
+
+    given = {name: getattr(options, name) for name in ("minutes", "steps", "threads", "rate")}
+    settings = WindowOptions(**{name: value for name, value in given.items() if value is not None})
+    try:
+        wanted = Wanted(options.horizon, options.targets, options.without, options.family)
+        sound = train(
+            options.data, folder, wanted, settings, time=options.time, seed=options.seed, resume=options.resume
+        )
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"card: {folder / 'card.md'}")
+    if not sound:
+        print("the leak check fails: the card says where", file=sys.stderr)
+        return 1
+    print(f"python -m export {folder / 'best.pt'} -o {folder.name}.onnx")
+    return 0
+
+
+def _names(said: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in said.split(",") if name.strip())
 
 
 def run(options: argparse.Namespace, folder: Path) -> int:

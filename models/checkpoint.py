@@ -8,17 +8,23 @@ from typing import Any
 import torch
 
 from models.acoustic import Acoustic, AcousticConfig
+from models.multivariate import Multivariate, MultivariateConfig
 from models.online import Online, OnlineConfig
+from models.zoo import ARCHITECTURES, find
 
 FORMAT = 1
 #: What a checkpoint may hold: module and configuration.
-KINDS: dict[str, tuple[Any, Any]] = {"acoustic": (Acoustic, AcousticConfig), "online": (Online, OnlineConfig)}
+KINDS: dict[str, tuple[Any, Any]] = {
+    "acoustic": (Acoustic, AcousticConfig),
+    "online": (Online, OnlineConfig),
+    "multivariate": (Multivariate, MultivariateConfig),
+}
 
 
-def save(path: Path, model: Acoustic | Online, info: dict[str, Any]) -> None:
-    """Write atomically: whoever looks finds the old file or the new one."""
+def save(path: Path, model: Any, info: dict[str, Any]) -> None:
+    """Write atomically: whoever looks finds the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    kind = next(name for name, (module, _) in KINDS.items() if isinstance(model, module))
+    kind = _kind(model)
     document = {"format": FORMAT, "kind": kind, "config": model.config.to_dict(), "weights": weights, "info": info}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
@@ -26,15 +32,23 @@ def save(path: Path, model: Acoustic | Online, info: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def _kind(model: Any) -> str:
+    zoo = {where.rpartition(":")[0].replace(":", "."): name for name, where in ARCHITECTURES.items()}
+    mine = zoo.get(f"{type(model).__module__}.{type(model).__qualname__}")
+    return mine or next(name for name, (module, _) in KINDS.items() if isinstance(model, module))
+
+
 def load(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """(module in evaluation mode, info): an :class:`Acoustic` or :class:`Online`, as the file says.
+    """(module in evaluation mode, info): an :class:`Acoustic`, :class:`Online` or :class:`Multivariate`, as the file
+    says.
 
     ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence, scores, and what the recipe adds.
     """
     document = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this project (format {FORMAT}): train one with python -m models")
-    module, config = KINDS[document.get("kind", "acoustic")]
+    kind = document.get("kind", "acoustic")
+    module, config = KINDS[kind] if kind in KINDS else find(ARCHITECTURES[kind])
     model = module(config.from_dict(document["config"]))
     model.load_state_dict(document["weights"])
     return model.eval(), document["info"]

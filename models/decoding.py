@@ -21,7 +21,7 @@ def transcriber(
 ) -> Transcribe:
     """The daemon's task over a checkpoint that is no file of the daemon's yet: a manifest with the options alone.
 
-    ``decoder``: instead of the checkpoint's own.
+    ``decoder``: instead of the checkpoint's own. ``info["symbols"]``: of a transducer, tokens that a step may have.
     """
     options: dict[str, Any] = {"tokens": info["tokens"], "units": info.get("units", "phones")}
     options |= info.get("options", {})
@@ -32,6 +32,7 @@ def transcriber(
     if lm is not None:
         options["lm"] = Packed.pack(lm).model_dump()
     hop, steps = info["hop"], 8
+    shape = (steps, *([info["symbols"]] if "symbols" in info else []), len(info["tokens"]))
     manifest = Manifest(
         schema=1,
         name=info["name"],
@@ -40,7 +41,7 @@ def transcriber(
         licence=info["licence"],
         input=Input(name="pcm", dtype="int16", chunk_shape=(hop * steps,), sample_rate=info["sample_rate"]),
         states=(),
-        outputs=(Output(name="log_probs", dtype="float32", shape=(steps, len(info["tokens"]))),),
+        outputs=(Output(name="log_probs", dtype="float32", shape=shape),),
         latency=0,
         flush=0,
         max_batch=64,

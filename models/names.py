@@ -4,9 +4,12 @@
 UNTRAINED = ("forecast-online",)
 #: Forecasters whose network is trained on many sensors.
 SENSORS = ("forecast-universal",)
+#: Forecasters of several sensors together, trained on the user's own table.
+OWN = ("sensors",)
 NAMES = (
     *UNTRAINED,
     *SENSORS,
+    *OWN,
     "digits",
     "english-small",
     "librispeech",

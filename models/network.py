@@ -2,6 +2,7 @@
 
 What it takes and what it says is in units of the sensor's own pace and relative to its last reading, so that one
 network serves any sensor (the lesson of SegRNN, Lin et al. 2023, made causal: level and scale are running averages).
+In :mod:`models.multivariate` it has the readings of several sensors, and forecasts several.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ PLAIN = 5
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """``family``: "gru", "lstm", "rnn", or "convolution" (gated, causal, dilated: a WaveNet's stack)."""
+    """``family``: "gru", "lstm", "rnn", or "convolution" (gated, causal, dilated: a WaveNet's stack). ``plain``:
+    channels beside the clock's."""
 
     family: str = "gru"
+    plain: int = PLAIN
+    targets: int = 1
     clock: int = 12  # channels of the clock's harmonics
     hidden: int = 64
     layers: int = 2
@@ -40,24 +44,27 @@ class NetworkConfig:
 
 
 class Network(Streaming):
-    """``forward(x [B, T, 5 + clock], state) -> ((features [B, T, F], change [B, T, H]), state)``: the mean change from
-    the last reading, in units of the pace, for each step ahead."""
+    """``forward(x [B, T, plain + clock], state) -> ((features [B, T, F], change [B, T, K * H]), state)``: the mean
+    change from each target's last reading, in units of its pace, for each step ahead: all of one target, then the next.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        channels, hidden = PLAIN + config.clock, config.hidden
+        channels, hidden = config.plain + config.clock, config.hidden
         self.enter = nn.Linear(channels, hidden)
         if config.family == "convolution":
             self.body: Streaming = GatedStack(hidden, config.dilations, 2, hidden, config.dropout)
         else:
             self.body = RecurrentStack(config.family, hidden, hidden, config.layers, config.dropout)
         self.receptive_field = self.body.receptive_field
-        self.head = nn.Linear(hidden, config.horizon)
+        self.head = nn.Linear(hidden, config.targets * config.horizon)
         nn.init.zeros_(self.head.weight)  # it begins as persistence
         nn.init.zeros_(self.head.bias)
         ahead = torch.arange(1, config.horizon + 1, dtype=torch.float32)
-        self.register_buffer("reach", ahead.sqrt(), persistent=False)  # how far a random walk gets
+        self.register_buffer(
+            "reach", ahead.sqrt().repeat(config.targets), persistent=False
+        )  # how far a random walk gets
 
     def initial_state(self, batch: int) -> State:
         return self.body.initial_state(batch)

@@ -47,6 +47,28 @@ EPILOG = {
         "streamer forecast --csv --last 1 wide.csv > forecasts.csv",
         "mosquitto_sub -t sensors/# | streamer forecast - --json",
     ),
+    "generate": commands.examples(
+        'streamer generate --prompt "the " --temperature 0.8 --top-k 20 --seed 1 --length 400',
+        "streamer generate --json --length 100",
+        "streamer generate --model music --seconds 30 -o tune.mid",
+        "streamer generate --model spoken-digits --set digit=seven -o seven.wav",
+    ),
+    "classify": commands.examples(
+        "streamer classify talk.flac",
+        "streamer classify --json --model vad talk.flac",
+        "arecord -t raw -f S16_LE -r 16000 | streamer classify -",
+        "streamer classify --url ws://127.0.0.1:8765 --model vad talk.opus",
+    ),
+    "enhance": commands.examples(
+        "streamer enhance talk.flac -o clean.wav",
+        "arecord -t raw -f S16_LE -r 16000 | streamer enhance - | aplay -t raw -f S16_LE -r 16000",
+        "streamer enhance --listen --output-device cable",
+        "streamer enhance --url ws://127.0.0.1:8765 talk.opus -o clean.flac",
+    ),
+    "adopt": commands.examples(
+        "streamer adopt silero_vad.onnx --config silero.toml",
+        "streamer adopt encoder.onnx -o encoder.streamer.onnx",
+    ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),
 }
@@ -57,6 +79,10 @@ SHORT = {
     "transcribe": "Write down what is said in recordings.",
     "listen": "Write down what is said into the microphone.",
     "forecast": "Forecast sensors, learning while they run.",
+    "generate": "Let a model write, play or speak by itself.",
+    "classify": "Find speech, words or a mood, as it comes.",
+    "enhance": "Take the noise out of speech, live too.",
+    "adopt": "Make somebody's stateful ONNX model fit.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
 }
@@ -110,14 +136,18 @@ def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _register() -> None:
+    from streamer.commands.adopt import adopt
     from streamer.commands.check import check
+    from streamer.commands.classify import classify
+    from streamer.commands.enhance import enhance
     from streamer.commands.forecast import forecast
+    from streamer.commands.generate import generate
     from streamer.commands.listen import listen
     from streamer.commands.models import models
     from streamer.commands.serve import serve
     from streamer.commands.transcribe import transcribe
 
-    for command in (serve, transcribe, listen, forecast, check, models):
+    for command in (serve, transcribe, listen, forecast, generate, classify, enhance, adopt, check, models):
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 
 

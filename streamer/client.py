@@ -12,6 +12,7 @@ told a ``position``, sends again from there, and drops the events whose ``seq`` 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -249,9 +250,17 @@ class StreamClient:
 
     async def _converse(self, socket: ClientConnection) -> None:
         writer = asyncio.create_task(self._write(socket))
+        sound: dict[str, Any] | None = None  # what was told of the binary frame that comes next
         try:
             async for message in socket:
-                self._receive(json.loads(message))
+                if isinstance(message, bytes):
+                    if sound is not None:
+                        self._receive(sound | {"pcm": base64.b64encode(message).decode("ascii")})
+                    sound = None
+                elif (event := json.loads(message))["type"] == "audio":
+                    sound = event
+                else:
+                    self._receive(event)
                 if self._finished:
                     return
         finally:

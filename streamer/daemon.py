@@ -11,12 +11,16 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
 
 from streamer import logs
 from streamer.engine.model import ModelError
+from streamer.fleet.broker import Broker
+from streamer.fleet.host import Sensors
+from streamer.generators import Generators
 from streamer.hub import Hub
 from streamer.metrics import Metrics
 from streamer.notify import Notifier
@@ -25,8 +29,10 @@ from streamer.store import Store, StoreError
 from streamer.store.sqlite import SqliteStore
 from streamer.wire.app import create_app
 from streamer.wire.http import Http
+from streamer.wire.sensors import WRITES
 from streamer.wire.socket import Socket
 from streamer.wire.stream import Streams
+from streamer.wire.subscribe import PATH, Subscribers
 
 __all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
 
@@ -128,7 +134,11 @@ class Daemon:
         self._stop = asyncio.Event()
         self.metrics = Metrics()
         self.hub = Hub(settings, self.metrics, store)
+        self.sensors = Sensors(settings, self.metrics)
+        self.generators = Generators(settings, self.metrics)
         self.streams = Streams(self.hub, settings, self.metrics, asyncio.get_running_loop())
+        self.subscribers = Subscribers(self.sensors, self.streams.outbox)
+        self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
 
     async def live(self) -> int:
@@ -141,13 +151,14 @@ class Daemon:
             _write_port(self._port_file, port)
         try:
             try:
-                await asyncio.to_thread(self.hub.load)
+                await asyncio.to_thread(self._load)
             except ModelError as error:
                 log.error(str(error))
                 return EX_CONFIG
             self.streams.closed = None
+            self.broker.start()
             self.notifier.ready(self._status())
-            log.info("ready", extra={"models": [m["name"] for m in self.hub.models()]})
+            log.info("ready", extra={"models": [m["name"] for m in self._models()]})
             beating = asyncio.create_task(self._beat())
             await self._stop.wait()
             await self._drain()
@@ -155,29 +166,48 @@ class Daemon:
             return 0
         finally:
             self.streams.close()
+            self.subscribers.close()
             self.server.should_exit = True
             await serving
-            if not await asyncio.to_thread(self.hub.close) and self._stop.is_set():
+            ended = [await asyncio.to_thread(part.close) for part in (self.hub, self.sensors, self.generators)]
+            if not all(ended) and self._stop.is_set():
                 log.error("a batch never came back: leaving without it")
                 logging.shutdown()
                 os._exit(0)  # drained, and the interpreter's own end might wait for that thread or crash with it
 
     # -- parts of a life ---------------------------------------------------------------------------------------------
 
+    def _load(self) -> None:
+        self.hub.load()
+        self.sensors.load(self.hub.others["forecast"])
+        self.generators.load(self.hub.others["generate"])
+        if self.sensors.fleet is not None:
+            self.sensors.fleet.watch(self.subscribers.watch)
+        self.broker.check()
+
+    def _models(self) -> list[dict[str, Any]]:
+        return self.hub.models() + self.sensors.describe() + self.generators.describe()
+
     def _make_server(self) -> _Server:
         settings = self.settings
         answer = functools.partial(
             Socket,
-            admit=self.streams.admit,
+            admit=lambda path: self.subscribers.admit() if path == PATH else self.streams.admit(path),
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,
             linger_seconds=settings.linger_seconds,
         )
         request = functools.partial(
-            Http, handshake_seconds=settings.handshake_seconds, max_request_bytes=settings.max_request_bytes
+            Http,
+            handshake_seconds=settings.handshake_seconds,
+            max_request_bytes=settings.max_request_bytes,
+            body_seconds=settings.body_seconds,
+            writes=WRITES,
         )
-        app = create_app(self.streams, self.metrics.registry, self.hub.models, self._trouble)
+        app = create_app(
+            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators
+        )
         return _Server(
             uvicorn.Config(
                 app,
@@ -234,16 +264,19 @@ class Daemon:
         """Finish what was received, save the sessions, tell the clients."""
         self.notifier.stopping("draining")
         self.streams.drain()
+        self.generators.drain()
         self.server.stop_listening()
+        await self.broker.stop()
+        sensors = await asyncio.to_thread(self.sensors.drain, self.settings.drain_seconds)
         saved = await asyncio.to_thread(self.hub.drain, self.settings.drain_seconds)
         self.streams.outbox.flush()
-        log.info("drained", extra={"saved": saved})
+        log.info("drained", extra={"saved": saved, "sensors": sensors})
 
     def _trouble(self) -> str | None:
-        return self.hub.stuck()
+        return self.hub.stuck() or self.sensors.stuck() or self.generators.stuck()
 
     def _status(self) -> str:
-        names = ", ".join(model["name"] for model in self.hub.models())
+        names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
 
 

@@ -118,6 +118,8 @@ def to_dict(event: Event, late: float) -> dict[str, Any]:
     """JSON-ready. ``late``: seconds of the stream before the task's memory began (at the last gap)."""
     found = event.to_dict()
     if late:
-        for part in (found, *found["words"]):
-            part["start"], part["end"] = round(part["start"] + late, 3), round(part["end"] + late, 3)
+        for part in (found, *found.get("words", ())):
+            for time in ("start", "end"):
+                if part.get(time) is not None:  # what goes on has no end yet
+                    part[time] = round(part[time] + late, 3)
     return found

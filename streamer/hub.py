@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,9 +20,10 @@ from streamer import __version__
 from streamer.checkpoints import Checkpoints
 from streamer.chunker import Policy
 from streamer.engine.engine import Engine
-from streamer.engine.model import ModelError, find_models, resolve
+from streamer.engine.model import ModelError, default_models, resolve
 from streamer.loading import NoAudioError, describe, load_engine
 from streamer.metrics import Metrics
+from streamer.numbers import formatter
 from streamer.refusals import NoSlot, RateError, Refused
 from streamer.session import Limits, Session, Sink
 from streamer.snapshot import Snapshot, SnapshotError
@@ -49,6 +51,8 @@ class Hub:
         self._disk = Checkpoints(store, metrics)
         self._limits = Limits(settings.buffer_seconds, settings.max_replay_events, settings.max_waiting_markers)
         self._engines: dict[str, Engine] = {}
+        #: Files among the models that take no audio, by task, once :meth:`load` has been called.
+        self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._away: dict[str, float] = {}  # detached streams: since when
@@ -62,21 +66,22 @@ class Hub:
 
     def load(self) -> None:
         """Models, warm-up, sessions of the last run. Raises :class:`ModelError`: without its models a hub is no use."""
-        names = list(self.settings.models) or [str(path) for path in find_models()]
+        names = list(self.settings.models) or default_models()
         if not names:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
             try:
                 engine = load_engine(resolve(name), self.settings, self.metrics, self._all)
-            except NoAudioError:
-                if self.settings.models:
+            except NoAudioError as error:
+                if error.task not in self.others:
                     raise
-                continue  # nobody asked for it: of the installed ones those are served that can be
+                self.others[error.task].append(error.path)
+                continue
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        if not self._engines:
-            raise ModelError("no installed model takes audio: name .onnx files in the setting models")
+        if self.settings.numbers == "written":
+            formatter()  # a model that is missing is told of now
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
@@ -143,6 +148,8 @@ class Hub:
         with self._lock:
             if id in self._sessions:
                 raise self._refuse("duplicate", f"stream {id} exists already: resume it, or choose another id")
+        if engine.manifest.task == "transcribe" and self.settings.numbers != "spoken":
+            options = {"numbers": self.settings.numbers, **(options or {})}
         session = self._make(id, engine, sample_rate, cast(Policy, overflow), options, sink=sink)
         self._enter(session)
         self.metrics.opened.labels(session.model).inc()
@@ -186,7 +193,9 @@ class Hub:
         return [describe(engine) for engine in self._engines.values()]
 
     def describe(self, session: Session) -> dict[str, Any]:
-        """What a client is told of its stream: where to go on, and how long results take."""
+        """What a client is told of its stream: where to go on, how long results take, and the rate of audio it gets."""
+        manifest = self._engines[session.model].manifest
+        task, spec = manifest.task, manifest.input
         return {
             "stream": session.id,
             "model": session.model,
@@ -194,6 +203,7 @@ class Hub:
             "chunk_seconds": session.chunk_seconds,
             "latency_seconds": session.latency_seconds,
             "position": session.received,
+            **({"output_rate": spec.sample_rate} if task == "enhance" else {}),
         }
 
     def stuck(self) -> str | None:

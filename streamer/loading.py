@@ -18,20 +18,37 @@ from streamer.tasks import TaskError, create
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["NoAudioError", "describe", "load_engine"]
+__all__ = ["NoAudioError", "describe", "load_engine", "make_engine"]
 
 
 class NoAudioError(ModelError):
-    """A model that takes something else than audio, which is all that is served."""
+    """A model that takes something else than audio; ``task`` is what it is for."""
+
+    def __init__(self, message: str, path: Path, task: str) -> None:
+        super().__init__(message)
+        self.path, self.task = path, task
 
 
 def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]]) -> Engine:
     """Not started yet. ``sessions`` gives those of all models, for the gauges. Raises :class:`ModelError`."""
     model = Model.load(path)
     manifest = model.manifest
+    if variables := manifest.options.get("variables"):
+        raise ModelError(
+            f"{path}: forecasts rows of {len(variables)} variables, and the daemon takes sensors one by one: "
+            f"run it with streamer forecast --model {path}, and serve forecast-universal"
+        )
     if manifest.input.sample_rate is None:
-        hint = ": streamer forecast runs it" if manifest.task == "forecast" else ""
-        raise NoAudioError(f"{path}: its input has no sample rate, only audio is served{hint}")
+        message = f"{path}: its input has no sample rate, and its task is {manifest.task}"
+        raise NoAudioError(message, path, manifest.task)
+    return make_engine(model, settings, metrics, sessions)
+
+
+def make_engine(
+    model: Model, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]] = list
+) -> Engine:
+    """Warm, its lanes not started. Raises :class:`ModelError`."""
+    path, manifest = model.path, model.manifest
     try:
         task = create(manifest)
     except TaskError as error:

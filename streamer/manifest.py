@@ -40,7 +40,7 @@ KEY = "streamer.manifest"
 SCHEMA = 1
 
 Dtype = Literal["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
-Task = Literal["transcribe", "forecast", "classify", "generate", "enhance"]
+Task = Literal["transcribe", "forecast", "classify", "generate", "enhance", "rewrite", "raw"]
 Axis = Annotated[int, Field(ge=1)]
 #: Bytes that one packed blob (lexicon, language model, golden tensor) may unpack to: a foreign file must not fill the
 #: memory.
@@ -114,6 +114,8 @@ class Input(_Part):
     (Hz) and ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
     ``lowest_rate``: Hz down to which recordings are taken, of which the upper half of the band is missing then; a model
     that was trained on such may say so, for all others it is ``sample_rate``.
+    ``limits``: lowest and highest value of each channel, for an integer input that holds settings instead of a signal;
+    the graph takes what is outside for the nearest inside.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Input(_Part):
     sample_rate: Annotated[int, Field(ge=1)] | None = None
     step_seconds: Annotated[float, Field(ge=0)] | None = None
     lowest_rate: Annotated[int, Field(ge=1)] | None = None
+    limits: tuple[tuple[int, int], ...] | None = None
 
     @model_validator(mode="after")
     def _one_clock(self) -> Input:
@@ -131,6 +134,12 @@ class Input(_Part):
             raise ValueError("lowest_rate is at most the sample_rate")
         if not self.chunk_shape:
             raise ValueError("chunk_shape needs at least the time axis")
+        if self.limits is not None:
+            kind = np.iinfo(self.dtype) if np.dtype(self.dtype).kind in "iu" else None
+            if kind is None or self.chunk_shape[1:] != (len(self.limits),):
+                raise ValueError("limits are for an integer input [steps, channels], a pair for each channel")
+            if any(not kind.min <= low <= 0 <= high <= kind.max for low, high in self.limits):
+                raise ValueError(f"limits of {self.dtype} must hold 0, the setting of every padded step")
         return self
 
 
@@ -161,7 +170,11 @@ class Golden(_Part):
 
 
 class Provenance(_Part):
-    """Where the numbers come from: for people and for ``streamer models``."""
+    """Where the numbers come from: for people and for ``streamer models``.
+
+    ``parameters``: trained numbers, where the exporter counted them; then ``receptive_field`` is how many rows of the
+    input (samples, readings) an output depends on, absent where the memory has no end.
+    """
 
     data: str
     revision: str
@@ -169,6 +182,8 @@ class Provenance(_Part):
     tolerance: float
     scores: dict[str, float] = Field(default_factory=dict)
     notes: str = ""
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    receptive_field: Annotated[int, Field(ge=1)] | None = None
 
 
 class Manifest(_Part):

@@ -60,10 +60,26 @@ class Metrics:
         self.dropped_events = counter("dropped_events", "events that fell out of a full replay buffer", "model")
         self.bad_input = counter("bad_input", "data that was refused", "reason")
 
+        # -- sensors ---------------------------------------------------------------------------------------------------
+        self.readings = counter("readings", "readings that were taken, by the way they came", "way")
+        self.refused_readings = counter("refused_readings", "readings, lines and bodies that were not taken", "reason")
+        self.sensors = gauge("sensors", "sensors that are known")
+        self.waiting_readings = gauge("waiting_readings", "readings that were taken and are not yet run")
+        self.unsaved_sensors = gauge("unsaved_sensors", "sensors with readings that are in the journal only")
+        self.subscriptions = gauge("subscriptions", "WebSocket connections that brought or get sensors")
+        self.dropped_forecasts = counter("dropped_forecasts", "forecasts that a slow subscriber did not get", "way")
+
+        # -- MQTT ------------------------------------------------------------------------------------------------------
+        self.mqtt_connected = gauge("mqtt_connected", "1 while there is a connection to the broker")
+        self.mqtt_reconnects = counter("mqtt_reconnects", "connections to the broker after the first")
+        self.mqtt_messages = counter("mqtt_messages", "messages from the broker", "outcome")
+        self.mqtt_forecasts = counter("mqtt_forecasts", "forecasts for the broker", "outcome")
+
         # -- snapshots -------------------------------------------------------------------------------------------------
         self.snapshots = counter("snapshots", "snapshots written to the store")
         self.snapshot_bytes = counter("snapshot_bytes", "bytes of snapshots written")
         self.save_seconds = histogram("save_seconds", "time of one checkpoint", SAVE)
+        self.lost_states = counter("lost_states", "sensors that began anew: their saved states could not be used")
         self.store_errors = counter("store_errors", "failures of the store", "kind")
 
         # -- wire ------------------------------------------------------------------------------------------------------

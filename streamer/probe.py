@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,14 @@ Arrays = dict[str, Array]
 
 def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Array:
     """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk;
-    of several channels the walk is the first one, the others have a fixed level."""
+    of several channels the walk is the first one, the others have a fixed level. Settings stay for some steps."""
     shape = (batch, chunks * spec.chunk_shape[0], *spec.chunk_shape[1:])
     noise = rng.standard_normal(shape)
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "b":
         signal: Array = noise > 0
+    elif spec.limits is not None:
+        signal = _settings(spec.limits, shape, rng)
     elif dtype.kind in "iu":
         along = [1, -1] + [1] * (len(shape) - 2)
         time = np.arange(shape[1]).reshape(along)
@@ -40,6 +42,17 @@ def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Arr
             signal[..., 1:] = 0.7 + 0.5 * noise[..., 1:]  # masks and clocks: now and then off, in the right range
     split = signal.astype(dtype).reshape(batch, chunks, *spec.chunk_shape)
     return np.ascontiguousarray(np.moveaxis(split, 1, 0))
+
+
+def _settings(limits: Sequence[tuple[int, int]], shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Each channel at 0 half of the time, else anywhere within its limits; it changes every eighth step."""
+    low, high = np.array(limits).T
+    values = rng.integers(low, high, shape, endpoint=True) * rng.integers(0, 2, shape)
+    changes = rng.random(shape) < 1 / 8
+    changes[:, 0] = True
+    steps = np.arange(shape[1])[None, :, None]
+    since = np.maximum.accumulate(np.where(changes, steps, 0), axis=1)  # the step of the last change
+    return np.take_along_axis(values, since, axis=1)
 
 
 def deviation(got: Array, want: Array) -> float:
@@ -101,7 +114,8 @@ def poisons(model: Model, sound: Array, rng: np.random.Generator) -> Iterator[tu
     extreme = np.where(rng.random(sound.shape) < 0.5, low, high).astype(dtype)
 
     def filled(value: float) -> Arrays:
-        return {key: np.full_like(a, value if a.dtype.kind == "f" else 1) for key, a in zero.items()}
+        with np.errstate(over="ignore"):  # what is too large for float16 is infinite there
+            return {key: np.full_like(a, value if a.dtype.kind == "f" else 1) for key, a in zero.items()}
 
     yield "zero rows (padding)", np.zeros_like(sound), zero
     yield "NaN", broken, filled(np.nan)

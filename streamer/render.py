@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["json_line", "srt", "subtitles", "vtt"]
+__all__ = ["json_line", "label_line", "srt", "subtitles", "vtt"]
 
 Event = Mapping[str, Any]
 
@@ -22,6 +22,12 @@ def json_line(event: Event, file: str) -> str:
     words = [{key: word[key] for key in ("word", "start", "end", "confidence")} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
     return json.dumps(line | {"start": event["start"], "end": event["end"], "words": words}, ensure_ascii=False)
+
+
+def label_line(event: Event, file: str) -> str:
+    """What a classifier says as the line that ``--json`` prints: type, file, and its own; times in s."""
+    own = {key: value for key, value in event.items() if key not in ("type", "seq")}
+    return json.dumps({"type": event["type"], "file": file} | own, ensure_ascii=False)
 
 
 def subtitles(events: Iterable[Event]) -> list[tuple[float, float, str]]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -32,7 +32,7 @@ SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 #: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
 NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
-NO_LIMITS = frozenset({"port", "lanes", "max_batch"})
+NO_LIMITS = frozenset({"port", "lanes", "max_batch", "sensor_step", "mqtt_port", "mqtt_tls", "mqtt_publish"})
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -65,7 +65,11 @@ class Settings(BaseSettings):
     # -- what it runs ------------------------------------------------------------------------------------------------
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="shipped names or paths of .onnx files; empty: every shipped model. Environment: comma-separated",
+        description="shipped names or paths of .onnx files, one at most for sensors; empty: every shipped one for"
+        " audio, and forecast-universal. Environment: comma-separated",
+    )
+    numbers: Literal["spoken", "written"] = Field(
+        "spoken", description="numbers in finals: in words, or in digits; a stream may ask for the other"
     )
     lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
     capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
@@ -95,6 +99,12 @@ class Settings(BaseSettings):
     max_unsent_events: Count = Field(
         1024, description="events waiting for a client that doesn't read, then it is detached"
     )
+    max_generated_tokens: Count = Field(
+        10_000_000, description="tokens of one request to /v1/generate: characters, note events, samples"
+    )
+    max_unread_events: Count = Field(
+        64, description="events of a generator that wait for its client; meanwhile it writes nothing"
+    )
     send_seconds: Positive = Field(10.0, description="time a client may leave the socket full, then it is detached")
     handshake_seconds: Positive = Field(10.0, description="time to the request, and from there to the start frame")
     linger_seconds: Positive = Field(
@@ -105,6 +115,69 @@ class Settings(BaseSettings):
     buffer_seconds: Positive = Field(
         10.0, description="audio received and not yet run, per stream: the socket waits (wait) or the oldest goes (gap)"
     )
+
+    # -- sensors -----------------------------------------------------------------------------------------------------
+    max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
+    sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")
+    max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"
+    )
+    max_scored_steps: Annotated[int, Field(ge=1, le=64)] = Field(
+        8, description="steps ahead, spread evenly over the horizon, at which a sensor's forecasts are scored"
+    )
+    max_waiting_readings: Count = Field(
+        100_000, description="readings taken and not yet run; a request that finds more is answered 503"
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
+        16 * 2**20, description="largest body of a request that brings readings; a larger one is answered 413"
+    )
+    max_unpacked_bytes: Annotated[int, Field(ge=1024, le=2**32)] = Field(
+        64 * 2**20, description="largest such body once it is unpacked (gzip, snappy)"
+    )
+    body_seconds: Positive = Field(60.0, description="time for such a body to arrive")
+    sensor_save_seconds: Positive = Field(
+        300.0, description="interval of saving a sensor's state; readings are on the disk before they are acknowledged"
+    )
+    sensor_keep_seconds: Seconds = Field(
+        30 * 86400.0, description="time without a reading after which a sensor is forgotten; 0: never"
+    )
+    max_subscriptions: Count = Field(64, description="patterns that one WebSocket at /v1/sensors may subscribe to")
+    expose: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="patterns of sensors that are on the metrics page, in this order, as far as there is room"
+    )
+    max_exposed_series: Annotated[int, Field(ge=0)] = Field(
+        3000, description="series of sensors on the metrics page; sensors beyond that are left out, and counted"
+    )
+    max_top_anomalies: Annotated[int, Field(ge=0, le=1000)] = Field(
+        10, description="the sensors with the least probable readings, on the metrics page wherever else they are"
+    )
+
+    # -- MQTT --------------------------------------------------------------------------------------------------------
+    mqtt_host: str = Field("", description="broker (MQTT 5) that sensors are read from; empty: none")
+    mqtt_port: int = Field(1883, ge=1, le=65535, description="the broker's TCP port, with TLS mostly 8883")
+    mqtt_username: str = Field("", description="empty: none")
+    mqtt_password: SecretStr = Field(SecretStr(""), description="better in the environment than in a file")
+    mqtt_tls: bool = Field(False, description="encrypt, and check the broker's certificate")
+    mqtt_ca_file: str = Field("", description="certificates to trust; empty: the system's")
+    mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
+    mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="what to read: 'PATTERN [time=PATH] [PATH ...]', such as 'sensors/+/temperature' (a number) or"
+        " 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
+    )
+    mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
+    mqtt_publish: bool = Field(True, description="publish forecasts")
+    mqtt_discovery: str = Field("", description="Home Assistant's prefix, mostly homeassistant; empty: no discovery")
+    mqtt_session_seconds: Count = Field(604800, description="time that the broker keeps messages while we are away")
+    mqtt_max_delay: Positive = Field(60.0, description="longest wait before connecting again")
+    mqtt_max_message_bytes: Count = Field(65536, description="the broker leaves out longer messages")
+    mqtt_max_batch: Count = Field(1000, description="messages that are taken together")
+    mqtt_max_unacknowledged: Annotated[int, Field(ge=1, le=65535)] = Field(
+        1000, description="messages of QoS 1 that are not yet safe; then the broker waits"
+    )
+    mqtt_max_waiting: Count = Field(4096, description="messages of QoS 0 that wait; more are dropped, and counted")
+    mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
+    mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
 
     # -- how long things live ----------------------------------------------------------------------------------------
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")
@@ -127,14 +200,15 @@ class Settings(BaseSettings):
     # -- where it writes ---------------------------------------------------------------------------------------------
     state_directory: Path = Field(
         default_factory=_state_directory,
-        description="sessions.sqlite lies here; default $STATE_DIRECTORY (systemd), else ~/.local/state/streamer",
+        description="sessions.sqlite and sensors.sqlite lie here; default $STATE_DIRECTORY (systemd), "
+        "else ~/.local/state/streamer",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe record that is logged"
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "expose", "mqtt_topics", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""
@@ -213,6 +287,8 @@ def render(settings: Settings | None = None) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, SecretStr):
+        value = "**" if value.get_secret_value() else ""  # --print-config is pasted into reports
     if isinstance(value, (str, Path)):
         text = str(value).replace("\\", "\\\\").replace('"', '\\"')
         return f'"{text}"'

@@ -10,6 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +53,7 @@ def test_commands_exist_as_written(command: list[str]) -> None:
         words = arguments[1:3] if arguments[1] == "models" else arguments[1:2]
         assert _unknown(options[1:], _help(*words)) == []
     else:
-        assert program in ("pip", "sudo")
+        assert program in ("curl", "pip", "sudo")
 
 
 @functools.cache
@@ -78,14 +82,13 @@ def test_the_event_shown_has_the_form_of_events() -> None:
     assert [list(word) for word in event["words"]] == [WORD_KEYS] * 2
 
 
-def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
-    ((_, code),) = [block for block in BLOCKS if block[0] == "python"]
-    toy = toy_model(tmp_path / "toy.onnx")
-    sf.write(tmp_path / "talk.wav", np.concatenate([speech("ABBA"), np.zeros(8000, np.int16)]), 8000)
-    (tmp_path / "client.py").write_text(code, "utf-8")
+@contextmanager
+def serving(tmp_path: Path, *models: str) -> Iterator[str]:
+    """A daemon; its address without the scheme."""
     port = tmp_path / "port"
+    given = [word for model in models for word in ("--model", model)]
     daemon = subprocess.Popen(
-        [*STREAMER, "serve", "--model", str(toy), "--port", "0", "--port-file", str(port)],
+        [*STREAMER, "serve", *given, "--port", "0", "--port-file", str(port)],
         stderr=subprocess.DEVNULL,
         env=environment({"STREAMER_STATE_DIRECTORY": str(tmp_path)}),
     )
@@ -95,12 +98,58 @@ def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
             assert daemon.poll() is None
             assert time.monotonic() < until
             time.sleep(0.05)
-        url = f"ws://127.0.0.1:{port.read_text().strip()}/v1/stream"
-        # the daemon takes connections once its models are warm
-        streamer("transcribe", "--url", url.removesuffix("/v1/stream"), tmp_path / "talk.wav")
-        client = [sys.executable, "-W", "error", "client.py", "talk.wav", url]
-        done = subprocess.run(client, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-        assert (done.stdout, done.stderr, done.returncode) == ("ABBA\n", "", 0)
+        yield f"127.0.0.1:{port.read_text().strip()}"
     finally:
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(60) == 0
+
+
+def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
+    ((_, code),) = [block for block in BLOCKS if block[0] == "python"]
+    toy = toy_model(tmp_path / "toy.onnx")
+    sf.write(tmp_path / "talk.wav", np.concatenate([speech("ABBA"), np.zeros(8000, np.int16)]), 8000)
+    (tmp_path / "client.py").write_text(code, "utf-8")
+    with serving(tmp_path, str(toy)) as address:
+        # the daemon takes connections once its models are warm
+        streamer("transcribe", "--url", f"ws://{address}", tmp_path / "talk.wav")
+        client = [sys.executable, "-W", "error", "client.py", "talk.wav", f"ws://{address}/v1/stream"]
+        done = subprocess.run(client, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert (done.stdout, done.stderr, done.returncode) == ("ABBA\n", "", 0)
+
+
+def test_curl_sends_readings_and_gets_forecasts(tmp_path: Path) -> None:
+    """The commands as they stand there, without the program."""
+    commands = [command[1:] for command in COMMANDS if command[0] == "curl" and "generate" not in command[-1]]
+    assert len(commands) == 2
+    with serving(tmp_path, "forecast-online") as address:
+        answers = []
+        for *options, url in commands:
+            body = None
+            if options:
+                assert options[0] == "--data-binary"
+                body = (ROOT / options[1].removeprefix("@")).read_bytes()
+            answers.append(json.loads(_request(url.replace("127.0.0.1:8765", address), body)))
+        assert answers[0] == {"taken": 1306, "refused": 0}
+        assert (answers[1]["stream"], answers[1]["step"]) == ("temperature", 3600.0)
+
+
+def test_curl_gets_text_from_a_generator(tmp_path: Path) -> None:
+    (command,) = [command[1:] for command in COMMANDS if command[0] == "curl" and "generate" in command[-1]]
+    assert command[:2] == ["-N", "-d"]
+    with serving(tmp_path, "characters") as address:
+        body = _request(command[3].replace("127.0.0.1:8765", address), command[2].encode())
+    pieces = [json.loads(line) for line in body.splitlines()]
+    assert len("".join(piece.get("text", "") for piece in pieces)) == json.loads(command[2])["length"]
+
+
+def _request(url: str, body: bytes | None) -> bytes:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+        assert time.monotonic() < until
+        time.sleep(0.1)

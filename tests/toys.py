@@ -36,13 +36,15 @@ def toy_model(
     flush: int = 2,
     max_batch: int = 64,
     fails_on: int | None = None,
+    classify: bool = False,
     options: dict[str, Any] | None = None,
     **manifest: Any,
 ) -> Path:
     """Write ``path`` (a file, or a folder for ``NAME.onnx`` in it) and return it.
 
     A chunk is ``steps * hop`` samples. With ``fails_on`` a run fails when any sample of its batch has that value:
-    a failure inside the runtime, as a broken operator would give. ``options`` and ``manifest`` override the manifest.
+    a failure inside the runtime, as a broken operator would give. ``classify``: the tokens are labels, the first one
+    of nothing. ``options`` and ``manifest`` override the manifest.
     """
     path = Path(path)
     path = path / f"{name}.onnx" if path.is_dir() else path
@@ -55,24 +57,27 @@ def toy_model(
             for n in (f"lstm.{i}.c", f"lstm.{i}.h")
         ),
     ]
+    said = "scores" if classify else "log_probs"
+    spelling = {"tokens": list(tokens), "blank": 0, "units": "characters"}
+    running = {"mode": "running", "labels": list(tokens), "quiet": [tokens[0]]}
     fields: dict[str, Any] = {
         "schema": 1,
         "name": name,
         "version": "1",
-        "task": "transcribe",
+        "task": "classify" if classify else "transcribe",
         "licence": "Apache-2.0",
         "input": Input(name="pcm", dtype="int16", chunk_shape=(steps * hop,), sample_rate=sample_rate),
         "states": tuple(states),
-        "outputs": (Output(name="log_probs", dtype="float32", shape=(steps, len(tokens))),),
+        "outputs": (Output(name=said, dtype="float32", shape=(steps, len(tokens))),),
         "latency": 0,
         "flush": flush,
         "max_batch": max_batch,
-        "options": {"tokens": list(tokens), "blank": 0, "units": "characters", **(options or {})},
+        "options": (running if classify else spelling) | (options or {}),
         "provenance": Provenance(data="none", revision="none", tolerance=0.0),
-        "golden": _golden(weights, hop, steps, hidden, layers, len(tokens)),
+        "golden": _golden(weights, hop, steps, hidden, layers, len(tokens), said),
     }
     document = Manifest.model_validate(fields | manifest)
-    model = _graph(weights, hop, steps, hidden, layers, len(tokens), fails_on)
+    model = _graph(weights, hop, steps, hidden, layers, len(tokens), fails_on, said)
     helper.set_model_props(model, {KEY: document.to_json()})
     onnx.save(model, str(path))
     return path
@@ -126,6 +131,7 @@ def _graph(
     layers: int,
     tokens: int,
     fails_on: int | None,
+    said: str,
 ) -> onnx.ModelProto:
     constants: dict[str, NDArray[Any]] = {
         **weights,
@@ -177,7 +183,7 @@ def _graph(
         add("Gather", ["only", "index"], "nothing")  # out of bounds at a hit: the runtime refuses
         add("ReduceMax", ["nothing"], "nothing.max", keepdims=0)
         logits = add("Add", ["logits", "nothing.max"], "safe")
-    add("LogSoftmax", [logits], "log_probs", axis=-1)
+    add("Softmax" if said == "scores" else "LogSoftmax", [logits], said, axis=-1)
 
     def value(name: str, kind: int, *shape: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, kind, ["batch", *shape])
@@ -189,7 +195,7 @@ def _graph(
         "toy",
         [value("pcm", TensorProto.INT16, steps * hop), *(value(*state) for state in states)],
         [
-            value("log_probs", TensorProto.FLOAT, steps, tokens),
+            value(said, TensorProto.FLOAT, steps, tokens),
             *(value(f"{n}.next", kind, width) for n, kind, width in states),
         ],
         [numpy_helper.from_array(np.asarray(array), key) for key, array in constants.items()],
@@ -200,17 +206,17 @@ def _graph(
 
 
 def _golden(
-    weights: dict[str, NDArray[np.float32]], hop: int, steps: int, hidden: int, layers: int, tokens: int
+    weights: dict[str, NDArray[np.float32]], hop: int, steps: int, hidden: int, layers: int, tokens: int, said: str
 ) -> Golden:
     """Three chunks, recorded by the same weights in a graph that takes them as one."""
     chunks = 3
-    whole = _graph(weights, hop, chunks * steps, hidden, layers, tokens, None)
+    whole = _graph(weights, hop, chunks * steps, hidden, layers, tokens, None, said)
     session = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
     pcm = samples(11, chunks * steps * hop)[None]
     feeds = {"pcm": pcm, "overlap": np.zeros((1, hop), np.int16)}
     feeds |= {f"lstm.{i}.{part}": np.zeros((1, hidden), np.float32) for i in range(layers) for part in "ch"}
-    log_probs = np.asarray(session.run(["log_probs"], feeds)[0])
+    output = np.asarray(session.run([said], feeds)[0])
     return Golden(
         chunks=tuple(Tensor.of(c) for c in np.split(pcm, chunks, axis=1)),
-        outputs={"log_probs": tuple(Tensor.of(o) for o in np.split(log_probs, chunks, axis=1))},
+        outputs={said: tuple(Tensor.of(o) for o in np.split(output, chunks, axis=1))},
     )

@@ -73,11 +73,17 @@ class Arena:
         for name, rows in self._rows.items():
             rows.take(slots, axis=0, out=into[name][:n], mode="clip")  # "raise" would copy through a buffer
 
+    def views(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]] | None:
+        """What :meth:`gather` gives without its copy, to be read until the next :meth:`scatter`; ``None`` where the
+        slots don't follow one another."""
+        where = _side_by_side(slots)
+        return None if where is None else {name: rows[where] for name, rows in self._rows.items()}
+
     def scatter(self, slots: NDArray[np.intp], outputs: Mapping[str, NDArray[Any]]) -> None:
         """The first rows of the new states, keyed by output name, back to their slots."""
-        n = len(slots)
+        n, where = len(slots), _side_by_side(slots)
         for state in self._states:
-            self._rows[state.in_][slots] = outputs[state.out][:n]
+            self._rows[state.in_][slots if where is None else where] = outputs[state.out][:n]
 
     def read(self, slot: int) -> dict[str, NDArray[Any]]:
         """A copy of one stream's states, without the batch axis."""
@@ -93,3 +99,10 @@ class Arena:
                 raise ValueError(f"state {name!r} is {array.dtype} {array.shape}, not {rows.dtype} {rows.shape[1:]}")
         for name, rows in self._rows.items():
             rows[slot] = states[name]
+
+
+def _side_by_side(slots: NDArray[np.intp]) -> slice | None:
+    first, n = int(slots[0]), len(slots)
+    if slots[-1] - first != n - 1 or not (np.diff(slots) == 1).all():
+        return None
+    return slice(first, first + n)

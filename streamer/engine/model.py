@@ -18,7 +18,24 @@ from numpy.typing import NDArray
 
 from streamer.manifest import Manifest, ManifestError
 
-__all__ = ["Model", "ModelError", "find_models", "resolve"]
+__all__ = [
+    "DENOISER",
+    "NUMBERS",
+    "SENSORS",
+    "Model",
+    "ModelError",
+    "default_models",
+    "find_examples",
+    "find_models",
+    "resolve",
+]
+
+#: The shipped model for any sensor.
+SENSORS = "forecast-universal"
+#: The shipped model that takes noise out of speech.
+DENOISER = "denoiser"
+#: The shipped model that writes numbers in digits; no stream is its own.
+NUMBERS = "numbers"
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -95,9 +112,24 @@ def find_models() -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+def default_models() -> list[str]:
+    """Shipped models that are served where none are named: all for audio, and one for sensors. The first one answers
+    clients that name none: it writes down what is said."""
+    names = [path.stem for path in find_models()]
+    served = [name for name in names if name != NUMBERS and (not name.startswith("forecast-") or name == SENSORS)]
+    return sorted(served, key=lambda name: name == DENOISER)
+
+
+def find_examples() -> list[Path]:
+    """The small models of a checkout's zoo, by name; none are in the installed package."""
+    return sorted((Path(str(files("streamer"))).parent / "models" / "zoo" / "trained").glob("*.onnx"))
+
+
 def resolve(name_or_path: str) -> Path:
-    """A shipped model's name, or a path. Raises :class:`ModelError` that names what there is."""
-    shipped = {path.stem: path for path in find_models()}
+    """A shipped model's name, one of the zoo's, or a path. Raises :class:`ModelError` that names what there is."""
+    shipped: dict[str, Path] = {}
+    for path in (*find_models(), *find_examples()):
+        shipped.setdefault(path.stem, path)
     if name_or_path in shipped:
         return shipped[name_or_path]
     path = Path(name_or_path).expanduser()
@@ -134,7 +166,7 @@ def _disagreements(session: Any, manifest: Manifest) -> list[str]:
             if _DTYPES.get(graph[name].type) != dtype:
                 problems.append(f"{kind} {name!r} is {graph[name].type} in the graph, {dtype} in the manifest")
             batch, *rest = graph[name].shape or [None]
-            if isinstance(batch, int):
+            if isinstance(batch, int) and (batch, manifest.max_batch) != (1, 1):
                 problems.append(f"{kind} {name!r} has the fixed batch {batch} on axis 0, it must be free")
             if len(rest) != len(shape) or any(isinstance(r, int) and r != s for r, s in zip(rest, shape, strict=True)):
                 problems.append(f"{kind} {name!r} has the shape {rest} in the graph, {list(shape)} in the manifest")
