@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,17 +100,22 @@ class Room:
 
 
 class Lane(threading.Thread):
-    """Holds ``lock`` while it runs: whoever holds it finds the lane's slots between two pieces of work. ``done`` is
-    told how many readings were just run."""
+    """``done`` is told how many readings were just run.
+
+    Whoever holds ``lock`` finds the lane's slots between two pieces of work, and may wait as long as one takes: for
+    those who save. Whoever holds ``rows`` finds what was said of a stream last, at once, and the lane waits meanwhile:
+    for those who look.
+    """
 
     def __init__(self, room: Room, name: str, done: Callable[[int], None]) -> None:
         super().__init__(name=name, daemon=True)
         self._room, self._done = room, done
         self.lock = threading.Lock()
+        self.rows = threading.Lock()
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._since: float | None = None  # when the present work was taken
+        self._since: float | None = None  # when the present work was taken, or its last step was done
 
     # -- from outside --------------------------------------------------------------------------------------------------
 
@@ -131,7 +136,7 @@ class Lane(threading.Thread):
             return self._changed.wait_for(lambda: not self._queue and self._since is None, timeout)
 
     def stalled(self) -> float:
-        """Seconds that the present work has taken."""
+        """Seconds that the present step of the present work has taken."""
         since = self._since
         return 0.0 if since is None else monotonic() - since
 
@@ -146,7 +151,8 @@ class Lane(threading.Thread):
                 try:
                     with self.lock:
                         if works[0].call is not None:
-                            works[0].call()
+                            with self.rows:
+                                works[0].call()
                         else:
                             self._run(works, runner)
                 except Exception:  # whatever it is, it is this work's problem and not the next one's
@@ -192,7 +198,8 @@ class Lane(threading.Thread):
         while len(live := np.flatnonzero(at < end)):
             new = live[~placed[live]]
             if len(new):
-                found = room.clocks.place(streams[new], times[order[at[new]]])
+                with self.rows:
+                    found = room.clocks.place(streams[new], times[order[at[new]]])
                 masked[new], breaks[new] = found.masked, found.breaks
                 placed[new] = found.taken
                 at[new] += ~found.taken
@@ -209,6 +216,7 @@ class Lane(threading.Thread):
                     runner, streams[live[part]], then[part], value[part], gap[part], breaks[live[part]], reading[part]
                 )
                 self._tell(ran, works, whose, own, asked)
+                self._since = monotonic()
             masked[live] -= gap
             done = live[~gap]
             at[done] += 1
@@ -227,47 +235,57 @@ class Lane(threading.Thread):
         reading: NDArray[np.intp],
     ) -> Ran | None:
         """One step of streams that are all different. ``gap``: it is a masked one."""
-        begin, room, latest = perf_counter(), self._room, self._room.latest
+        begin, room = perf_counter(), self._room
         there = ~np.isnan(values)
         rows = np.empty((len(slots), 1, 4), np.float32)
         rows[:, 0, 0], rows[:, 0, 1] = np.where(there, values, 0.0), there
         rows[:, 0, 2], rows[:, 0, 3] = phases(times)
         good, *said = runner(slots, rows)
         ran = perf_counter()
-        if not good.all():
-            room.track.forget(slots[~good])
-            slots, times, values, there = slots[good], times[good], values[good], there[good]
-            gap, breaks, reading = gap[good], breaks[good], reading[good]
-            said = [array[good] for array in said]
+        with self.rows:
+            if not good.all():
+                room.track.forget(slots[~good])
+                slots, times, values, gap = slots[good], times[good], values[good], gap[good]
+                breaks, reading = breaks[good], reading[good]
+                said = [array[good] for array in said]
+            self._score(slots, values, ~gap & (breaks != WHOLE), said[0])
+            scored = perf_counter()
+            result = self._keep(~gap, slots, reading, times, values, breaks, *said)
+        if result is not None:
+            for watcher in room.watchers:
+                watcher(result)
+        room.metrics.steps.inc(len(slots))
+        room.metrics.chunks.inc(len(slots))
+        room.metrics.decode_seconds.observe(scored - ran)
+        room.metrics.busy_seconds.inc(perf_counter() - begin)
+        return result
 
+    def _score(self, slots: Slots, values: Floats, broken: NDArray[np.bool_], quantiles: NDArray[np.float32]) -> None:
+        """``broken``: what was said before does not reach across to this reading."""
+        room = self._room
         step = room.clocks.step[slots]
         seasons = np.where(step > 0, np.rint(86400 / np.where(step > 0, step, 1.0)), 0).clip(0, 2**31).astype(np.int64)
-        broken = ~gap & (breaks != WHOLE)
         if broken.any():
             room.track.forget(slots[broken])
         room.track.truth(slots, values, seasons)
-        quantiles, anomalies, drifts = said
-        latest.begun[slots] |= there
+        there = ~np.isnan(values)
+        room.latest.begun[slots] |= there
         if there.all():
             room.track.said(slots, quantiles, values)
         elif there.any():
             room.track.said(slots[there], quantiles[there], values[there])
 
-        scored, result = perf_counter(), None
-        if gap.any():
-            slots, times, values, breaks, reading = slots[~gap], times[~gap], values[~gap], breaks[~gap], reading[~gap]
-            quantiles, anomalies, drifts = quantiles[~gap], anomalies[~gap], drifts[~gap]
-        if len(slots):
-            known = latest.begun[slots]
-            steps = room.clocks.pace(slots)
-            result = Ran(slots, reading, times, values, steps, breaks, quantiles, anomalies, drifts, known)
-            latest.keep(slots, result)
-            for watcher in room.watchers:
-                watcher(result)
-        room.metrics.steps.inc(len(there))
-        room.metrics.chunks.inc(len(there))
-        room.metrics.decode_seconds.observe(scored - ran)
-        room.metrics.busy_seconds.inc(perf_counter() - begin)
+    def _keep(self, real: NDArray[np.bool_], slots: Slots, *rest: NDArray[Any]) -> Ran | None:
+        """What is to be told: of readings, not of a gap's masked steps."""
+        room = self._room
+        if not real.all():
+            slots, rest = slots[real], tuple(array[real] for array in rest)
+        if not len(slots):
+            return None
+        reading, times, values, breaks, quantiles, anomalies, drifts = rest
+        known, steps = room.latest.begun[slots], room.clocks.pace(slots)
+        result = Ran(slots, reading, times, values, steps, breaks, quantiles, anomalies, drifts, known)
+        room.latest.keep(slots, result)
         return result
 
     def _tell(

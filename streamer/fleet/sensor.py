@@ -55,7 +55,7 @@ def look(fleet: Fleet, name: str) -> Sensor | None:
     if slot < 0:
         return None
     room, slots = fleet.room, np.array([slot])
-    with fleet.lane_of(slot).lock:
+    with fleet.lane_of(slot).rows:
         latest = room.latest
         if fleet.names[slot] != name or not latest.readings[slot]:
             return None

@@ -101,13 +101,14 @@ def test_a_lost_connection_costs_no_sample(turning: Running) -> None:
 
 
 async def never_reads(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    writer.transport.pause_reading()
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     writer.write(
         f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
     )
+    await reader.readuntil(b"\r\n\r\n")  # frames must not come before the answer (RFC 6455, section 4.1)
+    writer.transport.pause_reading()
     start, sound = json.dumps({"type": "start", "sample_rate": RATE}).ljust(200).encode(), noise(1, 4)
     writer.write(b"\x81" + struct.pack("!BH4x", 0x80 | 126, len(start)) + start)
     with contextlib.suppress(ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +15,9 @@ from streamer.engine.model import ModelError, resolve
 from streamer.fleet.clocks import GAP, RESTARTED
 from streamer.fleet.fleet import BusyError, Fleet
 from streamer.fleet.host import Arrivals
+from streamer.fleet.lane import Ran
 from streamer.fleet.open import open_fleet
-from streamer.fleet.sensor import look
+from streamer.fleet.sensor import Sensor, look
 from streamer.metrics import Metrics
 from streamer.tasks.score import COUNT
 from tests.fleet.support import HOUR, batch, feed, fleet, lives
@@ -83,6 +85,42 @@ def test_duplicates_and_late_readings_are_not_told_of(sensors: Fleet) -> None:
     assert sensor is not None
     assert (sensor.readings, sensor.counts["duplicates"], sensor.counts["late"]) == (2, 1, 2)
     assert len(feed(sensors, [("a", 6, 1.0)])) == 0
+
+
+def test_a_look_does_not_wait_for_the_work_in_hand(sensors: Fleet) -> None:
+    """Thousands of readings of one stream are one piece of work, and the metrics page looks at streams."""
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(ran: Ran) -> None:
+        if ran.values[0] == 5.0:
+            inside.set()
+            assert go.wait(60)
+
+    sensors.watch(hold)
+    writing = sensors.write(batch([("a", hour, float(hour)) for hour in range(10)]), tell=True)
+    assert inside.wait(60)
+    found: list[Sensor | None] = []
+    looking = threading.Thread(target=lambda: found.append(look(sensors, "a")), daemon=True)
+    looking.start()
+    looking.join(60)
+    go.set()
+    assert [sensor and (sensor.value, sensor.readings) for sensor in found] == [(5.0, 6)]
+    assert writing.told is not None
+    assert writing.told.result(60).values.tolist() == [float(hour) for hour in range(10)]
+
+
+def test_work_that_gets_on_is_not_stuck(sensors: Fleet) -> None:
+    """However long it takes as a whole."""
+    told: list[float] = []
+
+    def note(ran: Ran) -> None:
+        time.sleep(0.02)
+        told.append(max(lane.stalled() for lane in sensors.lanes))
+
+    sensors.watch(note)
+    feed(sensors, [("a", hour, float(hour)) for hour in range(40)])
+    assert len(told) == 40
+    assert told != sorted(told)  # it does not grow from step to step
 
 
 def test_there_is_no_more_room_than_was_asked_for(sensors: Fleet) -> None:
