@@ -28,6 +28,8 @@ __all__ = ["RefusedError", "build", "graph"]
 GOLDEN, SIGNAL = 4, 12
 #: The same where a chunk is short, in steps of the input: what learns while it runs needs some before it says anything.
 GOLDEN_STEPS, SIGNAL_STEPS = 96, 192
+#: Of the example's outputs, where there are more chunks of it than ``GOLDEN``.
+GOLDEN_BYTES = 192 * 1024
 
 
 class RefusedError(Exception):
@@ -74,6 +76,8 @@ def build(
     chunks = probe(spec, count, 1, np.random.default_rng(seed))  # [n, 1, *chunk_shape]
     signal = np.ascontiguousarray(np.concatenate(list(chunks), axis=1))  # [1, n * chunk, ...]
     whole = torch_whole(module, signal)
+    each = sum(array.nbytes for array in whole.values()) // count
+    golden = max(GOLDEN, min(golden, GOLDEN_BYTES // each))
     once = spec.model_copy(update={"chunk_shape": signal.shape[1:]})
 
     def describe(source: Input, tolerance: float) -> Manifest:

@@ -68,6 +68,7 @@ EPILOG = {
     "adopt": commands.examples(
         "streamer adopt silero_vad.onnx --config silero.toml",
         "streamer adopt encoder.onnx -o encoder.streamer.onnx",
+        "streamer adopt sherpa-onnx-streaming-zipformer-en-2023-06-26 -o english.onnx",
     ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),

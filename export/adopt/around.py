@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from export.adopt.report import Report
 from export.adopt.spectrum import add_up, analysis, inverse, windowed
 from streamer.manifest import State
 
-__all__ = ["Adopted", "around"]
+__all__ = ["Adopted", "Outside", "around", "put", "whole"]
 
 FLAG = "adopt.started"
 
@@ -26,7 +26,7 @@ class Adopted:
     states: tuple[State, ...]
 
 
-class _Outside:
+class Outside:
     """The contract's inputs and outputs as they come up. ``batch``: what axis 0 is called, or its fixed size."""
 
     def __init__(self, batch: str | int) -> None:
@@ -55,7 +55,7 @@ class _Outside:
 
 def around(chain: Chain, report: Report) -> Adopted:
     """Uses the graphs of ``chain`` up."""
-    ops, outside = Ops(), _Outside("batch" if chain.free else 1)
+    ops, outside = Ops(), Outside("batch" if chain.free else 1)
     stream = chain.source
     spec = chain.input
     x = outside.take(spec.name, spec.dtype, spec.chunk_shape)
@@ -77,7 +77,7 @@ def around(chain: Chain, report: Report) -> Adopted:
             x = ops("Mul", x, ops.constant(chain.scale, "float32" if chain.host is not None else stream.dtype))
         report.did(f"made the input 16-bit PCM, times {chain.scale:g}")
     if chain.host is None:
-        gave = [_part(ops, outside, chain.parts[0], x, flag, "", report)]
+        gave = [put(ops, outside, chain.parts[0], x, flag, "", report)]
         sound = None
     else:
         gave, sound = _spectral(chain, ops, outside, x, flag, report)
@@ -88,39 +88,59 @@ def around(chain: Chain, report: Report) -> Adopted:
         value = sound if result.kind != "plain" else ops.outward(gave[result.part][result.source], result.layout)
         assert value is not None
         outside.give(ops, value, result.name, output.dtype, output.shape)
-    return Adopted(_model(chain, ops, outside), tuple(outside.states))
+    return Adopted(whole([settled.model for settled in chain.parts], ops, outside), tuple(outside.states))
 
 
-def _part(
-    ops: Ops, outside: _Outside, settled: Settled, x: ir.Value, flag: ir.Value | None, prefix: str, report: Report
+def put(
+    ops: Ops,
+    outside: Outside,
+    settled: Settled,
+    x: ir.Value,
+    flag: ir.Value | None,
+    prefix: str,
+    report: Report,
+    counts: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
-    """One foreign graph behind ``x``, canonical, with its states; what it gives, raw, by name."""
+    """One foreign graph behind ``x``, canonical, with its states; what it gives, raw, by name.
+
+    ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call is one of the stream's;
+    where it is none, states stay as they were.
+    """
     part = settled.part
-    given = {part.stream.name: ops.inward(x, part.stream.layout)}
+    given, before = {part.stream.name: ops.inward(x, part.stream.layout)}, {}
+
+    def keep(new: ir.Value, name: str) -> ir.Value:
+        if counts is None:
+            return new
+        reach = ops.reshape(counts, (-1,) + (1,) * len(settled.memories[name].shape))
+        return ops.choose(reach, new, before[name], before[name].dtype.numpy().name)
+
     for memory in part.memories:
         layout = settled.memories[memory.name]
         out = f"{memory.name}.next" if memory.out is None else memory.out
-        state = outside.state(f"{prefix}{memory.name}", f"{prefix}{out}", memory.dtype, layout.shape)
+        state = before[memory.name] = outside.state(
+            f"{prefix}{memory.name}", f"{prefix}{out}", memory.dtype, layout.shape
+        )
         if memory.start and flag is not None:
             reach = ops.reshape(flag, (-1,) + (1,) * len(layout.shape))
-            state = ops("Where", reach, state, ops.constant(memory.start, memory.dtype))
+            state = ops.choose(reach, state, ops.constant(memory.start, memory.dtype), memory.dtype)
             report.did(f"folded in the start of {memory.name}, {memory.start:g}: its state begins as zeros")
         given[memory.name] = ops.inward(state, layout)
         if memory.out is None:
-            more = ops("Add", state, ops.constant(memory.step, memory.dtype))
+            more = keep(ops("Add", state, ops.constant(memory.step, memory.dtype)), memory.name)
             outside.give(ops, more, f"{prefix}{out}", memory.dtype, layout.shape)
             report.did(f"brought the counter {memory.name} inside")
     gave = ops.graph(settled.model, given, prefix or "model/")
     for memory in part.memories:
         if memory.out is not None:
             layout = settled.memories[memory.name]
-            value = ops.outward(gave[memory.out], layout)
+            value = keep(ops.outward(gave[memory.out], layout), memory.name)
             outside.give(ops, value, f"{prefix}{memory.out}", memory.dtype, layout.shape)
     return gave
 
 
 def _spectral(
-    chain: Chain, ops: Ops, outside: _Outside, x: ir.Value, flag: ir.Value | None, report: Report
+    chain: Chain, ops: Ops, outside: Outside, x: ir.Value, flag: ir.Value | None, report: Report
 ) -> tuple[list[Mapping[str, ir.Value]], ir.Value | None]:
     """The host's transforms: frames in, one or two graphs, and sound out by overlap-add."""
     host, stream = chain.host, chain.source
@@ -136,7 +156,7 @@ def _spectral(
         feature = feature if stream.kind == "power" else ops("Sqrt", feature)
     report.did(f"brought the {host.window} window and the transform of {host.fft} samples inside, every {host.hop}")
     gave: list[Mapping[str, ir.Value]] = [
-        _part(ops, outside, chain.parts[0], _as(ops, feature, stream.dtype), flag, "", report)
+        put(ops, outside, chain.parts[0], _as(ops, feature, stream.dtype), flag, "", report)
     ]
     result = chain.sound
     if result is None:
@@ -149,7 +169,7 @@ def _spectral(
     )
     if len(chain.parts) > 1:
         second = chain.parts[1].part
-        gave.append(_part(ops, outside, chain.parts[1], _as(ops, frames, second.stream.dtype), flag, "chain.", report))
+        gave.append(put(ops, outside, chain.parts[1], _as(ops, frames, second.stream.dtype), flag, "chain.", report))
         assert chain.last is not None
         frames = ops.cast(ops.outward(gave[1][second.roles.results[0]], chain.last), "float32")
         report.did("put the second graph behind the first, frame by frame")
@@ -184,13 +204,14 @@ def _as(ops: Ops, x: ir.Value, dtype: str) -> ir.Value:
     return x if dtype == "float32" else ops.cast(x, dtype)
 
 
-def _model(chain: Chain, ops: Ops, outside: _Outside) -> ir.Model:
+def whole(models: Sequence[ir.Model], ops: Ops, outside: Outside) -> ir.Model:
+    """``models``: those that are in it by now."""
     imports: dict[str, int] = {}
     version = 0
-    for settled in chain.parts:
-        for domain, number in settled.model.opset_imports.items():
+    for model in models:
+        for domain, number in model.opset_imports.items():
             imports[domain] = max(number, imports.get(domain, 0))
-        version = max(version, settled.model.ir_version)
+        version = max(version, model.ir_version)
     graph = ir.Graph(
         outside.inputs,
         outside.outputs,

@@ -52,6 +52,10 @@ class Settled:
     results: dict[str, tuple[tuple[int, ...], int | None]]
     changed: int = 0
 
+    def layout(self, result: str) -> Layout:
+        """How a result lies, its axes behind the batch in their order."""
+        return Layout.moved(*self.results[result])
+
 
 def settle(part: Part, report: Report, *, fixed: bool = False) -> Settled:
     """``fixed``: the batch stays 1. Raises :class:`AdoptionError` for a state that comes back otherwise."""

@@ -31,7 +31,7 @@ from streamer.judge import CHUNK_TOLERANCE, Verdict, judge
 from streamer.manifest import KEY, Golden, Manifest, Provenance, Tensor
 from streamer.probe import probe, run, worst
 
-__all__ = ["BrokenLawsError", "adopt"]
+__all__ = ["GOLDEN", "HALF_TOLERANCE", "SIGNAL", "BrokenLawsError", "adopt", "named", "save", "today"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -151,7 +151,7 @@ def _write(
     except (ValidationError, tasks.TaskError) as error:
         said = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
         raise AdoptionError(f"what the settings say of the model does not fit: {said}") from error
-    _save(draft, adopted.model, manifest)
+    save(draft, adopted.model, manifest)
     try:
         got, _ = run(Model.load(draft), chunks)
     except ModelError as error:
@@ -164,7 +164,7 @@ def _write(
             f"{name} is {reached:.1e} from what the original gives with its host's code around it, {limit:.0e} is "
             "allowed: look at [host] and [input] scale, or report a defect of streamer adopt"
         )
-    _save(draft, adopted.model, described(float(f"{reached:.2g}")))
+    save(draft, adopted.model, described(float(f"{reached:.2g}")))
 
 
 def _manifest(
@@ -183,7 +183,7 @@ def _manifest(
     files = [settled.part.foreign for settled in chain.parts]
     fields = {
         "schema": 1,
-        "name": said.name or (re.sub(r"[^a-z0-9._-]+", "-", first.path.stem.lower()).strip("-._") or "adopted")[:64],
+        "name": said.name or named(first.path.stem),
         "version": said.version,
         "task": settings.task.get("name", "raw"),
         "licence": said.licence,
@@ -198,7 +198,7 @@ def _manifest(
         "provenance": Provenance(
             data=said.data,
             revision="adopted",
-            created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            created=today(),
             tolerance=tolerance,
             notes="adopted from " + " and ".join(f"{file.path.name} (sha256 {file.digest[:16]})" for file in files),
         ),
@@ -223,7 +223,16 @@ def _options(settings: Settings, beside: Path) -> dict[str, Any]:
     return options
 
 
-def _save(path: Path, model: ir.Model, manifest: Manifest) -> None:
+def named(stem: str) -> str:
+    """A file's name as a model's name."""
+    return (re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "adopted")[:64]
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def save(path: Path, model: ir.Model, manifest: Manifest) -> None:
     model.metadata_props[KEY] = manifest.to_json()
     model.producer_name, model.producer_version = "streamer", "1"
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)

@@ -13,22 +13,27 @@ from export.adopt.layout import Layout
 __all__ = ["Ops"]
 
 
+#: Types that hold the values of those for which the runtime has no ``Where``.
+_CHOSEN_AS = {"bool": "uint8", "int8": "int32", "int16": "int32", "float16": "float32"}
+
+
 class Ops:
     """Called with a kind of operator and its inputs it gives the output. All that is needed for a graph collects."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "adopt") -> None:
+        self.name = name
         self.nodes: list[ir.Node] = []
         self.initial: list[ir.Value] = []
 
     def __call__(self, kind: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         node = ir.node(kind, list(inputs), attributes=attributes or None)
-        node.name = f"adopt/{kind.lower()}.{len(self.nodes)}"
+        node.name = f"{self.name}/{kind.lower()}.{len(self.nodes)}"
         node.outputs[0].name = f"{node.name}.y"
         self.nodes.append(node)
         return node.outputs[0]
 
     def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
-        name = f"adopt/constant.{len(self.initial)}"
+        name = f"{self.name}/constant.{len(self.initial)}"
         tensor = ir.tensor(np.ascontiguousarray(array, dtype), name=name)
         value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
         self.initial.append(value)
@@ -67,6 +72,13 @@ class Ops:
 
     def cut(self, x: ir.Value, start: int, stop: int, axis: int) -> ir.Value:
         return self("Slice", x, *(self.constant([number]) for number in (start, stop, axis)))
+
+    def choose(self, condition: ir.Value, yes: ir.Value, no: ir.Value, dtype: str) -> ir.Value:
+        """``Where``, of which the runtime has few types."""
+        wide = _CHOSEN_AS.get(dtype)
+        if wide is None:
+            return self("Where", condition, yes, no)
+        return self.cast(self("Where", condition, self.cast(yes, wide), self.cast(no, wide)), dtype)
 
     def inward(self, x: ir.Value, layout: Layout) -> ir.Value:
         """Canonical to raw."""

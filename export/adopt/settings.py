@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from export.adopt.report import AdoptionError
 
-__all__ = ["Described", "Host", "Outputs", "Settings", "Source", "read_settings"]
+__all__ = ["Described", "Host", "Outputs", "Recogniser", "Settings", "Source", "read_settings"]
 
 Count = Annotated[int, Field(ge=1)]
 Number = bool | int | float
@@ -82,6 +82,16 @@ class Host(_Table):
         return self
 
 
+class Recogniser(_Table):
+    """Of a folder. ``frontend``: whose features it was trained on, if not its family's own. ``int8``: of a graph that
+    is there twice, the quantised one. ``early``: results as soon as can be, as if there were silence before the stream;
+    else every call sees what it would see in sherpa-onnx, and results wait for whole calls."""
+
+    frontend: Literal["kaldi", "nemo", "wenet"] | None = None
+    int8: bool = False
+    early: bool = False
+
+
 class Settings(_Table):
     """The whole file. ``state``: input to output. ``counters``: an input that has no output, to what each call adds."""
 
@@ -95,6 +105,7 @@ class Settings(_Table):
     dims: dict[str, Count] = {}
     batch: dict[str, Annotated[int, Field(ge=0)]] = {}
     host: Host | None = None
+    recogniser: Recogniser = Recogniser()
     task: dict[str, Any] = {"name": "raw"}
 
     def named(self) -> set[str]:

@@ -18,9 +18,14 @@ NEEDED = ("onnx", "onnx_ir", "onnxscript")
 
 
 def adopt(
-    model: Annotated[Path, typer.Argument(help="A stateful ONNX model from elsewhere.")],
+    model: Annotated[
+        Path, typer.Argument(help="A stateful ONNX model from elsewhere, or the folder of a streaming recogniser.")
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write (default: MODEL.streamer.onnx beside it).")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write (default: NAME.streamer.onnx beside the model, or in the folder)."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="TOML", help="What names and shapes do not tell.")
@@ -30,6 +35,9 @@ def adopt(
     endurance: Annotated[int, typer.Option(min=10, help="Length of the endurance run, in chunks.")] = 400,
 ) -> None:
     """Make a stateful ONNX model written elsewhere fit the contract, by surgery on its graph.
+
+    A folder with the graphs and the tokens.txt of a streaming recogniser (k2, NeMo, WeNet, T-one) becomes one file that
+    transcribe, listen and serve run.
 
     Says what was found and done, compares the new file with the old one, and holds it to the laws. docs/adopt.md has
     the conventions and the TOML. Exit code 0 if the file was written, 1 if not.

@@ -62,6 +62,8 @@ class Endpoint(_Strict):
 class TranscribeOptions(_Strict):
     """``options`` of a manifest whose task is ``transcribe``.
 
+    ``units``: ``pieces`` are parts of words, of which the first begins with ``▁``, as SentencePiece has them;
+    ``<0xNN>`` in them is a byte of UTF-8.
     ``lexicon``: lines ``WORD<tab>TOKEN TOKEN ...`` in UTF-8, several pronunciations allowed.
     ``lm``: an n-gram model in the format of :mod:`streamer.tasks.ngram`,
     over the lexicon's words, or over the tokens where there is no lexicon.
@@ -70,7 +72,7 @@ class TranscribeOptions(_Strict):
 
     tokens: Annotated[list[str], Field(min_length=2, max_length=65536)]
     blank: Annotated[int, Field(ge=0)] = 0
-    units: Literal["phones", "characters", "words"]
+    units: Literal["phones", "characters", "words", "pieces"]
     lexicon: Packed | None = None
     lm: Packed | None = None
     decoder: Decoder = Decoder()

@@ -78,6 +78,7 @@ class Transcribe:
         self.transcript = Transcript(
             boundary=None if self.boundary is None else tokens[self.boundary],
             joined=self.options.units == "characters" and self.options.lexicon is None,
+            pieces=self.options.units == "pieces" and self.options.lexicon is None,
             step_seconds=self.step_seconds,
             delay=self.options.delay_steps * self.symbols,
         )

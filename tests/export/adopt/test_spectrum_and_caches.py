@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile as sf
 import torch
 from torch import Tensor, nn
 
+from tests.cli.command import streamer
 from tests.export.adopt.support import (
     TOLERANCE,
     Adoption,
@@ -147,3 +149,19 @@ def test_through_the_daemons_engine(source: Path, adopted: Adoption, tmp_path: P
     pcm = sound(30 * HOP, 4)
     rest = np.zeros(FFT - HOP, np.int16)
     assert far(heard(adopted.path, pcm, tmp_path)["audio"], by_its_host(source, np.append(pcm, rest))) <= TOLERANCE
+
+
+def test_it_enhances_a_file(source: Path, tmp_path: Path) -> None:
+    """Nothing moved: what is late is taken away."""
+    model = adoption(source, TOML + '[task]\nname = "enhance"\n').path
+    given, came = tmp_path / "in.wav", tmp_path / "out.wav"
+    pcm = sound(30 * HOP + 100, 5)
+    sf.write(given, pcm, 16000)
+    done = streamer("enhance", given, "-o", came, "--model", model)
+    assert (done.stderr, done.returncode) == (b"", 0)
+    late = FFT - HOP
+    wanted = by_its_host(source, np.append(pcm, np.zeros(HOP - 100 + late, np.int16)))[late : late + len(pcm)]
+    enhanced, rate = sf.read(came, dtype="float32")
+    assert rate == 16000
+    assert np.abs(enhanced - wanted).max() <= 1.01 / 32768
+    assert np.abs(enhanced).max() > 0.01

@@ -1,0 +1,216 @@
+"""The whole way from a folder to one file: found out, put together, recorded, judged, written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
+from pydantic import ValidationError
+
+from export.adopt.around import Adopted
+from export.adopt.batch import settle
+from export.adopt.build import GOLDEN, HALF_TOLERANCE, SIGNAL, BrokenLawsError, adopt, named, save, today
+from export.adopt.plan import part_of
+from export.adopt.recogniser.assemble import Recogniser, assemble
+from export.adopt.recogniser.files import Files, find
+from export.adopt.recogniser.host import drive
+from export.adopt.recogniser.kinds import Kind, kind_of
+from export.adopt.recogniser.tokens import Tokens, read_tokens
+from export.adopt.recogniser.transducer import search_of
+from export.adopt.report import AdoptionError, Report
+from export.adopt.roles import assign
+from export.adopt.settings import Settings
+from streamer import tasks
+from streamer.engine.model import Model, ModelError
+from streamer.judge import CHUNK_TOLERANCE, Verdict, judge
+from streamer.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
+from streamer.probe import deviation, probe, run
+
+__all__ = ["adopt_folder"]
+
+
+def adopt_folder(
+    folder: Path,
+    target: Path,
+    settings: Settings | None = None,
+    *,
+    report: Report | None = None,
+    max_batch: int = 64,
+    seed: int = 0,
+    long_chunks: int = 400,
+) -> Verdict:
+    """Write ``target``. Raises :class:`AdoptionError`, and then leaves what was there before.
+
+    ``long_chunks``: length of the judge's endurance run.
+    """
+    settings, report = settings or Settings(), report or Report()
+    files = find(folder, report, int8=settings.recogniser.int8)
+    kind = kind_of(files.encoder, files.decoder is not None, settings, report)
+    if kind.frontend is None:
+        return _sound(files, kind, target, settings, report, max_batch, seed, long_chunks)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as place:
+        draft = Path(place) / target.name
+        for fixed in (False, True):
+            recogniser = _recogniser(files, kind, settings, report if not fixed else Report(), fixed or kind.single)
+            _write(draft, recogniser, files, settings, max_batch, seed, report if not fixed else Report())
+            verdict = judge(draft, seed=seed, long_chunks=long_chunks)
+            if not recogniser.free or {finding.law for finding in verdict.refusals} != {"company"}:
+                break
+            report.found("rows that are not to the last bits what they are alone: max_batch = 1")
+        if not verdict.ok:
+            raise BrokenLawsError(verdict)
+        os.replace(draft, target)
+    return Verdict(target, seed, verdict.findings)
+
+
+def _sound(
+    files: Files,
+    kind: Kind,
+    target: Path,
+    settings: Settings,
+    report: Report,
+    max_batch: int,
+    seed: int,
+    long_chunks: int,
+) -> Verdict:
+    """A recogniser that takes sound as it is needs its tokens beside what any other model needs."""
+    size = files.encoder.outputs[0].dims[-1]
+    tokens = _tokens(files, kind, size if isinstance(size, int) else None)
+    said = settings.model.model_dump(exclude_unset=True)
+    model = {"name": named(files.folder.resolve().name), "flush": 0, **said}
+    whole = kind.settings.model_copy(
+        update={
+            "model": settings.model.model_copy(update=model),
+            "task": {"name": "transcribe", **_options(tokens, settings, 0)},
+        }
+    )
+    return adopt(
+        files.encoder.path, target, whole, report=report, max_batch=max_batch, seed=seed, long_chunks=long_chunks
+    )
+
+
+def _tokens(files: Files, kind: Kind, size: int | None) -> Tokens:
+    if size is None:
+        said = files.encoder.metadata.get("vocab_size", "")
+        if not said.isdecimal():
+            raise AdoptionError(f"{files.encoder.path.name} does not say how many tokens it scores")
+        size = int(said) + kind.last_is_blank
+    return read_tokens(files.tokens, size, last=kind.last_is_blank)
+
+
+def _recogniser(files: Files, kind: Kind, settings: Settings, report: Report, fixed: bool) -> Recogniser:
+    roles = assign(kind.graph.inputs, kind.graph.outputs, kind.settings)
+    part = part_of(kind.graph, roles, kind.settings, Report())
+    search = None
+    if files.decoder is not None and files.joiner is not None:
+        search = search_of(files.decoder, files.joiner)
+        fixed = fixed or not search.free
+    settled = settle(part, report, fixed=fixed)
+    assert kind.frontend is not None
+    blank = Tokens((), 0, "", None)
+    recogniser = Recogniser(kind, kind.frontend, blank, settled, search, settings.recogniser.early)
+    tokens = read_tokens(files.tokens, recogniser.size, last=kind.last_is_blank)
+    if search is not None:
+        if tokens.blank != 0:
+            raise AdoptionError(f"{files.tokens}: the blank is number {tokens.blank}, of a transducer it is 0")
+        silent = (0,) if tokens.unknown is None else (0, tokens.unknown)
+        recogniser = replace(recogniser, search=replace(search, silent=silent))
+    return replace(recogniser, tokens=tokens)
+
+
+def _write(
+    draft: Path, recogniser: Recogniser, files: Files, settings: Settings, max_batch: int, seed: int, report: Report
+) -> None:
+    """The file, with a golden example that the original files made, the host's code around them."""
+    spec = Input(
+        name="pcm", dtype="int16", chunk_shape=(recogniser.chunk,), sample_rate=recogniser.frontend.rate
+    )  # fmt: skip
+    chunks = probe(spec, SIGNAL, 1, np.random.default_rng(seed))
+    want = drive(recogniser, files.encoder, chunks)
+    adopted = assemble(recogniser, report)
+    ClearMetadataAndDocStringPass()(adopted.model)
+    NameFixPass()(adopted.model)
+
+    def described(tolerance: float) -> Manifest:
+        batch = max_batch if recogniser.free else 1
+        return _manifest(recogniser, adopted, files, settings, spec, chunks, want, batch, tolerance)
+
+    try:
+        manifest = described(0.0)
+        tasks.create(manifest)
+    except (ValidationError, tasks.TaskError) as error:
+        said = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
+        raise AdoptionError(f"what the settings say of the recogniser does not fit: {said}") from error
+    save(draft, adopted.model, manifest)
+    try:
+        got, _ = run(Model.load(draft), chunks)
+    except ModelError as error:
+        raise AdoptionError(f"the adopted graph does not load, which is a defect of streamer adopt: {error}") from error
+    reached = deviation(got["log_probs"], want)
+    half = any(state.dtype == "float16" for state in adopted.states)
+    limit = HALF_TOLERANCE if half else CHUNK_TOLERANCE
+    if not reached <= limit:
+        raise AdoptionError(
+            f"log-probabilities are {reached:.1e} from what the files give as they came, with their host's code around "
+            f"them, {limit:.0e} is allowed: a defect of streamer adopt, please report it"
+        )
+    save(draft, adopted.model, described(float(f"{reached:.2g}")))
+
+
+def _manifest(
+    recogniser: Recogniser,
+    adopted: Adopted,
+    files: Files,
+    settings: Settings,
+    spec: Input,
+    chunks: NDArray[Any],
+    want: NDArray[Any],
+    max_batch: int,
+    tolerance: float,
+) -> Manifest:
+    said, some = settings.model, min(GOLDEN, len(chunks))
+    latency = recogniser.latency
+    # what is in the window when the sound ends has to become old enough
+    rest = -(-(recogniser.kind.window - recogniser.kind.shift) * recogniser.steps // recogniser.kind.shift)
+    fields = {
+        "schema": 1,
+        "name": said.name or named(files.folder.resolve().name),
+        "version": said.version,
+        "task": "transcribe",
+        "licence": said.licence,
+        "description": said.description or f"{recogniser.kind.name}, adopted",
+        "input": spec,
+        "states": adopted.states,
+        "outputs": (Output(name="log_probs", dtype="float32", shape=want.shape[2:]),),
+        "latency": latency if said.latency is None else said.latency,
+        "flush": latency + rest if said.flush is None else said.flush,
+        "max_batch": max_batch,
+        "options": _options(recogniser.tokens, settings, latency),
+        "provenance": Provenance(
+            data=said.data,
+            revision="adopted",
+            created=today(),
+            tolerance=tolerance,
+            notes="adopted from " + ", ".join(f"{file.path.name} (sha256 {file.digest[:16]})" for file in files.all),
+        ),
+        "golden": Golden(
+            chunks=tuple(Tensor.of(chunk) for chunk in chunks[:some]),
+            outputs={"log_probs": tuple(Tensor.of(row) for row in want[:some])},
+        ),
+    }
+    return Manifest.model_validate(fields)
+
+
+def _options(tokens: Tokens, settings: Settings, delay: int) -> dict[str, Any]:
+    """Of the task; what the user said of it comes first."""
+    given = json.loads(json.dumps({key: value for key, value in settings.task.items() if key != "name"}))
+    found = {"tokens": list(tokens.texts), "blank": tokens.blank, "units": tokens.units, "delay_steps": delay}
+    return {**found, **given}

@@ -1,0 +1,66 @@
+"""What is in a folder as it was downloaded: which graph is which, and the list of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.adopt.read import Foreign, read
+from export.adopt.report import AdoptionError, Report, listed
+
+__all__ = ["Files", "find"]
+
+#: Written by ``streamer adopt`` itself, perhaps by an earlier run in the same folder.
+OURS = ".streamer.onnx"
+#: All that is put around the graphs means the same from here on.
+OPSET = 13
+PARTS = ("encoder", "decoder", "joiner")
+
+
+@dataclass(frozen=True)
+class Files:
+    """``encoder``: of a transducer, with ``decoder`` and ``joiner``; or a whole model of CTC, without."""
+
+    folder: Path
+    tokens: Path
+    encoder: Foreign
+    decoder: Foreign | None = None
+    joiner: Foreign | None = None
+
+    @property
+    def all(self) -> tuple[Foreign, ...]:
+        return tuple(file for file in (self.encoder, self.decoder, self.joiner) if file is not None)
+
+
+def find(folder: Path, report: Report, *, int8: bool = False) -> Files:
+    """``int8``: of a graph that is there twice, the quantised one. Raises :class:`AdoptionError`."""
+    tokens = folder / "tokens.txt"
+    if not tokens.is_file():
+        raise AdoptionError(f"{folder} has no tokens.txt: a recogniser's folder has its graphs and its tokens")
+    try:
+        names = sorted(path.name for path in folder.glob("*.onnx") if not path.name.endswith(OURS))
+    except OSError as error:
+        raise AdoptionError(f"can't read {folder}: {error.strerror or error}") from error
+    if not names:
+        raise AdoptionError(f"{folder} has no .onnx file")
+    parts = {part: [name for name in names if part in name] for part in PARTS}
+    if all(parts.values()):
+        chosen = [_one(folder, part, parts[part], int8) for part in PARTS]
+    elif parts["encoder"]:
+        missing = [part for part in PARTS if not parts[part]]
+        raise AdoptionError(f"{folder} has an encoder and no {' and no '.join(missing)}: a transducer is all three")
+    else:
+        chosen = [_one(folder, "model", names, int8)]
+    for path in chosen:
+        report.found(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+    files = [read(path, OPSET) for path in chosen]
+    newest = max(file.opset for file in files)  # in one graph there is one version of every operator
+    return Files(folder, tokens, *(file if file.opset == newest else read(file.path, newest) for file in files))
+
+
+def _one(folder: Path, what: str, names: list[str], int8: bool) -> Path:
+    """Of two that differ in their numbers alone, the one that is wanted."""
+    wanted = [name for name in names if ("int8" in name) == int8] or names
+    if len(wanted) > 1:
+        raise AdoptionError(f"{folder} has {len(wanted)} graphs for the {what}, {listed(wanted)}: leave one there")
+    return folder / wanted[0]

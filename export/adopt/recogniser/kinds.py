@@ -1,0 +1,220 @@
+"""The families of public streaming recognisers: how each one's host cuts features into calls, and what else it gives.
+
+From the names of inputs and from metadata, as sherpa-onnx reads them. ``window`` rows of features go into a call, which
+goes on by ``shift``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from export.adopt.ops import Ops
+from export.adopt.read import Foreign
+from export.adopt.recogniser.frontend import KINDS, Frontend
+from export.adopt.report import AdoptionError, Report, listed
+from export.adopt.settings import Settings
+
+__all__ = ["Kind", "kind_of"]
+
+Feeds = dict[str, NDArray[Any]]
+#: Encoders of k2's transducers whose states all come back; conformers count what they have seen.
+K2 = ("zipformer2", "zipformer", "lstm", "conformer", "ebranchformer")
+#: Rows of features in one of a conformer's own steps.
+SUBSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``graph``: the encoder, with all that the host works out for a call inside; ``settings``: the rest of it.
+
+    ``given``: what the host gives to the file as it came in its n-th call, beside features and states. ``single``: it
+    has no batch. ``frontend``: ``None`` if it takes sound.
+    """
+
+    name: str
+    graph: Foreign
+    settings: Settings
+    window: int
+    shift: int
+    frontend: Frontend | None
+    given: Callable[[int], Feeds] = lambda call: {}
+    single: bool = False
+    last_is_blank: bool = False
+
+
+def kind_of(encoder: Foreign, transducer: bool, settings: Settings, report: Report) -> Kind:
+    """Raises :class:`AdoptionError` for a family that is not known, or says too little of itself."""
+    names = {port.name for port in encoder.inputs}
+    said = encoder.metadata
+    if said.get("feature", "").lower() == "whisper":
+        raise AdoptionError(f"{encoder.path.name} takes Whisper's features, which this build does not have")
+    if "attn_mask" in names and not transducer:
+        kind = _wenet(encoder, settings)
+    elif "cache_last_channel" in names:
+        kind = _nemo(encoder, transducer, settings)
+    elif "signal" in names and not transducer:
+        kind = _t_one(encoder, settings)
+    elif "x" in names and (transducer or said.get("model_type", "zipformer2") == "zipformer2"):
+        kind = _k2(encoder, transducer, settings)
+    else:
+        raise AdoptionError(
+            f"{encoder.path.name} takes {listed(sorted(names))}: that is no streaming recogniser of k2, NeMo, WeNet or "
+            "T-one. A single graph can be adopted by its file name, with a TOML (docs/adopt.md)"
+        )
+    if kind.frontend is not None:
+        kind = replace(kind, frontend=_frontend(kind, settings))
+        report.found(
+            f"{kind.name}: {kind.window} rows of {kind.frontend.bins} features a call, {kind.shift} of them new"
+        )
+    return kind
+
+
+def _frontend(kind: Kind, settings: Settings) -> Frontend:
+    said = settings.recogniser.frontend
+    found = KINDS[said] if said is not None else kind.frontend
+    assert found is not None
+    port = next(port for port in kind.graph.inputs if port.name == kind.settings.input.name)
+    axis = 1 if kind.settings.input.time == 2 else 2
+    bins = port.dims[axis] if len(port.dims) == 3 else None
+    return replace(found, bins=bins) if isinstance(bins, int) else found
+
+
+# -- the families ------------------------------------------------------------------------------------------------------
+
+
+def _k2(encoder: Foreign, transducer: bool, settings: Settings) -> Kind:
+    name = encoder.metadata.get("model_type", "zipformer2")
+    if name not in K2:
+        raise AdoptionError(f"{encoder.path.name} is of the type {name!r}, {listed(list(K2))} are known")
+    window, shift = _number(encoder, "T"), _number(encoder, "decode_chunk_len")
+    changes: dict[str, Any] = {"input": _rows("x", 1, window, shift)}
+    lone = next((port for port in encoder.inputs if port.name == "processed_lens"), None)
+    if lone is not None and not any(port.name.endswith("processed_lens") for port in encoder.outputs):
+        # counted by the host: the encoder's own steps, says who exports it
+        step = settings.counters.get("processed_lens", shift // SUBSAMPLING)
+        changes["counters"] = {"processed_lens": step}
+        return Kind(
+            name, encoder, _with(settings, **changes), window, shift, KINDS["kaldi"],
+            lambda call: {"processed_lens": np.full([1] * len(lone.dims), call * step, np.int64)},
+        )  # fmt: skip
+    what = name if transducer else f"{name} with CTC"
+    return Kind(what, encoder, _with(settings, **changes), window, shift, KINDS["kaldi"])
+
+
+def _nemo(encoder: Foreign, transducer: bool, settings: Settings) -> Kind:
+    if transducer:
+        raise AdoptionError(f"{encoder.path.name} is the encoder of a NeMo transducer: of NeMo, CTC can be adopted")
+    said = encoder.metadata
+    if (normalised := said.get("normalize_type", "")) not in ("", "NA", "None"):
+        raise AdoptionError(
+            f"{encoder.path.name} wants its features normalised {normalised}, over the whole recording: that is no "
+            "streaming model"
+        )
+    dims = {}
+    for name in ("cache_last_channel", "cache_last_time"):
+        port = next(port for port in encoder.inputs if port.name == name)
+        for axis, size in enumerate(port.dims[1:], 1):
+            if isinstance(size, str) and f"{name}_dim{axis}" in said:
+                dims[size] = _number(encoder, f"{name}_dim{axis}")
+    window, shift = _number(encoder, "window_size"), _number(encoder, "chunk_shift")
+    changes: dict[str, Any] = {"input": _rows("audio_signal", 2, window, shift), "dims": dims}
+    return Kind(
+        "NeMo CTC", encoder, _with(settings, **changes), window, shift, KINDS["nemo"], last_is_blank=True
+    )  # fmt: skip
+
+
+def _t_one(encoder: Foreign, settings: Settings) -> Kind:
+    """Takes sound as it is; ``window`` and ``shift`` in samples."""
+    rate = _number(encoder, "sample_rate", 8000)
+    chunk = rate * _number(encoder, "frame_length_ms", 300) // 1000
+    dims = {}
+    if "state_dim" in encoder.metadata:
+        state = next(port for port in encoder.inputs if port.name == "state")
+        dims = {size: _number(encoder, "state_dim") for size in state.dims[1:] if isinstance(size, str)}
+    source = {"name": "signal", "batch": 0, "time": 1, "sample_rate": rate, "chunk": chunk}
+    return Kind("T-one", encoder, _with(settings, input=source, dims=dims), chunk, chunk, None)
+
+
+def _wenet(encoder: Foreign, settings: Settings) -> Kind:
+    """Batch 1. The host says where in the stream a call is, and which of the cached keys are some already."""
+    chunk, left = _number(encoder, "chunk_size", 16), _number(encoder, "left_chunks", 4)
+    factor, right = _number(encoder, "subsampling_factor"), _number(encoder, "right_context")
+    required = chunk * left
+
+    def given(call: int) -> Feeds:
+        mask = np.ones((1, 1, required + chunk), np.bool_)
+        mask[:, :, : max(0, required - call * chunk)] = False
+        feeds = {
+            "offset": np.array([required + call * chunk]),
+            "required_cache_size": np.array([required]),
+            "attn_mask": mask,
+        }
+        return {name: array for name, array in feeds.items() if any(p.name == name for p in encoder.inputs)}
+
+    window, shift = (chunk - 1) * factor + right + 1, chunk * factor
+    changes: dict[str, Any] = {
+        "input": _rows("x", 1, window, shift),
+        "constants": {"required_cache_size": required},
+        "counters": {"offset": chunk},
+        "start": {"offset": required},
+    }
+    pairs = {"attn_cache": "next_att_cache", "conv_cache": "next_conv_cache"}
+    outputs = {port.name for port in encoder.outputs}
+    changes["state"] = {before: behind for before, behind in pairs.items() if behind in outputs}
+    graph = _mask_inside(encoder, chunk, left)
+    return Kind(
+        "WeNet CTC", graph, _with(settings, **changes), window, shift, KINDS["wenet"], given, single=True
+    )  # fmt: skip
+
+
+def _mask_inside(encoder: Foreign, chunk: int, left: int) -> Foreign:
+    """The mask of attention, worked out from ``offset``, as ``given`` does."""
+    model = encoder.model()
+    graph, ops = model.graph, Ops()
+    inputs = {str(value.name): value for value in graph.inputs}
+    mask, offset = inputs["attn_mask"], inputs["offset"]
+    required = chunk * left
+    calls = ops("Sub", ops("Div", offset, ops.constant([chunk])), ops.constant([left]))
+    empty = ops("Sub", ops.constant([required]), ops("Mul", calls, ops.constant([chunk])))
+    seen = ops("Not", ops("Less", ops.constant(np.arange(required + chunk)), empty))
+    value = ops.reshape(seen, [1] * (len(mask.shape or [1, 1, 1]) - 1) + [required + chunk])
+    graph.inputs.remove(mask)
+    mask.replace_all_uses_with(value)
+    for constant in ops.initial:
+        graph.initializers.add(constant)
+    graph.insert_before(graph.node(0), ops.nodes)
+    data = ir.to_proto(model).SerializeToString()
+    inside = tuple(port for port in encoder.inputs if port.name != "attn_mask")
+    return Foreign(encoder.path, data, inside, encoder.outputs, encoder.metadata, encoder.opset)
+
+
+def _rows(name: str, time: int, window: int, shift: int) -> dict[str, Any]:
+    return {"name": name, "batch": 0, "time": time, "chunk": shift, "overlap": window - shift}
+
+
+# -- what they say of themselves ---------------------------------------------------------------------------------------
+
+
+def _number(encoder: Foreign, name: str, default: int | None = None) -> int:
+    text = encoder.metadata.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.strip().isdecimal():
+        said = "does not say" if text is None else f"says {text!r} for"
+        raise AdoptionError(
+            f"{encoder.path.name} {said} {name} in its metadata, which its family has: was it exported for sherpa-onnx?"
+        )
+    return int(text)
+
+
+def _with(settings: Settings, **changes: Any) -> Settings:
+    """What the user said of the model comes first."""
+    given = settings.model_dump(exclude_unset=True)
+    merged = {name: {**change, **given.get(name, {})} for name, change in changes.items()}
+    return Settings.model_validate({**given, **merged}, strict=False)
