@@ -13,6 +13,7 @@ NAMES = (
     "asr",
     "decode",
     "generate",
+    "parallel",
     "online",
     "nab",
     "universal",

@@ -13,6 +13,7 @@ from typing import Any
 #: ``python -m models zoo NAME`` -> module:function.
 RECIPES = {
     "sequences": "models.zoo.sequences:train",
+    "attending": "models.zoo.attending:train",
     "written-line": "models.zoo.written_line:train",
     "sentiment": "models.zoo.sentiment:train",
     "keyword": "models.zoo.keyword:train",
@@ -22,6 +23,8 @@ RECIPES = {
     "denoiser": "models.zoo.denoiser:train",
     "music": "models.zoo.music:train",
     "spoken-digits": "models.zoo.spoken_digits:train",
+    "parallel-digits": "models.zoo.parallel_digits:train",
+    "digit-sequences": "models.zoo.digit_sequences:train",
     "bidirectional-digits": "models.zoo.bidirectional_digits:train",
     "transducer-digits": "models.zoo.transducer_digits:train",
 }
@@ -31,7 +34,9 @@ ARCHITECTURES = {
     "encoder-decoder": "models.zoo.encoder_decoder:EncoderDecoder:EncoderDecoderConfig",
     "masking": "models.zoo.masking:Masking:MaskingConfig",
     "listener": "models.zoo.listener:Listener:ListenerConfig",
+    "parallel-wavenet": "models.zoo.parallel_wavenet:ParallelWaveNet:ParallelConfig",
     "sequence": "models.zoo.sequence:SequenceForecaster:SequenceConfig",
+    "attending-forecaster": "models.zoo.attending_forecaster:AttendingForecaster:AttendingConfig",
     "line-reader": "models.zoo.line_reader:LineReader:LineReaderConfig",
     "text-classifier": "models.zoo.text_classifier:TextClassifier:TextClassifierConfig",
     "token-rnn": "models.zoo.token_rnn:TokenRNN:TokenRNNConfig",

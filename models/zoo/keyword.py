@@ -30,7 +30,7 @@ from streamer.tasks.classify import Classify, Segment
 RATE = 16000
 FRAME, HOP = RATE // 100, RATE // 25
 CHUNK_STEPS = 4  # 160 ms
-MINUTES, SECONDS, BATCH, EPOCH = 8.0, 8.0, 16, 60
+MINUTES, SECONDS, BATCH, EPOCH = 28.0, 8.0, 16, 60
 LABELS = ["other", *(word.lower() for word in DIGITS)]
 #: A word is to be named in the steps that end this many frames of 10 ms behind its end, or in between.
 FROM, UNTIL = -2, 20

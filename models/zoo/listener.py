@@ -1,6 +1,7 @@
-"""A small recogniser of digits: log-mel, running normalisation, convolutions, a recurrent layer, CTC on top.
+"""A small recogniser of digits: log-mel, running normalisation, convolutions, a body, CTC on top.
 
-The recurrent layer either knows the past alone or listens on for some steps before it answers.
+The body is a recurrent layer that knows the past alone, or one that listens on for some steps before it answers, or of
+any family of :mod:`models.zoo.sequence`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from models.layers import (
     inner,
     outer,
 )
+from models.zoo.sequence import body
 
 
 @dataclass(frozen=True)
 class ListenerConfig:
     """``tokens``: size of the vocabulary, blank (index 0) included. ``ahead``: the recurrent layer is a bidirectional
-    LSTM that listens on for so many steps before it answers; ``None``: a GRU, which knows the past alone."""
+    LSTM that listens on for so many steps before it answers; ``None``: a GRU, which knows the past alone, or a body of
+    ``family``."""
 
     tokens: int
     sample_rate: int = 8000
@@ -39,6 +42,7 @@ class ListenerConfig:
     dilations: tuple[int, ...] = (1, 2)
     hidden: int = 60
     ahead: int | None = None
+    family: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "dilations": list(self.dilations)}
@@ -46,6 +50,34 @@ class ListenerConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ListenerConfig:
         return cls(**{**values, "dilations": tuple(values["dilations"])})
+
+
+class Body(Streaming):
+    """[B, T, C] -> [B, T, H]: a family's layers between a projection and a layer norm."""
+
+    def __init__(self, family: str, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(channels, hidden), nn.LayerNorm(hidden)
+        self.layers = body(family, hidden)
+        self.receptive_field = self.layers.receptive_field
+
+    def initial_state(self, batch: int) -> State:
+        return self.layers.initial_state(batch)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        x, state = self.layers(self.enter(x).tanh(), state)
+        return self.leave(x), state
+
+
+def top(c: ListenerConfig) -> Streaming:
+    """Raises ``ValueError`` for a family that is not one, or one that is to listen on."""
+    if c.family is None:
+        if c.ahead is None:
+            return RecurrentStack("gru", c.channels, c.hidden, 1)
+        return Bidirectional(c.channels, c.hidden // 2, c.ahead)
+    if c.ahead is not None:
+        raise ValueError("a body of a family listens to the past alone: leave out `ahead`")
+    return Body(c.family, c.channels, c.hidden)
 
 
 class Ear(Streaming):
@@ -60,9 +92,7 @@ class Ear(Streaming):
             "halve": Subsample(c.bands, c.channels, 5, 2),
             "quarter": Subsample(c.channels, c.channels, 5, 2),
             "gated": GatedStack(c.channels, c.dilations, 3),
-            "recurrent": RecurrentStack("gru", c.channels, c.hidden, 1)
-            if c.ahead is None
-            else Bidirectional(c.channels, c.hidden // 2, c.ahead),
+            "recurrent": top(c),
         }
         self.encoder = Chain(layers)
         self.stride = self.front.stride * self.encoder.stride

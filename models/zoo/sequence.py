@@ -9,7 +9,7 @@ Beside the body the last day goes straight to the answer, by a linear map (the h
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -117,19 +117,26 @@ class SequenceForecaster(Streaming):
     def moves(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """[B, T, PLAIN + CLOCK] of :func:`models.network.inputs` -> [B, T, H, 1 + Q]: change from the last reading in
         units of the pace, mean and then quantiles, which ascend by construction."""
-        steps, above = x.shape[1], expanded(x[..., :1])
-        whole = torch.cat([state["past"], above], 1)
-        lags = torch.cat([whole[:, i : i + steps] for i in range(LAGS)], 2)  # oldest first
-        known = self.direct((lags - above).clamp(-FARTHEST, FARTHEST))[..., None]  # [B, T, H, 1]
+        known, past = self.straight(x, state["past"])
         x, part = self.body(torch.tanh(self.enter(x)), inner(state, "body"))
         said = self.head(self.norm(x)).unflatten(2, (self.config.horizon, -1))
-        quantiles = [said[..., 1:2]]
-        for i in range(2, said.shape[3]):
-            quantiles.append(quantiles[-1] + F.softplus(said[..., i : i + 1]))
-        moves = torch.cat([said[..., :1], *quantiles], 3) * self.reach + known
-        return moves, {"past": whole[:, steps:], **outer(part, "body")}
+        moves = ascending(said) * self.reach + known[..., None]
+        return moves, {"past": past, **outer(part, "body")}
+
+    def straight(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last day says of each step ahead [B, T, H], and the last readings above their level."""
+        steps, above = x.shape[1], expanded(x[..., :1])
+        whole = torch.cat([past, above], 1)
+        lags = torch.cat([whole[:, i : i + steps] for i in range(LAGS)], 2)  # oldest first
+        return self.direct((lags - above).clamp(-FARTHEST, FARTHEST)), whole[:, steps:]
 
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        read = self.read(x, state)
+        moves, part = self.moves(read.x, state)
+        return read.tell(moves), {**read.averages._asdict(), **part}
+
+    def read(self, x: Tensor, state: State) -> Read:
+        """What there is of [B, T, 4] to see for a body."""
         there = ((x[..., 1:2] > 0.5) & (x[..., :1].abs() < ABSURD)).to(x.dtype)  # false for NaN, too
         beat = waves(x[..., 2:])
         now = Averages(*(state[name] for name in Averages._fields))
@@ -140,9 +147,29 @@ class SequenceForecaster(Streaming):
             rows.append(inputs(now, scale, change, there[:, t], beat[:, t], self.config.memory))
             last.append(now.last)
             pace.append(pace_of(now.squares, scale))
-        moves, part = self.moves(torch.stack(rows, 1), state)
-        said = torch.stack(last, 1)[..., None] + torch.stack(pace, 1)[..., None] * moves
-        return {"mean": said[..., 0], "quantiles": said[..., 1:]}, {**now._asdict(), **part}
+        return Read(torch.stack(rows, 1), torch.stack(last, 1), torch.stack(pace, 1), now)
+
+
+class Read(NamedTuple):
+    """``x`` as :meth:`SequenceForecaster.moves` takes it; ``last`` reading and ``pace`` [B, T, 1]; the averages."""
+
+    x: Tensor
+    last: Tensor
+    pace: Tensor
+    averages: Averages
+
+    def tell(self, moves: Tensor) -> dict[str, Tensor]:
+        """[B, T, H, 1 + Q] in units of the pace -> forecasts."""
+        said = self.last[..., None] + self.pace[..., None] * moves
+        return {"mean": said[..., 0], "quantiles": said[..., 1:]}
+
+
+def ascending(said: Tensor) -> Tensor:
+    """[..., 1 + Q]: the mean, the lowest quantile, and from each quantile to the next -> mean and quantiles."""
+    quantiles = [said[..., 1:2]]
+    for i in range(2, said.shape[-1]):
+        quantiles.append(quantiles[-1] + F.softplus(said[..., i : i + 1]))
+    return torch.cat([said[..., :1], *quantiles], -1)
 
 
 def expanded(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ PARAMETERS, MINUTES = 40_000, 14.0
 BATCH, LENGTH, POOL, EPOCH = 32, 256, 200, 100
 #: Months of 30 days of ETTh1: trained on, validated on, tested on (the usual split), and what comes before to warm up.
 TRAINED, VALIDATED, TESTED, WARM = 12, 16, 20, 1
+SHARES = {"ETTh1": 2.0, "ETTh2": 1.0, "synthetic": 1.0}
 SEASON = 24  # readings of a day
 PIECE = 240  # readings of one call in evaluation: attention over months at once would take gigabytes
 
@@ -87,7 +88,7 @@ def train(folder: Path, minutes: float | None = None) -> None:
     held = {name: held_out(first, behind) for name, first, behind in
             (("validation", TRAINED, VALIDATED), ("test", VALIDATED, TESTED))}  # fmt: skip
     sensors = [*ett("ETTh1", 0, TRAINED), *ett("ETTh2", 0, TRAINED), *synthetic(200)]
-    learn(sensors, {"ETTh1": 2.0, "ETTh2": 1.0, "synthetic": 1.0}, held, folder, minutes or MINUTES)
+    learn(sensors, SHARES, held, folder, minutes or MINUTES)
 
 
 def held_out(first: int, behind: int) -> Held:
@@ -157,13 +158,8 @@ def seconds(models: Mapping[str, SequenceForecaster], batch: Batch, rounds: int 
 @torch.no_grad()
 def score(model: SequenceForecaster, held: Held) -> dict[str, float]:
     """Of the median (MAE) and the mean (MSE), over all steps ahead; share of readings between the outer quantiles."""
-    count, length = held.values.shape
-    clock = np.arange(length) * 3600.0
-    phases = np.broadcast_to(np.stack([clock / DAY % 1, clock / WEEK % 1], 1), (count, length, 2))
-    there = np.isfinite(held.values)
-    x = np.concatenate([np.where(there, held.values, 0)[..., None], there[..., None], phases], 2)
-    state, means, curves = model.initial_state(count), [], []
-    for piece in torch.from_numpy(x.astype(np.float32)).split(PIECE, 1):
+    state, means, curves = model.initial_state(len(held.values)), [], []
+    for piece in torch.from_numpy(rows_of(held.values)).split(PIECE, 1):
         said, state = model(piece, state)
         means.append(said["mean"])
         curves.append(said["quantiles"])
@@ -172,6 +168,15 @@ def score(model: SequenceForecaster, held: Held) -> dict[str, float]:
     truth, at = truths(held, model.config.horizon)
     inside = (quantiles[:, at, :, 0] <= truth) & (truth <= quantiles[:, at, :, -1])
     return {**errors(held, middle[:, at], mean[:, at], truth), "coverage": float(inside.mean())}
+
+
+def rows_of(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Hourly readings [S, N], NaN where missing -> what a forecaster takes, [S, N, 4]."""
+    clock = np.arange(values.shape[1]) * 3600.0
+    phases = np.broadcast_to(np.stack([clock / DAY % 1, clock / WEEK % 1], 1), (*values.shape, 2))
+    there = np.isfinite(values)
+    x = np.concatenate([np.where(there, values, 0)[..., None], there[..., None], phases], 2)
+    return x.astype(np.float32)
 
 
 def truths(held: Held, horizon: int = SEASON) -> tuple[NDArray[np.float32], slice]:

@@ -22,7 +22,7 @@ from models.zoo.teaching import info, leave, ngram_bits
 from models.zoo.wavenet_generator import WaveNetConfig, WaveNetGenerator
 
 RATE = 8000
-MINUTES = 8.0
+MINUTES = 45.0
 STEPS = 8  # frames of a call: with frames of 4 samples, 4 ms
 FRAMES = 1600  # of an example: 0.8 s
 BATCH, EPOCH = 6, 50
@@ -126,7 +126,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0, config: Wa
     def save(path: Path, average: Any, learnt: dict[str, Any]) -> None:
         checkpoint.save(path, average, about | learnt)
 
-    budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=6e-3, average=0.98)
+    budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, average=0.99)
     training = Training(model, budget, evaluate, save, folder)
     fit(training, Examples(spoken, FRAMES, BATCH, min(EPOCH, steps or EPOCH)))
     best = folder / "best.pt"

@@ -33,7 +33,7 @@ class WaveNetConfig:
     skip: int = 48
     hidden: int = 48
     embedding: int = 8
-    guide: int = 24
+    guide: int = 32
     pace: int = 1600
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,8 +44,13 @@ class WaveNetConfig:
         return cls(**{**values, "dilations": tuple(values["dilations"])})
 
 
-#: Cosines that tell how long ago a label began.
-WAVES = 12
+#: Cosines that tell how long ago a label began: half a turn in ``pace`` frames, and each faster than the one before.
+WAVES, FASTER = 24, 1.35
+
+
+def clock(since: Tensor, pace: int) -> Tensor:
+    """Frames since a label began [B, T] -> [B, T, WAVES]."""
+    return (math.pi / pace * since[:, :, None].float() * FASTER ** torch.arange(WAVES)).cos()
 
 
 class WaveNetGenerator(Streaming):
@@ -87,15 +92,27 @@ class WaveNetGenerator(Streaming):
 
     def guided(self, labels: Tensor, since: Tensor) -> Tensor:
         """Labels and frames since they began, [B, T] each -> what is added to every layer's gates, [B, T, L * 2C]."""
-        along = math.pi / self.config.pace * since[:, :, None].float() * torch.arange(WAVES)
-        return self.guide(torch.cat([F.one_hot(labels, self.config.labels).float(), along.cos()], dim=2))
+        return self.guide(torch.cat([F.one_hot(labels, self.config.labels).float(), clock(since, self.config.pace)], 2))
 
     def teach(self, tokens: Tensor, labels: Tensor, since: Tensor, last: bool = False) -> Tensor:
         """Tokens [B, T, width], labels and since [B, T] -> logits [B, T, width, V], each given the samples before.
         ``last``: of the last frame alone, [B, 1, width, V]."""
+        flat = F.pad(tokens.flatten(1), (self.config.width, 0))  # [B, (1 + T) * width]
+        return self.follow(self.levels(flat), labels, since, last)
+
+    def between(self, level: Tensor, labels: Tensor, since: Tensor) -> Tensor:
+        """As :meth:`teach`, of samples [B, T * width] that lie between the levels (0 to V - 1, not whole): what stands
+        for one is between what stands for its neighbours, so that a gradient comes back."""
         c = self.config
-        flat = F.pad(tokens.flatten(1), (c.width, 0))  # [B, (1 + T) * width]
-        known = self.levels(flat)
+        level = F.pad(level.clamp(0, c.vocabulary - 1), (c.width, 0))
+        lower = level.detach().floor().clamp(max=c.vocabulary - 2)
+        share = (level - lower)[:, :, None]
+        known = torch.lerp(self.levels(lower.long()), self.levels(lower.long() + 1), share)
+        return self.follow(known, labels, since)
+
+    def follow(self, known: Tensor, labels: Tensor, since: Tensor, last: bool = False) -> Tensor:
+        """``known`` [B, (1 + T) * width, E]: what stands for the samples, with the frame before them."""
+        c = self.config
         before = known[:, : -c.width].unflatten(1, (-1, c.width)).flatten(2)
         x, total = self.enter(before), []
         for d, guide, past, now, mix in zip(
