@@ -24,6 +24,7 @@ from streamer.engine.model import find_models
 from tests.cli.command import ROOT, STREAMER, environment
 from tests.cli.pulse import Cable, missing
 from tests.cli.serving import serving
+from tests.enhancers import CHUNK, DELAY, toy_enhancer
 from tests.toys import speech, toy_model
 
 pytestmark = pytest.mark.microphone
@@ -56,10 +57,12 @@ def toy16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Listener:
-    """``streamer listen`` with its lines as they come."""
+    """``streamer listen`` (or another command) with its lines as they come."""
 
-    def __init__(self, cable: Cable, *arguments: str | Path, stdout: int = subprocess.PIPE) -> None:
-        command = [*STREAMER, "listen", *map(str, arguments)]
+    def __init__(
+        self, cable: Cable, *arguments: str | Path, stdout: int = subprocess.PIPE, name: str = "listen"
+    ) -> None:
+        command = [*STREAMER, name, *map(str, arguments)]
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         env = environment(cable.env)
         self.process = subprocess.Popen(command, env=env, stdin=nothing, stdout=stdout, stderr=pipe, text=True)
@@ -262,3 +265,22 @@ def test_the_sample_is_read_by_the_shipped_model(cable: Cable) -> None:
         words += listener.event(type="final")["text"].split()
     assert words == expected
     assert listener.interrupt() == 130
+
+
+def test_what_is_enhanced_live_is_what_was_played(cable: Cable, tmp_path: Path) -> None:
+    """Turned upside down by the model, whole, in a file; Ctrl-C ends it."""
+    pcm = np.random.default_rng(1).integers(-9000, 9000, 2 * RATE).astype(np.int16)
+    quiet = np.zeros(RATE, np.int16)
+    sf.write(tmp_path / "noise.wav", np.concatenate([quiet, pcm, quiet]), RATE)
+    out, model = tmp_path / "out.wav", toy_enhancer(tmp_path, RATE)
+    listener = Listener(cable, "--listen", "--model", model, "-o", out, name="enhance")
+    said = listener.until(listener.err, lambda line: "Ctrl-C ends" in line)
+    assert f"to {out}, {1000 * (CHUNK + DELAY) / RATE:.0f} ms late" in said[-1]
+    _wait(cable.recording)
+    cable.play(tmp_path / "noise.wav")
+    assert listener.interrupt() == 130
+    came, rate = sf.read(out, dtype="int16")
+    assert rate == RATE
+    size = 2 ** int(np.ceil(np.log2(len(came) + len(pcm))))
+    at = int(np.argmax(np.fft.irfft(np.fft.rfft(-came.astype(float), size) * np.fft.rfft(pcm, size).conj(), size)))
+    assert np.abs(came[at : at + len(pcm)].astype(int) + pcm).max() <= 2
