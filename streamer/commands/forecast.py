@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamer.columns import Told
     from streamer.commands.forecasts import Row
     from streamer.fleet.fleet import Fleet
+    from streamer.fleet.sensor import Sensors
     from streamer.sources.readings import Reading, Readings
 
 __all__ = ["forecast"]
@@ -92,7 +93,7 @@ def forecast(
     from prometheus_client import CollectorRegistry
 
     from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, write_scores
-    from streamer.commands.multivariate import RowRun, open_targets
+    from streamer.commands.multivariate import RowRun, Targets, open_targets
     from streamer.engine.model import resolve
     from streamer.fleet.open import open_fleet
     from streamer.metrics import Metrics
@@ -107,7 +108,7 @@ def forecast(
     source = Readings(file, columns, complain)
     try:
         table = Metrics(CollectorRegistry())
-        fleet = cast("Fleet", targets) or open_fleet(path, table, capacity=capacity, step=step, gap=max_gap)
+        fleet = targets or open_fleet(path, table, capacity=capacity, step=step, gap=max_gap)
     except BaseException:
         source.close()
         raise
@@ -119,7 +120,10 @@ def forecast(
     try:
         with _screen(table=not (json or csv)) as screen:
             pace = step or 1.0
-            run = Run(source, fleet, screen, pace) if targets is None else RowRun(source, targets, screen, pace)
+            if isinstance(fleet, Targets):
+                run: Run | RowRun = RowRun(source, fleet, screen, pace)
+            else:
+                run = Run(source, fleet, screen, pace)
             try:
                 for row in run.results():
                     for out in outs:
@@ -152,15 +156,54 @@ def forecast(
             raise typer.Exit(1)
 
 
-class Run:
-    """A thread that reads; the caller's has what is there run, a batch at a time, and shows it."""
+class Running:
+    """What is told and drawn of sensors that run."""
 
-    def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float) -> None:
-        self._source, self._fleet, self._screen, self._step = source, fleet, screen, step
-        self._read: queue.Queue[Reading | Exception | None] = queue.Queue(2 * BATCH)
+    def __init__(self, source: Readings, sensors: Sensors, screen: Any, step: float) -> None:
+        self._source, self._sensors, self._screen, self._step = source, sensors, screen, step
         self._since = time.monotonic()
         self._drawn = 0.0
         self._gaps: set[str] = set()
+
+    def _tell(self, stream: str, at: float, why: int) -> None:
+        from streamer.fleet.clocks import CHANGED, GAP, RESTARTED
+        from streamer.sources.times import show_time
+
+        self._gaps.add(stream)
+        what = {
+            GAP: "a gap longer than is filled (--max-gap) ends",
+            RESTARTED: "the clock was set back",
+            CHANGED: "readings come at another step",
+        }[why]
+        complain(f"{stream}: {what} at {show_time(at)}")
+
+    def _draw(self, count: int) -> None:
+        now = time.monotonic()
+        if self._screen is None or now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        self._screen.status(self._screen_content(count, now))
+
+    def _screen_content(self, count: int, now: float) -> Any:
+        from rich.console import Group
+
+        from streamer.commands.forecasts import table
+
+        source = self._source
+        line = f"{count} readings, {count / max(now - self._since, 1e-3):.0f} a second"
+        if source.total:
+            filled = round(30 * min(1.0, source.done / source.total))
+            line = f"{'━' * filled}{'─' * (30 - filled)} {line}"
+        return Group(table(self._sensors, ROWS), line) if self._screen.text else line
+
+
+class Run(Running):
+    """A thread that reads; the caller's has what is there run, a batch at a time, and shows it."""
+
+    def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float) -> None:
+        super().__init__(source, fleet, screen, step)
+        self._fleet = fleet
+        self._read: queue.Queue[Reading | Exception | None] = queue.Queue(2 * BATCH)
         self._counts: dict[str, int] = {}
 
     def results(self) -> Iterator[Row]:
@@ -228,37 +271,6 @@ class Run:
         for at in told.breaks.nonzero()[0].tolist():
             if told.names[at] not in self._gaps:
                 self._tell(told.names[at], float(told.times[at]), int(told.breaks[at]))
-
-    def _tell(self, stream: str, at: float, why: int) -> None:
-        from streamer.fleet.clocks import CHANGED, GAP, RESTARTED
-        from streamer.sources.times import show_time
-
-        self._gaps.add(stream)
-        what = {
-            GAP: "a gap longer than is filled (--max-gap) ends",
-            RESTARTED: "the clock was set back",
-            CHANGED: "readings come at another step",
-        }[why]
-        complain(f"{stream}: {what} at {show_time(at)}")
-
-    def _draw(self, count: int) -> None:
-        now = time.monotonic()
-        if self._screen is None or now - self._drawn < REDRAW_SECONDS:
-            return
-        self._drawn = now
-        self._screen.status(self._screen_content(count, now))
-
-    def _screen_content(self, count: int, now: float) -> Any:
-        from rich.console import Group
-
-        from streamer.commands.forecasts import table
-
-        source = self._source
-        line = f"{count} readings, {count / max(now - self._since, 1e-3):.0f} a second"
-        if source.total:
-            filled = round(30 * min(1.0, source.done / source.total))
-            line = f"{'━' * filled}{'─' * (30 - filled)} {line}"
-        return Group(table(self._fleet, ROWS), line) if self._screen.text else line
 
 
 @dataclass

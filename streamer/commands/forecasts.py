@@ -19,8 +19,7 @@ from rich.table import Table
 
 from streamer.columns import Told
 from streamer.commands import CommandError
-from streamer.fleet.fleet import Fleet
-from streamer.fleet.sensor import Sensor, look
+from streamer.fleet.sensor import Sensor, Sensors, look
 from streamer.sources.times import show_time
 
 __all__ = ["CsvOutput", "JsonOutput", "ParquetOutput", "Row", "TableOutput", "need_pyarrow", "table", "write_scores"]
@@ -64,7 +63,7 @@ class Output:
 class JsonOutput(Output):
     """``last``: of each stream only the last so many, at the end."""
 
-    def __init__(self, fleet: Fleet, last: int | None) -> None:
+    def __init__(self, fleet: Sensors, last: int | None) -> None:
         self._levels, self._kept = fleet.levels, None if last is None else Kept(last)
 
     def told(self, row: Row, timed: bool) -> None:
@@ -81,7 +80,7 @@ class JsonOutput(Output):
 class LongOutput(Output):
     """The last forecasts of each stream, one row for each step ahead."""
 
-    def __init__(self, fleet: Fleet, last: int) -> None:
+    def __init__(self, fleet: Sensors, last: int) -> None:
         self._levels, self._kept = fleet.levels, Kept(last)
 
     def told(self, row: Row, timed: bool) -> None:
@@ -109,7 +108,7 @@ class CsvOutput(LongOutput):
 
 
 class ParquetOutput(LongOutput):
-    def __init__(self, fleet: Fleet, last: int, path: Path) -> None:
+    def __init__(self, fleet: Sensors, last: int, path: Path) -> None:
         super().__init__(fleet, last)
         self._path = path
 
@@ -144,7 +143,7 @@ def need_pyarrow(path: Path) -> None:
 
 
 class TableOutput(Output):
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Sensors) -> None:
         self._fleet = fleet
 
     def finished(self, timed: bool) -> None:
@@ -178,7 +177,7 @@ class Kept:
         return (row for _, row in found)
 
 
-def table(fleet: Fleet, most: int | None = None) -> Table:
+def table(fleet: Sensors, most: int | None = None) -> Table:
     """One row a stream, of the first ``most`` streams."""
     horizon, (low, _, high) = fleet.horizon, fleet.outer
     inside = f"in {100 * (float(high) - float(low)):.0f} %"
@@ -205,7 +204,7 @@ def table(fleet: Fleet, most: int | None = None) -> Table:
     return made
 
 
-def left_out(fleet: Fleet) -> str:
+def left_out(fleet: Sensors) -> str:
     """What the readings' times had to be forgiven, in words; empty: nothing."""
     parts = (
         ("masked", "steps without a reading"),
@@ -219,7 +218,7 @@ def left_out(fleet: Fleet) -> str:
     return ", ".join(f"{counts[kind]} {what}" for kind, what in parts if counts[kind])
 
 
-def write_scores(path: Path, fleet: Fleet) -> None:
+def write_scores(path: Path, fleet: Sensors) -> None:
     found = {name: sensor.scores() for name in fleet.slots if (sensor := look(fleet, name)) is not None}
     try:
         path.write_text(json.dumps({"horizon": fleet.horizon, "streams": found}, indent=1) + "\n", "utf-8")
@@ -227,7 +226,7 @@ def write_scores(path: Path, fleet: Fleet) -> None:
         raise CommandError(f"can't write {path}: {error.strerror}") from error
 
 
-def _next(sensor: Sensor, fleet: Fleet) -> str:
+def _next(sensor: Sensor, fleet: Sensors) -> str:
     if sensor.quantiles is None:
         return ""
     low, middle, high = (sensor.quantiles[0, fleet.levels.index(level)] for level in fleet.outer)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.columns import Told
-from streamer.commands.forecast import Run
+from streamer.commands.forecast import Running
 from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model, ModelError
 from streamer.fleet.clocks import WHOLE, Clocks, phases
@@ -24,7 +24,6 @@ from streamer.tasks.score import Track
 
 if TYPE_CHECKING:
     from streamer.commands.forecasts import Row
-    from streamer.fleet.fleet import Fleet
     from streamer.sources.readings import Readings
 
 __all__ = ["RowRun", "Targets", "open_targets"]
@@ -40,8 +39,8 @@ class Room:
 
 
 class Targets:
-    """One stream of rows, with all of a :class:`streamer.fleet.fleet.Fleet` that commands look at: each target of the
-    model is a stream there. ``step`` and ``gap`` as in the fleet."""
+    """One stream of rows, looked at as a :class:`streamer.fleet.sensor.Sensors`: each target of the model is a sensor
+    there. ``step`` and ``gap`` as in the fleet."""
 
     def __init__(self, model: Model, *, step: float | None, gap: int) -> None:
         self.model, task = model, cast(Forecaster, create(model.manifest))
@@ -53,7 +52,8 @@ class Targets:
         self.room = Room(Clocks(count, step, gap), track, Latest(count, self.horizon, len(self.levels)))
         #: Empty until there is a row.
         self.slots: dict[str, int] = {}
-        self.names, self.capacity, self.lock = self.targets, count, threading.Lock()
+        self.names, self.capacity = self.targets, count
+        self.rows = nullcontext()  # rows are written and looked at by one thread
         self._all = np.arange(count)
         self._chosen = [self.variables.index(name) for name in self.targets]
         self._state = model.zero_state(1)
@@ -147,11 +147,11 @@ def open_targets(path: Path, *, step: float | None, gap: int) -> Targets | None:
         raise ModelError(f"{path}: {error}") from error
 
 
-class RowRun(Run):
+class RowRun(Running):
     """Row by row, each shown before the next is read."""
 
     def __init__(self, source: Readings, targets: Targets, screen: Any, step: float) -> None:
-        super().__init__(source, cast("Fleet", targets), screen, step)
+        super().__init__(source, targets, screen, step)
         self._targets = targets
 
     def results(self) -> Iterator[Row]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamer.commands import CommandError
-from streamer.fleet.fleet import Fleet
-from streamer.fleet.sensor import Sensor, look
+from streamer.fleet.sensor import Sensor, Sensors, look
 
 __all__ = ["Past", "draw", "need_matplotlib"]
 
@@ -42,7 +41,7 @@ def need_matplotlib(path: Path) -> None:
         raise CommandError(f"--plot {path}: there is no folder {path.parent}", 2)
 
 
-def draw(path: Path, fleet: Fleet, history: Mapping[str, Sequence[Past]], timed: bool) -> None:
+def draw(path: Path, fleet: Sensors, history: Mapping[str, Sequence[Past]], timed: bool) -> None:
     """``history``: by stream, the newest last."""
     from matplotlib.figure import Figure
 
@@ -68,7 +67,7 @@ def _clock(time: float, timed: bool) -> Any:
     return datetime.fromtimestamp(time, UTC) if timed else time
 
 
-def _draw_readings(axes: Any, fleet: Fleet, sensor: Sensor, shown: Sequence[Past], timed: bool) -> None:
+def _draw_readings(axes: Any, fleet: Sensors, sensor: Sensor, shown: Sequence[Past], timed: bool) -> None:
     pace = sensor.step
     times: list[float] = []
     values: list[float] = []
@@ -131,7 +130,7 @@ def _date(axes: Any) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def _title(sensor: Sensor, fleet: Fleet) -> str:
+def _title(sensor: Sensor, fleet: Sensors) -> str:
     found, parts = sensor.life["all"], [sensor.name.replace("$", r"\$")]
     low, _, high = (float(level) for level in fleet.outer)
     if found.mase is not None:

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.tasks.score import WINDOW, Scores
+from streamer.fleet.clocks import Clocks
+from streamer.fleet.latest import Latest
+from streamer.tasks.score import WINDOW, Scores, Track
 
-if TYPE_CHECKING:
-    from streamer.fleet.fleet import Fleet
+__all__ = ["Sensor", "Sensors", "look"]
 
-__all__ = ["Sensor", "look"]
+
+class _Lane(Protocol):
+    @property
+    def rows(self) -> AbstractContextManager[Any]: ...
+
+
+class _Room(Protocol):
+    @property
+    def clocks(self) -> Clocks: ...
+    @property
+    def track(self) -> Track: ...
+    @property
+    def latest(self) -> Latest: ...
+
+
+class Sensors(Protocol):
+    """What one looks at: a :class:`streamer.fleet.fleet.Fleet`, or the targets of a model of several variables.
+
+    Whoever holds the ``rows`` of ``lane_of(slot)`` finds all of the slot's parts at the same reading."""
+
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def levels(self) -> list[str]: ...
+    @property
+    def outer(self) -> tuple[str, str, str]: ...
+    @property
+    def slots(self) -> Mapping[str, int]: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def room(self) -> _Room: ...
+    def lane_of(self, slot: int) -> _Lane: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +86,7 @@ class Sensor:
         return now | {"anomaly": self.anomaly, "drift": self.drift, "scores": self.scores()}
 
 
-def look(fleet: Fleet, name: str) -> Sensor | None:
+def look(fleet: Sensors, name: str) -> Sensor | None:
     """``None``: there is no such stream, or nothing of it was run yet."""
     slot = fleet.slots.get(name, -1)
     if slot < 0:
