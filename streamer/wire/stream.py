@@ -159,6 +159,8 @@ class Stream:
             self.socket.send(frames)
 
     def on_stalled(self) -> None:
+        if self._done:
+            return  # it is being closed, and dropped at the end of that
         self._cut_off("not_reading", f"nothing was read for {self._settings.send_seconds:g} s (send_seconds)")
 
     def on_closed(self, code: int) -> None:

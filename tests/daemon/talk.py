@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -100,3 +102,28 @@ async def until_closed(socket: ClientConnection) -> tuple[Events, int]:
                 break
     assert close is not None, f"no close frame came after {frames[-1:]}"
     return [frame for frame in frames if frame["type"] != "ack"], close.code
+
+
+def masked(opcode: int, data: bytes) -> bytes:
+    """A client's frame of 126 bytes to 64 KiB, masked with zeros."""
+    return bytes([0x80 | opcode]) + struct.pack("!BH4x", 0x80 | 126, len(data)) + data
+
+
+async def deaf(port: int) -> asyncio.StreamWriter:
+    """A WebSocket that reads nothing after the handshake, with as little room for what it does not read as there is.
+
+    Asked for before the connection: a window that shrinks later has the kernel drop what acknowledges the client's own
+    bytes, and then nobody hears anything.
+    """
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=plain, limit=1024)
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    writer.write(
+        f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")  # frames must not come before the answer (RFC 6455, section 4.1)
+    writer.transport.pause_reading()
+    return writer

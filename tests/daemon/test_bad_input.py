@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import json
 import os
-import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from streamer.client import StreamClient
 from tests.daemon.running import Running, daemon
-from tests.daemon.talk import RATE, dial, expected, noise, opened, pieces, text, until_closed
+from tests.daemon.talk import RATE, deaf, dial, expected, masked, noise, opened, pieces, text, until_closed
 
 Attack = Callable[[Running], Awaitable[None]]
 START = json.dumps({"type": "start", "sample_rate": RATE})
@@ -146,20 +145,13 @@ def marker(number: int) -> bytes:
 
 async def never_reads(running: Running) -> None:
     """Markers behind audio make the daemon talk; nobody listens."""
-    _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
-    writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    writer.transport.pause_reading()
-    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    writer.write(
-        f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
-    )
+    writer = await deaf(running.port)
     audio = bytes(2 * 160)
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(60):  # what is not cut off talks until then, and fails
+        async with asyncio.timeout(90):  # what is not cut off talks until then, and fails
             for n in itertools.count():
                 for data in (START.ljust(200).encode(),) if n == 0 else (audio, marker(n)):
-                    kind = b"\x82" if data is audio else b"\x81"
-                    writer.write(kind + struct.pack("!BH4x", 0x80 | 126, len(data)) + data)
+                    writer.write(masked(2 if data is audio else 1, data))
                 await writer.drain()
     await hang_up(writer)
 
