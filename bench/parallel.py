@@ -23,6 +23,7 @@ from bench.generate import cached
 from bench.report import RESULTS, finish
 from streamer.engine.model import Model, resolve
 from streamer.generation import Generation
+from streamer.probe import run
 from streamer.tasks.generate import Audio
 from streamer.tasks.transcribe import Transcribe, decode_all
 
@@ -43,10 +44,10 @@ def spoken(model: Model, seeds: range) -> Sound:
 
 
 def together(model: Model, asked: list[dict[str, Any]]) -> list[Sound]:
-    run = Generation(model, asked)
-    parts: list[list[Sound]] = [[] for _ in run.memories]
-    while run.memories[0].position < SECONDS * RATE:
-        for part, events in zip(parts, run.step(), strict=True):
+    speech = Generation(model, asked)
+    parts: list[list[Sound]] = [[] for _ in speech.memories]
+    while speech.memories[0].position < SECONDS * RATE:
+        for part, events in zip(parts, speech.step(), strict=True):
             part += [event.pcm for event in events if isinstance(event, Audio)]
     return [np.concatenate(part)[: int(SECONDS * RATE)] for part in parts]
 
@@ -98,12 +99,9 @@ def recognised(sound: Sound) -> float:
     quiet = np.zeros((len(flat), RATE // 2), np.int16)
     wide = np.stack([soxr.resample(row, RATE, rate) for row in np.concatenate([quiet, flat, quiet, quiet], 1)])
     count = wide.shape[1] // manifest.chunk
-    state, rows = model.zero_state(len(wide)), []
-    for chunk in np.split(wide[:, : count * manifest.chunk], count, axis=1):
-        outputs = model.run({manifest.input.name: chunk.astype(np.int16), **state})
-        state = {pair.in_: outputs[pair.out] for pair in manifest.states}
-        rows.append(outputs[task.output])
-    read = decode_all(task, list(np.concatenate(rows, 1)))
+    chunks = np.stack(np.split(wide[:, : count * manifest.chunk].astype(np.int16), count, axis=1))
+    outputs, _ = run(model, chunks)
+    read = decode_all(task, list(np.concatenate(outputs[task.output], 1)))
     wanted = [digit for digit in DIGITS for _ in range(sound.shape[1])]
     return float(np.mean([text.lower() == digit for text, digit in zip(read, wanted, strict=True)]))
 
@@ -117,9 +115,9 @@ def speeds(models: Mapping[str, Model], rounds: int) -> dict[str, float]:
         ways[f"{name}, 16 streams"] = (cached(model, 16), 16 * samples)
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
-        for name, (run, _) in ways.items():
+        for name, (call, _) in ways.items():
             start = time.perf_counter()
-            run()
+            call()
             best[name] = min(best[name], time.perf_counter() - start)
     return {name: samples / best[name] for name, (_, samples) in ways.items()}
 
@@ -176,7 +174,7 @@ def main(argv: list[str]) -> int:
     shown = ("student", "teacher", "recorded")
     draw({name: sound for name, sound in {**sounds, **beside}.items() if name in shown}, given.picture)
     print(f"picture: {given.picture}")
-    names = [*sounds, *(name for name in beside), *(name for name in speed if name.endswith("streams"))]
+    names = [*sounds, *beside, *(name for name in speed if name.endswith("streams"))]
     finish(
         "parallel",
         results,

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from streamer.judge import CHUNK_TOLERANCE, Verdict, judge
 from streamer.manifest import KEY, Golden, Manifest, Provenance, Tensor
 from streamer.probe import probe, run, worst
 
-__all__ = ["GOLDEN", "HALF_TOLERANCE", "SIGNAL", "BrokenLawsError", "adopt", "named", "save", "today"]
+__all__ = ["GOLDEN", "SIGNAL", "BrokenLawsError", "adopt", "named", "prove", "today"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -145,6 +146,23 @@ def _write(
     def described(tolerance: float) -> Manifest:
         return _manifest(chain, adopted, settings, beside, chunks, want, max_batch if chain.free else 1, tolerance)
 
+    blame = "look at [host] and [input] scale, or report a defect of streamer adopt"
+    prove(draft, adopted, described, chunks, want, blame)
+
+
+def prove(
+    draft: Path,
+    adopted: Adopted,
+    described: Callable[[float], Manifest],
+    chunks: NDArray[Any],
+    want: Mapping[str, NDArray[Any]],
+    blame: str,
+) -> None:
+    """Write the file, and in it how far it is from ``want``, which is what the original gives of ``chunks``.
+
+    ``described``: the manifest, for a deviation. Raises :class:`AdoptionError`, which ends with ``blame`` where it
+    strays too far.
+    """
     try:
         manifest = described(0.0)
         tasks.create(manifest)
@@ -162,7 +180,7 @@ def _write(
     if not reached <= limit:
         raise AdoptionError(
             f"{name} is {reached:.1e} from what the original gives with its host's code around it, {limit:.0e} is "
-            "allowed: look at [host] and [input] scale, or report a defect of streamer adopt"
+            f"allowed: {blame}"
         )
     save(draft, adopted.model, described(float(f"{reached:.2g}")))
 

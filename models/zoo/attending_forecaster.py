@@ -49,7 +49,7 @@ class Memory(Streaming):
             "seen": torch.zeros(batch, self.slots - 1),
         }
 
-    def forward(self, x: Tensor, state: State) -> tuple[tuple[Tensor, Tensor], State]:  # type: ignore[override]
+    def forward(self, x: Tensor, state: State) -> tuple[tuple[Tensor, Tensor], State]:
         steps = x.shape[1]
         whole = torch.cat([state["past"], x], 1)
         seen = torch.cat([state["seen"], torch.ones_like(x[:, :, 0])], 1)

@@ -140,7 +140,7 @@ def test_the_file_keeps_its_laws_and_seeds_say_the_same_again(tmp_path: Path) ->
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs espeak-ng")
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_the_recipe(tmp_path: Path) -> None:
-    """A few batches: what it leaves can be loaded, and is nearer to the aim than at the beginning."""
+    """A few batches: what it leaves can be loaded, and says how far it is from the teacher."""
     torch.manual_seed(4)
     teacher = WaveNetGenerator(WaveNetConfig(channels=4, dilations=(1, 2), skip=4, hidden=6))
     config = ParallelConfig(flows=((1, 2, 4, 8),), channels=6, hidden=6, guide=8)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
-from pydantic import ValidationError
 
 from export.adopt.around import Adopted
 from export.adopt.batch import settle
-from export.adopt.build import GOLDEN, HALF_TOLERANCE, SIGNAL, BrokenLawsError, adopt, named, save, today
+from export.adopt.build import GOLDEN, SIGNAL, BrokenLawsError, adopt, named, prove, today
 from export.adopt.plan import part_of
 from export.adopt.recogniser.assemble import Recogniser, assemble
 from export.adopt.recogniser.files import Files, find
@@ -27,11 +26,9 @@ from export.adopt.recogniser.transducer import search_of
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import assign
 from export.adopt.settings import Settings
-from streamer import tasks
-from streamer.engine.model import Model, ModelError
-from streamer.judge import CHUNK_TOLERANCE, Verdict, judge
+from streamer.judge import Verdict, judge
 from streamer.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
-from streamer.probe import deviation, probe, run
+from streamer.probe import probe
 
 __all__ = ["adopt_folder"]
 
@@ -143,26 +140,8 @@ def _write(
         batch = max_batch if recogniser.free else 1
         return _manifest(recogniser, adopted, files, settings, spec, chunks, want, batch, tolerance)
 
-    try:
-        manifest = described(0.0)
-        tasks.create(manifest)
-    except (ValidationError, tasks.TaskError) as error:
-        said = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
-        raise AdoptionError(f"what the settings say of the recogniser does not fit: {said}") from error
-    save(draft, adopted.model, manifest)
-    try:
-        got, _ = run(Model.load(draft), chunks)
-    except ModelError as error:
-        raise AdoptionError(f"the adopted graph does not load, which is a defect of streamer adopt: {error}") from error
-    reached = deviation(got["log_probs"], want)
-    half = any(state.dtype == "float16" for state in adopted.states)
-    limit = HALF_TOLERANCE if half else CHUNK_TOLERANCE
-    if not reached <= limit:
-        raise AdoptionError(
-            f"log-probabilities are {reached:.1e} from what the files give as they came, with their host's code around "
-            f"them, {limit:.0e} is allowed: a defect of streamer adopt, please report it"
-        )
-    save(draft, adopted.model, described(float(f"{reached:.2g}")))
+    blame = "a defect of streamer adopt, please report it"
+    prove(draft, adopted, described, chunks, {"log_probs": want}, blame)
 
 
 def _manifest(
