@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from models import checkpoint
-from models.acoustic import Acoustic, AcousticConfig, whole
 from models.layers import inner
-from models.training import encode_truncated
+from models.speech.acoustic import Acoustic, AcousticConfig, whole
+from models.training import checkpoint, encode_truncated
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
 
 
