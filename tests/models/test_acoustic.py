@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import models
 from models.layers import inner
 from models.speech.acoustic import Acoustic, AcousticConfig, whole
-from models.training import checkpoint, encode_truncated
+from models.speech.ctc import encode_truncated
+from models.training import checkpoint
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
 
 
