@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from streamer.names import NAME_CHARACTERS, NameRefusedError, check_name
 from streamer.sensors.columns import Told
 from streamer.sources.readings import LARGEST, MISSING, Reading
 from streamer.sources.times import parse_time
@@ -23,7 +24,6 @@ __all__ = ["MalformedError", "Options", "Subscription", "Watch", "alone", "disco
 
 #: Of one message without named paths; a device that says more is better asked for what is wanted.
 MAX_NUMBERS = 100
-NAME_CHARACTERS = 200
 TOPIC_BYTES = 65535
 #: ``unknown`` and ``unavailable``: Home Assistant's ``mqtt_statestream``.
 GONE = MISSING | {"unknown", "unavailable"}
@@ -229,10 +229,10 @@ def _clean(topic: str) -> str:
 
 
 def _stream(topic: str, path: str) -> str:
-    name = f"{topic}.{path}" if path else topic
-    if len(name) > NAME_CHARACTERS or not name.isprintable():
-        raise MalformedError("name", f"{name[:40]!r} is no name of a stream (1 to 200 printable characters)")
-    return name
+    try:
+        return check_name(f"{topic}.{path}" if path else topic)
+    except NameRefusedError as error:
+        raise MalformedError("name", str(error)) from None
 
 
 def _at(said: Any, path: str) -> Any:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from streamer.names import check_name
 from streamer.sources import SourceError
 from streamer.sources.times import parse_time
 
@@ -262,15 +263,12 @@ def _guess(names: Sequence[str], known: Sequence[str]) -> str | None:
 
 def _named(id: str | None, column: str, alone: bool) -> str:
     if id is None:
-        return column
-    return id if alone or column.lower() == "value" else f"{id}.{column}"
+        return check_name(column)
+    return id if alone or column.lower() == "value" else check_name(f"{id}.{column}")
 
 
 def _id(said: str) -> str:
-    said = said.strip()
-    if not said or len(said) > 200 or not said.isprintable():
-        raise ValueError(f"{said[:40]!r} is no name of a stream (1 to 200 printable characters)")
-    return said
+    return check_name(said.strip())
 
 
 def _number(cell: str) -> float | None:

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from streamer.names import SERIES_CHARACTERS, check_name
 from streamer.sensors.columns import Batch
 
-__all__ = ["NAME_CHARACTERS", "BodyError", "Collected", "Names", "Parsed", "named"]
+__all__ = ["BodyError", "Collected", "Names", "Parsed", "named"]
 
-#: Of a stream's name. It is a key in memory, on the disk and on the metrics page.
-NAME_CHARACTERS = 1000
 FAULTS = 10  # told in words; more are counted
 #: Names that are remembered by the bytes they are made of: bytes of these and of the names, roughly.
 KEPT_BYTES = 2**25
@@ -80,10 +79,7 @@ def named(metric: str, labels: Iterable[tuple[str, str]]) -> str:
     """``metric{label="value",...}`` with the labels in order. Raises ``ValueError`` if that is no name of a stream."""
     pairs = sorted((label, value) for label, value in labels if value)
     inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
-    name = f"{metric}{{{inside}}}" if inside else metric
-    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
-        raise ValueError(f"{name[:60]!r} is no name of a stream (1 to {NAME_CHARACTERS} printable characters)")
-    return name
+    return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)
 
 
 def _escaped(value: str) -> str:
