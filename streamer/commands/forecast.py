@@ -223,10 +223,10 @@ class Run(Running):
             yield from Row.each(told)
             count += len(told)
             self._draw(count)
-            if receipt.refused:
-                raise CommandError(
-                    f"more than {self._fleet.capacity} streams, the next is {receipt.example!r}: --capacity allows more"
-                )
+            for refusal in receipt.refusals:
+                if refusal.reason == "capacity":
+                    most, example = self._fleet.capacity, refusal.example
+                    raise CommandError(f"more than {most} streams, the next is {example!r}: --capacity allows more")
 
     def _read_all(self) -> None:
         try:

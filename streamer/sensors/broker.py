@@ -71,9 +71,8 @@ class Broker:
     async def _take(self, batch: Batch) -> None:
         async with self._taking:
             receipt = await self._sensors.take(batch, "mqtt")
-        if receipt.refused:  # it would come again for ever
-            extra = {"readings": receipt.refused, "example": receipt.example}
-            log.warning("readings of more than max_sensors sensors are left out", extra=extra)
+        for refusal in receipt.refusals:  # left out all the same: they would come again for ever
+            log.warning("readings are left out", extra={"reason": refusal.text(self._sensors.settings.max_sensors)})
 
     def _said(self, ran: Ran) -> None:
         """Called by lanes."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from streamer.engine.model import ModelError
 from streamer.sensors.columns import Batch, Told
-from streamer.sensors.ingest import BusyError, Fleet, Receipt
+from streamer.sensors.commit import Receipt
+from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import Sensor, look
 from streamer.sensors.open import open_fleet
 from streamer.sensors.prometheus import Exposed
@@ -154,8 +155,8 @@ class Sensors:
             self.metrics.store_errors.labels("journal").inc()
             raise
         self.metrics.readings.labels(way).inc(receipt.taken)
-        if receipt.refused:
-            self.metrics.refused_readings.labels("capacity").inc(receipt.refused)
+        for refusal in receipt.refusals:
+            self.metrics.refused_readings.labels(refusal.reason).inc(refusal.count)
         if writing.told is None:
             return receipt, None
         return receipt, await asyncio.wrap_future(writing.told)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,8 @@ from streamer.engine.arena import Arena
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
 from streamer.sensors.columns import Batch, Told
+from streamer.sensors.commit import Plan, Planned, Receipt, promise
+from streamer.sensors.directory import Directory
 from streamer.sensors.latest import Latest
 from streamer.sensors.reply import Teller
 from streamer.sensors.scores import Track
@@ -33,14 +35,9 @@ from streamer.store import StoreError
 from streamer.store.journal import Journal, Record
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["BusyError", "Fleet", "Receipt", "Writing"]
+__all__ = ["BusyError", "Fleet", "Writing"]
 
 log = logging.getLogger(__name__)
-
-#: A record, its slots, and where its readings stand in their batch.
-_Part = tuple[Record, NDArray[np.intp], NDArray[np.intp]]
-#: Readings of one record of the journal, and of one piece of a lane's work.
-RECORD = 4096
 
 
 class BusyError(RuntimeError):
@@ -49,15 +46,6 @@ class BusyError(RuntimeError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """``taken`` readings are safe. ``refused``: those of streams for which there was no room, ``example`` is one."""
-
-    taken: int
-    refused: int = 0
-    example: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class Writing:
 class _Entry:
     batch: Batch
     teller: Teller | None
-    safe: Future[Any] = field(default_factory=Future)
+    safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
 
 
@@ -105,8 +93,11 @@ class Fleet:
         self.outer = self.levels[0], self.levels[len(self.levels) // 2], self.levels[-1]
         self.capacity, self.journal = capacity, journal
         lanes = min(lanes, capacity)
-        self._per_lane = -(-capacity // lanes)
-        slots = self._per_lane * lanes
+        self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
+        self.slots, self.names, self.ids = self.directory.slots, self.directory.names, self.directory.ids
+        self.written, self.saved = self.directory.written, self.directory.saved
+        self._per_lane = self.directory.per_lane
+        slots = len(self.names)
         self.room = Room(
             model,
             Arena(model.manifest.states, slots, max_state_bytes),
@@ -118,13 +109,6 @@ class Fleet:
             np.zeros(slots, np.int64),
         )
         self.lanes = [Lane(self.room, f"sensors-{i}", self._less) for i in range(lanes)]
-        self.slots: dict[str, int] = {}
-        self.names: list[str] = [""] * slots
-        self.ids = np.zeros(slots, np.int64)
-        #: Of every slot: the last record that holds its readings, and the record up to which its state is saved.
-        self.written, self.saved = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-        self._free = [list(range((i + 1) * self._per_lane - 1, i * self._per_lane - 1, -1)) for i in range(lanes)]
-        self._next_id = 1 if journal is None else journal.next_id
         self._next_seq = 1 if journal is None else journal.next_seq
         self._max_waiting = waiting
         self._inbox: deque[_Entry] = deque()
@@ -189,6 +173,8 @@ class Fleet:
         """The stream is gone, from the disk too; False: there was none."""
         entry = _Entry(Batch((), np.zeros(0), np.zeros(0)), None, forget=name)
         with self._changed:
+            if self._closed:
+                raise BusyError("the daemon is going down")
             self._inbox.append(entry)
             self._changed.notify_all()
         return entry.safe
@@ -204,9 +190,9 @@ class Fleet:
 
     def adopt(self, name: str, id: int, seq: int) -> int:
         """A stream of the last run gets a slot; -1: there is none left."""
-        slot = self._open(name, id)
+        slot = self.directory.restore(name, id, seq)
         if slot >= 0:
-            self.saved[slot] = self.written[slot] = self.room.applied[slot] = seq
+            self.room.applied[slot] = seq
         return slot
 
     def lane_of(self, slot: int) -> Lane:
@@ -224,15 +210,7 @@ class Fleet:
 
     def _write_all(self) -> None:
         while entries := self._next():
-            try:
-                self._write(entries)
-            except Exception as error:  # the disk may be full: nothing of these entries was taken
-                if not isinstance(error, StoreError):
-                    log.exception("readings could not be taken")
-                for entry in entries:
-                    if not entry.safe.done():
-                        self._less(len(entry.batch))
-                        entry.safe.set_exception(error)
+            self._commit(entries)
 
     def _next(self) -> list[_Entry]:
         with self._changed:
@@ -241,66 +219,57 @@ class Fleet:
             self._inbox.clear()
         return entries
 
-    def _write(self, entries: list[_Entry]) -> None:
-        opened: list[tuple[int, str]] = []
-        closed: list[tuple[str, int]] = []
-        prepared: list[tuple[_Entry, Receipt, list[_Part]]] = []
+    def _commit(self, entries: list[_Entry]) -> None:
+        """All of them as one transaction. Where that fails, each is tried alone: none pays for another's fault."""
+        plan: Plan[_Entry] = Plan(self.directory, self._next_seq)
+        for entry in entries:
+            try:
+                if entry.forget is None:
+                    plan.write(entry, entry.batch)
+                else:
+                    plan.forget(entry, entry.forget)
+            except Exception as error:
+                self._fail(entry, error)
         try:
-            for entry in entries:
-                if entry.forget is not None:
-                    if (slot := self.slots.pop(entry.forget, -1)) >= 0:
-                        closed.append((entry.forget, slot))
-                    prepared.append((entry, Receipt(slot >= 0), []))
-                    continue
-                slots = self._find(entry.batch.names, opened)
-                prepared.append((entry, *self._records(entry.batch, slots)))
-            if self.journal is not None:
-                records = [record for _, _, parts in prepared for record, _, _ in parts]
-                gone = [int(self.ids[slot]) for _, slot in closed]
-                self.journal.append(opened, records, gone)
-        except BaseException:
-            for _, name in opened:
-                self._release(self.slots.pop(name))
-            self.slots |= dict(closed)
-            raise
-        for entry, receipt, parts in prepared:
-            if entry.teller is not None:
-                entry.teller.expect(sum(self._pieces(slots) for _, slots, _ in parts))
-            for record, slots, at in parts:
-                self.saved[slots] = np.where(self.written[slots] > self.saved[slots], self.saved[slots], record.seq - 1)
-                self.written[slots] = record.seq
-                self._dispatch(record.seq, slots, record.times, record.values, entry.teller, at)
-            self._less(receipt.refused)
-            entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
-        for _, slot in closed:
+            if self.journal is not None and (plan.changes or plan.records):
+                self.journal.append(plan.changes, plan.records)
+        except Exception as error:  # the disk may be full: nothing of these entries was taken
+            plan.abandon()
+            if len(plan.planned) == 1:
+                self._fail(plan.planned[0].request, error)
+            else:
+                for planned in plan.planned:
+                    self._commit([planned.request])
+            return
+        self._next_seq = plan.next_seq
+        for planned in plan.planned:
+            self._apply(planned)
+
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        if not isinstance(error, StoreError):
+            log.error("readings could not be taken", exc_info=error)
+        self._less(len(entry.batch))
+        entry.safe.set_exception(error)
+
+    def _apply(self, planned: Planned[_Entry]) -> None:
+        """What is on the disk is made known and goes to the lanes."""
+        entry, receipt = planned.request, planned.receipt
+        for name, slot in planned.opened:
+            self.directory.enter(name, slot)
+        if entry.teller is not None:
+            entry.teller.expect(sum(self._pieces(part.slots) for part in planned.parts))
+        for part in planned.parts:
+            record, slots = part.record, part.slots
+            self.saved[slots] = np.where(self.written[slots] > self.saved[slots], self.saved[slots], record.seq - 1)
+            self.written[slots] = record.seq
+            self._dispatch(record.seq, slots, record.times, record.values, entry.teller, part.at)
+        for name, slot in planned.closed:
+            self.directory.leave(name)
             nothing = np.zeros(0)
             work = Work(np.zeros(0, np.intp), nothing, nothing, 0, call=partial(self._release, slot))
             self.lane_of(slot).put(work)
-
-    def _find(self, names: Sequence[str], opened: list[tuple[int, str]]) -> NDArray[np.intp]:
-        """Slots of all streams, -1: there is no room. New ones are opened."""
-        get = self.slots.get
-        slots = np.fromiter((get(name, -1) for name in names), np.intp, len(names))
-        for at in np.flatnonzero(slots < 0).tolist():
-            name = names[at]
-            slot = get(name, -1)
-            if slot < 0 and (slot := self._open(name, self._next_id)) >= 0:
-                opened.append((self._next_id, name))
-                self._next_id += 1
-            slots[at] = slot
-        return slots
-
-    def _records(self, batch: Batch, slots: NDArray[np.intp]) -> tuple[Receipt, list[_Part]]:
-        kept = np.flatnonzero(slots >= 0)
-        refused = len(slots) - len(kept)
-        example = batch.names[int(np.argmin(slots))] if refused else ""
-        parts = []
-        for begin in range(0, len(kept), RECORD):
-            at = kept[begin : begin + RECORD]
-            record = Record(self._next_seq, self.ids[slots[at]], batch.times[at], batch.values[at])
-            parts.append((record, slots[at], at))
-            self._next_seq += 1
-        return Receipt(len(kept), refused, example), parts
+        self._less(receipt.refused)
+        entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
 
     def _pieces(self, slots: NDArray[np.intp]) -> int:
         return len(np.unique(slots // self._per_lane))
@@ -320,18 +289,6 @@ class Fleet:
             tell: Callable[[Ran | None], None] | None = None if teller is None else partial(teller.part, at[mine])
             self.lanes[number].put(Work(slots[mine], times[mine], values[mine], seq, tell))
 
-    def _open(self, name: str, id: int) -> int:
-        if len(self.slots) >= self.capacity:
-            return -1
-        free = max(self._free, key=len)
-        if not free:  # streams that are gone and not yet released
-            return -1
-        slot = free.pop()
-        self.slots[name], self.names[slot], self.ids[slot] = slot, name, id
-        return slot
-
     def _release(self, slot: int) -> None:
         self.room.clear(slot)
-        self.ids[slot] = self.written[slot] = self.saved[slot] = 0
-        self.names[slot] = ""
-        self._free[slot // self._per_lane].append(slot)
+        self.directory.release(slot)

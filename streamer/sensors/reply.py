@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.sensors.columns import Batch, Told
+from streamer.sensors.commit import promise
 
 if TYPE_CHECKING:
     from streamer.sensors.ingest import Fleet
@@ -23,7 +24,7 @@ class Teller:
     """``told``: when every part is there. Readings that were left out (duplicates, late) are not in it."""
 
     def __init__(self, fleet: Fleet, batch: Batch) -> None:
-        self.told: Future[Told] = Future()
+        self.told: Future[Told] = promise()
         self._fleet, self._batch = fleet, batch
         self._lock = threading.Lock()
         self._left = 0

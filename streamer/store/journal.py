@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.store.database import Database
 
-__all__ = ["Journal", "Record", "Saved"]
+__all__ = ["Change", "Journal", "Record", "Saved"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS journal (
 """
 TABLES = {"streams": ("id", "name", "seq", "model", "data"), "journal": ("seq", "data")}
 RECORD = np.dtype([("id", "<i8"), ("time", "<f8"), ("value", "<f8")])
+#: A sensor's id with its name: it is new. With ``None``: it is gone.
+Change = tuple[int, str | None]
 
 
 class Record(NamedTuple):
@@ -73,8 +75,8 @@ class Journal:
         self.next_id = 1 + (last or 0)
         self.next_seq = 1 + max((seq for (seq,) in found if seq), default=0)
 
-    def append(self, opened: Sequence[tuple[int, str]], records: Sequence[Record], closed: Sequence[int] = ()) -> None:
-        """New streams, their readings, and streams that are gone: all of it, durably, or nothing."""
+    def append(self, changes: Sequence[Change], records: Sequence[Record]) -> None:
+        """Sensors that come and go, in this order, and readings: all of it, durably, or nothing."""
         rows = []
         for record in records:
             packed = np.empty(len(record.ids), RECORD)
@@ -82,9 +84,13 @@ class Journal:
             data = packed.tobytes()
             rows.append((record.seq, zlib.crc32(data).to_bytes(4, "little") + data))
         with self._database.transaction() as db:
-            db.executemany("INSERT INTO streams VALUES (?, ?, 0, '', x'')", opened)
+            # one by one: a name may go and come back in one group
+            for id, name in changes:
+                if name is None:
+                    db.execute("DELETE FROM streams WHERE id = ?", (id,))
+                else:
+                    db.execute("INSERT INTO streams VALUES (?, ?, 0, '', x'')", (id, name))
             db.executemany("INSERT INTO journal VALUES (?, ?)", rows)
-            db.executemany("DELETE FROM streams WHERE id = ?", ((id,) for id in closed))
 
     def save(self, states: Sequence[Saved], done: int) -> None:
         """States of streams that are there; records up to ``done`` are in what is saved of every stream."""

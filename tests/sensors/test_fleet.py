@@ -127,7 +127,7 @@ def test_work_that_gets_on_is_not_stuck(sensors: Fleet) -> None:
 def test_there_is_no_more_room_than_was_asked_for(sensors: Fleet) -> None:
     given = batch([(name, 0.0, 1.0) for name in "abcdabcd"])
     receipt = sensors.write(given).safe.result(60)
-    assert (receipt.taken, receipt.refused, receipt.example) == (6, 2, "d")
+    assert (receipt.taken, receipt.refused, receipt.refusals[0].example) == (6, 2, "d")
     assert sensors.forget("b").result(60)
     assert not sensors.forget("nobody").result(60)
     assert sensors.drain(60)

@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamer.sensors.columns import Batch
+from streamer.sensors.commit import Receipt
 from streamer.sensors.host import NoSensorsError
-from streamer.sensors.ingest import BusyError, Receipt
+from streamer.sensors.ingest import BusyError
 from streamer.serve.body import in_thread, problem, read_body, unzip
 from streamer.serve.readings.parsed import BodyError, Parsed
 from streamer.sources import SourceError
@@ -103,7 +104,7 @@ class Ways:
         else:
             receipt = await self._sensors.take(batch, "http")
         said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + bad}
-        errors = faults + self._full(receipt)
+        errors = faults + self._refused(receipt)
         return JSONResponse(said | ({"errors": errors} if errors else {}), 400 if errors else 200)
 
     @guarded
@@ -116,7 +117,7 @@ class Ways:
         body = await self._body(request)
         parsed = await in_thread(lambda: parse(body, UNITS[precision]), len(body))
         receipt = await self._take(parsed, "line_protocol")
-        if errors := parsed.faults + self._full(receipt):
+        if errors := parsed.faults + self._refused(receipt):
             text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
             return JSONResponse({"code": "invalid", "message": text, "error": text}, 400)
         return Response(status_code=204)
@@ -134,7 +135,7 @@ class Ways:
             "X-Prometheus-Remote-Write-Histograms-Written": "0",
             "X-Prometheus-Remote-Write-Exemplars-Written": "0",
         }
-        if errors := parsed.faults + self._full(receipt):
+        if errors := parsed.faults + self._refused(receipt):
             # 400: the sender must not send it again, what could be taken was
             return problem(400, f"{receipt.taken} samples were taken; {'; '.join(errors)}", headers=headers)
         return Response(status_code=204, headers=headers)
@@ -150,7 +151,7 @@ class Ways:
         rejected = receipt.refused + sum(parsed.skipped.values())
         from streamer.serve.readings.otlp import answer
 
-        content, media_type = answer(content_type, rejected, "; ".join(parsed.faults + self._full(receipt)))
+        content, media_type = answer(content_type, rejected, "; ".join(parsed.faults + self._refused(receipt)))
         return Response(content, media_type=media_type)
 
     # -- out -----------------------------------------------------------------------------------------------------------
@@ -195,9 +196,5 @@ class Ways:
         self.count(parsed.skipped)
         return await self._sensors.take(parsed.batch, way)
 
-    def _full(self, receipt: Receipt) -> list[str]:
-        if not receipt.refused:
-            return []
-        most = self._settings.max_sensors
-        example = receipt.example[:200]
-        return [f"{receipt.refused} readings are of more than {most} sensors (max_sensors), such as {example}"]
+    def _refused(self, receipt: Receipt) -> list[str]:
+        return [refusal.text(self._settings.max_sensors) for refusal in receipt.refusals]

@@ -32,6 +32,7 @@ from streamer.sources.readings import Columns, Readings
 from streamer.store import StoreError
 
 if TYPE_CHECKING:
+    from streamer.sensors.commit import Receipt
     from streamer.sensors.host import Sensors
     from streamer.sensors.worker import Ran
     from streamer.serve.websocket import Socket
@@ -197,18 +198,15 @@ class Subscriber:
         receipt = await self._take(batch)
         if receipt is None:
             return
-        taken, refused = receipt
-        answer: dict[str, Any] = {"type": "taken", "readings": taken, "refused": refused + source.bad}
-        if refused:
-            faults.append(f"there are {self._shared.settings.max_sensors} sensors already (max_sensors)")
+        answer: dict[str, Any] = {"type": "taken", "readings": receipt.taken, "refused": receipt.refused + source.bad}
+        faults += [refusal.text(self._shared.settings.max_sensors) for refusal in receipt.refusals]
         self.send(encode(answer | ({"errors": faults} if faults else {})))
 
-    async def _take(self, batch: Batch) -> tuple[int, int] | None:
+    async def _take(self, batch: Batch) -> Receipt | None:
         """Waits for room, and for the disk. ``None``: the client went away before."""
         while not self.socket.closing:
             try:
-                receipt = await self._shared.sensors.take(batch, "websocket")
-                return receipt.taken, receipt.refused
+                return await self._shared.sensors.take(batch, "websocket")
             except BusyError as error:
                 await asyncio.sleep(error.retry_after)
             except StoreError:
