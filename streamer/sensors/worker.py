@@ -70,7 +70,7 @@ class Work:
 
 class Watcher(Protocol):
     def __call__(self, ran: Ran) -> None:
-        """Readings were run. Called by lanes; must be quick and must not raise."""
+        """Readings were run. Called by lanes, which wait for it. What it raises is logged."""
 
 
 @dataclass(slots=True)
@@ -160,8 +160,7 @@ class Lane(threading.Thread):
                     self._room.metrics.failed_batches.inc()
                 finally:
                     for work in works:
-                        if work.tell is not None:
-                            work.tell(None)
+                        _hand_over(work.tell, None)
             with self._changed:
                 self._since = None
                 self._changed.notify_all()
@@ -253,7 +252,7 @@ class Lane(threading.Thread):
             result = self._keep(~gap, slots, reading, times, values, breaks, *said)
         if result is not None:
             for watcher in room.watchers:
-                watcher(result)
+                _hand_over(watcher, result)
         room.metrics.steps.inc(len(slots))
         room.metrics.chunks.inc(len(slots))
         room.metrics.decode_seconds.observe(scored - ran)
@@ -304,9 +303,16 @@ class Lane(threading.Thread):
             mine = owners == owner
             rows = {name: getattr(ran, name)[mine] for name in Ran.__slots__}
             rows["at"] = own[rows["at"]]
-            tell = works[owner].tell
-            assert tell is not None
-            tell(Ran(**rows))
+            _hand_over(works[owner].tell, Ran(**rows))
+
+
+def _hand_over(receiver: Callable[[Any], None] | None, result: Ran | None) -> None:
+    """A receiver that fails costs itself its result, and nobody else anything."""
+    try:
+        if receiver is not None:
+            receiver(result)
+    except Exception:
+        log.exception("a result of sensors could not be handed over")
 
 
 def _together(taken: list[Work]) -> list[list[Work]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +193,44 @@ def test_a_failing_run_costs_its_own_streams_only_and_the_lane_lives(
     assert "begin anew" in caplog.text
     monkeypatch.setattr(sensors.model, "run", run)
     assert len(feed(sensors, [("a", 2, 1.0), ("b", 1, 1.0)])) == 2
+
+
+def test_a_client_that_goes_away_ends_no_lane(sensors: Fleet) -> None:
+    """Neither while its readings are run nor while they are committed."""
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(ran: Ran) -> None:
+        inside.set()
+        assert go.wait(60)
+
+    async def ask() -> None:
+        writing = sensors.write(batch([("a", 0, 1.0)]), tell=True)
+        assert writing.told is not None
+        waiting = [asyncio.create_task(_of(future)) for future in (writing.safe, writing.told)]
+        await asyncio.to_thread(inside.wait, 60)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        go.set()
+
+    sensors.watch(hold)
+    asyncio.run(ask())
+    assert sensors.drain(60)
+    assert all(lane.is_alive() for lane in sensors.lanes)
+    assert len(feed(sensors, [("a", 1, 1.0), ("b", 1, 1.0), ("c", 1, 1.0)])) == 3
+
+
+async def _of(future: Future[Any]) -> Any:
+    return await asyncio.wrap_future(future)
+
+
+def test_a_watcher_that_raises_costs_nobody_else_anything(sensors: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[float] = []
+    sensors.watch(lambda ran: 1 / 0)
+    sensors.watch(lambda ran: seen.extend(ran.values.tolist()))
+    assert feed(sensors, [("a", hour, float(hour)) for hour in range(3)]).values.tolist() == [0.0, 1.0, 2.0]
+    assert seen == [0.0, 1.0, 2.0]
+    assert "could not be handed over" in caplog.text
 
 
 def test_an_empty_batch_is_answered(sensors: Fleet) -> None:
