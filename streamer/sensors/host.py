@@ -187,9 +187,14 @@ class Sensors:
         return self.fleet
 
     def said(self, ran: Ran) -> Told:
-        """What a watcher was given, with names."""
+        """What a watcher was given, without the sensors that were forgotten since: their slots may be others' now."""
         assert self.fleet is not None
-        return told([self.fleet.names[slot] for slot in ran.slots.tolist()], [ran], self.fleet)
+        slots, ids = self.fleet.slots, self.fleet.ids
+        kept = [slots.get(name, -1) == slot for name, slot in zip(ran.names, ran.slots.tolist(), strict=True)]
+        rows = np.flatnonzero(np.array(kept, np.bool_) & (ids[ran.slots] == ran.ids))
+        if late := len(ran.slots) - len(rows):
+            self.fleet.metrics.late_results.inc(late)
+        return told(ran.names[rows].tolist(), [ran], self.fleet, rows)
 
     def describe(self) -> list[dict[str, Any]]:
         """JSON-ready, like the other models."""

@@ -99,6 +99,7 @@ class Fleet:
         self._per_lane = self.directory.per_lane
         slots = len(self.names)
         self.room = Room(
+            self.directory,
             model,
             Arena(model.manifest.states, slots, max_state_bytes),
             Clocks(slots, step, gap),
@@ -266,7 +267,7 @@ class Fleet:
         for name, slot in planned.closed:
             self.directory.leave(name)
             nothing = np.zeros(0)
-            work = Work(np.zeros(0, np.intp), nothing, nothing, 0, call=partial(self._release, slot))
+            work = Work(np.zeros(0, np.intp), nothing, nothing, 0, call=partial(self.room.release, slot))
             self.lane_of(slot).put(work)
         self._less(receipt.refused)
         entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
@@ -288,7 +289,3 @@ class Fleet:
             mine = np.flatnonzero(whose == number)
             tell: Callable[[Ran | None], None] | None = None if teller is None else partial(teller.part, at[mine])
             self.lanes[number].put(Work(slots[mine], times[mine], values[mine], seq, tell))
-
-    def _release(self, slot: int) -> None:
-        self.room.clear(slot)
-        self.directory.release(slot)

@@ -48,10 +48,13 @@ class Teller:
         self._finish()
 
     def _finish(self) -> None:
-        at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
-        order = np.argsort(at)
-        names = [self._batch.names[row] for row in at[order].tolist()]
-        self.told.set_result(told(names, [ran for _, ran in self._parts], self._fleet, order))
+        try:
+            at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
+            order = np.argsort(at)
+            names = [self._batch.names[row] for row in at[order].tolist()]
+            self.told.set_result(told(names, [ran for _, ran in self._parts], self._fleet, order))
+        except Exception as error:
+            self.told.set_exception(error)
 
 
 def told(names: Sequence[str], parts: Sequence[Ran], fleet: Fleet, order: NDArray[np.intp] | None = None) -> Told:

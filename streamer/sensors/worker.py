@@ -21,6 +21,7 @@ from streamer.engine.arena import Arena
 from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
+from streamer.sensors.directory import Directory
 from streamer.sensors.latest import Latest
 from streamer.sensors.runner import Runner
 from streamer.sensors.scores import Track
@@ -40,10 +41,13 @@ TOGETHER = 256
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """Readings that were just run, all of different streams. ``at``: which of their work's they were, ``breaks`` as in
+    """Readings that were just run, all of different streams. ``names`` and ``ids``: whose slots these were then; by now
+    a slot may have another owner. ``at``: which of their work's they were, ``breaks`` as in
     :mod:`streamer.sensors.timeline`. The arrays are the receiver's."""
 
     slots: Slots
+    names: NDArray[np.object_]
+    ids: NDArray[np.int64]
     at: NDArray[np.intp]
     times: Floats
     values: Floats
@@ -77,6 +81,7 @@ class Watcher(Protocol):
 class Room:
     """What all lanes share: the model, and everything that is kept of streams, by slot."""
 
+    directory: Directory
     model: Model
     arena: Arena
     clocks: Clocks
@@ -97,6 +102,11 @@ class Room:
         for part in (self.arena, self.clocks, self.track, self.latest):
             part.clear(slot)
         self.applied[slot] = 0
+
+    def release(self, slot: int) -> None:
+        """The slot is as new, and anybody's."""
+        self.clear(slot)
+        self.directory.release(slot)
 
 
 class Lane(threading.Thread):
@@ -283,7 +293,22 @@ class Lane(threading.Thread):
             return None
         reading, times, values, breaks, quantiles, anomalies, drifts = rest
         known, steps = room.latest.begun[slots], room.clocks.pace(slots)
-        result = Ran(slots, reading, times, values, steps, breaks, quantiles, anomalies, drifts, known)
+        directory = room.directory
+        names = np.array([directory.names[slot] for slot in slots.tolist()], np.object_)
+        result = Ran(
+            slots,
+            names,
+            directory.ids[slots],
+            reading,
+            times,
+            values,
+            steps,
+            breaks,
+            quantiles,
+            anomalies,
+            drifts,
+            known,
+        )
         room.latest.keep(slots, result)
         return result
 

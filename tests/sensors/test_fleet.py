@@ -8,22 +8,25 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.columns import Batch
-from streamer.sensors.host import Arrivals
+from streamer.sensors.host import Arrivals, Sensors
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import Sensor, look
 from streamer.sensors.open import open_fleet
 from streamer.sensors.scores import COUNT
 from streamer.sensors.timeline import GAP, RESTARTED
 from streamer.sensors.worker import Ran
+from streamer.settings import Settings
 from tests.sensors.support import HOUR, batch, feed, fleet, lives
 
 
@@ -231,6 +234,28 @@ def test_a_watcher_that_raises_costs_nobody_else_anything(sensors: Fleet, caplog
     assert feed(sensors, [("a", hour, float(hour)) for hour in range(3)]).values.tolist() == [0.0, 1.0, 2.0]
     assert seen == [0.0, 1.0, 2.0]
     assert "could not be handed over" in caplog.text
+
+
+def test_what_is_said_of_a_sensor_never_goes_out_under_the_name_of_the_next_owner_of_its_slot(tmp_path: Path) -> None:
+    """Watchers hand results to the event loop, which may look at them when the slot is somebody else's."""
+    registry = CollectorRegistry()
+    settings = Settings(state_directory=tmp_path, max_sensors=1, lanes=1)
+    host = Sensors(settings, Metrics(registry))
+    host.load([resolve("forecast-online")])
+    assert host.fleet is not None
+    later: list[Ran] = []
+    host.fleet.watch(later.append)
+    feed(host.fleet, [("old", 1, 1.0), ("old", 2, 2.0)])
+    current = [host.said(ran).names for ran in later]
+    assert host.fleet.forget("old").result(60)
+    gone = [host.said(ran).names for ran in later]
+    assert host.fleet.drain(60)
+    feed(host.fleet, [("new", 1, 5.0)])
+    reused = [host.said(ran).names for ran in later]
+    host.close()
+    assert later[0].slots == later[2].slots  # the slot was used again
+    assert (current, gone, reused) == ([["old"], ["old"]], [[], []], [[], [], ["new"]])
+    assert registry.get_sample_value("streamer_late_results_total", {"model": "forecast-online"}) == 4
 
 
 def test_an_empty_batch_is_answered(sensors: Fleet) -> None:
