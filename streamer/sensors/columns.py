@@ -22,11 +22,13 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Batch:
     """N readings in the order in which they came. ``names``: streams. ``times`` float64 [N], unix seconds; NaN: it is
-    the time of arrival that counts. ``values`` float64 [N]; NaN: missing."""
+    the time of arrival that counts. ``values`` float64 [N]; NaN: missing. ``stamped`` bool [N]: ``times`` are this
+    machine's, from when the reading arrived; ``None``: all are the senders' own."""
 
     names: Sequence[str]
     times: Floats
     values: Floats
+    stamped: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -114,8 +114,11 @@ class Plan(Generic[T]):
         self.next_seq += len(planned.parts)
         self.planned.append(planned)
 
-    def forget(self, request: T, name: str) -> None:
+    def forget(self, request: T, name: str, only: tuple[int, int] | None = None) -> None:
+        """``only``: if the sensor still has this id, and no reading behind this record."""
         slot = self._slot(name)
+        if only is not None and slot >= 0 and only != self._last(slot):
+            slot = FULL
         planned = Planned(request, Receipt(int(slot >= 0)))
         if slot >= 0:
             self._names[name] = FULL
@@ -129,6 +132,11 @@ class Plan(Generic[T]):
         for planned in self.planned:
             for _, slot in planned.opened:
                 self._directory.release(slot)
+
+    def _last(self, slot: int) -> tuple[int, int]:
+        """The id of the sensor, and the last record with a reading of it."""
+        own = [p.record.seq for planned in self.planned for p in planned.parts if slot in p.slots]
+        return int(self._directory.ids[slot]), max([int(self._directory.written[slot]), *own])
 
     def _slot(self, name: str) -> int:
         found = self._names.get(name)
@@ -164,7 +172,8 @@ class Plan(Generic[T]):
         for begin in range(0, len(kept), RECORD):
             at = kept[begin : begin + RECORD]
             ids = self._directory.ids[slots[at]]
-            record = Record(self.next_seq + len(parts), ids, batch.times[at], batch.values[at])
+            stamped = np.zeros(len(at), np.bool_) if batch.stamped is None else batch.stamped[at]
+            record = Record(self.next_seq + len(parts), ids, batch.times[at], batch.values[at], stamped)
             parts.append(Part(record, slots[at], at))
         return parts
 

@@ -50,8 +50,8 @@ class NoSensorsError(LookupError):
 class Sensors:
     """Closed and empty until :meth:`load`."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings, self.metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings, self.metrics, self._clock = settings, metrics, clock
         self.fleet: Fleet | None = None
         self.keeper: Keeper | None = None
         self._journal: Journal | None = None
@@ -85,6 +85,7 @@ class Sensors:
             waiting=settings.max_waiting_readings,
             max_state_bytes=settings.max_state_bytes,
             journal=self._journal,
+            clock=self._clock,
             limit=settings.max_batch,
         )
         self.keeper = Keeper(fleet, self._journal, self.metrics, settings.sensor_save_seconds)
@@ -229,20 +230,17 @@ class Sensors:
                 log.exception("the keeper of sensors failed")
 
     def _forget_silent(self) -> None:
-        keep, fleet = self.settings.sensor_keep_seconds, self.fleet
-        if not keep or fleet is None:
+        keep = self.settings.sensor_keep_seconds
+        if not keep or self.fleet is None:
             return
-        arrived = fleet.room.latest.arrived
-        silent = np.flatnonzero((arrived > 0) & (arrived < time.time() - keep))
-        for name in [fleet.names[slot] for slot in silent.tolist()]:
-            if name and fleet.forget(name).result(self.settings.stuck_seconds):
-                log.info("a sensor is forgotten, it was silent for too long", extra={"stream": name})
-                self.metrics.evictions.labels("silent").inc()
+        for name in self.fleet.expire(keep):
+            log.info("a sensor is forgotten, it was silent for too long", extra={"stream": name})
+            self.metrics.evictions.labels("silent").inc()
 
 
 class Arrivals:
-    """Readings without a time came now. Those of one stream that came together came one after another, else they would
-    be duplicates. Of the event loop alone."""
+    """Stamps readings without a time: they came now. Those of one stream that came together came one after another,
+    else they would be duplicates. Of the event loop alone."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -262,4 +260,4 @@ class Arrivals:
             turn = seen[name] = seen.get(name, -1) + 1
             times[row] = now + turn * MOMENT
         self._last = now + max(seen.values()) * MOMENT
-        return Batch(batch.names, times, batch.values)
+        return Batch(batch.names, times, batch.values, np.isnan(batch.times))

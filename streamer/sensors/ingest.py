@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class _Entry:
     teller: Teller | None
     safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
+    only: tuple[int, int] | None = None  # see Plan.forget
 
 
 class Fleet:
@@ -85,6 +87,7 @@ class Fleet:
         most: int = 64,
         waiting: int = 100_000,
         max_state_bytes: int = 2**31,
+        clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
     ) -> None:
         self.model, self.task, self.metrics = model, task, metrics
@@ -104,7 +107,7 @@ class Fleet:
             Arena(model.manifest.states, slots, max_state_bytes),
             Clocks(slots, step, gap),
             Track(slots, self.horizon, task.options.quantiles, most),
-            Latest(slots, self.horizon, len(self.levels)),
+            Latest(slots, self.horizon, len(self.levels), clock),
             metrics,
             min(limit, model.manifest.max_batch, self._per_lane),
             np.zeros(slots, np.int64),
@@ -172,7 +175,22 @@ class Fleet:
 
     def forget(self, name: str) -> Future[bool]:
         """The stream is gone, from the disk too; False: there was none."""
-        entry = _Entry(Batch((), np.zeros(0), np.zeros(0)), None, forget=name)
+        return self._forget(name, None)
+
+    def expire(self, seconds: float) -> list[str]:
+        """Forget streams without a reading for so long, and wait until they are; their names. A stream that speaks up
+        meanwhile stays."""
+        written = self.written.copy()
+        silent = self.room.latest.silent(seconds)
+        done = silent[self.room.applied[silent] == written[silent]]
+        found = [
+            (name, (int(self.ids[slot]), int(written[slot]))) for slot in done.tolist() if (name := self.names[slot])
+        ]
+        gone = [(name, self._forget(name, only)) for name, only in found]
+        return [name for name, future in gone if future.result()]
+
+    def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
+        entry = _Entry(Batch((), np.zeros(0), np.zeros(0)), None, forget=name, only=only)
         with self._changed:
             if self._closed:
                 raise BusyError("the daemon is going down")
@@ -187,7 +205,7 @@ class Fleet:
         keep[keep] = self.saved[slots[keep]] < record.seq
         self.written[slots[keep]] = record.seq
         self.waiting += int(keep.sum())
-        self._dispatch(record.seq, slots[keep], record.times[keep], record.values[keep], None, np.zeros(0, np.intp))
+        self._dispatch(record.take(keep), slots[keep], None, np.zeros(0, np.intp))
 
     def adopt(self, name: str, id: int, seq: int) -> int:
         """A stream of the last run gets a slot; -1: there is none left."""
@@ -228,7 +246,7 @@ class Fleet:
                 if entry.forget is None:
                     plan.write(entry, entry.batch)
                 else:
-                    plan.forget(entry, entry.forget)
+                    plan.forget(entry, entry.forget, entry.only)
             except Exception as error:
                 self._fail(entry, error)
         try:
@@ -263,11 +281,18 @@ class Fleet:
             record, slots = part.record, part.slots
             self.saved[slots] = np.where(self.written[slots] > self.saved[slots], self.saved[slots], record.seq - 1)
             self.written[slots] = record.seq
-            self._dispatch(record.seq, slots, record.times, record.values, entry.teller, part.at)
+            self._dispatch(record, slots, entry.teller, part.at)
         for name, slot in planned.closed:
             self.directory.leave(name)
             nothing = np.zeros(0)
-            work = Work(np.zeros(0, np.intp), nothing, nothing, 0, call=partial(self.room.release, slot))
+            work = Work(
+                nothing.astype(np.intp),
+                nothing,
+                nothing,
+                nothing.astype(np.bool_),
+                0,
+                call=partial(self.room.release, slot),
+            )
             self.lane_of(slot).put(work)
         self._less(receipt.refused)
         entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
@@ -277,10 +302,8 @@ class Fleet:
 
     def _dispatch(
         self,
-        seq: int,
+        record: Record,
         slots: NDArray[np.intp],
-        times: NDArray[np.float64],
-        values: NDArray[np.float64],
         teller: Teller | None,
         at: NDArray[np.intp],
     ) -> None:
@@ -288,4 +311,5 @@ class Fleet:
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
             tell: Callable[[Ran | None], None] | None = None if teller is None else partial(teller.part, at[mine])
-            self.lanes[number].put(Work(slots[mine], times[mine], values[mine], seq, tell))
+            columns = record.times[mine], record.values[mine], record.stamped[mine]
+            self.lanes[number].put(Work(slots[mine], *columns, record.seq, tell))

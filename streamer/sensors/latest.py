@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from time import time
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,15 @@ Slots = NDArray[np.intp]
 
 
 class Latest:
-    """One row for each slot, zeros at the start. ``arrived``: unix seconds, by this
-    machine's clock; ``time`` is the reading's own. ``begun``: there has been a value, so there is a forecast."""
+    """One row for each slot, zeros at the start. ``time`` is the reading's own. ``begun``: there has been a value, so
+    there is a forecast.
 
-    def __init__(self, capacity: int, horizon: int, levels: int) -> None:
+    ``arrived``: when the last reading was run, in seconds of ``clock``. That is monotonic: it stands while the machine
+    sleeps, and no change of the date moves it. It is not saved; :meth:`ages` are."""
+
+    def __init__(self, capacity: int, horizon: int, levels: int, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._arrays: dict[str, NDArray[Any]] = {}
         self.time = np.zeros(capacity)
         self.arrived = np.zeros(capacity)
         self.value = np.zeros(capacity)
@@ -32,7 +37,8 @@ class Latest:
         self.quantiles = np.zeros((capacity, horizon, levels), np.float32)
         self.readings = np.zeros(capacity, np.int64)
         self.missing = np.zeros(capacity, np.int64)
-        self._arrays: dict[str, NDArray[Any]] = dict(vars(self))
+        arrays = {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
+        self._arrays = {name: array for name, array in arrays.items() if name != "arrived"}
 
     @property
     def bytes_per_slot(self) -> int:
@@ -40,14 +46,27 @@ class Latest:
 
     def keep(self, slots: Slots, ran: Ran) -> None:
         """Streams that are all different."""
-        self.time[slots], self.value[slots], self.arrived[slots] = ran.times, ran.values, time()
+        self.time[slots], self.value[slots], self.arrived[slots] = ran.times, ran.values, self._clock()
         self.step[slots] = ran.steps
         self.anomaly[slots], self.drift[slots] = ran.anomalies, ran.drifts
         self.quantiles[slots] = ran.quantiles
         self.readings[slots] += 1
         self.missing[slots] += np.isnan(ran.values)
 
+    def ages(self, slots: Slots) -> NDArray[np.float64]:
+        """Seconds since the last reading was run."""
+        found: NDArray[np.float64] = self._clock() - self.arrived[slots]
+        return found
+
+    def set_age(self, slot: int, seconds: float) -> None:
+        self.arrived[slot] = self._clock() - seconds
+
+    def silent(self, seconds: float) -> Slots:
+        """Slots whose last reading was run longer ago than that."""
+        return np.flatnonzero((self.readings > 0) & (self.arrived < self._clock() - seconds))
+
     def clear(self, slot: int) -> None:
+        self.arrived[slot] = 0.0
         for array in self._arrays.values():
             array[slot] = 0
 
@@ -57,3 +76,4 @@ class Latest:
     def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         for name, array in self._arrays.items():
             array[slot] = saved[name]
+        self.set_age(slot, 0.0)

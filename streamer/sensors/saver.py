@@ -22,6 +22,8 @@ __all__ = ["Keeper"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two times that it is saved how long each sensor has been silent.
+AGE_SECONDS = 3600.0
 #: Bytes of states that are copied and written in one go.
 TOGETHER = 8 * 2**20
 
@@ -34,6 +36,7 @@ class Keeper:
     ) -> None:
         self._fleet, self._journal, self._metrics = fleet, journal, metrics
         self._seconds, self._clock = seconds, clock
+        self._aged = clock()
         self._at = np.full(len(fleet.ids), clock())  # of every slot: when it was saved
         room = fleet.room
         each = room.arena.bytes_per_slot + room.track.bytes_per_slot + room.latest.bytes_per_slot
@@ -48,6 +51,8 @@ class Keeper:
         behind = np.flatnonzero(fleet.written > fleet.saved)
         if not whole:
             behind = behind[now - self._at[behind] >= self._seconds]
+        if whole or now - self._aged >= AGE_SECONDS:
+            self._save_ages(now)
         behind = behind[np.argsort(self._at[behind], kind="stable")]
         for first in range(0, len(behind), self._group):
             slots = behind[first : first + self._group]
@@ -65,6 +70,18 @@ class Keeper:
                 if fleet.ids[slot] == row.id:
                     fleet.saved[slot], self._at[slot] = row.seq, now
         return len(behind)
+
+    def _save_ages(self, now: float) -> None:
+        fleet = self._fleet
+        slots = np.array(list(fleet.slots.copy().values()), np.intp)
+        slots = slots[fleet.room.latest.readings[slots] > 0]
+        ages = fleet.room.latest.ages(slots).tolist()
+        try:
+            self._journal.save_ages(list(zip(fleet.ids[slots].tolist(), ages, strict=True)))
+        except StoreError as error:
+            self._metrics.store_errors.labels("put").inc()
+            log.error("the ages of sensors could not be saved", extra={"error": str(error)})
+        self._aged = now
 
     def _copy(self, slots: Sequence[int]) -> list[tuple[int, Saved]]:
         fleet, room, found = self._fleet, self._fleet.room, []
@@ -98,6 +115,7 @@ class Keeper:
         than fit: none of them is dropped behind anybody's back."""
         fleet, count, anew = self._fleet, 0, 0
         slot_of: dict[int, int] = {}
+        ages = self._journal.ages()
         for saved in self._journal.streams():
             slot = fleet.adopt(saved.name, saved.id, saved.seq)
             if slot < 0:
@@ -106,6 +124,7 @@ class Keeper:
             count += 1
             if saved.data:
                 anew += not self._wake(slot, saved)
+                fleet.room.latest.set_age(slot, ages.get(saved.id, 0.0))
         if anew:
             self._metrics.lost_states.inc(anew)
             log.error("sensors begin anew: their states are of another model file, or damaged", extra={"streams": anew})

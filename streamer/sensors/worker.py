@@ -66,6 +66,7 @@ class Work:
     slots: Slots
     times: Floats
     values: Floats
+    stamped: NDArray[np.bool_]
     seq: int
     #: Gets what was run, in parts, and ``None`` at the end.
     tell: Callable[[Ran | None], None] | None = None
@@ -194,6 +195,7 @@ class Lane(threading.Thread):
         slots = np.concatenate([work.slots for work in works])
         times = np.concatenate([work.times for work in works])
         values = np.concatenate([work.values for work in works])
+        stamped = np.concatenate([work.stamped for work in works])
         whose = np.repeat(np.arange(len(works)), [len(work.slots) for work in works])
         own = np.concatenate([np.arange(len(work.slots)) for work in works])
         asked = np.array([work.tell is not None for work in works])
@@ -208,7 +210,7 @@ class Lane(threading.Thread):
             new = live[~placed[live]]
             if len(new):
                 with self.rows:
-                    found = room.clocks.place(streams[new], times[order[at[new]]])
+                    found = room.clocks.place(streams[new], times[order[at[new]]], stamped[order[at[new]]])
                 masked[new], breaks[new] = found.masked, found.breaks
                 placed[new] = found.taken
                 at[new] += ~found.taken

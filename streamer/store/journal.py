@@ -30,24 +30,38 @@ CREATE TABLE IF NOT EXISTS streams (
     model TEXT NOT NULL,
     data BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ages (
+    id INTEGER PRIMARY KEY,
+    seconds REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS journal (
     seq INTEGER PRIMARY KEY,
     data BLOB NOT NULL
 );
 """
-TABLES = {"streams": ("id", "name", "seq", "model", "data"), "journal": ("seq", "data")}
+TABLES = {
+    "streams": ("id", "name", "seq", "model", "data"),
+    "ages": ("id", "seconds"),
+    "journal": ("seq", "data"),
+}
+#: A negative id: the reading has the time of its arrival.
 RECORD = np.dtype([("id", "<i8"), ("time", "<f8"), ("value", "<f8")])
 #: A sensor's id with its name: it is new. With ``None``: it is gone.
 Change = tuple[int, str | None]
 
 
 class Record(NamedTuple):
-    """Readings that were taken together: ids of streams int64, unix seconds, values (NaN: missing), all [N]."""
+    """Readings that were taken together: ids of streams int64, unix seconds, values (NaN: missing), all [N].
+    ``stamped`` bool [N]: the time is that of arrival."""
 
     seq: int
     ids: NDArray[np.int64]
     times: NDArray[np.float64]
     values: NDArray[np.float64]
+    stamped: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.bool_]) -> Record:
+        return Record(self.seq, self.ids[rows], self.times[rows], self.values[rows], self.stamped[rows])
 
 
 class Saved(NamedTuple):
@@ -80,7 +94,8 @@ class Journal:
         rows = []
         for record in records:
             packed = np.empty(len(record.ids), RECORD)
-            packed["id"], packed["time"], packed["value"] = record.ids, record.times, record.values
+            packed["id"] = np.where(record.stamped, -record.ids, record.ids)
+            packed["time"], packed["value"] = record.times, record.values
             data = packed.tobytes()
             rows.append((record.seq, zlib.crc32(data).to_bytes(4, "little") + data))
         with self._database.transaction() as db:
@@ -100,6 +115,16 @@ class Journal:
                 ((saved.seq, saved.model, saved.data, saved.id) for saved in states),
             )
             db.execute("DELETE FROM journal WHERE seq <= ?", (done,))
+
+    def save_ages(self, ages: Sequence[tuple[int, float]]) -> None:
+        """Of every stream by id: for how many seconds it has been silent."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM ages")
+            db.executemany("INSERT INTO ages VALUES (?, ?)", ages)
+
+    def ages(self) -> dict[int, float]:
+        with self._database.transaction() as db:
+            return dict(db.execute("SELECT id, seconds FROM ages").fetchall())
 
     def streams(self) -> Iterator[Saved]:
         with self._database.transaction() as db:
@@ -124,7 +149,8 @@ class Journal:
                 log.error("a record of the journal is damaged, its readings are lost", extra={"record": seq})
                 continue
             packed = np.frombuffer(data, RECORD, offset=4)
-            yield Record(seq, packed["id"].astype(np.int64), packed["time"].copy(), packed["value"].copy())
+            ids = packed["id"].astype(np.int64)
+            yield Record(seq, np.abs(ids), packed["time"].copy(), packed["value"].copy(), ids < 0)
 
     def close(self) -> None:
         self._database.close()

@@ -213,7 +213,7 @@ def test_a_damaged_record_is_a_gap_and_told_of(tmp_path: Path, caplog: pytest.Lo
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "sensors.sqlite")
-    record = Record(7, np.array([1, 2]), np.array([0.1, 1e18]), np.array([np.nan, -0.0]))
+    record = Record(7, np.array([1, 2]), np.array([0.1, 1e18]), np.array([np.nan, -0.0]), np.array([True, False]))
     journal.append([(1, "a"), (2, "b")], [record])
     (found,) = journal.records()
     assert found.seq == 7

@@ -55,6 +55,21 @@ def test_the_step_is_the_median_and_jitter_is_no_gap(step: float, start: float, 
     assert fed(*(i * step for i in range(30))).count("masked") == [0]
 
 
+@pytest.mark.parametrize("step", [1.0, 60.0, 3600.0, 12 * 3600.0])
+def test_a_sender_whose_clock_is_set_back_by_a_month_loses_no_reading(step: float) -> None:
+    cadence = fed(*(step * i for i in range(20)), limit=1000)
+    assert cadence.place(20 * step - 31 * 86400) == (0, RESTARTED)
+    assert cadence.place(21 * step - 31 * 86400) == (0, WHOLE)
+
+
+@pytest.mark.parametrize("jump", [0.0, -1e-6, -30.0, -3600.0, -31 * 86400.0])
+def test_a_reading_with_the_time_of_its_arrival_is_never_left_out(jump: float) -> None:
+    cadence = fed(*REGULAR)
+    placed = cadence.clocks.place(np.array([1]), np.array([END + jump]), np.array([True]))
+    assert (placed.taken[0], placed.breaks[0]) == (True, RESTARTED)
+    assert cadence.count("late", "duplicates", "restarts") == [0, 0, 1]
+
+
 def test_a_gap_becomes_masked_steps_up_to_a_bound() -> None:
     cadence = fed(*REGULAR)
     assert cadence.place(END + 4 * 60) == (3, WHOLE)
