@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two times that it is saved how long each sensor has been silent.
 AGE_SECONDS = 3600.0
+#: Writes that fail one after another: then it is the disk, and the round ends.
+MISSES = 3
 #: Bytes of states that are copied and written in one go.
 TOGETHER = 8 * 2**20
 
@@ -47,29 +49,56 @@ class Keeper:
     def save(self, *, whole: bool = False) -> int:
         """Streams whose time has come, all that changed if ``whole``; how many. A failing disk is told of and
         counted: the journal keeps what is not saved."""
-        fleet, now = self._fleet, self._clock()
+        fleet, now, count = self._fleet, self._clock(), 0
         behind = np.flatnonzero(fleet.written > fleet.saved)
         if not whole:
             behind = behind[now - self._at[behind] >= self._seconds]
         if whole or now - self._aged >= AGE_SECONDS:
             self._save_ages(now)
         behind = behind[np.argsort(self._at[behind], kind="stable")]
+        misses = 0
         for first in range(0, len(behind), self._group):
             slots = behind[first : first + self._group]
             with self._metrics.save_seconds.time():
-                saved = self._copy(slots.tolist())
-                try:
-                    self._journal.save([row for _, row in saved], self._done(dict(saved)))
-                except StoreError as error:
-                    self._metrics.store_errors.labels("put").inc()
-                    log.error("sensors could not be saved", extra={"error": str(error)})
-                    return first
+                saved = self._write(self._copy(slots.tolist(), now), now)
             self._metrics.snapshots.inc(len(saved))
             self._metrics.snapshot_bytes.inc(sum(len(row.data) for _, row in saved))
             for slot, row in saved:
                 if fleet.ids[slot] == row.id:
                     fleet.saved[slot], self._at[slot] = row.seq, now
-        return len(behind)
+            count += len(saved)
+            misses = 0 if saved else misses + 1
+            if misses == MISSES:
+                break
+        return count
+
+    def _write(self, saved: list[tuple[int, Saved]], now: float) -> list[tuple[int, Saved]]:
+        """Those that are on the disk. As one transaction; where that fails, each is tried alone."""
+        try:
+            self._journal.save([row for _, row in saved], self._done(dict(saved)))
+        except Exception as error:
+            if len(saved) > 1:
+                return self._write_apart(saved, now)
+            for slot, row in saved:
+                self._failed(slot, row.name, error, now)
+            return []
+        return saved
+
+    def _write_apart(self, saved: list[tuple[int, Saved]], now: float) -> list[tuple[int, Saved]]:
+        found, misses = [], 0
+        for each in saved:
+            one = self._write([each], now)
+            found += one
+            misses = 0 if one else misses + 1
+            if misses == MISSES:
+                break
+        return found
+
+    def _failed(self, slot: int, name: str, error: Exception, now: float) -> None:
+        """It waits until its time comes again: the others do not wait for it."""
+        self._at[slot] = now
+        self._metrics.store_errors.labels("put").inc()
+        log.error("a sensor could not be saved", extra={"stream": name, "error": str(error) or type(error).__name__})
 
     def _save_ages(self, now: float) -> None:
         fleet = self._fleet
@@ -83,21 +112,30 @@ class Keeper:
             log.error("the ages of sensors could not be saved", extra={"error": str(error)})
         self._aged = now
 
-    def _copy(self, slots: Sequence[int]) -> list[tuple[int, Saved]]:
-        fleet, room, found = self._fleet, self._fleet.room, []
+    def _copy(self, slots: Sequence[int], now: float) -> list[tuple[int, Saved]]:
+        found = []
         for slot in slots:
-            with fleet.lane_of(slot).lock:
-                if not fleet.names[slot]:
-                    continue  # it went away meanwhile
-                id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(room.applied[slot])
-                parts = {
-                    "state": room.arena.read(slot),
-                    "clock": room.clocks.read(slot),
-                    "track": room.track.read(slot),
-                    "latest": room.latest.read(slot),
-                }
-            found.append((slot, Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))))
+            try:
+                if (saved := self._copy_one(slot)) is not None:
+                    found.append((slot, saved))
+            except Exception as error:
+                self._failed(slot, self._fleet.names[slot], error, now)
         return found
+
+    def _copy_one(self, slot: int) -> Saved | None:
+        """``None``: it went away meanwhile."""
+        fleet, room = self._fleet, self._fleet.room
+        with fleet.lane_of(slot).lock:
+            if not fleet.names[slot]:
+                return None
+            id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(room.applied[slot])
+            parts = {
+                "state": room.arena.read(slot),
+                "clock": room.clocks.read(slot),
+                "track": room.track.read(slot),
+                "latest": room.latest.read(slot),
+            }
+        return Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))
 
     def _done(self, saved: dict[int, Saved]) -> int:
         """The last record of which nothing is missing in what will be on the disk then."""
@@ -147,7 +185,7 @@ class Keeper:
             room.track.write(slot, parts["track"])
             room.latest.write(slot, parts["latest"])
             room.clocks.write(slot, parts["clock"])
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever is wrong with it, the others are to be restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
             room.clear(slot)
             room.applied[slot] = saved.seq

@@ -16,6 +16,7 @@ from streamer.sensors.look import look
 from streamer.sensors.saver import Keeper
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record, Saved
+from tests.poison import among, raising
 from tests.sensors.support import batch, feed, fleet, lives
 
 
@@ -191,6 +192,59 @@ def test_a_disk_that_fails_takes_nothing_and_acknowledges_nothing(
     assert len(feed(life.fleet, [("a", 1, 1.0), ("b", 1, 1.0)])) == 2
     assert life.keeper.save(whole=True) == 2
     life.crash()
+
+
+@pytest.mark.parametrize("where", ["copy", "write"])
+def test_a_sensor_that_can_not_be_saved_keeps_no_other_from_the_disk(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives = 0
+
+    def run(names: list[str]) -> list[bool]:
+        nonlocal lives
+        lives += 1
+        life = Life(tmp_path / f"{lives}.sqlite")
+        feed(life.fleet, [(name, 1, 1.0) for name in names])
+        with monkeypatch.context() as patch:
+            if where == "copy":
+                bad = life.fleet.slots.get("bad")
+                read = raising(life.fleet.room.track.read, lambda slot: slot == bad, MemoryError())
+                patch.setattr(life.fleet.room.track, "read", read)
+            else:
+                error = StoreError("string or blob too big")
+                save = raising(life.journal.save, lambda rows, done: any(row.name == "bad" for row in rows), error)
+                patch.setattr(life.journal, "save", save)
+            life.keeper.save(whole=True)
+        saved = {stream.name for stream in life.journal.streams() if stream.data}
+        assert life.keeper.save(whole=True) == ("bad" in names)
+        life.crash()
+        return [name in saved for name in names]
+
+    for alone, beside in among(["a", "b", "c", "d"], "bad", run):
+        assert beside == alone == [True] * 4
+
+
+def test_a_stream_that_can_not_be_restored_keeps_no_other_from_coming_back(tmp_path: Path) -> None:
+    lives = 0
+
+    def run(names: list[str]) -> list[int]:
+        nonlocal lives
+        lives += 1
+        life = Life(tmp_path / f"{lives}.sqlite")
+        feed(life.fleet, [(name, hour, 1.0) for hour in range(3) for name in names])
+        life.keeper.save(whole=True)
+        life.crash()
+        with sqlite3.connect(tmp_path / f"{lives}.sqlite") as db:
+            db.execute("UPDATE streams SET data = x'00' WHERE name = 'bad'")
+        db.close()
+        again = Life(tmp_path / f"{lives}.sqlite")
+        assert again.fleet.drain(60)
+        found = [int(again.fleet.room.latest.readings[again.fleet.slots[name]]) for name in names]
+        again.crash()
+        return found
+
+    for alone, beside in among(["a", "b"], "bad", run):
+        assert beside == alone == [3, 3]
 
 
 def test_a_damaged_record_is_a_gap_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
