@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from streamer.engine.arena import Arena
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
-from streamer.sensors.columns import Batch, Told
+from streamer.sensors.columns import Batch, Forecasts
 from streamer.sensors.commit import Plan, Planned, Receipt, promise
 from streamer.sensors.directory import Directory
 from streamer.sensors.latest import Latest
-from streamer.sensors.reply import Teller
+from streamer.sensors.layout import Layout
+from streamer.sensors.reply import Reply
 from streamer.sensors.scores import Track
-from streamer.sensors.timeline import Clocks
-from streamer.sensors.worker import Lane, Ran, Room, Watcher, Work
+from streamer.sensors.table import SensorTable, Watcher
+from streamer.sensors.timeline import Timelines
+from streamer.sensors.worker import Lane, Work
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record
 from streamer.tasks.forecast import Forecaster
@@ -39,6 +41,8 @@ from streamer.tasks.forecast import Forecaster
 __all__ = ["BusyError", "Fleet", "Writing"]
 
 log = logging.getLogger(__name__)
+
+NO_READINGS = Batch((), np.zeros(0), np.zeros(0))
 
 
 class BusyError(RuntimeError):
@@ -51,23 +55,26 @@ class BusyError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """``safe``: when the readings are on the disk (without a journal: taken). ``told``: when all of them were run."""
+    """``safe``: when the readings are on the disk (without a journal: taken). ``forecasts``: when all of them were
+    run."""
 
     safe: Future[Receipt]
-    told: Future[Told] | None
+    forecasts: Future[Forecasts] | None
 
 
 @dataclass(slots=True)
 class _Entry:
     batch: Batch
-    teller: Teller | None
+    reply: Reply | None
     safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
     only: tuple[int, int] | None = None  # see Plan.forget
 
 
 class Fleet:
-    """``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
+    """Sensors of one model: each stream is one sensor, or a plant of several (see :class:`Layout`).
+
+    ``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
     ``most``: steps ahead that are scored. ``waiting``: readings that wait, at most, beside one batch.
 
     Raises :class:`ArenaError` where ``capacity`` streams do not fit into ``max_state_bytes``.
@@ -90,10 +97,8 @@ class Fleet:
         clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
     ) -> None:
-        self.model, self.task, self.metrics = model, task, metrics
-        self.horizon, self.levels = task.options.horizon, task.levels
-        #: The outer levels, and the one in the middle: 0.05, 0.5 and 0.95, if the model has them.
-        self.outer = self.levels[0], self.levels[len(self.levels) // 2], self.levels[-1]
+        self.model, self.metrics = model, metrics
+        self.layout = layout = Layout.of(task)
         self.capacity, self.journal = capacity, journal
         lanes = min(lanes, capacity)
         self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
@@ -101,18 +106,19 @@ class Fleet:
         self.written, self.saved = self.directory.written, self.directory.saved
         self._per_lane = self.directory.per_lane
         slots = len(self.names)
-        self.room = Room(
+        self.table = SensorTable(
+            layout,
             self.directory,
             model,
             Arena(model.manifest.states, slots, max_state_bytes),
-            Clocks(slots, step, gap),
-            Track(slots, self.horizon, task.options.quantiles, most),
-            Latest(slots, self.horizon, len(self.levels), clock),
+            Timelines(slots, step, gap),
+            Track(slots * len(layout.chosen), layout.horizon, layout.quantiles, most),
+            Latest(slots, layout, clock),
             metrics,
             min(limit, model.manifest.max_batch, self._per_lane),
             np.zeros(slots, np.int64),
         )
-        self.lanes = [Lane(self.room, f"sensors-{i}", self._less) for i in range(lanes)]
+        self.lanes = [Lane(self.table, f"sensors-{i}", self._less) for i in range(lanes)]
         self._next_seq = 1 if journal is None else journal.next_seq
         self._max_waiting = waiting
         self._inbox: deque[_Entry] = deque()
@@ -149,18 +155,20 @@ class Fleet:
 
     def watch(self, watcher: Watcher) -> None:
         """It gets every reading that was run from now on."""
-        self.room.watchers = (*self.room.watchers, watcher)
+        self.table.watchers = (*self.table.watchers, watcher)
 
     def stuck(self, seconds: float) -> bool:
         return any(lane.stalled() > seconds for lane in self.lanes)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch, *, tell: bool = False, wait: bool = False) -> Writing:
-        """Every time must be there. ``tell``: what is said after each is wanted. ``wait`` for room; without it raises
-        :class:`BusyError` where too many readings wait already."""
-        teller = Teller(self, batch) if tell else None
-        entry = _Entry(batch, teller)
+    def write(self, batch: Batch, *, answer: bool = False, wait: bool = False) -> Writing:
+        """Every time must be there. ``answer``: the forecasts after each are wanted. ``wait`` for room; without it
+        raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
+        if batch.values.shape[1:] != self.layout.row:
+            raise ValueError(f"readings of the shape {batch.values.shape[1:]}, the model takes {self.layout.row}")
+        reply = Reply(self.layout, batch) if answer else None
+        entry = _Entry(batch, reply)
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._closed or self._room_for(len(batch)))
@@ -171,7 +179,7 @@ class Fleet:
             self.waiting += len(batch)
             self._inbox.append(entry)
             self._changed.notify_all()
-        return Writing(entry.safe, None if teller is None else teller.told)
+        return Writing(entry.safe, None if reply is None else reply.forecasts)
 
     def forget(self, name: str) -> Future[bool]:
         """The stream is gone, from the disk too; False: there was none."""
@@ -181,8 +189,8 @@ class Fleet:
         """Forget streams without a reading for so long, and wait until they are; their names. A stream that speaks up
         meanwhile stays."""
         written = self.written.copy()
-        silent = self.room.latest.silent(seconds)
-        done = silent[self.room.applied[silent] == written[silent]]
+        silent = self.table.latest.silent(seconds)
+        done = silent[self.table.applied[silent] == written[silent]]
         found = [
             (name, (int(self.ids[slot]), int(written[slot]))) for slot in done.tolist() if (name := self.names[slot])
         ]
@@ -190,7 +198,7 @@ class Fleet:
         return [name for name, future in gone if future.result()]
 
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
-        entry = _Entry(Batch((), np.zeros(0), np.zeros(0)), None, forget=name, only=only)
+        entry = _Entry(NO_READINGS, None, forget=name, only=only)
         with self._changed:
             if self._closed:
                 raise BusyError("the daemon is going down")
@@ -211,7 +219,7 @@ class Fleet:
         """A stream of the last run gets a slot; -1: there is none left."""
         slot = self.directory.restore(name, id, seq)
         if slot >= 0:
-            self.room.applied[slot] = seq
+            self.table.applied[slot] = seq
         return slot
 
     def lane_of(self, slot: int) -> Lane:
@@ -275,25 +283,16 @@ class Fleet:
         entry, receipt = planned.request, planned.receipt
         for name, slot in planned.opened:
             self.directory.enter(name, slot)
-        if entry.teller is not None:
-            entry.teller.expect(sum(self._pieces(part.slots) for part in planned.parts))
+        if entry.reply is not None:
+            entry.reply.expect(sum(self._pieces(part.slots) for part in planned.parts))
         for part in planned.parts:
             record, slots = part.record, part.slots
             self.saved[slots] = np.where(self.written[slots] > self.saved[slots], self.saved[slots], record.seq - 1)
             self.written[slots] = record.seq
-            self._dispatch(record, slots, entry.teller, part.at)
+            self._dispatch(record, slots, entry.reply, part.at)
         for name, slot in planned.closed:
             self.directory.leave(name)
-            nothing = np.zeros(0)
-            work = Work(
-                nothing.astype(np.intp),
-                nothing,
-                nothing,
-                nothing.astype(np.bool_),
-                0,
-                call=partial(self.room.release, slot),
-            )
-            self.lane_of(slot).put(work)
+            self.lane_of(slot).put(Work.calling(partial(self.table.release, slot)))
         self._less(receipt.refused)
         entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
 
@@ -304,12 +303,12 @@ class Fleet:
         self,
         record: Record,
         slots: NDArray[np.intp],
-        teller: Teller | None,
+        reply: Reply | None,
         at: NDArray[np.intp],
     ) -> None:
         whose = slots // self._per_lane
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
-            tell: Callable[[Ran | None], None] | None = None if teller is None else partial(teller.part, at[mine])
+            deliver = None if reply is None else partial(reply.part, at[mine])
             columns = record.times[mine], record.values[mine], record.stamped[mine]
-            self.lanes[number].put(Work(slots[mine], *columns, record.seq, tell))
+            self.lanes[number].put(Work(slots[mine], *columns, record.seq, deliver))

@@ -24,7 +24,8 @@ Feeds = dict[str, NDArray[Any]]
 
 class Found(NamedTuple):
     """``good`` bool [N]: those that were run; nothing is said of the others, whose streams begin anew. ``quantiles``
-    [N, H, Q], ``anomalies`` and ``drifts`` [N], float32; ones where the model says neither."""
+    [N, H, Q], ``anomalies`` and ``drifts`` [N], of several targets [N, K, ...], float32; ones where the model says
+    neither."""
 
     good: NDArray[np.bool_]
     quantiles: NDArray[np.float32]
@@ -45,6 +46,7 @@ class Runner:
         }
         shapes = {output.name: output.shape for output in model.manifest.outputs}
         self._quantiles = shapes["quantiles"][1:]
+        self._each = self._quantiles[:-2]
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
     def __call__(self, slots: Slots, readings: NDArray[np.float32]) -> Found:
@@ -52,7 +54,7 @@ class Runner:
         n = len(slots)
         good = np.ones(n, np.bool_)
         quantiles = np.empty((n, *self._quantiles), np.float32)
-        said = {name: np.ones(n, np.float32) for name in ("anomaly", "drift")}
+        said = {name: np.ones((n, *self._each), np.float32) for name in ("anomaly", "drift")}
         for begin in range(0, n, self._limit):
             part = slice(begin, begin + self._limit)
             outputs = self._batch(slots[part], readings[part])

@@ -18,7 +18,7 @@ from streamer.store import StoreError
 from streamer.store.journal import Journal, Saved
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["Keeper"]
+__all__ = ["Saver"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ MISSES = 3
 TOGETHER = 8 * 2**20
 
 
-class Keeper:
+class Saver:
     """``seconds``: a stream that changes is saved that often; so much of its readings is run again after a crash."""
 
     def __init__(
@@ -40,9 +40,7 @@ class Keeper:
         self._seconds, self._clock = seconds, clock
         self._aged = clock()
         self._at = np.full(len(fleet.ids), clock())  # of every slot: when it was saved
-        room = fleet.room
-        each = room.arena.bytes_per_slot + room.track.bytes_per_slot + room.latest.bytes_per_slot
-        self._group = max(1, TOGETHER // each)
+        self._group = max(1, TOGETHER // fleet.table.bytes_per_slot)
 
     # -- to the disk ---------------------------------------------------------------------------------------------------
 
@@ -103,8 +101,8 @@ class Keeper:
     def _save_ages(self, now: float) -> None:
         fleet = self._fleet
         slots = np.array(list(fleet.slots.copy().values()), np.intp)
-        slots = slots[fleet.room.latest.readings[slots] > 0]
-        ages = fleet.room.latest.ages(slots).tolist()
+        slots = slots[fleet.table.latest.readings[slots] > 0]
+        ages = fleet.table.latest.ages(slots).tolist()
         try:
             self._journal.save_ages(list(zip(fleet.ids[slots].tolist(), ages, strict=True)))
         except StoreError as error:
@@ -124,17 +122,12 @@ class Keeper:
 
     def _copy_one(self, slot: int) -> Saved | None:
         """``None``: it went away meanwhile."""
-        fleet, room = self._fleet, self._fleet.room
+        fleet, table = self._fleet, self._fleet.table
         with fleet.lane_of(slot).lock:
             if not fleet.names[slot]:
                 return None
-            id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(room.applied[slot])
-            parts = {
-                "state": room.arena.read(slot),
-                "clock": room.clocks.read(slot),
-                "track": room.track.read(slot),
-                "latest": room.latest.read(slot),
-            }
+            id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(table.applied[slot])
+            parts = table.read(slot)
         return Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))
 
     def _done(self, saved: dict[int, Saved]) -> int:
@@ -162,7 +155,7 @@ class Keeper:
             count += 1
             if saved.data:
                 anew += not self._wake(slot, saved)
-                fleet.room.latest.set_age(slot, ages.get(saved.id, 0.0))
+                fleet.table.latest.set_age(slot, ages.get(saved.id, 0.0))
         if anew:
             self._metrics.lost_states.inc(anew)
             log.error("sensors begin anew: their states are of another model file, or damaged", extra={"streams": anew})
@@ -176,19 +169,15 @@ class Keeper:
         return count
 
     def _wake(self, slot: int, saved: Saved) -> bool:
-        room = self._fleet.room
+        table = self._fleet.table
         if saved.model != self._fleet.model.digest:
             return False
         try:
-            parts = _from_bytes(saved.data)
-            room.arena.write(slot, parts["state"])
-            room.track.write(slot, parts["track"])
-            room.latest.write(slot, parts["latest"])
-            room.clocks.write(slot, parts["clock"])
+            table.write(slot, _from_bytes(saved.data))
         except Exception as error:  # whatever is wrong with it, the others are to be restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
-            room.clear(slot)
-            room.applied[slot] = saved.seq
+            table.clear(slot)
+            table.applied[slot] = saved.seq
             return False
         return True
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Clocks", "Placed", "phases"]
+__all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Placed", "Timelines", "phases"]
 
 #: Differences whose median is the step. Until they are there, a reading is the step after the one before it.
 LEARN = 8
@@ -37,7 +37,7 @@ class Placed(NamedTuple):
     breaks: NDArray[np.uint8]
 
 
-class Clocks:
+class Timelines:
     """``step`` in seconds, ``None``: each stream's own, inferred. ``limit``: masked steps for one gap, at most."""
 
     #: What is counted, by slot.

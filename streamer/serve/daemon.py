@@ -186,8 +186,7 @@ class Daemon:
         self.registry.load()
         self.sensors.load(self.registry.others["forecast"])
         self.generators.load(self.registry.others["generate"])
-        if self.sensors.fleet is not None:
-            self.sensors.fleet.watch(self.subscribers.watch)
+        self.sensors.watch(self.subscribers.watch)
         self.broker.check()
 
     def _models(self) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ and is written now and then. After a crash the readings behind a stream's state 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,10 @@ CREATE TABLE IF NOT EXISTS streams (
     model TEXT NOT NULL,
     data BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS variables (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS ages (
     id INTEGER PRIMARY KEY,
     seconds REAL NOT NULL
@@ -41,18 +47,17 @@ CREATE TABLE IF NOT EXISTS journal (
 """
 TABLES = {
     "streams": ("id", "name", "seq", "model", "data"),
+    "variables": ("number", "name"),
     "ages": ("id", "seconds"),
     "journal": ("seq", "data"),
 }
-#: A negative id: the reading has the time of its arrival.
-RECORD = np.dtype([("id", "<i8"), ("time", "<f8"), ("value", "<f8")])
 #: A sensor's id with its name: it is new. With ``None``: it is gone.
 Change = tuple[int, str | None]
 
 
 class Record(NamedTuple):
-    """Readings that were taken together: ids of streams int64, unix seconds, values (NaN: missing), all [N].
-    ``stamped`` bool [N]: the time is that of arrival."""
+    """Readings that were taken together: ids of streams int64, unix seconds, values (NaN: missing), all [N]; of rows
+    the values are [N, C]. ``stamped`` bool [N]: the time is that of arrival."""
 
     seq: int
     ids: NDArray[np.int64]
@@ -76,10 +81,16 @@ class Saved(NamedTuple):
 
 
 class Journal:
-    """Thread-safe; every method raises :class:`StoreError`. ``next_id`` and ``next_seq``: what was never used."""
+    """Thread-safe; every method raises :class:`StoreError`. ``next_id`` and ``next_seq``: what was never used.
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, VERSION, SCHEMA, TABLES)
+    ``variables``: of rows, none where a reading is one value. A file with readings of other variables is moved aside,
+    as a damaged one is."""
+
+    def __init__(self, path: Path, variables: Sequence[str] = ()) -> None:
+        # a negative id: the reading has the time of its arrival
+        shape = (len(variables),) if variables else ()
+        self._record = np.dtype([("id", "<i8"), ("time", "<f8"), ("value", "<f8", shape)])
+        self._database = Database(path, VERSION, SCHEMA, TABLES, partial(_check_variables, list(variables)))
         self.set_aside = self._database.set_aside
         self.damaged = 0
         with self._database.transaction() as db:
@@ -93,7 +104,7 @@ class Journal:
         """Sensors that come and go, in this order, and readings: all of it, durably, or nothing."""
         rows = []
         for record in records:
-            packed = np.empty(len(record.ids), RECORD)
+            packed = np.empty(len(record.ids), self._record)
             packed["id"] = np.where(record.stamped, -record.ids, record.ids)
             packed["time"], packed["value"] = record.times, record.values
             data = packed.tobytes()
@@ -148,9 +159,20 @@ class Journal:
                 self.damaged += 1
                 log.error("a record of the journal is damaged, its readings are lost", extra={"record": seq})
                 continue
-            packed = np.frombuffer(data, RECORD, offset=4)
+            packed = np.frombuffer(data, self._record, offset=4)
             ids = packed["id"].astype(np.int64)
             yield Record(seq, np.abs(ids), packed["time"].copy(), packed["value"].copy(), ids < 0)
 
     def close(self) -> None:
         self._database.close()
+
+
+def _check_variables(variables: list[str], db: sqlite3.Connection) -> None:
+    found = [name for (name,) in db.execute("SELECT name FROM variables ORDER BY number")]
+    (used,) = db.execute("SELECT EXISTS (SELECT 1 FROM streams) OR EXISTS (SELECT 1 FROM journal)").fetchone()
+    if used and found != variables:
+        there, taken = (", ".join(names) or "single sensors" for names in (found, variables))
+        raise sqlite3.DatabaseError(f"its readings are of {there}, the model takes {taken}")
+    if found != variables:
+        db.execute("DELETE FROM variables")
+        db.executemany("INSERT INTO variables VALUES (?, ?)", enumerate(variables))

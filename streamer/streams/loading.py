@@ -33,11 +33,6 @@ def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Call
     """Not started yet. ``sessions`` gives those of all models, for the gauges. Raises :class:`ModelError`."""
     model = Model.load(path)
     manifest = model.manifest
-    if variables := manifest.options.get("variables"):
-        raise ModelError(
-            f"{path}: forecasts rows of {len(variables)} variables, and the daemon takes sensors one by one: "
-            f"run it with streamer forecast --model {path}, and serve forecast-universal"
-        )
     if manifest.input.sample_rate is None:
         message = f"{path}: its input has no sample rate, and its task is {manifest.task}"
         raise NoAudioError(message, path, manifest.task)

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
-from streamer.sensors.host import Arrivals, Sensors
+from streamer.sensors.arrivals import Arrivals
+from streamer.sensors.host import Sensors
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
 from streamer.settings import Settings
@@ -42,8 +43,7 @@ def host(machine: Machine, path: Path) -> tuple[Sensors, Fleet]:
     settings = Settings(state_directory=path, max_sensors=4, lanes=1, sensor_keep_seconds=0)
     made = Sensors(settings, Metrics(CollectorRegistry()), lambda: machine.awake)
     made.load([resolve("forecast-online")])
-    assert made.fleet is not None
-    return made, made.fleet
+    return made, next(iter(made.fleets.values()))
 
 
 @pytest.mark.parametrize("jump", [MONTH, -MONTH, 50 * 366 * 86400.0])
@@ -102,7 +102,7 @@ def test_readings_without_a_time_are_all_taken_whatever_the_date_does(jump: floa
     count = 0
     for minute in range(60):
         now += 60 + (jump if minute == 30 else 0)
-        told = made.write(arrivals(batch([("a", nan, float(minute))])), tell=True).told
+        told = made.write(arrivals(batch([("a", nan, float(minute))])), answer=True).forecasts
         assert told is not None
         count += len(told.result(60))
     sensor = look(made, "a")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from streamer.names import SERIES_CHARACTERS, check_name
 from streamer.sensors.columns import Batch
+from streamer.sensors.layout import Layout
+from streamer.sources.readings import Readings
 
-__all__ = ["BodyError", "Collected", "Names", "Parsed", "named"]
+__all__ = ["BodyError", "Collected", "Names", "Parsed", "named", "read_batch"]
 
 FAULTS = 10  # told in words; more are counted
 #: Names that are remembered by the bytes they are made of: bytes of these and of the names, roughly.
@@ -73,6 +75,14 @@ class Names(dict[K, str]):
             self[key] = name
             self._size += size
         return name
+
+
+def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
+    """All of a CSV or NDJSON. Of a model of rows: its variables, a line each; ``stream``: of lines that name none."""
+    if not layout.variables:
+        return Batch.of(list(source))
+    source.columns = replace(source.columns, values=layout.variables)
+    return Batch.of_rows(list(source.rows()), layout.variables, stream)
 
 
 def named(metric: str, labels: Iterable[tuple[str, str]]) -> str:

@@ -13,7 +13,7 @@ from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
-from streamer.sensors.saver import Keeper
+from streamer.sensors.saver import Saver
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record, Saved
 from tests.poison import among, raising
@@ -28,8 +28,8 @@ class Life:
         self.now = 0.0
         self.fleet: Fleet = fleet(start=False, journal=self.journal, **{"capacity": 8, **options})
         self.metrics = Metrics(CollectorRegistry())
-        self.keeper = Keeper(self.fleet, self.journal, self.metrics, 300.0, lambda: self.now)
-        self.restored = self.keeper.restore()
+        self.saver = Saver(self.fleet, self.journal, self.metrics, 300.0, lambda: self.now)
+        self.restored = self.saver.restore()
         self.fleet.start()
 
     def crash(self) -> None:
@@ -55,7 +55,7 @@ def test_a_killed_fleet_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
             told.append(feed(life.fleet, given[at:last]))
             at = last
             life.now += rng.choice([0, 200, 400])
-            life.keeper.save(whole=rng.random() < 0.2)
+            life.saver.save(whole=rng.random() < 0.2)
         life.crash()
     for name in ("times", "values", "steps", "anomalies", "quantiles"):
         found = np.concatenate([getattr(part, name) for part in told])
@@ -107,17 +107,17 @@ def test_the_journal_is_as_long_as_what_is_not_saved(tmp_path: Path) -> None:
     for hour in range(4):
         feed(life.fleet, [("a", hour, 1.0), ("b", hour, 1.0)])
     assert life.records() == 4
-    assert life.keeper.save() == 0  # not yet
+    assert life.saver.save() == 0  # not yet
     life.now = 301
-    assert life.keeper.save() == 2
+    assert life.saver.save() == 2
     assert life.records() == 0
     feed(life.fleet, [("a", 5, 1.0)])
     life.now = 400
     feed(life.fleet, [("b", 5, 1.0)])
-    assert life.keeper.save() == 0
-    assert life.keeper.save(whole=True) == 2
+    assert life.saver.save() == 0
+    assert life.saver.save(whole=True) == 2
     assert life.records() == 0
-    assert life.keeper.save(whole=True) == 0
+    assert life.saver.save(whole=True) == 0
     life.crash()
 
 
@@ -146,7 +146,7 @@ def test_more_saved_sensors_than_fit_are_no_silent_loss(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "sensors.sqlite")
     small = fleet(start=False, journal=journal, capacity=2)
     with pytest.raises(ModelError, match="max_sensors"):
-        Keeper(small, journal, Metrics(CollectorRegistry()), 300.0).restore()
+        Saver(small, journal, Metrics(CollectorRegistry()), 300.0).restore()
     journal.close()
 
 
@@ -157,7 +157,7 @@ def test_a_state_that_fits_no_more_is_told_of_and_the_stream_begins_anew(
     path = tmp_path / "sensors.sqlite"
     life = Life(path)
     feed(life.fleet, [("a", hour, 1.0) for hour in range(30)])
-    life.keeper.save(whole=True)
+    life.saver.save(whole=True)
     feed(life.fleet, [("a", 30, 1.0)])
     life.crash()
     with sqlite3.connect(path) as db:
@@ -187,10 +187,10 @@ def test_a_disk_that_fails_takes_nothing_and_acknowledges_nothing(
         with pytest.raises(StoreError, match="no space left"):
             life.fleet.write(batch([("a", 1, 1.0), ("b", 1, 1.0)])).safe.result(60)
         patch.setattr(life.journal, "save", full)
-        assert life.keeper.save(whole=True) == 0
+        assert life.saver.save(whole=True) == 0
     assert list(life.fleet.slots) == ["a"]
     assert len(feed(life.fleet, [("a", 1, 1.0), ("b", 1, 1.0)])) == 2
-    assert life.keeper.save(whole=True) == 2
+    assert life.saver.save(whole=True) == 2
     life.crash()
 
 
@@ -208,15 +208,15 @@ def test_a_sensor_that_can_not_be_saved_keeps_no_other_from_the_disk(
         with monkeypatch.context() as patch:
             if where == "copy":
                 bad = life.fleet.slots.get("bad")
-                read = raising(life.fleet.room.track.read, lambda slot: slot == bad, MemoryError())
-                patch.setattr(life.fleet.room.track, "read", read)
+                read = raising(life.fleet.table.track.read, lambda slot: slot == bad, MemoryError())
+                patch.setattr(life.fleet.table.track, "read", read)
             else:
                 error = StoreError("string or blob too big")
                 save = raising(life.journal.save, lambda rows, done: any(row.name == "bad" for row in rows), error)
                 patch.setattr(life.journal, "save", save)
-            life.keeper.save(whole=True)
+            life.saver.save(whole=True)
         saved = {stream.name for stream in life.journal.streams() if stream.data}
-        assert life.keeper.save(whole=True) == ("bad" in names)
+        assert life.saver.save(whole=True) == ("bad" in names)
         life.crash()
         return [name in saved for name in names]
 
@@ -232,14 +232,14 @@ def test_a_stream_that_can_not_be_restored_keeps_no_other_from_coming_back(tmp_p
         lives += 1
         life = Life(tmp_path / f"{lives}.sqlite")
         feed(life.fleet, [(name, hour, 1.0) for hour in range(3) for name in names])
-        life.keeper.save(whole=True)
+        life.saver.save(whole=True)
         life.crash()
         with sqlite3.connect(tmp_path / f"{lives}.sqlite") as db:
             db.execute("UPDATE streams SET data = x'00' WHERE name = 'bad'")
         db.close()
         again = Life(tmp_path / f"{lives}.sqlite")
         assert again.fleet.drain(60)
-        found = [int(again.fleet.room.latest.readings[again.fleet.slots[name]]) for name in names]
+        found = [int(again.fleet.table.latest.readings[again.fleet.slots[name]]) for name in names]
         again.crash()
         return found
 
