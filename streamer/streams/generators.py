@@ -82,7 +82,8 @@ class Writing:
 
     # -- from a lane ---------------------------------------------------------------------------------------------------
 
-    def take(self, row: NDArray[Any]) -> int:
+    def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
+        (row,) = rows.values()
         with self._lock:
             self._running = not self._ended and self._room()
             if not self._running:
@@ -107,6 +108,9 @@ class Writing:
 
     def fail(self, message: str) -> None:
         self._last({"type": "error", "code": "model_failed", "message": message})
+
+    def released(self) -> None:
+        """Nobody waits for the slot."""
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -172,7 +172,8 @@ class Session:
 
     # -- from a lane -------------------------------------------------------------------------------------------------
 
-    def take(self, row: NDArray[Any]) -> int:
+    def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
+        (row,) = rows.values()
         with self._lock:
             if self.state != "active" or self._held:
                 return -1
@@ -213,6 +214,9 @@ class Session:
             self._in_flight = False
             self.stop("model_failed", f"the model failed on this stream's audio: {message}")
             self._changed.notify_all()
+
+    def released(self) -> None:
+        """Nobody waits for the slot."""
 
     # -- from the registry
     # ------------------------------------------------------------------------------------------------
