@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
@@ -39,9 +39,9 @@ class Client(Protocol):
 
     memory: Any  # the task's
 
-    def take(self, row: NDArray[Any]) -> int:
-        """Copy the next chunk into ``row``; how many of its steps are real. -1: nothing now, :meth:`Engine.ready`
-        will tell.
+    def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
+        """Copy the next chunk into ``rows``, by input; how many of its steps are real. -1: nothing now,
+        :meth:`Engine.ready` will tell.
         """
 
     def deliver(self, events: Sequence[Event]) -> bool:
@@ -49,6 +49,9 @@ class Client(Protocol):
 
     def fail(self, message: str) -> None:
         """The chunk is lost, and the stream's state with it. Does not raise."""
+
+    def released(self) -> None:
+        """The slot is free, where :meth:`Engine.close_stream` could not free it at once. Does not raise."""
 
 
 class Stream:
@@ -94,7 +97,7 @@ class Engine:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def open(self, client: Client) -> Stream | None:
+    def open(self, client: Client, conditions: Mapping[str, NDArray[Any]] | None = None) -> Stream | None:
         """A slot of zeros for the client; ``None`` when all are taken."""
         slot = self.arena.acquire()
         return None if slot is None else Stream(client, slot, self.arena.generations[slot])
@@ -103,14 +106,16 @@ class Engine:
         """The client has a chunk. Never blocks; a closed stream is passed over."""
         self._scheduler.ready(stream)
 
-    def close_stream(self, stream: Stream) -> None:
-        """Give the slot back: at once, or when the chunk in flight has come back, whose result then is late and
-        dropped.
+    def close_stream(self, stream: Stream) -> bool:
+        """Give the slot back: at once (True), or when the chunk in flight has come back, whose result then is late and
+        dropped; :meth:`Client.released` tells.
         """
         if stream.generation == self.arena.generations[stream.slot]:
             self.arena.retire(stream.slot)
-        if self._scheduler.remove(stream):
-            self.arena.release(stream.slot)
+        if not self._scheduler.remove(stream):
+            return False
+        self.arena.release(stream.slot)
+        return True
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -153,6 +158,7 @@ class Engine:
                 self._fail(taken, error)
             for closed in self._scheduler.done(batch, [more.get(stream, False) for stream in batch]):
                 self.arena.release(closed.slot)
+                closed.client.released()
 
     def _step(
         self, batch: list[Stream], taken: list[Stream], more: dict[Stream, bool], buffers: dict[int, Arrays]
@@ -179,7 +185,7 @@ class Engine:
         chunks = feeds[self.manifest.input.name]
         steps: list[int] = []
         for stream in batch:
-            real = stream.client.take(chunks[len(taken)])
+            real = stream.client.take({self.manifest.input.name: chunks[len(taken)]})
             if real >= 0:
                 taken.append(stream)
                 steps.append(real)
