@@ -23,8 +23,8 @@ import numpy as np
 
 from bench import setup
 from bench.report import finish
+from streamer.engine.batch import rungs
 from streamer.engine.denormals import flush_denormals
-from streamer.engine.engine import rungs
 from streamer.engine.model import Model
 from streamer.tasks import Event
 
@@ -85,7 +85,8 @@ class InProcess:
         )
         self.registry = self._context.__enter__()
         if not decode:
-            next(iter(self.registry._engines.values())).task = NoTask()
+            for lane in next(iter(self.registry._engines.values()))._lanes:
+                lane.task = NoTask()
         rate = int(self.registry.models()[0]["sample_rate"])
         self.sessions = [
             self.registry.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)
