@@ -110,7 +110,7 @@ class Fleet:
             layout,
             self.directory,
             model,
-            Arena(model.manifest.states, slots, max_state_bytes),
+            Arena(model.manifest.states, slots, max_state_bytes, model.manifest.conditions),
             Timelines(slots, step, gap),
             Track(slots * len(layout.chosen), layout.horizon, layout.quantiles, most),
             Latest(slots, layout, clock),

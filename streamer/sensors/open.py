@@ -40,6 +40,8 @@ def load_forecaster(path: Path) -> Loaded:
         task = cast(Forecaster, create(manifest))
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
+    if len(manifest.inputs) > 1:
+        raise ModelError(f"{path}: has {len(manifest.inputs)} stream inputs, a forecaster of sensors takes one")
     layout = Layout.of(task)
     if not layout.variables and (spec.dtype, spec.chunk_shape) != INPUT:
         raise ModelError(f"{path}: takes {spec.chunk_shape}, not one reading with its clock {INPUT[1]}")

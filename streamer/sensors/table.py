@@ -67,8 +67,9 @@ class SensorTable:
     def clear(self, slot: int) -> None:
         self.gone.update({name: int(counts[slot]) for name, counts in self.timelines.counts.items()})
         self.gone["readings"] += int(self.latest.readings[slot])
-        for part in (self.arena, self.timelines, self.latest):
-            part.clear(slot)
+        self.arena.renew(slot)
+        self.timelines.clear(slot)
+        self.latest.clear(slot)
         for row in self.tracks(np.array([slot])).tolist():
             self.track.clear(row)
         self.applied[slot] = 0
@@ -81,12 +82,16 @@ class SensorTable:
     def read(self, slot: int) -> Parts:
         """A copy of all that is saved of a slot."""
         tracks = {_track(at): self.track.read(row) for at, row in enumerate(self.tracks(np.array([slot])).tolist())}
-        parts = {"state": self.arena.read(slot), "clock": self.timelines.read(slot), "latest": self.latest.read(slot)}
+        parts = {
+            "state": self.arena.read(self.arena.slot(slot)),
+            "clock": self.timelines.read(slot),
+            "latest": self.latest.read(slot),
+        }
         return parts | tracks
 
     def write(self, slot: int, parts: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
         """Raises ``ValueError`` or ``KeyError`` where the parts are of another model; :meth:`clear` is due then."""
-        self.arena.write(slot, parts["state"])
+        self.arena.write(self.arena.slot(slot), parts["state"])
         for at, row in enumerate(self.tracks(np.array([slot])).tolist()):
             self.track.write(row, parts[_track(at)])
         self.latest.write(slot, parts["latest"])
