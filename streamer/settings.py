@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     # -- what it runs ------------------------------------------------------------------------------------------------
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="shipped names or paths of .onnx files, one at most for sensors; empty: every shipped one for"
+        description="shipped names or paths of .onnx files, one at most for single sensors; empty: every shipped one for"
         " audio, and forecast-universal. Environment: comma-separated",
     )
     numbers: Literal["spoken", "written"] = Field(

@@ -1,9 +1,9 @@
-"""All sensors of a model: readings in, in columns; forecasts out, in columns; nothing lost in between.
+"""All sensors of one model: takes readings in columns, keeps them in the journal, gives forecasts in columns.
 
-    write -> [writer: names to slots, journal] -> safe -> [lane: clocks, model, scores] -> watchers, and whoever asked
+    write -> [writer: names to slots, journal] -> safe -> [lane: timelines, model, scores] -> watchers and replies
 
-The writer is one thread: what waits for it is committed together, and acknowledged together. From there on a stream is
-its lane's alone. Any thread may write.
+The writer is one thread: what waits for it is committed together and acknowledged together. After that only the
+stream's lane touches the stream. Any thread may write.
 """
 
 from __future__ import annotations
