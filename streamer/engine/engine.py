@@ -7,6 +7,7 @@ share nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any
@@ -44,8 +45,10 @@ class Engine:
         self.arena = Arena(self.manifest.states, capacity, max_state_bytes, self.manifest.conditions)
         self.limit = min(limit, self.manifest.max_batch, capacity)
         self._scheduler: Scheduler[Stream] = Scheduler(self.limit, rungs(self.limit))
+        python = threading.Lock()
         self._lanes = [
-            Lane(f"lane-{i}", model, task, self.arena, self._scheduler, metrics, self.limit) for i in range(lanes)
+            Lane(f"lane-{i}", model, task, self.arena, self._scheduler, metrics, self.limit, python)
+            for i in range(lanes)
         ]
 
     # -- streams -------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import tune
 from streamer.metrics import Metrics
+from streamer.streams.numbers import WrittenNumbers
 from streamer.streams.session import Session
-from streamer.tasks import TaskError, create
+from streamer.tasks import Task, TaskError, create
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -50,9 +51,11 @@ def make_engine(
     """Warm, its lanes not started. Raises :class:`ModelError`."""
     path, manifest = model.path, model.manifest
     try:
-        task = create(manifest)
+        task: Task = create(manifest)
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
+    if manifest.task == "transcribe":
+        task = WrittenNumbers(task)
     lanes = settings.lanes or len(os.sched_getaffinity(0))
     most = min(manifest.max_batch, settings.capacity)
     try:
