@@ -51,11 +51,11 @@ class Client(Protocol):
 class Stream:
     """A client's place in the engine."""
 
-    __slots__ = ("client", "closing", "place", "since", "slot")
+    __slots__ = ("client", "closing", "due", "place", "since", "slot")
 
     def __init__(self, client: Client, slot: Slot) -> None:
         self.client, self.slot = client, slot
-        self.place, self.since, self.closing = Place.IDLE, 0.0, False
+        self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
 
 
 class Lane(threading.Thread):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from streamer.engine.arena import ArenaError
 from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
-from streamer.engine.tuner import tune
+from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
 from streamer.streams.numbers import WrittenNumbers
 from streamer.streams.session import Session
@@ -58,6 +58,10 @@ def make_engine(
         task = WrittenNumbers(task)
     lanes = settings.lanes or len(os.sched_getaffinity(0))
     most = min(manifest.max_batch, settings.capacity)
+    if settings.max_batch:
+        tuning = Tuning(settings.max_batch, settings.max_batch)
+    else:
+        tuning = tune(model, most, settings.state_directory / "tuning.json")
     try:
         engine = Engine(
             model,
@@ -65,7 +69,9 @@ def make_engine(
             metrics.model(manifest.name),
             lanes=lanes,
             capacity=settings.capacity,
-            limit=settings.max_batch or tune(model, most, settings.state_directory / "tuning.json"),
+            limit=tuning.batch,
+            wait=tuning.wait if settings.batch_wait_ms < 0 else settings.batch_wait_ms / 1000,
+            pays=tuning.pays,
             max_state_bytes=settings.max_state_bytes,
         )
     except ArenaError as error:
@@ -110,6 +116,7 @@ def _watch(engine: Engine, lanes: int, sessions: Callable[[], list[Session]]) ->
         state_bytes_bound=lambda: arena.capacity * each,
         capacity=lambda: arena.capacity,
         max_batch=lambda: engine.limit,
+        batch_wait=lambda: engine.wait,
         lanes=lambda: lanes,
     )
     for shown, state, attached in (
