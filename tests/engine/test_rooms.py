@@ -229,7 +229,7 @@ def test_chunks_are_the_samples_in_order_then_zeros(parts: list[int], flush: int
     chunker.end()
     rows, steps = [], 0
     row = np.full(8, -1, np.int16)
-    while (real := chunker.take(row)) >= 0:
+    while (real := chunker.take({"pcm": row})) >= 0:
         rows.append(row.copy())
         steps += real
     assert chunker.done
