@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -190,22 +190,28 @@ def test_memory_is_bounded_in_an_endless_stream_without_pauses() -> None:
     assert len(beam.save(memory)) < 20_000
 
 
-@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("merge", ["history", "state"])
+@given(seed=st.integers(0, 2**32 - 1), length=st.sampled_from([0.6, 2.1]))
+@example(seed=1602581, length=2.1)
+@example(seed=363, length=2.1)
+@example(seed=442, length=2.1)  # in a partial only
 @settings(max_examples=12, deadline=None)
-def test_words_follow_each_other_and_stable_ones_stay(seed: int) -> None:
-    events = play(
-        task(options(beam=6)), peaky(np.random.default_rng(seed), 200, len(PHONES)), cuts=list(range(5, 200, 5))
-    )
-    time, promised = 0.0, ""
+def test_words_follow_each_other_and_stable_ones_stay(merge: str, seed: int, length: float) -> None:
+    made = options(beam=6, merge=merge)
+    made["endpoint"]["length"] = length  # short utterances are cut in the middle of words
+    events = play(task(made), peaky(np.random.default_rng(seed), 200, len(PHONES)), cuts=list(range(5, 200, 5)))
+    told, promised = 0.0, ""  # the end of the last word that is final
     for event in events:
         words = event["text"].split()
         assert " ".join(words).startswith(promised)
         promised = " ".join(words[: event["stable"]]) if event["type"] == "partial" else ""
+        time = told
+        for word in event["words"]:
+            assert time <= word["start"] < word["end"]
+            assert 0.0 <= word["confidence"] <= 1.0
+            time = word["end"]
         if event["type"] == "final":
-            for word in event["words"]:
-                assert time <= word["start"] < word["end"]
-                assert 0.0 <= word["confidence"] <= 1.0
-                time = word["end"]
+            told = time
 
 
 def test_many_recordings_decode_as_each_alone() -> None:

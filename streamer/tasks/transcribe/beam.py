@@ -32,6 +32,7 @@ from streamer.tasks.transcribe.candidates import (
     NODE,
     PB,
     PN,
+    START,
     START_HASH,
     Ended,
     Extender,
@@ -186,7 +187,11 @@ class Beam:
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
-        """The whole words of the best hypothesis. Those that go on from the same words live on, without them."""
+        """The whole words of the best hypothesis. Those that go on from the same words live on, without them.
+
+        They may have heard these words end earlier than the best has, and begun the next one before that: words that
+        were told keep their times, so what follows begins after them.
+        """
         entry = int(state.beam[HIST, 0])
         if entry == history.NONE:
             return []
@@ -194,6 +199,7 @@ class Beam:
         same = (state.beam[HIST] == entry) | (state.beam[HASH] == state.beam[HASH, 0])
         same &= _totals(state.beam) > -np.inf
         kept = state.beam[:, same]
+        kept[START] = np.maximum(kept[START], units[-1].end + 1)
         state.beam[:] = self._fresh
         state.beam[[PB]] = np.float64(-np.inf).view(np.int64)
         state.beam[:, : kept.shape[1]] = kept

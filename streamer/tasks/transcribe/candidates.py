@@ -31,6 +31,7 @@ __all__ = [
     "NODE",
     "PB",
     "PN",
+    "START",
     "START_HASH",
     "Ended",
     "Extender",
