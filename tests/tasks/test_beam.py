@@ -78,20 +78,29 @@ def segmentations(tokens: tuple[int, ...], entries: Any, boundary: bool) -> set[
     return found
 
 
+class Never:
+    """No utterance ends."""
+
+    def __init__(self, due: NDArray[np.int64]) -> None:
+        self.due = due
+
+    def ask(self, row: int) -> bool:
+        raise AssertionError("nothing is due")
+
+
 def hypotheses(search: Beam, logp: NDArray[np.float32], lexicon: Lexicon) -> dict[tuple[str, ...], float]:
     """p(words) of every hypothesis that ends with a whole word, as far as the beam's scores go."""
-    from streamer.tasks.transcribe import history
-    from streamer.tasks.transcribe.candidates import HIST, NODE, PB, PN
+    from streamer.tasks.transcribe.hypotheses import HIST, NODE, PB, PN
 
     state = search.open()
     zero, end = np.zeros(1, np.int64), np.array([len(logp)], np.int64)
-    search.advance([state], logp[None], zero, end, zero)
+    search.advance([state], logp[None], end, zero, Never(end))
     floats = state.beam.view(np.float64)
     result: dict[tuple[str, ...], float] = defaultdict(float)
     for i in np.flatnonzero(state.beam[NODE] == 0):
         p = math.exp(np.logaddexp(floats[PB, i], floats[PN, i]))
         if p > 0:
-            words = history.trace(state.words, int(state.beam[HIST, i]), lexicon.words)
+            words = state.words.trace(int(state.beam[HIST, i]), lexicon.words)
             result[tuple(unit.text for unit in words)] += p
     return result
 
@@ -212,6 +221,13 @@ def test_words_follow_each_other_and_stable_ones_stay(merge: str, seed: int, len
             time = word["end"]
         if event["type"] == "final":
             told = time
+
+
+def test_a_beam_outlives_tokens_that_lead_only_to_words_which_are_ruled_out() -> None:
+    """The best hypothesis was on its way to a word that then cost more than the threshold: the others were gone."""
+    beam = task(options(lm=False, boundary=None, beam=4, beam_threshold=3.0, word_score=-5.0))
+    said = rows([0, 4, 0, 4, 0, 0], 5, peak=0.999)  # C C, which is W and nothing else
+    assert finals(play(beam, said))[0]["text"] == "W"
 
 
 def test_many_recordings_decode_as_each_alone() -> None:
