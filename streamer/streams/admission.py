@@ -17,8 +17,9 @@ from streamer.names import NameRefusedError, check_name
 from streamer.refusals import NoSlot, RateError, Refused
 from streamer.store import StoreError
 from streamer.streams.chunker import Policy
+from streamer.streams.intake import Limits
 from streamer.streams.keeper import Keeper
-from streamer.streams.session import Limits, Session, Sink
+from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import Table
 

@@ -13,7 +13,7 @@ from streamer.refusals import TooManyMarkers
 from streamer.tasks import Event
 from streamer.tasks.raw import Outputs
 
-__all__ = ["Delivery", "Late", "Markers", "Sink", "to_dict"]
+__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "to_dict"]
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,27 @@ class Markers:
         sent = (e["id"] for e in delivery.kept if e["type"] == "marker" and e["position"] == position)
         waiting = (id for id, at, _ in self.waiting if at == position)
         return dict.fromkeys((*sent, *waiting))
+
+
+class Waiters:
+    """Calls that wait until so many rows are run."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+
+    def add(self, target: int, call: Callable[[], None]) -> None:
+        self._waiting.append((target, call))
+
+    def due(self, consumed: int | None = None) -> None:
+        """Make the calls whose target is reached; without ``consumed``: all."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        for target, call in waiting:
+            if consumed is None or consumed >= target:
+                call()
+            else:
+                self._waiting.append((target, call))
 
 
 class Late(NamedTuple):

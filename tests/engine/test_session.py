@@ -12,7 +12,8 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.refusals import BadInput, Overflow, TooManyMarkers
-from streamer.streams.session import Limits, Session
+from streamer.streams.intake import Limits
+from streamer.streams.session import Session
 from streamer.tasks import create
 from tests.engine.support import PATIENCE, Events, count, feed, reference, running
 from tests.toys import level, samples, speech
