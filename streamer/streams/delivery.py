@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from streamer.refusals import TooManyMarkers
@@ -54,6 +54,12 @@ class Delivery:
             self._bytes -= _size(kept.popleft())
             if self.sink is None:
                 self._lost()
+
+    def restore(self, seq: int, events: Sequence[dict[str, Any]]) -> None:
+        """Go on behind these."""
+        self.seq = seq
+        for event in events:
+            self.keep(event)
 
     def send(self, events: list[dict[str, Any]]) -> None:
         """As they are. A sink that fails is left: its client has to come back."""

@@ -111,7 +111,7 @@ class Session:
 
     @property
     def buffered_seconds(self) -> float:
-        return self._intake.waiting * self._intake.row_seconds  # 0 of a model without a clock
+        return self._intake.waiting * self._intake.row_seconds  # 0 without a clock
 
     @property
     def full(self) -> bool:
@@ -156,9 +156,7 @@ class Session:
 
     def marker(self, id: str) -> None:
         """An event of that id, once everything received so far is decoded; it does not push anything out by itself.
-
-        Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory.
-        """
+        Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory."""
         with self._lock:
             self._check_open()
             if self._markers.add(id, self.received, self._intake.decoded_at, self._delivery):
@@ -253,10 +251,9 @@ class Session:
     def detach(self, sink: Sink | None = None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""
         with self._lock:
-            if not self._delivery.detach(sink):
-                return False
-            self.on_drained = None
-            return True
+            if gone := self._delivery.detach(sink):
+                self.on_drained = None
+            return gone
 
     def leave(self, code: str, message: str | None) -> bool:
         """Close; ``message`` is for the client. Without one only if there is none, or all is done: else False."""
@@ -394,10 +391,8 @@ class Session:
             self._intake.load(saved)
         except ValueError as error:
             raise SnapshotError(str(error)) from error
-        self._delivery.seq = saved.seq
+        self._delivery.restore(saved.seq, saved.events)
         self._markers.waiting.extend(saved.markers)
-        for event in saved.events:
-            self._delivery.keep(event)
         if saved.finished:
             self.state = "ended"
         with self._lock:
