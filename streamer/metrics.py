@@ -93,6 +93,11 @@ class Metrics:
         self.received_bytes = counter("received_bytes", "bytes of rows received: audio, tensors")
         self.sent_events = counter("sent_events", "events sent, by type", "type")
 
+        # -- HTTP ------------------------------------------------------------------------------------------------------
+        self.requests = gauge("requests", "HTTP requests being answered")
+        self.request_bytes = gauge("request_bytes", "bytes of bodies that HTTP requests hold")
+        self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
+
         # -- bounds and build ------------------------------------------------------------------------------------------
         self.capacity = gauge("capacity", "streams that fit", "model")
         self.batch_wait = gauge("batch_wait_seconds", "longest wait for company, as configured or measured", "model")

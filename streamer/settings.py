@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**24)] = Field(
         64 * 1024, description="largest HTTP request, headers and all; beyond that the connection is dropped"
     )
+    max_requests: Count = Field(1024, description="HTTP requests at a time; more are answered 503")
+    max_request_memory: Annotated[int, Field(ge=2**20)] = Field(
+        512 * 2**20, description="bytes that the bodies of all HTTP requests hold together; more are answered 503"
+    )
+    answer_seconds: Positive = Field(30.0, description="time for the rows of one request to /v1/streams to be run")
     max_replay_events: Count = Field(
         256, description="numbered events kept for a client that comes back; the oldest go, counted if nobody saw them"
     )
