@@ -162,7 +162,9 @@ class Settings(BaseSettings):
         300.0, description="interval of saving a sensor's state; readings are on the disk before they are acknowledged"
     )
     sensor_keep_seconds: Seconds = Field(
-        30 * 86400.0, description="time without a reading after which a sensor is forgotten; 0: never"
+        30 * 86400.0,
+        description="time without a reading, counted while the daemon runs, after which a sensor is forgotten;"
+        " 0: never",
     )
     max_subscriptions: Count = Field(64, description="patterns that one WebSocket at /v1/sensors may subscribe to")
     expose: Annotated[tuple[str, ...], NoDecode] = Field(
