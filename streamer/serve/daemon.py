@@ -33,6 +33,7 @@ from streamer.serve.stream.connection import Streams
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
+from streamer.store.lock import StateLock
 from streamer.store.sessions import SqliteStore
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
@@ -59,7 +60,9 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
         notifier.close()
         return EX_UNAVAILABLE
+    lock: StateLock | None = None
     try:
+        lock = StateLock(settings.state_directory)  # before anything of it is opened
         store = SqliteStore(settings.state_directory / "sessions.sqlite")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_live(settings, listener, store, notifier, config, port_file))
@@ -69,6 +72,8 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     finally:
         listener.close()
         notifier.close()
+        if lock is not None:
+            lock.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -184,8 +189,7 @@ class Daemon:
         self.registry.load()
         self.sensors.load(self.registry.others["forecast"])
         self.generators.load(self.registry.others["generate"])
-        if self.sensors.fleet is not None:
-            self.sensors.fleet.watch(self.subscribers.watch)
+        self.sensors.watch(self.subscribers.watch)
         self.broker.check()
 
     def _models(self) -> list[dict[str, Any]]:
