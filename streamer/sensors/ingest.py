@@ -185,9 +185,9 @@ class Fleet:
         """The stream is gone, from the disk too; False: there was none."""
         return self._forget(name, None)
 
-    def expire(self, seconds: float) -> list[str]:
-        """Forget streams without a reading for so long, and wait until they are; their names. A stream that speaks up
-        meanwhile stays."""
+    def expire(self, seconds: float, timeout: float = 60.0) -> list[str]:
+        """Forget streams without a reading for so long, and wait until they are gone; their names. A stream that gets
+        a reading meanwhile stays. Raises ``TimeoutError`` where the disk takes longer than ``timeout``."""
         written = self.written.copy()
         silent = self.table.latest.silent(seconds)
         done = silent[self.table.applied[silent] == written[silent]]
@@ -195,7 +195,7 @@ class Fleet:
             (name, (int(self.ids[slot]), int(written[slot]))) for slot in done.tolist() if (name := self.names[slot])
         ]
         gone = [(name, self._forget(name, only)) for name, only in found]
-        return [name for name, future in gone if future.result()]
+        return [name for name, future in gone if future.result(timeout)]
 
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
         entry = _Entry(NO_READINGS, None, forget=name, only=only)
