@@ -136,10 +136,11 @@ class Fleet:
         self._writer.start()
 
     def drain(self, timeout: float) -> bool:
-        """What was written is run; False if it took too long."""
+        """What was written is run; False if it took longer than ``timeout``, all together."""
+        until = monotonic() + timeout
         with self._changed:
             done = self._changed.wait_for(lambda: not self.waiting and not self._inbox, timeout)
-        return done and all(lane.idle(timeout) for lane in self.lanes)
+        return done and all(lane.idle(max(0.0, until - monotonic())) for lane in self.lanes)
 
     def close(self, timeout: float | None = None) -> bool:
         """Threads end; what is not run is in the journal, if there is one. False if one is stuck."""
@@ -148,9 +149,10 @@ class Fleet:
             self._changed.notify_all()
         for lane in self.lanes:
             lane.close()
+        until = None if timeout is None else monotonic() + timeout
         threads = [thread for thread in (self._writer, *self.lanes) if thread.is_alive()]
         for thread in threads:
-            thread.join(timeout)
+            thread.join(None if until is None else max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def watch(self, watcher: Watcher) -> None:
@@ -167,6 +169,8 @@ class Fleet:
         raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
         if batch.values.shape[1:] != self.layout.row:
             raise ValueError(f"readings of the shape {batch.values.shape[1:]}, the model takes {self.layout.row}")
+        if not len(batch.names) == len(batch.times) == len(batch.values) or batch.times.dtype != np.float64:
+            raise ValueError("names, times (float64) and values of readings are as many")
         reply = Reply(self.layout, batch) if answer else None
         entry = _Entry(batch, reply)
         with self._changed:
