@@ -19,13 +19,13 @@ import uvloop
 
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
-from streamer.sensors.broker import Broker
 from streamer.sensors.host import Sensors
 from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds
 from streamer.serve.http import Http
 from streamer.serve.notify import Notifier
+from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
