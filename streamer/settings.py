@@ -32,7 +32,9 @@ SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 #: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
 NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
-NO_LIMITS = frozenset({"port", "lanes", "max_batch", "sensor_step", "mqtt_port", "mqtt_tls", "mqtt_publish"})
+NO_LIMITS = frozenset(
+    {"port", "lanes", "max_batch", "sensor_step", "mqtt_port", "mqtt_tls", "mqtt_publish", "kserve_grpc_port"}
+)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -178,6 +180,23 @@ class Settings(BaseSettings):
     mqtt_max_waiting: Count = Field(4096, description="messages of QoS 0 that wait; more are dropped, and counted")
     mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
     mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
+
+    # -- KServe v2 ---------------------------------------------------------------------------------------------------
+    kserve_grpc_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="TCP port of KServe v2 over gRPC, Triton's is 8001; 0: none. Over HTTP it is on port",
+    )
+    kserve_max_requests: Count = Field(
+        1024, description="inference requests under way; one more is answered 503 (UNAVAILABLE)"
+    )
+    kserve_max_pipelined: Count = Field(
+        64, description="requests of one gRPC stream under way; then the client is not read"
+    )
+    kserve_max_backlog: Annotated[int, Field(ge=0)] = Field(
+        64, description="requests with a timeout that wait for a free slot; one more is answered 503 (UNAVAILABLE)"
+    )
 
     # -- how long things live ----------------------------------------------------------------------------------------
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")

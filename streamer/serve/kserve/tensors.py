@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from streamer.refusals import BadRows
 from streamer.serve.kserve.errors import KServeError
+from streamer.streams.rows import to_array
 
 __all__ = ["DATATYPES", "NamedTensor", "datatype_of", "listed", "parse_bytes", "parse_numbers", "raw_bytes"]
 
@@ -64,21 +66,13 @@ def parse_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: Any
     """From JSON's lists, flat or nested, or from a message's field. Raises :class:`KServeError`."""
     dtype = _dtype(name, datatype, shape)
     try:
-        found = np.asarray(numbers)
-    except (ValueError, OverflowError):
-        raise KServeError(400, f"the data of input '{name}' are lists of different lengths") from None
+        found = to_array(numbers, dtype.name, f"input '{name}'")
+    except BadRows as error:
+        raise KServeError(400, str(error)) from None
     if found.size != math.prod(shape):
         text = f"input '{name}' has {found.size} numbers, and its shape {list(shape)} has {math.prod(shape)}"
         raise KServeError(400, text)
-    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
-    if found.size and found.dtype.kind not in kinds:
-        raise KServeError(400, f"the data of input '{name}' are no numbers of {datatype}")
-    if dtype.kind in "iu" and found.size:
-        bounds = np.iinfo(dtype)
-        if found.min() < bounds.min or found.max() > bounds.max:
-            raise KServeError(400, f"the data of input '{name}' do not fit {datatype}: {bounds.min} to {bounds.max}")
-    with np.errstate(over="ignore"):  # what is too large for the datatype is infinite in it
-        return NamedTensor(name, found.astype(dtype).reshape(shape))
+    return NamedTensor(name, found.reshape(shape))
 
 
 def raw_bytes(array: NDArray[Any]) -> bytes:

@@ -1,0 +1,75 @@
+"""What outlives the daemon beside the snapshots: a secret, and up to which row each sequence was answered.
+
+A snapshot says which rows a sequence has taken. Only if those are the rows that its client was answered for may it go
+on without a word: after a crash the snapshot may be older.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["Positions", "lasting_secret"]
+
+log = logging.getLogger(__name__)
+
+
+class Positions:
+    """One JSON file, written when the daemon goes down, read and removed when it is first asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, int] | None = None
+
+    def take(self, key: str) -> int | None:
+        """Rows answered, once."""
+        if self._known is None:
+            self._known = self._read()
+        return self._known.pop(key, None)
+
+    def save(self, positions: Mapping[str, int]) -> None:
+        whole = {**(self._read() if self._known is None else self._known), **positions}
+        if not whole:
+            return
+        draft = self._path.with_suffix(".tmp")
+        try:
+            with draft.open("w") as file:
+                json.dump(whole, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self._path)
+        except OSError as error:
+            log.error(f"sequences will have to say where they go on, {self._path} can't be written: {error}")
+
+    def _read(self) -> dict[str, int]:
+        try:
+            found = json.loads(self._path.read_text())
+            self._path.unlink()
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning(f"{self._path} can't be used, sequences have to say where they go on: {error}")
+            return {}
+        return {str(key): int(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def lasting_secret(path: Path) -> bytes:
+    """32 bytes, made once. Where they can't be kept, new ones: then sequences end with the daemon."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+        found = path.read_bytes()
+        if len(found) == 32:
+            return found
+        log.warning(f"{path} is damaged, sequences of the last run can't go on")
+    except OSError as error:
+        log.warning(f"{path} can't be used, sequences end with the daemon: {error}")
+    return secrets.token_bytes(32)
