@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,20 +21,24 @@ log = logging.getLogger(__name__)
 
 
 class Positions:
-    """One JSON file, written when the daemon goes down, read and removed when it is first asked for."""
+    """One JSON file, written when the daemon goes down, read and removed when it is first asked for. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._known: dict[str, int] | None = None
 
     def take(self, key: str) -> int | None:
-        """Rows answered, once."""
-        if self._known is None:
-            self._known = self._read()
-        return self._known.pop(key, None)
+        """Rows answered, once. May read the file."""
+        with self._lock:
+            if self._known is None:
+                self._known = self._read()
+            return self._known.pop(key, None)
 
     def save(self, positions: Mapping[str, int]) -> None:
-        whole = {**(self._read() if self._known is None else self._known), **positions}
+        """Those that nobody has asked for are kept too."""
+        with self._lock:
+            whole = {**(self._read() if self._known is None else self._known), **positions}
         if not whole:
             return
         draft = self._path.with_suffix(".tmp")

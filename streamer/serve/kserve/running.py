@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,43 +34,41 @@ class _Waiting:
 class Running:
     """On the event loop, but for :meth:`sink`, which lanes call. ``put``: from a lane to the loop, in order.
 
-    ``session`` is set right after the registry has made it with :meth:`sink`. ``lost``: called when the session is
-    given up by the daemon, with the reason. ``answered``: rows whose outputs were handed out. ``doubtful``: it came
+    ``start``: makes the session, or brings it back, for the first request; others wait. ``lost``: called with code and
+    reason when the daemon gives the session up. ``answered``: rows whose outputs were handed out. ``doubtful``: it came
     back from a snapshot that may be older than its client's last answer.
     """
 
     def __init__(
-        self, put: Callable[[Callable[[], None]], None], lost: Callable[[str, str], None] = lambda code, why: None
+        self,
+        put: Callable[[Callable[[], None]], None],
+        start: Callable[[Running], Awaitable[Session]],
+        lost: Callable[[str, str], None] = lambda code, why: None,
     ) -> None:
         self.session: Session | None = None
         self.answered = 0
         self.doubtful = False
-        self._put, self._lost = put, lost
+        self._put, self._start, self._lost = put, start, lost
         self._waiting: deque[_Waiting] = deque()
         self._turn, self._progress = asyncio.Lock(), asyncio.Event()
         self._closed: KServeError | None = None
 
-    @property
-    def busy(self) -> bool:
-        """A request is under way."""
-        return bool(self._waiting) or self._turn.locked()
+    async def run(self, rows: NDArray[Any], before: Callable[[int], None] = lambda position: None) -> list[Arrays]:
+        """Outputs of each chunk of ``rows``, after those of the requests before.
 
-    @property
-    def position(self) -> int:
-        """Rows taken."""
-        return 0 if self.session is None else self.session.received
-
-    async def run(self, rows: NDArray[Any], before: Callable[[], None] = lambda: None) -> list[Arrays]:
-        """Outputs of each chunk of ``rows``, after those of the requests before. ``before()`` is called just before
-        they are taken, and may raise. Raises :class:`KServeError`.
+        ``before(position)`` is called just before they are taken, with the number of rows taken so far, and may raise.
+        Raises :class:`KServeError`, and what ``start`` raises.
         """
         async with self._turn:
-            session = self._open()
-            while session.full:  # by requests before this one
+            self._check()
+            if self.session is None:
+                self.session = await self._start(self)
+            session = self.session
+            while session.full:  # of requests before this one
                 self._progress.clear()
                 await self._progress.wait()
-                session = self._open()
-            before()
+                self._check()
+            before(session.received)
             if len(rows) == 0:
                 return []
             session.feed_rows(rows)
@@ -91,11 +89,9 @@ class Running:
             if not waiting.answer.done():
                 waiting.answer.set_exception(error)
 
-    def _open(self) -> Session:
+    def _check(self) -> None:
         if self._closed is not None:
             raise self._closed
-        assert self.session is not None
-        return self.session
 
     def _deliver(self, events: list[dict[str, Any]]) -> None:
         for event in events:

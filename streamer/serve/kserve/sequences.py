@@ -82,15 +82,20 @@ class SequenceTable(Generic[S]):
             return owned
         return None
 
-    def enter(self, model: str, id: int | str, caller: Caller, key: str | None = None) -> Owned[S]:
-        """A new one, whose ``key`` among all streams nobody has; or one that is known already by that key."""
-        if key is None:
-            free = (self.key(model, id, caller, number) for number in itertools.count())
-            key = next(key for key in free if key not in self._keys)
+    def enter(self, model: str, id: int | str, caller: Caller) -> Owned[S]:
+        """A new one, whose key among all streams no other has."""
+        free = (self.key(model, id, caller, number) for number in itertools.count())
+        key = next(key for key in free if key not in self._keys)
         self._keys.add(key)
         owned: Owned[S] = Owned(model, id, caller, key)
         self._owned.setdefault((model, id, caller.scope), []).append(owned)
         return owned
+
+    def rename(self, owned: Owned[S], key: str) -> None:
+        """It has had another key since the last run."""
+        self._keys.discard(owned.key)
+        self._keys.add(key)
+        owned.key = key
 
     def remove(self, owned: Owned[S]) -> None:
         """Its id is free for a new one; its key only after :meth:`free`, when nothing is left of the old one."""

@@ -1,15 +1,13 @@
 """KServe v2 without a wire: requests in, answers out, sequences between them. HTTP and gRPC call the same service.
 
-Everything runs on the event loop; what may wait for the disk (a sequence that comes back from a snapshot, the end of
-one) runs in a thread.
+Everything runs on the event loop; what may wait for the disk runs in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -19,26 +17,20 @@ from numpy.typing import NDArray
 from streamer.contract.manifest import Manifest
 from streamer.refusals import BadInput, Refused
 from streamer.serve.kserve import describe, statistics
-from streamer.serve.kserve.caller import SECRET_HEADER, Caller, connected
+from streamer.serve.kserve.caller import Caller
 from streamer.serve.kserve.errors import KServeError
-from streamer.serve.kserve.lasting import Positions, lasting_secret
-from streamer.serve.kserve.messages import InferAnswer, InferRequest, SequenceFlags
+from streamer.serve.kserve.messages import InferAnswer, InferRequest
+from streamer.serve.kserve.opening import Sequences, Slots, check_position
 from streamer.serve.kserve.running import Running, joined
-from streamer.serve.kserve.sequences import AmbiguousError, Owned, SequenceTable
 from streamer.serve.kserve.shapes import RequestReader
 from streamer.serve.kserve.tensors import NamedTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streamer.metrics import Metrics
     from streamer.settings import Settings
     from streamer.streams.registry import Registry
-    from streamer.streams.session import Session
 
 __all__ = ["InferenceService"]
-
-log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 #: HTTP's status for each reason that the registry has for refusing a stream.
@@ -57,17 +49,12 @@ class InferenceService:
         closed: Callable[[], tuple[str, str] | None],
     ) -> None:
         self.settings = settings
-        self._registry, self._metrics, self._put, self._closed = registry, metrics, put, closed
-        self._table: SequenceTable[Running] = SequenceTable(lasting_secret(settings.state_directory / "kserve.secret"))
-        self._positions = Positions(settings.state_directory / "kserve.json")
+        self._registry, self._metrics, self._closed = registry, metrics, closed
+        self._slots = Slots(registry, put, settings.kserve_max_backlog)
+        self._sequences = Sequences(self._slots, settings.state_directory)
         self._readers: dict[str, RequestReader] = {}
         self._requests: dict[str, statistics.Requests] = {}
         self._under_way = 0
-        self._streams: set[int] = set()
-        self._stream_number = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._backlog = 0
-        self._freed = asyncio.Event()  # a slot, perhaps
 
     # -- what is served ----------------------------------------------------------------------------------------------
 
@@ -108,18 +95,9 @@ class InferenceService:
             {"name": found["name"], "version": found["version"], "state": "READY"} for found in self._registry.models()
         ]
 
-    # -- gRPC's streams ----------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def stream(self) -> Iterator[int]:
+    def stream(self) -> AbstractContextManager[int]:
         """A number for one ``ModelStreamInfer``: what it starts is its own as long as it lasts."""
-        self._stream_number += 1
-        number = self._stream_number
-        self._streams.add(number)
-        try:
-            yield number
-        finally:
-            self._streams.discard(number)
+        return self._sequences.stream()
 
     # -- inference ---------------------------------------------------------------------------------------------------
 
@@ -169,14 +147,15 @@ class InferenceService:
 
     async def _one_off(self, manifest: Manifest, rows: NDArray[Any], conditions: Arrays, patient: bool) -> list[Arrays]:
         """From zero state, which is dropped afterwards."""
-        running = Running(self._put)
-        running.session = await self._open(manifest, None, conditions, running, patient)
+        running = Running(
+            self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
+        )
         try:
             return await running.run(rows)
         finally:
             running.close(KServeError(503, "the request is over"))
-            self._registry.release(running.session)
-            self._freed.set()
+            if running.session is not None:
+                self._slots.release(running.session)
 
     async def _step(
         self,
@@ -190,183 +169,25 @@ class InferenceService:
         """The next rows of a sequence."""
         flags = request.sequence
         assert flags is not None
-        owned = await self._find(manifest, flags, conditions, caller, request.timeout is not None)
+        owned = await self._sequences.find(manifest.name, flags, conditions, caller, request.timeout is not None)
         running = owned.sequence
         assert running is not None
 
-        def turn() -> None:
-            _check_position(flags, running)
-            taken.append(running.position)
+        def turn(position: int) -> None:
+            check_position(flags, running, position)
+            taken.append(position)
 
         try:
             return await running.run(rows, turn)
         finally:
             if flags.end and taken:
-                self._end(owned)
-
-    # -- sequences ---------------------------------------------------------------------------------------------------
-
-    async def _find(
-        self, manifest: Manifest, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
-    ) -> Owned[Running]:
-        """The caller's sequence, new if the request starts it. Raises :class:`KServeError`."""
-        model, id = manifest.name, flags.id
-        owned = self._table.own(model, id, caller)
-        if flags.start:
-            if owned is not None:
-                log.info("a sequence starts again before its end", extra={"model": model})
-                self._end(owned, KServeError(400, f"sequence {_shown(id)} was started again"))
-            owned = self._table.enter(model, id, caller)
-            running = Running(self._put, partial(self._lost, owned))
-            try:
-                running.session = await self._open(manifest, owned.key, conditions, running, patient)
-            except BaseException:
-                self._table.remove(owned)
-                self._table.free(owned.key)
-                raise
-            owned.sequence = running
-            return owned
-        if owned is None:
-            owned = await self._left(manifest, flags, caller)
-        if owned.sequence is None:
-            self._table.remove(owned)
-            raise KServeError(400, f"sequence {_shown(id)} is over: {owned.gone}; {_must_start(model, id)}")
-        return owned
-
-    async def _left(self, manifest: Manifest, flags: SequenceFlags, caller: Caller) -> Owned[Running]:
-        """A sequence that a broken connection left, or a restart of the daemon."""
-        model, id = manifest.name, flags.id
-        others = self._table.others(model, id, caller)
-        if others:
-            asked = {o.caller for o in others if o.caller.stream not in self._streams}
-            alive = await asyncio.to_thread(connected, [c for c in asked if not c.stream])
-            try:
-                owned = self._table.take_over(model, id, caller, asked - alive)
-            except AmbiguousError:
-                text = (
-                    f"several sequences {_shown(id)} of your address lost their connections: {_must_start(model, id)}"
-                )
-                raise KServeError(400, text) from None
-        else:
-            owned = await self._wake(manifest, flags, caller)
-        if owned is None:
-            raise KServeError(400, _must_start(model, id))
-        return owned
-
-    async def _wake(self, manifest: Manifest, flags: SequenceFlags, caller: Caller) -> Owned[Running] | None:
-        """From a snapshot: ``None`` if there is none."""
-        model, id = manifest.name, flags.id
-        key = self._table.key(model, id, caller)
-        owned = self._table.enter(model, id, caller, key)
-        running = Running(self._put, partial(self._lost, owned))
-        try:
-            running.session, answered = await asyncio.to_thread(self._attach, key, running)
-        except Refused as error:
-            self._table.remove(owned)
-            self._table.free(key)
-            if error.reason == "unknown_stream":
-                return None
-            raise
-        owned.sequence = running
-        running.answered = running.position
-        # The daemon may have died: answers went out for rows that no snapshot has.
-        running.doubtful = answered != running.position
-        return owned
-
-    def _attach(self, key: str, running: Running) -> tuple[Session, int | None]:
-        """In a thread."""
-        session = self._registry.attach(key, running.sink, after_seq=None)
-        session.keep_no_events()
-        return session, self._positions.take(key)
-
-    async def _open(
-        self, manifest: Manifest, key: str | None, conditions: Arrays, running: Running, patient: bool
-    ) -> Session:
-        """``patient``: the request has a timeout and waits for a slot, if not too many do."""
-        while True:
-            try:
-                session = self._registry.open(
-                    model=manifest.name,
-                    sink=running.sink,
-                    stream=key,
-                    options={"tensors": True},
-                    conditions=conditions,
-                    lasting=key is not None,
-                )
-                session.keep_no_events()
-                return session
-            except Refused as error:
-                if error.reason != "capacity" or not patient or self._backlog >= self.settings.kserve_max_backlog:
-                    raise
-            self._backlog += 1
-            try:
-                self._freed.clear()
-                await self._freed.wait()
-            finally:
-                self._backlog -= 1
-
-    def _end(self, owned: Owned[Running], error: KServeError | None = None) -> None:
-        """Its id is free at once; its slot too, and what is on the disk goes in a thread."""
-        running = owned.sequence
-        self._table.remove(owned)
-        if running is None or running.session is None:
-            self._table.free(owned.key)
-            return
-        owned.sequence = None
-        running.close(error or KServeError(400, f"sequence {_shown(owned.id)} has ended"))
-        self._later(self._discard(running, owned.key))
-
-    async def _discard(self, running: Running, key: str) -> None:
-        try:
-            await asyncio.to_thread(self._registry.discard, running.session)
-        finally:
-            self._table.free(key)
-            self._freed.set()
-
-    def _lost(self, owned: Owned[Running], code: str, message: str) -> None:
-        """The daemon gave the sequence up."""
-        if owned.sequence is None:
-            return
-        running = owned.sequence
-        why = f"it was evicted, {message}" if code == "idle_timeout" else message
-        self._table.lose(owned, why)
-        self._later(self._discard(running, owned.key))
-
-    def _later(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                self._sequences.end(owned)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def save_positions(self) -> None:
-        """After the registry has drained: which rows were answered of which sequence. Writes a file."""
-        self._positions.save({o.key: o.sequence.answered for o in self._table.all() if o.sequence is not None})
+    async def save_positions(self) -> None:
+        """After the registry has drained, so that a restart costs no sequence. Waits for the disk."""
+        await self._sequences.save_positions()
 
     def _sample(self, model: str, name: str) -> float | None:
         return self._metrics.registry.get_sample_value(name, {"model": model})
-
-
-def _check_position(flags: SequenceFlags, running: Running) -> None:
-    at, who = running.position, f"sequence {_shown(flags.id)}"
-    if flags.position is not None and flags.position != at:
-        raise KServeError(409, f"{who} is at row {at}, not at {flags.position}: nothing was taken")
-    if running.doubtful and flags.position is None:
-        text = (
-            f"{who} came back from a snapshot at row {at}, and what was answered behind it is lost: send it again"
-            f" from there with the parameter sequence_position = {at}, or start the sequence again"
-        )
-        raise KServeError(409, text)
-    running.doubtful = False
-
-
-def _must_start(model: str, id: int | str) -> str:
-    return (
-        f"inference request for sequence {_shown(id)} to model '{model}' must specify the START flag on the first"
-        f" request of the sequence (a sequence belongs to the connection that started it, or with the header"
-        f" {SECRET_HEADER} to whoever sends the same secret)"
-    )
-
-
-def _shown(id: int | str) -> str:
-    return repr(id[:60]) if isinstance(id, str) else str(id)
