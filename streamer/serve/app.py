@@ -13,10 +13,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from streamer.serve.generate import Generate
+from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.readings.routes import routes
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
+    from streamer.serve.kserve.service import InferenceService
     from streamer.serve.stream.connection import Streams
     from streamer.streams.generators import Generators
 
@@ -27,6 +29,8 @@ INDEX = """streamer: stateful streaming inference
   /v1/stream   WebSocket: one connection, one stream
   /v1/models   what is served
   /v1/generate POST: what a generator writes, as it writes it
+
+  /v2/...      KServe v2: /v2/models/NAME/infer
 
   /v1/readings           POST: CSV or NDJSON; ?forecast=1 answers with forecasts
   /api/v2/write, /write  POST: Influx line protocol
@@ -48,6 +52,7 @@ def create_app(
     health: Callable[[], str | None],
     sensors: Sensors,
     generators: Generators,
+    kserve: InferenceService,
 ) -> Starlette:
     """``health()`` says what is wrong with the engine, or ``None``."""
 
@@ -78,5 +83,6 @@ def create_app(
             Route("/v1/models", served),
             Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
+            *kserve_routes(kserve),
         ]
     )

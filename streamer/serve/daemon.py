@@ -23,6 +23,9 @@ from streamer.sensors.host import Sensors
 from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.http import Http
+from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
+from streamer.serve.kserve.routes import INFER_PATH
+from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
@@ -137,6 +140,10 @@ class Daemon:
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())
+        self.kserve = InferenceService(
+            self.registry, settings, self.metrics, self.streams.outbox.put, lambda: self.streams.closed
+        )
+        self.grpc = Grpc(self.kserve, settings)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -151,10 +158,14 @@ class Daemon:
             _write_port(self._port_file, port)
         try:
             try:
+                await self.grpc.start()
                 await asyncio.to_thread(self._load)
-            except ModelError as error:
+            except (ModelError, MissingExtraError) as error:
                 log.error(str(error))
                 return EX_CONFIG
+            except AddressTakenError as error:
+                log.error(str(error))
+                return EX_UNAVAILABLE
             self.streams.closed = None
             self.broker.start()
             self.notifier.ready(self._status())
@@ -169,6 +180,7 @@ class Daemon:
             self.subscribers.close()
             self.server.should_exit = True
             await serving
+            await self.grpc.stop()
             ended = [await asyncio.to_thread(part.close) for part in (self.registry, self.sensors, self.generators)]
             if not all(ended) and self._stop.is_set():
                 log.error("a batch never came back: leaving without it")
@@ -203,10 +215,10 @@ class Daemon:
             handshake_seconds=settings.handshake_seconds,
             max_request_bytes=settings.max_request_bytes,
             body_seconds=settings.body_seconds,
-            writes=WRITES,
+            writes=lambda path: path in WRITES or INFER_PATH.fullmatch(path) is not None,
         )
         app = create_app(
-            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators
+            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
         )
         return _Server(
             uvicorn.Config(
@@ -270,6 +282,7 @@ class Daemon:
         sensors = await asyncio.to_thread(self.sensors.drain, self.settings.drain_seconds)
         saved = await asyncio.to_thread(self.registry.drain, self.settings.drain_seconds)
         self.streams.outbox.flush()
+        await self.kserve.save_positions()
         log.info("drained", extra={"saved": saved, "sensors": sensors})
 
     def _trouble(self) -> str | None:

@@ -9,7 +9,7 @@ memory for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,7 +18,9 @@ __all__ = ["Http"]
 
 
 class Http(HttpToolsProtocol):
-    """``writes``: paths of requests that bring readings; they have ``body_seconds``, and their handlers bound them."""
+    """``writes(path)``: whether requests there have long bodies; they have ``body_seconds``, and their handlers bound
+    them.
+    """
 
     def __init__(
         self,
@@ -26,7 +28,7 @@ class Http(HttpToolsProtocol):
         handshake_seconds: float,
         max_request_bytes: int,
         body_seconds: float,
-        writes: Collection[str],
+        writes: Callable[[str], bool],
         **uvicorn: Any,
     ):
         super().__init__(**uvicorn)
@@ -57,7 +59,7 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.scope.get("path") in self._writes:
+        if self._writes(self.scope.get("path", "")):
             self._writing = True
             self._in_time()
             self._hurry(self._body_seconds)

@@ -60,12 +60,9 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((self._handlers(),))
 
     async def start(self) -> None:
-        """Raises ``OSError`` if the address is taken."""
+        """Raises ``RuntimeError`` if the address is taken."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        try:
-            self.port = self._server.add_insecure_port(f"{host}:{self.port}")
-        except RuntimeError as error:
-            raise OSError(f"can't listen on {host}:{self.port} for gRPC: choose another kserve_grpc_port") from error
+        self.port = self._server.add_insecure_port(f"{host}:{self.port}")
         await self._server.start()
 
     async def stop(self, seconds: float) -> None:
