@@ -131,19 +131,23 @@ class GrpcServer:
 
     async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the requests. So many are under way at most, then the client is not read."""
-        under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(self._service.settings.kserve_max_pipelined)
+        free = asyncio.Semaphore(self._service.settings.kserve_max_pipelined)
+        under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
         with self._service.stream() as number:
             caller = _caller(context, number)
 
             async def read() -> None:
                 async for request in requests:
-                    await under_way.put(asyncio.create_task(self._answer(request, caller)))
-                await under_way.put(None)
+                    await free.acquire()
+                    under_way.put_nowait(asyncio.create_task(self._answer(request, caller)))
 
             reading = asyncio.create_task(read())
+            reading.add_done_callback(lambda _: under_way.put_nowait(None))
             try:
-                while (task := await _next(under_way, reading)) is not None:
+                while (task := await under_way.get()) is not None:
                     yield await task
+                    free.release()
+                await reading
             finally:
                 reading.cancel()
                 while not under_way.empty():
@@ -161,17 +165,6 @@ class GrpcServer:
             response.error_message = error.message.encode()
             response.infer_response.id = request.id
         return response
-
-
-async def _next(queue: asyncio.Queue[Any], reading: asyncio.Task[None]) -> Any:
-    """The next of ``queue``, or what ended the ``reading``."""
-    taking = asyncio.ensure_future(queue.get())
-    await asyncio.wait({taking, reading}, return_when=asyncio.FIRST_COMPLETED)
-    if not taking.done() and queue.empty():
-        taking.cancel()
-        await reading
-        return None
-    return await taking
 
 
 def _guarded(call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:

@@ -32,10 +32,18 @@ def serving(folder: Path, *models: Path, **settings: Any) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(models: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One daemon for a module's gentler tests."""
+    """One daemon for the gentler tests; each has sequences of its own."""
     with serving(tmp_path_factory.mktemp("served"), *models, checkpoint_seconds=0.2) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tight(models: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One with little room: a single slot, short bodies, few requests at a time."""
+    bounds = {"capacity": 1, "max_body_bytes": 400_000, "kserve_max_pipelined": 4, "kserve_max_requests": 4}
+    with serving(tmp_path_factory.mktemp("tight"), models[0], **bounds) as running:
         yield running
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from tritonclient.utils import InferenceServerException
 from streamer.engine.model import Model
 from tests.contract.several import reference, signal
 from tests.daemon.running import Running
-from tests.serve.kserve.clients import Wire
+from tests.serve.kserve.clients import GrpcWire, HttpWire, Wire
 from tests.serve.kserve.conftest import serving
 from tests.serve.kserve.plant import TRAP, rows, truth
 from tests.toys import samples
 
 Connect = Callable[[Running], Wire]
-Failure = pytest.RaisesExc[InferenceServerException]
 
 
 def refused(wire: Wire, status: str, message: str = "") -> Any:
@@ -220,30 +220,38 @@ def test_a_failing_run_is_the_request_and_the_sequence_of_its_own(served: Runnin
 # -- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_no_slot_is_told_or_waited_for(models: tuple[Path, ...], tmp_path: Path, connect: Connect) -> None:
-    with serving(tmp_path / "one", models[0], capacity=1) as running:
-        wire, other, given = connect(running), connect(running), rows(1, 4)
-        wire.infer("plant", given, sequence_id=1, sequence_start=True)
-        with refused(other, "unavailable", "all 1 slots of plant are taken"):
-            other.infer("plant", given, sequence_id=2, sequence_start=True)
-        with refused(other, "unavailable", "all 1 slots of plant are taken"):
-            other.infer("plant", given)
-        with refused(other, "unavailable", "the request's timeout of 0.2 s has passed: nothing of it was taken"):
-            other.infer("plant", given, sequence_id=2, sequence_start=True, timeout=200_000)
-        with refused(other, "invalid", "must specify the START flag"):
-            other.infer("plant", given, sequence_id=2)
+def test_no_slot_is_told_or_waited_for(tight: Running, connect: Connect) -> None:
+    wire, other, given = connect(tight), connect(tight), rows(1, 4)
+    wire.infer("plant", given, sequence_id=1, sequence_start=True)
+    with refused(other, "unavailable", "all 1 slots of plant are taken"):
+        other.infer("plant", given, sequence_id=2, sequence_start=True)
+    with refused(other, "unavailable", "all 1 slots of plant are taken"):
+        other.infer("plant", given)
+    with refused(other, "unavailable", "the request's timeout of 0.2 s has passed: nothing of it was taken"):
+        other.infer("plant", given, sequence_id=2, sequence_start=True, timeout=200_000)
+    with refused(other, "invalid", "must specify the START flag"):
+        other.infer("plant", given, sequence_id=2)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(
+            other.infer, "plant", given, sequence_id=2, sequence_start=True, sequence_end=True, timeout=60_000_000
+        )
         wire.infer("plant", given, sequence_id=1, sequence_end=True)
-        result = other.infer("plant", given, sequence_id=2, sequence_start=True, timeout=60_000_000)
-        np.testing.assert_array_equal(result.as_numpy("y")[0], truth(given))
+        np.testing.assert_array_equal(waiting.result().as_numpy("y")[0], truth(given))
 
 
-def test_an_evicted_sequence_is_told_so(models: tuple[Path, ...], tmp_path: Path, connect: Connect) -> None:
-    with serving(tmp_path / "idle", models[0], idle_seconds=0.3, checkpoint_seconds=0.05) as running:
-        wire, given = connect(running), rows(1, 4)
-        wire.infer("plant", given, sequence_id=1, sequence_start=True)
-        while running.metrics().get('streamer_evictions_total{reason="idle_timeout"}', 0) < 1:
+def test_an_evicted_sequence_is_told_so(models: tuple[Path, ...], tmp_path: Path) -> None:
+    with serving(tmp_path, models[0], idle_seconds=0.3, checkpoint_seconds=0.05) as running:
+        given = rows(1, 4)
+        wires: list[Wire] = [HttpWire(running), GrpcWire(running)]
+        for wire in wires:
+            wire.infer("plant", given, sequence_id=1, sequence_start=True)
+        while running.metrics().get('streamer_evictions_total{reason="idle_timeout"}', 0) < 2:
             pass
-        with refused(wire, "invalid", "sequence 1 is over: it was evicted, "):
-            wire.infer("plant", given, sequence_id=1)
-        result = wire.infer("plant", given, sequence_id=1, sequence_start=True)
-        np.testing.assert_array_equal(result.as_numpy("y")[0], truth(given))
+        for wire in wires:
+            with refused(wire, "invalid", "sequence 1 is over: it was evicted, "):
+                wire.infer("plant", given, sequence_id=1)
+            with refused(wire, "invalid", "must specify the START flag"):
+                wire.infer("plant", given, sequence_id=1)
+            result = wire.infer("plant", given, sequence_id=1, sequence_start=True)
+            np.testing.assert_array_equal(result.as_numpy("y")[0], truth(given))
+            wire.close()
