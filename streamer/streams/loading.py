@@ -15,6 +15,7 @@ from streamer.engine.tuner import tune
 from streamer.metrics import Metrics
 from streamer.streams.session import Session
 from streamer.tasks import TaskError, create
+from streamer.tasks.tensors import WithTensors
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -49,6 +50,8 @@ def make_engine(
     path, manifest = model.path, model.manifest
     try:
         task = create(manifest)
+        if manifest.task != "generate":
+            task = WithTensors(task, manifest)
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
     lanes = settings.lanes or len(os.sched_getaffinity(0))

@@ -10,6 +10,7 @@ import logging
 import platform
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import Event
@@ -141,6 +142,7 @@ class Registry:
         overflow: str = "wait",
         options: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
+        lasting: bool = True,
     ) -> Session:
         """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
         disk.
@@ -148,7 +150,7 @@ class Registry:
         ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's own, or rows of another
         kind. ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
         restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over.
-        ``conditions``: what the model takes once for a stream, by name.
+        ``conditions``: what the model takes once for a stream, by name. Not ``lasting``: it is in no snapshot.
         """
         if self._draining:
             raise self._refuse("draining", "the daemon is going down", 1.0)
@@ -168,9 +170,8 @@ class Registry:
                     return session
             raise self._refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
         id = stream or uuid.uuid4().hex
-        session = (
-            None if self._table.get(id) else self._begin(id, model, sample_rate, sink, overflow, options, conditions)
-        )
+        begin = partial(self._begin, id, model, sample_rate, sink, overflow, options, conditions, lasting=lasting)
+        session = None if self._table.get(id) else begin()
         if session is None:
             raise self._refuse("duplicate", f"stream {id} exists already: resume it, or choose another id")
         return session
@@ -206,6 +207,11 @@ class Registry:
         session.close()
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
+
+    def release(self, session: Session) -> None:
+        """The stream is done with; its snapshot goes soon. Never waits."""
+        session.close()
+        self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
         """The same by name, wherever the stream is; its client is told. False if there is none. Waits for the disk.
@@ -298,6 +304,8 @@ class Registry:
         overflow: str,
         options: Mapping[str, Any] | None,
         conditions: Mapping[str, Any] | None,
+        *,
+        lasting: bool = True,
     ) -> Session | None:
         """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile."""
         engine = self.engine(model)
@@ -313,6 +321,7 @@ class Registry:
             options=given,
             conditions=conditions,
             sink=sink,
+            lasting=lasting,
         )
         if not self._table.enter(session, self._clock()):
             session.close()

@@ -43,7 +43,7 @@ def test_sequences_over_a_restart_and_a_crash(models: tuple[Path, ...], tmp_path
             wire, twin = kind(running), kind(running)
             for id in ("plain", "ended", "anew"):
                 step(wire, f"{name} {id}", 0)
-            step(wire, f"{name} named", 0, headers=SECRET)
+            step(wire, f"{name} named", 0, headers=dict(SECRET))
             for each in (wire, twin):
                 step(each, f"{name} twin", 0)
             saved(running)
@@ -54,7 +54,7 @@ def test_sequences_over_a_restart_and_a_crash(models: tuple[Path, ...], tmp_path
         for name, kind in WIRES.items():
             wire = kind(running)
             step(wire, f"{name} plain", 4)  # it was saved with all that was answered: nothing need be said
-            step(wire, f"{name} named", 4, headers=SECRET)
+            step(wire, f"{name} named", 4, headers=dict(SECRET))
             step(wire, f"{name} anew", 0)
             for id in ("ended", "named"):
                 with refused(wire, "invalid", "must specify the START flag"):
@@ -74,4 +74,4 @@ def test_sequences_over_a_restart_and_a_crash(models: tuple[Path, ...], tmp_path
                 wire.infer("plant", GIVEN[12:], sequence_id=id, parameters={"sequence_position": 12})
             step(wire, id, 8, parameters={"sequence_position": 8})
             step(wire, id, 12)
-            step(wire, f"{name} named", 8, headers=SECRET, parameters={"sequence_position": 8})
+            step(wire, f"{name} named", 8, headers=dict(SECRET), parameters={"sequence_position": 8})
