@@ -181,9 +181,10 @@ class Sequences:
     async def _wake(self, owned: Owned[Running], running: Running) -> Session:
         """From a snapshot, or from where the registry keeps what a start of the daemon brought back."""
 
+        keys = self._table.keys(owned, LEFT)
+
         def attach() -> tuple[Session, int | None] | None:
             registry = self._slots.registry
-            keys = [self._table.key(owned.model, owned.id, owned.caller, number) for number in range(LEFT)]
             left = [key for key in keys if registry.look(key) is not None]
             if len(left) > 1:
                 raise KServeError(400, _ambiguous(owned.model, owned.id))

@@ -106,6 +106,11 @@ class SequenceTable(Generic[S]):
         if not group:
             self._owned.pop(place, None)
 
+    def keys(self, owned: Owned[S], count: int) -> list[str]:
+        """The keys that it may have had in the daemon's last run: the first ``count``, without those of others now."""
+        found = (self.key(owned.model, owned.id, owned.caller, number) for number in range(count))
+        return [key for key in found if key == owned.key or key not in self._keys]
+
     def free(self, key: str) -> None:
         self._keys.discard(key)
 
