@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         le=65535,
         description="TCP port of KServe v2 over gRPC, Triton's is 8001; 0: none. Over HTTP it is on port",
     )
+    kserve_resume_by_address: bool = Field(
+        True,
+        description="a sequence whose connection broke goes on for its address; false: only with the header"
+        " streamer-client",
+    )
     kserve_max_requests: Count = Field(
         1024, description="inference requests under way; one more is answered 503 (UNAVAILABLE)"
     )

@@ -15,7 +15,7 @@ __all__ = ["SECRET_HEADER", "Caller", "connected", "grpc_peer"]
 #: A client that says who it is, on every request: any text that no other client knows.
 SECRET_HEADER = "streamer-client"
 #: TCP connections as Linux tells of them, and its number for one that is established.
-TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 ESTABLISHED = "01"
 
 

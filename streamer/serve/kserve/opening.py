@@ -85,10 +85,12 @@ class Slots:
 
 
 class Sequences:
-    """``directory``: where the daemon's state lies."""
+    """``directory``: where the daemon's state lies. ``by_address``: a sequence whose connection broke goes on for its
+    address.
+    """
 
-    def __init__(self, slots: Slots, directory: Path) -> None:
-        self._slots = slots
+    def __init__(self, slots: Slots, directory: Path, *, by_address: bool) -> None:
+        self._slots, self._by_address = slots, by_address
         self._table: SequenceTable[Running] = SequenceTable(lasting_secret(directory / "kserve.secret"))
         self._positions = Positions(directory / "kserve.json")
         self._streams: set[int] = set()
@@ -163,6 +165,8 @@ class Sequences:
 
     async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[Running]:
         """A sequence that a broken connection left, or the daemon's last run."""
+        if not caller.secret and not self._by_address:
+            raise KServeError(400, _must_start(model, id))
         others = self._table.others(model, id, caller)
         if not others:
             owned = self._table.enter(model, id, caller)

@@ -51,7 +51,8 @@ class InferenceService:
         self.settings = settings
         self._registry, self._metrics, self._closed = registry, metrics, closed
         self._slots = Slots(registry, put, settings.kserve_max_backlog)
-        self._sequences = Sequences(self._slots, settings.state_directory)
+        by_address = settings.kserve_resume_by_address
+        self._sequences = Sequences(self._slots, settings.state_directory, by_address=by_address)
         self._readers: dict[str, RequestReader] = {}
         self._requests: dict[str, statistics.Requests] = {}
         self._under_way = 0

@@ -247,7 +247,8 @@ def test_no_slot_is_told_or_waited_for(tight: Running, connect: Connect) -> None
 
 
 def test_an_evicted_sequence_is_told_so(models: tuple[Path, ...], tmp_path: Path) -> None:
-    with serving(tmp_path, models[0], idle_seconds=0.3, checkpoint_seconds=0.05) as running:
+    settings = {"idle_seconds": 0.3, "checkpoint_seconds": 0.05, "kserve_resume_by_address": False}
+    with serving(tmp_path, models[0], **settings) as running:
         given = rows(1, 4)
         wires: dict[str, Wire] = {name: kind(running) for name, kind in WIRES.items()}
         for id, wire in wires.items():
@@ -262,3 +263,10 @@ def test_an_evicted_sequence_is_told_so(models: tuple[Path, ...], tmp_path: Path
             result = wire.infer("plant", given, sequence_id=id, sequence_start=True)
             np.testing.assert_array_equal(result.as_numpy("y")[0], truth(given))
             wire.close()
+        for kind in WIRES.values():  # and with that setting nothing goes on for an address
+            first, second = kind(running), kind(running)
+            first.infer("plant", given, sequence_id="lone", sequence_start=True)
+            first.close()
+            with refused(second, "invalid", "must specify the START flag"):
+                second.infer("plant", given, sequence_id="lone")
+            second.close()
