@@ -76,6 +76,7 @@ def create_app(
 
     return Starlette(
         routes=[
+            *kserve_routes(kserve),
             Route("/", index),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -83,6 +84,5 @@ def create_app(
             Route("/v1/models", served),
             Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
-            *kserve_routes(kserve),
         ]
     )

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ __all__ = ["Sequences", "Slots", "check_position"]
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
+#: A slot that a stream of another protocol gives back is found after so long at most.
+RETRY_SECONDS = 0.25
 #: How many sequences of one id and address are looked for on the disk. More than one can't be told apart anyhow.
 LEFT = 4
 
@@ -42,8 +45,8 @@ class Slots:
 
     def __init__(self, registry: Registry, put: Callable[[Callable[[], None]], None], max_backlog: int) -> None:
         self.registry, self.put = registry, put
-        self._max_backlog, self._backlog = max_backlog, 0
-        self._freed = asyncio.Event()
+        self._max_backlog = max_backlog
+        self._backlog: deque[asyncio.Future[None]] = deque()
 
     async def open(
         self, model: str, key: str | None, conditions: Mapping[str, NDArray[Any]], sink: Sink, patient: bool
@@ -68,20 +71,35 @@ class Slots:
                     continue
                 if error.reason != "capacity" or not patient:
                     raise
-                if self._backlog >= self._max_backlog:
-                    text = f"{error.message}, and {self._backlog} requests wait for one (kserve_max_backlog)"
+                if len(self._backlog) >= self._max_backlog:
+                    text = f"{error.message}, and {len(self._backlog)} requests wait for one (kserve_max_backlog)"
                     raise Refused("capacity", text, error.retry_after) from None
-            self._backlog += 1
-            try:
-                self._freed.clear()
-                await self._freed.wait()
-            finally:
-                self._backlog -= 1
+            await self._free_slot()
 
     def release(self, session: Session) -> None:
         """It is done with. Never waits."""
         self.registry.release(session)
-        self._freed.set()
+        self.freed()
+
+    def freed(self) -> None:
+        """There may be a slot: whoever has waited longest tries again."""
+        while self._backlog:
+            waiting = self._backlog.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+
+    async def _free_slot(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._backlog.append(waiting)
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await waiting
+        except TimeoutError:
+            pass
+        finally:
+            with suppress(ValueError):
+                self._backlog.remove(waiting)
 
 
 class Sequences:
@@ -225,6 +243,7 @@ class Sequences:
             log.warning("an evicted sequence stays on the disk", extra={"stream": key, "reason": error.message})
         finally:
             self._table.free(key)
+            self._slots.freed()
 
 
 def check_position(flags: SequenceFlags, running: Running, position: int) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from streamer.serve.body import SHORT, problem, read_body, unzip
 from streamer.serve.kserve import describe
@@ -30,7 +30,7 @@ INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def kserve_routes(service: InferenceService) -> list[Route]:
+def kserve_routes(service: InferenceService) -> list[BaseRoute]:
     return _Endpoints(service).routes()
 
 
@@ -52,25 +52,25 @@ class _Endpoints:
     def __init__(self, service: InferenceService) -> None:
         self._service, self._settings = service, service.settings
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
+        models = ("/models/{model}", "/models/{model}/versions/{version}")
         table: list[tuple[str, Endpoint, str]] = [
-            ("", self.server, "GET"),
+            *((f"{model}/infer", self.infer, "POST") for model in models),  # first: it is asked all the time
             ("/health/live", self.live, "GET"),
             ("/health/ready", self.ready, "GET"),
             ("/models/stats", self.all_statistics, "GET"),
             ("/repository/index", self.index, "POST"),
         ]
-        for model in ("/models/{model}", "/models/{model}/versions/{version}"):
+        for model in models:
             table += [
-                (f"{model}/infer", self.infer, "POST"),
                 (model, self.metadata, "GET"),
                 (f"{model}/ready", self.model_ready, "GET"),
                 (f"{model}/config", self.config, "GET"),
                 (f"{model}/stats", self.statistics, "GET"),
             ]
-        found = [Route(f"/v2{path}", _guarded(endpoint), methods=[method]) for path, endpoint, method in table]
-        methods = ["GET", "POST"]
-        return [*found, Route("/v2/{rest:path}", _guarded(self.unserved), methods=methods)]
+        found = [Route(path, _guarded(endpoint), methods=[method]) for path, endpoint, method in table]
+        unserved = Route("/{rest:path}", _guarded(self.unserved), methods=["GET", "POST"])
+        return [Mount("/v2", routes=[*found, unserved]), Route("/v2", _guarded(self.server), methods=["GET"])]
 
     # -- what is served ----------------------------------------------------------------------------------------------
 
