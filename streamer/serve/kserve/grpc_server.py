@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from streamer.serve.body import SHORT
 from streamer.serve.kserve import describe
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller, grpc_peer
 from streamer.serve.kserve.errors import KServeError
@@ -16,6 +17,7 @@ from streamer.serve.kserve.grpc_codec import encode, fill, parse, text
 from streamer.serve.kserve.grpc_messages import MESSAGES
 
 if TYPE_CHECKING:
+    from streamer.serve.kserve.messages import InferRequest
     from streamer.serve.kserve.service import InferenceService
 
 __all__ = ["GrpcServer"]
@@ -50,13 +52,19 @@ class GrpcServer:
     def __init__(self, service: InferenceService, host: str, port: int) -> None:
         self._service = service
         self._host, self.port = host, port
-        most = service.settings.max_body_bytes
+        settings = service.settings
+        ping = round(settings.ping_seconds * 1000)
         options = [
-            ("grpc.max_receive_message_length", most),
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            # a connection that is half dead keeps its sequences from going on
+            ("grpc.keepalive_time_ms", ping),
+            ("grpc.keepalive_timeout_ms", ping),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
         ]
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_connections)
         self._server.add_generic_rpc_handlers((self._handlers(),))
 
     async def start(self) -> None:
@@ -126,7 +134,7 @@ class GrpcServer:
     # -- inference ---------------------------------------------------------------------------------------------------
 
     async def _infer(self, request: Any, context: Any) -> Any:
-        model, version, wanted = parse(request)
+        model, version, wanted = await _parsed(request)
         return encode(await self._service.infer(model, version, wanted, _caller(context)))
 
     async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -139,7 +147,13 @@ class GrpcServer:
             async def read() -> None:
                 async for request in requests:
                     await free.acquire()
-                    under_way.put_nowait(asyncio.create_task(self._answer(request, caller)))
+                    try:
+                        parsed = await _parsed(request)  # here: what is read faster must not overtake
+                    except KServeError as error:
+                        answer = self._failed(request.id, error)
+                    else:
+                        answer = self._answer(request.id, parsed, caller)
+                    under_way.put_nowait(asyncio.create_task(answer))
 
             reading = asyncio.create_task(read())
             reading.add_done_callback(lambda _: under_way.put_nowait(None))
@@ -154,17 +168,26 @@ class GrpcServer:
                     if (task := under_way.get_nowait()) is not None:
                         task.cancel()
 
-    async def _answer(self, request: Any, caller: Caller) -> Any:
+    async def _answer(self, id: bytes, parsed: tuple[str, str, InferRequest], caller: Caller) -> Any:
         """A ``ModelStreamInferResponse``: a request's failure is its own, the stream goes on."""
-        response = MESSAGES["ModelStreamInferResponse"]()
+        model, version, wanted = parsed
         try:
-            model, version, wanted = parse(request)
             answer = await self._service.infer(model, version, wanted, caller)
-            response.infer_response.CopyFrom(encode(answer, final=wanted.final))
         except KServeError as error:
-            response.error_message = error.message.encode()
-            response.infer_response.id = request.id
+            return await self._failed(id, error)
+        return MESSAGES["ModelStreamInferResponse"](infer_response=encode(answer, final=wanted.final))
+
+    async def _failed(self, id: bytes, error: KServeError) -> Any:
+        response = MESSAGES["ModelStreamInferResponse"](error_message=error.message.encode())
+        response.infer_response.id = id
         return response
+
+
+async def _parsed(request: Any) -> tuple[str, str, InferRequest]:
+    """Numbers that are not raw bytes take long to read: not on the event loop. Raises :class:`KServeError`."""
+    if request.raw_input_contents or request.ByteSize() <= SHORT:
+        return parse(request)
+    return await asyncio.to_thread(parse, request)
 
 
 def _guarded(call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:

@@ -21,24 +21,24 @@ log = logging.getLogger(__name__)
 
 
 class Positions:
-    """One JSON file, written when the daemon goes down, read and removed when it is first asked for. Thread-safe."""
+    """One JSON file, written when the daemon goes down, read and removed when it starts: after a crash there is none.
+    Thread-safe.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[str, int] | None = None
+        self._known = self._read()
 
     def take(self, key: str) -> int | None:
-        """Rows answered, once. May read the file."""
+        """Rows answered in the last run, once."""
         with self._lock:
-            if self._known is None:
-                self._known = self._read()
             return self._known.pop(key, None)
 
     def save(self, positions: Mapping[str, int]) -> None:
-        """Those that nobody has asked for are kept too."""
+        """Those of the last run that nobody has asked for are kept too. Waits for the disk."""
         with self._lock:
-            whole = {**(self._read() if self._known is None else self._known), **positions}
+            whole = {**self._known, **positions}
         if not whole:
             return
         draft = self._path.with_suffix(".tmp")
@@ -54,13 +54,26 @@ class Positions:
     def _read(self) -> dict[str, int]:
         try:
             found = json.loads(self._path.read_text())
-            self._path.unlink()
+            return {str(key): int(value) for key, value in found.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             log.warning(f"{self._path} can't be used, sequences have to say where they go on: {error}")
             return {}
-        return {str(key): int(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        """For good: should it come back after a loss of power, it would speak for another sequence."""
+        try:
+            self._path.unlink(missing_ok=True)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            log.warning(f"{self._path} can't be removed: {error}")
 
 
 def lasting_secret(path: Path) -> bytes:

@@ -114,6 +114,7 @@ class Sequences:
         self._streams: set[int] = set()
         self._stream_number = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking = asyncio.Lock()  # the kernel: requests that wait for its answer stay in their order
 
     @contextmanager
     def stream(self) -> Iterator[int]:
@@ -138,6 +139,7 @@ class Sequences:
                 self.end(owned, KServeError(400, f"sequence {_shown(id)} was started again"))
             owned = self._table.enter(model, id, caller)
             key = owned.key
+            self._positions.take(key)  # those are of another one, of the last run
             self._enter(owned, lambda mine: self._slots.open(model, key, conditions, mine.sink, patient))
             return owned
         if owned is None:
@@ -173,9 +175,7 @@ class Sequences:
                 return session
             except BaseException as error:
                 if owned.sequence is running:
-                    why = (
-                        error.message if isinstance(error, (KServeError, Refused)) else "its first request was given up"
-                    )
+                    why = getattr(error, "message", "its first request was given up")
                     self.end(owned, KServeError(503, f"sequence {_shown(owned.id)} could not be started: {why}"))
                 raise
 
@@ -190,19 +190,22 @@ class Sequences:
             owned = self._table.enter(model, id, caller)
             self._enter(owned, lambda running: self._wake(owned, running))
             return owned
-        asked = {other.caller for other in others if other.caller.stream not in self._streams}
-        alive = await asyncio.to_thread(connected, [caller for caller in asked if not caller.stream])
-        try:
-            found = self._table.own(model, id, caller) or self._table.take_over(model, id, caller, asked - alive)
-        except AmbiguousError:
-            raise KServeError(400, _ambiguous(model, id)) from None
+        async with self._asking:
+            found = self._table.own(model, id, caller)
+            if found is None:
+                others = self._table.others(model, id, caller)
+                asked = {other.caller for other in others if other.caller.stream not in self._streams}
+                alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
+                try:
+                    found = self._table.take_over(model, id, caller, asked - alive)
+                except AmbiguousError:
+                    raise KServeError(400, _ambiguous(model, id)) from None
         if found is None:
             raise KServeError(400, _must_start(model, id))
         return found
 
     async def _wake(self, owned: Owned[Running], running: Running) -> Session:
         """From a snapshot, or from where the registry keeps what a start of the daemon brought back."""
-
         keys = self._table.keys(owned, LEFT)
 
         def attach() -> tuple[Session, int | None] | None:

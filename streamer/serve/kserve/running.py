@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.refusals import BadInput
 from streamer.serve.kserve.errors import KServeError
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class Running:
             before(session.received)
             if len(rows) == 0:
                 return []
-            session.feed_rows(rows)
+            try:
+                session.feed_rows(rows)
+            except BadInput:  # the rows are good: what failed a moment ago is not told yet
+                raise KServeError(503, "the sequence ended while this request waited: nothing was taken") from None
             waiting = _Waiting(session.received, asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
         return await waiting.answer

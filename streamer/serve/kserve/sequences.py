@@ -16,8 +16,7 @@ import hmac
 import itertools
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from time import monotonic
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from streamer.serve.kserve.caller import Caller
@@ -41,7 +40,6 @@ class Owned(Generic[S]):
     key: str
     sequence: S | None = None
     gone: str = ""
-    used: float = field(default_factory=monotonic)
 
 
 class SequenceTable(Generic[S]):
@@ -55,9 +53,6 @@ class SequenceTable(Generic[S]):
         self._gone: OrderedDict[int, Owned[S]] = OrderedDict()
         self._keys: set[str] = set()
         self._max_gone = max_gone
-
-    def __len__(self) -> int:
-        return sum(owned.sequence is not None for group in self._owned.values() for owned in group)
 
     def all(self) -> list[Owned[S]]:
         return [owned for group in self._owned.values() for owned in group]

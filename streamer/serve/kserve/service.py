@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
-from streamer.refusals import BadInput, Refused
+from streamer.refusals import Refused
 from streamer.serve.kserve import describe, statistics
 from streamer.serve.kserve.caller import Caller
 from streamer.serve.kserve.errors import KServeError
@@ -116,8 +116,6 @@ class InferenceService:
             answer = await self._infer(manifest, request, caller)
             good = True
             return answer
-        except BadInput as error:
-            raise KServeError(400, str(error)) from None
         except Refused as error:
             raise KServeError(STATUS.get(error.reason, 503), error.message, error.retry_after) from None
         finally:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.daemon.running import Running, daemon
@@ -85,6 +86,38 @@ def test_what_a_stream_started_is_its_own_as_long_as_it_lasts(wire: GrpcWire, se
     wire.client.stop_stream()
     result = GrpcWire(served).infer("plant", given[2:4], sequence_id=77)
     np.testing.assert_array_equal(result.as_numpy("y")[0], truth(given)[2:4])
+
+
+def test_long_numbers_that_are_no_bytes_keep_their_place(served: Running) -> None:
+    """They are read in a thread; short ones behind them must not overtake."""
+    long, short = rows(1, 4000), rows(2, 2)
+    messages = []
+    for given, start in ((long, True), (short, False)):
+        message = service_pb2.ModelInferRequest(model_name="plant")
+        tensor = message.inputs.add(name="x", datatype="FP32", shape=[1, *given.shape])
+        tensor.contents.fp32_contents.extend(given.reshape(-1).tolist())
+        message.parameters["sequence_id"].int64_param = 99
+        message.parameters["sequence_start"].bool_param = start
+        messages.append(message)
+    with grpc.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel:  # type: ignore[attr-defined]
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        answers = list(stub.ModelStreamInfer(iter(messages)))
+    found = [triton.InferResult(answer.infer_response).as_numpy("y") for answer in answers]
+    np.testing.assert_array_equal(np.concatenate(found, axis=1)[0], truth(np.concatenate([long, short])))
+
+
+def test_what_lost_its_connection_goes_on_in_order_however_far_the_client_sends_ahead(
+    wire: GrpcWire, served: Running
+) -> None:
+    given, first = rows(1, 82), GrpcWire(served)
+    first.infer("plant", given[:2], sequence_id="ahead", sequence_start=True)
+    first.close()
+    stream = Stream(wire.client)
+    for at in range(2, 82, 2):
+        stream.send(given[at : at + 2], sequence_id="ahead")
+    found = [stream.result().as_numpy("y") for _ in range(40)]
+    np.testing.assert_array_equal(np.concatenate(found, axis=1)[0], truth(given)[2:])
+    wire.client.stop_stream()
 
 
 def test_the_last_answer_is_marked_where_that_is_asked_for(wire: GrpcWire) -> None:
