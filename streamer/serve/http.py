@@ -18,9 +18,8 @@ __all__ = ["Http"]
 
 
 class Http(HttpToolsProtocol):
-    """``writes(path)``: whether requests there have long bodies; they have ``body_seconds``, and their handlers bound
-    them.
-    """
+    """``long_body(path)``: requests there bring readings or rows; they have ``body_seconds``, and their handlers bound
+    them."""
 
     def __init__(
         self,
@@ -28,12 +27,12 @@ class Http(HttpToolsProtocol):
         handshake_seconds: float,
         max_request_bytes: int,
         body_seconds: float,
-        writes: Callable[[str], bool],
+        long_body: Callable[[str], bool],
         **uvicorn: Any,
     ):
         super().__init__(**uvicorn)
         self._handshake_seconds, self._max_request_bytes = handshake_seconds, max_request_bytes
-        self._body_seconds, self._writes = body_seconds, writes
+        self._body_seconds, self._long_body = body_seconds, long_body
         self._writing = False
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
@@ -59,7 +58,7 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self._writes(self.scope.get("path", "")):
+        if self._long_body(self.scope.get("path", "")):
             self._writing = True
             self._in_time()
             self._hurry(self._body_seconds)

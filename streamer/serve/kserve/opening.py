@@ -69,7 +69,11 @@ class Slots:
                 if error.reason == "duplicate" and key is not None:  # of the last run; nobody came back for it
                     await asyncio.to_thread(self.registry.delete, key)
                     continue
-                if error.reason != "capacity" or not patient:
+                if error.reason != "capacity":
+                    raise
+                if await asyncio.to_thread(self.registry.keeper.make_room, model):
+                    continue
+                if not patient:
                     raise
                 if len(self._backlog) >= self._max_backlog:
                     text = f"{error.message}, and {len(self._backlog)} requests wait for one (kserve_max_backlog)"

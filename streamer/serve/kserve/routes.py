@@ -43,7 +43,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         except KServeError as error:
             return problem(error.status, error.message, error.retry_after)
         except BodyError as error:
-            return problem(error.status, str(error))
+            return problem(error.status, str(error), 1.0 if error.status == 503 else None)
 
     return answer
 
