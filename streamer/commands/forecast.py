@@ -18,9 +18,9 @@ from streamer.commands import CommandError, complain
 
 if TYPE_CHECKING:
     from streamer.commands.forecasts import ForecastRow
-    from streamer.sensors.columns import Batch, Forecasts
+    from streamer.sensors.columns import Batch, Forecasts, Reading, Row
     from streamer.sensors.ingest import Fleet
-    from streamer.sources.readings import Reading, Readings, Row
+    from streamer.sources.readings import Readings
 
 __all__ = ["forecast"]
 
@@ -247,7 +247,7 @@ class Run:
 
     def _timed(self, reading: Reading | Row) -> Reading | Row:
         """Readings without times are counted."""
-        from streamer.sources.readings import Reading
+        from streamer.sensors.columns import Reading
 
         if reading.time is not None:
             return reading

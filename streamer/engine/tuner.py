@@ -13,11 +13,10 @@ import logging
 import os
 import platform
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from time import thread_time
 from typing import Any
-
-import onnxruntime as ort
 
 from streamer.engine.batch import rungs
 from streamer.engine.model import Model
@@ -118,7 +117,7 @@ def _machine() -> str:
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor()
-    return f"{platform.machine()} {name} {os.cpu_count()} ort-{ort.__version__}"
+    return f"{platform.machine()} {name} {os.cpu_count()} ort-{version('onnxruntime')}"
 
 
 def _read(cache: Path | None) -> dict[str, object]:

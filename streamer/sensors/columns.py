@@ -7,16 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sources.readings import LARGEST, Reading, Row
-
-__all__ = ["Batch", "Forecasts", "StepResult"]
+__all__ = ["LARGEST", "Batch", "Forecasts", "Reading", "Row", "StepResult"]
 
 Floats = NDArray[np.float64]
+#: From here on a reading counts as missing, as infinity does: float32 and the models end not far behind.
+LARGEST = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """``time`` in unix seconds, ``None`` where the input has no times; ``value`` ``None``: missing."""
+
+    stream: str
+    time: float | None
+    value: float | None
+
+
+class Row(NamedTuple):
+    """``time`` in unix seconds, ``None`` where there are none; ``values`` by column, ``None``: missing. ``stream``: of
+    the column that says it, ``None``: there is none."""
+
+    time: float | None
+    values: dict[str, float | None]
+    stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

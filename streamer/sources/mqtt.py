@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Self, cast
 
 import numpy as np
 
-from streamer.sensors.columns import Batch, Forecasts
+from streamer.sensors.columns import Batch, Forecasts, Reading, Row
 from streamer.sources import SourceError
 from streamer.sources.mqtt_topics import (
     MalformedError,
@@ -34,7 +34,6 @@ from streamer.sources.mqtt_topics import (
     discovery,
     stream_topic,
 )
-from streamer.sources.readings import Reading, Row
 
 try:
     import aiomqtt

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from streamer.names import NAME_CHARACTERS, NameRefusedError, check_name
-from streamer.sensors.columns import Forecasts
-from streamer.sources.readings import LARGEST, MISSING, Reading, Row
+from streamer.sensors.columns import LARGEST, Forecasts, Reading, Row
+from streamer.sources.readings import MISSING
 from streamer.sources.times import parse_time
 
 __all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]

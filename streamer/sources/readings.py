@@ -16,9 +16,10 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 from streamer.names import check_name
+from streamer.sensors.columns import LARGEST, Reading, Row
 from streamer.sources import SourceError
 from streamer.sources.times import parse_time
 
@@ -29,28 +30,8 @@ T = TypeVar("T")
 TIMES = ("ts", "time", "timestamp", "date", "datetime")
 IDS = ("id", "sensor", "stream", "name", "series")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity"})
-#: From here on a reading counts as missing, as infinity does: float32 and the models end not far behind.
-LARGEST = 1e30
 LINE_BYTES = 2**20
 SHOWN = 10  # complaints, then they are only counted
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """``time`` in unix seconds, ``None`` where the input has no times; ``value`` ``None``: missing."""
-
-    stream: str
-    time: float | None
-    value: float | None
-
-
-class Row(NamedTuple):
-    """``time`` in unix seconds, ``None`` where there are none; ``values`` by column, ``None``: missing. ``stream``: of
-    the column that says it, ``None``: there is none."""
-
-    time: float | None
-    values: dict[str, float | None]
-    stream: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from streamer.sources.readings import Reading, Row
+from streamer.sensors.columns import Reading, Row
 
 __all__ = ["Row", "rows"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import Event, TaskError
 
 __all__ = ["Memory", "Outputs", "Raw", "listed", "plain"]
 

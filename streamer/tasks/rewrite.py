@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import TaskError
+from streamer.tasks.base import TaskError
 
 __all__ = ["END", "Memory", "Rewrite", "RewriteOptions", "Rewritten"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sensors.columns import Forecasts
+from streamer.sensors.columns import Forecasts, Reading, Row
 from streamer.sources.mqtt_topics import (
     MAX_NUMBERS,
     MalformedError,
@@ -20,7 +20,6 @@ from streamer.sources.mqtt_topics import (
     overlap,
     stream_topic,
 )
-from streamer.sources.readings import Reading, Row
 
 LEVELS = st.sampled_from(["a", "b", "", "$SYS"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)

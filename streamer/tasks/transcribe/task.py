@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import TaskError, Transcription
+from streamer.tasks.base import TaskError, Transcription
 from streamer.tasks.snapshot import pack, unpack
 from streamer.tasks.transcribe.beam import Beam
 from streamer.tasks.transcribe.endpoint import Endpoints, Rules, silence_runs
