@@ -36,8 +36,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Wishes:
     """What a client asks for. ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's
-    own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name. Not ``lasting``: in no
-    snapshot."""
+    own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name. Not ``lasting``:
+    in no snapshot."""
 
     model: str | None = None
     sample_rate: int | None = None
