@@ -30,6 +30,12 @@ def adopt(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="TOML", help="What names and shapes do not tell.")
     ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare", metavar="IN.npz OUT.npz", help="What your own host gave the model, and what it got of it."
+        ),
+    ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is judged.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the test signals.")] = 0,
     endurance: Annotated[int, typer.Option(min=10, help="Length of the endurance run, in chunks.")] = 400,
@@ -49,6 +55,8 @@ def adopt(
     _need_checkout()
     command = [sys.executable, "-P", "-m", "export.adopt", str(model), "--max-batch", str(max_batch)]
     command += ["--seed", str(seed), "--endurance", str(endurance)]
+    if compare is not None:
+        command += ["--compare", *map(str, compare)]
     for option, path in (("--output", output), ("--config", config)):
         if path is not None:
             command += [option, str(path)]

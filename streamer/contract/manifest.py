@@ -218,12 +218,15 @@ class Provenance(_Part):
 
     ``parameters``: trained numbers, where the exporter counted them; then ``receptive_field`` is how many rows of the
     input (samples, readings) an output depends on, absent where the memory has no end.
+    ``company``: how far a row beside others may be from the same row alone, where the kernels of somebody else's graph
+    round otherwise with the batch; the law's own bound where it is absent.
     """
 
     data: str
     revision: str
     created: str = ""
     tolerance: float
+    company: Annotated[float, Field(gt=0, le=1e-3)] | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     notes: str = ""
     parameters: Annotated[int, Field(ge=0)] | None = None
