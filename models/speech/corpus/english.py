@@ -1,0 +1,220 @@
+"""``python -m models corpus english``: hours of English for training, shard by shard.
+
+Shard ``i`` depends on the seed and on ``i`` alone, and every stretch of shards holds the sources in their shares: a run
+can be killed, go on, or be asked for more hours later, and whoever trains can begin with what is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.speech.corpus import recorded, shards
+from models.speech.corpus.packages import Packages
+from models.speech.corpus.shards import RATE, Pcm, Row
+
+VERSION = 1  # of the recipe: shards of another one are not mixed with these
+SHARD = 300.0  # seconds
+#: What shard i holds: entry i modulo its length.
+TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
+PROMPTS = "asterisk"
+
+Made = Iterator[tuple[Row, Pcm]]
+
+
+@lru_cache(1)
+def _texts(data: Path):  # type: ignore[no-untyped-def]
+    from models.speech.corpus.texts import Texts
+
+    return Texts(data)
+
+
+@lru_cache(3)
+def _voices(source: str, folder: Path):  # type: ignore[no-untyped-def]
+    from models.speech.corpus import voices
+
+    packages = Packages(folder)
+    packages.importable()
+    if source == "debian":
+        return voices.DebianVoices()
+    return (voices.KokoroVoices if source == "kokoro" else voices.HibariVoices)(packages)
+
+
+@lru_cache(1)
+def _american(folder: Path):  # type: ignore[no-untyped-def]
+    from models.speech.corpus.g2p import Pronounce
+
+    Packages(folder).importable()
+    return Pronounce()
+
+
+def name_of(index: int) -> str:
+    return f"english-{index:05d}"
+
+
+def source_of(index: int) -> str:
+    return TURN[index % len(TURN)]
+
+
+def make_shard(folder: Path, data: Path, seed: int, index: int) -> float:
+    """Make one shard; its seconds."""
+    import torch
+
+    torch.set_num_threads(1)
+    rng = random.Random(f"{seed}-{index}")
+    return shards.write(folder / "english", name_of(index), _speak(folder, data, source_of(index), rng))
+
+
+def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
+    from models.speech.corpus.g2p import label
+
+    texts, voices, american = _texts(data), _voices(source, folder), _american(folder)
+    total = 0
+    while total < SHARD * RATE:
+        text = texts.draw(rng)
+        try:
+            words, phones = label(text.spoken, american)
+            spoken = voices.speak(text.spoken, rng)
+        except ValueError:  # a word that the rules do not know how to say: another text
+            continue
+        pcm = levelled(spoken.wave)
+        if not 0.3 * RATE <= len(pcm) <= 16 * RATE:
+            continue
+        total += len(pcm)
+        licence = f"voice {voices.licence}; text {text.source.licence}"
+        yield Row(source, spoken.voice, " ".join(words), phones, text.source.name, licence), pcm
+
+
+def levelled(wave: np.ndarray) -> Pcm:
+    """int16 with its peak at a half."""
+    peak = max(1e-4, float(np.abs(wave).max(initial=0.0)))
+    return np.rint(wave * (16384.0 / peak)).astype(np.int16)
+
+
+def make_prompts(folder: Path) -> float:
+    from models.speech.corpus.g2p import label
+
+    def rows() -> Made:
+        american = _american(folder)
+        for spoken, pcm in recorded.prompts(Packages(folder).prompts):
+            words, phones = label(spoken, american)
+            if 0.3 * RATE <= len(pcm) <= 20 * RATE:
+                row = Row(PROMPTS, "asterisk Allison Smith", " ".join(words), phones, "asterisk", recorded.LICENCE)
+                yield row, pcm
+
+    return shards.write(folder / "english", PROMPTS, rows())
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Refuse, with ``RuntimeError``, where another run writes to the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{folder}: another run writes to it") from error
+        yield
+
+
+def agree(folder: Path, seed: int) -> None:
+    """A corpus is of one recipe and one seed."""
+    settings, wanted = folder / "corpus.json", {"version": VERSION, "seed": seed, "shard_seconds": SHARD}
+    if not settings.exists():
+        settings.write_text(json.dumps(wanted))
+    elif (found := json.loads(settings.read_text())) != wanted:
+        raise RuntimeError(f"{folder} was made with {found}, not with {wanted}: delete it, or name another --folder")
+
+
+def seconds_of(folder: Path, names: list[str]) -> float:
+    return sum(recording.row.seconds for name in names for recording in shards.read(folder, name))
+
+
+def build(
+    folder: Path,
+    data: Path,
+    hours: float,
+    *,
+    jobs: int = 1,
+    seed: int = 1,
+    gigabytes: float = 20.0,
+    say: Callable[[float], None] = lambda hours: None,
+) -> None:
+    """Make shards until there are ``hours`` of synthetic speech; ``say(hours so far)`` after each.
+
+    Raises ``RuntimeError`` where the voices cannot be fetched, the folder is another run's or another recipe's, or
+    holds more than ``gigabytes`` of shards.
+    """
+    place = folder / "english"
+    with owned(place):
+        agree(place, seed)
+        shards.sweep(place)
+        Packages(folder).fetch()
+        if PROMPTS not in shards.names(place):
+            make_prompts(folder)
+        there = {name for name in shards.names(place) if name != PROMPTS}
+        made = seconds_of(place, sorted(there)) / 3600
+        say(made)
+        index = 0
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            running: set[Future[float]] = set()
+            while made < hours:
+                while len(running) < jobs:
+                    if name_of(index) not in there:
+                        running.add(pool.submit(make_shard, folder, data, seed, index))
+                    index += 1
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                made += sum(future.result() for future in done) / 3600
+                say(made)
+                _within(place, gigabytes)
+
+
+def _within(place: Path, gigabytes: float) -> None:
+    used = sum(path.stat().st_size for path in place.iterdir()) / 1e9
+    free = shutil.disk_usage(place).free / 1e9
+    if used > gigabytes:
+        raise RuntimeError(f"{place} holds {used:.1f} GB, more than --gigabytes {gigabytes:g} allows")
+    if free < 2.0:
+        raise RuntimeError(f"{place}: less than 2 GB are left on its disk")
+
+
+def table(place: Path) -> Table:
+    shown = Table("source", "recordings", "voices", "words", "hours", "licence", title=str(place))
+    for entry in shards.summary(place):
+        licence = "\n".join(sorted({part for whole in entry["licences"] for part in whole.split("; ")}))
+        shown.add_row(
+            entry["source"], f"{entry['recordings']:,}", f"{entry['voices']:,}", f"{entry['words']:,}",
+            f"{entry['hours']:.2f}", licence,
+        )  # fmt: skip
+    return shown
+
+
+def run(folder: Path, data: Path, hours: float, jobs: int, seed: int, gigabytes: float) -> None:
+    """With a progress bar on a terminal, a line a shard elsewhere, and the table at the end."""
+    console = Console()
+    bar = Progress(
+        TextColumn("English"), BarColumn(), TextColumn("{task.completed:.2f} of {task.total:g} h"),
+        TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+    if console.is_terminal:
+        with bar:
+            task = bar.add_task("", total=hours)
+            build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
+                  say=lambda made: bar.update(task, completed=made))  # fmt: skip
+    else:
+        build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
+              say=lambda made: print(f"{made:.2f} of {hours:g} h", flush=True))  # fmt: skip
+    console.print(table(folder / "english"))

@@ -1,0 +1,94 @@
+"""Pronunciations: hibari's grapheme-to-phoneme rules write Kokoro's alphabet; labels are ARPAbet without stress."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from models.speech.corpus.spoken import words
+
+#: Kokoro's alphabet (misaki's) in ARPAbet; the longest come first.
+SYMBOLS = {
+    "ɜɹ": "ER", "əɹ": "ER", "ɜː": "ER", "iː": "IY", "uː": "UW", "ɔː": "AO", "ɑː": "AA", "ɪə": "IH R", "ɛː": "EH R",
+    "ʤ": "JH", "ʧ": "CH", "A": "EY", "I": "AY", "W": "AW", "Y": "OY", "O": "OW", "Q": "OW", "ə": "AH", "ᵊ": "AH",
+    "i": "IY", "u": "UW", "ɑ": "AA", "ɔ": "AO", "ɛ": "EH", "ɜ": "ER", "ɪ": "IH", "ʊ": "UH", "ʌ": "AH", "æ": "AE",
+    "a": "AE", "ɒ": "AA", "ᵻ": "IH", "b": "B", "d": "D", "f": "F", "h": "HH", "j": "Y", "k": "K", "l": "L", "m": "M",
+    "n": "N", "p": "P", "s": "S", "t": "T", "v": "V", "w": "W", "z": "Z", "ɡ": "G", "ŋ": "NG", "ɹ": "R", "ʃ": "SH",
+    "ʒ": "ZH", "ð": "DH", "θ": "TH", "T": "T", "ɾ": "T", "ʔ": "T", "x": "K",
+}  # fmt: skip
+_SYMBOL = re.compile("|".join(sorted(SYMBOLS, key=len, reverse=True)))
+#: Names of letters, American; a British one says "zed".
+LETTERS = dict(zip(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    "ˈA bˈi sˈi dˈi ˈi ˈɛf ʤˈi ˈAʧ ˈI ʤˈA kˈA ˈɛl ˈɛm ˈɛn ˈO pˈi kjˈu ˈɑɹ ˈɛs tˈi jˈu vˈi dˈʌbəljˌu ˈɛks wˈI zˈi".split(),
+    strict=True,
+))  # fmt: skip
+
+
+def arpabet(phonemes: str) -> list[str]:
+    """``ɹˈid`` -> ``["R", "IY", "D"]``; marks of stress and length are left out."""
+    return " ".join(SYMBOLS[symbol] for symbol in _SYMBOL.findall(phonemes)).split()
+
+
+def closest(spoken: Sequence[str], known: Sequence[list[str]]) -> list[str]:
+    """The pronunciation of a dictionary that is nearest to how a word was spoken; that itself for an unknown word."""
+    from models.score import edits
+
+    return min(known, key=lambda phones: edits(spoken, phones)) if known else list(spoken)
+
+
+class Pronounce:
+    """``(text) -> phonemes`` of texts as :func:`.spoken.speak` gives them. Needs hibari's package on the path."""
+
+    def __init__(self, british: bool = False) -> None:
+        from hibari.g2p import G2P
+
+        self.british = british
+        self._g2p = G2P(british=british)
+
+    def groups(self, text: str) -> list[tuple[str, str]]:
+        """(word with its marks, its phonemes) for every word."""
+        pieces = text.split()
+        tokens = self._g2p.tokenize(" ".join(piece.replace("^", "") for piece in pieces))
+        groups: list[list[Any]] = [[]]
+        for token in tokens:
+            groups[-1].append(token)
+            if token.whitespace:
+                groups.append([])
+        groups = [group for group in groups if group]
+        if len(groups) != len(pieces):
+            raise ValueError(f"{text!r}: {len(groups)} words to the tokenizer")
+        for piece, group in zip(pieces, groups, strict=True):
+            if piece.startswith("^"):
+                letter = "zˈɛd" if self.british and piece[1] == "Z" else LETTERS[piece[1]]
+                group[0].phonemes, group[0].rating = letter, 4
+        spoken = self._g2p.phonemize_tokens([token for group in groups for token in group])
+        said, ends = [""], 0
+        for token in spoken:
+            said[-1] += token.phonemes or ""
+            if token.whitespace:
+                said.append("")
+                ends += 1
+        if len(said) != len(pieces):
+            raise ValueError(f"{text!r}: {len(said)} words spoken")
+        return list(zip(pieces, said, strict=True))
+
+    def __call__(self, text: str) -> str:
+        return " ".join(phonemes for _, phonemes in self.groups(text))
+
+
+def label(text: str, american: Pronounce) -> tuple[list[str], list[list[str]]]:
+    """Words and their phones: of CMUdict's pronunciations the one that is nearest to what the rules say in this
+    sentence, and theirs for words that it does not hold. Labels are American whoever speaks, as the lexicon is."""
+    from models.data import pronounce
+
+    said, phones = [], []
+    for piece, phonemes in american.groups(text):
+        for word in words(piece):
+            said.append(word)
+            spoken = arpabet(phonemes)
+            phones.append(spoken if piece.startswith("^") else closest(spoken, pronounce(word)))
+    if not all(phones):
+        raise ValueError(f"{text!r}: a word without phones")
+    return said, phones
