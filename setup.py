@@ -1,6 +1,6 @@
 """What pyproject.toml can't say: models/pretrained/ of a checkout becomes streamer/pretrained/ of the wheel.
 
-An editable install copies nothing: streamer.engine.model.find_models() looks beside the package, too.
+An editable install copies nothing: streamer.engine.catalogue.find_models() looks beside the package, too.
 """
 
 import shutil

@@ -1,4 +1,5 @@
-"""Word error rate of shipped models on recorded people, through the same hub, engine and decoder that the daemon uses.
+"""Word error rate of shipped models on recorded people, through the same registry, engine and decoder that the daemon
+uses.
 
 Every recording is a stream of its own: PCM in, the words of its finals out. The intervals are 95 % bootstrap intervals
 over speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``), whose test part is for
@@ -18,13 +19,14 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from bench.report import finish
-from models import data
-from models.data import Utterance
-from models.score import bootstrap, edits
-from streamer.engine.model import Model, resolve
-from streamer.hub import Hub
+from models.speech import data
+from models.speech.data import Utterance
+from models.training.score import bootstrap, edits
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.settings import Settings
+from streamer.streams.registry import Registry
 
 IN_FLIGHT = 64  # streams open at once
 COUNTS = ("recordings", "speakers", "words")
@@ -56,7 +58,7 @@ def quiet(rng: np.random.Generator, rate: int) -> data.Pcm:
 
 
 def digit_parts(rate: int) -> list[Part]:
-    from models.recipes.speech import LEFT_OUT
+    from models.shipped.speech import LEFT_OUT
 
     strings = [u for u in data.speechocean("test", rate) if u.is_digits]
     takes = [u for u in data.fsdd(rate) if u.speaker == LEFT_OUT]
@@ -90,8 +92,8 @@ def transcripts(
     """The text of each recording, every one a stream of its own, at most ``IN_FLIGHT`` at a time."""
     longest = max(len(pcm) for pcm in recordings) / rate + 1.0
     settings = Settings(models=(str(model),), capacity=4 * IN_FLIGHT, buffer_seconds=longest)
-    hub = Hub(settings, Metrics(CollectorRegistry()))
-    hub.load()
+    registry = Registry(settings, Metrics(CollectorRegistry()))
+    registry.load()
     texts: list[list[str]] = [[] for _ in recordings]
     failures: list[str] = []
     room = threading.Semaphore(IN_FLIGHT)
@@ -112,13 +114,13 @@ def transcripts(
         for i, pcm in enumerate(recordings):
             room.acquire()
             wishes = {"partials": False, **(options or {})}
-            session = hub.open(model=None, sample_rate=rate, sink=sink(i), options=wishes)
+            session = registry.open(model=None, sample_rate=rate, sink=sink(i), options=wishes)
             session.feed(np.ascontiguousarray(pcm).tobytes())
             session.end()
         for _ in range(IN_FLIGHT):
             room.acquire()
     finally:
-        hub.close()
+        registry.close()
     if failures:
         raise RuntimeError("; ".join(failures[:3]))
     return [" ".join(parts) for parts in texts]

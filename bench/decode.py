@@ -1,8 +1,8 @@
 """What decoding costs: CPU time per stream and step, greedy and beam, alone and in a batch.
 
 The input is made to look like a trained phone model's: sharp posteriors, mostly blank, over words drawn from the
-lexicon, with a little of the mass on wrong phones. Lexicon and language model are those of ``models.lm`` (12,000 words)
-where the shared data is, or those in a directory that ``python -m models.lm -o DIRECTORY`` made.
+lexicon, with a little of the mass on wrong phones. Lexicon and language model are those of ``models.speech.lm``
+(12,000 words) where the shared data is, or those in a directory that ``python -m models.speech.lm -o DIRECTORY`` made.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import Golden, Input, Manifest, Output, Packed, Provenance
-from streamer.tasks.lexicon import parse
-from streamer.tasks.transcribe import Transcribe
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Packed, Provenance
+from streamer.tasks.transcribe.lexicon import parse
+from streamer.tasks.transcribe.task import Transcribe
 
 STEP_SECONDS, CHUNK = 0.03, 10
 
@@ -89,7 +89,7 @@ def cost(task: Transcribe, logp: NDArray[np.float32], options: dict[str, Any]) -
 def language(directory: Path | None) -> tuple[bytes, bytes]:
     if directory is not None:
         return (directory / "lexicon.txt").read_bytes(), (directory / "lm.bin").read_bytes()
-    from models.lm import english
+    from models.speech.lm import english
 
     made = english()
     return made.lexicon, made.lm

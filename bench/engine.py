@@ -77,17 +77,19 @@ class NoTask:
 
 
 class InProcess:
-    """Endless streams in one hub; each turn lets them run for a while."""
+    """Endless streams in one registry; each turn lets them run for a while."""
 
     def __init__(self, path: Path, streams: int, lanes: int, decode: bool, sound: str) -> None:
         self._context = setup.running(
             path, lanes=lanes, capacity=streams, buffer_seconds=1e6, checkpoint_seconds=3600.0, idle_seconds=0.0
         )
-        self.hub = self._context.__enter__()
+        self.registry = self._context.__enter__()
         if not decode:
-            next(iter(self.hub._engines.values())).task = NoTask()
-        rate = int(self.hub.models()[0]["sample_rate"])
-        self.sessions = [self.hub.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)]
+            next(iter(self.registry._engines.values())).task = NoTask()
+        rate = int(self.registry.models()[0]["sample_rate"])
+        self.sessions = [
+            self.registry.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)
+        ]
         self.chunk_seconds = self.sessions[0].chunk_seconds
         self.data = [setup.sound(rate, 60, seed, sound).tobytes() for seed in range(8)]
         for session in self.sessions:
@@ -95,7 +97,7 @@ class InProcess:
 
     def chunks(self) -> float:
         return (
-            self.hub.metrics.registry.get_sample_value("streamer_chunks_total", {"model": self.sessions[0].model})
+            self.registry.metrics.registry.get_sample_value("streamer_chunks_total", {"model": self.sessions[0].model})
             or 0.0
         )
 
@@ -112,7 +114,7 @@ class InProcess:
         done, used, took = self.chunks() - before, time.process_time() - cpu, time.perf_counter() - begin
         for session in self.sessions:
             session.hold()
-        engine = next(iter(self.hub._engines.values()))
+        engine = next(iter(self.registry._engines.values()))
         while not engine._scheduler.idle():
             time.sleep(0.001)
         assert min(session.buffered_seconds for session in self.sessions) > 0, (
@@ -168,7 +170,7 @@ def main(argv: list[str]) -> None:
             for _ in range(arguments.turns):
                 turn = [bare(model, best, lanes, arguments.seconds)]
                 scores.append(turn + [side.turn(arguments.seconds, rate * 1.3) for side in sides])
-            limit = sides[0].hub.models()[0]["max_batch"]
+            limit = sides[0].registry.models()[0]["max_batch"]
         finally:
             for side in sides:
                 side.close()

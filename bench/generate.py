@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.report import finish
-from models import checkpoint
-from models.zoo.wavenet_generator import WaveNetConfig, WaveNetGenerator
-from streamer.engine.model import Model, resolve
+from models.training import checkpoint
+from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerator
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
 from streamer.tasks.generate import Generate
 
 ONE, MANY = "cached, one file", "cached, one file, 16 streams"

@@ -21,7 +21,8 @@ from bench import series
 from bench.replay import Floats, replay, rows
 from bench.report import finish
 from bench.series import Series
-from streamer.engine.model import Model, resolve
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
 from streamer.tasks import Forecast
 
 HORIZONS = (1, 24, 48)

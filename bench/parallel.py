@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from bench.generate import cached
 from bench.report import RESULTS, finish
-from streamer.engine.model import Model, resolve
-from streamer.generation import Generation
-from streamer.probe import run
+from streamer.contract.probe import run
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
+from streamer.streams.generation import Generation
 from streamer.tasks.generate import Audio
-from streamer.tasks.transcribe import Transcribe, decode_all
+from streamer.tasks.transcribe.task import Transcribe, decode_all
 
 RATE, SECONDS = 8000, 0.72
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -76,8 +77,8 @@ def noise(like: Sound) -> Sound:
 def recorded() -> Sound | None:
     """The teacher's voices, if espeak-ng is here."""
     try:
-        from models.synthetic import speak
-        from models.zoo.spoken_digits import SPOKEN, trimmed
+        from models.speech.synthetic import speak
+        from models.zoo.generate.spoken_digits import SPOKEN, trimmed
 
         clips = [
             [trimmed(speak(digit, "en-us", RATE, rate=rate, pitch=pitch)) for rate, pitch in SPOKEN[::3]]

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from streamer.engine.engine import Engine, Stream
 from streamer.engine.model import Model
-from streamer.fleet.clocks import phases
 from streamer.metrics import Metrics
+from streamer.sensors.timeline import phases
 from streamer.tasks import Event, Forecast, create
 
 Floats = NDArray[np.float32]

@@ -37,12 +37,13 @@ from prometheus_client import CollectorRegistry
 
 from bench import ways
 from bench.report import finish
-from streamer.columns import Batch
+from streamer.engine.catalogue import resolve
 from streamer.engine.denormals import flush_denormals
-from streamer.engine.model import Model, resolve
-from streamer.fleet.clocks import phases
-from streamer.fleet.open import BATCH, open_fleet
+from streamer.engine.model import Model
 from streamer.metrics import Metrics
+from streamer.sensors.columns import Batch
+from streamer.sensors.open import BATCH, open_fleet
+from streamer.sensors.timeline import phases
 
 EXAMPLES = """examples:
   python -m bench sensors                                   both shipped forecasters, everything (some 10 minutes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data import data_folder
+from models.speech.data import data_folder
 
 Values = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""What the measurements of the daemon share: a model, sound, hubs, a daemon as a process of its own, its CPU time."""
+"""What the measurements of the daemon share: a model, sound, a registry, a daemon process, its CPU time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.engine.model import Model, find_models, resolve
-from streamer.hub import Hub
+from streamer.engine.catalogue import find_models, resolve
+from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.settings import Settings
+from streamer.streams.registry import Registry
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits.flac"
 
@@ -81,16 +82,16 @@ def _noise(rng: np.random.Generator, rate: int, seconds: float) -> NDArray[np.in
 
 
 @contextlib.contextmanager
-def running(path: Path, **settings: object) -> Iterator[Hub]:
-    """A hub in this process, nothing on the disk."""
+def running(path: Path, **settings: object) -> Iterator[Registry]:
+    """A registry in this process, nothing on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         given = {"models": (str(path),), "state_directory": Path(folder), **settings}
-        hub = Hub(Settings(**given), Metrics())  # type: ignore[arg-type]
+        registry = Registry(Settings(**given), Metrics())  # type: ignore[arg-type]
         try:
-            hub.load()
-            yield hub
+            registry.load()
+            yield registry
         finally:
-            hub.close()
+            registry.close()
 
 
 class Served:

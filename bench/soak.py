@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.report import finish
-from streamer.engine.model import Model, resolve
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
 
 Floats = NDArray[np.float32]
 #: Readings of each kind in a round, in order.

@@ -25,8 +25,8 @@ from rich.progress import track
 from bench import nab
 from bench.replay import clocks, replay, rows
 from bench.report import finish
-from models.data import data_folder
-from streamer.engine.model import resolve
+from models.speech.data import data_folder
+from streamer.engine.catalogue import resolve
 from streamer.tasks import Forecast
 
 Values = NDArray[np.float64]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from bench.report import finish
+from streamer.contract.manifest import Manifest
+from streamer.contract.probe import probe, run
+from streamer.engine.catalogue import find_models
 from streamer.engine.denormals import flush_denormals
-from streamer.engine.model import Model, find_models
-from streamer.manifest import Manifest
-from streamer.probe import probe, run
+from streamer.engine.model import Model
 
 TRAINED = Path(__file__).parent.parent / "models" / "zoo" / "trained"
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"

@@ -53,7 +53,7 @@ def _changes(given: argparse.Namespace, info: dict[str, Any]) -> dict[str, Any]:
     for name in ("lexicon", "lm"):
         path = getattr(given, name)
         if path is not None:
-            from streamer.manifest import Packed
+            from streamer.contract.manifest import Packed
 
             options[name] = Packed.pack(path.read_bytes()).model_dump()
     if options:

@@ -17,10 +17,10 @@ from export.fold import fold, learned, name_batch_axis, strip
 from export.int8 import quantise
 from export.trace import Streaming, trace
 from export.verify import onnx_chunked, torch_whole, verify
+from streamer.contract.judge import Verdict, probe
+from streamer.contract.manifest import KEY, Input, Manifest
+from streamer.contract.probe import worst
 from streamer.engine.model import Model
-from streamer.judge import Verdict, probe
-from streamer.manifest import KEY, Input, Manifest
-from streamer.probe import worst
 
 __all__ = ["RefusedError", "build", "graph"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.contract.probe import deviation, probe, run
 from streamer.engine.model import Model, ModelError
-from streamer.probe import deviation, probe, run
 
 __all__ = ["compare", "milliseconds"]
 

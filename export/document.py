@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import Golden, Input, Manifest, Output, Packed, Provenance, State, Tensor
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Packed, Provenance, State, Tensor
 
 __all__ = ["chunk_length", "flat_scores", "golden", "input_spec", "manifest", "options", "revision"]
 

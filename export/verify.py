@@ -1,6 +1,7 @@
 """The judge's PyTorch side: PyTorch whole = PyTorch chunked = ONNX chunked, on a longer signal than the golden example.
 
-What needs no PyTorch is judged by :mod:`streamer.judge`; :func:`verify` runs both, and no file exists that it refused.
+What needs no PyTorch is judged by :mod:`streamer.contract.judge`; :func:`verify` runs both, and no file exists that it
+refused.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 
 from export.trace import Streaming, named
+from streamer.contract.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, judge
+from streamer.contract.probe import Array, Arrays, run
+from streamer.contract.probe import worst as compare
 from streamer.engine.model import Model
-from streamer.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, judge
-from streamer.probe import Array, Arrays, run
-from streamer.probe import worst as compare
 
 __all__ = ["QUANTISED_CHUNK_TOLERANCE", "onnx_chunked", "torch_splits", "torch_whole", "verify"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.acoustic import Acoustic
+    from models.speech.acoustic import Acoustic
 
 __all__ = ["load"]
 
 
 def load(path: str | Path) -> tuple[Acoustic, dict[str, Any]]:
-    """(module, info) of a checkpoint; see :mod:`models.checkpoint`."""
-    from models.checkpoint import load as read  # torch only when it is needed
+    """(module, info) of a checkpoint; see :mod:`models.training.checkpoint`."""
+    from models.training.checkpoint import load as read  # torch only when it is needed
 
     return read(path)

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     pictures.add_argument("folder", type=Path, nargs="?", default=Path("docs/pictures"), help="default %(default)s")
     options = parser.parse_args(arguments)
     if options.command == "pictures":
-        from models.pictures import draw
+        from models.training.pictures import draw
 
         for path in draw(options.folder):
             print(path)
@@ -86,8 +86,8 @@ def small(options: argparse.Namespace) -> int:
 
 def untrained(name: str, folder: Path) -> int:
     """The checkpoint of a model that has nothing to train."""
-    from models.checkpoint import save
-    from models.online import Online, OnlineConfig, info
+    from models.forecast.online import Online, OnlineConfig, info
+    from models.training.checkpoint import save
 
     config = OnlineConfig()
     save(folder / "best.pt", Online(config), info(name, config))
@@ -96,8 +96,8 @@ def untrained(name: str, folder: Path) -> int:
 
 
 def forecaster(options: argparse.Namespace, folder: Path) -> int:
-    from models.forecasting import Options
-    from models.recipes.forecast import train
+    from models.forecast.forecasting import Options
+    from models.shipped.forecast import train
 
     given = {name: getattr(options, name) for name in ("minutes", "threads", "rate")}
     settings = Options(**{name: value for name, value in given.items() if value is not None})
@@ -115,7 +115,7 @@ def sensors(options: argparse.Namespace, folder: Path) -> int:
     if options.data is None:
         print("sensors needs --data, a table with a column of times", file=sys.stderr)
         return 2
-    from models.recipes.sensors import Wanted, WindowOptions, train
+    from models.forecast.recipe import Wanted, WindowOptions, train
 
     given = {name: getattr(options, name) for name in ("minutes", "steps", "threads", "rate")}
     settings = WindowOptions(**{name: value for name, value in given.items() if value is not None})
@@ -142,13 +142,13 @@ def _names(said: str) -> tuple[str, ...]:
 def run(options: argparse.Namespace, folder: Path) -> int:
     import lightning
 
-    from models.acoustic import Acoustic, parameters
-    from models.budget import fit
-    from models.card import leave
-    from models.checkpoint import load, warm_start
-    from models.mixture import Mixture
     from models.recipes import make, set_normaliser
-    from models.training import Training
+    from models.speech.acoustic import Acoustic, parameters
+    from models.speech.ctc import Training
+    from models.speech.mixture import Mixture
+    from models.training.budget import fit
+    from models.training.card import leave
+    from models.training.checkpoint import load, warm_start
 
     lightning.seed_everything(1, verbose=False)
     try:

@@ -3,7 +3,7 @@
     python scripts/ship.py runs/digits/best.pt --log runs/digits/log.jsonl
     python scripts/ship.py runs/english-small/best.pt --options runs/english-small/options.json --lm runs/lm.bin
 
-Needs the shared recordings. The scores come from the exported file itself, through the hub, engine and decoder.
+Needs the shared recordings. The scores come from the exported file itself, through the registry, engine and decoder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import models  # noqa: E402
 from bench import asr, engine  # noqa: E402
 from export.__main__ import main as export  # noqa: E402
 from export.compare import BATCHES, milliseconds  # noqa: E402
-from models.card import FAMILIES, Card, Result, Variant, curves, some_errors  # noqa: E402
+from models.training.card import FAMILIES, Card, Result, Variant, curves, some_errors  # noqa: E402
 from streamer.engine.model import Model  # noqa: E402
 
 SHIPPED = ROOT / "models" / "pretrained"

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from streamer.manifest import KEY, Golden, Input, Manifest, Output, Provenance, State, Tensor
+from streamer.contract.manifest import KEY, Golden, Input, Manifest, Output, Provenance, State, Tensor
 
 __all__ = ["CHUNK", "DELAY", "enhancer_manifest", "toy_enhancer"]
 

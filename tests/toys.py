@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from streamer.manifest import KEY, Golden, Input, Manifest, Output, Provenance, State, Tensor
+from streamer.contract.manifest import KEY, Golden, Input, Manifest, Output, Provenance, State, Tensor
 
 __all__ = ["level", "samples", "speech", "toy_model"]
 

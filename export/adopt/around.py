@@ -13,7 +13,7 @@ from export.adopt.chain import Chain, Result
 from export.adopt.ops import Ops
 from export.adopt.report import Report
 from export.adopt.spectrum import add_up, analysis, inverse, windowed
-from streamer.manifest import State
+from streamer.contract.manifest import State
 
 __all__ = ["Adopted", "Outside", "around", "put", "whole"]
 

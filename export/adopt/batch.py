@@ -23,7 +23,7 @@ from export.adopt.layout import Layout
 from export.adopt.plan import Memory, Part
 from export.adopt.read import session
 from export.adopt.report import AdoptionError, Report
-from streamer.probe import deviation
+from streamer.contract.probe import deviation
 
 __all__ = ["Settled", "back", "settle"]
 

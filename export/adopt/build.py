@@ -27,10 +27,10 @@ from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.roles import assign
 from export.adopt.settings import Settings
 from streamer import tasks
+from streamer.contract.judge import CHUNK_TOLERANCE, Verdict, judge
+from streamer.contract.manifest import KEY, Golden, Manifest, Provenance, Tensor
+from streamer.contract.probe import probe, run, worst
 from streamer.engine.model import Model, ModelError
-from streamer.judge import CHUNK_TOLERANCE, Verdict, judge
-from streamer.manifest import KEY, Golden, Manifest, Provenance, Tensor
-from streamer.probe import probe, run, worst
 
 __all__ = ["GOLDEN", "SIGNAL", "BrokenLawsError", "adopt", "named", "prove", "today"]
 

@@ -11,7 +11,7 @@ from export.adopt.plan import Stream, spectral
 from export.adopt.report import AdoptionError, Report
 from export.adopt.settings import Host, Settings
 from export.adopt.spectrum import synthesis_window
-from streamer.manifest import Input, Output
+from streamer.contract.manifest import Input, Output
 
 __all__ = ["Chain", "Result", "chain_of"]
 

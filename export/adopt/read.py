@@ -15,7 +15,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, R
 
 from export.adopt.report import AdoptionError, listed
 from export.adopt.roles import Port
-from streamer.manifest import KEY
+from streamer.contract.manifest import KEY
 
 __all__ = ["Foreign", "read"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streamer.commands import CommandError
 from streamer.commands.outputs import Output
 from streamer.commands.transcribe import Job, Transcription
-from streamer.resample import Resampler
+from streamer.streams.resampler import Resampler
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend

@@ -16,8 +16,8 @@ from streamer.commands import CommandError
 
 if TYPE_CHECKING:
     from streamer.client import StreamClient
-    from streamer.hub import Hub
-    from streamer.session import Session
+    from streamer.streams.registry import Registry
+    from streamer.streams.session import Session
 
 __all__ = ["Backend", "Feed", "Local", "Remote", "Sink", "connect"]
 
@@ -64,15 +64,16 @@ def connect(
 
 
 class Local:
-    """A hub of this process, with one model and nothing on disk."""
+    """A registry of this process, with one model and nothing on disk."""
 
     def __init__(self, model: str | None, streams: int, task: str, options: Mapping[str, Any]) -> None:
         from prometheus_client import CollectorRegistry
 
-        from streamer.engine.model import ModelError, find_models, resolve
-        from streamer.hub import Hub
+        from streamer.engine.catalogue import find_models, resolve
+        from streamer.engine.model import ModelError
         from streamer.metrics import Metrics
         from streamer.settings import Settings
+        from streamer.streams.registry import Registry
 
         if model is None:
             shipped = [path.stem for path in find_models()]
@@ -81,34 +82,34 @@ class Local:
             model = "digits" if "digits" in shipped else shipped[0]
         # nobody else is here: no idle time, and no measuring of batch sizes that will not occur
         settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams, idle_seconds=0)
-        self._hub: Hub = Hub(settings, Metrics(CollectorRegistry()), None)
-        self._hub.load()
-        served = self._hub.models()
+        self._registry: Registry = Registry(settings, Metrics(CollectorRegistry()), None)
+        self._registry.load()
+        served = self._registry.models()
         if not served or served[0]["task"] != task:
-            self._hub.close()
+            self._registry.close()
             other = served[0]["task"] if served else "forecast"
             raise CommandError(f"{model} is a model for another task: streamer {other} runs it", 2)
         facts = served[0]
         self.rate, self._options = int(facts["sample_rate"]), options
 
     def open(self, rate: int, sink: Sink, *, overflow: str = "wait") -> Feed:
-        return _LocalFeed(self._hub, rate, sink, overflow, self._options)
+        return _LocalFeed(self._registry, rate, sink, overflow, self._options)
 
     def close(self) -> None:
-        self._hub.close()
+        self._registry.close()
 
 
 class _LocalFeed:
-    def __init__(self, hub: Hub, rate: int, sink: Sink, overflow: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, registry: Registry, rate: int, sink: Sink, overflow: str, options: Mapping[str, Any]) -> None:
         from streamer.refusals import Refused
 
-        self._hub = hub
+        self._registry = registry
         self._room = threading.Event()
         self._over = False
         self._sink = sink
         while True:
             try:
-                self._session: Session = hub.open(
+                self._session: Session = registry.open(
                     model=None, sample_rate=rate, sink=self._take, overflow=overflow, options=options
                 )
                 break
@@ -117,7 +118,7 @@ class _LocalFeed:
                     raise CommandError(error.message, 2 if error.reason in BAD_INPUT else 1) from error
                 time.sleep(0.2)
         self._session.on_drained = self._room.set
-        self.ready = hub.describe(self._session)
+        self.ready = registry.describe(self._session)
 
     def _take(self, events: list[Event]) -> None:
         """From a lane."""
@@ -139,7 +140,7 @@ class _LocalFeed:
 
     def close(self) -> None:
         if not self._over:
-            self._hub.discard(self._session)
+            self._registry.discard(self._session)
 
 
 class Remote:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from streamer.judge import Finding, Verdict
+    from streamer.contract.judge import Finding, Verdict
 
 __all__ = ["check", "show"]
 
@@ -22,8 +22,9 @@ def check(
 
     Exit code 0 if it keeps them all, 1 if not.
     """
-    from streamer.engine.model import ModelError, resolve
-    from streamer.judge import Finding, Verdict, judge
+    from streamer.contract.judge import Finding, Verdict, judge
+    from streamer.engine.catalogue import resolve
+    from streamer.engine.model import ModelError
 
     try:
         verdict = judge(resolve(model), seed=seed, long_chunks=chunks)

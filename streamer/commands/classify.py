@@ -15,7 +15,7 @@ from streamer.commands.outputs import JsonOutput, Output, TextOutput
 from streamer.commands.transcribe import Job, Transcription, screen
 
 if TYPE_CHECKING:
-    from streamer.classification import TextClassifier
+    from streamer.streams.classification import TextClassifier
 
 __all__ = ["classify"]
 
@@ -100,8 +100,9 @@ def _text_model(model: str | None, url: str | None) -> TextClassifier | None:
     """The model, if it takes texts; looked at only where a name is given: the default hears."""
     if url is not None or model is None:
         return None
-    from streamer.classification import TextClassifier
-    from streamer.engine.model import Model, resolve
+    from streamer.engine.catalogue import resolve
+    from streamer.engine.model import Model
+    from streamer.streams.classification import TextClassifier
 
     loaded = Model.load(resolve(model))
     if loaded.manifest.task != "classify":

@@ -17,10 +17,10 @@ import typer
 from streamer.commands import CommandError, complain
 
 if TYPE_CHECKING:
-    from streamer.columns import Told
     from streamer.commands.forecasts import Row
-    from streamer.fleet.fleet import Fleet
-    from streamer.fleet.sensor import Sensors
+    from streamer.sensors.columns import Told
+    from streamer.sensors.ingest import Fleet
+    from streamer.sensors.look import Sensors
     from streamer.sources.readings import Reading, Readings
 
 __all__ = ["forecast"]
@@ -94,9 +94,9 @@ def forecast(
 
     from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, write_scores
     from streamer.commands.multivariate import RowRun, Targets, open_targets
-    from streamer.engine.model import resolve
-    from streamer.fleet.open import open_fleet
+    from streamer.engine.catalogue import resolve
     from streamer.metrics import Metrics
+    from streamer.sensors.open import open_fleet
     from streamer.sources.readings import Columns, Readings
 
     targets = open_targets(path := resolve(model), step=step, gap=max_gap)
@@ -166,7 +166,7 @@ class Running:
         self._gaps: set[str] = set()
 
     def _tell(self, stream: str, at: float, why: int) -> None:
-        from streamer.fleet.clocks import CHANGED, GAP, RESTARTED
+        from streamer.sensors.timeline import CHANGED, GAP, RESTARTED
         from streamer.sources.times import show_time
 
         self._gaps.add(stream)
@@ -207,8 +207,8 @@ class Run(Running):
         self._counts: dict[str, int] = {}
 
     def results(self) -> Iterator[Row]:
-        from streamer.columns import Batch
         from streamer.commands.forecasts import Row
+        from streamer.sensors.columns import Batch
 
         # a daemon thread: one that waits for standard input must not keep an interrupted process alive
         threading.Thread(target=self._read_all, name="lines", daemon=True).start()

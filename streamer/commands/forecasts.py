@@ -17,9 +17,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from streamer.columns import Told
 from streamer.commands import CommandError
-from streamer.fleet.sensor import Sensor, Sensors, look
+from streamer.sensors.columns import Told
+from streamer.sensors.look import Sensor, Sensors, look
 from streamer.sources.times import show_time
 
 __all__ = ["CsvOutput", "JsonOutput", "ParquetOutput", "Row", "TableOutput", "need_pyarrow", "table", "write_scores"]

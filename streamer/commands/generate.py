@@ -42,8 +42,9 @@ def generate(
 ) -> None:
     """Let a model run on its own output: text as it comes, notes, or sound."""
     from streamer.commands.sounds import sink
-    from streamer.engine.model import Model, resolve
-    from streamer.generation import Generation
+    from streamer.engine.catalogue import resolve
+    from streamer.engine.model import Model
+    from streamer.streams.generation import Generation
 
     given = {"temperature": temperature, "prompt": prompt, "seed": seed, "top_k": top_k}
     wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

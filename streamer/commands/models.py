@@ -18,7 +18,7 @@ def models(
     json_output: Annotated[bool, typer.Option("--json", help="One JSON array instead of the table.")] = False,
 ) -> None:
     """List the installed models: task, licence, size, what they were trained on and how well they do."""
-    from streamer.engine.model import find_models
+    from streamer.engine.catalogue import find_models
 
     rows = [_facts(path) for path in find_models()]
     if json_output:

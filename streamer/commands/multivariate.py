@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.columns import Told
 from streamer.commands.forecast import Running
 from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model, ModelError
-from streamer.fleet.clocks import WHOLE, Clocks, phases
-from streamer.fleet.latest import Latest
+from streamer.sensors.columns import Told
+from streamer.sensors.latest import Latest
+from streamer.sensors.scores import Track
+from streamer.sensors.timeline import WHOLE, Clocks, phases
 from streamer.sources.rows import rows
 from streamer.tasks import TaskError, create
 from streamer.tasks.forecast import Forecaster
-from streamer.tasks.score import Track
 
 if TYPE_CHECKING:
     from streamer.commands.forecasts import Row
@@ -39,7 +39,7 @@ class Room:
 
 
 class Targets:
-    """One stream of rows, looked at as a :class:`streamer.fleet.sensor.Sensors`: each target of the model is a sensor
+    """One stream of rows, looked at as a :class:`streamer.sensors.look.Sensors`: each target of the model is a sensor
     there. ``step`` and ``gap`` as in the fleet."""
 
     def __init__(self, model: Model, *, step: float | None, gap: int) -> None:

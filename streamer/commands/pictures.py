@@ -19,8 +19,9 @@ def is_picture(name: str) -> bool:
 
 def read_lines(names: Sequence[str], model: str | None, out: Output) -> int:
     """One line of writing in each file; the exit code. Raises :class:`CommandError` where none can be read at all."""
-    from streamer.engine.model import Model, ModelError, resolve
-    from streamer.lines import LineReader, PictureError, grey
+    from streamer.engine.catalogue import resolve
+    from streamer.engine.model import Model, ModelError
+    from streamer.streams.written_lines import LineReader, PictureError, grey
 
     if strange := [name for name in names if not is_picture(name)]:
         raise CommandError(f"{strange[0]} is no picture, the others are: ask for them apart", 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamer.commands import CommandError
-from streamer.fleet.sensor import Sensor, Sensors, look
+from streamer.sensors.look import Sensor, Sensors, look
 
 __all__ = ["Past", "draw", "need_matplotlib"]
 

@@ -46,6 +46,6 @@ def serve(
     if print_config:
         typer.echo(render(settings), nl=False)
         return
-    from streamer.daemon import run
+    from streamer.serve.daemon import run
 
     raise typer.Exit(run(settings, config=config, port_file=port_file))

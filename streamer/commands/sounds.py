@@ -94,7 +94,7 @@ class Score(Sink):
         self._notes.append(event)
 
     def close(self) -> None:
-        from streamer.midi import RATE, midi, synthesise
+        from streamer.commands.midi import RATE, midi, synthesise
 
         if self._path.suffix.lower() != ".wav":
             self._path.write_bytes(midi(self._notes))
@@ -118,7 +118,7 @@ class Speaker(Sink):
     """The system's loudspeaker; notes are heard when they have ended, all at once."""
 
     def __init__(self, options: GenerateOptions) -> None:
-        from streamer.midi import RATE
+        from streamer.commands.midi import RATE
 
         try:
             import sounddevice
@@ -139,7 +139,7 @@ class Speaker(Sink):
             self._notes.append(event)
 
     def close(self) -> None:
-        from streamer.midi import synthesise
+        from streamer.commands.midi import synthesise
 
         if self._notes:
             self._stream.write(synthesise(self._notes))

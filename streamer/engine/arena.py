@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import State
+from streamer.contract.manifest import State
 
 __all__ = ["Arena", "ArenaError"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from streamer.manifest import Manifest, ManifestError
+from streamer.contract.manifest import Manifest, ManifestError
 
-__all__ = [
-    "DENOISER",
-    "NUMBERS",
-    "SENSORS",
-    "Model",
-    "ModelError",
-    "default_models",
-    "find_examples",
-    "find_models",
-    "resolve",
-]
-
-#: The shipped model for any sensor.
-SENSORS = "forecast-universal"
-#: The shipped model that takes noise out of speech.
-DENOISER = "denoiser"
-#: The shipped model that writes numbers in digits; no stream is its own.
-NUMBERS = "numbers"
+__all__ = ["Model", "ModelError"]
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -100,43 +82,6 @@ class Model:
     def zero_state(self, batch: int) -> dict[str, NDArray[Any]]:
         """The start of ``batch`` streams, keyed by the states' input names."""
         return {s.in_: np.zeros((batch, *s.shape), s.dtype) for s in self.manifest.states}
-
-
-def find_models() -> list[Path]:
-    """The shipped files, by name: inside the installed package, or beside it in a checkout."""
-    package = Path(str(files("streamer")))
-    found: dict[str, Path] = {}
-    for folder in (package / "pretrained", package.parent / "models" / "pretrained"):
-        for path in sorted(folder.glob("*.onnx")):
-            found.setdefault(path.stem, path)
-    return [found[name] for name in sorted(found)]
-
-
-def default_models() -> list[str]:
-    """Shipped models that are served where none are named: all for audio, and one for sensors. The first one answers
-    clients that name none: it writes down what is said."""
-    names = [path.stem for path in find_models()]
-    served = [name for name in names if name != NUMBERS and (not name.startswith("forecast-") or name == SENSORS)]
-    return sorted(served, key=lambda name: name == DENOISER)
-
-
-def find_examples() -> list[Path]:
-    """The small models of a checkout's zoo, by name; none are in the installed package."""
-    return sorted((Path(str(files("streamer"))).parent / "models" / "zoo" / "trained").glob("*.onnx"))
-
-
-def resolve(name_or_path: str) -> Path:
-    """A shipped model's name, one of the zoo's, or a path. Raises :class:`ModelError` that names what there is."""
-    shipped: dict[str, Path] = {}
-    for path in (*find_models(), *find_examples()):
-        shipped.setdefault(path.stem, path)
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
-        return path
-    known = ", ".join(shipped) or "none"
-    raise ModelError(f"no model {name_or_path!r}: it is neither a shipped name (there are: {known}) nor a file")
 
 
 def _session(data: bytes, threads: int) -> Any:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Self, cast
 
 import numpy as np
 
-from streamer.columns import Batch, Told
+from streamer.sensors.columns import Batch, Told
 from streamer.sources import SourceError
 from streamer.sources.mqtt_topics import MalformedError, Options, Subscription, Watch, alone, discovery, stream_topic
 from streamer.sources.readings import Reading

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from streamer.columns import Told
+from streamer.sensors.columns import Told
 from streamer.sources.readings import LARGEST, MISSING, Reading
 from streamer.sources.times import parse_time
 

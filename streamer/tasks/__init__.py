@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import Manifest
+from streamer.contract.manifest import Manifest
 
 __all__ = ["Event", "Forecast", "Task", "TaskError", "Transcription", "Word", "create"]
 
@@ -114,7 +114,7 @@ class Task(Protocol):
 def create(manifest: Manifest) -> Task:
     """The task that ``manifest.task`` names. Raises :class:`TaskError` if it is not built or its options do not fit."""
     if manifest.task == "transcribe":
-        from streamer.tasks.transcribe import Transcribe
+        from streamer.tasks.transcribe.task import Transcribe
 
         return Transcribe(manifest)
     if manifest.task == "forecast":

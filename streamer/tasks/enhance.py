@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import Manifest
+from streamer.contract.manifest import Manifest
 from streamer.tasks import Event, TaskError
 
 __all__ = ["Enhance", "Memory", "Sound"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from streamer.manifest import Manifest
+from streamer.contract.manifest import Manifest
 from streamer.tasks import Event, Forecast, TaskError
 
 __all__ = ["ForecastOptions", "Forecaster", "Memory"]

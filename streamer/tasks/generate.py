@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from streamer.manifest import Manifest
+from streamer.contract.manifest import Manifest
 from streamer.tasks import Event, TaskError
 
 __all__ = ["Audio", "Generate", "GenerateOptions", "Memory", "Note", "Request", "Text", "expand"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import Manifest
+from streamer.contract.manifest import Manifest
 from streamer.tasks import Event, TaskError
 
 __all__ = ["Memory", "Outputs", "Raw"]

@@ -1,7 +1,7 @@
 """The task ``rewrite``: a phrase of words goes in, then the model says it anew, sign by sign.
 
 Rows (word, end): a word's code or 0, and 1 with the last word of a phrase. From the next row on each row without a word
-gives one sign, up to the end of the phrase (:mod:`models.zoo.encoder_decoder`).
+gives one sign, up to the end of the phrase (:mod:`models.shipped.encoder_decoder`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamer.manifest import Manifest
+from streamer.contract.manifest import Manifest
 from streamer.tasks import Event, TaskError
 
 __all__ = ["END", "Memory", "Rewrite", "RewriteOptions", "Rewritten"]

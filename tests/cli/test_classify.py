@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 from onnx import TensorProto, helper, numpy_helper
 
-from streamer.manifest import KEY, Golden, Input, Manifest, Output, Provenance, State, Tensor
+from streamer.contract.manifest import KEY, Golden, Input, Manifest, Output, Provenance, State, Tensor
 from tests.cli.command import STREAMER, environment, one_line, streamer
 from tests.cli.conftest import RATE
 from tests.toys import level, toy_model

@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 from numpy.typing import NDArray
 
-from streamer.engine.model import find_models
+from streamer.engine.catalogue import find_models
 from tests.cli.command import ROOT, one_line, streamer
 from tests.cli.serving import serving
 from tests.enhancers import toy_enhancer

@@ -16,9 +16,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from streamer.commands.plot import Past, _draw_readings
-from streamer.fleet.sensor import look
+from streamer.sensors.look import look
 from tests.cli.command import ROOT, STREAMER, environment, one_line, streamer
-from tests.fleet.support import feed, fleet
+from tests.sensors.support import feed, fleet
 
 MODEL = "forecast-online"
 HOURS = 120

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from export.build import build
-from models.zoo import music
-from models.zoo.teaching import info
-from models.zoo.token_rnn import TokenRNN, TokenRNNConfig
-from models.zoo.wavenet_generator import WaveNetConfig, WaveNetGenerator
+from models.zoo.generate import music
+from models.zoo.generate.teaching import info
+from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
+from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerator
 from tests.cli.command import STREAMER, environment, one_line, streamer
 
 LETTERS = ["<start>", *"abcdefgh "]

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from streamer.engine.model import find_models
+from streamer.engine.catalogue import find_models
 from tests.cli.command import ROOT, STREAMER, environment
 from tests.cli.pulse import Cable, missing
 from tests.cli.serving import serving

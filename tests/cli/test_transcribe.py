@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from streamer.resample import Resampler
+from streamer.streams.resampler import Resampler
 from tests.cli.command import ROOT, STREAMER, environment, events, finals, one_line, streamer
 from tests.cli.conftest import RATE, utterances
 from tests.toys import speech

@@ -1,4 +1,4 @@
-"""The same hub without a daemon around it: what a daemon's answers are compared with."""
+"""The same registry without a daemon around it: what a daemon's answers are compared with."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from streamer.hub import Hub
 from streamer.metrics import Metrics
 from streamer.settings import Settings
+from streamer.streams.registry import Registry
 
 __all__ = ["run_in_process"]
 
 
 def run_in_process(model: Path, pcm: bytes, rate: int) -> list[dict[str, Any]]:
     """Every numbered event of one stream fed in one piece."""
-    hub = Hub(Settings(models=(str(model),), lanes=1, capacity=1, buffer_seconds=3600), Metrics(), None)
-    hub.load()
+    registry = Registry(Settings(models=(str(model),), lanes=1, capacity=1, buffer_seconds=3600), Metrics(), None)
+    registry.load()
     events: list[dict[str, Any]] = []
     over = threading.Event()
 
@@ -26,10 +26,10 @@ def run_in_process(model: Path, pcm: bytes, rate: int) -> list[dict[str, Any]]:
             over.set()
 
     try:
-        session = hub.open(model=None, sample_rate=rate, sink=sink)
+        session = registry.open(model=None, sample_rate=rate, sink=sink)
         session.feed(pcm)
         session.end()
         assert over.wait(60)
     finally:
-        hub.close()
+        registry.close()
     return events

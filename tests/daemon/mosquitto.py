@@ -18,7 +18,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from streamer.columns import Batch
+from streamer.sensors.columns import Batch
 from streamer.sources.mqtt import Mqtt, Options, Subscription, Watch
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

@@ -31,7 +31,7 @@ def noise(seed: int, seconds: float) -> bytes:
 
 @cache
 def expected(model: Path, pcm: bytes, rate: int = RATE) -> str:
-    """Every event of the whole stream in one piece through the hub, as JSON (see :func:`text`)."""
+    """Every event of the whole stream in one piece through the registry, as JSON (see :func:`text`)."""
     return text(run_in_process(model, pcm, rate))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiomqtt
 
-from streamer.engine.model import resolve
+from streamer.engine.catalogue import resolve
 from tests.daemon.mosquitto import Broker, say
 from tests.daemon.running import Running, daemon
 from tests.daemon.test_sensors import forecast

@@ -1,4 +1,5 @@
-"""A classifier over the WebSocket: the events of the hub in process, whatever the split, the company and a restart."""
+"""A classifier over the WebSocket: the events of the registry in process, whatever the split, the company and a
+restart."""
 
 from __future__ import annotations
 

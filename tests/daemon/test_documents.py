@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from streamer.metrics import Metrics
+from streamer.serve.stream.protocol import CLOSE_CODES
 from streamer.settings import Settings
-from streamer.wire.protocol import CLOSE_CODES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.engine.model import default_models
+from streamer.engine.catalogue import default_models
 from tests.daemon.running import Proxy, Running, daemon
 from tests.daemon.talk import Events, deaf, dial, expected, masked, noise, pieces, text, transcribe
 from tests.enhancers import DELAY, toy_enhancer

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.utils import apply_mask
 
-from streamer.wire.frames import Cutter
+from streamer.serve.frames import Cutter
 
 LIMIT = 70_000
 SIZES = st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536, LIMIT])

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from streamer.engine.model import Model
-from streamer.generation import Generation
-from streamer.generators import Generators
 from streamer.metrics import Metrics
+from streamer.serve.generate import Lines
 from streamer.settings import Settings
-from streamer.wire.generate import Lines
+from streamer.streams.generation import Generation
+from streamer.streams.generators import Generators
 from tests.daemon.running import ROOT, Running, daemon
 
 TRAINED = ROOT / "models" / "zoo" / "trained"

@@ -12,7 +12,7 @@ import pytest
 
 from streamer.sources.mqtt import Link, Subscription
 from tests.daemon.mosquitto import Broker, Daemon, heard, other, say, until
-from tests.wire.test_mqtt_topics import told
+from tests.serve.test_mqtt_topics import told
 
 
 def test_forecasts_and_discovery_are_seen(broker: Broker) -> None:

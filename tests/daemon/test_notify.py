@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.notify import Notifier
+from streamer.serve.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

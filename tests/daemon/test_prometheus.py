@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from streamer.engine.model import resolve
+from streamer.engine.catalogue import resolve
 from tests.daemon.running import Running, daemon
 
 CONFIG = """

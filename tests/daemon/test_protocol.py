@@ -1,4 +1,4 @@
-"""The codec alone: no sockets, no hub."""
+"""The codec alone: no sockets, no registry."""
 
 import json
 
@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.wire.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode, parse_control
+from streamer.serve.stream.protocol import (
+    CLOSE_CODES,
+    Dialogue,
+    End,
+    Marker,
+    Resume,
+    Start,
+    WireError,
+    encode,
+    parse_control,
+)
 
 START = b'{"type":"start","model":"toy","sample_rate":8000}'
 

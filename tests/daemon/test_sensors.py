@@ -18,14 +18,14 @@ import pytest
 import websockets
 from prometheus_client import CollectorRegistry
 
-from streamer.engine.model import resolve
-from streamer.fleet.fleet import BusyError
-from streamer.fleet.host import NoSensorsError, Sensors
+from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
+from streamer.sensors.host import NoSensorsError, Sensors
+from streamer.sensors.ingest import BusyError
 from streamer.settings import Settings
 from tests.daemon.running import Running, daemon
-from tests.fleet.support import batch, feed, fleet, lives
-from tests.wire.senders import field, otlp, request_v1, request_v2, sample, snappy, varint
+from tests.sensors.support import batch, feed, fleet, lives
+from tests.serve.senders import field, otlp, request_v1, request_v2, sample, snappy, varint
 
 MODEL = resolve("forecast-online")
 PROTO = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}

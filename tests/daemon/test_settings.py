@@ -91,5 +91,7 @@ def test_example_file_is_the_rendered_table() -> None:
 
 def test_the_daemon_needs_no_training_packages() -> None:
     """Settings, logs and the notify protocol are read before anything heavy; keep it so."""
-    code = "import sys, streamer.settings, streamer.logs, streamer.notify; print('onnxruntime' in sys.modules)"
+    code = (
+        "import sys, streamer.settings, streamer.serve.logs, streamer.serve.notify; print('onnxruntime' in sys.modules)"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "False"

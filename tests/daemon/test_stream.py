@@ -1,4 +1,4 @@
-"""Results through the WebSocket are those of the hub in process, whatever the network does."""
+"""Results through the WebSocket are those of the registry in process, whatever the network does."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the engine's tests need: hubs, a sink that can be waited for, and the answer by the plainest loop."""
+"""What the engine's tests need: registries, a sink that can be waited for, and the answer by the plainest loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.engine.model import Model, find_models
-from streamer.hub import Hub
+from streamer.engine.catalogue import find_models
+from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.refusals import Refused
-from streamer.session import Session
 from streamer.settings import Settings
-from streamer.store.sqlite import SqliteStore
+from streamer.store.sessions import SqliteStore
+from streamer.streams.registry import Registry
+from streamer.streams.session import Session
 from streamer.tasks import create
 
 PATIENCE = 20.0
@@ -71,21 +72,21 @@ class Clock:
 @contextmanager
 def running(
     *models: Path, folder: Path, store: bool = False, clock: Callable[[], float] = monotonic, **settings: Any
-) -> Iterator[Hub]:
-    """A loaded hub whose keeper stays out of the way (``checkpoint_seconds`` is long unless given)."""
+) -> Iterator[Registry]:
+    """A loaded registry whose keeper stays out of the way (``checkpoint_seconds`` is long unless given)."""
     given = {"lanes": 2, "capacity": 64, "checkpoint_seconds": 3600.0, **settings}
     paths = tuple(str(model) for model in models)
     kept = SqliteStore(folder / "sessions.sqlite") if store else None
-    hub = Hub(Settings(models=paths, state_directory=folder, **given), Metrics(), kept, clock)
+    registry = Registry(Settings(models=paths, state_directory=folder, **given), Metrics(), kept, clock)
     try:
-        hub.load()
-        yield hub
+        registry.load()
+        yield registry
     finally:
-        hub.close()
+        registry.close()
 
 
 def audio_models() -> list[Path]:
-    """The shipped files that a hub serves."""
+    """The shipped files that a registry serves."""
     return [path for path in find_models() if Model.load(path).manifest.input.sample_rate is not None]
 
 
@@ -95,26 +96,26 @@ def levels(events: Sequence[Event]) -> NDArray[np.int32]:
     return np.frombuffer(b"".join(sounds), "<i2").astype(np.int32)
 
 
-def count(hub: Hub, name: str, /, **labels: str) -> float:
+def count(registry: Registry, name: str, /, **labels: str) -> float:
     """A counter's value on the page."""
-    return hub.metrics.registry.get_sample_value(f"streamer_{name}", labels) or 0.0
+    return registry.metrics.registry.get_sample_value(f"streamer_{name}", labels) or 0.0
 
 
-def refused(hub: Hub, reason: str, **wishes: object) -> Refused:
-    before = count(hub, "refusals_total", reason=reason)
+def refused(registry: Registry, reason: str, **wishes: object) -> Refused:
+    before = count(registry, "refusals_total", reason=reason)
     with pytest.raises(Refused) as caught:
-        hub.open(**{"model": None, "sample_rate": 8000, "sink": Events(), **wishes})  # type: ignore[arg-type]
+        registry.open(**{"model": None, "sample_rate": 8000, "sink": Events(), **wishes})  # type: ignore[arg-type]
     assert caught.value.reason == reason
-    assert count(hub, "refusals_total", reason=reason) == before + 1
+    assert count(registry, "refusals_total", reason=reason) == before + 1
     return caught.value
 
 
-def slots_used(hub: Hub) -> int:
+def slots_used(registry: Registry) -> int:
     """Slots taken once the lanes have nothing under way: a slot whose chunk is in flight is free a moment later."""
     deadline = monotonic() + PATIENCE
-    while any(not engine._scheduler.idle() for engine in hub._engines.values()) and monotonic() < deadline:
+    while any(not engine._scheduler.idle() for engine in registry._engines.values()) and monotonic() < deadline:
         threading.Event().wait(0.001)
-    return sum(model["streams"] for model in hub.models())
+    return sum(model["streams"] for model in registry.models())
 
 
 def pieces(pcm: NDArray[np.int16], cuts: Sequence[int]) -> list[bytes]:

@@ -8,33 +8,33 @@ from typing import Any
 import pytest
 
 from streamer.refusals import Refused
-from streamer.store.sqlite import SqliteStore
+from streamer.store.sessions import SqliteStore
 from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, refused, running, slots_used
 from tests.toys import level, samples, speech, toy_model
 
 
 def test_only_what_is_on_the_disk_is_acknowledged(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, store=True) as hub:
+    with running(toy, folder=tmp_path, store=True) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         session.feed(samples(1, 600).tobytes())
         assert not sink.of("ack")
-        hub.checkpoint()
+        registry.checkpoint()
         assert [event["position"] for event in sink.of("ack")] == [600]
-        hub.checkpoint()
+        registry.checkpoint()
         assert len(sink.of("ack")) == 1  # nothing new, nothing said
-        assert hub.store is not None
-        hub.store.close()
+        assert registry.store is not None
+        registry.store.close()
         session.feed(samples(1, 600).tobytes())
-        hub.checkpoint()
+        registry.checkpoint()
         assert len(sink.of("ack")) == 1
-        assert count(hub, "store_errors_total", kind="put") == 1
+        assert count(registry, "store_errors_total", kind="put") == 1
 
 
 def test_without_a_store_what_was_received_is_acknowledged(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, checkpoint_seconds=0.01) as hub:
+    with running(toy, folder=tmp_path, checkpoint_seconds=0.01) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         session.feed(samples(1, 1000).tobytes())
         assert sink.wait("ack")["position"] in (0, 1000)
 
@@ -42,22 +42,22 @@ def test_without_a_store_what_was_received_is_acknowledged(toy: Path, tmp_path: 
 def test_a_long_buffer_is_not_written_but_not_acknowledged_either(toy: Path, tmp_path: Path) -> None:
     """A checkpoint holds a buffer's beginning; after a crash the client sends the rest, its markers and its end."""
     pcm = samples(3, 9000)
-    with running(toy, folder=tmp_path, store=True) as hub:
+    with running(toy, folder=tmp_path, store=True) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         session.hold()
         session.feed(pcm[:500].tobytes())
         session.marker("early")
         session.feed(pcm[500:].tobytes())
         session.marker("late")
         session.end()
-        hub.checkpoint()
+        registry.checkpoint()
         assert sink.of("ack")[-1]["position"] == 640
-        hub.checkpoint()
+        registry.checkpoint()
         assert len(sink.of("ack")) == 1
-    with running(toy, folder=tmp_path, store=True) as hub:
+    with running(toy, folder=tmp_path, store=True) as registry:
         sink = Events()
-        session = hub.attach(session.id, sink)
+        session = registry.attach(session.id, sink)
         assert session.received == 640
         feed(session, [pcm[640:].tobytes()])
         session.marker("late")
@@ -70,10 +70,10 @@ def test_a_long_buffer_is_not_written_but_not_acknowledged_either(toy: Path, tmp
 
 @pytest.mark.parametrize("kind", ["damaged", "other file"])
 def test_a_snapshot_that_does_not_fit_is_refused_aloud(toy: Path, tmp_path: Path, kind: str) -> None:
-    with running(toy, folder=tmp_path, store=True) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.feed(samples(1, 1000).tobytes())
-        hub.checkpoint()
+        registry.checkpoint()
     model = toy
     if kind == "damaged":
         store = SqliteStore(tmp_path / "sessions.sqlite")
@@ -84,23 +84,23 @@ def test_a_snapshot_that_does_not_fit_is_refused_aloud(toy: Path, tmp_path: Path
     else:
         (tmp_path / "other").mkdir()
         model = toy_model(tmp_path / "other", version="2")
-    with running(model, folder=tmp_path, store=True) as hub:
-        assert count(hub, "store_errors_total", kind="snapshot") == 1
-        assert slots_used(hub) == 0
+    with running(model, folder=tmp_path, store=True) as registry:
+        assert count(registry, "store_errors_total", kind="snapshot") == 1
+        assert slots_used(registry) == 0
         with pytest.raises(Refused) as caught:
-            hub.attach(session.id, Events())
+            registry.attach(session.id, Events())
         assert caught.value.reason == "snapshot"
-        hub.open(model=None, sample_rate=8000, sink=Events())
+        registry.open(model=None, sample_rate=8000, sink=Events())
 
 
 def test_a_restored_stream_knows_where_it_stands(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, store=True) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.feed(samples(1, 1000).tobytes())
-        hub.drain(PATIENCE)
-    with running(toy, folder=tmp_path, store=True) as hub:
+        registry.drain(PATIENCE)
+    with running(toy, folder=tmp_path, store=True) as registry:
         sink = Events()
-        session = hub.attach(session.id, sink)
+        session = registry.attach(session.id, sink)
         session.marker("m")
         session.feed(samples(2, 280).tobytes())
         assert sink.wait("marker")["position"] == 1000
@@ -109,22 +109,22 @@ def test_a_restored_stream_knows_where_it_stands(toy: Path, tmp_path: Path) -> N
 def test_a_gap_survives_a_restart_before_and_after_it_is_told(toy: Path, tmp_path: Path) -> None:
     """Saved while the gap is still to be told, and again behind it, where times count on in the stream's own time."""
     bounds: dict[str, Any] = {"folder": tmp_path, "store": True, "buffer_seconds": 1.0}
-    with running(toy, **bounds) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events(), overflow="gap")
+    with running(toy, **bounds) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), overflow="gap")
         session.hold()
         for _ in range(10):
             session.feed(level(0.0, 0.11).tobytes())
-        hub.checkpoint(whole=True)
-    with running(toy, **bounds) as hub:
+        registry.checkpoint(whole=True)
+    with running(toy, **bounds) as registry:
         sink = Events()
-        session = hub.attach(session.id, sink)
+        session = registry.attach(session.id, sink)
         assert session.received == 8800
         gap = sink.wait("gap")
         assert (gap["position"], gap["dropped"]) == (4800, 4800)  # down to half of what fits
-        assert hub.drain(PATIENCE) == 1
-    with running(toy, **bounds) as hub:
+        assert registry.drain(PATIENCE) == 1
+    with running(toy, **bounds) as registry:
         sink = Events()
-        session = hub.attach(session.id, sink, after_seq=gap["seq"])
+        session = registry.attach(session.id, sink, after_seq=gap["seq"])
         session.feed(speech("A").tobytes())
         session.end()
         sink.wait("end")
@@ -135,15 +135,15 @@ def test_a_gap_survives_a_restart_before_and_after_it_is_told(toy: Path, tmp_pat
 
 def test_an_evicted_stream_is_saved_with_all_that_waits(toy: Path, tmp_path: Path) -> None:
     clock = Clock()
-    with running(toy, folder=tmp_path, store=True, clock=clock) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.hold()
         session.feed(samples(1, 8000).tobytes())
-        hub.detach(session)
+        registry.detach(session)
         clock.ahead = 3600
-        hub.sweep()
+        registry.sweep()
         sink = Events()
-        again = hub.attach(session.id, sink)
+        again = registry.attach(session.id, sink)
         assert (again is not session, again.received) == (True, 8000)
         again.marker("m")
         again.end()
@@ -151,39 +151,39 @@ def test_an_evicted_stream_is_saved_with_all_that_waits(toy: Path, tmp_path: Pat
 
 
 def test_a_stream_that_is_done_while_it_is_written_leaves_nothing_behind(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, store=True) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.feed(speech("A").tobytes())
-        put = hub.store.put  # type: ignore[union-attr]
+        put = registry.store.put  # type: ignore[union-attr]
 
         def late(rows: Any) -> None:
-            hub.discard(session)
+            registry.discard(session)
             put(rows)
 
-        hub.store.put = late  # type: ignore[union-attr, method-assign]
-        hub.checkpoint()
-        assert hub.store is not None
-        assert hub.store.get(session.id) is None
+        registry.store.put = late  # type: ignore[union-attr, method-assign]
+        registry.checkpoint()
+        assert registry.store is not None
+        assert registry.store.get(session.id) is None
 
 
 def test_a_client_that_comes_back_while_it_is_evicted_keeps_its_stream(toy: Path, tmp_path: Path) -> None:
     clock = Clock()
-    with running(toy, folder=tmp_path, store=True, clock=clock) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.feed(speech("A").tobytes())
-        hub.detach(session)
+        registry.detach(session)
         sink = Events()
-        saved = hub._disk.save
+        saved = registry._disk.save
 
         def meanwhile(*given: Any, **wishes: Any) -> Any:
-            assert hub.attach(session.id, sink) is session
+            assert registry.attach(session.id, sink) is session
             return saved(*given, **wishes)
 
-        hub._disk.save = meanwhile  # type: ignore[method-assign]
+        registry._disk.save = meanwhile  # type: ignore[method-assign]
         clock.ahead = 3600
-        hub.sweep()
-        hub._disk.save = saved  # type: ignore[method-assign]
-        assert count(hub, "evictions_total", reason="grace") == 0
+        registry.sweep()
+        registry._disk.save = saved  # type: ignore[method-assign]
+        assert count(registry, "evictions_total", reason="grace") == 0
         session.feed(speech("B").tobytes())
         session.end()
         sink.wait("end")
@@ -191,16 +191,16 @@ def test_a_client_that_comes_back_while_it_is_evicted_keeps_its_stream(toy: Path
 
 
 def test_drain_runs_what_was_received_then_saves(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, store=True) as hub:
+    with running(toy, folder=tmp_path, store=True) as registry:
         sinks = [Events() for _ in range(20)]
         for number, sink in enumerate(sinks):
-            session = hub.open(model=None, sample_rate=8000, sink=sink)
+            session = registry.open(model=None, sample_rate=8000, sink=sink)
             session.feed(samples(number, 32100).tobytes())
-        assert hub.drain(PATIENCE) == 20
+        assert registry.drain(PATIENCE) == 20
         for sink in sinks:
             assert sink.wait("restart")["position"] == 32100
             assert sink.got[-1]["type"] == "restart"
-        assert count(hub, "chunks_total", model="toy") == 20 * (32100 // 320)
-        refused(hub, "draining")
-    with running(toy, folder=tmp_path, store=True) as hub:
-        assert slots_used(hub) == 20
+        assert count(registry, "chunks_total", model="toy") == 20 * (32100 // 320)
+        refused(registry, "draining")
+    with running(toy, folder=tmp_path, store=True) as registry:
+        assert slots_used(registry) == 20

@@ -1,4 +1,4 @@
-"""The laws, through engine and hub: any split, any company, any sleep give the answer of the plainest loop."""
+"""The laws, through engine and registry: any split, any company, any sleep give the answer of the plainest loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamer.hub import Hub
+from streamer.streams.registry import Registry
 from tests.engine.support import Events, count, feed, pieces, reference, running, slots_used
 from tests.toys import samples
 
@@ -21,19 +21,19 @@ CUTS = st.lists(st.integers(0, LENGTH), max_size=12)
 
 
 @pytest.fixture(scope="module")
-def hub(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with running(toy, folder=tmp_path_factory.mktemp("laws"), max_batch=8, buffer_seconds=0.2) as hub:
-        yield hub
-        assert slots_used(hub) == 0
+def registry(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running(toy, folder=tmp_path_factory.mktemp("laws"), max_batch=8, buffer_seconds=0.2) as registry:
+        yield registry
+        assert slots_used(registry) == 0
 
 
-def answer(hub: Hub, data: list[bytes]) -> list[dict[str, object]]:
+def answer(registry: Registry, data: list[bytes]) -> list[dict[str, object]]:
     sink = Events()
-    session = hub.open(model=None, sample_rate=8000, sink=sink)
+    session = registry.open(model=None, sample_rate=8000, sink=sink)
     feed(session, data)
     session.end()
     sink.wait("end", "error")
-    hub.discard(session)
+    registry.discard(session)
     return sink.results
 
 
@@ -44,9 +44,11 @@ def heard(seen: dict[int, dict[str, object]], events: list[dict[str, object]]) -
 
 @QUICK
 @given(seed=st.integers(0, 99), length=st.integers(0, LENGTH), cuts=CUTS)
-def test_any_split_gives_what_one_call_gives(hub: Hub, toy: Path, seed: int, length: int, cuts: list[int]) -> None:
+def test_any_split_gives_what_one_call_gives(
+    registry: Registry, toy: Path, seed: int, length: int, cuts: list[int]
+) -> None:
     pcm = samples(seed, length)
-    assert answer(hub, pieces(pcm, [cut for cut in cuts if cut <= length])) == reference(toy, pcm)
+    assert answer(registry, pieces(pcm, [cut for cut in cuts if cut <= length])) == reference(toy, pcm)
 
 
 @QUICK
@@ -56,23 +58,23 @@ def test_any_split_gives_what_one_call_gives(hub: Hub, toy: Path, seed: int, len
     cuts=CUTS,
 )
 def test_company_does_not_show(
-    hub: Hub, toy: Path, seed: int, company: list[tuple[int, int, bool]], cuts: list[int]
+    registry: Registry, toy: Path, seed: int, company: list[tuple[int, int, bool]], cuts: list[int]
 ) -> None:
     """Beside other streams, garbage, and streams that vanish in the middle and leave their slots to the next ones."""
     others = []
     for other, length, leaves in company:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         noise = np.random.default_rng(other).integers(-32768, 32768, length, np.int16)
         feed(session, pieces(noise, range(0, length, 1000)))
         if leaves:
-            hub.discard(session)
+            registry.discard(session)
         else:
             session.end()
             others.append(session)
     pcm = samples(seed, LENGTH)
-    assert answer(hub, pieces(pcm, cuts)) == reference(toy, pcm)
+    assert answer(registry, pieces(pcm, cuts)) == reference(toy, pcm)
     for session in others:
-        hub.discard(session)
+        registry.discard(session)
 
 
 @SLOW
@@ -86,22 +88,22 @@ def test_sleep_does_not_show(
     stream = None
     seen: dict[int, dict[str, object]] = {}
     for stop in [*sorted(cuts), None]:
-        with running(toy, folder=folder, store=True, max_batch=4) as hub:
+        with running(toy, folder=folder, store=True, max_batch=4) as registry:
             sink = Events()
             if stream is None:
-                session = hub.open(model=None, sample_rate=8000, sink=sink)
+                session = registry.open(model=None, sample_rate=8000, sink=sink)
                 stream = session.id
             else:
-                session = hub.attach(stream, sink, after_seq=max(seen, default=0))
+                session = registry.attach(stream, sink, after_seq=max(seen, default=0))
             feed(session, pieces(pcm[session.received : stop], [100, 777]))
             if stop is None:
                 session.end()
                 sink.wait("end")
             elif drained:
-                assert hub.drain(20) == 1
+                assert registry.drain(20) == 1
                 assert sink.wait("restart")["position"] == stop
             else:
-                hub.checkpoint()
+                registry.checkpoint()
                 # of a long buffer the beginning is saved; the client sends the rest again
                 assert min(stop, 640) <= sink.of("ack")[-1]["position"] <= stop
             for event in sink.results:
@@ -112,16 +114,16 @@ def test_sleep_does_not_show(
 @SLOW
 @given(seed=st.integers(0, 99), cut=st.integers(0, 2 * LENGTH), drained=st.booleans())
 def test_sleep_does_not_show_where_it_is_resampled(
-    hub: Hub, toy: Path, tmp_path_factory: pytest.TempPathFactory, seed: int, cut: int, drained: bool
+    registry: Registry, toy: Path, tmp_path_factory: pytest.TempPathFactory, seed: int, cut: int, drained: bool
 ) -> None:
     """What the resampler holds back sleeps, too: a stream at twice the model's rate."""
     pcm, whole = samples(seed, 2 * LENGTH), Events()
     folder = tmp_path_factory.mktemp("resampled")
-    session = hub.open(model=None, sample_rate=16000, sink=whole)
+    session = registry.open(model=None, sample_rate=16000, sink=whole)
     feed(session, [pcm.tobytes()])
     session.end()
     whole.wait("end")
-    hub.discard(session)
+    registry.discard(session)
     before, after = Events(), Events()
     with running(toy, folder=folder, store=True) as first:
         session = first.open(model=None, sample_rate=16000, sink=before)
@@ -141,28 +143,28 @@ def test_sleep_does_not_show_where_it_is_resampled(
     assert [seen[number] for number in sorted(seen)] == heard(seen, whole.results)
 
 
-def test_a_stream_resumed_in_the_grace_time_goes_on(hub: Hub, toy: Path) -> None:
+def test_a_stream_resumed_in_the_grace_time_goes_on(registry: Registry, toy: Path) -> None:
     pcm = samples(5, LENGTH)
     first, second = Events(), Events()
-    session = hub.open(model=None, sample_rate=8000, sink=first)
+    session = registry.open(model=None, sample_rate=8000, sink=first)
     feed(session, [pcm[:2500].tobytes()])
-    hub.detach(session, first)
-    again = hub.attach(session.id, second, after_seq=max((e["seq"] for e in first.results), default=0))
+    registry.detach(session, first)
+    again = registry.attach(session.id, second, after_seq=max((e["seq"] for e in first.results), default=0))
     feed(again, [pcm[again.received :].tobytes()])
     again.end()
     second.wait("end")
     seen = {event["seq"]: event for event in first.results + second.results}
     assert [seen[number] for number in sorted(seen)] == heard(seen, reference(toy, pcm))
-    hub.discard(again)
+    registry.discard(again)
 
 
 def test_a_failing_run_fails_its_stream_and_no_other(trap: Path, toy: Path, tmp_path: Path) -> None:
-    with running(trap, folder=tmp_path, max_batch=8) as hub:
+    with running(trap, folder=tmp_path, max_batch=8) as registry:
         poison = samples(1, LENGTH)
         poison[3000] = 32767
         good = [samples(seed, LENGTH) for seed in range(4)]
         sinks = [Events() for _ in range(5)]
-        streams = [hub.open(model="trap", sample_rate=8000, sink=sink) for sink in sinks]
+        streams = [registry.open(model="trap", sample_rate=8000, sink=sink) for sink in sinks]
         for at in range(0, LENGTH, 500):
             for session, pcm in zip(streams, [poison, *good], strict=True):
                 if session.state == "active":
@@ -174,6 +176,6 @@ def test_a_failing_run_fails_its_stream_and_no_other(trap: Path, toy: Path, tmp_
         for sink, pcm in zip(sinks[1:], good, strict=True):
             sink.wait("end")
             assert sink.results == reference(trap, pcm)
-        assert count(hub, "failed_batches_total", model="trap") == 1
-        assert count(hub, "evictions_total", reason="model_failed") == 1
-        assert slots_used(hub) == 0
+        assert count(registry, "failed_batches_total", model="trap") == 1
+        assert count(registry, "evictions_total", reason="model_failed") == 1
+        assert slots_used(registry) == 0

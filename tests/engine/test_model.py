@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from streamer.engine import model as module
-from streamer.engine.model import Model, ModelError, find_models, resolve
+from streamer.contract.manifest import KEY
+from streamer.engine import catalogue
+from streamer.engine.catalogue import find_models, resolve
+from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import best_batch, tune
-from streamer.manifest import KEY
 from tests.toys import samples, toy_model
 
 
@@ -93,7 +94,7 @@ def test_a_fixed_batch_is_refused(toy: Path, tmp_path: Path) -> None:
 
 def test_a_model_is_named_or_a_path(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = toy_model(tmp_path, name="shipped")
-    monkeypatch.setattr(module, "files", lambda name: tmp_path / "package")
+    monkeypatch.setattr(catalogue, "files", lambda name: tmp_path / "package")
     (tmp_path / "package" / "pretrained").mkdir(parents=True)
     shipped.rename(tmp_path / "package" / "pretrained" / "shipped.onnx")
     assert [path.name for path in find_models()] == ["shipped.onnx"]

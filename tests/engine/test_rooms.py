@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.chunker import Chunker
+from streamer.contract.manifest import State
 from streamer.engine.arena import Arena, ArenaError
 from streamer.engine.engine import rungs
 from streamer.engine.scheduler import Place, Scheduler
-from streamer.manifest import State
 from streamer.refusals import Overflow
-from streamer.snapshot import Snapshot, SnapshotError
+from streamer.streams.chunker import Chunker
+from streamer.streams.snapshot import Snapshot, SnapshotError
 
 STATES = [
     State.model_validate({"in": "a", "out": "a2", "dtype": "float32", "shape": (3,)}),

@@ -12,7 +12,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.refusals import BadInput, Overflow, TooManyMarkers
-from streamer.session import Limits, Session
+from streamer.streams.session import Limits, Session
 from streamer.tasks import create
 from tests.engine.support import PATIENCE, Events, count, feed, reference, running
 from tests.toys import level, samples, speech
@@ -21,9 +21,9 @@ TINY = speech("AB").tobytes()
 
 
 def test_bad_input_takes_nothing(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         with pytest.raises(BadInput, match="3 bytes"):
             session.feed(b"abc")
         assert session.received == 0
@@ -37,9 +37,9 @@ def test_bad_input_takes_nothing(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_marker_comes_when_everything_before_it_is_decoded(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         session.marker("at once")
         assert sink.of("marker") == [{"type": "marker", "id": "at once", "position": 0, "seq": 1}]
         session.feed(level(1.0, 0.1).tobytes())
@@ -53,9 +53,9 @@ def test_a_marker_comes_when_everything_before_it_is_decoded(toy: Path, tmp_path
 
 
 def test_a_marker_said_again_is_one_marker(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         session.marker("a")
         session.marker("a")
         session.feed(bytes(2))
@@ -67,8 +67,8 @@ def test_a_marker_said_again_is_one_marker(toy: Path, tmp_path: Path) -> None:
 
 
 def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, max_waiting_markers=20) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, max_waiting_markers=20) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.feed(bytes(2))
         for number in range(20):
             session.marker(str(number))
@@ -80,8 +80,8 @@ def test_markers_that_wait_are_bounded(toy: Path, tmp_path: Path) -> None:
 
 
 def test_wait_refuses_when_full_and_tells_when_there_is_room(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, buffer_seconds=0.1) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, buffer_seconds=0.1) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         room = threading.Event()
         session.on_drained = room.set
         session.hold()  # no lane takes from it
@@ -99,8 +99,8 @@ def test_wait_refuses_when_full_and_tells_when_there_is_room(toy: Path, tmp_path
 
 def test_a_restored_full_buffer_tells_when_to_go_on(toy: Path, tmp_path: Path) -> None:
     limits = Limits(buffered_seconds=0.5)
-    with running(toy, folder=tmp_path, buffer_seconds=0.5) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path, buffer_seconds=0.5) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         session.hold()
         session.feed(samples(1, 8000).tobytes())
         assert session.full
@@ -121,9 +121,9 @@ def test_a_restored_full_buffer_tells_when_to_go_on(toy: Path, tmp_path: Path) -
 def test_a_resampled_stream_may_end_while_it_is_full(toy: Path, tmp_path: Path) -> None:
     """What the resampler held back is no new audio: it goes into a full buffer, too."""
     pcm = samples(1, 16000)
-    with running(toy, folder=tmp_path, buffer_seconds=0.2) as hub:
+    with running(toy, folder=tmp_path, buffer_seconds=0.2) as registry:
         whole = Events()
-        session = hub.open(model=None, sample_rate=16000, sink=whole)
+        session = registry.open(model=None, sample_rate=16000, sink=whole)
         session.hold()
         session.feed(pcm.tobytes())
         assert session.full
@@ -131,13 +131,13 @@ def test_a_resampled_stream_may_end_while_it_is_full(toy: Path, tmp_path: Path) 
         session.go_on()
         assert whole.wait("end", "error") == {"type": "end", "position": 16000, "seq": session.seq}
         steps = -(-16000 // 2 // 80) + 2
-        assert count(hub, "steps_total", model="toy") == steps
+        assert count(registry, "steps_total", model="toy") == steps
 
 
 def test_gap_drops_the_oldest_and_starts_anew(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, buffer_seconds=1.0) as hub:
+    with running(toy, folder=tmp_path, buffer_seconds=1.0) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink, overflow="gap")
+        session = registry.open(model=None, sample_rate=8000, sink=sink, overflow="gap")
         session.feed(np.concatenate([level(1.0, 0.2), level(0.0, 0.2)]).tobytes())
         session.marker("first")
         sink.wait("marker")
@@ -155,14 +155,14 @@ def test_gap_drops_the_oldest_and_starts_anew(toy: Path, tmp_path: Path) -> None
         assert [event["text"] for event in finals] == ["A", "B"]
         assert finals[0]["seq"] < gap["seq"] < finals[1]["seq"]
         assert finals[1]["start"] == pytest.approx(1.4, abs=0.05)  # in the stream's own time, over the gap
-        assert count(hub, "dropped_seconds_total", model="toy") == pytest.approx(gap["dropped"] / 8000)
+        assert count(registry, "dropped_seconds_total", model="toy") == pytest.approx(gap["dropped"] / 8000)
 
 
 def test_behind_a_gap_nothing_of_what_was_before_is_left(toy: Path, tmp_path: Path) -> None:
     pcm = samples(4, 16000)
-    with running(toy, folder=tmp_path, buffer_seconds=0.5) as hub:
+    with running(toy, folder=tmp_path, buffer_seconds=0.5) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink, overflow="gap")
+        session = registry.open(model=None, sample_rate=8000, sink=sink, overflow="gap")
         feed(session, [pcm[:3210].tobytes()])
         while session.busy:
             threading.Event().wait(0.001)
@@ -185,9 +185,9 @@ def test_behind_a_gap_nothing_of_what_was_before_is_left(toy: Path, tmp_path: Pa
 
 
 def test_another_rate_is_resampled(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=16000, sink=sink)
+        session = registry.open(model=None, sample_rate=16000, sink=sink)
         feed(session, [speech("A BA", 16000).tobytes()])
         session.end()
         assert sink.wait("end")["position"] == 12800
@@ -198,27 +198,27 @@ def test_a_sink_that_fails_costs_its_own_stream_only(toy: Path, tmp_path: Path) 
     def broken(events: list[dict[str, object]]) -> None:
         raise RuntimeError("no ear")
 
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path) as registry:
         sink = Events()
-        bad = hub.open(model=None, sample_rate=8000, sink=broken)
-        good = hub.open(model=None, sample_rate=8000, sink=sink)
+        bad = registry.open(model=None, sample_rate=8000, sink=broken)
+        good = registry.open(model=None, sample_rate=8000, sink=sink)
         for session in (bad, good):
             session.feed(TINY)
             session.end()
         sink.wait("end")
         again = Events()
-        hub.attach(bad.id, again)
+        registry.attach(bad.id, again)
         again.wait("end")
         assert again.of("final")[-1]["text"] == "AB"
 
 
 def test_a_newer_connection_takes_over(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
+    with running(toy, folder=tmp_path) as registry:
         old, new = Events(), Events()
-        session = hub.open(model=None, sample_rate=8000, sink=old)
-        assert hub.attach(session.id, new) is session
+        session = registry.open(model=None, sample_rate=8000, sink=old)
+        assert registry.attach(session.id, new) is session
         assert old.wait("error")["code"] == "taken_over"
-        hub.detach(session, old)  # the old connection closes late: nothing happens
+        registry.detach(session, old)  # the old connection closes late: nothing happens
         session.feed(TINY)
         session.end()
         new.wait("end")
@@ -226,31 +226,31 @@ def test_a_newer_connection_takes_over(toy: Path, tmp_path: Path) -> None:
 
 
 def test_who_comes_back_gets_what_it_has_not_seen_and_no_more(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
+    with running(toy, folder=tmp_path) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
         for number in range(1, 6):
             session.marker(str(number))
         for seen in range(6):
             sink = Events()
-            hub.attach(session.id, sink, after_seq=seen)
+            registry.attach(session.id, sink, after_seq=seen)
             assert [event["seq"] for event in sink.got] == list(range(seen + 1, 6))
 
 
 def test_events_that_fall_out_of_the_replay_are_counted(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, max_replay_events=4) as hub:
-        session = hub.open(model=None, sample_rate=8000, sink=Events())
-        hub.detach(session)
+    with running(toy, folder=tmp_path, max_replay_events=4) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
+        registry.detach(session)
         for number in range(6):
             session.marker(str(number))
         sink = Events()
-        hub.attach(session.id, sink)
+        registry.attach(session.id, sink)
         assert [event["id"] for event in sink.got] == ["2", "3", "4", "5"]
-        assert count(hub, "dropped_events_total", model="toy") == 2
+        assert count(registry, "dropped_events_total", model="toy") == 2
 
 
 def test_a_result_for_a_stream_that_left_is_dropped_and_counted(toy: Path, tmp_path: Path) -> None:
-    with running(toy, folder=tmp_path, lanes=1) as hub:
-        engine = hub._engines["toy"]
+    with running(toy, folder=tmp_path, lanes=1) as registry:
+        engine = registry._engines["toy"]
         entered, leave = threading.Event(), threading.Event()
         run = engine.model.run
 
@@ -261,20 +261,20 @@ def test_a_result_for_a_stream_that_left_is_dropped_and_counted(toy: Path, tmp_p
 
         engine.model.run = slowly  # type: ignore[method-assign]
         sink = Events()
-        session = hub.open(model=None, sample_rate=8000, sink=sink)
+        session = registry.open(model=None, sample_rate=8000, sink=sink)
         session.feed(speech("A").tobytes())
         assert entered.wait(PATIENCE)
         assert engine.stuck(0.0)
-        hub.discard(session)
-        assert hub.models()[0]["streams"] == 1  # not free before the chunk is back
+        registry.discard(session)
+        assert registry.models()[0]["streams"] == 1  # not free before the chunk is back
         leave.set()
         after = Events()
-        next_one = hub.open(model=None, sample_rate=8000, sink=after)
+        next_one = registry.open(model=None, sample_rate=8000, sink=after)
         next_one.feed(TINY)
         next_one.end()
         after.wait("end")
         assert after.of("final")[-1]["text"] == "AB"
         assert sink.got == []
-        assert count(hub, "late_results_total", model="toy") == 1
+        assert count(registry, "late_results_total", model="toy") == 1
         assert not engine.stuck(0.0)
-        assert hub.stuck() is None
+        assert registry.stuck() is None

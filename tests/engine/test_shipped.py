@@ -1,4 +1,5 @@
-"""The laws on every shipped file, through engine and hub, on speech: nothing changes the answer of the plain loop."""
+"""The laws on every shipped file, through engine and registry, on speech: nothing changes the answer of the plain
+loop."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.engine.model import Model
-from streamer.hub import Hub
+from streamer.streams.registry import Registry
 from tests.engine.support import Event, Events, audio_models, feed, levels, pieces, reference, running
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "digits.flac"
@@ -48,9 +49,11 @@ def excerpt(path: Path, begin: float) -> NDArray[np.int16]:
 
 
 @pytest.fixture(scope="module")
-def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with running(*audio_models(), folder=tmp_path_factory.mktemp("shipped"), max_batch=8, buffer_seconds=1.0) as hub:
-        yield hub
+def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running(
+        *audio_models(), folder=tmp_path_factory.mktemp("shipped"), max_batch=8, buffer_seconds=1.0
+    ) as registry:
+        yield registry
 
 
 def same(got: list[Event], wanted: list[Event]) -> None:
@@ -81,24 +84,24 @@ def test_there_is_something_to_be_the_same(path: Path) -> None:
 @FEW
 @given(begin=SHARE, cuts=CUTS, company=st.lists(st.tuples(st.integers(0, 99), SHARE, st.booleans()), max_size=6))
 def test_neither_split_nor_company_shows(
-    hubs: Hub, path: Path, begin: float, cuts: list[float], company: list[tuple[int, float, bool]]
+    registries: Registry, path: Path, begin: float, cuts: list[float], company: list[tuple[int, float, bool]]
 ) -> None:
     name, rate = Model.load(path).manifest.name, rate_of(path)
     others = []
     for seed, share, leaves in company:
-        session = hubs.open(model=name, sample_rate=rate, sink=Events(), overflow="gap")
+        session = registries.open(model=name, sample_rate=rate, sink=Events(), overflow="gap")
         noise = np.random.default_rng(seed).integers(-32768, 32768, round(share * rate), np.int16)
         session.feed(noise.tobytes())
         others.append(session)
         if leaves:
-            hubs.discard(session)
+            registries.discard(session)
     pcm, sink = excerpt(path, begin), Events()
-    session = hubs.open(model=name, sample_rate=rate, sink=sink)
+    session = registries.open(model=name, sample_rate=rate, sink=sink)
     feed(session, split(pcm, cuts))
     session.end()
     sink.wait("end")
     for other in (*others, session):
-        hubs.discard(other)
+        registries.discard(other)
     same(sink.results, reference(path, pcm))
 
 
@@ -111,21 +114,21 @@ def test_sleep_does_not_show(
     seen: dict[int, Event] = {}
     stream = None
     for stop in [*sorted(round(cut * len(pcm)) for cut in cuts), None]:
-        with running(path, folder=folder, store=True, max_batch=2, capacity=4) as hub:
+        with running(path, folder=folder, store=True, max_batch=2, capacity=4) as registry:
             sink = Events()
             if stream is None:
-                session = hub.open(model=None, sample_rate=rate, sink=sink)
+                session = registry.open(model=None, sample_rate=rate, sink=sink)
                 stream = session.id
             else:
-                session = hub.attach(stream, sink, after_seq=max(seen, default=0))
+                session = registry.attach(stream, sink, after_seq=max(seen, default=0))
             feed(session, [pcm[session.received : stop].tobytes()])
             if stop is None:
                 session.end()
                 sink.wait("end")
             elif drained:
-                assert hub.drain(20) == 1
+                assert registry.drain(20) == 1
             else:
-                hub.checkpoint()
+                registry.checkpoint()
             for event in sink.results:
                 assert seen.setdefault(event["seq"], event) == event  # bit for bit, also what comes twice
     wanted = [event for event in reference(path, pcm) if event["seq"] in seen or event["type"] != "partial"]

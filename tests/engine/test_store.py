@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamer.store import StoreError
-from streamer.store.sqlite import SqliteStore
+from streamer.store.sessions import SqliteStore
 
 
 def test_what_was_put_is_there_after_a_new_start(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 from export.build import RefusedError, build
 from export.compare import compare
-from models.acoustic import Acoustic, AcousticConfig
+from models.speech.acoustic import Acoustic, AcousticConfig
+from streamer.contract.judge import Verdict, judge
 from streamer.engine.model import Model
-from streamer.judge import Verdict, judge
 from tests.export.small import INFO, SmallLSTM
 
 SMALL = {"bands": 24, "front": 32, "channels": 64, "skip": 64, "dilations": (1, 2), "hidden": 64, "layers": 2}

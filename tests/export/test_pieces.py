@@ -16,7 +16,7 @@ from export.__main__ import main
 from export.fold import fold, name_batch_axis, strip
 from export.int8 import quantise
 from export.trace import trace
-from streamer.manifest import Packed
+from streamer.contract.manifest import Packed
 from tests.export.small import HOP, INFO, SmallLSTM
 
 
@@ -149,8 +149,8 @@ def test_three_layers_in_one_module_are_all_unrolled() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from models.acoustic import Acoustic, AcousticConfig
-    from models.checkpoint import save
+    from models.speech.acoustic import Acoustic, AcousticConfig
+    from models.training.checkpoint import save
 
     torch.manual_seed(2)
     config = AcousticConfig("wavenet", 8000, 5, bands=16, front=16, channels=16, skip=16, dilations=(1,))

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from models import checkpoint
-from models.acoustic import Acoustic, AcousticConfig, whole
 from models.layers import inner
-from models.training import encode_truncated
+from models.speech.acoustic import Acoustic, AcousticConfig, whole
+from models.speech.ctc import encode_truncated
+from models.training import checkpoint
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import align, synthetic
-from models.data import Utterance
+from models.speech import align, synthetic
+from models.speech.data import Utterance
 
 pytestmark = pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
 

@@ -10,10 +10,10 @@ import torch
 
 from bench.replay import clocks, replay, rows
 from export.build import build
-from models import checkpoint
-from models.budget import Budget
-from models.zoo import attending, sequences
-from models.zoo.attending_forecaster import AttendingConfig, AttendingForecaster, Decoder
+from models.training import checkpoint
+from models.training.budget import Budget
+from models.zoo.forecast import attending, sequences
+from models.zoo.forecast.attending_forecaster import AttendingConfig, AttendingForecaster, Decoder
 from streamer.engine.model import Model
 from streamer.tasks import Forecast
 from tests.models.laws import assert_close, check_company, settle

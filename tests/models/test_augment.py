@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models import data
-from models.augment import (
+from models.layers import LogMel
+from models.speech import data
+from models.speech.augment import (
     Augmentation,
     Waveforms,
     change_speed,
@@ -19,10 +20,9 @@ from models.augment import (
     telephone,
     warp_spectrum,
 )
-from models.cut import cut_words
-from models.data import Utterance, encode
-from models.layers import LogMel
-from models.mixture import QUIET, UNKNOWN, Example, Mixture, Source, collate
+from models.speech.cut import cut_words
+from models.speech.data import Utterance, encode
+from models.speech.mixture import QUIET, UNKNOWN, Example, Mixture, Source, collate
 
 
 def utterance(seconds: float, speaker: str = "a", phones: str = "AA") -> Utterance:

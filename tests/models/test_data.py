@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import data, synthetic
-from models.recipes.base import dev_speakers
+from models.speech import data, synthetic
+from models.training.recipe import dev_speakers
 from tests.models import corpora
 
 

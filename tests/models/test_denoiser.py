@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from export.build import build
-from models import checkpoint
-from models.budget import Budget
-from models.data import Utterance
 from models.layers.spectrum import Analysis, Synthesis
-from models.zoo.denoiser import denoise, learn, score, si_sdr
-from models.zoo.masking import Masking, MaskingConfig
-from models.zoo.wiener import wiener
+from models.shipped.denoiser import denoise, learn, score, si_sdr
+from models.shipped.masking import Masking, MaskingConfig
+from models.shipped.wiener import wiener
+from models.speech.data import Utterance
+from models.training import checkpoint
+from models.training.budget import Budget
 from streamer.engine.model import Model
 from streamer.tasks import create
 from tests.models.laws import assert_close, check_state, chunked

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from export.build import build
-from models import checkpoint
-from models.budget import Budget
-from models.mixture import Source
-from models.zoo import digit_sequences
-from models.zoo.digit_sequences import PARAMETERS, seen, size, sized
-from models.zoo.digit_strings import TOKENS, Pool, joined
-from models.zoo.listener import Listener, ListenerConfig, top
-from models.zoo.sequence import FAMILIES
+from models.speech.mixture import Source
+from models.training import checkpoint
+from models.training.budget import Budget
+from models.zoo.forecast.sequence import FAMILIES
+from models.zoo.speech import digit_sequences
+from models.zoo.speech.digit_sequences import PARAMETERS, seen, size, sized
+from models.zoo.speech.digit_strings import TOKENS, Pool, joined
+from models.zoo.speech.listener import Listener, ListenerConfig, top
 from streamer.engine.model import Model
 from tests.models.laws import check_company, check_state, settle
 from tests.models.test_transducer import noise, tones

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from export.build import RefusedError, build
-from models import checkpoint
 from models.layers.memory import RingMemory, gru_step
-from models.zoo import numbers
-from models.zoo.encoder_decoder import END, EncoderDecoder, EncoderDecoderConfig
-from models.zoo.phrases import CLASSES, LONGEST, SIGNS, held_out, parsed, phrase
+from models.shipped import numbers
+from models.shipped.encoder_decoder import END, EncoderDecoder, EncoderDecoderConfig
+from models.shipped.phrases import CLASSES, LONGEST, SIGNS, held_out, parsed, phrase
+from models.training import checkpoint
 from streamer.engine.model import Model
-from streamer.numbers import Formatter
-from streamer.spoken import SIGNS as WRITTEN
-from streamer.spoken import WORDS, canonical, says, text
+from streamer.streams.numbers import Formatter
+from streamer.tasks.spoken import SIGNS as WRITTEN
+from streamer.tasks.spoken import WORDS, canonical, says, text
 
 SMALL = EncoderDecoderConfig(words=5, signs=6, hidden=8, embedding=4, slots=4)
 

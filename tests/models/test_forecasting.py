@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import models
-from models import sensors
 from models.__main__ import main
-from models.forecasting import Options, Segments, histories, loss, prepare
-from models.network import Network, NetworkConfig
-from models.normalise import Averages
-from models.online import Online
-from models.recipes import forecast
-from models.sensors import Sensor, synthetic
+from models.forecast import sensors
+from models.forecast.forecasting import Options, Segments, histories, loss, prepare
+from models.forecast.network import Network, NetworkConfig
+from models.forecast.normalise import Averages
+from models.forecast.online import Online
+from models.forecast.sensors import Sensor, synthetic
+from models.shipped import forecast
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]  # Lightning's own
 START = Averages(*torch.zeros(6, 1))

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from models import leaks
-from models.forecasting import Batch
+from models.forecast import leaks
+from models.forecast import recipe as sensors
+from models.forecast.forecasting import Batch
+from models.forecast.multivariate import Multivariate, Scaling, Seen
+from models.forecast.recipe import Plan, Wanted, WindowOptions
+from models.forecast.table import Part, Raw, Table, read
+from models.forecast.windows import Windows
 from models.layers import State
-from models.multivariate import Multivariate, Scaling, Seen
-from models.recipes import sensors
-from models.recipes.sensors import Plan, Wanted, WindowOptions
-from models.table import Part, Raw, Table, read
-from models.windows import Windows
 from tests.models import plant
 
 OPTIONS = WindowOptions(batch=8, length=64, batches=4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.mixture import UNKNOWN, Targets
-from models.training import ctc, disagreement, framewise
+from models.speech.ctc import ctc, disagreement, framewise
+from models.speech.mixture import UNKNOWN, Targets
 
 
 def distributions(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.normalise import Averages, follow, waves
-from models.rls import Rls
+from models.forecast.normalise import Averages, follow, waves
+from models.forecast.rls import Rls
 
 
 def run(values: NDArray[np.float64], memory: float = 500.0) -> tuple[Averages, NDArray[np.float32]]:

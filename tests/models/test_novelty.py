@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.forecast.novelty import HOURS, Novelty
+from models.forecast.sensors import DAY, synthetic
 from models.layers import State
-from models.novelty import HOURS, Novelty
-from models.sensors import DAY, synthetic
 
 ALARM = 0.001
 

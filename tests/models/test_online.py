@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 import models
 from models.__main__ import main
+from models.forecast.network import NetworkConfig
+from models.forecast.normalise import harmonics
+from models.forecast.online import CHANNELS, Expert, Online, OnlineConfig
 from models.layers import State
-from models.network import NetworkConfig
-from models.normalise import harmonics
-from models.online import CHANNELS, Expert, Online, OnlineConfig
 
 HORIZON = 6
 SMALL = OnlineConfig(horizon=HORIZON, experts=(Expert(4, 0.98, 0), Expert(12, 0.998, 1)), half_life=100)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from export.build import build
-from models import checkpoint
-from models.zoo import parallel_digits
-from models.zoo.parallel_wavenet import ParallelConfig, ParallelWaveNet, levels_log_prob
-from models.zoo.teaching import info
-from models.zoo.wavenet_generator import WaveNetConfig, WaveNetGenerator
+from models.training import checkpoint
+from models.zoo.generate import parallel_digits
+from models.zoo.generate.parallel_wavenet import ParallelConfig, ParallelWaveNet, levels_log_prob
+from models.zoo.generate.teaching import info
+from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerator
 from streamer.engine.model import Model
-from streamer.generation import Generation
+from streamer.streams.generation import Generation
 
 SMALL = ParallelConfig(
     flows=((1, 2, 4), (1, 2)), channels=4, hidden=5, guide=6, vocabulary=16, width=2, labels=3, pace=40

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from models.pictures import collapse, occupation, prefixes
+from models.training.pictures import collapse, occupation, prefixes
 
 
 def distributions(steps: int, tokens: int = 3) -> np.ndarray:

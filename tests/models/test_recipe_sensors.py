@@ -21,18 +21,18 @@ from prometheus_client import CollectorRegistry
 import models
 from export.build import build
 from models.__main__ import main
-from models.backtest import run
-from models.multivariate import Multivariate, MultivariateConfig, Scaling
-from models.network import NetworkConfig
-from models.recipes import sensors
-from models.recipes.sensors import Plan, Wanted, WindowOptions
-from models.table import needed, read
+from models.forecast import recipe as sensors
+from models.forecast.backtest import run
+from models.forecast.multivariate import Multivariate, MultivariateConfig, Scaling
+from models.forecast.network import NetworkConfig
+from models.forecast.recipe import Plan, Wanted, WindowOptions
+from models.forecast.table import needed, read
+from streamer.contract.judge import judge
 from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
-from streamer.hub import Hub
-from streamer.judge import judge
 from streamer.metrics import Metrics
 from streamer.settings import Settings
+from streamer.streams.registry import Registry
 from streamer.tasks import Forecast, create
 from tests.cli.command import one_line, streamer
 from tests.models import plant
@@ -357,4 +357,4 @@ def _refused(trained: Trained, *arguments: str | Path) -> str:
 def test_a_daemon_refuses_it_with_a_reason(trained: Trained, tmp_path: Path) -> None:
     settings = Settings(models=[str(trained.onnx)], state_directory=tmp_path)
     with pytest.raises(ModelError, match=r"rows of 2 variables.* streamer forecast --model"):
-        Hub(settings, Metrics(CollectorRegistry())).load()
+        Registry(settings, Metrics(CollectorRegistry())).load()

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import decoding
-from models.acoustic import Acoustic, AcousticConfig, whole
-from models.data import TOKENS, Utterance, encode
-from models.score import bootstrap, edits, greedy, log_probs, token_error
-from models.tune import descend
+from models.speech import decoding
+from models.speech.acoustic import Acoustic, AcousticConfig, whole
+from models.speech.data import TOKENS, Utterance, encode
+from models.speech.tune import descend
+from models.training.score import bootstrap, edits, greedy, log_probs, token_error
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=7)
 

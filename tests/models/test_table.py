@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.columns import choose
-from models.multivariate import Scaling
-from models.table import MOST, ORIGINS, Raw, arrange, needed, read, split
-from streamer.fleet.clocks import GAP, Clocks
+from models.forecast.columns import choose
+from models.forecast.multivariate import Scaling
+from models.forecast.table import MOST, ORIGINS, Raw, arrange, needed, read, split
+from streamer.sensors.timeline import GAP, Clocks
 from tests.models import plant
 
 HOUR = 3600.0

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import models
-from models import data
 from models.__main__ import main
-from models.acoustic import Acoustic, AcousticConfig, whole
-from models.budget import rate
-from models.card import leave
-from models.training import Options
+from models.speech import data
+from models.speech.acoustic import Acoustic, AcousticConfig, whole
+from models.speech.ctc import Options
+from models.training.budget import rate
+from models.training.card import leave
 from tests.models import corpora
 
 # the trainer warns about what is meant so (one process, a loader without workers) and about itself

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from export.build import build
-from models import checkpoint
-from models.budget import Budget
-from models.data import Utterance
-from models.mixture import Source
-from models.zoo import transducer_digits
-from models.zoo.digit_strings import HOP, INFO, RATE, Pool, joined, score, spell
-from models.zoo.lattice import transducer_loss
-from models.zoo.listener import ListenerConfig
-from models.zoo.transducer import Transducer, TransducerConfig
+from models.speech.data import Utterance
+from models.speech.mixture import Source
+from models.training import checkpoint
+from models.training.budget import Budget
+from models.zoo.speech import transducer_digits
+from models.zoo.speech.digit_strings import HOP, INFO, RATE, Pool, joined, score, spell
+from models.zoo.speech.lattice import transducer_loss
+from models.zoo.speech.listener import ListenerConfig
+from models.zoo.speech.transducer import Transducer, TransducerConfig
 from streamer.engine.model import Model
 from streamer.tasks import create
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from export.build import build
-from models import checkpoint
-from models.budget import Budget
 from models.layers.base import Streaming
-from models.zoo.handwriting import Scribe
-from models.zoo.line_reader import LineReaderConfig
-from models.zoo.written_line import TOKENS, learn
-from streamer.lines import PictureError, columns, grey
+from models.training import checkpoint
+from models.training.budget import Budget
+from models.zoo.classify.handwriting import Scribe
+from models.zoo.classify.line_reader import LineReaderConfig
+from models.zoo.classify.written_line import TOKENS, learn
+from streamer.streams.written_lines import PictureError, columns, grey
 from tests.cli.command import one_line, streamer
 from tests.models.laws import assert_close, check_state, chunked
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from export.build import build
-from models import checkpoint
 from models.layers.sampling import Columns, Noise, Onset, choose
-from models.zoo import characters, music, spoken_digits
-from models.zoo.spoken_digits import compress
-from models.zoo.teaching import info, ngram_bits
-from models.zoo.token_rnn import TokenRNN, TokenRNNConfig
-from models.zoo.wavenet_generator import WaveNetConfig, WaveNetGenerator
+from models.training import checkpoint
+from models.zoo.generate import characters, music, spoken_digits
+from models.zoo.generate.spoken_digits import compress
+from models.zoo.generate.teaching import info, ngram_bits
+from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
+from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerator
 from streamer.engine.model import Model
-from streamer.generation import Generation
+from streamer.streams.generation import Generation
 from streamer.tasks.generate import expand
 
 LETTERS = ["<start>", *"abcdefgh "]

@@ -10,13 +10,13 @@ import torch
 
 from bench.replay import clocks, replay, rows
 from export.build import build
-from models import checkpoint
-from models.forecasting import Options, Segments, prepare
-from models.normalise import Averages
-from models.sensors import Sensor
-from models.zoo import sequences
-from models.zoo.sequence import FAMILIES, LAYERS, SequenceConfig, SequenceForecaster, body, info, sized
-from models.zoo.sequence_pictures import curves, depths, draw_depth
+from models.forecast.forecasting import Options, Segments, prepare
+from models.forecast.normalise import Averages
+from models.forecast.sensors import Sensor
+from models.training import checkpoint
+from models.zoo.forecast import sequences
+from models.zoo.forecast.sequence import FAMILIES, LAYERS, SequenceConfig, SequenceForecaster, body, info, sized
+from models.zoo.forecast.sequence_pictures import curves, depths, draw_depth
 from streamer.engine.model import Model
 from streamer.tasks import Forecast
 from tests.models.laws import assert_close, check_company, settle

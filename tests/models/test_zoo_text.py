@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from export.build import build
-from models import checkpoint
-from models.zoo import sentiment
-from models.zoo.opinions import BY_HAND, LABELS, Grammar
-from models.zoo.text_classifier import KNOWN, TextClassifier, TextClassifierConfig
-from streamer.classification import TextClassifier as Reader
+from models.training import checkpoint
+from models.zoo.classify import sentiment
+from models.zoo.classify.opinions import BY_HAND, LABELS, Grammar
+from models.zoo.classify.text_classifier import KNOWN, TextClassifier, TextClassifierConfig
 from streamer.engine.model import Model
+from streamer.streams.classification import TextClassifier as Reader
 from tests.models.laws import assert_close, check_company, check_state, settle
 
 SMALL = TextClassifierConfig(len(LABELS), embedding=6, hidden=12)

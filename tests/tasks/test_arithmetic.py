@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamer.tasks import history
-from streamer.tasks.candidates import added, logadd
+from streamer.tasks.transcribe import history
+from streamer.tasks.transcribe.candidates import added, logadd
 
 LEVELS = st.one_of(st.just(-np.inf), st.floats(-2000, 0))
 

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.lm import Source, estimate, to_bytes
-from streamer.manifest import Packed
+from models.speech.lm import Source, estimate, to_bytes
+from streamer.contract.manifest import Packed
 from streamer.tasks import TaskError
-from streamer.tasks.beam import Beam
-from streamer.tasks.lexicon import Lexicon, parse
-from streamer.tasks.ngram import NGram
-from streamer.tasks.options import Decoder
-from streamer.tasks.transcribe import Transcribe, decode_all
+from streamer.tasks.transcribe.beam import Beam
+from streamer.tasks.transcribe.lexicon import Lexicon, parse
+from streamer.tasks.transcribe.ngram import NGram
+from streamer.tasks.transcribe.options import Decoder
+from streamer.tasks.transcribe.task import Transcribe, decode_all
 from tests.tasks.world import finals, manifest, peaky, play, rows, task
 
 PHONES = ["<blank>", "|", "A", "B", "C"]
@@ -80,8 +80,8 @@ def segmentations(tokens: tuple[int, ...], entries: Any, boundary: bool) -> set[
 
 def hypotheses(search: Beam, logp: NDArray[np.float32], lexicon: Lexicon) -> dict[tuple[str, ...], float]:
     """p(words) of every hypothesis that ends with a whole word, as far as the beam's scores go."""
-    from streamer.tasks import history
-    from streamer.tasks.candidates import HIST, NODE, PB, PN
+    from streamer.tasks.transcribe import history
+    from streamer.tasks.transcribe.candidates import HIST, NODE, PB, PN
 
     state = search.open()
     zero, end = np.zeros(1, np.int64), np.array([len(logp)], np.int64)

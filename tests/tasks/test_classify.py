@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamer.delivery import to_dict
-from streamer.manifest import Golden, Input, Manifest, Output, Provenance
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
+from streamer.streams.delivery import to_dict
 from streamer.tasks import TaskError, create
 from streamer.tasks.classify import Answer, Classify, Segment
 

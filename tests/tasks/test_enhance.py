@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.judge import judge
-from streamer.manifest import Input, Output
+from streamer.contract.judge import judge
+from streamer.contract.manifest import Input, Output
 from streamer.tasks import TaskError, create
 from streamer.tasks.enhance import Enhance, Sound
 from tests.enhancers import CHUNK, DELAY, enhancer_manifest, toy_enhancer
@@ -55,7 +55,7 @@ def test_int16_passes_as_it_is() -> None:
 
 
 def _golden_int16() -> Any:
-    from streamer.manifest import Golden, Tensor
+    from streamer.contract.manifest import Golden, Tensor
 
     pcm = Tensor.of(np.zeros((1, CHUNK), np.int16))
     return Golden(chunks=(pcm,), outputs={"audio": (pcm,)})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.manifest import Golden, Input, Manifest, Output, Provenance
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
 from streamer.tasks import TaskError, create
 
 LEVELS = [0.1, 0.5, 0.9]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.manifest import Golden, Input, Manifest, Output, Provenance
-from streamer.midi import midi, synthesise
-from streamer.probe import probe
+from streamer.commands.midi import midi, synthesise
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
+from streamer.contract.probe import probe
 from streamer.tasks import TaskError, create
 from streamer.tasks.generate import Audio, Generate, Note, Text, expand
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.manifest import Output
+from streamer.contract.manifest import Output
 from streamer.tasks import TaskError, create
-from streamer.tasks.transcribe import Transcribe, decode_all
+from streamer.tasks.transcribe.task import Transcribe, decode_all
 from tests.tasks.world import STEP_SECONDS, finals, manifest, peaky, play, rows, task, texts
 
 DIGITS = ["<blank>", "ZERO", "ONE", "TWO"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.lm import (
+from models.speech.lm import (
     DIGITS,
     Source,
     data_root,
@@ -20,8 +20,8 @@ from models.lm import (
     to_bytes,
     vocabulary,
 )
-from streamer.tasks.ngram import NGram
 from streamer.tasks.snapshot import pack, unpack
+from streamer.tasks.transcribe.ngram import NGram
 
 TEXT = """THE CAT SAT ON THE MAT
 THE DOG SAT ON THE CAT

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.tasks import pieces
-from streamer.tasks.search import Unit
-from streamer.tasks.transcript import Transcript
+from streamer.tasks.transcribe import pieces
+from streamer.tasks.transcribe.search import Unit
+from streamer.tasks.transcribe.transcript import Transcript
 
 READ = Transcript(boundary=None, joined=False, step_seconds=0.04, delay=8, pieces=True)
 

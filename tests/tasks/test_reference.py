@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.manifest import Packed
-from streamer.tasks.beam import Beam
-from streamer.tasks.lexicon import Lexicon, parse
-from streamer.tasks.options import Decoder
-from streamer.tasks.transcribe import decode_all
+from streamer.contract.manifest import Packed
+from streamer.tasks.transcribe.beam import Beam
+from streamer.tasks.transcribe.lexicon import Lexicon, parse
+from streamer.tasks.transcribe.options import Decoder
+from streamer.tasks.transcribe.task import decode_all
 from tests.tasks.test_beam import EXACT, PHONES, hypotheses, options
 from tests.tasks.world import task
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.manifest import Golden, Input, Manifest, Output, Provenance
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
 from streamer.tasks import TaskError, create
 from streamer.tasks.rewrite import Rewrite
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.tasks.score import MOST, WINDOW, Scores, Track
+from streamer.sensors.scores import MOST, WINDOW, Scores, Track
 
 LEVELS = (0.05, 0.5, 0.95)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.manifest import Golden, Input, Manifest, Output, Provenance
-from streamer.tasks.transcribe import Transcribe
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
+from streamer.tasks.transcribe.task import Transcribe
 
 STEP_SECONDS = 0.03
 

@@ -26,9 +26,9 @@ from export.adopt.recogniser.transducer import search_of
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import assign
 from export.adopt.settings import Settings
-from streamer.judge import Verdict, judge
-from streamer.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
-from streamer.probe import probe
+from streamer.contract.judge import Verdict, judge
+from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
+from streamer.contract.probe import probe
 
 __all__ = ["adopt_folder"]
 

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from export.adopt.build import adopt
 from export.adopt.report import Report
 from export.adopt.settings import Settings, read_settings
+from streamer.contract.judge import Verdict
+from streamer.contract.manifest import Manifest
+from streamer.contract.probe import deviation, run
 from streamer.engine.model import Model
-from streamer.judge import Verdict
-from streamer.manifest import Manifest
-from streamer.probe import deviation, run
 from tests.engine.support import Events, feed, running
 
 Array = NDArray[Any]
@@ -149,12 +149,13 @@ def together(model: Model, streams: Sequence[Array]) -> list[Arrays]:
 
 
 def heard(path: Path, pcm: NDArray[np.int16], folder: Path, pieces: int = 700) -> Arrays:
-    """A stream through hub, session, lanes and task, in pieces that are no chunks: every output, its steps in a row."""
+    """A stream through registry, session, lanes and task, in pieces that are no chunks: every output, its steps in a
+    row."""
     rate = Model.load(path).manifest.input.sample_rate
     assert rate is not None
-    with running(path, folder=folder, capacity=4) as hub:
+    with running(path, folder=folder, capacity=4) as registry:
         sink = Events()
-        session = hub.open(model=None, sample_rate=rate, sink=sink)
+        session = registry.open(model=None, sample_rate=rate, sink=sink)
         feed(session, [pcm[at : at + pieces].tobytes() for at in range(0, len(pcm), pieces)])
         session.end()
         sink.wait("end")

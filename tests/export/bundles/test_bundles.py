@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from export.adopt.recogniser import adopt_folder
 from export.adopt.recogniser.tokens import read_tokens
 from export.adopt.settings import Recogniser, Settings
+from streamer.contract.probe import run
 from streamer.engine.model import Model
-from streamer.probe import run
-from streamer.tasks import create, pieces
-from streamer.tasks.transcribe import Transcribe
+from streamer.tasks import create
+from streamer.tasks.transcribe import pieces
+from streamer.tasks.transcribe.task import Transcribe
 from tests.export.bundles.graphs import KINDS, make
 from tests.export.bundles.sherpa import FRAME, Sherpa
 

@@ -8,7 +8,7 @@ import pytest
 
 from export.adopt.recogniser.tokens import Tokens, read_tokens
 from export.adopt.report import AdoptionError
-from streamer.tasks import pieces
+from streamer.tasks.transcribe import pieces
 
 
 def listed(folder: Path, *texts: str) -> Path:

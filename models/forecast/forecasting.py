@@ -1,0 +1,142 @@
+"""Training of a forecaster's network on many sensors, with Lightning: segments of streams, a loss at every reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.forecast.network import inputs
+from models.forecast.normalise import LIMIT, Averages, follow, pace_of, waves
+from models.forecast.sensors import DAY, WEEK, Sensor
+from models.training.budget import Budget, Budgeted
+
+
+@dataclass(frozen=True)
+class Options(Budget):
+    minutes: float = 20.0
+    rate: float = 3e-3
+    batch: int = 64  # segments
+    length: int = 400  # readings of a segment
+    skip: int = 16  # readings at its beginning that no loss is taken of
+    memory: float = 2000.0  # of level and scale, as in the model that the network goes into
+    batches: int = 150  # from one evaluation to the next
+
+
+class Batch(NamedTuple):
+    """``x`` [B, T, 5 + clock], ``labels`` [B, T, H] in units of the pace, ``known`` [B, T, H] bool."""
+
+    x: Tensor
+    labels: Tensor
+    known: Tensor
+
+
+class Segments(torch.utils.data.IterableDataset[Batch]):
+    """Random segments of the sensors, half of them as if the stream began there. ``shares``: of the examples, by
+    source; sensors of one source are equally likely. The clock is shifted at random: a network must not know when the
+    sun rises over the sensors that it was trained on."""
+
+    def __init__(
+        self, sensors: list[Sensor], shares: dict[str, float], horizon: int, options: Options, seed: int = 1
+    ) -> None:
+        self.sensors, self.horizon, self.options = sensors, horizon, options
+        count = {source: sum(s.source == source for s in sensors) for source in shares}
+        weights = np.array([shares[s.source] / count[s.source] for s in sensors])
+        self.weights = weights / weights.sum()
+        self.rng = np.random.default_rng(seed)
+        self.levels = histories(sensors, options.memory)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self.options.batches):
+            yield self.batch()
+
+    def batch(self) -> Batch:
+        options, rng = self.options, self.rng
+        reach = options.length + self.horizon
+        values = np.full((options.batch, reach), np.nan, np.float32)
+        phases = np.zeros((options.batch, options.length, 2), np.float32)
+        start = torch.zeros(len(Averages._fields), options.batch)
+        signs = np.ones(options.batch, np.float32)
+        for row, index in enumerate(rng.choice(len(self.sensors), options.batch, p=self.weights)):
+            sensor = self.sensors[int(index)]
+            first = int(rng.integers(max(1, len(sensor.values) - options.length // 2)))
+            piece = sensor.values[first : first + reach]
+            values[row, : len(piece)] = piece
+            clock = sensor.start + (first + np.arange(options.length)) * sensor.step + rng.uniform(0, WEEK)
+            phases[row, :, 0], phases[row, :, 1] = clock / DAY % 1, clock / WEEK % 1
+            if rng.random() < 0.5:
+                start[:, row] = self.levels[int(index)][:, first]
+            if rng.random() < 0.5:  # upside down
+                signs[row] = -1
+        before = Averages(*start)
+        upside = torch.from_numpy(signs)
+        before = before._replace(level=before.level * upside, last=before.last * upside)
+        whole = torch.from_numpy(values * signs[:, None])
+        return prepare(whole, torch.from_numpy(phases), before, self.horizon, options.memory)
+
+
+def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
+    """[6, N] for each: the :class:`Averages` before every reading."""
+    longest = max(len(sensor.values) for sensor in sensors)
+    values = torch.full((len(sensors), longest), float("nan"))
+    for row, sensor in zip(values, sensors, strict=True):
+        row[: len(sensor.values)] = torch.from_numpy(sensor.values)
+    now = Averages(*torch.zeros(len(Averages._fields), len(sensors)))
+    out = torch.zeros(longest, len(now), len(sensors))
+    for t in range(longest):
+        out[t] = torch.stack(now)
+        now, _, _ = follow(values[:, t].nan_to_num(), (~values[:, t].isnan()).float(), now, memory)
+    return [out[: len(sensor.values), :, i].T for i, sensor in enumerate(sensors)]
+
+
+def prepare(values: Tensor, phases: Tensor, before: Averages, horizon: int, memory: float) -> Batch:
+    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``before`` [B] each: the averages before the first."""
+    length = phases.shape[1]
+    there = (~values.isnan()).float()
+    beat = waves(phases)
+    rows, held, paces = [], [], []
+    now = before
+    for t in range(length):
+        now, scale, change = follow(values[:, t].nan_to_num(), there[:, t], now, memory)
+        columns = Averages(*(x[:, None] for x in now))
+        rows.append(inputs(columns, scale[:, None], change[:, None], there[:, t, None], beat[:, t], memory))
+        held.append(now.last)
+        paces.append(pace_of(now.squares, scale))
+    base, pace = torch.stack(held, 1), torch.stack(paces, 1)
+    ahead = values.unfold(1, horizon, 1)[:, 1 : length + 1]  # [B, T, H]
+    reach = torch.arange(1, horizon + 1).sqrt()
+    labels = ((ahead - base[..., None]) / pace[..., None]).clamp(-LIMIT * reach, LIMIT * reach)
+    known = ~labels.isnan() & (there[:, :length, None] > 0)
+    return Batch(torch.stack(rows, 1), labels.nan_to_num(), known)
+
+
+def loss(change: Tensor, batch: Batch, skip: int) -> Tensor:
+    """Huber's, of errors in units of how far each sensor moves in so many steps: every sensor, step and unit counts
+    alike."""
+    labels, known = batch.labels[:, skip:], batch.known[:, skip:].float()
+    number = known.sum(1).clamp(min=1.0)
+    moves = ((labels.square() * known).sum(1) / number).sqrt().clamp(min=0.1)[:, None]
+    errors = nn.functional.huber_loss(change[:, skip:] / moves, labels / moves, reduction="none", delta=3.0)
+    return (errors * known).sum() / known.sum().clamp(min=1.0)
+
+
+class Training(Budgeted):
+    """One network in training."""
+
+    options: Options
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        (_, change), _ = self.model(batch.x, self.model.initial_state(len(batch.x)))
+        value = loss(change, batch, self.options.skip)
+        self.losses.append(float(value.detach()))
+        return value
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        options = self.options
+        return torch.optim.AdamW(
+            self.model.parameters(), lr=options.rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+        )

@@ -1,0 +1,88 @@
+"""The trained part of a forecaster: a recurrent or a causal convolutional network over a sensor's normalised readings.
+
+What it takes and what it says is in units of the sensor's own pace and relative to its last reading, so that one
+network serves any sensor (the lesson of SegRNN, Lin et al. 2023, made causal: level and scale are running averages).
+In :mod:`models.forecast.multivariate` it has the readings of several sensors, and forecasts several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.forecast.normalise import Averages, pace_of
+from models.layers import GatedStack, RecurrentStack, State, Streaming
+
+#: Level, difference, mask, age, spread; then the harmonics of the clock.
+PLAIN = 5
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """``family``: "gru", "lstm", "rnn", or "convolution" (gated, causal, dilated: a WaveNet's stack). ``plain``:
+    channels beside the clock's."""
+
+    family: str = "gru"
+    plain: int = PLAIN
+    targets: int = 1
+    clock: int = 12  # channels of the clock's harmonics
+    hidden: int = 64
+    layers: int = 2
+    horizon: int = 48
+    dropout: float = 0.1
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "dilations": list(self.dilations)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
+        return cls(**{**values, "dilations": tuple(values["dilations"])})
+
+
+class Network(Streaming):
+    """``forward(x [B, T, plain + clock], state) -> ((features [B, T, F], change [B, T, K * H]), state)``: the mean
+    change from each target's last reading, in units of its pace, for each step ahead: all of one target, then the next.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, hidden = config.plain + config.clock, config.hidden
+        self.enter = nn.Linear(channels, hidden)
+        if config.family == "convolution":
+            self.body: Streaming = GatedStack(hidden, config.dilations, 2, hidden, config.dropout)
+        else:
+            self.body = RecurrentStack(config.family, hidden, hidden, config.layers, config.dropout)
+        self.receptive_field = self.body.receptive_field
+        self.head = nn.Linear(hidden, config.targets * config.horizon)
+        nn.init.zeros_(self.head.weight)  # it begins as persistence
+        nn.init.zeros_(self.head.bias)
+        ahead = torch.arange(1, config.horizon + 1, dtype=torch.float32)
+        self.register_buffer(
+            "reach", ahead.sqrt().repeat(config.targets), persistent=False
+        )  # how far a random walk gets
+
+    def initial_state(self, batch: int) -> State:
+        return self.body.initial_state(batch)
+
+    def forward(self, x: Tensor, state: State) -> tuple[tuple[Tensor, Tensor], State]:
+        features, state = self.body(torch.tanh(self.enter(x)), state)
+        return (features, self.head(features) * self.reach), state
+
+
+def inputs(after: Averages, scale: Tensor, change: Tensor, there: Tensor, waves: Tensor, memory: float) -> Tensor:
+    """[..., 5 + clock] of what :func:`models.forecast.normalise.follow` gives, each [..., 1]: distance from the level
+    and difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so
+    far as a share; scale over pace; harmonics [..., clock]."""
+    pace = pace_of(after.squares, scale)
+    above, step, spread = (after.last - after.level) / pace, change / pace, scale / pace
+    return torch.cat([compressed(above), compressed(step), there, after.count / memory, compressed(spread), waves], -1)
+
+
+def compressed(x: Tensor) -> Tensor:
+    """Odd, the identity near zero, a square root far out: spikes stay visible without ruling the rest."""
+    return x / (1.0 + x.abs()).sqrt()

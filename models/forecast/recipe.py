@@ -1,0 +1,240 @@
+"""The recipe for somebody's own table of sensors: a forecaster of its columns, from one CSV to a model with its card.
+
+Rows are split in order of time. Everything that is learnt or chosen is of the rows before: columns and scaling of the
+training part, the best checkpoint of the validation part; the test part is scored once, at the end, and nothing is
+chosen by it. That no part knows the next is not only meant but tried: :mod:`models.forecast.leaks`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.forecast import leaks
+from models.forecast.backtest import backtest, overall, run, season
+from models.forecast.columns import Choice, choose
+from models.forecast.forecasting import Batch, Training
+from models.forecast.multivariate import Multivariate, MultivariateConfig, Scaling
+from models.forecast.network import Network, NetworkConfig
+from models.forecast.sensors_card import SensorsCard, curves
+from models.forecast.table import Part, Raw, Table, arrange, needed, read, split
+from models.forecast.windows import Material, WindowOptions, Windows, held
+from models.shipped.forecast import skill
+from models.speech.acoustic import parameters
+from models.training import checkpoint
+from models.training.budget import fit
+
+#: Rows of the last two parts that are run to score the test rows, at most: the last ones.
+RUN = 20_000
+FARTHEST = 1000
+#: Rows of a day, at most, for which "as a day ago" is an expert: they are all kept.
+DAY = 288
+#: Rows before those that are scored, at least, where not all are run: what is learnt while it runs begins with them.
+WARM = 2000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for. No ``targets``: all columns."""
+
+    horizon: int = 24
+    targets: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    family: str = "gru"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.horizon <= FARTHEST:
+            raise ValueError(f"--horizon is {self.horizon}: rows ahead, 1 to {FARTHEST}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is made of a table before anything is trained. Raises ``ValueError`` where the table is no good."""
+
+    raw: Raw
+    wanted: Wanted = field(default_factory=Wanted)
+    options: WindowOptions = field(default_factory=WindowOptions)
+
+    @property
+    def horizon(self) -> int:
+        return self.wanted.horizon
+
+    @cached_property
+    def table(self) -> Table:
+        """Of all columns."""
+        if not self.raw.columns:
+            raise ValueError(f"{self.raw.name}: has no column of numbers")
+        if len(self.raw.times) < needed(self.horizon):
+            split(len(self.raw.times), self.horizon)
+        return arrange(self.raw.times, self.raw.values)
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        return split(len(self.table.times), self.horizon)
+
+    @cached_property
+    def choice(self) -> Choice:
+        wanted, training = self.wanted, self.table.values[: self.parts["training"].end]
+        return choose(self.raw, training, wanted.targets, wanted.without, self.horizon)
+
+    @property
+    def columns(self) -> list[int]:
+        return [self.raw.columns.index(name) for name in self.choice.variables]
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        return Scaling.of(self.table.values[: self.parts["training"].end, self.columns])
+
+    def inputs(self) -> NDArray[np.float32]:
+        return self.table.inputs(self.columns)
+
+    def config(self) -> MultivariateConfig:
+        variables, targets = self.choice.variables, self.choice.targets
+        network = NetworkConfig(self.wanted.family, 3 * len(variables), len(targets), horizon=self.horizon)
+        day = season(self.table.step)
+        return MultivariateConfig(variables, targets, network, day=day if day <= DAY else 0)
+
+    def model(self) -> Multivariate:
+        """Not trained, but scaled."""
+        model = Multivariate(self.config())
+        model.set_scaling(self.scaling)
+        return model.eval()
+
+    @cached_property
+    def material(self) -> Material:
+        model = self.model()
+        with torch.no_grad():
+            seen, _ = model.see(torch.from_numpy(self.inputs())[None], model.initial_state(1))
+        chosen = model.chosen
+        there = seen.there[0, :, chosen] > 0
+        stretches = torch.from_numpy(self.table.stretches)
+        return Material(
+            seen.inputs[0], seen.level[0, :, chosen], there, model.pace[chosen], stretches, len(self.columns)
+        )
+
+    @cached_property
+    def examples(self) -> WindowOptions:
+        """Windows are no longer than a part."""
+        shortest = min(part.end - part.first for part in self.parts.values())
+        return replace(self.options, length=max(2 * self.options.skip, min(self.options.length, shortest)))
+
+    def windows(self, seed: int) -> Windows:
+        return Windows(self.material, self.parts["training"], self.horizon, self.examples, seed)
+
+    def held(self) -> Batch:
+        return held(self.material, self.parts["validation"], self.examples, self.horizon)
+
+
+@torch.no_grad()
+def prior(network: Network, batch: Batch, pace: Tensor, skip: int, members: int) -> Tensor:
+    """[K, H, M]: mean squared errors on the validation rows, in deviations; ones where a target was not there. Of the
+    network, the last; all others begin as persistence."""
+    (_, change), _ = network(batch.x, network.initial_state(len(batch.x)))
+    known = batch.known[:, skip:].float()
+    count = known.sum((0, 1))
+    still, moved = (
+        ((said[:, skip:] - batch.labels[:, skip:]).square() * known).sum((0, 1)) / count.clamp(min=1.0)
+        for said in (torch.zeros_like(change), change)
+    )
+    errors = torch.stack([still] * (members - 1) + [moved], 1).where(count[:, None] > 0, torch.ones(1))
+    return errors.unflatten(0, (len(pace), -1)) * pace.square()[:, None, None]
+
+
+def train(
+    data: Path,
+    folder: Path,
+    wanted: Wanted,
+    options: WindowOptions,
+    *,
+    time: str | None = None,
+    seed: int = 1,
+    resume: bool = False,
+) -> bool:
+    """Leaves ``best.pt``, ``card.md`` and ``losses.png`` in ``folder``. False: something knew what it must not know,
+    and the card says what. Raises ``ValueError`` where the table is no good, ``FileNotFoundError`` where there is
+    nothing to resume."""
+    lightning.seed_everything(seed, verbose=False)
+    torch.set_num_threads(options.threads)
+    plan = Plan(read(data, time, lambda line: print(line, file=sys.stderr)), wanted, options)
+    for name, why in plan.choice.left_out.items():
+        print(f"{name} is left out: it {why}", file=sys.stderr)
+    for warning in plan.choice.warnings:
+        print(warning, file=sys.stderr)
+    if resume and (folder / "last.pt").exists() and checkpoint.load(folder / "last.pt")[0].config != plan.config():
+        raise ValueError(f"{folder}: what is there is of other columns, another horizon or family: leave out --resume")
+    examples, later = plan.examples, plan.held()
+    pace = plan.material.pace
+
+    def evaluate(network: Network) -> dict[str, float]:
+        found = skill(network, later, examples.skip)
+        return {"error": 1 - found, "skill": found}
+
+    def save(path: Path, network: Network, about: dict[str, Any]) -> None:
+        model = plan.model()
+        model.network.load_state_dict(network.state_dict())
+        model.prior.copy_(prior(network, later, pace, examples.skip, model.members))
+        checkpoint.save(path, model, describe(plan) | about)
+
+    network = Network(plan.config().network)
+    training = Training(network, examples, evaluate, save, folder)
+    print(
+        f"{parameters(network) / 1e3:.0f} k parameters, {len(plan.choice.variables)} columns, "
+        f"{len(plan.choice.targets)} targets, {plan.parts['training'].end} rows to learn from"
+    )
+    fit(training, plan.windows(seed), resume=resume)
+    return report(plan, folder)
+
+
+def report(plan: Plan, folder: Path) -> bool:
+    """Score the test rows, look for leaks, and write both down; False if there is one."""
+    model, info = checkpoint.load(folder / "best.pt")
+    rows, test, later = plan.inputs(), plan.parts["test"], plan.parts["validation"].first
+    begin = max(later, len(rows) - RUN)
+    table = plan.table._replace(values=plan.table.values[:, plan.columns])
+    first = test.first if begin == later else max(test.first, begin + WARM)
+    origins = range(first, test.end - plan.horizon)
+    scores = backtest(model, table, run(model, rows[begin:]), begin, origins)
+    findings = leaks.find(plan, lambda raw: type(plan)(raw, plan.wanted, plan.options), model)
+    every = overall(scores)
+    info["scores"] = {
+        **info["scores"],
+        "test": {name: getattr(every, name) for name in ("mse", "mae", "mase", "coverage")}
+        | {"persistence_mse": every.persistence[0], "persistence_mae": every.persistence[1]},
+    }
+    checkpoint.save(folder / "best.pt", model, info)
+    curves(folder / "log.jsonl", folder / "losses.png")
+    card = SensorsCard(plan, info, parameters(model.network), scores, begin, origins, findings)
+    (folder / "card.md").write_text(card.markdown("losses.png"))
+    return all(finding.ok for finding in findings)
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What the checkpoint says of itself: see :func:`models.load`."""
+    config, raw = plan.config(), plan.raw
+    chunk = [1, config.channels]
+    return {
+        "name": re.sub(r"[^a-z0-9._-]+", "-", Path(raw.name.removesuffix(".gz")).stem.lower()).strip("-._")[:64]
+        or "sensors",
+        "task": "forecast",
+        "input": {"name": "readings", "dtype": "float32", "chunk_shape": chunk, "step_seconds": float(plan.table.step)},
+        "options": {
+            "quantiles": list(config.quantiles),
+            "horizon": config.horizon,
+            "variables": list(config.variables),
+            "targets": list(config.targets),
+        },
+        "data": f"{raw.name}, rows 1 to {plan.parts['training'].end} of {len(plan.table.times)}",
+        "licence": f"that of {raw.name}, which it was trained on",
+        "description": f"Forecasts {', '.join(config.targets)} {config.horizon} steps ahead from the columns of "
+        f"{raw.name}, and goes on learning while it runs.",
+    }

@@ -1,0 +1,151 @@
+"""A table of sensors as a file has it, and as the daemon would run it: rows in order, a constant step, what is missing.
+
+Rows come from the same reader as those of ``streamer forecast``, and times become steps by the rules of
+:mod:`streamer.sensors.timeline`, all at once.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.sensors.timeline import phases
+from streamer.sources.readings import TIMES, Columns, Readings
+from streamer.sources.rows import rows
+
+__all__ = ["Part", "Raw", "Table", "arrange", "needed", "read", "split"]
+
+Floats = NDArray[np.float64]
+#: Missing steps that are filled for one gap, at most; as in ``streamer forecast``.
+MOST = 1000
+#: Shares of the rows: training, validation, test.
+SHARES = (0.6, 0.2, 0.2)
+#: Rows that forecasts are made from, at least, in each part.
+ORIGINS = 48
+
+
+@dataclass(frozen=True)
+class Raw:
+    """``times`` [N] in unix seconds, as they came; ``values`` [N, C], NaN where missing; ``strange``: columns without
+    numbers; ``bad``: lines that could not be read."""
+
+    name: str
+    columns: tuple[str, ...]
+    times: Floats
+    values: Floats
+    strange: tuple[str, ...] = ()
+    bad: int = 0
+
+
+class Table(NamedTuple):
+    """Rows ``step`` seconds apart. ``stretches`` [N] number the runs of rows without a break. ``duplicates`` were left
+    out, ``unsorted`` came late and were sorted in, ``masked`` rows were filled in, ``odd``: share of the steps between
+    readings that are nowhere near a whole number of them."""
+
+    times: Floats
+    values: Floats
+    stretches: NDArray[np.int64]
+    step: float
+    duplicates: int
+    unsorted: int
+    masked: int
+    odd: float
+
+    def inputs(self, chosen: Sequence[int]) -> NDArray[np.float32]:
+        """[N, 2 C + 2], as a model of these columns takes them."""
+        values = self.values[:, chosen]
+        there = ~np.isnan(values)
+        return np.column_stack([np.where(there, values, 0.0), there, *phases(self.times)]).astype(np.float32)
+
+
+class Part(NamedTuple):
+    """Rows ``first`` to ``end``. A forecast from one of its ``origins`` is about rows of the part alone."""
+
+    first: int
+    end: int
+
+    def origins(self, horizon: int) -> range:
+        return range(self.first, self.end - horizon)
+
+
+def read(path: Path, time: str | None, complain: Callable[[str], None]) -> Raw:
+    """A CSV or NDJSON, may be gzipped. Raises ``ValueError`` (``SourceError``) that says what it lacks."""
+    source = Readings(str(path), Columns(time=time, wide=True), complain)
+    times = array("d")
+    found: dict[str, array[float]] = {}
+    try:
+        for row, (moment, values) in enumerate(rows(source)):
+            if moment is None:
+                there = ", ".join(source.header or values)[:300]
+                raise ValueError(f"{path}: has no column of times among {there}: --time says which it is")
+            times.append(moment)
+            for column, value in values.items():
+                cells = found.setdefault(column, array("d"))
+                cells.extend([math.nan] * (row - len(cells)))
+                cells.append(math.nan if value is None else value)
+    finally:
+        source.close()
+    columns = sorted(found, key=source.header.index) if source.header else [*found]
+    table = np.full((len(times), len(columns)), np.nan)
+    for number, column in enumerate(columns):
+        table[: len(found[column]), number] = found[column]
+    clock = time or next((name for known in TIMES for name in source.header if name.lower() == known), "")
+    strange = tuple(name for name in source.header if name not in found and name != clock)
+    return Raw(path.name, tuple(columns), np.array(times), table, strange, source.bad)
+
+
+def arrange(times: Floats, values: Floats) -> Table:
+    """Rows in the order of their times, one for each step. Raises ``ValueError`` where there is no step."""
+    order = np.argsort(times, kind="stable")
+    late = int((times[1:] < np.maximum.accumulate(times)[:-1]).sum())
+    times, values = times[order], values[order]
+    new = np.diff(times, prepend=-np.inf) > 0
+    times, values, duplicates = times[new], values[new], int((~new).sum())
+    if len(times) < 2:
+        raise ValueError("two rows with different times are needed to know a step")
+    ahead = np.diff(times)
+    # of the first share alone: what comes later must not even tell the step
+    step = float(np.median(ahead[: max(1, int(SHARES[0] * len(ahead)))]))
+    steps = np.maximum(np.rint(ahead / step), 1)
+    odd = float(np.mean(np.abs(ahead / step - steps) > 0.25))
+    masked = np.minimum(steps - 1, MOST).astype(np.int64)
+    if masked.sum() > 10 * len(times):
+        raise ValueError(
+            f"readings have no constant step: it would be {step:g} s, and nearly all rows would be missing"
+        )
+    at = np.concatenate([[0], np.cumsum(masked + 1)])  # row of each reading
+    count = int(at[-1]) + 1
+    rows = np.full((count, values.shape[1]), np.nan)
+    rows[at] = values
+    behind = np.searchsorted(at, np.arange(count))  # the reading that a row is, or comes before
+    moments = times[behind] - (at[behind] - np.arange(count)) * step
+    stretches = np.concatenate([[0], np.cumsum(steps - 1 > MOST)])[behind]
+    return Table(moments, rows, stretches, step, duplicates, late, int(masked.sum()), odd)
+
+
+def needed(horizon: int) -> int:
+    """Rows without which there can't be three parts."""
+    return -(-(2 * horizon + ORIGINS) * 10 // round(10 * min(SHARES)))
+
+
+def split(count: int, horizon: int) -> dict[str, Part]:
+    """Training, validation, test, in order of time, ``horizon`` rows left out before each of the latter two. Raises
+    ``ValueError`` where there are too few rows."""
+    if count < needed(horizon):
+        raise ValueError(
+            f"{count} rows are too few: {needed(horizon)} are needed to forecast {horizon} steps ahead "
+            "(a shorter --horizon needs fewer)"
+        )
+    ends = [round(sum(SHARES[: number + 1]) * count) for number in range(3)]
+    firsts = [0, ends[0] + horizon, ends[1] + horizon]
+    return {
+        name: Part(*part)
+        for name, part in zip(("training", "validation", "test"), zip(firsts, ends, strict=True), strict=True)
+    }

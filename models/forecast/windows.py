@@ -1,0 +1,97 @@
+"""Training examples of a table: windows of its rows at random, all of whose labels lie within one part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.forecast.forecasting import Batch, Options
+from models.forecast.normalise import LIMIT
+from models.forecast.table import Part
+
+__all__ = ["Material", "WindowOptions", "Windows", "examples", "held"]
+
+#: Windows of an evaluation, at most.
+HELD = 64
+
+
+@dataclass(frozen=True)
+class WindowOptions(Options):
+    """``offset``: deviation of what levels are off by, in those of the training rows; ``lost``: share of the sensors
+    that are not there for a window."""
+
+    minutes: float = 5.0
+    rate: float = 2e-3
+    batch: int = 32
+    length: int = 256
+    batches: int = 40
+    offset: float = 0.5
+    lost: float = 0.05
+
+
+class Material(NamedTuple):
+    """All rows of a table. ``inputs`` [N, X]: of the network, levels of all ``columns`` first, then their steps and how
+    fresh they are; ``levels`` [N, K] and ``there`` [N, K] bool: of the targets, in deviations; ``pace`` [K];
+    ``stretches`` [N]: no label lies across two of them."""
+
+    inputs: Tensor
+    levels: Tensor
+    there: Tensor
+    pace: Tensor
+    stretches: Tensor
+    columns: int
+
+
+def examples(material: Material, part: Part, firsts: Tensor, length: int, horizon: int) -> Batch:
+    """Windows of ``length`` rows that begin at ``firsts`` [B]; a label is known where its row is of this part."""
+    rows = firsts[:, None] + torch.arange(length)  # [B, T]
+    ahead = rows[..., None] + torch.arange(1, horizon + 1)  # [B, T, H]
+    inside = (ahead < part.end) & (rows[..., None] >= part.first)
+    ahead, rows = ahead.clamp(max=part.end - 1), rows.clamp(max=part.end - 1)
+    inside &= material.stretches[ahead] == material.stretches[rows][..., None]
+    known = inside[..., None] & material.there[ahead] & material.there[rows][:, :, None]  # [B, T, H, K]
+    labels = (material.levels[ahead] - material.levels[rows][:, :, None]) / material.pace
+    reach = torch.arange(1, horizon + 1).sqrt()[:, None]
+    labels = labels.clamp(-LIMIT * reach, LIMIT * reach)
+    return Batch(material.inputs[rows], *(tensor.transpose(2, 3).flatten(2) for tensor in (labels, known)))
+
+
+def held(material: Material, part: Part, options: Options, horizon: int) -> Batch:
+    """Windows for an evaluation, one behind another, evenly spread where there are too many. Their first
+    ``options.skip`` rows, of which no loss is taken, are those before."""
+    wanted = np.arange(part.first, max(part.first + 1, part.end - horizon), options.length - options.skip)
+    chosen = wanted[np.unique(np.linspace(0, len(wanted) - 1, min(HELD, len(wanted))).round().astype(int))]
+    return examples(material, part, torch.from_numpy(chosen - options.skip), options.length, horizon)
+
+
+class Windows(torch.utils.data.IterableDataset[Batch]):
+    """Random windows of one part."""
+
+    def __init__(self, material: Material, part: Part, horizon: int, options: WindowOptions, seed: int = 1) -> None:
+        self.material, self.part, self.horizon, self.options = material, part, horizon, options
+        #: Windows begin before this row.
+        self.behind = max(part.first + 1, part.end - horizon - options.length // 2)
+        self.rng = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self.options.batches):
+            yield self.batch()
+
+    def batch(self, firsts: Tensor | None = None) -> Batch:
+        """With levels that are off by random amounts, and sensors that are not there: a table of a year has few levels,
+        and a network that knows them by heart knows nothing of the next year."""
+        options, rng = self.options, self.rng
+        if firsts is None:
+            firsts = torch.from_numpy(rng.integers(self.part.first, self.behind, options.batch))
+        batch = examples(self.material, self.part, firsts, options.length, self.horizon)
+        shape = (len(firsts), 1, self.material.columns)
+        off = torch.from_numpy(options.offset * rng.standard_normal(shape)).float()
+        there = torch.from_numpy(rng.random(shape) >= options.lost).float()
+        level, rest = batch.x.split([shape[2], batch.x.shape[2] - shape[2]], 2)
+        step, fresh, clock = rest.split([shape[2], shape[2], rest.shape[2] - 2 * shape[2]], 2)
+        return batch._replace(x=torch.cat([(level + off) * there, step * there, fresh * there, clock], 2))

@@ -1,0 +1,35 @@
+"""Recipes by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.names import NAMES
+from models.training.recipe import Recipe, set_normaliser
+
+__all__ = ["NAMES", "Recipe", "make", "set_normaliser"]
+
+
+def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Recipe:
+    """The recipe called ``name``. Raises ``ValueError`` with what is wrong and what there is.
+
+    ``everybody``: the development speakers are trained on, too. For the last minutes of a training whose settings are
+    chosen: the error rates that are shown no longer say anything about other speakers.
+    """
+    from models.shipped import speech
+    from models.speech import librispeech
+    from models.training import tiny
+
+    if everybody and name in NAMES and name not in ("digits", "english-small"):
+        raise ValueError(f"{name} has no development speakers to train on: leave out --everybody")
+    if name in ("librispeech", "librispeech-tiny"):
+        if corpus is None:
+            raise ValueError(f"{name} needs --corpus, the folder that holds train-clean-100")
+        return librispeech.librispeech(corpus, small=name.endswith("tiny"))
+    if name == "digits":
+        return speech.digits(everybody)
+    if name == "english-small":
+        return speech.english_small(everybody)
+    if name in ("tiny-lstm", "tiny-wavenet"):
+        return tiny.tiny(name.removeprefix("tiny-"))
+    raise ValueError(f"no recipe {name!r}; there are: {', '.join(NAMES)}")

@@ -1,0 +1,107 @@
+"""Sounds that are no speech, recorded and made: what a listener must not take for it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.speech.augment import Wave, coloured_noise, telephone
+from models.speech.data import Pcm, to_pcm
+
+SECONDS = 40
+
+
+class Noises:
+    """A bank: of each kind a piece of ``SECONDS`` at unit power. Another seed makes other sounds of the same kinds.
+    ``recording``: full scale 1; left out where it is shorter than a second."""
+
+    def __init__(self, sample_rate: int, recording: Wave, seed: int) -> None:
+        rng, length = np.random.default_rng(seed), SECONDS * sample_rate
+        self.bank: dict[str, Wave] = {
+            "coloured": np.concatenate([coloured_noise(rng, sample_rate * 4) for _ in range(SECONDS // 4)]),
+            "hum": hum(rng, sample_rate, length),
+            "music": music(rng, sample_rate, length),
+            "clicks": clicks(rng, sample_rate, length),
+        }
+        if len(recording) >= sample_rate:
+            self.bank["recording"] = recording
+        self.bank = {name: piece / max(1e-9, float(piece.std())) for name, piece in self.bank.items()}
+
+    def draw(self, rng: np.random.Generator, length: int) -> Wave:
+        """One kind, or two together; unit power over the whole piece it is cut from."""
+        kinds = list(self.bank)
+        # the recording as often as all the others together
+        share = np.array([len(kinds) - 1 if kind == "recording" else 1 for kind in kinds], float)
+        chosen = rng.choice(len(kinds), size=1 + (rng.random() < 0.2), p=share / share.sum())
+        total = np.zeros(length, np.float32)
+        for kind in chosen:
+            piece = self.bank[kinds[kind]]
+            start = int(rng.integers(len(piece)))
+            total += np.take(piece, np.arange(start, start + length), mode="wrap") / np.float32(np.sqrt(len(chosen)))
+        return total
+
+
+def mixed(
+    wave: Wave,
+    noises: Noises,
+    rng: np.random.Generator,
+    sample_rate: int,
+    *,
+    snr: tuple[float, float],
+    level: float = 0.0,
+    narrow: float = 0.25,
+) -> Pcm:
+    """``wave`` on a bed of noise (nine times in ten) of an ``snr`` in dB to ``level``, without one to its own power;
+    ``narrow``: how often as by a telephone; at any loudness."""
+    level = level or float(np.sqrt(np.square(wave).mean())) or 0.05
+    if rng.random() < 0.9:
+        wave = wave + noises.draw(rng, len(wave)) * np.float32(level / 10 ** (rng.uniform(*snr) / 20))
+    if rng.random() < narrow:
+        wave = telephone(wave, sample_rate)
+    return to_pcm(wave * np.float32(rng.uniform(0.02, 0.9) / (float(np.abs(wave).max()) + 1e-6)))
+
+
+def hum(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
+    """Harmonics of a mains or a motor, another every four seconds."""
+    pieces = []
+    for _ in range(-(-length // (4 * sample_rate))):
+        time = np.arange(4 * sample_rate) / sample_rate
+        base = float(rng.choice([50.0, 60.0, rng.uniform(40, 300)]))
+        heights = rng.random(12) / np.arange(1, 13) ** rng.uniform(0.3, 1.5)
+        waves = heights[:, None] * np.sin(
+            2 * np.pi * base * np.arange(1, 13)[:, None] * time + rng.uniform(0, 6, (12, 1))
+        )
+        pieces.append(waves.sum(0) * (1 + 0.2 * np.sin(2 * np.pi * rng.uniform(0.1, 8) * time)))
+    return np.concatenate(pieces)[:length].astype(np.float32)
+
+
+def music(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
+    """Notes of a scale with decaying harmonics, several at a time."""
+    total = np.zeros(length + 3 * sample_rate, np.float32)
+    at = 0
+    while at < length:
+        seconds = rng.uniform(0.15, 2.0)
+        time = np.arange(int(seconds * sample_rate)) / sample_rate
+        pitch = 55.0 * 2.0 ** (float(rng.choice([0, 2, 4, 5, 7, 9, 11])) / 12 + int(rng.integers(1, 5)))
+        numbers = np.arange(1, 7)
+        harmonics = np.exp(-rng.uniform(0.3, 1.2) * (numbers - 1))[:, None]
+        tone = (harmonics * np.sin(2 * np.pi * pitch * numbers[:, None] * time)).sum(0)
+        attack = np.minimum(1.0, time / rng.uniform(0.003, 0.08))
+        note = tone * attack * np.exp(-time * rng.uniform(0.5, 6.0)) * rng.uniform(0.3, 1.0)
+        total[at : at + len(note)] += note.astype(np.float32)
+        at += int(rng.uniform(0.0, 0.4) * sample_rate)
+    return total[:length]
+
+
+def clicks(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
+    """Keys, cutlery, doors: bursts of noise or of a ringing tone, a few milliseconds to a fifth of a second."""
+    total = np.zeros(length + sample_rate, np.float32)
+    at = 0
+    while at < length:
+        time = np.arange(int(rng.uniform(0.005, 0.2) * sample_rate)) / sample_rate
+        body = (
+            rng.standard_normal(len(time)) if rng.random() < 0.6 else np.sin(2 * np.pi * rng.uniform(300, 6000) * time)
+        )
+        burst = body * np.exp(-time * rng.uniform(20, 300)) * rng.uniform(0.2, 1.0)
+        total[at : at + len(burst)] += burst.astype(np.float32)
+        at += int(rng.exponential(0.35) * sample_rate) + 1
+    return total[:length]

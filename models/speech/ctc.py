@@ -1,0 +1,169 @@
+"""Training of acoustic models: the losses.
+
+The main loss is CTC on the model's tokens. Beside it: CTC on phones and a framewise loss from alignments, in the
+middle of the model and at its end, and consistency: two differently masked and warped views of every recording should
+give the same posteriors (CR-CTC, Yao et al. 2024, arXiv 2410.05101).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.layers import State, inner
+from models.speech.acoustic import Acoustic
+from models.speech.augment import Augmentation, spec_augment, warp_spectrum
+from models.speech.data import TOKENS
+from models.speech.mixture import Batch, Targets
+from models.training import checkpoint
+from models.training.budget import Budget, Budgeted
+
+
+@dataclass(frozen=True)
+class Options(Budget):
+    """How to train."""
+
+    phones: float = 0.3  # weights of the losses beside the main one
+    frames: float = 0.5  # falls to a third of it until the end
+    consistency: float = 0.2  # 0: one view of every recording, no such loss
+    consistent_from: float = 0.0  # progress from which on there are two views: a model that underfits needs none
+    delay: float = 0.24  # seconds that the framewise loss lets the model listen on before it must have named a frame
+    bfloat16: bool = True
+    truncate: int = 0  # back-propagation through time stops every so many mel frames; 0: never
+
+
+class Heads(nn.Module):
+    """Outputs that only training has: phones by CTC, and the phone of each of a step's ``frames`` frames of 10 ms."""
+
+    def __init__(self, model: Acoustic, frames: int) -> None:
+        super().__init__()
+        widths = {"end": model.width}
+        if model.config.family == "lstm":
+            widths["middle"] = model.config.channels
+        self.phones = nn.ModuleDict({place: nn.Linear(width, len(TOKENS)) for place, width in widths.items()})
+        self.frames = nn.ModuleDict({place: nn.Linear(width, frames * len(TOKENS)) for place, width in widths.items()})
+
+
+class Training(Budgeted):
+    """One acoustic model in training."""
+
+    options: Options
+
+    def __init__(
+        self,
+        model: Acoustic,
+        options: Options,
+        augmentation: Augmentation,
+        evaluate: Callable[[Acoustic], dict[str, float]],
+        folder: Path,
+        info: dict[str, Any],
+    ) -> None:
+        def save(path: Path, average: Acoustic, about: dict[str, Any]) -> None:
+            checkpoint.save(path, average, info | about)
+
+        super().__init__(model, options, evaluate, save, folder)
+        self.augmentation = augmentation
+        self.heads = Heads(model, model.encoder.stride)
+        self.rng = np.random.default_rng(0)
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        options = self.options
+        views = 2 if options.consistency and self.progress >= options.consistent_from else 1
+        hidden, middle = self._encode(batch.pcm, views)
+        lengths = (-(-batch.samples // self.model.hop)).repeat(views)
+        main = self.model.head(hidden).log_softmax(dim=2)
+        loss = ctc(main, lengths, batch.targets, views)
+        self.losses.append(float(loss.detach()))
+        weight = options.frames * (1 - 2 / 3 * min(1.0, self.progress))
+        late = round(options.delay * self.model.sample_rate / self.model.hop)
+        for place, x, delay in (("middle", middle, late // 2), ("end", hidden, late)):
+            if x is None:
+                continue
+            if options.phones:
+                phones = self.heads.phones[place](x).log_softmax(dim=2)
+                loss = loss + options.phones * ctc(phones, lengths, batch.phones, views)
+            if options.frames and delay < x.shape[1]:
+                logits = self.heads.frames[place](x)
+                loss = loss + weight * framewise(logits, batch.frames, delay, views)
+        if views == 2:
+            loss = loss + options.consistency * disagreement(main, lengths) / batch.targets.lengths.sum()
+        return loss
+
+    def _encode(self, pcm: Tensor, views: int) -> tuple[Tensor, Tensor | None]:
+        """Hidden layers [views * B, T, ...] of augmented features: all recordings' first view, then their second."""
+        model = self.model
+        with torch.no_grad():
+            state = model.initial_state(len(pcm) * views)
+            mel, norm = model.front.layers["mel"], model.front.layers["norm"]
+            energies, _ = mel(pcm, mel.initial_state(len(pcm)))
+            energies = energies.repeat(views, 1, 1)
+            energies = warp_spectrum(energies, mel.mels, self.augmentation, self.rng)
+            features, _ = norm(energies, inner(state, "front.norm"))
+            features = spec_augment(features, self.augmentation, self.rng)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.options.bfloat16):
+            end, middle = encode_truncated(model, features, inner(state, "encoder"), self.options.truncate)
+        return end.float(), None if middle is None else middle.float()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [*self.model.parameters(), *self.heads.parameters()]
+        decayed = [p for p in trained if p.ndim > 1]
+        plain = [p for p in trained if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.options.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.options.rate, betas=(0.9, 0.98))
+
+
+def ctc(log_probs: Tensor, lengths: Tensor, targets: Targets, views: int) -> Tensor:
+    """CTC's negative log-likelihood per symbol. ``log_probs`` [views * B, T, V], ``lengths`` [views * B]."""
+    symbols, counts = targets.symbols.repeat(views), targets.lengths.repeat(views)
+    loss = nn.functional.ctc_loss(
+        log_probs.transpose(0, 1), symbols, lengths, counts, reduction="sum", zero_infinity=True
+    )
+    return loss / counts.sum().clamp(min=1)
+
+
+def framewise(logits: Tensor, frames: Tensor, delay: int, views: int) -> Tensor:
+    """Cross-entropy of every frame's phone. ``logits`` [views * B, T, S * V], of the step ``delay`` steps behind the S
+    frames that they speak of; ``frames`` [B, T * S], negative where nothing is known."""
+    rows, steps, _ = logits.shape
+    labels = frames.reshape(len(frames), steps, -1).repeat(views, 1, 1)[:, : steps - delay]
+    if not (labels >= 0).any():
+        return logits.new_zeros(())
+    logits = logits[:, delay:].reshape(rows, steps - delay, labels.shape[2], -1)
+    return nn.functional.cross_entropy(logits.flatten(0, 2), labels.flatten(), ignore_index=-1, label_smoothing=0.1)
+
+
+def disagreement(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Sum over steps of the symmetric Kullback-Leibler divergence between the first half of the rows and the second,
+    each being the other's fixed target."""
+    first, second = log_probs.chunk(2)
+    real = torch.arange(first.shape[1]) < lengths[: len(first), None]
+    there = (second.detach().exp() * (second.detach() - first)).sum(2)
+    back = (first.detach().exp() * (first.detach() - second)).sum(2)
+    return ((there + back) * real).sum() / 2
+
+
+def encode_truncated(model: Acoustic, features: Tensor, state: State, truncate: int) -> tuple[Tensor, Tensor | None]:
+    """The encoder's end and middle over [B, T, F] in pieces of ``truncate`` frames: the state is carried on, the
+    gradient is not."""
+    pieces = features.split(truncate, dim=1) if truncate else [features]
+    ends, middles = [], []
+    for piece in pieces:
+        end, middle, state = model.hidden(piece, state)
+        state = {name: value.detach() for name, value in state.items()}
+        ends.append(end)
+        middles.append(middle)
+    if len(ends) == 1:
+        return ends[0], middles[0]
+    middle = None if middles[0] is None else torch.cat([m for m in middles if m is not None], dim=1)
+    return torch.cat(ends, dim=1), middle

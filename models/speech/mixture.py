@@ -1,0 +1,201 @@
+"""Training examples drawn from a mixture of sources, augmented, and gathered into batches of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.speech.augment import Augmentation, Wave, Waveforms
+from models.speech.data import Pcm, Utterance, encode
+
+#: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) where nobody speaks.
+QUIET = 0
+#: The frame belongs to a recording whose phones have no known times.
+UNKNOWN = -1
+
+Spell = Callable[[Sequence[Utterance]], list[int]]
+
+
+@dataclass
+class Source:
+    """A set of utterances and how examples are made of it.
+
+    ``weight``: share of the *examples* as a function of progress (0 at the start of training, 1 at its end).
+    ``joined``: smallest and largest number of utterances of one speaker that are joined into one example.
+    ``gaps``: seconds between joined ones. ``together``: the chance that an example is a joined one.
+    """
+
+    name: str
+    utterances: list[Utterance]
+    weight: Callable[[float], float]
+    joined: tuple[int, int] = (1, 1)
+    together: float = 1.0
+    gaps: tuple[float, float] = (0.05, 0.5)
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        self.speakers: dict[str, list[Utterance]] = {}
+        for utterance in self.utterances:
+            self.speakers.setdefault(utterance.speaker, []).append(utterance)
+
+
+@dataclass
+class Example:
+    """``targets``: the model's own tokens; ``phones``: indices; ``frames``: one label for each whole 10 ms."""
+
+    pcm: Pcm
+    targets: list[int]
+    phones: list[int]
+    frames: NDArray[np.int8]
+
+
+class Targets(NamedTuple):
+    """Symbols of all rows one after another, int64 [sum of lengths], and lengths [B]: what CTC losses take."""
+
+    symbols: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Targets:
+        return cls(
+            torch.tensor([s for row in rows for s in row], dtype=torch.long), torch.tensor([len(r) for r in rows])
+        )
+
+
+@dataclass
+class Batch:
+    """``pcm``: int16 [B, N], zeros behind each row's ``samples`` [B]. ``frames``: int64 [B, N / 10 ms]."""
+
+    pcm: Tensor
+    samples: Tensor
+    targets: Targets
+    phones: Targets
+    frames: Tensor
+
+
+def spell_phones(utterances: Sequence[Utterance]) -> list[int]:
+    """The targets of a model whose tokens are phones."""
+    return [token for u in utterances for token in encode(u.flat)]
+
+
+class Mixture(torch.utils.data.IterableDataset[Batch]):
+    """``batches`` batches (one Lightning epoch) of about ``seconds`` seconds of audio each.
+
+    A pool of examples is drawn and augmented, sorted by length and cut into batches, so that little is padding.
+    ``progress`` is asked before each pool. ``limit``: longest example in seconds at a given progress (curriculum).
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        augmentation: Augmentation,
+        noise: Pcm,
+        *,
+        sample_rate: int,
+        hop: int,
+        seconds: float,
+        batches: int,
+        progress: Callable[[], float],
+        limit: Callable[[float], float],
+        spell: Spell = spell_phones,
+        seed: int = 1,
+        pool: int = 6,
+    ) -> None:
+        self.sources, self.sample_rate, self.hop = sources, sample_rate, hop
+        self.seconds, self.batches, self.pool = seconds, batches, pool
+        self.progress, self.limit, self.spell = progress, limit, spell
+        self.rng = np.random.default_rng(seed)
+        self.waveforms = {
+            source.name: Waveforms(source.augmentation or augmentation, sample_rate, noise, self.rng)
+            for source in sources
+        }
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        given = 0
+        while given < self.batches:
+            for batch in self._pool(self.progress()):
+                yield batch
+                given += 1
+                if given == self.batches:
+                    return
+
+    def _pool(self, progress: float) -> Iterator[Batch]:
+        weights = np.array([source.weight(progress) for source in self.sources])
+        weights /= weights.sum()
+        examples: list[Example] = []
+        total, limit = 0.0, self.limit(progress)
+        while total < self.seconds * self.pool:
+            example = self.example(self.sources[int(self.rng.choice(len(weights), p=weights))])
+            seconds = len(example.pcm) / self.sample_rate
+            if seconds <= limit:
+                examples.append(example)
+                total += seconds
+        examples.sort(key=lambda example: len(example.pcm))
+        groups: list[list[Example]] = [[]]
+        for example in examples:
+            if groups[-1] and (len(groups[-1]) + 1) * len(example.pcm) > self.seconds * self.sample_rate * 1.05:
+                groups.append([])
+            groups[-1].append(example)
+        for i in self.rng.permutation(len(groups)):
+            if len(groups[i]) > 1:  # batch norm needs company
+                yield collate(groups[i], self.hop, self.sample_rate // 100)
+
+    def example(self, source: Source) -> Example:
+        rng, waveforms = self.rng, self.waveforms[source.name]
+        first = source.utterances[int(rng.integers(len(source.utterances)))]
+        chosen = [first]
+        if rng.random() < source.together:
+            company = source.speakers[first.speaker]
+            more = int(rng.integers(source.joined[0], source.joined[1] + 1)) - 1
+            chosen += [company[int(rng.integers(len(company)))] for _ in range(more)]
+        options = waveforms.options
+        speed = float(rng.uniform(*options.speeds)) if rng.random() < options.speed else 1.0
+        waves = [waveforms.respeed(scaled(u.pcm), speed) for u in chosen]
+        wave, starts = waveforms.join(waves, source.gaps)
+        pcm, before = waveforms.room(wave)
+        frame = self.sample_rate // 100
+        frames = np.full(len(pcm) // frame, QUIET, np.int8)
+        for utterance, start, sound in zip(chosen, starts, waves, strict=True):
+            label(frames, utterance, (start + before) / frame, len(sound) / frame, speed)
+        return Example(pcm, self.spell(chosen), spell_phones(chosen), frames)
+
+
+def scaled(pcm: Pcm) -> Wave:
+    return pcm.astype(np.float32) / np.float32(32768.0)
+
+
+def label(frames: NDArray[np.int8], utterance: Utterance, start: float, length: float, speed: float) -> None:
+    """Write an utterance's phones into ``frames``, where it lies from ``start`` on, all in frames; it was sped up by
+    the factor ``speed``."""
+    if not utterance.segments:
+        frames[int(start) : int(start + length) + 1] = UNKNOWN
+        return
+    for (first, behind), phone in zip(utterance.segments, encode(utterance.flat), strict=True):
+        frames[round(start + first / speed) : round(start + behind / speed)] = phone
+
+
+def collate(examples: Sequence[Example], hop: int, frame: int) -> Batch:
+    """``hop``: samples of a step, to whose multiple is padded; ``frame``: samples of 10 ms."""
+    samples = [len(example.pcm) for example in examples]
+    width = -(-max(samples) // hop) * hop
+    pcm = np.zeros((len(examples), width), np.int16)
+    frames = np.full((len(examples), width // frame), UNKNOWN, np.int64)
+    for row, labels, example in zip(pcm, frames, examples, strict=True):
+        row[: len(example.pcm)] = example.pcm
+        labels[: len(example.frames)] = example.frames
+    return Batch(
+        torch.from_numpy(pcm),
+        torch.tensor(samples),
+        Targets.of([example.targets for example in examples]),
+        Targets.of([example.phones for example in examples]),
+        torch.from_numpy(frames),
+    )

@@ -1,0 +1,147 @@
+"""Synthetic speech for training only, never for a reported score.
+
+espeak-ng has many voices, rates and pitches, and sounds like a machine; flite has four recorded people (Black and
+Lenzo 2001) and says when each phone is spoken.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import subprocess
+import wave
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import soxr
+
+from models.speech.data import DIGITS, PHONES, Pcm, Utterance, cached, data_folder, pronounce, speechocean
+
+ACCENTS = ("en-us", "en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029")
+VARIANTS = (
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Hugo Jacky Lee Marco "
+    "Mario Michael Mike Nguyen adam anika antonio aunty belinda benjamin boris caleb david ed edward grandma "
+    "grandpa gustave iven john kaukovalta klatt klatt2 klatt3 klatt4 klatt5 linda max michel miguel pablo paul "
+    "pedro quincy rob robert sandro shelby steph steph2 steph3 travis victor zac"
+).split()
+#: The plain voices: what everybody gets who says ``espeak-ng -v en-us`` without options.
+PLAIN = ("en-us", "en-gb", "en")
+
+
+def speak(text: str, voice: str, sample_rate: int, *, rate: int = 160, pitch: int = 50, gap: int = 0) -> Pcm:
+    """One sentence by espeak-ng, int16 at ``sample_rate`` Hz. ``rate``: words a minute, ``gap``: 10 ms units."""
+    command = ["espeak-ng", "-v", voice, "-s", str(rate), "-p", str(pitch), "-g", str(gap), "--stdout", text]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    with wave.open(io.BytesIO(data)) as file:
+        source = file.getframerate()
+        # espeak-ng streams, so its header does not know the length: take the bytes behind the header
+        pcm = np.frombuffer(data[44 : 44 + (len(data) - 44) // 2 * 2], np.int16)
+    return soxr.resample(pcm, source, sample_rate)
+
+
+def _voice(rng: random.Random) -> dict[str, object]:
+    """A random voice; one in six is a plain one."""
+    if rng.random() < 1 / 6:
+        return {"voice": rng.choice(PLAIN), "rate": rng.choice((160, 175, 140, 120)), "pitch": 50, "gap": 0}
+    voice = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
+    return {"voice": voice, "rate": rng.randint(95, 190), "pitch": rng.randint(20, 90), "gap": rng.choice((0, 0, 3, 8))}
+
+
+def digit_strings(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Utterance]:
+    """Strings of 1 to 10 digits."""
+
+    def make() -> Iterator[Utterance]:
+        rng = random.Random(seed)
+        for i in range(count):
+            words = [rng.choice(DIGITS) for _ in range(rng.randint(1, 10))]
+            separator = rng.choice((" ", " ", ", "))
+            pcm = speak(separator.join(words).lower(), sample_rate=sample_rate, **_voice(rng))  # type: ignore[arg-type]
+            yield Utterance(f"digits{i}", f"espeak{i}", " ".join(words), [pronounce(w)[0] for w in words], 0, pcm)
+
+    return cached(f"espeak-digits-{count}-{sample_rate}-{seed}", make)
+
+
+def _texts(rng: random.Random, rate: int) -> Iterator[list[str]]:
+    """Phrases of 2 to 10 words cut from the shared text, and sentences of the training transcripts, without end."""
+    book = (data_folder() / "text" / "sentences.txt").read_text().splitlines()
+    lessons = [u.text for u in speechocean("train", rate)]
+    while True:
+        if rng.random() < 0.3:
+            yield rng.choice(lessons).split()
+        else:
+            whole, length = rng.choice(book).split(), rng.randint(2, 10)
+            start = rng.randrange(max(1, len(whole) - length + 1))
+            yield whole[start : start + length]
+
+
+def sentences(count: int, sample_rate: int = 16000, seed: int = 1) -> list[Utterance]:
+    """Phrases by espeak-ng, spelt by CMUdict."""
+
+    def make() -> Iterator[Utterance]:
+        rng = random.Random(seed)
+        texts = _texts(rng, sample_rate)
+        made = 0
+        while made < count:
+            words = next(texts)
+            spelt = [pronounce(word) for word in words]
+            if not words or not all(spelt):
+                continue
+            pcm = speak(" ".join(words).lower(), sample_rate=sample_rate, **_voice(rng))  # type: ignore[arg-type]
+            yield Utterance(f"phrase{made}", f"espeak{made}", " ".join(words), [s[0] for s in spelt], 0, pcm)
+            made += 1
+
+    return cached(f"espeak-sentences-{count}-{sample_rate}-{seed}", make)
+
+
+FLITE_VOICES = ("awb", "kal16", "rms", "slt")
+#: flite's phones that ARPAbet without stress writes otherwise.
+FLITE_PHONES = {"AX": "AH", "AXR": "ER", "EL": "L", "EM": "M", "EN": "N"}
+
+
+def flite(text: str, voice: str, sample_rate: int) -> tuple[Pcm, list[str], list[list[int]]]:
+    """int16 at ``sample_rate`` Hz, the phones that were spoken, and their segments (see :class:`Utterance`)."""
+    path = f"/dev/fd/{(write := os.memfd_create('flite'))}"
+    try:
+        command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", path]
+        told = subprocess.run(command, capture_output=True, check=True, text=True, pass_fds=(write,)).stdout
+        data = os.pread(write, os.fstat(write).st_size, 0)
+    finally:
+        os.close(write)
+    with wave.open(io.BytesIO(data)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        pcm = pcm if file.getframerate() == sample_rate else soxr.resample(pcm, file.getframerate(), sample_rate)
+    phones, segments, start = [], [], 0
+    for name, end in (entry.split(":") for entry in told.split()):
+        phone, stop = FLITE_PHONES.get(name.upper(), name.upper()), round(100 * float(end))
+        if phone in PHONES:
+            phones.append(phone)
+            segments.append([start, stop])
+        start = stop
+    return pcm, phones, segments
+
+
+def read_by_flite(name: str, texts: Sequence[str], sample_rate: int, seed: int = 1) -> list[Utterance]:
+    """One utterance a text, each by a voice drawn at random."""
+
+    def make() -> Iterator[Utterance]:
+        rng = random.Random(seed)
+        for i, text in enumerate(texts):
+            voice = rng.choice(FLITE_VOICES)
+            pcm, phones, segments = flite(text.lower(), voice, sample_rate)
+            yield Utterance(f"{name}{i}", f"flite-{voice}", text, [phones], 0, pcm, segments)
+
+    return cached(f"flite-{name}-{len(texts)}-{sample_rate}-{seed}", make)
+
+
+def flite_sentences(count: int, sample_rate: int = 16000, seed: int = 1) -> list[Utterance]:
+    """Phrases by flite, spelt as flite speaks them."""
+    texts = _texts(random.Random(f"flite{seed}"), sample_rate)
+    return read_by_flite("phrase", [" ".join(next(texts)) for _ in range(count)], sample_rate, seed)
+
+
+def flite_digits(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Utterance]:
+    """Strings of 1 to 8 digits by flite."""
+    rng = random.Random(f"digits{seed}")
+    texts = [" ".join(rng.choice(DIGITS) for _ in range(rng.randint(1, 8))) for _ in range(count)]
+    return read_by_flite("digits", texts, sample_rate, seed)

@@ -1,0 +1,63 @@
+"""A trained model on disk: weights, shape, tokens and where it comes from. ``models.load`` reads it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.forecast.multivariate import Multivariate, MultivariateConfig
+from models.forecast.online import Online, OnlineConfig
+from models.speech.acoustic import Acoustic, AcousticConfig
+from models.zoo import ARCHITECTURES, find
+
+FORMAT = 1
+#: What a checkpoint may hold: module and configuration.
+KINDS: dict[str, tuple[Any, Any]] = {
+    "acoustic": (Acoustic, AcousticConfig),
+    "online": (Online, OnlineConfig),
+    "multivariate": (Multivariate, MultivariateConfig),
+}
+
+
+def save(path: Path, model: Any, info: dict[str, Any]) -> None:
+    """Write atomically: whoever looks finds the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo."""
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    kind = _kind(model)
+    document = {"format": FORMAT, "kind": kind, "config": model.config.to_dict(), "weights": weights, "info": info}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    torch.save(document, partial)
+    partial.replace(path)
+
+
+def _kind(model: Any) -> str:
+    zoo = {where.rpartition(":")[0].replace(":", "."): name for name, where in ARCHITECTURES.items()}
+    mine = zoo.get(f"{type(model).__module__}.{type(model).__qualname__}")
+    return mine or next(name for name, (module, _) in KINDS.items() if isinstance(model, module))
+
+
+def load(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """(module in evaluation mode, info): an :class:`Acoustic`, :class:`Online` or :class:`Multivariate`, as the file
+    says.
+
+    ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence, scores, and what the recipe adds.
+    """
+    document = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of this project (format {FORMAT}): train one with python -m models")
+    kind = document.get("kind", "acoustic")
+    module, config = KINDS[kind] if kind in KINDS else find(ARCHITECTURES[kind])
+    model = module(config.from_dict(document["config"]))
+    model.load_state_dict(document["weights"])
+    return model.eval(), document["info"]
+
+
+def warm_start(model: Acoustic, path: Path) -> int:
+    """Copy every tensor of a checkpoint that has the name and shape of one of the model's; how many there were."""
+    other, _ = load(path)
+    mine, theirs = model.state_dict(), other.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)

@@ -1,0 +1,93 @@
+"""What a recipe is, and what recipes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.speech.acoustic import Acoustic, AcousticConfig
+from models.speech.augment import Augmentation
+from models.speech.ctc import Options
+from models.speech.data import TOKENS, Pcm, Utterance
+from models.speech.mixture import Source, Spell, spell_phones
+from models.training.score import token_error
+
+
+@dataclass
+class Recipe:
+    """Everything ``python -m models train NAME`` needs: the model, the data, how long.
+
+    ``dev``: sets of recordings by name; the error rate on the first of them picks the best checkpoint.
+    ``seconds``: of audio in a batch. ``batches``: from one evaluation (and checkpoint) to the next.
+    ``limit``: longest example in seconds, by progress. ``info``: what goes into the checkpoint beside the scores.
+    ``tokens``: the model's vocabulary, ``units`` what they are, ``spell`` how recordings are written in them.
+    """
+
+    name: str
+    config: AcousticConfig
+    options: Options
+    augmentation: Augmentation
+    sources: list[Source]
+    noise: Pcm
+    dev: dict[str, list[Utterance]]
+    seconds: float = 40.0
+    batches: int = 400
+    limit: Callable[[float], float] = field(default=lambda progress: 14.0)
+    info: dict[str, Any] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=lambda: TOKENS)
+    units: str = "phones"
+    spell: Spell = spell_phones
+
+    def evaluate(self, model: Acoustic) -> dict[str, float]:
+        scores = {
+            name: token_error(model, utterances, [self.spell([u]) for u in utterances], self.tokens)
+            for name, utterances in self.dev.items()
+        }
+        return {"error": next(iter(scores.values())), **{f"per_{name}": value for name, value in scores.items()}}
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "task": "transcribe",
+            "units": self.units,
+            "family": self.config.family,
+            "sample_rate": self.config.sample_rate,
+            "hop": self.config.sample_rate // 100 * math.prod(self.config.strides),
+            "tokens": self.tokens,
+            "flush_seconds": 0.4,
+            "lexicon": {},
+            **self.info,
+        }
+
+
+def set_normaliser(model: Acoustic, utterances: list[Utterance], seed: int = 0) -> None:
+    """Mean and standard deviation of the log-mel energies of some recordings become the normaliser's start."""
+    rng = np.random.default_rng(seed)
+    chosen = [utterances[int(i)] for i in rng.permutation(len(utterances))[:200]]
+    mel, norm = model.front.layers["mel"], model.front.layers["norm"]
+    with torch.no_grad():
+        frames = [mel(torch.from_numpy(_whole_steps(u.pcm, model.hop)), mel.initial_state(1))[0][0] for u in chosen]
+        every = torch.cat(frames)
+        norm.mean.copy_(every.mean(0))
+        norm.std.copy_(every.std(0).clamp(min=0.1))
+
+
+def _whole_steps(pcm: Pcm, hop: int) -> Pcm:
+    return np.array(pcm[: max(hop, len(pcm) // hop * hop)])[None]
+
+
+def dev_speakers(utterances: Iterable[Utterance], adults: int = 5, children: int = 5) -> list[str]:
+    """Speakers to hold out of training for development: evenly spread over the sorted speakers of each age group."""
+    ages = {u.speaker: u.age for u in utterances}
+    grown = [s for s in sorted(ages) if ages[s] >= 16]
+    young = [s for s in sorted(ages) if ages[s] < 16]
+    return [
+        group[int((i + 0.5) * len(group) / count)]
+        for count, group in ((adults, grown), (children, young))
+        for i in range(min(count, len(group)))
+    ]

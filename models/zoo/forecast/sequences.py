@@ -1,0 +1,258 @@
+"""The recipe ``sequences``: every family of forecaster at equal parameters, for the same steps, in one table.
+
+The nets are universal: each training segment's clock is shifted at random, so what the sensor does at which hour must
+be found in its past. ``folder/table.md`` is the table, the pictures are beside it; ``folder/NAME/best.pt`` a family's
+model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.forecast.forecasting import Batch, Options, Segments
+from models.forecast.normalise import LIMIT
+from models.forecast.sensors import DAY, WEEK, Sensor, ett, synthetic
+from models.layers import MinGRU, Recurrent
+from models.training import checkpoint
+from models.training.budget import Budget, Budgeted, fit
+from models.zoo.forecast.sequence import FAMILIES, LAGS, LAYERS, SequenceForecaster, info, sized
+from models.zoo.forecast.sequence_pictures import depths, draw_depth, draw_gradients
+from models.zoo.generate.teaching import leave
+
+PARAMETERS, MINUTES = 40_000, 14.0
+BATCH, LENGTH, POOL, EPOCH = 32, 256, 200, 100
+#: Months of 30 days of ETTh1: trained on, validated on, tested on (the usual split), and what comes before to warm up.
+TRAINED, VALIDATED, TESTED, WARM = 12, 16, 20, 1
+SHARES = {"ETTh1": 2.0, "ETTh2": 1.0, "synthetic": 1.0}
+SEASON = 24  # readings of a day
+PIECE = 240  # readings of one call in evaluation: attention over months at once would take gigabytes
+
+
+@dataclass(frozen=True)
+class Held:
+    """``values`` [S, N], scored from reading ``first`` on in units of ``spread`` [S], the deviations of training."""
+
+    values: NDArray[np.float32]
+    first: int
+    spread: NDArray[np.float32]
+
+
+class Pool(torch.utils.data.IterableDataset[Batch]):
+    """The same batches in the same order for everybody."""
+
+    def __init__(self, batches: Sequence[Batch], epoch: int) -> None:
+        self.batches, self.epoch, self.at = batches, epoch, 0
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        for _ in range(self.epoch):
+            yield self.batches[self.at % len(self.batches)]
+            self.at += 1
+
+
+class Training(Budgeted):
+    """Huber on the mean and pinball on the quantiles, of errors in units of how far a sensor moves in so many steps."""
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        moves, _ = self.model.moves(batch.x, self.model.memory(len(batch.x)))
+        value = loss(moves, batch, self.model.config.quantiles)
+        self.losses.append(float(value.detach()))
+        return value
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.model.parameters(), lr=self.options.rate, weight_decay=self.options.weight_decay)
+
+
+def loss(moves: Tensor, batch: Batch, quantiles: Sequence[float], skip: int = LAGS) -> Tensor:
+    """``moves`` [B, T, H, 1 + Q]; the first ``skip`` readings of a segment do not count."""
+    labels, known = batch.labels[:, skip:], batch.known[:, skip:].float()
+    usual = ((labels.square() * known).sum(1) / known.sum(1).clamp(min=1)).sqrt().clamp(min=0.1)[:, None]  # [B, 1, H]
+    errors = ((labels[..., None] - moves[:, skip:]) / usual[..., None]).clamp(-LIMIT, LIMIT)
+    levels = torch.tensor(quantiles)
+    pinball = torch.maximum(levels * errors[..., 1:], (levels - 1) * errors[..., 1:]).mean(3)
+    each = F.huber_loss(errors[..., 0], torch.zeros_like(labels), reduction="none") + pinball
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def train(folder: Path, minutes: float | None = None) -> None:
+    """``minutes`` for all together: the number of steps follows from it. Raises ``FileNotFoundError`` where the shared
+    data is missing."""
+    held = {name: held_out(first, behind) for name, first, behind in
+            (("validation", TRAINED, VALIDATED), ("test", VALIDATED, TESTED))}  # fmt: skip
+    sensors = [*ett("ETTh1", 0, TRAINED), *ett("ETTh2", 0, TRAINED), *synthetic(200)]
+    learn(sensors, SHARES, held, folder, minutes or MINUTES)
+
+
+def held_out(first: int, behind: int) -> Held:
+    """Months of ETTh1."""
+    spread = np.array([sensor.values.std() for sensor in ett("ETTh1", 0, TRAINED)])
+    values = np.stack([sensor.values for sensor in ett("ETTh1", first - WARM, behind)])
+    return Held(values, WARM * 30 * SEASON, spread)
+
+
+def learn(
+    sensors: list[Sensor], shares: dict[str, float], held: Mapping[str, Held], folder: Path, minutes: float,
+    *, steps: int = 0, parameters: int = PARAMETERS, batch: int = BATCH, length: int = LENGTH,
+) -> None:  # fmt: skip
+    """``held``: "validation" picks the best average of a run, "test" is in the table. ``steps``: instead of minutes."""
+    torch.set_num_threads(1)
+    options = Options(batch=batch, length=length)
+    pool = list_of(Segments(sensors, shares, 24, options), min(POOL, steps or POOL))
+    torch.manual_seed(1)
+    models = {family: sized(family, parameters) for family in ("linear", *FAMILIES)}
+    cost = seconds(models, pool[0])
+    steps = steps or max(1, round(60 * minutes / sum(cost.values()) / EPOCH)) * EPOCH
+    budget = Budget(steps=steps, rate=3e-3, average=0.98)
+    scores = {}
+    for family, model in models.items():
+        run(family, model, pool, held["validation"], folder / f"forecast-{family}", budget)
+        best, _ = checkpoint.load(folder / f"forecast-{family}" / "best.pt")
+        scores[family] = score(best, held["test"])
+        left = {f"{name}, 24 hours": value for name, value in (scores[family] | naive(held["test"])).items()}
+        leave(folder / f"forecast-{family}", left | {"seconds a training step": cost[family]})
+    whole = table(models, scores, naive(held["test"]), cost, steps) + "\n" + scans()
+    (folder / "table.md").write_text(whole)
+    print((folder / "table.md").read_text())
+    draw_depth(depths(), folder / "zoo-depth.png")
+    draw_gradients(folder / "zoo-gradients.png")
+    for family in FAMILIES:
+        name = folder / f"forecast-{family}"
+        print(f"python -m export {name}/best.pt -o models/zoo/trained/{name.name}.onnx --scores {name}/scores.json")
+
+
+def list_of(segments: Segments, count: int) -> list[Batch]:
+    return [segments.batch() for _ in range(count)]
+
+
+def run(family: str, model: SequenceForecaster, pool: list[Batch], held: Held, folder: Path, budget: Budget) -> None:
+    """``folder/best.pt``."""
+
+    def save(path: Path, average: SequenceForecaster, about: dict[str, object]) -> None:
+        checkpoint.save(path, average, info(family, average.config) | about)
+
+    training = Training(model, budget, lambda average: {"error": score(average, held)["MAE"]}, save, folder)
+    fit(training, Pool(pool, min(EPOCH, budget.steps)))
+
+
+def seconds(models: Mapping[str, SequenceForecaster], batch: Batch, rounds: int = 3) -> dict[str, float]:
+    """CPU time of one training step, forwards and backwards, in turns, the best of a few."""
+    best = dict.fromkeys(models, float("inf"))
+    for _ in range(rounds):
+        for name, model in models.items():
+            begin = time.process_time()
+            moves, _ = model.train().moves(batch.x, model.memory(len(batch.x)))
+            loss(moves, batch, model.config.quantiles).backward()
+            best[name] = min(best[name], time.process_time() - begin)
+            model.zero_grad()
+    return best
+
+
+@torch.no_grad()
+def score(model: SequenceForecaster, held: Held) -> dict[str, float]:
+    """Of the median (MAE) and the mean (MSE), over all steps ahead; share of readings between the outer quantiles."""
+    state, means, curves = model.initial_state(len(held.values)), [], []
+    for piece in torch.from_numpy(rows_of(held.values)).split(PIECE, 1):
+        said, state = model(piece, state)
+        means.append(said["mean"])
+        curves.append(said["quantiles"])
+    mean, quantiles = torch.cat(means, 1).numpy(), torch.cat(curves, 1).numpy()
+    middle = quantiles[..., quantiles.shape[3] // 2]
+    truth, at = truths(held, model.config.horizon)
+    inside = (quantiles[:, at, :, 0] <= truth) & (truth <= quantiles[:, at, :, -1])
+    return {**errors(held, middle[:, at], mean[:, at], truth), "coverage": float(inside.mean())}
+
+
+def rows_of(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Hourly readings [S, N], NaN where missing -> what a forecaster takes, [S, N, 4]."""
+    clock = np.arange(values.shape[1]) * 3600.0
+    phases = np.broadcast_to(np.stack([clock / DAY % 1, clock / WEEK % 1], 1), (*values.shape, 2))
+    there = np.isfinite(values)
+    x = np.concatenate([np.where(there, values, 0)[..., None], there[..., None], phases], 2)
+    return x.astype(np.float32)
+
+
+def truths(held: Held, horizon: int = SEASON) -> tuple[NDArray[np.float32], slice]:
+    """[S, N, H] of what came, and the readings behind which it came."""
+    at = slice(held.first - 1, held.values.shape[1] - horizon)
+    return np.lib.stride_tricks.sliding_window_view(held.values, horizon, 1)[:, held.first :], at
+
+
+def errors(
+    held: Held, middle: NDArray[np.float32], mean: NDArray[np.float32], truth: NDArray[np.float32]
+) -> dict[str, float]:
+    spread = held.spread[:, None, None]
+    return {
+        "MAE": float(np.nanmean(np.abs(middle - truth) / spread)),
+        "MSE": float(np.nanmean(np.square((mean - truth) / spread))),
+    }
+
+
+def naive(held: Held) -> dict[str, float]:
+    """What one has without a model: the last reading, and that of the same hour a day before."""
+    truth, at = truths(held)
+    last = np.broadcast_to(held.values[:, at, None], truth.shape)
+    before = np.lib.stride_tricks.sliding_window_view(held.values, SEASON, 1)[:, held.first - SEASON :][
+        :, : truth.shape[1]
+    ]
+    found = {"persistence": errors(held, last, last, truth), "as a day ago": errors(held, before, before, truth)}
+    return {f"{metric}, {name}": value for name, one in found.items() for metric, value in one.items()}
+
+
+def table(
+    models: Mapping[str, SequenceForecaster], scores: Mapping[str, Mapping[str, float]], plain: Mapping[str, float],
+    cost: Mapping[str, float], steps: int,
+) -> str:  # fmt: skip
+    """Markdown."""
+    lines = [
+        f"After {steps} steps of {BATCH} segments of {LENGTH} readings; ETTh1, last four months, 24 hours ahead, in "
+        "deviations of its training months.",
+        "",
+        "| body | layers x width | parameters | sees | MAE | MSE | within 10 to 90 % | CPU s a training step |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for family, model in models.items():
+        size = sum(weight.numel() for weight in model.parameters())
+        sees = "no end" if model.context is None else f"{model.context} readings"
+        found = scores[family]
+        lines.append(
+            f"| {'none' if family == 'linear' else family} "
+            f"| {LAYERS[family]} x {model.config.hidden} | {size:,} | {sees} | {found['MAE']:.3f} | {found['MSE']:.3f} "
+            f"| {found['coverage']:.0%} | {cost[family]:.2f} |"
+        )
+    for name in ("persistence", "as a day ago"):
+        lines.append(f"| {name} | | | | {plain[f'MAE, {name}']:.3f} | {plain[f'MSE, {name}']:.3f} | | |")
+    return "\n".join(lines) + "\n"
+
+
+def scans(lengths: Sequence[int] = (256, 4096), width: int = 48, rounds: int = 3) -> str:
+    """Markdown: CPU time of one layer, forwards and backwards over one stream, the best of a few."""
+    layers = {
+        "LSTM": Recurrent("lstm", width, width),
+        "GRU": Recurrent("gru", width, width),
+        "minGRU, scan": MinGRU(width, width).train(),
+        "minGRU, step by step": MinGRU(width, width).eval(),
+    }
+    lines = [
+        f"One layer of {width}, one stream, forwards and backwards, CPU ms:",
+        "",
+        "| layer | " + " | ".join(f"{length} steps" for length in lengths) + " |",
+        "| --- |" + " --- |" * len(lengths),
+    ]
+    for name, layer in layers.items():
+        best = dict.fromkeys(lengths, float("inf"))
+        for length in lengths:
+            x = torch.randn(1, length, width)
+            for _ in range(rounds):
+                begin = time.process_time()
+                layer(x, layer.initial_state(1))[0].square().mean().backward()
+                best[length] = min(best[length], time.process_time() - begin)
+        lines.append(f"| {name} | " + " | ".join(f"{1000 * best[length]:.1f}" for length in lengths) + " |")
+    return "\n".join(lines) + "\n"

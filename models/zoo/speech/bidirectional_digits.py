@@ -1,0 +1,77 @@
+"""The recipe ``bidirectional-digits``: what it is worth to listen on before answering."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from models.speech import data
+from models.training import checkpoint
+from models.training.budget import Budget
+from models.zoo.generate.teaching import leave
+from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, Pool, score, spoken, test_sets
+from models.zoo.speech.hearing import teach
+from models.zoo.speech.listener import Listener, ListenerConfig
+
+#: Steps of 40 ms that are waited for. ``None``: the forward direction alone, a GRU of the same width.
+AHEAD = (None, 0, 2, 4, 8)
+#: Of which the file is.
+SHOWN = 4
+#: Each: three to four minutes of a core. The farther they listen, the slower they learn: after 1200 steps those that
+#: listen on for 160 ms and more are behind.
+STEPS = 3600
+NAME = "bidirectional-digits"
+DESCRIPTION = (
+    "Digits, by a bidirectional LSTM that listens on for {ahead} steps of 40 ms: log-mel and convolutions below, "
+    "CTC on top."
+)
+
+
+def train(folder: Path, minutes: float | None = None, steps: int = STEPS) -> Path:
+    """``minutes``: all of them together. The picture is ``folder/latency.png``.
+
+    Raises ``FileNotFoundError`` where the shared data is missing.
+    """
+    sources, held = spoken()
+    each = (minutes or 0.0) / len(AHEAD)
+    budget = Budget(minutes=each, steps=0 if minutes else steps, rate=4e-3, average=0.99)
+    pool, sets = Pool(sources, data.kitchen(RATE)), test_sets()
+    curve: dict[str, dict[str, float]] = {name: {} for name in sets}
+    for ahead in AHEAD:
+        torch.manual_seed(1)
+        said = "forward" if ahead is None else f"ahead-{ahead}"
+        info = {**INFO, "name": NAME, "description": DESCRIPTION.format(ahead=ahead)}
+        best = teach(Listener(ListenerConfig(len(TOKENS), ahead=ahead)), pool, held, info, folder / said, budget)
+        model, _ = checkpoint.load(best)
+        for name, recordings in sets.items():
+            curve[name][said] = 100 * score(model, recordings).rate
+    scores = {f"WER %, {name}": found[f"ahead-{SHOWN}"] for name, found in curve.items()}
+    scores |= {f"WER %, {name}, the past alone": found["forward"] for name, found in curve.items()}
+    folder.joinpath("curve.json").write_text(json.dumps(curve, indent=1))
+    draw(curve, folder / "latency.png")
+    model, info = checkpoint.load(folder / f"ahead-{SHOWN}" / "best.pt")
+    checkpoint.save(folder / "best.pt", model, info)
+    leave(folder, scores)
+    return folder / "best.pt"
+
+
+def draw(curve: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """``curve``: set -> "forward" or "ahead-N" -> word error rate in percent."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    for colour, (name, found) in zip(("tab:blue", "tab:orange"), curve.items(), strict=True):
+        steps = [ahead for ahead in AHEAD if ahead is not None]
+        values = [found[f"ahead-{ahead}"] for ahead in steps]
+        axes.plot([40 * ahead for ahead in steps], values, "o-", color=colour, label=f"{name}: both directions")
+        axes.axhline(found["forward"], linestyle="--", color=colour, label=f"{name}: the past alone (GRU)")
+    axes.set(xlabel="listens on for so long before it answers, ms", ylabel="word error rate, %", ylim=(0, None))
+    axes.set_title("digits: word error rate against latency, same training for each")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

@@ -1,0 +1,91 @@
+"""A recurrent transducer (Graves 2012, arXiv 1211.3711) in one stream: encoder, predictor, joiner, and the search.
+
+The encoder hears, the predictor knows what was written, the joiner says from both what comes next: a token, or the
+blank, with which the next frame begins. The greedy search is inside the graph: in each frame the joiner is asked
+``symbols`` times, and the predictor goes on where its answer is a token. After a blank it is asked the same again and
+gives the same answer, so that there is nothing to branch on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import Recurrent, State, Streaming, inner, outer
+from models.zoo.speech.listener import Ear, ListenerConfig
+
+
+@dataclass(frozen=True)
+class TransducerConfig:
+    """``symbols``: at most so many tokens come out in a frame."""
+
+    ear: ListenerConfig
+    symbols: int = 2
+    embedding: int = 16
+    memory: int = 32
+    joint: int = 56
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ear": self.ear.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TransducerConfig:
+        return cls(**{**values, "ear": ListenerConfig.from_dict(values["ear"])})
+
+
+class Transducer(Streaming):
+    """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, symbols, V], state)``.
+
+    The most probable token of each row is what the search took; the rows of one recording differ from CTC's in that a
+    token that comes twice is two. State: the ear's, and the predictor's, which is zero before anything was written.
+    """
+
+    receptive_field = None
+
+    def __init__(self, config: TransducerConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.ear = Ear(c.ear)
+        self.hear = nn.Linear(self.ear.width, c.joint)
+        self.embed = nn.Embedding(c.ear.tokens, c.embedding)
+        self.predictor = Recurrent("gru", c.embedding, c.memory)
+        self.expect = nn.Linear(c.memory, c.joint)
+        self.join = nn.Linear(c.joint, c.ear.tokens)
+        self.hop = self.stride = self.ear.stride
+        self.latency = self.ear.latency
+        self.sample_rate = c.ear.sample_rate
+
+    def initial_state(self, batch: int) -> State:
+        return outer(self.ear.initial_state(batch), "ear") | outer(self.predictor.initial_state(batch), "predictor")
+
+    def forward(self, pcm: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden, ear = self.ear(pcm, inner(state, "ear"))
+        heard, memory, out = self.hear(hidden), inner(state, "predictor"), []
+        expected = self.expect(memory["h"][:, 0])
+        for t in range(heard.shape[1]):
+            rows = []
+            for _ in range(self.config.symbols):
+                logits = self.join((heard[:, t] + expected).tanh())
+                rows.append(logits.log_softmax(dim=1))
+                memory, expected = self.write(logits.argmax(dim=1), memory)
+            out.append(torch.stack(rows, 1))
+        return torch.stack(out, 1), outer(ear, "ear") | outer(memory, "predictor")
+
+    def write(self, token: Tensor, memory: State) -> tuple[State, Tensor]:
+        """The predictor after the tokens [B]; where that is the blank it stays as it was. Also what it expects."""
+        _, after = self.predictor(self.embed(token)[:, None], memory)
+        wrote = (token != 0)[:, None, None]
+        memory = {name: torch.where(wrote, after[name], value) for name, value in memory.items()}
+        return memory, self.expect(memory["h"][:, 0])
+
+    def lattice(self, pcm: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """For training, log-probabilities [B, T, U + 1, V] after each of the first u ``symbols`` [B, U]; and what the
+        ear gives, [B, T, H]."""
+        hidden, _ = self.ear(pcm, self.ear.initial_state(len(pcm)))
+        start = self.predictor.initial_state(len(pcm))
+        after, _ = self.predictor(self.embed(symbols), start)
+        expected = self.expect(torch.cat([start["h"], after], 1))
+        return self.join((self.hear(hidden)[:, :, None] + expected[:, None]).tanh()).log_softmax(dim=3), hidden

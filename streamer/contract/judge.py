@@ -1,0 +1,298 @@
+"""The judge: holds a model file to its contract and to laws 1 to 3, on this machine, with nothing but the file.
+
+It treats the file as a stranger. Chunk law: the golden example inside the file was recorded by PyTorch from the whole
+sequence in one call; here it is run chunk by chunk. Company law: streams run alone, then beside others, and their rows
+are compared. Sleep law: states go through bytes into a freshly loaded file. ``export/verify.py`` adds PyTorch beside
+it, and runs this before a file may exist; ``streamer check`` runs it on any machine. ``docs/laws.md`` has the reasons.
+
+Inputs are made from a fixed seed that the verdict names. Deviations are relative: a step's largest difference over the
+step's largest reference value, the worst step counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamer import tasks
+from streamer.contract.manifest import ManifestError
+from streamer.contract.probe import Array, Arrays, deviation, flat, poisons, probe, rows, run
+from streamer.contract.probe import worst as compare_all
+from streamer.engine.model import Model, ModelError
+
+__all__ = ["CHUNK_TOLERANCE", "COMPANY_TOLERANCE", "Finding", "Verdict", "deviation", "judge", "probe"]
+
+#: Chunk law, float32.
+CHUNK_TOLERANCE = 1e-4
+#: Company law. It says "does not depend"; only the rounding of float32 kernels that differ with the batch is excused.
+COMPANY_TOLERANCE = 1e-5
+#: A quantised file says how far from PyTorch it landed; farther than this it is another model, not a smaller one.
+QUANTISED_LIMIT = 0.15
+#: Chunks in which a state that was put where float32 stops counting must show that it comes back.
+RETURN_CHUNKS = 32
+#: Above this a float32 stops counting, so a state that gets there is broken.
+FLOAT_LIMIT = float(2**24)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check. ``measured`` and ``tolerance`` are relative deviations unless ``detail`` says otherwise."""
+
+    law: str
+    check: str
+    ok: bool
+    measured: float | None = None
+    tolerance: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    path: Path
+    seed: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings)
+
+    @property
+    def refusals(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if not finding.ok)
+
+    def to_dict(self) -> dict[str, Any]:
+        findings = [asdict(finding) for finding in self.findings]
+        return {"file": str(self.path), "ok": self.ok, "seed": self.seed, "findings": findings}
+
+
+def judge(path: str | Path, *, seed: int = 0, long_chunks: int = 400) -> Verdict:
+    """Every check on one file; a bad file raises nothing, it is told. ``long_chunks``: length of the endurance run."""
+    path = Path(path)
+    try:
+        model = Model.load(path)
+    except (ModelError, ManifestError, OSError) as error:
+        return Verdict(path, seed, (Finding("contract", "file and manifest agree", False, detail=str(error)),))
+    findings = [Finding("contract", "file and manifest agree", True, detail=f"{model.manifest.name}")]
+    plans: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("contract", lambda: _contract(model)),
+        ("chunk", lambda: _golden(model)),
+        ("company", lambda: _company(model, np.random.default_rng(seed))),
+        ("sleep", lambda: _sleep(model, np.random.default_rng(seed + 1))),
+        ("endurance", lambda: _endurance(model, np.random.default_rng(seed + 2), long_chunks)),
+    )
+    for law, plan in plans:
+        try:
+            findings.extend(plan())
+        except Exception as error:  # a foreign graph can fail in any way: that is a finding
+            findings.append(Finding(law, "runs", False, detail=_line(error)))
+    return Verdict(path, seed, tuple(findings))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+# -- the contract -----------------------------------------------------------------------------------------------------
+
+
+def _contract(model: Model) -> Iterator[Finding]:
+    manifest = model.manifest
+    rng = np.random.default_rng(0)
+    sizes = sorted({1, min(2, manifest.max_batch), manifest.max_batch})
+    shapes = ""
+    declared = {o.name: o.shape for o in manifest.outputs} | {s.in_: s.shape for s in manifest.states}
+    for size in sizes:
+        outputs, state = run(model, probe(manifest.input, 1, size, rng))
+        for name, array in (*((o.name, outputs[o.name][0]) for o in manifest.outputs), *state.items()):
+            if array.shape != (size, *declared[name]):
+                shapes = f"{name} is {array.shape} at batch {size}, the manifest says {(size, *declared[name])}"
+    yield Finding("contract", "batch axis is free", not shapes, detail=shapes or f"batches of {sizes}")
+
+    wrong = []
+    for change in (-1, 1):
+        shape = (1, manifest.chunk + change, *manifest.input.chunk_shape[1:])
+        try:
+            model.run({manifest.input.name: np.zeros(shape, manifest.input.dtype), **model.zero_state(1)})
+            wrong.append(shape[1])
+        except Exception:  # whichever error the engine gives: an answer would be the fault
+            continue
+    yield Finding("contract", "wrong chunk length is an error", not wrong, detail=f"accepted {wrong}" if wrong else "")
+
+    try:
+        task = tasks.create(manifest)
+        memory = task.open({})
+        first = {name: tensors[0].array() for name, tensors in manifest.golden.outputs.items()}
+        task.step([memory], first, [manifest.steps])
+        saved = task.save(memory)
+        same = task.save(task.load(saved)) == saved
+        detail = manifest.task if same else "the task's memory is not what it was after save and load"
+        yield Finding("contract", "task options", same, detail=detail)
+    except (ValueError, LookupError, TypeError) as error:
+        yield Finding("contract", "task options", False, detail=_line(error))
+
+
+# -- law 1 ------------------------------------------------------------------------------------------------------------
+
+
+def _golden(model: Model) -> Iterator[Finding]:
+    golden, reached = model.manifest.golden, model.manifest.provenance.tolerance
+    chunks = np.stack([tensor.array() for tensor in golden.chunks])
+    want = {name: np.stack([tensor.array() for tensor in tensors]) for name, tensors in golden.outputs.items()}
+    got, _ = run(model, chunks)
+    worst, _, name = compare_all(got, want)
+    # float32 files reach far below the law's tolerance; quantised ones say how far they landed, kernels may double it
+    tolerance = max(CHUNK_TOLERANCE, 2 * reached)
+    detail = f"{len(chunks)} chunks against what was recorded at export, worst in {name}"
+    if reached > CHUNK_TOLERANCE:
+        detail += f"; quantised: {reached:.1%} from float32 at export"
+    yield Finding(
+        "chunk", "golden example", worst <= tolerance and reached <= QUANTISED_LIMIT, worst, tolerance, detail
+    )
+    silent = [key for key, array in want.items() if array.size < 2 or np.ptp(array.astype(np.float64)) == 0]
+    proves = len(chunks) >= 2 and not silent
+    why = "" if proves else f"one chunk only, or constant outputs {silent}: it proves nothing"
+    yield Finding("chunk", "golden example proves memory", proves, detail=why or f"{len(chunks)} chunks")
+
+
+# -- law 2 ------------------------------------------------------------------------------------------------------------
+
+
+def _company(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
+    """Real streams of different ages run alone, then beside each other and beside poison; rows must not change."""
+    spec, limit = model.manifest.input, model.manifest.max_batch
+    streams, length = min(8, limit), 3
+    signal = probe(spec, length + 3, streams, rng)
+    aged, alone = [], []
+    for i in range(streams):
+        age = i % 4
+        state = run(model, signal[:age, i : i + 1])[1] if age else model.zero_state(1)
+        outputs, after = run(model, signal[age : age + length, i : i + 1], state)
+        aged.append(state)
+        alone.append(flat(outputs, after))
+    chunks = np.stack([signal[i % 4 : i % 4 + length, i] for i in range(streams)], axis=1)
+    states = {name: np.concatenate([state[name] for state in aged]) for name in aged[0]}
+
+    def compare(check: str, batch: Array, state: Arrays, where: Mapping[int, int], said: str) -> Finding:
+        outputs, after = run(model, batch, state)
+        worst, equal, at = 0.0, True, ""
+        for row, stream in where.items():
+            got = flat(rows(outputs, [row], axis=1), rows(after, [row]))
+            one, same, name = compare_all(got, alone[stream])
+            equal &= same
+            if one > worst:
+                worst, at = one, f", worst in {name} at row {row} of {batch.shape[1]}"
+        detail = (
+            f"{said}; {'bit for bit' if equal else 'rounding only' if worst <= COMPANY_TOLERANCE else 'differs'}{at}"
+        )
+        return Finding("company", check, worst <= COMPANY_TOLERANCE, worst, COMPANY_TOLERANCE, detail)
+
+    if limit == 1:
+        yield Finding("company", "alone", True, detail="max_batch is 1: never in company")
+        return
+    for size in sorted({2, 3, 5, 8, limit} - set(range(limit + 1, 9))):
+        order = np.arange(size) % streams
+        where = dict(enumerate(order.tolist()))
+        yield compare(
+            f"batch of {size}", chunks[:, order], rows(states, order), where, "every row, streams of different ages"
+        )
+    for name, neighbour, neighbour_state in poisons(model, signal[:length, 0], rng):
+        size = min(limit, 8)
+        worst: Finding | None = None
+        for keep in (0, size // 2, size - 1):
+            batch = np.stack([neighbour] * size, axis=1)
+            batch[:, keep] = chunks[:, -1]
+            state = {key: np.concatenate([array] * size) for key, array in neighbour_state.items()}
+            for key in state:
+                state[key][keep] = states[key][-1]
+            found = compare(
+                f"beside {name}", batch, state, {keep: streams - 1}, f"rows 0, {size // 2}, {size - 1} of {size}"
+            )
+            if worst is None or not found.ok or (worst.ok and (found.measured or 0) > (worst.measured or 0)):
+                worst = found
+        if worst is not None:
+            yield worst
+    # a slot somebody just left: the state rows are zeroed in place, as the engine does, and a new stream starts there
+    used = run(model, chunks[:, : min(2, streams)], rows(states, range(min(2, streams))))[1]
+    for array in used.values():
+        array[0] = 0
+    fresh = np.concatenate([signal[:length, :1], chunks[:, 1 : min(2, streams)]], axis=1)
+    yield compare("slot just left", fresh, used, {0: 0}, "state zeroed in place, neighbour goes on")
+
+
+# -- law 3 ------------------------------------------------------------------------------------------------------------
+
+
+def _sleep(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
+    length, batch = 6, min(2, model.manifest.max_batch)
+    chunks = probe(model.manifest.input, length, batch, rng)
+    whole = flat(*run(model, chunks))
+    again = flat(*run(model, chunks))
+    _, equal, name = compare_all(again, whole)
+    yield Finding("sleep", "same input, same bits", equal, detail="" if equal else f"{name} differs from run to run")
+    reloaded = Model.load(model.path)
+    broken = []
+    for point in (1, 3, length - 1):
+        before, state = run(model, chunks[:point])
+        saved = {key: (array.tobytes(), array.dtype, array.shape) for key, array in state.items()}
+        restored = {
+            key: np.frombuffer(data, dtype).reshape(shape).copy() for key, (data, dtype, shape) in saved.items()
+        }
+        after, end = run(reloaded, chunks[point:], restored)
+        joined = flat({key: np.concatenate([before[key], after[key]]) for key in before}, end)
+        _, equal, name = compare_all(joined, whole)
+        if not equal:
+            broken.append(f"{name} after a snapshot at chunk {point}")
+    detail = "; ".join(broken) or "states through bytes into a newly loaded file, at chunks 1, 3 and 5: bit for bit"
+    yield Finding("sleep", "snapshot, load, go on", not broken, detail=detail)
+
+
+# -- a long life ------------------------------------------------------------------------------------------------------
+
+
+def _endurance(model: Model, rng: np.random.Generator, length: int) -> Iterator[Finding]:
+    """Silence, full scale and noise, one after another: finite outputs, states that stay where float32 still counts."""
+    spec = model.manifest.input
+    sound = probe(spec, 1, 1, rng)[0]
+    silence, extreme = np.zeros_like(sound), next(c for n, c, _ in poisons(model, sound, rng) if n == "extreme values")
+    if np.dtype(spec.dtype).kind == "f":
+        extreme = np.where(extreme > 0, 1e6, -1e6).astype(spec.dtype)
+    state, fault = model.zero_state(1), ""
+    sizes: list[dict[str, float]] = []
+    for number in range(length):
+        kind = (number * 5) // length % 3
+        chunk = (sound, silence, extreme)[kind]
+        outputs, state = run(model, chunk[None], state)
+        tensors = flat(outputs, state)
+        sizes.append({key: float(np.max(np.abs(array.astype(np.float64)))) for key, array in state.items()})
+        bad = [key for key, array in tensors.items() if not np.all(np.isfinite(array))]
+        if bad:
+            fault = f"{', '.join(bad)} not finite after {number + 1} chunks"
+            break
+    yield Finding("endurance", "finite on sound, silence, full scale", not fault, detail=fault or f"{length} chunks")
+    floats = [
+        key for key in state if state[key].dtype.kind == "f"
+    ]  # what an int64 counts, nobody lives to see the end of
+    growing = [key for key in floats if sizes[-1][key] >= FLOAT_LIMIT] or _counters(
+        model, state, sizes, probe(spec, RETURN_CHUNKS, 1, rng)
+    )
+    detail = f"{', '.join(growing)} grows without end" if growing else "states saturate"
+    yield Finding("endurance", "states do not grow", not growing and not fault, detail=detail)
+
+
+def _counters(model: Model, state: Arrays, sizes: list[dict[str, float]], sound: Array) -> list[str]:
+    """Float states that grew as much in the second half as in the first count something. Put at 2^24, where float32
+    stops counting, one that saturates or averages comes back down, the others stay there. Several chunks of ``sound``:
+    a single one may be a missing reading, with which a sensor's state rightly stays as it is."""
+    half, end = sizes[len(sizes) // 2], sizes[-1]
+    suspects = [key for key in state if state[key].dtype.kind == "f" and end[key] > 1.5 * half[key] > 0]
+    stuck = []
+    for key in suspects:
+        aged = {**state, key: np.full_like(state[key], FLOAT_LIMIT)}
+        _, after = run(model, sound, aged)
+        if not np.max(np.abs(after[key])) < FLOAT_LIMIT:  # an average may return slowly, but it does
+            stuck.append(key)
+    return stuck

@@ -1,0 +1,82 @@
+"""The HTTP side: health, readiness, metrics and what is served. Small, cheap and safe to ask at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from streamer.serve.generate import Generate
+from streamer.serve.readings.routes import routes
+
+if TYPE_CHECKING:
+    from streamer.sensors.host import Sensors
+    from streamer.serve.stream.connection import Streams
+    from streamer.streams.generators import Generators
+
+__all__ = ["create_app"]
+
+INDEX = """streamer: stateful streaming inference
+
+  /v1/stream   WebSocket: one connection, one stream
+  /v1/models   what is served
+  /v1/generate POST: what a generator writes, as it writes it
+
+  /v1/readings           POST: CSV or NDJSON; ?forecast=1 answers with forecasts
+  /api/v2/write, /write  POST: Influx line protocol
+  /api/v1/write          POST: Prometheus remote write 1.0 and 2.0
+  /v1/metrics            POST: OTLP
+  /v1/sensors            WebSocket: readings in, forecasts out
+  /v1/forecast           sensors by name; /v1/forecast/NAME one of them
+
+  /healthz     200 while the process lives
+  /readyz      200 while new streams are welcome, else 503 and why
+  /metrics     Prometheus (OpenMetrics on request)
+"""
+
+
+def create_app(
+    streams: Streams,
+    registry: CollectorRegistry,
+    models: Callable[[], list[dict[str, Any]]],
+    health: Callable[[], str | None],
+    sensors: Sensors,
+    generators: Generators,
+) -> Starlette:
+    """``health()`` says what is wrong with the engine, or ``None``."""
+
+    async def index(request: Request) -> Response:
+        return PlainTextResponse(INDEX)
+
+    async def healthz(request: Request) -> Response:
+        trouble = health()
+        return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        trouble = ": ".join(streams.closed) if streams.closed else health()
+        return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
+
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(registry), headers={"Content-Type": content_type})
+
+    async def served(request: Request) -> Response:
+        return JSONResponse({"models": models()})
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/v1/models", served),
+            Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
+            *routes(sensors),
+        ]
+    )

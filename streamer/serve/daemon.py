@@ -1,0 +1,287 @@
+"""The daemon's life, in the order of the page: bind, load, ready, serve, drain, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from streamer.engine.model import ModelError
+from streamer.metrics import Metrics
+from streamer.sensors.broker import Broker
+from streamer.sensors.host import Sensors
+from streamer.serve import logs
+from streamer.serve.app import create_app
+from streamer.serve.http import Http
+from streamer.serve.notify import Notifier
+from streamer.serve.readings.routes import WRITES
+from streamer.serve.readings.subscribe import PATH, Subscribers
+from streamer.serve.stream.connection import Streams
+from streamer.serve.websocket import Socket
+from streamer.settings import Settings, SettingsError
+from streamer.store import Store, StoreError
+from streamer.store.sessions import SqliteStore
+from streamer.streams.generators import Generators
+from streamer.streams.registry import Registry
+
+__all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
+
+log = logging.getLogger(__name__)
+
+#: Exit codes after sysexits.h: the address is taken; the state directory can't be written; settings or models can't be
+#: used (no use in starting again).
+EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
+STATUS_SECONDS = 5.0
+
+
+def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
+    """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
+    taken."""
+    logs.configure(settings.log_level, settings.log_format)
+    notifier = Notifier.from_environment()
+    try:
+        listener = _bind(settings.host, settings.port)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
+        notifier.close()
+        return EX_UNAVAILABLE
+    try:
+        store = SqliteStore(settings.state_directory / "sessions.sqlite")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_live(settings, listener, store, notifier, config, port_file))
+    except StoreError as error:
+        log.error(f"{error}; choose another place with the setting state_directory")
+        return EX_CANTCREAT
+    finally:
+        listener.close()
+        notifier.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Before anything slow, so that a taken port is known at once."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling: it would close the sockets before the streams are drained."""
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    def stop_listening(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+async def _live(
+    settings: Settings,
+    listener: socket.socket,
+    store: Store,
+    notifier: Notifier,
+    config: Path | None,
+    port_file: Path | None,
+) -> int:
+    return await Daemon(settings, listener, store, notifier, config, port_file).live()
+
+
+class Daemon:
+    """The parts and their order; made inside the running event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        store: Store,
+        notifier: Notifier,
+        config: Path | None,
+        port_file: Path | None,
+    ):
+        self.settings = settings
+        self.listener = listener
+        self.notifier = notifier
+        self._config = config
+        self._port_file = port_file
+        self._stop = asyncio.Event()
+        self.metrics = Metrics()
+        self.registry = Registry(settings, self.metrics, store)
+        self.sensors = Sensors(settings, self.metrics)
+        self.generators = Generators(settings, self.metrics)
+        self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())
+        self.subscribers = Subscribers(self.sensors, self.streams.outbox)
+        self.broker = Broker(self.sensors, self.streams.outbox)
+        self.server = self._make_server()
+
+    async def live(self) -> int:
+        self._handle_signals()
+        serving = asyncio.create_task(self.server.serve(sockets=[self.listener]))
+        await self.server.listening.wait()
+        port = self.listener.getsockname()[1]
+        log.info("listening", extra={"host": self.settings.host, "port": port})
+        if self._port_file is not None:
+            _write_port(self._port_file, port)
+        try:
+            try:
+                await asyncio.to_thread(self._load)
+            except ModelError as error:
+                log.error(str(error))
+                return EX_CONFIG
+            self.streams.closed = None
+            self.broker.start()
+            self.notifier.ready(self._status())
+            log.info("ready", extra={"models": [m["name"] for m in self._models()]})
+            beating = asyncio.create_task(self._beat())
+            await self._stop.wait()
+            await self._drain()
+            beating.cancel()
+            return 0
+        finally:
+            self.streams.close()
+            self.subscribers.close()
+            self.server.should_exit = True
+            await serving
+            ended = [await asyncio.to_thread(part.close) for part in (self.registry, self.sensors, self.generators)]
+            if not all(ended) and self._stop.is_set():
+                log.error("a batch never came back: leaving without it")
+                logging.shutdown()
+                os._exit(0)  # drained, and the interpreter's own end might wait for that thread or crash with it
+
+    # -- parts of a life ---------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        self.registry.load()
+        self.sensors.load(self.registry.others["forecast"])
+        self.generators.load(self.registry.others["generate"])
+        if self.sensors.fleet is not None:
+            self.sensors.fleet.watch(self.subscribers.watch)
+        self.broker.check()
+
+    def _models(self) -> list[dict[str, Any]]:
+        return self.registry.models() + self.sensors.describe() + self.generators.describe()
+
+    def _make_server(self) -> _Server:
+        settings = self.settings
+        answer = functools.partial(
+            Socket,
+            admit=lambda path: self.subscribers.admit() if path == PATH else self.streams.admit(path),
+            max_frame_bytes=settings.max_frame_bytes,
+            ping_seconds=settings.ping_seconds,
+            send_seconds=settings.send_seconds,
+            linger_seconds=settings.linger_seconds,
+        )
+        request = functools.partial(
+            Http,
+            handshake_seconds=settings.handshake_seconds,
+            max_request_bytes=settings.max_request_bytes,
+            body_seconds=settings.body_seconds,
+            writes=WRITES,
+        )
+        app = create_app(
+            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators
+        )
+        return _Server(
+            uvicorn.Config(
+                app,
+                http=request,  # type: ignore[arg-type]
+                ws=answer,  # type: ignore[arg-type]  # called like the class it stands for
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=int(settings.linger_seconds) + 1,
+            )
+        )
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._terminate, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _terminate(self, number: int) -> None:
+        if self._stop.is_set():
+            log.warning("second signal: exit at once, what was not saved is sent again by its clients")
+            os._exit(128 + number)
+        log.info("going down", extra={"signal": signal.Signals(number).name})
+        self._stop.set()
+
+    def _reload(self) -> None:
+        """SIGHUP: the log level is read again; everything else needs a restart, which costs clients nothing but
+        time."""
+        try:
+            level = Settings.load(self._config).log_level
+        except SettingsError as error:
+            log.error(f"settings not reloaded: {error}")
+            return
+        logs.set_level(level)
+        log.warning("log level reloaded", extra={"log_level": level})
+
+    async def _beat(self) -> None:
+        """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""
+        interval = min(self.notifier.watchdog_seconds or STATUS_SECONDS, STATUS_SECONDS)
+        while True:
+            trouble = self._trouble()
+            if trouble is None:
+                if self.notifier.watchdog_seconds is not None:
+                    self.notifier.watchdog()
+            else:
+                log.error("the engine makes no progress", extra={"reason": trouble})
+            if not self._stop.is_set():
+                self.notifier.status(trouble or self._status())
+            await asyncio.sleep(interval)
+
+    async def _drain(self) -> None:
+        """Finish what was received, save the sessions, tell the clients."""
+        self.notifier.stopping("draining")
+        self.streams.drain()
+        self.generators.drain()
+        self.server.stop_listening()
+        await self.broker.stop()
+        sensors = await asyncio.to_thread(self.sensors.drain, self.settings.drain_seconds)
+        saved = await asyncio.to_thread(self.registry.drain, self.settings.drain_seconds)
+        self.streams.outbox.flush()
+        log.info("drained", extra={"saved": saved, "sensors": sensors})
+
+    def _trouble(self) -> str | None:
+        return self.registry.stuck() or self.sensors.stuck() or self.generators.stuck()
+
+    def _status(self) -> str:
+        names = ", ".join(model["name"] for model in self._models())
+        return f"{len(self.streams.connections)} connections on {names}"
+
+
+def _write_port(path: Path, port: int) -> None:
+    """Whole or not at all: somebody is waiting for it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(f"{port}\n")
+    partial.replace(path)

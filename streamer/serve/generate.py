@@ -1,0 +1,124 @@
+"""``POST /v1/generate``: a JSON wish in, one JSON event a line out, as it is written.
+
+The body is never longer than what the client reads: a stream whose reader is slow stands still, and one that does not
+read for ``send_seconds`` is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from streamer.refusals import NoSlot
+from streamer.serve.body import problem, read_body
+from streamer.serve.readings.parsed import BodyError
+
+if TYPE_CHECKING:
+    from streamer.streams.generators import Generators, Writing
+
+__all__ = ["Generate"]
+
+log = logging.getLogger(__name__)
+
+LAST = ("end", "restart", "error")
+#: Events that are sent together at most, so that a fast model costs few writes.
+TOGETHER = 64
+
+
+class Wish(BaseModel):
+    """``length``: tokens, prompt included (characters, note events, samples). ``after``: tokens the client has already.
+    ``options``: of the task, as :class:`streamer.tasks.generate.Request`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    model: Annotated[str, Field(max_length=200)] | None = None
+    length: Annotated[int, Field(ge=1)] = 1000
+    after: Annotated[int, Field(ge=0)] = 0
+    options: dict[str, Any] = {}
+
+
+class Generate:
+    """``closed()``: why nothing new is welcome, or ``None``."""
+
+    def __init__(self, generators: Generators, closed: Callable[[], tuple[str, str] | None]) -> None:
+        self._generators, self._closed = generators, closed
+
+    async def answer(self, request: Request) -> Response:
+        if closed := self._closed():
+            return problem(503, ": ".join(closed), 1.0)
+        try:
+            wish = Wish.model_validate_json(await read_body(request, self._generators.settings.max_request_bytes))
+        except BodyError as error:
+            return problem(error.status, str(error))
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors()[:5])
+            return problem(400, "; ".join(faults))
+        loop, there = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:  # from a lane
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(there.set)
+
+        try:
+            stream = self._generators.open(wish.model, wish.options, wish.length, wish.after, wake)
+        except KeyError as error:
+            return problem(404, error.args[0])
+        except ValueError as error:
+            return problem(400, str(error))
+        except NoSlot as error:
+            return problem(503, str(error), 1.0)
+        return Lines(self._generators, stream, there)
+
+
+class Lines(Response):
+    """The events of one stream, until its last one, or until the client is gone."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, generators: Generators, stream: Writing, there: asyncio.Event) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._generators, self._stream, self._there = generators, stream, there
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writing = asyncio.create_task(self._write(send))
+        gone = asyncio.create_task(_gone(receive))
+        try:
+            await asyncio.wait((writing, gone), return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+        except TimeoutError:
+            log.info("a client does not read what it asked for: given up", extra={"model": self._stream.model})
+        finally:
+            self._generators.leave(self._stream)
+            for task in (writing, gone):
+                task.cancel()
+
+    async def _write(self, send: Send) -> None:
+        patience, more = self._generators.settings.send_seconds, True
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await asyncio.wait_for(send(start), patience)
+        while more:
+            self._there.clear()
+            lines: list[str] = []
+            while len(lines) < TOGETHER and more and (event := self._stream.get()) is not None:
+                lines.append(json.dumps(event, ensure_ascii=False) + "\n")
+                more = event["type"] not in LAST
+            if lines:
+                body = {"type": "http.response.body", "body": "".join(lines).encode(), "more_body": more}
+                await asyncio.wait_for(send(body), patience)
+            else:
+                await self._there.wait()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

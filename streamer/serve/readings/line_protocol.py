@@ -1,0 +1,146 @@
+"""InfluxDB's line protocol: ``measurement,tag=value field=1.5,other=2i 1630424257000000000``.
+
+Every numeric field is a stream. A line is the unit of failure; the others are taken (Influx calls it a partial write).
+"""
+
+from __future__ import annotations
+
+import re
+
+from streamer.serve.readings.parsed import BodyError, Collected, Names, Parsed, named
+from streamer.sources.times import in_calendar
+
+__all__ = ["parse"]
+
+#: Parts of a line: the series with its escapes; fields, where a string may hold anything; a time. Possessive: a part
+#: that has been read is not tried in another way.
+STRING = rb'"(?:[^"\\]|\\.)*+"'
+KEY = rb"(?:[^\\ \n]|\\[^\n])++"
+FIELDS = rb'(?:[^"\\ \n]|\\[^\n]|%s)++' % STRING
+LINE = re.compile(rb"[ \r\t]*(%s) +(%s)(?: +(-?[0-9]+))?[ \r\t]*(?=\n|\Z)" % (KEY, FIELDS), re.DOTALL)
+FIELD = re.compile(rb'((?:[^\\,= "]|\\.)+)=(%s|[^,"= \\]+)(?:,|$)' % STRING, re.DOTALL)
+TAG = re.compile(rb"((?:[^\\,=]|\\.)+)=((?:[^\\,=]|\\.)+)(?:,|$)", re.DOTALL)
+MEASUREMENT = re.compile(rb"((?:[^\\,]|\\.)+)(?:,|$)", re.DOTALL)
+ESCAPE = re.compile(rb"\\([, =])")
+NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+INTEGER = re.compile(rb"[+-]?[0-9]{1,20}[iu]")
+TRUTHS = dict.fromkeys((b"t", b"T", b"true", b"True", b"TRUE"), 1.0)
+TRUTHS |= dict.fromkeys((b"f", b"F", b"false", b"False", b"FALSE"), 0.0)
+LINE_BYTES = 2**20
+STRING_BYTES = 2**16  # of a line that goes on behind its end, in a string; Influx allows a string no more
+SEARCHES = 100  # for the end of such a string, in vain; then each is a line by itself
+
+_names: Names[tuple[bytes, bytes]] = Names()
+
+
+def parse(body: bytes, unit: float) -> Parsed:
+    """``unit``: of times, in seconds. A line without one has arrived now. Raises :class:`BodyError` where nothing at
+    all is a line."""
+    found = Collected()
+    begin, number, searches = 0, 1, 0
+    while begin < len(body):
+        end = body.find(b"\n", begin)
+        text = body[begin : end if end >= 0 else len(body)]
+        whole = text
+        if (said := text.strip(b" \r\t")) and not said.startswith(b"#"):
+            try:
+                _line(said, unit, found)
+            except ValueError as error:
+                if b'"' in text and searches < SEARCHES:
+                    whole = _through_string(body, begin, unit, found) or text
+                    searches += whole is text
+                if whole is text:
+                    found.fault("malformed", f"line {number}: {error}")
+        number += 1 + whole.count(b"\n")
+        begin += len(whole) + 1
+    if not found.names and found.faults and not found.skipped.keys() - {"malformed"}:
+        raise BodyError(400, "; ".join(found.faults))
+    return found.done()
+
+
+def _through_string(body: bytes, begin: int, unit: float, found: Collected) -> bytes | None:
+    """The line that begins here if a string in it holds ends of lines, and it is one."""
+    rest = body[begin : begin + STRING_BYTES]
+    parts = LINE.match(rest)
+    if parts is None or parts.end() == len(rest) < len(body) - begin:
+        return None
+    whole = parts.group()
+    try:
+        _line(whole.strip(b" \r\t"), unit, found)
+    except ValueError:
+        return None
+    return whole
+
+
+def _line(text: bytes, unit: float, found: Collected) -> None:
+    if len(text) > LINE_BYTES:
+        raise ValueError(f"is longer than {LINE_BYTES} bytes")
+    parts = LINE.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"{_shown(text)} is not 'measurement,tag=value field=1.5 time'")
+    series, fields, time = parts.groups()
+    at = float("nan") if time is None else int(time[:25]) * unit
+    if time is not None and not in_calendar(at):
+        raise ValueError(f"{_shown(time)} is no time (is the precision right?)")
+    readings, strings, begin = [], 0, 0
+    while begin < len(fields):
+        field = FIELD.match(fields, begin)
+        if field is None:
+            raise ValueError(f"{_shown(fields[begin:])} is no field")
+        begin = _behind(field, fields)
+        key, said = field.groups()
+        if said[:1] == b'"':
+            strings += 1
+            continue
+        readings.append((_names.get((series, key)) or _name(series, key), _number(said)))
+    for name, value in readings:
+        found.names.append(name)
+        found.times.append(at)
+        found.values.append(value)
+    if strings:
+        found.skipped["string"] += strings
+
+
+def _number(said: bytes) -> float:
+    if NUMBER.fullmatch(said):
+        return float(said)
+    if INTEGER.fullmatch(said):
+        return float(said[:-1])
+    if said in TRUTHS:
+        return TRUTHS[said]
+    raise ValueError(f"{_shown(said)} is no number")
+
+
+def _name(series: bytes, key: bytes) -> str:
+    first = MEASUREMENT.match(series)
+    if first is None:
+        raise ValueError(f"{_shown(series)} has no measurement")
+    tags, begin = [], _behind(first, series)
+    while begin < len(series):
+        tag = TAG.match(series, begin)
+        if tag is None:
+            raise ValueError(f"{_shown(series[begin:])} is no tag")
+        tags.append((_text(tag[1]), _text(tag[2])))
+        begin = _behind(tag, series)
+    field = _text(key)
+    measurement = _text(first[1])
+    name = named(measurement if field == "value" else f"{measurement}.{field}", tags)
+    return _names.keep((series, key), name)
+
+
+def _behind(part: re.Match[bytes], whole: bytes) -> int:
+    """Where the next part begins: behind the comma, which may not be the last thing there is."""
+    if part.end() == len(whole) > part.end(part.lastindex or 0):
+        raise ValueError(f"{_shown(whole)} ends with a comma")
+    return part.end()
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return ESCAPE.sub(rb"\1", raw).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{_shown(raw)} is not UTF-8") from None
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:40].decode(errors="replace"))

@@ -1,0 +1,174 @@
+"""Prometheus remote write, 1.0 and 2.0: snappy around protobuf, thousands of samples a request.
+
+Labels are declared as bytes (the wire is the same), so that a series that was seen before costs one look into a
+dictionary instead of a parse of its labels.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from streamer.serve.readings.parsed import NAME_CHARACTERS, BodyError, Collected, Names, Parsed, named
+from streamer.sources.times import in_calendar
+
+try:
+    import cramjam
+    from google.protobuf.message import DecodeError
+
+    from streamer.serve.readings.proto import messages
+except ImportError as error:
+    raise BodyError(501, f"{error.name} is missing: pip install 'streamer[sensors]'") from error
+
+__all__ = ["negotiate"]
+
+#: A NaN with these bits says that a series has ended; it is no reading.
+STALE = struct.pack(">Q", 0x7FF0000000000002)
+#: Bytes of all labels of a series; more are no name of a stream anyhow.
+LABEL_BYTES = 4 * NAME_CHARACTERS
+TYPES = {
+    "prometheus.WriteRequest": "v1",
+    "io.prometheus.write.v2.Request": "v2",
+}
+Pairs = Callable[[tuple[bytes, ...]], list[tuple[bytes, bytes]]]
+
+_proto = messages(
+    "streamer_remote_write.proto",
+    {
+        "Sample": {"value": (1, "double"), "timestamp": (2, "int64")},
+        "Label": {"name": (1, "bytes"), "value": (2, "bytes")},
+        "Series": {"labels": (1, "bytes*"), "samples": (2, "Sample*"), "histograms": (4, "bytes*")},
+        "Request": {"timeseries": (1, "Series*")},
+        "Series2": {"labels_refs": (1, "uint32*"), "samples": (2, "Sample*"), "histograms": (3, "bytes*")},
+        "Request2": {"symbols": (4, "bytes*"), "timeseries": (5, "Series2*")},
+    },
+)
+_names: Names[tuple[bytes, ...]] = Names()
+
+
+def negotiate(headers: Mapping[str, str]) -> Callable[[bytes, int], Parsed]:
+    """What parses the body: it gets the body and the largest size unpacked. Raises :class:`BodyError`: 415."""
+    kind, *parameters = headers.get("content-type", "application/x-protobuf").split(";")
+    if kind.strip().lower() != "application/x-protobuf":
+        raise BodyError(415, f"Content-Type {kind[:60]!r}: application/x-protobuf")
+    encoding = headers.get("content-encoding", "snappy").strip().lower()
+    if encoding != "snappy":
+        raise BodyError(415, f"Content-Encoding {encoding[:40]!r}: snappy")
+    said = dict(part.strip().partition("=")[::2] for part in parameters)
+    message = said.get("proto", "prometheus.WriteRequest").strip('"')
+    if message not in TYPES:
+        raise BodyError(415, f"proto={message[:80]}: {' or '.join(TYPES)}")
+    return _parse_v1 if TYPES[message] == "v1" else _parse_v2
+
+
+def unpack(body: bytes, limit: int) -> bytes:
+    """Snappy's block format, which says its length first: a bomb is refused unopened."""
+    length, shift = 0, 0
+    for byte in body[:5]:
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    else:
+        raise BodyError(400, "the body is not snappy's block format")
+    if length > limit:
+        raise BodyError(413, f"the body unpacks to {length} bytes, the limit is {limit} (max_unpacked_bytes)")
+    # a copy of 64 bytes takes 3: what is said to be longer is no snappy, and must not be made room for
+    if length > 32 * len(body):
+        raise BodyError(400, "the body is shorter than snappy can be for the length it says")
+    try:
+        return bytes(cramjam.snappy.decompress_raw(body))
+    except (cramjam.DecompressionError, ValueError, OverflowError, MemoryError) as error:
+        raise BodyError(400, f"the body is no snappy: {str(error)[:100]}") from None
+
+
+def _parse_v1(body: bytes, limit: int) -> Parsed:
+    request = _decode("Request", unpack(body, limit))
+    found = Collected()
+    for series in request.timeseries:
+        labels = tuple(series.labels)
+        name = _names.get(labels) or _new(labels, _pairs_v1, series, found)
+        if name is not None:
+            _samples(name, series, found)
+    return found.done()
+
+
+def _parse_v2(body: bytes, limit: int) -> Parsed:
+    request = _decode("Request2", unpack(body, limit))
+    symbols: list[bytes] = list(request.symbols)
+    if symbols[:1] not in ([], [b""]):
+        raise BodyError(400, "the first symbol is not empty")
+    found = Collected()
+    for series in request.timeseries:
+        refs = list(series.labels_refs)
+        try:
+            labels = tuple(symbols[ref] for ref in refs)
+        except IndexError:
+            if count := len(series.samples):
+                found.fault("name", f"a series refers to a symbol beyond the {len(symbols)} that there are", count)
+            continue
+        name = _names.get(labels) or _new(labels, _pairs_v2, series, found)
+        if name is not None:
+            _samples(name, series, found)
+    return found.done()
+
+
+def _decode(kind: str, data: bytes) -> Any:
+    message = _proto[kind]()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise BodyError(400, f"the body is no remote-write protobuf: {str(error)[:100]}") from None
+    return message
+
+
+def _new(labels: tuple[bytes, ...], pairs: Pairs, series: Any, found: Collected) -> str | None:
+    """The name of a series that was not seen before; ``None``: it has none, its samples are counted."""
+    try:
+        if len(labels) + sum(map(len, labels)) > LABEL_BYTES:
+            raise ValueError(f"its labels have more than {LABEL_BYTES} bytes")
+        found_pairs = pairs(labels)
+        texts = {name.decode(): value.decode() for name, value in found_pairs}
+        if len(texts) < len(found_pairs):
+            raise ValueError("it has a label twice")
+        if not (metric := texts.pop("__name__", "")):
+            raise ValueError("it has no __name__")
+        return _names.keep(labels, named(metric, texts.items()))
+    except (ValueError, DecodeError) as error:
+        if series.samples:
+            found.fault("name", f"a series can't be named: {str(error)[:200]}", len(series.samples))
+        return None
+
+
+def _samples(name: str, series: Any, found: Collected) -> None:
+    if histograms := len(series.histograms):
+        found.skipped["histogram"] += histograms
+    strange = 0
+    for sample in series.samples:
+        value, time = sample.value, sample.timestamp / 1000
+        if value != value and struct.pack(">d", value) == STALE:
+            found.skipped["stale"] += 1
+        elif in_calendar(time):
+            found.names.append(name)
+            found.times.append(time)
+            found.values.append(value)
+        else:
+            strange += 1
+    if strange:
+        found.fault("malformed", f"{name[:60]}: {strange} samples have times that no calendar shows", strange)
+
+
+def _pairs_v1(labels: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    found = []
+    for label in labels:
+        message = _proto["Label"]()
+        message.ParseFromString(label)
+        found.append((message.name, message.value))
+    return found
+
+
+def _pairs_v2(labels: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    if len(labels) % 2:
+        raise ValueError("its labels are no pairs")
+    return list(zip(labels[::2], labels[1::2], strict=True))

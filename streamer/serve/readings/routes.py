@@ -1,0 +1,203 @@
+"""Readings over HTTP, and what is known of sensors.
+
+A request is taken as a whole: one batch, one line in the journal, and the answer comes when it is on the disk. Readings
+that can't be taken are left out, counted and told of; the others are taken all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamer.sensors.columns import Batch
+from streamer.sensors.host import NoSensorsError
+from streamer.sensors.ingest import BusyError, Receipt
+from streamer.serve.body import in_thread, problem, read_body, unzip
+from streamer.serve.readings.parsed import BodyError, Parsed
+from streamer.sources import SourceError
+from streamer.sources.readings import Columns, Readings
+from streamer.store import StoreError
+
+if TYPE_CHECKING:
+    from streamer.sensors.host import Sensors
+
+__all__ = ["WRITES", "routes"]
+
+#: Paths whose requests may have long bodies.
+WRITES = frozenset({"/v1/readings", "/api/v2/write", "/write", "/api/v1/write", "/v1/metrics"})
+#: Influx's names of units, in seconds; ``u`` is what its first version calls microseconds.
+UNITS = {"ns": 1e-9, "n": 1e-9, "us": 1e-6, "u": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+PAGE = 1000
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def routes(sensors: Sensors) -> list[Route]:
+    ways = Ways(sensors)
+    return [
+        Route("/v1/readings", ways.readings, methods=["POST"]),
+        Route("/api/v2/write", ways.line_protocol, methods=["POST"]),
+        Route("/write", ways.line_protocol, methods=["POST"]),
+        Route("/api/v1/write", ways.remote_write, methods=["POST"]),
+        Route("/v1/metrics", ways.otlp, methods=["POST"]),
+        Route("/v1/forecast", ways.names, methods=["GET"]),
+        Route("/v1/forecast/{stream:path}", ways.forecast, methods=["GET"]),
+        Route("/v1/forecast/{stream:path}", ways.forget, methods=["DELETE"]),
+    ]
+
+
+def guarded(endpoint: Callable[[Ways, Request], Awaitable[Response]]) -> Callable[[Ways, Request], Awaitable[Response]]:
+    """What can't be taken gets its status and a sentence."""
+
+    async def answer(self: Ways, request: Request) -> Response:
+        try:
+            return await endpoint(self, request)
+        except BodyError as error:
+            self.count({"body": 1})
+            return problem(error.status, str(error))
+        except SourceError as error:
+            self.count({"body": 1})
+            return problem(400, str(error))
+        except NoSensorsError as error:
+            return problem(404, str(error))
+        except BusyError as error:
+            return problem(503, str(error), error.retry_after)
+        except StoreError as error:
+            return problem(503, f"nothing was taken: {error}", 5.0)
+
+    return answer
+
+
+class Ways:
+    def __init__(self, sensors: Sensors) -> None:
+        self._sensors, self._settings = sensors, sensors.settings
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def readings(self, request: Request) -> Response:
+        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: answered with what is said after each."""
+        query = request.query_params
+        columns = Columns(query.get("id"), query.get("time"), tuple(query.getlist("value")))
+        body = await self._body(request)
+
+        def parse() -> tuple[Batch, int, list[str]]:
+            faults: list[str] = []
+            source = Readings("body", columns, faults.append, body)
+            return Batch.of(list(source)), source.bad, faults
+
+        batch, bad, faults = await in_thread(parse, len(body))
+        self.count({"malformed": bad})
+        if query.get("forecast", "0") not in ("0", "false", ""):
+            receipt, told = await self._sensors.ask(batch, "http")
+            if not bad and not receipt.refused:
+                lines = await in_thread(
+                    lambda: "".join(json.dumps(told.to_dict(row)) + "\n" for row in range(len(told))), len(body)
+                )
+                return Response(lines, media_type="application/x-ndjson")
+        else:
+            receipt = await self._sensors.take(batch, "http")
+        said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + bad}
+        errors = faults + self._full(receipt)
+        return JSONResponse(said | ({"errors": errors} if errors else {}), 400 if errors else 200)
+
+    @guarded
+    async def line_protocol(self, request: Request) -> Response:
+        from streamer.serve.readings.line_protocol import parse
+
+        precision = request.query_params.get("precision") or "ns"
+        if precision not in UNITS:
+            raise BodyError(400, f"precision {precision[:20]!r}: ns, us, ms or s")
+        body = await self._body(request)
+        parsed = await in_thread(lambda: parse(body, UNITS[precision]), len(body))
+        receipt = await self._take(parsed, "line_protocol")
+        if errors := parsed.faults + self._full(receipt):
+            text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
+            return JSONResponse({"code": "invalid", "message": text, "error": text}, 400)
+        return Response(status_code=204)
+
+    @guarded
+    async def remote_write(self, request: Request) -> Response:
+        from streamer.serve.readings.remote_write import negotiate
+
+        raw = await read_body(request, self._settings.max_body_bytes)
+        parse = negotiate(request.headers)
+        parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), len(raw))
+        receipt = await self._take(parsed, "remote_write")
+        headers = {
+            "X-Prometheus-Remote-Write-Samples-Written": str(receipt.taken + parsed.skipped.get("stale", 0)),
+            "X-Prometheus-Remote-Write-Histograms-Written": "0",
+            "X-Prometheus-Remote-Write-Exemplars-Written": "0",
+        }
+        if errors := parsed.faults + self._full(receipt):
+            # 400: the sender must not send it again, what could be taken was
+            return problem(400, f"{receipt.taken} samples were taken; {'; '.join(errors)}", headers=headers)
+        return Response(status_code=204, headers=headers)
+
+    @guarded
+    async def otlp(self, request: Request) -> Response:
+        from streamer.serve.readings.otlp import parse
+
+        content_type = request.headers.get("content-type", "")
+        body = await self._body(request)
+        parsed = await in_thread(lambda: parse(body, content_type), len(body))
+        receipt = await self._take(parsed, "otlp")
+        rejected = receipt.refused + sum(parsed.skipped.values())
+        from streamer.serve.readings.otlp import answer
+
+        content, media_type = answer(content_type, rejected, "; ".join(parsed.faults + self._full(receipt)))
+        return Response(content, media_type=media_type)
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def names(self, request: Request) -> Response:
+        """``?match=pump*``, and ``?after=NAME`` for the next page."""
+        query = request.query_params
+        after = query.get("after", "")
+        names = [name for name in self._sensors.names(query.get("match", "*")) if name > after]
+        more = {"after": names[PAGE - 1]} if len(names) > PAGE else {}
+        return JSONResponse({"streams": names[:PAGE]} | more)
+
+    @guarded
+    async def forecast(self, request: Request) -> Response:
+        name = request.path_params["stream"]
+        sensor = self._sensors.look(name)
+        if sensor is None:
+            return problem(404, f"no sensor {name[:200]!r} has sent a reading: GET /v1/forecast lists them")
+        return JSONResponse(sensor.to_dict())
+
+    @guarded
+    async def forget(self, request: Request) -> Response:
+        name = request.path_params["stream"]
+        if not await self._sensors.forget(name):
+            return problem(404, f"no sensor {name[:200]!r} is known")
+        return Response(status_code=204)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def count(self, refused: dict[str, int]) -> None:
+        for reason, count in refused.items():
+            if count:
+                self._sensors.metrics.refused_readings.labels(reason).inc(count)
+
+    async def _body(self, request: Request) -> bytes:
+        raw = await read_body(request, self._settings.max_body_bytes)
+        encoding = request.headers.get("content-encoding", "")
+        return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), len(raw))
+
+    async def _take(self, parsed: Parsed, way: str) -> Receipt:
+        self.count(parsed.skipped)
+        return await self._sensors.take(parsed.batch, way)
+
+    def _full(self, receipt: Receipt) -> list[str]:
+        if not receipt.refused:
+            return []
+        most = self._settings.max_sensors
+        example = receipt.example[:200]
+        return [f"{receipt.refused} readings are of more than {most} sensors (max_sensors), such as {example}"]

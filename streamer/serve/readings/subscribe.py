@@ -1,0 +1,233 @@
+"""``/v1/sensors``: readings in, one JSON object a line, and forecasts out to whoever subscribed.
+
+    -> {"id": "pump1", "time": 1630424257, "temperature": 73.9}
+    <- {"type": "taken", "readings": 1, "refused": 0}
+    -> {"type": "subscribe", "streams": ["pump*"]}
+    <- {"type": "subscribed", "streams": ["pump*"]}
+    <- {"type": "forecast", "stream": "pump1.temperature", "time": 1630424257, ...}
+
+A connection whose readings can't be taken now is not read until they can: its client waits, and nothing is lost. One
+that does not read its forecasts misses the oldest of them, which is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamer.sensors.columns import Batch
+from streamer.sensors.ingest import BusyError
+from streamer.serve.stream.connection import Outbox
+from streamer.serve.stream.protocol import WireError, encode
+from streamer.sources import SourceError
+from streamer.sources.readings import Columns, Readings
+from streamer.store import StoreError
+
+if TYPE_CHECKING:
+    from streamer.sensors.host import Sensors
+    from streamer.sensors.worker import Ran
+    from streamer.serve.websocket import Socket
+
+__all__ = ["PATH", "Subscriber", "Subscribers"]
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/sensors"
+#: Messages of one connection that wait for those before them; it is not read meanwhile.
+AHEAD = 16
+#: Names of streams for which it is remembered who wants them.
+REMEMBERED = 100_000
+
+
+class Subscribe(BaseModel):
+    """Patterns of names (``*``, ``?``); they replace those before. An empty list: nothing any more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    type: Literal["subscribe"]
+    streams: list[Annotated[str, Field(min_length=1, max_length=1000)]]
+
+
+class Subscribers:
+    """All connections to ``/v1/sensors``. Everything runs on the event loop but :meth:`watch`."""
+
+    def __init__(self, sensors: Sensors, outbox: Outbox) -> None:
+        self.sensors, self.settings, self.metrics = sensors, sensors.settings, sensors.metrics
+        self.connections: set[Subscriber] = set()
+        self._outbox = outbox
+        self._wanted: dict[str, list[Subscriber]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.any = False
+        self.metrics.subscriptions.set_function(lambda: len(self.connections))
+
+    def admit(self) -> Callable[[Socket], Subscriber] | tuple[int, str]:
+        if self.sensors.fleet is None:
+            return 503, "no sensors are served here, or not yet\n"
+        if len(self.connections) >= self.settings.max_connections:
+            return 503, f"all {self.settings.max_connections} connections are taken (max_connections)\n"
+        return lambda socket: Subscriber(socket, self)
+
+    def watch(self, ran: Ran) -> None:
+        """Called by lanes."""
+        if self.any:
+            self._outbox.put(partial(self._fan, ran))
+
+    def changed(self) -> None:
+        self._wanted.clear()
+        self.any = any(connection.patterns for connection in self.connections)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        for connection in list(self.connections):
+            connection.socket.close(1012, "the daemon restarts")
+
+    def _fan(self, ran: Ran) -> None:
+        told = self.sensors.said(ran)
+        for row, name in enumerate(told.names):
+            if connections := self._who(name):
+                frame = encode({"type": "forecast", **told.to_dict(row)})
+                for connection in connections:
+                    connection.send(frame)
+
+    def _who(self, name: str) -> list[Subscriber]:
+        found = self._wanted.get(name)
+        if found is None:
+            if len(self._wanted) >= REMEMBERED:
+                self._wanted.clear()
+            found = self._wanted[name] = [c for c in self.connections if c.wants(name)]
+        return found
+
+
+class Subscriber:
+    """The peer of one socket."""
+
+    def __init__(self, socket: Socket, shared: Subscribers) -> None:
+        self.socket, self._shared = socket, shared
+        self.patterns: list[str] = []
+        self._unread: deque[tuple[bytes, bool]] = deque()
+        self._busy = False
+        self._unsent: deque[bytes] = deque(maxlen=shared.settings.max_unsent_events)
+        shared.connections.add(self)
+
+    def wants(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
+
+    def send(self, frame: bytes) -> None:
+        if self.socket.writable and not self._unsent:
+            self.socket.send([frame])
+            return
+        if len(self._unsent) == self._unsent.maxlen:
+            self._shared.metrics.dropped_forecasts.labels("websocket").inc()
+        self._unsent.append(frame)
+
+    # -- from the socket -----------------------------------------------------------------------------------------------
+
+    def on_message(self, data: bytes, text: bool) -> None:
+        self._unread.append((data, text))
+        if len(self._unread) >= AHEAD:
+            self.socket.pause()
+        if not self._busy:
+            self._busy = True
+            self._shared.spawn(self._work())
+
+    def on_writable(self) -> None:
+        frames = list(self._unsent)
+        self._unsent.clear()
+        self.socket.send(frames)
+
+    def on_stalled(self) -> None:
+        seconds = self._shared.settings.send_seconds
+        self.socket.close(4408, f"nothing was read for {seconds:g} s (send_seconds)")
+
+    def on_closed(self, code: int) -> None:
+        self._shared.metrics.closes.labels(str(code)).inc()
+        self._shared.connections.discard(self)
+        self._shared.changed()
+        self._unread.clear()
+
+    # -- one message after another -------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        try:
+            while self._unread and not self.socket.closing:
+                data, text = self._unread.popleft()
+                await self._act(data, text)
+                if len(self._unread) < AHEAD // 2:
+                    self.socket.resume()
+        except WireError as error:
+            self._shared.metrics.bad_input.labels(error.code).inc()
+            self.send(encode(error.to_dict()))
+            self.socket.close(error.close_code, error.message)
+        except Exception:
+            log.exception("a connection of sensors failed")
+            self.socket.close(1011, "this connection failed inside the daemon, its log says why")
+        finally:
+            self._busy = False
+
+    async def _act(self, data: bytes, text: bool) -> None:
+        if not text:
+            raise WireError("bad_frame", "readings are JSON in text frames, one object a line")
+        if (wanted := _control(data)) is not None:
+            most = self._shared.settings.max_subscriptions
+            if len(wanted.streams) > most:
+                raise WireError("bad_frame", f"{len(wanted.streams)} patterns, {most} are allowed (max_subscriptions)")
+            self.patterns = list(wanted.streams)
+            self._shared.changed()
+            self.send(encode({"type": "subscribed", "streams": self.patterns}))
+            return
+        faults: list[str] = []
+        source = Readings("message", Columns(), faults.append, data)
+        try:
+            batch = Batch.of(list(source))
+        except SourceError as error:
+            raise WireError("bad_json", str(error)) from None
+        self._shared.metrics.refused_readings.labels("malformed").inc(source.bad)
+        receipt = await self._take(batch)
+        if receipt is None:
+            return
+        taken, refused = receipt
+        answer: dict[str, Any] = {"type": "taken", "readings": taken, "refused": refused + source.bad}
+        if refused:
+            faults.append(f"there are {self._shared.settings.max_sensors} sensors already (max_sensors)")
+        self.send(encode(answer | ({"errors": faults} if faults else {})))
+
+    async def _take(self, batch: Batch) -> tuple[int, int] | None:
+        """Waits for room, and for the disk. ``None``: the client went away before."""
+        while not self.socket.closing:
+            try:
+                receipt = await self._shared.sensors.take(batch, "websocket")
+                return receipt.taken, receipt.refused
+            except BusyError as error:
+                await asyncio.sleep(error.retry_after)
+            except StoreError:
+                await asyncio.sleep(5.0)
+        return None
+
+
+def _control(data: bytes) -> Subscribe | None:
+    """``None``: they are readings."""
+    if b'"type"' not in data or b"\n" in data.strip():
+        return None
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None  # told of as a reading that can't be read
+    if not isinstance(found, dict) or found.get("type") != "subscribe":
+        return None
+    try:
+        return Subscribe.model_validate(found)
+    except ValidationError as error:
+        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise WireError("bad_frame", f"the frame can't be used: {where}") from None

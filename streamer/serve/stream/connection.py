@@ -1,0 +1,297 @@
+"""One connection to ``/v1/stream`` meets one session of the registry.
+
+Threads: everything here runs on the event loop, except :meth:`Outbox.put`, which lanes call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from streamer.refusals import BadInput, Refused, TooManyMarkers
+from streamer.serve.stream.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode, frames
+from streamer.streams.registry import Registry
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter
+
+    from streamer.metrics import Metrics
+    from streamer.serve.websocket import Socket
+    from streamer.settings import Settings
+    from streamer.streams.session import Session
+
+__all__ = ["Outbox", "Stream", "Streams"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
+#: events would wake the event loop, and it would take the interpreter from the lane each time.
+PATIENCE = 0.001
+
+
+class Outbox:
+    """From lane threads to the event loop: however many deliveries come together, they take one wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._scheduled = False
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Run ``call`` on the event loop soon, after those put before."""
+        self._waiting.append(call)
+        # Appending before looking at the flag, and flush() clearing it before it drains: no wake-up is lost.
+        if not self._scheduled:
+            self._scheduled = True
+            try:
+                self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self.flush)
+            except RuntimeError:  # the loop is closed: nobody is left to tell
+                self._waiting.clear()
+
+    def flush(self) -> None:
+        self._scheduled = False
+        while self._waiting:
+            try:
+                self._waiting.popleft()()
+            except Exception:  # one connection's trouble must not cost the others their events
+                log.exception("a delivery failed")
+
+
+class Streams:
+    """What all connections share: the registry, who holds which stream, and whether new ones are welcome."""
+
+    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, loop: asyncio.AbstractEventLoop):
+        self.registry = registry
+        self.settings = settings
+        self.metrics = metrics
+        self.outbox = Outbox(loop)
+        self.connections: set[Stream] = set()
+        #: Why streams are refused, for ``/readyz`` and the handshake; ``None`` when they are welcome.
+        self.closed: tuple[str, str] | None = ("starting", "the models are being loaded: try again in a moment")
+        self._sent: dict[str, Counter] = {}  # children by event type: looking up a label costs more than counting
+        self.received = metrics.received_bytes
+        metrics.connections.set_function(lambda: len(self.connections))
+
+    def admit(self, path: str) -> Callable[[Socket], Stream] | tuple[int, str]:
+        """For :class:`streamer.serve.websocket.Socket`: who answers on ``path``, or the HTTP refusal."""
+        if path != "/v1/stream":
+            return 404, f"no WebSocket at {path[:100]}: streams are at /v1/stream\n"
+        if self.closed is not None:
+            self.metrics.refusals.labels(self.closed[0]).inc()
+            return 503, f"{self.closed[0]}: {self.closed[1]}\n"
+        if len(self.connections) >= self.settings.max_connections:
+            self.metrics.refusals.labels("connections").inc()
+            return (
+                503,
+                f"all {self.settings.max_connections} connections are taken (max_connections): try again later\n",
+            )
+        return lambda socket: Stream(socket, self)
+
+    def sent(self, kind: str) -> Counter:
+        counter = self._sent.get(kind)
+        if counter is None:
+            counter = self._sent[kind] = self.metrics.sent_events.labels(kind)
+        return counter
+
+    def drain(self) -> None:
+        """No new streams, no more audio. What lies in the kernel was never acknowledged, clients send it again."""
+        self.closed = ("draining", "the daemon is going down: try again in a moment")
+        for stream in self.connections:
+            stream.socket.pause()
+
+    def close(self) -> None:
+        for stream in list(self.connections):
+            stream.socket.close(1012, "the daemon restarts: resume with the same stream id")
+
+
+class Stream:
+    """The peer of one socket. The session may outlive it: a lost connection detaches, it does not discard."""
+
+    def __init__(self, socket: Socket, streams: Streams):
+        self.socket = socket
+        self._streams = streams
+        self._registry = streams.registry
+        self._settings = streams.settings
+        self._dialogue = Dialogue(streams.settings.max_control_bytes)
+        self._session: Session | None = None
+        self._partials = True
+        self._unsent: deque[bytes] = deque()
+        self._unread: deque[tuple[bytes, bool]] = deque()  # messages behind a full buffer; the socket is paused then
+        self._sink = self._from_lane  # bound once: the registry tells our sink from another connection's by identity
+        self._done = False  # the stream has ended, or is no longer ours
+        timer = socket.loop.call_later(streams.settings.handshake_seconds, self._start_overdue)
+        self._handshake: asyncio.TimerHandle | None = timer
+        streams.connections.add(self)
+
+    # -- from the socket ---------------------------------------------------------------------------------------------
+
+    def on_message(self, data: bytes, text: bool) -> None:
+        if self._unread:  # one read of the socket may hold many messages, and the session became full at an earlier one
+            self._unread.append((data, text))
+        elif not self._done:
+            self._act(data, text)
+
+    def _act(self, data: bytes, text: bool) -> None:
+        try:
+            if text:
+                self._control(data)
+            else:
+                self._audio(data)
+        except WireError as error:
+            self._refuse(error)
+        except Refused as error:
+            self._refuse(WireError(error.reason, error.message, error.retry_after))
+        except BadInput as error:
+            code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio"
+            self._refuse(WireError(code, str(error)))
+        except Exception:
+            log.exception("a stream failed", extra={"stream": self._session.id if self._session else None})
+            self._refuse(WireError("internal", "this stream failed inside the daemon, its log says why: start anew"))
+
+    def on_writable(self) -> None:
+        if self._unsent:
+            frames = list(self._unsent)
+            self._unsent.clear()
+            self.socket.send(frames)
+
+    def on_stalled(self) -> None:
+        if self._done:
+            return  # it is being closed, and dropped at the end of that
+        self._cut_off("not_reading", f"nothing was read for {self._settings.send_seconds:g} s (send_seconds)")
+
+    def on_closed(self, code: int) -> None:
+        self._forget()
+        self._streams.metrics.closes.labels(str(code)).inc()
+        self._streams.connections.discard(self)
+
+    # -- control -----------------------------------------------------------------------------------------------------
+
+    def _control(self, data: bytes) -> None:
+        frame = self._dialogue.control(data)
+        if isinstance(frame, Start):
+            self._opened(self._start(frame))
+        elif isinstance(frame, Resume):
+            self._opened(self._resume(frame))
+        elif self._session is not None and isinstance(frame, Marker):
+            self._session.marker(frame.id)
+        elif self._session is not None and isinstance(frame, End):
+            self._session.end()
+
+    def _start(self, frame: Start) -> Session:
+        self._partials = frame.partials
+        return self._registry.open(
+            model=frame.model,
+            sample_rate=frame.sample_rate,
+            sink=self._sink,
+            overflow=frame.overflow,
+            options=frame.options,
+        )
+
+    def _resume(self, frame: Resume) -> Session:
+        # A half-dead connection must not keep its owner out: the newer one wins, the registry tells the older one's
+        # sink.
+        return self._registry.attach(frame.stream, self._sink, after_seq=frame.seq)
+
+    def _opened(self, session: Session) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
+            self._handshake = None
+        self._session = session
+        session.on_drained = partial(self._streams.outbox.put, self._drained)
+        self._send([encode({"type": "ready", **self._registry.describe(session)})])
+        log.info("stream attached", extra={"stream": session.id, "position": session.received})
+
+    # -- audio in ----------------------------------------------------------------------------------------------------
+
+    def _audio(self, data: bytes) -> None:
+        session = self._session
+        if session is None or session.full:
+            self._dialogue.audio(data)  # says what is wrong without a session
+            self._unread.append((data, False))
+            self.socket.pause()
+            return
+        session.feed(self._dialogue.audio(data))
+        self._streams.received.inc(len(data))
+
+    def _drained(self) -> None:
+        """The session's buffer is half empty again: first what was read already, then the socket."""
+        if self._streams.closed is not None:
+            return  # draining: what wasn't fed is sent again by the client, after the restart
+        unread, self._unread = self._unread, deque()
+        while unread and not self._done:
+            self._act(*unread.popleft())
+            if self._unread:  # full again
+                self._unread.extend(unread)
+                return
+        if not self._done:
+            self.socket.resume()
+
+    # -- events out --------------------------------------------------------------------------------------------------
+
+    def _from_lane(self, events: list[dict[str, Any]]) -> None:
+        self._streams.outbox.put(partial(self._deliver, events))
+
+    def _deliver(self, events: list[dict[str, Any]]) -> None:
+        if self._done:
+            return
+        said = []
+        for event in events:
+            kind = event["type"]
+            if self._partials or kind != "partial":
+                said += frames(event)
+                self._streams.sent(kind).inc()
+        self._send(said)
+        last = events[-1]
+        if last["type"] == "end":
+            self._close(1000, "end of stream")
+        elif last["type"] == "error":  # given up, or resumed by another connection
+            self._close(CLOSE_CODES.get(last["code"], 1011), last["message"])
+
+    def _send(self, frames: list[bytes]) -> None:
+        if self.socket.writable and not self._unsent:
+            self.socket.send(frames)
+            return
+        self._unsent.extend(frames)
+        if len(self._unsent) > self._settings.max_unsent_events:
+            self._cut_off("not_reading", f"{len(self._unsent)} events wait to be read (max_unsent_events)")
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _start_overdue(self) -> None:
+        text = f"no start or resume frame within {self._settings.handshake_seconds:g} s (handshake_seconds)"
+        self._refuse(WireError("start_timeout", text))
+
+    def _cut_off(self, code: str, message: str) -> None:
+        """A client that doesn't read: the reason goes behind what it hasn't read, and the socket goes soon after."""
+        self._streams.metrics.bad_input.labels(code).inc()
+        log.warning("client cut off", extra={"code": code, "reason": message})
+        self._unsent.clear()  # it may resume, and gets them then
+        self._close(WireError(code, message).close_code, message)
+
+    def _refuse(self, error: WireError) -> None:
+        self._streams.metrics.bad_input.labels(error.code).inc()
+        log.info("client refused", extra={"code": error.code, "reason": error.message})
+        self._unsent.append(encode(error.to_dict()))
+        self._close(error.close_code, error.message)
+
+    def _close(self, code: int, reason: str) -> None:
+        """Everything that is still to be said, then the close frame."""
+        self.socket.send(list(self._unsent))
+        self._forget()
+        self.socket.close(code, reason)
+
+    def _forget(self) -> None:
+        """Let go of the session, once. It waits for its client to come back, unless it has ended."""
+        self._done = True
+        if self._handshake is not None:
+            self._handshake.cancel()
+            self._handshake = None
+        session, self._session = self._session, None
+        self._unsent.clear()
+        self._unread.clear()
+        if session is not None:
+            self._registry.detach(session, self._sink)

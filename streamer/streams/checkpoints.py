@@ -1,0 +1,95 @@
+"""From sessions to the store and back: snapshots in groups, and a store whose failures cost no stream its life."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Any
+
+from streamer.metrics import Metrics
+from streamer.store import Store, StoreError
+from streamer.streams.session import Session
+from streamer.streams.snapshot import SnapshotError
+
+__all__ = ["Checkpoints"]
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """``store`` ``None``: nothing is kept, and what was received counts as safe.
+
+    A failing store is told of and counted; streams go on, and what is not safe is not acknowledged.
+    """
+
+    def __init__(self, store: Store | None, metrics: Metrics) -> None:
+        self._store, self._metrics = store, metrics
+
+    def save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
+        """Write all of them in one transaction; version and position of each that is safe now.
+
+        ``until``: monotonic time; a stream whose chunk in flight has not come back by then is left out.
+        """
+        if self._store is None:
+            return {session: (session.version, session.received) for session in sessions}
+        for session in sessions:  # all at once, so that their chunks in flight are waited for together
+            session.hold()
+        rows: list[tuple[str, bytes]] = []
+        positions: dict[Session, tuple[int, int]] = {}
+        for session in sessions:
+            try:
+                version, snapshot = session.version, session.snapshot(max(0.0, until - monotonic()), whole=whole)
+                rows.append((session.id, snapshot.to_bytes()))
+                positions[session] = (version, snapshot.received)
+            except TimeoutError as error:
+                log.error("a stream could not be saved", extra={"stream": session.id, "error": str(error)})
+            except SnapshotError:  # it left meanwhile
+                pass
+            finally:
+                session.go_on()
+        if not self._guard("put", lambda store: store.put(rows)):
+            return {}
+        self._metrics.snapshots.inc(len(rows))
+        self._metrics.snapshot_bytes.inc(sum(len(data) for _, data in rows))
+        return positions
+
+    def put_away(self, id: str, *, delete: bool) -> None:
+        """The stream is no longer in memory. Not ``delete``: its client may still come back for it."""
+        self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
+
+    def purge(self, seconds: float) -> None:
+        """Forget what was last written longer ago than that."""
+        self._guard("purge", lambda store: store.purge(seconds))
+
+    def get(self, id: str) -> bytes | None:
+        """Raises :class:`StoreError`, counted."""
+        if self._store is None:
+            return None
+        try:
+            return self._store.get(id)
+        except StoreError:
+            self._metrics.store_errors.labels("get").inc()
+            raise
+
+    def live(self) -> Iterator[tuple[str, bytes]]:
+        """What the last run left behind."""
+        if self._store is not None:
+            try:
+                yield from self._store.live()
+            except StoreError as error:
+                self._failed("live", error)
+
+    def _guard(self, kind: str, call: Callable[[Store], Any]) -> bool:
+        if self._store is None:
+            return False
+        try:
+            call(self._store)
+            return True
+        except StoreError as error:
+            self._failed(kind, error)
+            return False
+
+    def _failed(self, kind: str, error: StoreError) -> None:
+        self._metrics.store_errors.labels(kind).inc()
+        log.error("the session store failed", extra={"what": kind, "error": str(error)})

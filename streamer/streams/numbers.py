@@ -1,0 +1,144 @@
+"""Numbers of a transcript in digits: "twenty three point five" becomes 23.5. The transcriber's option ``numbers``.
+
+A transcript is cut into phrases of number words and all the rest, which stays as it is. An encoder-decoder model writes
+each phrase (task ``rewrite``), and what it wrote is read aloud again by rule (:mod:`streamer.tasks.spoken`): only if
+that gives the very words that were said does it take their place. So a number can be left in words, but not be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+
+from streamer.engine.catalogue import NUMBERS, resolve
+from streamer.engine.model import Model, ModelError
+from streamer.tasks import TaskError, Transcription, Word
+from streamer.tasks.rewrite import Rewrite
+from streamer.tasks.spoken import JOINED, LARGE, TENS, UNITS, known, ordinal, says
+
+__all__ = ["BOUND", "Formatter", "formatter", "phrases"]
+
+#: Signs of a written number at most, the end included.
+BOUND = 16
+#: Words of a phrase at most; longer ones stay as they are.
+LONGEST = 24
+DIGITS = frozenset({*UNITS[:10], "oh"})
+#: Alone these stay words, as is the custom in print.
+SMALL = frozenset({*UNITS[:10], *(ordinal(n)[0] for n in range(1, 10))})
+#: What only follows a number.
+BEHIND = frozenset({"percent", "o'clock", "am", "pm", "dollars", "euros", "cents"})
+NUMBER = frozenset({*UNITS, *TENS, *LARGE, "oh"})
+
+
+@cache
+def formatter() -> Formatter:
+    """The shipped one, loaded once. Raises :class:`ModelError` where it is missing or no good."""
+    return Formatter(Model.load(resolve(NUMBERS)))
+
+
+class Formatter:
+    """Any number of streams may share one; it keeps nothing of them."""
+
+    def __init__(self, model: Model) -> None:
+        try:
+            self._task = Rewrite(model.manifest)
+        except TaskError as error:
+            raise ModelError(f"{model.path}: {error}") from error
+        self._model = model
+
+    def event(self, said: Transcription) -> Transcription:
+        """The same utterance with its numbers in digits. A number has the time of its words, and is as sure as the
+        least sure of them."""
+        texts = said.text.split(" ")
+        if len(said.words) not in (0, len(texts)):  # a word with a space in it: nothing is sure
+            return said
+        pieces = self.write(texts)
+        words: list[Word] = []
+        for begin, end, text in pieces if said.words else ():
+            first, last = said.words[begin], said.words[end - 1]
+            least = min(word.confidence for word in said.words[begin:end])
+            words.append(Word(text, first.start, last.end, least))
+        return replace(said, text=" ".join(text for _, _, text in pieces), words=tuple(words))
+
+    def write(self, words: Sequence[str]) -> list[tuple[int, int, str]]:
+        """Pieces (begin, end, text) that cover all words, in order."""
+        found = phrases(words)
+        said = [[known(word) for word in words[begin:end]] for begin, end in found]
+        digits = {
+            begin: (begin, end, text)
+            for (begin, end), phrase, text in zip(found, said, self.rewrite(said), strict=True)
+            if says(phrase, text)
+        }
+        pieces: list[tuple[int, int, str]] = []
+        at = 0
+        while at < len(words):
+            pieces.append(digits.get(at, (at, at + 1, words[at])))
+            at = pieces[-1][1]
+        return pieces
+
+    def rewrite(self, said: Sequence[Sequence[str]]) -> list[str]:
+        """What the model writes for each phrase, unchecked; empty where it does not end within :data:`BOUND` signs."""
+        most = self._model.manifest.max_batch
+        return [text for i in range(0, len(said), most) for text in self._batch(said[i : i + most])]
+
+    def _batch(self, said: Sequence[Sequence[str]]) -> list[str]:
+        manifest, task = self._model.manifest, self._task
+        rows = task.rows(said, BOUND)
+        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % manifest.chunk), (0, 0)))
+        state = self._model.zero_state(len(said))
+        memories = [task.open({}) for _ in said]
+        texts: list[str | None] = [None] * len(said)
+        for chunk in np.split(rows, rows.shape[1] // manifest.chunk, axis=1):
+            outputs = self._model.run({manifest.input.name: np.ascontiguousarray(chunk), **state})
+            state = {pair.in_: outputs[pair.out] for pair in manifest.states}
+            for i, events in enumerate(task.step(memories, outputs, [manifest.steps] * len(said))):
+                if events and texts[i] is None:
+                    texts[i] = events[0].to_dict()["text"]
+            if None not in texts:
+                break
+        return [text or "" for text in texts]
+
+
+def phrases(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where numbers may stand: (begin, end) of runs of number words that belong together. Their neighbours are other
+    words, so a run that can't be written is left whole: half of it would be another number."""
+    codes = [known(word) for word in words]
+    edges = [-1]  # words that belong to no run
+    runs: list[tuple[int, int]] = []
+    for i, code in enumerate(codes):
+        begins = edges[-1] == i - 1
+        after = codes[i + 1] if i + 1 < len(codes) else ""
+        if not code or not _joins("" if begins else codes[i - 1], code, after):
+            edges.append(i)
+    for left, right in pairwise([*edges, len(codes)]):
+        begin, end = left + 1, right
+        alone = end - begin == 1 and codes[begin] in SMALL
+        # a "twenty second delay" is no 22nd
+        seconds = end > begin and codes[end - 1] == "second" and (end == len(words) or words[end].lower() != "of")
+        if begin < end and end - begin <= LONGEST and not alone and not seconds:
+            runs.append((begin, end))
+    return runs
+
+
+def _joins(before: str, word: str, after: str) -> bool:
+    """Whether a word belongs to a number, with ``before`` of the same one (empty: it begins here)."""
+    match word:
+        case "and":
+            return before in JOINED and after in NUMBER
+        case "a":
+            return not before and after in LARGE
+        case "to":
+            return before == "quarter" and after in UNITS
+        case "past":
+            return (before in ("half", "quarter") or before in NUMBER) and after in UNITS
+        case "half" | "quarter":
+            return not before and after in ("past", "to")
+        case "point":
+            return before in NUMBER and after in DIGITS
+        case "minus":
+            return not before and after in NUMBER
+    return word not in BEHIND or bool(before)

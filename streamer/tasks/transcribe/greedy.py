@@ -1,0 +1,129 @@
+"""Greedy CTC decoding (best path): the most probable token of every step, repeats collapsed, blanks dropped.
+
+Graves et al. 2006, "Connectionist temporal classification", section 3.2. The last token is carried from chunk to chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.tasks.transcribe.search import Steps, Unit
+
+__all__ = ["Greedy", "GreedyState"]
+
+
+@dataclass(slots=True)
+class GreedyState:
+    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of what is out.
+
+    ``told``: how many tokens were out when they were asked for last.
+    """
+
+    last: int
+    tokens: list[tuple[int, int, int, float]] = field(default_factory=list)
+    told: int = -1
+
+
+class Greedy:
+    """Shared by all streams of a model: the token names. Tokens are ``[V]``, log-probabilities ``[N, T, V]``.
+
+    ``blank_penalty``: subtracted from the blank's log-probability; a model that leaves out words needs some.
+    ``collapse``: a token that is said twice in a row is one; not so of a transducer, which says each once.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        blank: int,
+        boundary: int | None,
+        blank_penalty: float = 0.0,
+        *,
+        collapse: bool = True,
+    ) -> None:
+        self._tokens, self._blank, self._boundary = tokens, blank, boundary
+        self._penalty, self._collapse = np.float32(blank_penalty), collapse
+
+    def open(self) -> GreedyState:
+        return GreedyState(self._blank)
+
+    def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not self._penalty:
+            return logp
+        logp = logp.copy()
+        logp[:, :, self._blank] -= self._penalty
+        return logp
+
+    def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """None: silence puts nothing out."""
+        return np.zeros(logp.shape[:2], np.bool_)
+
+    def advance(
+        self,
+        states: Sequence[GreedyState],
+        logp: NDArray[np.float32],
+        begin: Steps,
+        end: Steps,
+        origin: Steps,
+    ) -> None:
+        best = logp.argmax(axis=2)
+        peaks = np.take_along_axis(logp, best[:, :, None], axis=2)[:, :, 0]
+        at = np.arange(logp.shape[1])
+        sounds = (best != self._blank) & (at >= begin[:, None]) & (at < end[:, None])
+        rows, columns = np.nonzero(sounds)
+        for row, t, token, peak in zip(
+            rows.tolist(), columns.tolist(), best[sounds].tolist(), peaks[sounds].tolist(), strict=True
+        ):
+            state, step = states[row], int(origin[row]) + t
+            previous = state.last if t == begin[row] else int(best[row, t - 1])
+            if token != previous or not self._collapse:
+                state.tokens.append((token, step, step, peak))
+            elif state.tokens:  # a token that began before a cut goes on without being put out again
+                same, start, _, highest = state.tokens[-1]
+                if same == token:
+                    state.tokens[-1] = (same, start, step, max(highest, peak))
+        for row, state in enumerate(states):
+            if end[row] > begin[row]:
+                state.last = int(best[row, end[row] - 1])
+
+    def decoded(self, state: GreedyState) -> bool:
+        return any(token != self._boundary for token, *_ in state.tokens)
+
+    def news(self, state: GreedyState) -> bool:
+        return len(state.tokens) != state.told
+
+    def units(self, state: GreedyState) -> list[Unit]:
+        state.told = len(state.tokens)
+        return [Unit(self._tokens[token], start, end, logp) for token, start, end, logp in state.tokens]
+
+    def stable(self, state: GreedyState) -> int:
+        return len(state.tokens)
+
+    def finish(self, state: GreedyState) -> list[Unit]:
+        units = self.units(state)
+        state.tokens.clear()
+        state.told = -1
+        return units
+
+    def cut(self, state: GreedyState) -> list[Unit]:
+        """Everything up to the last word boundary, or everything if there is none."""
+        boundaries = [i for i, (token, *_) in enumerate(state.tokens) if token == self._boundary]
+        keep = boundaries[-1] + 1 if boundaries else len(state.tokens)
+        units = self.units(GreedyState(state.last, state.tokens[:keep]))
+        del state.tokens[:keep]
+        state.told = -1
+        return units
+
+    def dump(self, state: GreedyState) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        steps = np.array([token[:3] for token in state.tokens], np.int64).reshape(-1, 3)
+        return {"last": state.last}, [steps, np.array([token[3] for token in state.tokens], np.float64)]
+
+    def restore(self, facts: dict[str, Any], arrays: list[NDArray[Any]]) -> GreedyState:
+        steps, logp = arrays
+        return GreedyState(
+            int(facts["last"]), [(*row, p) for row, p in zip(steps.tolist(), logp.tolist(), strict=True)]
+        )

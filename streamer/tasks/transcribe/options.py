@@ -1,0 +1,127 @@
+"""Options of the task ``transcribe``: what a manifest fixes, and what a client may ask for its own stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from streamer.contract.manifest import Packed
+
+__all__ = ["Decoder", "Endpoint", "StreamOptions", "TranscribeOptions", "parse_stream_options"]
+
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Decoder(_Strict):
+    """How tokens become words, by ``acoustic_scale * log p(ctc) + lm_weight * log p(lm) + word_score * words``."""
+
+    kind: Literal["greedy", "beam"] = "greedy"
+    #: Hypotheses kept per stream.
+    beam: Annotated[int, Field(ge=1, le=1024)] = 16
+    #: Hypotheses further than this below the best (nats) are dropped.
+    beam_threshold: Annotated[float, Field(gt=0, le=1e6)] = 8.0
+    #: Tokens below this posterior are not tried as extensions.
+    token_threshold: Probability = 0.01
+    #: At most this many tokens are tried per step.
+    max_tokens: Annotated[int, Field(ge=1, le=65536)] = 8
+    #: Steps whose blank posterior is above this only lengthen what is there; 1 tries every step.
+    blank_skip: Probability = 0.95
+    lm_weight: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    word_score: Weight = 0.0
+    acoustic_scale: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    #: Subtracted from the blank's log-probability.
+    blank_penalty: Weight = 0.0
+    #: Add the probability of the sentence end to what an utterance ends with.
+    sentence_end: bool = True
+    #: What makes one hypothesis: the same words (``history``) or the same language-model state (``state``: wider).
+    merge: Literal["history", "state"] = "history"
+    #: Token between words, if the model has one: optional between two words, never part of one.
+    boundary: str | None = None
+
+
+class Endpoint(_Strict):
+    """The three silence rules that end an utterance, in seconds; ``None`` switches a rule off.
+
+    ``silence``: this long nothing, nothing decoded. ``trailing``: this long nothing after something was decoded.
+    ``length``: an utterance this long is cut after its last whole word; never off, it bounds a stream's memory.
+    """
+
+    silence: Seconds | None = 2.4
+    trailing: Seconds | None = 1.2
+    length: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 20.0
+
+
+class TranscribeOptions(_Strict):
+    """``options`` of a manifest whose task is ``transcribe``.
+
+    ``units``: ``pieces`` are parts of words, of which the first begins with ``▁``, as SentencePiece has them;
+    ``<0xNN>`` in them is a byte of UTF-8.
+    ``lexicon``: lines ``WORD<tab>TOKEN TOKEN ...`` in UTF-8, several pronunciations allowed.
+    ``lm``: an n-gram model in the format of :mod:`streamer.tasks.transcribe.ngram`,
+    over the lexicon's words, or over the tokens where there is no lexicon.
+    ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
+    """
+
+    tokens: Annotated[list[str], Field(min_length=2, max_length=65536)]
+    blank: Annotated[int, Field(ge=0)] = 0
+    units: Literal["phones", "characters", "words", "pieces"]
+    lexicon: Packed | None = None
+    lm: Packed | None = None
+    decoder: Decoder = Decoder()
+    endpoint: Endpoint = Endpoint()
+    delay_steps: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TranscribeOptions:
+        twice = (
+            sorted({t for t in self.tokens if self.tokens.count(t) > 1})
+            if len(set(self.tokens)) < len(self.tokens)
+            else []
+        )
+        if twice:
+            raise ValueError(f"tokens named twice: {', '.join(twice)}")
+        if self.blank >= len(self.tokens):
+            raise ValueError(f"blank is {self.blank}, there are {len(self.tokens)} tokens")
+        if self.decoder.boundary is not None and self.decoder.boundary not in self.tokens:
+            raise ValueError(f"the boundary token {self.decoder.boundary!r} is not among the tokens")
+        return self
+
+
+class StreamOptions(_Strict):
+    """What a client may ask for its own stream; fields left out keep the model's defaults."""
+
+    decoder: Decoder
+    endpoint: Endpoint
+    partials: bool = True
+    words: bool = True
+    #: Of finals: numbers as they were said, or in digits.
+    numbers: Literal["spoken", "written"] = "spoken"
+
+
+def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> StreamOptions:
+    """The client's wishes over the model's defaults. Raises ``ValueError`` that names every wrong key.
+
+    ``decoder`` is the name of a kind or a table of settings, ``endpoint`` a table of seconds.
+    """
+    wishes: dict[str, Any] = dict(given)
+    if isinstance(wishes.get("decoder"), str):
+        wishes["decoder"] = {"kind": wishes["decoder"]}
+    for name, default in (("decoder", model.decoder), ("endpoint", model.endpoint)):
+        wish = wishes.get(name, {})
+        wishes[name] = {**default.model_dump(), **wish} if isinstance(wish, Mapping) else wish
+    try:
+        options = StreamOptions.model_validate(wishes)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"stream options of the task transcribe do not fit: {problems}") from error
+    if options.decoder.boundary != model.decoder.boundary:
+        raise ValueError("stream options of the task transcribe do not fit: decoder.boundary belongs to the model")
+    return options

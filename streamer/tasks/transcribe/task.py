@@ -1,0 +1,303 @@
+"""The task ``transcribe``: log-probabilities in, transcripts with word times and confidence out.
+
+A model says them in one of two shapes. [steps, tokens]: CTC's, which a decoder here turns into tokens. [steps, symbols,
+tokens]: a transducer's, which has searched in its own graph; the best token of each row is what it took, several in a
+step, none of them repeats the one before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from streamer.contract.manifest import Manifest
+from streamer.tasks import TaskError, Transcription
+from streamer.tasks.snapshot import pack, unpack
+from streamer.tasks.transcribe.beam import Beam
+from streamer.tasks.transcribe.endpoint import Rules, silence_runs
+from streamer.tasks.transcribe.greedy import Greedy
+from streamer.tasks.transcribe.lexicon import Lexicon, parse, trivial
+from streamer.tasks.transcribe.ngram import NGram
+from streamer.tasks.transcribe.options import Decoder, StreamOptions, TranscribeOptions, parse_stream_options
+from streamer.tasks.transcribe.search import Search, Steps, Unit
+from streamer.tasks.transcribe.transcript import Known, Transcript
+
+__all__ = ["Memory", "Transcribe", "decode_all"]
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """One stream. All counts are steps since the stream's start; ``silent`` is the run of silent steps up to now."""
+
+    options: StreamOptions
+    rules: Rules
+    search: Search
+    state: Any
+    steps: int = 0
+    begun: int = 0
+    silent: int = 0
+    bad: int = 0  # steps whose row was no probability distribution: taken as blank
+    shown: str = ""
+    known: Known = field(default_factory=dict)  # words of this utterance's partials, made once
+
+
+class Transcribe:
+    """Shared by all streams of one model (:class:`streamer.tasks.Task`); its first output: [N, T, V] log-posteriors, or
+    a transducer's [N, T, S, V]: ``symbols`` is S, and all that is counted in steps here is counted in its rows then.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        try:
+            self.options = TranscribeOptions.model_validate_json(json.dumps(manifest.options))
+        except ValidationError as error:
+            problems = "\n".join(f"  options.{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+            raise TaskError(f"model {manifest.name!r} can't transcribe:\n{problems}\nexport the model again") from error
+        if not manifest.chunk_seconds:
+            raise TaskError(f"model {manifest.name!r} can't transcribe: its input has no clock")
+        tokens = self.options.tokens
+        shape = manifest.outputs[0].shape
+        if len(shape) not in (2, 3) or shape[-1] != len(tokens):
+            raise TaskError(
+                f"model {manifest.name!r} can't transcribe: output {manifest.outputs[0].name!r} has the shape {shape}, "
+                f"[steps, {len(tokens)} tokens] is needed, of a transducer [steps, symbols, {len(tokens)} tokens]"
+            )
+        self.transducer, self.symbols = len(shape) == 3, shape[1] if len(shape) == 3 else 1
+        self.output = manifest.outputs[0].name
+        rate = manifest.input.sample_rate  # a picture has columns, of so many seconds each
+        seconds = manifest.hop / rate if rate else manifest.hop * (manifest.input.step_seconds or 0.0)
+        self.step_seconds = seconds / self.symbols
+        self.boundary = _boundary(self.options)
+        self.transcript = Transcript(
+            boundary=None if self.boundary is None else tokens[self.boundary],
+            joined=self.options.units == "characters" and self.options.lexicon is None,
+            pieces=self.options.units == "pieces" and self.options.lexicon is None,
+            step_seconds=self.step_seconds,
+            delay=self.options.delay_steps * self.symbols,
+        )
+        self._searches: WeakValueDictionary[Decoder, Search] = WeakValueDictionary()
+        try:  # a lexicon that does not fit shows now, not when the first stream comes
+            self._default = self._search(self.options.decoder)
+        except ValueError as error:
+            raise TaskError(f"model {manifest.name!r} can't transcribe: {error}; export the model again") from error
+
+    # -- the protocol ------------------------------------------------------------------------------------------------
+
+    def open(self, options: Mapping[str, Any]) -> Memory:
+        parsed = parse_stream_options(options, self.options)
+        if parsed.numbers == "written":
+            _written(Transcription("final", "", 0.0, 0.0))  # a model that is missing is told of now
+        search = self._search(parsed.decoder)
+        return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
+
+    def step(
+        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+    ) -> list[list[Transcription]]:
+        real = np.asarray(steps, np.int64) * self.symbols
+        said = outputs[self.output]
+        logp, bad = _distributions(
+            said.reshape(len(said), said.shape[1] * self.symbols, said.shape[-1]), self.options.blank
+        )
+        events: list[list[Transcription]] = [[] for _ in memories]
+        groups: dict[Search, list[int]] = {}
+        for row, memory in enumerate(memories):
+            groups.setdefault(memory.search, []).append(row)
+        for row in np.flatnonzero(bad.any(axis=1)).tolist():
+            memories[row].bad += int(bad[row, : real[row]].sum())
+        for search, rows in groups.items():
+            everybody = len(rows) == len(memories)
+            found = self._decode(
+                search,
+                [memories[row] for row in rows],
+                logp[: len(rows)] if everybody else logp[rows],
+                real if everybody else real[rows],
+            )
+            for row, result in zip(rows, found, strict=True):
+                events[row] = result
+        return events
+
+    def finish(self, memory: Memory) -> list[Transcription]:
+        return self._final(memory, memory.search.finish(memory.state))
+
+    def save(self, memory: Memory) -> bytes:
+        state, arrays = memory.search.dump(memory.state)
+        counts = [memory.steps, memory.begun, memory.silent, memory.bad]
+        facts = {"options": memory.options.model_dump(), "counts": counts, "shown": memory.shown, "state": state}
+        return pack(facts, arrays)
+
+    def load(self, data: bytes) -> Memory:
+        facts, arrays = unpack(data)
+        try:
+            options = parse_stream_options(facts["options"], self.options)
+            steps, begun, silent, bad = (int(count) for count in facts["counts"])
+            search = self._search(options.decoder)
+            state = search.restore(facts["state"], arrays)
+            rules = Rules.of(options.endpoint, self.step_seconds)
+            return Memory(options, rules, search, state, steps, begun, silent, bad, str(facts["shown"]))
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"not a memory of this task: {error!r}") from error
+
+    # -- one batch ---------------------------------------------------------------------------------------------------
+
+    def _decode(
+        self, search: Search, memories: list[Memory], logp: NDArray[np.float32], steps: Steps
+    ) -> list[list[Transcription]]:
+        """Run every row up to its next possible endpoint, decide there, go on. Mostly there is none: one pass."""
+        logp = search.weigh(logp)
+        n, length, _ = logp.shape
+        events: list[list[Transcription]] = [[] for _ in memories]
+        states = [memory.state for memory in memories]
+        origin = np.array([memory.steps for memory in memories], np.int64)
+        begun = np.array([memory.begun for memory in memories], np.int64)
+        rules = np.array([memory.rules for memory in memories], np.int64).reshape(n, 3)
+        best = logp.argmax(axis=2)
+        silent = best == self.options.blank
+        if self.boundary is not None:
+            silent |= best == self.boundary
+        runs = silence_runs(silent, np.array([memory.silent for memory in memories], np.int64))
+        busy = search.busy(logp)
+        at = np.arange(length, dtype=np.int64)
+        position = np.zeros(n, np.int64)
+        while (position < steps).any():
+            spoken = origin[:, None] + at + 1 - begun[:, None]  # [N, T] steps of the utterance, this one included
+            run = np.minimum(runs, spoken)
+            check = (
+                (run == rules[:, :1])
+                | (run == rules[:, 1:2])
+                | (busy & (run > rules[:, 1:2]))
+                | (spoken >= rules[:, 2:])
+            )
+            check &= (at >= position[:, None]) & (at < steps[:, None])
+            stop = np.where(check.any(axis=1), check.argmax(axis=1) + 1, steps)
+            search.advance(states, logp, position, stop, origin)
+            for row in np.flatnonzero(check.any(axis=1)).tolist():
+                t = int(stop[row]) - 1
+                units = self._endpoint(search, states[row], run[row, t], spoken[row, t], rules[row])
+                if units is not None:
+                    begun[row] = origin[row] + stop[row]
+                    events[row] += self._final(memories[row], units)
+            position = stop
+        for row, memory in enumerate(memories):
+            if steps[row]:
+                memory.steps, memory.begun = int(origin[row] + steps[row]), int(begun[row])
+                memory.silent = int(runs[row, steps[row] - 1])
+                if memory.options.partials:
+                    events[row] += self._partial(search, memory)
+        return events
+
+    @staticmethod
+    def _endpoint(search: Search, state: Any, run: int, spoken: int, rules: NDArray[np.int64]) -> list[Unit] | None:
+        """The utterance's units if it ends at this step, else ``None``."""
+        if run >= rules[0] or (run >= rules[1] and search.decoded(state)):
+            return search.finish(state)
+        return search.cut(state) if spoken >= rules[2] else None
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def _final(self, memory: Memory, units: list[Unit]) -> list[Transcription]:
+        event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
+        memory.known.clear()
+        shown, memory.shown = memory.shown, ""
+        event = _written(event) if memory.options.numbers == "written" else event
+        # A partial that came to nothing is taken back by an empty final.
+        return [event] if event.text or (shown and memory.options.partials) else []
+
+    def _partial(self, search: Search, memory: Memory) -> list[Transcription]:
+        if not search.news(memory.state):
+            return []
+        units, stable = search.units(memory.state), search.stable(memory.state)
+        event = self.transcript.event("partial", units, stable, memory.begun, memory.options.words, memory.known)
+        if event.text == memory.shown:
+            return []
+        memory.shown = event.text
+        return [event]
+
+    def _search(self, decoder: Decoder) -> Search:
+        """The search with these settings: one for all streams that want it, gone when none does."""
+        if self.transducer and (decoder.kind != "greedy" or decoder.blank_penalty):
+            raise ValueError(
+                "a transducer has searched in its own graph: decoder.kind is greedy, without blank_penalty"
+            )
+        found = self._searches.get(decoder)
+        if found is None:
+            if decoder.kind == "greedy":
+                found = Greedy(
+                    self.options.tokens, self.options.blank, self.boundary, decoder.blank_penalty,
+                    collapse=not self.transducer,
+                )  # fmt: skip
+            else:
+                found = Beam(decoder, self._lexicon, self._lm, self.options.blank)
+            self._searches[decoder] = found
+        return found
+
+    @cached_property
+    def _lm(self) -> NGram | None:
+        return None if self.options.lm is None else NGram(self.options.lm.unpack())
+
+    @cached_property
+    def _lexicon(self) -> Lexicon:
+        if self.options.lexicon is None:
+            return Lexicon(trivial(self.options.tokens, self.options.blank), len(self.options.tokens), None, self._lm)
+        entries = parse(str(self.options.lexicon.unpack(), "utf-8"), self.options.tokens)
+        return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm)
+
+
+def _written(event: Transcription) -> Transcription:
+    """With its numbers in digits. Raises ``ValueError`` where the model that writes them is missing."""
+    from streamer.streams.numbers import formatter  # loads a model, and few streams want it
+
+    return formatter().event(event)
+
+
+def decode_all(
+    task: Transcribe,
+    log_probs: Sequence[NDArray[np.float32]],
+    options: Mapping[str, Any] | None = None,
+    batch: int = 64,
+) -> list[str]:
+    """Whole recordings ``[T_i, V]``, of a transducer ``[T_i, S, V]``, to texts by a live stream's own decoder,
+    endpoints included: for evaluation."""
+    texts: list[str] = [""] * len(log_probs)
+    order = sorted(range(len(log_probs)), key=lambda i: len(log_probs[i]))
+    for first in range(0, len(order), batch):
+        rows = order[first : first + batch]
+        lengths = [len(log_probs[i]) for i in rows]
+        padded = np.zeros((len(rows), max(lengths), *log_probs[rows[0]].shape[1:]), np.float32)
+        for row, i in enumerate(rows):
+            padded[row, : lengths[row]] = log_probs[i]
+        memories = [task.open({**(options or {}), "partials": False}) for _ in rows]
+        events = task.step(memories, {task.output: padded}, lengths)
+        for row, i in enumerate(rows):
+            texts[i] = " ".join(e.text for e in [*events[row], *task.finish(memories[row])])
+    return texts
+
+
+def _distributions(raw: NDArray[Any], blank: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Log-probabilities [N, T, V] that can't hurt, and which rows [N, T] could have: NaN, infinite or all impossible.
+
+    Such a row becomes a certain blank. Rounding may leave a log-probability a little above 0: it is cut to 0.
+    """
+    logp = np.asarray(raw, np.float32)
+    top = logp.max(axis=2) if logp.size else np.zeros(logp.shape[:2], np.float32)
+    bad = ~np.isfinite(top)
+    logp = np.minimum(logp, np.float32(0))
+    if bad.any():
+        logp[bad] = -np.inf
+        logp[bad, blank] = 0
+    return logp, bad
+
+
+def _boundary(options: TranscribeOptions) -> int | None:
+    """Index of the token between words: as named, else a space or bar among characters."""
+    if options.decoder.boundary is not None:
+        return options.tokens.index(options.decoder.boundary)
+    if options.units == "characters":
+        return next((options.tokens.index(t) for t in (" ", "|") if t in options.tokens), None)
+    return None

@@ -1,0 +1,77 @@
+"""From a decoder's units to words with times and confidence, and to events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamer.tasks import Transcription, Word
+from streamer.tasks.transcribe import pieces
+from streamer.tasks.transcribe.search import Unit
+
+__all__ = ["Known", "Transcript"]
+
+Known = dict[tuple[Unit, ...], Word]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """How one model's units read. ``joined``: units are characters, and words lie between ``boundary`` units.
+
+    ``pieces``: units are parts of words (:mod:`streamer.tasks.transcribe.pieces`). ``step_seconds``: time of one step.
+    ``delay``: steps by which units come later than their sound.
+    """
+
+    boundary: str | None
+    joined: bool
+    step_seconds: float
+    delay: int
+    pieces: bool = False
+
+    def event(
+        self, kind: str, units: Sequence[Unit], stable: int, step: int, words: bool, known: Known | None = None
+    ) -> Transcription:
+        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed."""
+        found, whole = self.words(units, stable, {} if known is None else known)
+        now = self.seconds(step)
+        start, end = (found[0].start, found[-1].end) if found else (now, now)
+        text = (pieces.sentence if self.pieces else " ".join)([word.word for word in found])
+        return Transcription(kind, text, start, end, tuple(found) if words else (), whole)
+
+    def words(self, units: Sequence[Unit], stable: int, known: Known) -> tuple[list[Word], int]:
+        """The words, and how many of them will not change if the first ``stable`` units don't.
+
+        ``known``: words made before; partials of one utterance share most of theirs.
+        """
+        if self.pieces:
+            return self._words(*pieces.words([unit.text for unit in units], stable), units, known)
+        words: list[list[Unit]] = []
+        inside, whole = False, 0
+        for index, unit in enumerate(units):
+            if unit.text == self.boundary:
+                inside = False
+            elif inside:
+                words[-1].append(unit)
+            else:
+                words.append([unit])
+                inside = self.joined
+            if not inside and index < stable:
+                whole = len(words)
+        return [known.get(parts) or known.setdefault(parts, self._word(parts)) for parts in map(tuple, words)], whole
+
+    def _words(self, cuts: Sequence[slice], whole: int, units: Sequence[Unit], known: Known) -> tuple[list[Word], int]:
+        """As :meth:`words`, of what lies between the cuts; words without any text are left out."""
+        parts = [tuple(units[cut]) for cut in cuts]
+        found = [known.get(part) or known.setdefault(part, self._word(part)) for part in parts]
+        return [word for word in found if word.word], sum(1 for word in found[:whole] if word.word)
+
+    def seconds(self, step: int) -> float:
+        """Seconds since the stream's start, to the millisecond."""
+        return round(max(0, step - self.delay) * self.step_seconds, 3)
+
+    def _word(self, parts: Sequence[Unit]) -> Word:
+        """Confidence is the geometric mean of its tokens' highest posteriors."""
+        confidence = math.exp(min(0.0, sum(part.logp for part in parts) / len(parts)))
+        text = (pieces.spelt if self.pieces else "".join)([part.text for part in parts])
+        return Word(text, self.seconds(parts[0].start), self.seconds(parts[-1].end + 1), round(confidence, 4))

@@ -1,0 +1,48 @@
+"""Fleets of the shipped model, and readings for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from streamer.engine.catalogue import resolve
+from streamer.metrics import Metrics
+from streamer.sensors.columns import Batch, Told
+from streamer.sensors.ingest import Fleet
+from streamer.sensors.open import open_fleet
+
+HOUR = 3600.0
+
+
+def fleet(start: bool = True, **options: Any) -> Fleet:
+    options = {"capacity": 3, "step": HOUR, "gap": 5, "lanes": 2, **options}
+    made = open_fleet(resolve("forecast-online"), Metrics(CollectorRegistry()), **options)
+    if start:
+        made.start()
+    return made
+
+
+def batch(readings: list[tuple[str, float, float | None]]) -> Batch:
+    """(stream, hour, value)"""
+    names, hours, values = zip(*readings, strict=True)
+    return Batch.made(names, (hour * HOUR for hour in hours), (np.nan if v is None else v for v in values))
+
+
+def feed(fleet: Fleet, readings: list[tuple[str, float, float | None]]) -> Told:
+    writing = fleet.write(batch(readings), tell=True)
+    assert writing.told is not None
+    return writing.told.result(60)
+
+
+def lives(count: int, hours: int, seed: int = 0) -> list[tuple[str, float, float | None]]:
+    """Streams ``s0``, ``s1``, ... with a day in them, some readings missing, some hours left out."""
+    rng = np.random.default_rng(seed)
+    found: list[tuple[str, float, float | None]] = []
+    for hour in range(hours):
+        for stream in range(count):
+            if rng.random() < 0.9:
+                value = 10 * stream + np.sin(hour * np.pi / 12) + 0.1 * rng.normal()
+                found.append((f"s{stream}", float(hour), None if rng.random() < 0.05 else float(value)))
+    return found
