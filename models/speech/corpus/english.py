@@ -191,15 +191,20 @@ def _within(place: Path, gigabytes: float) -> None:
         raise RuntimeError(f"{place}: less than 2 GB are left on its disk")
 
 
-def table(place: Path) -> Table:
-    shown = Table("source", "recordings", "voices", "words", "hours", "licence", title=str(place))
+def show(place: Path, console: Console | None = None) -> None:
+    """The table of what is in a corpus, and under it whose the texts are."""
+    shown = Table("source", "recordings", "speakers", "words", "hours", "licence", title=str(place))
+    texts = set()
     for entry in shards.summary(place):
-        licence = "\n".join(sorted({part for whole in entry["licences"] for part in whole.split("; ")}))
+        voices = sorted({whole.split("; text ")[0].removeprefix("voice ") for whole in entry["licences"]})
+        texts |= {whole.split("; text ")[1] for whole in entry["licences"] if "; text " in whole}
         shown.add_row(
             entry["source"], f"{entry['recordings']:,}", f"{entry['voices']:,}", f"{entry['words']:,}",
-            f"{entry['hours']:.2f}", licence,
+            f"{entry['hours']:.2f}", "\n".join(voices),
         )  # fmt: skip
-    return shown
+    console = console or Console()
+    console.print(shown)
+    console.print("Texts: " + "; ".join(sorted(texts)))
 
 
 def run(folder: Path, data: Path, hours: float, jobs: int, seed: int, gigabytes: float) -> None:
@@ -217,4 +222,4 @@ def run(folder: Path, data: Path, hours: float, jobs: int, seed: int, gigabytes:
     else:
         build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
               say=lambda made: print(f"{made:.2f} of {hours:g} h", flush=True))  # fmt: skip
-    console.print(table(folder / "english"))
+    show(folder / "english", console)

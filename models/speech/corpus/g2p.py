@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """Pronunciations: hibari's grapheme-to-phoneme rules write Kokoro's alphabet; labels are ARPAbet without stress."""
 
 from __future__ import annotations
@@ -19,11 +20,8 @@ SYMBOLS = {
 }  # fmt: skip
 _SYMBOL = re.compile("|".join(sorted(SYMBOLS, key=len, reverse=True)))
 #: Names of letters, American; a British one says "zed".
-LETTERS = dict(zip(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-    "ˈA bˈi sˈi dˈi ˈi ˈɛf ʤˈi ˈAʧ ˈI ʤˈA kˈA ˈɛl ˈɛm ˈɛn ˈO pˈi kjˈu ˈɑɹ ˈɛs tˈi jˈu vˈi dˈʌbəljˌu ˈɛks wˈI zˈi".split(),
-    strict=True,
-))  # fmt: skip
+_SPOKEN = "ˈA bˈi sˈi dˈi ˈi ˈɛf ʤˈi ˈAʧ ˈI ʤˈA kˈA ˈɛl ˈɛm ˈɛn ˈO pˈi kjˈu ˈɑɹ ˈɛs tˈi jˈu vˈi dˈʌbəljˌu ˈɛks wˈI zˈi"
+LETTERS = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _SPOKEN.split(), strict=True))
 
 
 def arpabet(phonemes: str) -> list[str]:
@@ -33,7 +31,7 @@ def arpabet(phonemes: str) -> list[str]:
 
 def closest(spoken: Sequence[str], known: Sequence[list[str]]) -> list[str]:
     """The pronunciation of a dictionary that is nearest to how a word was spoken; that itself for an unknown word."""
-    from models.score import edits
+    from models.training.score import edits
 
     return min(known, key=lambda phones: edits(spoken, phones)) if known else list(spoken)
 
@@ -81,7 +79,7 @@ class Pronounce:
 def label(text: str, american: Pronounce) -> tuple[list[str], list[list[str]]]:
     """Words and their phones: of CMUdict's pronunciations the one that is nearest to what the rules say in this
     sentence, and theirs for words that it does not hold. Labels are American whoever speaks, as the lexicon is."""
-    from models.data import pronounce
+    from models.speech.data import pronounce
 
     said, phones = [], []
     for piece, phonemes in american.groups(text):

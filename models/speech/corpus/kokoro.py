@@ -101,7 +101,8 @@ class Kokoro:
         self.vocoder = Vocoder(Graph(onnx.load(model)))
 
     def __call__(self, phonemes: str, style: Style, speed: float = 1.0) -> NDArray[np.float32]:
-        """float32 samples at 24 kHz. ``style`` [510, 256]; raises ``ValueError`` for more than :data:`LONGEST` symbols."""
+        """float32 samples at 24 kHz. ``style`` [510, 256]. Raises ``ValueError`` for more than :data:`LONGEST`
+        symbols."""
         ids = [self.vocabulary[symbol] for symbol in phonemes if symbol in self.vocabulary]
         if not 0 < len(ids) <= LONGEST:
             raise ValueError(f"{len(ids)} symbols: 1 to {LONGEST} can be spoken at once")

@@ -1,7 +1,7 @@
 """A corpus on disk: shards of some minutes, each one FLAC file and a table of what lies where in it.
 
-A shard is there when its table is; the table is written last and under its final name by a rename, so that a run that was
-killed leaves no half of one to be read. Recordings are read one by one, where they are wanted.
+A shard is there when its table is; the table is written last and under its final name by a rename, so that a run that
+was killed leaves no half of one to be read. Recordings are read one by one, where they are wanted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass
 class Recording:
-    """A row with its samples where they lie; an :class:`models.data.Utterance` to whoever only reads it."""
+    """A row with its samples where they lie; an :class:`models.speech.data.Utterance` to whoever only reads it."""
 
     row: Row
     path: Path = field(repr=False)

@@ -1,7 +1,9 @@
+# ruff: noqa: RUF001
 """Written sentences as they are spoken: numbers, times, dates, money and abbreviations in words.
 
 What is left after it holds letters, apostrophes and sentence marks only; a text with anything else is not given out, so
-that a voice never says what its label does not. A letter that is spelled has a ``^`` before it: ``^A ^M`` is no article.
+that a voice never says what its label does not. A letter that is spelled has a ``^`` before it: ``^A ^M`` holds no
+article.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _WORDS = {
     "ltd": "limited",
 }  # fmt: skip
 #: Those that are words as well are expanded only with their full stop or capital.
-_DOTTED = re.compile(r"\b(Mr|Mrs|Dr|Prof|Inc|Corp|Ltd|Ave|Blvd|Dept|Govt)\b\.?|\b((?i:vs|etc|approx))\b\.?|\b(Rd|Ln|Apt|Co)\.")
+_DOTTED = re.compile(
+    r"\b(Mr|Mrs|Dr|Prof|Inc|Corp|Ltd|Ave|Blvd|Dept|Govt)\b\.?|\b((?i:vs|etc|approx))\b\.?|\b(Rd|Ln|Apt|Co)\."
+)
 #: What a spoken text may hold.
 _LEFT = re.compile(r"[A-Za-z^' ,.?!;:-]+")
 LONGEST = 24  # letters of a word; what is longer is none
@@ -135,7 +139,7 @@ def _money(match: re.Match[str], rng: random.Random) -> str:
         return f"{amount(match[2])} {big} {unit}s"
     units = unit if int(whole) == 1 else unit + "s"
     if len(cents) == 2 and int(cents):
-        small = ("pence" if part == "penny" else part if int(cents) == 1 else part + "s")
+        small = "pence" if part == "penny" else part if int(cents) == 1 else part + "s"
         if rng.random() < 0.4 and int(whole) and int(cents) > 9:
             return f"{cardinal(int(whole))} {cardinal(int(cents))}"
         return f"{cardinal(int(whole))} {units} {rng.choice(('and ', ''))}{cardinal(int(cents))} {small}"
@@ -171,7 +175,11 @@ def _rules() -> list[tuple[re.Pattern[str], Say]]:
     return [
         rule(r"<[^>]*>", lambda m, r: ""),  # marks of transcribers
         rule(r"\b(\d{1,2}):(\d{2})(?:\s?([ap])\.?m\b(?:\.(?!\s+[A-Z]))?)?", _time, ignore),
-        rule(r"\b(\d{1,2})\s?([ap])\.?m\b(?:\.(?!\s+[A-Z]))?", lambda m, r: f"{cardinal(int(m[1]))} {spelled(m[2] + 'm')}", ignore),
+        rule(
+            r"\b(\d{1,2})\s?([ap])\.?m\b(?:\.(?!\s+[A-Z]))?",
+            lambda m, r: f"{cardinal(int(m[1]))} {spelled(m[2] + 'm')}",
+            ignore,
+        ),
         rule(r"\b(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slashes),
         rule(rf"\b({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?\b(?:,? (\d{{4}})\b)?(?![\d:%])", _date),
         rule(rf"\b(?:the )?(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({_MONTH})\b", _day),

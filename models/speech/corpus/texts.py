@@ -74,9 +74,9 @@ class Texts:
 
 
 def _read(path: Path) -> list[str]:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
-        return [line.strip() for line in file if line.strip()]
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _sentence(line: str) -> str:
@@ -114,7 +114,8 @@ def fits(text: str) -> bool:
 
 Make = Callable[[random.Random, list[str]], str]
 
-_COMMANDS = """Turn {on} the {device} in the {room}|Set the {device} to {number} percent|Set a timer for {number} minutes
+_COMMANDS = """\
+Turn {on} the {device} in the {room}|Set the {device} to {number} percent|Set a timer for {number} minutes
 Wake me up at {time}|Play some {music} in the {room}|Call {name}|Send a message to {name}|What's the weather in {name}
 Remind me to call {name} at {time}|Stop the {device}|Pause the music|Next song please|Open the {room} window
 Close the blinds in the {room}|Make it {degree} degrees in the {room}|Turn {on} the {device}|Add {food} to the list
@@ -216,7 +217,9 @@ def name_list(rng: random.Random, names: list[str]) -> str:
 
 
 def single_words(rng: random.Random, names: list[str]) -> str:
-    common = "yes no stop go left right up down okay thanks hello goodbye maybe never always please sorry wait start".split()
+    common = (
+        "yes no stop go left right up down okay thanks hello goodbye maybe never always please sorry wait start".split()
+    )
     return ", ".join(rng.choice(common) for _ in range(rng.randint(1, 4))) + "."
 
 

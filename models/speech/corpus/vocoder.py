@@ -1,9 +1,9 @@
-"""The second half of Kokoro, in PyTorch: two thirds of its work are convolutions that ONNX Runtime does in int8 one tap
-after another; as channels-last bfloat16 they are up to ten times as fast on a processor with AMX, and no slower on others.
+"""The second half of Kokoro, in PyTorch. Two thirds of its work are convolutions in int8, which ONNX Runtime has
+no fast path for; as channels-last bfloat16 they are up to ten times as fast on a processor with AMX.
 
-An iSTFT network (Kaneko et al. 2022, arXiv 2203.02395): features at 80 frames a second and a harmonic source are brought
-to 4800 frames a second by two transposed convolutions, with residual blocks whose norms the speaker's style steers;
-what comes out are magnitude and phase of a small Fourier transform.
+An iSTFT network (Kaneko et al. 2022, arXiv 2203.02395): features at 80 frames a second and a harmonic source become 4800
+frames a second by two transposed convolutions, with residual blocks whose norms the speaker's style steers; what comes
+out are magnitude and phase of a small Fourier transform.
 """
 
 from __future__ import annotations
@@ -123,13 +123,17 @@ class Vocoder:
         ]
         self.sources = [Block(f"noise_res.{i}", weights) for i in range(2)]
         self.blocks = [[Block(f"resblocks.{3 * i + j}", weights) for j in range(3)] for i in range(2)]
-        self.ups = [(_tensor(weights(f"ups.{i}/kernel")).bfloat16(), _tensor(weights(f"ups.{i}/bias"))) for i in range(2)]
+        self.ups = [
+            (_tensor(weights(f"ups.{i}/kernel")).bfloat16(), _tensor(weights(f"ups.{i}/bias"))) for i in range(2)
+        ]
         kernel = weights("conv_post/kernel")
         self.leave = Conv(*_taps(kernel, weights("conv_post/bias")), pad=kernel.shape[2] // 2)
         self.window = torch.hann_window(20)
 
     @torch.inference_mode()
-    def __call__(self, features: NDArray[np.float32], source: NDArray[np.float32], style: NDArray[np.float32]) -> Tensor:
+    def __call__(
+        self, features: NDArray[np.float32], source: NDArray[np.float32], style: NDArray[np.float32]
+    ) -> Tensor:
         """features [1, 512, T], source [1, 22, 60 T + 1], style [128] -> samples [300 T] at 24 kHz."""
         steered = torch.from_numpy(style)
         x = torch.from_numpy(features)

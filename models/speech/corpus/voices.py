@@ -138,7 +138,7 @@ class DebianVoices:
     licence = "flite: MIT-like; espeak-ng: GPL-3.0 (program; its speech is free)"
 
     def speak(self, text: str, rng: random.Random) -> Spoken:
-        from models.synthetic import FLITE_VOICES, _voice, flite, speak
+        from models.speech.synthetic import FLITE_VOICES, flite, random_voice, speak
 
         said = " ".join(words(text)).lower()
         throat = draw_throat(rng)
@@ -147,7 +147,7 @@ class DebianVoices:
             pcm, _, _ = flite(said, voice, RATE)
             name = f"flite {voice}"
         else:
-            manner = _voice(rng)
+            manner = random_voice(rng)
             pcm = speak(said, sample_rate=RATE, **manner)  # type: ignore[arg-type]
             name = f"espeak {manner['voice']}"
         wave = rethroated(pcm.astype(np.float32) / 32768.0, throat, RATE)

@@ -1,4 +1,4 @@
-"""``python -m models.speech.corpus english --hours 60``."""
+"""``python -m models corpus english --hours 60``: its options, apart from what loads networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from models.data import data_folder
 from models.speech.corpus.packages import corpus_folder
 
 
@@ -22,11 +21,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from models.speech.corpus import english
+    from models.speech.data import data_folder
 
     folder = options.folder or corpus_folder()
     try:
         if options.table:
-            english.Console().print(english.table(folder / "english"))
+            english.show(folder / "english")
         else:
             english.run(folder, data_folder(), options.hours, options.jobs, options.seed, options.gigabytes)
     except (RuntimeError, FileNotFoundError) as error:
@@ -36,13 +36,3 @@ def run(options: argparse.Namespace) -> int:
         print("stopped: the same command goes on", file=sys.stderr)
         return 130
     return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m models.speech.corpus", description="make a training corpus")
-    add(parser)
-    return run(parser.parse_args(arguments))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
