@@ -1,9 +1,9 @@
 """The second half of Kokoro, in PyTorch. Two thirds of its work are convolutions in int8, which ONNX Runtime has
 no fast path for; as channels-last bfloat16 they are up to ten times as fast on a processor with AMX.
 
-An iSTFT network (Kaneko et al. 2022, arXiv 2203.02395): features at 80 frames a second and a harmonic source become 4800
-frames a second by two transposed convolutions, with residual blocks whose norms the speaker's style steers; what comes
-out are magnitude and phase of a small Fourier transform.
+An iSTFT network (Kaneko et al. 2022, arXiv 2203.02395): features at 80 frames a second and a harmonic source become
+4800 frames a second by two transposed convolutions, with residual blocks whose norms the style of the speaker steers;
+what comes out are magnitude and phase of a small Fourier transform.
 """
 
 from __future__ import annotations
