@@ -27,7 +27,7 @@ from models.speech.corpus import recorded, shards
 from models.speech.corpus.packages import Packages
 from models.speech.corpus.shards import RATE, Pcm, Row
 
-VERSION = 1  # of the recipe: shards of another one are not mixed with these
+VERSION = 2  # of the recipe: shards of another one are not mixed with these
 SHARD = 300.0  # seconds
 #: What shard i holds: entry i modulo its length.
 TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
@@ -102,7 +102,18 @@ def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
             continue
         total += len(pcm)
         licence = f"voice {voices.licence}; text {text.source.licence}"
-        yield Row(source, spoken.voice, " ".join(words), phones, text.source.name, licence), pcm
+        segments = framed(phones, spoken.times, len(pcm) // (RATE // 100))
+        yield Row(source, spoken.voice, " ".join(words), phones, text.source.name, licence, segments), pcm
+
+
+def framed(phones: list[list[str]], times: list[list[tuple[float, float]]], frames: int) -> list[list[int]]:
+    """Segments of all phones in frames of 10 ms, none where there are no times."""
+    from models.speech.corpus.g2p import fitted
+
+    if not times:
+        return []
+    spans = [span for word, spoken in zip(phones, times, strict=True) for span in fitted(len(word), spoken)]
+    return [[min(frames, max(0, round(100 * edge))) for edge in span] for span in spans]
 
 
 def levelled(wave: np.ndarray) -> Pcm:

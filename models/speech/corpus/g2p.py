@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from models.speech.corpus.spoken import words
@@ -14,9 +15,9 @@ SYMBOLS = {
     "ɜɹ": "ER", "əɹ": "ER", "ɜː": "ER", "iː": "IY", "uː": "UW", "ɔː": "AO", "ɑː": "AA", "ɪə": "IH R", "ɛː": "EH R",
     "ʤ": "JH", "ʧ": "CH", "A": "EY", "I": "AY", "W": "AW", "Y": "OY", "O": "OW", "Q": "OW", "ə": "AH", "ᵊ": "AH",
     "i": "IY", "u": "UW", "ɑ": "AA", "ɔ": "AO", "ɛ": "EH", "ɜ": "ER", "ɪ": "IH", "ʊ": "UH", "ʌ": "AH", "æ": "AE",
-    "a": "AE", "ɒ": "AA", "ᵻ": "IH", "b": "B", "d": "D", "f": "F", "h": "HH", "j": "Y", "k": "K", "l": "L", "m": "M",
-    "n": "N", "p": "P", "s": "S", "t": "T", "v": "V", "w": "W", "z": "Z", "ɡ": "G", "ŋ": "NG", "ɹ": "R", "ʃ": "SH",
-    "ʒ": "ZH", "ð": "DH", "θ": "TH", "T": "T", "ɾ": "T", "ʔ": "T", "x": "K",
+    "a": "AE", "ɐ": "AH", "ɒ": "AA", "ᵻ": "IH", "b": "B", "d": "D", "f": "F", "h": "HH", "j": "Y", "k": "K", "l": "L",
+    "m": "M", "n": "N", "p": "P", "s": "S", "t": "T", "v": "V", "w": "W", "z": "Z", "ɡ": "G", "ŋ": "NG", "ɹ": "R",
+    "ʃ": "SH", "ʒ": "ZH", "ð": "DH", "θ": "TH", "T": "T", "ɾ": "T", "ʔ": "T", "x": "K",
 }  # fmt: skip
 _SYMBOL = re.compile("|".join(sorted(SYMBOLS, key=len, reverse=True)))
 #: Names of letters, American; a British one says "zed".
@@ -27,6 +28,35 @@ LETTERS = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _SPOKEN.split(), strict=True))
 def arpabet(phonemes: str) -> list[str]:
     """``ɹˈid`` -> ``["R", "IY", "D"]``; marks of stress and length are left out."""
     return " ".join(SYMBOLS[symbol] for symbol in _SYMBOL.findall(phonemes)).split()
+
+
+def timed(phonemes: str, starts: Sequence[float], end: float) -> list[tuple[float, float]]:
+    """When each of :func:`arpabet`'s phones of a word is spoken; ``starts``: of its symbols. A mark of stress belongs
+    to the phone behind it."""
+    spans: list[tuple[float, float]] = []
+    found = list(_SYMBOL.finditer(phonemes))
+    begin = starts[0] if len(starts) else end
+    for match, following in zip(found, [*found[1:], None], strict=True):
+        stop = end
+        if following is not None:
+            between = phonemes[match.end() : following.start()]
+            marks = len(between) - len(between.rstrip("ˈˌ"))  # of stress: they stand before the vowel
+            stop = starts[following.start() - marks]
+        count = len(SYMBOLS[match[0]].split())
+        edges = [begin + (stop - begin) * i / count for i in range(count + 1)]
+        spans += pairwise(edges)
+        begin = stop
+    return spans
+
+
+def fitted(count: int, spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The times of a word's ``count`` phones by those that were spoken: the same where there are as many, even shares
+    of the word where a label says more or fewer."""
+    if count == len(spans) or not spans:
+        return list(spans)
+    start, end = spans[0][0], spans[-1][1]
+    edges = [start + (end - start) * i / count for i in range(count + 1)]
+    return list(pairwise(edges))
 
 
 def closest(spoken: Sequence[str], known: Sequence[list[str]]) -> list[str]:
@@ -83,10 +113,9 @@ def label(text: str, american: Pronounce) -> tuple[list[str], list[list[str]]]:
 
     said, phones = [], []
     for piece, phonemes in american.groups(text):
-        for word in words(piece):
-            said.append(word)
-            spoken = arpabet(phonemes)
-            phones.append(spoken if piece.startswith("^") else closest(spoken, pronounce(word)))
-    if not all(phones):
-        raise ValueError(f"{text!r}: a word without phones")
+        found, spoken = words(piece), arpabet(phonemes)
+        if len(found) != 1 or not spoken:
+            raise ValueError(f"{text!r}: {piece!r} is no word that can be said")
+        said.append(found[0])
+        phones.append(spoken if piece.startswith("^") else closest(spoken, pronounce(found[0])))
     return said, phones

@@ -16,9 +16,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from models.speech.corpus.vocoder import FEATURES, ROOT, SOURCE, Vocoder
+from models.speech.corpus.vocoder import DURATIONS, FEATURES, ROOT, SOURCE, Vocoder
 
 RATE = 24000
+#: Seconds by which sound is ahead of the durations that the model counts, by PocketSphinx's alignments.
+EARLY = 0.07
 LONGEST = 400  # symbols of one text; the model takes 510
 
 Style = NDArray[np.float32]
@@ -56,11 +58,12 @@ class Graph:
 
 
 def cut(path: Path, front: Path) -> None:
-    """Write the graph's part before the generator to ``front``: tokens, style, speed -> features, source."""
+    """Write the graph's part before the generator to ``front``: tokens, style, speed -> features, source,
+    durations."""
     if front.exists():
         return
     model = onnx.load(path)
-    wanted = [FEATURES, SOURCE]
+    wanted = [FEATURES, SOURCE, DURATIONS]
     produced = {output: node for node in model.graph.node for output in node.output}
     needed: set[str] = set()
     while wanted:
@@ -70,7 +73,9 @@ def cut(path: Path, front: Path) -> None:
             wanted += node.input
     nodes = [node for node in model.graph.node if node.output[0] in needed]
     used = {name for node in nodes for name in node.input}
-    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (FEATURES, SOURCE)]
+    outputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (FEATURES, SOURCE, DURATIONS)
+    ]
     values = [value for value in model.graph.initializer if value.name in used]
     graph = onnx.helper.make_graph(nodes, "front", list(model.graph.input), outputs, values)
     domains = {node.domain for node in nodes} | {""}
@@ -95,27 +100,31 @@ class Kokoro:
     def __init__(self, model: Path, vocabulary: Path, voices: Path) -> None:
         self.vocabulary: dict[str, int] = json.loads(vocabulary.read_text())["vocab"]
         self.voices = {path.stem: load_voice(path) for path in sorted(voices.glob("*.bin"))}
-        front = model.with_name("front.onnx")
+        front = model.with_name("front-2.onnx")
         cut(model, front)
         self.front = session(front)
         self.vocoder = Vocoder(Graph(onnx.load(model)))
 
-    def __call__(self, phonemes: str, style: Style, speed: float = 1.0) -> NDArray[np.float32]:
-        """float32 samples at 24 kHz. ``style`` [510, 256]. Raises ``ValueError`` for more than :data:`LONGEST`
+    def __call__(
+        self, phonemes: str, style: Style, speed: float = 1.0
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """float32 samples at 24 kHz and the seconds between which its symbols lie, one more than there are (of the
+        vocabulary; others are not spoken). ``style`` [510, 256]. Raises ``ValueError`` for more than :data:`LONGEST`
         symbols."""
         ids = [self.vocabulary[symbol] for symbol in phonemes if symbol in self.vocabulary]
         if not 0 < len(ids) <= LONGEST:
             raise ValueError(f"{len(ids)} symbols: 1 to {LONGEST} can be spoken at once")
         row = style[len(ids) - 1]
-        features, source = self.front.run(
-            [FEATURES, SOURCE],
+        features, source, durations = self.front.run(
+            [FEATURES, SOURCE, DURATIONS],
             {
                 "tokens": np.array([[0, *ids, 0]], np.int64),
                 "style": row[None],
                 "speed": np.array([speed], np.float32),
             },
         )
-        return self.vocoder(features, source, row[:128]).numpy()
+        bounds = np.cumsum(durations.reshape(-1)[:-1]) * np.float32(0.025) - np.float32(EARLY)
+        return self.vocoder(features, source, row[:128]).numpy(), bounds
 
 
 def load_voice(path: Path) -> Style:

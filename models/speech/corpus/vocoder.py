@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 ROOT = "/decoder/decoder/generator/"
-#: Where the graph is cut: the generator's input and its harmonic source.
+#: Where the graph is cut: the generator's input and its harmonic source; and how many units of 25 ms each
+#: symbol lasts.
 FEATURES, SOURCE = "/decoder/decoder/decode.3/Div_4_output_0", ROOT + "Concat_3_output_0"
+DURATIONS = "/encoder/Clip_output_0"
 TILE = 512  # rows that are worked on at a time, so that they stay in the cache
 DILATIONS = (1, 3, 5)
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from models.speech.corpus.g2p import Pronounce
+from models.speech.corpus.g2p import Pronounce, timed
 from models.speech.corpus.kokoro import Kokoro, Speaker, blend
 from models.speech.corpus.packages import Packages
 from models.speech.corpus.spoken import words
 
 Wave = NDArray[np.float32]
+Spans = list[tuple[float, float]]
 RATE = 16000  # of all that is kept
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """float32 at 16 kHz; ``voice``: who spoke, and how."""
+    """float32 at 16 kHz; ``voice``: who spoke, and how; ``times``: for each word the seconds of its phones as spoken,
+    empty where the voice does not tell."""
 
     wave: Wave
     voice: str
+    times: list[Spans] = field(default_factory=list)
 
 
 class Voices(Protocol):
@@ -33,6 +36,7 @@ class Voices(Protocol):
     def speak(self, text: str, rng: random.Random) -> Spoken: ...
 
 
+MARKS = ",.?!;:"
 AMERICAN, BRITISH = ("af_", "am_"), ("bf_", "bm_")
 CHINESE = ("zf_", "zm_")
 
@@ -78,11 +82,26 @@ class KokoroVoices:
         throat = draw_throat(rng)
         pace = rng.uniform(0.78, 1.22) * (0.9 if throat > 1.18 else 1.0)
         style = blend(self.kokoro.voices, speaker)
-        wave = self.kokoro(self.pronounce[british](text), style, pace / throat)
+        groups = [phonemes for _, phonemes in self.pronounce[british].groups(text)]
+        wave, bounds = self.kokoro(" ".join(groups), style, pace / throat)
+        wave, cut = trimmed(rethroated(wave, throat, 24000))
         accent = "british" if british else "american"
-        return Spoken(
-            trimmed(rethroated(wave, throat, 24000)), f"kokoro {speaker.name} {accent} x{pace:.2f} t{throat:.2f}"
-        )
+        name = f"kokoro {speaker.name} {accent} x{pace:.2f} t{throat:.2f}"
+        return Spoken(wave, name, self._times(groups, [float(bound) / throat - cut for bound in bounds]))
+
+    def _times(self, groups: list[str], bounds: list[float]) -> list[Spans]:
+        at, out = 0, []
+        for phonemes in groups:
+            starts, ends = [], bounds[at]
+            for symbol in phonemes:
+                starts.append(bounds[at])
+                if symbol in self.kokoro.vocabulary:
+                    at += 1
+                    # a mark of the sentence is a pause, which is not the last phone's
+                    ends = bounds[at] if symbol not in MARKS else ends
+            out.append(timed(phonemes, starts, ends))
+            at += 1  # the space
+        return out
 
 
 def draw_throat(rng: random.Random) -> float:
@@ -96,13 +115,15 @@ def rethroated(wave: Wave, factor: float, rate: int) -> Wave:
     return soxr.resample(wave, rate * factor, RATE, quality="HQ")
 
 
-def trimmed(wave: Wave, margin: float = 0.08) -> Wave:
-    """Without what is quieter than 1 % of the peak at both ends, but for a margin in seconds."""
+def trimmed(wave: Wave, margin: float = 0.08) -> tuple[Wave, float]:
+    """Without what is quieter than 1 % of the peak at both ends, but for a margin in seconds; how many of them the
+    beginning lost."""
     loud = np.flatnonzero(np.abs(wave) > 0.01 * max(1e-6, float(np.abs(wave).max())))
     if not len(loud):
-        return wave[:0]
+        return wave[:0], 0.0
     keep = int(margin * RATE)
-    return np.ascontiguousarray(wave[max(0, loud[0] - keep) : loud[-1] + keep])
+    start = max(0, int(loud[0]) - keep)
+    return np.ascontiguousarray(wave[start : loud[-1] + keep]), start / RATE
 
 
 class HibariVoices:
@@ -129,7 +150,7 @@ class HibariVoices:
         f0 = np.where(voiced, np.clip(bent / throat, 45, 600), f0).astype(np.float32)
         wave = self.dsp.synth(*parts, f0, np.random.default_rng(rng.getrandbits(32)))
         manner = f"{'british' if british else 'american'} x{pace:.2f} t{throat:.2f} p{pitch:.2f} i{tune:.2f}"
-        return Spoken(trimmed(rethroated(wave, throat, 24000)), f"hibari {manner}")
+        return Spoken(trimmed(rethroated(wave, throat, 24000))[0], f"hibari {manner}")
 
 
 class DebianVoices:
@@ -151,4 +172,4 @@ class DebianVoices:
             pcm = speak(said, sample_rate=RATE, **manner)  # type: ignore[arg-type]
             name = f"espeak {manner['voice']}"
         wave = rethroated(pcm.astype(np.float32) / 32768.0, throat, RATE)
-        return Spoken(trimmed(wave), f"{name} t{throat:.2f}")
+        return Spoken(trimmed(wave)[0], f"{name} t{throat:.2f}")
