@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python -m models train sensors --data plant.csv --targets pressure,flow --horizon 24 --folder runs/plant
   python -m models corpus english --hours 60           voices for hours of English, into ~/.cache/streamer/corpus
   python -m models zoo characters --minutes 5
+  python -m models train english                       a day in the background; --resume goes on after a stop
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -175,7 +176,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     batches = Mixture(
         recipe.sources, recipe.augmentation, recipe.noise, sample_rate=recipe.config.sample_rate, hop=model.hop,
         seconds=recipe.seconds, batches=recipe.batches, progress=lambda: training.progress, limit=recipe.limit,
-        spell=recipe.spell,
+        spell=recipe.spell, hearing=recipe.hearing,
     )  # fmt: skip
     try:
         fit(training, batches, resume=options.resume)

@@ -74,7 +74,7 @@ def source_of(index: int) -> str:
 
 
 def make_shard(folder: Path, data: Path, seed: int, index: int) -> float:
-    """Make one shard; its seconds."""
+    """Make one shard in a process of its own; its seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -161,6 +161,13 @@ def seconds_of(folder: Path, names: list[str]) -> float:
     return sum(recording.row.seconds for name in names for recording in shards.read(folder, name))
 
 
+def prepare(folder: Path) -> None:
+    """What comes before the first shard: the voices, and the recorded prompts among them."""
+    Packages(folder).fetch()
+    if PROMPTS not in shards.names(folder / "english"):
+        make_prompts(folder)
+
+
 def build(
     folder: Path,
     data: Path,
@@ -170,8 +177,11 @@ def build(
     seed: int = 1,
     gigabytes: float = 20.0,
     say: Callable[[float], None] = lambda hours: None,
+    prepare: Callable[[Path], None] = prepare,
+    make: Callable[[Path, Path, int, int], float] = make_shard,
 ) -> None:
-    """Make shards until there are ``hours`` of synthetic speech; ``say(hours so far)`` after each.
+    """Make shards until there are ``hours`` of synthetic speech; ``say(hours so far)`` after each. ``make(folder, data,
+    seed, index)`` runs in ``jobs`` processes, writes a shard and gives its seconds.
 
     Raises ``RuntimeError`` where the voices cannot be fetched, the folder is another run's or another recipe's, or
     holds more than ``gigabytes`` of shards.
@@ -180,9 +190,7 @@ def build(
     with owned(place):
         agree(place, seed)
         shards.sweep(place)
-        Packages(folder).fetch()
-        if PROMPTS not in shards.names(place):
-            make_prompts(folder)
+        prepare(folder)
         there = {name for name in shards.names(place) if name != PROMPTS}
         made = seconds_of(place, sorted(there)) / 3600
         say(made)
@@ -193,7 +201,7 @@ def build(
             while made < hours:
                 while len(running) < jobs:
                     if name_of(index) not in there:
-                        running.add(pool.submit(make_shard, folder, data, seed, index))
+                        running.add(pool.submit(make, folder, data, seed, index))
                     index += 1
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 made += sum(future.result() for future in done) / 3600

@@ -100,7 +100,7 @@ class Kokoro:
     def __init__(self, model: Path, vocabulary: Path, voices: Path) -> None:
         self.vocabulary: dict[str, int] = json.loads(vocabulary.read_text())["vocab"]
         self.voices = {path.stem: load_voice(path) for path in sorted(voices.glob("*.bin"))}
-        front = model.with_name("front-2.onnx")
+        front = model.with_name("front.onnx")
         cut(model, front)
         self.front = session(front)
         self.vocoder = Vocoder(Graph(onnx.load(model)))
