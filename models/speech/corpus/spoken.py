@@ -174,9 +174,9 @@ def _rules() -> list[tuple[re.Pattern[str], Say]]:
     ignore = re.IGNORECASE
     return [
         rule(r"<[^>]*>", lambda m, r: ""),  # marks of transcribers
-        rule(r"\b(\d{1,2}):(\d{2})(?:\s?([ap])\.?m\b(?:\.(?!\s+[A-Z]))?)?", _time, ignore),
+        rule(r"\b(\d{1,2}):(\d{2})(?:\s?([ap])\.?m\b(?:\.(?!\s+(?-i:[A-Z])))?)?", _time, ignore),
         rule(
-            r"\b(\d{1,2})\s?([ap])\.?m\b(?:\.(?!\s+[A-Z]))?",
+            r"\b(\d{1,2})\s?([ap])\.?m\b(?:\.(?!\s+(?-i:[A-Z])))?",
             lambda m, r: f"{cardinal(int(m[1]))} {spelled(m[2] + 'm')}",
             ignore,
         ),
