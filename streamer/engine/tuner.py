@@ -14,7 +14,6 @@ import platform
 from pathlib import Path
 from time import thread_time
 
-import numpy as np
 import onnxruntime as ort
 
 from streamer.engine.engine import rungs
@@ -70,8 +69,7 @@ def best_batch(ladder: list[int], costs: list[float]) -> int:
 
 def _time(model: Model, batch: int, repeats: int, budget: float) -> float:
     """Shortest of some runs after one that warms up, in CPU seconds of this thread: others' work must not decide."""
-    spec = model.manifest.input
-    feeds = {spec.name: np.zeros((batch, *spec.chunk_shape), spec.dtype), **model.zero_state(batch)}
+    feeds = model.zero_feeds(batch)
     model.run(feeds)
     times: list[float] = []
     while len(times) < repeats and (len(times) < 2 or sum(times) < budget):

@@ -27,9 +27,9 @@ from models.forecast.multivariate import Multivariate, MultivariateConfig, Scali
 from models.forecast.network import NetworkConfig
 from models.forecast.recipe import Plan, Wanted, WindowOptions
 from models.forecast.table import needed, read
-from streamer.contract.judge import judge
 from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
+from streamer.engine.proof import judge_file
 from streamer.metrics import Metrics
 from streamer.settings import Settings
 from streamer.streams.registry import Registry
@@ -239,7 +239,7 @@ def _elsewhere() -> torch.Tensor:
 
 
 def test_the_file_keeps_its_laws_and_says_what_it_takes(trained: Trained) -> None:
-    assert judge(trained.onnx, long_chunks=100).ok
+    assert judge_file(trained.onnx, long_chunks=100).ok
     manifest = Model.load(trained.onnx).manifest
     assert manifest.options["variables"] == manifest.options["targets"] == ["outflow", "inflow"]
     assert manifest.input.chunk_shape == (1, 6)
