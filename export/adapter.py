@@ -1,19 +1,18 @@
-"""A module as the file has it: batch on axis 0 and time on axis 1 of every input and output, states that start as zeros."""
+"""A module as the file has it: batch on axis 0, time on axis 1 of inputs and outputs, states that start as zeros."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from export.clock import Axes
-from export.forward import Forward
+from export.look import Found
 
-__all__ = ["PCM_SCALE", "STARTED", "Adapted"]
+__all__ = ["STARTED", "Adapted"]
 
 #: The state that says a stream has begun, where a module's own states do not start as zeros.
-STARTED = "started"
+STARTED = "stream.started"
 #: 16-bit samples as the numbers in [-1, 1) that a module for sound takes.
 PCM_SCALE = 1 / 32768
 
@@ -23,34 +22,31 @@ State = dict[str, Tensor]
 class Adapted(nn.Module):
     """Keeps the contract of :class:`export.trace.Streaming`.
 
-    ``states``: those of the module at the start of a stream. ``pcm``: the first input comes as 16-bit samples and is
-    scaled. ``limits``: of integer inputs; what is outside is taken for the nearest inside. ``probabilities``: what
-    makes them of the first output's last axis, ``softmax`` or ``sigmoid``.
+    ``pcm``: the first input comes as 16-bit samples and is scaled. ``probabilities``: what makes them of the first
+    output's last axis, ``softmax`` or ``sigmoid``. What is outside an integer input's limits is taken for the nearest
+    inside.
+
+    ``whole``: it takes any number of chunks a call; ``untimed``: outputs that a call has once, whatever its length;
+    ``folded``: states whose start is not zero.
     """
 
-    def __init__(
-        self,
-        forward: Forward,
-        axes: Axes,
-        states: Sequence[Tensor],
-        *,
-        pcm: bool,
-        limits: Mapping[str, tuple[int, int]],
-        probabilities: str | None,
-    ) -> None:
+    def __init__(self, found: Found, *, pcm: bool, probabilities: str | None = None) -> None:
         super().__init__()
+        forward, axes = found.forward, found.axes
         self.module = forward.module
         self._forward, self._axes, self._pcm = forward, axes, pcm
-        self._limits, self._probabilities = dict(limits), probabilities
-        layouts = zip(axes.states, states, strict=True)
+        self._limits, self._probabilities = found.limits, probabilities
+        layouts = zip(axes.states, found.start, strict=True)
         self._start = [layout.outward(tensor)[:1].clone() for layout, tensor in layouts]
         self.folded = [n for n, start in zip(forward.state_names, self._start, strict=True) if start.count_nonzero()]
+        self.whole = axes.whole
+        self.untimed = {n for n, layout in zip(forward.output_names, axes.outputs, strict=True) if layout.time is None}
 
     def initial_state(self, batch: int) -> State:
         """All zeros; what a state of the module starts as is put in its place inside."""
         names = self._forward.state_names
         state = {n: torch.zeros((batch, *s.shape[1:]), dtype=s.dtype) for n, s in zip(names, self._start, strict=True)}
-        return {**state, STARTED: torch.zeros((batch,), dtype=torch.bool)} if self.folded else state
+        return {**state, STARTED: torch.zeros((batch, 1), dtype=torch.bool)} if self.folded else state
 
     def forward(self, chunk: Tensor | Mapping[str, Tensor], state: State) -> tuple[State, State]:
         """``chunk`` [batch, steps, ...]; of several inputs and conditions by name."""

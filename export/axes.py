@@ -61,9 +61,7 @@ class Places:
     free: bool
 
 
-def find_batch(
-    forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], values: Values
-) -> Places | None:
+def find_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], values: Values) -> Places | None:
     """``None`` where no way of placing the batch keeps rows apart, or the module takes one stream only."""
     tensors = [*given, *states]
     tried: set[tuple[int, ...]] = set()
@@ -116,7 +114,8 @@ def _rows_apart(
                 second.append(again)
                 aged.append(state)
             joined = {n: torch.cat([row[n] for row in second], axis) for n, axis in zip(names, axes, strict=True)}
-            outputs, new = forward(joined, [torch.cat(each, axis) for each, axis in zip(zip(*aged), kept, strict=True)])
+            states_now = [torch.cat([row[i] for row in aged], axis) for i, axis in enumerate(kept)]
+            outputs, new = forward(joined, states_now)
     except Exception:  # the module's own: it does not take the batch there
         return None
     places = [_place(one, all_) for one, all_ in zip(alone[0][0], outputs, strict=True)]

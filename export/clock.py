@@ -23,8 +23,12 @@ CHUNKS = 3
 
 @dataclass(frozen=True)
 class Axes:
-    """A layout for every tensor. ``whole``: one call may have any number of chunks, which was tried; else the shape
-    alone says what is time, and PyTorch is run chunk by chunk. ``free``: the batch may have any size."""
+    """A layout for every tensor. ``free``: the batch may have any size.
+
+    ``whole``: one call may have any number of chunks, which was tried; else the shape alone says what is time, and
+    PyTorch is run chunk by chunk. ``differs``: what a call with several steps is off by, of a module that is called
+    with one: then its outputs do not depend on how a stream is cut, which is all that the chunk law asks.
+    """
 
     inputs: tuple[Layout, ...]
     conditions: tuple[Layout, ...]
@@ -32,6 +36,7 @@ class Axes:
     outputs: tuple[Layout, ...]
     free: bool
     whole: bool
+    differs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,22 @@ def find_time(
     choices = [[fixed[i]] if i in fixed else list(range(len(shape))) for i, shape in enumerate(shapes)]
     ways = [way for way in itertools.product(*choices) if None not in way]
     found: _Trial | None = None
-    taken = usual
+    taken, differs = usual, None
     for way in sorted(ways, key=lambda way: way != usual) if whole else ():
         trial = _try(forward, places, given, states, values, way)
         if trial.deviation is not None and trial.deviation <= NEAR:
             found, taken = trial, way
             break
         if trial.deviation is not None and way == usual:
-            raise ExportError(_breaks(forward, trial.deviation, given, way, places))
+            differs = trial.deviation
+            if any(shape[axis] > 1 for shape, axis in zip(shapes, way, strict=True) if axis is not None):
+                raise ExportError(_breaks(forward, differs, given, way, places))
     lengths = {shape[axis] if axis is not None else 1 for shape, axis in zip(shapes, taken, strict=True)}
     if len(lengths) > 1:
         raise ExportError(
-            f"the inputs {', '.join(forward.inputs)} have {sorted(lengths)} steps: all inputs of a stream have one clock. "
-            'What is set once for a stream is a condition: conditions={"name": tensor}; what is time says time={...}'
+            f"the inputs {', '.join(forward.inputs)} have {sorted(lengths)} steps: all inputs of a stream have one "
+            'clock. What is set once for a stream is a condition: conditions={"name": tensor}; what is time says '
+            'time={"name": axis}'
         )
     outputs = found.outputs if found else _guessed(forward, places, given, states, taken, lengths.pop())
     return Axes(
@@ -88,6 +96,7 @@ def find_time(
         tuple(Layout(batch, axis) for batch, axis in zip(places.outputs, outputs, strict=True)),
         places.free,
         found is not None,
+        differs,
     )
 
 
@@ -127,7 +136,9 @@ def _try(
     way: tuple[int | None, ...],
 ) -> _Trial:
     names = (*forward.inputs, *forward.conditions)
-    chunks = [{name: values(name, tensor.shape) for name, tensor in zip(names, given, strict=True)} for _ in range(CHUNKS)]
+    chunks = [
+        {name: values(name, tensor.shape) for name, tensor in zip(names, given, strict=True)} for _ in range(CHUNKS)
+    ]
     for name in forward.conditions:
         for chunk in chunks:
             chunk[name] = chunks[0][name]
@@ -181,9 +192,9 @@ def _breaks(
     name, axis, batch = forward.inputs[0], way[0], places.given[0]
     assert axis is not None
     return (
-        f"one call with {CHUNKS} chunks gives other outputs than {CHUNKS} calls with one (off by {deviation:.1g} of their "
-        f"largest value), time being axis {_raw(axis, batch)} of {name} {list(given[0].shape)}. Either something of the "
-        "past is not in the state (the last inputs of a convolution, a running mean), or forward looks ahead; or "
-        "forward is right for the example's length alone: whole=False, --no-whole; or another axis is time: "
+        f"one call with {CHUNKS} chunks gives other outputs than {CHUNKS} calls with one (off by {deviation:.1g} of "
+        f"their largest value), time being axis {_raw(axis, batch)} of {name} {list(given[0].shape)}. Either something "
+        "of the past is not in the state (the last inputs of a convolution, a running mean), or forward looks ahead; "
+        "or it is right for one length alone: whole=False; or another axis is time: "
         f"time={{{name!r}: axis}}"
     )

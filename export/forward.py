@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from export.names import Spoken, joined
+from export.names import Spoken, joined, layer_names
 
 __all__ = ["DTYPES", "ExportError", "Forward", "bind", "leaves", "tensors"]
 
@@ -96,7 +96,7 @@ def bind(
     given = {**inputs, **conditions}
     for parameters, tree in _ways(module, list(given), states):
         try:
-            with torch.no_grad():
+            with torch.no_grad(), layer_names(module, pytree.tree_leaves(tree)) as layers:
                 result = call(module, given, parameters, tree)
         except Exception as error:  # the module's own, of any type
             failures.append(_line(error))
@@ -109,7 +109,8 @@ def bind(
         found, spec = pytree.tree_flatten(tree)
         spoken = Spoken(module)
         paths = [path for path, _ in leaves(tree)]
-        state_names = _state_names(spoken, parameters, paths, [leaves(result)[i][0] for i in where_states])
+        back = [leaves(result)[i][0] for i in where_states]
+        state_names = _state_names(spoken, parameters, paths, back, layers)
         taken = {*given, *state_names}
         output_names = _output_names(spoken, [leaves(result)[i][0] for i in where_outputs], taken)
         forward = Forward(
@@ -145,14 +146,14 @@ def _ways(module: nn.Module, taken: list[str], states: Any) -> list[tuple[tuple[
         return [((), ())]
     if isinstance(states, Mapping) and set(needed) <= set(states) <= set(names):
         return [(tuple(states), dict(states))]
-    one = (((names[0],), states),) if names and len(needed) <= 1 else ()
-    several = isinstance(states, tuple | list) and len(needed) <= len(states) <= len(names)
-    spread = ((tuple(names[: len(states)]), tuple(states)),) if several and len(states) > 1 else ()
-    alone = ((tuple(names[:1]), states[0]),) if several and len(states) == 1 else ()
-    stars = ()
+    ways: list[tuple[tuple[str, ...], Any]] = []
+    if names and len(needed) <= 1:
+        ways.append(((names[0],), states))
+    if isinstance(states, tuple | list) and len(needed) <= len(states) <= len(names):
+        alone = len(states) == 1
+        ways.append((tuple(names[: len(states)]), states[0] if alone else tuple(states)))
     if not names and any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        stars = (((), tuple(states) if isinstance(states, tuple | list) else (states,)),)
-    ways = [*one, *spread, *alone, *stars]
+        ways.append(((), tuple(states) if isinstance(states, tuple | list) else (states,)))
     if not ways:
         count = len(states) if isinstance(states, tuple | list | dict) else 1
         raise ExportError(
@@ -190,8 +191,8 @@ def _matched(result: Any, states: Any) -> tuple[list[int], list[int]]:
             return where, outputs or where[:1]  # a cell returns its state and nothing else: that is its output
     if not ways:
         raise ExportError(
-            f"forward returns {_count(len(found), 'tensor')} and takes {_count(count, 'state')}: return every new state, "
-            "as it went in: return output, state"
+            f"forward returns {_count(len(found), 'tensor')} and takes {_count(count, 'state')}: return every new "
+            "state, as it went in: return output, state"
         )
     raise ExportError(_difference(wanted, [found[i][1] for i in ways[0]]))
 
@@ -225,27 +226,31 @@ def _difference(wanted: list[tuple[Path, Any]], got: list[Any]) -> str:
     if old.dim() == new.dim() and longer and old.dtype == new.dtype:
         axis, keep = longer[0], max(1, old.shape[longer[0]])
         cut = ", ".join([*[":"] * axis, f"-{keep}:"])
-        return f"{said}: it grows with every call. Keep a window of it: state = torch.cat([state, new], dim={axis})[{cut}]"
+        return (
+            f"{said}: it grows with every call. Keep a window of it: state = torch.cat([state, new], dim={axis})[{cut}]"
+        )
     return f"{said}: a state keeps its shape and dtype, and forward returns it as it takes it"
 
 
-def _state_names(spoken: Spoken, parameters: tuple[str, ...], paths: list[Path], back: list[Path]) -> tuple[str, ...]:
-    """Those of the parameters where each takes one tensor; else as ``forward`` unpacks or returns them."""
-    if len(parameters) == len(paths) and all(len(path) <= 1 for path in paths):
+def _state_names(
+    spoken: Spoken, parameters: tuple[str, ...], paths: list[Path], back: list[Path], layers: Mapping[int, str]
+) -> tuple[str, ...]:
+    """Those of the parameters where each takes one tensor; else as ``forward`` unpacks or returns them; else that of
+    the recurrent layer whose state it is."""
+    if len(parameters) == len(paths) and (len(parameters) > 1 or paths == [()]):
         return parameters
-    names = []
+    owner = parameters[0] if len(parameters) == 1 else ""
+    names: list[str] = []
     for number, path in enumerate(paths):
-        if len(parameters) == 1:
-            said = spoken.unpacked(parameters[0], path) or spoken.returned(back[number])
-            names.append(said if said not in (None, parameters[0]) else joined(parameters[0], path))
-        elif parameters:
+        if len(parameters) > 1:
             which = path[0] if isinstance(path[0], str) else parameters[path[0]]
-            names.append(joined(which, path[1:]))
-        else:
-            names.append(spoken.returned(back[number]) or joined("state", path))
-    if len(parameters) == 1 and len(set(names)) < len(names):
-        names = [joined(parameters[0], path) for path in paths]
-    return tuple(_unlike(name, names[:i]) for i, name in enumerate(names))
+            names.append(_unlike(joined(which, path[1:]), names))
+            continue
+        said = spoken.unpacked(owner, path) or spoken.returned(back[number])
+        if path and all(isinstance(part, str) for part in path):
+            said = joined("", path)
+        names.append(_unlike(said or layers.get(number) or joined(owner or "state", path), names))
+    return tuple(names)
 
 
 def _output_names(spoken: Spoken, paths: list[Path], taken: set[str]) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
-__all__ = ["Spoken", "joined"]
+__all__ = ["Spoken", "joined", "layer_names"]
 
 Path = tuple[Any, ...]
 
@@ -44,14 +46,40 @@ class Spoken:
 
 
 def _named(expression: ast.expr | None, path: Path) -> str | None:
-    rest = list(path)
-    while rest:
-        if isinstance(expression, ast.Tuple | ast.List) and isinstance(rest[0], int) and rest[0] < len(expression.elts):
-            expression = expression.elts[rest.pop(0)]
+    """The name that stands at ``path`` of an expression; ``None`` where none does."""
+    for part in path:
+        if isinstance(expression, ast.Tuple | ast.List) and isinstance(part, int) and part < len(expression.elts):
+            expression = expression.elts[part]
         elif isinstance(expression, ast.Dict):
-            key = rest.pop(0)
             values = zip(expression.keys, expression.values, strict=True)
-            expression = next((v for k, v in values if isinstance(k, ast.Constant) and k.value == key), None)
+            expression = next((v for k, v in values if isinstance(k, ast.Constant) and k.value == part), None)
         else:
-            break
-    return joined(expression.id, tuple(rest)) if isinstance(expression, ast.Name) else None
+            return None
+    return expression.id if isinstance(expression, ast.Name) else None
+
+
+@contextmanager
+def layer_names(module: nn.Module, wanted: Sequence[Any]) -> Iterator[dict[int, str]]:
+    """While a call runs: position among ``wanted`` -> ``lstm.h``, of tensors that are a recurrent layer's state."""
+    found: dict[int, str] = {}
+
+    def hook(name: str) -> Any:
+        def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[1] if len(args) > 1 else kwargs.get("hx")
+            for part, tensor in zip(
+                ("h", "c"), hidden if isinstance(hidden, tuple | list) else (hidden,), strict=False
+            ):
+                for number, one in enumerate(wanted):
+                    if tensor is one:
+                        found[number] = f"{name}.{part}" if name else part
+
+        return before
+
+    kinds = (nn.RNNBase, nn.RNNCellBase)
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
+    handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

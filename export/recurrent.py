@@ -7,7 +7,7 @@ shows: the untouched module's own run of a whole sequence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,9 @@ def carried(
         raise ExportError("with a state of zeros its recurrent layers give something else than without one")
     where = tuple(i for i, (path, _) in enumerate(found) if path[0] == 1)
     return (
-        Forward(wrapped, tuple(inputs), tuple(conditions), ("carried",), spec, said, tuple(names), where, tuple(outputs)),
+        Forward(
+            wrapped, tuple(inputs), tuple(conditions), ("carried",), spec, said, tuple(names), where, tuple(outputs)
+        ),
         states,
     )
 
@@ -109,7 +111,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 def optional_state(
     module: nn.Module, inputs: Mapping[str, Tensor], conditions: Mapping[str, Tensor]
 ) -> tuple[Forward, list[Tensor]] | None:
-    """``forward(x, state=None) -> y, state``: the state that it returns without one, as zeros, if those give the same."""
+    """``forward(x, state=None) -> y, state``: zeros in the form of the state that it returns, if they give the same."""
     with torch.no_grad():
         result = module(**inputs, **conditions)
     if not isinstance(result, tuple | list) or len(result) < 2:
@@ -128,8 +130,9 @@ def optional_state(
     return (forward, states) if all(torch.equal(flat[i], tensor) for i, tensor in same) else None
 
 
-def remembers(module: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
-    """Tensors that a call changes on the module itself: ``self.h``, where a state must not live."""
+def remembers(module: nn.Module, call: Callable[[], Any]) -> list[str]:
+    """Tensors that a call changes on the module itself: ``self.h``, where a state must not live. What the first call
+    alone makes (a table of sines) is none."""
 
     def held() -> dict[str, Any]:
         found: dict[str, Any] = dict(module.named_buffers())
@@ -140,9 +143,10 @@ def remembers(module: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
                     found[".".join(str(p) for p in ((name, *path) if name else path))] = leaf
         return {key: leaf.clone() if isinstance(leaf, Tensor) else leaf for key, leaf in found.items()}
 
-    before = held()
     with torch.no_grad():
-        module(**given)
+        call()
+        before = held()
+        call()
     after = held()
     return sorted(name for name in {**before, **after} if not _same(before.get(name), after.get(name)))
 
