@@ -70,6 +70,10 @@ EPILOG = {
         "streamer adopt encoder.onnx -o encoder.streamer.onnx",
         "streamer adopt sherpa-onnx-streaming-zipformer-en-2023-06-26 -o english.onnx",
     ),
+    "export": commands.examples(
+        "streamer export my_module.py:make_model --weights net.pt -o plant.onnx",
+        "streamer export my_module.py:make_model --labels walk,run,fall -o gait.onnx",
+    ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),
 }
@@ -84,6 +88,7 @@ SHORT = {
     "classify": "Find speech, words or a mood, as it comes.",
     "enhance": "Take the noise out of speech, live too.",
     "adopt": "Make somebody's stateful ONNX model fit.",
+    "export": "Make a model file of your PyTorch module.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
 }
@@ -141,6 +146,7 @@ def _register() -> None:
     from streamer.commands.check import check
     from streamer.commands.classify import classify
     from streamer.commands.enhance import enhance
+    from streamer.commands.export import export
     from streamer.commands.forecast import forecast
     from streamer.commands.generate import generate
     from streamer.commands.listen import listen
@@ -148,7 +154,7 @@ def _register() -> None:
     from streamer.commands.serve import serve
     from streamer.commands.transcribe import transcribe
 
-    for command in (serve, transcribe, listen, forecast, generate, classify, enhance, adopt, check, models):
+    for command in (serve, transcribe, listen, forecast, generate, classify, enhance, adopt, export, check, models):
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 
 
