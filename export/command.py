@@ -128,7 +128,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(
-            f"{path} holds more than weights ({said[0][:120]}): torch.save(model.state_dict(), {path.name!r}) saves them"
+            f"{path} holds more than weights ({said[0][:120]}): save model.state_dict(), not the model"
         ) from error
     for key in INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):

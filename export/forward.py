@@ -110,6 +110,11 @@ def bind(
         spoken = Spoken(module)
         paths = [path for path, _ in leaves(tree)]
         back = [leaves(result)[i][0] for i in where_states]
+        if len(parameters) == len(back) > 1:  # forward(x, h, c) may return y, c, h
+            said = [spoken.returned(path) for path in back]
+            if sorted(parameters) == sorted(str(name) for name in said):
+                order = [said.index(name) for name in parameters]
+                where_states, back = [where_states[i] for i in order], [back[i] for i in order]
         state_names = _state_names(spoken, parameters, paths, back, layers)
         taken = {*given, *state_names}
         output_names = _output_names(spoken, [leaves(result)[i][0] for i in where_outputs], taken)
@@ -145,7 +150,8 @@ def _ways(module: nn.Module, taken: list[str], states: Any) -> list[tuple[tuple[
     if states is None:
         return [((), ())]
     if isinstance(states, Mapping) and set(needed) <= set(states) <= set(names):
-        return [(tuple(states), dict(states))]
+        ordered = [name for name in names if name in states]
+        return [(tuple(ordered), {name: states[name] for name in ordered})]
     ways: list[tuple[tuple[str, ...], Any]] = []
     if names and len(needed) <= 1:
         ways.append(((names[0],), states))
@@ -181,13 +187,13 @@ def _matched(result: Any, states: Any) -> tuple[list[int], list[int]]:
     found, wanted = leaves(result), leaves(states)
     if not wanted:
         return [], [i for i, (_, leaf) in enumerate(found) if isinstance(leaf, Tensor)]
+    count = len(wanted)
     ways = _by_structure(found, [path for path, _ in wanted])
-    count, all_of_them = len(wanted), range(len(found))
-    if len(found) >= count:
-        ways += [list(all_of_them[len(found) - count :]), list(all_of_them[:count])]
+    if len(found) >= count:  # states that are passed one by one come back behind the outputs
+        ways.append(list(range(len(found) - count, len(found))))
     for where in ways:
         if all(_alike(old, found[i][1]) for (_, old), i in zip(wanted, where, strict=True)):
-            outputs = [i for i in all_of_them if i not in where and isinstance(found[i][1], Tensor)]
+            outputs = [i for i, (_, leaf) in enumerate(found) if i not in where and isinstance(leaf, Tensor)]
             return where, outputs or where[:1]  # a cell returns its state and nothing else: that is its output
     if not ways:
         raise ExportError(
@@ -198,9 +204,11 @@ def _matched(result: Any, states: Any) -> tuple[list[int], list[int]]:
 
 
 def _by_structure(found: list[tuple[Path, Any]], wanted: list[Path]) -> list[list[int]]:
-    """Parts of the result that are built as the state was: the last one first, the whole at last."""
+    """Parts of the result that are built as the state was: the last one first, the whole at last. A single tensor has
+    no structure to know it by: only the last one is taken."""
     ways = []
-    for prefix in (*dict.fromkeys(path[:1] for path, _ in reversed(found) if path), ()):
+    parts = list(dict.fromkeys(path[:1] for path, _ in reversed(found) if path))
+    for prefix in (*(parts[:1] if wanted == [()] else parts), ()):
         part = {path[len(prefix) :]: i for i, (path, _) in enumerate(found) if path[: len(prefix)] == prefix}
         by_key = not prefix and all(path and isinstance(path[0], str) for path in wanted)
         if set(wanted) == set(part) or (by_key and set(wanted) <= set(part)):
@@ -224,7 +232,7 @@ def _difference(wanted: list[tuple[Path, Any]], got: list[Any]) -> str:
     said = f"{name} goes in as {was} and comes back as {comes}"
     longer = [axis for axis, (a, b) in enumerate(zip(old.shape, new.shape, strict=False)) if b > a]
     if old.dim() == new.dim() and longer and old.dtype == new.dtype:
-        axis, keep = longer[0], max(1, old.shape[longer[0]])
+        axis, keep = longer[0], old.shape[longer[0]] or 64
         cut = ", ".join([*[":"] * axis, f"-{keep}:"])
         return (
             f"{said}: it grows with every call. Keep a window of it: state = torch.cat([state, new], dim={axis})[{cut}]"
@@ -256,7 +264,7 @@ def _state_names(
 def _output_names(spoken: Spoken, paths: list[Path], taken: set[str]) -> tuple[str, ...]:
     names: list[str] = []
     for path in paths:
-        said = spoken.returned(path) or (path[-1] if path and isinstance(path[-1], str) else None)
+        said = path[-1] if path and isinstance(path[-1], str) else spoken.returned(path)
         plain = "output" if len(paths) == 1 else joined("output", path)
         name = plain if said is None or said in taken else said
         names.append(_unlike(name, [*names, *taken]))

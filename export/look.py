@@ -17,7 +17,7 @@ from export.clock import Axes, find_time
 from export.forward import ExportError, Forward, bind, tensors
 from export.recurrent import carried, optional_state, remembers, three_lines
 
-__all__ = ["Found", "Say", "evaluating", "look"]
+__all__ = ["Found", "Say", "evaluating", "fits", "look"]
 
 #: Gets each line of what is found and done.
 Say = Callable[[str], None]
@@ -52,14 +52,13 @@ def look(
     say: Say,
 ) -> Found:
     """See :func:`export.export` for the arguments. Raises :class:`ExportError`."""
-    _fits(module)
     inputs = _by_name(module, tensors("the example", example))
     given = {**inputs, **tensors("conditions", dict(conditions))}
     forward, start = _forward(module, inputs, {n: given[n] for n in given if n not in inputs}, states, say)
     say(f"found  {forward.said()}")
-    _keeps_nothing(forward, given, start)
     bounds = _token_limits(forward, given, start) | _said_limits(limits, forward, given)
     values = _values(given, bounds, seed)
+    _keeps_nothing(forward, {name: values(name, tensor.shape) for name, tensor in given.items()}, start)
     tensors_given = [given[name] for name in (*forward.inputs, *forward.conditions)]
     places = find_batch(forward, tensors_given, start, values)
     if places is None:
@@ -92,7 +91,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 # -- the call ---------------------------------------------------------------------------------------------------------
 
 
-def _fits(module: nn.Module) -> None:
+def fits(module: nn.Module) -> None:
+    """Raises :class:`ExportError` unless it is a module on this machine's processor, of a size and dtype for a file."""
     if not isinstance(module, nn.Module):
         raise ExportError(f"{module!r} is no torch.nn.Module: give the module itself, not its class or its weights")
     weights = [*module.parameters(), *module.buffers()]

@@ -20,7 +20,7 @@ from export import document
 from export.adapter import Adapted
 from export.build import RefusedError, beside, graph, write
 from export.forward import ExportError
-from export.look import Found, Say, evaluating, look
+from export.look import Found, Say, evaluating, fits, look
 from export.whole import in_pieces, whole
 from streamer import tasks
 from streamer.contract.judge import CHUNK_TOLERANCE, Finding, Verdict
@@ -84,6 +84,7 @@ def export(
     :class:`RefusedError` if the file breaks a law; nothing is written then.
     """
     target = Path(output if output is not None else f"{type(module).__name__.lower()}.onnx")
+    fits(module)
     with evaluating(module):
         found = look(
             module, example, states, conditions or {}, limits=limits, time=time, whole=whole, seed=seed, say=say
@@ -252,8 +253,7 @@ class _Writer:
         try:
             model = graph(self._adapted, (*self._specs, *self._conditions), free=max_batch > 1)
         except Exception as error:  # the exporter has its own errors, by the dozen
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise ExportError(f"PyTorch's exporter can't trace forward: {said[0][:300]}") from error
+            raise ExportError(f"PyTorch's exporter can't trace forward: {_cause(error)}") from error
         write(draft, model, self.manifest(max_batch, 0.0))
         loaded, begun = Model.load(draft), clock.perf_counter()
         got = {name: np.concatenate(list(array), axis=1) for name, array in run(loaded, self._signal)[0].items()}
@@ -308,6 +308,18 @@ class _Writer:
             parameters=self._parameters,
             receptive_field=self._receptive_field,
         )
+
+
+def _cause(error: BaseException) -> str:
+    """What is at the bottom of the exporter's error, and the line of ``forward`` that it names."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error)
+    if "data-dependent" in text:
+        where = re.search(r"Caused by: \(?(.*?) in ", text)
+        at = f" ({where[1]})" if where else ""
+        return f"it decides by a tensor's value{at}, and a graph has no such if: write torch.where"
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 def _finding(check: str, deviation: float) -> Finding:

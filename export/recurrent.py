@@ -45,9 +45,12 @@ def _passing(layers: Mapping[str, nn.Module], old: States | None, new: States) -
     def before(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[1] if len(args) > 1 else kwargs.get("hx")
-            if hidden is not None or name in new or getattr(layer, "bidirectional", False):
-                why = "is bidirectional" if getattr(layer, "bidirectional", False) else "is called with a state"
-                raise ExportError(f"{name} {'is called twice' if name in new else why}")
+            if getattr(layer, "bidirectional", False):
+                raise ExportError(
+                    f"{name} is bidirectional: its second direction begins at the end, which no stream has"
+                )
+            if hidden is not None or name in new:
+                raise ExportError(f"{name} is called {'twice' if name in new else 'with a state that starts inside'}")
             if old is None:
                 return None
             state = old[name] if isinstance(layer, nn.LSTM) else old[name][0]

@@ -7,9 +7,11 @@ The module keeps the contract of ``models/``: ``initial_state(batch) -> dict[str
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Protocol
 
 import onnx_ir as ir
@@ -76,28 +78,36 @@ def trace(module: Streaming, inputs: Mapping[str, Tensor], *, free: bool = True)
         output, new = module(tensors[0] if len(example) == 1 else example, state)
     _same_states(state, new)
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in tensors)
-    # the exporter's own libraries warn about each other; the judge decides whether the result is right
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                flat,
-                tensors,
-                dynamo=True,
-                verbose=False,
-                optimize=False,
-                opset_version=OPSET,
-                input_names=[*inputs, *names],
-                output_names=[*named(output), *(f"{name}.next" for name in names)],
-                dynamic_shapes=(batch,) if free else None,
-            )
-    finally:
-        logger.setLevel(level)
+    with _silent(), torch.no_grad():
+        program = torch.onnx.export(
+            flat,
+            tensors,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            opset_version=OPSET,
+            input_names=[*inputs, *names],
+            output_names=[*named(output), *(f"{name}.next" for name in names)],
+            dynamic_shapes=(batch,) if free else None,
+        )
     assert program is not None
     return program.model
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter and its libraries think aloud, and print a whole graph where they fail: the error is raised, too."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _same_states(old: State, new: State) -> None:
