@@ -12,7 +12,7 @@ from torch import nn
 
 from export import ExportError, RefusedError, export
 from streamer.contract.judge import CHUNK_TOLERANCE
-from streamer.contract.probe import Signal, deviation, run, test_signal
+from streamer.contract.probe import Signal, deviation, random_signal, run
 from streamer.engine.model import Model
 from tests.export.modules import (
     Cell,
@@ -54,7 +54,7 @@ def test_time_first_and_batch_in_the_middle(tmp_path: Path) -> None:
     assert (manifest.name, manifest.input.chunk_shape, manifest.task) == ("seq-first", (5, 4), "raw")
     assert {state.in_: state.shape for state in manifest.states} == {"lstm.h": (1, 8), "lstm.c": (1, 8)}
     assert manifest.provenance.parameters == sum(weight.numel() for weight in module.parameters())
-    signal = test_signal(manifest, 9, 1, np.random.default_rng(1))
+    signal = random_signal(manifest, 9, 1, np.random.default_rng(1))
     with torch.no_grad():
         want, _ = module(tensor(signal, "x").transpose(0, 1), (zeros(1, 1, 8), zeros(1, 1, 8)))
     assert deviation(first(model, signal), want[:, 0].numpy()) < CHUNK_TOLERANCE
@@ -64,7 +64,7 @@ def test_starts_that_are_not_zero_are_folded_in(tmp_path: Path) -> None:
     module, start = Cell(), (torch.ones(1, 8), torch.randn(1, 8))
     model, lines = exported(tmp_path / "cell.onnx", module, zeros(1, 4), start)
     assert "did    folded in the start of c, which is not zero" in lines
-    signal = test_signal(model.manifest, 7, 1, np.random.default_rng(1))
+    signal = random_signal(model.manifest, 7, 1, np.random.default_rng(1))
     want, (h, c) = [], start
     with torch.no_grad():
         for row in tensor(signal, "x")[0]:
@@ -76,7 +76,7 @@ def test_starts_that_are_not_zero_are_folded_in(tmp_path: Path) -> None:
 def test_a_counter_that_starts_at_three(tmp_path: Path) -> None:
     module = Counting()
     model, _ = exported(tmp_path / "counting.onnx", module, zeros(1, 1, 4), torch.tensor([3]))
-    signal = test_signal(model.manifest, 12, 1, np.random.default_rng(1))
+    signal = random_signal(model.manifest, 12, 1, np.random.default_rng(1))
     with torch.no_grad():
         want = tensor(signal, "x")[0] + module.embedding(torch.arange(3, 15) % 10)
     assert deviation(first(model, signal), want.numpy()) < CHUNK_TOLERANCE
@@ -92,7 +92,7 @@ def test_several_inputs_and_a_condition(tmp_path: Path) -> None:
     assert [(i.name, i.chunk_shape) for i in manifest.inputs] == [("x", (2, 3)), ("wind", (2, 1))]
     assert [(c.name, c.shape) for c in manifest.conditions] == [("speaker", (3,))]
     assert [(o.name, o.shape) for o in manifest.outputs] == [("mean", (2, 8)), ("last", (1, 8))]
-    signal = test_signal(manifest, 8, 1, np.random.default_rng(1))
+    signal = random_signal(manifest, 8, 1, np.random.default_rng(1))
     speaker = torch.from_numpy(signal.conditions["speaker"])
     with torch.no_grad():
         want, _ = module(tensor(signal, "x"), tensor(signal, "wind"), speaker, zeros(1, 1, 8))
@@ -106,7 +106,7 @@ def test_sound_comes_as_16_bit_samples(tmp_path: Path) -> None:
     model, _ = exported(tmp_path / "sound.onnx", module, zeros(1, 1600), zeros(1, 1, 16), sample_rate=16000)
     source = model.manifest.input
     assert (source.dtype, source.chunk_shape, source.sample_rate) == ("int16", (1600,), 16000)
-    signal = test_signal(model.manifest, 5, 1, np.random.default_rng(1))
+    signal = random_signal(model.manifest, 5, 1, np.random.default_rng(1))
     with torch.no_grad():
         want, _ = module(tensor(signal, "pcm").float() / 32768, zeros(1, 1, 16))
     assert deviation(first(model, signal), want[0].numpy()) < CHUNK_TOLERANCE
@@ -117,7 +117,7 @@ def test_a_module_for_one_stream_is_served_alone(tmp_path: Path) -> None:
     model, lines = exported(tmp_path / "one.onnx", module, zeros(4), zeros(8))
     assert model.manifest.max_batch == 1
     assert any("max_batch = 1" in line for line in lines)
-    signal = test_signal(model.manifest, 6, 1, np.random.default_rng(1))
+    signal = random_signal(model.manifest, 6, 1, np.random.default_rng(1))
     want, h = [], zeros(8)
     with torch.no_grad():
         for row in tensor(signal, "x")[0]:
@@ -132,7 +132,7 @@ def test_labels_make_a_classifier_of_every_step(tmp_path: Path) -> None:
     model, lines = exported(tmp_path / "steps.onnx", SequenceFirst(), zeros(5, 1, 4), state, labels=labels)
     assert (model.manifest.task, model.manifest.options["mode"]) == ("classify", "running")
     assert "did    made probabilities of output by a softmax" in lines
-    scores = first(model, test_signal(model.manifest, 3, 1, np.random.default_rng(1)))
+    scores = first(model, random_signal(model.manifest, 3, 1, np.random.default_rng(1)))
     assert np.allclose(scores.sum(-1), 1, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_a_file_that_breaks_a_law_is_not_written(tmp_path: Path) -> None:
 def test_what_would_be_right_for_one_length_only_may_be_said_to_be(tmp_path: Path) -> None:
     module = PaddedConv()
     model, _ = exported(tmp_path / "padded.onnx", module, zeros(1, 4, 4), zeros(1, 1, 8), whole=False)
-    signal = test_signal(model.manifest, 4, 1, np.random.default_rng(1))
+    signal = random_signal(model.manifest, 4, 1, np.random.default_rng(1))
     want, h = [], zeros(1, 1, 8)
     with torch.no_grad():
         for chunk in signal.inputs["x"]:
