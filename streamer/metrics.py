@@ -48,7 +48,9 @@ class Metrics:
         self.late_results = counter("late_results", "results dropped because their stream was gone", "model")
         self.lag_seconds = histogram("lag_seconds", "last sample of a chunk received to its result", LAG, "model")
         self.lag_max = gauge("lag_max_seconds", "longest time that a ready chunk is waiting now", "model")
+        self.rows = counter("rows", "rows that were run: samples of sound, vectors, tokens", "model")
         self.buffered = gauge("buffered_seconds", "audio received and not yet run, all streams", "model")
+        self.buffered_rows = gauge("buffered_rows", "rows received and not yet run, all streams", "model")
 
         # -- streams ---------------------------------------------------------------------------------------------------
         self.sessions = gauge("sessions", "streams by state: active, detached, ended", "model", "state")
@@ -57,6 +59,7 @@ class Metrics:
         self.evictions = counter("evictions", "streams that the daemon gave up", "reason")
         self.resumes = counter("resumes", "streams resumed, from memory or from the store", "source")
         self.dropped_seconds = counter("dropped_seconds", "audio dropped (overflow gap)", "model")
+        self.dropped_rows = counter("dropped_rows", "rows dropped (overflow gap): samples, vectors", "model")
         self.dropped_events = counter("dropped_events", "events that fell out of a full replay buffer", "model")
         self.bad_input = counter("bad_input", "data that was refused", "reason")
 
@@ -85,7 +88,7 @@ class Metrics:
         # -- wire ------------------------------------------------------------------------------------------------------
         self.connections = gauge("connections", "open WebSocket connections")
         self.closes = counter("connection_closes", "WebSocket connections closed, by close code", "code")
-        self.received_bytes = counter("received_bytes", "audio bytes received")
+        self.received_bytes = counter("received_bytes", "bytes of rows received: audio, tensors")
         self.sent_events = counter("sent_events", "events sent, by type", "type")
 
         # -- bounds and build ------------------------------------------------------------------------------------------
@@ -112,7 +115,8 @@ class ModelMetrics:
         self.busy_seconds, self.audio_seconds = table.busy_seconds.labels(model), table.audio_seconds.labels(model)
         self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
         self.lag_seconds = table.lag_seconds.labels(model)
-        self.dropped_seconds = table.dropped_seconds.labels(model)
+        self.rows = table.rows.labels(model)
+        self.dropped_seconds, self.dropped_rows = table.dropped_seconds.labels(model), table.dropped_rows.labels(model)
         self.dropped_events = table.dropped_events.labels(model)
         self._factor = table.realtime_factor.labels(model)
         self._busy = self._audio = 0.0

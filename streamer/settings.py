@@ -115,6 +115,15 @@ class Settings(BaseSettings):
     buffer_seconds: Positive = Field(
         10.0, description="audio received and not yet run, per stream: the socket waits (wait) or the oldest goes (gap)"
     )
+    buffer_bytes: Count = Field(
+        2**20, description="the same for rows of any other model, in bytes; two chunks always fit"
+    )
+    max_replay_bytes: Count = Field(
+        4 * 2**20, description="tensors and sound in the events that are kept for a client that comes back"
+    )
+    max_unsent_bytes: Count = Field(
+        64 * 2**20, description="bytes waiting for a client that doesn't read, then it is detached"
+    )
 
     # -- sensors -----------------------------------------------------------------------------------------------------
     max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
@@ -182,9 +191,12 @@ class Settings(BaseSettings):
     # -- how long things live ----------------------------------------------------------------------------------------
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")
     idle_seconds: Seconds = Field(
-        600.0, description="time without any audio before a connected stream is evicted; 0: never"
+        600.0, description="time without any input before a connected stream is put to sleep; 0: never"
     )
-    keep_seconds: Seconds = Field(86400.0, description="age at which a saved session of a stopped daemon is forgotten")
+    keep_seconds: Seconds = Field(
+        86400.0,
+        description="time a sleeping stream waits on the disk for its client, counted while the daemon runs",
+    )
     checkpoint_seconds: Positive = Field(
         2.0, description="interval of saving changed sessions, hence of acknowledgements"
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from streamer.commands.forecast import Running
 from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model, ModelError
+from streamer.engine.stepper import Stepper
 from streamer.sensors.columns import Told
 from streamer.sensors.latest import Latest
 from streamer.sensors.scores import Track
@@ -56,7 +57,7 @@ class Targets:
         self.rows = nullcontext()  # rows are written and looked at by one thread
         self._all = np.arange(count)
         self._chosen = [self.variables.index(name) for name in self.targets]
-        self._state = model.zero_state(1)
+        self._stepper = Stepper(model)
         self._chunk = np.zeros((1, *model.manifest.input.chunk_shape), np.float32)
 
     def start(self) -> None:
@@ -114,9 +115,7 @@ class Targets:
         self._chunk[0, 0, :count] = np.where(there, row, 0.0)
         self._chunk[0, 0, count : 2 * count] = there
         self._chunk[0, 0, 2 * count :] = phases(time)
-        manifest = self.model.manifest
-        outputs = self.model.run({manifest.input.name: self._chunk, **self._state})
-        self._state = {pair.in_: outputs[pair.out] for pair in manifest.states}
+        outputs = self._stepper.step(self._chunk)
         truth, step = row[self._chosen], float(clocks.step[0])
         day = round(86400 / step) if step > 0 else 0
         self.room.track.truth(self._all, truth, np.full(len(truth), min(day, 2**31)))

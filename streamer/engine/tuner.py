@@ -16,7 +16,7 @@ from time import thread_time
 
 import onnxruntime as ort
 
-from streamer.engine.engine import rungs
+from streamer.engine.batch import rungs
 from streamer.engine.model import Model
 
 __all__ = ["best_batch", "tune"]

@@ -74,7 +74,7 @@ class Keeper:
                     continue  # it went away meanwhile
                 id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(room.applied[slot])
                 parts = {
-                    "state": room.arena.read(slot),
+                    "state": room.arena.read(room.arena.slot(slot)),
                     "clock": room.clocks.read(slot),
                     "track": room.track.read(slot),
                     "latest": room.latest.read(slot),
@@ -124,7 +124,7 @@ class Keeper:
             return False
         try:
             parts = _from_bytes(saved.data)
-            room.arena.write(slot, parts["state"])
+            room.arena.write(room.arena.slot(slot), parts["state"])
             room.track.write(slot, parts["track"])
             room.latest.write(slot, parts["latest"])
             room.clocks.write(slot, parts["clock"])

@@ -94,7 +94,8 @@ class Room:
     def clear(self, slot: int) -> None:
         self.gone.update({name: int(counts[slot]) for name, counts in self.clocks.counts.items()})
         self.gone["readings"] += int(self.latest.readings[slot])
-        for part in (self.arena, self.clocks, self.track, self.latest):
+        self.arena.renew(slot)
+        for part in (self.clocks, self.track, self.latest):
             part.clear(slot)
         self.applied[slot] = 0
 

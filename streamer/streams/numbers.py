@@ -16,6 +16,7 @@ import numpy as np
 
 from streamer.engine.catalogue import NUMBERS, resolve
 from streamer.engine.model import Model, ModelError
+from streamer.engine.stepper import Stepper
 from streamer.tasks import TaskError, Transcription, Word
 from streamer.tasks.rewrite import Rewrite
 from streamer.tasks.spoken import JOINED, LARGE, TENS, UNITS, known, ordinal, says
@@ -89,12 +90,11 @@ class Formatter:
         manifest, task = self._model.manifest, self._task
         rows = task.rows(said, BOUND)
         rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % manifest.chunk), (0, 0)))
-        state = self._model.zero_state(len(said))
+        stepper = Stepper(self._model, len(said))
         memories = [task.open({}) for _ in said]
         texts: list[str | None] = [None] * len(said)
         for chunk in np.split(rows, rows.shape[1] // manifest.chunk, axis=1):
-            outputs = self._model.run({manifest.input.name: np.ascontiguousarray(chunk), **state})
-            state = {pair.in_: outputs[pair.out] for pair in manifest.states}
+            outputs = stepper.step(np.ascontiguousarray(chunk))
             for i, events in enumerate(task.step(memories, outputs, [manifest.steps] * len(said))):
                 if events and texts[i] is None:
                     texts[i] = events[0].to_dict()["text"]

@@ -1,7 +1,7 @@
 """A file with two stream inputs and two conditions, and what can be wrong with such a file.
 
 ``x`` [1, 2] is weighed by ``gate`` [1], both rows of the same step; ``speaker`` [3] and the integer ``language`` [1]
-are set once. The only state is a leaking average, so that a condition that is lost, or is another stream's, shows at once.
+are set once. The only state is a leaking average, so that a condition that is lost, or is another stream's, shows.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from streamer.engine.catalogue import find_models
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.metrics import Metrics
 from streamer.refusals import Refused
 from streamer.settings import Settings
@@ -126,7 +127,7 @@ def reference(path: Path, pcm: NDArray[np.int16]) -> list[Event]:
     """Numbered events of the whole stream, by a loop over one row: no engine, no threads, no batch."""
     model = Model.load(path)
     manifest, task = model.manifest, create(model.manifest)
-    memory, state = task.open({}), model.zero_state(1)
+    memory, stepper = task.open({}), Stepper(model)
     left = -(-len(pcm) // manifest.hop) + manifest.flush
     events = []
     at = 0
@@ -135,8 +136,7 @@ def reference(path: Path, pcm: NDArray[np.int16]) -> list[Event]:
         part = pcm[at : at + manifest.chunk]
         chunk[0, : len(part)] = part
         at += len(part)
-        outputs = model.run({manifest.input.name: chunk, **state})
-        state = {s.in_: outputs[s.out] for s in manifest.states}
+        outputs = stepper.step(chunk)
         steps = min(manifest.steps, left)
         left -= steps
         events += task.step([memory], outputs, [steps])[0]

@@ -173,16 +173,16 @@ def test_a_client_that_comes_back_while_it_is_evicted_keeps_its_stream(toy: Path
         session.feed(speech("A").tobytes())
         registry.detach(session)
         sink = Events()
-        saved = registry._disk.save
+        saved = registry.keeper.disk.save
 
         def meanwhile(*given: Any, **wishes: Any) -> Any:
             assert registry.attach(session.id, sink) is session
             return saved(*given, **wishes)
 
-        registry._disk.save = meanwhile  # type: ignore[method-assign]
+        registry.keeper.disk.save = meanwhile  # type: ignore[method-assign]
         clock.ahead = 3600
         registry.sweep()
-        registry._disk.save = saved  # type: ignore[method-assign]
+        registry.keeper.disk.save = saved  # type: ignore[method-assign]
         assert count(registry, "evictions_total", reason="grace") == 0
         session.feed(speech("B").tobytes())
         session.end()

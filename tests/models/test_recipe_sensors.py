@@ -25,8 +25,9 @@ from models.forecast import recipe as sensors
 from models.forecast.backtest import run
 from models.forecast.multivariate import Multivariate, MultivariateConfig, Scaling
 from models.forecast.network import NetworkConfig
-from models.forecast.recipe import Plan, Wanted, WindowOptions
+from models.forecast.plan import Plan, Wanted
 from models.forecast.table import needed, read
+from models.forecast.windows import WindowOptions
 from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
 from streamer.engine.proof import judge_file

@@ -187,9 +187,42 @@ def test_a_failing_run_costs_its_own_streams_only_and_the_lane_lives(
     run = sensors.model.run
     monkeypatch.setattr(sensors.model, "run", lambda feeds: 1 / 0)
     assert len(feed(sensors, [("a", 1, 1.0)])) == 0
-    assert "begin anew" in caplog.text
+    assert "begin again" in caplog.text
     monkeypatch.setattr(sensors.model, "run", run)
     assert len(feed(sensors, [("a", 2, 1.0), ("b", 1, 1.0)])) == 2
+
+
+def test_one_failing_reading_costs_no_other_sensor_of_its_batch_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven sensors in one batch, one of them fails once: the others go on as in a fleet where nothing failed."""
+    names = [f"s{i}" for i in range(7)]
+    hours = [[(name, float(hour), np.sin(hour + i)) for i, name in enumerate(names)] for hour in range(6)]
+    told: list[dict[str, list[tuple[float, ...]]]] = []
+    for poisoned in (False, True):
+        made = fleet(capacity=7, lanes=1)
+        run = made.model.run
+        spec = made.model.manifest.input.name
+
+        def fails(feeds: dict, run=run, spec=spec) -> dict:
+            if (feeds[spec][:, 0, 0] == 666).any():
+                raise RuntimeError("666")
+            return run(feeds)
+
+        monkeypatch.setattr(made.model, "run", fails)
+        found: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+        for hour, readings in enumerate(hours):
+            if poisoned and hour == 3:
+                readings = [(name, at, 666.0 if name == "s2" else value) for name, at, value in readings]
+            answer = feed(made, readings)
+            for name, quantiles in zip(answer.names, answer.quantiles, strict=True):
+                found[name].append(tuple(quantiles.ravel().tolist()))
+        told.append(found)
+        made.close()
+    honest, beside = told
+    assert len(beside["s2"]) == 5
+    assert honest["s2"][:3] == beside["s2"][:3]
+    assert {name: beside[name] for name in names if name != "s2"} == {
+        name: honest[name] for name in names if name != "s2"
+    }
 
 
 def test_an_empty_batch_is_answered(sensors: Fleet) -> None:
