@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
 import re
 import runpy
 import shlex
 from collections.abc import Callable
+from contextlib import chdir, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamer.contract.judge import CHUNK_TOLERANCE
-from streamer.contract.probe import deviation, run
+from streamer.contract.probe import deviation
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from tests.cli.command import streamer
+from tests.daemon.running import daemon
+from tests.daemon.talk import dial, until_closed
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "own-model.md").read_text("utf-8")
@@ -28,10 +37,9 @@ MODULES = [block for block in BLOCKS if "export(" in block]
 Whole = Callable[[Any, Tensor], Tensor]
 
 
-def step_by_step(model: Any, x: Tensor, *states: Any) -> Tensor:
+def step_by_step(model: Any, x: Tensor, state: Any) -> Tensor:
     """[1, n, ...] row by row, each [1, 1, ...]."""
     rows = []
-    (state,) = states
     for row in x.split(1, dim=1):
         y, state = model(row, state)
         rows.append(y)
@@ -89,32 +97,88 @@ def test_every_module_is_compared() -> None:
     assert [name_of(block) for block in MODULES] == list(WHOLE)
 
 
+@dataclass
+class Exported:
+    module: Any
+    path: Path
+    said: list[str]
+
+    def compared(self, steps: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Rows [n, ...] of some chunks, and what PyTorch makes of all of them at once, [steps, ...]."""
+        spec = Model.load(self.path).manifest.input
+        rng = np.random.default_rng(3)
+        shape = (steps * spec.chunk_shape[0], *spec.chunk_shape[1:])
+        values = rng.integers(0, 96, shape) if spec.dtype == "int64" else rng.standard_normal(shape)
+        rows = values.astype(spec.dtype)
+        with torch.no_grad():
+            want = WHOLE[type(self.module).__name__](self.module.eval(), torch.from_numpy(rows[None]))
+        return rows, want[0].numpy()
+
+
+class Page:
+    """Runs each block once, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.done: dict[str, Exported] = {}
+
+    def __call__(self, block: str) -> Exported:
+        name = name_of(block)
+        if name not in self.done:
+            where, said = self.folder / name, io.StringIO()
+            where.mkdir()
+            (where / "block.py").write_text(IMPORTS + block, "utf-8")
+            torch.manual_seed(0)
+            with chdir(where), redirect_stdout(said):
+                module = runpy.run_path("block.py")["model"]
+            (path,) = where.glob("*.onnx")
+            self.done[name] = Exported(module, path, said.getvalue().splitlines())
+        return self.done[name]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(tmp_path_factory.mktemp("page"))
+
+
 @pytest.mark.parametrize("block", MODULES, ids=name_of)
-def test_the_block_writes_a_file_that_is_its_module(
-    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.manual_seed(0)
-    monkeypatch.chdir(tmp_path)
-    Path("block.py").write_text(IMPORTS + block, "utf-8")
-    module = runpy.run_path("block.py")["model"]
-    said = capsys.readouterr().out
-    (path,) = tmp_path.glob("*.onnx")
-    model = Model.load(path)
-    assert path.stem == model.manifest.name
+def test_the_block_writes_a_file_that_is_its_module(block: str, page: Page) -> None:
+    exported = page(block)
+    stepper = Stepper(Model.load(exported.path))
+    manifest = stepper.manifest
+    assert exported.path.stem == manifest.name
     # what the page shows of the export is what it said
     for shown in re.findall(r"```\n(found.*?)```", TEXT.partition(block)[2].partition("\n## ")[0], re.DOTALL):
-        assert [line for line in shown.splitlines() if line not in said.splitlines()] == []
-    spec = model.manifest.input
-    rng = np.random.default_rng(3)
-    shape = (40, 1, *spec.chunk_shape)
-    chunks = rng.integers(0, 96, shape) if spec.dtype == "int64" else rng.standard_normal(shape)
-    chunks = chunks.astype(spec.dtype)
-    outputs, _ = run(model, chunks)
-    first = model.manifest.outputs[0].name
-    got = np.concatenate(list(outputs[first]), axis=1)  # [1, steps, ...]
-    with torch.no_grad():
-        want = WHOLE[name_of(block)](module.eval(), torch.from_numpy(np.concatenate(list(chunks), axis=1)))
-    assert deviation(got, want.numpy()) < CHUNK_TOLERANCE
+        assert [line for line in shown.splitlines() if line not in exported.said] == []
+    rows, want = exported.compared(40)
+    name = manifest.outputs[0].name
+    got = [stepper.step(chunk[None])[name][0] for chunk in np.split(rows, 40)]
+    assert deviation(np.concatenate(got), want) < CHUNK_TOLERANCE
+
+
+def test_the_files_are_served(page: Page, tmp_path: Path) -> None:
+    """Rows over the WebSocket, all models in one daemon."""
+    files = {name_of(block): page(block) for block in MODULES}
+
+    async def stream(url: str, exported: Exported, rows: NDArray[Any]) -> list[dict[str, Any]]:
+        async with dial(url) as socket:
+            await socket.send(json.dumps({"type": "start", "model": exported.path.stem}))
+            for part in np.array_split(rows, 5):
+                await socket.send(part.tobytes())
+            await socket.send('{"type":"end"}')
+            return (await until_closed(socket))[0]
+
+    with daemon(tmp_path, *(exported.path for exported in files.values()), max_batch=4) as running:
+        for name, exported in files.items():
+            rows, want = exported.compared(12)
+            events = asyncio.run(stream(running.url, exported, rows))
+            if name == "Gait":  # the answer for the stream is the last chunk's
+                (final,) = [event for event in events if event["type"] == "final"]
+                assert final["label"] == ["walk", "run", "sit", "fall"][int(want[-1].argmax())]
+                continue
+            parts = [list(event["outputs"].values())[0] for event in events if event["type"] == "outputs"]
+            got = np.concatenate([np.array(part) for part in parts])
+            assert deviation(got, want) < CHUNK_TOLERANCE, name
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
@@ -129,9 +193,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     assert "serve it: streamer serve --model plant.onnx" in done.stdout.decode()
     assert streamer(*check, cwd=tmp_path).returncode == 0
     assert serve[0] == "serve"
-    model = Model.load(tmp_path / "plant.onnx")
-    x = np.random.default_rng(0).standard_normal((30, 1, 1, 8)).astype(np.float32)
-    got, _ = run(model, x)
-    with torch.no_grad():
-        want = WHOLE["Plant"](made.eval(), torch.from_numpy(x[:, :, 0].swapaxes(0, 1)))
-    assert deviation(got["output"][:, 0, 0], want[0].numpy()) < CHUNK_TOLERANCE  # the weights are those of net.pt
+    rows, want = Exported(made, tmp_path / "plant.onnx", []).compared(30)
+    stepper = Stepper(Model.load(tmp_path / "plant.onnx"))
+    got = [stepper.step(row[None])["output"][0] for row in np.split(rows, 30)]
+    assert deviation(np.concatenate(got), want) < CHUNK_TOLERANCE  # the weights are those of net.pt
