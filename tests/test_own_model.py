@@ -176,7 +176,7 @@ def test_the_files_are_served(page: Page, tmp_path: Path) -> None:
                 (final,) = [event for event in events if event["type"] == "final"]
                 assert final["label"] == ["walk", "run", "sit", "fall"][int(want[-1].argmax())]
                 continue
-            parts = [list(event["outputs"].values())[0] for event in events if event["type"] == "outputs"]
+            parts = [next(iter(event["outputs"].values())) for event in events if event["type"] == "outputs"]
             got = np.concatenate([np.array(part) for part in parts])
             assert deviation(got, want) < CHUNK_TOLERANCE, name
 
