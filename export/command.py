@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not given.whole:
             wanted["whole"] = False
         bounds = {"max_batch": given.max_batch, "seed": given.seed, "endurance": given.endurance}
-        verdict = export(**{**bounds, **wanted}, say=lambda line: print(line, flush=True))
+        export(**{**bounds, **wanted}, say=lambda line: print(line, flush=True))
     except RefusedError as error:
         show(error.verdict)
         print("refused: nothing was written", file=sys.stderr)
@@ -62,8 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"export: {error.filename or given.output}: {error.strerror or error}", file=sys.stderr)
         return 1
-    show(verdict)
-    print(f"\nserve it: streamer serve --model {verdict.path}")
     return 0
 
 

@@ -144,7 +144,8 @@ def _ways(module: nn.Module, taken: list[str], states: Any) -> list[tuple[tuple[
             f"forward{inspect.signature(module.forward)} has no parameter {', '.join(strange)}: an example or a "
             "condition that is given by name has the name of a parameter"
         )
-    free = [p for p in parameters if p.name not in taken and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    plain = [p for p in parameters if p.name not in taken and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    free = [p for p in plain if p.default is p.empty or p.default is None]  # other defaults are options, no state
     names = [p.name for p in free]
     needed = [p.name for p in free if p.default is p.empty]
     if states is None:
@@ -288,7 +289,7 @@ def tensors(what: str, tree: Any) -> Any:
             raise ExportError(f"{what} holds {leaf!r}: give tensors, torch.tensor({leaf!r}) here")
         if leaf.dtype not in DTYPES:
             raise ExportError(f"{what} holds {leaf.dtype}, which no file takes: call .float() on it, and on the module")
-        return leaf.detach()
+        return leaf.detach().cpu()
 
     return pytree.tree_map(one, tree)
 

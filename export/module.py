@@ -7,6 +7,7 @@ layers do. How it is called, where the batch is and what is time is found by run
 from __future__ import annotations
 
 import re
+import shlex
 import time as clock
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from export import document
 from export.adapter import Adapted
-from export.build import RefusedError, beside, graph, write
+from export.build import GOLDEN_BYTES, RefusedError, beside, graph, write
 from export.forward import ExportError
 from export.look import Found, Say, evaluating, fits, look
 from export.whole import in_pieces, whole
@@ -115,6 +116,7 @@ def export(
             if not verdict.ok:
                 raise RefusedError(verdict)
     say(f"wrote  {target}: {target.stat().st_size / 1e6:.1f} MB, keeps its laws, {len(verdict.findings)} checks")
+    say(f"serve it: streamer serve --model {shlex.quote(str(target))}")
     return Verdict(target, seed, verdict.findings)
 
 
@@ -285,7 +287,8 @@ class _Writer:
 
     def manifest(self, max_batch: int, tolerance: float) -> Manifest:
         count, length = len(self._signal), self._specs[0].chunk_shape[0]
-        some = min(max(GOLDEN, -(-GOLDEN_STEPS // length)), count)
+        each = max(1, sum(array.nbytes for array in self._want.values()) // count)
+        some = min(max(GOLDEN, min(-(-GOLDEN_STEPS // length), GOLDEN_BYTES // each)), count)
         steps = {name: array.shape[1] // count for name, array in self._want.items()}
         start = {name: tensor.numpy() for name, tensor in sorted(self._adapted.initial_state(1).items())}
         inputs = {name: array[:some] for name, array in self._signal.inputs.items()}

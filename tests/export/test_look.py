@@ -83,6 +83,15 @@ def test_states_come_back_by_name_where_they_have_one() -> None:
         assert torch.equal(new[0], what.forward.module.cell(torch.ones(1, 4))[0])
 
 
+def test_an_option_of_forward_is_no_state() -> None:
+    class Explaining(nn.Module):
+        def forward(self, x, weigh=False):
+            return x * 2, x.softmax(-1)
+
+    with pytest.raises(ExportError, match="nothing that a stream could remember"):
+        found(Explaining(), zeros(1, 4))
+
+
 def test_several_inputs_and_a_condition() -> None:
     example = {"wind": zeros(1, 2, 1), "x": zeros(1, 2, 3)}
     what = found(Several(), example, zeros(1, 1, 8), conditions={"speaker": zeros(1, 3)})
