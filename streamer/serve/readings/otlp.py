@@ -156,7 +156,7 @@ def _messages() -> dict[str, Any]:
     global _made
     if not _made:
         try:
-            from streamer.serve.readings.proto import messages
+            from streamer.serve.proto import messages
         except ImportError as error:
             raise BodyError(501, f"{error.name} is missing: pip install 'streamer[sensors]'") from error
         points = {"dataPoints": (1, "Point*")}

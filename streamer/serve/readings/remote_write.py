@@ -18,7 +18,7 @@ try:
     import cramjam
     from google.protobuf.message import DecodeError
 
-    from streamer.serve.readings.proto import messages
+    from streamer.serve.proto import messages
 except ImportError as error:
     raise BodyError(501, f"{error.name} is missing: pip install 'streamer[sensors]'") from error
 

@@ -12,8 +12,11 @@ __all__ = ["messages"]
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
     "double": _Field.TYPE_DOUBLE,
+    "float": _Field.TYPE_FLOAT,
+    "int32": _Field.TYPE_INT32,
     "int64": _Field.TYPE_INT64,
     "uint32": _Field.TYPE_UINT32,
+    "uint64": _Field.TYPE_UINT64,
     "sfixed64": _Field.TYPE_SFIXED64,
     "fixed64": _Field.TYPE_FIXED64,
     "bool": _Field.TYPE_BOOL,
