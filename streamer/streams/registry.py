@@ -155,17 +155,18 @@ class Registry:
                 )
             return session
         self._admission.check(key)
+        source = "memory"
         for _ in range(TRIES):
             session = self._table.get(key)
             if session is not None and session.state in ("ended", "closed"):
                 self.discard(session)
-            found = self._rejoin(key, wishes, sink, after_seq)
+            found = self._rejoin(key, wishes, sink, after_seq, source)
             if found is not None:
                 return found
             data = self._admission.saved(key)
             if data is not None:
                 self._admission.wake(key, data)
-                self.metrics.resumes.labels("store").inc()
+                source = "store"
                 continue
             session = self._admission.with_room(partial(self._admission.begin, key, wishes, sink), model)
             if session is not None:
@@ -186,7 +187,8 @@ class Registry:
         """:meth:`open` with a key whose stream is awake, without waiting for anything; ``None``: it is not. Raises
         :class:`Refused`."""
         self._open_for_streams()
-        return self._rejoin(key, Wishes(model, sample_rate, "wait", options or {}, conditions or {}), sink, after_seq)
+        wishes = Wishes(model, sample_rate, "wait", options or {}, conditions or {})
+        return self._rejoin(key, wishes, sink, after_seq, "memory")
 
     def attach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session:
         """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
@@ -267,7 +269,7 @@ class Registry:
                 "position": session.received,
                 "acknowledged": self.keeper.acknowledged(session) or 0,
                 "seq": session.seq,
-                "state": "attached" if session.sink is not None else "waiting",
+                "state": session.state if session.state != "active" else "attached" if session.sink else "waiting",
                 "age_seconds": round(self._clock() - session.last_input, 3),
             }
         data = self._admission.saved(stream)
@@ -307,12 +309,12 @@ class Registry:
         if self._draining:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
-    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None) -> Session | None:
+    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None, source: str) -> Session | None:
         session = self._table.get(key)
         if session is None or session.state in ("ended", "closed"):
             return None
         self._admission.match(session, wishes)
         if not self._admission.attach(session, sink, after_seq):
             return None
-        self.metrics.resumes.labels("memory").inc()
+        self.metrics.resumes.labels(source).inc()
         return session
