@@ -78,8 +78,8 @@ class Settings(BaseSettings):
     # -- what it runs ------------------------------------------------------------------------------------------------
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="shipped names or paths of .onnx files, one at most for sensors; empty: every shipped one for"
-        " audio, and forecast-universal. Environment: comma-separated",
+        description="shipped names or paths of .onnx files, one at most for single sensors; empty: every shipped one"
+        " for audio, and forecast-universal. Environment: comma-separated",
     )
     numbers: Literal["spoken", "written"] = Field(
         "spoken", description="numbers in finals: in words, or in digits; a stream may ask for the other"
@@ -198,8 +198,8 @@ class Settings(BaseSettings):
     mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="what to read: 'PATTERN [time=PATH] [PATH ...]', such as 'sensors/+/temperature' (a number) or"
-        " 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
+        description="what to read: 'PATTERN [time=PATH] [model=NAME] [PATH ...]', such as 'sensors/+/temperature' (a"
+        " number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
     )
     mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
     mqtt_publish: bool = Field(True, description="publish forecasts")

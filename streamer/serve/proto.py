@@ -27,7 +27,7 @@ _SCALARS = {
 def messages(file: str, table: Mapping[str, Mapping[str, tuple[int, str]]]) -> dict[str, Any]:
     """Classes by name. A field is (number, type); the type is a scalar's or another message's, with ``*`` repeated.
 
-    Text is declared as bytes: what is no UTF-8 is then one series' problem and not the whole request's. Singular
+    Text is declared as bytes: what is not UTF-8 is then one series' problem and not the whole request's. Singular
     scalars have presence.
     """
     described = descriptor_pb2.FileDescriptorProto(name=file, package=file.partition(".")[0], syntax="proto2")
