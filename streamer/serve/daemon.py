@@ -24,8 +24,8 @@ from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds
 from streamer.serve.http import Http
+from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
-from streamer.serve.kserve.routes import INFER_PATH
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.broker import Broker
@@ -227,7 +227,8 @@ class Daemon:
         app = create_app(
             self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
         )
-        bounded = Bounds(app, self.metrics, settings.max_requests, settings.max_request_memory)
+        served = InferEndpoint(app, self.kserve)
+        bounded = Bounds(served, self.metrics, settings.max_requests, settings.max_request_memory)
         return _Server(
             uvicorn.Config(
                 bounded,

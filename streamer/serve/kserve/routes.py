@@ -1,31 +1,19 @@
-"""KServe v2 over HTTP: ``/v2/...`` on the daemon's port."""
+"""KServe v2 over HTTP, all but inference: ``/v2/...`` on the daemon's port."""
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from streamer.serve.body import SHORT, problem, read_body, unzip
+from streamer.serve.body import problem
 from streamer.serve.kserve import describe
-from streamer.serve.kserve.caller import SECRET_HEADER, Caller
 from streamer.serve.kserve.errors import KServeError
-from streamer.serve.kserve.http_codec import LENGTH_HEADER, encode, parse
-from streamer.serve.kserve.messages import InferRequest
 from streamer.serve.kserve.service import InferenceService
-from streamer.serve.kserve.shapes import RequestReader
-from streamer.serve.kserve.tensors import parse_bytes
-from streamer.serve.readings.parsed import BodyError
 
-__all__ = ["INFER_PATH", "kserve_routes"]
-
-#: Paths whose requests may have long bodies.
-INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
+__all__ = ["kserve_routes"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -42,26 +30,22 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
             return await endpoint(request)
         except KServeError as error:
             return problem(error.status, error.message, error.retry_after)
-        except BodyError as error:
-            return problem(error.status, str(error), 1.0 if error.status == 503 else None)
 
     return answer
 
 
 class _Endpoints:
     def __init__(self, service: InferenceService) -> None:
-        self._service, self._settings = service, service.settings
+        self._service = service
 
     def routes(self) -> list[BaseRoute]:
-        models = ("/models/{model}", "/models/{model}/versions/{version}")
         table: list[tuple[str, Endpoint, str]] = [
-            *((f"{model}/infer", self.infer, "POST") for model in models),  # first: it is asked all the time
             ("/health/live", self.live, "GET"),
             ("/health/ready", self.ready, "GET"),
             ("/models/stats", self.all_statistics, "GET"),
             ("/repository/index", self.index, "POST"),
         ]
-        for model in models:
+        for model in ("/models/{model}", "/models/{model}/versions/{version}"):
             table += [
                 (model, self.metadata, "GET"),
                 (f"{model}/ready", self.model_ready, "GET"),
@@ -107,49 +91,6 @@ class _Endpoints:
         path = request.url.path
         raise KServeError(501, f"{path[:200]} is not served here: the extensions are {', '.join(describe.EXTENSIONS)}")
 
-    # -- inference ---------------------------------------------------------------------------------------------------
-
-    async def infer(self, request: Request) -> Response:
-        model, version = _named(request)
-        length = _length(request)
-        encoding = request.headers.get("content-encoding", "")
-        body = await read_body(request, self._settings.max_body_bytes)
-        # what is slow is JSON and unpacking; the event loop has other streams to serve
-        slow = bool(encoding) or (len(body) if length is None else length) > SHORT
-        read = partial(self._read, body, encoding, length, model, version)
-        wanted: InferRequest = await asyncio.to_thread(read) if slow else read()
-        answer = await self._service.infer(model, version, wanted, caller_of(request))
-        text = not wanted.binary and not all(output.binary for output in wanted.outputs)
-        write = partial(encode, answer, wanted)
-        slow = text and sum(tensor.array.nbytes for tensor in answer.outputs) > SHORT
-        content, json_bytes = await asyncio.to_thread(write) if slow else write()
-        if json_bytes is None:
-            return Response(content, media_type="application/json")
-        headers = {LENGTH_HEADER: str(json_bytes)}
-        return Response(content, media_type="application/octet-stream", headers=headers)
-
-    def _read(self, body: bytes, encoding: str, length: int | None, model: str, version: str) -> InferRequest:
-        if encoding:
-            body = unzip(body, encoding, self._settings.max_unpacked_bytes)
-        if length != 0:
-            return parse(body, length)
-        name, datatype, shape = RequestReader(self._service.manifest(model, version)).raw_shape(len(body))
-        return InferRequest((parse_bytes(name, datatype, shape, body),), binary=True)
-
-
-def caller_of(request: Request) -> Caller:
-    host, port = request.scope.get("client") or ("", 0)
-    return Caller(host, port, secret=request.headers.get(SECRET_HEADER, ""))
-
 
 def _named(request: Request) -> tuple[str, str]:
     return request.path_params["model"], request.path_params.get("version", "")
-
-
-def _length(request: Request) -> int | None:
-    said = request.headers.get(LENGTH_HEADER)
-    if said is None:
-        return None
-    if not re.fullmatch("[0-9]{1,10}", said):
-        raise KServeError(400, f"Inference-Header-Content-Length is {said[:20]!r}: a number of bytes")
-    return int(said)
