@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from export.adopt.flow import Flow, Recurrence
 from export.adopt.graph import raw
-from export.adopt.plan import Part, Stream
+from export.adopt.plan import Part
 from export.adopt.read import session
 from export.adopt.report import AdoptionError, Report
 from export.adopt.settings import Settings
+from export.adopt.stream import Stream
 
 __all__ = ["refuse_forgetful", "seen_end", "step_axes"]
 
@@ -121,8 +122,8 @@ def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray
     raise AdoptionError(
         f"it forgets everything from call to call: {said}, in every call anew. What such a layer has kept is neither "
         "an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the model "
-        "with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host does begin "
-        "it anew in every call, say\n\n"
+        "with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host does "
+        "begin it anew in every call, say\n\n"
         f"[recurrence]\nrestarts = [{', '.join(repr(name) for name in names)}]"
     )
 
@@ -154,11 +155,11 @@ def _over_time(
     except Exception:  # a graph that can't show it
         return dict.fromkeys(found, True)
     times = {}
-    for one, value in tensors.items():
-        if value is None or id(value) not in names:
+    for one, tensor in tensors.items():
+        if tensor is None or id(tensor) not in names:
             times[one] = True
             continue
-        before, after = old[names[id(value)]], new[names[id(value)]]
+        before, after = old[names[id(tensor)]], new[names[id(tensor)]]
         if one.axis is None:  # a Loop: how often it goes round
             times[one] = int(before.reshape(-1)[0]) in (1, *part.stream.layout.shape[:1])
             continue
