@@ -135,6 +135,8 @@ def assign(
     alongside = [port.name for port in left()[0] if port.name not in guessed and _alongside(port, ins[stream])]
     beside += alongside
     free = [port for port in free if port.name not in guessed and port.name not in alongside]
+    if flow is not None:
+        _need_use([*pairs, *(port.name for port in left()[0])], flow)
     _open(*left(), stream, questions)
     results, dropped = _results([port for port in outputs if port.name not in pairs.values()], settings)
     if asked is None:
@@ -282,6 +284,17 @@ def _whole(port: Port, rank: int) -> bool:
 
 def _integer(port: Port) -> bool:
     return port.dtype.startswith(("int", "uint"))
+
+
+def _need_use(names: Sequence[str], flow: Flow) -> None:
+    """Raises :class:`AdoptionError` for states that the graph does not look at."""
+    idle = [name for name in names if flow.unused(name)]
+    if idle:
+        raise AdoptionError(
+            f"nothing in the graph uses the input {listed(idle)}. Was one tensor given twice to torch.onnx.export? It "
+            "takes tensors that are the same object for one input: give every state zeros of its own. If the input is "
+            f"of no use say [constants] {quoted(idle[0])} = 0"
+        )
 
 
 def _is_condition(port: Port) -> bool:

@@ -71,15 +71,16 @@ def test_one_of_two_layers(tmp_path: Path, rows: int) -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 def test_over_bands_it_may_begin_with_nothing(tmp_path: Path, rows: int) -> None:
     given = {"x": torch.randn(1, rows, 12), "h": torch.zeros(1, 1, 16)}
-    assert adoption(exported(Bands(), tmp_path / "m.onnx", given, ["y", "hn"])).pairs == {"h": "hn"}
+    source = exported(Bands(), tmp_path / "m.onnx", given, ["y", "hn"])
+    assert adoption(source, "[input]\ntime = 1\n").pairs == {"h": "hn"}
 
 
 def test_a_scan_that_begins_with_a_constant(tmp_path: Path) -> None:
     source = written(
         tmp_path / "m.onnx",
-        """(float[3, 4] x, float[1, 4] h) => (float[3, 4] y, float[1, 4] hn) {
-        zero = Constant<value = float[4] {0, 0, 0, 0}>()
-        last, all = Scan<num_scan_inputs = 1, body = b (float[4] s, float[4] r) => (float[4] t, float[4] u)
+        """(float[3, 1] x, float[1, 1] h) => (float[3, 1] y, float[1, 1] hn) {
+        zero = Constant<value = float[1] {0}>()
+        last, all = Scan<num_scan_inputs = 1, body = b (float[1] s, float[1] r) => (float[1] t, float[1] u)
             { a = Add(s, r)  t = Tanh(a)  u = Identity(t) }>(zero, x)
         m = ReduceMean<axes = [0], keepdims = 1>(all)  k = Add(m, h)  hn = Tanh(k)  y = Add(all, h)
         }""",

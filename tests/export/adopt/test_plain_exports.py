@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from export.adopt.build import adopt
+from export.adopt.report import AdoptionError
+from streamer.engine.model import Model
+from tests.cli.command import streamer
 from tests.export.adopt.support import TOLERANCE, Array, adoption, far, together
 
 
@@ -213,3 +218,37 @@ def test_what_was_taken_is_said_with_the_line_that_changes_it(tmp_path: Path) ->
     adopted = adoption(written_by(tmp_path / "m.onnx", "policy", False, ["obs", "h"], ["action", "hn"]))
     assert adopted.said("stream obs", "1 step of 45 values a call", "[input] time = 1")
     assert adopted.said("result action", "1 step of 8")
+
+
+def test_one_tensor_given_for_two_states(tmp_path: Path) -> None:
+    """The exporter makes one input of them, and leaves the other without any use."""
+    same = zeros(1, 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Cells().eval(), (torch.randn(1, 8), same, same, same, same), tmp_path / "m.onnx", dynamo=True, verbose=False
+        )
+    with pytest.raises(AdoptionError, match=r"nothing in the graph uses the input h1, c1, h2.*given twice"):
+        adopt(tmp_path / "m.onnx", tmp_path / "out.onnx")
+
+
+def test_ten_lines(tmp_path: Path) -> None:
+    """What a new user types: the default name of the file, what it is called, and the commands that run it."""
+    written_by(tmp_path / "plant.onnx", "lstm", True, ["x", "h0", "c0"], ["y", "hn", "cn"])
+    done = streamer("adopt", tmp_path / "plant.onnx", "--max-batch", "2", "--endurance", "20")
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "plant.streamer.onnx"
+    assert Model.load(target).manifest.name == "plant"
+    last = done.stdout.decode().splitlines()[-2:]
+    assert last == [f"run it: streamer run {target} rows.csv", f"serve it: streamer serve --model {target}"]
+
+
+def test_weights_that_were_left_behind(tmp_path: Path) -> None:
+    source = written_by(tmp_path / "plant.onnx", "lstm", False)
+    proto = onnx.load(source)
+    onnx.save(proto, source, save_as_external_data=True, location="plant.onnx.data", size_threshold=0)
+    (tmp_path / "plant.onnx.data").unlink()
+    with pytest.raises(
+        AdoptionError, match=r"the weights of .*plant\.onnx are in plant\.onnx\.data, which is not beside"
+    ):
+        adopt(source, tmp_path / "out.onnx")
