@@ -123,7 +123,7 @@ def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray
         f"it forgets everything from call to call: {said}, in every call anew. What such a layer has kept is neither "
         "an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the model "
         "with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host does "
-        "begin it anew in every call, say\n\n"
+        "reset it in every call, say\n\n"
         f"[recurrence]\nrestarts = [{', '.join(repr(name) for name in names)}]"
     )
 

@@ -374,6 +374,6 @@ class Manifest(_Part):
         if KEY not in metadata:
             raise ManifestError(
                 f"this ONNX file has no {KEY}: it was not exported for streamer "
-                "(python -m export CHECKPOINT -o FILE.onnx makes one that was)"
+                "(streamer adopt makes such a file of it, streamer export of the PyTorch module)"
             )
         return cls.from_json(metadata[KEY])
