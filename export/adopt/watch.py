@@ -102,7 +102,7 @@ def _is_tail(changed: NDArray[np.bool_]) -> bool:
 
 
 def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray[Any]], report: Report) -> None:
-    """Raises :class:`AdoptionError` that names every recurrence over time which begins anew in each call."""
+    """Raises :class:`AdoptionError` that names every recurrence over time which is reset in each call."""
     shapes = {**{s.name: s.layout.raw_at(1) for s in part.streams}, **{m.name: m.raw for m in part.memories}}
     model = raw(part, shapes)
     found = [one for one in Flow(model).forgetful() if one.node.name not in settings.recurrence.restarts]
@@ -110,7 +110,7 @@ def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray
         return
     overlap = part.stream.overlap if part.stream.kind in ("pcm", "rows") else 0
     if overlap >= part.stream.chunk:
-        report.found(f"{found[0].name} begins anew in every call, which takes a whole window again")
+        report.found(f"{found[0].name} is reset in every call, which takes a whole window again")
         return
     over = _over_time(part, model, found, feeds)
     lost = [one for one in found if over[one]]
@@ -120,10 +120,10 @@ def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray
     said = "; ".join(f"{one.name} has {_kind(one)} as its {one.what}" for one in lost[:6])
     said += f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
     raise AdoptionError(
-        f"it forgets everything from call to call: {said}, in every call anew. What such a layer has kept is neither "
-        "an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the model "
-        "with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host does "
-        "reset it in every call, say\n\n"
+        f"it forgets everything from call to call: {said}, at the start of every call. What such a layer has kept is "
+        "neither an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the "
+        "model with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host "
+        "does reset it in every call, say\n\n"
         f"[recurrence]\nrestarts = [{', '.join(repr(name) for name in names)}]"
     )
 

@@ -1,4 +1,4 @@
-"""A recurrence over time that begins anew in every call is refused by its node's name, no other one is."""
+"""A recurrence over time that is reset in every call is refused by its node's name, no other one is."""
 
 from __future__ import annotations
 
