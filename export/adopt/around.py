@@ -11,10 +11,10 @@ import onnx_ir as ir
 from export.adopt.batch import Settled
 from export.adopt.chain import Chain, Result
 from export.adopt.ops import Ops
-from export.adopt.plan import Stream
 from export.adopt.report import Report
 from export.adopt.spectrum import add_up, analysis, inverse, windowed
-from streamer.contract.manifest import Condition, Input, State
+from export.adopt.stream import Stream
+from streamer.contract.manifest import Condition, State, StreamInput
 
 __all__ = ["Adopted", "Outside", "around", "put", "whole"]
 
@@ -81,7 +81,7 @@ def around(chain: Chain, report: Report) -> Adopted:
             x = ops("Mul", x, ops.constant(chain.scale, "float32" if chain.host is not None else stream.dtype))
         report.did(f"made the input 16-bit PCM, times {chain.scale:g}")
     if chain.host is None:
-        gave = [put(ops, outside, chain.parts[0], x, flag, "", report, more=more)]
+        gave: list[Mapping[str, ir.Value]] = [put(ops, outside, chain.parts[0], x, flag, "", report, more=more)]
         sound = None
     else:
         gave, sound = _spectral(chain, ops, outside, x, flag, report)
@@ -89,9 +89,9 @@ def around(chain: Chain, report: Report) -> Adopted:
         outside.give(ops, ops("Or", flag, ops("Not", flag)), f"{FLAG}.next", "bool", (1,))
     for result in chain.results:
         output = chain.output(result)
-        value = sound if result.kind != "plain" else ops.outward(gave[result.part][result.source], result.layout)
-        assert value is not None
-        outside.give(ops, value, result.name, output.dtype, output.shape)
+        made = sound if result.kind != "plain" else ops.outward(gave[result.part][result.source], result.layout)
+        assert made is not None
+        outside.give(ops, made, result.name, output.dtype, output.shape)
     return Adopted(
         whole([settled.model for settled in chain.parts], ops, outside),
         tuple(outside.states),
@@ -118,12 +118,13 @@ def put(
     part = settled.part
     given = {part.stream.name: ops.inward(x, part.stream.layout), **(more or {})}
     before: dict[str, ir.Value] = {}
+    dtypes = {memory.name: memory.dtype for memory in part.memories}
 
     def keep(new: ir.Value, name: str) -> ir.Value:
         if counts is None:
             return new
         reach = ops.reshape(counts, (-1,) + (1,) * len(settled.memories[name].shape))
-        return ops.choose(reach, new, before[name], before[name].dtype.numpy().name)
+        return ops.choose(reach, new, before[name], dtypes[name])
 
     for memory in part.conditions:
         layout = settled.memories[memory.name]
@@ -142,8 +143,8 @@ def put(
             report.did(f"folded in the start of {memory.name}, {shown}: its state begins as zeros")
         given[memory.name] = ops.inward(state, layout)
         if memory.out is None:
-            more = keep(ops("Add", state, ops.constant(memory.step, memory.dtype)), memory.name)
-            outside.give(ops, more, f"{prefix}{out}", memory.dtype, layout.shape)
+            counted = keep(ops("Add", state, ops.constant(memory.step, memory.dtype)), memory.name)
+            outside.give(ops, counted, f"{prefix}{out}", memory.dtype, layout.shape)
             report.did(f"brought the counter {memory.name} inside")
     gave = ops.graph(settled.model, given, prefix or "model/")
     for memory in part.memories:
@@ -155,7 +156,7 @@ def put(
 
 
 def _with_overlap(
-    ops: Ops, outside: Outside, stream: Stream, x: ir.Value, spec: Input, flag: ir.Value | None, report: Report
+    ops: Ops, outside: Outside, stream: Stream, x: ir.Value, spec: StreamInput, flag: ir.Value | None, report: Report
 ) -> ir.Value:
     """``x`` with what the last call left in front of it, and within its limits."""
     if stream.limit is not None:
@@ -175,7 +176,7 @@ def _with_overlap(
     x = ops.join(before, x, axis=1)
     kept = ops.cut(x, stream.chunk, stream.chunk + stream.overlap, 1)
     outside.give(ops, kept, f"{spec.name}.overlap.next", spec.dtype, rest)
-    unit = "rows" if spec.sample_rate is None else "samples"
+    unit = "rows" if stream.kind == "rows" else "samples"
     report.did(f"brought the last {stream.overlap} {unit} of a call inside, as the state {state.name}")
     return x
 

@@ -63,8 +63,9 @@ def table_of(flow: Flow, name: str) -> int | None:
         for node, number in value.uses():
             if node.op_type == "Gather" and number == 1:
                 table, axis = node.inputs[0], node.attributes.get_int("axis", 0)
-                if table is not None and table.shape is not None and isinstance(table.shape[axis], int):
-                    sizes.append(int(table.shape[axis]))
+                size = None if table is None or table.shape is None else table.shape[axis]
+                if isinstance(size, int):
+                    sizes.append(size)
             elif node.op_type == "OneHot" and number == 0 and node.inputs[1] is not None:
                 depth = ir.convenience.get_const_tensor(node.inputs[1])
                 if depth is not None:

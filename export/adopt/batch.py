@@ -296,7 +296,7 @@ def _alone(part: Part, seed: int) -> list[Arrays]:
 def back(memory: Memory, old: NDArray[Any], got: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """The state behind a call. Raises :class:`AdoptionError` if it is another kind of thing than before."""
     if memory.out is None:
-        return old + np.asarray(memory.step, old.dtype)
+        return old if memory.given else np.asarray(old + np.asarray(memory.step, old.dtype))
     new = got[memory.out]
     if new.shape != old.shape or new.dtype != old.dtype:
         raise AdoptionError(

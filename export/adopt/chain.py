@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from export.adopt.batch import Settled
 from export.adopt.layout import Layout
-from export.adopt.plan import Stream, spectral
 from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.settings import Host, Settings
 from export.adopt.spectrum import synthesis_window
+from export.adopt.stream import Stream, spectral
 from streamer.contract.manifest import Input, Output, StreamInput
 
 __all__ = ["Chain", "Result", "chain_of"]
@@ -144,12 +144,12 @@ def _result(settled: Settled, number: int, name: str, settings: Settings) -> Res
     if not all(sizes):
         raise AdoptionError(f"the output {name} is empty, {list(sizes)}: leave it out, [outputs] drop = [{name!r}]")
     layout = Layout.moved(sizes, axis)
-    time = settings.outputs.time.get(name)
+    time: int | str | None = settings.outputs.time.get(name)
     if time is None and number == 0 and settings.host is None:
         time = settled.times.get(name)
     if time == "none":
         layout = layout.labelled()
-    elif time is not None:
+    elif isinstance(time, int):
         if time >= len(sizes) or time == axis:
             raise AdoptionError(
                 f"[outputs] time of {name} = {time}: it has the sizes {list(sizes)}, the batch on axis {axis}"

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.adopt.chain import Chain, Result
-from export.adopt.plan import Memory, Stream
+from export.adopt.plan import Memory
 from export.adopt.report import AdoptionError, listed
+from export.adopt.stream import Stream
 from streamer.contract.judge import CHUNK_TOLERANCE
 from streamer.contract.manifest import StreamInput
 from streamer.contract.probe import Signal, deviation, run

@@ -127,6 +127,11 @@ class Flow:
             if found.start is None or id(found.start) not in reached
         ]
 
+    def unused(self, name: str) -> bool:
+        """Nothing in the graph takes this input, and it is no output."""
+        value = self._input(name)
+        return not value.uses() and id(value) not in self.outputs
+
     def _input(self, name: str) -> ir.Value:
         return next(value for value in self.model.graph.inputs if value.name == name)
 

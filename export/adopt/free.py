@@ -295,10 +295,10 @@ def _widen(node: ir.Node, rows: _Rows) -> bool:
 def _constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    while name in graph.initializers and not np.array_equal(_fixed(graph.initializers[name]), array):
+    while (there := _fixed(graph.initializers.get(name))) is not None and not np.array_equal(there, array):
         name += "'"
     tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     if name not in graph.initializers:
         graph.initializers.add(value)
     return graph.initializers[name]

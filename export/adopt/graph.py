@@ -79,8 +79,9 @@ def _fix(model: ir.Model, value: ir.Value, array: NDArray[Any], rows: tuple[ir.V
     graph = model.graph
 
     def initial(name: str, data: Mapping[str, Any] | NDArray[Any]) -> ir.Value:
-        tensor = ir.tensor(np.asarray(data), name=name)
-        made = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        array = np.asarray(data)
+        tensor = ir.tensor(array, name=name)
+        made = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
         graph.initializers.add(made)
         return made
 

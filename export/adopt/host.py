@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from export.adopt.batch import Settled, back
 from export.adopt.chain import Chain
 from export.adopt.graph import constants
-from export.adopt.plan import Stream
 from export.adopt.spectrum import spectra, synthesis_window
+from export.adopt.stream import Stream
 from streamer.contract.probe import Signal
 
 __all__ = ["drive"]

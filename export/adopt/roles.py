@@ -135,6 +135,8 @@ def assign(
     alongside = [port.name for port in left()[0] if port.name not in guessed and _alongside(port, ins[stream])]
     beside += alongside
     free = [port for port in free if port.name not in guessed and port.name not in alongside]
+    if flow is not None:
+        _need_use([*pairs, *(port.name for port in left()[0])], flow)
     _open(*left(), stream, questions)
     results, dropped = _results([port for port in outputs if port.name not in pairs.values()], settings)
     if asked is None:
@@ -209,24 +211,17 @@ def _by_shape(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
 
 
 def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: Flow) -> dict[str, str]:
-    """By the shortest way through the graph. Only if that is clear for every state, since a mistake can't be seen."""
-    ways = {
-        (cost, port.name, output.name)
-        for port in free
-        for costs in [flow.costs(port.name)]
-        for output in outputs
-        if (cost := costs.get(output.name)) is not None and _alike(port, output)
-    }
-    waiting = {port.name for port in free if any(_alike(port, output) for output in outputs)}
+    """By the shortest way through the graph. Only if every state has one of its own, since a mistake can't be seen."""
     pairs: dict[str, str] = {}
-    while waiting and ways:
-        cost, before, behind = min(ways)
-        if any(c == cost and (b == before) != (o == behind) for c, b, o in ways):
+    for port in free:
+        if not any(_alike(port, output) for output in outputs):
+            continue
+        costs = flow.costs(port.name)
+        ways = sorted((costs[o.name], o.name) for o in outputs if o.name in costs and _alike(port, o))
+        if not ways or (len(ways) > 1 and ways[0][0] == ways[1][0]):
             return {}
-        pairs[before] = behind
-        waiting.discard(before)
-        ways = {way for way in ways if way[1] != before and way[2] != behind}
-    return {} if waiting else pairs
+        pairs[port.name] = ways[0][1]
+    return pairs if len(set(pairs.values())) == len(pairs) else {}
 
 
 def _called_the_same(before: str, behind: str) -> bool:
@@ -289,6 +284,17 @@ def _whole(port: Port, rank: int) -> bool:
 
 def _integer(port: Port) -> bool:
     return port.dtype.startswith(("int", "uint"))
+
+
+def _need_use(names: Sequence[str], flow: Flow) -> None:
+    """Raises :class:`AdoptionError` for states that the graph does not look at."""
+    idle = [name for name in names if flow.unused(name)]
+    if idle:
+        raise AdoptionError(
+            f"nothing in the graph uses the input {listed(idle)}. Was one tensor given twice to torch.onnx.export? It "
+            "takes tensors that are the same object for one input: give every state zeros of its own. If the input is "
+            f"of no use say [constants] {quoted(idle[0])} = 0"
+        )
 
 
 def _is_condition(port: Port) -> bool:

@@ -96,7 +96,7 @@ class Recogniser(_Table):
 
 
 class Recurrences(_Table):
-    """``restarts``: nodes that begin anew in every call because their own host has them do so."""
+    """``restarts``: nodes that are reset in every call, as their own host does it."""
 
     restarts: tuple[str, ...] = ()
 

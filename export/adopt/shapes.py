@@ -96,16 +96,16 @@ class Walk:
         for value in node.outputs:
             value.shape = None
         types, data = {}, {}
-        for value in node.inputs:
-            if value is None:
+        for source in node.inputs:
+            if source is None:
                 continue
-            if value.dtype is None:
+            if source.dtype is None:
                 return
-            shape = None if value.shape is None else [size if isinstance(size, int) else None for size in value.shape]
-            types[str(value.name)] = onnx.helper.make_tensor_type_proto(value.dtype.value, shape)
-            array = self._known(value)
+            shape = None if source.shape is None else [size if isinstance(size, int) else None for size in source.shape]
+            types[str(source.name)] = onnx.helper.make_tensor_type_proto(source.dtype.value, shape)
+            array = self._known(source)
             if array is not None:
-                data[str(value.name)] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), str(value.name))
+                data[str(source.name)] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), str(source.name))
         try:
             schema = onnx.defs.get_schema(node.op_type, self.versions.get(node.domain, 1), node.domain)
             found = onnx.shape_inference.infer_node_outputs(

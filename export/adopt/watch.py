@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from export.adopt.flow import Flow, Recurrence
 from export.adopt.graph import raw
-from export.adopt.plan import Part, Stream
+from export.adopt.plan import Part
 from export.adopt.read import session
 from export.adopt.report import AdoptionError, Report
 from export.adopt.settings import Settings
+from export.adopt.stream import Stream
 
 __all__ = ["refuse_forgetful", "seen_end", "step_axes"]
 
@@ -101,7 +102,7 @@ def _is_tail(changed: NDArray[np.bool_]) -> bool:
 
 
 def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray[Any]], report: Report) -> None:
-    """Raises :class:`AdoptionError` that names every recurrence over time which begins anew in each call."""
+    """Raises :class:`AdoptionError` that names every recurrence over time which is reset in each call."""
     shapes = {**{s.name: s.layout.raw_at(1) for s in part.streams}, **{m.name: m.raw for m in part.memories}}
     model = raw(part, shapes)
     found = [one for one in Flow(model).forgetful() if one.node.name not in settings.recurrence.restarts]
@@ -109,7 +110,7 @@ def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray
         return
     overlap = part.stream.overlap if part.stream.kind in ("pcm", "rows") else 0
     if overlap >= part.stream.chunk:
-        report.found(f"{found[0].name} begins anew in every call, which takes a whole window again")
+        report.found(f"{found[0].name} is reset in every call, which takes a whole window again")
         return
     over = _over_time(part, model, found, feeds)
     lost = [one for one in found if over[one]]
@@ -119,10 +120,10 @@ def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray
     said = "; ".join(f"{one.name} has {_kind(one)} as its {one.what}" for one in lost[:6])
     said += f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
     raise AdoptionError(
-        f"it forgets everything from call to call: {said}, in every call anew. What such a layer has kept is neither "
-        "an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the model "
-        "with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host does "
-        "reset it in every call, say\n\n"
+        f"it forgets everything from call to call: {said}, at the start of every call. What such a layer has kept is "
+        "neither an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the "
+        "model with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host "
+        "does reset it in every call, say\n\n"
         f"[recurrence]\nrestarts = [{', '.join(repr(name) for name in names)}]"
     )
 
@@ -154,11 +155,11 @@ def _over_time(
     except Exception:  # a graph that can't show it
         return dict.fromkeys(found, True)
     times = {}
-    for one, value in tensors.items():
-        if value is None or id(value) not in names:
+    for one, tensor in tensors.items():
+        if tensor is None or id(tensor) not in names:
             times[one] = True
             continue
-        before, after = old[names[id(value)]], new[names[id(value)]]
+        before, after = old[names[id(tensor)]], new[names[id(tensor)]]
         if one.axis is None:  # a Loop: how often it goes round
             times[one] = int(before.reshape(-1)[0]) in (1, *part.stream.layout.shape[:1])
             continue

@@ -436,7 +436,7 @@ def test_openwakeword_word(tmp_path: Path) -> None:
     torch.manual_seed(13)
     source = exported(Word(), tmp_path / "m.onnx", {"onnx::Flatten_0": torch.randn(1, 16, 96)}, ["score"])
     adopted = adoption(source, "[input]\nchunk = 1\noverlap = 15\n")
-    assert adopted.said("begins anew in every call", "a whole window")
+    assert adopted.said("is reset in every call", "a whole window")
     x = rows(40, 96)
     padded, original = np.concatenate([np.zeros((15, 96), np.float32), x]), Original(source)
     want = np.stack([original(**{"onnx::Flatten_0": padded[n : n + 16][None]})["score"][0] for n in range(40)])
