@@ -7,6 +7,7 @@ from importlib import import_module
 
 NAMES = (
     "engine",
+    "servers",
     "latency",
     "start",
     "memory",
