@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import TaskError, Transcription
+from streamer.tasks.base import TaskError, Transcription
 from streamer.tasks.snapshot import pack, unpack
 from streamer.tasks.transcribe.beam import Beam
 from streamer.tasks.transcribe.endpoint import Endpoints, Rules, silence_runs
@@ -92,8 +92,6 @@ class Transcribe:
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         parsed = parse_stream_options(options, self.options)
-        if parsed.numbers == "written":
-            _written(Transcription("final", "", 0.0, 0.0))  # a model that is missing is told of now
         search = self._search(parsed.decoder)
         return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
 
@@ -184,7 +182,6 @@ class Transcribe:
         event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
         memory.known.clear()
         shown, memory.shown = memory.shown, ""
-        event = _written(event) if memory.options.numbers == "written" else event
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
 
@@ -226,13 +223,6 @@ class Transcribe:
             return Lexicon(trivial(self.options.tokens, self.options.blank), len(self.options.tokens), None, self._lm)
         entries = parse(str(self.options.lexicon.unpack(), "utf-8"), self.options.tokens)
         return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm)
-
-
-def _written(event: Transcription) -> Transcription:
-    """With its numbers in digits. Raises ``ValueError`` where the model that writes them is missing."""
-    from streamer.streams.numbers import formatter  # loads a model, and few streams want it
-
-    return formatter().event(event)
 
 
 def decode_all(
