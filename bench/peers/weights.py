@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.peers import torchscript
+
 RATE, CHUNK, FRAMES = 8000, 2400, 10
 #: The last one is the blank.
 TOKENS = [*"abcdefghijklmnopqrstuvwxyz", " ", "<blk>"]
@@ -43,18 +45,12 @@ def write(folder: Path, width: int = 512, layers: int = 4) -> Path:
 
     torch.manual_seed(0)
     folder.mkdir(parents=True)
-    module, size = Recogniser(width, layers).eval(), 2 * layers * width
-    names = ["signal", "state", "logprobs", "state_next"]
-    torch.onnx.export(
-        module,
-        (torch.zeros(1, CHUNK, 1, dtype=torch.int32), torch.zeros(1, size, dtype=torch.float16)),
-        folder / "model.onnx",
-        input_names=names[:2],
-        output_names=names[2:],
-        dynamic_axes={name: {0: "B"} for name in names},
-        opset_version=17,
-        dynamo=False,
-    )
+    size = 2 * layers * width
+    given = {
+        "signal": torch.zeros(1, CHUNK, 1, dtype=torch.int32),
+        "state": torch.zeros(1, size, dtype=torch.float16),
+    }
+    torchscript.write(Recogniser(width, layers), folder / "model.onnx", given, ["logprobs", "state_next"], {})
     proto = onnx.load(folder / "model.onnx")
     said = {"model_type": "t-one", "frame_length_ms": "300", "state_dim": f"{size}", "sample_rate": f"{RATE}"}
     onnx.helper.set_model_props(proto, said)
