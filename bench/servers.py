@@ -29,11 +29,14 @@ from typing import Any
 import numpy as np
 
 from bench import setup
+from bench.peers.shapes import CHUNK, RATE
 from bench.report import finish
 
 SHERPA = "sherpa-onnx-online-websocket-server"
 KINDS = ("streamer", "sherpa-onnx", "fastapi")
 FULL = 64
+#: Seconds that a server may take to start.
+PATIENCE = 120
 COLUMNS = ("clients", "server", "CPU ms a second of sound", "to ours", "p50 ms", "p95 ms", "of real time")
 
 
@@ -68,7 +71,7 @@ def process(kind: str, command: Sequence[str], port: int) -> Iterator[Peer]:
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while True:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     break
@@ -124,8 +127,6 @@ def turn(peer: Peer, clients: int, full: bool, warm: float, seconds: float) -> d
 
 def told(turns: Sequence[dict[str, Any]], clients: int) -> dict[str, float]:
     """All turns of one load on one server together."""
-    from bench.peers.weights import CHUNK, RATE
-
     sound = sum(one["chunks"] for one in turns) * CHUNK / RATE
     waits = np.sort(np.concatenate([one["waits"] for one in turns])) * 1e3
     late = np.concatenate([one["late"] or [0.0] for one in turns]) * 1e3

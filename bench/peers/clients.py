@@ -20,7 +20,7 @@ import numpy as np
 import websockets
 
 from bench import setup
-from bench.peers.weights import CHUNK, RATE
+from bench.peers.shapes import CHUNK, RATE
 
 #: Samples of the first message beyond a chunk.
 AHEAD = {"sherpa-onnx": CHUNK}

@@ -16,7 +16,7 @@ import onnxruntime
 import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from bench.peers.weights import CHUNK, TOKENS
+from bench.peers.shapes import CHUNK, TOKENS
 
 
 def application(model: str) -> FastAPI:

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from bench.peers.plant import LAYERS, WIDTH
+from bench.peers.shapes import LAYERS, WIDTH
 
 
 def application(model: str) -> FastAPI:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.peers import torchscript
-
-CHANNELS, WIDTH, LAYERS = 8, 128, 2
+from bench.peers.shapes import CHANNELS, LAYERS, WIDTH
 
 
 class Plant(nn.Module):

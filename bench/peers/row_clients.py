@@ -15,7 +15,7 @@ import time
 import numpy as np
 import websockets
 
-from bench.peers.plant import CHANNELS
+from bench.peers.shapes import CHANNELS
 
 MODEL = "plant"
 

@@ -12,10 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.peers import torchscript
-
-RATE, CHUNK, FRAMES = 8000, 2400, 10
-#: The last one is the blank.
-TOKENS = [*"abcdefghijklmnopqrstuvwxyz", " ", "<blk>"]
+from bench.peers.shapes import CHUNK, FRAMES, RATE, TOKENS
 
 
 class Recogniser(nn.Module):

@@ -9,6 +9,7 @@ import pytest
 from bench import servers
 
 
+@pytest.mark.timeout(900)  # adoption is most of it
 @pytest.mark.skipif(servers.sherpa() is None, reason="sherpa-onnx-bin is not installed")
 def test_every_server_answers_every_client(capsys: pytest.CaptureFixture[str]) -> None:
     servers.main(["--small", "--clients", "3", "--seconds", "1.5", "--warm", "0.1", "--turns", "1", "--json"])
