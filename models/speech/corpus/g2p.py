@@ -44,7 +44,7 @@ def timed(phonemes: str, starts: Sequence[float], end: float) -> list[tuple[floa
             marks = len(between) - len(between.rstrip("ˈˌ"))  # of stress: they stand before the vowel
             stop = starts[following.start() - marks]
         count = len(SYMBOLS[match[0]].split())
-        edges = [begin + (stop - begin) * i / count for i in range(count + 1)]
+        edges = [begin + (stop - begin) * part / count for part in range(count + 1)]
         spans += pairwise(edges)
         begin = stop
     return spans
