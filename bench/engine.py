@@ -23,9 +23,10 @@ import numpy as np
 
 from bench import setup
 from bench.report import finish
+from streamer.engine.batch import rungs
 from streamer.engine.denormals import flush_denormals
-from streamer.engine.engine import rungs
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.tasks import Event
 
 
@@ -39,10 +40,9 @@ def bare(model: Model, batch: int, threads: int, seconds: float) -> tuple[float,
 
     def loop(lane: int) -> None:
         flush_denormals()
-        state = model.zero_state(batch)
+        stepper = Stepper(model, batch)
         while not stop.is_set():
-            outputs = model.run({spec.name: chunks[counts[lane] % 4], **state})
-            state = {s.in_: outputs[s.out] for s in model.manifest.states}
+            stepper.step(chunks[counts[lane] % 4])
             counts[lane] += 1
 
     lanes = [threading.Thread(target=loop, args=(lane,)) for lane in range(threads)]
@@ -85,12 +85,13 @@ class InProcess:
         )
         self.registry = self._context.__enter__()
         if not decode:
-            next(iter(self.registry._engines.values())).task = NoTask()
+            for lane in next(iter(self.registry._engines.values()))._lanes:
+                lane.task = NoTask()
         rate = int(self.registry.models()[0]["sample_rate"])
         self.sessions = [
             self.registry.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)
         ]
-        self.chunk_seconds = self.sessions[0].chunk_seconds
+        self.chunk_seconds = float(self.registry.models()[0]["chunk_seconds"])
         self.data = [setup.sound(rate, 60, seed, sound).tobytes() for seed in range(8)]
         for session in self.sessions:
             session.hold()

@@ -25,6 +25,7 @@ from models.training import checkpoint
 from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerator
 from streamer.engine.catalogue import resolve
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.tasks.generate import Generate
 
 ONE, MANY = "cached, one file", "cached, one file, 16 streams"
@@ -68,14 +69,9 @@ def naive(module: WaveNetGenerator, batches: Sequence[int]) -> list[Callable[[],
 def cached(model: Model, batch: int) -> Callable[[], object]:
     task, manifest = Generate(model.manifest), model.manifest
     request = task.open({}).request
-    feeds = {manifest.input.name: np.stack([task.controls(request, 1, manifest.chunk)] * batch)}
-    state = model.zero_state(batch)
-
-    def run() -> None:
-        outputs = model.run(feeds | state)
-        state.update({pair.in_: outputs[pair.out] for pair in manifest.states})
-
-    return run
+    chunk = np.stack([task.controls(request, 1, manifest.chunk)] * batch)
+    stepper = Stepper(model, batch)
+    return lambda: stepper.step(chunk)
 
 
 def eager(module: WaveNetGenerator, steps: int, batch: int) -> Callable[[], object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class Replayed:
         self._taken = self._answered = 0
         self.failure = ""
 
-    def take(self, row: Floats) -> int:
+    def take(self, rows: Mapping[str, Floats]) -> int:
+        (row,) = rows.values()
         row[0] = self._rows[self._taken]
         self._taken += 1
         return 1
@@ -49,6 +50,9 @@ class Replayed:
     def fail(self, message: str) -> None:
         self.failure = message
         self._over.release()
+
+    def released(self) -> None:
+        """Nobody waits for the slot."""
 
 
 def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64) -> None:

@@ -10,7 +10,7 @@ fed two ways: all streams together, which is how a scraper or a gateway sends; a
 other, so that the slots of a batch do not lie side by side. Turns in which memory is touched for the first time come
 before and do not count.
 
-Ways in: the same readings through a daemon of its own process, see ``bench/ways.py``.
+ReadingRoutes in: the same readings through a daemon of its own process, see ``bench/ways.py``.
 
 Others, one thread, microseconds of CPU for one reading learnt and a forecast of all our steps ahead: river's
 Holt-Winters and SNARIMAX of one stream, and our own network without its memory: the last 96 readings from a zero state,
@@ -40,6 +40,7 @@ from bench.report import finish
 from streamer.engine.catalogue import resolve
 from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.metrics import Metrics
 from streamer.sensors.columns import Batch
 from streamer.sensors.open import BATCH, open_fleet
@@ -87,12 +88,12 @@ class Bare:
     """Threads that run the model, each with states of its own."""
 
     def __init__(self, model: Model, batch: int, threads: int) -> None:
-        self._model, self._batch = model, batch
-        self._states = [model.zero_state(batch) for _ in range(threads)]
+        self._batch = batch
+        self._steppers = [Stepper(model, batch) for _ in range(threads)]
 
     def turn(self, values: Values, at: float) -> Cost:
         """One call for each batch of ``values``, the last one filled up."""
-        threads = len(self._states)
+        threads = len(self._steppers)
         calls = -(-len(values) // (self._batch * threads))
         rows = np.ones((threads, calls, self._batch, 1, 4), np.float32)
         rows[..., 0] = np.resize(values, rows.shape[:-1])
@@ -109,10 +110,8 @@ class Bare:
 
     def _loop(self, lane: int, rows: NDArray[np.float32]) -> None:
         flush_denormals()
-        manifest = self._model.manifest
         for row in rows:
-            outputs = self._model.run({manifest.input.name: row, **self._states[lane]})
-            self._states[lane] = {state.in_: outputs[state.out] for state in manifest.states}
+            self._steppers[lane].step(row)
 
 
 class Fed:
@@ -150,7 +149,7 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
     fed = Fed(path, streams, lanes, limit)
     found: dict[str, list[Cost]] = {"bare": [], "fleet": [], "halves": []}
     try:
-        bare = Bare(fed.fleet.model, fed.fleet.room.limit, lanes)
+        bare = Bare(fed.fleet.model, fed.fleet.table.limit, lanes)
         for number, values in enumerate(waves(2 * (WARM + rounds), streams).reshape(-1, 2, streams)):
             at = 2 * STEP * number
             turn = {"bare": bare.turn(values[0], at), "fleet": fed.turn(values[0], at)}
@@ -158,7 +157,7 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
             for name, cost in turn.items():
                 if number >= WARM:
                     found[name].append(cost)
-        batch = fed.fleet.room.limit
+        batch = fed.fleet.table.limit
     finally:
         fed.close()
     return {"batch": batch} | {
@@ -179,16 +178,14 @@ def calls(model: Model, batch: int, count: int, *, anew: int = 0) -> float:
     rows[..., 0, 0] = values
     for number, row in enumerate(rows):
         row[:, 0, 2], row[:, 0, 3] = phases(STEP * number)
-    spec, states = model.manifest.input.name, model.manifest.states
     took = []
-    state = model.zero_state(batch)
+    stepper = Stepper(model, batch)
     for end in range(WINDOW, WINDOW + count):
         begin = time.thread_time()
         if anew:
-            state = model.zero_state(batch)
+            stepper.reset()
         for row in rows[end - anew + 1 : end + 1] if anew else rows[end : end + 1]:
-            outputs = model.run({spec: row, **state})
-            state = {one.in_: outputs[one.out] for one in states}
+            stepper.step(row)
         took.append((time.thread_time() - begin) / batch)
     return median(took)
 

@@ -19,6 +19,7 @@ from rich.progress import Progress
 from bench.report import finish
 from streamer.engine.catalogue import resolve
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 
 Floats = NDArray[np.float32]
 #: Readings of each kind in a round, in order.
@@ -47,18 +48,16 @@ class Streams:
     """Some streams of one model, and their state."""
 
     def __init__(self, model: Model, count: int) -> None:
-        self.model, self.time, self.state = model, 0, model.zero_state(count)
-        self.pairs = {state.out: state.in_ for state in model.manifest.states}
+        self.time, self.stepper = 0, Stepper(model, count)
         self.middle = model.manifest.options["quantiles"].index(0.5)
 
     def run(self, rows: Floats) -> Floats:
         """[T, B]: the median for the next reading, after each. Raises ``FloatingPointError``."""
         medians = np.zeros(rows.shape[:2], np.float32)
         for t, row in enumerate(rows):
-            out = self.model.run({self.model.manifest.input.name: row[:, None], **self.state})
-            self.state = {into: out[name] for name, into in self.pairs.items()}
+            out = self.stepper.step(row[:, None])
             medians[t] = out["quantiles"][:, 0, 0, self.middle]
-        for name, array in {**self.state, "quantiles": out["quantiles"], "anomaly": out["anomaly"]}.items():
+        for name, array in {**self.stepper.states, "quantiles": out["quantiles"], "anomaly": out["anomaly"]}.items():
             if not np.isfinite(array).all():
                 raise FloatingPointError(f"{name} is not finite after {self.time + len(rows)} readings")
         self.time += len(rows)

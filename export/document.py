@@ -6,14 +6,25 @@ import datetime
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.contract.manifest import Golden, Input, Manifest, Output, Packed, Provenance, State, Tensor
+from streamer.contract.manifest import (
+    Condition,
+    Golden,
+    Input,
+    Manifest,
+    Output,
+    Packed,
+    Provenance,
+    State,
+    StreamInput,
+    Tensor,
+)
 
 __all__ = ["chunk_length", "flat_scores", "golden", "input_spec", "manifest", "options", "revision"]
 
@@ -98,13 +109,24 @@ def revision() -> str:
     return done.stdout.strip()
 
 
-def golden(chunks: NDArray[Any], whole: Mapping[str, NDArray[Any]]) -> Golden:
-    """``chunks`` [n, 1, *chunk_shape], and outputs [1, n * steps, ...] of one call with all, cut into each chunk's."""
+def golden(
+    chunks: NDArray[Any],
+    whole: Mapping[str, NDArray[Any]],
+    *,
+    more_inputs: Mapping[str, NDArray[Any]] = {},
+    conditions: Mapping[str, NDArray[Any]] = {},
+) -> Golden:
+    """``chunks`` [n, 1, *chunk_shape], and outputs [1, n * steps, ...] of one call with all, cut into each chunk's.
+
+    ``more_inputs``: chunks of each further input. ``conditions``: [1, *shape].
+    """
     count = len(chunks)
     cut = {name: np.split(array, count, axis=1) for name, array in whole.items()}
     return Golden(
         chunks=tuple(Tensor.of(chunk) for chunk in chunks),
         outputs={name: tuple(Tensor.of(part) for part in parts) for name, parts in cut.items()},
+        more_inputs={name: tuple(Tensor.of(chunk) for chunk in array) for name, array in more_inputs.items()},
+        conditions={name: Tensor.of(array) for name, array in conditions.items()},
     )
 
 
@@ -112,6 +134,8 @@ def manifest(
     info: Mapping[str, Any],
     *,
     source: Input,
+    more_inputs: Sequence[StreamInput] = (),
+    conditions: Sequence[Condition] = (),
     states: Mapping[str, tuple[str, tuple[int, ...]]],
     outputs: Mapping[str, tuple[str, tuple[int, ...]]],
     example: Golden,
@@ -133,6 +157,8 @@ def manifest(
         licence=info["licence"],
         description=info.get("description", ""),
         input=source,
+        more_inputs=tuple(more_inputs),
+        conditions=tuple(conditions),
         states=tuple(
             State.model_validate({"in": name, "out": f"{name}.next", "dtype": dtype, "shape": shape})
             for name, (dtype, shape) in states.items()

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from export.trace import Streaming, named
-from streamer.contract.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict, judge
+from streamer.contract.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict
 from streamer.contract.probe import Array, Arrays, run
 from streamer.contract.probe import worst as compare
 from streamer.engine.model import Model
+from streamer.engine.proof import judge_file
 
 __all__ = ["QUANTISED_CHUNK_TOLERANCE", "onnx_chunked", "torch_splits", "torch_whole", "verify"]
 
@@ -81,7 +82,7 @@ def verify(
         findings.append(
             _finding("ONNX int8 whole = ONNX int8 chunked", compare(chunked, once)[0], QUANTISED_CHUNK_TOLERANCE)
         )
-    rest = judge(path, seed=seed, long_chunks=long_chunks)
+    rest = judge_file(path, seed=seed, long_chunks=long_chunks)
     return Verdict(path, seed, (*findings, *rest.findings))
 
 

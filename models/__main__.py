@@ -123,7 +123,9 @@ def sensors(options: argparse.Namespace, folder: Path) -> int:
     if options.data is None:
         print("sensors needs --data, a table with a column of times", file=sys.stderr)
         return 2
-    from models.forecast.recipe import Wanted, WindowOptions, train
+    from models.forecast.plan import Wanted
+    from models.forecast.recipe import train
+    from models.forecast.windows import WindowOptions
 
     given = {name: getattr(options, name) for name in ("minutes", "steps", "threads", "rate")}
     settings = WindowOptions(**{name: value for name, value in given.items() if value is not None})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "NoSlot", "Overflow", "RateError", "Refused", "TooManyMarkers"]
+__all__ = ["BadInput", "BadRows", "NoSlot", "Overflow", "RateError", "Refused", "TooManyMarkers"]
 
 
 class BadInput(ValueError):  # noqa: N818
     """Data that can't be taken: an odd number of bytes, or samples after the end."""
+
+
+class BadRows(BadInput):
+    """Rows that are not of the model's dtypes and shapes. The message names the input and what it expects."""
 
 
 class TooManyMarkers(BadInput):

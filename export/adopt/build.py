@@ -27,10 +27,11 @@ from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.roles import assign
 from export.adopt.settings import Settings
 from streamer import tasks
-from streamer.contract.judge import CHUNK_TOLERANCE, Verdict, judge
+from streamer.contract.judge import CHUNK_TOLERANCE, Verdict
 from streamer.contract.manifest import KEY, Golden, Manifest, Provenance, Tensor
 from streamer.contract.probe import probe, run, worst
 from streamer.engine.model import Model, ModelError
+from streamer.engine.proof import judge_file
 
 __all__ = ["GOLDEN", "SIGNAL", "BrokenLawsError", "adopt", "named", "prove", "today"]
 
@@ -78,12 +79,12 @@ def adopt(
         draft = Path(folder) / target.name
         chain = chain_of(settled, settings, report)
         _write(draft, chain, around(chain, report), settings, beside, max_batch, seed)
-        verdict = judge(draft, seed=seed, long_chunks=long_chunks)
+        verdict = judge_file(draft, seed=seed, long_chunks=long_chunks)
         if chain.free and {finding.law for finding in verdict.refusals} == {"company"}:
             report.found("rows that are not to the last bits what they are alone: max_batch = 1")
             chain = chain_of([settle(part, Report(), fixed=True) for part in parts], settings, Report())
             _write(draft, chain, around(chain, Report()), settings, beside, max_batch, seed)
-            verdict = judge(draft, seed=seed, long_chunks=long_chunks)
+            verdict = judge_file(draft, seed=seed, long_chunks=long_chunks)
         if not verdict.ok:
             raise BrokenLawsError(verdict)
         os.replace(draft, target)

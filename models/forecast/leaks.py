@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.forecast.backtest import Forecasts, run
 from models.forecast.multivariate import Multivariate
+from models.forecast.plan import Plan
 from models.forecast.table import Raw
-
-if TYPE_CHECKING:
-    from models.forecast.recipe import Plan
 
 __all__ = ["Finding", "changed", "find", "overlaps"]
 

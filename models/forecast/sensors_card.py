@@ -6,16 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from models.forecast.backtest import Score, overall
 from models.forecast.leaks import Finding
+from models.forecast.plan import Plan
 from streamer.sources.times import show_time
-
-if TYPE_CHECKING:
-    from models.forecast.recipe import Plan
 
 SCORES = ("target", "MSE", "MAE", "persistence: MSE", "MAE", "seasonal: MSE", "MAE", "MASE", "in the 90 % interval")
 FAMILIES = {"gru": "GRU", "lstm": "LSTM", "rnn": "plain RNN", "convolution": "gated causal convolutions"}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from streamer.engine.catalogue import NUMBERS, resolve
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.tasks.rewrite import END, Rewrite
 from streamer.tasks.spoken import known
 
@@ -59,10 +60,9 @@ def heard(model: Model) -> Array:
     assert wanted is not None
     resampler = Resampler(rate, wanted)
     pcm = np.concatenate([resampler.push(pcm), resampler.finish()])
-    state, rows = model.zero_state(1), []
+    stepper, rows = Stepper(model), []
     for piece in np.split(np.pad(pcm, (0, -len(pcm) % chunk)), -(-len(pcm) // chunk)):
-        outputs = model.run({model.manifest.input.name: piece[None], **state})
-        state = {pair.in_: outputs[pair.out] for pair in model.manifest.states}
+        outputs = stepper.step(piece[None])
         rows.append(np.exp(outputs["log_probs"][0].astype(np.float64)))
     return np.concatenate(rows)
 
@@ -181,10 +181,9 @@ def attention(model: Model) -> Any:
         words = [known(word) for word in phrase.split()]
         rows = task.rows([words], 16)
         rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % manifest.chunk), (0, 0)))
-        state, looks, said = model.zero_state(1), [], []
+        stepper, looks, said = Stepper(model), [], []
         for chunk in np.split(rows, rows.shape[1] // manifest.chunk, axis=1):
-            outputs = model.run({manifest.input.name: np.ascontiguousarray(chunk), **state})
-            state = {pair.in_: outputs[pair.out] for pair in manifest.states}
+            outputs = stepper.step(np.ascontiguousarray(chunk))
             looks.append(outputs["attention"][0])
             said.append(outputs["signs"][0])
         weights, signs = np.concatenate(looks), np.concatenate(said)

@@ -22,12 +22,13 @@ def check(
 
     Exit code 0 if it keeps them all, 1 if not.
     """
-    from streamer.contract.judge import Finding, Verdict, judge
+    from streamer.contract.judge import Finding, Verdict
     from streamer.engine.catalogue import resolve
     from streamer.engine.model import ModelError
+    from streamer.engine.proof import judge_file
 
     try:
-        verdict = judge(resolve(model), seed=seed, long_chunks=chunks)
+        verdict = judge_file(resolve(model), seed=seed, long_chunks=chunks)
     except ModelError as error:
         from pathlib import Path
 

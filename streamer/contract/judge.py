@@ -11,20 +11,31 @@ step's largest reference value, the worst step counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from streamer import tasks
-from streamer.contract.manifest import ManifestError
-from streamer.contract.probe import Array, Arrays, deviation, flat, poisons, probe, rows, run
+from streamer.contract.manifest import Manifest, Tensor
+from streamer.contract.probe import (
+    Array,
+    Arrays,
+    Runnable,
+    Signal,
+    beside,
+    deviation,
+    flat,
+    poisons,
+    probe,
+    random_signal,
+    rows,
+    run,
+)
 from streamer.contract.probe import worst as compare_all
-from streamer.engine.model import Model, ModelError
 
-__all__ = ["CHUNK_TOLERANCE", "COMPANY_TOLERANCE", "Finding", "Verdict", "deviation", "judge", "probe"]
+__all__ = ["CHUNK_TOLERANCE", "COMPANY_TOLERANCE", "Decoding", "Finding", "Verdict", "deviation", "judge", "probe"]
 
 #: Chunk law, float32.
 CHUNK_TOLERANCE = 1e-4
@@ -69,19 +80,39 @@ class Verdict:
         return {"file": str(self.path), "ok": self.ok, "seed": self.seed, "findings": findings}
 
 
-def judge(path: str | Path, *, seed: int = 0, long_chunks: int = 400) -> Verdict:
-    """Every check on one file; a bad file raises nothing, it is told. ``long_chunks``: length of the endurance run."""
+class Decoding(Protocol):
+    """Of a task, what the judge tries: :class:`streamer.tasks.Task`."""
+
+    def open(self, options: Mapping[str, Any]) -> Any: ...
+
+    def step(self, memories: Sequence[Any], outputs: Arrays, steps: Sequence[int]) -> Any: ...
+
+    def save(self, memory: Any) -> bytes: ...
+
+    def load(self, data: bytes) -> Any: ...
+
+
+def judge(
+    path: str | Path,
+    load: Callable[[Path], Runnable],
+    task_of: Callable[[Manifest], Decoding],
+    *,
+    seed: int = 0,
+    long_chunks: int = 400,
+) -> Verdict:
+    """Every check on one file; a bad file raises nothing, it is told. ``load`` raises ``ValueError`` or ``OSError`` for
+    a file that is no good. ``long_chunks``: length of the endurance run."""
     path = Path(path)
     try:
-        model = Model.load(path)
-    except (ModelError, ManifestError, OSError) as error:
+        model = load(path)
+    except (ValueError, OSError) as error:
         return Verdict(path, seed, (Finding("contract", "file and manifest agree", False, detail=str(error)),))
     findings = [Finding("contract", "file and manifest agree", True, detail=f"{model.manifest.name}")]
     plans: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
-        ("contract", lambda: _contract(model)),
+        ("contract", lambda: _contract(model, task_of)),
         ("chunk", lambda: _golden(model)),
         ("company", lambda: _company(model, np.random.default_rng(seed))),
-        ("sleep", lambda: _sleep(model, np.random.default_rng(seed + 1))),
+        ("sleep", lambda: _sleep(model, load, np.random.default_rng(seed + 1))),
         ("endurance", lambda: _endurance(model, np.random.default_rng(seed + 2), long_chunks)),
     )
     for law, plan in plans:
@@ -99,14 +130,14 @@ def _line(error: Exception) -> str:
 # -- the contract -----------------------------------------------------------------------------------------------------
 
 
-def _contract(model: Model) -> Iterator[Finding]:
+def _contract(model: Runnable, task_of: Callable[[Manifest], Decoding]) -> Iterator[Finding]:
     manifest = model.manifest
     rng = np.random.default_rng(0)
     sizes = sorted({1, min(2, manifest.max_batch), manifest.max_batch})
     shapes = ""
     declared = {o.name: o.shape for o in manifest.outputs} | {s.in_: s.shape for s in manifest.states}
     for size in sizes:
-        outputs, state = run(model, probe(manifest.input, 1, size, rng))
+        outputs, state = run(model, random_signal(manifest, 1, size, rng))
         for name, array in (*((o.name, outputs[o.name][0]) for o in manifest.outputs), *state.items()):
             if array.shape != (size, *declared[name]):
                 shapes = f"{name} is {array.shape} at batch {size}, the manifest says {(size, *declared[name])}"
@@ -114,16 +145,17 @@ def _contract(model: Model) -> Iterator[Finding]:
 
     wrong = []
     for change in (-1, 1):
-        shape = (1, manifest.chunk + change, *manifest.input.chunk_shape[1:])
+        length = manifest.chunk + change
+        inputs = {i.name: np.zeros((1, length, *i.chunk_shape[1:]), i.dtype) for i in manifest.inputs}
         try:
-            model.run({manifest.input.name: np.zeros(shape, manifest.input.dtype), **model.zero_state(1)})
-            wrong.append(shape[1])
+            model.run({**inputs, **random_signal(manifest, 1, 1, rng).conditions, **model.zero_state(1)})
+            wrong.append(length)
         except Exception:  # whichever error the engine gives: an answer would be the fault
             continue
     yield Finding("contract", "wrong chunk length is an error", not wrong, detail=f"accepted {wrong}" if wrong else "")
 
     try:
-        task = tasks.create(manifest)
+        task = task_of(manifest)
         memory = task.open({})
         first = {name: tensors[0].array() for name, tensors in manifest.golden.outputs.items()}
         task.step([memory], first, [manifest.steps])
@@ -138,45 +170,56 @@ def _contract(model: Model) -> Iterator[Finding]:
 # -- law 1 ------------------------------------------------------------------------------------------------------------
 
 
-def _golden(model: Model) -> Iterator[Finding]:
-    golden, reached = model.manifest.golden, model.manifest.provenance.tolerance
-    chunks = np.stack([tensor.array() for tensor in golden.chunks])
-    want = {name: np.stack([tensor.array() for tensor in tensors]) for name, tensors in golden.outputs.items()}
-    got, _ = run(model, chunks)
+def _golden(model: Runnable) -> Iterator[Finding]:
+    manifest = model.manifest
+    golden, reached = manifest.golden, manifest.provenance.tolerance
+
+    def recorded(tensors: Sequence[Tensor]) -> Any:
+        return np.stack([tensor.array() for tensor in tensors])
+
+    chunks = {manifest.input.name: golden.chunks, **golden.more_inputs}
+    signal = Signal(
+        {name: recorded(tensors) for name, tensors in chunks.items()},
+        {name: tensor.array() for name, tensor in golden.conditions.items()},
+    )
+    want = {name: recorded(tensors) for name, tensors in golden.outputs.items()}
+    got, _ = run(model, signal)
     worst, _, name = compare_all(got, want)
     # float32 files reach far below the law's tolerance; quantised ones say how far they landed, kernels may double it
     tolerance = max(CHUNK_TOLERANCE, 2 * reached)
-    detail = f"{len(chunks)} chunks against what was recorded at export, worst in {name}"
+    detail = f"{len(signal)} chunks against what was recorded at export, worst in {name}"
     if reached > CHUNK_TOLERANCE:
         detail += f"; quantised: {reached:.1%} from float32 at export"
     yield Finding(
         "chunk", "golden example", worst <= tolerance and reached <= QUANTISED_LIMIT, worst, tolerance, detail
     )
     silent = [key for key, array in want.items() if array.size < 2 or np.ptp(array.astype(np.float64)) == 0]
-    proves = len(chunks) >= 2 and not silent
+    proves = len(signal) >= 2 and not silent
     why = "" if proves else f"one chunk only, or constant outputs {silent}: it proves nothing"
-    yield Finding("chunk", "golden example proves memory", proves, detail=why or f"{len(chunks)} chunks")
+    yield Finding("chunk", "golden example proves memory", proves, detail=why or f"{len(signal)} chunks")
 
 
 # -- law 2 ------------------------------------------------------------------------------------------------------------
 
 
-def _company(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
+def _company(model: Runnable, rng: np.random.Generator) -> Iterator[Finding]:
     """Real streams of different ages run alone, then beside each other and beside poison; rows must not change."""
-    spec, limit = model.manifest.input, model.manifest.max_batch
+    limit = model.manifest.max_batch
     streams, length = min(8, limit), 3
-    signal = probe(spec, length + 3, streams, rng)
-    aged, alone = [], []
+    signal = random_signal(model.manifest, length + 3, streams, rng)
+    apart, aged, alone = [], [], []
     for i in range(streams):
-        age = i % 4
-        state = run(model, signal[:age, i : i + 1])[1] if age else model.zero_state(1)
-        outputs, after = run(model, signal[age : age + length, i : i + 1], state)
+        age, own = i % 4, signal.rows([i])
+        state = run(model, own.part(slice(age)))[1] if age else model.zero_state(1)
+        now = own.part(slice(age, age + length))
+        outputs, after = run(model, now, state)
+        apart.append(now)
         aged.append(state)
         alone.append(flat(outputs, after))
-    chunks = np.stack([signal[i % 4 : i % 4 + length, i] for i in range(streams)], axis=1)
+    together = beside(apart)
     states = {name: np.concatenate([state[name] for state in aged]) for name in aged[0]}
 
-    def compare(check: str, batch: Array, state: Arrays, where: Mapping[int, int], said: str) -> Finding:
+    def compare(check: str, batch: Signal, state: Arrays, where: Mapping[int, int], said: str) -> Finding:
         outputs, after = run(model, batch, state)
         worst, equal, at = 0.0, True, ""
         for row, stream in where.items():
@@ -184,7 +227,7 @@ def _company(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
             one, same, name = compare_all(got, alone[stream])
             equal &= same
             if one > worst:
-                worst, at = one, f", worst in {name} at row {row} of {batch.shape[1]}"
+                worst, at = one, f", worst in {name} at row {row} of {batch.batch}"
         detail = (
             f"{said}; {'bit for bit' if equal else 'rounding only' if worst <= COMPANY_TOLERANCE else 'differs'}{at}"
         )
@@ -197,14 +240,13 @@ def _company(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
         order = np.arange(size) % streams
         where = dict(enumerate(order.tolist()))
         yield compare(
-            f"batch of {size}", chunks[:, order], rows(states, order), where, "every row, streams of different ages"
+            f"batch of {size}", together.rows(order), rows(states, order), where, "every row, streams of different ages"
         )
-    for name, neighbour, neighbour_state in poisons(model, signal[:length, 0], rng):
+    for name, neighbour, neighbour_state in poisons(model, signal.rows([0]).part(slice(length)), rng):
         size = min(limit, 8)
         worst: Finding | None = None
         for keep in (0, size // 2, size - 1):
-            batch = np.stack([neighbour] * size, axis=1)
-            batch[:, keep] = chunks[:, -1]
+            batch = beside([apart[-1] if row == keep else neighbour for row in range(size)])
             state = {key: np.concatenate([array] * size) for key, array in neighbour_state.items()}
             for key in state:
                 state[key][keep] = states[key][-1]
@@ -216,32 +258,33 @@ def _company(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
         if worst is not None:
             yield worst
     # a slot somebody just left: the state rows are zeroed in place, as the engine does, and a new stream starts there
-    used = run(model, chunks[:, : min(2, streams)], rows(states, range(min(2, streams))))[1]
+    pair = range(min(2, streams))
+    used = run(model, together.rows(pair), rows(states, pair))[1]
     for array in used.values():
         array[0] = 0
-    fresh = np.concatenate([signal[:length, :1], chunks[:, 1 : min(2, streams)]], axis=1)
+    fresh = beside([signal.rows([0]).part(slice(length)), *apart[1 : len(pair)]])
     yield compare("slot just left", fresh, used, {0: 0}, "state zeroed in place, neighbour goes on")
 
 
 # -- law 3 ------------------------------------------------------------------------------------------------------------
 
 
-def _sleep(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
+def _sleep(model: Runnable, load: Callable[[Path], Runnable], rng: np.random.Generator) -> Iterator[Finding]:
     length, batch = 6, min(2, model.manifest.max_batch)
-    chunks = probe(model.manifest.input, length, batch, rng)
+    chunks = random_signal(model.manifest, length, batch, rng)
     whole = flat(*run(model, chunks))
     again = flat(*run(model, chunks))
     _, equal, name = compare_all(again, whole)
     yield Finding("sleep", "same input, same bits", equal, detail="" if equal else f"{name} differs from run to run")
-    reloaded = Model.load(model.path)
+    reloaded = load(model.path)
     broken = []
     for point in (1, 3, length - 1):
-        before, state = run(model, chunks[:point])
+        before, state = run(model, chunks.part(slice(point)))
         saved = {key: (array.tobytes(), array.dtype, array.shape) for key, array in state.items()}
         restored = {
             key: np.frombuffer(data, dtype).reshape(shape).copy() for key, (data, dtype, shape) in saved.items()
         }
-        after, end = run(reloaded, chunks[point:], restored)
+        after, end = run(reloaded, chunks.part(slice(point, None)), restored)
         joined = flat({key: np.concatenate([before[key], after[key]]) for key in before}, end)
         _, equal, name = compare_all(joined, whole)
         if not equal:
@@ -253,19 +296,20 @@ def _sleep(model: Model, rng: np.random.Generator) -> Iterator[Finding]:
 # -- a long life ------------------------------------------------------------------------------------------------------
 
 
-def _endurance(model: Model, rng: np.random.Generator, length: int) -> Iterator[Finding]:
+def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterator[Finding]:
     """Silence, full scale and noise, one after another: finite outputs, states that stay where float32 still counts."""
-    spec = model.manifest.input
-    sound = probe(spec, 1, 1, rng)[0]
-    silence, extreme = np.zeros_like(sound), next(c for n, c, _ in poisons(model, sound, rng) if n == "extreme values")
-    if np.dtype(spec.dtype).kind == "f":
-        extreme = np.where(extreme > 0, 1e6, -1e6).astype(spec.dtype)
+    sound = random_signal(model.manifest, 1, 1, rng)
+    extreme = next(found for name, found, _ in poisons(model, sound, rng) if name == "extreme values")
+    kinds = (
+        sound.inputs,
+        {name: np.zeros_like(array) for name, array in sound.inputs.items()},
+        {name: _loud(array) for name, array in extreme.inputs.items()},
+    )
     state, fault = model.zero_state(1), ""
     sizes: list[dict[str, float]] = []
     for number in range(length):
         kind = (number * 5) // length % 3
-        chunk = (sound, silence, extreme)[kind]
-        outputs, state = run(model, chunk[None], state)
+        outputs, state = run(model, Signal(kinds[kind], sound.conditions), state)
         tensors = flat(outputs, state)
         sizes.append({key: float(np.max(np.abs(array.astype(np.float64)))) for key, array in state.items()})
         bad = [key for key, array in tensors.items() if not np.all(np.isfinite(array))]
@@ -277,13 +321,18 @@ def _endurance(model: Model, rng: np.random.Generator, length: int) -> Iterator[
         key for key in state if state[key].dtype.kind == "f"
     ]  # what an int64 counts, nobody lives to see the end of
     growing = [key for key in floats if sizes[-1][key] >= FLOAT_LIMIT] or _counters(
-        model, state, sizes, probe(spec, RETURN_CHUNKS, 1, rng)
+        model, state, sizes, Signal(random_signal(model.manifest, RETURN_CHUNKS, 1, rng).inputs, sound.conditions)
     )
     detail = f"{', '.join(growing)} grows without end" if growing else "states saturate"
     yield Finding("endurance", "states do not grow", not growing and not fault, detail=detail)
 
 
-def _counters(model: Model, state: Arrays, sizes: list[dict[str, float]], sound: Array) -> list[str]:
+def _loud(extreme: Array) -> Array:
+    """Full scale for floats is far beyond any sensor, and not where the first product is infinite."""
+    return np.where(extreme > 0, 1e6, -1e6).astype(extreme.dtype) if extreme.dtype.kind == "f" else extreme
+
+
+def _counters(model: Runnable, state: Arrays, sizes: list[dict[str, float]], sound: Signal) -> list[str]:
     """Float states that grew as much in the second half as in the first count something. Put at 2^24, where float32
     stops counting, one that saturates or averages comes back down, the others stay there. Several chunks of ``sound``:
     a single one may be a missing reading, with which a sensor's state rightly stays as it is."""

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 __all__ = [
     "KEY",
     "SCHEMA",
+    "Condition",
     "Golden",
     "Input",
     "Manifest",
@@ -33,6 +34,7 @@ __all__ = [
     "Packed",
     "Provenance",
     "State",
+    "StreamInput",
     "Tensor",
 ]
 
@@ -107,24 +109,46 @@ class Tensor(_Part):
             raise ManifestError(f"a golden tensor does not have its declared shape {self.shape}: {error}") from error
 
 
-class Input(_Part):
-    """What the model consumes, one chunk at a time.
+class StreamInput(_Part):
+    """A tensor of which every chunk brings new rows. ``chunk_shape``: without batch, time first.
 
-    ``chunk_shape``: shape without batch, e.g. ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate``
-    (Hz) and ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
-    ``lowest_rate``: Hz down to which recordings are taken, of which the upper half of the band is missing then; a model
-    that was trained on such may say so, for all others it is ``sample_rate``.
-    ``limits``: lowest and highest value of each channel, for an integer input that holds settings instead of a signal;
-    the graph takes what is outside for the nearest inside.
+    ``limits``: lowest and highest value of each channel, for an integer input that holds settings or tokens instead of
+    a signal; the graph takes what is outside for the nearest inside.
     """
 
     name: str
     dtype: Dtype
     chunk_shape: tuple[Axis, ...]
+    limits: tuple[tuple[int, int], ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> StreamInput:
+        if not self.chunk_shape:
+            raise ValueError("chunk_shape needs at least the time axis")
+        if self.limits is not None:
+            kind = np.iinfo(self.dtype) if np.dtype(self.dtype).kind in "iu" else None
+            channels = self.chunk_shape[1:] or (1,)
+            if kind is None or channels != (len(self.limits),):
+                raise ValueError(
+                    "limits are for an integer input [steps] or [steps, channels], a pair for each channel"
+                )
+            if any(not kind.min <= low <= 0 <= high <= kind.max for low, high in self.limits):
+                raise ValueError(f"limits of {self.dtype} must hold 0, the setting of every padded step")
+        return self
+
+
+class Input(StreamInput):
+    """What the model consumes, one chunk at a time: its first input, which has the clock.
+
+    ``chunk_shape`` is for example ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate`` (Hz) and
+    ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
+    ``lowest_rate``: Hz down to which recordings are taken, of which the upper half of the band is missing then; a model
+    that was trained on such may say so, for all others it is ``sample_rate``.
+    """
+
     sample_rate: Annotated[int, Field(ge=1)] | None = None
     step_seconds: Annotated[float, Field(ge=0)] | None = None
     lowest_rate: Annotated[int, Field(ge=1)] | None = None
-    limits: tuple[tuple[int, int], ...] | None = None
 
     @model_validator(mode="after")
     def _one_clock(self) -> Input:
@@ -132,15 +156,30 @@ class Input(_Part):
             raise ValueError("give either sample_rate or step_seconds")
         if self.lowest_rate is not None and self.lowest_rate > (self.sample_rate or 0):
             raise ValueError("lowest_rate is at most the sample_rate")
-        if not self.chunk_shape:
-            raise ValueError("chunk_shape needs at least the time axis")
-        if self.limits is not None:
-            kind = np.iinfo(self.dtype) if np.dtype(self.dtype).kind in "iu" else None
-            if kind is None or self.chunk_shape[1:] != (len(self.limits),):
-                raise ValueError("limits are for an integer input [steps, channels], a pair for each channel")
-            if any(not kind.min <= low <= 0 <= high <= kind.max for low, high in self.limits):
-                raise ValueError(f"limits of {self.dtype} must hold 0, the setting of every padded step")
         return self
+
+
+class Condition(_Part):
+    """An input that is set once for a stream, zeros unless it is given: a speaker vector, a language. ``shape``:
+    without batch. ``limits``: lowest and highest value, for integers; a stream that asks for another is refused."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+    limits: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _limits_hold_zero(self) -> Condition:
+        if self.limits is not None:
+            low, high = self.limits
+            kind = np.iinfo(self.dtype) if np.dtype(self.dtype).kind in "iu" else None
+            if kind is None or not kind.min <= low <= 0 <= high <= kind.max:
+                raise ValueError("limits are for integers, and must hold 0, the value of a stream that gives none")
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
 
 class State(_Part):
@@ -163,10 +202,15 @@ class Output(_Part):
 
 
 class Golden(_Part):
-    """A tiny recorded run from zero state: batch 1, chunk after chunk, to be met within the chunk law's tolerance."""
+    """A tiny recorded run from zero state: batch 1, chunk after chunk, to be met within the chunk law's tolerance.
+
+    ``chunks`` are those of the first input, ``more_inputs`` those of each further one.
+    """
 
     chunks: tuple[Tensor, ...]
     outputs: dict[str, tuple[Tensor, ...]]
+    more_inputs: dict[str, tuple[Tensor, ...]] = Field(default_factory=dict)
+    conditions: dict[str, Tensor] = Field(default_factory=dict)
 
 
 class Provenance(_Part):
@@ -189,6 +233,7 @@ class Provenance(_Part):
 class Manifest(_Part):
     """The whole document.
 
+    ``more_inputs`` have the clock of ``input``: as many rows a chunk. ``conditions`` are set once for a stream.
     ``latency`` and ``flush`` are in steps: how many steps an output lags behind its input, and how many of
     padding push the last result out at the end of a stream.
     """
@@ -200,6 +245,8 @@ class Manifest(_Part):
     licence: str
     description: str = ""
     input: Input
+    more_inputs: tuple[StreamInput, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     states: tuple[State, ...]
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     latency: Annotated[int, Field(ge=0)]
@@ -211,12 +258,18 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        ins = [self.input.name, *(s.in_ for s in self.states)]
+        ins = [i.name for i in self.inputs] + [c.name for c in self.conditions] + [s.in_ for s in self.states]
         outs = [*(o.name for o in self.outputs), *(s.out for s in self.states)]
         for kind, names in (("input", ins), ("output", outs)):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"{kind} names used twice: {', '.join(twice)}")
+        for more in self.more_inputs:
+            if more.chunk_shape[0] != self.chunk:
+                raise ValueError(
+                    f"input {more.name!r} has {more.chunk_shape[0]} rows a chunk, {self.input.name!r} has "
+                    f"{self.chunk}: all inputs of a stream have one clock"
+                )
         steps = self.outputs[0].shape[0]
         if self.input.chunk_shape[0] % steps:
             raise ValueError(
@@ -224,9 +277,37 @@ class Manifest(_Part):
             )
         if set(self.golden.outputs) != {o.name for o in self.outputs}:
             raise ValueError("the golden example does not cover every output")
+        if set(self.golden.more_inputs) != {i.name for i in self.more_inputs}:
+            raise ValueError("the golden example does not cover every input")
+        if set(self.golden.conditions) != {c.name for c in self.conditions}:
+            raise ValueError("the golden example does not cover every condition")
         return self
 
     # -- derived -----------------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[StreamInput, ...]:
+        """All inputs that a chunk brings rows of; the first one has the clock."""
+        return (self.input, *self.more_inputs)
+
+    @property
+    def row_dtype(self) -> np.dtype[Any]:
+        """One step of input along time, over all :attr:`inputs`: of a single input of numbers its plain dtype, else a
+        packed structure of one field an input, little-endian."""
+        first = self.input
+        if not self.more_inputs and len(first.chunk_shape) == 1:
+            return np.dtype(first.dtype).newbyteorder("<")
+        return np.dtype([(i.name, np.dtype(i.dtype).newbyteorder("<"), i.chunk_shape[1:]) for i in self.inputs])
+
+    def fields(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """``rows`` [...] of :attr:`row_dtype` as an array for each input, without a copy."""
+        if rows.dtype.names is None:
+            return {self.input.name: rows}
+        return {i.name: rows[i.name] for i in self.inputs}
+
+    def carry(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The new states among ``outputs``, by the names under which the next call takes them."""
+        return {pair.in_: outputs[pair.out] for pair in self.states}
 
     @property
     def chunk(self) -> int:
@@ -252,13 +333,16 @@ class Manifest(_Part):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of memory that one stream takes."""
-        return sum(state.nbytes for state in self.states)
+        """Bytes of memory that one stream takes, its conditions included."""
+        return sum(state.nbytes for state in self.states) + sum(given.nbytes for given in self.conditions)
 
     # -- to and from the file ------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True, exclude_none=True)
+        """What is empty is left out, so that a file of one input says nothing of others."""
+        own = {name: True for name in ("more_inputs", "conditions") if not getattr(self, name)}
+        golden = {name: True for name in ("more_inputs", "conditions") if not getattr(self.golden, name)}
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude={**own, "golden": golden})
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

@@ -2,22 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.contract.manifest import Input
-from streamer.engine.model import Model
+from streamer.contract.manifest import Condition, Manifest, StreamInput
 
-__all__ = ["Array", "Arrays", "deviation", "flat", "poisons", "probe", "rows", "run", "worst"]
+__all__ = [
+    "Array",
+    "Arrays",
+    "Runnable",
+    "Signal",
+    "beside",
+    "deviation",
+    "flat",
+    "poisons",
+    "probe",
+    "random_signal",
+    "rows",
+    "run",
+    "worst",
+]
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 
-def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Array:
+class Runnable(Protocol):
+    """A model file that is loaded: :class:`streamer.engine.model.Model`."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    def run(self, feeds: Arrays) -> Arrays: ...
+
+    def zero_state(self, batch: int) -> Arrays: ...
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What streams side by side are fed. ``inputs``: [chunks, batch, ...] of every stream input; ``conditions``:
+    [batch, ...] of each."""
+
+    inputs: Arrays
+    conditions: Arrays
+
+    def __len__(self) -> int:
+        """Chunks."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def batch(self) -> int:
+        return int(next(iter(self.inputs.values())).shape[1])
+
+    def part(self, chunks: slice) -> Signal:
+        return Signal({name: array[chunks] for name, array in self.inputs.items()}, self.conditions)
+
+    def rows(self, which: Any) -> Signal:
+        return Signal(rows(self.inputs, which, axis=1), rows(self.conditions, which))
+
+
+def beside(signals: Sequence[Signal]) -> Signal:
+    """Their streams in one batch."""
+    first = signals[0]
+    return Signal(
+        {name: np.concatenate([one.inputs[name] for one in signals], axis=1) for name in first.inputs},
+        {name: np.concatenate([one.conditions[name] for one in signals]) for name in first.conditions},
+    )
+
+
+def random_signal(manifest: Manifest, chunks: int, batch: int, rng: np.random.Generator) -> Signal:
+    """As :func:`probe` for every input; conditions at random, none of them zero."""
+    inputs = {spec.name: probe(spec, chunks, batch, rng) for spec in manifest.inputs}
+    return Signal(inputs, {given.name: _condition(given, batch, rng) for given in manifest.conditions})
+
+
+def _condition(spec: Condition, batch: int, rng: np.random.Generator) -> Array:
+    shape, dtype = (batch, *spec.shape), np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        values: Array = rng.uniform(0.2, 1.5, shape) * rng.choice([-1, 1], shape)
+    else:
+        low, high = spec.limits or (0, 1)
+        values = rng.integers(low, high, shape, endpoint=True)
+        values[values == 0] = high or low
+    return values.astype(dtype)
+
+
+def probe(spec: StreamInput, chunks: int, batch: int, rng: np.random.Generator) -> Array:
     """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk;
     of several channels the walk is the first one, the others have a fixed level. Settings stay for some steps."""
     shape = (batch, chunks * spec.chunk_shape[0], *spec.chunk_shape[1:])
@@ -46,6 +124,8 @@ def probe(spec: Input, chunks: int, batch: int, rng: np.random.Generator) -> Arr
 
 def _settings(limits: Sequence[tuple[int, int]], shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Each channel at 0 half of the time, else anywhere within its limits; it changes every eighth step."""
+    if len(shape) == 2:  # [batch, steps]: one channel without an axis of its own
+        return _settings(limits, (*shape, 1), rng)[..., 0]
     low, high = np.array(limits).T
     values = rng.integers(low, high, shape, endpoint=True) * rng.integers(0, 2, shape)
     changes = rng.random(shape) < 1 / 8
@@ -78,14 +158,19 @@ def worst(got: Mapping[str, Array], want: Mapping[str, Array]) -> tuple[float, b
     return each[name], all(got[key].tobytes() == want[key].tobytes() for key in want), name
 
 
-def run(model: Model, chunks: Array, state: Arrays | None = None) -> tuple[Arrays, Arrays]:
-    """``chunks`` [n, batch, ...] one after another: outputs [n, batch, ...] by name, and the state after them."""
+def run(model: Runnable, signal: Signal | Array, state: Arrays | None = None) -> tuple[Arrays, Arrays]:
+    """Chunks one after another: outputs [chunks, batch, ...] by name, and the state after them. An array [chunks,
+    batch, ...] is the signal of a model's only input."""
     manifest = model.manifest
-    state = model.zero_state(chunks.shape[1]) if state is None else state
+    if not isinstance(signal, Signal):
+        zeros = {c.name: np.zeros((signal.shape[1], *c.shape), c.dtype) for c in manifest.conditions}
+        signal = Signal({manifest.input.name: signal}, zeros)
+    state = model.zero_state(signal.batch) if state is None else state
     outputs: dict[str, list[Array]] = {output.name: [] for output in manifest.outputs}
-    for chunk in chunks:
-        got = model.run({manifest.input.name: chunk, **state})
-        state = {pair.in_: np.array(got[pair.out]) for pair in manifest.states}
+    for number in range(len(signal)):
+        chunk = {name: array[number] for name, array in signal.inputs.items()}
+        got = model.run({**chunk, **signal.conditions, **state})
+        state = {name: np.array(array) for name, array in manifest.carry(got).items()}
         for name, column in outputs.items():
             column.append(np.array(got[name]))
     return {name: np.stack(column) for name, column in outputs.items()}, state
@@ -99,26 +184,62 @@ def flat(outputs: Arrays, state: Arrays) -> Arrays:
     return {**outputs, **{f"state {name}": array for name, array in state.items()}}
 
 
-def poisons(model: Model, sound: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array, Arrays]]:
-    """Neighbours [n, ...] with their state [1, ...]: what the worst client or a broken stream puts into a batch."""
-    dtype = np.dtype(model.manifest.input.dtype)
-    zero = model.zero_state(1)
+def poisons(model: Runnable, signal: Signal, rng: np.random.Generator) -> Iterator[tuple[str, Signal, Arrays]]:
+    """Neighbours of ``signal``'s shape, with their state [1, ...]: what the worst client or a broken stream puts into
+    a batch of one. Conditions of integers stay within their limits: no stream gets others."""
+    zero, manifest = model.zero_state(signal.batch), model.manifest
+    makes: dict[str, Callable[[Array], Array]] = {
+        "zero rows (padding)": np.zeros_like,
+        "NaN": lambda array: _filled(array, np.nan),
+        "infinity": lambda array: _filled(array, np.nan),
+        "extreme values": lambda array: np.where(rng.random(array.shape) < 0.5, *_range(array.dtype)).astype(
+            array.dtype
+        ),
+        "100 times louder": _louder,
+    }
+    memories = {"NaN": np.nan, "infinity": np.inf, "100 times louder": 1e6}
+    for name, make in makes.items():
+        inputs = {key: make(array) for key, array in signal.inputs.items()}
+        given = {
+            spec.name: make(array) if array.dtype.kind == "f" else _limit(spec, array, name)
+            for spec in manifest.conditions
+            for array in [signal.conditions[spec.name]]
+        }
+        value = memories.get(name)
+        state = zero if value is None else {key: _memory(array, value) for key, array in zero.items()}
+        yield name, Signal(inputs, given), state
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     if dtype.kind == "f":
-        low, high, scaled = dtype.type(-3e38), dtype.type(3e38), (sound * 100).astype(dtype)
-        broken = np.full_like(sound, np.nan)
-    else:
-        info = np.iinfo(dtype) if dtype.kind in "iu" else None
-        low, high = (dtype.type(info.min), dtype.type(info.max)) if info else (dtype.type(0), dtype.type(1))
-        scaled = np.clip(sound.astype(np.int64) * 100, low, high).astype(dtype)
-        broken = np.full_like(sound, high)
-    extreme = np.where(rng.random(sound.shape) < 0.5, low, high).astype(dtype)
+        largest = min(3e38, float(np.finfo(dtype).max))
+        return dtype.type(-largest), dtype.type(largest)
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).min, np.iinfo(dtype).max
+    return dtype.type(0), dtype.type(1)
 
-    def filled(value: float) -> Arrays:
-        with np.errstate(over="ignore"):  # what is too large for float16 is infinite there
-            return {key: np.full_like(a, value if a.dtype.kind == "f" else 1) for key, a in zero.items()}
 
-    yield "zero rows (padding)", np.zeros_like(sound), zero
-    yield "NaN", broken, filled(np.nan)
-    yield "infinity", broken, filled(np.inf)
-    yield "extreme values", extreme, zero
-    yield "100 times louder", scaled, filled(1e6)
+def _extreme(array: Array, rng: np.random.Generator) -> Array:
+    low, high = _range(array.dtype)
+    found: Array = np.where(rng.random(array.shape) < 0.5, low, high).astype(array.dtype)
+    return found
+
+
+def _filled(array: Array, value: float) -> Array:
+    return np.full_like(array, value if array.dtype.kind == "f" else _range(array.dtype)[1])
+
+
+def _louder(array: Array) -> Array:
+    if array.dtype.kind == "f":
+        return (array * 100).astype(array.dtype)
+    return np.clip(array.astype(np.int64) * 100, *_range(array.dtype)).astype(array.dtype)
+
+
+def _memory(array: Array, value: float) -> Array:
+    with np.errstate(over="ignore"):  # what is too large for float16 is infinite there
+        return np.full_like(array, value if array.dtype.kind == "f" else 1)
+
+
+def _limit(spec: Condition, array: Array, poison: str) -> Array:
+    low, high = spec.limits or (0, 1)
+    return np.full_like(array, 0 if poison.startswith("zero") else low if poison == "NaN" else high)

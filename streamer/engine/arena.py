@@ -1,31 +1,48 @@
 """The memory of all streams of a model: one contiguous array per state tensor, ``[capacity, ...]``; a slot is one row
-of each.
+of each, and of the conditions that its stream has set.
 
-Rows of different slots may be read and written by different threads at once. Who owns a slot is the engine's
-business: it never frees one whose chunk is in flight, so that no late scatter can reach the next owner.
+:class:`Slot` is the only handle: the row's index and the generation of its owner. A result of another generation is
+late: it is for a former owner. Rows of different slots may be read and written by different threads at once. A slot
+whose chunk is in flight is retired first and released when the chunk has come back, so that no late scatter can reach
+the next owner.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.contract.manifest import State
+from streamer.contract.manifest import Condition, State
 
-__all__ = ["Arena", "ArenaError"]
+__all__ = ["Arena", "ArenaError", "Slot"]
+
+Indexes = NDArray[np.intp]
 
 
 class ArenaError(ValueError):
     """The states of this many streams do not fit into the memory that is allowed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A row of the arena in the hands of one owner."""
+
+    index: int
+    generation: int
+
+
 class Arena:
-    def __init__(self, states: Sequence[State], capacity: int, max_bytes: int) -> None:
-        each = sum(state.nbytes for state in states)
+    """``conditions`` are kept beside the states: gathered like them, never scattered. Thread-safe."""
+
+    def __init__(
+        self, states: Sequence[State], capacity: int, max_bytes: int, conditions: Sequence[Condition] = ()
+    ) -> None:
+        each = sum(state.nbytes for state in states) + sum(given.nbytes for given in conditions)
         if each * capacity > max_bytes:
             raise ArenaError(
                 f"{capacity} streams of {each} bytes of state need {each * capacity / 2**20:.0f} MiB, "
@@ -33,10 +50,12 @@ class Arena:
             )
         self.capacity = capacity
         self.bytes_per_slot = each
-        self.generations = [0] * capacity
-        self._states = tuple(states)
+        #: Of every row: the generation of its owner, or of nobody. For callers in columns, read-only.
+        self.generations = np.zeros(capacity, np.int64)
+        self._states, self._given = tuple(states), {given.name: given for given in conditions}
         # zeros() maps pages lazily: slots that were never used cost no memory
         self._rows = {s.in_: np.zeros((capacity, *s.shape), s.dtype) for s in states}
+        self._rows |= {c.name: np.zeros((capacity, *c.shape), c.dtype) for c in conditions}
         self._free = list(range(capacity - 1, -1, -1))
         self._lock = threading.Lock()
 
@@ -44,65 +63,114 @@ class Arena:
     def used(self) -> int:
         return self.capacity - len(self._free)
 
-    def acquire(self) -> int | None:
+    # -- owners --------------------------------------------------------------------------------------------------------
+
+    def acquire(self) -> Slot | None:
         """A slot of zeros, or ``None`` when all are taken."""
         with self._lock:
             if not self._free:
                 return None
-            slot = self._free.pop()
-            self.generations[slot] += 1
-        self.clear(slot)
+            index = self._free.pop()
+        return self.renew(index)
+
+    def renew(self, index: int) -> Slot:
+        """A row for a new owner: zeros, and what comes for the former one is late. :meth:`acquire` does it; who hands
+        out the rows himself calls it for each new stream."""
+        with self._lock:
+            self.generations[index] += 1
+            slot = Slot(index, int(self.generations[index]))
+        for rows in self._rows.values():
+            rows[index] = 0
         return slot
 
-    def release(self, slot: int) -> None:
+    def slot(self, index: int) -> Slot:
+        """The handle of whoever owns the row now."""
+        return Slot(index, int(self.generations[index]))
+
+    def current(self, slot: Slot) -> bool:
+        return bool(self.generations[slot.index] == slot.generation)
+
+    def retire(self, slot: Slot) -> None:
+        """From here on results for the slot's owner are late. The row itself is free only after :meth:`release`."""
         with self._lock:
-            self._free.append(slot)
+            if self.generations[slot.index] == slot.generation:
+                self.generations[slot.index] += 1
 
-    def retire(self, slot: int) -> None:
-        """From here on results for the slot's owner are late. The slot itself is free only after :meth:`release`."""
+    def release(self, slot: Slot) -> None:
+        """The row is free. Once for each :meth:`acquire`; nothing of it may be in flight."""
+        self.retire(slot)
         with self._lock:
-            self.generations[slot] += 1
+            self._free.append(slot.index)
 
-    def clear(self, slot: int) -> None:
-        for rows in self._rows.values():
-            rows[slot] = 0
+    # -- one stream ----------------------------------------------------------------------------------------------------
 
-    def gather(self, slots: NDArray[np.intp], into: Mapping[str, NDArray[Any]]) -> None:
-        """Rows ``slots`` to the first rows of the arrays in ``into``, keyed by input name."""
-        n = len(slots)
-        for name, rows in self._rows.items():
-            rows.take(slots, axis=0, out=into[name][:n], mode="clip")  # "raise" would copy through a buffer
-
-    def views(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]] | None:
-        """What :meth:`gather` gives without its copy, to be read until the next :meth:`scatter`; ``None`` where the
-        slots don't follow one another."""
-        where = _side_by_side(slots)
-        return None if where is None else {name: rows[where] for name, rows in self._rows.items()}
-
-    def scatter(self, slots: NDArray[np.intp], outputs: Mapping[str, NDArray[Any]]) -> None:
-        """The first rows of the new states, keyed by output name, back to their slots."""
-        n, where = len(slots), _side_by_side(slots)
+    def clear(self, slot: Slot) -> None:
+        """The stream begins again: states are zeros, its conditions stay."""
         for state in self._states:
-            self._rows[state.in_][slots if where is None else where] = outputs[state.out][:n]
+            self._rows[state.in_][slot.index] = 0
 
-    def read(self, slot: int) -> dict[str, NDArray[Any]]:
-        """A copy of one stream's states, without the batch axis."""
-        return {name: rows[slot].copy() for name, rows in self._rows.items()}
+    def set_conditions(self, slot: Slot, given: Mapping[str, NDArray[Any]]) -> None:
+        """Those that are not given stay as they are. Raises ``ValueError``, and then none is set."""
+        for name, array in given.items():
+            if name not in self._given:
+                known = ", ".join(self._given) or "none"
+                raise ValueError(f"the model has no condition {name!r}; there is {known}")
+            self._fits(name, array)
+            limits = self._given[name].limits
+            if limits is not None and not ((array >= limits[0]) & (array <= limits[1])).all():
+                raise ValueError(f"the condition {name!r} must be {limits[0]} to {limits[1]}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"the condition {name!r} holds what is no finite number")
+        for name, array in given.items():
+            self._rows[name][slot.index] = array
 
-    def write(self, slot: int, states: Mapping[str, NDArray[Any]]) -> None:
-        """Raises ``ValueError`` if names, dtypes or shapes are not this model's."""
+    def read(self, slot: Slot) -> dict[str, NDArray[Any]]:
+        """A copy of one stream's states and conditions, without the batch axis."""
+        return {name: rows[slot.index].copy() for name, rows in self._rows.items()}
+
+    def write(self, slot: Slot, states: Mapping[str, NDArray[Any]]) -> None:
+        """What :meth:`read` gave. Raises ``ValueError`` if names, dtypes or shapes are not this model's."""
         if set(states) != set(self._rows):
             raise ValueError(f"the states {sorted(states)} are not the model's {sorted(self._rows)}")
+        for name, array in states.items():
+            self._fits(name, array)
         for name, rows in self._rows.items():
-            array = states[name]
-            if array.dtype != rows.dtype or array.shape != rows.shape[1:]:
-                raise ValueError(f"state {name!r} is {array.dtype} {array.shape}, not {rows.dtype} {rows.shape[1:]}")
+            rows[slot.index] = states[name]
+
+    # -- batches -------------------------------------------------------------------------------------------------------
+
+    def current_rows(self, indexes: Indexes, generations: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows still have the owners of these generations."""
+        found: NDArray[np.bool_] = self.generations[indexes] == generations
+        return found
+
+    def gather(self, indexes: Indexes, into: Mapping[str, NDArray[Any]]) -> None:
+        """Rows ``indexes`` to the first rows of the arrays in ``into``, keyed by input name."""
+        n = len(indexes)
         for name, rows in self._rows.items():
-            rows[slot] = states[name]
+            rows.take(indexes, axis=0, out=into[name][:n], mode="clip")  # "raise" would copy through a buffer
+
+    def views(self, indexes: Indexes) -> dict[str, NDArray[Any]] | None:
+        """What :meth:`gather` gives without its copy, to be read until the next :meth:`scatter`; ``None`` where the
+        slots don't follow one another."""
+        where = _side_by_side(indexes)
+        return None if where is None else {name: rows[where] for name, rows in self._rows.items()}
+
+    def scatter(self, indexes: Indexes, outputs: Mapping[str, NDArray[Any]]) -> None:
+        """The first rows of the new states, keyed by output name, back to their slots."""
+        n, where = len(indexes), _side_by_side(indexes)
+        for state in self._states:
+            self._rows[state.in_][indexes if where is None else where] = outputs[state.out][:n]
+
+    def _fits(self, name: str, array: NDArray[Any]) -> None:
+        rows = self._rows[name]
+        if array.dtype != rows.dtype or array.shape != rows.shape[1:]:
+            kind = "condition" if name in self._given else "state"
+            raise ValueError(f"{kind} {name!r} is {array.dtype} {array.shape}, not {rows.dtype} {rows.shape[1:]}")
 
 
-def _side_by_side(slots: NDArray[np.intp]) -> slice | None:
-    first, n = int(slots[0]), len(slots)
-    if slots[-1] - first != n - 1 or not (np.diff(slots) == 1).all():
+def _side_by_side(indexes: Indexes) -> slice | None:
+    first, n = int(indexes[0]), len(indexes)
+    if indexes[-1] - first != n - 1 or not (np.diff(indexes) == 1).all():
         return None
     return slice(first, first + n)

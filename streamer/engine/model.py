@@ -83,6 +83,12 @@ class Model:
         """The start of ``batch`` streams, keyed by the states' input names."""
         return {s.in_: np.zeros((batch, *s.shape), s.dtype) for s in self.manifest.states}
 
+    def zero_feeds(self, batch: int) -> dict[str, NDArray[Any]]:
+        """Every input that :meth:`run` takes: a chunk of zeros for ``batch`` new streams that set no condition."""
+        chunk = {i.name: np.zeros((batch, *i.chunk_shape), i.dtype) for i in self.manifest.inputs}
+        conditions = {c.name: np.zeros((batch, *c.shape), c.dtype) for c in self.manifest.conditions}
+        return {**chunk, **conditions, **self.zero_state(batch)}
+
 
 def _session(data: bytes, threads: int) -> Any:
     options = ort.SessionOptions()
@@ -97,7 +103,8 @@ def _session(data: bytes, threads: int) -> Any:
 
 
 def _disagreements(session: Any, manifest: Manifest) -> list[str]:
-    inputs = {manifest.input.name: (manifest.input.dtype, manifest.input.chunk_shape)}
+    inputs = {i.name: (i.dtype, i.chunk_shape) for i in manifest.inputs}
+    inputs |= {c.name: (c.dtype, c.shape) for c in manifest.conditions}
     inputs |= {s.in_: (s.dtype, s.shape) for s in manifest.states}
     outputs = {o.name: (o.dtype, o.shape) for o in manifest.outputs}
     outputs |= {s.out: (s.dtype, s.shape) for s in manifest.states}

@@ -1,16 +1,15 @@
-"""Runs the model on readings of many streams: in batches, each with its streams' states out of the arena and back."""
+"""Readings of many streams through the batch runner, and what the model says of each."""
 
 from __future__ import annotations
 
 import logging
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.arena import Arena
-from streamer.engine.engine import rungs
+from streamer.engine.batch import BatchResult, BatchRunner, error_line
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
 
@@ -19,12 +18,11 @@ __all__ = ["Found", "Runner"]
 log = logging.getLogger(__name__)
 
 Slots = NDArray[np.intp]
-Feeds = dict[str, NDArray[Any]]
 
 
 class Found(NamedTuple):
-    """``good`` bool [N]: those that were run; nothing is said of the others, whose streams begin anew. ``quantiles``
-    [N, H, Q], ``anomalies`` and ``drifts`` [N], float32; ones where the model says neither."""
+    """``good`` bool [N]: those that were run; the others have no result. ``quantiles`` [N, H, Q], ``anomalies`` and
+    ``drifts`` [N], of several targets [N, K, ...], float32; ones where the model gives neither."""
 
     good: NDArray[np.bool_]
     quantiles: NDArray[np.float32]
@@ -33,18 +31,15 @@ class Found(NamedTuple):
 
 
 class Runner:
-    """Of one thread: its buffers are used again. ``limit``: streams in a batch."""
+    """Of one thread. ``limit``: streams in a batch. A stream whose run fails begins again, and no other."""
 
     def __init__(self, model: Model, arena: Arena, metrics: ModelMetrics, limit: int) -> None:
-        self._model, self._arena, self._metrics, self._limit = model, arena, metrics, limit
-        spec = model.manifest.input
-        self._input = spec.name
-        self._buffers: dict[int, Feeds] = {
-            rung: {spec.name: np.zeros((rung, *spec.chunk_shape), spec.dtype), **model.zero_state(rung)}
-            for rung in rungs(limit)
-        }
+        self._arena, self._metrics = arena, metrics
+        self._batches = BatchRunner(model, arena, limit)
+        self._input = model.manifest.input.name
         shapes = {output.name: output.shape for output in model.manifest.outputs}
         self._quantiles = shapes["quantiles"][1:]
+        self._each = self._quantiles[:-2]
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
     def __call__(self, slots: Slots, readings: NDArray[np.float32]) -> Found:
@@ -52,45 +47,22 @@ class Runner:
         n = len(slots)
         good = np.ones(n, np.bool_)
         quantiles = np.empty((n, *self._quantiles), np.float32)
-        said = {name: np.ones(n, np.float32) for name in ("anomaly", "drift")}
-        for begin in range(0, n, self._limit):
-            part = slice(begin, begin + self._limit)
-            outputs = self._batch(slots[part], readings[part])
-            if outputs is None:
-                good[part] = False
-                continue
-            rows = len(slots[part])
-            quantiles[part] = outputs["quantiles"][:rows, 0]
+        said = {name: np.ones((n, *self._each), np.float32) for name in ("anomaly", "drift")}
+        for part, result in self._batches.run(slots, self._arena.generations[slots], {self._input: readings}):
+            rows = part.stop - part.start
+            good[part] = result.good
+            quantiles[part] = result.outputs["quantiles"][:rows, 0]
             for name in self._says:
-                said[name][part] = outputs[name][:rows, 0]
+                said[name][part] = result.outputs[name][:rows, 0]
+            self._metrics.run_seconds.observe(result.seconds)
+            self._metrics.batch_size.observe(rows)
+            if result.errors:
+                self._failed(slots[part], result)
         return Found(good, quantiles, said["anomaly"], said["drift"])
 
-    def _batch(self, slots: Slots, readings: NDArray[np.float32]) -> Feeds | None:
-        """Outputs, of at least these rows. ``None``: it failed."""
-        n = len(slots)
-        feeds = self._buffers[next(rung for rung in self._buffers if rung >= n)]
-        views = self._arena.views(slots) if n in self._buffers else None
-        if views is not None:
-            feeds = {self._input: readings, **views}
-        else:
-            feeds[self._input][:n] = readings
-            self._arena.gather(slots, feeds)
-            for array in feeds.values():
-                array[n:] = 0
-        start = perf_counter()
-        try:
-            outputs = self._model.run(feeds)
-        except Exception as error:
-            self._failed(slots, error)
-            return None
-        self._metrics.run_seconds.observe(perf_counter() - start)
-        self._metrics.batch_size.observe(n)
-        self._arena.scatter(slots, outputs)
-        return outputs
-
-    def _failed(self, slots: Slots, error: Exception) -> None:
-        message = (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
-        log.error("a batch of readings failed: its streams begin anew", extra={"streams": len(slots), "error": message})
+    def _failed(self, slots: Slots, result: BatchResult) -> None:
+        first = error_line(next(iter(result.errors.values())))
+        log.error("readings failed: their streams begin again", extra={"streams": len(result.errors), "error": first})
         self._metrics.failed_batches.inc()
-        for slot in slots.tolist():
-            self._arena.clear(slot)
+        for row in result.errors:
+            self._arena.clear(self._arena.slot(int(slots[row])))

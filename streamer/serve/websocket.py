@@ -19,7 +19,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from streamer.serve.frames import Cutter
-from streamer.serve.stream.protocol import Sound, WireError, encode
+from streamer.serve.stream.protocol import Binary, WireError, encode
 
 __all__ = ["Peer", "Socket"]
 
@@ -134,11 +134,11 @@ class Socket(asyncio.Protocol):
     # -- for the peer ------------------------------------------------------------------------------------------------
 
     def send(self, frames: list[bytes]) -> None:
-        """Text frames, and binary ones where they are :class:`Sound`, in one write."""
+        """Text frames, and binary ones where they are :class:`Binary`, in one write."""
         if self.closing or self._codec.state is not OPEN:
             return
         for frame in frames:
-            if isinstance(frame, Sound):
+            if isinstance(frame, Binary):
                 self._codec.send_binary(frame)
             else:
                 self._codec.send_text(frame)

@@ -13,7 +13,10 @@ class StoreError(OSError):
 
 
 class Store(Protocol):
-    """Thread-safe. Every method raises :class:`StoreError`."""
+    """Thread-safe. Every method raises :class:`StoreError`.
+
+    Ages are seconds while a store was open: no clock that is set, and no machine that was off, makes a stream older.
+    """
 
     def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Write all of them, durably, or none; they are live from then on."""
@@ -24,11 +27,14 @@ class Store(Protocol):
         """Those that were not retired: what a start brings back."""
 
     def retire(self, ids: Iterable[str]) -> None:
-        """Keep them for a client that comes back late; a start passes them over."""
+        """Keep them for a client that comes back late; a start passes them over. From here on they age."""
 
     def delete(self, ids: Iterable[str]) -> None: ...
 
+    def age(self, id: str) -> float | None:
+        """Since it was written or retired; ``None`` if it is not there."""
+
     def purge(self, seconds: float) -> int:
-        """Forget what was last written longer ago than that; how many."""
+        """Forget those that were retired longer ago than that; how many. Live ones stay, however old."""
 
     def close(self) -> None: ...

@@ -1,37 +1,53 @@
-"""Snapshots in one SQLite file: one table. Without its old file the daemon starts without old streams."""
+"""Snapshots in one SQLite file. Without its old file the daemon starts without old streams.
+
+The file has a clock of its own: the seconds for which a store was open on it. It stands still while nothing runs and
+nobody can set it, so that a stream gets all of its time to come back.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from time import monotonic
 
 from streamer.store.database import Database
 
 __all__ = ["SqliteStore"]
 
 VERSION = 1
-TABLE = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY,
     saved REAL NOT NULL,
     live INTEGER NOT NULL,
     data BLOB NOT NULL
-)
+);
+CREATE TABLE IF NOT EXISTS clock (seconds REAL NOT NULL);
 """
+COLUMNS = {"sessions": ("id", "saved", "live", "data"), "clock": ("seconds",)}
+#: The clock is written when this share of a stream's time has passed since the last time.
+GRAIN = 0.02
 
 
 class SqliteStore:
-    """``set_aside`` as of :class:`Database`. Raises :class:`StoreError`."""
+    """``set_aside`` as of :class:`Database`; ``clock``: monotonic seconds. Raises :class:`StoreError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
         self.path = path
-        self._database = Database(path, VERSION, TABLE, {"sessions": ("id", "saved", "live", "data")})
+        self._database = Database(path, VERSION, TABLES, COLUMNS)
         self.set_aside = self._database.set_aside
+        self._clock, self._opened = clock, clock()
+        with self._database.transaction() as db:
+            row = db.execute("SELECT seconds FROM clock").fetchone()
+            if row is None:  # new, or of a build that wrote the time of day into it
+                db.execute("INSERT INTO clock VALUES (0)")
+                db.execute("UPDATE sessions SET saved = 0")
+        self._before = self._written = 0.0 if row is None else float(row[0])
 
     def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        now = time.time()
         with self._database.transaction() as db:
+            now = self._tick(db)
             db.executemany(
                 "INSERT INTO sessions VALUES (?, ?, 1, ?) ON CONFLICT(id) DO UPDATE SET"
                 " saved = excluded.saved, live = 1, data = excluded.data",
@@ -53,15 +69,34 @@ class SqliteStore:
 
     def retire(self, ids: Iterable[str]) -> None:
         with self._database.transaction() as db:
-            db.executemany("UPDATE sessions SET live = 0 WHERE id = ?", ((id,) for id in ids))
+            now = self._tick(db)
+            db.executemany("UPDATE sessions SET live = 0, saved = ? WHERE id = ?", ((now, id) for id in ids))
 
     def delete(self, ids: Iterable[str]) -> None:
         with self._database.transaction() as db:
             db.executemany("DELETE FROM sessions WHERE id = ?", ((id,) for id in ids))
 
+    def age(self, id: str) -> float | None:
+        with self._database.transaction() as db:
+            row = db.execute("SELECT saved FROM sessions WHERE id = ?", (id,)).fetchone()
+        return None if row is None else max(0.0, self._now() - float(row[0]))
+
     def purge(self, seconds: float) -> int:
         with self._database.transaction() as db:
-            return db.execute("DELETE FROM sessions WHERE saved < ?", (time.time() - seconds,)).rowcount
+            found = db.execute("DELETE FROM sessions WHERE live = 0 AND saved < ?", (self._now() - seconds,)).rowcount
+            (asleep,) = db.execute("SELECT EXISTS (SELECT 1 FROM sessions WHERE live = 0)").fetchone()
+            if asleep and self._now() - self._written > GRAIN * seconds:  # an idle daemon leaves the disk alone
+                self._tick(db)
+            return found
 
     def close(self) -> None:
         self._database.close()
+
+    def _now(self) -> float:
+        return self._before + self._clock() - self._opened
+
+    def _tick(self, db: sqlite3.Connection) -> float:
+        now = self._now()
+        db.execute("UPDATE clock SET seconds = ?", (now,))
+        self._written = now
+        return now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 
@@ -29,25 +30,27 @@ class Checkpoints:
     def save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
         """Write all of them in one transaction; version and position of each that is safe now.
 
-        ``until``: monotonic time; a stream whose chunk in flight has not come back by then is left out.
+        ``until``: monotonic time; a stream whose chunk in flight has not come back by then is left out, and so is one
+        of which no snapshot can be made, whatever the reason. All of them go on in the end.
         """
         if self._store is None:
             return {session: (session.version, session.received) for session in sessions}
-        for session in sessions:  # all at once, so that their chunks in flight are waited for together
-            session.hold()
         rows: list[tuple[str, bytes]] = []
         positions: dict[Session, tuple[int, int]] = {}
-        for session in sessions:
-            try:
-                version, snapshot = session.version, session.snapshot(max(0.0, until - monotonic()), whole=whole)
-                rows.append((session.id, snapshot.to_bytes()))
-                positions[session] = (version, snapshot.received)
-            except TimeoutError as error:
-                log.error("a stream could not be saved", extra={"stream": session.id, "error": str(error)})
-            except SnapshotError:  # it left meanwhile
-                pass
-            finally:
-                session.go_on()
+        with ExitStack() as held:
+            for session in sessions:  # all at once, so that their chunks in flight are waited for together
+                held.enter_context(session.held())
+            for session in sessions:
+                try:
+                    version, snapshot = session.version, session.snapshot(max(0.0, until - monotonic()), whole=whole)
+                    rows.append((session.id, snapshot.to_bytes()))
+                    positions[session] = (version, snapshot.received)
+                except SnapshotError:  # it left meanwhile
+                    pass
+                except Exception as error:  # a stream that is stuck, or too large for the memory, costs no other
+                    self._metrics.store_errors.labels("snapshot").inc()
+                    extra = {"stream": session.id, "error": str(error) or type(error).__name__}
+                    log.error("a stream could not be saved", extra=extra)
         if not self._guard("put", lambda store: store.put(rows)):
             return {}
         self._metrics.snapshots.inc(len(rows))
@@ -59,7 +62,7 @@ class Checkpoints:
         self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
 
     def purge(self, seconds: float) -> None:
-        """Forget what was last written longer ago than that."""
+        """Forget what nobody came back for in that time."""
         self._guard("purge", lambda store: store.purge(seconds))
 
     def get(self, id: str) -> bytes | None:
@@ -71,6 +74,10 @@ class Checkpoints:
         except StoreError:
             self._metrics.store_errors.labels("get").inc()
             raise
+
+    def age(self, id: str) -> float | None:
+        """Seconds for which a stream that is no longer in memory has been asleep. Raises :class:`StoreError`."""
+        return None if self._store is None else self._store.age(id)
 
     def live(self) -> Iterator[tuple[str, bytes]]:
         """What the last run left behind."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from streamer.engine.model import Model, ModelError
+from streamer.engine.stepper import Stepper
 from streamer.tasks import Event, TaskError
 from streamer.tasks.classify import Classify
 
@@ -31,16 +32,13 @@ class TextClassifier:
     def events(self, pieces: Iterable[bytes]) -> Iterator[Event]:
         """One text in UTF-8, cut anywhere; its events as they come. A text that has ended is padded to a chunk."""
         manifest = self.model.manifest
-        memory, state = self.task.open({}), self.model.zero_state(1)
+        memory, stepper = self.task.open({}), Stepper(self.model)
         waiting = bytearray()
 
         def run(data: bytes) -> list[Event]:
-            nonlocal state
             chunk = np.zeros((1, manifest.chunk), np.uint8)
             chunk[0, : len(data)] = np.frombuffer(data, np.uint8)
-            outputs = self.model.run({manifest.input.name: chunk, **state})
-            state = {pair.in_: outputs[pair.out] for pair in manifest.states}
-            return self.task.step([memory], outputs, [-(-len(data) // manifest.hop)])[0]
+            return self.task.step([memory], stepper.step(chunk), [-(-len(data) // manifest.hop)])[0]
 
         for piece in pieces:
             waiting += piece

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from streamer.refusals import TooManyMarkers
 from streamer.tasks import Event
+from streamer.tasks.raw import Outputs
 
-__all__ = ["Delivery", "Markers", "Sink", "to_dict"]
+__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "to_dict"]
 
 log = logging.getLogger(__name__)
 
@@ -22,29 +23,43 @@ Sink = Callable[[list[dict[str, Any]]], None]
 class Delivery:
     """``sink``: where events go, ``None`` while the client is away. ``seq``: number of the last event.
 
-    ``kept``: numbered events for a client that comes back, ``bound`` at most; ``lost()`` is called for each that falls
-    out while nobody listens.
+    ``kept``: numbered events for a client that comes back, ``bound`` of them and ``max_bytes`` of tensors and sound at
+    most; ``lost()`` is called for each that falls out while nobody listens.
     """
 
-    def __init__(self, stream: str, bound: int, lost: Callable[[], None], sink: Sink | None = None) -> None:
+    def __init__(
+        self, stream: str, bound: int, max_bytes: int, lost: Callable[[], None], sink: Sink | None = None
+    ) -> None:
         self.sink, self.seq, self.bound = sink, 0, bound
         self.kept: deque[dict[str, Any]] = deque()
+        self._max_bytes, self._bytes = max_bytes, 0
         self._stream, self._lost = stream, lost
 
     def emit(self, events: list[dict[str, Any]]) -> None:
         """Number the events, keep them, send them."""
-        kept = self.kept
         for event in events:
             self.seq += 1
             event["seq"] = self.seq
-            if kept and kept[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
-                kept.pop()  # superseded
-            kept.append(event)
-            if len(kept) > self.bound:
-                kept.popleft()
-                if self.sink is None:
-                    self._lost()
+            if self.kept and self.kept[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
+                self._bytes -= _size(self.kept.pop())  # superseded
+            self.keep(event)
         self.send(events)
+
+    def keep(self, event: dict[str, Any]) -> None:
+        """For a client that comes back. The oldest go."""
+        kept = self.kept
+        kept.append(event)
+        self._bytes += _size(event)
+        while len(kept) > self.bound or (self._bytes > self._max_bytes and len(kept) > 1):
+            self._bytes -= _size(kept.popleft())
+            if self.sink is None:
+                self._lost()
+
+    def restore(self, seq: int, events: Sequence[dict[str, Any]]) -> None:
+        """Go on behind these."""
+        self.seq = seq
+        for event in events:
+            self.keep(event)
 
     def send(self, events: list[dict[str, Any]]) -> None:
         """As they are. A sink that fails is left: its client has to come back."""
@@ -55,11 +70,16 @@ class Delivery:
                 log.exception("a sink failed, its stream goes on without it", extra={"stream": self._stream})
                 self.sink = None
 
-    def attach(self, sink: Sink, after_seq: int) -> None:
-        """From now on to ``sink``, first what is kept behind ``after_seq``. The one before is told."""
+    def attach(self, sink: Sink, after_seq: int | None) -> None:
+        """From now on to ``sink``, first what is kept behind ``after_seq`` (``None``: nothing, and it is kept no
+        longer). The one before is told."""
         self.send([{"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"}])
         self.sink = sink
-        self.send([event for event in self.kept if event["seq"] > after_seq])
+        if after_seq is None:
+            self.kept.clear()
+            self._bytes = 0
+        else:
+            self.send([event for event in self.kept if event["seq"] > after_seq])
 
     def detach(self, sink: Sink | None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""
@@ -114,12 +134,54 @@ class Markers:
         return dict.fromkeys((*sent, *waiting))
 
 
-def to_dict(event: Event, late: float) -> dict[str, Any]:
-    """JSON-ready. ``late``: seconds of the stream before the task's memory began (at the last gap)."""
+class Waiters:
+    """Calls that wait until so many rows are run."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+
+    def add(self, target: int, call: Callable[[], None]) -> None:
+        self._waiting.append((target, call))
+
+    def due(self, consumed: int | None = None) -> None:
+        """Make the calls whose target is reached; without ``consumed``: all."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        for target, call in waiting:
+            if consumed is None or consumed >= target:
+                call()
+            else:
+                self._waiting.append((target, call))
+
+
+class Late(NamedTuple):
+    """Where the task's memory begins in the stream (at the last gap), in each unit that events have."""
+
+    seconds: float
+    rows: int
+    steps: int
+
+
+def to_dict(event: Event, late: Late) -> dict[str, Any]:
+    """JSON-ready, but for the arrays of an ``outputs`` event (:func:`streamer.tasks.raw.plain`)."""
+    if isinstance(event, Outputs):
+        found = event.to_arrays()
+        found["start"], found["end"] = event.start + late.rows, event.end + late.rows
+        return found
     found = event.to_dict()
-    if late:
+    if late.rows:
         for part in (found, *found.get("words", ())):
             for time in ("start", "end"):
                 if part.get(time) is not None:  # what goes on has no end yet
-                    part[time] = round(part[time] + late, 3)
+                    part[time] = round(part[time] + late.seconds, 3)
+        if "step" in found:
+            found["step"] += late.steps
     return found
+
+
+def _size(event: dict[str, Any]) -> int:
+    """Bytes of what may be long in an event."""
+    outputs = event.get("outputs")
+    tensors = sum(array.nbytes for array in outputs.values()) if outputs else 0
+    return tensors + len(event.get("pcm", ""))

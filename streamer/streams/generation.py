@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from streamer.engine.model import Model, ModelError
+from streamer.engine.stepper import Stepper
 from streamer.tasks import Event, TaskError
 from streamer.tasks.generate import Generate
 
@@ -32,7 +33,7 @@ class Generation:
             raise ModelError(f"{model.path}: {error}") from error
         self.model = model
         self.memories = [self.task.open(wish) for wish in wishes]
-        self._state = model.zero_state(len(wishes))
+        self._stepper = Stepper(model, len(wishes))
 
     def step(self, steps: Sequence[int] | None = None) -> list[list[Event]]:
         """The next chunk of every stream; of stream i only the first ``steps[i]`` steps are told, the last of it."""
@@ -40,8 +41,7 @@ class Generation:
         rows = [
             self.task.controls(memory.request, memory.position // self.task.width, chunk) for memory in self.memories
         ]
-        outputs = self.model.run({manifest.input.name: np.stack(rows), **self._state})
-        self._state = {pair.in_: outputs[pair.out] for pair in manifest.states}
+        outputs = self._stepper.step(np.stack(rows))
         return self.task.step(self.memories, outputs, steps or [manifest.steps] * len(rows))
 
     def finish(self) -> list[list[Event]]:

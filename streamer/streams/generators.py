@@ -54,6 +54,7 @@ class Writing:
         self._waiting: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()
         self._running = self._ended = False
+        self._parting: Sequence[dict[str, Any]] = ()  # told once the slot is free
         self._stream: Stream | None = None  # until it has ended
         stream = engine.open(self)
         if stream is None:
@@ -77,17 +78,23 @@ class Writing:
             self._release()
 
     def stop(self, retry_after: float) -> None:
-        """The daemon goes down: ask again, ``after`` what you have."""
-        self._last({"type": "restart", "position": self.memory.position, "retry_after": retry_after})
+        """The daemon goes down: ask again, ``after`` what you have. Told at once, whatever is under way."""
+        with self._lock:
+            if self._ended:
+                return
+            self._release()
+            self._waiting.append({"type": "restart", "position": self.memory.position, "retry_after": retry_after})
+        self._wake()
 
     # -- from a lane ---------------------------------------------------------------------------------------------------
 
-    def take(self, row: NDArray[Any]) -> int:
+    def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
         with self._lock:
             self._running = not self._ended and self._room()
             if not self._running:
                 return -1
         step = self.memory.position // self._task.width
+        (row,) = rows.values()
         row[:] = self._task.controls(self.memory.request, step, len(row))
         return min(len(row), -(-self.length // self._task.width) - step)
 
@@ -108,6 +115,12 @@ class Writing:
     def fail(self, message: str) -> None:
         self._last({"type": "error", "code": "model_failed", "message": message})
 
+    def released(self) -> None:
+        with self._lock:
+            self._waiting.extend(self._parting)
+            self._parting = ()
+        self._wake()
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _is_new(self) -> bool:
@@ -121,15 +134,17 @@ class Writing:
         with self._lock:
             if self._ended:
                 return
-            self._waiting.extend(events)
-            self._release()
+            if self._release():
+                self._waiting.extend(events)
+            else:
+                self._parting = events
         self._wake()
 
-    def _release(self) -> None:
+    def _release(self) -> bool:
+        """False if the slot is not free before :meth:`released` is called."""
         self._ended = True
-        if self._stream is not None:
-            self._engine.close_stream(self._stream)
-            self._stream = None
+        stream, self._stream = self._stream, None
+        return stream is None or self._engine.close_stream(stream)
 
 
 class Generators:

@@ -1,4 +1,4 @@
-"""From a model file to an engine that is warm, and what is told of it."""
+"""From a model file to an engine that is warm, and what is told of it and of its streams."""
 
 from __future__ import annotations
 
@@ -7,40 +7,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamer.contract.manifest import Manifest
 from streamer.engine.arena import ArenaError
 from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
-from streamer.engine.tuner import tune
+from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
+from streamer.streams.numbers import WrittenNumbers
 from streamer.streams.session import Session
-from streamer.tasks import TaskError, create
+from streamer.tasks import Task, TaskError, create
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["NoAudioError", "describe", "load_engine", "make_engine"]
+__all__ = ["OtherTaskError", "describe", "describe_stream", "load_engine", "make_engine"]
+
+#: Tasks whose models are no streams of rows here: sensors have their own way in, generators take no input.
+ELSEWHERE = ("forecast", "generate")
 
 
-class NoAudioError(ModelError):
-    """A model that takes something else than audio; ``task`` is what it is for."""
+class OtherTaskError(ModelError):
+    """A model that another part of the daemon serves; ``task`` is what it is for."""
 
-    def __init__(self, message: str, path: Path, task: str) -> None:
-        super().__init__(message)
+    def __init__(self, path: Path, task: str) -> None:
+        super().__init__(f"{path}: is for the task {task}, which has a way of its own")
         self.path, self.task = path, task
 
 
 def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]]) -> Engine:
-    """Not started yet. ``sessions`` gives those of all models, for the gauges. Raises :class:`ModelError`."""
+    """Not started yet. ``sessions`` gives those of all models, for the gauges. Raises :class:`ModelError`, and
+    :class:`OtherTaskError` for a model that is served elsewhere."""
     model = Model.load(path)
-    manifest = model.manifest
-    if variables := manifest.options.get("variables"):
-        raise ModelError(
-            f"{path}: forecasts rows of {len(variables)} variables, and the daemon takes sensors one by one: "
-            f"run it with streamer forecast --model {path}, and serve forecast-universal"
-        )
-    if manifest.input.sample_rate is None:
-        message = f"{path}: its input has no sample rate, and its task is {manifest.task}"
-        raise NoAudioError(message, path, manifest.task)
+    if model.manifest.task in ELSEWHERE:
+        raise OtherTaskError(path, model.manifest.task)
     return make_engine(model, settings, metrics, sessions)
 
 
@@ -50,11 +49,17 @@ def make_engine(
     """Warm, its lanes not started. Raises :class:`ModelError`."""
     path, manifest = model.path, model.manifest
     try:
-        task = create(manifest)
+        task: Task = create(manifest)
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
+    if manifest.task == "transcribe":
+        task = WrittenNumbers(task)
     lanes = settings.lanes or len(os.sched_getaffinity(0))
     most = min(manifest.max_batch, settings.capacity)
+    if settings.max_batch:
+        tuning = Tuning(settings.max_batch, settings.max_batch)
+    else:
+        tuning = tune(model, most, settings.state_directory / "tuning.json")
     try:
         engine = Engine(
             model,
@@ -62,7 +67,9 @@ def make_engine(
             metrics.model(manifest.name),
             lanes=lanes,
             capacity=settings.capacity,
-            limit=settings.max_batch or tune(model, most, settings.state_directory / "tuning.json"),
+            limit=tuning.batch,
+            wait=tuning.wait if settings.batch_wait_ms < 0 else settings.batch_wait_ms / 1000,
+            pays=tuning.pays,
             max_state_bytes=settings.max_state_bytes,
         )
     except ArenaError as error:
@@ -82,10 +89,47 @@ def describe(engine: Engine) -> dict[str, Any]:
         "sample_rate": manifest.input.sample_rate,
         "chunk_seconds": manifest.chunk_seconds,
         "latency_seconds": manifest.latency * manifest.chunk_seconds / manifest.steps,
+        **_tensors(manifest),
         "capacity": engine.arena.capacity,
         "streams": engine.arena.used,
         "max_batch": engine.limit,
         "digest": engine.model.digest,
+    }
+
+
+def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
+    """What a client is told of its stream, JSON-ready. ``resumed``: it has been here before. ``position``: rows that
+    were received. ``seq``: of the last event."""
+    sound = {} if session.sample_rate is None else {"sample_rate": session.sample_rate}
+    return {
+        "stream": session.id,
+        "model": session.model,
+        "task": manifest.task,
+        **sound,
+        "chunk_seconds": manifest.chunk_seconds,
+        "latency_seconds": manifest.latency * manifest.chunk_seconds / manifest.steps,
+        "position": session.received,
+        "seq": session.seq,
+        "resumed": session.resumed,
+        **({"output_rate": manifest.input.sample_rate} if manifest.task == "enhance" else {}),
+        **_tensors(manifest),
+    }
+
+
+def _tensors(manifest: Manifest) -> dict[str, Any]:
+    """What a row is, how many rows a chunk has, and what comes out. Shapes: of an input or condition that of one row,
+    of an output that of a whole chunk."""
+
+    def said(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"name": name, "dtype": dtype, "shape": list(shape)}
+
+    return {
+        "inputs": [said(i.name, i.dtype, i.chunk_shape[1:]) for i in manifest.inputs],
+        "conditions": [said(c.name, c.dtype, c.shape) for c in manifest.conditions],
+        "outputs": [said(o.name, o.dtype, o.shape) for o in manifest.outputs],
+        "row_bytes": manifest.row_dtype.itemsize,
+        "chunk_rows": manifest.chunk,
+        "latency_rows": manifest.latency * manifest.hop,
     }
 
 
@@ -103,10 +147,12 @@ def _watch(engine: Engine, lanes: int, sessions: Callable[[], list[Session]]) ->
     table.watch(
         lag_max=engine.waited,
         buffered=lambda: sum(s.buffered_seconds for s in mine()),
+        buffered_rows=lambda: sum(s.buffered_rows for s in mine()),
         state_bytes=lambda: arena.used * each,
         state_bytes_bound=lambda: arena.capacity * each,
         capacity=lambda: arena.capacity,
         max_batch=lambda: engine.limit,
+        batch_wait=lambda: engine.wait,
         lanes=lambda: lanes,
     )
     for shown, state, attached in (

@@ -22,17 +22,18 @@ class SnapshotError(ValueError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Positions in samples: ``received`` at the client's rate, ``consumed`` and ``origin`` at the model's.
+    """Positions in rows: ``received`` at the client's rate, ``consumed`` and ``origin`` at the model's.
 
-    ``origin``: where the task's memory begins. ``pending`` was received and not run. ``dropped`` waits to be told.
-    ``events``: numbered ones that the client may not have seen. ``steps_left`` of an ended stream, -1 of one
+    ``sample_rate``: of a client that sends sound, else ``None``. ``origin``: where the task's memory begins.
+    ``pending`` was received and not run; rows of several numbers are kept as bytes (:meth:`rows`). ``dropped`` waits to
+    be told. ``events``: numbered ones that the client may not have seen. ``steps_left`` of an ended stream, -1 of one
     that goes on. ``states`` is empty once the stream is all done.
     """
 
     id: str
     model: str
     digest: str
-    sample_rate: int
+    sample_rate: int | None
     overflow: str
     options: dict[str, Any]
     received: int
@@ -49,12 +50,23 @@ class Snapshot:
     pending: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int16))
     states: dict[str, NDArray[Any]] = field(default_factory=dict)
 
+    def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """``pending`` as rows of ``dtype``. Raises :class:`SnapshotError` where it is no whole number of them."""
+        try:
+            return self.pending.view(dtype)
+        except ValueError as error:
+            raise SnapshotError(f"the rows that wait are not of this model: {error}") from error
+
     def to_bytes(self) -> bytes:
         """Little-endian, checksummed."""
         facts = {k: v for k, v in vars(self).items() if k not in ("memory", "resampler", "pending", "states")}
         names = sorted(self.states)
+        tensors: list[NDArray[Any]] = []
+        facts["events"] = [_without_tensors(event, tensors) for event in self.events]
         blobs = [np.frombuffer(blob, np.uint8) for blob in (self.memory, self.resampler)]
-        body = pack({**facts, "states": names}, [*blobs, self.pending, *(self.states[name] for name in names)])
+        pending = self.pending if self.pending.dtype.names is None else self.pending.view(np.uint8)
+        arrays = [*blobs, pending, *(self.states[name] for name in names), *tensors]
+        body = pack({**facts, "states": names}, arrays)
         return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
 
     @classmethod
@@ -65,10 +77,27 @@ class Snapshot:
         if zlib.crc32(data[8:]) != int.from_bytes(data[4:8], "little"):
             raise SnapshotError("the snapshot is damaged (checksum)")
         try:
-            facts, (memory, resampler, pending, *rows) = unpack(data[8:])
+            facts, (memory, resampler, pending, *rest) = unpack(data[8:])
             names = facts.pop("states")
+            rows, tensors = rest[: len(names)], rest[len(names) :]
             facts["markers"] = [(str(i), int(p), int(due)) for i, p, due in facts["markers"]]
+            facts["events"] = [_with_tensors(event, tensors) for event in facts["events"]]
             states = dict(zip(names, rows, strict=True))
             return cls(**facts, memory=memory.tobytes(), resampler=resampler.tobytes(), pending=pending, states=states)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, IndexError) as error:
             raise SnapshotError(f"the snapshot does not fit this build: {error}") from error
+
+
+def _without_tensors(event: dict[str, Any], tensors: list[NDArray[Any]]) -> dict[str, Any]:
+    """The event with numbers in the place of its tensors, which go to ``tensors``."""
+    if "outputs" not in event:
+        return event
+    first = len(tensors)
+    tensors += event["outputs"].values()
+    return {**event, "outputs": [[name, first + i] for i, name in enumerate(event["outputs"])]}  # in their order
+
+
+def _with_tensors(event: dict[str, Any], tensors: list[NDArray[Any]]) -> dict[str, Any]:
+    if "outputs" not in event:
+        return event
+    return {**event, "outputs": {name: tensors[number] for name, number in event["outputs"]}}

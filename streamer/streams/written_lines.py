@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.model import Model, ModelError
+from streamer.engine.stepper import Stepper
+from streamer.streams.numbers import WrittenNumbers
 from streamer.tasks import Event, TaskError
 from streamer.tasks.transcribe.task import Transcribe
 
@@ -81,7 +83,7 @@ class LineReader:
         if not reads_lines(model):
             raise ModelError(f"{model.path}: reads no written lines, it takes {model.manifest.input.name}")
         try:
-            self.task = Transcribe(model.manifest)
+            self.task = WrittenNumbers(Transcribe(model.manifest))
         except TaskError as error:
             raise ModelError(f"{model.path}: {error}") from error
         self.model = model
@@ -94,11 +96,9 @@ class LineReader:
         paper = manifest.flush * manifest.hop
         paper += -(len(line) + paper) % manifest.chunk
         line = np.pad(line, ((0, paper), (0, 0)))
-        memory, state = self.task.open(options or {}), self.model.zero_state(1)
+        memory, stepper = self.task.open(options or {}), Stepper(self.model)
         for chunk in line.reshape(-1, 1, manifest.chunk, self.height):
-            outputs = self.model.run({manifest.input.name: chunk, **state})
-            state = {pair.in_: outputs[pair.out] for pair in manifest.states}
-            yield from self.task.step([memory], outputs, [manifest.steps])[0]
+            yield from self.task.step([memory], stepper.step(chunk), [manifest.steps])[0]
         yield from self.task.finish(memory)
 
 

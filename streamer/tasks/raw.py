@@ -10,26 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import Event, TaskError
 
-__all__ = ["Memory", "Outputs", "Raw"]
+__all__ = ["Memory", "Outputs", "Raw", "listed", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What one chunk gave. ``step``: steps of the stream before it; ``outputs``: by name, its real steps only."""
+    """What one chunk gave. ``start`` and ``end``: the rows of the stream that it is about; ``steps``: how many steps
+    of output that is; ``outputs``: by name, in the manifest's order, the real steps only."""
 
-    step: int
+    start: int
+    end: int
+    steps: int
     outputs: Mapping[str, NDArray[Any]]
     type: str = "outputs"
 
+    def to_arrays(self) -> dict[str, Any]:
+        """As :meth:`to_dict`, with arrays: whoever sends bytes needs no lists."""
+        where = {"type": self.type, "start": self.start, "end": self.end, "steps": self.steps}
+        return {**where, "outputs": dict(self.outputs)}
+
     def to_dict(self) -> dict[str, Any]:
-        """A number that JSON does not have is ``None``."""
-        return {
-            "type": self.type,
-            "step": self.step,
-            "outputs": {name: _listed(array) for name, array in self.outputs.items()},
-        }
+        return plain(self.to_arrays())
 
 
 @dataclass(slots=True)
@@ -47,7 +50,8 @@ class Raw:
             raise TaskError(
                 f"model {manifest.name!r}: the task raw has no options, leave out {', '.join(sorted(manifest.options))}"
             )
-        self.steps = manifest.steps
+        self.steps, self.hop = manifest.steps, manifest.hop
+        self._names = [output.name for output in manifest.outputs]
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         if options:
@@ -59,10 +63,13 @@ class Raw:
     ) -> list[list[Event]]:
         events: list[list[Event]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
+            if not real:
+                events.append([])
+                continue
             # an output with fewer rows than steps has one for several of them
-            parts = {name: a[row, : -(-a.shape[1] * real // self.steps)].copy() for name, a in outputs.items()}
-            events.append([Outputs(memory.step, parts)] if real else [])
-            memory.step += real
+            parts = {n: outputs[n][row, : -(-outputs[n].shape[1] * real // self.steps)].copy() for n in self._names}
+            first, memory.step = memory.step, memory.step + real
+            events.append([Outputs(first * self.hop, memory.step * self.hop, real, parts)])
         return events
 
     def finish(self, memory: Memory) -> list[Event]:
@@ -77,7 +84,19 @@ class Raw:
         return Memory(int.from_bytes(data, "little"))
 
 
-def _listed(array: NDArray[Any]) -> Any:
+def plain(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event whose ``outputs`` are arrays, JSON-ready: nested lists, and a number that JSON does not have is
+    ``None``. Any other event as it is."""
+    outputs = event.get("outputs")
+    if not isinstance(outputs, Mapping):
+        return dict(event)
+    return {**event, "outputs": {name: listed(array) for name, array in outputs.items()}}
+
+
+def listed(array: Any) -> Any:
+    """An array as nested lists, JSON-ready; anything else as it is."""
+    if not isinstance(array, np.ndarray):
+        return array
     if array.dtype.kind != "f" or bool(np.isfinite(array).all()):
         return array.tolist()
     return np.where(np.isfinite(array), array, None).tolist()  # type: ignore[call-overload]

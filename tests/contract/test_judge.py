@@ -11,19 +11,19 @@ from onnx import helper
 from typer.testing import CliRunner
 
 from streamer.cli import app
-from streamer.contract.judge import judge
 from streamer.contract.manifest import Input
 from streamer.contract.probe import deviation, probe
+from streamer.engine.proof import judge_file
 from tests.contract.lawbreakers import BREAKERS, honest, write
 from tests.toys import toy_model
 
 
 def told(path: Path) -> list[str]:
-    return [f"{finding.law}: {finding.check}" for finding in judge(path, long_chunks=300).refusals]
+    return [f"{finding.law}: {finding.check}" for finding in judge_file(path, long_chunks=300).refusals]
 
 
 def test_the_honest_model_keeps_every_law(tmp_path: Path) -> None:
-    verdict = judge(honest(tmp_path / "honest.onnx"), long_chunks=300)
+    verdict = judge_file(honest(tmp_path / "honest.onnx"), long_chunks=300)
     assert verdict.refusals == ()
     assert {finding.law for finding in verdict.findings} == {"contract", "chunk", "company", "sleep", "endurance"}
     company = [finding for finding in verdict.findings if finding.law == "company"]
@@ -72,17 +72,17 @@ def test_outputs_in_any_order_are_bound_by_name(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_verdict(tmp_path: Path) -> None:
     path = write(tmp_path / "broken.onnx", BREAKERS["batch mean"][0])
-    first, second = judge(path, seed=7, long_chunks=20), judge(path, seed=7, long_chunks=20)
+    first, second = judge_file(path, seed=7, long_chunks=20), judge_file(path, seed=7, long_chunks=20)
     assert first == second
     assert first.seed == 7
-    assert judge(path, seed=8, long_chunks=20) != first
+    assert judge_file(path, seed=8, long_chunks=20) != first
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\x08\x07" + bytes(100)])
 def test_a_file_that_is_no_model_is_one_finding(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(data)
-    (finding,) = judge(path).findings
+    (finding,) = judge_file(path).findings
     assert not finding.ok
     assert str(path) in finding.detail
 

@@ -23,7 +23,7 @@ START = b'{"type":"start","model":"toy","sample_rate":8000}'
 
 def code(dialogue: Dialogue, data: bytes, text: bool = True) -> str:
     with pytest.raises(WireError) as caught:
-        dialogue.control(data) if text else dialogue.audio(data)
+        dialogue.control(data) if text else dialogue.rows()
     assert caught.value.code in CLOSE_CODES
     assert 4000 <= caught.value.close_code < 5000 or 1000 <= caught.value.close_code < 1016
     return caught.value.code
@@ -32,8 +32,7 @@ def code(dialogue: Dialogue, data: bytes, text: bool = True) -> str:
 def test_the_usual_order() -> None:
     dialogue = Dialogue(4096)
     assert dialogue.control(START) == Start(type="start", model="toy", sample_rate=8000)
-    assert dialogue.audio(b"\0\0") == b"\0\0"
-    assert dialogue.audio(b"") == b""
+    dialogue.rows()
     assert dialogue.control(b'{"type":"marker","id":"m"}') == Marker(type="marker", id="m")
     assert dialogue.control(b'{"type":"end"}') == End(type="end")
     assert code(dialogue, b"\0\0", text=False) == "bad_order"
@@ -53,13 +52,6 @@ def test_control_before_start(first: bytes) -> None:
 
 def test_audio_before_start() -> None:
     assert code(Dialogue(4096), b"\0\0", text=False) == "bad_order"
-
-
-def test_half_a_sample() -> None:
-    dialogue = Dialogue(4096)
-    dialogue.control(START)
-    assert code(dialogue, b"\0\0\0", text=False) == "bad_audio"
-    assert dialogue.audio(b"\0\0") == b"\0\0"
 
 
 @pytest.mark.parametrize(

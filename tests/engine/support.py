@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from streamer.engine.catalogue import find_models
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.metrics import Metrics
-from streamer.refusals import Refused
+from streamer.refusals import BadInput, Refused
 from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
 from streamer.streams.registry import Registry
@@ -126,7 +127,7 @@ def reference(path: Path, pcm: NDArray[np.int16]) -> list[Event]:
     """Numbered events of the whole stream, by a loop over one row: no engine, no threads, no batch."""
     model = Model.load(path)
     manifest, task = model.manifest, create(model.manifest)
-    memory, state = task.open({}), model.zero_state(1)
+    memory, stepper = task.open({}), Stepper(model)
     left = -(-len(pcm) // manifest.hop) + manifest.flush
     events = []
     at = 0
@@ -135,14 +136,29 @@ def reference(path: Path, pcm: NDArray[np.int16]) -> list[Event]:
         part = pcm[at : at + manifest.chunk]
         chunk[0, : len(part)] = part
         at += len(part)
-        outputs = model.run({manifest.input.name: chunk, **state})
-        state = {s.in_: outputs[s.out] for s in manifest.states}
+        outputs = stepper.step(chunk)
         steps = min(manifest.steps, left)
         left -= steps
         events += task.step([memory], outputs, [steps])[0]
     events += task.finish(memory)
     found = [event.to_dict() for event in events] + [{"type": "end", "position": len(pcm)}]
     return [{**event, "seq": number} for number, event in enumerate(found, 1)]
+
+
+def feed_rows(session: Session, pieces: Sequence[NDArray[Any]], *, patient: bool = True) -> None:
+    """All rows, waiting where the buffer is full. Not ``patient``: what a stream that fails has not taken is left."""
+    room = threading.Event()
+    session.on_drained = room.set
+    for piece in pieces:
+        while session.full and session.state == "active":
+            assert room.wait(0.01 if not patient else PATIENCE) or not patient
+            room.clear()
+        try:
+            session.feed_rows(piece)
+        except BadInput:
+            if patient or session.state == "active":
+                raise
+            return
 
 
 def feed(session: Session, data: Sequence[bytes]) -> None:

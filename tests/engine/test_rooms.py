@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.contract.manifest import State
+from streamer.contract.manifest import Condition, State
 from streamer.engine.arena import Arena, ArenaError
-from streamer.engine.engine import rungs
+from streamer.engine.batch import rungs
 from streamer.engine.scheduler import Place, Scheduler
 from streamer.refusals import Overflow
 from streamer.streams.chunker import Chunker
@@ -28,12 +28,67 @@ def test_a_slot_starts_with_zeros_whoever_had_it_before() -> None:
     slot = arena.acquire()
     assert slot is not None
     arena.write(slot, {"a": np.ones(3, np.float32), "b": np.ones((2, 2), np.int16)})
-    before = arena.generations[slot]
     arena.retire(slot)
+    assert not arena.current(slot)
     arena.release(slot)
-    assert arena.acquire() == slot
-    assert arena.generations[slot] > before
-    assert not any(array.any() for array in arena.read(slot).values())
+    again = arena.acquire()
+    assert again is not None
+    assert again.index == slot.index
+    assert arena.current(again)
+    assert not arena.current(slot)
+    assert not any(array.any() for array in arena.read(again).values())
+
+
+def test_a_retired_slot_is_nobody_s_before_and_after_it_is_released() -> None:
+    arena = Arena(STATES, 2, 2**20)
+    first, second = arena.acquire(), arena.acquire()
+    assert first is not None
+    assert second is not None
+    assert arena.acquire() is None
+    where, whose = np.array([first.index, second.index]), np.array([first.generation, second.generation])
+    arena.retire(first)
+    arena.retire(first)  # said again it does no harm
+    assert arena.current_rows(where, whose).tolist() == [False, True]
+    assert arena.acquire() is None  # its chunk is still in flight
+    arena.release(first)
+    again = arena.acquire()
+    assert again is not None
+    arena.retire(first)  # a former owner has no say any more
+    assert arena.current(again)
+    assert arena.current_rows(where, whose).tolist() == [False, True]
+
+
+def test_conditions_are_gathered_and_kept_when_the_stream_begins_again() -> None:
+    given = [
+        Condition(name="speaker", dtype="float32", shape=(2,)),
+        Condition(name="language", dtype="int64", shape=(1,), limits=(0, 3)),
+    ]
+    arena = Arena(STATES, 2, 2**20, given)
+    slot = arena.acquire()
+    assert slot is not None
+    arena.set_conditions(slot, {"speaker": np.array([1, 2], np.float32)})
+    before = arena.read(slot)
+    arena.write(slot, before | {"a": np.ones(3, np.float32)})
+    arena.clear(slot)
+    assert arena.read(slot)["speaker"].tolist() == [1, 2]
+    assert not arena.read(slot)["a"].any()
+    feeds = {name: np.zeros((1, *array.shape), array.dtype) for name, array in before.items()}
+    arena.gather(np.array([slot.index]), feeds)
+    assert feeds["speaker"].tolist() == [[1, 2]]
+    for wrong, said in (
+        ({"voice": np.zeros(2, np.float32)}, "no condition 'voice'; there is speaker, language"),
+        ({"speaker": np.zeros(3, np.float32)}, "condition 'speaker' is float32"),
+        ({"speaker": np.array([1, np.nan], np.float32)}, "no finite number"),
+        ({"language": np.array([4])}, "must be 0 to 3"),
+        ({"a": np.zeros(3, np.float32)}, "no condition 'a'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            arena.set_conditions(slot, wrong | {"speaker": wrong.get("speaker", np.zeros(2, np.float32))})
+        assert arena.read(slot)["speaker"].tolist() == [1, 2]
+    arena.release(slot)
+    again = arena.acquire()
+    assert again is not None
+    assert not arena.read(again)["speaker"].any()
 
 
 def test_gather_and_scatter_move_rows_by_slot() -> None:
@@ -42,8 +97,8 @@ def test_gather_and_scatter_move_rows_by_slot() -> None:
     a = np.arange(6, dtype=np.float32).reshape(2, 3)
     b = np.arange(8, dtype=np.int16).reshape(2, 2, 2)
     arena.scatter(slots, {"a2": np.vstack([a, a]), "b2": np.concatenate([b, b])})  # rows beyond the slots are padding
-    np.testing.assert_array_equal(arena.read(0)["a"], a[1])
-    assert not arena.read(1)["a"].any()
+    np.testing.assert_array_equal(arena.read(arena.slot(0))["a"], a[1])
+    assert not arena.read(arena.slot(1))["a"].any()
     feeds = {"a": np.zeros((4, 3), np.float32), "b": np.zeros((4, 2, 2), np.int16)}
     arena.gather(slots, feeds)
     np.testing.assert_array_equal(feeds["a"][:2], a)
@@ -64,8 +119,9 @@ def test_an_arena_beyond_its_memory_is_refused_with_the_capacity_that_fits() -> 
     ],
 )
 def test_foreign_states_are_not_written(states: dict[str, np.ndarray], message: str) -> None:
+    arena = Arena(STATES, 1, 2**20)
     with pytest.raises(ValueError, match=message):
-        Arena(STATES, 1, 2**20).write(0, states)
+        arena.write(arena.slot(0), states)
 
 
 def test_rungs_end_at_the_limit() -> None:
@@ -79,7 +135,7 @@ def test_rungs_end_at_the_limit() -> None:
 
 class Item:
     def __init__(self) -> None:
-        self.place, self.since, self.closing = Place.IDLE, 0.0, False
+        self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
 
 
 def test_first_come_first_served_and_nobody_twice() -> None:
@@ -116,7 +172,7 @@ def test_waiting_lanes_share_what_is_ready() -> None:
         threading.Event().wait(0.001)
     with scheduler._changed:  # both lanes wait until all four are there
         for item in [Item() for _ in range(4)]:
-            scheduler._push(item)
+            scheduler._push(item, 0.0)
     for lane in lanes:
         lane.join(20)
     assert [len(batch) for batch in batches] == [2, 2]
@@ -173,7 +229,7 @@ def test_chunks_are_the_samples_in_order_then_zeros(parts: list[int], flush: int
     chunker.end()
     rows, steps = [], 0
     row = np.full(8, -1, np.int16)
-    while (real := chunker.take(row)) >= 0:
+    while (real := chunker.take({"pcm": row})) >= 0:
         rows.append(row.copy())
         steps += real
     assert chunker.done

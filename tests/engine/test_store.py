@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,65 @@ def test_all_or_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_old_ones_are_forgotten(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "sessions.sqlite")
+def test_only_those_that_were_retired_grow_old(tmp_path: Path) -> None:
+    now = 1000.0
+    store = SqliteStore(tmp_path / "sessions.sqlite", lambda: now)
+    store.put([("live", b"1"), ("asleep", b"2")])
+    now += 50
+    store.retire(["asleep"])
+    now += 100
+    assert store.age("asleep") == 100
+    assert store.purge(101) == 0
+    assert store.purge(99) == 1
+    assert store.get("asleep") is None
+    assert store.purge(0) == 0
+    assert store.get("live") == b"1"
+    assert store.age("nobody") is None
+    store.close()
+
+
+def test_no_time_passes_while_nothing_runs_and_no_clock_that_is_set_makes_it_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine was off for a month, and its clock is wrong by another."""
+    path = tmp_path / "sessions.sqlite"
+    now = 1000.0
+    store = SqliteStore(path, lambda: now)
     store.put([("a", b"1")])
-    assert store.purge(3600) == 0
-    assert store.purge(-1) == 1
-    assert store.get("a") is None
+    store.retire(["a"])
+    now += 60
+    store.purge(3600)
+    store.close()
+    now = 5.0  # another boot: its monotonic clock begins anew
+    wall = time.time()
+    monkeypatch.setattr("time.time", lambda: wall + 60 * 86400)
+    store = SqliteStore(path, lambda: now)
+    assert store.purge(100) == 0
+    now += 39
+    assert store.age("a") == pytest.approx(99, abs=60)
+    assert store.purge(100) == 0
+    now += 62
+    assert store.purge(100) == 1
+    store.close()
+
+
+def test_a_file_that_has_the_time_of_day_in_it_loses_no_stream(tmp_path: Path) -> None:
+    """Written by the build before: its streams get all of their time from now on."""
+    path = tmp_path / "sessions.sqlite"
+    db = sqlite3.connect(path)
+    db.execute(
+        "CREATE TABLE sessions (id TEXT PRIMARY KEY, saved REAL NOT NULL, live INTEGER NOT NULL, data BLOB NOT NULL)"
+    )
+    db.execute("INSERT INTO sessions VALUES ('a', 1.7e9, 0, x'01')")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    now = 1000.0
+    store = SqliteStore(path, lambda: now)
+    assert store.set_aside is None
+    assert store.age("a") == 0
+    now += 10
+    assert store.purge(9) == 1
     store.close()
 
 
@@ -70,6 +124,7 @@ def test_a_file_that_can_not_be_used_is_set_aside(tmp_path: Path, damage: str) -
     elif damage == "columns":
         db = sqlite3.connect(path)
         db.execute("CREATE TABLE sessions (other TEXT)")
+        db.execute("CREATE TABLE clock (seconds REAL NOT NULL)")
         db.close()
     else:
         store = SqliteStore(path)

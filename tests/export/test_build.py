@@ -16,8 +16,9 @@ from onnx import numpy_helper
 from export.build import RefusedError, build
 from export.compare import compare
 from models.speech.acoustic import Acoustic, AcousticConfig
-from streamer.contract.judge import Verdict, judge
+from streamer.contract.judge import Verdict
 from streamer.engine.model import Model
+from streamer.engine.proof import judge_file
 from tests.export.small import INFO, SmallLSTM
 
 SMALL = {"bands": 24, "front": 32, "channels": 64, "skip": 64, "dilations": (1, 2), "hidden": 64, "layers": 2}
@@ -80,7 +81,7 @@ def built_int8(request: pytest.FixtureRequest, builder: Builder) -> Built:
 def test_the_file_keeps_its_laws(built: Built) -> None:
     assert built.verdict.ok
     assert {f.check for f in built.verdict.findings if f.law == "chunk"} >= {"PyTorch whole = ONNX chunked"}
-    assert judge(built.path, seed=3, long_chunks=30).refusals == ()
+    assert judge_file(built.path, seed=3, long_chunks=30).refusals == ()
     assert [path.name for path in built.path.parent.iterdir()] == [built.path.name]
 
 
@@ -164,7 +165,7 @@ def test_scales_over_the_batch_are_refused(builder: Builder, tmp_path: Path) -> 
     target = tmp_path / "dynamic.onnx"
     quantize_dynamic(builder("wavenet").path, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
     assert "MatMulInteger" in {node.op_type for node in onnx.load(str(target)).graph.node}
-    broken = judge(target, long_chunks=30).refusals
+    broken = judge_file(target, long_chunks=30).refusals
     assert any(f.law == "company" and (f.measured or 0) > 1e-3 for f in broken)
 
 

@@ -12,9 +12,9 @@ from models.forecast import leaks
 from models.forecast import recipe as sensors
 from models.forecast.forecasting import Batch
 from models.forecast.multivariate import Multivariate, Scaling, Seen
-from models.forecast.recipe import Plan, Wanted, WindowOptions
+from models.forecast.plan import Plan, Wanted
 from models.forecast.table import Part, Raw, Table, read
-from models.forecast.windows import Windows
+from models.forecast.windows import WindowOptions, Windows
 from models.layers import State
 from tests.models import plant
 

@@ -23,6 +23,7 @@ from models.zoo.speech.lattice import transducer_loss
 from models.zoo.speech.listener import ListenerConfig
 from models.zoo.speech.transducer import Transducer, TransducerConfig
 from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
 from streamer.tasks import create
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
 
@@ -200,10 +201,9 @@ def test_it_learns_is_judged_and_writes_through_the_engine(tmp_path: Path) -> No
         length = len(recording.pcm) + flush
         pcm = np.zeros((1, -(-length // chunk) * chunk), np.int16)
         pcm[0, : len(recording.pcm)] = recording.pcm
-        state, memory, events = engine.zero_state(1), task.open({}), []
+        stepper, memory, events = Stepper(engine), task.open({}), []
         for begin in range(0, pcm.shape[1], chunk):
-            outputs = engine.run({"pcm": pcm[:, begin : begin + chunk], **state})
-            state = {pair.in_: outputs[pair.out] for pair in engine.manifest.states}
+            outputs = stepper.step(pcm[:, begin : begin + chunk])
             real = min(engine.manifest.steps, max(0, -(-(length - begin) // HOP)))
             events += task.step([memory], outputs, [real])[0]
         events += task.finish(memory)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.contract.judge import judge
 from streamer.contract.manifest import Input, Output
+from streamer.engine.proof import judge_file
 from streamer.tasks import TaskError, create
 from streamer.tasks.enhance import Enhance, Sound
 from tests.enhancers import CHUNK, DELAY, enhancer_manifest, toy_enhancer
@@ -32,7 +32,7 @@ def sounds(events: list[Any]) -> list[Sound]:
 
 
 def test_the_toy_keeps_the_laws(tmp_path: Path) -> None:
-    verdict = judge(toy_enhancer(tmp_path), long_chunks=40)
+    verdict = judge_file(toy_enhancer(tmp_path), long_chunks=40)
     assert verdict.ok, verdict.refusals
 
 

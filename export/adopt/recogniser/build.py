@@ -26,9 +26,10 @@ from export.adopt.recogniser.transducer import search_of
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import assign
 from export.adopt.settings import Settings
-from streamer.contract.judge import Verdict, judge
+from streamer.contract.judge import Verdict
 from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
 from streamer.contract.probe import probe
+from streamer.engine.proof import judge_file
 
 __all__ = ["adopt_folder"]
 
@@ -58,7 +59,7 @@ def adopt_folder(
         for fixed in (False, True):
             recogniser = _recogniser(files, kind, settings, report if not fixed else Report(), fixed or kind.single)
             _write(draft, recogniser, files, settings, max_batch, seed, report if not fixed else Report())
-            verdict = judge(draft, seed=seed, long_chunks=long_chunks)
+            verdict = judge_file(draft, seed=seed, long_chunks=long_chunks)
             if not recogniser.free or {finding.law for finding in verdict.refusals} != {"company"}:
                 break
             report.found("rows that are not to the last bits what they are alone: max_batch = 1")

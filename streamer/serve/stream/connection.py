@@ -1,6 +1,7 @@
 """One connection to ``/v1/stream`` meets one session of the registry.
 
-Threads: everything here runs on the event loop, except :meth:`Outbox.put`, which lanes call.
+Threads: everything here runs on the event loop, except :meth:`Outbox.put`, which lanes call, and what may wait for the
+disk or takes long to read (:meth:`Stream._later`), for which the connection's messages wait.
 """
 
 from __future__ import annotations
@@ -10,10 +11,25 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from numpy.typing import NDArray
 
 from streamer.refusals import BadInput, Refused, TooManyMarkers
-from streamer.serve.stream.protocol import CLOSE_CODES, Dialogue, End, Marker, Resume, Start, WireError, encode, frames
+from streamer.serve.stream.protocol import (
+    CLOSE_CODES,
+    Dialogue,
+    End,
+    Frame,
+    Marker,
+    Resume,
+    Rows,
+    Start,
+    WireError,
+    encode,
+    frames,
+    parse_control,
+)
 from streamer.streams.registry import Registry
 
 if TYPE_CHECKING:
@@ -31,6 +47,10 @@ log = logging.getLogger(__name__)
 #: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
 #: events would wake the event loop, and it would take the interpreter from the lane each time.
 PATIENCE = 0.001
+#: A text frame longer than this is read in a thread: the event loop has other streams.
+SHORT = 16 * 1024
+
+T = TypeVar("T")
 
 
 class Outbox:
@@ -118,9 +138,13 @@ class Stream:
         self._settings = streams.settings
         self._dialogue = Dialogue(streams.settings.max_control_bytes)
         self._session: Session | None = None
-        self._partials = True
+        self._partials, self._binary = True, False
         self._unsent: deque[bytes] = deque()
-        self._unread: deque[tuple[bytes, bool]] = deque()  # messages behind a full buffer; the socket is paused then
+        self._unsent_bytes = 0
+        #: Messages behind a full buffer, or behind one that a thread is at; the socket is paused then.
+        self._unread: deque[tuple[bytes | NDArray[Any], bool]] = deque()
+        self._waiting = False  # for a thread
+        self._early: list[list[dict[str, Any]]] = []  # events that came before the client was told that it is ready
         self._sink = self._from_lane  # bound once: the registry tells our sink from another connection's by identity
         self._done = False  # the stream has ended, or is no longer ours
         timer = socket.loop.call_later(streams.settings.handshake_seconds, self._start_overdue)
@@ -130,32 +154,60 @@ class Stream:
     # -- from the socket ---------------------------------------------------------------------------------------------
 
     def on_message(self, data: bytes, text: bool) -> None:
-        if self._unread:  # one read of the socket may hold many messages, and the session became full at an earlier one
+        if self._unread or self._waiting:  # one read of the socket may hold many messages
             self._unread.append((data, text))
         elif not self._done:
             self._act(data, text)
 
-    def _act(self, data: bytes, text: bool) -> None:
+    def _act(self, data: bytes | NDArray[Any], text: bool) -> None:
+        if not isinstance(data, bytes):
+            self._try(lambda: self._feed(data))
+        elif not text:
+            self._try(lambda: self._binary_rows(data))
+        elif len(data) <= SHORT:
+            self._try(lambda: self._frame(*self._read(data)))
+        else:
+            self._later(lambda: self._read(data), lambda found: self._frame(*found))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        """What goes wrong costs this stream its connection, and no other."""
         try:
-            if text:
-                self._control(data)
-            else:
-                self._audio(data)
+            call()
         except WireError as error:
             self._refuse(error)
         except Refused as error:
             self._refuse(WireError(error.reason, error.message, error.retry_after))
         except BadInput as error:
-            code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio"
+            sound = self._session is None or self._session.sound
+            code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio" if sound else "bad_rows"
             self._refuse(WireError(code, str(error)))
         except Exception:
             log.exception("a stream failed", extra={"stream": self._session.id if self._session else None})
             self._refuse(WireError("internal", "this stream failed inside the daemon, its log says why: start anew"))
 
+    def _later(self, work: Callable[[], T], then: Callable[[T], None], lost: Callable[[T], None] | None = None) -> None:
+        """``work`` in a thread, ``then`` here with what it gave; messages wait meanwhile. ``lost``: instead of ``then``
+        once the connection is gone."""
+        self._waiting = True
+        self.socket.pause()
+
+        def back(future: asyncio.Future[T]) -> None:
+            self._waiting = False
+            if future.cancelled():  # the daemon is gone
+                return
+            if not self._done:
+                self._try(lambda: then(future.result()))
+                self._drained()
+            elif future.exception() is None and lost is not None:
+                lost(future.result())
+
+        self.socket.loop.run_in_executor(None, work).add_done_callback(back)
+
     def on_writable(self) -> None:
         if self._unsent:
             frames = list(self._unsent)
             self._unsent.clear()
+            self._unsent_bytes = 0
             self.socket.send(frames)
 
     def on_stalled(self) -> None:
@@ -170,25 +222,41 @@ class Stream:
 
     # -- control -----------------------------------------------------------------------------------------------------
 
-    def _control(self, data: bytes) -> None:
-        frame = self._dialogue.control(data)
-        if isinstance(frame, Start):
-            self._opened(self._start(frame))
-        elif isinstance(frame, Resume):
-            self._opened(self._resume(frame))
+    def _read(self, data: bytes) -> tuple[Frame, NDArray[Any] | None]:
+        """A text frame, and its rows if it is of such. In a thread, if it is long."""
+        frame = parse_control(data, self._settings.max_control_bytes)
+        if not isinstance(frame, Rows) or self._session is None:
+            return frame, None
+        reader = self._session.reader
+        return frame, reader.of_values(frame.values) if frame.inputs is None else reader.of_inputs(frame.inputs)
+
+    def _frame(self, frame: Frame, rows: NDArray[Any] | None) -> None:
+        self._dialogue.follow(frame)
+        if isinstance(frame, (Start, Resume)):
+            self._handshake_over()
+            self._partials, self._binary = frame.partials, frame.outputs == "binary"
+            if isinstance(frame, Start) and frame.key is None:  # which waits for no disk
+                self._opened(self._start(frame))
+            else:
+                work = partial(self._start, frame) if isinstance(frame, Start) else partial(self._resume, frame)
+                self._later(work, self._opened, lambda session: self._registry.detach(session, self._sink))
+        elif self._session is not None and rows is not None:
+            self._feed(rows)
         elif self._session is not None and isinstance(frame, Marker):
             self._session.marker(frame.id)
         elif self._session is not None and isinstance(frame, End):
             self._session.end()
 
     def _start(self, frame: Start) -> Session:
-        self._partials = frame.partials
         return self._registry.open(
             model=frame.model,
             sample_rate=frame.sample_rate,
             sink=self._sink,
+            key=frame.key,
+            after_seq=frame.seq,
             overflow=frame.overflow,
             options=frame.options,
+            conditions=frame.conditions,
         )
 
     def _resume(self, frame: Resume) -> Session:
@@ -197,25 +265,38 @@ class Stream:
         return self._registry.attach(frame.stream, self._sink, after_seq=frame.seq)
 
     def _opened(self, session: Session) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
         self._session = session
         session.on_drained = partial(self._streams.outbox.put, self._drained)
         self._send([encode({"type": "ready", **self._registry.describe(session)})])
         log.info("stream attached", extra={"stream": session.id, "position": session.received})
+        early, self._early = self._early, []
+        for events in early:
+            self._deliver(events)
 
-    # -- audio in ----------------------------------------------------------------------------------------------------
+    # -- rows in -----------------------------------------------------------------------------------------------------
 
-    def _audio(self, data: bytes) -> None:
+    def _binary_rows(self, data: bytes) -> None:
+        self._dialogue.rows()
         session = self._session
-        if session is None or session.full:
-            self._dialogue.audio(data)  # says what is wrong without a session
-            self._unread.append((data, False))
-            self.socket.pause()
-            return
-        session.feed(self._dialogue.audio(data))
-        self._streams.received.inc(len(data))
+        assert session is not None  # until it is open, messages wait
+        if session.full:
+            self._wait_with(data)
+        else:
+            session.feed(data)
+            self._streams.received.inc(len(data))
+
+    def _feed(self, rows: NDArray[Any]) -> None:
+        session = self._session
+        assert session is not None
+        if session.full:
+            self._wait_with(rows)
+        else:
+            session.feed_rows(rows)
+            self._streams.received.inc(rows.nbytes)
+
+    def _wait_with(self, data: bytes | NDArray[Any]) -> None:
+        self._unread.append((data, False))
+        self.socket.pause()
 
     def _drained(self) -> None:
         """The session's buffer is half empty again: first what was read already, then the socket."""
@@ -224,10 +305,10 @@ class Stream:
         unread, self._unread = self._unread, deque()
         while unread and not self._done:
             self._act(*unread.popleft())
-            if self._unread:  # full again
+            if self._unread or self._waiting:  # full again, or a thread is at it
                 self._unread.extend(unread)
                 return
-        if not self._done:
+        if not self._done and not self._waiting:
             self.socket.resume()
 
     # -- events out --------------------------------------------------------------------------------------------------
@@ -238,11 +319,14 @@ class Stream:
     def _deliver(self, events: list[dict[str, Any]]) -> None:
         if self._done:
             return
+        if self._session is None:
+            self._early.append(events)
+            return
         said = []
         for event in events:
             kind = event["type"]
             if self._partials or kind != "partial":
-                said += frames(event)
+                said += frames(event, self._binary)
                 self._streams.sent(kind).inc()
         self._send(said)
         last = events[-1]
@@ -256,8 +340,11 @@ class Stream:
             self.socket.send(frames)
             return
         self._unsent.extend(frames)
+        self._unsent_bytes += sum(map(len, frames))
         if len(self._unsent) > self._settings.max_unsent_events:
             self._cut_off("not_reading", f"{len(self._unsent)} events wait to be read (max_unsent_events)")
+        elif self._unsent_bytes > self._settings.max_unsent_bytes:
+            self._cut_off("not_reading", f"{self._unsent_bytes} bytes wait to be read (max_unsent_bytes)")
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -265,11 +352,17 @@ class Stream:
         text = f"no start or resume frame within {self._settings.handshake_seconds:g} s (handshake_seconds)"
         self._refuse(WireError("start_timeout", text))
 
+    def _handshake_over(self) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
+            self._handshake = None
+
     def _cut_off(self, code: str, message: str) -> None:
         """A client that doesn't read: the reason goes behind what it hasn't read, and the socket goes soon after."""
         self._streams.metrics.bad_input.labels(code).inc()
         log.warning("client cut off", extra={"code": code, "reason": message})
         self._unsent.clear()  # it may resume, and gets them then
+        self._unsent_bytes = 0
         self._close(WireError(code, message).close_code, message)
 
     def _refuse(self, error: WireError) -> None:
@@ -287,11 +380,10 @@ class Stream:
     def _forget(self) -> None:
         """Let go of the session, once. It waits for its client to come back, unless it has ended."""
         self._done = True
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
+        self._handshake_over()
         session, self._session = self._session, None
         self._unsent.clear()
         self._unread.clear()
+        self._early.clear()
         if session is not None:
             self._registry.detach(session, self._sink)

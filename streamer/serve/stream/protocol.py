@@ -1,6 +1,6 @@
 """The dialect of ``/v1/stream``, without any I/O: frames in, frames out, and what may follow what.
 
-Everything that decides whether a message is legal lives here; ``stream.py`` only acts on what :class:`Dialogue`
+Everything that decides whether a message is legal lives here; ``connection.py`` only acts on what :class:`Dialogue`
 returns. Binary frames pass through untouched (they are the hot path); control frames are small JSON objects, checked
 by pydantic.
 """
@@ -12,20 +12,25 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from streamer.tasks.raw import plain
 
 __all__ = [
     "CLOSE_CODES",
+    "Binary",
     "Dialogue",
     "End",
     "Frame",
     "Marker",
     "Resume",
-    "Sound",
+    "Rows",
     "Start",
     "WireError",
     "encode",
     "frames",
+    "load",
     "parse_control",
 ]
 
@@ -36,16 +41,21 @@ CLOSE_CODES: Mapping[str, int] = {
     "bad_frame": 1007,
     "bad_order": 1002,
     "bad_audio": 1007,
+    "bad_rows": 1007,
     "too_long": 1009,
     "too_many_markers": 1008,
     "options": 4400,
     "rate": 4400,
+    "key": 4400,
+    "conflict": 4409,
     "unknown_model": 4404,
     "unknown_stream": 4404,
     "snapshot": 4404,
     "start_timeout": 4408,
     "not_reading": 4408,
     "taken_over": 4409,
+    "duplicate": 4409,
+    "deleted": 4410,
     "idle_timeout": 4410,
     "model_failed": 1011,
     "capacity": 1013,
@@ -81,14 +91,20 @@ class _Frame(BaseModel):
 
 
 class Start(_Frame):
-    """A new stream. ``sample_rate`` in Hz; ``model`` may be left out when the daemon serves only one."""
+    """A new stream, or the one that has this ``key``. ``sample_rate`` in Hz, of sound that is not at the model's rate;
+    ``model`` may be left out: the first that is served. ``seq``: the last event seen of a stream with a key, without
+    it none is told again. ``conditions``: by name, nested lists. ``outputs``: how tensors come back."""
 
     type: Literal["start"]
     model: Annotated[str, Field(max_length=200)] | None = None
-    sample_rate: Annotated[int, Field(ge=1, le=768_000)]
+    sample_rate: Annotated[int, Field(ge=1, le=768_000)] | None = None
+    key: Annotated[str, Field(max_length=1000)] | None = None
+    seq: Annotated[int, Field(ge=0)] | None = None
     overflow: Literal["wait", "gap"] = "wait"
     partials: bool = True
+    outputs: Literal["json", "binary"] = "json"
     options: dict[str, Any] = Field(default_factory=dict)
+    conditions: dict[str, Any] = Field(default_factory=dict)
 
 
 class Resume(_Frame):
@@ -97,6 +113,22 @@ class Resume(_Frame):
     type: Literal["resume"]
     stream: Annotated[str, Field(min_length=1, max_length=200)]
     seq: Annotated[int, Field(ge=0)] = 0
+    partials: bool = True
+    outputs: Literal["json", "binary"] = "json"
+
+
+class Rows(_Frame):
+    """``values``: rows of a model with one input; ``inputs``: of any, by name."""
+
+    type: Literal["rows"]
+    values: list[Any] | None = None
+    inputs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Rows:
+        if (self.values is None) == (self.inputs is None):
+            raise ValueError("give either values or inputs")
+        return self
 
 
 class Marker(_Frame):
@@ -108,25 +140,37 @@ class End(_Frame):
     type: Literal["end"]
 
 
-Frame = Start | Resume | Marker | End
+Frame = Start | Resume | Rows | Marker | End
 _ADAPTER: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator="type")])
 
 
 def parse_control(data: bytes, limit: int) -> Frame:
-    """One control frame. ``limit`` in bytes. Raises :class:`WireError`."""
-    if len(data) > limit:
-        raise WireError("too_long", f"a control frame of {len(data)} bytes, the limit is {limit} (max_control_bytes)")
+    """One control frame. ``limit`` in bytes; rows may be longer. Raises :class:`WireError`."""
+    if len(data) > limit and b'"rows"' not in data[:100]:
+        raise _too_long(data, limit)
     try:
-        document = json.loads(data, parse_constant=_no_constant)
+        document = load(data)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         hint = "text frames are JSON control frames, audio goes into binary frames (16 bit little-endian PCM)"
         code = "bad_json" if data[:1] in (b"{", b"[") else "audio_as_text"
         raise WireError(code, f"not JSON ({error}): {hint}") from None
     try:
-        return _ADAPTER.validate_python(document)
+        frame = _ADAPTER.validate_python(document)
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'frame'}: {e['msg']}" for e in error.errors()[:5])
         raise WireError("bad_frame", f"the control frame can't be used: {where}") from None
+    if len(data) > limit and not isinstance(frame, Rows):
+        raise _too_long(data, limit)
+    return frame
+
+
+def _too_long(data: bytes, limit: int) -> WireError:
+    return WireError("too_long", f"a control frame of {len(data)} bytes, the limit is {limit} (max_control_bytes)")
+
+
+def load(data: bytes) -> Any:
+    """JSON as the standard has it. Raises ``ValueError``, or ``RecursionError``."""
+    return json.loads(data, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -138,16 +182,26 @@ def encode(event: Mapping[str, Any]) -> bytes:
     return _JSON.encode(event).encode()
 
 
-class Sound(bytes):
+class Binary(bytes):
     """A binary frame among text frames."""
 
 
-def frames(event: Mapping[str, Any]) -> list[bytes]:
-    """An event as frames for the client: one of text; behind that of ``audio`` its PCM, as a :class:`Sound`."""
-    if event["type"] != "audio":
+def frames(event: Mapping[str, Any], binary: bool = False) -> list[bytes]:
+    """An event as frames for the client: one of text. Behind that of ``audio`` its PCM as a :class:`Binary`; behind
+    that of ``outputs``, if ``binary``, its tensors one after the other, little-endian, their shapes in the text."""
+    kind = event["type"]
+    if kind == "audio":
+        said = {name: value for name, value in event.items() if name != "pcm"}
+        return [encode(said), Binary(base64.b64decode(event["pcm"]))]
+    if kind != "outputs":
         return [encode(event)]
-    said = {name: value for name, value in event.items() if name != "pcm"}
-    return [encode(said), Sound(base64.b64decode(event["pcm"]))]
+    if not binary:
+        return [encode(plain(event))]
+    tensors = event["outputs"]
+    said = {name: value for name, value in event.items() if name != "outputs"}
+    said["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    body = b"".join(np.asarray(tensor, tensor.dtype.newbyteorder("<")).tobytes() for tensor in tensors.values())
+    return [encode(said), Binary(body)]
 
 
 #: Made once: ``json.dumps`` makes one for every call.
@@ -155,7 +209,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 
 class Dialogue:
-    """Where one connection stands: ``new`` until start or resume, ``open`` while samples may come, then ``ended``."""
+    """Where one connection stands: ``new`` until start or resume, ``open`` while rows may come, then ``ended``."""
 
     __slots__ = ("_limit", "state")
 
@@ -163,17 +217,17 @@ class Dialogue:
         self._limit = max_control_bytes
         self.state: Literal["new", "open", "ended"] = "new"
 
-    def audio(self, data: bytes) -> bytes:
-        """Check that samples may come now. Raises :class:`WireError`; nothing was taken then."""
+    def rows(self) -> None:
+        """Rows may come now. Raises :class:`WireError`; nothing was taken then."""
         if self.state != "open":
-            raise self._order("audio")
-        if len(data) & 1:
-            raise WireError("bad_audio", f"{len(data)} bytes are no whole number of 16 bit samples: none were taken")
-        return data
+            raise self._order("rows")
 
     def control(self, data: bytes) -> Frame:
         """Parse a text frame and move on. Raises :class:`WireError`."""
-        frame = parse_control(data, self._limit)
+        return self.follow(parse_control(data, self._limit))
+
+    def follow(self, frame: Frame) -> Frame:
+        """The frame may come now, and the state after it. Raises :class:`WireError`."""
         opening = isinstance(frame, (Start, Resume))
         if opening != (self.state == "new") or self.state == "ended":
             raise self._order(frame.type)

@@ -1,0 +1,25 @@
+"""Names that clients give: of sensors, of stream keys, of topics. They are keys in memory, on the disk and on pages."""
+
+from __future__ import annotations
+
+__all__ = ["NAME_CHARACTERS", "SERIES_CHARACTERS", "NameRefusedError", "check_name"]
+
+NAME_CHARACTERS = 200
+#: Of a name that is made of a metric and its labels, as Prometheus has them.
+SERIES_CHARACTERS = 1000
+SHOWN = 40
+
+
+class NameRefusedError(ValueError):
+    """The text is no name. The message says what a name is and shows the beginning of the text."""
+
+
+def check_name(text: str, most: int = NAME_CHARACTERS) -> str:
+    """``text`` as it is, if it is a name: 1 to ``most`` printable characters.
+
+    No printable character is a control character or a lone surrogate, so a name can always be written as UTF-8.
+    Raises :class:`NameRefusedError`.
+    """
+    if not text or len(text) > most or not text.isprintable():
+        raise NameRefusedError(f"{text[:SHOWN]!a} is not a name (1 to {most} printable characters)")
+    return text

@@ -1,0 +1,173 @@
+"""Rows of a model's inputs, out of bytes, JSON values or arrays: checked whole before any of them is taken.
+
+A *row* is one step of input along time: a number, a vector, or one of each for a model of several inputs. Every error
+is a :class:`BadRows` that names the input, what came and what is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.contract.manifest import Condition, Manifest, StreamInput
+from streamer.refusals import BadRows
+
+__all__ = ["RowReader", "to_array"]
+
+SHOWN = 5
+
+
+class RowReader:
+    """What rows of one model look like. ``dtype``: of one row, over all inputs."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.dtype = manifest.row_dtype
+        self._inputs = manifest.inputs
+        self._conditions = {condition.name: condition for condition in manifest.conditions}
+        self._bools = [spec.name for spec in self._inputs if spec.dtype == "bool"]
+
+    def of_bytes(self, data: bytes) -> NDArray[Any]:
+        """Whole rows, little-endian, the inputs of a row one behind the other. Without a copy."""
+        if len(data) % self.dtype.itemsize:
+            raise BadRows(
+                f"{len(data)} bytes are no whole number of rows of {self.dtype.itemsize} bytes ({self._layout()}): "
+                "none were taken"
+            )
+        rows = np.frombuffer(data, self.dtype)
+        for name in self._bools:
+            raw = (rows if self.dtype.names is None else rows[name]).view(np.uint8)
+            if len(raw) and int(raw.max()) > 1:
+                raise BadRows(f"input {name!r} is bool: a byte of it is 0 or 1, not {int(raw.max())}")
+        return rows
+
+    def of_values(self, values: Any) -> NDArray[Any]:
+        """``[[...], ...]``: the rows of a model with one input; of several inputs each row is an object."""
+        if len(self._inputs) == 1:
+            return self.of_inputs({self._inputs[0].name: values})
+        if not isinstance(values, list) or not all(isinstance(row, Mapping) for row in values):
+            raise BadRows(f"the model has several inputs: give each row by its names ({self._layout()})")
+        names = [spec.name for spec in self._inputs]
+        for number, row in enumerate(values):
+            self._same_names(row, f"row {number}")
+        return self.of_inputs({name: [row[name] for row in values] for name in names})
+
+    def of_inputs(self, inputs: Mapping[str, Any]) -> NDArray[Any]:
+        """``{"x": [[...], ...], "y": [...]}``: lists or arrays, as many rows of each input."""
+        self._same_names(inputs, "the rows")
+        parts = {spec.name: _rows_of(spec, inputs[spec.name]) for spec in self._inputs}
+        counts = {name: len(part) for name, part in parts.items()}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+            raise BadRows(f"every input has as many rows as the others, here there are {said}")
+        if self.dtype.names is None:
+            return next(iter(parts.values()))
+        rows = np.empty(next(iter(counts.values())), self.dtype)
+        for name, part in parts.items():
+            rows[name] = part
+        return rows
+
+    def conditions(self, given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """What is set once for a stream: lists or arrays, by name; those left out are zeros."""
+        found = {}
+        for name, value in given.items():
+            spec = self._conditions.get(name)
+            if spec is None:
+                known = ", ".join(map(_said, self._conditions.values())) or "none"
+                raise BadRows(f"no condition {str(name)[:100]!r}: the model has {known}")
+            array = to_array(value, spec.dtype, f"condition {name!r}")
+            if array.shape != spec.shape:
+                raise BadRows(f"condition {name!r} has the shape {list(array.shape)}: {_said(spec)} is expected")
+            if spec.limits is not None and array.size and not _within(array, *spec.limits):
+                low, high = spec.limits
+                raise BadRows(f"condition {name!r} is from {low} to {high}, not {int(array.min())}..{int(array.max())}")
+            found[name] = array
+        return found
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _same_names(self, given: Mapping[str, Any], what: str) -> None:
+        wanted = {spec.name for spec in self._inputs}
+        if not isinstance(given, Mapping) or set(given) != wanted:
+            shown = ", ".join(sorted(map(str, given)))[:200] if isinstance(given, Mapping) else "no names at all"
+            raise BadRows(f"{what} must have exactly the inputs {self._layout()}, not {shown or 'none'}")
+
+    def _layout(self) -> str:
+        return ", ".join(_said(spec) for spec in self._inputs)
+
+
+def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
+    """Numbers of any nesting as an array of ``dtype``; none is changed but floats in the last digit. ``None`` is NaN.
+
+    Raises :class:`BadRows` for what is no number, does not fit into ``dtype``, or has rows of several lengths.
+    """
+    wanted = np.dtype(dtype)
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError, TypeError):  # lists of several lengths
+        raise BadRows(f"{what} has rows of different shapes: {_odd(values)}") from None
+    if array.dtype == object:
+        array = _with_missing(values, wanted, what)
+    if array.size == 0:
+        return array.astype(wanted)
+    if array.dtype.kind not in "bifu":
+        raise BadRows(f"{what} is {dtype}, not text or anything else that is no number")
+    if array.dtype == wanted:
+        return array
+    if wanted.kind == "b":
+        if array.dtype.kind == "f" or not _within(array, 0, 1):
+            raise BadRows(f"{what} is bool: true, false, 0 or 1")
+    elif wanted.kind in "iu":
+        kind = np.iinfo(wanted)
+        if array.dtype.kind == "f" and not bool((np.isfinite(array) & (array == np.trunc(array))).all()):
+            raise BadRows(f"{what} is {dtype}: whole numbers, not {float(array.flat[0])!r} or the like")
+        if not _within(array, kind.min, kind.max):
+            raise BadRows(f"{what} is {dtype}, from {kind.min} to {kind.max}: {array.min()} to {array.max()} came")
+    else:
+        with np.errstate(over="ignore"):
+            fitted = array.astype(wanted)
+        if array.dtype.kind == "f" and not np.array_equal(np.isinf(fitted), np.isinf(array)):
+            raise BadRows(f"{what} is {dtype}: {np.abs(array[np.isfinite(array)]).max():g} is too large for it")
+        return fitted
+    return array.astype(wanted)
+
+
+def _rows_of(spec: StreamInput, values: Any) -> NDArray[Any]:
+    """[rows, ...] of one input."""
+    what = f"input {spec.name!r}"
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        raise BadRows(f"{what} is a list of rows, each {_said(spec)}")
+    array = to_array(values, spec.dtype, what)
+    shape = spec.chunk_shape[1:]
+    if len(values) == 0:
+        return np.zeros((0, *shape), np.dtype(spec.dtype))
+    if array.shape[1:] != shape:
+        raise BadRows(f"a row of {what} has the shape {list(array.shape[1:])}: {_said(spec)} is expected")
+    return array
+
+
+def _with_missing(values: Any, wanted: np.dtype[Any], what: str) -> NDArray[Any]:
+    """An object array: something in it is ``None``, text, or an integer beyond 64 bits."""
+    if wanted.kind != "f":
+        raise BadRows(f"{what} is {wanted}: every number must be there, and fit into it")
+    try:
+        return np.asarray(values, np.float64)  # None becomes NaN
+    except (ValueError, TypeError, OverflowError):
+        raise BadRows(f"{what} is {wanted}: numbers or null, not {_odd(values)}") from None
+
+
+def _within(array: NDArray[Any], low: int, high: int) -> bool:
+    return bool(low <= array.min() and array.max() <= high)
+
+
+def _odd(values: Any) -> str:
+    """A few of the rows, to be recognised by."""
+    text = repr(list(values)[:SHOWN]) if isinstance(values, (list, tuple)) else repr(values)
+    return text if len(text) <= 120 else text[:120] + "..."
+
+
+def _said(spec: StreamInput | Condition) -> str:
+    shape = spec.shape if isinstance(spec, Condition) else spec.chunk_shape[1:]
+    return f"{spec.name} {spec.dtype} {list(shape)}" if shape else f"{spec.name} {spec.dtype}"
