@@ -81,7 +81,7 @@ def english(everybody: bool = False) -> Recipe:
         },
         chosen_by=("adults", "children", "orders"),
         seconds=40.0,
-        batches=100,
+        batches=60,
         limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
         hearing=Scenes,
         info={
