@@ -26,8 +26,8 @@ RATE = 16000
 #: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
 #: word. ``nothing``: scenes in which nobody speaks.
 SHARES = {
-    "kokoro": (0.62, 0.36), "hibari": (0.06, 0.03), "debian": (0.03, 0.01), "asterisk": (0.03, 0.03),
-    "speechocean": (0.17, 0.34), "orders": (0.05, 0.15), "nothing": (0.04, 0.08),
+    "speechocean": (0.17, 0.34), "orders": (0.05, 0.15), "kokoro": (0.62, 0.36), "hibari": (0.06, 0.03),
+    "debian": (0.03, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.04, 0.08),
 }  # fmt: skip
 SYNTHETIC = ("kokoro", "hibari", "debian", "asterisk")
 #: The corpus's first shard is for development: speakers that no other shard has, blends being drawn anew each time.
@@ -81,7 +81,7 @@ def english(everybody: bool = False) -> Recipe:
         },
         chosen_by=("adults", "children", "orders"),
         seconds=40.0,
-        batches=100,
+        batches=60,
         limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
         hearing=Scenes,
         info={

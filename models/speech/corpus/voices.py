@@ -118,7 +118,7 @@ def rethroated(wave: Wave, factor: float, rate: int) -> Wave:
 def trimmed(wave: Wave, margin: float = 0.08) -> tuple[Wave, float]:
     """Without what is quieter than 1 % of the peak at both ends, but for a margin in seconds; how many of them the
     beginning lost."""
-    loud = np.flatnonzero(np.abs(wave) > 0.01 * max(1e-6, float(np.abs(wave).max())))
+    loud = np.flatnonzero(np.abs(wave) > 0.01 * max(1e-6, float(np.abs(wave).max(initial=0.0))))
     if not len(loud):
         return wave[:0], 0.0
     keep = int(margin * RATE)

@@ -1,0 +1,55 @@
+"""The recipe ``english``: what it takes of a corpus, and what it says without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.__main__ import main
+from models.shipped.english import HELD_OUT, SHARES, corpus_reader
+from models.speech.corpus import shards
+from models.speech.corpus.shards import Row
+
+
+def shard(folder: Path, name: str, sources: str) -> None:
+    pcm = np.zeros(1600, np.int16)
+    made = ((Row(source, f"{name} {i}", "A", [["AH"]], "made", ""), pcm) for i, source in enumerate(sources.split()))
+    shards.write(folder, name, made)
+
+
+def test_a_reader_follows_the_corpus_and_leaves_the_held_out_shard(tmp_path: Path) -> None:
+    read = corpus_reader(tmp_path, "kokoro")
+    assert read() == []
+    shard(tmp_path, HELD_OUT, "kokoro")
+    shard(tmp_path, "english-00001", "kokoro hibari")
+    assert [recording.speaker for recording in read()] == ["english-00001 0"]
+    shard(tmp_path, "english-00002", "hibari kokoro kokoro")
+    assert len(read()) == 3
+    assert read()[0].pcm.shape == (1600,)
+
+
+def test_shares_are_shares() -> None:
+    for end in range(2):
+        assert sum(share[end] for share in SHARES.values()) == pytest.approx(1.0)
+
+
+def test_without_a_corpus_it_says_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMER_CORPUS", str(tmp_path))
+    assert main(["train", "english", "--folder", str(tmp_path / "run")]) == 2
+    assert "python -m models corpus english" in capsys.readouterr().err
+
+
+def test_the_table_of_an_empty_corpus_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpus", "english", "--table", "--folder", str(tmp_path)]) == 0
+    assert "hours" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "english").mkdir()
+    (tmp_path / "english" / "corpus.json").write_text('{"version": 0}')
+    assert main(["corpus", "english", "--hours", "1", "--folder", str(tmp_path)]) == 2
+    assert "delete it" in capsys.readouterr().err
