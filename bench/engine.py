@@ -91,7 +91,7 @@ class InProcess:
         self.sessions = [
             self.registry.open(model=None, sample_rate=rate, sink=lambda events: None) for _ in range(streams)
         ]
-        self.chunk_seconds = self.sessions[0].chunk_seconds
+        self.chunk_seconds = float(self.registry.models()[0]["chunk_seconds"])
         self.data = [setup.sound(rate, 60, seed, sound).tobytes() for seed in range(8)]
         for session in self.sessions:
             session.hold()

@@ -10,7 +10,7 @@ fed two ways: all streams together, which is how a scraper or a gateway sends; a
 other, so that the slots of a batch do not lie side by side. Turns in which memory is touched for the first time come
 before and do not count.
 
-Ways in: the same readings through a daemon of its own process, see ``bench/ways.py``.
+ReadingRoutes in: the same readings through a daemon of its own process, see ``bench/ways.py``.
 
 Others, one thread, microseconds of CPU for one reading learnt and a forecast of all our steps ahead: river's
 Holt-Winters and SNARIMAX of one stream, and our own network without its memory: the last 96 readings from a zero state,
@@ -149,7 +149,7 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
     fed = Fed(path, streams, lanes, limit)
     found: dict[str, list[Cost]] = {"bare": [], "fleet": [], "halves": []}
     try:
-        bare = Bare(fed.fleet.model, fed.fleet.room.limit, lanes)
+        bare = Bare(fed.fleet.model, fed.fleet.table.limit, lanes)
         for number, values in enumerate(waves(2 * (WARM + rounds), streams).reshape(-1, 2, streams)):
             at = 2 * STEP * number
             turn = {"bare": bare.turn(values[0], at), "fleet": fed.turn(values[0], at)}
@@ -157,7 +157,7 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
             for name, cost in turn.items():
                 if number >= WARM:
                     found[name].append(cost)
-        batch = fed.fleet.room.limit
+        batch = fed.fleet.table.limit
     finally:
         fed.close()
     return {"batch": batch} | {

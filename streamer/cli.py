@@ -65,6 +65,12 @@ EPILOG = {
         "streamer enhance --listen --output-device cable",
         "streamer enhance --url ws://127.0.0.1:8765 talk.opus -o clean.flac",
     ),
+    "run": commands.examples(
+        "streamer run plant.onnx rows.csv",
+        "streamer run plant.onnx table.csv --columns pressure,flow -o outputs.csv",
+        "streamer run plant.onnx rows.npy -o outputs.npz",
+        "tail -f rows.ndjson | streamer run plant.onnx - --format ndjson",
+    ),
     "adopt": commands.examples(
         "streamer adopt silero_vad.onnx --config silero.toml",
         "streamer adopt encoder.onnx -o encoder.streamer.onnx",
@@ -87,6 +93,7 @@ SHORT = {
     "generate": "Let a model write, play or speak by itself.",
     "classify": "Find speech, words or a mood, as it comes.",
     "enhance": "Take the noise out of speech, live too.",
+    "run": "Run any model on rows: outputs as a table.",
     "adopt": "Make somebody's stateful ONNX model fit.",
     "export": "Make a model file of your PyTorch module.",
     "check": "Does a model file keep its promises, here?",
@@ -151,10 +158,12 @@ def _register() -> None:
     from streamer.commands.generate import generate
     from streamer.commands.listen import listen
     from streamer.commands.models import models
+    from streamer.commands.run import run
     from streamer.commands.serve import serve
     from streamer.commands.transcribe import transcribe
 
-    for command in (serve, transcribe, listen, forecast, generate, classify, enhance, adopt, export, check, models):
+    made = (adopt, export, check, models)
+    for command in (serve, transcribe, listen, forecast, generate, classify, enhance, run, *made):
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 
 

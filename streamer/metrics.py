@@ -15,6 +15,7 @@ __all__ = ["Metrics", "ModelMetrics"]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STEP = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 1.28, 2.56)
+HELD = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 DECODE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 LAG = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 1.28, 2.56, 5.12, 10.24)
 SAVE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -40,6 +41,7 @@ class Metrics:
         self.chunks = counter("chunks", "chunks run", "model")
         self.batch_size = histogram("batch_size", "streams in a batch, padding not counted", BATCHES, "model")
         self.run_seconds = histogram("run_seconds", "time of one run of the model on a batch", STEP, "model")
+        self.held_seconds = histogram("held_seconds", "time that a lane waited for company, by batch", HELD, "model")
         self.decode_seconds = histogram("decode_seconds", "time of decoding one batch", DECODE, "model")
         self.busy_seconds = counter("busy_seconds", "time that lanes spent on batches, all together", "model")
         self.audio_seconds = counter("audio_seconds", "audio that was run", "model")
@@ -91,8 +93,14 @@ class Metrics:
         self.received_bytes = counter("received_bytes", "bytes of rows received: audio, tensors")
         self.sent_events = counter("sent_events", "events sent, by type", "type")
 
+        # -- HTTP ------------------------------------------------------------------------------------------------------
+        self.requests = gauge("requests", "HTTP requests being answered")
+        self.request_bytes = gauge("request_bytes", "bytes of bodies that HTTP requests hold")
+        self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
+
         # -- bounds and build ------------------------------------------------------------------------------------------
         self.capacity = gauge("capacity", "streams that fit", "model")
+        self.batch_wait = gauge("batch_wait_seconds", "longest wait for company, as configured or measured", "model")
         self.max_batch = gauge("max_batch", "largest batch, as configured or measured", "model")
         self.lanes = gauge("lanes", "worker threads", "model")
         self.state_bytes = gauge("state_bytes", "state of all streams now", "model")
@@ -112,6 +120,7 @@ class ModelMetrics:
         self.steps, self.chunks = table.steps.labels(model), table.chunks.labels(model)
         self.batch_size = table.batch_size.labels(model)
         self.run_seconds, self.decode_seconds = table.run_seconds.labels(model), table.decode_seconds.labels(model)
+        self.held_seconds = table.held_seconds.labels(model)
         self.busy_seconds, self.audio_seconds = table.busy_seconds.labels(model), table.audio_seconds.labels(model)
         self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
         self.lag_seconds = table.lag_seconds.labels(model)

@@ -32,7 +32,9 @@ SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 #: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
 NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
-NO_LIMITS = frozenset({"port", "lanes", "max_batch", "sensor_step", "mqtt_port", "mqtt_tls", "mqtt_publish"})
+NO_LIMITS = frozenset(
+    {"port", "lanes", "max_batch", "batch_wait_ms", "sensor_step", "mqtt_port", "mqtt_tls", "mqtt_publish"}
+)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -78,6 +80,13 @@ class Settings(BaseSettings):
         description="state of all streams of one model together; a capacity beyond that is refused at start",
     )
     max_batch: int = Field(0, ge=0, description="largest batch; 0: where batching stops paying, as measured at start")
+    batch_wait_ms: float = Field(
+        -1.0,
+        ge=-1,
+        le=1000,
+        description="a ready chunk waits so long for company, at most a tenth of a chunk's time; 0: never;"
+        " -1: as long as pays, as measured at start (never where max_batch is given)",
+    )
     overload_seconds: Positive = Field(
         2.0, description="a chunk waits so long for a lane (or two chunks' time): new streams are refused"
     )
@@ -92,6 +101,11 @@ class Settings(BaseSettings):
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**24)] = Field(
         64 * 1024, description="largest HTTP request, headers and all; beyond that the connection is dropped"
     )
+    max_requests: Count = Field(1024, description="HTTP requests at a time; more are answered 503")
+    max_request_memory: Annotated[int, Field(ge=2**20)] = Field(
+        512 * 2**20, description="bytes that the bodies of all HTTP requests hold together; more are answered 503"
+    )
+    answer_seconds: Positive = Field(30.0, description="time for the rows of one request to /v1/streams to be run")
     max_replay_events: Count = Field(
         256, description="numbered events kept for a client that comes back; the oldest go, counted if nobody saw them"
     )
@@ -148,7 +162,9 @@ class Settings(BaseSettings):
         300.0, description="interval of saving a sensor's state; readings are on the disk before they are acknowledged"
     )
     sensor_keep_seconds: Seconds = Field(
-        30 * 86400.0, description="time without a reading after which a sensor is forgotten; 0: never"
+        30 * 86400.0,
+        description="time without a reading, counted while the daemon runs, after which a sensor is forgotten;"
+        " 0: never",
     )
     max_subscriptions: Count = Field(64, description="patterns that one WebSocket at /v1/sensors may subscribe to")
     expose: Annotated[tuple[str, ...], NoDecode] = Field(

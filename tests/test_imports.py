@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 import streamer
@@ -82,3 +83,15 @@ def test_the_contracts_of_import_direction_hold() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(contracts)} kept, 0 broken" in done.stdout
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports for the type checker and those inside functions count, too."""
+    graph = grimp.build_graph("streamer", "models", "export", "bench", cache_dir=None)
+    circles = []
+    for name in sorted(graph.modules):
+        for imported in graph.find_modules_directly_imported_by(name):
+            chain = graph.find_shortest_chain(imported, name)
+            if chain is not None and name == min(chain):
+                circles.append(" -> ".join([name, *chain]))
+    assert circles == []

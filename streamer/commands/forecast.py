@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +17,10 @@ import typer
 from streamer.commands import CommandError, complain
 
 if TYPE_CHECKING:
-    from streamer.commands.forecasts import Row
-    from streamer.sensors.columns import Told
+    from streamer.commands.forecasts import ForecastRow
+    from streamer.sensors.columns import Batch, Forecasts, Reading, Row
     from streamer.sensors.ingest import Fleet
-    from streamer.sensors.look import Sensors
-    from streamer.sources.readings import Reading, Readings
+    from streamer.sources.readings import Readings
 
 __all__ = ["forecast"]
 
@@ -93,22 +92,23 @@ def forecast(
     from prometheus_client import CollectorRegistry
 
     from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, write_scores
-    from streamer.commands.multivariate import RowRun, Targets, open_targets
     from streamer.engine.catalogue import resolve
     from streamer.metrics import Metrics
-    from streamer.sensors.open import open_fleet
+    from streamer.sensors.look import by_label
+    from streamer.sensors.open import load_forecaster, make_fleet
     from streamer.sources.readings import Columns, Readings
 
-    targets = open_targets(path := resolve(model), step=step, gap=max_gap)
+    loaded = load_forecaster(resolve(model))
     columns = Columns(id_column, time_column, tuple(values or ()))
-    if targets is not None:
-        if id_column or values:
-            raise CommandError(f"--id and --value are not for {model}: it takes {', '.join(targets.variables)}", 2)
-        columns = Columns(None, time_column, tuple(targets.variables), wide=True)
+    if variables := loaded.layout.variables:
+        if values:
+            raise CommandError(f"--value is not for {model}: it takes {', '.join(variables)}", 2)
+        columns = Columns(id_column, time_column, variables, wide=True)
+        capacity = capacity if id_column else 1
     source = Readings(file, columns, complain)
     try:
         table = Metrics(CollectorRegistry())
-        fleet = targets or open_fleet(path, table, capacity=capacity, step=step, gap=max_gap)
+        fleet = make_fleet(loaded, table, capacity=capacity, step=step, gap=max_gap)
     except BaseException:
         source.close()
         raise
@@ -119,15 +119,11 @@ def forecast(
     interrupted = False
     try:
         with _screen(table=not (json or csv)) as screen:
-            pace = step or 1.0
-            if isinstance(fleet, Targets):
-                run: Run | RowRun = RowRun(source, fleet, screen, pace)
-            else:
-                run = Run(source, fleet, screen, pace)
+            run = Run(source, fleet, screen, step or 1.0)
             try:
                 for row in run.results():
                     for out in outs:
-                        out.told(row, source.timed)
+                        out.add(row, source.timed)
                     history(row)
             except KeyboardInterrupt:  # the way to end what never ends: what is known by then is shown
                 interrupted = True
@@ -139,7 +135,7 @@ def forecast(
     if plot is not None and fleet.slots:
         from streamer.commands.plot import draw
 
-        draw(plot, fleet, history.kept, source.timed)
+        draw(plot, fleet.layout, by_label(fleet), history.kept, source.timed)
     if scores is not None:
         write_scores(scores, fleet)
     if interrupted:
@@ -148,7 +144,7 @@ def forecast(
         complain(f"{file}: has no times: readings were counted, one second apart (--step SECONDS)")
     if not fleet.slots:
         raise CommandError(f"{file}: holds no reading", 2)
-    if targets is not None and (other := targets.other_step()):
+    if other := other_step(fleet):
         complain(f"{file}: {other}")
     if source.bad:
         complain(f"{file}: {source.bad} of {source.lines} lines could not be read and were left out")
@@ -156,81 +152,71 @@ def forecast(
             raise typer.Exit(1)
 
 
-class Running:
-    """What is told and drawn of sensors that run."""
+def other_step(fleet: Fleet) -> str:
+    """What to say where rows come at another step than in training; empty: they don't."""
+    import numpy as np
 
-    def __init__(self, source: Readings, sensors: Sensors, screen: Any, step: float) -> None:
-        self._source, self._sensors, self._screen, self._step = source, sensors, screen, step
-        self._since = time.monotonic()
-        self._drawn = 0.0
-        self._gaps: set[str] = set()
-
-    def _tell(self, stream: str, at: float, why: int) -> None:
-        from streamer.sensors.timeline import CHANGED, GAP, RESTARTED
-        from streamer.sources.times import show_time
-
-        self._gaps.add(stream)
-        what = {
-            GAP: "a gap longer than is filled (--max-gap) ends",
-            RESTARTED: "the clock was set back",
-            CHANGED: "readings come at another step",
-        }[why]
-        complain(f"{stream}: {what} at {show_time(at)}")
-
-    def _draw(self, count: int) -> None:
-        now = time.monotonic()
-        if self._screen is None or now - self._drawn < REDRAW_SECONDS:
-            return
-        self._drawn = now
-        self._screen.status(self._screen_content(count, now))
-
-    def _screen_content(self, count: int, now: float) -> Any:
-        from rich.console import Group
-
-        from streamer.commands.forecasts import table
-
-        source = self._source
-        line = f"{count} readings, {count / max(now - self._since, 1e-3):.0f} a second"
-        if source.total:
-            filled = round(30 * min(1.0, source.done / source.total))
-            line = f"{'━' * filled}{'─' * (30 - filled)} {line}"
-        return Group(table(self._sensors, ROWS), line) if self._screen.text else line
+    manifest, slots = fleet.model.manifest, np.array(list(fleet.slots.values()), np.intp)
+    trained = manifest.input.step_seconds
+    if not fleet.layout.variables or not trained or not len(slots):
+        return ""
+    found = fleet.table.timelines.pace(slots)
+    other = found[(found > 0) & (np.abs(found - trained) > 0.01 * trained)]
+    if not len(other):
+        return ""
+    return f"a row comes every {other[0]:g} s, and {manifest.name} has learnt rows that come every {trained:g} s"
 
 
-class Run(Running):
+class Run:
     """A thread that reads; the caller's has what is there run, a batch at a time, and shows it."""
 
     def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float) -> None:
-        super().__init__(source, fleet, screen, step)
-        self._fleet = fleet
-        self._read: queue.Queue[Reading | Exception | None] = queue.Queue(2 * BATCH)
+        self._source, self._fleet, self._screen, self._step = source, fleet, screen, step
+        self._since = time.monotonic()
+        self._drawn = 0.0
+        self._gaps: set[str] = set()
+        self._read: queue.Queue[Reading | Row | Exception | None] = queue.Queue(2 * BATCH)
         self._counts: dict[str, int] = {}
 
-    def results(self) -> Iterator[Row]:
-        from streamer.commands.forecasts import Row
-        from streamer.sensors.columns import Batch
+    def results(self) -> Iterator[ForecastRow]:
+        from streamer.commands.forecasts import ForecastRow
 
         # a daemon thread: one that waits for standard input must not keep an interrupted process alive
         threading.Thread(target=self._read_all, name="lines", daemon=True).start()
         count = 0
         for readings in self._batches():
-            batch = Batch.of([self._timed(reading) for reading in readings])
-            writing = self._fleet.write(batch, tell=True, wait=True)
+            writing = self._fleet.write(self._batch(readings), answer=True, wait=True)
             receipt = writing.safe.result()
-            assert writing.told is not None
-            told = writing.told.result()
-            self._look_for_breaks(told)
-            yield from Row.each(told)
-            count += len(told)
+            assert writing.forecasts is not None
+            forecasts = writing.forecasts.result()
+            self._look_for_breaks(forecasts)
+            yield from ForecastRow.each(forecasts)
+            count += len(forecasts) * self._fleet.layout.width
             self._draw(count)
-            if receipt.refused:
-                raise CommandError(
-                    f"more than {self._fleet.capacity} streams, the next is {receipt.example!r}: --capacity allows more"
-                )
+            for refusal in receipt.refusals:
+                if refusal.reason == "capacity":
+                    most, example = self._fleet.capacity, refusal.example
+                    raise CommandError(f"more than {most} streams, the next is {example!r}: --capacity allows more")
+
+    def _batch(self, readings: list[Any]) -> Batch:
+        from streamer.sensors.columns import Batch
+        from streamer.sensors.look import ALONE
+
+        timed: list[Any] = [self._timed(reading) for reading in readings]
+        variables = self._fleet.layout.variables
+        return Batch.of_rows(timed, variables, ALONE) if variables else Batch.of(timed)
+
+    def _items(self) -> Iterable[Reading | Row]:
+        from streamer.sources.rows import rows
+
+        if not (variables := self._fleet.layout.variables):
+            return self._source
+        # without a column of streams, lines of one time are one row, as in training
+        return self._source.rows() if self._source.columns.id else rows(self._source, len(variables))
 
     def _read_all(self) -> None:
         try:
-            for reading in self._source:
+            for reading in self._items():
                 self._read.put(reading)
             self._read.put(None)
         except Exception as error:  # raised where the readings are awaited
@@ -259,18 +245,57 @@ class Run(Running):
             if readings:
                 yield readings
 
-    def _timed(self, reading: Reading) -> Reading:
+    def _timed(self, reading: Reading | Row) -> Reading | Row:
         """Readings without times are counted."""
+        from streamer.sensors.columns import Reading
+
         if reading.time is not None:
             return reading
-        count = self._counts[reading.stream] = self._counts.get(reading.stream, -1) + 1
-        return replace(reading, time=count * self._step)
+        stream = reading.stream or ""
+        count = self._counts[stream] = self._counts.get(stream, -1) + 1
+        at = count * self._step
+        return replace(reading, time=at) if isinstance(reading, Reading) else reading._replace(time=at)
 
-    def _look_for_breaks(self, told: Told) -> None:
-        """Told once for each stream; the table counts the others."""
-        for at in told.breaks.nonzero()[0].tolist():
-            if told.names[at] not in self._gaps:
-                self._tell(told.names[at], float(told.times[at]), int(told.breaks[at]))
+    def _look_for_breaks(self, forecasts: Forecasts) -> None:
+        """Said once for each stream; the table counts the others."""
+        from streamer.sensors.look import ALONE
+
+        for at in forecasts.breaks.nonzero()[0].tolist():
+            if (name := forecasts.names[at]) not in self._gaps:
+                self._gaps.add(name)
+                shown = self._source.name if name == ALONE else name
+                _complain_of_break(shown, float(forecasts.times[at]), int(forecasts.breaks[at]))
+
+    def _draw(self, count: int) -> None:
+        now = time.monotonic()
+        if self._screen is None or now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        self._screen.status(self._screen_content(count, now))
+
+    def _screen_content(self, count: int, now: float) -> Any:
+        from rich.console import Group
+
+        from streamer.commands.forecasts import table
+
+        source = self._source
+        line = f"{count} readings, {count / max(now - self._since, 1e-3):.0f} a second"
+        if source.total:
+            filled = round(30 * min(1.0, source.done / source.total))
+            line = f"{'━' * filled}{'─' * (30 - filled)} {line}"
+        return Group(table(self._fleet, ROWS), line) if self._screen.text else line
+
+
+def _complain_of_break(stream: str, at: float, why: int) -> None:
+    from streamer.sensors.timeline import CHANGED, GAP, RESTARTED
+    from streamer.sources.times import show_time
+
+    what = {
+        GAP: "a gap longer than is filled (--max-gap) ends",
+        RESTARTED: "the clock was set back",
+        CHANGED: "readings come at another step",
+    }[why]
+    complain(f"{stream}: {what} at {show_time(at)}")
 
 
 @dataclass
@@ -280,7 +305,7 @@ class History:
     most: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: ForecastRow) -> None:
         from collections import deque
 
         from streamer.commands.plot import Past

@@ -18,18 +18,29 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.commands import CommandError
-from streamer.sensors.columns import Told
-from streamer.sensors.look import Sensor, Sensors, look
+from streamer.sensors.columns import Forecasts
+from streamer.sensors.ingest import Fleet
+from streamer.sensors.layout import Layout
+from streamer.sensors.look import Sensor, by_label, label
 from streamer.sources.times import show_time
 
-__all__ = ["CsvOutput", "JsonOutput", "ParquetOutput", "Row", "TableOutput", "need_pyarrow", "table", "write_scores"]
+__all__ = [
+    "CsvOutput",
+    "ForecastRow",
+    "JsonOutput",
+    "ParquetOutput",
+    "TableOutput",
+    "need_pyarrow",
+    "table",
+    "write_scores",
+]
 
 #: For a table that goes into a pipe.
 WIDTH = 140
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ForecastRow:
     """One reading and what was said after it. ``quantiles`` float32 [H, Q], ``None``: the stream has had no value."""
 
     stream: str
@@ -40,20 +51,27 @@ class Row:
     anomaly: float
 
     @classmethod
-    def each(cls, told: Told) -> Iterator[Row]:
-        for at, (name, time, value, step) in enumerate(
-            zip(told.names, told.times.tolist(), told.values.tolist(), told.steps.tolist(), strict=True)
-        ):
-            quantiles = told.quantiles[at] if told.known[at] else None
-            yield cls(name, time, _there(value), _there(step), quantiles, told.anomalies[at])
+    def each(cls, forecasts: Forecasts) -> Iterator[ForecastRow]:
+        """One for each reading; of rows, one for each target."""
+        count, targets = len(forecasts), forecasts.targets or ("",)
+        times, steps = forecasts.times.tolist(), forecasts.steps.tolist()
+        values, anomalies, known = (
+            array.reshape(count, len(targets)) for array in (forecasts.values, forecasts.anomalies, forecasts.known)
+        )
+        quantiles = forecasts.quantiles.reshape(count, len(targets), *forecasts.quantiles.shape[-2:])
+        for at, name in enumerate(forecasts.names):
+            for number, target in enumerate(targets):
+                curves = quantiles[at, number] if known[at, number] else None
+                value, anomaly = float(values[at, number]), float(anomalies[at, number])
+                yield cls(label(name, target), times[at], _there(value), _there(steps[at]), curves, anomaly)
 
-    def own(self) -> Row:
+    def own(self) -> ForecastRow:
         """To be kept: without the rest of its batch."""
         return self if self.quantiles is None else replace(self, quantiles=self.quantiles.copy())
 
 
 class Output:
-    def told(self, row: Row, timed: bool) -> None:
+    def add(self, row: ForecastRow, timed: bool) -> None:
         """A reading and its forecast, as they come."""
 
     def finished(self, timed: bool) -> None:
@@ -63,10 +81,10 @@ class Output:
 class JsonOutput(Output):
     """``last``: of each stream only the last so many, at the end."""
 
-    def __init__(self, fleet: Sensors, last: int | None) -> None:
-        self._levels, self._kept = fleet.levels, None if last is None else Kept(last)
+    def __init__(self, fleet: Fleet, last: int | None) -> None:
+        self._levels, self._kept = fleet.layout.levels, None if last is None else Kept(last)
 
-    def told(self, row: Row, timed: bool) -> None:
+    def add(self, row: ForecastRow, timed: bool) -> None:
         if self._kept is None:
             print(_json_line(row, self._levels, timed), flush=True)
         else:
@@ -80,10 +98,10 @@ class JsonOutput(Output):
 class LongOutput(Output):
     """The last forecasts of each stream, one row for each step ahead."""
 
-    def __init__(self, fleet: Sensors, last: int) -> None:
-        self._levels, self._kept = fleet.levels, Kept(last)
+    def __init__(self, fleet: Fleet, last: int) -> None:
+        self._levels, self._kept = fleet.layout.levels, Kept(last)
 
-    def told(self, row: Row, timed: bool) -> None:
+    def add(self, row: ForecastRow, timed: bool) -> None:
         self._kept.add(row)
 
     @property
@@ -108,7 +126,7 @@ class CsvOutput(LongOutput):
 
 
 class ParquetOutput(LongOutput):
-    def __init__(self, fleet: Sensors, last: int, path: Path) -> None:
+    def __init__(self, fleet: Fleet, last: int, path: Path) -> None:
         super().__init__(fleet, last)
         self._path = path
 
@@ -143,7 +161,7 @@ def need_pyarrow(path: Path) -> None:
 
 
 class TableOutput(Output):
-    def __init__(self, fleet: Sensors) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     def finished(self, timed: bool) -> None:
@@ -161,9 +179,9 @@ class Kept:
     def __init__(self, last: int) -> None:
         self._last = last
         self._count = 0
-        self._streams: dict[str, deque[tuple[int, Row]]] = {}
+        self._streams: dict[str, deque[tuple[int, ForecastRow]]] = {}
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ForecastRow) -> None:
         self._count += 1
         if row.stream not in self._streams:
             self._streams[row.stream] = deque(maxlen=self._last)
@@ -172,14 +190,14 @@ class Kept:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[ForecastRow]:
         found = sorted((item for kept in self._streams.values() for item in kept), key=lambda item: item[0])
         return (row for _, row in found)
 
 
-def table(fleet: Sensors, most: int | None = None) -> Table:
+def table(fleet: Fleet, most: int | None = None) -> Table:
     """One row a stream, of the first ``most`` streams."""
-    horizon, (low, _, high) = fleet.horizon, fleet.outer
+    horizon, (low, _, high) = fleet.layout.horizon, fleet.layout.outer
     inside = f"in {100 * (float(high) - float(low)):.0f} %"
     names = ("readings", "missing", "MAE 1", "MASE 1", f"MAE 1-{horizon}", f"MASE 1-{horizon}", inside)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -187,24 +205,22 @@ def table(fleet: Sensors, most: int | None = None) -> Table:
     for name in names:
         made.add_column(name, justify="right")
     made.add_column(f"next, {float(low):.0%} to {float(high):.0%}", no_wrap=True)
-    for name in list(fleet.slots)[:most]:
-        if (sensor := look(fleet, name)) is None:
-            continue
+    for sensor in by_label(fleet, most).values():
         first, every = sensor.life["1"], sensor.life["all"]
         made.add_row(
-            sensor.name,
+            sensor.label,
             str(sensor.readings),
             str(sensor.missing),
             *(_short(x) for x in (first.mae, first.mase, every.mae, every.mase)),
             "" if every.coverage is None else f"{every.coverage:.1%}",
-            _next(sensor, fleet),
+            _next(sensor, fleet.layout),
         )
     if most is not None and len(fleet.slots) > most:
         made.add_row(f"and {len(fleet.slots) - most} more")
     return made
 
 
-def left_out(fleet: Sensors) -> str:
+def left_out(fleet: Fleet) -> str:
     """What the readings' times had to be forgiven, in words; empty: nothing."""
     parts = (
         ("masked", "steps without a reading"),
@@ -214,26 +230,26 @@ def left_out(fleet: Sensors) -> str:
         ("restarts", "times that a clock was set back"),
         ("changes", "changes of a step"),
     )
-    counts = {kind: int(counts.sum()) for kind, counts in fleet.room.clocks.counts.items()}
+    counts = {kind: int(counts.sum()) for kind, counts in fleet.table.timelines.counts.items()}
     return ", ".join(f"{counts[kind]} {what}" for kind, what in parts if counts[kind])
 
 
-def write_scores(path: Path, fleet: Sensors) -> None:
-    found = {name: sensor.scores() for name in fleet.slots if (sensor := look(fleet, name)) is not None}
+def write_scores(path: Path, fleet: Fleet) -> None:
+    found = {name: sensor.scores() for name, sensor in by_label(fleet).items()}
     try:
-        path.write_text(json.dumps({"horizon": fleet.horizon, "streams": found}, indent=1) + "\n", "utf-8")
+        path.write_text(json.dumps({"horizon": fleet.layout.horizon, "streams": found}, indent=1) + "\n", "utf-8")
     except OSError as error:
         raise CommandError(f"can't write {path}: {error.strerror}") from error
 
 
-def _next(sensor: Sensor, fleet: Sensors) -> str:
+def _next(sensor: Sensor, layout: Layout) -> str:
     if sensor.quantiles is None:
         return ""
-    low, middle, high = (sensor.quantiles[0, fleet.levels.index(level)] for level in fleet.outer)
+    low, middle, high = (sensor.quantiles[0, layout.levels.index(level)] for level in layout.outer)
     return f"{middle:.4g}  ({low:.4g} .. {high:.4g})"
 
 
-def _json_line(row: Row, levels: Sequence[str], timed: bool) -> str:
+def _json_line(row: ForecastRow, levels: Sequence[str], timed: bool) -> str:
     curves = [] if row.quantiles is None else row.quantiles.T.tolist()
     lists = ", ".join(f'"{level}": [{", ".join(map(_digits, c))}]' for level, c in zip(levels, curves, strict=False))
     value = "null" if row.value is None else json.dumps(row.value)

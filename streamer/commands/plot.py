@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamer.commands import CommandError
-from streamer.sensors.look import Sensor, Sensors, look
+from streamer.sensors.layout import Layout
+from streamer.sensors.look import Sensor
 
 __all__ = ["Past", "draw", "need_matplotlib"]
 
@@ -41,17 +42,19 @@ def need_matplotlib(path: Path) -> None:
         raise CommandError(f"--plot {path}: there is no folder {path.parent}", 2)
 
 
-def draw(path: Path, fleet: Sensors, history: Mapping[str, Sequence[Past]], timed: bool) -> None:
-    """``history``: by stream, the newest last."""
+def draw(
+    path: Path, layout: Layout, sensors: Mapping[str, Sensor], history: Mapping[str, Sequence[Past]], timed: bool
+) -> None:
+    """``sensors`` and ``history`` by label; of a history the newest is last."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, sum(HEIGHTS) * len(history)), layout="constrained")
     panels = figure.subplots(2 * len(history), squeeze=False, height_ratios=HEIGHTS * len(history))[:, 0]
     for number, (name, readings) in enumerate(history.items()):
-        if (sensor := look(fleet, name)) is not None:
-            shown = list(readings)[-BEFORE * fleet.horizon :]
+        if (sensor := sensors.get(name)) is not None:
+            shown = list(readings)[-BEFORE * layout.horizon :]
             upper, lower = panels[2 * number : 2 * number + 2]
-            _draw_readings(upper, fleet, sensor, shown, timed)
+            _draw_readings(upper, layout, sensor, shown, timed)
             lower.sharex(upper)
             _draw_surprise(lower, shown, timed)
             upper.tick_params(labelbottom=False)
@@ -67,7 +70,7 @@ def _clock(time: float, timed: bool) -> Any:
     return datetime.fromtimestamp(time, UTC) if timed else time
 
 
-def _draw_readings(axes: Any, fleet: Sensors, sensor: Sensor, shown: Sequence[Past], timed: bool) -> None:
+def _draw_readings(axes: Any, layout: Layout, sensor: Sensor, shown: Sequence[Past], timed: bool) -> None:
     pace = sensor.step
     times: list[float] = []
     values: list[float] = []
@@ -83,8 +86,8 @@ def _draw_readings(axes: Any, fleet: Sensors, sensor: Sensor, shown: Sequence[Pa
         axes.plot(*zip(*rare, strict=True), "o", color="C3", markersize=4, label=label)
     if sensor.quantiles is not None:
         step = sensor.step or 1.0
-        ahead = [_clock(sensor.time + n * step, timed) for n in range(1, fleet.horizon + 1)]
-        levels = fleet.levels
+        ahead = [_clock(sensor.time + n * step, timed) for n in range(1, layout.horizon + 1)]
+        levels = layout.levels
         quantiles = dict(zip(levels, sensor.quantiles.T, strict=True))
         for number in range(len(levels) // 2):  # pairs of levels, the widest first
             low, high = levels[number], levels[-1 - number]
@@ -100,9 +103,9 @@ def _draw_readings(axes: Any, fleet: Sensors, sensor: Sensor, shown: Sequence[Pa
                 linewidth=0,
                 label=label,
             )
-        axes.plot(ahead, quantiles[fleet.outer[1]], color="C0", linewidth=1.4, label="median")
+        axes.plot(ahead, quantiles[layout.outer[1]], color="C0", linewidth=1.4, label="median")
         axes.axvline(_clock(sensor.time, timed), color="0.6", linewidth=0.8, linestyle=":")
-    axes.set_title(_title(sensor, fleet), fontsize=10, loc="left")
+    axes.set_title(_title(sensor, layout), fontsize=10, loc="left")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)  # beside: it hides no reading
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
@@ -130,11 +133,11 @@ def _date(axes: Any) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def _title(sensor: Sensor, fleet: Sensors) -> str:
-    found, parts = sensor.life["all"], [sensor.name.replace("$", r"\$")]
-    low, _, high = (float(level) for level in fleet.outer)
+def _title(sensor: Sensor, layout: Layout) -> str:
+    found, parts = sensor.life["all"], [sensor.label.replace("$", r"\$")]
+    low, _, high = (float(level) for level in layout.outer)
     if found.mase is not None:
-        parts.append(f"error over {fleet.horizon} steps {found.mase:.2f} of naive ones'")
+        parts.append(f"error over {layout.horizon} steps {found.mase:.2f} of naive ones'")
     if found.coverage is not None:
         parts.append(f"{found.coverage:.1%} inside the {high - low:.0%} interval")
     return ", ".join(parts)

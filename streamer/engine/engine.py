@@ -7,6 +7,7 @@ share nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any
@@ -21,12 +22,17 @@ from streamer.engine.scheduler import Scheduler
 from streamer.metrics import ModelMetrics
 from streamer.tasks import Task
 
-__all__ = ["Client", "Engine", "Stream"]
+__all__ = ["WAIT_SHARE", "Client", "Engine", "Stream"]
+
+#: Of a chunk's time, what it may wait for company at most.
+WAIT_SHARE = 0.1
 
 
 class Engine:
-    """``limit``: largest batch. ``max_state_bytes`` bounds all streams' states together (:class:`ArenaError` at
-    once).
+    """``limit``: largest batch. ``max_state_bytes`` bounds all streams' states together (:class:`ArenaError` at once).
+
+    ``wait``: seconds that a ready chunk may wait for company, at most a tenth of a chunk's time; ``pays``: of so many
+    nobody waits for more.
     """
 
     def __init__(
@@ -39,13 +45,20 @@ class Engine:
         capacity: int = 256,
         limit: int = 64,
         max_state_bytes: int = 2**31,
+        wait: float = 0.0,
+        pays: int = 1,
     ) -> None:
         self.model, self.task, self.manifest, self.metrics = model, task, model.manifest, metrics
         self.arena = Arena(self.manifest.states, capacity, max_state_bytes, self.manifest.conditions)
         self.limit = min(limit, self.manifest.max_batch, capacity)
-        self._scheduler: Scheduler[Stream] = Scheduler(self.limit, rungs(self.limit))
+        self.wait = min(wait, WAIT_SHARE * self.manifest.chunk_seconds)
+        self._scheduler: Scheduler[Stream] = Scheduler(
+            self.limit, rungs(self.limit), wait=self.wait, pays=pays, held=metrics.held_seconds.observe
+        )
+        python = threading.Lock()
         self._lanes = [
-            Lane(f"lane-{i}", model, task, self.arena, self._scheduler, metrics, self.limit) for i in range(lanes)
+            Lane(f"lane-{i}", model, task, self.arena, self._scheduler, metrics, self.limit, python)
+            for i in range(lanes)
         ]
 
     # -- streams -------------------------------------------------------------------------------------------------------

@@ -1,15 +1,18 @@
 """Who runs next: first come, first served, every stream at most once.
 
 A stream is idle, queued or running, and never two of these; that keeps two chunks of one stream out of a batch and
-its results in order. A lane takes what is ready the moment it becomes free: batches grow with the load by themselves,
-and nobody waits for company.
+its results in order. A lane takes what is ready the moment it becomes free: batches grow with the load by themselves.
+
+Where batching pays, a lane that finds fewer ready than pay waits for company, within a bound that is counted from the
+moment at which a chunk became ready. It does not wait where nobody is likely to come in that time, nor with the chunk
+of a stream that is behind: one that had another chunk at once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
@@ -25,43 +28,84 @@ class Place(Enum):
 
 
 class Queued(Protocol):
-    """What the scheduler keeps in a stream; written under its lock only. ``since``: monotonic time of being queued."""
+    """What the scheduler keeps in a stream; written under its lock only. ``since``: monotonic time of being queued;
+    ``due``: until when its chunk may wait for company."""
 
     place: Place
     since: float
+    due: float
     closing: bool
 
 
 Q = TypeVar("Q", bound=Queued)
 
 
-class Scheduler(Generic[Q]):
-    """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe."""
+#: Weight of the newest interval between two arrivals in their running mean.
+NEWEST = 0.1
+#: Seconds; a longer interval counts as this: a pause says nothing about the arrivals behind it.
+LONGEST = 1.0
 
-    def __init__(self, limit: int, ladder: Sequence[int] = ()) -> None:
-        self.limit = limit
+
+class Scheduler(Generic[Q]):
+    """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe.
+
+    ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: of so many nobody waits for more. ``held``
+    is told how long a lane did wait with a batch.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        ladder: Sequence[int] = (),
+        *,
+        wait: float = 0.0,
+        pays: int = 1,
+        held: Callable[[float], None] = lambda seconds: None,
+        clock: Callable[[], float] = monotonic,
+        changed: threading.Condition | None = None,
+    ) -> None:
+        self.limit, self.wait, self.pays = limit, wait, min(pays, limit) if wait > 0 else 1
         self._ladder = ladder
+        self._held, self._clock = held, clock
         self._ready: deque[Q] = deque()
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._waiting = 0
+        self._holding = False  # a lane waits for company
         self._running = 0
         self._closed = False
         self._batches = 0
-        self._progress = monotonic()
+        self._progress = self._arrived = clock()
+        self._interval = LONGEST  # mean time between arrivals
 
     def ready(self, stream: Q) -> None:
         """The stream has a chunk. Telling it twice does no harm, nor does telling it of a closed one."""
         with self._changed:
-            if not stream.closing:
-                self._push(stream)
+            if stream.closing:
+                return
+            if stream.place is Place.IDLE:
+                now = self._clock()
+                self._interval += NEWEST * (min(now - self._arrived, LONGEST) - self._interval)
+                self._arrived = now
+            self._push(stream, self.wait)
 
     def take(self) -> list[Q]:
-        """Wait for work; an empty list when closed. What is ready is shared with the other lanes that are waiting."""
+        """Wait for work, and for company; an empty list when closed. What is ready is shared with the other lanes that
+        are waiting, where that leaves each a batch that pays."""
+        held = 0.0
         with self._changed:
             self._waiting += 1
-            while not self._ready and not self._closed:
-                self._changed.wait()
-            share = -(-len(self._ready) // self._waiting)
+            while not self._closed:
+                left = self._left()
+                if left == 0:
+                    break
+                if left is None or self._holding:
+                    self._changed.wait()
+                    continue
+                self._holding, begin = True, self._clock()
+                self._changed.wait(left)
+                self._holding = False
+                held += self._clock() - begin
+            share = max(-(-len(self._ready) // self._waiting), min(self.pays, len(self._ready)))
             self._waiting -= 1
             if self._closed:
                 return []
@@ -69,7 +113,11 @@ class Scheduler(Generic[Q]):
             for stream in batch:
                 stream.place = Place.RUNNING
             self._running += len(batch)
-            return batch
+            if self._ready:
+                self._changed.notify()  # who was not told of these while this lane was holding
+        if held:
+            self._held(held)
+        return batch
 
     def done(self, batch: Iterable[Q], more: Iterable[bool]) -> list[Q]:
         """The batch is back. ``more``: the stream has another chunk already. Returns those that were closed
@@ -84,9 +132,9 @@ class Scheduler(Generic[Q]):
                 if stream.closing:
                     closed.append(stream)
                 elif again:
-                    self._push(stream)
+                    self._push(stream, 0.0)  # it is behind: its chunk has waited already
             self._batches += 1
-            self._progress = monotonic()
+            self._progress = self._clock()
         return closed
 
     def remove(self, stream: Q) -> bool:
@@ -121,7 +169,7 @@ class Scheduler(Generic[Q]):
         time.
         """
         with self._changed:
-            return monotonic() - self._ready[0].since if self._ready else 0.0
+            return self._clock() - self._ready[0].since if self._ready else 0.0
 
     def idle(self) -> bool:
         with self._changed:
@@ -130,7 +178,7 @@ class Scheduler(Generic[Q]):
     def stalled(self) -> float:
         """Seconds since a batch came back while there was something to do; 0 without work."""
         with self._changed:
-            return monotonic() - self._progress if self._ready or self._running else 0.0
+            return self._clock() - self._progress if self._ready or self._running else 0.0
 
     def _size(self, ready: int) -> int:
         """All that are ready, unless much of their batch would be padding: then what fills a smaller one."""
@@ -138,13 +186,24 @@ class Scheduler(Generic[Q]):
         padded = next((rung for rung in self._ladder if rung >= ready), ready)
         return smaller[-1] if smaller and padded - ready > ready // 4 else ready
 
-    def _push(self, stream: Q) -> None:
+    def _left(self) -> float | None:
+        """Seconds to wait for company; 0: run what is ready, ``None``: nothing is."""
+        if not self._ready:
+            return None
+        if len(self._ready) >= self.pays:
+            return 0.0
+        left = min(stream.due for stream in self._ready) - self._clock()
+        return left if left > self._interval else 0.0  # else nobody is likely to come
+
+    def _push(self, stream: Q, wait: float) -> None:
         if stream.place is Place.RUNNING:
             stream.place = Place.AGAIN
         elif stream.place is Place.IDLE:
-            stream.since = monotonic()
+            stream.since = self._clock()
+            stream.due = stream.since + wait
             if not self._ready and not self._running:
                 self._progress = stream.since  # the clock of stalled() starts with the work
             stream.place = Place.QUEUED
             self._ready.append(stream)
-            self._changed.notify()
+            if not (self._holding and wait and len(self._ready) < self.pays):  # else the lane that holds will see it
+                self._changed.notify()

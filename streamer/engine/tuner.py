@@ -1,4 +1,5 @@
-"""How large a batch pays: measured per model and machine at load, remembered in a cache file.
+"""How large a batch pays, and how long a chunk may wait for one: measured per model and machine at load, remembered in
+a cache file.
 
 On a CPU this differs by more than any rule of thumb: an LSTM of 4x512 gains 3.6 times from batching, a causal WaveNet
 1.1 times. The ladder of batch sizes is climbed while the time per stream still falls; every rung that will be used is
@@ -11,15 +12,16 @@ import json
 import logging
 import os
 import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from time import thread_time
-
-import onnxruntime as ort
+from typing import Any
 
 from streamer.engine.batch import rungs
 from streamer.engine.model import Model
 
-__all__ = ["best_batch", "tune"]
+__all__ = ["Tuning", "best_batch", "company", "tune"]
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +35,32 @@ RUNG_SECONDS = 0.02
 MAX_REMEMBERED = 64
 
 
-def tune(model: Model, limit: int, cache: Path | None = None) -> int:
-    """The largest batch to run, at most ``limit``; its rungs are warm afterwards. A useless cache is no error."""
+#: What a batch that pays must save of the time of a run alone, for anybody to wait for it.
+SAVES = 0.15
+#: A batch whose time per stream is so near to the best one's is worth no longer wait.
+NEAR = 0.1
+#: Seconds that a chunk waits for company at most, whatever it saves.
+LONGEST_WAIT = 0.015
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """``batch``: the largest to run. ``pays``: the batch for which a chunk may wait ``wait`` seconds."""
+
+    batch: int
+    pays: int = 1
+    wait: float = 0.0
+
+
+def tune(model: Model, limit: int, cache: Path | None = None) -> Tuning:
+    """For batches of at most ``limit``; the rungs up to the largest are warm afterwards. A useless cache is no
+    error."""
     limit = min(limit, model.manifest.max_batch)
     key = f"{model.digest} {limit} {_machine()}"
     remembered = _read(cache)
-    found = remembered.get(key)
-    if isinstance(found, int) and 1 <= found <= limit:
-        for rung in rungs(found):
+    found = _parsed(remembered.get(key), limit)
+    if found is not None:
+        for rung in rungs(found.batch):
             _time(model, rung, 0, 0.0)
         return found
     ladder = rungs(limit)
@@ -53,9 +73,21 @@ def tune(model: Model, limit: int, cache: Path | None = None) -> int:
     for rung in rungs(best):
         if rung not in ladder[: len(costs)]:
             _time(model, rung, 0, 0.0)
-    log.info("batch measured", extra={"model": model.manifest.name, "max_batch": best, "tried": len(costs)})
-    _write(cache, remembered, key, best)
-    return best
+    tuning = Tuning(best, *company(ladder, costs, best))
+    log.info("batch measured", extra={"model": model.manifest.name, "tried": len(costs), **asdict(tuning)})
+    _write(cache, remembered, key, asdict(tuning))
+    return tuning
+
+
+def company(ladder: list[int], costs: list[float], best: int) -> tuple[int, float]:
+    """The batch for which waiting pays, and how long: no longer than the time that it saves, all its streams together.
+    (1, 0) where it saves little."""
+    lowest = costs[ladder.index(best)]
+    pays = next(i for i, cost in enumerate(costs) if cost <= lowest * (1 + NEAR))
+    saved = costs[0] - costs[pays]
+    if saved < SAVES * costs[0]:
+        return 1, 0.0
+    return ladder[pays], min(saved * ladder[pays], LONGEST_WAIT)
 
 
 def best_batch(ladder: list[int], costs: list[float]) -> int:
@@ -85,7 +117,7 @@ def _machine() -> str:
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor()
-    return f"{platform.machine()} {name} {os.cpu_count()} ort-{ort.__version__}"
+    return f"{platform.machine()} {name} {os.cpu_count()} ort-{version('onnxruntime')}"
 
 
 def _read(cache: Path | None) -> dict[str, object]:
@@ -101,7 +133,18 @@ def _read(cache: Path | None) -> dict[str, object]:
         return {}
 
 
-def _write(cache: Path | None, remembered: dict[str, object], key: str, best: int) -> None:
+def _parsed(found: object, limit: int) -> Tuning | None:
+    """What was remembered, if it is that."""
+    try:
+        tuning = Tuning(**found)  # type: ignore[arg-type]
+        whole = isinstance(tuning.batch, int) and isinstance(tuning.pays, int)
+        fits = whole and 1 <= tuning.pays <= tuning.batch <= limit and 0 <= tuning.wait <= LONGEST_WAIT
+    except TypeError:
+        return None
+    return tuning if fits else None
+
+
+def _write(cache: Path | None, remembered: dict[str, object], key: str, best: dict[str, Any]) -> None:
     if cache is None:
         return
     kept = dict(list(remembered.items())[-MAX_REMEMBERED + 1 :]) | {key: best}

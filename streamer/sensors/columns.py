@@ -1,4 +1,4 @@
-"""Readings and forecasts in columns: what travels between a way in, the fleet and a way out.
+"""Readings and forecasts in columns: what travels between a source, the fleet and a client.
 
 A request with five thousand samples is one of these, not five thousand objects.
 """
@@ -7,26 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sources.readings import LARGEST, Reading
-
-__all__ = ["Batch", "Told"]
+__all__ = ["LARGEST", "Batch", "Forecasts", "Reading", "Row", "StepResult"]
 
 Floats = NDArray[np.float64]
+#: From here on a reading counts as missing, as infinity does: float32 and the models end not far behind.
+LARGEST = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """``time`` in unix seconds, ``None`` where the input has no times; ``value`` ``None``: missing."""
+
+    stream: str
+    time: float | None
+    value: float | None
+
+
+class Row(NamedTuple):
+    """``time`` in unix seconds, ``None`` where there are none; ``values`` by column, ``None``: missing. ``stream``: of
+    the column that says it, ``None``: there is none."""
+
+    time: float | None
+    values: dict[str, float | None]
+    stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """N readings in the order in which they came. ``names``: streams. ``times`` float64 [N], unix seconds; NaN: it is
-    the time of arrival that counts. ``values`` float64 [N]; NaN: missing."""
+    the time of arrival that counts. ``values`` float64 [N], or [N, C] for a model of C variables; NaN: missing.
+    ``stamped`` bool [N]: ``times`` are this machine's, from when the reading arrived; ``None``: all are the senders'.
+    """
 
     names: Sequence[str]
     times: Floats
     values: Floats
+    stamped: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -34,27 +55,54 @@ class Batch:
     @classmethod
     def made(cls, names: Sequence[str], times: Iterable[float], values: Iterable[float]) -> Batch:
         """What is infinite or beyond any sensor (1e30) is missing."""
-        found = np.fromiter(values, np.float64, len(names))
-        found[~(np.abs(found) < LARGEST)] = np.nan
+        found = _plausible(np.fromiter(values, np.float64, len(names)))
         return cls(names, np.fromiter(times, np.float64, len(names)), found)
 
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> Batch:
-        nan = float("nan")
-        return cls.made(
-            [r.stream for r in readings],
-            (nan if r.time is None else r.time for r in readings),
-            (nan if r.value is None else r.value for r in readings),
-        )
+        names = [reading.stream for reading in readings]
+        return cls.made(names, map(_number, (r.time for r in readings)), map(_number, (r.value for r in readings)))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Row], variables: Sequence[str], stream: str) -> Batch:
+        """Rows of a model with these ``variables``; what a row does not hold is missing. ``stream``: of rows that name
+        none."""
+        values = [[_number(row.values.get(name)) for name in variables] for row in rows]
+        table = np.array(values, np.float64).reshape(len(rows), len(variables))
+        times = np.array([_number(row.time) for row in rows], np.float64)
+        return cls([row.stream or stream for row in rows], times, _plausible(table))
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """N readings and what was said after each. ``quantiles`` float32 [N, H, Q], ``levels`` (``"0.05"``) [Q] ascending.
-    ``steps`` float64 [N]: seconds from one step to the next, NaN where they are not known yet. ``breaks`` [N]: as in
-    :mod:`streamer.sensors.timeline`, not 0 where what was forecast before is not about this reading. ``anomalies``
-    float32 [N]: the probability of a reading at least as far from what was expected, 1 where nothing was. ``known``
-    bool [N]: there is a forecast; a stream without any value yet has none."""
+class StepResult:
+    """Readings that were just run, all of different streams. ``names`` and ``ids``: whose slots these were then; by now
+    a slot may have another owner. ``at``: which readings of their work they were. ``values`` are those of the targets.
+    The rest as in :class:`Forecasts`. The arrays are the receiver's."""
+
+    slots: NDArray[np.intp]
+    names: NDArray[np.object_]
+    ids: NDArray[np.int64]
+    at: NDArray[np.intp]
+    times: Floats
+    values: Floats
+    steps: Floats
+    breaks: NDArray[np.uint8]
+    quantiles: NDArray[np.float32]
+    anomalies: NDArray[np.float32]
+    drifts: NDArray[np.float32]
+    known: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """N readings and their forecasts. Of a model with K ``targets`` (empty: for one sensor of any kind) ``values``,
+    ``anomalies``, ``drifts`` and ``known`` are [N, K] and ``quantiles`` [N, K, H, Q], else [N] and [N, H, Q].
+
+    ``levels`` (``"0.05"``) [Q] ascending. ``steps`` float64 [N]: seconds from one step to the next, NaN where they are
+    not known yet. ``breaks`` uint8 [N]: 0, or why earlier forecasts do not reach this reading, as in
+    :mod:`streamer.sensors.timeline`. ``quantiles`` float32. ``anomalies`` float32: the probability of a reading at
+    least as far from what was expected, 1 where nothing was. ``known`` bool: there is a forecast; a sensor without any
+    value yet has none."""
 
     names: Sequence[str]
     times: Floats
@@ -66,21 +114,34 @@ class Told:
     anomalies: NDArray[np.float32]
     drifts: NDArray[np.float32]
     known: NDArray[np.bool_]
+    targets: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def to_dict(self, row: int) -> dict[str, Any]:
-        """One reading, JSON-ready."""
-        value, step = float(self.values[row]), float(self.steps[row])
-        known = bool(self.known[row])
-        curves = self.quantiles[row].T.tolist() if known else []
+        """One reading, JSON-ready; with ``targets``, what is said of each stands under its name."""
+        step = float(self.steps[row])
+        found = {"stream": self.names[row], "time": float(self.times[row]), "step": None if step != step else step}
+        if not self.targets:
+            return found | self._said((row,))
+        return found | {"targets": {name: self._said((row, at)) for at, name in enumerate(self.targets)}}
+
+    def _said(self, at: tuple[int, ...]) -> dict[str, Any]:
+        value, known = float(self.values[at]), bool(self.known[at])
+        curves = self.quantiles[at].T.tolist() if known else []
         return {
-            "stream": self.names[row],
-            "time": float(self.times[row]),
             "value": None if value != value else value,
-            "step": None if step != step else step,
             "quantiles": dict(zip(self.levels, curves, strict=False)),
-            "anomaly": float(self.anomalies[row]) if known else None,
-            "drift": float(self.drifts[row]) if known else None,
+            "anomaly": float(self.anomalies[at]) if known else None,
+            "drift": float(self.drifts[at]) if known else None,
         }
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _plausible(values: Floats) -> Floats:
+    values[~(np.abs(values) < LARGEST)] = np.nan
+    return values

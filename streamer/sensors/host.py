@@ -1,4 +1,8 @@
-"""The daemon's sensors: one fleet, what is on the disk of it, and who is told."""
+"""The daemon's sensors: a fleet for each model, what is on the disk of it, and who watches.
+
+One model may be for single sensors; any number of others take rows of named variables. Readings go to the model that is
+named, else to the one whose variables are all among the columns, else to the one for single sensors.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,23 @@ import fnmatch
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from streamer.engine.model import ModelError
-from streamer.sensors.columns import Batch, Told
-from streamer.sensors.ingest import BusyError, Fleet, Receipt
-from streamer.sensors.look import Sensor, look
-from streamer.sensors.open import open_fleet
-from streamer.sensors.prometheus import Exposed
-from streamer.sensors.reply import told
-from streamer.sensors.saver import Keeper
-from streamer.sensors.worker import Ran
+from streamer.sensors.arrivals import Arrivals
+from streamer.sensors.columns import Batch, Forecasts, StepResult
+from streamer.sensors.commit import Receipt
+from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.look import Sensor, look_all
+from streamer.sensors.open import load_forecaster, make_fleet
+from streamer.sensors.prometheus import SensorCollector
+from streamer.sensors.reply import gather
+from streamer.sensors.saver import Saver
 from streamer.store import StoreError
 from streamer.store.journal import Journal
 
@@ -29,52 +35,78 @@ if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["NoSensorsError", "Sensors"]
+__all__ = ["AmbiguousError", "NoSensorsError", "Sensors"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is to be saved.
-KEEP_SECONDS = 1.0
-#: Seconds between readings that came together. A clock that goes back by less than ``SET_BACK`` stands still instead.
-MOMENT, SET_BACK = 1e-6, 60.0
+SAVE_SECONDS = 1.0
 
 
 class NoSensorsError(LookupError):
-    """No model for sensors is served."""
+    """No model is served for these readings."""
 
-    def __init__(self) -> None:
-        super().__init__("no model for sensors is served here: name forecast-universal in the setting models")
+
+class AmbiguousError(LookupError):
+    """Several models are served for these readings, or know a stream of this name: ``model`` has to say which."""
+
+
+class Served(NamedTuple):
+    fleet: Fleet
+    saver: Saver
 
 
 class Sensors:
-    """Closed and empty until :meth:`load`."""
+    """Closed and empty until :meth:`load`. ``clock``: monotonic seconds, for how long a sensor has been silent."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings, self.metrics = settings, metrics
-        self.fleet: Fleet | None = None
-        self.keeper: Keeper | None = None
-        self._journal: Journal | None = None
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings, self.metrics, self._clock = settings, metrics, clock
+        self._served: list[Served] = []
+        self._journals: list[Journal] = []
+        #: By the name of the model.
+        self.fleets: dict[str, Fleet] = {}
         self._loaded = self._draining = False
         self._arrivals = Arrivals()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="sensors", daemon=True)
+        self._thread = threading.Thread(target=self._save_all, name="sensors", daemon=True)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path]) -> None:
-        """The model, and the sensors of the last run. Raises :class:`ModelError` and :class:`StoreError`."""
-        if paths:
-            self._load(paths)
+        """The models, and the sensors of the last run. Raises :class:`ModelError` and :class:`StoreError`."""
+        for path in paths:
+            self._open(path)
+        fleets = [served.fleet for served in self._served]
+        if fleets:
+            self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
+            self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
+            self.metrics.unsaved_sensors.set_function(
+                lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
+            )
+            settings = self.settings
+            series, top = settings.max_exposed_series, settings.max_top_anomalies
+            self.metrics.registry.register(SensorCollector(fleets, settings.expose, series, top))
+        for fleet in fleets:
+            fleet.start()
+        self.fleets = {fleet.model.manifest.name: fleet for fleet in fleets}
+        if fleets:
+            self._thread.start()
         self._loaded = True
 
-    def _load(self, paths: Sequence[Path]) -> None:
-        if len(paths) > 1:
-            names = ", ".join(str(path) for path in paths)
-            raise ModelError(f"a daemon serves one model for sensors, not {names}: run another daemon for the other")
-        settings = self.settings
-        self._journal = Journal(settings.state_directory / "sensors.sqlite")
-        fleet = open_fleet(
-            paths[0],
+    def _open(self, path: Path) -> None:
+        settings, loaded = self.settings, load_forecaster(path)
+        name, variables = loaded.model.manifest.name, loaded.layout.variables
+        for other, _ in self._served:
+            if other.model.manifest.name == name:
+                raise ModelError(f"{path}: another model for sensors is named {name!r}, too")
+            if not other.layout.variables and not variables:
+                names = f"{other.model.path}, {path}"
+                raise ModelError(f"a daemon serves one model for sensors of one value, not {names}: run another daemon")
+        file = f"sensors-{name}.sqlite" if variables else "sensors.sqlite"
+        journal = Journal(settings.state_directory / file, variables)
+        self._journals.append(journal)
+        fleet = make_fleet(
+            loaded,
             self.metrics,
             capacity=settings.max_sensors,
             lanes=settings.lanes,
@@ -83,68 +115,87 @@ class Sensors:
             most=settings.max_scored_steps,
             waiting=settings.max_waiting_readings,
             max_state_bytes=settings.max_state_bytes,
-            journal=self._journal,
+            journal=journal,
+            clock=self._clock,
             limit=settings.max_batch,
         )
-        self.keeper = Keeper(fleet, self._journal, self.metrics, settings.sensor_save_seconds)
-        self.keeper.restore()
-        self.metrics.sensors.set_function(lambda: len(fleet.slots))
-        self.metrics.waiting_readings.set_function(lambda: fleet.waiting)
-        self.metrics.unsaved_sensors.set_function(lambda: int((fleet.written > fleet.saved).sum()))
-        self.metrics.registry.register(
-            Exposed(fleet, settings.expose, settings.max_exposed_series, settings.max_top_anomalies)
-        )
-        fleet.start()
-        self.fleet = fleet
-        self._thread.start()
+        saver = Saver(fleet, journal, self.metrics, settings.sensor_save_seconds)
+        self._served.append(Served(fleet, saver))
+        saver.restore()
 
     def drain(self, timeout: float) -> int:
         """Take nothing more, run what was taken, save all of it; how many sensors."""
         self._draining = True
-        if self.fleet is None or self.keeper is None:
-            return 0
-        if not self.fleet.drain(timeout):
-            log.warning("readings are left to be run again", extra={"readings": self.fleet.waiting})
-        self.keeper.save(whole=True)
-        return len(self.fleet.slots)
+        until = time.monotonic() + timeout
+        for fleet, saver in self._served:
+            if not fleet.drain(max(0.0, until - time.monotonic())):
+                log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
+            saver.save(whole=True)
+        return sum(len(served.fleet.slots) for served in self._served)
 
     def close(self) -> bool:
         """False if a lane is stuck."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        ended = self.fleet is None or self.fleet.close(self.settings.stuck_seconds)
-        if self._journal is not None:
-            self._journal.close()
-        return ended
+        ended = [served.fleet.close(self.settings.stuck_seconds) for served in self._served]
+        for journal in self._journals:
+            journal.close()
+        return all(ended)
 
     def stuck(self) -> str | None:
         seconds = self.settings.stuck_seconds
-        if self.fleet is not None and self.fleet.stuck(seconds):
-            return f"sensors have work that took more than {seconds:g} s"
+        for name, fleet in self.fleets.items():
+            if fleet.stuck(seconds):
+                return f"sensors of {name} have work that took more than {seconds:g} s"
         return None
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    async def take(self, batch: Batch, way: str) -> Receipt:
+    def choose(self, model: str | None = None, columns: Collection[str] = ()) -> Fleet:
+        """The fleet that readings of these ``columns`` belong to. Raises, as most methods do, :class:`BusyError`,
+        :class:`NoSensorsError` and :class:`AmbiguousError`."""
+        fleets = self.served()
+        if model is not None:
+            if model not in fleets:
+                raise NoSensorsError(f"no model {model[:100]!r} for sensors is served here: {', '.join(fleets)}")
+            return fleets[model]
+        given = frozenset(columns)
+        fitting = [f for f in fleets.values() if f.layout.variables and given.issuperset(f.layout.variables)]
+        if fitting:
+            widest = max(len(fleet.layout.variables) for fleet in fitting)
+            fitting = [fleet for fleet in fitting if len(fleet.layout.variables) == widest]
+        else:
+            fitting = [fleet for fleet in fleets.values() if not fleet.layout.variables]
+        if not fitting:
+            taken = "; ".join(f"{name} takes {', '.join(fleet.layout.variables)}" for name, fleet in fleets.items())
+            raise NoSensorsError(f"no model is served here for {', '.join(columns)[:200] or 'single sensors'}: {taken}")
+        if len(fitting) > 1:
+            names = ", ".join(fleet.model.manifest.name for fleet in fitting)
+            raise AmbiguousError(f"the columns fit several models: name one of {names} (model=NAME)")
+        return fitting[0]
+
+    async def take(self, batch: Batch, way: str, fleet: Fleet | None = None) -> Receipt:
         """Returns when the readings are on the disk. Raises :class:`BusyError`, :class:`StoreError` or
-        :class:`NoSensorsError`: nothing was taken."""
-        receipt, _ = await self._write(batch, way, tell=False)
+        :class:`NoSensorsError`: nothing was taken. Without ``fleet``: that for single sensors."""
+        receipt, _ = await self._write(batch, way, fleet, answer=False)
         return receipt
 
-    async def ask(self, batch: Batch, way: str) -> tuple[Receipt, Told]:
-        """The same, and what is said after each reading, once all of them were run."""
-        receipt, said = await self._write(batch, way, tell=True)
-        assert said is not None
-        return receipt, said
+    async def ask(self, batch: Batch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
+        """The same, and the forecasts after each reading, once all of them were run."""
+        receipt, forecasts = await self._write(batch, way, fleet, answer=True)
+        assert forecasts is not None
+        return receipt, forecasts
 
-    async def _write(self, batch: Batch, way: str, *, tell: bool) -> tuple[Receipt, Told | None]:
+    async def _write(
+        self, batch: Batch, way: str, fleet: Fleet | None, *, answer: bool
+    ) -> tuple[Receipt, Forecasts | None]:
         count = len(batch)
         try:
-            fleet = self._there()
+            fleet = fleet or self.choose()
             if self._draining:
                 raise BusyError("the daemon is going down")
-            writing = fleet.write(self._arrivals(batch), tell=tell)
+            writing = fleet.write(self._arrivals(batch), answer=answer)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
             self.metrics.refused_readings.labels("busy").inc(count)
@@ -154,106 +205,100 @@ class Sensors:
             self.metrics.store_errors.labels("journal").inc()
             raise
         self.metrics.readings.labels(way).inc(receipt.taken)
-        if receipt.refused:
-            self.metrics.refused_readings.labels("capacity").inc(receipt.refused)
-        if writing.told is None:
+        for refusal in receipt.refusals:
+            self.metrics.refused_readings.labels(refusal.reason).inc(refusal.count)
+        if writing.forecasts is None:
             return receipt, None
-        return receipt, await asyncio.wrap_future(writing.told)
+        return receipt, await asyncio.wrap_future(writing.forecasts)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
-    def look(self, name: str) -> Sensor | None:
-        """Raises, as the next two do, :class:`BusyError` and :class:`NoSensorsError`."""
-        fleet = self._there()
-        found = look(fleet, name)
-        if found is None and name in fleet.slots:
+    def look(self, name: str, model: str | None = None) -> list[Sensor]:
+        """All targets of a stream; empty: there is no such stream."""
+        fleet = self._owner(name, model)
+        if fleet is None:
+            return []
+        found = look_all(fleet, name)
+        if not found and name in fleet.slots:
             raise BusyError("the readings of this sensor are on the disk and wait to be run")
         return found
 
     def names(self, pattern: str = "*") -> list[str]:
-        names = sorted(self._there().slots.copy())
+        names = sorted({name for fleet in self.served().values() for name in fleet.slots.copy()})
         return names if pattern == "*" else fnmatch.filter(names, pattern)
 
-    async def forget(self, name: str) -> bool:
-        return await asyncio.wrap_future(self._there().forget(name))
+    async def forget(self, name: str, model: str | None = None) -> bool:
+        fleet = self._owner(name, model)
+        return fleet is not None and await asyncio.wrap_future(fleet.forget(name))
 
-    def _there(self) -> Fleet:
-        """What comes while the daemon starts is to come again: "not found" would have a Prometheus drop it."""
-        if not self._loaded:
-            raise BusyError("the daemon is starting")
-        if self.fleet is None:
-            raise NoSensorsError
-        return self.fleet
+    def watch(self, watcher: Callable[[Fleet, StepResult], None]) -> None:
+        """It gets every result from now on. Called by lanes; :meth:`current` gives what it is about."""
+        for fleet in self.fleets.values():
+            fleet.watch(partial(watcher, fleet))
 
-    def said(self, ran: Ran) -> Told:
-        """What a watcher was given, with names."""
-        assert self.fleet is not None
-        return told([self.fleet.names[slot] for slot in ran.slots.tolist()], [ran], self.fleet)
+    def current(self, fleet: Fleet, result: StepResult) -> Forecasts:
+        """What a watcher was given, without the sensors that were forgotten since: their slots may be others' now."""
+        slots, ids = fleet.slots, fleet.ids
+        kept = [slots.get(name, -1) == slot for name, slot in zip(result.names, result.slots.tolist(), strict=True)]
+        rows = np.flatnonzero(np.array(kept, np.bool_) & (ids[result.slots] == result.ids))
+        if late := len(result.slots) - len(rows):
+            fleet.metrics.late_results.inc(late)
+        return gather(result.names[rows].tolist(), [result], fleet.layout, rows)
 
     def describe(self) -> list[dict[str, Any]]:
         """JSON-ready, like the other models."""
-        fleet = self.fleet
-        if fleet is None:
-            return []
-        manifest = fleet.model.manifest
-        return [
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "task": manifest.task,
-                "licence": manifest.licence,
-                "horizon": fleet.horizon,
-                "quantiles": fleet.levels,
-                "capacity": fleet.capacity,
-                "streams": len(fleet.slots),
-                "max_batch": fleet.room.limit,
-                "digest": fleet.model.digest,
-            }
-        ]
+        return [_describe(fleet) for fleet in self.fleets.values()]
 
-    # -- the keeper ----------------------------------------------------------------------------------------------------
+    # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _keep(self) -> None:
-        while not self._stop.wait(KEEP_SECONDS):
-            try:
-                if self.keeper is not None:
-                    self.keeper.save()
-                self._forget_silent()
-            except Exception:  # the next round may go better
-                log.exception("the keeper of sensors failed")
+    def served(self) -> dict[str, Fleet]:
+        """By model, at least one. What comes while the daemon starts is to come again: "not found" would have a
+        Prometheus drop it."""
+        if not self._loaded:
+            raise BusyError("the daemon is starting")
+        if not self.fleets:
+            raise NoSensorsError("no model for sensors is served here: name forecast-universal in the setting models")
+        return self.fleets
 
-    def _forget_silent(self) -> None:
-        keep, fleet = self.settings.sensor_keep_seconds, self.fleet
-        if not keep or fleet is None:
+    def _owner(self, name: str, model: str | None) -> Fleet | None:
+        if model is not None:
+            return self.choose(model)
+        owners = [fleet for fleet in self.served().values() if name in fleet.slots]
+        if len(owners) > 1:
+            models = ", ".join(fleet.model.manifest.name for fleet in owners)
+            raise AmbiguousError(f"{name[:200]!r} is a stream of several models: name one of {models} (model=NAME)")
+        return owners[0] if owners else None
+
+    def _save_all(self) -> None:
+        while not self._stop.wait(SAVE_SECONDS):
+            for fleet, saver in self._served:
+                for work in (saver.save, partial(self._expire, fleet)):
+                    try:
+                        work()
+                    except Exception:  # neither another model nor the next round is to pay for it
+                        log.exception("sensors could not be looked after", extra={"model": fleet.model.manifest.name})
+
+    def _expire(self, fleet: Fleet) -> None:
+        if not (keep := self.settings.sensor_keep_seconds):
             return
-        arrived = fleet.room.latest.arrived
-        silent = np.flatnonzero((arrived > 0) & (arrived < time.time() - keep))
-        for name in [fleet.names[slot] for slot in silent.tolist()]:
-            if name and fleet.forget(name).result(self.settings.stuck_seconds):
-                log.info("a sensor is forgotten, it was silent for too long", extra={"stream": name})
-                self.metrics.evictions.labels("silent").inc()
+        for name in fleet.expire(keep):
+            log.info("a sensor is forgotten, it was silent for too long", extra={"stream": name})
+            self.metrics.evictions.labels("silent").inc()
 
 
-class Arrivals:
-    """Readings without a time came now. Those of one stream that came together came one after another, else they would
-    be duplicates. Of the event loop alone."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._last = 0.0
-
-    def __call__(self, batch: Batch) -> Batch:
-        untimed = np.flatnonzero(np.isnan(batch.times))
-        if not len(untimed):
-            return batch
-        now = self._clock()
-        if now > self._last - SET_BACK:
-            now = max(now, self._last + MOMENT)
-        seen: dict[str, int] = {}
-        times = batch.times.copy()
-        for row in untimed.tolist():
-            name = batch.names[row]
-            turn = seen[name] = seen.get(name, -1) + 1
-            times[row] = now + turn * MOMENT
-        self._last = now + max(seen.values()) * MOMENT
-        return Batch(batch.names, times, batch.values)
+def _describe(fleet: Fleet) -> dict[str, Any]:
+    manifest, layout = fleet.model.manifest, fleet.layout
+    rows = {"variables": list(layout.variables), "targets": list(layout.targets)} if layout.variables else {}
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "licence": manifest.licence,
+        "horizon": layout.horizon,
+        "quantiles": list(layout.levels),
+        **rows,
+        "capacity": fleet.capacity,
+        "streams": len(fleet.slots),
+        "max_batch": fleet.table.limit,
+        "digest": fleet.model.digest,
+    }

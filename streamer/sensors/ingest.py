@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -23,24 +24,25 @@ from numpy.typing import NDArray
 from streamer.engine.arena import Arena
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
-from streamer.sensors.columns import Batch, Told
+from streamer.sensors.columns import Batch, Forecasts
+from streamer.sensors.commit import Plan, Planned, Receipt, promise
+from streamer.sensors.directory import Directory
 from streamer.sensors.latest import Latest
-from streamer.sensors.reply import Teller
+from streamer.sensors.layout import Layout
+from streamer.sensors.reply import Reply
 from streamer.sensors.scores import Track
-from streamer.sensors.timeline import Clocks
-from streamer.sensors.worker import Lane, Ran, Room, Watcher, Work
+from streamer.sensors.table import SensorTable, Watcher
+from streamer.sensors.timeline import Timelines
+from streamer.sensors.worker import Lane, Work
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["BusyError", "Fleet", "Receipt", "Writing"]
+__all__ = ["BusyError", "Fleet", "Writing"]
 
 log = logging.getLogger(__name__)
 
-#: A record, its slots, and where its readings stand in their batch.
-_Part = tuple[Record, NDArray[np.intp], NDArray[np.intp]]
-#: Readings of one record of the journal, and of one piece of a lane's work.
-RECORD = 4096
+NO_READINGS = Batch((), np.zeros(0), np.zeros(0))
 
 
 class BusyError(RuntimeError):
@@ -52,32 +54,27 @@ class BusyError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """``taken`` readings are safe. ``refused``: those of streams for which there was no room, ``example`` is one."""
-
-    taken: int
-    refused: int = 0
-    example: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Writing:
-    """``safe``: when the readings are on the disk (without a journal: taken). ``told``: when all of them were run."""
+    """``safe``: when the readings are on the disk (without a journal: taken). ``forecasts``: when all of them were
+    run."""
 
     safe: Future[Receipt]
-    told: Future[Told] | None
+    forecasts: Future[Forecasts] | None
 
 
 @dataclass(slots=True)
 class _Entry:
     batch: Batch
-    teller: Teller | None
-    safe: Future[Any] = field(default_factory=Future)
+    reply: Reply | None
+    safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
+    only: tuple[int, int] | None = None  # see Plan.forget
 
 
 class Fleet:
-    """``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
+    """Sensors of one model: each stream is one sensor, or a plant of several (see :class:`Layout`).
+
+    ``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
     ``most``: steps ahead that are scored. ``waiting``: readings that wait, at most, beside one batch.
 
     Raises :class:`ArenaError` where ``capacity`` streams do not fit into ``max_state_bytes``.
@@ -97,34 +94,31 @@ class Fleet:
         most: int = 64,
         waiting: int = 100_000,
         max_state_bytes: int = 2**31,
+        clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
     ) -> None:
-        self.model, self.task, self.metrics = model, task, metrics
-        self.horizon, self.levels = task.options.horizon, task.levels
-        #: The outer levels, and the one in the middle: 0.05, 0.5 and 0.95, if the model has them.
-        self.outer = self.levels[0], self.levels[len(self.levels) // 2], self.levels[-1]
+        self.model, self.metrics = model, metrics
+        self.layout = layout = Layout.of(task)
         self.capacity, self.journal = capacity, journal
         lanes = min(lanes, capacity)
-        self._per_lane = -(-capacity // lanes)
-        slots = self._per_lane * lanes
-        self.room = Room(
+        self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
+        self.slots, self.names, self.ids = self.directory.slots, self.directory.names, self.directory.ids
+        self.written, self.saved = self.directory.written, self.directory.saved
+        self._per_lane = self.directory.per_lane
+        slots = len(self.names)
+        self.table = SensorTable(
+            layout,
+            self.directory,
             model,
-            Arena(model.manifest.states, slots, max_state_bytes),
-            Clocks(slots, step, gap),
-            Track(slots, self.horizon, task.options.quantiles, most),
-            Latest(slots, self.horizon, len(self.levels)),
+            Arena(model.manifest.states, slots, max_state_bytes, model.manifest.conditions),
+            Timelines(slots, step, gap),
+            Track(slots * len(layout.chosen), layout.horizon, layout.quantiles, most),
+            Latest(slots, layout, clock),
             metrics,
             min(limit, model.manifest.max_batch, self._per_lane),
             np.zeros(slots, np.int64),
         )
-        self.lanes = [Lane(self.room, f"sensors-{i}", self._less) for i in range(lanes)]
-        self.slots: dict[str, int] = {}
-        self.names: list[str] = [""] * slots
-        self.ids = np.zeros(slots, np.int64)
-        #: Of every slot: the last record that holds its readings, and the record up to which its state is saved.
-        self.written, self.saved = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-        self._free = [list(range((i + 1) * self._per_lane - 1, i * self._per_lane - 1, -1)) for i in range(lanes)]
-        self._next_id = 1 if journal is None else journal.next_id
+        self.lanes = [Lane(self.table, f"sensors-{i}", self._less) for i in range(lanes)]
         self._next_seq = 1 if journal is None else journal.next_seq
         self._max_waiting = waiting
         self._inbox: deque[_Entry] = deque()
@@ -161,18 +155,20 @@ class Fleet:
 
     def watch(self, watcher: Watcher) -> None:
         """It gets every reading that was run from now on."""
-        self.room.watchers = (*self.room.watchers, watcher)
+        self.table.watchers = (*self.table.watchers, watcher)
 
     def stuck(self, seconds: float) -> bool:
         return any(lane.stalled() > seconds for lane in self.lanes)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch, *, tell: bool = False, wait: bool = False) -> Writing:
-        """Every time must be there. ``tell``: what is said after each is wanted. ``wait`` for room; without it raises
-        :class:`BusyError` where too many readings wait already."""
-        teller = Teller(self, batch) if tell else None
-        entry = _Entry(batch, teller)
+    def write(self, batch: Batch, *, answer: bool = False, wait: bool = False) -> Writing:
+        """Every time must be there. ``answer``: the forecasts after each are wanted. ``wait`` for room; without it
+        raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
+        if batch.values.shape[1:] != self.layout.row:
+            raise ValueError(f"readings of the shape {batch.values.shape[1:]}, the model takes {self.layout.row}")
+        reply = Reply(self.layout, batch) if answer else None
+        entry = _Entry(batch, reply)
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._closed or self._room_for(len(batch)))
@@ -183,12 +179,29 @@ class Fleet:
             self.waiting += len(batch)
             self._inbox.append(entry)
             self._changed.notify_all()
-        return Writing(entry.safe, None if teller is None else teller.told)
+        return Writing(entry.safe, None if reply is None else reply.forecasts)
 
     def forget(self, name: str) -> Future[bool]:
         """The stream is gone, from the disk too; False: there was none."""
-        entry = _Entry(Batch((), np.zeros(0), np.zeros(0)), None, forget=name)
+        return self._forget(name, None)
+
+    def expire(self, seconds: float) -> list[str]:
+        """Forget streams without a reading for so long, and wait until they are; their names. A stream that speaks up
+        meanwhile stays."""
+        written = self.written.copy()
+        silent = self.table.latest.silent(seconds)
+        done = silent[self.table.applied[silent] == written[silent]]
+        found = [
+            (name, (int(self.ids[slot]), int(written[slot]))) for slot in done.tolist() if (name := self.names[slot])
+        ]
+        gone = [(name, self._forget(name, only)) for name, only in found]
+        return [name for name, future in gone if future.result()]
+
+    def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
+        entry = _Entry(NO_READINGS, None, forget=name, only=only)
         with self._changed:
+            if self._closed:
+                raise BusyError("the daemon is going down")
             self._inbox.append(entry)
             self._changed.notify_all()
         return entry.safe
@@ -200,13 +213,13 @@ class Fleet:
         keep[keep] = self.saved[slots[keep]] < record.seq
         self.written[slots[keep]] = record.seq
         self.waiting += int(keep.sum())
-        self._dispatch(record.seq, slots[keep], record.times[keep], record.values[keep], None, np.zeros(0, np.intp))
+        self._dispatch(record.take(keep), slots[keep], None, np.zeros(0, np.intp))
 
     def adopt(self, name: str, id: int, seq: int) -> int:
         """A stream of the last run gets a slot; -1: there is none left."""
-        slot = self._open(name, id)
+        slot = self.directory.restore(name, id, seq)
         if slot >= 0:
-            self.saved[slot] = self.written[slot] = self.room.applied[slot] = seq
+            self.table.applied[slot] = seq
         return slot
 
     def lane_of(self, slot: int) -> Lane:
@@ -224,15 +237,7 @@ class Fleet:
 
     def _write_all(self) -> None:
         while entries := self._next():
-            try:
-                self._write(entries)
-            except Exception as error:  # the disk may be full: nothing of these entries was taken
-                if not isinstance(error, StoreError):
-                    log.exception("readings could not be taken")
-                for entry in entries:
-                    if not entry.safe.done():
-                        self._less(len(entry.batch))
-                        entry.safe.set_exception(error)
+            self._commit(entries)
 
     def _next(self) -> list[_Entry]:
         with self._changed:
@@ -241,97 +246,69 @@ class Fleet:
             self._inbox.clear()
         return entries
 
-    def _write(self, entries: list[_Entry]) -> None:
-        opened: list[tuple[int, str]] = []
-        closed: list[tuple[str, int]] = []
-        prepared: list[tuple[_Entry, Receipt, list[_Part]]] = []
+    def _commit(self, entries: list[_Entry]) -> None:
+        """All of them as one transaction. Where that fails, each is tried alone: none pays for another's fault."""
+        plan: Plan[_Entry] = Plan(self.directory, self._next_seq)
+        for entry in entries:
+            try:
+                if entry.forget is None:
+                    plan.write(entry, entry.batch)
+                else:
+                    plan.forget(entry, entry.forget, entry.only)
+            except Exception as error:
+                self._fail(entry, error)
         try:
-            for entry in entries:
-                if entry.forget is not None:
-                    if (slot := self.slots.pop(entry.forget, -1)) >= 0:
-                        closed.append((entry.forget, slot))
-                    prepared.append((entry, Receipt(slot >= 0), []))
-                    continue
-                slots = self._find(entry.batch.names, opened)
-                prepared.append((entry, *self._records(entry.batch, slots)))
-            if self.journal is not None:
-                records = [record for _, _, parts in prepared for record, _, _ in parts]
-                gone = [int(self.ids[slot]) for _, slot in closed]
-                self.journal.append(opened, records, gone)
-        except BaseException:
-            for _, name in opened:
-                self._release(self.slots.pop(name))
-            self.slots |= dict(closed)
-            raise
-        for entry, receipt, parts in prepared:
-            if entry.teller is not None:
-                entry.teller.expect(sum(self._pieces(slots) for _, slots, _ in parts))
-            for record, slots, at in parts:
-                self.saved[slots] = np.where(self.written[slots] > self.saved[slots], self.saved[slots], record.seq - 1)
-                self.written[slots] = record.seq
-                self._dispatch(record.seq, slots, record.times, record.values, entry.teller, at)
-            self._less(receipt.refused)
-            entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
-        for _, slot in closed:
-            nothing = np.zeros(0)
-            work = Work(np.zeros(0, np.intp), nothing, nothing, 0, call=partial(self._release, slot))
-            self.lane_of(slot).put(work)
+            if self.journal is not None and (plan.changes or plan.records):
+                self.journal.append(plan.changes, plan.records)
+        except Exception as error:  # the disk may be full: nothing of these entries was taken
+            plan.abandon()
+            if len(plan.planned) == 1:
+                self._fail(plan.planned[0].request, error)
+            else:
+                for planned in plan.planned:
+                    self._commit([planned.request])
+            return
+        self._next_seq = plan.next_seq
+        for planned in plan.planned:
+            self._apply(planned)
 
-    def _find(self, names: Sequence[str], opened: list[tuple[int, str]]) -> NDArray[np.intp]:
-        """Slots of all streams, -1: there is no room. New ones are opened."""
-        get = self.slots.get
-        slots = np.fromiter((get(name, -1) for name in names), np.intp, len(names))
-        for at in np.flatnonzero(slots < 0).tolist():
-            name = names[at]
-            slot = get(name, -1)
-            if slot < 0 and (slot := self._open(name, self._next_id)) >= 0:
-                opened.append((self._next_id, name))
-                self._next_id += 1
-            slots[at] = slot
-        return slots
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        if not isinstance(error, StoreError):
+            log.error("readings could not be taken", exc_info=error)
+        self._less(len(entry.batch))
+        entry.safe.set_exception(error)
 
-    def _records(self, batch: Batch, slots: NDArray[np.intp]) -> tuple[Receipt, list[_Part]]:
-        kept = np.flatnonzero(slots >= 0)
-        refused = len(slots) - len(kept)
-        example = batch.names[int(np.argmin(slots))] if refused else ""
-        parts = []
-        for begin in range(0, len(kept), RECORD):
-            at = kept[begin : begin + RECORD]
-            record = Record(self._next_seq, self.ids[slots[at]], batch.times[at], batch.values[at])
-            parts.append((record, slots[at], at))
-            self._next_seq += 1
-        return Receipt(len(kept), refused, example), parts
+    def _apply(self, planned: Planned[_Entry]) -> None:
+        """What is on the disk is made known and goes to the lanes."""
+        entry, receipt = planned.request, planned.receipt
+        for name, slot in planned.opened:
+            self.directory.enter(name, slot)
+        if entry.reply is not None:
+            entry.reply.expect(sum(self._pieces(part.slots) for part in planned.parts))
+        for part in planned.parts:
+            record, slots = part.record, part.slots
+            self.saved[slots] = np.where(self.written[slots] > self.saved[slots], self.saved[slots], record.seq - 1)
+            self.written[slots] = record.seq
+            self._dispatch(record, slots, entry.reply, part.at)
+        for name, slot in planned.closed:
+            self.directory.leave(name)
+            self.lane_of(slot).put(Work.calling(partial(self.table.release, slot)))
+        self._less(receipt.refused)
+        entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
 
     def _pieces(self, slots: NDArray[np.intp]) -> int:
         return len(np.unique(slots // self._per_lane))
 
     def _dispatch(
         self,
-        seq: int,
+        record: Record,
         slots: NDArray[np.intp],
-        times: NDArray[np.float64],
-        values: NDArray[np.float64],
-        teller: Teller | None,
+        reply: Reply | None,
         at: NDArray[np.intp],
     ) -> None:
         whose = slots // self._per_lane
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
-            tell: Callable[[Ran | None], None] | None = None if teller is None else partial(teller.part, at[mine])
-            self.lanes[number].put(Work(slots[mine], times[mine], values[mine], seq, tell))
-
-    def _open(self, name: str, id: int) -> int:
-        if len(self.slots) >= self.capacity:
-            return -1
-        free = max(self._free, key=len)
-        if not free:  # streams that are gone and not yet released
-            return -1
-        slot = free.pop()
-        self.slots[name], self.names[slot], self.ids[slot] = slot, name, id
-        return slot
-
-    def _release(self, slot: int) -> None:
-        self.room.clear(slot)
-        self.ids[slot] = self.written[slot] = self.saved[slot] = 0
-        self.names[slot] = ""
-        self._free[slot // self._per_lane].append(slot)
+            deliver = None if reply is None else partial(reply.part, at[mine])
+            columns = record.times[mine], record.values[mine], record.stamped[mine]
+            self.lanes[number].put(Work(slots[mine], *columns, record.seq, deliver))

@@ -1,16 +1,16 @@
-"""What was said last of every stream, by slot: for whoever asks later, and for the metrics page."""
+"""The last result of every stream, by slot: for whoever asks later, and for the metrics page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from time import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from streamer.sensors.worker import Ran
+from streamer.sensors.columns import StepResult
+from streamer.sensors.layout import Layout
 
 __all__ = ["Latest"]
 
@@ -18,36 +18,65 @@ Slots = NDArray[np.intp]
 
 
 class Latest:
-    """One row for each slot, zeros at the start. ``arrived``: unix seconds, by this
-    machine's clock; ``time`` is the reading's own. ``begun``: there has been a value, so there is a forecast."""
+    """One row for each slot, zeros at the start, of the shapes in :class:`Layout`. ``time`` is the reading's own.
+    ``begun``: there has been a value, so there is a forecast.
 
-    def __init__(self, capacity: int, horizon: int, levels: int) -> None:
-        self.time = np.zeros(capacity)
+    ``arrived``: when the last reading was run, in seconds of ``clock``. That is monotonic: it stands while the machine
+    sleeps, and no change of the date moves it. It is not saved; :meth:`ages` are."""
+
+    def __init__(self, capacity: int, layout: Layout, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self.arrived = np.zeros(capacity)
-        self.value = np.zeros(capacity)
+        each = (capacity, *layout.each)
+        self.time = np.zeros(capacity)
+        self.value = np.zeros(each)
         self.step = np.zeros(capacity)
-        self.begun = np.zeros(capacity, np.bool_)
-        self.anomaly = np.zeros(capacity, np.float32)
-        self.drift = np.zeros(capacity, np.float32)
-        self.quantiles = np.zeros((capacity, horizon, levels), np.float32)
+        self.begun = np.zeros(each, np.bool_)
+        self.anomaly = np.zeros(each, np.float32)
+        self.drift = np.zeros(each, np.float32)
+        self.quantiles = np.zeros((*each, layout.horizon, len(layout.levels)), np.float32)
         self.readings = np.zeros(capacity, np.int64)
-        self.missing = np.zeros(capacity, np.int64)
-        self._arrays: dict[str, NDArray[Any]] = dict(vars(self))
+        self.missing = np.zeros(each, np.int64)
+        #: What is saved.
+        self._arrays: dict[str, NDArray[Any]] = {
+            "time": self.time,
+            "value": self.value,
+            "step": self.step,
+            "begun": self.begun,
+            "anomaly": self.anomaly,
+            "drift": self.drift,
+            "quantiles": self.quantiles,
+            "readings": self.readings,
+            "missing": self.missing,
+        }
 
     @property
     def bytes_per_slot(self) -> int:
         return sum(array[:1].nbytes for array in self._arrays.values())
 
-    def keep(self, slots: Slots, ran: Ran) -> None:
-        """Streams that are all different."""
-        self.time[slots], self.value[slots], self.arrived[slots] = ran.times, ran.values, time()
-        self.step[slots] = ran.steps
-        self.anomaly[slots], self.drift[slots] = ran.anomalies, ran.drifts
-        self.quantiles[slots] = ran.quantiles
+    def keep(self, result: StepResult) -> None:
+        slots = result.slots
+        self.time[slots], self.value[slots], self.arrived[slots] = result.times, result.values, self._clock()
+        self.step[slots] = result.steps
+        self.anomaly[slots], self.drift[slots] = result.anomalies, result.drifts
+        self.quantiles[slots] = result.quantiles
         self.readings[slots] += 1
-        self.missing[slots] += np.isnan(ran.values)
+        self.missing[slots] += np.isnan(result.values)
+
+    def ages(self, slots: Slots) -> NDArray[np.float64]:
+        """Seconds since the last reading was run."""
+        found: NDArray[np.float64] = self._clock() - self.arrived[slots]
+        return found
+
+    def set_age(self, slot: int, seconds: float) -> None:
+        self.arrived[slot] = self._clock() - seconds
+
+    def silent(self, seconds: float) -> Slots:
+        """Slots whose last reading was run longer ago than that."""
+        return np.flatnonzero((self.readings > 0) & (self.arrived < self._clock() - seconds))
 
     def clear(self, slot: int) -> None:
+        self.arrived[slot] = 0.0
         for array in self._arrays.values():
             array[slot] = 0
 
@@ -55,5 +84,10 @@ class Latest:
         return {name: np.array(array[slot]) for name, array in self._arrays.items()}
 
     def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Raises ``ValueError`` where they are of other targets or another horizon."""
+        for name, array in self._arrays.items():
+            if np.shape(saved[name]) != array.shape[1:]:
+                raise ValueError(f"the last result was of other targets: {name} is {np.shape(saved[name])}")
         for name, array in self._arrays.items():
             array[slot] = saved[name]
+        self.set_age(slot, 0.0)

@@ -2,76 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sensors.latest import Latest
-from streamer.sensors.scores import WINDOW, Scores, Track
-from streamer.sensors.timeline import Clocks
+from streamer.sensors.ingest import Fleet
+from streamer.sensors.scores import WINDOW, Scores
 
-__all__ = ["Sensor", "Sensors", "look"]
-
-
-class _Lane(Protocol):
-    @property
-    def rows(self) -> AbstractContextManager[Any]: ...
+__all__ = ["ALONE", "Sensor", "by_label", "label", "look", "look_all", "to_dict"]
 
 
-class _Room(Protocol):
-    @property
-    def clocks(self) -> Clocks: ...
-    @property
-    def track(self) -> Track: ...
-    @property
-    def latest(self) -> Latest: ...
-
-
-class Sensors(Protocol):
-    """What one looks at: a :class:`streamer.sensors.ingest.Fleet`, or the targets of a model of several variables.
-
-    Whoever holds the ``rows`` of ``lane_of(slot)`` finds all of the slot's parts at the same reading."""
-
-    @property
-    def horizon(self) -> int: ...
-    @property
-    def capacity(self) -> int: ...
-    @property
-    def levels(self) -> list[str]: ...
-    @property
-    def outer(self) -> tuple[str, str, str]: ...
-    @property
-    def slots(self) -> Mapping[str, int]: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def room(self) -> _Room: ...
-    def lane_of(self, slot: int) -> _Lane: ...
+#: The name of a table's only stream of rows, which nobody needs to see.
+ALONE = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """``time`` and ``value`` (``None``: missing) of the last reading; ``step`` seconds, ``None``: not known yet;
-    ``quantiles`` float32 [H, Q], ``None``: there has been no value. ``counts`` as in :class:`Clocks`. ``life`` and
-    ``late`` scores by band of steps ahead."""
+    """A stream, or one ``target`` of a stream of rows. ``time`` and ``value`` (``None``: missing) of the last reading;
+    ``step`` seconds, ``None``: not known yet; ``quantiles`` float32 [H, Q], ``None``: there has been no value.
+    ``counts`` as in :class:`Timelines`. ``life`` and ``late`` scores by band of steps ahead."""
 
     name: str
+    target: str
     time: float
     value: float | None
     step: float | None
     readings: int
     missing: int
     counts: dict[str, int]
-    levels: list[str]
+    levels: Sequence[str]
     quantiles: NDArray[np.float32] | None
     anomaly: float | None
     drift: float | None
     life: dict[str, Scores]
     late: dict[str, Scores]
+
+    @property
+    def label(self) -> str:
+        return label(self.name, self.target)
 
     def scores(self) -> dict[str, Any]:
         """Counts and scores, JSON-ready."""
@@ -79,36 +50,69 @@ class Sensor:
         life, late = ({band: asdict(scores) for band, scores in by.items()} for by in (self.life, self.late))
         return own | self.counts | {"life": life, f"last {WINDOW}": late}
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, JSON-ready."""
+    def said(self) -> dict[str, Any]:
+        """Its value, its forecast and its scores, JSON-ready."""
         curves = {} if self.quantiles is None else dict(zip(self.levels, self.quantiles.T.tolist(), strict=True))
-        now = {"stream": self.name, "time": self.time, "value": self.value, "step": self.step, "quantiles": curves}
-        return now | {"anomaly": self.anomaly, "drift": self.drift, "scores": self.scores()}
+        now = {"value": self.value, "quantiles": curves, "anomaly": self.anomaly, "drift": self.drift}
+        return now | {"scores": self.scores()}
 
 
-def look(fleet: Sensors, name: str) -> Sensor | None:
-    """``None``: there is no such stream, or nothing of it was run yet."""
+def label(stream: str, target: str) -> str:
+    if stream == ALONE:
+        return target
+    return f"{stream}.{target}" if target else stream
+
+
+def to_dict(sensors: Sequence[Sensor]) -> dict[str, Any]:
+    """All of one stream, JSON-ready; what is said of each target stands under its name."""
+    first = sensors[0]
+    found = {"stream": first.name, "time": first.time, "step": first.step}
+    if not first.target:
+        return found | first.said()
+    return found | {"targets": {sensor.target: sensor.said() for sensor in sensors}}
+
+
+def look(fleet: Fleet, name: str) -> Sensor | None:
+    """The stream's first target. ``None``: there is no such stream, or nothing of it was run yet."""
+    found = look_all(fleet, name)
+    return found[0] if found else None
+
+
+def by_label(fleet: Fleet, most: int | None = None) -> dict[str, Sensor]:
+    """Every target of the first ``most`` streams."""
+    return {sensor.label: sensor for name in list(fleet.slots)[:most] for sensor in look_all(fleet, name)}
+
+
+def look_all(fleet: Fleet, name: str) -> list[Sensor]:
+    """All targets of the stream at the same reading; empty where :func:`look` gives ``None``."""
     slot = fleet.slots.get(name, -1)
     if slot < 0:
-        return None
-    room, slots = fleet.room, np.array([slot])
+        return []
     with fleet.lane_of(slot).rows:
-        latest = room.latest
-        if fleet.names[slot] != name or not latest.readings[slot]:
-            return None
-        value, step, known = float(latest.value[slot]), float(room.clocks.pace(slots)[0]), bool(latest.begun[slot])
-        return Sensor(
-            name,
-            float(latest.time[slot]),
-            None if np.isnan(value) else value,
-            None if np.isnan(step) else step,
-            int(latest.readings[slot]),
-            int(latest.missing[slot]),
-            {kind: int(counts[slot]) for kind, counts in room.clocks.counts.items()},
-            fleet.levels,
-            np.array(latest.quantiles[slot]) if known else None,
-            float(latest.anomaly[slot]) if known else None,
-            float(latest.drift[slot]) if known else None,
-            room.track.summary(slot),
-            room.track.summary(slot, late=True),
-        )
+        if fleet.names[slot] != name or not fleet.table.latest.readings[slot]:
+            return []
+        return [_sensor(fleet, name, slot, at) for at in range(len(fleet.layout.chosen))]
+
+
+def _sensor(fleet: Fleet, name: str, slot: int, target: int) -> Sensor:
+    table, layout = fleet.table, fleet.layout
+    latest, slots = table.latest, np.array([slot])
+    at = (slot, target) if layout.targets else (slot,)
+    row = int(table.tracks(slots)[target])
+    value, step, known = float(latest.value[at]), float(table.timelines.pace(slots)[0]), bool(latest.begun[at])
+    return Sensor(
+        name,
+        layout.targets[target] if layout.targets else "",
+        float(latest.time[slot]),
+        None if np.isnan(value) else value,
+        None if np.isnan(step) else step,
+        int(latest.readings[slot]),
+        int(latest.missing[at]),
+        {kind: int(counts[slot]) for kind, counts in table.timelines.counts.items()},
+        layout.levels,
+        np.array(latest.quantiles[at]) if known else None,
+        float(latest.anomaly[at]) if known else None,
+        float(latest.drift[at]) if known else None,
+        table.track.summary(row),
+        table.track.summary(row, late=True),
+    )

@@ -4,38 +4,69 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from streamer.engine.arena import ArenaError
 from streamer.engine.model import Model, ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.ingest import Fleet
+from streamer.sensors.layout import Layout
 from streamer.tasks import TaskError, create
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["INPUT", "open_fleet"]
+__all__ = ["INPUT", "Loaded", "load_forecaster", "make_fleet", "open_fleet"]
 
-#: One reading: its value, whether it is there, time of day, time of week.
+#: One reading of one sensor: its value, whether it is there, time of day, time of week.
 INPUT = ("float32", (1, 4))
 #: Streams in a batch. Not tuned: from here on a batch's states leave the cache, and a larger one gains no more.
 BATCH = 32
 
 
-def open_fleet(path: Path, metrics: Metrics, *, capacity: int, lanes: int = 0, limit: int = 0, **options: Any) -> Fleet:
-    """``lanes`` 0: one per CPU. ``limit`` 0: ``BATCH``. The rest as :class:`Fleet`. Raises :class:`ModelError`."""
+class Loaded(NamedTuple):
+    """A forecaster's file."""
+
+    model: Model
+    task: Forecaster
+    layout: Layout
+
+
+def load_forecaster(path: Path) -> Loaded:
+    """Raises :class:`ModelError` for what does not forecast readings or rows."""
     model = Model.load(path)
-    manifest = model.manifest
+    manifest, spec = model.manifest, model.manifest.input
     if manifest.task != "forecast":
         raise ModelError(f"{path} is for the task {manifest.task}, it does not forecast: streamer models shows")
-    if (manifest.input.dtype, manifest.input.chunk_shape) != INPUT:
-        raise ModelError(f"{path}: takes {manifest.input.chunk_shape}, not one reading with its clock {INPUT[1]}")
-    lanes = lanes or len(os.sched_getaffinity(0))
     try:
         task = cast(Forecaster, create(manifest))
-        return Fleet(
-            model, task, metrics.model(manifest.name), capacity=capacity, lanes=lanes, limit=limit or BATCH, **options
-        )
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
+    if len(manifest.inputs) > 1:
+        raise ModelError(f"{path}: has {len(manifest.inputs)} stream inputs, a forecaster of sensors takes one")
+    layout = Layout.of(task)
+    if not layout.variables and (spec.dtype, spec.chunk_shape) != INPUT:
+        raise ModelError(f"{path}: takes {spec.chunk_shape}, not one reading with its clock {INPUT[1]}")
+    return Loaded(model, task, layout)
+
+
+def make_fleet(
+    loaded: Loaded,
+    metrics: Metrics,
+    *,
+    capacity: int,
+    lanes: int = 0,
+    limit: int = 0,
+    **options: Any,
+) -> Fleet:
+    """``lanes`` 0: one per CPU. ``limit`` 0: ``BATCH``. The rest as :class:`Fleet`. Raises :class:`ModelError`."""
+    model = loaded.model
+    table = metrics.model(model.manifest.name)
+    options |= {"lanes": lanes or len(os.sched_getaffinity(0)), "limit": limit or BATCH}
+    try:
+        return Fleet(model, loaded.task, table, capacity=capacity, **options)
     except ArenaError as error:
-        raise ModelError(f"{path}: {error} (capacity)") from error
+        raise ModelError(f"{model.path}: {error} (capacity)") from error
+
+
+def open_fleet(path: Path, metrics: Metrics, **options: Any) -> Fleet:
+    """As :func:`load_forecaster` and :func:`make_fleet`."""
+    return make_fleet(load_forecaster(path), metrics, **options)

@@ -5,41 +5,39 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sensors.columns import Batch, Told
+from streamer.sensors.columns import Batch, Forecasts, StepResult
+from streamer.sensors.commit import promise
+from streamer.sensors.layout import Layout
 
-if TYPE_CHECKING:
-    from streamer.sensors.ingest import Fleet
-    from streamer.sensors.worker import Ran
-
-__all__ = ["Teller", "told"]
+__all__ = ["Reply", "gather"]
 
 
-class Teller:
-    """``told``: when every part is there. Readings that were left out (duplicates, late) are not in it."""
+class Reply:
+    """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it."""
 
-    def __init__(self, fleet: Fleet, batch: Batch) -> None:
-        self.told: Future[Told] = Future()
-        self._fleet, self._batch = fleet, batch
+    def __init__(self, layout: Layout, batch: Batch) -> None:
+        self.forecasts: Future[Forecasts] = promise()
+        self._layout, self._batch = layout, batch
         self._lock = threading.Lock()
         self._left = 0
-        self._parts: list[tuple[NDArray[np.intp], Ran]] = []
+        self._parts: list[tuple[NDArray[np.intp], StepResult]] = []
 
     def expect(self, pieces: int) -> None:
-        """So many pieces will end; before the first does."""
+        """So many pieces will end; called before the first does."""
         self._left = pieces
         if not pieces:
             self._finish()
 
-    def part(self, at: NDArray[np.intp], ran: Ran | None) -> None:
-        """Called by lanes. ``at``: where the piece's readings stand in the batch."""
+    def part(self, at: NDArray[np.intp], result: StepResult | None) -> None:
+        """Called by lanes. ``at``: where the piece's readings stand in the batch. ``None``: the piece has ended."""
         with self._lock:
-            if ran is not None:
-                self._parts.append((at[ran.at], ran))
+            if result is not None:
+                self._parts.append((at[result.at], result))
                 return
             self._left -= 1
             if self._left:
@@ -47,28 +45,33 @@ class Teller:
         self._finish()
 
     def _finish(self) -> None:
-        at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
-        order = np.argsort(at)
-        names = [self._batch.names[row] for row in at[order].tolist()]
-        self.told.set_result(told(names, [ran for _, ran in self._parts], self._fleet, order))
+        try:
+            at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
+            order = np.argsort(at)
+            names = [self._batch.names[row] for row in at[order].tolist()]
+            self.forecasts.set_result(gather(names, [result for _, result in self._parts], self._layout, order))
+        except Exception as error:
+            self.forecasts.set_exception(error)
 
 
-def told(names: Sequence[str], parts: Sequence[Ran], fleet: Fleet, order: NDArray[np.intp] | None = None) -> Told:
-    """``parts`` as one, in the given order. ``names``: as they stand in the result."""
+def gather(names: Sequence[str], parts: Sequence[StepResult], layout: Layout, order: NDArray[np.intp]) -> Forecasts:
+    """Rows of ``parts``, one behind the other, in the given ``order``. ``names``: as they stand in the result."""
 
     def column(name: str, *shape: int, dtype: Any) -> NDArray[Any]:
-        found = np.concatenate([np.zeros((0, *shape), dtype), *(getattr(ran, name) for ran in parts)])
-        return found if order is None else found[order]
+        found = np.concatenate([np.zeros((0, *shape), dtype), *(getattr(result, name) for result in parts)])
+        return found[order]
 
-    return Told(
+    each = layout.each
+    return Forecasts(
         names,
         column("times", dtype=np.float64),
-        column("values", dtype=np.float64),
+        column("values", *each, dtype=np.float64),
         column("steps", dtype=np.float64),
         column("breaks", dtype=np.uint8),
-        fleet.levels,
-        column("quantiles", fleet.horizon, len(fleet.levels), dtype=np.float32),
-        column("anomalies", dtype=np.float32),
-        column("drifts", dtype=np.float32),
-        column("known", dtype=np.bool_),
+        layout.levels,
+        column("quantiles", *each, layout.horizon, len(layout.levels), dtype=np.float32),
+        column("anomalies", *each, dtype=np.float32),
+        column("drifts", *each, dtype=np.float32),
+        column("known", *each, dtype=np.bool_),
+        layout.targets,
     )

@@ -21,8 +21,8 @@ Slots = NDArray[np.intp]
 
 
 class Found(NamedTuple):
-    """``good`` bool [N]: those that were run; nothing is said of the others. ``quantiles`` [N, H, Q], ``anomalies`` and
-    ``drifts`` [N], float32; ones where the model says neither."""
+    """``good`` bool [N]: those that were run; the others have no result. ``quantiles`` [N, H, Q], ``anomalies`` and
+    ``drifts`` [N], of several targets [N, K, ...], float32; ones where the model gives neither."""
 
     good: NDArray[np.bool_]
     quantiles: NDArray[np.float32]
@@ -39,6 +39,7 @@ class Runner:
         self._input = model.manifest.input.name
         shapes = {output.name: output.shape for output in model.manifest.outputs}
         self._quantiles = shapes["quantiles"][1:]
+        self._each = self._quantiles[:-2]
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
     def __call__(self, slots: Slots, readings: NDArray[np.float32]) -> Found:
@@ -46,7 +47,7 @@ class Runner:
         n = len(slots)
         good = np.ones(n, np.bool_)
         quantiles = np.empty((n, *self._quantiles), np.float32)
-        said = {name: np.ones(n, np.float32) for name in ("anomaly", "drift")}
+        said = {name: np.ones((n, *self._each), np.float32) for name in ("anomaly", "drift")}
         for part, result in self._batches.run(slots, self._arena.generations[slots], {self._input: readings}):
             rows = part.stop - part.start
             good[part] = result.good

@@ -18,15 +18,19 @@ from streamer.store import StoreError
 from streamer.store.journal import Journal, Saved
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["Keeper"]
+__all__ = ["Saver"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two times that it is saved how long each sensor has been silent.
+AGE_SECONDS = 3600.0
+#: Writes that fail one after another: then it is the disk, and the round ends.
+MISSES = 3
 #: Bytes of states that are copied and written in one go.
 TOGETHER = 8 * 2**20
 
 
-class Keeper:
+class Saver:
     """``seconds``: a stream that changes is saved that often; so much of its readings is run again after a crash."""
 
     def __init__(
@@ -34,53 +38,97 @@ class Keeper:
     ) -> None:
         self._fleet, self._journal, self._metrics = fleet, journal, metrics
         self._seconds, self._clock = seconds, clock
+        self._aged = clock()
         self._at = np.full(len(fleet.ids), clock())  # of every slot: when it was saved
-        room = fleet.room
-        each = room.arena.bytes_per_slot + room.track.bytes_per_slot + room.latest.bytes_per_slot
-        self._group = max(1, TOGETHER // each)
+        self._group = max(1, TOGETHER // fleet.table.bytes_per_slot)
 
     # -- to the disk ---------------------------------------------------------------------------------------------------
 
     def save(self, *, whole: bool = False) -> int:
         """Streams whose time has come, all that changed if ``whole``; how many. A failing disk is told of and
         counted: the journal keeps what is not saved."""
-        fleet, now = self._fleet, self._clock()
+        fleet, now, count = self._fleet, self._clock(), 0
         behind = np.flatnonzero(fleet.written > fleet.saved)
         if not whole:
             behind = behind[now - self._at[behind] >= self._seconds]
+        if whole or now - self._aged >= AGE_SECONDS:
+            self._save_ages(now)
         behind = behind[np.argsort(self._at[behind], kind="stable")]
+        misses = 0
         for first in range(0, len(behind), self._group):
             slots = behind[first : first + self._group]
             with self._metrics.save_seconds.time():
-                saved = self._copy(slots.tolist())
-                try:
-                    self._journal.save([row for _, row in saved], self._done(dict(saved)))
-                except StoreError as error:
-                    self._metrics.store_errors.labels("put").inc()
-                    log.error("sensors could not be saved", extra={"error": str(error)})
-                    return first
+                saved = self._write(self._copy(slots.tolist(), now), now)
             self._metrics.snapshots.inc(len(saved))
             self._metrics.snapshot_bytes.inc(sum(len(row.data) for _, row in saved))
             for slot, row in saved:
                 if fleet.ids[slot] == row.id:
                     fleet.saved[slot], self._at[slot] = row.seq, now
-        return len(behind)
+            count += len(saved)
+            misses = 0 if saved else misses + 1
+            if misses == MISSES:
+                break
+        return count
 
-    def _copy(self, slots: Sequence[int]) -> list[tuple[int, Saved]]:
-        fleet, room, found = self._fleet, self._fleet.room, []
-        for slot in slots:
-            with fleet.lane_of(slot).lock:
-                if not fleet.names[slot]:
-                    continue  # it went away meanwhile
-                id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(room.applied[slot])
-                parts = {
-                    "state": room.arena.read(room.arena.slot(slot)),
-                    "clock": room.clocks.read(slot),
-                    "track": room.track.read(slot),
-                    "latest": room.latest.read(slot),
-                }
-            found.append((slot, Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))))
+    def _write(self, saved: list[tuple[int, Saved]], now: float) -> list[tuple[int, Saved]]:
+        """Those that are on the disk. As one transaction; where that fails, each is tried alone."""
+        try:
+            self._journal.save([row for _, row in saved], self._done(dict(saved)))
+        except Exception as error:
+            if len(saved) > 1:
+                return self._write_apart(saved, now)
+            for slot, row in saved:
+                self._failed(slot, row.name, error, now)
+            return []
+        return saved
+
+    def _write_apart(self, saved: list[tuple[int, Saved]], now: float) -> list[tuple[int, Saved]]:
+        found, misses = [], 0
+        for each in saved:
+            one = self._write([each], now)
+            found += one
+            misses = 0 if one else misses + 1
+            if misses == MISSES:
+                break
         return found
+
+    def _failed(self, slot: int, name: str, error: Exception, now: float) -> None:
+        """It waits until its time comes again: the others do not wait for it."""
+        self._at[slot] = now
+        self._metrics.store_errors.labels("put").inc()
+        log.error("a sensor could not be saved", extra={"stream": name, "error": str(error) or type(error).__name__})
+
+    def _save_ages(self, now: float) -> None:
+        fleet = self._fleet
+        slots = np.array(list(fleet.slots.copy().values()), np.intp)
+        slots = slots[fleet.table.latest.readings[slots] > 0]
+        ages = fleet.table.latest.ages(slots).tolist()
+        try:
+            self._journal.save_ages(list(zip(fleet.ids[slots].tolist(), ages, strict=True)))
+        except StoreError as error:
+            self._metrics.store_errors.labels("put").inc()
+            log.error("the ages of sensors could not be saved", extra={"error": str(error)})
+        self._aged = now
+
+    def _copy(self, slots: Sequence[int], now: float) -> list[tuple[int, Saved]]:
+        found = []
+        for slot in slots:
+            try:
+                if (saved := self._copy_one(slot)) is not None:
+                    found.append((slot, saved))
+            except Exception as error:
+                self._failed(slot, self._fleet.names[slot], error, now)
+        return found
+
+    def _copy_one(self, slot: int) -> Saved | None:
+        """``None``: it went away meanwhile."""
+        fleet, table = self._fleet, self._fleet.table
+        with fleet.lane_of(slot).lock:
+            if not fleet.names[slot]:
+                return None
+            id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(table.applied[slot])
+            parts = table.read(slot)
+        return Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))
 
     def _done(self, saved: dict[int, Saved]) -> int:
         """The last record of which nothing is missing in what will be on the disk then."""
@@ -98,6 +146,7 @@ class Keeper:
         than fit: none of them is dropped behind anybody's back."""
         fleet, count, anew = self._fleet, 0, 0
         slot_of: dict[int, int] = {}
+        ages = self._journal.ages()
         for saved in self._journal.streams():
             slot = fleet.adopt(saved.name, saved.id, saved.seq)
             if slot < 0:
@@ -106,6 +155,7 @@ class Keeper:
             count += 1
             if saved.data:
                 anew += not self._wake(slot, saved)
+                fleet.table.latest.set_age(slot, ages.get(saved.id, 0.0))
         if anew:
             self._metrics.lost_states.inc(anew)
             log.error("sensors begin anew: their states are of another model file, or damaged", extra={"streams": anew})
@@ -119,19 +169,15 @@ class Keeper:
         return count
 
     def _wake(self, slot: int, saved: Saved) -> bool:
-        room = self._fleet.room
+        table = self._fleet.table
         if saved.model != self._fleet.model.digest:
             return False
         try:
-            parts = _from_bytes(saved.data)
-            room.arena.write(room.arena.slot(slot), parts["state"])
-            room.track.write(slot, parts["track"])
-            room.latest.write(slot, parts["latest"])
-            room.clocks.write(slot, parts["clock"])
-        except (ValueError, KeyError, TypeError) as error:
+            table.write(slot, _from_bytes(saved.data))
+        except Exception as error:  # whatever is wrong with it, the others are to be restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
-            room.clear(slot)
-            room.applied[slot] = saved.seq
+            table.clear(slot)
+            table.applied[slot] = saved.seq
             return False
         return True
 

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Clocks", "Placed", "phases"]
+__all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Placed", "Timelines", "phases"]
 
 #: Differences whose median is the step. Until they are there, a reading is the step after the one before it.
 LEARN = 8
+#: Seconds. A reading from farther back is not late: the clock of its sender was set.
+FARTHEST = 7 * 86400.0
 #: A step that was inferred is inferred again where the last differences are all this alike, and are none of it.
 ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
 #: Why what was forecast before is not about this reading: it is; there were more missing steps than are filled; the
@@ -35,7 +37,7 @@ class Placed(NamedTuple):
     breaks: NDArray[np.uint8]
 
 
-class Clocks:
+class Timelines:
     """``step`` in seconds, ``None``: each stream's own, inferred. ``limit``: masked steps for one gap, at most."""
 
     #: What is counted, by slot.
@@ -50,19 +52,23 @@ class Clocks:
         self._known = np.zeros(capacity, np.int64)  # differences ever seen; the last LEARN of them are kept
         self.counts = {name: np.zeros(capacity, np.int64) for name in self.COUNTS}
 
-    def place(self, slots: Slots, times: Floats) -> Placed:
-        """One reading of each stream; times in unix seconds."""
+    def place(self, slots: Slots, times: Floats, stamped: NDArray[np.bool_] | None = None) -> Placed:
+        """One reading of each stream; times in unix seconds. ``stamped`` bool [N]: the time is that of arrival, so the
+        reading can be neither late nor a duplicate, and where it is not later than the last one, the clock was set."""
         last, step = self.last[slots], self.step[slots]
         ahead = times - last  # NaN: the first reading
         back = ahead < 0
         far = np.zeros(len(slots))
         if back.any():
             pace = self.pace(slots)
-            # a reading from farther back than this is not late, but the clock was set. A day, before anything is known
-            far = np.where(np.isnan(pace), 86400.0, pace) * max(self._limit, LEARN)
-        late = back & (-ahead <= far)
-        restarted = back & ~late
-        duplicate = ahead == 0
+            # a reading from farther back than this is not late, but the clock was set
+            pace = np.where(np.isnan(pace), 0.0, pace)
+            far = np.maximum(np.minimum(pace * self._limit, FARTHEST), pace * LEARN)
+            far = np.where(pace > 0, far, 86400.0)
+        own = np.ones(len(slots), np.bool_) if stamped is None else ~stamped
+        late = back & (-ahead <= far) & own
+        duplicate = (ahead == 0) & own
+        restarted = (ahead <= 0) & ~late & ~duplicate
         taken = ~(duplicate | late)
         forward = ahead > 0
         breaks = np.zeros(len(slots), np.uint8)

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.engine.arena import Arena
 from streamer.engine.denormals import flush_denormals
-from streamer.engine.model import Model
-from streamer.metrics import ModelMetrics
-from streamer.sensors.latest import Latest
+from streamer.sensors.columns import StepResult
 from streamer.sensors.runner import Runner
-from streamer.sensors.scores import Track
-from streamer.sensors.timeline import WHOLE, Clocks, phases
+from streamer.sensors.table import SensorTable
+from streamer.sensors.timeline import WHOLE, phases
 
-__all__ = ["Lane", "Ran", "Room", "Work"]
+__all__ = ["Lane", "Work"]
 
 log = logging.getLogger(__name__)
 
@@ -39,65 +36,23 @@ TOGETHER = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """Readings that were just run, all of different streams. ``at``: which of their work's they were, ``breaks`` as in
-    :mod:`streamer.sensors.timeline`. The arrays are the receiver's."""
-
-    slots: Slots
-    at: NDArray[np.intp]
-    times: Floats
-    values: Floats
-    steps: Floats
-    breaks: NDArray[np.uint8]
-    quantiles: NDArray[np.float32]
-    anomalies: NDArray[np.float32]
-    drifts: NDArray[np.float32]
-    known: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
 class Work:
     """Readings of slots of one lane. ``seq``: of the journal's record that holds them. ``call`` runs instead."""
 
     slots: Slots
     times: Floats
     values: Floats
+    stamped: NDArray[np.bool_]
     seq: int
     #: Gets what was run, in parts, and ``None`` at the end.
-    tell: Callable[[Ran | None], None] | None = None
+    deliver: Callable[[StepResult | None], None] | None = None
     call: Callable[[], None] | None = None
 
-
-class Watcher(Protocol):
-    def __call__(self, ran: Ran) -> None:
-        """Readings were run. Called by lanes; must be quick and must not raise."""
-
-
-@dataclass(slots=True)
-class Room:
-    """What all lanes share: the model, and everything that is kept of streams, by slot."""
-
-    model: Model
-    arena: Arena
-    clocks: Clocks
-    track: Track
-    latest: Latest
-    metrics: ModelMetrics
-    limit: int
-    #: The last record of the journal that was run, by slot.
-    applied: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    watchers: tuple[Watcher, ...] = ()
-
-    #: Counts of streams that are gone, so that the sums over all never fall.
-    gone: Counter[str] = field(default_factory=Counter)
-
-    def clear(self, slot: int) -> None:
-        self.gone.update({name: int(counts[slot]) for name, counts in self.clocks.counts.items()})
-        self.gone["readings"] += int(self.latest.readings[slot])
-        self.arena.renew(slot)
-        for part in (self.clocks, self.track, self.latest):
-            part.clear(slot)
-        self.applied[slot] = 0
+    @classmethod
+    def calling(cls, call: Callable[[], None]) -> Work:
+        """No readings."""
+        nothing = np.zeros(0)
+        return cls(nothing.astype(np.intp), nothing, nothing, nothing.astype(np.bool_), 0, call=call)
 
 
 class Lane(threading.Thread):
@@ -108,9 +63,9 @@ class Lane(threading.Thread):
     for those who look.
     """
 
-    def __init__(self, room: Room, name: str, done: Callable[[int], None]) -> None:
+    def __init__(self, table: SensorTable, name: str, done: Callable[[int], None]) -> None:
         super().__init__(name=name, daemon=True)
-        self._room, self._done = room, done
+        self._table, self._done = table, done
         self.lock = threading.Lock()
         self.rows = threading.Lock()
         self._queue: deque[Work] = deque()
@@ -145,8 +100,8 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         flush_denormals()
-        room = self._room
-        runner = Runner(room.model, room.arena, room.metrics, room.limit)
+        table = self._table
+        runner = Runner(table.model, table.arena, table.metrics, table.limit)
         while taken := self._take():
             for works in _together(taken):
                 try:
@@ -158,11 +113,10 @@ class Lane(threading.Thread):
                             self._run(works, runner)
                 except Exception:  # whatever it is, it is this work's problem and not the next one's
                     log.exception("readings could not be run")
-                    self._room.metrics.failed_batches.inc()
+                    self._table.metrics.failed_batches.inc()
                 finally:
                     for work in works:
-                        if work.tell is not None:
-                            work.tell(None)
+                        _hand_over(work.deliver, None)
             with self._changed:
                 self._since = None
                 self._changed.notify_all()
@@ -182,13 +136,14 @@ class Lane(threading.Thread):
             return taken
 
     def _run(self, works: list[Work], runner: Runner) -> None:
-        room = self._room
+        table = self._table
         slots = np.concatenate([work.slots for work in works])
         times = np.concatenate([work.times for work in works])
-        values = np.concatenate([work.values for work in works])
+        values = np.concatenate([work.values for work in works]).reshape(len(slots), -1)  # [N, C]
+        stamped = np.concatenate([work.stamped for work in works])
         whose = np.repeat(np.arange(len(works)), [len(work.slots) for work in works])
         own = np.concatenate([np.arange(len(work.slots)) for work in works])
-        asked = np.array([work.tell is not None for work in works])
+        asked = np.array([work.deliver is not None for work in works])
 
         order = np.argsort(slots, kind="stable")
         streams, first, count = np.unique(slots[order], return_index=True, return_counts=True)
@@ -200,30 +155,31 @@ class Lane(threading.Thread):
             new = live[~placed[live]]
             if len(new):
                 with self.rows:
-                    found = room.clocks.place(streams[new], times[order[at[new]]])
+                    found = table.timelines.place(streams[new], times[order[at[new]]], stamped[order[at[new]]])
                 masked[new], breaks[new] = found.masked, found.breaks
                 placed[new] = found.taken
                 at[new] += ~found.taken
                 if not found.taken.all():
                     continue
-            step = room.clocks.step[streams[live]]
+            step = table.timelines.step[streams[live]]
             gap = masked[live] > 0
             reading = order[at[live]]
             then = np.where(gap, times[reading] - masked[live] * np.where(gap, step, 0.0), times[reading])
-            value = np.where(gap, np.nan, values[reading])
+            value = values[reading]
+            value[gap] = np.nan
             for begin in range(0, len(live), TOGETHER):
                 part = slice(begin, begin + TOGETHER)
-                ran = self._step(
+                result = self._step(
                     runner, streams[live[part]], then[part], value[part], gap[part], breaks[live[part]], reading[part]
                 )
-                self._tell(ran, works, whose, own, asked)
+                self._deliver(result, works, whose, own, asked)
                 self._since = monotonic()
             masked[live] -= gap
             done = live[~gap]
             at[done] += 1
             placed[done] = False
         for work in works:
-            room.applied[work.slots] = work.seq
+            table.applied[work.slots] = work.seq
 
     def _step(
         self,
@@ -234,18 +190,19 @@ class Lane(threading.Thread):
         gap: NDArray[np.bool_],
         breaks: NDArray[np.uint8],
         reading: NDArray[np.intp],
-    ) -> Ran | None:
-        """One step of streams that are all different. ``gap``: it is a masked one."""
-        begin, room = perf_counter(), self._room
-        there = ~np.isnan(values)
-        rows = np.empty((len(slots), 1, 4), np.float32)
-        rows[:, 0, 0], rows[:, 0, 1] = np.where(there, values, 0.0), there
-        rows[:, 0, 2], rows[:, 0, 3] = phases(times)
+    ) -> StepResult | None:
+        """One step of streams that are all different, ``values`` [N, C]. ``gap``: it is a masked one."""
+        begin, table = perf_counter(), self._table
+        there, count = ~np.isnan(values), values.shape[1]
+        rows = np.empty((len(slots), 1, 2 * count + 2), np.float32)
+        rows[:, 0, :count], rows[:, 0, count:-2] = np.where(there, values, 0.0), there
+        rows[:, 0, -2], rows[:, 0, -1] = phases(times)
+        values = values[:, table.layout.chosen]  # from here on those of the targets
         good, *said = runner(slots, rows)
-        ran = perf_counter()
+        run = perf_counter()
         with self.rows:
             if not good.all():
-                room.track.forget(slots[~good])
+                table.track.forget(table.tracks(slots[~good]))
                 slots, times, values, gap = slots[good], times[good], values[good], gap[good]
                 breaks, reading = breaks[good], reading[good]
                 said = [array[good] for array in said]
@@ -253,61 +210,75 @@ class Lane(threading.Thread):
             scored = perf_counter()
             result = self._keep(~gap, slots, reading, times, values, breaks, *said)
         if result is not None:
-            for watcher in room.watchers:
-                watcher(result)
-        room.metrics.steps.inc(len(slots))
-        room.metrics.chunks.inc(len(slots))
-        room.metrics.decode_seconds.observe(scored - ran)
-        room.metrics.busy_seconds.inc(perf_counter() - begin)
+            for watcher in table.watchers:
+                _hand_over(watcher, result)
+        table.metrics.steps.inc(len(slots))
+        table.metrics.chunks.inc(len(slots))
+        table.metrics.decode_seconds.observe(scored - run)
+        table.metrics.busy_seconds.inc(perf_counter() - begin)
         return result
 
     def _score(self, slots: Slots, values: Floats, broken: NDArray[np.bool_], quantiles: NDArray[np.float32]) -> None:
-        """``broken``: what was said before does not reach across to this reading."""
-        room = self._room
-        step = room.clocks.step[slots]
+        """``values`` [N, K]. ``broken``: earlier forecasts do not reach this reading."""
+        table = self._table
+        step = table.timelines.step[slots]
         seasons = np.where(step > 0, np.rint(86400 / np.where(step > 0, step, 1.0)), 0).clip(0, 2**31).astype(np.int64)
         if broken.any():
-            room.track.forget(slots[broken])
-        room.track.truth(slots, values, seasons)
-        there = ~np.isnan(values)
-        room.latest.begun[slots] |= there
-        if there.all():
-            room.track.said(slots, quantiles, values)
-        elif there.any():
-            room.track.said(slots[there], quantiles[there], values[there])
+            table.track.forget(table.tracks(slots[broken]))
+        there, targets = ~np.isnan(values), values.shape[1]
+        table.latest.begun[slots] |= there.reshape(len(slots), *table.layout.each)
+        rows, truth, known = table.tracks(slots), values.ravel(), there.ravel()
+        curves = quantiles.reshape(len(rows), *quantiles.shape[-2:])
+        table.track.truth(rows, truth, np.repeat(seasons, targets))
+        if known.all():
+            table.track.said(rows, curves, truth)
+        elif known.any():
+            table.track.said(rows[known], curves[known], truth[known])
 
-    def _keep(self, real: NDArray[np.bool_], slots: Slots, *rest: NDArray[Any]) -> Ran | None:
-        """What is to be told: of readings, not of a gap's masked steps."""
-        room = self._room
+    def _keep(self, real: NDArray[np.bool_], slots: Slots, *rest: NDArray[Any]) -> StepResult | None:
+        """Results of readings, not of a gap's masked steps."""
+        table = self._table
         if not real.all():
             slots, rest = slots[real], tuple(array[real] for array in rest)
         if not len(slots):
             return None
         reading, times, values, breaks, quantiles, anomalies, drifts = rest
-        known, steps = room.latest.begun[slots], room.clocks.pace(slots)
-        result = Ran(slots, reading, times, values, steps, breaks, quantiles, anomalies, drifts, known)
-        room.latest.keep(slots, result)
+        known, steps = table.latest.begun[slots], table.timelines.pace(slots)
+        directory = table.directory
+        names = np.array([directory.names[slot] for slot in slots.tolist()], np.object_)
+        values = values.reshape(len(slots), *table.layout.each)
+        owners = names, directory.ids[slots]
+        said = quantiles, anomalies, drifts
+        result = StepResult(slots, *owners, reading, times, values, steps, breaks, *said, known)
+        table.latest.keep(result)
         return result
 
-    def _tell(
+    def _deliver(
         self,
-        ran: Ran | None,
+        result: StepResult | None,
         works: list[Work],
         whose: NDArray[np.intp],
         own: NDArray[np.intp],
         asked: NDArray[np.bool_],
     ) -> None:
         """To each work that asked, its own part."""
-        if ran is None or not asked.any():
+        if result is None or not asked.any():
             return
-        owners = whose[ran.at]
+        owners = whose[result.at]
         for owner in np.unique(owners[asked[owners]]):
             mine = owners == owner
-            rows = {name: getattr(ran, name)[mine] for name in Ran.__slots__}
+            rows = {name: getattr(result, name)[mine] for name in StepResult.__slots__}
             rows["at"] = own[rows["at"]]
-            tell = works[owner].tell
-            assert tell is not None
-            tell(Ran(**rows))
+            _hand_over(works[owner].deliver, StepResult(**rows))
+
+
+def _hand_over(receiver: Callable[[Any], None] | None, result: StepResult | None) -> None:
+    """A receiver that fails costs itself its result, and nobody else anything."""
+    try:
+        if receiver is not None:
+            receiver(result)
+    except Exception:
+        log.exception("a result of sensors could not be handed over")
 
 
 def _together(taken: list[Work]) -> list[list[Work]]:

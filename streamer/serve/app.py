@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from streamer.serve.generate import Generate
 from streamer.serve.readings.routes import routes
+from streamer.serve.rows.routes import RowRoutes
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
@@ -25,6 +26,7 @@ __all__ = ["create_app"]
 INDEX = """streamer: stateful streaming inference
 
   /v1/stream   WebSocket: one connection, one stream
+  /v1/streams/KEY  POST: rows in, outputs out; GET where it stands, DELETE it
   /v1/models   what is served
   /v1/generate POST: what a generator writes, as it writes it
 
@@ -76,6 +78,7 @@ def create_app(
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/models", served),
+            *RowRoutes(streams).routes(),
             Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
         ]

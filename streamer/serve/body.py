@@ -10,6 +10,7 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from streamer.serve.bounds import TooMuchError, charge
 from streamer.serve.readings.parsed import BodyError
 
 __all__ = ["in_thread", "problem", "read_body", "unzip"]
@@ -17,43 +18,60 @@ __all__ = ["in_thread", "problem", "read_body", "unzip"]
 T = TypeVar("T")
 #: Parsing a body longer than this goes to a thread: the event loop has audio to pass on.
 SHORT = 16 * 1024
+#: A body is unpacked by this many bytes at a time.
+PIECE = 2**20
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Raises :class:`BodyError`: 413."""
+    """Raises :class:`BodyError`: 413, or 503 where the bodies of all requests are too much."""
     parts: list[bytes] = []
     length = 0
+    trouble: TooMuchError | None = None
     try:
         async for part in request.stream():
             length += len(part)
-            if length > limit:
-                parts.clear()  # the rest is read and dropped: who is still sending would not see the answer
-            else:
-                parts.append(part)
+            if length <= limit and trouble is None:
+                try:
+                    charge(len(part))
+                    parts.append(part)
+                    continue
+                except TooMuchError as error:
+                    trouble = error
+            parts.clear()  # the rest is read and dropped: who is still sending would not see the answer
     except ClientDisconnect:
         raise BodyError(400, "the body was cut off") from None
+    if trouble is not None:
+        raise BodyError(503, str(trouble))
     if length > limit:
         raise BodyError(413, f"a body of {length} bytes, the limit is {limit} (max_body_bytes): send it in parts")
     return b"".join(parts)
 
 
 def unzip(body: bytes, encoding: str, limit: int) -> bytes:
-    """``Content-Encoding`` gzip, deflate or none. Raises :class:`BodyError`."""
+    """``Content-Encoding`` gzip, deflate or none. Raises :class:`BodyError`, 503 as of :func:`read_body`."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise BodyError(415, f"Content-Encoding {encoding[:40]!r}: gzip or none")
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    parts: list[bytes] = []
+    length = 0
     try:
-        found = unpack.decompress(body, limit + 1)
+        while not unpack.eof and (part := unpack.decompress(body, PIECE)):
+            body = unpack.unconsumed_tail
+            charge(len(part))
+            parts.append(part)
+            length += len(part)
+            if length > limit:
+                raise BodyError(413, f"the body unpacks to more than {limit} bytes (max_unpacked_bytes)")
     except zlib.error as error:
         raise BodyError(400, f"the body is no {encoding}: {error}") from None
-    if len(found) > limit:
-        raise BodyError(413, f"the body unpacks to more than {limit} bytes (max_unpacked_bytes)")
+    except TooMuchError as error:
+        raise BodyError(503, str(error)) from None
     if not unpack.eof:
         raise BodyError(400, f"the body is no whole {encoding}")
-    return found
+    return b"".join(parts)
 
 
 async def in_thread(call: Callable[[], T], size: int) -> T:
@@ -63,5 +81,7 @@ async def in_thread(call: Callable[[], T], size: int) -> T:
 def problem(
     status: int, message: str, retry_after: float | None = None, headers: dict[str, str] | None = None
 ) -> Response:
+    if status == 503 and retry_after is None:
+        retry_after = 1.0
     more = {} if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
     return JSONResponse({"error": message}, status, {**more, **(headers or {})})

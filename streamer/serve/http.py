@@ -9,7 +9,7 @@ memory for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,7 +18,8 @@ __all__ = ["Http"]
 
 
 class Http(HttpToolsProtocol):
-    """``writes``: paths of requests that bring readings; they have ``body_seconds``, and their handlers bound them."""
+    """``long_body(path)``: requests there bring readings or rows; they have ``body_seconds``, and their handlers bound
+    them."""
 
     def __init__(
         self,
@@ -26,12 +27,12 @@ class Http(HttpToolsProtocol):
         handshake_seconds: float,
         max_request_bytes: int,
         body_seconds: float,
-        writes: Collection[str],
+        long_body: Callable[[str], bool],
         **uvicorn: Any,
     ):
         super().__init__(**uvicorn)
         self._handshake_seconds, self._max_request_bytes = handshake_seconds, max_request_bytes
-        self._body_seconds, self._writes = body_seconds, writes
+        self._body_seconds, self._long_body = body_seconds, long_body
         self._writing = False
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
@@ -57,7 +58,7 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.scope.get("path") in self._writes:
+        if self._long_body(self.scope.get("path", "")):
             self._writing = True
             self._in_time()
             self._hurry(self._body_seconds)

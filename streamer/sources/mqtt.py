@@ -17,16 +17,23 @@ import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self, cast
 
 import numpy as np
 
-from streamer.sensors.columns import Batch, Told
+from streamer.sensors.columns import Batch, Forecasts, Reading, Row
 from streamer.sources import SourceError
-from streamer.sources.mqtt_topics import MalformedError, Options, Subscription, Watch, alone, discovery, stream_topic
-from streamer.sources.readings import Reading
+from streamer.sources.mqtt_topics import (
+    MalformedError,
+    MqttOptions,
+    Subscription,
+    Watch,
+    alone,
+    discovery,
+    stream_topic,
+)
 
 try:
     import aiomqtt
@@ -36,27 +43,38 @@ try:
 except ImportError as error:
     raise SourceError("MQTT needs the package aiomqtt: pip install 'streamer[sensors]'") from error
 
-__all__ = ["Mqtt", "Options", "Subscription", "Watch"]
+__all__ = ["Mqtt", "MqttOptions", "Subscription", "Watch"]
 
 log = logging.getLogger(__name__)
 
+#: The model for single sensors, where nobody says what it is called.
+SINGLE = "sensors"
+
 
 class Mqtt:
-    """One broker. All of it is for the event loop's thread. ``take`` returns once the readings are safe and raises an
-    ``Exception`` if they can't be taken now. Raises OSError where ``ca_file`` can't be read."""
+    """One broker. All of it is for the event loop's thread. ``take`` gets batches by model, returns once the readings
+    are safe and raises an ``Exception`` if they can't be taken now. ``models``: what is served, see
+    :meth:`Subscription.read`. Raises OSError where ``ca_file`` can't be read."""
 
-    def __init__(self, options: Options, take: Callable[[Batch], Awaitable[None]], watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        options: MqttOptions,
+        take: Callable[[Mapping[str, Batch]], Awaitable[None]],
+        watch: Watch | None = None,
+        models: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._options, self._take, self._watch = options, take, watch or Watch()
-        self._outbox = Outbox(options, self._watch)
+        self._models = {SINGLE: ()} if models is None else models
+        self._outbox = ForecastQueue(options, self._watch)
         self._status = f"{options.discovery}/status" if options.discovery else None
         self._complained: set[str] = set()
         self._tls = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
         if self._tls is not None:
             self._tls.sslsocket_class = TlsSocket
 
-    def publish(self, told: Told) -> None:
+    def publish(self, forecasts: Forecasts) -> None:
         """The latest forecast of each stream goes out as soon as there is a connection."""
-        self._outbox.put(told)
+        self._outbox.put(forecasts)
 
     async def run(self) -> NoReturn:
         delay = self._options.first_delay
@@ -109,11 +127,11 @@ class Mqtt:
             if link.over:  # what is not acknowledged comes again with the next connection
                 self._watch.messages("returned", sum(message.qos > 0 for message in messages))
                 messages = [message for message in messages if message.qos == 0]
-            readings: list[Reading] = []
-            outcomes = Counter(self._read(message, readings) for message in messages)
-            if readings:
+            found: dict[str, list[Reading | Row]] = {}
+            outcomes = Counter(self._read(message, found) for message in messages)
+            if found:
                 try:
-                    await self._take(Batch.of(readings))
+                    await self._take({model: self._batch(model, readings) for model, readings in found.items()})
                 except Exception as error:
                     self._watch.messages("returned", sum(message.qos > 0 for message in messages))
                     self._watch.messages("lost", sum(message.qos == 0 for message in messages))
@@ -122,8 +140,12 @@ class Mqtt:
             for outcome, count in outcomes.items():
                 self._watch.messages(outcome, count)
 
-    def _read(self, message: aiomqtt.Message, readings: list[Reading]) -> str:
-        """The outcome; what it says goes to ``readings``."""
+    def _batch(self, model: str, readings: list[Any]) -> Batch:
+        variables = self._models[model]
+        return Batch.of_rows(readings, variables, model) if variables else Batch.of(readings)
+
+    def _read(self, message: aiomqtt.Message, found: dict[str, list[Reading | Row]]) -> str:
+        """The outcome; what it says goes to ``found``, by model."""
         if (topic := message.topic.value) == self._status:
             if message.payload == b"online":
                 self._outbox.announce()
@@ -132,40 +154,46 @@ class Mqtt:
         if subscription is None:
             return "unmatched"
         try:
-            readings += subscription.readings(topic, message.payload)
+            model, said = subscription.read(topic, message.payload, self._models)
         except MalformedError as error:
             if topic not in self._complained and len(self._complained) < self._options.max_complaints:
                 self._complained.add(topic)
                 log.warning("an MQTT message can't be read", extra={"topic": topic[:200], "reason": str(error)})
             return error.reason
+        found.setdefault(model, []).extend(said if isinstance(said, list) else [said])
         return "taken"
 
 
-class Outbox:
+class ForecastQueue:
     """Forecasts to be sent, the latest of each stream, and what Home Assistant is to know of their streams."""
 
-    def __init__(self, options: Options, watch: Watch) -> None:
+    def __init__(self, options: MqttOptions, watch: Watch) -> None:
         self._options, self._watch = options, watch
-        self._waiting: dict[str, Told] = {}  # of one reading each
-        self._levels: dict[str, str] = {}  # discovered streams, with the quantile that is shown
-        self._due: dict[str, None] = {}  # of them, those to be announced
+        self._waiting: dict[str, Forecasts] = {}  # of one reading each
+        # discovered streams and targets, with the quantile that is shown
+        self._levels: dict[tuple[str, str], str] = {}
+        self._due: dict[tuple[str, str], None] = {}  # of them, those to be announced
         self._filled = asyncio.Event()
 
-    def put(self, told: Told) -> None:
-        latest = {name: row for row, name in enumerate(told.names) if told.known[row]}
-        superseded = int(np.count_nonzero(told.known)) - len(latest)
+    def put(self, forecasts: Forecasts) -> None:
+        if not len(forecasts):
+            return
+        known: list[bool] = np.any(forecasts.known.reshape(len(forecasts), -1), axis=1).tolist()
+        latest = {name: row for row, name in enumerate(forecasts.names) if known[row]}
+        superseded = sum(known) - len(latest)
         for name, row in latest.items():
-            self._discover(name, told.levels)
+            for target in forecasts.targets or ("",):
+                self._discover((name, target), forecasts.levels)
             if name in self._waiting:
                 superseded += 1
             elif len(self._waiting) >= self._options.max_unsent:
                 del self._waiting[next(iter(self._waiting))]
                 self._watch.forecasts("dropped", 1)
-            self._waiting[name] = alone(told, row)
+            self._waiting[name] = alone(forecasts, row)
         self._watch.forecasts("superseded", superseded)
         self._filled.set()
 
-    def _discover(self, stream: str, levels: Sequence[str]) -> None:
+    def _discover(self, stream: tuple[str, str], levels: Sequence[str]) -> None:
         if not self._options.discovery:
             return
         middle = min(levels, key=lambda level: abs(float(level) - 0.5))
@@ -187,29 +215,30 @@ class Outbox:
             while self._waiting or self._due:
                 if self._due:  # goes first, so that nobody sees a forecast of which he knows nothing
                     stream, _ = self._due.popitem()  # where this fails, all are due with the next connection
-                    topic, config = discovery(self._options, stream, self._levels[stream])
+                    name, target = stream
+                    topic, config = discovery(self._options, name, self._levels[stream], target)
                     await post(topic, json.dumps(config).encode())
                 else:
                     await self._forecast(post)
 
     async def _forecast(self, post: Callable[[str, bytes], Awaitable[None]]) -> None:
-        told = self._waiting.pop(stream := next(iter(self._waiting)))
+        forecasts = self._waiting.pop(stream := next(iter(self._waiting)))
         try:
-            payload = json.dumps(told.to_dict(0), allow_nan=False).encode()
+            payload = json.dumps(forecasts.to_dict(0), allow_nan=False).encode()
             await post(stream_topic(self._options.prefix, stream), payload)
             self._watch.forecasts("sent", 1)
         except ValueError as error:  # JSON has no infinity
             self._watch.forecasts("failed", 1)
             log.warning("a forecast can't be sent", extra={"stream": stream, "reason": str(error)})
         except BaseException:
-            self._waiting.setdefault(stream, told)
+            self._waiting.setdefault(stream, forecasts)
             raise
 
 
-class Inbox(asyncio.Queue[aiomqtt.Message]):
+class MessageQueue(asyncio.Queue[aiomqtt.Message]):
     """Messages that came. There is always place for those of QoS 1, of which the broker sends no more than it may."""
 
-    def __init__(self, options: Options, watch: Watch) -> None:
+    def __init__(self, options: MqttOptions, watch: Watch) -> None:
         super().__init__(options.max_waiting + options.max_unacknowledged)
         self._most, self._watch = options.max_waiting, watch
 
@@ -233,7 +262,7 @@ class Link(aiomqtt.Client):
     """One connection: aiomqtt's client and what it lacks, which is acknowledging by hand and an end that leaves nothing
     open. It is used once, since message ids mean nothing to the next connection."""
 
-    def __init__(self, options: Options, watch: Watch, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, options: MqttOptions, watch: Watch, tls: ssl.SSLContext | None) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = options.session_seconds
         properties.ReceiveMaximum = options.max_unacknowledged
@@ -244,7 +273,7 @@ class Link(aiomqtt.Client):
             username=options.username,
             password=options.password,
             identifier=options.client_id,
-            queue_type=cast(Any, lambda maxsize: Inbox(options, watch)),
+            queue_type=cast(Any, lambda maxsize: MessageQueue(options, watch)),
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=False,
             timeout=options.answer_seconds,

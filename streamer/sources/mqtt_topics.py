@@ -8,22 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from streamer.sensors.columns import Told
-from streamer.sources.readings import LARGEST, MISSING, Reading
+from streamer.names import NAME_CHARACTERS, NameRefusedError, check_name
+from streamer.sensors.columns import LARGEST, Forecasts, Reading, Row
+from streamer.sources.readings import MISSING
 from streamer.sources.times import parse_time
 
-__all__ = ["MalformedError", "Options", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]
+__all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]
 
 #: Of one message without named paths; a device that says more is better asked for what is wanted.
 MAX_NUMBERS = 100
-NAME_CHARACTERS = 200
 TOPIC_BYTES = 65535
 #: ``unknown`` and ``unavailable``: Home Assistant's ``mqtt_statestream``.
 GONE = MISSING | {"unknown", "unavailable"}
@@ -32,8 +32,8 @@ NOTHING = object()
 
 
 class MalformedError(ValueError):
-    """``reason`` is one of a few words, for a counter: ``encoding``, ``json``, ``many``, ``name``, ``number``,
-    ``path``, ``time``."""
+    """``reason`` is one of a few words, for a counter: ``columns``, ``encoding``, ``json``, ``many``, ``name``,
+    ``number``, ``path``, ``time``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -42,13 +42,16 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One line of the settings: ``TOPIC-PATTERN [time=PATH] [PATH ...]``. A path leads into a JSON payload, with dots:
-    ``ENERGY.Power``, ``phases.0.current``. Without any, a payload is a number, or JSON of which every number is read.
+    """One line of the settings: ``TOPIC-PATTERN [time=PATH] [model=NAME] [PATH ...]``. A path leads into a JSON
+    payload, with dots: ``ENERGY.Power``, ``phases.0.current``. Without any, a payload is a number, or JSON of which
+    every number is read. ``model``: the payload is a row of that model's variables, whose names are its paths, and the
+    stream is named as the topic. Without it a payload with all variables of a model is such a row, too.
     """
 
     pattern: str
     paths: tuple[str, ...] = ()
     time: str | None = None
+    model: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Subscription:
@@ -57,23 +60,65 @@ class Subscription:
         try:
             _check_pattern(pattern)
             times = [word.removeprefix("time=") for word in words if word.startswith("time=")]
-            paths = [word for word in words if not word.startswith("time=")]
+            models = [word.removeprefix("model=") for word in words if word.startswith("model=")]
+            paths = [word for word in words if not word.startswith(("time=", "model="))]
             for path in (*times, *paths):
                 if "=" in path:
-                    raise ValueError(f"{path!r} is no path; the only option is time=PATH")
+                    raise ValueError(f"{path!r} is no path; the only options are time=PATH and model=NAME")
                 if not all(path.split(".")):
                     raise ValueError(f"{path!r} is no path, which is keys with dots between them")
-            if len(times) > 1 or len(set(paths)) < len(paths):
-                raise ValueError("has a path twice")
+            if len(times) > 1 or len(models) > 1 or len(set(paths)) < len(paths):
+                raise ValueError("has a path or an option twice")
+            if models and (paths or not models[0]):
+                raise ValueError("has model=NAME: the paths are that model's variables, leave out others")
         except ValueError as error:
             raise ValueError(f"MQTT subscription {text[:NAME_CHARACTERS]!r}: {error}") from None
-        return cls(pattern, tuple(paths), times[0] if times else None)
+        return cls(pattern, tuple(paths), times[0] if times else None, models[0] if models else None)
 
     def matches(self, topic: str) -> bool:
         return overlap(self.pattern, topic)
 
+    def read(self, topic: str, payload: bytes, models: Mapping[str, Sequence[str]]) -> tuple[str, list[Reading] | Row]:
+        """A model's name and what the message says to it. ``models``: their variables by name, none of the one that is
+        for single sensors. Raises :class:`MalformedError`."""
+        said = self._payload(payload)
+        wanted = self._model(said, models)
+        if not models[wanted]:
+            return wanted, self._readings(topic, said)
+        there = {name: _at(said, name) for name in models[wanted]}
+        values = {name: _value(name, value) for name, value in there.items() if value is not NOTHING}
+        if not values:
+            raise MalformedError("path", f"has none of {', '.join(there)[:NAME_CHARACTERS]}")
+        return wanted, Row(self._moment(said), values, _stream(topic, ""))
+
+    def _model(self, said: Any, models: Mapping[str, Sequence[str]]) -> str:
+        if self.model is not None:
+            if self.model not in models:
+                raise MalformedError("columns", f"is for the model {self.model}, which is not served")
+            return self.model
+        fitting = {name: v for name, v in models.items() if v and all(_at(said, path) is not NOTHING for path in v)}
+        if not fitting or self.paths:
+            fitting = {name: variables for name, variables in models.items() if not variables}
+        if not fitting:
+            raise MalformedError("columns", "has not all variables of any model that is served")
+        widest = max(map(len, fitting.values()))
+        found = [name for name, variables in fitting.items() if len(variables) == widest]
+        if len(found) > 1:
+            raise MalformedError("columns", f"fits several models: name one of {', '.join(found)} with model=NAME")
+        return found[0]
+
+    def _moment(self, said: Any) -> float | None:
+        return None if self.time is None else _time(self.time, _at(said, self.time))
+
     def readings(self, topic: str, payload: bytes) -> list[Reading]:
-        """Raises :class:`MalformedError`."""
+        """Of single sensors. Raises :class:`MalformedError`."""
+        return self._readings(topic, self._payload(payload))
+
+    def _readings(self, topic: str, said: Any) -> list[Reading]:
+        at = self._moment(said)
+        return [Reading(_stream(topic, path), at, value) for path, value in self._values(said)]
+
+    def _payload(self, payload: bytes) -> Any:
         try:
             text = payload.decode().strip()
         except UnicodeDecodeError:
@@ -86,8 +131,7 @@ class Subscription:
                 raise MalformedError("json", f"is no JSON: {error}") from None
         elif self.time is not None or (self.paths and text.lower() not in GONE):
             raise MalformedError("json", f"is no JSON object: {text[:40]!r}")
-        at = None if self.time is None else _time(self.time, _at(said, self.time))
-        return [Reading(_stream(topic, path), at, value) for path, value in self._values(said)]
+        return said
 
     def _values(self, said: Any) -> list[tuple[str, float | None]]:
         if isinstance(said, str):  # a number or a word for none, which then goes for every path
@@ -124,7 +168,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class MqttOptions:
     """Raises ``ValueError`` for what can't work. ``subscriptions`` may be empty: then forecasts only go out."""
 
     subscriptions: tuple[Subscription, ...] = ()
@@ -193,18 +237,20 @@ def stream_topic(prefix: str, stream: str) -> str:
     return f"{prefix}/{_clean(stream)}"
 
 
-def discovery(options: Options, stream: str, level: str) -> tuple[str, dict[str, Any]]:
-    """Topic and payload that make Home Assistant show one stream's forecast: its state is what ``level`` says for one
-    step ahead, its attributes are the whole curve."""
+def discovery(options: MqttOptions, stream: str, level: str, target: str = "") -> tuple[str, dict[str, Any]]:
+    """Topic and payload that make Home Assistant show the forecast of one stream, or of one target of it: its state is
+    what ``level`` says for one step ahead, its attributes are the whole curve."""
     prefix = options.prefix
     topic = stream_topic(prefix, stream)
-    readable = re.sub(r"[^a-zA-Z0-9]+", "_", topic).strip("_")[:64]
-    id = f"{readable}_{hashlib.blake2s(f'{prefix}/{stream}'.encode(errors='replace'), digest_size=4).hexdigest()}"
+    shown = f"{stream}.{target}" if target else stream
+    readable = re.sub(r"[^a-zA-Z0-9]+", "_", f"{prefix}/{shown}").strip("_")[:64]
+    id = f"{readable}_{hashlib.blake2s(f'{prefix}/{shown}'.encode(errors='replace'), digest_size=4).hexdigest()}"
+    said = f"value_json.targets[{json.dumps(target)}]" if target else "value_json"
     return f"{options.discovery}/sensor/{id}/config", {
-        "name": f"{_clean(stream)} forecast",
+        "name": f"{_clean(shown)} forecast",
         "unique_id": id,
         "state_topic": topic,
-        "value_template": f"{{{{ value_json.quantiles['{level}'][0] }}}}",
+        "value_template": f"{{{{ {said}.quantiles['{level}'][0] }}}}",
         "json_attributes_topic": topic,
         "state_class": "measurement",
         "device": {"identifiers": [prefix], "name": prefix},
@@ -229,10 +275,10 @@ def _clean(topic: str) -> str:
 
 
 def _stream(topic: str, path: str) -> str:
-    name = f"{topic}.{path}" if path else topic
-    if len(name) > NAME_CHARACTERS or not name.isprintable():
-        raise MalformedError("name", f"{name[:40]!r} is no name of a stream (1 to 200 printable characters)")
-    return name
+    try:
+        return check_name(f"{topic}.{path}" if path else topic)
+    except NameRefusedError as error:
+        raise MalformedError("name", str(error)) from None
 
 
 def _at(said: Any, path: str) -> Any:
@@ -291,8 +337,8 @@ def _time(path: str, said: Any) -> float:
         raise MalformedError("time", f"{path}: {error}") from None
 
 
-def alone(told: Told, row: int) -> Told:
+def alone(forecasts: Forecasts, row: int) -> Forecasts:
     """A copy of one reading, which does not hold on to the others."""
-    arrays = {f.name: getattr(told, f.name) for f in fields(told)}
+    arrays = {f.name: getattr(forecasts, f.name) for f in fields(forecasts)}
     copies: dict[str, Any] = {n: a[row : row + 1].copy() for n, a in arrays.items() if isinstance(a, np.ndarray)}
-    return replace(told, names=[told.names[row]], **copies)
+    return replace(forecasts, names=[forecasts.names[row]], **copies)

@@ -16,29 +16,22 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
+from streamer.names import check_name
+from streamer.sensors.columns import LARGEST, Reading, Row
 from streamer.sources import SourceError
 from streamer.sources.times import parse_time
 
-__all__ = ["Columns", "Reading", "Readings"]
+__all__ = ["Columns", "Reading", "Readings", "Row"]
+
+T = TypeVar("T")
 
 TIMES = ("ts", "time", "timestamp", "date", "datetime")
 IDS = ("id", "sensor", "stream", "name", "series")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity"})
-#: From here on a reading counts as missing, as infinity does: float32 and the models end not far behind.
-LARGEST = 1e30
 LINE_BYTES = 2**20
 SHOWN = 10  # complaints, then they are only counted
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """``time`` in unix seconds, ``None`` where the input has no times; ``value`` ``None``: missing."""
-
-    stream: str
-    time: float | None
-    value: float | None
 
 
 @dataclass(frozen=True)
@@ -52,13 +45,14 @@ class Columns:
 
     def whose(self, names: Sequence[str]) -> str | None:
         """The column that says the stream."""
-        return self.id or (None if self.wide else _guess(names, IDS))
+        return self.id or (None if self.wide else _guess([name for name in names if name not in self.values], IDS))
 
 
 class Readings:
     """One input: a path, ``-``, or ``data`` that is there already. Iterate it once. Raises :class:`SourceError` where
     nothing can be read at all.
 
+    :meth:`names` says what the columns are called, before anything else is read. ``columns`` may be set until then.
     ``complain`` gets a sentence for each of the first bad lines; ``bad`` counts them all. ``timed`` and the ``header``
     of a CSV are known behind the first reading.
     """
@@ -72,6 +66,7 @@ class Readings:
         self._raw = _open(name) if data is None else io.BufferedReader(io.BytesIO(data))
         self.total = os.fstat(self._raw.fileno()).st_size if data is None and name != "-" else 0
         zipped = data is None and cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
+        self._first: str | None = None  # the first line that is text, once it was asked for
         self._file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if zipped else self._raw
 
     @property
@@ -83,27 +78,51 @@ class Readings:
         if self.name != "-":
             self._raw.close()
 
+    def names(self) -> tuple[str, ...]:
+        """Columns of a CSV, or keys of the first object; empty where the first line is neither."""
+        if self._first is None:
+            self._first = next(self._decoded(), None)
+        first = self._first or ""
+        try:
+            if not first.lstrip().startswith("{"):
+                return tuple(_header(first)[1])
+            found = json.loads(first)
+            return tuple(found) if isinstance(found, dict) else ()
+        except (ValueError, RecursionError, csv.Error):
+            return ()
+
     def __iter__(self) -> Iterator[Reading]:
-        lines = self._decoded()
-        first = next(lines, None)
+        for parse, line in self._parsers():
+            yield from self._guarded(parse.readings, line) or ()
+
+    def rows(self) -> Iterator[Row]:
+        """A line each, with the stream apart from the columns."""
+        for parse, line in self._parsers():
+            row = self._guarded(parse.row, line)
+            if row is not None:
+                yield row
+
+    def _parsers(self) -> Iterator[tuple[Csv | Ndjson, str]]:
+        first = next(self._decoded(), None) if self._first is None else self._first
         if first is None:
             if not self.bad:
                 raise SourceError(f"{self.name}: is empty")
             return
+        parse: Csv | Ndjson
         if first.lstrip().startswith("{"):
-            parse: Callable[[str], list[Reading]] = Ndjson(self).parse
-            yield from self._guarded(parse, first)
+            parse = Ndjson(self)
+            yield parse, first
         else:
-            parse = Csv(self, first).parse
-        for line in lines:
-            yield from self._guarded(parse, line)
+            parse = Csv(self, first)
+        for line in self._decoded():
+            yield parse, line
 
-    def _guarded(self, parse: Callable[[str], list[Reading]], line: str) -> list[Reading]:
+    def _guarded(self, parse: Callable[[str], T], line: str) -> T | None:
         try:
             return parse(line)
         except (ValueError, OverflowError, RecursionError, csv.Error) as error:
             self._fault(str(error))
-            return []
+            return None
 
     def _fault(self, what: str) -> None:
         self.bad += 1
@@ -142,9 +161,8 @@ class Csv:
     """A header, then one line for each time: wide (a column is a stream) or long (a column says the stream)."""
 
     def __init__(self, source: Readings, header: str) -> None:
-        self._delimiter = max(",;\t", key=header.count)
         try:
-            names = [name.strip() for name in self._split(header)]
+            self._delimiter, names = _header(header)
         except csv.Error as error:
             raise SourceError(f"{source.name}: line 1 is no header: {error}") from error
         columns = source.columns
@@ -168,13 +186,17 @@ class Csv:
         #: Guessed columns of which nothing but missing was seen: the first that is there shows if they hold numbers.
         self._unsure = set() if columns.values else set(self._values)
 
-    def parse(self, line: str) -> list[Reading]:
-        cells = self._split(line)
+    def readings(self, line: str) -> list[Reading]:
+        time, values, id = self.row(line)
+        return [Reading(_named(id, name, self._alone), time, value) for name, value in values.items()]
+
+    def row(self, line: str) -> Row:
+        cells = _split(line, self._delimiter)
         if len(cells) != self._width:
             raise ValueError(f"has {len(cells)} fields, the header has {self._width}")
         time = None if self._time is None else parse_time(cells[self._time])
         id = None if self._id is None else _id(cells[self._id])
-        found = []
+        found: dict[str, float | None] = {}
         for at, name in list(self._values.items()):
             cell = cells[at].strip()
             try:
@@ -188,17 +210,12 @@ class Csv:
             if value is not None:
                 self._unsure.discard(at)
             if at not in self._unsure:
-                found.append(Reading(_named(id, name, self._alone), time, value))
-        return found
+                found[name] = value
+        return Row(time, found, id)
 
     def _number(self, cell: str) -> float | None:
         # with semicolons between the fields, a comma is a decimal point
         return _number(cell.replace(",", ".") if self._delimiter == ";" else cell)
-
-    def _split(self, line: str) -> list[str]:
-        if '"' not in line:
-            return line.split(self._delimiter)
-        return next(csv.reader([line], delimiter=self._delimiter, strict=True, skipinitialspace=True))
 
 
 class Ndjson:
@@ -208,7 +225,12 @@ class Ndjson:
         self._source, self._columns = source, source.columns
         self._timed: bool | None = None
 
-    def parse(self, line: str) -> list[Reading]:
+    def readings(self, line: str) -> list[Reading]:
+        time, values, id = self.row(line)
+        alone = len(self._columns.values) == 1
+        return [Reading(_named(id, name, alone), time, value) for name, value in values.items()]
+
+    def row(self, line: str) -> Row:
         try:
             found = json.loads(line)
         except json.JSONDecodeError as error:
@@ -229,15 +251,15 @@ class Ndjson:
             at = parse_time(said)
         stream = None if id is None or id not in found else _id(str(found[id]))
         wanted = columns.values or [name for name in names if name not in (time, id)]
-        readings = [
-            Reading(_named(stream, name, len(columns.values) == 1), at, _json_number(name, found[name]))
+        values = {
+            name: _json_number(name, found[name])
             for name in wanted
             if name in found and (columns.values or found[name] is None or _is_number(found[name]))
-        ]
-        if not readings:
+        }
+        if not values:
             raise ValueError("has no value" + (f" ({', '.join(columns.values)})"[:100] if columns.values else ""))
         self._source.timed = self._timed = timed
-        return readings
+        return Row(at, values, stream)
 
 
 def _open(name: str) -> IO[bytes]:
@@ -260,17 +282,26 @@ def _guess(names: Sequence[str], known: Sequence[str]) -> str | None:
     return next((lower[name] for name in known if name in lower), None)
 
 
+def _header(line: str) -> tuple[str, list[str]]:
+    """The delimiter, and the names of the columns. Raises ``csv.Error``."""
+    delimiter = max(",;\t", key=line.count)
+    return delimiter, [name.strip() for name in _split(line, delimiter)]
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    if '"' not in line:
+        return line.split(delimiter)
+    return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+
+
 def _named(id: str | None, column: str, alone: bool) -> str:
     if id is None:
-        return column
-    return id if alone or column.lower() == "value" else f"{id}.{column}"
+        return check_name(column)
+    return id if alone or column.lower() == "value" else check_name(f"{id}.{column}")
 
 
 def _id(said: str) -> str:
-    said = said.strip()
-    if not said or len(said) > 200 or not said.isprintable():
-        raise ValueError(f"{said[:40]!r} is no name of a stream (1 to 200 printable characters)")
-    return said
+    return check_name(said.strip())
 
 
 def _number(cell: str) -> float | None:

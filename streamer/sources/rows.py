@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from streamer.sources.readings import Reading
+from streamer.sensors.columns import Reading, Row
 
 __all__ = ["Row", "rows"]
-
-
-class Row(NamedTuple):
-    """``time`` in unix seconds, ``None`` where there are none; ``values`` by column, ``None``: missing."""
-
-    time: float | None
-    values: dict[str, float | None]
 
 
 def rows(readings: Iterable[Reading], columns: int = 0) -> Iterator[Row]:

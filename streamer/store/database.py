@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from streamer.store import StoreError
@@ -23,13 +23,21 @@ log = logging.getLogger(__name__)
 class Database:
     """``tables``: their columns by name, as they must be found; ``schema``: what makes them; ``version``: of both.
 
+    ``check`` looks at what is in it, and raises ``sqlite3.DatabaseError`` where that is of no use.
     ``set_aside`` is the old file's new name if it could not be used, for the metrics. Raises :class:`StoreError`.
     """
 
-    def __init__(self, path: Path, version: int, schema: str, tables: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        version: int,
+        schema: str,
+        tables: Mapping[str, Sequence[str]],
+        check: Callable[[sqlite3.Connection], None] = lambda db: None,
+    ) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        self._version, self._schema, self._tables = version, schema, tables
+        self._version, self._schema, self._tables, self._check = version, schema, tables, check
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +85,7 @@ class Database:
                 columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
                 if columns != list(wanted):
                     raise sqlite3.DatabaseError(f"its table {table} has the columns {', '.join(columns)}")
+            self._check(db)
             db.execute(f"PRAGMA user_version = {self._version}")
         except BaseException:
             db.close()

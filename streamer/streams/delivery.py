@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from streamer.refusals import TooManyMarkers
 from streamer.tasks import Event
 from streamer.tasks.raw import Outputs
 
-__all__ = ["Delivery", "Late", "Markers", "Sink", "to_dict"]
+__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "to_dict"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,12 @@ class Delivery:
             self._bytes -= _size(kept.popleft())
             if self.sink is None:
                 self._lost()
+
+    def restore(self, seq: int, events: Sequence[dict[str, Any]]) -> None:
+        """Go on behind these."""
+        self.seq = seq
+        for event in events:
+            self.keep(event)
 
     def send(self, events: list[dict[str, Any]]) -> None:
         """As they are. A sink that fails is left: its client has to come back."""
@@ -126,6 +132,27 @@ class Markers:
         sent = (e["id"] for e in delivery.kept if e["type"] == "marker" and e["position"] == position)
         waiting = (id for id, at, _ in self.waiting if at == position)
         return dict.fromkeys((*sent, *waiting))
+
+
+class Waiters:
+    """Calls that wait until so many rows are run."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+
+    def add(self, target: int, call: Callable[[], None]) -> None:
+        self._waiting.append((target, call))
+
+    def due(self, consumed: int | None = None) -> None:
+        """Make the calls whose target is reached; without ``consumed``: all."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        for target, call in waiting:
+            if consumed is None or consumed >= target:
+                call()
+            else:
+                self._waiting.append((target, call))
 
 
 class Late(NamedTuple):

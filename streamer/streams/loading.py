@@ -11,10 +11,11 @@ from streamer.contract.manifest import Manifest
 from streamer.engine.arena import ArenaError
 from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
-from streamer.engine.tuner import tune
+from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
+from streamer.streams.numbers import WrittenNumbers
 from streamer.streams.session import Session
-from streamer.tasks import TaskError, create
+from streamer.tasks import Task, TaskError, create
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -48,11 +49,17 @@ def make_engine(
     """Warm, its lanes not started. Raises :class:`ModelError`."""
     path, manifest = model.path, model.manifest
     try:
-        task = create(manifest)
+        task: Task = create(manifest)
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
+    if manifest.task == "transcribe":
+        task = WrittenNumbers(task)
     lanes = settings.lanes or len(os.sched_getaffinity(0))
     most = min(manifest.max_batch, settings.capacity)
+    if settings.max_batch:
+        tuning = Tuning(settings.max_batch, settings.max_batch)
+    else:
+        tuning = tune(model, most, settings.state_directory / "tuning.json")
     try:
         engine = Engine(
             model,
@@ -60,7 +67,9 @@ def make_engine(
             metrics.model(manifest.name),
             lanes=lanes,
             capacity=settings.capacity,
-            limit=settings.max_batch or tune(model, most, settings.state_directory / "tuning.json"),
+            limit=tuning.batch,
+            wait=tuning.wait if settings.batch_wait_ms < 0 else settings.batch_wait_ms / 1000,
+            pays=tuning.pays,
             max_state_bytes=settings.max_state_bytes,
         )
     except ArenaError as error:
@@ -97,8 +106,8 @@ def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
         "model": session.model,
         "task": manifest.task,
         **sound,
-        "chunk_seconds": session.chunk_seconds,
-        "latency_seconds": session.latency_seconds,
+        "chunk_seconds": manifest.chunk_seconds,
+        "latency_seconds": manifest.latency * manifest.chunk_seconds / manifest.steps,
         "position": session.received,
         "seq": session.seq,
         "resumed": session.resumed,
@@ -143,6 +152,7 @@ def _watch(engine: Engine, lanes: int, sessions: Callable[[], list[Session]]) ->
         state_bytes_bound=lambda: arena.capacity * each,
         capacity=lambda: arena.capacity,
         max_batch=lambda: engine.limit,
+        batch_wait=lambda: engine.wait,
         lanes=lambda: lanes,
     )
     for shown, state, attached in (

@@ -10,25 +10,24 @@ import logging
 import platform
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from streamer import __version__
 from streamer.engine.catalogue import default_models, resolve
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
-from streamer.names import NameRefusedError, check_name
-from streamer.refusals import NoSlot, RateError, Refused
-from streamer.store import Store, StoreError
-from streamer.streams.chunker import Policy
+from streamer.store import Store
+from streamer.streams.admission import Admission, Wishes
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine
 from streamer.streams.numbers import formatter
-from streamer.streams.session import Limits, Session, Sink
+from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import Table
 
@@ -54,18 +53,12 @@ class Registry:
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock = clock
-        self._limits = Limits(
-            settings.buffer_seconds,
-            settings.buffer_bytes,
-            settings.max_replay_events,
-            settings.max_replay_bytes,
-            settings.max_waiting_markers,
-        )
         self._engines: dict[str, Engine] = {}
         #: Files among the models that are no streams of rows, by task, once :meth:`load` has been called.
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._table = Table()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
+        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
         self._draining = False
         self._stop = Event()
 
@@ -94,7 +87,8 @@ class Registry:
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
             engine.start()
-        self._restore_all()
+        self.sweep()
+        self._admission.wake_all()
         self.keeper.start()
 
     def drain(self, timeout: float) -> int:
@@ -143,56 +137,74 @@ class Registry:
         conditions: Mapping[str, Any] | None = None,
     ) -> Session:
         """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
-        disk.
+        disk. The wishes are those of :class:`streamer.streams.admission.Wishes`.
 
-        ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's own, or rows of another
-        kind. ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
-        restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over.
-        ``conditions``: what the model takes once for a stream, by name.
+        ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
+        restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over. A key
+        whose stream has ended begins anew.
         """
-        if self._draining:
-            raise self._refuse("draining", "the daemon is going down", 1.0)
-        if overflow not in ("wait", "gap"):
-            raise self._refuse("options", f"overflow is {overflow!r}: wait or gap")
-        if key is not None:
-            try:
-                check_name(key)
-            except NameRefusedError as error:
-                raise self._refuse("key", str(error)) from error
-            for _ in range(TRIES):
-                found = self._find(key, model, sample_rate, options, conditions)
-                if found is not None and self._attach(found, sink, after_seq):
-                    return found
-                session = self._begin(key, model, sample_rate, sink, overflow, options, conditions)
-                if session is not None:
-                    return session
-            raise self._refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
-        id = stream or uuid.uuid4().hex
-        session = (
-            None if self._table.get(id) else self._begin(id, model, sample_rate, sink, overflow, options, conditions)
-        )
-        if session is None:
-            raise self._refuse("duplicate", f"stream {id} exists already: resume it, or choose another id")
-        return session
+        self._open_for_streams()
+        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {})
+        if key is None:
+            id = stream or uuid.uuid4().hex
+            session = self._admission.begin(id, wishes, sink) if self._table.get(id) is None else None
+            if session is None:
+                raise self._admission.refuse(
+                    "duplicate", f"stream {id} exists already: resume it, or choose another id"
+                )
+            return session
+        self._admission.check(key)
+        for _ in range(TRIES):
+            session = self._table.get(key)
+            if session is not None and session.state in ("ended", "closed"):
+                self.discard(session)
+            found = self._rejoin(key, wishes, sink, after_seq)
+            if found is not None:
+                return found
+            data = self._admission.saved(key)
+            if data is not None:
+                self._admission.wake(key, data)
+                self.metrics.resumes.labels("store").inc()
+                continue
+            session = self._admission.with_room(partial(self._admission.begin, key, wishes, sink), model)
+            if session is not None:
+                return session
+        raise self._admission.refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
+
+    def rejoin(
+        self,
+        *,
+        model: str | None,
+        sink: Sink,
+        key: str,
+        after_seq: int | None = None,
+        sample_rate: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
+    ) -> Session | None:
+        """:meth:`open` with a key whose stream is awake, without waiting for anything; ``None``: it is not. Raises
+        :class:`Refused`."""
+        self._open_for_streams()
+        return self._rejoin(key, Wishes(model, sample_rate, "wait", options or {}, conditions or {}), sink, after_seq)
 
     def attach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session:
         """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
         May wait for the disk.
 
-        Go on feeding from ``session.received``. The sink gets at once what came after ``after_seq`` (``None``:
-        nothing).
+        Go on feeding from ``session.received``. The sink gets at once what came after ``after_seq`` and is still kept;
+        ``None``: nothing, and it is kept no longer.
         """
-        if self._draining:
-            raise self._refuse("draining", "the daemon is going down", 1.0)
+        self._open_for_streams()
         session = self._table.get(stream)
         source = "memory"
-        if session is None or not self._attach(session, sink, after_seq):  # not there, or evicted at this moment
+        if session is None or not self._admission.attach(session, sink, after_seq):  # or evicted at this moment
             source = "store"
-            data = self._saved(stream)
+            data = self._admission.saved(stream)
             if data is None:
-                raise self._refuse("unknown_stream", f"no stream {stream[:64]!r} is known here: start a new one")
-            session = self._restore(stream, data)
-            self._attach(session, sink, after_seq)
+                text = f"no stream {stream[:64]!r} is known here: start a new one"
+                raise self._admission.refuse("unknown_stream", text)
+            session = self._admission.wake(stream, data)
+            self._admission.attach(session, sink, after_seq)
         self.metrics.resumes.labels(source).inc()
         return session
 
@@ -215,7 +227,7 @@ class Registry:
             session.tell({"type": "error", "code": "deleted", "message": "this stream was deleted"})
             self.discard(session)
             return True
-        if self._saved(stream) is None:
+        if self._admission.saved(stream) is None:
             return False
         self.keeper.disk.put_away(stream, delete=True)
         return True
@@ -228,19 +240,19 @@ class Registry:
 
     def engine(self, model: str | None) -> Engine:
         """Of a model that is served; ``None``: the first one. Raises :class:`Refused`."""
-        if model is None and self._engines:
-            return next(iter(self._engines.values()))
-        if model not in self._engines:
-            known = ", ".join(self._engines)
-            raise self._refuse("unknown_model", f"no model {str(model)[:100]!r} is served here: {known}")
-        return self._engines[model]
+        return self._admission.engine(model)
 
     def describe(self, session: Session) -> dict[str, Any]:
         """What a client is told of its stream: where to go on, how long results take, and what it takes and gives."""
         return describe_stream(session, self._engines[session.model].manifest)
 
+    def model_of(self, stream: str) -> str | None:
+        """The model of a stream that is awake."""
+        session = self._table.get(stream)
+        return None if session is None else session.model
+
     def look(self, stream: str) -> dict[str, Any] | None:
-        """Where a stream stands, whether it is awake or asleep, without waking it. Waits for the disk."""
+        """Where a stream stands, awake or asleep, without waking it; ``None``: there is none. Waits for the disk."""
         session = self._table.get(stream)
         if session is not None:
             return {
@@ -252,13 +264,13 @@ class Registry:
                 "state": "attached" if session.sink is not None else "waiting",
                 "age_seconds": round(self._clock() - session.last_input, 3),
             }
-        data = self._saved(stream)
+        data = self._admission.saved(stream)
         if data is None:
             return None
         try:
             saved = Snapshot.from_bytes(data)
         except SnapshotError as error:
-            raise self._refuse("snapshot", f"the saved stream can't be read: {error}") from error
+            raise self._admission.refuse("snapshot", f"the saved stream can't be read: {error}") from error
         return {
             "stream": stream,
             "model": saved.model,
@@ -285,148 +297,16 @@ class Registry:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, reason: str, message: str, retry_after: float | None = None) -> Refused:
-        self.metrics.refusals.labels(reason).inc()
-        return Refused(reason, message, retry_after)
+    def _open_for_streams(self) -> None:
+        if self._draining:
+            raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
-    def _begin(
-        self,
-        id: str,
-        model: str | None,
-        sample_rate: int | None,
-        sink: Sink,
-        overflow: str,
-        options: Mapping[str, Any] | None,
-        conditions: Mapping[str, Any] | None,
-    ) -> Session | None:
-        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile."""
-        engine = self.engine(model)
-        # a chunk that has been ready for so long says that the machine is full, even if slots are free
-        if (waited := engine.waited()) > max(self.settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
-            raise self._refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
-        given = self._with_defaults(engine, options)
-        session = self._make(
-            id,
-            engine,
-            sample_rate=sample_rate,
-            overflow=cast(Policy, overflow),
-            options=given,
-            conditions=conditions,
-            sink=sink,
-        )
-        if not self._table.enter(session, self._clock()):
-            session.close()
-            return None
-        self.metrics.opened.labels(session.model).inc()
-        return session
-
-    def _with_defaults(self, engine: Engine, options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        if engine.manifest.task == "transcribe" and self.settings.numbers != "spoken":
-            return {"numbers": self.settings.numbers, **(options or {})}
-        return options or {}
-
-    def _make(self, id: str, engine: Engine, **wishes: Any) -> Session:
-        try:
-            return Session(id, engine, limits=self._limits, on_close=self._closed, **wishes)
-        except NoSlot as error:
-            raise self._refuse("capacity", str(error), 5.0) from error
-        except SnapshotError:
-            raise
-        except RateError as error:
-            raise self._refuse("rate", str(error)) from error
-        except ValueError as error:
-            raise self._refuse("options", str(error)) from error
-
-    def _closed(self, session: Session, reason: str) -> None:
-        """A session gave up by itself: its state is worth nothing. From a lane, under the session's lock."""
-        self.metrics.evictions.labels(reason).inc()
-        self.keeper.forget(session, delete=True)
-
-    def _attach(self, session: Session, sink: Sink, after_seq: int | None) -> bool:
-        if not session.attach(sink, after_seq):
-            return False
-        self._table.came_back(session)
-        if safe := self.keeper.acknowledged(session):  # nobody may have listened when it was told
-            session.tell({"type": "ack", "position": safe})
-        return True
-
-    # -- streams that are there already ------------------------------------------------------------------------------
-
-    def _find(
-        self,
-        key: str,
-        model: str | None,
-        sample_rate: int | None,
-        options: Mapping[str, Any] | None,
-        conditions: Mapping[str, Any] | None,
-    ) -> Session | None:
-        """The stream of that name, awake. ``None`` if there is none, or it has ended. Raises :class:`Refused` if it is
-        another one than what is asked for."""
+    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None) -> Session | None:
         session = self._table.get(key)
-        if session is None:
-            data = self._saved(key)
-            session = None if data is None else self._restore(key, data)
-            if session is not None:
-                self.metrics.resumes.labels("store").inc()
-        else:
-            self.metrics.resumes.labels("memory").inc()
-        if session is None:
+        if session is None or session.state in ("ended", "closed"):
             return None
-        if session.state in ("ended", "closed"):
-            self.discard(session)
+        self._admission.match(session, wishes)
+        if not self._admission.attach(session, sink, after_seq):
             return None
-        engine = self._engines[session.model]
-        differs = [
-            f"the model {session.model}" if model not in (None, session.model) else "",
-            f"{session.sample_rate} Hz" if sample_rate not in (None, session.sample_rate) else "",
-            "other options" if options and dict(self._with_defaults(engine, options)) != session.options else "",
-            "other conditions" if conditions and not session.has_conditions(conditions) else "",
-        ]
-        if any(differs):
-            said = " and ".join(filter(None, differs))
-            raise self._refuse("key", f"stream {key!r} goes on with {said}: delete it, or choose another key")
+        self.metrics.resumes.labels("memory").inc()
         return session
-
-    def _saved(self, id: str) -> bytes | None:
-        """Its snapshot, after what was noted of it was done. Raises :class:`Refused`."""
-        self.keeper.settle(id)
-        try:
-            return self.keeper.disk.get(id)
-        except StoreError as error:
-            raise self._refuse("store", f"the session store failed: {error}", 5.0) from error
-
-    def _restore_all(self) -> None:
-        self.sweep()
-        count = 0
-        for id, data in self.keeper.disk.live():
-            try:
-                self._restore(id, data)
-                count += 1
-            except Refused as error:
-                self.keeper.disk.put_away(id, delete=False)  # from here on its time runs
-                log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
-        if count:
-            log.info("streams brought back", extra={"streams": count})
-
-    def _restore(self, id: str, data: bytes) -> Session:
-        try:
-            snapshot = Snapshot.from_bytes(data)
-            engine = self.engine(snapshot.model)
-            session = self._make(
-                id,
-                engine,
-                sample_rate=snapshot.sample_rate,
-                overflow=cast(Policy, snapshot.overflow),
-                options=snapshot.options,
-                snapshot=snapshot,
-            )
-        except SnapshotError as error:
-            self.metrics.store_errors.labels("snapshot").inc()
-            raise self._refuse("snapshot", f"the saved stream can't go on: {error}") from error
-        if self._table.enter(session, self._clock()):
-            return session
-        session.close()
-        other = self._table.get(id)  # somebody else woke it at the same moment
-        if other is None:
-            raise self._refuse("duplicate", f"stream {id} is being resumed by others: try again", 1.0)
-        return other

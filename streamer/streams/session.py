@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -19,34 +18,22 @@ from numpy.typing import NDArray
 
 from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
-from streamer.streams.chunker import Chunker, Policy
-from streamer.streams.delivery import Delivery, Late, Markers, Sink, to_dict
-from streamer.streams.front import is_sound, make_front
+from streamer.streams.chunker import Policy
+from streamer.streams.delivery import Delivery, Late, Markers, Sink, Waiters, to_dict
+from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.tasks import Event
 
-__all__ = ["Limits", "Session", "Sink"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one stream may hold. ``buffered_seconds`` of sound, ``buffered_bytes`` of any other rows."""
-
-    buffered_seconds: float = 10.0
-    buffered_bytes: int = 2**20
-    replay_events: int = 256
-    replay_bytes: int = 2**22
-    markers: int = 256
+__all__ = ["Session", "Sink"]
 
 
 class Session:
     """Made by the registry only. Attributes are read-only outside.
 
     ``sink``: where events go, ``None`` while the client is away. ``sample_rate``: of the sound that comes, ``None`` for
-    a model of other rows. ``received``: rows accepted, at the client's rate. ``consumed``: rows run, at the model's.
-    ``seq``: number of the last event. ``version`` grows with every change. ``state``: ``active``, ``ending`` (all is
-    run, the slot is not free yet), ``ended`` or ``closed``.
+    a model of other rows. ``seq``: number of the last event. ``version`` grows with every change. ``state``:
+    ``active``, ``ending`` (all is run, the slot is not free yet), ``ended`` or ``closed``.
 
     Raises :class:`NoSlot`, :class:`RateError`, or ``ValueError`` for options or conditions that do not fit.
     """
@@ -60,7 +47,7 @@ class Session:
         overflow: Policy = "wait",
         options: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         sink: Sink | None = None,
         on_close: Callable[[Session, str], None] = lambda session, reason: None,
         snapshot: Snapshot | None = None,
@@ -70,7 +57,7 @@ class Session:
         self.sample_rate = sample_rate or manifest.input.sample_rate
         self.options = dict(options or {})
         self.reader = RowReader(manifest)
-        self.received = self.consumed = self.version = 0
+        self.version = 0
         self.state = "active"
         self.resumed = snapshot is not None  # it was here before this client came
         self.worthless = False  # given up for good: no snapshot of it may stay
@@ -78,20 +65,13 @@ class Session:
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
-        self.sound = is_sound(manifest)
-        self._front = make_front(manifest, sample_rate)
-        self._row_seconds = manifest.chunk_seconds / manifest.chunk
-        size = manifest.row_dtype.itemsize
-        bound = round(limits.buffered_seconds / self._row_seconds) if self.sound else limits.buffered_bytes // size
-        self._chunker = Chunker(manifest.chunk, manifest.hop, manifest.flush, bound, overflow, manifest.row_dtype)
-        self._latency = manifest.latency * manifest.hop
-        self._origin = self._dropped = self._taken = 0
-        self._was_full = self._in_flight = False
+        self._intake = Intake(manifest, sample_rate, overflow, limits)
+        self.sound = self._intake.sound
         self._held = 0
         self._markers = Markers(limits.markers)
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
-        self._waiters: list[tuple[int, Callable[[], None]]] = []
+        self._waiters = Waiters()
         self._parting: Callable[[], None] | None = None  # what is said once the slot is free
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -120,36 +100,31 @@ class Session:
         return self._delivery.seq
 
     @property
-    def chunk_seconds(self) -> float:
-        return self._engine.manifest.chunk_seconds
-
-    @property
-    def latency_seconds(self) -> float:
-        """How far results lag behind the input, beyond the chunk; 0 of a model without a clock."""
-        return self._latency * self._row_seconds
+    def received(self) -> int:
+        """Rows accepted from the client: the position of the stream."""
+        return self._intake.received
 
     @property
     def buffered_rows(self) -> int:
         """Rows received and not yet taken by a lane."""
-        return self._chunker.length
+        return self._intake.waiting
 
     @property
     def buffered_seconds(self) -> float:
-        """The same as time; 0 of a model without a clock."""
-        return self._chunker.length * self._row_seconds
+        return self._intake.waiting * self._intake.row_seconds  # 0 without a clock
 
     @property
     def full(self) -> bool:
         """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` tells when to go on. Not with ``gap``."""
-        return self.overflow == "wait" and self._chunker.full
+        return self._intake.full
 
     @property
     def busy(self) -> bool:
         """A whole chunk is waiting or under way."""
-        return self.state == "ending" or (self.state == "active" and (self._in_flight or self._chunker.ready))
+        return self.state == "ending" or (self.state == "active" and (self._intake.in_flight or self._intake.ready))
 
     def has_conditions(self, given: Mapping[str, Any]) -> bool:
-        """The stream goes by these already."""
+        """The stream goes by these already. Raises :class:`BadRows` for what the model does not have."""
         with self._lock:
             own = {} if self._stream is None else self._engine.arena.read(self._stream.slot)
         return all(np.array_equal(own.get(name, ()), value) for name, value in self.reader.conditions(given).items())
@@ -171,53 +146,40 @@ class Session:
         if rows.ndim != 1 or rows.dtype != self.reader.dtype:
             raise BadRows(f"rows of {rows.dtype} {list(rows.shape)}: a list of {self.reader.dtype} is expected")
         with self._lock:
-            self._open_for_input()
+            self._check_open()
             if self.full:
-                raise Overflow(f"{self._chunker.length} rows are waiting already: read on_drained")
-            self.received += len(rows)
+                raise Overflow(f"{self._intake.waiting} rows are waiting already: read on_drained")
             self.last_input = monotonic()
             self.version += 1
-            self._push(self._front.push(rows))
-            self._was_full = self._was_full or self._chunker.full
+            self._intake.push(rows)
             self._wake()
 
     def marker(self, id: str) -> None:
         """An event of that id, once everything received so far is decoded; it does not push anything out by itself.
-
-        Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory.
-        """
+        Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory."""
         with self._lock:
-            self._open_for_input()
-            due = self._front.to_model(self.received) + self._latency
-            if self._markers.add(id, self.received, due, self._delivery):
+            self._check_open()
+            if self._markers.add(id, self.received, self._intake.decoded_at, self._delivery):
                 self.version += 1
-                self._delivery.emit(self._markers.due(self.consumed))
+                self._delivery.emit(self._markers.due(self._intake.consumed))
 
     def end(self) -> None:
         """No more rows: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
         with self._lock:
-            if self.state != "active" or self._chunker.steps_left >= 0:
+            if self.state != "active" or self._intake.ending:
                 return
-            self._push(self._front.finish(), last=True)
-            self._chunker.end()
+            self._intake.end()
             self.version += 1
-            if self._chunker.done and not self._in_flight:  # nothing at all to run
+            if self._intake.done and not self._intake.in_flight:  # nothing at all to run
                 self._finish([])
             self._wake()
 
     def when_run(self, call: Callable[[], None]) -> None:
-        """``call`` once every whole chunk of what was received is run, after its events, or once the stream is over.
-
-        At once if so; else from a lane, under the stream's lock: it must not block.
-        """
+        """``call`` once every whole chunk of what was received is run, after its events; of a stream that was ended,
+        once it is over. At once if so, else from a lane, under the stream's lock: it must not block."""
         with self._lock:
-            under_way = self._taken if self._in_flight else 0
-            target = self.consumed + under_way + self._dropped + self._chunker.whole
-            idle = self.state == "active" and not self._in_flight and not self._chunker.ready
-            if idle or self.state in ("ended", "closed"):
-                call()
-            else:
-                self._waiters.append((target, call))
+            self._waiters.add(self._intake.run_at, call)
+            self._call_waiters()
 
     # -- from a lane -------------------------------------------------------------------------------------------------
 
@@ -225,44 +187,35 @@ class Session:
         with self._lock:
             if self.state != "active" or self._held:
                 return -1
-            chunker = self._chunker
-            if self._dropped and chunker.ready:
+            if self._intake.dropped and self._intake.ready:
                 self._delivery.emit(self._gap())
-            before = chunker.length
-            steps = chunker.take(rows)
-            self._taken = before - chunker.length
-            self._in_flight = steps >= 0
-            return steps
+            return self._intake.take(rows)
 
     def deliver(self, events: Sequence[Event]) -> bool:
         with self._lock:
-            chunker = self._chunker
-            self._in_flight = False
-            self.consumed += self._taken
+            intake = self._intake
+            ran = intake.ran()
             self.version += 1
             if self.state == "active":
-                self._engine.metrics.rows.inc(self._taken)
+                self._engine.metrics.rows.inc(ran)
                 given = self._dicts(events) if events else []
-                if chunker.steps_left == 0:
+                if intake.done:
                     self._finish(given)
                 elif events or self._markers:
-                    self._delivery.emit(given + self._markers.due(self.consumed))
-                if chunker.arrived:
-                    self._engine.metrics.lag_seconds.observe(monotonic() - chunker.arrived)
-            if self._waiters:
-                self._call_waiters()
-            if self._was_full and 2 * chunker.length <= chunker.bound:
-                self._was_full = False
-                if self.on_drained is not None:
-                    self.on_drained()
+                    self._delivery.emit(given + self._markers.due(intake.consumed))
+                if intake.arrived:
+                    self._engine.metrics.lag_seconds.observe(monotonic() - intake.arrived)
+            self._call_waiters()
+            if intake.drained() and self.on_drained is not None:
+                self.on_drained()
             if self._held:  # only a snapshot waits, and it holds the stream
                 self._changed.notify_all()
                 return False
-            return chunker.ready
+            return intake.ready
 
     def fail(self, message: str) -> None:
         with self._lock:
-            self._in_flight = False
+            self._intake.in_flight = False
             if self.state != "closed":
                 text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
                 self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
@@ -298,10 +251,9 @@ class Session:
     def detach(self, sink: Sink | None = None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""
         with self._lock:
-            if not self._delivery.detach(sink):
-                return False
-            self.on_drained = None
-            return True
+            if gone := self._delivery.detach(sink):
+                self.on_drained = None
+            return gone
 
     def leave(self, code: str, message: str | None) -> bool:
         """Close; ``message`` is for the client. Without one only if there is none, or all is done: else False."""
@@ -344,7 +296,7 @@ class Session:
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
-            if not self._changed.wait_for(lambda: not self._in_flight and self.state != "ending", timeout):
+            if not self._changed.wait_for(lambda: not self._intake.in_flight and self.state != "ending", timeout):
                 raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
             if self.state == "closed":
                 raise SnapshotError(f"stream {self.id} is closed")
@@ -352,15 +304,12 @@ class Session:
 
     # -- inside, under the lock --------------------------------------------------------------------------------------
 
-    def _open_for_input(self) -> None:
-        if self.state != "active" or self._chunker.steps_left >= 0:
+    def _check_open(self) -> None:
+        if self.state != "active" or self._intake.ending:
             raise BadInput("the stream has ended")
 
-    def _push(self, rows: NDArray[Any], *, last: bool = False) -> None:
-        self._dropped += self._chunker.push(rows, last=last)
-
     def _wake(self) -> None:
-        if self._stream is not None and self._chunker.ready and not self._held and not self._in_flight:
+        if self._stream is not None and self._intake.ready and not self._held and not self._intake.in_flight:
             self._engine.ready(self._stream)
 
     def _release(self, then: Callable[[], None]) -> None:
@@ -378,34 +327,25 @@ class Session:
         self._changed.notify_all()
 
     def _call_waiters(self) -> None:
-        over = self.state in ("ended", "closed")
-        waiting, self._waiters = self._waiters, []
-        for target, call in waiting:
-            if over or (self.consumed >= target and self._chunker.steps_left < 0):
-                call()
-            else:
-                self._waiters.append((target, call))
-
-    def _position(self) -> int:
-        return min(self.received, self._front.to_client(self.consumed))
+        if self.state in ("ended", "closed"):
+            self._waiters.due()
+        elif not self._intake.ending:
+            self._waiters.due(self._intake.consumed)
 
     def _gap(self) -> list[dict[str, Any]]:
         """Rows were dropped: what is open becomes final, and the stream starts anew behind the gap."""
         assert self._stream is not None
         events = self._dicts(self._engine.task.finish(self.memory))
-        dropped, self._dropped = self._dropped, 0
-        self.consumed += dropped
-        self._origin = self.consumed
+        dropped = self._intake.skip()
         self._engine.arena.clear(self._stream.slot)
         self.memory = self._engine.task.open(self.options)
-        self._engine.metrics.dropped_seconds.inc(dropped * self._row_seconds)
+        self._engine.metrics.dropped_seconds.inc(dropped * self._intake.row_seconds)
         self._engine.metrics.dropped_rows.inc(dropped)
-        gap = {"type": "gap", "position": self._position(), "dropped": self._front.to_client(dropped)}
-        return [*events, gap, *self._markers.due(self.consumed)]
+        gap = {"type": "gap", "position": self._intake.position, "dropped": self._intake.to_client(dropped)}
+        return [*events, gap, *self._markers.due(self._intake.consumed)]
 
     def _finish(self, events: list[dict[str, Any]]) -> None:
         last = self._dicts(self._engine.task.finish(self.memory))
-        self.consumed += self._chunker.length
         self.state = "ending"
         self._delivery.emit([*events, *last, *self._markers.due()])
         self._release(self._ended)
@@ -418,17 +358,13 @@ class Session:
             self._changed.notify_all()
 
     def _dicts(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        origin, steps = self._origin, self._origin // self._chunker.hop
-        late = Late(origin * self._row_seconds or float(steps), origin, steps)
+        origin = self._intake.origin
+        steps = origin // self._engine.manifest.hop
+        late = Late(origin * self._intake.row_seconds or float(steps), origin, steps)
         return [to_dict(event, late) for event in events]
 
     def _snapshot(self, whole: bool) -> Snapshot:
-        pending, received, steps_left = self._chunker.rest(), self.received, self._chunker.steps_left
-        markers = list(self._markers.waiting)
-        excess = len(pending) - 2 * self._chunker.chunk
-        if not whole and excess > 0 and self._front.exact:  # a resampler's memory is that of all it was given
-            pending, received, steps_left = pending[:-excess], received - excess, -1
-            markers = [marker for marker in markers if marker[1] <= received]
+        intake = self._intake.save(whole)
         return Snapshot(
             id=self.id,
             model=self.model,
@@ -436,19 +372,13 @@ class Session:
             sample_rate=self.sample_rate,
             overflow=self.overflow,
             options=self.options,
-            received=received,
-            consumed=self.consumed,
-            origin=self._origin,
             seq=self.seq,
-            steps_left=steps_left,
-            dropped=self._dropped,
             finished=self.state != "active",
-            markers=markers,
+            markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
             events=[dict(event) for event in self._delivery.kept],
             memory=self._engine.task.save(self.memory),
-            resampler=self._front.save(),
-            pending=pending,
             states={} if self._stream is None else self._engine.arena.read(self._stream.slot),
+            **intake,
         )
 
     def _restore(self, saved: Snapshot) -> None:
@@ -458,16 +388,11 @@ class Session:
             self.memory = self._engine.task.load(saved.memory)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
-            self._front.load(saved.resampler)
+            self._intake.load(saved)
         except ValueError as error:
             raise SnapshotError(str(error)) from error
-        self.received, self._delivery.seq = saved.received, saved.seq
-        self.consumed, self._origin, self._dropped = saved.consumed, saved.origin, saved.dropped
+        self._delivery.restore(saved.seq, saved.events)
         self._markers.waiting.extend(saved.markers)
-        for event in saved.events:
-            self._delivery.keep(event)
-        self._chunker.restore(saved.rows(self._chunker.dtype), saved.steps_left)
-        self._was_full = self._chunker.full  # else nobody tells a client that finds it full when to go on
         if saved.finished:
             self.state = "ended"
         with self._lock:

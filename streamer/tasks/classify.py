@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import Event, TaskError
 from streamer.tasks.snapshot import pack, unpack
 
 __all__ = ["Answer", "Classify", "ClassifyOptions", "Memory", "Segment", "Segments"]

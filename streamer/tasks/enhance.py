@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import Event, TaskError
 
 __all__ = ["Enhance", "Memory", "Sound"]
 

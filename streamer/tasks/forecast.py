@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, Forecast, TaskError
+from streamer.tasks.base import Event, Forecast, TaskError
 
 __all__ = ["ForecastOptions", "Forecaster", "Memory"]
 

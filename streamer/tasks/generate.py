@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import Event, TaskError
 
 __all__ = ["Audio", "Generate", "GenerateOptions", "Memory", "Note", "Request", "Text", "expand"]
 

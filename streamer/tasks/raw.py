@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import Event, TaskError
 
-__all__ = ["Memory", "Outputs", "Raw", "plain"]
+__all__ = ["Memory", "Outputs", "Raw", "listed", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,11 @@ def plain(event: Mapping[str, Any]) -> dict[str, Any]:
     outputs = event.get("outputs")
     if not isinstance(outputs, Mapping):
         return dict(event)
-    return {**event, "outputs": {name: _listed(array) for name, array in outputs.items()}}
+    return {**event, "outputs": {name: listed(array) for name, array in outputs.items()}}
 
 
-def _listed(array: Any) -> Any:
+def listed(array: Any) -> Any:
+    """An array as nested lists, JSON-ready; anything else as it is."""
     if not isinstance(array, np.ndarray):
         return array
     if array.dtype.kind != "f" or bool(np.isfinite(array).all()):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import Event, TaskError
+from streamer.tasks.base import TaskError
 
 __all__ = ["END", "Memory", "Rewrite", "RewriteOptions", "Rewritten"]
 
@@ -97,16 +97,16 @@ class Rewrite:
 
     def step(
         self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
-    ) -> list[list[Event]]:
-        events: list[list[Event]] = []
+    ) -> list[list[Rewritten]]:
+        events: list[list[Rewritten]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
             signs = outputs["signs"][row, :real].astype(np.int64).tolist()
             nats = outputs["log_prob"][row, :real].astype(np.float64).tolist()
             events.append(self._read(memory, signs, nats))
         return events
 
-    def _read(self, memory: Memory, signs: list[int], nats: list[float]) -> list[Event]:
-        found: list[Event] = []
+    def _read(self, memory: Memory, signs: list[int], nats: list[float]) -> list[Rewritten]:
+        found: list[Rewritten] = []
         for sign, log_prob in zip(signs, nats, strict=True):
             if sign == 0:  # a word: what was being said is given up
                 memory.said, memory.log_prob = [], 0.0
@@ -124,7 +124,7 @@ class Rewrite:
         """A code that no sign has is a question mark: a file must not end the stream."""
         return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: Memory) -> list[Rewritten]:
         return []
 
     def save(self, memory: Memory) -> bytes:

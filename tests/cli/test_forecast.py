@@ -192,7 +192,7 @@ def test_the_picture_draws_no_line_across_a_gap() -> None:
         assert sensor is not None
         axes = Figure().subplots()
         past = [Past(*row) for row in zip(told.times.tolist(), told.values.tolist(), [1.0] * 6 + [1e-5], strict=True)]
-        _draw_readings(axes, made, sensor, past, timed=True)
+        _draw_readings(axes, made.layout, sensor, past, timed=True)
         drawn = np.asarray(axes.lines[0].get_ydata(), float)
         assert np.asarray(axes.lines[1].get_ydata(), float).tolist() == [1.0]  # what is rare is marked
         assert np.isnan(drawn).nonzero()[0].tolist() == [4]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamer.sensors.columns import Reading
 from streamer.sources import SourceError
-from streamer.sources.readings import LINE_BYTES, SHOWN, Columns, Reading, Readings
+from streamer.sources.readings import LINE_BYTES, SHOWN, Columns, Readings
 
 Rows = list[tuple[str, float | None, float | None]]
 ANY_FILE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streamer.sources.readings import Columns, Reading, Readings
+from streamer.sensors.columns import Reading
+from streamer.sources.readings import Columns, Readings
 from streamer.sources.rows import Row, rows
 
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import aiomqtt
 import pytest
 
 from streamer.sensors.columns import Batch
-from streamer.sources.mqtt import Mqtt, Options, Subscription, Watch
+from streamer.sources.mqtt import Mqtt, MqttOptions, Subscription, Watch
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 __all__ = ["Broker", "Daemon", "heard", "need_mosquitto", "other", "say", "until"]
@@ -78,13 +78,13 @@ class Daemon:
         self.open.set()
         self.asked = 0
 
-    async def take(self, batch: Batch) -> None:
+    async def take(self, batches: Mapping[str, Batch]) -> None:
         self.asked += 1
         await self.open.wait()
         if self.failures:
             self.failures -= 1
             raise OSError("disk full")
-        self.batches.append(batch)
+        self.batches += batches.values()
 
     @property
     def values(self) -> list[float]:
@@ -103,7 +103,7 @@ class Daemon:
     @contextlib.asynccontextmanager
     async def trying(self, port: int, *subscriptions: Subscription, **options: Any) -> AsyncIterator[Mqtt]:
         quick = {"first_delay": 0.01, "max_delay": 0.1}
-        chosen = Options(subscriptions or (NUMBERS,), **{"port": port, **quick, **options})
+        chosen = MqttOptions(subscriptions or (NUMBERS,), **{"port": port, **quick, **options})
         mqtt = Mqtt(chosen, self.take, Watch(self._connected, self._reconnect, self._message, self._forecast))
         task = asyncio.create_task(mqtt.run())
         try:

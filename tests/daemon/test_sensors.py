@@ -230,7 +230,7 @@ def test_a_restart_loses_nothing_that_was_acknowledged(tmp_path: Path, number: s
             own = [reading for reading in given if reading[0] == f"s{stream}"]
             found = forecast(running, f"s{stream}", len(own))
             assert found["scores"]["readings"] == len(own)
-            expected = whole.room.latest.quantiles[whole.slots[f"s{stream}"]]
+            expected = whole.table.latest.quantiles[whole.slots[f"s{stream}"]]
             assert np.allclose(np.array(list(found["quantiles"].values())).T, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -293,7 +293,7 @@ def test_while_it_starts_a_sender_is_to_come_again(tmp_path: Path) -> None:
 def test_two_models_for_sensors_are_refused(tmp_path: Path) -> None:
     running = Running(tmp_path, MODEL, resolve("forecast-universal"), wait=False)
     assert running.process.wait(60) == 78
-    assert "one model for sensors" in running.errors.read_text()
+    assert "one model for sensors of one value" in running.errors.read_text()
     running.manager.close()
 
 

@@ -18,7 +18,7 @@ from streamer.engine.catalogue import find_models
 from streamer.engine.model import Model
 from streamer.engine.stepper import Stepper
 from streamer.metrics import Metrics
-from streamer.refusals import Refused
+from streamer.refusals import BadInput, Refused
 from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
 from streamer.streams.registry import Registry
@@ -143,6 +143,22 @@ def reference(path: Path, pcm: NDArray[np.int16]) -> list[Event]:
     events += task.finish(memory)
     found = [event.to_dict() for event in events] + [{"type": "end", "position": len(pcm)}]
     return [{**event, "seq": number} for number, event in enumerate(found, 1)]
+
+
+def feed_rows(session: Session, pieces: Sequence[NDArray[Any]], *, patient: bool = True) -> None:
+    """All rows, waiting where the buffer is full. Not ``patient``: what a stream that fails has not taken is left."""
+    room = threading.Event()
+    session.on_drained = room.set
+    for piece in pieces:
+        while session.full and session.state == "active":
+            assert room.wait(0.01 if not patient else PATIENCE) or not patient
+            room.clear()
+        try:
+            session.feed_rows(piece)
+        except BadInput:
+            if patient or session.state == "active":
+                raise
+            return
 
 
 def feed(session: Session, data: Sequence[bytes]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from streamer.metrics import Metrics
 from streamer.refusals import Refused
+from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
+from streamer.streams.registry import Registry
 from tests.engine.support import PATIENCE, Clock, Events, count, feed, reference, refused, running, slots_used
 from tests.toys import level, samples, speech, toy_model
 
@@ -204,3 +209,112 @@ def test_drain_runs_what_was_received_then_saves(toy: Path, tmp_path: Path) -> N
         refused(registry, "draining")
     with running(toy, folder=tmp_path, store=True) as registry:
         assert slots_used(registry) == 20
+
+
+# -- one of a group --------------------------------------------------------------------------------------------------
+
+
+def poison(session: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fails(*given: Any, **wishes: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(session, "snapshot", fails)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TimeoutError("no chunk"), RuntimeError("a bug")])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_one_stream_that_can_not_be_saved_keeps_no_other_from_it(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: int
+) -> None:
+    """The others are acknowledged, and all of them go on, the one that fails too."""
+    with running(toy, folder=tmp_path, store=True, max_saved_together=4) as registry:
+        sinks = [Events() for _ in range(4)]
+        sessions = [registry.open(model=None, sample_rate=8000, sink=sink) for sink in sinks]
+        for session in sessions:
+            session.feed(samples(1, 600).tobytes())
+        poison(sessions[place], monkeypatch, error)
+        registry.checkpoint()
+        assert [bool(sink.of("ack")) for sink in sinks] == [number != place for number in range(4)]
+        assert count(registry, "store_errors_total", kind="snapshot") == 1
+        monkeypatch.undo()
+        for session, sink in zip(sessions, sinks, strict=True):
+            session.feed(samples(1, 6000)[600:].tobytes())
+            session.end()
+            sink.wait("end")
+            assert sink.results == reference(toy, samples(1, 6000))
+        registry.checkpoint()
+
+
+def test_an_eviction_that_fails_leaves_nobody_held(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        first = registry.open(model=None, sample_rate=8000, sink=Events())
+        second = registry.open(model=None, sample_rate=8000, sink=Events())
+        for session in (first, second):
+            registry.detach(session)
+        poison(first, monkeypatch, MemoryError())
+        clock.ahead = 3600
+        registry.sweep()
+        sink = Events()
+        again = registry.attach(second.id, sink)
+        again.feed(speech("A").tobytes())
+        again.end()
+        sink.wait("end")
+        assert sink.of("final")[-1]["text"] == "A"
+
+
+# -- who waits for the disk ------------------------------------------------------------------------------------------
+
+
+class SlowStore(SqliteStore):
+    """A disk that takes as long as it is told to, and knows who waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.threads: set[str] = set()
+        self.reached = threading.Event()
+
+    def delete(self, ids: Any) -> None:
+        self._wait()
+        super().delete(ids)
+
+    def retire(self, ids: Any) -> None:
+        self._wait()
+        super().retire(ids)
+
+    def _wait(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.reached.set()
+        assert self.go_on.wait(PATIENCE)
+
+
+def test_no_lane_and_no_sessions_lock_waits_for_the_disk(trap: Path, tmp_path: Path) -> None:
+    """A stream fails in a lane: what is on the disk of it is deleted by another thread, while its client is told and
+    the others run."""
+    settings = Settings(models=(str(trap),), state_directory=tmp_path, lanes=1, checkpoint_seconds=3600)
+    store = SlowStore(tmp_path / "sessions.sqlite")
+    registry = Registry(settings, Metrics(), store)
+    registry.load()
+    try:
+        bad, good = Events(), Events()
+        session = registry.open(model=None, sample_rate=8000, sink=bad)
+        session.feed(samples(1, 400).tobytes())
+        registry.checkpoint()
+        store.go_on.clear()
+        session.feed(np.full(800, 32767, np.int16).tobytes())
+        assert store.reached.wait(PATIENCE)  # it is being deleted, and that takes its time
+        assert bad.wait("error")["code"] == "model_failed"
+        other = registry.open(model=None, sample_rate=8000, sink=good)
+        other.feed(speech("A").tobytes())
+        other.end()
+        good.wait("end")
+        store.go_on.set()
+        registry.keeper.settle()
+        registry.checkpoint()
+        assert store.get(session.id) is None
+        assert store.threads == {"keeper"}
+    finally:
+        store.go_on.set()
+        registry.close()

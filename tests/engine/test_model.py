@@ -15,7 +15,7 @@ from streamer.contract.manifest import KEY
 from streamer.engine import catalogue
 from streamer.engine.catalogue import find_models, resolve
 from streamer.engine.model import Model, ModelError
-from streamer.engine.tuner import best_batch, tune
+from streamer.engine.tuner import Tuning, best_batch, company, tune
 from tests.toys import samples, toy_model
 
 
@@ -128,11 +128,35 @@ def test_the_measured_batch_is_remembered(toy: Path, tmp_path: Path) -> None:
     cache = tmp_path / "deep" / "tuning.json"
     model = Model.load(toy)
     first = tune(model, 16, cache)
-    assert first in (1, 2, 4, 8, 16)
+    assert first.batch in (1, 2, 4, 8, 16)
+    assert 1 <= first.pays <= first.batch
     (key,) = json.loads(cache.read_text())
     assert model.digest in key
-    cache.write_text(json.dumps({key: 3}))
-    assert tune(model, 16, cache) == 3
+    assert tune(model, 16, cache) == first
+    cache.write_text(json.dumps({key: {"batch": 3, "pays": 2, "wait": 0.002}}))
+    assert tune(model, 16, cache) == Tuning(3, 2, 0.002)
+
+
+def test_a_chunk_waits_for_a_batch_that_saves_much_and_no_longer_than_it_saves() -> None:
+    ladder = [1, 2, 4, 8, 16]
+    lstm = [4.4e-3, 2.6e-3, 1.9e-3, 1.7e-3, 1.65e-3]
+    assert company(ladder, lstm, 16) == (8, pytest.approx(0.015))  # it saves more than anybody may wait
+    small = [1e-4, 7e-5, 6e-5, 5.9e-5, 5.8e-5]
+    assert company(ladder, small, 16) == (4, pytest.approx(4 * 4e-5))
+    wavenet = [5e-3, 4.8e-3, 4.6e-3, 4.6e-3, 4.6e-3]
+    assert company(ladder, wavenet, 4) == (1, 0.0)
+    assert company([1], [1.0], 1) == (1, 0.0)
+
+
+@pytest.mark.parametrize("old", [3, {"batch": 3}, {"batch": 2, "pays": 9, "wait": 0.0}, {"batch": 2, "speed": 1}, [1]])
+def test_what_another_build_remembered_is_measured_anew(toy: Path, tmp_path: Path, old: Any) -> None:
+    cache = tmp_path / "tuning.json"
+    model = Model.load(toy)
+    tune(model, 2, cache)
+    (key,) = json.loads(cache.read_text())
+    cache.write_text(json.dumps({key: old}))
+    assert tune(model, 2, cache).batch <= 2
+    assert json.loads(cache.read_text())[key].keys() == {"batch", "pays", "wait"}
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{", '{"a": "b"}', "\x00"])
@@ -149,5 +173,5 @@ def test_a_remembered_batch_beyond_the_limit_is_measured_anew(toy: Path, tmp_pat
     model = Model.load(toy)
     tune(model, 2, cache)
     (key,) = json.loads(cache.read_text())
-    cache.write_text(json.dumps({key: 4096}))
-    assert tune(model, 2, cache) <= 2
+    cache.write_text(json.dumps({key: {"batch": 4096, "pays": 1, "wait": 0.0}}))
+    assert tune(model, 2, cache).batch <= 2

@@ -135,7 +135,7 @@ def test_rungs_end_at_the_limit() -> None:
 
 class Item:
     def __init__(self) -> None:
-        self.place, self.since, self.closing = Place.IDLE, 0.0, False
+        self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
 
 
 def test_first_come_first_served_and_nobody_twice() -> None:
@@ -172,7 +172,7 @@ def test_waiting_lanes_share_what_is_ready() -> None:
         threading.Event().wait(0.001)
     with scheduler._changed:  # both lanes wait until all four are there
         for item in [Item() for _ in range(4)]:
-            scheduler._push(item)
+            scheduler._push(item, 0.0)
     for lane in lanes:
         lane.join(20)
     assert [len(batch) for batch in batches] == [2, 2]

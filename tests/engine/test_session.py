@@ -12,7 +12,8 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.refusals import BadInput, Overflow, TooManyMarkers
-from streamer.streams.session import Limits, Session
+from streamer.streams.intake import Limits
+from streamer.streams.session import Session
 from streamer.tasks import create
 from tests.engine.support import PATIENCE, Events, count, feed, reference, running
 from tests.toys import level, samples, speech
@@ -278,3 +279,37 @@ def test_a_result_for_a_stream_that_left_is_dropped_and_counted(toy: Path, tmp_p
         assert count(registry, "late_results_total", model="toy") == 1
         assert not engine.stuck(0.0)
         assert registry.stuck() is None
+
+
+@pytest.mark.parametrize("how", ["end", "fail"])
+def test_a_slot_is_free_before_its_stream_is_told_that_it_is_over(trap: Path, tmp_path: Path, how: str) -> None:
+    """Whoever is told may open the next stream: with one slot, a hundred streams one after the other."""
+    data = TINY if how == "end" else np.full(800, 32767, np.int16).tobytes()
+    with running(trap, folder=tmp_path, capacity=1, lanes=2) as registry:
+        for _ in range(100):
+            sink = Events()
+            session = registry.open(model=None, sample_rate=8000, sink=sink)
+            session.feed(data)
+            session.end()
+            sink.wait("end", "error")
+        assert count(registry, "refusals_total", reason="capacity") == 0
+
+
+def test_a_stream_that_waits_for_its_slot_is_saved_with_its_end(toy: Path, tmp_path: Path) -> None:
+    """All is run, the lane is still at it: a snapshot has the end in it, or is not made."""
+    with running(toy, folder=tmp_path) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
+        engine = registry._engines["toy"]
+        close, released = engine.close_stream, session.released
+        engine.close_stream = lambda stream: close(stream) and False  # type: ignore[method-assign]
+        session.released = lambda: None  # type: ignore[method-assign]
+        session.feed(TINY)
+        session.end()
+        while session.state != "ending":
+            threading.Event().wait(0.001)
+        assert session.busy
+        with pytest.raises(TimeoutError):
+            session.snapshot(0.01)
+        released()
+        saved = session.snapshot(PATIENCE)
+        assert (saved.finished, saved.events[-1]["type"]) == (True, "end")

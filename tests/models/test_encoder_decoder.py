@@ -191,7 +191,8 @@ def test_the_recipe_and_its_file(tmp_path: Path) -> None:
         [a[:4] for a in numbers.written(model, phrases)], ["", ""],
     )  # fmt: skip
     spoken = "we saw twenty three birds and five hundred trees".split()
-    assert [piece for _, _, piece in formatter.write(spoken)] == spoken
+    (pieces,) = formatter.write([spoken])
+    assert [piece for _, _, piece in pieces] == spoken
     assert info["options"] == {"words": list(WORDS), "signs": list(WRITTEN)}
 
 

@@ -29,11 +29,12 @@ from models.forecast.plan import Plan, Wanted
 from models.forecast.table import needed, read
 from models.forecast.windows import WindowOptions
 from streamer.engine.engine import Engine
-from streamer.engine.model import Model, ModelError
+from streamer.engine.model import Model
 from streamer.engine.proof import judge_file
 from streamer.metrics import Metrics
+from streamer.sensors.columns import Batch
+from streamer.sensors.host import Sensors
 from streamer.settings import Settings
-from streamer.streams.registry import Registry
 from streamer.tasks import Forecast, create
 from tests.cli.command import one_line, streamer
 from tests.models import plant
@@ -342,7 +343,7 @@ def test_what_the_command_can_not_do_is_told(trained: Trained, tmp_path: Path) -
     path = tmp_path / "other.csv"
     path.write_text("time,outflow\n2026-01-01,400\n")
     assert "has no column 'inflow': there are time, outflow" in _refused(trained, path)
-    assert "--id and --value are not for" in _refused(trained, "--value", "outflow", trained.data)
+    assert "--value is not for" in _refused(trained, "--value", "outflow", trained.data)
     quarters = tmp_path / "quarters.csv"
     quarters.write_text("ts,outflow,inflow\n" + "".join(f"{900 * row},400,0.5\n" for row in range(20)))
     done = streamer("forecast", "--model", trained.onnx, "--csv", quarters)
@@ -355,7 +356,35 @@ def _refused(trained: Trained, *arguments: str | Path) -> str:
     return one_line(done.stderr)
 
 
-def test_a_daemon_refuses_it_with_a_reason(trained: Trained, tmp_path: Path) -> None:
-    settings = Settings(models=[str(trained.onnx)], state_directory=tmp_path)
-    with pytest.raises(ModelError, match=r"rows of 2 variables.* streamer forecast --model"):
-        Registry(settings, Metrics(CollectorRegistry())).load()
+def test_several_plants_stand_in_one_table(trained: Trained, tmp_path: Path) -> None:
+    header, *lines = trained.data.read_text().splitlines()[:80]
+    path = tmp_path / "plants.csv"
+    path.write_text("\n".join([f"{header},plant", *(f"{line},{which}" for line in lines for which in "ab")]))
+    plain = streamer("forecast", "--model", trained.onnx, "--json", "-", stdin="\n".join([header, *lines]).encode())
+    both = streamer("forecast", "--model", trained.onnx, "--json", "--id", "plant", "--capacity", "2", path)
+    assert (plain.returncode, both.returncode, both.stderr) == (0, 0, b"")
+    want = plain.stdout.decode().splitlines()
+    for which in "ab":
+        told = [line for line in both.stdout.decode().splitlines() if f'"stream": "{which}.' in line]
+        assert len(told) == len(want)
+        first, last = ([json.loads(line) for line in (lines[0], lines[-1])] for lines in (told, want))
+        assert [row["stream"] for row in first] == [f"{which}.{row['stream']}" for row in last]
+        assert np.allclose(first[1]["quantiles"]["0.5"], last[1]["quantiles"]["0.5"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_daemon_s_sensors_say_what_pytorch_says(trained: Trained, tmp_path: Path) -> None:
+    plan, (module, _) = trained.plan(), models.load(trained.folder / "best.pt")
+    count = 300
+    want = run(module, plan.inputs()[:count])
+    settings = Settings(models=[str(trained.onnx)], state_directory=tmp_path, max_sensors=2, sensor_step=3600)
+    host = Sensors(settings, Metrics(CollectorRegistry()))
+    host.load([trained.onnx])
+    fleet = host.choose(None, ["inflow", "time", "outflow"])
+    kept = np.flatnonzero(np.isin(plan.table.times[:count], plan.raw.times))
+    values = plan.table.values[kept][:, plan.columns]
+    batch = Batch(["north"] * len(kept), plan.table.times[kept], values)
+    told = fleet.write(batch, answer=True).forecasts
+    assert told is not None
+    middle = told.result(120).quantiles[..., fleet.layout.levels.index("0.5")]
+    host.close()
+    assert np.allclose(middle[50:], want.middle[kept][50:], rtol=2e-3, atol=2e-2)

@@ -10,7 +10,7 @@ import pytest
 from models.forecast.columns import choose
 from models.forecast.multivariate import Scaling
 from models.forecast.table import MOST, ORIGINS, Raw, arrange, needed, read, split
-from streamer.sensors.timeline import GAP, Clocks
+from streamer.sensors.timeline import GAP, Timelines
 from tests.models import plant
 
 HOUR = 3600.0
@@ -59,7 +59,7 @@ def test_steps_are_those_of_the_clocks() -> None:
     times = 1e9 + np.cumsum(ahead)
     times = np.insert(times, 200, times[199])  # a duplicate
     values = rng.standard_normal((len(times), 1))
-    clocks, rows = Clocks(1, None, MOST), []
+    clocks, rows = Timelines(1, None, MOST), []
     slot = np.array([0])
     for time, value in zip(times, values[:, 0], strict=True):
         placed = clocks.place(slot, np.array([time]))

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch, Told
+from streamer.sensors.columns import Batch, Forecasts
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.open import open_fleet
 
@@ -30,10 +30,10 @@ def batch(readings: list[tuple[str, float, float | None]]) -> Batch:
     return Batch.made(names, (hour * HOUR for hour in hours), (np.nan if v is None else v for v in values))
 
 
-def feed(fleet: Fleet, readings: list[tuple[str, float, float | None]]) -> Told:
-    writing = fleet.write(batch(readings), tell=True)
-    assert writing.told is not None
-    return writing.told.result(60)
+def feed(fleet: Fleet, readings: list[tuple[str, float, float | None]]) -> Forecasts:
+    writing = fleet.write(batch(readings), answer=True)
+    assert writing.forecasts is not None
+    return writing.forecasts.result(60)
 
 
 def lives(count: int, hours: int, seed: int = 0) -> list[tuple[str, float, float | None]]:

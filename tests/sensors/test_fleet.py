@@ -1,26 +1,32 @@
-"""Many sensors at once: order, gaps, clocks that jump, company, room, and what waits."""
+"""Many sensors at once: order, gaps, clocks that jump, company, table, and what waits."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch
-from streamer.sensors.host import Arrivals
+from streamer.sensors.arrivals import Arrivals
+from streamer.sensors.columns import Batch, StepResult
+from streamer.sensors.host import Sensors
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import Sensor, look
 from streamer.sensors.open import open_fleet
 from streamer.sensors.scores import COUNT
 from streamer.sensors.timeline import GAP, RESTARTED
-from streamer.sensors.worker import Ran
+from streamer.settings import Settings
 from tests.sensors.support import HOUR, batch, feed, fleet, lives
 
 
@@ -66,7 +72,7 @@ def test_a_gap_is_so_many_masked_steps(sensors: Fleet) -> None:
     sensor = look(sensors, "a")
     assert sensor is not None
     assert (sensor.readings, sensor.counts["masked"], len(told)) == (26, 4, 26)
-    assert sensors.room.track._now.max() == 30
+    assert sensors.table.track._now.max() == 30
 
 
 @pytest.mark.parametrize(("jump", "why"), [(100.0, GAP), (-5000.0, RESTARTED)])
@@ -75,7 +81,7 @@ def test_behind_a_break_nothing_is_settled_that_was_open(sensors: Fleet, jump: f
     told = feed(sensors, [*first, *(("a", 6040.0 + jump + hour, 500.0 + hour % 2) for hour in range(40))])
     assert told.breaks.nonzero()[0].tolist() == [40]
     assert told.breaks[40] == why
-    settled = sensors.room.track._life[sensors.slots["a"]][COUNT]
+    settled = sensors.table.track._life[sensors.slots["a"]][COUNT]
     assert settled.tolist() == [2.0 * (40 - ahead) for ahead in range(1, 25)]
 
 
@@ -92,13 +98,13 @@ def test_a_look_does_not_wait_for_the_work_in_hand(sensors: Fleet) -> None:
     """Thousands of readings of one stream are one piece of work, and the metrics page looks at streams."""
     inside, go = threading.Event(), threading.Event()
 
-    def hold(ran: Ran) -> None:
-        if ran.values[0] == 5.0:
+    def hold(result: StepResult) -> None:
+        if result.values[0] == 5.0:
             inside.set()
             assert go.wait(60)
 
     sensors.watch(hold)
-    writing = sensors.write(batch([("a", hour, float(hour)) for hour in range(10)]), tell=True)
+    writing = sensors.write(batch([("a", hour, float(hour)) for hour in range(10)]), answer=True)
     assert inside.wait(60)
     found: list[Sensor | None] = []
     looking = threading.Thread(target=lambda: found.append(look(sensors, "a")), daemon=True)
@@ -106,15 +112,15 @@ def test_a_look_does_not_wait_for_the_work_in_hand(sensors: Fleet) -> None:
     looking.join(60)
     go.set()
     assert [sensor and (sensor.value, sensor.readings) for sensor in found] == [(5.0, 6)]
-    assert writing.told is not None
-    assert writing.told.result(60).values.tolist() == [float(hour) for hour in range(10)]
+    assert writing.forecasts is not None
+    assert writing.forecasts.result(60).values.tolist() == [float(hour) for hour in range(10)]
 
 
 def test_work_that_gets_on_is_not_stuck(sensors: Fleet) -> None:
     """However long it takes as a whole."""
     told: list[float] = []
 
-    def note(ran: Ran) -> None:
+    def note(result: StepResult) -> None:
         time.sleep(0.02)
         told.append(max(lane.stalled() for lane in sensors.lanes))
 
@@ -127,7 +133,7 @@ def test_work_that_gets_on_is_not_stuck(sensors: Fleet) -> None:
 def test_there_is_no_more_room_than_was_asked_for(sensors: Fleet) -> None:
     given = batch([(name, 0.0, 1.0) for name in "abcdabcd"])
     receipt = sensors.write(given).safe.result(60)
-    assert (receipt.taken, receipt.refused, receipt.example) == (6, 2, "d")
+    assert (receipt.taken, receipt.refused, receipt.refusals[0].example) == (6, 2, "d")
     assert sensors.forget("b").result(60)
     assert not sensors.forget("nobody").result(60)
     assert sensors.drain(60)
@@ -175,7 +181,9 @@ def test_a_batch_larger_than_what_may_wait_is_taken_alone() -> None:
 
 def test_watchers_get_what_was_run(sensors: Fleet) -> None:
     seen: list[tuple[str, float]] = []
-    sensors.watch(lambda ran: seen.extend(zip((sensors.names[s] for s in ran.slots), ran.times.tolist(), strict=True)))
+    sensors.watch(
+        lambda result: seen.extend(zip((sensors.names[s] for s in result.slots), result.times.tolist(), strict=True))
+    )
     feed(sensors, [("a", 1, 1.0), ("b", 1, 2.0), ("a", 1, 1.0), ("a", 4, 1.0)])
     assert sorted(seen) == [("a", HOUR), ("a", 4 * HOUR), ("b", HOUR)]
 
@@ -190,6 +198,66 @@ def test_a_failing_run_costs_its_own_streams_only_and_the_lane_lives(
     assert "begin again" in caplog.text
     monkeypatch.setattr(sensors.model, "run", run)
     assert len(feed(sensors, [("a", 2, 1.0), ("b", 1, 1.0)])) == 2
+
+
+def test_a_client_that_goes_away_ends_no_lane(sensors: Fleet) -> None:
+    """Neither while its readings are run nor while they are committed."""
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(result: StepResult) -> None:
+        inside.set()
+        assert go.wait(60)
+
+    async def ask() -> None:
+        writing = sensors.write(batch([("a", 0, 1.0)]), answer=True)
+        assert writing.forecasts is not None
+        waiting = [asyncio.create_task(_of(future)) for future in (writing.safe, writing.forecasts)]
+        await asyncio.to_thread(inside.wait, 60)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        go.set()
+
+    sensors.watch(hold)
+    asyncio.run(ask())
+    assert sensors.drain(60)
+    assert all(lane.is_alive() for lane in sensors.lanes)
+    assert len(feed(sensors, [("a", 1, 1.0), ("b", 1, 1.0), ("c", 1, 1.0)])) == 3
+
+
+async def _of(future: Future[Any]) -> Any:
+    return await asyncio.wrap_future(future)
+
+
+def test_a_watcher_that_raises_costs_nobody_else_anything(sensors: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[float] = []
+    sensors.watch(lambda result: 1 / 0)
+    sensors.watch(lambda result: seen.extend(result.values.tolist()))
+    assert feed(sensors, [("a", hour, float(hour)) for hour in range(3)]).values.tolist() == [0.0, 1.0, 2.0]
+    assert seen == [0.0, 1.0, 2.0]
+    assert "could not be handed over" in caplog.text
+
+
+def test_what_is_said_of_a_sensor_never_goes_out_under_the_name_of_the_next_owner_of_its_slot(tmp_path: Path) -> None:
+    """Watchers hand results to the event loop, which may look at them when the slot is somebody else's."""
+    registry = CollectorRegistry()
+    settings = Settings(state_directory=tmp_path, max_sensors=1, lanes=1)
+    host = Sensors(settings, Metrics(registry))
+    host.load([resolve("forecast-online")])
+    (sensors,) = host.fleets.values()
+    later: list[StepResult] = []
+    host.watch(lambda fleet, result: later.append(result))
+    feed(sensors, [("old", 1, 1.0), ("old", 2, 2.0)])
+    current = [host.current(sensors, result).names for result in later]
+    assert sensors.forget("old").result(60)
+    gone = [host.current(sensors, result).names for result in later]
+    assert sensors.drain(60)
+    feed(sensors, [("new", 1, 5.0)])
+    reused = [host.current(sensors, result).names for result in later]
+    host.close()
+    assert later[0].slots == later[2].slots  # the slot was used again
+    assert (current, gone, reused) == ([["old"], ["old"]], [[], []], [[], [], ["new"]])
+    assert registry.get_sample_value("streamer_late_results_total", {"model": "forecast-online"}) == 4
 
 
 def test_one_failing_reading_costs_no_other_sensor_of_its_batch_anything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,10 +294,10 @@ def test_one_failing_reading_costs_no_other_sensor_of_its_batch_anything(monkeyp
 
 
 def test_an_empty_batch_is_answered(sensors: Fleet) -> None:
-    writing = sensors.write(Batch.of([]), tell=True)
+    writing = sensors.write(Batch.of([]), answer=True)
     assert writing.safe.result(60).taken == 0
-    assert writing.told is not None
-    assert len(writing.told.result(60)) == 0
+    assert writing.forecasts is not None
+    assert len(writing.forecasts.result(60)) == 0
 
 
 def test_what_can_not_forecast_is_refused_with_the_reason() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sensors.timeline import CHANGED, GAP, LEARN, RESTARTED, WHOLE, Clocks
+from streamer.sensors.timeline import CHANGED, GAP, LEARN, RESTARTED, WHOLE, Timelines
 from streamer.sources.times import parse_time, show_time
 
 MOMENTS = st.datetimes(datetime(1980, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
@@ -20,19 +20,19 @@ class One:
     """One stream, in a slot between others."""
 
     def __init__(self, step: float | None = None, limit: int = 100) -> None:
-        self.clocks = Clocks(3, step, limit)
+        self.timelines = Timelines(3, step, limit)
 
     def place(self, time: float) -> tuple[int, int] | None:
         """Masked steps before it, and whether the line breaks; ``None``: left out."""
-        placed = self.clocks.place(np.array([1]), np.array([time]))
+        placed = self.timelines.place(np.array([1]), np.array([time]))
         return (int(placed.masked[0]), int(placed.breaks[0])) if placed.taken[0] else None
 
     @property
     def step(self) -> float:
-        return float(self.clocks.step[1])
+        return float(self.timelines.step[1])
 
     def count(self, *names: str) -> list[int]:
-        return [int(self.clocks.counts[name][1]) for name in names]
+        return [int(self.timelines.counts[name][1]) for name in names]
 
 
 def fed(*times: float, step: float | None = None, limit: int = 100) -> One:
@@ -53,6 +53,21 @@ def test_the_step_is_the_median_and_jitter_is_no_gap(step: float, start: float, 
     cadence = fed(*(start + (i + part) * step for i, part in enumerate(slip)))
     assert 0.6 * step < cadence.step < 1.4 * step
     assert fed(*(i * step for i in range(30))).count("masked") == [0]
+
+
+@pytest.mark.parametrize("step", [1.0, 60.0, 3600.0, 12 * 3600.0])
+def test_a_sender_whose_clock_is_set_back_by_a_month_loses_no_reading(step: float) -> None:
+    cadence = fed(*(step * i for i in range(20)), limit=1000)
+    assert cadence.place(20 * step - 31 * 86400) == (0, RESTARTED)
+    assert cadence.place(21 * step - 31 * 86400) == (0, WHOLE)
+
+
+@pytest.mark.parametrize("jump", [0.0, -1e-6, -30.0, -3600.0, -31 * 86400.0])
+def test_a_reading_with_the_time_of_its_arrival_is_never_left_out(jump: float) -> None:
+    cadence = fed(*REGULAR)
+    placed = cadence.timelines.place(np.array([1]), np.array([END + jump]), np.array([True]))
+    assert (placed.taken[0], placed.breaks[0]) == (True, RESTARTED)
+    assert cadence.count("late", "duplicates", "restarts") == [0, 0, 1]
 
 
 def test_a_gap_becomes_masked_steps_up_to_a_bound() -> None:
@@ -125,15 +140,15 @@ TIMES = st.lists(st.sampled_from([0.0, 10, 20, 30, 31, 500, 9000, 40, 60]), max_
 
 @given(times=st.lists(TIMES, min_size=3, max_size=3), step=st.sampled_from([None, 10.0]))
 def test_streams_do_not_know_of_each_other(times: list[list[float]], step: float | None) -> None:
-    together = Clocks(3, step, 5)
-    alone = [fed(*own, step=step, limit=5).clocks for own in times]
+    together = Timelines(3, step, 5)
+    alone = [fed(*own, step=step, limit=5).timelines for own in times]
     for turn in range(25):
         slots = [slot for slot in range(3) if len(times[slot]) > turn]
         together.place(np.array(slots, np.intp), np.array([times[slot][turn] for slot in slots]))
     for slot in range(3):
         mine, theirs = together.read(slot), alone[slot].read(1)
         assert all(np.array_equal(mine[name], theirs[name], equal_nan=True) for name in mine)
-        again = Clocks(2, step, 5)
+        again = Timelines(2, step, 5)
         again.write(0, mine)
         assert all(np.array_equal(again.read(0)[name], mine[name], equal_nan=True) for name in mine)
 

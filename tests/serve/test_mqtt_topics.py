@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sensors.columns import Told
+from streamer.sensors.columns import Forecasts, Reading, Row
 from streamer.sources.mqtt_topics import (
     MAX_NUMBERS,
     MalformedError,
-    Options,
+    MqttOptions,
     Subscription,
     alone,
     discovery,
@@ -34,7 +34,7 @@ TREES = st.recursive(
 )
 
 
-def told(**streams: list[float]) -> Told:
+def told(**streams: list[float]) -> Forecasts:
     """A reading of each stream, then the median of what is forecast."""
     rows = len(streams)
     values = np.array(list(streams.values()))
@@ -45,9 +45,12 @@ def told(**streams: list[float]) -> Told:
         "levels": ["0.1", "0.5", "0.9"],
         "quantiles": np.stack([values[:, 1:] - 1, values[:, 1:], values[:, 1:] + 1], -1).astype(np.float32),
         "known": np.ones(rows, bool),
+        "targets": (),
     }
-    others = {field.name: np.zeros(rows, np.float32) for field in dataclasses.fields(Told) if field.name not in given}
-    return Told(**given, **others)
+    others = {
+        field.name: np.zeros(rows, np.float32) for field in dataclasses.fields(Forecasts) if field.name not in given
+    }
+    return Forecasts(**given, **others)
 
 
 def read(line: str, topic: str, payload: str | bytes) -> list[tuple[str, float | None, float | None]]:
@@ -105,7 +108,9 @@ def test_patterns_overlap_where_a_topic_matches_both(one: str, other: str) -> No
         ("$share/group/a", "shared"),
         ("a x..y", "keys with dots"),
         ("a time=", "keys with dots"),
-        ("a when=x", "only option is time=PATH"),
+        ("a when=x", "only options are time=PATH"),
+        ("a model=x y", "leave out others"),
+        ("a model=", "leave out others"),
         ("a x x", "twice"),
         ("a time=x time=y", "twice"),
     ],
@@ -119,32 +124,34 @@ def test_a_bad_line_is_refused_with_its_reason(line: str, said: str) -> None:
 @pytest.mark.parametrize("pattern", ["#", "+/+/x", "home/streamer/#", "home/+/pump", "home/#", "home/streamer"])
 def test_our_own_output_is_not_read(pattern: str) -> None:
     with pytest.raises(ValueError, match="our own forecasts, which go to home/streamer/"):
-        Options((Subscription.parse(pattern),), prefix="home/streamer")
-    Options((Subscription.parse("home/pump/#"), Subscription.parse("+/x")), prefix="home/streamer")
+        MqttOptions((Subscription.parse(pattern),), prefix="home/streamer")
+    MqttOptions((Subscription.parse("home/pump/#"), Subscription.parse("+/x")), prefix="home/streamer")
 
 
 def test_lines_that_overlap_are_refused() -> None:
     with pytest.raises(ValueError, match="make them one"):
-        Options((Subscription.parse("a/+"), Subscription.parse("a/b x")))
-    Options((Subscription.parse("a/+/c"), Subscription.parse("a/+/d"), Subscription.parse("zigbee2mqtt/+ temperature")))
+        MqttOptions((Subscription.parse("a/+"), Subscription.parse("a/b x")))
+    MqttOptions(
+        (Subscription.parse("a/+/c"), Subscription.parse("a/+/d"), Subscription.parse("zigbee2mqtt/+ temperature"))
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "a/", "/a", "a/+", "a#", "$SYS"])
 def test_a_bad_prefix_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="no topic to publish to"):
-        Options(prefix=prefix)
+        MqttOptions(prefix=prefix)
     with pytest.raises(ValueError, match="no topic to publish to"):
-        Options(discovery=prefix)
+        MqttOptions(discovery=prefix)
 
 
 @pytest.mark.parametrize("bad", [{"qos": 2}, {"max_unacknowledged": 0}, {"max_unacknowledged": 65536}])
 def test_what_the_protocol_does_not_know_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        Options(**bad)
+        MqttOptions(**bad)
 
 
 def test_a_password_is_not_shown() -> None:
-    assert "secret" not in repr(Options(password="secret"))
+    assert "secret" not in repr(MqttOptions(password="secret"))
 
 
 # -- what a payload says -----------------------------------------------------------------------------------------------
@@ -265,7 +272,7 @@ def test_a_stream_has_a_topic_that_every_broker_takes(stream: str) -> None:
 
 
 def test_discovery() -> None:
-    options = Options(prefix="home/forecasts", discovery="homeassistant")
+    options = MqttOptions(prefix="home/forecasts", discovery="homeassistant")
     topic, config = discovery(options, "tele/x/SENSOR.Power+", "0.5")
     assert re.fullmatch(r"homeassistant/sensor/home_forecasts_tele_x_SENSOR_Power_[0-9a-f]{8}/config", topic)
     assert config["unique_id"] == topic.split("/")[2]
@@ -283,3 +290,57 @@ def test_alone_is_a_copy_of_one_reading() -> None:
     assert len(one) == 1
     arrays = [getattr(one, field.name) for field in dataclasses.fields(one)]
     assert all(a.base is None and len(a) == 1 for a in arrays if isinstance(a, np.ndarray))
+
+
+MODELS = {"universal": (), "plant": ("inflow", "outflow"), "wide": ("inflow", "outflow", "tank.level")}
+
+
+def row_of(line: str, payload: str, models: dict[str, tuple[str, ...]] = MODELS) -> tuple[str, Any]:
+    return Subscription.parse(line).read("plants/north", payload.encode(), models)
+
+
+def test_a_payload_with_all_variables_of_a_model_is_a_row_of_it() -> None:
+    said = '{"ts": 60, "inflow": 1.5, "outflow": null, "other": "x"}'
+    assert row_of("plants/+ time=ts", said) == ("plant", Row(60.0, {"inflow": 1.5, "outflow": None}, "plants/north"))
+    nested = '{"inflow": "on", "outflow": 2, "tank": {"level": "unavailable"}}'
+    model, row = row_of("plants/+", nested)
+    assert (model, row.values) == ("wide", {"inflow": 1.0, "outflow": 2.0, "tank.level": None})
+
+
+def test_a_model_that_is_named_takes_what_there_is() -> None:
+    assert row_of("plants/+ model=wide", '{"outflow": 2}') == ("wide", Row(None, {"outflow": 2.0}, "plants/north"))
+    assert row_of("plants/+ model=universal", "7") == ("universal", [Reading("plants/north", None, 7.0)])
+
+
+def test_what_is_not_a_row_is_of_single_sensors() -> None:
+    model, found = row_of("plants/+", '{"inflow": 1}')
+    assert (model, [reading.stream for reading in found]) == ("universal", ["plants/north.inflow"])
+    model, found = row_of("plants/+ inflow", '{"inflow": 1, "outflow": 2}')
+    assert (model, [reading.stream for reading in found]) == ("universal", ["plants/north.inflow"])
+
+
+@pytest.mark.parametrize(
+    ("line", "payload", "models", "why"),
+    [
+        ("plants/+ model=plant", '{"x": 1}', MODELS, "path"),
+        ("plants/+ model=plant", "5", MODELS, "path"),
+        ("plants/+ model=plant", '{"inflow": "much"}', MODELS, "number"),
+        ("plants/+ model=gone", '{"inflow": 1}', MODELS, "columns"),
+        ("plants/+", '{"inflow": 1}', {"plant": ("inflow", "outflow")}, "columns"),
+        ("plants/+", "5", {"plant": ("inflow", "outflow")}, "columns"),
+        ("plants/+", '{"a": 1, "b": 2}', {"one": ("a", "b"), "two": ("b", "a")}, "columns"),
+    ],
+)
+def test_a_row_that_fits_no_model_says_why(line: str, payload: str, models: Any, why: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        row_of(line, payload, models)
+    assert caught.value.reason == why
+
+
+def test_home_assistant_gets_an_entity_for_each_target() -> None:
+    options = MqttOptions(discovery="homeassistant")
+    topic, config = discovery(options, "plants/north", "0.5", "outflow")
+    other, _ = discovery(options, "plants/north", "0.5", "level")
+    assert topic != other
+    assert config["value_template"] == "{{ value_json.targets[\"outflow\"].quantiles['0.5'][0] }}"
+    assert config["state_topic"] == "streamer/plants/north"

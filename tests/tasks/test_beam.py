@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -78,20 +78,29 @@ def segmentations(tokens: tuple[int, ...], entries: Any, boundary: bool) -> set[
     return found
 
 
+class Never:
+    """No utterance ends."""
+
+    def __init__(self, due: NDArray[np.int64]) -> None:
+        self.due = due
+
+    def ask(self, row: int) -> bool:
+        raise AssertionError("nothing is due")
+
+
 def hypotheses(search: Beam, logp: NDArray[np.float32], lexicon: Lexicon) -> dict[tuple[str, ...], float]:
     """p(words) of every hypothesis that ends with a whole word, as far as the beam's scores go."""
-    from streamer.tasks.transcribe import history
-    from streamer.tasks.transcribe.candidates import HIST, NODE, PB, PN
+    from streamer.tasks.transcribe.hypotheses import HIST, NODE, PB, PN
 
     state = search.open()
     zero, end = np.zeros(1, np.int64), np.array([len(logp)], np.int64)
-    search.advance([state], logp[None], zero, end, zero)
+    search.advance([state], logp[None], end, zero, Never(end))
     floats = state.beam.view(np.float64)
     result: dict[tuple[str, ...], float] = defaultdict(float)
     for i in np.flatnonzero(state.beam[NODE] == 0):
         p = math.exp(np.logaddexp(floats[PB, i], floats[PN, i]))
         if p > 0:
-            words = history.trace(state.words, int(state.beam[HIST, i]), lexicon.words)
+            words = state.words.trace(int(state.beam[HIST, i]), lexicon.words)
             result[tuple(unit.text for unit in words)] += p
     return result
 
@@ -190,22 +199,35 @@ def test_memory_is_bounded_in_an_endless_stream_without_pauses() -> None:
     assert len(beam.save(memory)) < 20_000
 
 
-@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("merge", ["history", "state"])
+@given(seed=st.integers(0, 2**32 - 1), length=st.sampled_from([0.6, 2.1]))
+@example(seed=1602581, length=2.1)
+@example(seed=363, length=2.1)
+@example(seed=442, length=2.1)  # in a partial only
 @settings(max_examples=12, deadline=None)
-def test_words_follow_each_other_and_stable_ones_stay(seed: int) -> None:
-    events = play(
-        task(options(beam=6)), peaky(np.random.default_rng(seed), 200, len(PHONES)), cuts=list(range(5, 200, 5))
-    )
-    time, promised = 0.0, ""
+def test_words_follow_each_other_and_stable_ones_stay(merge: str, seed: int, length: float) -> None:
+    made = options(beam=6, merge=merge)
+    made["endpoint"]["length"] = length  # short utterances are cut in the middle of words
+    events = play(task(made), peaky(np.random.default_rng(seed), 200, len(PHONES)), cuts=list(range(5, 200, 5)))
+    told, promised = 0.0, ""  # the end of the last word that is final
     for event in events:
         words = event["text"].split()
         assert " ".join(words).startswith(promised)
         promised = " ".join(words[: event["stable"]]) if event["type"] == "partial" else ""
+        time = told
+        for word in event["words"]:
+            assert time <= word["start"] < word["end"]
+            assert 0.0 <= word["confidence"] <= 1.0
+            time = word["end"]
         if event["type"] == "final":
-            for word in event["words"]:
-                assert time <= word["start"] < word["end"]
-                assert 0.0 <= word["confidence"] <= 1.0
-                time = word["end"]
+            told = time
+
+
+def test_a_beam_outlives_tokens_that_lead_only_to_words_which_are_ruled_out() -> None:
+    """The best hypothesis was on its way to a word that then cost more than the threshold: the others were gone."""
+    beam = task(options(lm=False, boundary=None, beam=4, beam_threshold=3.0, word_score=-5.0))
+    said = rows([0, 4, 0, 4, 0, 0], 5, peak=0.999)  # C C, which is W and nothing else
+    assert finals(play(beam, said))[0]["text"] == "W"
 
 
 def test_many_recordings_decode_as_each_alone() -> None:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from streamer.serve.readings.parsed import NAME_CHARACTERS, BodyError, Collected, Parsed, named
+from streamer.names import SERIES_CHARACTERS
+from streamer.serve.readings.parsed import BodyError, Collected, Parsed, named
 from streamer.sources.times import in_calendar
 
 __all__ = ["answer", "parse"]
@@ -59,8 +60,8 @@ def _collect(request: dict[str, Any], found: Collected) -> None:
 
 def _points(metric: str, outer: dict[str, str], points: Sequence[dict[str, Any]], found: Collected) -> None:
     # what is said once is in the name of every point: too long for one, it must not be copied for each
-    if points and len(metric) + sum(len(key) + len(said) + 1 for key, said in outer.items()) > NAME_CHARACTERS:
-        message = f"{metric[:60]!r} and the attributes of its resource have more than {NAME_CHARACTERS} characters"
+    if points and len(metric) + sum(len(key) + len(said) + 1 for key, said in outer.items()) > SERIES_CHARACTERS:
+        message = f"{metric[:60]!r} and the attributes of its resource have more than {SERIES_CHARACTERS} characters"
         found.fault("malformed", message, len(points))
         return
     for point in points:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from streamer.names import SERIES_CHARACTERS, check_name
 from streamer.sensors.columns import Batch
+from streamer.sensors.layout import Layout
+from streamer.sources.readings import Readings
 
-__all__ = ["NAME_CHARACTERS", "BodyError", "Collected", "Names", "Parsed", "named"]
+__all__ = ["BodyError", "Collected", "Names", "Parsed", "named", "read_batch"]
 
-#: Of a stream's name. It is a key in memory, on the disk and on the metrics page.
-NAME_CHARACTERS = 1000
 FAULTS = 10  # told in words; more are counted
 #: Names that are remembered by the bytes they are made of: bytes of these and of the names, roughly.
 KEPT_BYTES = 2**25
@@ -76,14 +77,19 @@ class Names(dict[K, str]):
         return name
 
 
+def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
+    """All of a CSV or NDJSON. Of a model of rows: its variables, a line each; ``stream``: of lines that name none."""
+    if not layout.variables:
+        return Batch.of(list(source))
+    source.columns = replace(source.columns, values=layout.variables)
+    return Batch.of_rows(list(source.rows()), layout.variables, stream)
+
+
 def named(metric: str, labels: Iterable[tuple[str, str]]) -> str:
     """``metric{label="value",...}`` with the labels in order. Raises ``ValueError`` if that is no name of a stream."""
     pairs = sorted((label, value) for label, value in labels if value)
     inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
-    name = f"{metric}{{{inside}}}" if inside else metric
-    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
-        raise ValueError(f"{name[:60]!r} is no name of a stream (1 to {NAME_CHARACTERS} printable characters)")
-    return name
+    return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)
 
 
 def _escaped(value: str) -> str:

@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from streamer.serve.readings.parsed import NAME_CHARACTERS, BodyError, Collected, Names, Parsed, named
+from streamer.names import SERIES_CHARACTERS
+from streamer.serve.readings.parsed import BodyError, Collected, Names, Parsed, named
 from streamer.sources.times import in_calendar
 
 try:
@@ -26,7 +27,7 @@ __all__ = ["negotiate"]
 #: A NaN with these bits says that a series has ended; it is no reading.
 STALE = struct.pack(">Q", 0x7FF0000000000002)
 #: Bytes of all labels of a series; more are no name of a stream anyhow.
-LABEL_BYTES = 4 * NAME_CHARACTERS
+LABEL_BYTES = 4 * SERIES_CHARACTERS
 TYPES = {
     "prometheus.WriteRequest": "v1",
     "io.prometheus.write.v2.Request": "v2",

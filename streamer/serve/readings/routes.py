@@ -14,11 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamer.sensors.columns import Batch
-from streamer.sensors.host import NoSensorsError
-from streamer.sensors.ingest import BusyError, Receipt
+from streamer.sensors.columns import Batch, Forecasts
+from streamer.sensors.commit import Receipt
+from streamer.sensors.host import AmbiguousError, NoSensorsError
+from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.look import to_dict
 from streamer.serve.body import in_thread, problem, read_body, unzip
-from streamer.serve.readings.parsed import BodyError, Parsed
+from streamer.serve.readings.parsed import BodyError, Parsed, read_batch
 from streamer.sources import SourceError
 from streamer.sources.readings import Columns, Readings
 from streamer.store import StoreError
@@ -34,27 +36,29 @@ WRITES = frozenset({"/v1/readings", "/api/v2/write", "/write", "/api/v1/write", 
 UNITS = {"ns": 1e-9, "n": 1e-9, "us": 1e-6, "u": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 PAGE = 1000
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[["ReadingRoutes", Request], Awaitable[Response]]
 
 
 def routes(sensors: Sensors) -> list[Route]:
-    ways = Ways(sensors)
+    handlers = ReadingRoutes(sensors)
     return [
-        Route("/v1/readings", ways.readings, methods=["POST"]),
-        Route("/api/v2/write", ways.line_protocol, methods=["POST"]),
-        Route("/write", ways.line_protocol, methods=["POST"]),
-        Route("/api/v1/write", ways.remote_write, methods=["POST"]),
-        Route("/v1/metrics", ways.otlp, methods=["POST"]),
-        Route("/v1/forecast", ways.names, methods=["GET"]),
-        Route("/v1/forecast/{stream:path}", ways.forecast, methods=["GET"]),
-        Route("/v1/forecast/{stream:path}", ways.forget, methods=["DELETE"]),
+        Route("/v1/readings", handlers.readings, methods=["POST"]),
+        Route("/api/v2/write", handlers.line_protocol, methods=["POST"]),
+        Route("/write", handlers.line_protocol, methods=["POST"]),
+        Route("/api/v1/write", handlers.remote_write, methods=["POST"]),
+        Route("/v1/metrics", handlers.otlp, methods=["POST"]),
+        Route("/v1/forecast", handlers.names, methods=["GET"]),
+        Route("/v1/forecast/{stream:path}", handlers.forecast, methods=["GET"]),
+        Route("/v1/forecast/{stream:path}", handlers.forget, methods=["DELETE"]),
     ]
 
 
-def guarded(endpoint: Callable[[Ways, Request], Awaitable[Response]]) -> Callable[[Ways, Request], Awaitable[Response]]:
+def guarded(
+    endpoint: Callable[[ReadingRoutes, Request], Awaitable[Response]],
+) -> Callable[[ReadingRoutes, Request], Awaitable[Response]]:
     """What can't be taken gets its status and a sentence."""
 
-    async def answer(self: Ways, request: Request) -> Response:
+    async def answer(self: ReadingRoutes, request: Request) -> Response:
         try:
             return await endpoint(self, request)
         except BodyError as error:
@@ -65,6 +69,8 @@ def guarded(endpoint: Callable[[Ways, Request], Awaitable[Response]]) -> Callabl
             return problem(400, str(error))
         except NoSensorsError as error:
             return problem(404, str(error))
+        except AmbiguousError as error:
+            return problem(409, str(error))
         except BusyError as error:
             return problem(503, str(error), error.retry_after)
         except StoreError as error:
@@ -73,7 +79,7 @@ def guarded(endpoint: Callable[[Ways, Request], Awaitable[Response]]) -> Callabl
     return answer
 
 
-class Ways:
+class ReadingRoutes:
     def __init__(self, sensors: Sensors) -> None:
         self._sensors, self._settings = sensors, sensors.settings
 
@@ -81,29 +87,35 @@ class Ways:
 
     @guarded
     async def readings(self, request: Request) -> Response:
-        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: answered with what is said after each."""
+        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: answered with the forecasts after each.
+
+        ``?model=``: which model takes them, else the columns say it. Rows of a model of several variables are of the
+        stream that a column names, else of ``?stream=``, else of one that is named as the model."""
         query = request.query_params
         columns = Columns(query.get("id"), query.get("time"), tuple(query.getlist("value")))
         body = await self._body(request)
 
-        def parse() -> tuple[Batch, int, list[str]]:
+        def parse() -> tuple[Fleet, Batch, int, list[str]]:
             faults: list[str] = []
             source = Readings("body", columns, faults.append, body)
-            return Batch.of(list(source)), source.bad, faults
+            fleet = self._sensors.choose(query.get("model"), source.names())
+            batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
+            return fleet, batch, source.bad, faults
 
-        batch, bad, faults = await in_thread(parse, len(body))
+        fleet, batch, bad, faults = await in_thread(parse, len(body))
         self.count({"malformed": bad})
         if query.get("forecast", "0") not in ("0", "false", ""):
-            receipt, told = await self._sensors.ask(batch, "http")
+            receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
             if not bad and not receipt.refused:
                 lines = await in_thread(
-                    lambda: "".join(json.dumps(told.to_dict(row)) + "\n" for row in range(len(told))), len(body)
+                    lambda: "".join(json.dumps(forecasts.to_dict(row)) + "\n" for row in range(len(forecasts))),
+                    len(body),
                 )
                 return Response(lines, media_type="application/x-ndjson")
         else:
-            receipt = await self._sensors.take(batch, "http")
+            receipt = await self._sensors.take(batch, "http", fleet)
         said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + bad}
-        errors = faults + self._full(receipt)
+        errors = faults + self._refused(receipt)
         return JSONResponse(said | ({"errors": errors} if errors else {}), 400 if errors else 200)
 
     @guarded
@@ -116,7 +128,7 @@ class Ways:
         body = await self._body(request)
         parsed = await in_thread(lambda: parse(body, UNITS[precision]), len(body))
         receipt = await self._take(parsed, "line_protocol")
-        if errors := parsed.faults + self._full(receipt):
+        if errors := parsed.faults + self._refused(receipt):
             text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
             return JSONResponse({"code": "invalid", "message": text, "error": text}, 400)
         return Response(status_code=204)
@@ -134,7 +146,7 @@ class Ways:
             "X-Prometheus-Remote-Write-Histograms-Written": "0",
             "X-Prometheus-Remote-Write-Exemplars-Written": "0",
         }
-        if errors := parsed.faults + self._full(receipt):
+        if errors := parsed.faults + self._refused(receipt):
             # 400: the sender must not send it again, what could be taken was
             return problem(400, f"{receipt.taken} samples were taken; {'; '.join(errors)}", headers=headers)
         return Response(status_code=204, headers=headers)
@@ -150,7 +162,7 @@ class Ways:
         rejected = receipt.refused + sum(parsed.skipped.values())
         from streamer.serve.readings.otlp import answer
 
-        content, media_type = answer(content_type, rejected, "; ".join(parsed.faults + self._full(receipt)))
+        content, media_type = answer(content_type, rejected, "; ".join(parsed.faults + self._refused(receipt)))
         return Response(content, media_type=media_type)
 
     # -- out -----------------------------------------------------------------------------------------------------------
@@ -167,15 +179,15 @@ class Ways:
     @guarded
     async def forecast(self, request: Request) -> Response:
         name = request.path_params["stream"]
-        sensor = self._sensors.look(name)
-        if sensor is None:
+        found = self._sensors.look(name, request.query_params.get("model"))
+        if not found:
             return problem(404, f"no sensor {name[:200]!r} has sent a reading: GET /v1/forecast lists them")
-        return JSONResponse(sensor.to_dict())
+        return JSONResponse(to_dict(found))
 
     @guarded
     async def forget(self, request: Request) -> Response:
         name = request.path_params["stream"]
-        if not await self._sensors.forget(name):
+        if not await self._sensors.forget(name, request.query_params.get("model")):
             return problem(404, f"no sensor {name[:200]!r} is known")
         return Response(status_code=204)
 
@@ -195,9 +207,9 @@ class Ways:
         self.count(parsed.skipped)
         return await self._sensors.take(parsed.batch, way)
 
-    def _full(self, receipt: Receipt) -> list[str]:
-        if not receipt.refused:
-            return []
-        most = self._settings.max_sensors
-        example = receipt.example[:200]
-        return [f"{receipt.refused} readings are of more than {most} sensors (max_sensors), such as {example}"]
+    def _refused(self, receipt: Receipt) -> list[str]:
+        return [refusal.text(self._settings.max_sensors) for refusal in receipt.refusals]
+
+
+def _lines(forecasts: Forecasts) -> str:
+    return "".join(json.dumps(forecasts.to_dict(row)) + "\n" for row in range(len(forecasts)))

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import Batch, StepResult
 from streamer.sensors.ingest import BusyError
+from streamer.serve.readings.parsed import read_batch
 from streamer.serve.stream.connection import Outbox
 from streamer.serve.stream.protocol import WireError, encode
 from streamer.sources import SourceError
@@ -32,8 +33,9 @@ from streamer.sources.readings import Columns, Readings
 from streamer.store import StoreError
 
 if TYPE_CHECKING:
+    from streamer.sensors.commit import Receipt
     from streamer.sensors.host import Sensors
-    from streamer.sensors.worker import Ran
+    from streamer.sensors.ingest import Fleet
     from streamer.serve.websocket import Socket
 
 __all__ = ["PATH", "Subscriber", "Subscribers"]
@@ -69,16 +71,16 @@ class Subscribers:
         self.metrics.subscriptions.set_function(lambda: len(self.connections))
 
     def admit(self) -> Callable[[Socket], Subscriber] | tuple[int, str]:
-        if self.sensors.fleet is None:
+        if not self.sensors.fleets:
             return 503, "no sensors are served here, or not yet\n"
         if len(self.connections) >= self.settings.max_connections:
             return 503, f"all {self.settings.max_connections} connections are taken (max_connections)\n"
         return lambda socket: Subscriber(socket, self)
 
-    def watch(self, ran: Ran) -> None:
+    def watch(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes."""
         if self.any:
-            self._outbox.put(partial(self._fan, ran))
+            self._outbox.put(partial(self._fan, fleet, result))
 
     def changed(self) -> None:
         self._wanted.clear()
@@ -93,11 +95,11 @@ class Subscribers:
         for connection in list(self.connections):
             connection.socket.close(1012, "the daemon restarts")
 
-    def _fan(self, ran: Ran) -> None:
-        told = self.sensors.said(ran)
-        for row, name in enumerate(told.names):
+    def _fan(self, fleet: Fleet, result: StepResult) -> None:
+        forecasts = self.sensors.current(fleet, result)
+        for row, name in enumerate(forecasts.names):
             if connections := self._who(name):
-                frame = encode({"type": "forecast", **told.to_dict(row)})
+                frame = encode({"type": "forecast", **forecasts.to_dict(row)})
                 for connection in connections:
                     connection.send(frame)
 
@@ -190,25 +192,25 @@ class Subscriber:
         faults: list[str] = []
         source = Readings("message", Columns(), faults.append, data)
         try:
-            batch = Batch.of(list(source))
+            fleet = self._shared.sensors.choose(None, source.names())
+            batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
         except SourceError as error:
             raise WireError("bad_json", str(error)) from None
+        except LookupError as error:
+            raise WireError("bad_frame", str(error)) from None
         self._shared.metrics.refused_readings.labels("malformed").inc(source.bad)
-        receipt = await self._take(batch)
+        receipt = await self._take(batch, fleet)
         if receipt is None:
             return
-        taken, refused = receipt
-        answer: dict[str, Any] = {"type": "taken", "readings": taken, "refused": refused + source.bad}
-        if refused:
-            faults.append(f"there are {self._shared.settings.max_sensors} sensors already (max_sensors)")
+        answer: dict[str, Any] = {"type": "taken", "readings": receipt.taken, "refused": receipt.refused + source.bad}
+        faults += [refusal.text(self._shared.settings.max_sensors) for refusal in receipt.refusals]
         self.send(encode(answer | ({"errors": faults} if faults else {})))
 
-    async def _take(self, batch: Batch) -> tuple[int, int] | None:
+    async def _take(self, batch: Batch, fleet: Fleet) -> Receipt | None:
         """Waits for room, and for the disk. ``None``: the client went away before."""
         while not self.socket.closing:
             try:
-                receipt = await self._shared.sensors.take(batch, "websocket")
-                return receipt.taken, receipt.refused
+                return await self._shared.sensors.take(batch, "websocket", fleet)
             except BusyError as error:
                 await asyncio.sleep(error.retry_after)
             except StoreError:

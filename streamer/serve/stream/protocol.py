@@ -30,6 +30,7 @@ __all__ = [
     "WireError",
     "encode",
     "frames",
+    "load",
     "parse_control",
 ]
 
@@ -46,6 +47,7 @@ CLOSE_CODES: Mapping[str, int] = {
     "options": 4400,
     "rate": 4400,
     "key": 4400,
+    "conflict": 4409,
     "unknown_model": 4404,
     "unknown_stream": 4404,
     "snapshot": 4404,
@@ -147,7 +149,7 @@ def parse_control(data: bytes, limit: int) -> Frame:
     if len(data) > limit and b'"rows"' not in data[:100]:
         raise _too_long(data, limit)
     try:
-        document = json.loads(data, parse_constant=_no_constant)
+        document = load(data)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         hint = "text frames are JSON control frames, audio goes into binary frames (16 bit little-endian PCM)"
         code = "bad_json" if data[:1] in (b"{", b"[") else "audio_as_text"
@@ -164,6 +166,11 @@ def parse_control(data: bytes, limit: int) -> Frame:
 
 def _too_long(data: bytes, limit: int) -> WireError:
     return WireError("too_long", f"a control frame of {len(data)} bytes, the limit is {limit} (max_control_bytes)")
+
+
+def load(data: bytes) -> Any:
+    """JSON as the standard has it. Raises ``ValueError``, or ``RecursionError``."""
+    return json.loads(data, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> NoReturn:

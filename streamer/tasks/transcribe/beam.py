@@ -5,69 +5,137 @@ log-probability of its paths that end in blank and of those that don't. Here a p
 lexicon's tree, last token), and paths that reach the same prefix are added. A word that ends is taken both ways: as
 ended, and as going on where the tree does.
 
-One stream's beam is an int64 array [fields, beam] (floats as their bits), best hypothesis first. A step works on flat
-lists of candidates of all streams. Every number of a stream comes from element-wise operations and stable sorts, so
-it does not depend on the company. Steps that are almost surely blank only move all paths into "ends in blank"; the
-factor that all hypotheses would share is left out, which is why the result does not depend on where a chunk ends.
+A step works on flat lists of hypotheses and candidates of all streams. Every number of a stream comes from element-wise
+operations and stable sorts, so it does not depend on the company. Steps that are almost surely blank only move all
+paths into "ends in blank"; the factor that all hypotheses would share is left out, which is why the result does not
+depend on where a chunk ends, and streams need not step together: a turn takes every stream's next step that is none of
+these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.tasks.transcribe import history
-from streamer.tasks.transcribe.candidates import (
-    DEAD,
+from streamer.tasks.transcribe.candidates import Ended, Extender, rest
+from streamer.tasks.transcribe.history import LOGP, NONE, History
+from streamer.tasks.transcribe.hypotheses import (
+    DONE,
     FIELDS,
     HASH,
     HIST,
     LAST,
     LM,
     NODE,
-    PB,
+    PEAK,
     PN,
+    START,
     START_HASH,
-    Ended,
-    Extender,
+    TOKENS,
+    Hypotheses,
     added,
-    logadd,
+    alive,
+    padded,
+    totals,
 )
 from streamer.tasks.transcribe.lexicon import Lexicon
 from streamer.tasks.transcribe.ngram import NGram
 from streamer.tasks.transcribe.options import Decoder
-from streamer.tasks.transcribe.search import Steps, Unit
+from streamer.tasks.transcribe.search import Checks, Steps, Unit
 
 __all__ = ["Beam", "BeamState"]
 
 #: No entry in a table of words has this number.
-NOBODY = history.NONE - 1
+NOBODY = NONE - 1
+#: Words that ended since a stream's table was written to have numbers from here on; no table is that long.
+NEW = 1 << 40
 
 
 @dataclass(slots=True, eq=False)
 class BeamState:
-    """One stream: ``beam`` [FIELDS, B] and the table of words behind it (:mod:`streamer.tasks.transcribe.history`).
+    """One stream: its hypotheses that live, ``beam`` [FIELDS, at most B], best first, and the ``words`` behind them.
 
-    For partials, remembered as long as the table is not swept: ``told``, the entry whose words were asked for last;
+    ``resting``: the last steps were skipped as blank, and the beam does not say so yet.
+    For partials, remembered as long as the words are not swept: ``told``, the entry whose words were asked for last;
     ``chain`` and ``units``, the entries before it and itself, and their words; ``shared``, how many of them all
     hypotheses have in common.
     """
 
     beam: NDArray[np.int64]
-    words: NDArray[np.int64]
+    words: History = field(default_factory=History)
+    resting: bool = False
     told: int = NOBODY
     chain: list[int] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
     shared: int = 0
 
-    def forget(self) -> None:
-        """The numbers of the table's entries hold no more."""
+    def begin(self, beam: NDArray[np.int64], words: History) -> None:
+        """Other hypotheses and words: the numbers of entries hold no more."""
+        self.beam, self.words = beam, words
         self.told, self.chain, self.units, self.shared = NOBODY, [], [], 0
+
+    def rest(self) -> None:
+        """Put into the beam what was skipped."""
+        if self.resting:
+            rest(self.beam.view(np.float64), totals(self.beam), np.ones(self.beam.shape[1], np.bool_))
+            self.resting = False
+
+
+@dataclass(slots=True)
+class Done:
+    """What turns have left behind: ``beams``, fields and counts of the streams that take no part any more, the later
+    ones first; words that ended, ``count`` in all. Entries are numbered from :data:`NEW` on until it is settled.
+    """
+
+    beams: list[list[NDArray[np.int64]]] = field(default_factory=list)
+    words: list[Ended] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, words: Ended) -> None:
+        self.words.append(words)
+        self.count += len(words.row)
+
+    def settle(self, states: Sequence[BeamState], hyps: Hypotheses) -> None:
+        """Everything to its stream; ``hyps`` are those of the first streams, ``beams`` those of the next."""
+        parts = [(hyps.fields, hyps.count), *reversed(self.beams)]
+        fields = np.concatenate([part for part, _ in parts], axis=1)
+        ends = np.concatenate([count for _, count in parts]).cumsum().tolist()
+        self.beams.clear()
+        if self.words:
+            self._tell(states, fields[HIST])
+        begin = 0
+        for state, end in zip(states, ends, strict=False):
+            state.beam, begin = fields[:, begin:end].copy(), end
+
+    def _tell(self, states: Sequence[BeamState], entries: NDArray[np.int64]) -> None:
+        """New words to their streams; ``entries`` that point to them are numbered as there."""
+        row = np.concatenate([words.row for words in self.words])
+        order = row.argsort(kind="stable")
+        edges = row.take(order).searchsorted(np.arange(len(states) + 1))
+        before = np.array([len(state.words) for state in states], np.int64)
+        number = np.empty(len(row), np.int64)
+        number[order] = np.arange(len(row)) + (before - edges[:-1]).take(row.take(order))
+        fields = np.concatenate([words.fields for words in self.words], axis=1).take(order, axis=1)
+        for pointing in (fields[HIST], entries):
+            new = (pointing >= NEW).nonzero()[0]
+            pointing.put(new, number.take(pointing.take(new) - NEW))
+        links = np.empty((len(row), LOGP), np.int64)
+        links[:, 0] = fields[HIST]
+        links[:, 1] = np.concatenate([words.word for words in self.words]).take(order)
+        links[:, 2] = fields[START]
+        links[:, 3] = np.concatenate([words.step for words in self.words]).take(order)
+        values = fields.view(np.float64)
+        means = (values[DONE] + values[PEAK]) / fields[TOKENS]
+        marks = edges.tolist()
+        for state, first, last in zip(states, marks, marks[1:], strict=False):
+            if first < last:
+                state.words.extend(links[first:last], means[first:last])
+        self.words.clear()
+        self.count = 0
 
 
 class Beam:
@@ -81,13 +149,13 @@ class Beam:
         self._sweep_at = 32 * settings.beam + 256
 
     def open(self) -> BeamState:
-        return BeamState(self._fresh.copy(), np.zeros((0, len(history.COLUMNS)), np.int64))
+        return BeamState(self._fresh())
 
-    @cached_property
     def _fresh(self) -> NDArray[np.int64]:
-        beam = np.repeat(DEAD, self._settings.beam, axis=1)
-        beam[PB, 0] = 0  # the bits of 0.0: the empty prefix has probability 1
-        beam[HASH], beam[LAST] = START_HASH, self._blank
+        """The empty prefix, which has probability 1."""
+        beam = np.zeros((FIELDS, 1), np.int64)
+        beam.view(np.float64)[PN] = -np.inf
+        beam[HASH], beam[LAST], beam[HIST] = START_HASH, self._blank, NONE
         beam[LM] = 0 if self._lm is None else self._lm.begin
         return beam
 
@@ -100,53 +168,71 @@ class Beam:
         return logp[:, :, self._blank] <= self._skip
 
     def advance(
-        self, states: Sequence[BeamState], logp: NDArray[np.float32], begin: Steps, end: Steps, origin: Steps
+        self, states: Sequence[BeamState], logp: NDArray[np.float32], end: Steps, origin: Steps, checks: Checks
     ) -> None:
-        at = np.arange(logp.shape[1])
-        busy = self.busy(logp) & (at >= begin[:, None]) & (at < end[:, None])
+        within = np.arange(logp.shape[1]) < end[:, None]
+        busy = self.busy(logp) & within
         many = busy.sum(axis=1)
-        rows = np.argsort(-many, kind="stable")  # the busiest first: those that take part in a turn are the first n
-        many = many[rows]
-        steps = np.argsort(~busy[rows], axis=1, kind="stable")  # row i's busy steps first, in order
-        beams = np.stack([states[row].beam for row in rows.tolist()], axis=1)
-        total = _totals(beams)
-        entries = np.array([len(states[row].words) for row in rows.tolist()], np.int64)
-        scores = self._extender.scores(logp)
-        ended: list[Ended] = []
-        before = begin[rows] - 1  # the last step that each row has taken
-        for turn in range(int(many.max(initial=0))):
-            n = int(np.count_nonzero(many > turn))
-            now = steps[:n, turn]
-            given = scores.at(rows[:n], now)
-            gap = now > before[:n] + 1
-            before[:n] = now
-            words = self._extender.step(beams, total, given, gap, origin[rows[:n]] + now, entries)
-            if len(words.row):
-                entries += np.bincount(words.row, minlength=len(entries))
-                ended.append(words)
-        self._extender.rest(beams, total, end[rows] - 1 > before)
-        self._keep([states[row] for row in rows.tolist()], beams, ended)
+        order = np.argsort(-many, kind="stable")  # the busiest first: those that take part in a turn are the first n
+        many = many[order]
+        turn, place = (np.arange(int(many.max(initial=0)))[:, None] < many).nonzero()
+        if len(turn):
+            self._turns(states, logp, busy[order], order, turn, place, origin, checks)
+        last = np.where(busy, np.arange(logp.shape[1]), -1).max(axis=1, initial=-1)
+        for row in ((end > 0) & (last < end - 1)).nonzero()[0].tolist():
+            states[row].resting = True
+        for row in (checks.due < end).nonzero()[0].tolist():
+            while checks.due[row] < end[row]:
+                checks.ask(row)
 
-    def _keep(self, states: Sequence[BeamState], beams: NDArray[np.int64], ended: list[Ended]) -> None:
-        """Beams and new words back to their streams."""
-        for row, state in enumerate(states):
-            state.beam[:] = beams[:, row]
-        if not ended:
-            return
-        rows = np.concatenate([words.row for words in ended])
-        table = np.concatenate([words.table for words in ended])
-        order = np.argsort(rows, kind="stable")
-        edges = np.searchsorted(rows[order], np.arange(len(states) + 1)).tolist()
-        table = table[order]
-        for state, first, last in zip(states, edges, edges[1:], strict=False):
-            if first < last:
-                state.words = np.concatenate([state.words, table[first:last]])
-                if len(state.words) > self._sweep_at:
-                    state.words, state.beam[HIST] = history.sweep(state.words, state.beam[HIST])
-                    state.forget()
+    def _turns(
+        self,
+        states: Sequence[BeamState],
+        logp: NDArray[np.float32],
+        busy: NDArray[np.bool_],
+        order: Steps,
+        turn: Steps,
+        place: Steps,
+        origin: Steps,
+        checks: Checks,
+    ) -> None:
+        """The busy steps. Streams stand in ``order``, as in ``busy`` [N, T]; ``place[k]`` takes part in ``turn[k]``."""
+        counts = np.bincount(turn).tolist()
+        row = order[place]
+        steps = np.argsort(~busy, axis=1, kind="stable")  # each stream's busy steps first, in order
+        step = steps[place, turn]
+        taking = [states[i] for i in order[: counts[0]].tolist()]
+        resting = np.array([state.resting for state in taking])
+        before = np.where(turn > 0, steps[place, turn - 1], -1)  # the busy step before
+        gaps = (step > before + 1) | ((turn == 0) & resting[place])
+        hyps = Hypotheses.of([state.beam for state in taking])
+        done = Done()
+        due, first = checks.due, 0
+        turns = self._extender.turns(logp[row, step], counts, origin[row] + step, gaps)
+        for n, given in zip(counts, turns, strict=True):
+            if n < len(hyps.count):
+                hyps, *others = hyps.split(n)
+                done.beams.append(others)
+            here, first = slice(first, first + n), first + n
+            late = (due[row[here]] < step[here]).nonzero()[0].tolist()
+            if late:  # streams that may have ended before this step
+                done.settle(taking, hyps)
+                for i in late:
+                    while due[row[i]] < step[here][i]:
+                        checks.ask(int(row[i]))
+                hyps = Hypotheses.of([state.beam for state in taking[:n]])
+            hyps, words = self._extender.step(hyps, given, NEW + done.count)
+            if words is not None:
+                done.add(words)
+        done.settle(taking, hyps)
+        for state in taking:
+            state.resting = False
+            if len(state.words) > self._sweep_at:
+                table, state.beam[HIST] = state.words.swept(state.beam[HIST])
+                state.begin(state.beam, History.of(table))
 
     def decoded(self, state: BeamState) -> bool:
-        return bool(state.beam[HIST, 0] != history.NONE)
+        return bool(state.beam[HIST, 0] != NONE)
 
     def news(self, state: BeamState) -> bool:
         return bool(state.beam[HIST, 0] != state.told)
@@ -154,78 +240,70 @@ class Beam:
     def units(self, state: BeamState) -> list[Unit]:
         """The whole words of the best hypothesis."""
         state.told = int(state.beam[HIST, 0])
-        same, new = history.beyond(state.words, state.told, state.chain)
+        same, new = state.words.beyond(state.told, state.chain)
         state.chain[same:] = new
-        state.units[same:] = history.units(state.words, new, self._lexicon.words)
+        state.units[same:] = state.words.units(new, self._lexicon.words)
         return state.units
 
     def stable(self, state: BeamState) -> int:
         """Words that all hypotheses share. Once they do, all that come after do."""
         if self.news(state):
             self.units(state)
-        entries = set(state.beam[HIST, _totals(state.beam) > -np.inf].tolist())
-        state.shared = history.common(state.words, entries, state.chain, state.shared)
+        state.shared = state.words.common(set(state.beam[HIST].tolist()), state.chain, state.shared)
         return state.shared
 
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
-        totals = _totals(state.beam)
-        whole = ((state.beam[NODE] == 0) & (totals > -np.inf)).nonzero()[0]
+        whole = (state.beam[NODE] == 0).nonzero()[0]
         entry = int(state.beam[HIST, 0])
         if len(whole):
             beam = state.beam[:, whole]
-            together = added(totals[whole], beam[HASH])  # the same words with another last token
+            together = added(totals(beam), beam[HASH])  # the same words with another last token
             if self._lm is not None and self._settings.sentence_end:
                 end, _ = self._lm.score(beam[LM], np.full(len(whole), self._lm.end))
                 together += self._settings.lm_weight * end
             entry = int(beam[HIST, together.argmax()])
-        units = history.trace(state.words, entry, self._lexicon.words)
-        state.beam[:] = self._fresh
-        state.words = state.words[:0].copy()
-        state.forget()
+        units = state.words.trace(entry, self._lexicon.words)
+        state.begin(self._fresh(), History())
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
-        """The whole words of the best hypothesis. Those that go on from the same words live on, without them."""
+        """The whole words of the best hypothesis. Those that go on from the same words live on, without them.
+
+        They may have heard these words end earlier than the best has, and begun the next one before that: words that
+        were told keep their times, so what follows begins after them.
+        """
         entry = int(state.beam[HIST, 0])
-        if entry == history.NONE:
+        if entry == NONE:
             return []
-        units = history.trace(state.words, entry, self._lexicon.words)
+        units = state.words.trace(entry, self._lexicon.words)
         same = (state.beam[HIST] == entry) | (state.beam[HASH] == state.beam[HASH, 0])
-        same &= _totals(state.beam) > -np.inf
-        kept = state.beam[:, same]
-        state.beam[:] = self._fresh
-        state.beam[[PB]] = np.float64(-np.inf).view(np.int64)
-        state.beam[:, : kept.shape[1]] = kept
-        state.beam[HIST] = history.NONE
+        kept = np.ascontiguousarray(state.beam[:, same])
+        kept[START] = np.maximum(kept[START], units[-1].end + 1)
+        kept[HIST] = NONE
         if self._settings.merge == "history":
-            state.beam[HASH] = START_HASH
-        state.words = state.words[:0].copy()
-        state.forget()
+            kept[HASH] = START_HASH
+        state.begin(kept, History())
         return units
 
     def dump(self, state: BeamState) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        words, entries = history.sweep(state.words, state.beam[HIST])
-        beam = state.beam.copy()
-        beam[HIST] = entries
+        state.rest()
+        words, entries = state.words.swept(state.beam[HIST])
+        beam = padded(state.beam, self._settings.beam)
+        beam[HIST, : len(entries)] = entries
         return {}, [beam, words]
 
     def restore(self, facts: dict[str, Any], arrays: list[NDArray[Any]]) -> BeamState:
         if [a.dtype.str for a in arrays] != ["<i8", "<i8"] or arrays[0].shape != (FIELDS, self._settings.beam):
             raise ValueError("not a memory of this decoder")
-        beam, words = arrays
+        beam, words = alive(arrays[0]), arrays[1]
         limits = {NODE: len(self._lexicon.leaf), LAST: self._lexicon.children.shape[1], HIST: len(words)}
         limits[LM] = 1 if self._lm is None else self._lm.contexts
         inside = all((beam[f] >= (-1 if f == HIST else 0)).all() and (beam[f] < top).all() for f, top in limits.items())
         tree = words.ndim == 2 and words.shape[1] == 5 and (words[:, 0] < np.arange(len(words))).all()
         if not inside or not tree or (words[:, 0] < -1).any() or not _numbers(words[:, 1], len(self._lexicon.words)):
             raise ValueError("not a memory of this decoder")
-        return BeamState(beam, words)
-
-
-def _totals(beam: NDArray[np.int64]) -> NDArray[np.float64]:
-    floats = beam.view(np.float64)
-    return logadd(floats[PB], floats[PN])
+        return BeamState(beam if beam.shape[1] else self._fresh(), History.of(words))
 
 
 def _numbers(values: NDArray[np.int64], top: int) -> bool:

@@ -6,14 +6,16 @@ utterance. The rules look at one step at a time, so an endpoint's place does not
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.tasks.transcribe.options import Endpoint
+from streamer.tasks.transcribe.search import Search, Steps, Unit
 
-__all__ = ["Rules", "silence_runs"]
+__all__ = ["Endpoints", "Rules", "silence_runs"]
 
 NEVER = np.iinfo(np.int64).max
 
@@ -39,3 +41,59 @@ def silence_runs(silent: NDArray[np.bool_], carried: NDArray[np.int64]) -> NDArr
     at = np.arange(steps, dtype=np.int64)
     last_sound = np.maximum.accumulate(np.where(silent, -1, at), axis=1) if steps else np.zeros((n, 0), np.int64)
     return np.where(last_sound < 0, carried[:, None] + at + 1, at - last_sound)
+
+
+class Endpoints:
+    """Ends the utterances of one batch (:class:`streamer.tasks.transcribe.search.Checks`).
+
+    A step is looked at where a rule may hold: where a silence becomes long enough, and at later steps of it that may
+    decode something.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        states: Sequence[Any],
+        rules: Sequence[Rules],
+        runs: Steps,
+        busy: NDArray[np.bool_],
+        spoken: Steps,
+        ended: Callable[[int, int, list[Unit]], None],
+    ) -> None:
+        """``runs`` [N, T]: silence that ends with each step. ``busy`` [N, T]: silence or not, something may be decoded.
+
+        ``spoken`` [N, T]: steps of the utterance, this one included. ``ended(row, step, units)`` is told of each that
+        ends, ``step`` is its last.
+        """
+        self._search, self._states, self._ended = search, states, ended
+        self._rules = np.array(rules, np.int64).reshape(len(states), 3)
+        self._runs, self._busy, self._spoken = runs, busy, spoken
+        run = np.minimum(runs, spoken)
+        holds = self._hold(run, busy, spoken, *(rule[:, None] for rule in self._rules.T))
+        self.due: Steps = np.where(holds.any(axis=1), holds.argmax(axis=1), runs.shape[1]).astype(np.int64)
+
+    @staticmethod
+    def _hold(run: Steps, busy: NDArray[np.bool_], spoken: Steps, silence: Any, trailing: Any, length: Any) -> Any:
+        """Steps at which a rule may hold."""
+        return (run == silence) | (run == trailing) | (busy & (run > trailing)) | (spoken >= length)
+
+    def ask(self, row: int) -> bool:
+        step, spoken = int(self.due[row]), self._spoken[row]
+        silence, trailing, length = self._rules[row].tolist()
+        state, passed = self._states[row], int(spoken[step])
+        run = min(int(self._runs[row, step]), passed)
+        units = None
+        if run >= silence or (run >= trailing and self._search.decoded(state)):
+            units = self._search.finish(state)
+        elif passed >= length:
+            units = self._search.cut(state)
+        if units is not None:
+            spoken -= passed
+            self._ended(row, step, units)
+        after = slice(step + 1, None)
+        holds = self._hold(
+            np.minimum(self._runs[row, after], spoken[after]), self._busy[row, after], spoken[after],
+            silence, trailing, length,
+        )  # fmt: skip
+        self.due[row] = step + 1 + int(holds.argmax()) if holds.any() else len(spoken)
+        return units is not None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.tasks.transcribe.search import Steps, Unit
+from streamer.tasks.transcribe.search import Checks, Steps, Unit
 
 __all__ = ["Greedy", "GreedyState"]
 
@@ -66,13 +66,30 @@ class Greedy:
         self,
         states: Sequence[GreedyState],
         logp: NDArray[np.float32],
+        end: Steps,
+        origin: Steps,
+        checks: Checks,
+    ) -> None:
+        best = logp.argmax(axis=2)
+        peaks = np.take_along_axis(logp, best[:, :, None], axis=2)[:, :, 0]
+        begin = np.zeros(len(states), np.int64)
+        while (begin < end).any():  # up to where a row may end, most often once
+            stop = np.minimum(checks.due + 1, end)
+            self._take(states, best, peaks, begin, stop, origin)
+            for row in np.flatnonzero((begin < end) & (checks.due < end)).tolist():
+                checks.ask(row)
+            begin = stop
+
+    def _take(
+        self,
+        states: Sequence[GreedyState],
+        best: Steps,
+        peaks: NDArray[np.float32],
         begin: Steps,
         end: Steps,
         origin: Steps,
     ) -> None:
-        best = logp.argmax(axis=2)
-        peaks = np.take_along_axis(logp, best[:, :, None], axis=2)[:, :, 0]
-        at = np.arange(logp.shape[1])
+        at = np.arange(best.shape[1])
         sounds = (best != self._blank) & (at >= begin[:, None]) & (at < end[:, None])
         rows, columns = np.nonzero(sounds)
         for row, t, token, peak in zip(

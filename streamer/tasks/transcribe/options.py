@@ -102,7 +102,7 @@ class StreamOptions(_Strict):
     endpoint: Endpoint
     partials: bool = True
     words: bool = True
-    #: Of finals: numbers as they were said, or in digits.
+    #: Of finals: numbers as they were said, or in digits. Another model writes them, behind this task.
     numbers: Literal["spoken", "written"] = "spoken"
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Search", "Steps", "Unit"]
+__all__ = ["Checks", "Search", "Steps", "Unit"]
 
 Steps = NDArray[np.int64]
 
@@ -26,6 +26,16 @@ class Unit(NamedTuple):
     logp: float
 
 
+class Checks(Protocol):
+    """What may happen to the rows of a batch while they are decoded: an utterance ends."""
+
+    #: The step [N] after which each row must be asked next; beyond its last step, or later, for never.
+    due: Steps
+
+    def ask(self, row: int) -> bool:
+        """The row's state is that after its step ``due``: whether it was changed. ``due`` becomes the next."""
+
+
 class Search(Protocol):
     """A decoder, shared by all streams with the same settings. A stream's utterance is a *state*, opaque to others."""
 
@@ -39,9 +49,9 @@ class Search(Protocol):
         """Which steps [N, T] of ``logp`` [N, T, V] may change the units although they are silent."""
 
     def advance(
-        self, states: Sequence[Any], logp: NDArray[np.float32], begin: Steps, end: Steps, origin: Steps
+        self, states: Sequence[Any], logp: NDArray[np.float32], end: Steps, origin: Steps, checks: Checks
     ) -> None:
-        """Steps ``begin[i]:end[i]`` of row *i* of ``logp`` [N, T, V]; its step 0 is the stream's ``origin[i]``th."""
+        """The first ``end[i]`` steps of row *i* of ``logp`` [N, T, V]; its step 0 is the stream's ``origin[i]``th."""
 
     def decoded(self, state: Any) -> bool:
         """Whether the best hypothesis holds anything."""

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from streamer.contract.manifest import Manifest
-from streamer.tasks import TaskError, Transcription
+from streamer.tasks.base import TaskError, Transcription
 from streamer.tasks.snapshot import pack, unpack
 from streamer.tasks.transcribe.beam import Beam
-from streamer.tasks.transcribe.endpoint import Rules, silence_runs
+from streamer.tasks.transcribe.endpoint import Endpoints, Rules, silence_runs
 from streamer.tasks.transcribe.greedy import Greedy
 from streamer.tasks.transcribe.lexicon import Lexicon, parse, trivial
 from streamer.tasks.transcribe.ngram import NGram
@@ -92,8 +92,6 @@ class Transcribe:
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         parsed = parse_stream_options(options, self.options)
-        if parsed.numbers == "written":
-            _written(Transcription("final", "", 0.0, 0.0))  # a model that is missing is told of now
         search = self._search(parsed.decoder)
         return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
 
@@ -149,55 +147,34 @@ class Transcribe:
     def _decode(
         self, search: Search, memories: list[Memory], logp: NDArray[np.float32], steps: Steps
     ) -> list[list[Transcription]]:
-        """Run every row up to its next possible endpoint, decide there, go on. Mostly there is none: one pass."""
-        logp = search.weigh(logp)
-        n, length, _ = logp.shape
         events: list[list[Transcription]] = [[] for _ in memories]
+        if not steps.any():
+            return events
+        logp = search.weigh(logp)
         states = [memory.state for memory in memories]
         origin = np.array([memory.steps for memory in memories], np.int64)
         begun = np.array([memory.begun for memory in memories], np.int64)
-        rules = np.array([memory.rules for memory in memories], np.int64).reshape(n, 3)
         best = logp.argmax(axis=2)
         silent = best == self.options.blank
         if self.boundary is not None:
             silent |= best == self.boundary
         runs = silence_runs(silent, np.array([memory.silent for memory in memories], np.int64))
-        busy = search.busy(logp)
-        at = np.arange(length, dtype=np.int64)
-        position = np.zeros(n, np.int64)
-        while (position < steps).any():
-            spoken = origin[:, None] + at + 1 - begun[:, None]  # [N, T] steps of the utterance, this one included
-            run = np.minimum(runs, spoken)
-            check = (
-                (run == rules[:, :1])
-                | (run == rules[:, 1:2])
-                | (busy & (run > rules[:, 1:2]))
-                | (spoken >= rules[:, 2:])
-            )
-            check &= (at >= position[:, None]) & (at < steps[:, None])
-            stop = np.where(check.any(axis=1), check.argmax(axis=1) + 1, steps)
-            search.advance(states, logp, position, stop, origin)
-            for row in np.flatnonzero(check.any(axis=1)).tolist():
-                t = int(stop[row]) - 1
-                units = self._endpoint(search, states[row], run[row, t], spoken[row, t], rules[row])
-                if units is not None:
-                    begun[row] = origin[row] + stop[row]
-                    events[row] += self._final(memories[row], units)
-            position = stop
-        for row, memory in enumerate(memories):
-            if steps[row]:
-                memory.steps, memory.begun = int(origin[row] + steps[row]), int(begun[row])
-                memory.silent = int(runs[row, steps[row] - 1])
+        spoken = (origin + 1 - begun)[:, None] + np.arange(logp.shape[1])
+
+        def ended(row: int, step: int, units: list[Unit]) -> None:
+            events[row] += self._final(memories[row], units)
+            memories[row].begun = int(origin[row]) + step + 1
+
+        rules = [memory.rules for memory in memories]
+        checks = Endpoints(search, states, rules, runs, search.busy(logp), spoken, ended)
+        search.advance(states, logp, steps, origin, checks)
+        for row, (memory, length) in enumerate(zip(memories, steps.tolist(), strict=True)):
+            if length:
+                memory.steps += length
+                memory.silent = int(runs[row, length - 1])
                 if memory.options.partials:
                     events[row] += self._partial(search, memory)
         return events
-
-    @staticmethod
-    def _endpoint(search: Search, state: Any, run: int, spoken: int, rules: NDArray[np.int64]) -> list[Unit] | None:
-        """The utterance's units if it ends at this step, else ``None``."""
-        if run >= rules[0] or (run >= rules[1] and search.decoded(state)):
-            return search.finish(state)
-        return search.cut(state) if spoken >= rules[2] else None
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -205,7 +182,6 @@ class Transcribe:
         event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
         memory.known.clear()
         shown, memory.shown = memory.shown, ""
-        event = _written(event) if memory.options.numbers == "written" else event
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
 
@@ -247,13 +223,6 @@ class Transcribe:
             return Lexicon(trivial(self.options.tokens, self.options.blank), len(self.options.tokens), None, self._lm)
         entries = parse(str(self.options.lexicon.unpack(), "utf-8"), self.options.tokens)
         return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm)
-
-
-def _written(event: Transcription) -> Transcription:
-    """With its numbers in digits. Raises ``ValueError`` where the model that writes them is missing."""
-    from streamer.streams.numbers import formatter  # loads a model, and few streams want it
-
-    return formatter().event(event)
 
 
 def decode_all(

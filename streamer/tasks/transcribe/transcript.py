@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamer.tasks import Transcription, Word
+from streamer.tasks.base import Transcription, Word
 from streamer.tasks.transcribe import pieces
 from streamer.tasks.transcribe.search import Unit
 

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from streamer.engine.model import ModelError
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import Batch, StepResult
 from streamer.sensors.host import NoSensorsError, Sensors
-from streamer.sensors.worker import Ran
-from streamer.serve.stream.connection import Outbox
+from streamer.sensors.ingest import Fleet
 from streamer.sources import SourceError
-from streamer.sources.mqtt_topics import Options, Subscription, Watch
+from streamer.sources.mqtt_topics import MqttOptions, Subscription, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from streamer.settings import Settings
     from streamer.sources.mqtt import Mqtt
 
@@ -25,11 +26,16 @@ __all__ = ["Broker", "options"]
 log = logging.getLogger(__name__)
 
 
-class Broker:
-    """Nothing at all without the setting ``mqtt_host``."""
+class Calls(Protocol):
+    def put(self, call: Callable[[], None], /) -> None:
+        """The event loop calls it soon. From any thread."""
 
-    def __init__(self, sensors: Sensors, outbox: Outbox) -> None:
-        self._sensors, self._outbox = sensors, outbox
+
+class Broker:
+    """Nothing at all without the setting ``mqtt_host``. ``calls`` runs on the event loop what lanes hand over."""
+
+    def __init__(self, sensors: Sensors, calls: Calls) -> None:
+        self._sensors, self._calls = sensors, calls
         self._mqtt: Mqtt | None = None
         self._task: asyncio.Task[None] | None = None
         self._taking = asyncio.Lock()
@@ -39,8 +45,6 @@ class Broker:
         settings, metrics = self._sensors.settings, self._sensors.metrics
         if not settings.mqtt_host:
             return
-        if self._sensors.fleet is None:
-            raise ModelError(f"mqtt_host is set, but {NoSensorsError()}")
         watch = Watch(
             connected=lambda yes: metrics.mqtt_connected.set(yes),
             reconnect=metrics.mqtt_reconnects.inc,
@@ -50,11 +54,18 @@ class Broker:
         try:
             from streamer.sources.mqtt import Mqtt
 
-            self._mqtt = Mqtt(options(settings), self._take, watch)
+            chosen = options(settings)
+            models = {name: fleet.layout.variables for name, fleet in self._sensors.served().items()}
+            for subscription in chosen.subscriptions:
+                if subscription.model is not None:
+                    self._sensors.choose(subscription.model)
+            self._mqtt = Mqtt(chosen, self._take, watch, models)
+        except NoSensorsError as error:
+            raise ModelError(f"mqtt_host is set, but {error}") from error
         except (ValueError, SourceError, OSError) as error:
             raise ModelError(f"settings mqtt_...: {error}") from error
         if settings.mqtt_publish:
-            self._sensors.fleet.watch(self._said)
+            self._sensors.watch(self._watch)
 
     def start(self) -> None:
         if self._mqtt is not None:
@@ -68,26 +79,27 @@ class Broker:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _take(self, batch: Batch) -> None:
+    async def _take(self, batches: Mapping[str, Batch]) -> None:
+        """Batches by model."""
         async with self._taking:
-            receipt = await self._sensors.take(batch, "mqtt")
-        if receipt.refused:  # it would come again for ever
-            extra = {"readings": receipt.refused, "example": receipt.example}
-            log.warning("readings of more than max_sensors sensors are left out", extra=extra)
+            for model, batch in batches.items():
+                receipt = await self._sensors.take(batch, "mqtt", self._sensors.choose(model))
+                for refusal in receipt.refusals:  # left out all the same: they would come again for ever
+                    reason = refusal.text(self._sensors.settings.max_sensors)
+                    log.warning("readings are left out", extra={"reason": reason})
 
-    def _said(self, ran: Ran) -> None:
+    def _watch(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes."""
+        self._calls.put(partial(self._publish, fleet, result))
+
+    def _publish(self, fleet: Fleet, result: StepResult) -> None:
         assert self._mqtt is not None
-        self._outbox.put(partial(self._publish, ran))
-
-    def _publish(self, ran: Ran) -> None:
-        assert self._mqtt is not None
-        self._mqtt.publish(self._sensors.said(ran))
+        self._mqtt.publish(self._sensors.current(fleet, result))
 
 
-def options(settings: Settings) -> Options:
+def options(settings: Settings) -> MqttOptions:
     """Raises ``ValueError`` for what can't work."""
-    return Options(
+    return MqttOptions(
         subscriptions=tuple(Subscription.parse(line) for line in settings.mqtt_topics),
         host=settings.mqtt_host,
         port=settings.mqtt_port,

@@ -13,9 +13,10 @@ from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
-from streamer.sensors.saver import Keeper
+from streamer.sensors.saver import Saver
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record, Saved
+from tests.poison import among, raising
 from tests.sensors.support import batch, feed, fleet, lives
 
 
@@ -27,8 +28,8 @@ class Life:
         self.now = 0.0
         self.fleet: Fleet = fleet(start=False, journal=self.journal, **{"capacity": 8, **options})
         self.metrics = Metrics(CollectorRegistry())
-        self.keeper = Keeper(self.fleet, self.journal, self.metrics, 300.0, lambda: self.now)
-        self.restored = self.keeper.restore()
+        self.saver = Saver(self.fleet, self.journal, self.metrics, 300.0, lambda: self.now)
+        self.restored = self.saver.restore()
         self.fleet.start()
 
     def crash(self) -> None:
@@ -54,7 +55,7 @@ def test_a_killed_fleet_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
             told.append(feed(life.fleet, given[at:last]))
             at = last
             life.now += rng.choice([0, 200, 400])
-            life.keeper.save(whole=rng.random() < 0.2)
+            life.saver.save(whole=rng.random() < 0.2)
         life.crash()
     for name in ("times", "values", "steps", "anomalies", "quantiles"):
         found = np.concatenate([getattr(part, name) for part in told])
@@ -106,17 +107,17 @@ def test_the_journal_is_as_long_as_what_is_not_saved(tmp_path: Path) -> None:
     for hour in range(4):
         feed(life.fleet, [("a", hour, 1.0), ("b", hour, 1.0)])
     assert life.records() == 4
-    assert life.keeper.save() == 0  # not yet
+    assert life.saver.save() == 0  # not yet
     life.now = 301
-    assert life.keeper.save() == 2
+    assert life.saver.save() == 2
     assert life.records() == 0
     feed(life.fleet, [("a", 5, 1.0)])
     life.now = 400
     feed(life.fleet, [("b", 5, 1.0)])
-    assert life.keeper.save() == 0
-    assert life.keeper.save(whole=True) == 2
+    assert life.saver.save() == 0
+    assert life.saver.save(whole=True) == 2
     assert life.records() == 0
-    assert life.keeper.save(whole=True) == 0
+    assert life.saver.save(whole=True) == 0
     life.crash()
 
 
@@ -145,7 +146,7 @@ def test_more_saved_sensors_than_fit_are_no_silent_loss(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "sensors.sqlite")
     small = fleet(start=False, journal=journal, capacity=2)
     with pytest.raises(ModelError, match="max_sensors"):
-        Keeper(small, journal, Metrics(CollectorRegistry()), 300.0).restore()
+        Saver(small, journal, Metrics(CollectorRegistry()), 300.0).restore()
     journal.close()
 
 
@@ -156,7 +157,7 @@ def test_a_state_that_fits_no_more_is_told_of_and_the_stream_begins_anew(
     path = tmp_path / "sensors.sqlite"
     life = Life(path)
     feed(life.fleet, [("a", hour, 1.0) for hour in range(30)])
-    life.keeper.save(whole=True)
+    life.saver.save(whole=True)
     feed(life.fleet, [("a", 30, 1.0)])
     life.crash()
     with sqlite3.connect(path) as db:
@@ -186,11 +187,64 @@ def test_a_disk_that_fails_takes_nothing_and_acknowledges_nothing(
         with pytest.raises(StoreError, match="no space left"):
             life.fleet.write(batch([("a", 1, 1.0), ("b", 1, 1.0)])).safe.result(60)
         patch.setattr(life.journal, "save", full)
-        assert life.keeper.save(whole=True) == 0
+        assert life.saver.save(whole=True) == 0
     assert list(life.fleet.slots) == ["a"]
     assert len(feed(life.fleet, [("a", 1, 1.0), ("b", 1, 1.0)])) == 2
-    assert life.keeper.save(whole=True) == 2
+    assert life.saver.save(whole=True) == 2
     life.crash()
+
+
+@pytest.mark.parametrize("where", ["copy", "write"])
+def test_a_sensor_that_can_not_be_saved_keeps_no_other_from_the_disk(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives = 0
+
+    def run(names: list[str]) -> list[bool]:
+        nonlocal lives
+        lives += 1
+        life = Life(tmp_path / f"{lives}.sqlite")
+        feed(life.fleet, [(name, 1, 1.0) for name in names])
+        with monkeypatch.context() as patch:
+            if where == "copy":
+                bad = life.fleet.slots.get("bad")
+                read = raising(life.fleet.table.track.read, lambda slot: slot == bad, MemoryError())
+                patch.setattr(life.fleet.table.track, "read", read)
+            else:
+                error = StoreError("string or blob too big")
+                save = raising(life.journal.save, lambda rows, done: any(row.name == "bad" for row in rows), error)
+                patch.setattr(life.journal, "save", save)
+            life.saver.save(whole=True)
+        saved = {stream.name for stream in life.journal.streams() if stream.data}
+        assert life.saver.save(whole=True) == ("bad" in names)
+        life.crash()
+        return [name in saved for name in names]
+
+    for alone, beside in among(["a", "b", "c", "d"], "bad", run):
+        assert beside == alone == [True] * 4
+
+
+def test_a_stream_that_can_not_be_restored_keeps_no_other_from_coming_back(tmp_path: Path) -> None:
+    lives = 0
+
+    def run(names: list[str]) -> list[int]:
+        nonlocal lives
+        lives += 1
+        life = Life(tmp_path / f"{lives}.sqlite")
+        feed(life.fleet, [(name, hour, 1.0) for hour in range(3) for name in names])
+        life.saver.save(whole=True)
+        life.crash()
+        with sqlite3.connect(tmp_path / f"{lives}.sqlite") as db:
+            db.execute("UPDATE streams SET data = x'00' WHERE name = 'bad'")
+        db.close()
+        again = Life(tmp_path / f"{lives}.sqlite")
+        assert again.fleet.drain(60)
+        found = [int(again.fleet.table.latest.readings[again.fleet.slots[name]]) for name in names]
+        again.crash()
+        return found
+
+    for alone, beside in among(["a", "b"], "bad", run):
+        assert beside == alone == [3, 3]
 
 
 def test_a_damaged_record_is_a_gap_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,7 +267,7 @@ def test_a_damaged_record_is_a_gap_and_told_of(tmp_path: Path, caplog: pytest.Lo
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "sensors.sqlite")
-    record = Record(7, np.array([1, 2]), np.array([0.1, 1e18]), np.array([np.nan, -0.0]))
+    record = Record(7, np.array([1, 2]), np.array([0.1, 1e18]), np.array([np.nan, -0.0]), np.array([True, False]))
     journal.append([(1, "a"), (2, "b")], [record])
     (found,) = journal.records()
     assert found.seq == 7

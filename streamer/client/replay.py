@@ -1,12 +1,8 @@
-"""The client of ``/v1/stream``: keeps what the daemon has not promised to keep, so a restart is only a delay.
-
-    async with StreamClient("ws://127.0.0.1:8765/v1/stream", model="digits", sample_rate=16000) as stream:
-        await stream.send(pcm)
-        await stream.end()
-        async for event in stream: ...
+"""One stream over one WebSocket that is made again: what is not yet safe is kept, and sent again after a loss.
 
 Every sent frame waits in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, is
-told a ``position``, sends again from there, and drops the events whose ``seq`` it has seen.
+told a ``position``, sends again from there, and drops the events whose ``seq`` it has seen. What a row is, is the
+subclass's business: this module counts rows and cuts bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +17,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-__all__ = ["StreamClient", "StreamError"]
+__all__ = ["Bounds", "ReplayClient", "StreamError"]
 
 log = logging.getLogger(__name__)
 
@@ -46,48 +42,44 @@ class StreamError(Exception):
         self.retry_after = retry_after
 
 
+class Bounds(TypedDict, total=False):
+    """``max_unacked_bytes`` (64 MiB) bounds the replay buffer: senders wait for acknowledgements when it is full.
+    ``retry_seconds`` (60) is how long the daemon may be away before :class:`StreamError` ``unreachable``; between two
+    tries ``first_delay`` (0.1) to ``max_delay`` (5) seconds."""
+
+    max_unacked_bytes: int
+    retry_seconds: float
+    first_delay: float
+    max_delay: float
+
+
 class _Item(NamedTuple):
-    """A frame as sent. ``start`` and ``end`` in samples; equal for control frames."""
+    """A frame as sent. ``start`` and ``end`` in rows; equal for control frames."""
 
     start: int
     end: int
     data: bytes | str
 
 
-class StreamClient:
-    """One stream of 16 bit mono PCM. ``url`` with or without the path; ``sample_rate`` in Hz.
-
-    ``max_unacked_bytes`` bounds the replay buffer: :meth:`send` waits for acknowledgements when it is full.
-    ``retry_seconds`` is how long the daemon may be away before :class:`StreamError` ``unreachable``.
-    """
+class ReplayClient:
+    """``url`` with or without the path. ``start``: the first frame of a new stream. ``row_bytes``: of one row; 0 until
+    ``ready`` tells."""
 
     def __init__(
         self,
         url: str,
-        *,
-        sample_rate: int,
-        model: str | None = None,
-        overflow: str = "wait",
-        partials: bool = True,
-        options: Mapping[str, Any] | None = None,
-        max_unacked_bytes: int = 64 * 2**20,
-        retry_seconds: float = 60.0,
-        first_delay: float = 0.1,
-        max_delay: float = 5.0,
+        start: Mapping[str, Any],
+        row_bytes: int = 0,
+        **bounds: Unpack[Bounds],
     ):
         url = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1).rstrip("/")
         self.url = url if url.endswith("/v1/stream") else url + "/v1/stream"
-        self._start = {
-            "type": "start",
-            "sample_rate": sample_rate,
-            "overflow": overflow,
-            "partials": partials,
-            **({"model": model} if model is not None else {}),
-            **({"options": dict(options)} if options else {}),
-        }
-        self._max_unacked = max_unacked_bytes
-        self._retry_seconds = retry_seconds
-        self._delays = (first_delay, max_delay)
+        self._start = dict(start)
+        self._resume_as: dict[str, Any] = {}  # what a resume says beside the stream
+        self._row_bytes = row_bytes
+        self._max_unacked = bounds.get("max_unacked_bytes", 64 * 2**20)
+        self._retry_seconds = bounds.get("retry_seconds", 60.0)
+        self._delays = (bounds.get("first_delay", 0.1), bounds.get("max_delay", 5.0))
         self._unacked: deque[_Item] = deque()  # sent, not yet safe
         self._outgoing: deque[_Item] = deque()  # not yet sent on this connection
         self._held = 0  # bytes in both
@@ -99,7 +91,8 @@ class StreamClient:
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._finished = False
-        #: Samples given to :meth:`send`, and how many of them the daemon has made safe.
+        #: Rows of the stream that were sent, and how many of them the daemon has made safe. Those that an earlier
+        #: connection of the same key sent are among them.
         self.position = 0
         self.acknowledged = 0
         self.seq = 0
@@ -110,7 +103,7 @@ class StreamClient:
 
     # -- for the user ------------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> StreamClient:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
         await self._opened.wait()
         if self._error is not None:
@@ -123,17 +116,17 @@ class StreamClient:
     ) -> None:
         await self.close()
 
-    async def send(self, pcm: bytes) -> None:
-        """Samples, 16 bit little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`."""
-        if len(pcm) % 2:
-            raise ValueError(f"{len(pcm)} bytes are no whole number of 16 bit samples")
-        while self._held + len(pcm) > self._max_unacked and self._held and self._error is None:
+    async def send_bytes(self, data: bytes) -> None:
+        """Whole rows, little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`."""
+        if len(data) % self._row_bytes:
+            raise ValueError(f"{len(data)} bytes are no whole number of rows of {self._row_bytes} bytes")
+        while self._held + len(data) > self._max_unacked and self._held and self._error is None:
             self._room.clear()
             await self._room.wait()
-        if pcm:
+        if data:
             start = self.position
-            self.position += len(pcm) // 2
-            self._put(_Item(start, self.position, bytes(pcm)))
+            self.position += len(data) // self._row_bytes
+            self._put(_Item(start, self.position, bytes(data)))
 
     async def marker(self, id: str) -> None:
         """Ask for a ``marker`` event once everything sent so far is decoded."""
@@ -144,7 +137,7 @@ class StreamClient:
         self._put(_Item(self.position, self.position, '{"type":"end"}'))
 
     async def safe(self, position: int | None = None) -> None:
-        """Wait until the first ``position`` samples (default: all sent so far) are acknowledged."""
+        """Wait until the first ``position`` rows (default: all sent so far) are acknowledged."""
         position = self.position if position is None else position
         while self.acknowledged < position and self._error is None and not self._finished:
             self._room.clear()
@@ -233,7 +226,7 @@ class StreamClient:
 
     async def _hello(self, socket: ClientConnection) -> None:
         """Start or resume, and put the replay buffer where the daemon stands."""
-        resume = {"type": "resume", "stream": self.id, "seq": self.seq}
+        resume = {"type": "resume", "stream": self.id, "seq": self.seq, **self._resume_as}
         await socket.send(json.dumps(self._start if self.id is None else resume))
         frame = json.loads(await socket.recv())
         if frame["type"] == "error":
@@ -244,21 +237,25 @@ class StreamClient:
             raise StreamError(frame["code"], frame["message"], frame.get("retry_after"))
         position = int(frame["position"])
         self.reconnects += self._opened.is_set()
+        if not self._opened.is_set():  # a key that was used before goes on where it was
+            self.position = self.acknowledged = position
+            self.seq = int(frame.get("seq", 0))
+        self._row_bytes = int(frame.get("row_bytes", self._row_bytes))
         self._rewind(position)
         self.id, self.ready = frame["stream"], frame
         self._opened.set()
 
     async def _converse(self, socket: ClientConnection) -> None:
         writer = asyncio.create_task(self._write(socket))
-        sound: dict[str, Any] | None = None  # what was told of the binary frame that comes next
+        told: dict[str, Any] | None = None  # the event whose binary frame comes next
         try:
             async for message in socket:
                 if isinstance(message, bytes):
-                    if sound is not None:
-                        self._receive(sound | {"pcm": base64.b64encode(message).decode("ascii")})
-                    sound = None
-                elif (event := json.loads(message))["type"] == "audio":
-                    sound = event
+                    if told is not None:
+                        self._receive(self._with_body(told, message))
+                    told = None
+                elif self._has_body(event := json.loads(message)):
+                    told = event
                 else:
                     self._receive(event)
                 if self._finished:
@@ -267,6 +264,13 @@ class StreamClient:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError, WebSocketException):
                 await writer
+
+    def _has_body(self, event: Mapping[str, Any]) -> bool:
+        """A binary frame follows this event."""
+        return bool(event["type"] == "audio")
+
+    def _with_body(self, event: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return event | {"pcm": base64.b64encode(body).decode("ascii")}
 
     async def _write(self, socket: ClientConnection) -> None:
         while True:
@@ -280,13 +284,13 @@ class StreamClient:
     # -- the replay buffer -------------------------------------------------------------------------------------------
 
     def _rewind(self, position: int) -> None:
-        """The daemon goes on from sample ``position``: what lies behind it goes out again.
+        """The daemon goes on from row ``position``: what lies behind it goes out again.
 
         Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores
         repeats. What lies before stays until it is acknowledged: the next crash may fall back further.
         """
         if position < self.acknowledged:
-            text = f"sample {self.acknowledged} was acknowledged, but the daemon stands at {position}"
+            text = f"row {self.acknowledged} was acknowledged, but the daemon stands at {position}"
             raise StreamError("lost", text + ": its state directory was lost or is older than this stream")
         kept: deque[_Item] = deque()
         again: deque[_Item] = deque()
@@ -294,7 +298,7 @@ class StreamClient:
             if isinstance(item.data, str):
                 (kept if item.end < position else again).append(item)
             elif item.start < position < item.end:
-                cut = 2 * (position - item.start)
+                cut = self._row_bytes * (position - item.start)
                 kept.append(_Item(item.start, position, item.data[:cut]))
                 again.append(_Item(position, item.end, item.data[cut:]))
             else:

@@ -1,0 +1,240 @@
+"""A stream of rows to a daemon: any model's inputs in, its outputs back as arrays.
+
+async with RowStream("ws://127.0.0.1:8765", model="plant", key="pump-7") as stream:
+    outputs = await stream.step(rows)              # {"y": array [steps, ...]}
+
+with SyncRowStream("ws://127.0.0.1:8765", model="plant", key="pump-7") as stream:
+    outputs = stream.step(rows)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.client.replay import Bounds, ReplayClient, StreamError
+
+__all__ = ["RowStream", "SyncRowStream"]
+
+T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
+#: Rows of one input, or of several by name: arrays, or lists of numbers.
+Rows = NDArray[Any] | list[Any] | Mapping[str, Any]
+
+
+class RowStream(ReplayClient):
+    """One stream of a model's rows. A row is one step along time: [*row_shape] of each input.
+
+    ``key``: a name under which the stream goes on after this client, and after the daemon's restart; without it the
+    stream ends with the client. ``conditions``: what is set once, by name. ``ready`` says what the model takes and
+    gives. Positions count rows, those that came under the same key before included. Events are those of
+    ``docs/protocols/streams.md``; the ``outputs`` of one are arrays [steps, ...] by name.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        overflow: str = "wait",
+        **bounds: Unpack[Bounds],
+    ):
+        start = {
+            "type": "start",
+            "outputs": "binary",
+            "overflow": overflow,
+            **({"model": model} if model is not None else {}),
+            **({"key": key} if key is not None else {}),
+            **({"options": dict(options)} if options else {}),
+            **({"conditions": {name: _listed(value) for name, value in conditions.items()}} if conditions else {}),
+        }
+        super().__init__(url, start, **bounds)
+        self._resume_as = {"outputs": "binary"}
+
+    async def send(self, rows: Rows) -> None:
+        """[n, *row_shape], of several inputs by name. Waits while the replay buffer is full.
+
+        Raises ``ValueError`` for rows of another shape or for numbers that do not fit, and :class:`StreamError`.
+        """
+        await self.send_bytes(self._encode(rows))
+
+    async def step(self, rows: Rows) -> Arrays:
+        """Send ``rows`` and wait for what comes of them: outputs [steps, ...] by name.
+
+        For one caller at a time that reads no events meanwhile. Raises ``ValueError`` unless the rows end a chunk,
+        since a part of one has no outputs yet, and for a model whose task gives something else than outputs.
+        """
+        data = self._encode(rows)
+        chunk = int(self.ready["chunk_rows"])
+        end = self.position + len(data) // self._row_bytes
+        if self.ready["task"] != "raw":
+            raise ValueError(f"the model is for the task {self.ready['task']}: send rows, and read its events")
+        if end % chunk:
+            raise ValueError(f"the model runs chunks of {chunk} rows, and this would end at row {end}: send the rest")
+        await self.send_bytes(data)
+        parts: list[Arrays] = []
+        while data:
+            event = await self._events.get()
+            if event is None:
+                raise self._error or StreamError("ended", "the stream has ended")
+            if event["type"] == "outputs":
+                parts.append(event["outputs"])
+                if event["end"] >= end:
+                    break
+        return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+
+    # -- the wire ----------------------------------------------------------------------------------------------------
+
+    def _encode(self, rows: Rows) -> bytes:
+        """Rows as on the wire: the inputs of a row one behind the other, little-endian."""
+        specs = self.ready["inputs"]
+        if not isinstance(rows, Mapping):
+            if len(specs) > 1:
+                names = ", ".join(spec["name"] for spec in specs)
+                raise ValueError(f"the model has several inputs: give the rows by name, {names}")
+            rows = {specs[0]["name"]: rows}
+        if set(rows) != {spec["name"] for spec in specs}:
+            raise ValueError(f"the inputs are {', '.join(s['name'] for s in specs)}, not {', '.join(map(str, rows))}")
+        parts = {spec["name"]: _fit(rows[spec["name"]], spec) for spec in specs}
+        counts = {len(part) for part in parts.values()}
+        if len(counts) > 1:
+            raise ValueError(f"every input has as many rows as the others, not {sorted(counts)}")
+        dtype = np.dtype([(name, part.dtype, part.shape[1:]) for name, part in parts.items()])
+        packed = np.empty(counts.pop(), dtype)
+        for name, part in parts.items():
+            packed[name] = part
+        return packed.tobytes()
+
+    def _has_body(self, event: Mapping[str, Any]) -> bool:
+        return event["type"] == "outputs" or super()._has_body(event)
+
+    def _with_body(self, event: dict[str, Any], body: bytes) -> dict[str, Any]:
+        if event["type"] != "outputs":
+            return super()._with_body(event, body)
+        dtypes = {spec["name"]: np.dtype(spec["dtype"]).newbyteorder("<") for spec in self.ready["outputs"]}
+        outputs: Arrays = {}
+        at = 0
+        for name, shape in event["shapes"].items():
+            count = int(np.prod(shape, dtype=np.int64))
+            outputs[name] = np.frombuffer(body, dtypes[name], count, at).reshape(shape).copy()
+            at += count * dtypes[name].itemsize
+        said = {name: value for name, value in event.items() if name != "shapes"}
+        return said | {"outputs": outputs}
+
+
+class SyncRowStream:
+    """:class:`RowStream` for code without an event loop: a thread of its own runs one. Not for several threads."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        overflow: str = "wait",
+        **bounds: Unpack[Bounds],
+    ):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="row-stream", daemon=True)
+        self._make: Callable[[], RowStream] = partial(
+            RowStream, url, model=model, key=key, conditions=conditions, options=options, overflow=overflow, **bounds
+        )
+        self._stream: RowStream | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+
+        async def opened() -> RowStream:
+            stream: RowStream = await self._make().__aenter__()
+            return stream
+
+        try:
+            self._stream = self._run(opened())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._run(self._open.close())
+        finally:
+            self._stop()
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        return self._open.ready
+
+    @property
+    def position(self) -> int:
+        return self._open.position
+
+    @property
+    def acknowledged(self) -> int:
+        return self._open.acknowledged
+
+    def send(self, rows: Rows) -> None:
+        self._run(self._open.send(rows))
+
+    def step(self, rows: Rows) -> Arrays:
+        return self._run(self._open.step(rows))
+
+    def safe(self, position: int | None = None) -> None:
+        """Wait until the first ``position`` rows (default: all sent so far) are acknowledged."""
+        self._run(self._open.safe(position))
+
+    def end(self) -> list[dict[str, Any]]:
+        """No more rows; the events that were not read yet, the last of type ``end``."""
+
+        async def rest(stream: RowStream) -> list[dict[str, Any]]:
+            await stream.end()
+            events: AsyncIterator[dict[str, Any]] = aiter(stream)
+            return [event async for event in events]
+
+        return self._run(rest(self._open))
+
+    @property
+    def _open(self) -> RowStream:
+        if self._stream is None:
+            raise StreamError("closed", "the stream is not open: use it in a with block")
+        return self._stream
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _fit(rows: Any, spec: Mapping[str, Any]) -> NDArray[Any]:
+    """[n, *row_shape] in the input's dtype, little-endian; whole numbers stay what they are."""
+    wanted = np.dtype(spec["dtype"]).newbyteorder("<")
+    array = np.asarray(rows)
+    shape = tuple(spec["shape"])
+    if array.shape[1:] != shape or array.ndim == 0:
+        raise ValueError(
+            f"rows of {spec['name']!r} have the shape [n, {', '.join(map(str, shape))}], not {array.shape}"
+        )
+    if array.size and wanted.kind in "iu" and not np.array_equal(array.astype(wanted), array):
+        raise ValueError(f"{spec['name']!r} is {spec['dtype']}: some of these numbers do not fit into it")
+    return array.astype(wanted)
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

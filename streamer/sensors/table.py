@@ -1,0 +1,102 @@
+"""Everything that is kept of a model's sensors, by slot: what all lanes of a fleet share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.engine.arena import Arena
+from streamer.engine.model import Model
+from streamer.metrics import ModelMetrics
+from streamer.sensors.columns import StepResult
+from streamer.sensors.directory import Directory
+from streamer.sensors.latest import Latest
+from streamer.sensors.layout import Layout
+from streamer.sensors.scores import Track
+from streamer.sensors.timeline import Timelines
+
+__all__ = ["Parts", "SensorTable", "Watcher"]
+
+Slots = NDArray[np.intp]
+#: What is saved of one slot: arrays by name, by part.
+Parts = dict[str, dict[str, NDArray[Any]]]
+
+
+class Watcher(Protocol):
+    def __call__(self, result: StepResult, /) -> None:
+        """Readings were run. Called by lanes, which wait for it. What it raises is logged."""
+
+
+@dataclass(slots=True)
+class SensorTable:
+    """``track`` has a row for each target of each slot, all other parts one for each slot. ``limit``: of a batch."""
+
+    layout: Layout
+    directory: Directory
+    model: Model
+    arena: Arena
+    timelines: Timelines
+    track: Track
+    latest: Latest
+    metrics: ModelMetrics
+    limit: int
+    #: The last record of the journal that was run, by slot.
+    applied: NDArray[np.int64]
+    watchers: tuple[Watcher, ...] = ()
+    #: Counts of sensors that are gone, so that the sums over all never fall.
+    gone: Counter[str] = field(default_factory=Counter)
+
+    def tracks(self, slots: Slots) -> Slots:
+        """Rows of ``track``, [N * K]: of each slot, one for each target."""
+        count = len(self.layout.chosen)
+        if count == 1:
+            return slots
+        rows: Slots = (slots[:, None] * count + np.arange(count)).ravel()
+        return rows
+
+    @property
+    def bytes_per_slot(self) -> int:
+        targets = len(self.layout.chosen)
+        return self.arena.bytes_per_slot + targets * self.track.bytes_per_slot + self.latest.bytes_per_slot
+
+    def clear(self, slot: int) -> None:
+        self.gone.update({name: int(counts[slot]) for name, counts in self.timelines.counts.items()})
+        self.gone["readings"] += int(self.latest.readings[slot])
+        self.arena.renew(slot)
+        self.timelines.clear(slot)
+        self.latest.clear(slot)
+        for row in self.tracks(np.array([slot])).tolist():
+            self.track.clear(row)
+        self.applied[slot] = 0
+
+    def release(self, slot: int) -> None:
+        """The slot is as new, and anybody's."""
+        self.clear(slot)
+        self.directory.release(slot)
+
+    def read(self, slot: int) -> Parts:
+        """A copy of all that is saved of a slot."""
+        tracks = {_track(at): self.track.read(row) for at, row in enumerate(self.tracks(np.array([slot])).tolist())}
+        parts = {
+            "state": self.arena.read(self.arena.slot(slot)),
+            "clock": self.timelines.read(slot),
+            "latest": self.latest.read(slot),
+        }
+        return parts | tracks
+
+    def write(self, slot: int, parts: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+        """Raises ``ValueError`` or ``KeyError`` where the parts are of another model; :meth:`clear` is due then."""
+        self.arena.write(self.arena.slot(slot), parts["state"])
+        for at, row in enumerate(self.tracks(np.array([slot])).tolist()):
+            self.track.write(row, parts[_track(at)])
+        self.latest.write(slot, parts["latest"])
+        self.timelines.write(slot, parts["clock"])
+
+
+def _track(target: int) -> str:
+    return f"track{target}" if target else "track"

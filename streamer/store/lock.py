@@ -1,0 +1,41 @@
+"""One daemon, one state directory: a lock that ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from streamer.store import StoreError
+
+__all__ = ["StateLock"]
+
+
+class StateLock:
+    """Held from the start to :meth:`close`. Raises :class:`StoreError`, which names the holder's process id.
+
+    It is an advisory lock (``flock``) on the file ``lock`` in the directory. The file stays, and holds the process id
+    of whoever had the lock last; a process that is killed leaves no lock behind.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "lock"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"can't lock the state directory {directory}: {error}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
+            holder = os.pread(self._file, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise StoreError(f"the state directory {directory} is in use by another daemon, process {holder}") from None
+        except OSError as error:
+            os.close(self._file)
+            raise StoreError(f"can't lock the state directory {directory}: {error}") from error
+
+    def close(self) -> None:
+        os.close(self._file)

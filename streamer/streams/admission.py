@@ -1,0 +1,216 @@
+"""How a stream comes to be in memory: begun, woken from the disk, or found there by its key; or why it is refused.
+
+Nothing here is called under a session's lock. What may wait for the disk says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from streamer.engine.engine import Engine
+from streamer.metrics import Metrics
+from streamer.names import NameRefusedError, check_name
+from streamer.refusals import NoSlot, RateError, Refused
+from streamer.store import StoreError
+from streamer.streams.chunker import Policy
+from streamer.streams.intake import Limits
+from streamer.streams.keeper import Keeper
+from streamer.streams.session import Session, Sink
+from streamer.streams.snapshot import Snapshot, SnapshotError
+from streamer.streams.table import Table
+
+if TYPE_CHECKING:
+    from streamer.settings import Settings
+
+__all__ = ["Admission", "Wishes"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a client asks for. ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's
+    own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name."""
+
+    model: str | None = None
+    sample_rate: int | None = None
+    overflow: str = "wait"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Admission:
+    """``engines`` by the models' names, the first one the default."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        table: Table,
+        keeper: Keeper,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engines, self._table, self._keeper, self._settings = engines, table, keeper, settings
+        self._metrics, self._clock = metrics, clock
+        self._limits = Limits(
+            settings.buffer_seconds,
+            settings.buffer_bytes,
+            settings.max_replay_events,
+            settings.max_replay_bytes,
+            settings.max_waiting_markers,
+        )
+
+    def refuse(self, reason: str, message: str, retry_after: float | None = None) -> Refused:
+        """Counted; to be raised."""
+        self._metrics.refusals.labels(reason).inc()
+        return Refused(reason, message, retry_after)
+
+    def engine(self, model: str | None) -> Engine:
+        """Raises :class:`Refused`."""
+        found = next(iter(self._engines.values()), None) if model is None else self._engines.get(model)
+        if found is None:
+            known = ", ".join(self._engines) or "none"
+            raise self.refuse("unknown_model", f"no model {str(model)[:100]!r} is served here: {known}")
+        return found
+
+    def check(self, key: str) -> None:
+        """Raises :class:`Refused` for what is no name."""
+        try:
+            check_name(key)
+        except NameRefusedError as error:
+            raise self.refuse("key", f"key {error}") from error
+
+    # -- new ones ----------------------------------------------------------------------------------------------------
+
+    def begin(self, id: str, wishes: Wishes, sink: Sink) -> Session | None:
+        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile. Raises
+        :class:`Refused`."""
+        engine = self.engine(wishes.model)
+        if wishes.overflow not in ("wait", "gap"):
+            raise self.refuse("options", f"overflow is {wishes.overflow!r}: wait or gap")
+        # a chunk that has been ready for so long says that the machine is full, even if slots are free
+        if (waited := engine.waited()) > max(self._settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
+            raise self.refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
+        session = self._make(
+            id,
+            engine,
+            sample_rate=wishes.sample_rate,
+            overflow=cast(Policy, wishes.overflow),
+            options=self._with_defaults(engine, wishes.options),
+            conditions=wishes.conditions,
+            sink=sink,
+        )
+        if not self._table.enter(session, self._clock()):
+            session.close()
+            return None
+        self._metrics.opened.labels(session.model).inc()
+        return session
+
+    def with_room(self, call: Callable[[], T], model: str | None) -> T:
+        """``call`` opens a stream of the model. Where all slots are taken, the stream that has been without a client
+        the longest is put to sleep first. May wait for the disk."""
+        engine = self.engine(model)
+        if engine.arena.used >= engine.arena.capacity:
+            self._keeper.make_room(engine.manifest.name)
+        return call()
+
+    # -- those that are there ----------------------------------------------------------------------------------------
+
+    def attach(self, session: Session, sink: Sink, after_seq: int | None) -> bool:
+        """False if it was closed at this moment."""
+        if not session.attach(sink, after_seq):
+            return False
+        self._table.came_back(session)
+        if safe := self._keeper.acknowledged(session):  # nobody may have listened when it was told
+            session.tell({"type": "ack", "position": safe})
+        return True
+
+    def match(self, session: Session, wishes: Wishes) -> None:
+        """Raises :class:`Refused` if a stream with a key is another one than what is asked for."""
+        engine = self._engines[session.model]
+        rate, options = session.sample_rate, dict(self._with_defaults(engine, wishes.options))
+        differs = [
+            f"the model {session.model}" if wishes.model not in (None, session.model) else "",
+            f"{'no sample rate' if rate is None else f'{rate} Hz'}" if wishes.sample_rate not in (None, rate) else "",
+            "other options" if wishes.options and options != session.options else "",
+        ]
+        if not any(differs) and wishes.conditions:
+            try:
+                differs.append("" if session.has_conditions(wishes.conditions) else "other conditions")
+            except ValueError as error:
+                raise self.refuse("options", str(error)) from error
+        if any(differs):
+            said = " and ".join(filter(None, differs))
+            raise self.refuse("conflict", f"stream {session.id!r} goes on with {said}: delete it, or take another key")
+
+    def saved(self, id: str) -> bytes | None:
+        """Its snapshot, after what was noted of it was done. Waits for the disk. Raises :class:`Refused`."""
+        self._keeper.settle(id)
+        try:
+            return self._keeper.disk.get(id)
+        except StoreError as error:
+            raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
+
+    def wake(self, id: str, data: bytes, *, room: bool = True) -> Session:
+        """The stream that was saved, or the one of its id that is awake already. ``room`` is made for it. Raises
+        :class:`Refused`."""
+        try:
+            snapshot = Snapshot.from_bytes(data)
+            engine = self.engine(snapshot.model)
+            wishes = {"sample_rate": snapshot.sample_rate, "overflow": snapshot.overflow, "options": snapshot.options}
+            make = partial(self._make, id, engine, snapshot=snapshot, **wishes)
+            session = self.with_room(make, snapshot.model) if room else make()
+        except SnapshotError as error:
+            self._metrics.store_errors.labels("snapshot").inc()
+            raise self.refuse("snapshot", f"the saved stream can't go on: {error}") from error
+        if self._table.enter(session, self._clock()):
+            return session
+        session.close()
+        other = self._table.get(id)
+        if other is None:
+            raise self.refuse("duplicate", f"stream {id} is being resumed by others: try again", 1.0)
+        return other
+
+    def wake_all(self) -> None:
+        """What the last run left behind."""
+        count = 0
+        for id, data in self._keeper.disk.live():
+            try:
+                self.wake(id, data, room=False)
+                count += 1
+            except Refused as error:
+                self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
+                log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
+        if count:
+            log.info("streams brought back", extra={"streams": count})
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _with_defaults(self, engine: Engine, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        if engine.manifest.task == "transcribe" and self._settings.numbers != "spoken":
+            return {"numbers": self._settings.numbers, **options}
+        return options
+
+    def _make(self, id: str, engine: Engine, **wishes: Any) -> Session:
+        try:
+            return Session(id, engine, limits=self._limits, on_close=self._closed, **wishes)
+        except NoSlot as error:
+            raise self.refuse("capacity", str(error), 5.0) from error
+        except SnapshotError:
+            raise
+        except RateError as error:
+            raise self.refuse("rate", str(error)) from error
+        except ValueError as error:
+            raise self.refuse("options", str(error)) from error
+
+    def _closed(self, session: Session, reason: str) -> None:
+        """A session gave up by itself: its state is worth nothing. From a lane, under the session's lock."""
+        self._metrics.evictions.labels(reason).inc()
+        self._keeper.forget(session, delete=True)

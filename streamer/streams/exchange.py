@@ -1,0 +1,57 @@
+"""A request and its answer over a stream: rows in, and the events of those rows out once they are run.
+
+For protocols that ask and wait (HTTP, KServe). Between two requests nobody is attached, and the stream waits under its
+key as one of a connection that was lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from streamer.streams.session import Session
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """``sink`` is for :meth:`Registry.open`. ``done`` is called once, from any thread, when the answer is complete: it
+    must not block. Then ``events`` are those of the rows, in order, and ``error`` is what ended the stream, if it did.
+    """
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self.sink = self._take  # bound once: the registry tells one connection's from another's by identity
+        self.events: list[dict[str, Any]] = []
+        self.error: dict[str, Any] | None = None
+        self._done, self._over = done, False
+        self._lock = threading.Lock()
+
+    def send(self, session: Session, rows: NDArray[Any], *, end: bool = False) -> None:
+        """To the stream that was opened with ``sink``. ``end``: they are the last ones.
+
+        Raises :class:`BadInput` or :class:`Overflow`: nothing was taken.
+        """
+        if len(rows) or not end:
+            session.feed_rows(rows)
+        if end:
+            session.end()
+        session.when_run(self._finish)
+
+    def _take(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            if event["type"] == "error":
+                self.error = event
+                self._finish()
+            elif event["type"] == "restart":  # rows that were not run are run after the start
+                self._finish()
+            elif "seq" in event:
+                self.events.append(event)
+
+    def _finish(self) -> None:
+        with self._lock:
+            over, self._over = self._over, True
+        if not over:
+            self._done()

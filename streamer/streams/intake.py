@@ -1,0 +1,173 @@
+"""What came in of one stream and is not yet run, and how far the stream is. The session's lock guards it.
+
+Two counts: the client's rows (``received``, every position that a client is told) and the model's (``consumed``), which
+differ where sound is resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from streamer.contract.manifest import Manifest
+from streamer.streams.chunker import Chunker, Policy
+from streamer.streams.front import is_sound, make_front
+from streamer.streams.snapshot import Snapshot
+
+__all__ = ["DEFAULT_LIMITS", "Intake", "Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one stream may hold. ``buffered_seconds`` of sound, ``buffered_bytes`` of any other rows."""
+
+    buffered_seconds: float = 10.0
+    buffered_bytes: int = 2**20
+    replay_events: int = 256
+    replay_bytes: int = 2**22
+    markers: int = 256
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Intake:
+    """``sample_rate`` of the client in Hz, ``None``: the model's own. Raises :class:`RateError`.
+
+    ``received``: rows accepted, the client's. ``consumed``: rows run, the model's. ``origin``: where the task's memory
+    begins, behind the last gap. ``dropped``: rows that a gap will be told of. ``in_flight``: a chunk is being run.
+    """
+
+    def __init__(self, manifest: Manifest, sample_rate: int | None, policy: Policy, limits: Limits) -> None:
+        self.received = self.consumed = self.origin = self.dropped = 0
+        self.in_flight = False
+        self.sound = is_sound(manifest)
+        #: Of one of the model's rows; 0 without a clock.
+        self.row_seconds = manifest.chunk_seconds / manifest.chunk
+        self._front = make_front(manifest, sample_rate)
+        dtype = manifest.row_dtype
+        seconds, size = limits.buffered_seconds, limits.buffered_bytes
+        bound = round(seconds / self.row_seconds) if self.sound else size // dtype.itemsize
+        self._chunker = Chunker(manifest.chunk, manifest.hop, manifest.flush, bound, policy, dtype)
+        self._latency = manifest.latency * manifest.hop
+        self._taken = 0
+        self._was_full = False
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Rows, the model's, that no lane has taken."""
+        return self._chunker.length
+
+    @property
+    def full(self) -> bool:
+        return self._chunker.policy == "wait" and self._chunker.full
+
+    @property
+    def ready(self) -> bool:
+        return self._chunker.ready
+
+    @property
+    def ending(self) -> bool:
+        """No more rows will come."""
+        return self._chunker.steps_left >= 0
+
+    @property
+    def done(self) -> bool:
+        """No more rows will come, and all have been taken."""
+        return self._chunker.done
+
+    @property
+    def arrived(self) -> float:
+        """Monotonic time at which the chunk last taken was complete; 0 if not known."""
+        return self._chunker.arrived
+
+    @property
+    def position(self) -> int:
+        """Rows that have been run, the client's."""
+        return min(self.received, self._front.to_client(self.consumed))
+
+    @property
+    def decoded_at(self) -> int:
+        """``consumed`` when all that was received is decoded."""
+        return self._front.to_model(self.received) + self._latency
+
+    @property
+    def run_at(self) -> int:
+        """``consumed`` when every whole chunk of what was received is run."""
+        return self.consumed + (self._taken if self.in_flight else 0) + self.dropped + self._chunker.whole
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def push(self, rows: NDArray[Any]) -> None:
+        """Raises :class:`Overflow`; nothing is taken then."""
+        self.dropped += self._chunker.push(self._front.push(rows))
+        self.received += len(rows)
+        self._was_full = self._was_full or self._chunker.full
+
+    def end(self) -> None:
+        self.dropped += self._chunker.push(self._front.finish(), last=True)
+        self._chunker.end()
+
+    def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
+        """The next chunk, as :meth:`Chunker.take`."""
+        before = self._chunker.length
+        steps = self._chunker.take(rows)
+        self._taken = before - self._chunker.length
+        self.in_flight = steps >= 0
+        return steps
+
+    def ran(self) -> int:
+        """The chunk in flight is back; how many rows that was."""
+        self.in_flight = False
+        self.consumed += self._taken
+        return self._taken
+
+    def skip(self) -> int:
+        """What was dropped is behind; how many rows, the model's."""
+        dropped, self.dropped = self.dropped, 0
+        self.consumed += dropped
+        self.origin = self.consumed
+        return dropped
+
+    def to_client(self, rows: int) -> int:
+        return self._front.to_client(rows)
+
+    def drained(self) -> bool:
+        """True once, when a buffer that was full is half empty again."""
+        if not self._was_full or 2 * self._chunker.length > self._chunker.bound:
+            return False
+        self._was_full = False
+        return True
+
+    # -- asleep ------------------------------------------------------------------------------------------------------
+
+    def save(self, whole: bool) -> dict[str, Any]:
+        """Its fields of a :class:`Snapshot`. Not ``whole``: only the first two chunks of what waits, as if no more had
+        come."""
+        pending, received, steps_left = self._chunker.rest(), self.received, self._chunker.steps_left
+        excess = len(pending) - 2 * self._chunker.chunk
+        if not whole and excess > 0 and self._front.exact:  # a resampler's memory is that of all it was given
+            pending, received, steps_left = pending[:-excess], received - excess, -1
+        return {
+            "received": received,
+            "consumed": self.consumed,
+            "origin": self.origin,
+            "dropped": self.dropped,
+            "steps_left": steps_left,
+            "pending": pending,
+            "resampler": self._front.save(),
+        }
+
+    def load(self, saved: Snapshot) -> None:
+        """Raises ``ValueError`` where it is of another model or rate."""
+        pending = saved.rows(self._chunker.dtype)
+        self._front.load(saved.resampler)
+        self.received, self.consumed = saved.received, saved.consumed
+        self.origin, self.dropped = saved.origin, saved.dropped
+        self._chunker.restore(pending, saved.steps_left)
+        self._was_full = self._chunker.full  # else nobody tells a client that finds it full when to go on

@@ -1,0 +1,77 @@
+"""A disk that takes its time: whoever asks for a sleeping stream waits for it, and nobody else does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+from streamer.serve.daemon import Daemon, _bind
+from streamer.serve.notify import Notifier
+from streamer.settings import Settings
+from tests.daemon.running import Running, daemon
+from tests.daemon.talk import dial, expected, noise, text, transcribe
+
+
+def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) -> None:
+    """Somebody holds the store's file; a client resumes a stream that may be in there. Meanwhile pages are answered and
+    streams run, before the one that waits has its answer."""
+    pcm = noise(1, 2)
+
+    async def talk(running: Running, holder: sqlite3.Connection) -> None:
+        async with dial(running.url) as busy, dial(running.url) as waiting:
+            await busy.send('{"type":"start","sample_rate":8000}')
+            assert json.loads(await busy.recv())["type"] == "ready"
+            holder.execute("BEGIN IMMEDIATE")
+            try:
+                await busy.send(noise(2, 1))  # there is something to save, and whoever saves it waits
+                async with asyncio.timeout(30):
+                    while not (await asyncio.to_thread(running.metrics))['streamer_rows_total{model="toy"}']:
+                        pass
+                await waiting.send('{"type":"resume","stream":"nobody"}')
+                answer = asyncio.create_task(waiting.recv())
+                assert (await asyncio.to_thread(running.get, "/healthz"))[0] == 200
+                assert text(await transcribe(running.url, [pcm])) == expected(toy, pcm)
+                assert not answer.done()
+            finally:
+                holder.rollback()
+            assert json.loads(await answer)["code"] in ("unknown_stream", "store")
+
+    with daemon(tmp_path, toy, checkpoint_seconds=0.02) as running:
+        holder = sqlite3.connect(tmp_path / "state" / "sessions.sqlite", isolation_level=None)
+        try:
+            asyncio.run(talk(running, holder))
+        finally:
+            holder.close()
+
+
+def test_streams_and_sensors_are_drained_side_by_side_within_one_time(toy: Path, tmp_path: Path) -> None:
+    """Neither waits for the other: together they take no longer than ``drain_seconds``."""
+    started = threading.Barrier(2)
+    given: list[float] = []
+
+    def drains(timeout: float) -> int:
+        started.wait(20)  # broken if one is called behind the other
+        given.append(timeout)
+        return 0
+
+    async def go() -> None:
+        settings: Any = Settings(
+            models=(str(toy),), state_directory=tmp_path, drain_seconds=7, host="127.0.0.1", port=0
+        )
+        listener = _bind("127.0.0.1", 0)
+        try:
+            one = Daemon(settings, listener, None, Notifier.from_environment(), None, None)  # type: ignore[arg-type]
+            one.server.servers = []
+            one.registry.drain = drains  # type: ignore[method-assign]
+            one.sensors.drain = drains  # type: ignore[method-assign]
+            await one._drain()
+        finally:
+            listener.close()
+
+    asyncio.run(go())
+    assert len(given) == 2
+    assert max(given) <= 7
