@@ -181,6 +181,7 @@ def test_the_files_are_served(page: Page, tmp_path: Path) -> None:
             assert deviation(got, want) < CHUNK_TOLERANCE, name
 
 
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     (shell,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     export, check, run, serve = (shlex.split(line)[1:] for line in shell.splitlines())
@@ -188,7 +189,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     (tmp_path / "my_module.py").write_text(IMPORTS + plant + MAKE_MODEL, "utf-8")
     made = runpy.run_path(str(tmp_path / "my_module.py"))["make_model"]()[0]
     torch.save(made.state_dict(), tmp_path / "net.pt")
-    done = streamer(*export, cwd=tmp_path)
+    done = streamer(*export, cwd=tmp_path, seconds=600)  # PyTorch and its exporter are imported anew
     assert done.returncode == 0, done.stderr.decode()
     assert "serve it: streamer serve --model plant.onnx" in done.stdout.decode()
     assert streamer(*check, cwd=tmp_path).returncode == 0
