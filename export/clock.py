@@ -195,6 +195,6 @@ def _breaks(
         f"one call with {CHUNKS} chunks gives other outputs than {CHUNKS} calls with one (off by {deviation:.1g} of "
         f"their largest value), time being axis {_raw(axis, batch)} of {name} {list(given[0].shape)}. Either something "
         "of the past is not in the state (the last inputs of a convolution, a running mean), or forward looks ahead; "
-        "or it is right for one length alone: whole=False; or another axis is time: "
+        "or it is right for one length alone: whole=False (--no-whole); or another axis is time: "
         f"time={{{name!r}: axis}}"
     )

@@ -39,7 +39,7 @@ def make_model():
 
 def _run(*command: str | Path, cwd: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=240)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -77,6 +77,7 @@ def test_the_wheel_holds_the_daemon_its_models_and_the_exporter(wheel: Path) -> 
     assert "streamer/pretrained/toy.md" in names
 
 
+@pytest.mark.timeout(900)
 def test_the_wheel_works_where_there_is_no_checkout(wheel: Path, tmp_path: Path) -> None:
     """Only the dependencies are shared with the environment of the tests; the package itself comes from the wheel."""
     venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
