@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
-from streamer.streams.delivery import Delivery, Late, Markers, Sink, Waiters, to_dict
+from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dict
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -93,7 +93,6 @@ class Session:
                 raise
 
     # -- facts -------------------------------------------------------------------------------------------------------
-
     @property
     def sink(self) -> Sink | None:
         return self._delivery.sink
@@ -109,7 +108,6 @@ class Session:
 
     @property
     def buffered_rows(self) -> int:
-        """Rows received and not yet taken by a lane."""
         return self._intake.waiting
 
     @property
@@ -143,8 +141,7 @@ class Session:
     def feed_rows(self, rows: NDArray[Any]) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
 
-        Raises :class:`BadInput` or :class:`Overflow`, nothing taken. A buffer that is not full takes any length, so a
-        stream holds at most its bound and one message.
+        Raises :class:`BadInput` or :class:`Overflow`, nothing taken. A buffer that is not full takes any length.
         """
         if rows.ndim != 1 or rows.dtype != self.reader.dtype:
             raise BadRows(f"rows of {rows.dtype} {list(rows.shape)}: a list of {self.reader.dtype} is expected")
@@ -219,10 +216,11 @@ class Session:
     def fail(self, message: str) -> None:
         with self._lock:
             self._intake.in_flight = False
-            if self.state != "closed":
-                text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
-                self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
-                self._on_close(self, "model_failed")
+            if self.state == "closed":
+                return
+            text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
+            self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
+            self._on_close(self, "model_failed")
 
     def released(self) -> None:
         """The slot is free: whoever is told of the end may open the next stream."""
@@ -233,10 +231,10 @@ class Session:
 
     # -- from the registry -------------------------------------------------------------------------------------------
 
-    def tell(self, *events: dict[str, Any]) -> None:
-        """Events about the connection: without a number, never replayed."""
+    def tell(self, event: dict[str, Any]) -> None:
+        """An event about the connection: without a number, never replayed."""
         with self._lock:
-            self._delivery.send(list(events))
+            self._delivery.send([event])
 
     def attach(self, sink: Sink, after_seq: int | None = 0) -> bool:
         """Events go to ``sink`` from now on, first those after ``after_seq`` that are still kept; ``None``: none, and
@@ -252,7 +250,7 @@ class Session:
             return True
 
     def keep_no_events(self) -> None:
-        """From now on none is kept for a client that comes back: it asks again for what it missed."""
+        """None is kept any more for a client that comes back."""
         with self._lock:
             self._delivery.keep_none()
 
@@ -279,7 +277,7 @@ class Session:
             self._close(lambda: None)
 
     def hold(self) -> None:
-        """Lanes pass this stream over until :meth:`go_on`, so that a snapshot need not race with them."""
+        """Lanes pass this stream over until :meth:`go_on`: a snapshot need not race with them."""
         with self._lock:
             self._held += 1
 
@@ -299,8 +297,7 @@ class Session:
     def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
 
-        Not ``whole``: of the rows that wait only the first two chunks are in it, and ``received`` says so. The client
-        still has the rest (it was not acknowledged), and a full buffer need not be written again and again.
+        Not ``whole``: only the first two chunks of what waits, and ``received`` says so; the client still has the rest.
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
@@ -329,10 +326,16 @@ class Session:
             then()
 
     def _close(self, then: Callable[[], None]) -> None:
-        self.state = "closed"
-        self._release(then)
-        self._call_waiters()
-        self._changed.notify_all()
+        """``then`` says why: before whoever waits for rows is called."""
+
+        def over() -> None:
+            then()
+            self._waiters.due()
+
+        if self.state != "closed":
+            self.state = "closed"
+            self._release(over)
+            self._changed.notify_all()
 
     def _call_waiters(self) -> None:
         if self.state in ("ended", "closed"):
@@ -366,9 +369,7 @@ class Session:
             self._changed.notify_all()
 
     def _dicts(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        origin = self._intake.origin
-        steps = origin // self._engine.manifest.hop
-        late = Late(origin * self._intake.row_seconds or float(steps), origin, steps)
+        late = self._intake.late
         return [to_dict(event, late) for event in events]
 
     def _snapshot(self, whole: bool) -> Snapshot:
@@ -394,14 +395,13 @@ class Session:
             raise SnapshotError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
         try:
             self.memory = self._engine.task.load(saved.memory)
+            self._intake.load(saved)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
-            self._intake.load(saved)
         except ValueError as error:
             raise SnapshotError(str(error)) from error
         self._delivery.restore(saved.seq, saved.events)
         self._markers.waiting.extend(saved.markers)
-        if saved.finished:
-            self.state = "ended"
+        self.state = "ended" if saved.finished else "active"
         with self._lock:
             self._wake()
