@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
-from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dict
+from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -72,25 +72,21 @@ class Session:
         self.sound = self._intake.sound
         self._held = 0
         self._markers = Markers(limits.markers)
-        lost = engine.metrics.dropped_events.inc
-        self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
+        self._delivery = Delivery(
+            id, limits.replay_events, limits.replay_bytes, engine.metrics.dropped_events.inc, sink
+        )
         self._waiters = Waiters()
         self._parting: Callable[[], None] | None = None  # what is said once the slot is free
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
-        given = self.reader.conditions(conditions or {})
         if snapshot is None or not snapshot.finished:
-            self._stream = engine.open(self, given)
+            self._stream = engine.open(self, self.reader.conditions(conditions or {}))
             if self._stream is None:
                 raise NoSlot(f"all {engine.arena.capacity} slots of {self.model} are taken")
         if snapshot is not None:
-            try:
-                self._restore(snapshot)
-            except Exception:
-                self.close()
-                raise
+            self._restore(snapshot)
 
     # -- facts -------------------------------------------------------------------------------------------------------
     @property
@@ -198,7 +194,7 @@ class Session:
             self.version += 1
             if self.state == "active":
                 self._engine.metrics.rows.inc(ran)
-                given = self._dicts(events) if events else []
+                given = to_dicts(events, self._intake.late) if events else []
                 if intake.done:
                     self._finish(given)
                 elif events or self._markers:
@@ -272,7 +268,7 @@ class Session:
             return True
 
     def close(self) -> None:
-        """The slot is given back, nothing comes any more. A result that is under way is dropped by the engine."""
+        """The slot is given back, nothing comes any more. A result under way is dropped by the engine."""
         with self._lock:
             self._close(lambda: None)
 
@@ -346,7 +342,7 @@ class Session:
     def _gap(self) -> list[dict[str, Any]]:
         """Rows were dropped: what is open becomes final, and the stream starts anew behind the gap."""
         assert self._stream is not None
-        events = self._dicts(self._engine.task.finish(self.memory))
+        events = to_dicts(self._engine.task.finish(self.memory), self._intake.late)
         dropped = self._intake.skip()
         self._engine.arena.clear(self._stream.slot)
         self.memory = self._engine.task.open(self.options)
@@ -356,7 +352,7 @@ class Session:
         return [*events, gap, *self._markers.due(self._intake.consumed)]
 
     def _finish(self, events: list[dict[str, Any]]) -> None:
-        last = self._dicts(self._engine.task.finish(self.memory))
+        last = to_dicts(self._engine.task.finish(self.memory), self._intake.late)
         self.state = "ending"
         self._delivery.emit([*events, *last, *self._markers.due()])
         self._release(self._ended)
@@ -367,10 +363,6 @@ class Session:
             self._delivery.emit([{"type": "end", "position": self.received}])
             self._call_waiters()
             self._changed.notify_all()
-
-    def _dicts(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        late = self._intake.late
-        return [to_dict(event, late) for event in events]
 
     def _snapshot(self, whole: bool) -> Snapshot:
         intake = self._intake.save(whole)
@@ -391,14 +383,15 @@ class Session:
         )
 
     def _restore(self, saved: Snapshot) -> None:
-        if saved.digest != self._engine.model.digest:
-            raise SnapshotError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
         try:
+            if saved.digest != self._engine.model.digest:
+                raise ValueError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
             self.memory = self._engine.task.load(saved.memory)
             self._intake.load(saved)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
         except ValueError as error:
+            self.close()
             raise SnapshotError(str(error)) from error
         self._delivery.restore(saved.seq, saved.events)
         self._markers.waiting.extend(saved.markers)
