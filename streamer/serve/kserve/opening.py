@@ -19,8 +19,8 @@ from streamer.serve.kserve.caller import SECRET_HEADER, Caller, connected
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.lasting import Positions, lasting_secret
 from streamer.serve.kserve.messages import SequenceFlags
-from streamer.serve.kserve.running import Running
-from streamer.serve.kserve.sequences import AmbiguousError, Owned, SequenceTable
+from streamer.serve.kserve.sequences import Owned, SequenceTable, SeveralLeftError
+from streamer.serve.kserve.session_requests import SessionRequests
 
 if TYPE_CHECKING:
     from streamer.streams.registry import Registry
@@ -113,7 +113,7 @@ class Sequences:
 
     def __init__(self, slots: Slots, directory: Path, *, by_address: bool) -> None:
         self._slots, self._by_address = slots, by_address
-        self._table: SequenceTable[Running] = SequenceTable(lasting_secret(directory / "kserve.secret"))
+        self._table: SequenceTable[SessionRequests] = SequenceTable(lasting_secret(directory / "kserve.secret"))
         self._positions = Positions(directory / "kserve.json")
         self._streams: set[int] = set()
         self._stream_number = 0
@@ -133,7 +133,7 @@ class Sequences:
 
     async def find(
         self, model: str, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
-    ) -> Owned[Running]:
+    ) -> Owned[SessionRequests]:
         """The caller's sequence, a new one if the request starts it. Raises :class:`KServeError`."""
         id = flags.id
         owned = self._table.own(model, id, caller)
@@ -153,7 +153,7 @@ class Sequences:
             raise KServeError(400, f"sequence {_shown(id)} is over: {owned.gone}; {_must_start(model, id)}")
         return owned
 
-    def end(self, owned: Owned[Running], error: KServeError | None = None) -> None:
+    def end(self, owned: Owned[SessionRequests], error: KServeError | None = None) -> None:
         """Its id and its slot are free at once."""
         running, owned.sequence = owned.sequence, None
         self._table.remove(owned)
@@ -170,10 +170,10 @@ class Sequences:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _enter(self, owned: Owned[Running], start: Callable[[Running], Any]) -> None:
+    def _enter(self, owned: Owned[SessionRequests], start: Callable[[SessionRequests], Any]) -> None:
         """The owner's requests may come; the first one starts the session, or none does."""
 
-        async def guarded(running: Running) -> Session:
+        async def guarded(running: SessionRequests) -> Session:
             try:
                 session: Session = await start(running)
                 return session
@@ -183,9 +183,9 @@ class Sequences:
                     self.end(owned, KServeError(503, f"sequence {_shown(owned.id)} could not be started: {why}"))
                 raise
 
-        owned.sequence = Running(self._slots.put, guarded, lambda code, why: self._lost(owned, code, why))
+        owned.sequence = SessionRequests(self._slots.put, guarded, lambda code, why: self._lost(owned, code, why))
 
-    async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[Running]:
+    async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[SessionRequests]:
         """A sequence that a broken connection left, or the daemon's last run."""
         if not caller.secret and not self._by_address:
             raise KServeError(400, _must_start(model, id))
@@ -202,13 +202,13 @@ class Sequences:
                 alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
                 try:
                     found = self._table.take_over(model, id, caller, asked - alive)
-                except AmbiguousError:
+                except SeveralLeftError:
                     raise KServeError(400, _ambiguous(model, id)) from None
         if found is None:
             raise KServeError(400, _must_start(model, id))
         return found
 
-    async def _wake(self, owned: Owned[Running], running: Running) -> Session:
+    async def _wake(self, owned: Owned[SessionRequests], running: SessionRequests) -> Session:
         """From a snapshot, or from where the registry keeps what a start of the daemon brought back."""
         keys = self._table.keys(owned, LEFT)
 
@@ -233,7 +233,7 @@ class Sequences:
         running.doubtful = answered != session.received
         return session
 
-    def _lost(self, owned: Owned[Running], code: str, message: str) -> None:
+    def _lost(self, owned: Owned[SessionRequests], code: str, message: str) -> None:
         """The daemon gave the sequence up."""
         if owned.sequence is None:
             return
@@ -253,7 +253,7 @@ class Sequences:
             self._slots.freed()
 
 
-def check_position(flags: SequenceFlags, running: Running, position: int) -> None:
+def check_position(flags: SequenceFlags, running: SessionRequests, position: int) -> None:
     """``position``: rows that the sequence has taken. Raises :class:`KServeError`."""
     who = f"sequence {_shown(flags.id)}"
     if flags.position is not None and flags.position != position:
