@@ -106,6 +106,13 @@ class Slots:
                 self._backlog.remove(waiting)
 
 
+class _Order:
+    """Requests for one id that have to wait before they know whose it is: none may overtake another."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = asyncio.Lock(), 0
+
+
 class Sequences:
     """``directory``: where the daemon's state lies. ``by_address``: a sequence whose connection broke goes on for its
     address.
@@ -118,7 +125,7 @@ class Sequences:
         self._streams: set[int] = set()
         self._stream_number = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._asking = asyncio.Lock()  # the kernel: requests that wait for its answer stay in their order
+        self._orders: dict[tuple[str, int | str, str], _Order] = {}
 
     @contextmanager
     def stream(self) -> Iterator[int]:
@@ -135,6 +142,22 @@ class Sequences:
         self, model: str, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
     ) -> Owned[SessionRequests]:
         """The caller's sequence, a new one if the request starts it. Raises :class:`KServeError`."""
+        place = (model, flags.id, caller.scope)
+        if place not in self._orders and (flags.start or self._table.own(model, flags.id, caller) is not None):
+            return await self._find(model, flags, conditions, caller, patient)  # without waiting
+        order = self._orders.setdefault(place, _Order())
+        order.waiting += 1
+        try:
+            async with order.lock:
+                return await self._find(model, flags, conditions, caller, patient)
+        finally:
+            order.waiting -= 1
+            if not order.waiting:
+                del self._orders[place]
+
+    async def _find(
+        self, model: str, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
+    ) -> Owned[SessionRequests]:
         id = flags.id
         owned = self._table.own(model, id, caller)
         if flags.start:
@@ -194,16 +217,12 @@ class Sequences:
             owned = self._table.enter(model, id, caller)
             self._enter(owned, lambda running: self._wake(owned, running))
             return owned
-        async with self._asking:
-            found = self._table.own(model, id, caller)
-            if found is None:
-                others = self._table.others(model, id, caller)
-                asked = {other.caller for other in others if other.caller.stream not in self._streams}
-                alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
-                try:
-                    found = self._table.take_over(model, id, caller, asked - alive)
-                except SeveralLeftError:
-                    raise KServeError(400, _ambiguous(model, id)) from None
+        asked = {other.caller for other in others if other.caller.stream not in self._streams}
+        alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
+        try:
+            found = self._table.take_over(model, id, caller, asked - alive)
+        except SeveralLeftError:
+            raise KServeError(400, _ambiguous(model, id)) from None
         if found is None:
             raise KServeError(400, _must_start(model, id))
         return found
