@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from models.names import NAMES, OWN, SENSORS, UNTRAINED
+from models.speech.corpus.command import add as add_corpus
+from models.speech.corpus.command import run as make_corpus
 from models.zoo import RECIPES, find
 
 EXAMPLES = """examples:
@@ -17,7 +19,9 @@ EXAMPLES = """examples:
   python -m models train digits --everybody --warm runs/digits/best.pt --folder runs/last --minutes 15 --rate 5e-4
   python -m models train forecast-universal --minutes 30
   python -m models train sensors --data plant.csv --targets pressure,flow --horizon 24 --folder runs/plant
+  python -m models corpus english --hours 60           voices for hours of English, into ~/.cache/streamer/corpus
   python -m models zoo characters --minutes 5
+  python -m models train english                       a day in the background; --resume goes on after a stop
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -52,7 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     zoo.add_argument("--minutes", type=float, help="budget of training time")
     pictures = commands.add_parser("pictures", help="the pictures of docs/ctc.md and docs/attention.md")
     pictures.add_argument("folder", type=Path, nargs="?", default=Path("docs/pictures"), help="default %(default)s")
+    corpus = commands.add_parser("corpus", help="make a training corpus, in hours of background work; resumable")
+    add_corpus(corpus)
     options = parser.parse_args(arguments)
+    if options.command == "corpus":
+        return make_corpus(options)
     if options.command == "pictures":
         from models.training.pictures import draw
 
@@ -170,7 +178,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     batches = Mixture(
         recipe.sources, recipe.augmentation, recipe.noise, sample_rate=recipe.config.sample_rate, hop=model.hop,
         seconds=recipe.seconds, batches=recipe.batches, progress=lambda: training.progress, limit=recipe.limit,
-        spell=recipe.spell,
+        spell=recipe.spell, hearing=recipe.hearing,
     )  # fmt: skip
     try:
         fit(training, batches, resume=options.resume)

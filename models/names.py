@@ -11,6 +11,7 @@ NAMES = (
     *SENSORS,
     *OWN,
     "digits",
+    "english",
     "english-small",
     "librispeech",
     "librispeech-tiny",

@@ -16,11 +16,11 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
     ``everybody``: the development speakers are trained on, too. For the last minutes of a training whose settings are
     chosen: the error rates that are shown no longer say anything about other speakers.
     """
-    from models.shipped import speech
+    from models.shipped import english, speech
     from models.speech import librispeech
     from models.training import tiny
 
-    if everybody and name in NAMES and name not in ("digits", "english-small"):
+    if everybody and name in NAMES and name not in ("digits", "english", "english-small"):
         raise ValueError(f"{name} has no development speakers to train on: leave out --everybody")
     if name in ("librispeech", "librispeech-tiny"):
         if corpus is None:
@@ -28,6 +28,8 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
         return librispeech.librispeech(corpus, small=name.endswith("tiny"))
     if name == "digits":
         return speech.digits(everybody)
+    if name == "english":
+        return english.english(everybody)
     if name == "english-small":
         return speech.english_small(everybody)
     if name in ("tiny-lstm", "tiny-wavenet"):

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from export.adopt.axes import Axes, axes_of, table_of
+from export.adopt.flow import Flow
 from export.adopt.layout import Layout
+from export.adopt.questions import Asked, quoted
 from export.adopt.read import Foreign
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import Port, Roles
-from export.adopt.settings import Host, Settings
+from export.adopt.settings import Host, Settings, Source
+from export.adopt.start import start_of
 
 __all__ = ["Memory", "Part", "Stream", "part_of", "spectral"]
+
+#: Names that a host gives to sound before anything was made of it.
+_SOUND = {"audio", "wav", "pcm", "waveform", "signal", "samples", "sound", "speech", "noisy", "mix", "wav_in"}
 
 
 @dataclass(frozen=True)
 class Stream:
     """``kind``: ``pcm`` or ``rows``, or what the host makes of frames. ``chunk`` and ``overlap`` in samples or rows;
-    ``layout``: of one call's worth."""
+    ``layout``: of one call's worth. ``limit``: a whole number is at most this and at least 0, ``None``: any.
+    ``time``: the axis of the foreign tensor that is time, ``None``: it has none, a call is one step.
+    ``start``: what stands in the overlap before the stream."""
 
     name: str
     dtype: str
@@ -25,13 +38,17 @@ class Stream:
     layout: Layout
     chunk: int
     overlap: int
+    limit: int | None = None
+    time: int | None = None
+    start: float = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Memory:
     """A state. ``raw``: sizes at batch 1; ``axes``: where the batch may be, the likeliest first, ``None``: nowhere.
 
-    ``out`` is ``None`` for a counter, to which a call adds ``step``. ``start``: its value at the start of a stream.
+    ``out`` is ``None`` for a counter, to which a call adds ``step``, and for a condition (``given``), which the client
+    says once. ``start``: its values at the start of a stream, [] or ``raw``.
     """
 
     name: str
@@ -39,110 +56,260 @@ class Memory:
     dtype: str
     raw: tuple[int, ...]
     axes: tuple[int | None, ...]
-    start: float = 0
+    start: NDArray[Any] = field(default_factory=lambda: np.zeros(()))
     step: int = 0
+    given: bool = False
+
+    @property
+    def starts(self) -> bool:
+        """It begins with something else than zeros."""
+        return bool(self.start.any())
+
+    def first(self) -> NDArray[Any]:
+        """At the start of a stream, raw."""
+        return np.array(np.broadcast_to(self.start, self.raw), self.dtype)
 
 
 @dataclass
 class Part:
-    """One graph of the chain, and what is known of it."""
+    """One graph of the chain, and what is known of it. ``more``: further streams of the same clock."""
 
     foreign: Foreign
     roles: Roles
     stream: Stream
     memories: list[Memory] = field(default_factory=list)
+    more: list[Stream] = field(default_factory=list)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return (self.stream, *self.more)
+
+    @property
+    def states(self) -> list[Memory]:
+        """What the host keeps from call to call."""
+        return [memory for memory in self.memories if not memory.given]
+
+    @property
+    def conditions(self) -> list[Memory]:
+        return [memory for memory in self.memories if memory.given]
 
     def port(self, name: str) -> Port:
         return next(port for port in (*self.foreign.inputs, *self.foreign.outputs) if port.name == name)
 
 
-def part_of(foreign: Foreign, roles: Roles, settings: Settings, report: Report, *, frames: bool = False) -> Part:
-    """``frames``: it takes frames of sound behind another graph. Raises :class:`AdoptionError` for unknown sizes."""
+def part_of(
+    foreign: Foreign,
+    roles: Roles,
+    settings: Settings,
+    report: Report,
+    *,
+    frames: bool = False,
+    flow: Flow | None = None,
+    asked: Asked | None = None,
+) -> Part | None:
+    """``frames``: it takes frames of sound behind another graph. ``asked``: takes what is not known, and if anything is
+    not there is no part; else that is raised here."""
+    questions = Asked() if asked is None else asked
     known = dict(settings.dims)
     hints = {name: int(text) for name, text in foreign.metadata.items() if text.isascii() and text.isdigit()}
     port = next(p for p in foreign.inputs if p.name == roles.stream)
-    batch = settings.input.batch if not frames else None
-    if batch is None:
-        batch = 0 if len(port.dims) > 1 else -1
-    if batch >= len(port.dims):
-        raise AdoptionError(f"[input] batch = {batch}: the input is {port}")
-    if batch >= 0 and isinstance(size := port.dims[batch], int) and size != 1:
-        raise AdoptionError(
-            f"the batch of {port} is fixed at {size}: export the model with a batch of 1, or a free one"
-        )
-    axis = batch if batch >= 0 else None
+    seen = Axes() if flow is None or frames else axes_of(flow, port.name, roles.pairs.values())
+    axis = _batch_axis(port, settings, seen, frames)
     if settings.host is not None:
-        stream = _frames(port, axis, settings, known, frames)
+        stream: Stream | None = _frames(port, axis, settings, known, frames)
     else:
-        stream = _rows(port, axis, settings, known, hints)
-    report.found(f"stream {port}: {_say(stream, settings)}")
+        stream = _rows(port, axis, settings, known, hints, seen, flow, questions)
     symbol = None if axis is None else port.dims[axis]
     hints = {name: size for name, size in hints.items() if name != symbol}
-    part = Part(foreign, roles, stream)
+    memories = []
     for before, behind in roles.pairs.items():
         state = next(p for p in foreign.inputs if p.name == before)
-        part.memories.append(_memory(state, behind, symbol, axis is not None, {**hints, **known}, settings))
+        memories.append(_memory(state, behind, symbol, axis is not None, {**hints, **known}, settings, questions))
+    for name in roles.conditions:
+        state = next(p for p in foreign.inputs if p.name == name)
+        memories.append(
+            _memory(state, None, symbol, axis is not None, {**hints, **known}, settings, questions, given=True)
+        )
     for name, step in roles.counters.items():
         state = next(p for p in foreign.inputs if p.name == name)
         if state.dtype not in ("int32", "int64"):
             raise AdoptionError(f"[counters] {name}: {state} does not count, whole numbers do")
         axes = (None,) if not state.dims else (0, None)
-        start = settings.start.get(name, 0)
-        part.memories.append(Memory(name, None, state.dtype, (1,) * len(state.dims), axes, start, step))
-    return part
+        raw = (1,) * len(state.dims)
+        memories.append(Memory(name, None, state.dtype, raw, axes, start_of(settings, state, raw), step))
+    more = [
+        _beside(
+            next(p for p in foreign.inputs if p.name == name), stream, settings, known, hints, roles, flow, questions
+        )
+        for name in roles.streams
+        if stream is not None
+    ]
+    if asked is None:
+        questions.settle()
+    if stream is None or None in memories or None in more:
+        return None
+    kept = [memory for memory in memories if memory is not None]
+    for one in (stream, *(found for found in more if found is not None)):
+        where = next(p for p in foreign.inputs if p.name == one.name)
+        report.found(f"stream {where}: {_say(one, where, settings)}")
+    return Part(foreign, roles, stream, kept, [found for found in more if found is not None])
 
 
 # -- the stream -------------------------------------------------------------------------------------------------------
 
 
+def _batch_axis(port: Port, settings: Settings, seen: Axes, frames: bool) -> int | None:
+    batch = settings.input.batch if not frames else None
+    if batch is None:
+        batch = 0 if len(port.dims) > 1 else None
+        if len(seen.batch) == 1 and settings.input.time not in seen.batch:  # as a recurrent layer has it
+            (batch,) = seen.batch
+    elif batch >= len(port.dims):
+        raise AdoptionError(f"[input] batch = {batch}: the input is {port}")
+    if batch is not None and isinstance(size := port.dims[batch], int) and size != 1:
+        raise AdoptionError(
+            f"the batch of {port} is fixed at {size}: export the model with a batch of 1, or a free one"
+        )
+    return batch
+
+
 def _rows(
-    port: Port, batch: int | None, settings: Settings, known: Mapping[str, int], hints: Mapping[str, int]
-) -> Stream:
+    port: Port,
+    batch: int | None,
+    settings: Settings,
+    known: Mapping[str, int],
+    hints: Mapping[str, int],
+    seen: Axes,
+    flow: Flow | None,
+    asked: Asked,
+) -> Stream | None:
     """Sound or rows of features as they are, perhaps with some of the last call before them."""
     source = settings.input
     sound = source.sample_rate is not None
     others = [axis for axis in range(len(port.dims)) if axis != batch]
-    time = source.time if source.time is not None else _time_axis(port, others, sound)
-    if time not in others:
-        raise AdoptionError(f"[input] time = {time} is no axis of {port} beside the batch")
-    whole = _size(port, time, {**hints, **known})
+    if source.time is not None and source.time not in others:
+        raise AdoptionError(f"[input] time = {source.time} is no axis of {port} beside the batch")
     # two families of recognisers say in their metadata how many rows they take, and by how many they go on
     window, shift = hints.get("window_size", hints.get("T")), hints.get("chunk_shift", hints.get("decode_chunk_len"))
+    time = source.time if source.time is not None else _time_axis(port, others, source, seen, known, asked, window)
+    if time == _UNKNOWN:
+        for axis in others:
+            _known(port, axis, known, hints, asked, among=others)
+        return None
+    whole = 1 if time is None else _size(port, time, {**hints, **known})
     chunk, overlap = source.chunk, source.overlap
     if chunk is None and overlap is None and window is not None and shift is not None and whole in (None, window):
         whole, chunk, overlap = window, shift, window - shift
     overlap = overlap or 0
+    rest = [axis for axis in others if axis != time]
+    sizes = [_known(port, axis, known, hints, asked) for axis in rest]
+    if chunk is None and whole is None:
+        unit = "samples" if sound else "rows"
+        asked.ask("input", f"chunk = {512 if sound else 1}", f"{port}: axis {time} is free; {unit} new in each call")
+    if None in sizes or (chunk is None and whole is None):
+        return None
     if chunk is None:
-        if whole is None:
-            raise AdoptionError(
-                f"{port} does not say how long a chunk is (axis {time} is free): say [input] chunk = the samples or "
-                "rows that are new in each call"
-            )
+        assert whole is not None
         chunk = whole - overlap
     if chunk < 1 or whole not in (None, chunk + overlap):
         raise AdoptionError(
             f"{port} takes {whole} on axis {time}: [input] chunk and overlap are {chunk} and {overlap}, their sum "
             "must be that"
         )
-    sizes = [chunk + overlap if axis == time else _known(port, axis, known, hints) for axis in others]
-    rest = [axis for axis in others if axis != time]
-    if sound and any(size != 1 for axis, size in zip(others, sizes, strict=True) if axis != time):
+    if sound and any(size != 1 for size in sizes):
         raise AdoptionError(
             f"{port} takes more than one channel of sound, a stream has one: leave out [input] sample_rate"
         )
-    places = {axis: (place,) for place, axis in enumerate([time, *([] if sound else rest)], 1)}
-    shape = (chunk + overlap, *(() if sound else (_known(port, axis, known, hints) for axis in rest)))
+    kept = [] if sound else rest
+    places = {axis: (place,) for place, axis in enumerate(kept, 2)}
+    if time is not None:
+        places[time] = (1,)
+    shape = (chunk + overlap, *(size for size in sizes if size is not None and not sound))
+    limit = None
+    if flow is not None and not sound and port.dtype.startswith(("int", "uint")):
+        table = table_of(flow, port.name)
+        limit = None if table is None else table - 1
     layout = _layout(port, batch, shape, places)
-    return Stream(port.name, port.dtype, "pcm" if sound else "rows", layout, chunk, overlap)
+    start = float(np.asarray(settings.start.get(port.name, 0)))
+    return Stream(port.name, port.dtype, "pcm" if sound else "rows", layout, chunk, overlap, limit, time, start)
 
 
-def _time_axis(port: Port, others: list[int], sound: bool) -> int:
-    free = [axis for axis in others if not isinstance(port.dims[axis], int)]
+#: Of a time axis that has to be asked for.
+_UNKNOWN = -1
+
+
+def _time_axis(
+    port: Port,
+    others: list[int],
+    source: Source,
+    seen: Axes,
+    known: Mapping[str, int],
+    asked: Asked,
+    window: int | None,
+) -> int | None:
+    """``None``: a call is one step, which the tensor has no axis for. :data:`_UNKNOWN`: it was asked for."""
+    free = [axis for axis in others if _size(port, axis, known) is None]
+    sizes = {axis: _size(port, axis, known) or 0 for axis in others}
     if len(free) == 1:
         return free[0]
-    if sound and others:
-        return max(others, key=lambda axis: size if isinstance(size := port.dims[axis], int) else 0)
-    return (free or others or [0])[0]
+    if source.sample_rate is not None and others:
+        return (free or [max(others, key=lambda axis: sizes[axis])])[0]
+    wanted = (source.chunk or 0) + (source.overlap or 0) or window
+    fits = [axis for axis in others if wanted and sizes[axis] == wanted]
+    if len(fits) == 1:
+        return fits[0]
+    if not others:
+        return None
+    seen_time = [axis for axis in seen.time if axis in others]
+    if len(seen_time) == 1:
+        return seen_time[0]
+    if len(others) == 1:
+        (axis,) = others
+        whole = port.dtype.startswith(("int", "uint"))
+        if axis not in seen.features and sizes[axis] > 1 and port.name.lower().split(".")[0] in _SOUND:
+            asked.ask(
+                "input",
+                "sample_rate = 16000",
+                f"{port}: by its name {sizes[axis]} samples of sound a call. If it is none, say instead time = {axis} "
+                f"for {sizes[axis]} steps of one value",
+            )
+            return _UNKNOWN
+        return axis if whole or sizes[axis] == 1 else None
+    if free:
+        return free[0]
+    if len(others) == 2:
+        features = [axis for axis in seen.features if axis in others]
+        ones = [axis for axis in others if sizes[axis] == 1]
+        if len(features) == 1:
+            return next(axis for axis in others if axis != features[0])
+        if len(ones) == 2 or ones == [others[0]]:
+            return ones[0]
+    ones = [axis for axis in others if sizes[axis] == 1]
+    if len(others) > 2 and ones and ones != others[-1:]:
+        return ones[0]
+    said = " or ".join(f"axis {axis} ({sizes[axis]} steps)" for axis in others)
+    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {said}? The graph does not tell")
+    return _UNKNOWN
+
+
+def _beside(
+    port: Port,
+    first: Stream,
+    settings: Settings,
+    known: Mapping[str, int],
+    hints: Mapping[str, int],
+    roles: Roles,
+    flow: Flow | None,
+    asked: Asked,
+) -> Stream | None:
+    """A further stream: as many rows a call as the first one has."""
+    seen = Axes() if flow is None else axes_of(flow, port.name, roles.pairs.values())
+    plain = settings.model_copy(
+        update={"input": settings.input.model_copy(update={"time": settings.streams.get(port.name), "batch": None})}
+    )
+    axis = _batch_axis(port, plain, seen, False)
+    again = plain.input.model_copy(update={"chunk": first.chunk, "overlap": first.overlap, "sample_rate": None})
+    return _rows(port, axis, plain.model_copy(update={"input": again}), known, hints, seen, flow, asked)
 
 
 def _frames(port: Port, batch: int | None, settings: Settings, known: Mapping[str, int], behind: bool) -> Stream:
@@ -200,25 +367,43 @@ def _layout(port: Port, batch: int | None, shape: tuple[int, ...], places: Mappi
     return Layout(shape, groups)
 
 
-def _say(stream: Stream, settings: Settings) -> str:
+def _say(stream: Stream, port: Port, settings: Settings) -> str:
+    """What was taken for what, and the line that changes it."""
     if settings.host is not None and stream.kind not in ("pcm", "rows"):
         return f"{stream.kind} of frames of {settings.host.fft} samples, {stream.chunk} new in each call"
-    unit = "samples" if stream.kind == "pcm" else "rows"
     before = f", the last {stream.overlap} of the call before in front of them" if stream.overlap else ""
-    return f"{stream.chunk} {unit} a call{before}"
+    if stream.kind == "pcm":
+        return f"{stream.chunk} samples a call{before}"
+    sizes = stream.layout.shape[1:]
+    values = f"{' x '.join(map(str, sizes))} values" if sizes else "one value"
+    steps = "1 step" if stream.chunk == 1 else f"{stream.chunk} steps"
+    if stream.limit is not None:
+        values += f" from 0 to {stream.limit}"
+    batch = stream.layout.axis()
+    others = [axis for axis in range(len(port.dims)) if axis not in (batch, stream.time)]
+    change = f"; for another say [input] time = {others[0]}" if others else ""
+    axis = "" if stream.time is None else f" (time on axis {stream.time})"
+    return f"{steps} of {values} a call{axis}{before}{change}"
 
 
 # -- states -----------------------------------------------------------------------------------------------------------
 
 
 def _memory(
-    port: Port, out: str, symbol: int | str | None, batched: bool, known: Mapping[str, int], settings: Settings
-) -> Memory:
+    port: Port,
+    out: str | None,
+    symbol: int | str | None,
+    batched: bool,
+    known: Mapping[str, int],
+    settings: Settings,
+    asked: Asked,
+    *,
+    given: bool = False,
+) -> Memory | None:
     """``symbol``: what the stream calls its batch. ``batched``: it has one."""
     sizes = [_size(port, axis, known) for axis in range(len(port.dims))]
     free = [axis for axis, size in enumerate(sizes) if size is None]
     said = settings.batch.get(port.name)
-    start = settings.start.get(port.name, 0)
     if said is not None and said >= len(sizes):
         raise AdoptionError(f"[batch] {port.name} = {said}: the state is {port}")
     if said is not None and free in ([], [said]):
@@ -233,28 +418,40 @@ def _memory(
         loose = not isinstance(symbol, int) and (symbol is None or port.dims[free[0]] is None)
         axes = tuple(named) or (tuple(free) if loose else ())
         if len(free) != 1 or not axes or not batched:
-            lost = next(axis for axis in free if axis not in named or len(free) == len(named))
-            size = port.dims[lost]
-            raise AdoptionError(
-                f"the state {port} has a dynamic size on axis {lost}: if it is always the same say "
-                f"[dims] {size or 'NAME'} = n (or export it with that size), if it is the batch [batch] {port.name} = "
-                f"{lost}; a state that grows can't be kept"
-            )
+            for axis in (axis for axis in free if axis not in named or len(free) == len(named)):
+                asked.ask(
+                    "dims",
+                    f"{_symbol(port, axis)} = 1",
+                    f"{port} has a dynamic size on axis {axis}. If it is the batch say [batch] {quoted(port.name)} = "
+                    f"{axis} instead; a state that grows can't be kept",
+                )
+            return None
     raw = tuple(1 if size is None else size for size in sizes)
-    return Memory(port.name, out, port.dtype, raw, axes, start)
+    return Memory(port.name, out, port.dtype, raw, axes, start_of(settings, port, raw), given=given)
+
+
+def _symbol(port: Port, axis: int) -> str:
+    return quoted(str(port.dims[axis] or f"{port.name}.{axis}"))
 
 
 def _size(port: Port, axis: int, known: Mapping[str, int]) -> int | None:
-    """What is declared, or said of the axis's symbol."""
+    """What is declared, or said of the axis's symbol, or of the axis."""
     size = port.dims[axis]
-    return size if isinstance(size, int) else known.get(size) if size is not None else None
+    if isinstance(size, int):
+        return size
+    return known.get(size or "", known.get(f"{port.name}.{axis}"))
 
 
-def _known(port: Port, axis: int, known: Mapping[str, int], hints: Mapping[str, int]) -> int:
+def _known(
+    port: Port,
+    axis: int,
+    known: Mapping[str, int],
+    hints: Mapping[str, int],
+    asked: Asked,
+    among: Sequence[int] = (),
+) -> int | None:
     size = _size(port, axis, {**hints, **known})
     if size is None:
-        name = port.dims[axis] or "NAME"
-        raise AdoptionError(
-            f"{port} has an unknown size on axis {axis}: say [dims] {name} = n, or [input] time = {axis}"
-        )
+        other = f"if it is time say [input] time = {axis} instead" if not among else "unless it is time"
+        asked.ask("dims", f"{_symbol(port, axis)} = 1", f"{port} has an unknown size on axis {axis}; {other}")
     return size

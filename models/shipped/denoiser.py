@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.shipped.masking import Masking, MaskingConfig
-from models.shipped.noises import Noises
 from models.shipped.wiener import wiener
 from models.speech import data
 from models.speech.augment import Wave
 from models.speech.data import Pcm, Utterance, to_pcm
+from models.speech.noises import Noises
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted, fit
 from models.training.recipe import dev_speakers

@@ -7,6 +7,7 @@ give the same posteriors (CR-CTC, Yao et al. 2024, arXiv 2410.05101).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.layers import State, inner
+from models.layers import LogMel, RunningNorm, State, inner
 from models.speech.acoustic import Acoustic
 from models.speech.augment import Augmentation, spec_augment, warp_spectrum
 from models.speech.data import TOKENS
@@ -35,6 +36,7 @@ class Options(Budget):
     consistent_from: float = 0.0  # progress from which on there are two views: a model that underfits needs none
     delay: float = 0.24  # seconds that the framewise loss lets the model listen on before it must have named a frame
     bfloat16: bool = True
+    primed: float = 0.0  # share of the examples that begin as if the stream had been running, silent or not, before
     truncate: int = 0  # back-propagation through time stops every so many mel frames; 0: never
 
 
@@ -106,7 +108,10 @@ class Training(Budgeted):
             energies, _ = mel(pcm, mel.initial_state(len(pcm)))
             energies = energies.repeat(views, 1, 1)
             energies = warp_spectrum(energies, mel.mels, self.augmentation, self.rng)
-            features, _ = norm(energies, inner(state, "front.norm"))
+            running = inner(state, "front.norm")
+            if self.options.primed:
+                running = primed(mel, norm, energies, self.options.primed, self.rng)
+            features, _ = norm(energies, running)
             features = spec_augment(features, self.augmentation, self.rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.options.bfloat16):
             end, middle = encode_truncated(model, features, inner(state, "encoder"), self.options.truncate)
@@ -121,6 +126,30 @@ class Training(Budgeted):
             {"params": plain, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=self.options.rate, betas=(0.9, 0.98))
+
+
+def primed(mel: LogMel, norm: RunningNorm, energies: Tensor, share: float, rng: np.random.Generator) -> State:
+    """The normaliser's state [B, ...] at which streams begin that have been running for 1 to 30 s or more: in digital
+    silence, or in a noise like the quietest tenth of their own energies [B, T, F] at another level. A share of the rows
+    only; what they then hear comes to a normaliser that has drifted away from speech."""
+    rows = len(energies)
+    quiet = torch.quantile(energies, 0.1, dim=1)
+    quiet = quiet + torch.from_numpy(rng.uniform(-5.0, 1.0, (rows, 1))).float()
+    digital = torch.from_numpy(rng.random((rows, 1)) < 0.4)
+    floor = math.log(mel.floor)
+    before = torch.where(digital, torch.tensor(floor), quiet.clamp(min=floor))
+    frames = torch.from_numpy(rng.uniform(100, norm.horizon, (rows, 1))).float()
+    frames = frames * torch.from_numpy(rng.random((rows, 1)) < share)
+    # a noise varies about its mean by about a quarter of what speech does
+    return drifted(norm, before, frames, 0.06 * (~digital).float())
+
+
+def drifted(norm: RunningNorm, before: Tensor, frames: Tensor, variance: Tensor) -> State:
+    """The normaliser's state [B, ...] after ``frames`` [B, 1] frames of a mean ``before`` [B, F] and of a ``variance``
+    [B, 1] in units of the training data's. Exact until it forgets."""
+    weight = frames / (norm.prior + frames)
+    before = (before - norm.mean) / norm.std
+    return {"count": frames, "mean": weight * before, "square": weight * (before.square() + variance - 1.0)}
 
 
 def ctc(log_probs: Tensor, lengths: Tensor, targets: Targets, views: int) -> Tensor:

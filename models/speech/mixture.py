@@ -13,11 +13,15 @@ from torch import Tensor
 
 from models.speech.augment import Augmentation, Wave, Waveforms
 from models.speech.data import Pcm, Utterance, encode
+from models.speech.scenes import Scenes
 
 #: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) where nobody speaks.
 QUIET = 0
 #: The frame belongs to a recording whose phones have no known times.
 UNKNOWN = -1
+
+#: How long nobody speaks in such an example.
+QUIET_SECONDS = (2.0, 12.0)
 
 Spell = Callable[[Sequence[Utterance]], list[int]]
 
@@ -28,6 +32,9 @@ class Source:
 
     ``weight``: share of the *examples* as a function of progress (0 at the start of training, 1 at its end).
     ``joined``: smallest and largest number of utterances of one speaker that are joined into one example.
+    Without any utterances its examples are scenes in which nobody speaks (:meth:`.scenes.Scenes.nothing`).
+    ``more``: gives the utterances of a source that grows while somebody trains, asked before each epoch; while it gives
+    none, the source has no share.
     ``gaps``: seconds between joined ones. ``together``: the chance that an example is a joined one.
     """
 
@@ -38,8 +45,15 @@ class Source:
     together: float = 1.0
     gaps: tuple[float, float] = (0.05, 0.5)
     augmentation: Augmentation | None = None
+    more: Callable[[], list[Utterance]] | None = None
 
     def __post_init__(self) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take what there is by now."""
+        if self.more is not None:
+            self.utterances = self.more()
         self.speakers: dict[str, list[Utterance]] = {}
         for utterance in self.utterances:
             self.speakers.setdefault(utterance.speaker, []).append(utterance)
@@ -106,20 +120,26 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         spell: Spell = spell_phones,
         seed: int = 1,
         pool: int = 6,
+        hearing: type[Waveforms] = Waveforms,
     ) -> None:
         self.sources, self.sample_rate, self.hop = sources, sample_rate, hop
         self.seconds, self.batches, self.pool = seconds, batches, pool
         self.progress, self.limit, self.spell = progress, limit, spell
         self.rng = np.random.default_rng(seed)
         self.waveforms = {
-            source.name: Waveforms(source.augmentation or augmentation, sample_rate, noise, self.rng)
+            source.name: hearing(source.augmentation or augmentation, sample_rate, noise, self.rng)
             for source in sources
         }
+        for waveforms in self.waveforms.values():
+            if isinstance(waveforms, Scenes):
+                waveforms.neighbour = self._anybody
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[Batch]:
+        for source in self.sources:
+            source.refresh()
         given = 0
         while given < self.batches:
             for batch in self._pool(self.progress()):
@@ -129,7 +149,9 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
                     return
 
     def _pool(self, progress: float) -> Iterator[Batch]:
-        weights = np.array([source.weight(progress) for source in self.sources])
+        # a source that grows may still be empty
+        there = [source.utterances or source.more is None for source in self.sources]
+        weights = np.array([bool(any_) * s.weight(progress) for s, any_ in zip(self.sources, there, strict=True)])
         weights /= weights.sum()
         examples: list[Example] = []
         total, limit = 0.0, self.limit(progress)
@@ -149,8 +171,17 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             if len(groups[i]) > 1:  # batch norm needs company
                 yield collate(groups[i], self.hop, self.sample_rate // 100)
 
+    def _anybody(self) -> Wave:
+        spoken = [source for source in self.sources if source.utterances]
+        utterances = spoken[int(self.rng.integers(len(spoken)))].utterances
+        return scaled(utterances[int(self.rng.integers(len(utterances)))].pcm)
+
     def example(self, source: Source) -> Example:
         rng, waveforms = self.rng, self.waveforms[source.name]
+        if not source.utterances:
+            assert isinstance(waveforms, Scenes)
+            pcm = waveforms.nothing(float(rng.uniform(*QUIET_SECONDS)))
+            return Example(pcm, [], [], np.full(len(pcm) // (self.sample_rate // 100), QUIET, np.int8))
         first = source.utterances[int(rng.integers(len(source.utterances)))]
         chosen = [first]
         if rng.random() < source.together:

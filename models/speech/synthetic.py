@@ -40,7 +40,7 @@ def speak(text: str, voice: str, sample_rate: int, *, rate: int = 160, pitch: in
     return soxr.resample(pcm, source, sample_rate)
 
 
-def _voice(rng: random.Random) -> dict[str, object]:
+def random_voice(rng: random.Random) -> dict[str, object]:
     """A random voice; one in six is a plain one."""
     if rng.random() < 1 / 6:
         return {"voice": rng.choice(PLAIN), "rate": rng.choice((160, 175, 140, 120)), "pitch": 50, "gap": 0}
@@ -56,7 +56,7 @@ def digit_strings(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Ut
         for i in range(count):
             words = [rng.choice(DIGITS) for _ in range(rng.randint(1, 10))]
             separator = rng.choice((" ", " ", ", "))
-            pcm = speak(separator.join(words).lower(), sample_rate=sample_rate, **_voice(rng))  # type: ignore[arg-type]
+            pcm = speak(separator.join(words).lower(), sample_rate=sample_rate, **random_voice(rng))  # type: ignore[arg-type]
             yield Utterance(f"digits{i}", f"espeak{i}", " ".join(words), [pronounce(w)[0] for w in words], 0, pcm)
 
     return cached(f"espeak-digits-{count}-{sample_rate}-{seed}", make)
@@ -87,7 +87,7 @@ def sentences(count: int, sample_rate: int = 16000, seed: int = 1) -> list[Utter
             spelt = [pronounce(word) for word in words]
             if not words or not all(spelt):
                 continue
-            pcm = speak(" ".join(words).lower(), sample_rate=sample_rate, **_voice(rng))  # type: ignore[arg-type]
+            pcm = speak(" ".join(words).lower(), sample_rate=sample_rate, **random_voice(rng))  # type: ignore[arg-type]
             yield Utterance(f"phrase{made}", f"espeak{made}", " ".join(words), [s[0] for s in spelt], 0, pcm)
             made += 1
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from models.speech.acoustic import Acoustic, AcousticConfig
-from models.speech.augment import Augmentation
+from models.speech.augment import Augmentation, Waveforms
 from models.speech.ctc import Options
 from models.speech.data import TOKENS, Pcm, Utterance
 from models.speech.mixture import Source, Spell, spell_phones
@@ -22,10 +22,12 @@ from models.training.score import token_error
 class Recipe:
     """Everything ``python -m models train NAME`` needs: the model, the data, how long.
 
-    ``dev``: sets of recordings by name; the error rate on the first of them picks the best checkpoint.
+    ``dev``: sets of recordings by name; the mean error rate on those that ``chosen_by`` names (the first, without it)
+    picks the best checkpoint.
     ``seconds``: of audio in a batch. ``batches``: from one evaluation (and checkpoint) to the next.
     ``limit``: longest example in seconds, by progress. ``info``: what goes into the checkpoint beside the scores.
     ``tokens``: the model's vocabulary, ``units`` what they are, ``spell`` how recordings are written in them.
+    ``hearing``: how waveforms are augmented.
     """
 
     name: str
@@ -42,13 +44,17 @@ class Recipe:
     tokens: list[str] = field(default_factory=lambda: TOKENS)
     units: str = "phones"
     spell: Spell = spell_phones
+    chosen_by: tuple[str, ...] = ()
+    hearing: type[Waveforms] = Waveforms
 
     def evaluate(self, model: Acoustic) -> dict[str, float]:
         scores = {
             name: token_error(model, utterances, [self.spell([u]) for u in utterances], self.tokens)
             for name, utterances in self.dev.items()
         }
-        return {"error": next(iter(scores.values())), **{f"per_{name}": value for name, value in scores.items()}}
+        deciding = self.chosen_by or tuple(self.dev)[:1]
+        error = sum(scores[name] for name in deciding) / len(deciding)
+        return {"error": error, **{f"per_{name}": value for name, value in scores.items()}}
 
     def description(self) -> dict[str, Any]:
         return {

@@ -1,9 +1,9 @@
-"""All sensors of a model: readings in, in columns; forecasts out, in columns; nothing lost in between.
+"""All sensors of one model: takes readings in columns, keeps them in the journal, gives forecasts in columns.
 
-    write -> [writer: names to slots, journal] -> safe -> [lane: clocks, model, scores] -> watchers, and whoever asked
+    write -> [writer: names to slots, journal] -> safe -> [lane: timelines, model, scores] -> watchers and replies
 
-The writer is one thread: what waits for it is committed together, and acknowledged together. From there on a stream is
-its lane's alone. Any thread may write.
+The writer is one thread: what waits for it is committed together and acknowledged together. After that only the
+stream's lane touches the stream. Any thread may write.
 """
 
 from __future__ import annotations
@@ -185,9 +185,9 @@ class Fleet:
         """The stream is gone, from the disk too; False: there was none."""
         return self._forget(name, None)
 
-    def expire(self, seconds: float) -> list[str]:
-        """Forget streams without a reading for so long, and wait until they are; their names. A stream that speaks up
-        meanwhile stays."""
+    def expire(self, seconds: float, timeout: float = 60.0) -> list[str]:
+        """Forget streams without a reading for so long, and wait until they are gone; their names. A stream that gets
+        a reading meanwhile stays. Raises ``TimeoutError`` where the disk takes longer than ``timeout``."""
         written = self.written.copy()
         silent = self.table.latest.silent(seconds)
         done = silent[self.table.applied[silent] == written[silent]]
@@ -195,7 +195,7 @@ class Fleet:
             (name, (int(self.ids[slot]), int(written[slot]))) for slot in done.tolist() if (name := self.names[slot])
         ]
         gone = [(name, self._forget(name, only)) for name, only in found]
-        return [name for name, future in gone if future.result()]
+        return [name for name, future in gone if future.result(timeout)]
 
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
         entry = _Entry(NO_READINGS, None, forget=name, only=only)

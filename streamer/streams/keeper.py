@@ -79,8 +79,9 @@ class Keeper:
                 return False
             session.worthless = delete
             self._saved.pop(session.id, None)
-            self._notes[session.id] = delete
-        self._wake.set()
+            if session.lasting:
+                self._notes[session.id] = delete
+                self._wake.set()
         return True
 
     def ask(self, session: Session, call: Callable[[int], None]) -> None:
@@ -116,7 +117,7 @@ class Keeper:
         """
         with self._writing, self._metrics.save_seconds.time():
             self.settle()
-            sessions = self._table.all()
+            sessions = [session for session in self._table.all() if session.lasting]
             with self._lock:
                 known = {id: version for id, (_, version, _) in self._saved.items()}
             changed = [session for session in sessions if known.get(session.id, -1) != session.version]

@@ -135,6 +135,7 @@ class Registry:
         overflow: str = "wait",
         options: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
+        lasting: bool = True,
     ) -> Session:
         """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
         disk. The wishes are those of :class:`streamer.streams.admission.Wishes`.
@@ -144,7 +145,7 @@ class Registry:
         whose stream has ended begins anew.
         """
         self._open_for_streams()
-        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {})
+        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
         if key is None:
             id = stream or uuid.uuid4().hex
             session = self._admission.begin(id, wishes, sink) if self._table.get(id) is None else None
@@ -218,6 +219,11 @@ class Registry:
         session.close()
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
+
+    def release(self, session: Session) -> None:
+        """The stream is done with; its snapshot goes soon. Never waits."""
+        session.close()
+        self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
         """The same by name, wherever the stream is; its client is told. False if there is none. Waits for the disk.

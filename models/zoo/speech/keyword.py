@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.shipped.noises import Noises, mixed
 from models.shipped.speech import LEFT_OUT, aligned_train
 from models.speech import data
 from models.speech.augment import Wave, change_speed
 from models.speech.cut import cut_words
 from models.speech.data import DIGITS, Pcm, Utterance
+from models.speech.noises import Noises, mixed
 from models.speech.synthetic import digit_strings
 from models.training import checkpoint
 from models.training.budget import Budget

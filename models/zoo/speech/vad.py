@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.shipped.noises import Noises, mixed
 from models.speech import data
 from models.speech.augment import Wave, quiet_level
 from models.speech.data import Pcm, Utterance
+from models.speech.noises import Noises, mixed
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.training.recipe import dev_speakers

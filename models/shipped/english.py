@@ -1,0 +1,147 @@
+"""The recipe ``english``: hours of synthetic speakers (``python -m models corpus english``) and all the real ones.
+
+It may be started while the corpus still grows, and goes on from its last checkpoint after a stop: ``--resume``.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from models.speech import align, data
+from models.speech.acoustic import AcousticConfig
+from models.speech.augment import Augmentation
+from models.speech.corpus import shards
+from models.speech.corpus.packages import Packages, corpus_folder
+from models.speech.ctc import Options
+from models.speech.data import TOKENS, Utterance
+from models.speech.mixture import Source
+from models.speech.scenes import Scenes
+from models.training.recipe import Recipe, dev_speakers
+
+RATE = 16000
+#: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
+#: word. ``nothing``: scenes in which nobody speaks.
+SHARES = {
+    "kokoro": (0.62, 0.36), "hibari": (0.06, 0.03), "debian": (0.03, 0.01), "asterisk": (0.03, 0.03),
+    "speechocean": (0.17, 0.34), "orders": (0.05, 0.15), "nothing": (0.04, 0.08),
+}  # fmt: skip
+SYNTHETIC = ("kokoro", "hibari", "debian", "asterisk")
+#: The corpus's first shard is for development: speakers that no other shard has, blends being drawn anew each time.
+HELD_OUT = "english-00000"
+
+LICENCE = (
+    "speechocean762: free for commercial and non-commercial purposes; spoken orders: Apache-2.0, their texts: Whisper, "
+    "MIT; voices: Kokoro-82M and hibari-tts (Apache-2.0), flite and espeak-ng (synthetic), Asterisk core sounds "
+    "(CC BY-SA 3.0); texts read by them: Schema-Guided Dialogue and Rev earnings21/22 (CC BY-SA 4.0), VCTK prompts, "
+    "Taskmaster and LibriSpeech (CC BY 4.0), LJ Speech (public domain); kitchen noise: Apache-2.0"
+)
+
+
+def english(everybody: bool = False) -> Recipe:
+    """Raises ``FileNotFoundError`` where there is no corpus yet."""
+    folder = corpus_folder()
+    if HELD_OUT not in shards.names(folder / "english"):
+        raise FileNotFoundError(f"{folder / 'english'}: no corpus there yet, make one: python -m models corpus english")
+    read = speechocean()
+    train, dev = data.by_speaker(read, dev_speakers(read))
+    spoken = orders(folder)
+    heard, held = [u for i, u in enumerate(spoken) if i % 8], spoken[::8]
+    utterances = {"speechocean": read if everybody else train, "orders": spoken if everybody else heard, "nothing": []}
+    return Recipe(
+        name="english",
+        config=AcousticConfig(
+            "lstm", RATE, len(TOKENS), strides=(2, 2), channels=224, kernel=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2),
+            hidden=384, layers=3, dropout=0.1,
+        ),
+        options=Options(
+            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3
+        ),
+        augmentation=Augmentation(
+            speeds=(0.88, 1.14), speed=0.5, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0),
+            before=(0.0, 0.8), after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.12, tilt=0.35,
+            crosstalk=0.06, microphone=0.4, codec=0.15, clip=0.06, step=0.08,
+        ),
+        sources=[
+            Source(
+                name, utterances.get(name, []), _moving(*share), joined=(2, 2) if name == "speechocean" else (1, 1),
+                together=0.15, more=corpus_reader(folder / "english", name) if name in SYNTHETIC else None,
+            )
+            for name, share in SHARES.items()
+        ],
+        noise=data.kitchen(RATE),
+        dev={
+            "adults": [u for u in dev if u.age >= 16][::2],
+            "children": [u for u in dev if u.age < 16][::2],
+            "orders": held,
+            "synthetic": shards.read(folder / "english", HELD_OUT)[:40],
+        },
+        chosen_by=("adults", "children", "orders"),
+        seconds=40.0,
+        batches=100,
+        limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
+        hearing=Scenes,
+        info={
+            "data": "synthetic speakers (python -m models corpus english); speechocean762 train without ten of its "
+            "speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h)",
+            "licence": LICENCE,
+        },
+    )  # fmt: skip
+
+
+def speechocean() -> list[Utterance]:
+    """speechocean762's training part with the times of its phones."""
+    corpus = data.speechocean("train", RATE)
+    times = align.aligned("speechocean-train", corpus)
+    for utterance in corpus:
+        utterance.segments = times[utterance.key].tolist()
+    return corpus
+
+
+def orders(folder: Path) -> list[Utterance]:
+    """The spoken orders of the training part on which both teachers agree, with the times of their phones."""
+    root = data.data_folder() / "speech" / "orders"
+
+    def make() -> list[Utterance]:
+        from models.speech.corpus.g2p import Pronounce, label
+        from models.speech.corpus.spoken import speak
+
+        packages = Packages(folder)
+        packages.importable()
+        american, made = Pronounce(), []
+        with (root / "utterances.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                spoken = speak(row["base"], random.Random(row["path"]))
+                if row["part"] != "train" or row["agree"] != "1" or not spoken:
+                    continue
+                words, phones = label(spoken, american)
+                pcm = data.read_audio(root / row["path"], RATE)
+                made.append(Utterance(row["path"], f"order {row['path']}", " ".join(words), phones, 0, pcm))
+        return made
+
+    heard = data.cached(f"orders-agreed-{RATE}", make)
+    times = align.aligned("orders-agreed", heard)
+    for utterance in heard:
+        utterance.segments = times[utterance.key].tolist()
+    return heard
+
+
+def corpus_reader(folder: Path, source: str) -> Callable[[], list[shards.Recording]]:
+    """What there is of a source now, but for the shard that is held out; each shard's table is read once."""
+
+    @lru_cache(None)
+    def of(name: str) -> list[shards.Recording]:
+        return [recording for recording in shards.read(folder, name) if recording.row.source == source]
+
+    def read() -> list[shards.Recording]:
+        return [recording for name in shards.names(folder) if name != HELD_OUT for recording in of(name)]
+
+    return read
+
+
+def _moving(early: float, late: float) -> Callable[[float], float]:
+    """A weight that moves from one value to the other over the second half of the training."""
+    return lambda progress: early + (late - early) * min(1.0, max(0.0, (progress - 0.4) / 0.5))

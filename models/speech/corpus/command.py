@@ -1,0 +1,38 @@
+"""``python -m models corpus english --hours 60``: its options, apart from what loads networks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from models.speech.corpus.packages import corpus_folder
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", choices=("english",))
+    parser.add_argument("--hours", type=float, default=60.0, help="of synthetic speech (default: %(default)g)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)d)")
+    parser.add_argument("--folder", type=Path, help="default: $STREAMER_CORPUS, or ~/.cache/streamer/corpus")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gigabytes", type=float, default=20.0, help="stop beyond it (default: %(default)g)")
+    parser.add_argument("--table", action="store_true", help="only show what is there")
+
+
+def run(options: argparse.Namespace) -> int:
+    from models.speech.corpus import english
+    from models.speech.data import data_folder
+
+    folder = options.folder or corpus_folder()
+    try:
+        if options.table:
+            english.show(folder / "english")
+        else:
+            english.run(folder, data_folder(), options.hours, options.jobs, options.seed, options.gigabytes)
+    except (RuntimeError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
+    return 0

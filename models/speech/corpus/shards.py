@@ -1,0 +1,143 @@
+"""A corpus on disk: shards of some minutes, each one FLAC file and a table of what lies where in it.
+
+A shard is there when its table is; the table is written last and under its final name by a rename, so that a run that
+was killed leaves no half of one to be read. Recordings are read one by one, where they are wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+Pcm = NDArray[np.int16]
+
+RATE = 16000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recording. ``phones``: a list for each word of ``text``; ``texts``: where the text is from;
+    ``segments``: first frame of 10 ms of each phone and the one behind its last, where the voice told."""
+
+    source: str
+    voice: str
+    text: str
+    phones: list[list[str]]
+    texts: str
+    licence: str
+    segments: list[list[int]] = field(default_factory=list)
+    start: int = 0  # samples
+    samples: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / RATE
+
+
+@dataclass
+class Recording:
+    """A row with its samples where they lie; an :class:`models.speech.data.Utterance` to whoever only reads it."""
+
+    row: Row
+    path: Path = field(repr=False)
+    age: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.path.stem}/{self.row.start}"
+
+    @property
+    def speaker(self) -> str:
+        return self.row.voice
+
+    @property
+    def text(self) -> str:
+        return self.row.text
+
+    @property
+    def phones(self) -> list[list[str]]:
+        return self.row.phones
+
+    @property
+    def segments(self) -> list[list[int]]:
+        return self.row.segments
+
+    @property
+    def flat(self) -> list[str]:
+        return [phone for word in self.row.phones for phone in word]
+
+    @property
+    def pcm(self) -> Pcm:
+        with soundfile.SoundFile(self.path) as file:
+            file.seek(self.row.start)
+            return file.read(self.row.samples, dtype="int16")
+
+
+def write(folder: Path, name: str, made: Iterable[tuple[Row, Pcm]]) -> float:
+    """Write shard ``name``; its seconds. Whatever ``made`` raises leaves nothing of it behind but a file that the next
+    run takes away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sound, table = folder / f"{name}.flac", folder / f"{name}.jsonl"
+    partial = folder / f"{name}.{os.getpid()}.tmp"
+    rows, start = [], 0
+    with soundfile.SoundFile(partial, "w", RATE, 1, subtype="PCM_16", format="FLAC") as file:
+        for row, pcm in made:
+            file.write(pcm)
+            rows.append({**asdict(row), "start": start, "samples": len(pcm)})
+            start += len(pcm)
+    partial.replace(sound)
+    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    partial.replace(table)
+    return start / RATE
+
+
+def sweep(folder: Path) -> None:
+    """Take away what killed runs left; nobody else may write to the folder meanwhile."""
+    for path in folder.glob("*.tmp"):
+        path.unlink()
+    for path in folder.glob("*.flac"):
+        if not path.with_suffix(".jsonl").exists():
+            path.unlink()
+
+
+def names(folder: Path) -> list[str]:
+    """The shards that are there, in order."""
+    return sorted(path.stem for path in folder.glob("*.jsonl"))
+
+
+def read(folder: Path, name: str) -> list[Recording]:
+    with (folder / f"{name}.jsonl").open() as file:
+        return [Recording(Row(**json.loads(line)), folder / f"{name}.flac") for line in file]
+
+
+def read_all(folder: Path) -> Iterator[Recording]:
+    for name in names(folder):
+        yield from read(folder, name)
+
+
+def summary(folder: Path) -> list[dict[str, Any]]:
+    """For each source and text set: recordings, voices, hours, licences; the table of what is in a corpus."""
+    found: dict[str, dict[str, Any]] = {}
+    for recording in read_all(folder):
+        row = recording.row
+        entry = found.setdefault(
+            row.source,
+            {"source": row.source, "recordings": 0, "voices": set(), "words": 0, "hours": 0.0, "licences": set()},
+        )
+        entry["recordings"] += 1
+        entry["voices"].add(re.split(r" (?:american|british|t\d)", row.voice)[0])
+        entry["words"] += len(row.phones)
+        entry["hours"] += row.seconds / 3600
+        entry["licences"].add(row.licence)
+    return [
+        {**entry, "voices": len(entry["voices"]), "licences": sorted(entry["licences"])} for entry in found.values()
+    ]

@@ -1,0 +1,175 @@
+"""Voices: each turns a text into samples in one of its many manners. All they do depends on the generator alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from models.speech.corpus.g2p import Pronounce, timed
+from models.speech.corpus.kokoro import Kokoro, Speaker, blend
+from models.speech.corpus.packages import Packages
+from models.speech.corpus.spoken import words
+
+Wave = NDArray[np.float32]
+Spans = list[tuple[float, float]]
+RATE = 16000  # of all that is kept
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """float32 at 16 kHz; ``voice``: who spoke, and how; ``times``: for each word the seconds of its phones as spoken,
+    empty where the voice does not tell."""
+
+    wave: Wave
+    voice: str
+    times: list[Spans] = field(default_factory=list)
+
+
+class Voices(Protocol):
+    licence: str
+
+    def speak(self, text: str, rng: random.Random) -> Spoken: ...
+
+
+MARKS = ",.?!;:"
+AMERICAN, BRITISH = ("af_", "am_"), ("bf_", "bm_")
+CHINESE = ("zf_", "zm_")
+
+
+def draw_speaker(names: list[str], rng: random.Random) -> Speaker:
+    """One to three voices in random shares. Most are native; a fifth has an accent, half of it Chinese."""
+    native = [name for name in names if name.startswith(AMERICAN + BRITISH)]
+    foreign = [name for name in names if name not in native]
+    chinese = [name for name in foreign if name.startswith(CHINESE)]
+
+    def shares(pool: list[str], extra: list[str] | None = None) -> dict[str, float]:
+        count = rng.choices((1, 2, 3), (0.15, 0.45, 0.4))[0]
+        chosen = rng.sample(pool, min(count, len(pool)))
+        if extra:
+            chosen[-1] = rng.choice(extra)
+        weights = [rng.gammavariate(1.5, 1.0) + 0.05 for _ in chosen]
+        return {name: weight / sum(weights) for name, weight in zip(chosen, weights, strict=True)}
+
+    style = rng.random()
+    if style < 0.7 or not foreign:
+        timbre = shares(native)
+    elif style < 0.85:
+        timbre = shares(native, chinese or foreign)
+    else:
+        timbre = shares(rng.choice((chinese or foreign, foreign)))
+    return Speaker(timbre, shares(native) if rng.random() < 0.25 else timbre)
+
+
+class KokoroVoices:
+    """Blends of Kokoro's voices; pace, throat and now and then a child's throat; American and British."""
+
+    licence = "Apache-2.0 (Kokoro-82M), MIT (its ONNX form)"
+
+    def __init__(self, packages: Packages) -> None:
+        packages.importable()
+        self.kokoro = Kokoro(packages.model, packages.vocabulary, packages.voices)
+        self.pronounce = {british: Pronounce(british) for british in (False, True)}
+
+    def speak(self, text: str, rng: random.Random) -> Spoken:
+        speaker = draw_speaker(sorted(self.kokoro.voices), rng)
+        share = sum(share for name, share in speaker.prosody.items() if name.startswith(BRITISH))
+        british = rng.random() < 0.1 + 0.8 * share
+        throat = draw_throat(rng)
+        pace = rng.uniform(0.78, 1.22) * (0.9 if throat > 1.18 else 1.0)
+        style = blend(self.kokoro.voices, speaker)
+        groups = [phonemes for _, phonemes in self.pronounce[british].groups(text)]
+        wave, bounds = self.kokoro(" ".join(groups), style, pace / throat)
+        wave, cut = trimmed(rethroated(wave, throat, 24000))
+        accent = "british" if british else "american"
+        name = f"kokoro {speaker.name} {accent} x{pace:.2f} t{throat:.2f}"
+        return Spoken(wave, name, self._times(groups, [float(bound) / throat - cut for bound in bounds]))
+
+    def _times(self, groups: list[str], bounds: list[float]) -> list[Spans]:
+        at, out = 0, []
+        for phonemes in groups:
+            starts, ends = [], bounds[at]
+            for symbol in phonemes:
+                starts.append(bounds[at])
+                if symbol in self.kokoro.vocabulary:
+                    at += 1
+                    # a mark of the sentence is a pause, which is not the last phone's
+                    ends = bounds[at] if symbol not in MARKS else ends
+            out.append(timed(phonemes, starts, ends))
+            at += 1  # the space
+        return out
+
+
+def draw_throat(rng: random.Random) -> float:
+    """A factor on all resonances and on the pitch: 1, somewhat off it, or a child's."""
+    style = rng.random()
+    return 1.0 if style < 0.45 else rng.uniform(0.9, 1.13) if style < 0.85 else rng.uniform(1.15, 1.38)
+
+
+def rethroated(wave: Wave, factor: float, rate: int) -> Wave:
+    """At 16 kHz with all frequencies times ``factor``; it gets shorter by it, so speak slower before."""
+    return soxr.resample(wave, rate * factor, RATE, quality="HQ")
+
+
+def trimmed(wave: Wave, margin: float = 0.08) -> tuple[Wave, float]:
+    """Without what is quieter than 1 % of the peak at both ends, but for a margin in seconds; how many of them the
+    beginning lost."""
+    loud = np.flatnonzero(np.abs(wave) > 0.01 * max(1e-6, float(np.abs(wave).max())))
+    if not len(loud):
+        return wave[:0], 0.0
+    keep = int(margin * RATE)
+    start = max(0, int(loud[0]) - keep)
+    return np.ascontiguousarray(wave[start : loud[-1] + keep]), start / RATE
+
+
+class HibariVoices:
+    """One voice, sixty times as fast; what its network says of pitch and spectrum is varied before it becomes sound."""
+
+    licence = "Apache-2.0 (hibari-tts)"
+
+    def __init__(self, packages: Packages) -> None:
+        packages.importable()
+        from hibari import Hibari, dsp
+
+        self.hibari, self.dsp = Hibari(), dsp
+        self.pronounce = {british: Pronounce(british) for british in (False, True)}
+
+    def speak(self, text: str, rng: random.Random) -> Spoken:
+        throat, pitch, tune = rng.uniform(0.82, 1.3), rng.uniform(0.55, 1.2), rng.uniform(0.4, 1.5)
+        pace, british = rng.uniform(0.75, 1.25), rng.random() < 0.3
+        ids = self.hibari.ids(self.pronounce[british](text))
+        given = {"ids": np.asarray([ids], np.int64), "speed": np.asarray([pace / throat], np.float32)}
+        *parts, f0 = (out[0] for out in self.hibari.sess.run(None, given))
+        voiced = f0 > 40
+        middle = float(np.median(f0[voiced])) if voiced.any() else 1.0
+        bent = middle * (np.maximum(f0, 1.0) / middle) ** tune * pitch
+        f0 = np.where(voiced, np.clip(bent / throat, 45, 600), f0).astype(np.float32)
+        wave = self.dsp.synth(*parts, f0, np.random.default_rng(rng.getrandbits(32)))
+        manner = f"{'british' if british else 'american'} x{pace:.2f} t{throat:.2f} p{pitch:.2f} i{tune:.2f}"
+        return Spoken(trimmed(rethroated(wave, throat, 24000))[0], f"hibari {manner}")
+
+
+class DebianVoices:
+    """flite's recorded people and, less of them, espeak-ng's formants."""
+
+    licence = "flite: MIT-like; espeak-ng: GPL-3.0 (program; its speech is free)"
+
+    def speak(self, text: str, rng: random.Random) -> Spoken:
+        from models.speech.synthetic import FLITE_VOICES, flite, random_voice, speak
+
+        said = " ".join(words(text)).lower()
+        throat = draw_throat(rng)
+        if rng.random() < 0.6:
+            voice = rng.choice(FLITE_VOICES)
+            pcm, _, _ = flite(said, voice, RATE)
+            name = f"flite {voice}"
+        else:
+            manner = random_voice(rng)
+            pcm = speak(said, sample_rate=RATE, **manner)  # type: ignore[arg-type]
+            name = f"espeak {manner['voice']}"
+        wave = rethroated(pcm.astype(np.float32) / 32768.0, throat, RATE)
+        return Spoken(trimmed(wave)[0], f"{name} t{throat:.2f}")
