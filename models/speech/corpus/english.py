@@ -17,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +27,11 @@ from rich.table import Table
 from models.speech.corpus import recorded, shards
 from models.speech.corpus.packages import Packages
 from models.speech.corpus.shards import RATE, Pcm, Row
+
+if TYPE_CHECKING:
+    from models.speech.corpus.g2p import Pronounce
+    from models.speech.corpus.texts import Texts
+    from models.speech.corpus.voices import Voices
 
 VERSION = 2  # of the recipe: shards of another one are not mixed with these
 SHARD = 300.0  # seconds
@@ -40,14 +46,14 @@ Made = Iterator[tuple[Row, Pcm]]
 
 
 @lru_cache(1)
-def _texts(data: Path):  # type: ignore[no-untyped-def]
+def _texts(data: Path) -> Texts:
     from models.speech.corpus.texts import Texts
 
     return Texts(data)
 
 
 @lru_cache(3)
-def _voices(source: str, folder: Path):  # type: ignore[no-untyped-def]
+def _voices(source: str, folder: Path) -> Voices:
     from models.speech.corpus import voices
 
     packages = Packages(folder)
@@ -58,7 +64,7 @@ def _voices(source: str, folder: Path):  # type: ignore[no-untyped-def]
 
 
 @lru_cache(1)
-def _american(folder: Path):  # type: ignore[no-untyped-def]
+def _american(folder: Path) -> Pronounce:
     from models.speech.corpus.g2p import Pronounce
 
     Packages(folder).importable()

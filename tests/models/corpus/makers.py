@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def nothing(folder: Path) -> None:
 def beeping(folder: Path, data: Path, seed: int, index: int) -> float:
     rng = random.Random(f"{seed}-{index}")
 
-    def beeps():  # type: ignore[no-untyped-def]
+    def beeps() -> Iterator[tuple[Row, np.ndarray]]:
         for i in range(BEEPS):
             if i and index % 2 and HANGS in os.environ:
                 Path(os.environ[HANGS]).touch()
