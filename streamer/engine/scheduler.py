@@ -49,8 +49,8 @@ LONGEST = 1.0
 class Scheduler(Generic[Q]):
     """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe.
 
-    ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: of so many nobody waits for more. ``held``
-    is told how long a lane did wait with a batch.
+    ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: once so many chunks are ready, a lane
+    starts at once. ``held(seconds)`` records how long a lane waited.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class Reply:
         self._parts: list[tuple[NDArray[np.intp], StepResult]] = []
 
     def expect(self, pieces: int) -> None:
-        """So many pieces will end; called before the first does."""
+        """Set how many pieces will finish. Call it before any does."""
         self._left = pieces
         if not pieces:
             self._finish()

@@ -31,7 +31,7 @@ class OtherTaskError(ModelError):
     """A model that another part of the daemon serves; ``task`` is what it is for."""
 
     def __init__(self, path: Path, task: str) -> None:
-        super().__init__(f"{path}: is for the task {task}, which has a way of its own")
+        super().__init__(f"{path}: the task {task} is not served at /v1/stream")
         self.path, self.task = path, task
 
 
