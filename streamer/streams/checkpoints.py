@@ -42,9 +42,9 @@ class Checkpoints:
                 held.enter_context(session.held())
             for session in sessions:
                 try:
-                    version, snapshot = session.version, session.snapshot(max(0.0, until - monotonic()), whole=whole)
+                    snapshot = session.snapshot(max(0.0, until - monotonic()), whole=whole)
                     rows.append((session.id, snapshot.to_bytes()))
-                    positions[session] = (version, snapshot.received)
+                    positions[session] = (snapshot.version, snapshot.received)
                 except SnapshotError:  # it left meanwhile
                     pass
                 except Exception as error:  # a stream that is stuck, or too large for the memory, costs no other

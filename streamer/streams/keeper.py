@@ -40,13 +40,17 @@ class Keeper:
         self._asked: list[tuple[Session, Callable[[int], None]]] = []  # to be saved at once
         self._writing = threading.RLock()  # one checkpoint, eviction or deletion at a time
         self._wake = threading.Event()
-        self._stopped = False
+        self._stopped = self._draining = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
+
+    def drain(self) -> None:
+        """No more rounds: whoever drains saves. What is asked for and what was noted is still done."""
+        self._draining = True
 
     def stop(self) -> None:
         self._stopped = True
@@ -64,8 +68,9 @@ class Keeper:
                 self._save_asked()
                 if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
                     last = monotonic()
-                    self.checkpoint()
-                    self.sweep()
+                    if not self._draining:
+                        self.checkpoint()
+                        self.sweep()
             except Exception:  # the next round may go better; without rounds nobody is acknowledged any more
                 log.exception("the keeper failed")
 
@@ -190,7 +195,7 @@ class Keeper:
             if not here:  # it left while it was written: what was said of its snapshot then came too early
                 self.disk.put_away(session.id, delete=session.worthless)
             if before is None or before[2] != position:
-                session.tell({"type": "ack", "position": position})
+                session.acknowledge(position)
 
     def _patience(self) -> float:
         """Until when chunks in flight are waited for, all of them together: behind a stuck lane many may be."""

@@ -94,6 +94,7 @@ class Registry:
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, tell the clients; how many were saved."""
         self._draining = True
+        self.keeper.drain()
         deadline = self._clock() + timeout
         while self._clock() < deadline and any(s.busy for s in self._table.all()) and not self._stop.wait(0.005):
             pass

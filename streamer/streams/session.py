@@ -7,9 +7,7 @@ called under it, so that events leave in the order of their numbers.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -20,6 +18,7 @@ from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
+from streamer.streams.holding import Holdable
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -28,7 +27,7 @@ from streamer.tasks import Event
 __all__ = ["Session", "Sink"]
 
 
-class Session:
+class Session(Holdable):
     """Made by the registry only. Attributes are read-only outside.
 
     ``sink``: where events go, ``None`` while the client is away. ``sample_rate``: of the sound that comes, ``None`` for
@@ -54,6 +53,7 @@ class Session:
         snapshot: Snapshot | None = None,
         lasting: bool = True,
     ) -> None:
+        super().__init__()
         manifest = engine.manifest
         self.id, self.model, self.overflow = id, manifest.name, overflow
         self.sample_rate = sample_rate or manifest.input.sample_rate
@@ -70,15 +70,12 @@ class Session:
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
         self.sound = self._intake.sound
-        self._held = 0
         self._markers = Markers(limits.markers)
         self._delivery = Delivery(
             id, limits.replay_events, limits.replay_bytes, engine.metrics.dropped_events.inc, sink
         )
         self._waiters = Waiters()
         self._parting: Callable[[], None] | None = None  # what is said once the slot is free
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
@@ -181,7 +178,7 @@ class Session:
 
     def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
         with self._lock:
-            if self.state != "active" or self._held:
+            if self.state != "active" or self._holders:
                 return -1
             if self._intake.dropped and self._intake.ready:
                 self._delivery.emit(self._gap())
@@ -204,7 +201,7 @@ class Session:
             self._call_waiters()
             if intake.drained() and self.on_drained is not None:
                 self.on_drained()
-            if self._held:  # only a snapshot waits, and it holds the stream
+            if self._holders:  # only a snapshot waits, and it holds the stream
                 self._changed.notify_all()
                 return False
             return intake.ready
@@ -231,6 +228,12 @@ class Session:
         """An event about the connection: without a number, never replayed."""
         with self._lock:
             self._delivery.send([event])
+
+    def acknowledge(self, position: int) -> None:
+        """What was received up to there is on the disk: the client need not keep it, and every snapshot has it."""
+        with self._lock:
+            self._intake.safe = max(self._intake.safe, position)
+            self.tell({"type": "ack", "position": position})
 
     def attach(self, sink: Sink, after_seq: int | None = 0) -> bool:
         """Events go to ``sink`` from now on, first those after ``after_seq`` that are still kept; ``None``: none, and
@@ -272,28 +275,11 @@ class Session:
         with self._lock:
             self._close(lambda: None)
 
-    def hold(self) -> None:
-        """Lanes pass this stream over until :meth:`go_on`: a snapshot need not race with them."""
-        with self._lock:
-            self._held += 1
-
-    def go_on(self) -> None:
-        with self._lock:
-            self._held -= 1
-            self._wake()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.hold()
-        try:
-            yield
-        finally:
-            self.go_on()
-
     def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
 
-        Not ``whole``: only the first two chunks of what waits, and ``received`` says so; the client still has the rest.
+        Not ``whole``: of what waits only the first two chunks and what is acknowledged, and ``received`` says so; the
+        client still has the rest.
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
@@ -310,7 +296,7 @@ class Session:
             raise BadInput("the stream has ended")
 
     def _wake(self) -> None:
-        if self._stream is not None and self._intake.ready and not self._held and not self._intake.in_flight:
+        if self._stream is not None and self._intake.ready and not self._holders and not self._intake.in_flight:
             self._engine.ready(self._stream)
 
     def _release(self, then: Callable[[], None]) -> None:
@@ -374,6 +360,7 @@ class Session:
             overflow=self.overflow,
             options=self.options,
             seq=self.seq,
+            version=self.version,
             finished=self.state != "active",
             markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
             events=[dict(event) for event in self._delivery.kept],

@@ -1,0 +1,83 @@
+"""What the keeper may do with a stream: never write less than was acknowledged, let go of nothing that is not safe."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamer.streams.session import Session
+from streamer.streams.snapshot import Snapshot
+from tests.engine.support import PATIENCE, Events, running
+from tests.toys import samples
+
+
+def received_on_disk(registry: Any, id: str) -> int | None:
+    data = registry.store.get(id)
+    return None if data is None else Snapshot.from_bytes(data).received
+
+
+def hold_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams that wake run nothing at first, as behind a busy lane."""
+    restore = Session._restore
+
+    def held(session: Session, saved: Snapshot) -> None:
+        session.hold()
+        restore(session, saved)
+
+    monkeypatch.setattr(Session, "_restore", held)
+
+
+# -- what was acknowledged -------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_writes_no_less_than_was_acknowledged_before_the_restart(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Events()
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=sink, key="k")
+        session.hold()
+        session.feed(samples(1, 6400).tobytes())
+        registry.drain(0.0)
+        assert (sink.wait("ack")["position"], sink.wait("restart")["position"]) == (6400, 6400)
+    hold_restored(monkeypatch)
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.attach("k", Events())
+        assert session.received == 6400
+        registry.checkpoint()
+        assert received_on_disk(registry, "k") == 6400
+        session.feed(samples(2, 6400).tobytes())
+        registry.checkpoint()  # what is new is cut as before
+        assert received_on_disk(registry, "k") == 6400
+
+
+def test_a_checkpoint_writes_no_less_than_was_acknowledged_in_this_run(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        sink = Events()
+        session = registry.open(model=None, sample_rate=8000, sink=sink, key="k")
+        session.hold()
+        session.feed(samples(1, 6400).tobytes())
+        registry.checkpoint(whole=True)
+        session.feed(samples(2, 320).tobytes())
+        registry.checkpoint()
+        assert received_on_disk(registry, "k") == 6400
+        assert [event["position"] for event in sink.of("ack")] == [6400]
+
+
+def test_the_rounds_end_with_the_drain(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True, checkpoint_seconds=0.01) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        registry.drain(PATIENCE)
+        rounds, asked = [], threading.Event()
+        registry.keeper.checkpoint = registry.keeper.sweep = lambda: rounds.append(1)  # type: ignore[method-assign]
+        turns = 0
+        while turns < 20:  # the keeper's thread still does what it is asked for
+            asked.clear()
+            registry.keeper.ask(session, lambda position: asked.set())
+            assert asked.wait(PATIENCE)
+            turns += 1
+            threading.Event().wait(0.002)
+        assert not rounds
