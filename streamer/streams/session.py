@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.engine import Engine, Stream
-from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
+from streamer.refusals import BadInput, BadRows, NoSlot, NotAttached, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.holding import Holdable
@@ -63,6 +63,7 @@ class Session(Holdable):
         self.version = 0
         self.state = "active"
         self.resumed = snapshot is not None  # it was here before this client came
+        self.joined_at = 0  # position at which this client came
         self.worthless = False  # given up for good: no snapshot of it may stay
         self.last_input = monotonic()
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
@@ -125,13 +126,15 @@ class Session(Holdable):
 
     # -- from the client ---------------------------------------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:
+    # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
+
+    def feed(self, data: bytes, sink: Sink | None = None) -> None:
         """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`."""
         if self.sound and len(data) % 2:
             raise BadInput(f"{len(data)} bytes are no whole number of 16-bit samples")
-        self.feed_rows(self.reader.of_bytes(data))
+        self.feed_rows(self.reader.of_bytes(data), sink)
 
-    def feed_rows(self, rows: NDArray[Any]) -> None:
+    def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
 
         Raises :class:`BadInput` or :class:`Overflow`, nothing taken. A buffer that is not full takes any length.
@@ -139,7 +142,7 @@ class Session(Holdable):
         if rows.ndim != 1 or rows.dtype != self.reader.dtype:
             raise BadRows(f"rows of {rows.dtype} {list(rows.shape)}: a list of {self.reader.dtype} is expected")
         with self._lock:
-            self._check_open()
+            self._check_open(sink)
             if self.full:
                 raise Overflow(f"{self._intake.waiting} rows are waiting already: read on_drained")
             self.last_input = monotonic()
@@ -147,18 +150,19 @@ class Session(Holdable):
             self._intake.push(rows)
             self._wake()
 
-    def marker(self, id: str) -> None:
+    def marker(self, id: str, sink: Sink | None = None) -> None:
         """An event of that id, once everything received so far is decoded; it does not push anything out by itself.
         Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory."""
         with self._lock:
-            self._check_open()
+            self._check_open(sink)
             if self._markers.add(id, self.received, self._intake.decoded_at, self._delivery):
                 self.version += 1
                 self._delivery.emit(self._markers.due(self._intake.consumed))
 
-    def end(self) -> None:
+    def end(self, sink: Sink | None = None) -> None:
         """No more rows: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
         with self._lock:
+            self._check_attached(sink)
             if self.state != "active" or self._intake.ending:
                 return
             self._intake.end()
@@ -243,6 +247,7 @@ class Session(Holdable):
                 return False
             self.last_input = monotonic()
             self.resumed = True
+            self.joined_at = self.received
             if self.overflow == "gap" and after_seq is not None and after_seq > self.seq:
                 self._delivery.seq = after_seq  # after a crash the gaps need not fall where they did: new numbers
             self._delivery.attach(sink, after_seq)
@@ -291,7 +296,12 @@ class Session(Holdable):
 
     # -- inside, under the lock --------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
+    def _check_attached(self, sink: Sink | None) -> None:
+        if sink is not None and sink is not self.sink:
+            raise NotAttached("this stream was resumed elsewhere")
+
+    def _check_open(self, sink: Sink | None) -> None:
+        self._check_attached(sink)
         if self.state != "active" or self._intake.ending:
             raise BadInput("the stream has ended")
 
