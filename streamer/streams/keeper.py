@@ -151,15 +151,17 @@ class Keeper:
                 return True
         return False
 
-    def evict(self, session: Session, reason: str, message: str | None = None) -> bool:
-        """Saved first, so that a later resume finds it. A client that comes back at this moment keeps its stream."""
+    def evict(self, session: Session, reason: str, message: str | None = None, until: float | None = None) -> bool:
+        """Saved first, so that a later resume finds it: what can't be saved stays, and so does a stream that goes on at
+        this moment. ``until``: monotonic time, for a chunk in flight."""
         with self._writing, session.held():  # what is not run now is run after the resume, from the snapshot
-            done = session.state not in ("active", "ending")
+            done, version = session.state not in ("active", "ending"), None
             if not done and session.lasting:
-                self._save([session], whole=True, until=self._patience())
-                if reason == "capacity" and self.acknowledged(session) != session.received:
+                saved = self._save([session], whole=True, until=self._patience() if until is None else until)
+                if session not in saved:
                     return False
-            if not session.leave(reason, message):
+                version = saved[session][0] if self._durable else None
+            if not session.leave(reason, message, version):
                 return False
             self.forget(session, delete=done or not session.lasting)
             self.settle()
@@ -184,7 +186,8 @@ class Keeper:
             for session, call in asked:
                 call(self.acknowledged(session) or 0)
 
-    def _save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> None:
+    def _save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
+        """Version and position of those that are on the disk now."""
         positions = self.disk.save(sessions, whole=whole, until=until)
         for session, (version, position) in positions.items():
             with self._lock:
@@ -196,6 +199,7 @@ class Keeper:
                 self.disk.put_away(session.id, delete=session.worthless)
             if before is None or before[2] != position:
                 session.acknowledge(position)
+        return positions
 
     def _patience(self) -> float:
         """Until when chunks in flight are waited for, all of them together: behind a stuck lane many may be."""

@@ -72,9 +72,8 @@ class Session(Holdable):
         self._intake = Intake(manifest, sample_rate, overflow, limits)
         self.sound = self._intake.sound
         self._markers = Markers(limits.markers)
-        self._delivery = Delivery(
-            id, limits.replay_events, limits.replay_bytes, engine.metrics.dropped_events.inc, sink
-        )
+        lost = engine.metrics.dropped_events.inc
+        self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
         self._waiters = Waiters()
         self._parting: Callable[[], None] | None = None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
@@ -265,9 +264,12 @@ class Session(Holdable):
                 self.on_drained = None
             return gone
 
-    def leave(self, code: str, message: str | None) -> bool:
-        """Close; ``message`` is for the client. Without one only if there is none, or all is done: else False."""
+    def leave(self, code: str, message: str | None, version: int | None = None) -> bool:
+        """Close; ``message`` is for the client. Without one only if there is none, or all is done, and with ``version``
+        only if nothing changed since: else False."""
         with self._lock:
+            if version not in (None, self.version):
+                return False
             if message is not None:
                 self.tell({"type": "error", "code": code, "message": message})
             elif self.sink is not None and self.state in ("active", "ending"):

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from streamer.store import StoreError
 from streamer.streams.session import Session
 from streamer.streams.snapshot import Snapshot
-from tests.engine.support import PATIENCE, Events, running
+from tests.engine.support import PATIENCE, Clock, Events, running
 from tests.toys import samples
 
 
@@ -81,3 +82,55 @@ def test_the_rounds_end_with_the_drain(toy: Path, tmp_path: Path) -> None:
             turns += 1
             threading.Event().wait(0.002)
         assert not rounds
+
+
+# -- who is let go of ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["grace", "idle_timeout"])
+@pytest.mark.parametrize("kind", ["put", "snapshot"])
+def test_a_stream_that_can_not_be_saved_stays(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str, kind: str
+) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock, idle_seconds=10.0) as registry:
+        sink = Events()
+        session = registry.open(model=None, sample_rate=8000, sink=sink, key="k")
+        session.feed(samples(1, 100).tobytes())
+        registry.checkpoint()  # an older one is on the disk
+        session.feed(samples(1, 100).tobytes())
+        if reason == "grace":
+            registry.detach(session)
+
+        def fails(*given: Any, **wishes: Any) -> Any:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(*((registry.store, "put") if kind == "put" else (session, "snapshot")), fails)
+        clock.ahead = 3600
+        registry.sweep()
+        assert registry._table.get("k") is session
+        assert (session.state, sink.of("error")) == ("active", [])
+        monkeypatch.undo()
+        registry.sweep()
+        assert registry._table.get("k") is None
+        assert received_on_disk(registry, "k") == 200
+
+
+def test_rows_that_come_while_their_stream_is_evicted_keep_it(toy: Path, tmp_path: Path) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        registry.detach(session)
+        put = registry.store.put  # type: ignore[union-attr]
+
+        def meanwhile(rows: Any) -> None:
+            put(rows)
+            session.feed(samples(1, 100).tobytes())
+
+        registry.store.put = meanwhile  # type: ignore[union-attr, method-assign]
+        clock.ahead = 3600
+        registry.sweep()
+        assert registry._table.get("k") is session
+        registry.store.put = put  # type: ignore[union-attr, method-assign]
+        registry.sweep()
+        assert received_on_disk(registry, "k") == 100
