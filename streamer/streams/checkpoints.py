@@ -57,9 +57,12 @@ class Checkpoints:
         self._metrics.snapshot_bytes.inc(sum(len(data) for _, data in rows))
         return positions
 
-    def put_away(self, id: str, *, delete: bool) -> None:
-        """The stream is no longer in memory. Not ``delete``: its client may still come back for it."""
-        self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
+    def put_away(self, id: str, *, delete: bool) -> bool:
+        """The stream is no longer in memory. Not ``delete``: its client may still come back for it. False if that
+        failed."""
+        if self._store is None:
+            return True
+        return self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
 
     def purge(self, seconds: float) -> None:
         """Forget what nobody came back for in that time."""

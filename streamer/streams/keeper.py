@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from streamer.metrics import Metrics
-from streamer.store import Store
+from streamer.store import Store, StoreError
 from streamer.streams.checkpoints import Checkpoints
 from streamer.streams.session import Session
 from streamer.streams.table import Table
@@ -104,16 +104,30 @@ class Keeper:
 
     # -- from threads that may wait ----------------------------------------------------------------------------------
 
-    def settle(self, id: str | None = None) -> None:
-        """Do on the disk what was noted, of ``id`` at least. Before a stream of that id may begin anew."""
+    def settle(self, id: str | None = None) -> bool:
+        """Do on the disk what was noted, of ``id`` at least: before a stream of that id may begin anew. What fails is
+        tried again with the next. False if that of ``id`` failed, or without an id any."""
         with self._lock:
             if not self._notes or (id is not None and id not in self._notes):
-                return
+                return True
         with self._writing:
             with self._lock:
-                notes, self._notes = self._notes, {}
+                notes = dict(self._notes)
             for gone, delete in notes.items():
-                self.disk.put_away(gone, delete=delete)
+                if self.disk.put_away(gone, delete=delete):
+                    with self._lock:
+                        self._notes.pop(gone, None)
+        with self._lock:
+            return id not in self._notes if id is not None else not self._notes
+
+    def delete(self, id: str) -> bool:
+        """A stream that is asleep. False if it is awake meanwhile. Raises :class:`StoreError`."""
+        with self._writing:
+            if self._table.get(id) is not None:
+                return False
+            if not self.disk.put_away(id, delete=True):
+                raise StoreError("what is saved of the stream could not be deleted")
+            return True
 
     def checkpoint(self, *, whole: bool = False) -> None:
         """Write what changed since the last time, then acknowledge to the clients what was written.
@@ -195,8 +209,11 @@ class Keeper:
                 before = self._saved.get(session.id) if here else None
                 if here:
                     self._saved[session.id] = (session, version, position)
-            if not here:  # it left while it was written: what was said of its snapshot then came too early
-                self.disk.put_away(session.id, delete=session.worthless)
+                    self._notes.pop(session.id, None)  # of an older stream, which this one was written over
+                else:  # it left while it was written: what was said of its snapshot then came too early
+                    self._notes[session.id] = session.worthless
+            if not here:
+                self.settle(session.id)
             if before is None or before[2] != position:
                 session.acknowledge(position)
         return positions

@@ -231,15 +231,23 @@ class Registry:
     def delete(self, stream: str) -> bool:
         """The same by name, wherever the stream is; its client is told. False if there is none. Waits for the disk.
         May be :class:`Refused`."""
-        session = self._table.get(stream)
-        if session is not None:
-            session.tell({"type": "error", "code": "deleted", "message": "this stream was deleted"})
-            self.discard(session)
-            return True
-        if self._admission.saved(stream) is None:
-            return False
-        self.keeper.disk.put_away(stream, delete=True)
-        return True
+        for _ in range(TRIES):
+            session = self._table.get(stream)
+            if session is not None:
+                session.tell({"type": "error", "code": "deleted", "message": "this stream was deleted"})
+                session.close()
+                if not self.keeper.forget(session, delete=True):
+                    continue  # it was put to sleep at this moment
+                if not self.keeper.settle(stream):
+                    text = "the stream is over, but is still on the disk, which is tried again: delete it again"
+                    raise self._admission.refuse("store", text, 5.0)
+                return True
+            if self._admission.saved(stream) is None:
+                return False
+            with self._admission.store_errors():
+                if self.keeper.delete(stream):
+                    return True
+        raise self._admission.refuse("duplicate", f"stream {stream!r} is being opened by others: try again", 1.0)
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -276,6 +284,8 @@ class Registry:
         data = self._admission.saved(stream)
         if data is None:
             return None
+        with self._admission.store_errors():
+            age = self.keeper.disk.age(stream)
         try:
             saved = Snapshot.from_bytes(data)
         except SnapshotError as error:
@@ -287,7 +297,7 @@ class Registry:
             "acknowledged": saved.received,
             "seq": saved.seq,
             "state": "asleep",
-            "age_seconds": round(self.keeper.disk.age(stream) or 0.0, 3),
+            "age_seconds": round(age or 0.0, 3),
         }
 
     def stuck(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamer.refusals import Refused
 from streamer.store import StoreError
 from streamer.streams.session import Session
 from streamer.streams.snapshot import Snapshot
@@ -134,3 +135,89 @@ def test_rows_that_come_while_their_stream_is_evicted_keep_it(toy: Path, tmp_pat
         registry.store.put = put  # type: ignore[union-attr, method-assign]
         registry.sweep()
         assert received_on_disk(registry, "k") == 100
+
+
+# -- what is deleted -------------------------------------------------------------------------------------------------
+
+
+def fails(*given: Any, **wishes: Any) -> Any:
+    raise StoreError("the disk is full")
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_deletion_that_fails_is_told_and_done_later(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asleep: bool
+) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        session.feed(samples(1, 100).tobytes())
+        registry.checkpoint()
+        if asleep:
+            registry.detach(session)
+            assert registry.keeper.evict(session, "grace")
+        monkeypatch.setattr(registry.store, "delete", fails)
+        with pytest.raises(Refused) as caught:
+            registry.delete("k")
+        assert caught.value.reason == "store"
+        if not asleep:
+            with pytest.raises(Refused) as caught:  # the key must not go on where it was
+                registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+            assert caught.value.reason == "store"
+        monkeypatch.undo()
+        assert registry.delete("k") is asleep  # what was noted is done already
+        assert registry.store is not None
+        assert registry.store.get("k") is None
+        again = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        assert (again.received, again.resumed) == (0, False)
+
+
+def test_what_could_not_be_deleted_is_no_matter_for_the_next_of_its_name(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id of the caller's own is not looked up on the disk: its snapshot is written over the old one, and stays."""
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), stream="s")
+        session.feed(samples(1, 100).tobytes())
+        registry.checkpoint()
+        monkeypatch.setattr(registry.store, "delete", fails)
+        registry.discard(session)
+        again = registry.open(model=None, sample_rate=8000, sink=Events(), stream="s")
+        again.feed(samples(1, 300).tobytes())
+        registry.checkpoint()
+        monkeypatch.undo()
+        registry.checkpoint()
+        registry.keeper.settle()
+        assert received_on_disk(registry, "s") == 300
+
+
+def test_a_stream_that_wakes_while_it_is_deleted_is_deleted_awake(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        session.feed(samples(1, 100).tobytes())
+        registry.detach(session)
+        assert registry.keeper.evict(session, "grace")
+        sink, delete = Events(), registry.keeper.delete
+
+        def meanwhile(id: str) -> bool:
+            if registry._table.get(id) is None:
+                registry.attach("k", sink)
+            return delete(id)
+
+        registry.keeper.delete = meanwhile  # type: ignore[method-assign]
+        assert registry.delete("k")
+        assert sink.wait("error")["code"] == "deleted"
+        assert registry.store is not None
+        assert (registry._table.get("k"), registry.store.get("k")) == (None, None)
+
+
+def test_a_store_that_does_not_know_an_age_is_a_refusal(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        registry.detach(session)
+        assert registry.keeper.evict(session, "grace")
+        monkeypatch.setattr(registry.store, "age", fails)
+        with pytest.raises(Refused) as caught:
+            registry.look("k")
+        assert caught.value.reason == "store"
