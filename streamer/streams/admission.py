@@ -199,6 +199,8 @@ class Admission:
             except Refused as error:
                 self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
                 log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
+            except Exception:  # one that can't go on is no reason not to start
+                log.exception("a saved stream could not be brought back", extra={"stream": id})
         if count:
             log.info("streams brought back", extra={"streams": count})
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.engine import Engine, Stream
-from streamer.refusals import BadInput, BadRows, NoSlot, NotAttached, Overflow
+from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.holding import Holdable
@@ -124,7 +124,6 @@ class Session(Holdable):
         return all(np.array_equal(own.get(name, ()), value) for name, value in self.reader.conditions(given).items())
 
     # -- from the client ---------------------------------------------------------------------------------------------
-
     # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
@@ -161,7 +160,7 @@ class Session(Holdable):
     def end(self, sink: Sink | None = None) -> None:
         """No more rows: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
         with self._lock:
-            self._check_attached(sink)
+            self._delivery.check(sink)
             if self.state != "active" or self._intake.ending:
                 return
             self._intake.end()
@@ -290,7 +289,7 @@ class Session(Holdable):
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
-            if not self._changed.wait_for(lambda: not self._intake.in_flight and self.state != "ending", timeout):
+            if not self._changed.wait_for(self._settled, timeout):
                 raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
             if self.state == "closed":
                 raise SnapshotError(f"stream {self.id} is closed")
@@ -298,12 +297,11 @@ class Session(Holdable):
 
     # -- inside, under the lock --------------------------------------------------------------------------------------
 
-    def _check_attached(self, sink: Sink | None) -> None:
-        if sink is not None and sink is not self.sink:
-            raise NotAttached("this stream was resumed elsewhere")
+    def _settled(self) -> bool:
+        return self.state == "closed" or (self.state != "ending" and not self._intake.in_flight)
 
     def _check_open(self, sink: Sink | None) -> None:
-        self._check_attached(sink)
+        self._delivery.check(sink)
         if self.state != "active" or self._intake.ending:
             raise BadInput("the stream has ended")
 
@@ -389,11 +387,13 @@ class Session(Holdable):
             self._intake.load(saved)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
-        except ValueError as error:
+            self._delivery.restore(saved.seq, saved.events)
+            self._markers.waiting.extend(saved.markers)
+        except BaseException as error:
             self.close()
-            raise SnapshotError(str(error)) from error
-        self._delivery.restore(saved.seq, saved.events)
-        self._markers.waiting.extend(saved.markers)
+            if isinstance(error, ValueError):
+                raise SnapshotError(str(error)) from error
+            raise
         self.state = "ended" if saved.finished else "active"
         with self._lock:
             self._wake()

@@ -11,8 +11,8 @@ import pytest
 from streamer.refusals import Refused
 from streamer.store import StoreError
 from streamer.streams.session import Session
-from streamer.streams.snapshot import Snapshot
-from tests.engine.support import PATIENCE, Clock, Events, running
+from streamer.streams.snapshot import Snapshot, SnapshotError
+from tests.engine.support import PATIENCE, Clock, Events, running, slots_used
 from tests.toys import samples
 
 
@@ -221,3 +221,78 @@ def test_a_store_that_does_not_know_an_age_is_a_refusal(
         with pytest.raises(Refused) as caught:
             registry.look("k")
         assert caught.value.reason == "store"
+
+
+# -- slots and waits -------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_a_chunk_of_a_stream_that_is_closed_waits_no_longer(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path) as registry:
+        model = registry.engine(None).model
+        run, started, go_on = model.run, threading.Event(), threading.Event()
+
+        def slow(feeds: Any) -> Any:
+            started.set()
+            assert go_on.wait(PATIENCE)
+            return run(feeds)
+
+        model.run = slow  # type: ignore[method-assign]
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
+        session.feed(samples(1, 320).tobytes())
+        assert started.wait(PATIENCE)
+        raised: list[Exception] = []
+
+        def save() -> None:
+            try:
+                session.snapshot(PATIENCE)
+            except Exception as error:
+                raised.append(error)
+
+        waiting = threading.Thread(target=save)
+        waiting.start()
+        while not session._holders:  # it waits for the chunk
+            threading.Event().wait(0.001)
+        session.close()
+        waiting.join(PATIENCE / 2)  # the chunk is still under way
+        go_on.set()
+        assert [type(error) for error in raised] == [SnapshotError]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug"), KeyboardInterrupt()])
+def test_a_stream_that_can_not_be_brought_back_keeps_no_slot(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    with running(toy, folder=tmp_path, store=True, capacity=2) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        registry.detach(session)
+        assert registry.keeper.evict(session, "grace")
+
+        def broken(data: bytes) -> Any:
+            raise error
+
+        monkeypatch.setattr(registry.engine(None).task, "load", broken)
+        for _ in range(3):
+            with pytest.raises(type(error)):
+                registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        assert slots_used(registry) == 0
+
+
+def test_a_stream_that_can_not_be_brought_back_keeps_no_daemon_from_its_start(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        for key in ("a", "b"):
+            registry.open(model=None, sample_rate=8000, sink=Events(), key=key)
+        registry.drain(PATIENCE)
+    restore = Session._restore
+
+    def broken(session: Session, saved: Snapshot) -> None:
+        if saved.id == "a":
+            session.close()
+            raise RuntimeError("a bug")
+        restore(session, saved)
+
+    monkeypatch.setattr(Session, "_restore", broken)
+    with running(toy, folder=tmp_path, store=True) as registry:
+        assert (registry._table.get("a"), slots_used(registry)) == (None, 1)
+        assert received_on_disk(registry, "a") == 0  # it may go better another time
