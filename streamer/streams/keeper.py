@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -63,16 +64,20 @@ class Keeper:
         while not self._stopped:
             self._wake.wait(max(0.0, last + self._settings.checkpoint_seconds - monotonic()))
             self._wake.clear()
-            try:
-                self.settle()
-                self._save_asked()
-                if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
-                    last = monotonic()
-                    if not self._draining:
-                        self.checkpoint()
-                        self.sweep()
-            except Exception:  # the next round may go better; without rounds nobody is acknowledged any more
-                log.exception("the keeper failed")
+            self._try(self.settle)
+            self._try(self._save_asked)
+            if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
+                last = monotonic()
+                if not self._draining:
+                    self._try(self.checkpoint)
+                    self._try(self.sweep)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        """What fails may go better in the next round, and keeps nothing else of this one from being done."""
+        try:
+            call()
+        except Exception:
+            log.exception("the keeper failed")
 
     # -- from any thread, without waiting ----------------------------------------------------------------------------
 
@@ -146,22 +151,24 @@ class Keeper:
 
     def sweep(self) -> None:
         """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
-        now, idle = self._clock(), self._settings.idle_seconds
+        now, idle, until = self._clock(), self._settings.idle_seconds, self._patience()
         for session in self._table.away_since(now - self._settings.grace_seconds):
-            self.evict(session, "grace")
+            self._try(partial(self.evict, session, "grace", until=until))
         for session in self._table.all():
             if idle and session.sink is not None and now - session.last_input >= idle and not session.busy:
                 message = f"nothing came for {idle:g} s (idle_seconds)" if session.state == "active" else None
-                self.evict(session, "idle_timeout", message)
+                self._try(partial(self.evict, session, "idle_timeout", message, until))
         self.disk.purge(self._settings.keep_seconds)
 
     def make_room(self, model: str) -> bool:
         """Put the stream of the model that has been without a client the longest to sleep. False if there is none that
-        can be: without a store nothing sleeps, and what can't be written stays."""
+        can be: without a store nothing sleeps, what can't be written stays, and one that is over has no slot."""
         if not self._durable:
             return False
+        until = self._patience()
         for session in self._table.away_since(self._clock()):
-            if session.model == model and session.lasting and self.evict(session, "capacity"):
+            has_slot = session.model == model and session.state in ("active", "ending")
+            if has_slot and session.lasting and self.evict(session, "capacity", until=until):
                 return True
         return False
 
@@ -198,7 +205,7 @@ class Keeper:
                 self._save(sessions, whole=True, until=self._patience())
         finally:
             for session, call in asked:
-                call(self.acknowledged(session) or 0)
+                self._try(partial(call, self.acknowledged(session) or 0))
 
     def _save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
         """Version and position of those that are on the disk now."""

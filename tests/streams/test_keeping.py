@@ -296,3 +296,77 @@ def test_a_stream_that_can_not_be_brought_back_keeps_no_daemon_from_its_start(
     with running(toy, folder=tmp_path, store=True) as registry:
         assert (registry._table.get("a"), slots_used(registry)) == (None, 1)
         assert received_on_disk(registry, "a") == 0  # it may go better another time
+
+
+# -- one of many -----------------------------------------------------------------------------------------------------
+
+
+def test_what_fails_in_a_round_costs_nobody_else_his(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        sessions = [registry.open(model=None, sample_rate=8000, sink=Events()) for _ in range(3)]
+        for session in sessions:
+            registry.detach(session)
+
+        def broken(*given: Any) -> bool:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(sessions[0], "leave", broken)
+        purged: list[float] = []
+        monkeypatch.setattr(registry.keeper.disk, "purge", purged.append)
+        clock.ahead = 3600
+        registry.sweep()
+        assert registry._table.all() == [sessions[0]]
+        assert len(purged) == 1
+
+
+def test_streams_whose_chunks_do_not_come_back_are_waited_for_together(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All members of a round have one deadline, however many are stuck."""
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        deadlines: list[float] = []
+
+        def save(sessions: Any, *, whole: bool, until: float) -> dict[Any, Any]:
+            deadlines.append(until)
+            return {}
+
+        for _ in range(3):
+            registry.detach(registry.open(model=None, sample_rate=8000, sink=Events()))
+        monkeypatch.setattr(registry.keeper.disk, "save", save)
+        clock.ahead = 3600
+        registry.sweep()
+        assert len(deadlines) == 3
+        assert len(set(deadlines)) == 1
+
+
+def test_a_stream_that_is_over_makes_no_room(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True, capacity=2) as registry:
+        sink = Events()
+        over = registry.open(model=None, sample_rate=8000, sink=sink)
+        over.end()
+        sink.wait("end")
+        registry.detach(over)  # the longest away
+        away = [registry.open(model=None, sample_rate=8000, sink=Events(), key=key) for key in "ab"]
+        for session in away:
+            registry.detach(session)
+        registry.open(model=None, sample_rate=8000, sink=Events(), key="c")
+        assert registry._table.get("a") is None
+        assert registry._table.holds(over)  # its client may still come for the end
+
+
+def test_one_who_asked_and_fails_keeps_nobody_else_from_his_answer(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events())
+        told = threading.Event()
+
+        def gone(position: int) -> None:
+            raise RuntimeError("the loop is closed")
+
+        with registry.keeper._writing:  # both are asked for before the keeper comes to it
+            registry.keeper.ask(session, gone)
+            registry.keeper.ask(session, lambda position: told.set())
+        assert told.wait(PATIENCE / 4)
