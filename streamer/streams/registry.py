@@ -79,8 +79,8 @@ class Registry:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        if self.settings.numbers == "written":
-            formatter()  # a model that is missing is told of now
+        if self.settings.numbers == "written" or any(e.manifest.task == "transcribe" for e in self._engines.values()):
+            self._load_numbers()
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
@@ -315,6 +315,15 @@ class Registry:
         self.keeper.sweep()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _load_numbers(self) -> None:
+        """Now, and not on the event loop when the first stream asks."""
+        try:
+            formatter()
+        except ModelError as error:
+            if self.settings.numbers == "written":
+                raise
+            log.info("numbers can't be written in digits", extra={"reason": str(error)})
 
     def _open_for_streams(self) -> None:
         if self._draining:

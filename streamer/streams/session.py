@@ -1,8 +1,8 @@
 """One stream: buffer, positions, a place in the engine, the task's memory.
 
 Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes
-snapshots. One lock (reentrant, never held across a run or while the disk is waited for) orders them, and the sink is
-called under it, so that events leave in the order of their numbers.
+snapshots. One lock (reentrant, never held across a run of the stream's model, or while the disk is waited for) orders
+them. Under it the sink is called, so that events leave in order, and last finals get digits (streams/numbers.py).
 """
 
 from __future__ import annotations
