@@ -152,6 +152,7 @@ class Keeper:
     def sweep(self) -> None:
         """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
         now, idle, until = self._clock(), self._settings.idle_seconds, self._patience()
+        self._table.note_away(now)
         for session in self._table.away_since(now - self._settings.grace_seconds):
             self._try(partial(self.evict, session, "grace", until=until))
         for session in self._table.all():

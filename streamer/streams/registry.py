@@ -114,7 +114,7 @@ class Registry:
         self._stop.set()
         self.keeper.stop()
         self.keeper.settle()
-        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.values()]
+        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
         for session in self._table.all():
             session.close()
         self._table.clear()
@@ -143,7 +143,7 @@ class Registry:
 
         ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
         restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over. A key
-        whose stream has ended begins anew.
+        whose stream has ended begins anew: with ``after_seq`` the rest of one that is still being run comes first.
         """
         self._open_for_streams()
         wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
@@ -159,6 +159,8 @@ class Registry:
         source = "memory"
         for _ in range(TRIES):
             session = self._table.get(key)
+            if session is not None and after_seq is None and session.ending:
+                self._wait_for_end(session)
             if session is not None and session.state in ("ended", "closed"):
                 self.discard(session)
             found = self._rejoin(key, wishes, sink, after_seq, source)
@@ -201,16 +203,17 @@ class Registry:
         self._open_for_streams()
         session = self._table.get(stream)
         source = "memory"
-        if session is None or not self._admission.attach(session, sink, after_seq):  # or evicted at this moment
-            source = "store"
+        for _ in range(TRIES):
+            if session is not None and self._admission.attach(session, sink, after_seq):
+                self.metrics.resumes.labels(source).inc()
+                return session
+            source = "store"  # it sleeps, or was put to sleep at this moment
             data = self._admission.saved(stream)
             if data is None:
                 text = f"no stream {stream[:64]!r} is known here: start a new one"
                 raise self._admission.refuse("unknown_stream", text)
             session = self._admission.wake(stream, data)
-            self._admission.attach(session, sink, after_seq)
-        self.metrics.resumes.labels(source).inc()
-        return session
+        raise self._admission.refuse("duplicate", f"stream {stream[:64]!r} leaves at this moment: try again", 1.0)
 
     def detach(self, session: Session, sink: Sink | None = None) -> None:
         """The client went away. With ``sink`` nothing happens if the stream was meanwhile resumed with another one."""
@@ -253,7 +256,7 @@ class Registry:
 
     def models(self) -> list[dict[str, Any]]:
         """What is served, JSON-ready; the first is the default."""
-        return [describe(engine) for engine in self._engines.values()]
+        return [describe(engine) for engine in self._engines.copy().values()]  # which grows at the start
 
     def engine(self, model: str | None) -> Engine:
         """Of a model that is served; ``None``: the first one. Raises :class:`Refused`."""
@@ -303,7 +306,7 @@ class Registry:
     def stuck(self) -> str | None:
         """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""
         seconds = self.settings.stuck_seconds
-        for name, engine in self._engines.items():
+        for name, engine in self._engines.copy().items():
             if engine.stuck(seconds):
                 return f"model {name} has work and no batch came back for {seconds:g} s"
         return None
@@ -329,9 +332,17 @@ class Registry:
         if self._draining:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
+    def _wait_for_end(self, session: Session) -> None:
+        """Whoever has it gets the rest of its events; it is no stream for one who begins."""
+        over = Event()
+        session.when_run(over.set)
+        if not over.wait(self.settings.stuck_seconds):
+            text = f"the stream {session.id!r} has been ended, and what it was sent is still being run: try again"
+            raise self._admission.refuse("duplicate", text, 1.0)
+
     def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None, source: str) -> Session | None:
         session = self._table.get(key)
-        if session is None or session.state in ("ended", "closed"):
+        if session is None or session.state in ("ended", "closed") or (after_seq is None and session.ending):
             return None
         self._admission.match(session, wishes)
         if not self._admission.attach(session, sink, after_seq):

@@ -60,10 +60,9 @@ class Session(Holdable):
         self.options = dict(options or {})
         self.lasting = lasting
         self.reader = RowReader(manifest)
-        self.version = 0
+        self.version = self.joined_at = 0  # joined_at: position at which this client came
         self.state = "active"
         self.resumed = snapshot is not None  # it was here before this client came
-        self.joined_at = 0  # position at which this client came
         self.worthless = False  # given up for good: no snapshot of it may stay
         self.last_input = monotonic()
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
@@ -113,6 +112,11 @@ class Session(Holdable):
         return self._intake.full
 
     @property
+    def ending(self) -> bool:
+        """The client has ended it, and its rest is being run."""
+        return self.state == "ending" or (self.state == "active" and self._intake.ending)
+
+    @property
     def busy(self) -> bool:
         """A whole chunk is waiting or under way."""
         return self.state == "ending" or (self.state == "active" and (self._intake.in_flight or self._intake.ready))
@@ -128,8 +132,6 @@ class Session(Holdable):
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
         """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`."""
-        if self.sound and len(data) % 2:
-            raise BadInput(f"{len(data)} bytes are no whole number of 16-bit samples")
         self.feed_rows(self.reader.of_bytes(data), sink)
 
     def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:
@@ -330,10 +332,9 @@ class Session(Holdable):
             self._changed.notify_all()
 
     def _call_waiters(self) -> None:
-        if self.state in ("ended", "closed"):
-            self._waiters.due()
-        elif not self._intake.ending:
-            self._waiters.due(self._intake.consumed)
+        over = self.state in ("ended", "closed")
+        if over or not self._intake.ending:
+            self._waiters.due(None if over else self._intake.consumed)
 
     def _gap(self) -> list[dict[str, Any]]:
         """Rows were dropped: what is open becomes final, and the stream starts anew behind the gap."""
@@ -395,5 +396,4 @@ class Session(Holdable):
                 raise SnapshotError(str(error)) from error
             raise
         self.state = "ended" if saved.finished else "active"
-        with self._lock:
-            self._wake()
+        self._wake()
