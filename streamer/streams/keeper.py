@@ -185,8 +185,9 @@ class Keeper:
                 version = saved[session][0] if self._durable else None
             if not session.leave(reason, message, version):
                 return False
-            self.forget(session, delete=done or not session.lasting)
-            self.settle()
+            if not self.forget(session, delete=done or not session.lasting):
+                return False  # it was given up at this moment, by others
+            self.settle(session.id)
         if not done:  # else it had been told everything, and was kept only in case that its end was lost on the way
             self._metrics.evictions.labels(reason).inc()
             log.info("stream evicted", extra={"stream": session.id, "reason": reason})

@@ -12,7 +12,7 @@ from streamer.refusals import Refused
 from streamer.store import StoreError
 from streamer.streams.session import Session
 from streamer.streams.snapshot import Snapshot, SnapshotError
-from tests.engine.support import PATIENCE, Clock, Events, running, slots_used
+from tests.engine.support import PATIENCE, Clock, Events, count, running, slots_used
 from tests.toys import samples
 
 
@@ -370,3 +370,22 @@ def test_one_who_asked_and_fails_keeps_nobody_else_from_his_answer(toy: Path, tm
             registry.keeper.ask(session, gone)
             registry.keeper.ask(session, lambda position: told.set())
         assert told.wait(PATIENCE / 4)
+
+
+def test_a_stream_that_is_deleted_while_it_is_evicted_is_no_eviction(toy: Path, tmp_path: Path) -> None:
+    clock = Clock()
+    with running(toy, folder=tmp_path, store=True, clock=clock) as registry:
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        registry.detach(session)
+        put = registry.store.put  # type: ignore[union-attr]
+
+        def meanwhile(rows: Any) -> None:
+            put(rows)
+            registry.release(session)
+
+        registry.store.put = meanwhile  # type: ignore[union-attr, method-assign]
+        clock.ahead = 3600
+        registry.sweep()
+        registry.keeper.settle()
+        assert count(registry, "evictions_total", reason="grace") == 0
+        assert received_on_disk(registry, "k") is None
