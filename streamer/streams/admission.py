@@ -6,7 +6,8 @@ Nothing here is called under a session's lock. What may wait for the disk says s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -155,9 +156,16 @@ class Admission:
 
     def saved(self, id: str) -> bytes | None:
         """Its snapshot, after what was noted of it was done. Waits for the disk. Raises :class:`Refused`."""
-        self._keeper.settle(id)
-        try:
+        if not self._keeper.settle(id):
+            raise self.refuse("store", "the session store failed: what is over of the stream is still there", 5.0)
+        with self.store_errors():
             return self._keeper.disk.get(id)
+
+    @contextmanager
+    def store_errors(self) -> Iterator[None]:
+        """Raises :class:`Refused` for what the disk could not do."""
+        try:
+            yield
         except StoreError as error:
             raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
 
@@ -191,6 +199,8 @@ class Admission:
             except Refused as error:
                 self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
                 log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
+            except Exception:  # one that can't go on is no reason not to start
+                log.exception("a saved stream could not be brought back", extra={"stream": id})
         if count:
             log.info("streams brought back", extra={"streams": count})
 

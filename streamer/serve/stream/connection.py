@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
 
-from streamer.refusals import BadInput, Refused, TooManyMarkers
+from streamer.refusals import BadInput, NotAttached, Refused, TooManyMarkers
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
     Dialogue,
@@ -177,6 +177,8 @@ class Stream:
             self._refuse(error)
         except Refused as error:
             self._refuse(WireError(error.reason, error.message, error.retry_after))
+        except NotAttached:  # it is told by its sink, which closes it: what it still sent is nobody's
+            self._unread.clear()
         except BadInput as error:
             sound = self._session is None or self._session.sound
             code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio" if sound else "bad_rows"
@@ -243,9 +245,9 @@ class Stream:
         elif self._session is not None and rows is not None:
             self._feed(rows)
         elif self._session is not None and isinstance(frame, Marker):
-            self._session.marker(frame.id)
+            self._session.marker(frame.id, self._sink)
         elif self._session is not None and isinstance(frame, End):
-            self._session.end()
+            self._session.end(self._sink)
 
     def _start(self, frame: Start) -> Session:
         return self._registry.open(
@@ -282,7 +284,7 @@ class Stream:
         if session.full:
             self._wait_with(data)
         else:
-            session.feed(data)
+            session.feed(data, self._sink)
             self._streams.received.inc(len(data))
 
     def _feed(self, rows: NDArray[Any]) -> None:
@@ -291,7 +293,7 @@ class Stream:
         if session.full:
             self._wait_with(rows)
         else:
-            session.feed_rows(rows)
+            session.feed_rows(rows, self._sink)
             self._streams.received.inc(rows.nbytes)
 
     def _wait_with(self, data: bytes | NDArray[Any]) -> None:
