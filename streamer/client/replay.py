@@ -198,8 +198,10 @@ class ReplayClient:
                     open_socket = socket
                     await self._hello(socket)
                     attempt, since = 0, time.monotonic()
-                    await self._converse(socket)
-                    since = time.monotonic()
+                    try:
+                        await self._converse(socket)
+                    finally:
+                        since = time.monotonic()  # the daemon was there until now, whatever ended it
             except StreamError as error:
                 if error.code not in (PASSING if self.id is None else PASSING_LATER):
                     raise
