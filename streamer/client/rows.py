@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.client.replay import Bounds, ReplayClient, StreamError
+from streamer.client.replay import ReplayBounds, ReplayClient, StreamError
 
 __all__ = ["RowStream", "SyncRowStream"]
 
@@ -47,7 +47,7 @@ class RowStream(ReplayClient):
         conditions: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         overflow: str = "wait",
-        **bounds: Unpack[Bounds],
+        **bounds: Unpack[ReplayBounds],
     ):
         start = {
             "type": "start",
@@ -71,12 +71,17 @@ class RowStream(ReplayClient):
     async def step(self, rows: Rows) -> Arrays:
         """Send ``rows`` and wait for what comes of them: outputs [steps, ...] by name.
 
-        For one caller at a time that reads no events meanwhile. Raises ``ValueError`` unless the rows end a chunk,
-        since a part of one has no outputs yet, and for a model whose task gives something else than outputs.
+        For one caller at a time that reads no events meanwhile: outputs of earlier rows that were not read are passed
+        over, but for those of the chunk that these rows fill. Raises ``ValueError`` unless the rows end a chunk, since
+        a part of one has no outputs yet; for a model whose task gives something else than outputs; and with
+        ``overflow="gap"``, where rows may never be run.
         """
         data = self._encode(rows)
         chunk = int(self.ready["chunk_rows"])
-        end = self.position + len(data) // self._row_bytes
+        start = self.position
+        end = start + len(data) // self._row_bytes
+        if self._start["overflow"] == "gap":
+            raise ValueError('with overflow="gap" rows may be dropped: send them, and read the events')
         if self.ready["task"] != "raw":
             raise ValueError(f"the model is for the task {self.ready['task']}: send rows, and read its events")
         if end % chunk:
@@ -84,10 +89,13 @@ class RowStream(ReplayClient):
         await self.send_bytes(data)
         parts: list[Arrays] = []
         while data:
-            event = await self._events.get()
+            event = await self._next()
             if event is None:
-                raise self._error or StreamError("ended", "the stream has ended")
-            if event["type"] == "outputs":
+                self._check()
+                raise StreamError("ended", "the stream has ended")
+            if event["type"] == "gap" or (event["type"] == "outputs" and event["end"] % chunk):
+                raise StreamError("gap", "rows of this stream were dropped, its chunks lie elsewhere: read its events")
+            if event["type"] == "outputs" and event["end"] > start:
                 parts.append(event["outputs"])
                 if event["end"] >= end:
                     break
@@ -144,7 +152,7 @@ class SyncRowStream:
         conditions: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         overflow: str = "wait",
-        **bounds: Unpack[Bounds],
+        **bounds: Unpack[ReplayBounds],
     ):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="row-stream", daemon=True)

@@ -48,6 +48,12 @@ def test_far_more_audio_than_the_buffer_holds(served: Running, toy: Path) -> Non
     assert text(asyncio.run(transcribe(served.url, parts))) == expected(toy, pcm)
 
 
+def test_one_call_may_send_more_than_a_frame_may_hold(served: Running, toy: Path) -> None:
+    pcm = noise(9, 80)
+    assert len(pcm) > 2**20
+    assert text(asyncio.run(transcribe(served.url, [pcm]))) == expected(toy, pcm)
+
+
 def test_a_message_may_come_in_fragments_and_half_samples(served: Running, toy: Path) -> None:
     pcm = noise(6, 2)
 
