@@ -10,8 +10,10 @@ with SyncRowStream("ws://127.0.0.1:8765", model="plant", key="pump-7") as stream
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -141,7 +143,10 @@ class RowStream(ReplayClient):
 
 
 class SyncRowStream:
-    """:class:`RowStream` for code without an event loop: a thread of its own runs one. Not for several threads."""
+    """:class:`RowStream` for code without an event loop: a thread of its own runs one. Not for several threads.
+
+    A call that is interrupted (``KeyboardInterrupt``) is given up; the stream goes on.
+    """
 
     def __init__(
         self,
@@ -154,14 +159,18 @@ class SyncRowStream:
         overflow: str = "wait",
         **bounds: Unpack[ReplayBounds],
     ):
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="row-stream", daemon=True)
         self._make: Callable[[], RowStream] = partial(
             RowStream, url, model=model, key=key, conditions=conditions, options=options, overflow=overflow, **bounds
         )
         self._stream: RowStream | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if self._thread is not None:
+            raise RuntimeError("this stream was opened before: make another one")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="row-stream", daemon=True)
         self._thread.start()
 
         async def opened() -> RowStream:
@@ -179,7 +188,7 @@ class SyncRowStream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._run(self._open.close())
+            self._run(self._open.__aexit__(kind, error, traceback))
         finally:
             self._stop()
 
@@ -222,12 +231,32 @@ class SyncRowStream:
         return self._stream
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            if self._loop is None or self._loop.is_closed():
+                raise StreamError("closed", "the stream was closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except CancelledError:
+            raise StreamError("closed", "the stream's thread has ended") from None
+        except BaseException:
+            future.cancel()  # of one that has failed by itself this does nothing; else its caller was interrupted
+            raise
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if self._loop is not None and self._thread is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed already
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """The thread of a stream: once the loop stops, whatever still runs on it is cancelled, and the loop closed."""
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()
 
 
 def _fit(rows: Any, spec: Mapping[str, Any]) -> NDArray[Any]:

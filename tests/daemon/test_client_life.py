@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
+import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 
 import streamer
-from streamer.client import RowStream, StreamError
+from streamer.client import RowStream, StreamError, SyncRowStream
 from tests.daemon.running import Proxy, Running, daemon
 from tests.rows import row_model, some_rows
 
@@ -95,13 +99,16 @@ def test_leaving_hands_over_what_was_sent(serving: Running) -> None:
 
 def test_leaving_tells_what_went_wrong_once(serving: Running) -> None:
     async def talk() -> None:
+        async def leave(then: Exception | None) -> None:
+            async with RowStream(serving.url) as stream:
+                await stream.marker("m" * 1000)
+                if then is not None:
+                    raise then
+
         with pytest.raises(StreamError, match="bad_frame"):
-            async with RowStream(serving.url) as stream:
-                await stream.marker("m" * 1000)
+            await leave(None)
         with pytest.raises(ZeroDivisionError):
-            async with RowStream(serving.url) as stream:
-                await stream.marker("m" * 1000)
-                raise ZeroDivisionError
+            await leave(ZeroDivisionError())
         async with RowStream(serving.url) as stream:
             await stream.marker("m" * 1000)
             with pytest.raises(StreamError, match="bad_frame"):
@@ -112,12 +119,15 @@ def test_leaving_tells_what_went_wrong_once(serving: Running) -> None:
 
 def test_leaving_a_daemon_that_takes_nothing_is_bounded_and_told(serving: Running) -> None:
     async def talk() -> None:
+        async def leave(proxy: Proxy) -> None:
+            async with RowStream(proxy.url, close_seconds=0.2) as stream:
+                proxy.target = 9  # nobody is there
+                proxy.cut()
+                await stream.send(np.zeros((4, 3), np.float32))
+
         async with Proxy.to(serving.port) as proxy:
             with pytest.raises(StreamError, match="close_seconds"):
-                async with RowStream(proxy.url, close_seconds=0.2) as stream:
-                    proxy.target = 9  # nobody is there
-                    proxy.cut()
-                    await stream.send(np.zeros((4, 3), np.float32))
+                await leave(proxy)
 
     run(talk())
 
@@ -151,12 +161,50 @@ def test_a_stream_that_was_put_to_sleep_goes_on_with_the_next_row(plant: Path, t
                     part = rows[4 * number : 4 * number + 4]
                     got = (await stream.step(part))["z"]
                     np.testing.assert_allclose(got, whole[4 * number : 4 * number + 4], rtol=1e-5, atol=1e-6)
-                    while await asyncio.to_thread(evicted, running) < number + 1:
-                        await asyncio.sleep(0.05)
-                await stream.safe()
-                assert await asyncio.to_thread(evicted, running) == 3  # it sleeps: it isn't woken again and again
+                    await asyncio.to_thread(asleep, running, number + 1)
+                assert stream.reconnects == 2  # it is woken by rows only
 
-    def evicted(running: Running) -> float:
-        return running.metrics().get('streamer_evictions_total{reason="idle_timeout"}', 0)
+    def asleep(running: Running, count: int) -> None:
+        while running.metrics().get('streamer_evictions_total{reason="idle_timeout"}', 0) < count:
+            time.sleep(0.05)
 
     run(talk())
+
+
+def test_a_stream_without_a_loop_ends_once_and_leaves_no_thread(serving: Running) -> None:
+    rows = np.zeros((4, 3), np.float32)
+    with SyncRowStream(serving.url) as stream:
+        stream.send(rows)
+        assert [event["type"] for event in stream.end()] == ["outputs", "end"]
+        for late in (stream.end, lambda: stream.step(rows)):
+            with pytest.raises(StreamError, match="ended"):
+                late()
+    with pytest.raises(StreamError, match="closed"):
+        stream.step(rows)
+    refused = SyncRowStream(serving.url, model="nobody")
+    with pytest.raises(StreamError, match="unknown_model"):
+        refused.__enter__()
+    assert threads() == 0
+
+
+def test_an_interrupt_gives_up_the_call_and_not_the_stream(serving: Running) -> None:
+    with SyncRowStream(serving.url) as stream:
+        caller = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        caller.start()
+        with pytest.raises(KeyboardInterrupt):
+            stream.safe(10**9)  # never
+        caller.join()
+        assert stream.step(np.zeros((4, 3), np.float32))["z"].shape == (4, 2)
+        assert not waits_for_acknowledgements(stream)
+    assert threads() == 0
+
+
+def waits_for_acknowledgements(stream: SyncRowStream) -> bool:
+    assert stream._loop is not None
+    return any(
+        "RowStream.safe" in str(task) or "ReplayClient.safe" in str(task) for task in asyncio.all_tasks(stream._loop)
+    )
+
+
+def threads() -> int:
+    return sum(thread.name == "row-stream" for thread in threading.enumerate())
