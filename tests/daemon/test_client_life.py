@@ -79,24 +79,6 @@ def test_behind_the_end_nothing_waits_and_nothing_is_swallowed(serving: Running)
     run(talk())
 
 
-def test_leaving_hands_over_what_was_sent(serving: Running) -> None:
-    rows = some_rows(4, 4000)["x"]
-
-    async def talk() -> None:
-        async with RowStream(serving.url, key="left") as stream:
-            for at in range(0, 4000, 100):
-                await stream.send(rows[at : at + 100])
-        async with RowStream(serving.url, key="left") as stream:
-            assert stream.position == 4000
-        async with RowStream(serving.url, key="ended") as stream:
-            await stream.send(rows[:8])
-            await stream.end()
-        async with RowStream(serving.url, key="ended") as stream:
-            assert (stream.position, stream.ready["resumed"]) == (0, False)
-
-    run(talk())
-
-
 def test_leaving_tells_what_went_wrong_once(serving: Running) -> None:
     async def talk() -> None:
         async def leave(then: Exception | None) -> None:

@@ -164,6 +164,20 @@ def test_resume_of_an_unknown_stream(served: Running) -> None:
     asyncio.run(talk())
 
 
+def test_leaving_hands_over_what_was_sent(served: Running) -> None:
+    """Also what lies before a full buffer, in the client, in the network and in the daemon."""
+    pcm = noise(5, 120)
+
+    async def talk() -> None:
+        async with StreamClient(served.url, sample_rate=RATE, key="left") as stream:
+            for at in range(0, len(pcm), 32000):
+                await stream.send(pcm[at : at + 32000])
+        async with StreamClient(served.url, sample_rate=RATE, key="left") as stream:
+            assert stream.position == len(pcm) // 2
+
+    asyncio.run(asyncio.wait_for(talk(), 60))
+
+
 def test_an_unreachable_daemon_is_an_error() -> None:
     async def talk() -> None:
         client = StreamClient("ws://127.0.0.1:9", sample_rate=RATE, retry_seconds=0.05, first_delay=0.01)
