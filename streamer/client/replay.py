@@ -39,9 +39,9 @@ class ReplayBounds(TypedDict, total=False):
     tries ``first_delay`` (0.1) to ``max_delay`` (5) seconds.
 
     ``hello_seconds`` (30): how long the daemon may take to answer a start or resume. ``silence_seconds`` (60; 0:
-    never): a connection on which nothing comes for so long, not even a ping (``ping_seconds`` of the daemon), is made
-    again.
-    ``close_seconds`` (10): how long leaving the ``async with`` block waits until the daemon has taken what was sent."""
+    never): a connection on which nothing comes for so long, not even a ping, is made again; it has to be longer than
+    the daemon's ``ping_seconds`` (20). ``close_seconds`` (10): how long leaving the ``async with`` block waits until
+    the daemon has taken what was sent."""
 
     max_unacked_bytes: int
     retry_seconds: float
@@ -220,9 +220,10 @@ class ReplayClient:
                 while not (self._over or self._finished):
                     await self._sent.wait()
                     socket = self._socket
+                    assert socket is not None  # it was open
                     try:
-                        for _ in range(2 if socket is not None else 0):
-                            await (await cast(Connection, socket).ping())
+                        for _ in range(2):
+                            await (await socket.ping())
                         return
                     except (OSError, WebSocketException):
                         if socket is self._socket:
@@ -294,10 +295,11 @@ class ReplayClient:
 
     async def _wanted(self) -> None:
         """Wait until there is a use for the stream: it sleeps. At once if something may have crossed the news of it."""
-        if not (self._fresh and self._buffer):
+        crossed = self._fresh and bool(self._buffer)
+        self._fresh = False
+        if not crossed:
             self._changed.clear()
             await self._changed.wait()
-        self._fresh = False
 
     async def _hello(self, socket: Connection) -> None:
         """Start or resume, and put the replay buffer where the daemon stands."""
