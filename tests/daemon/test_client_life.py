@@ -153,6 +153,26 @@ def test_a_stream_that_was_put_to_sleep_goes_on_with_the_next_row(plant: Path, t
     run(talk())
 
 
+def test_a_row_may_cross_the_news_that_its_stream_sleeps(plant: Path, tmp_path: Path) -> None:
+    """Rows at about the daemon's own pace of putting streams to sleep: before, amid and behind it."""
+    steps = 80
+    rows = some_rows(6, 4 * steps)["x"]
+
+    async def talk() -> list[Any]:
+        with daemon(tmp_path, plant, checkpoint_seconds=0.05, idle_seconds=0.05) as running:
+            async with RowStream(running.url, key="crossing", first_delay=0.01) as stream:
+                parts = []
+                for number in range(steps):
+                    parts.append((await stream.step(rows[4 * number : 4 * number + 4]))["z"])
+                    await asyncio.sleep(0.04 + 0.08 * number / steps)
+                assert stream.reconnects > 0
+                return parts
+
+    parts = asyncio.run(asyncio.wait_for(talk(), 60))
+    whole = streamer.load(plant).stream().step(rows)["z"]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+
+
 def test_a_stream_without_a_loop_ends_once_and_leaves_no_thread(serving: Running) -> None:
     rows = np.zeros((4, 3), np.float32)
     with SyncRowStream(serving.url) as stream:
