@@ -180,6 +180,8 @@ class Stream:
         except NotAttached:  # it is told by its sink, which closes it: what it still sent is nobody's
             self._unread.clear()
         except BadInput as error:
+            if self._session is not None and self._session.state == "closed":
+                return  # let go of before this came: the news of why is under way here, and closes the connection
             sound = self._session is None or self._session.sound
             code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio" if sound else "bad_rows"
             self._refuse(WireError(code, str(error)))
