@@ -117,7 +117,8 @@ class InferenceService:
             good = True
             return answer
         except Refused as error:
-            raise KServeError(STATUS.get(error.reason, 503), error.message, error.retry_after) from None
+            again = 1.0 if error.retry_after is None and error.reason not in STATUS else error.retry_after
+            raise KServeError(STATUS.get(error.reason, 503), error.message, again) from None  # nothing was taken
         finally:
             self._under_way -= 1
             requests.count(good, perf_counter_ns() - begin)
@@ -132,25 +133,39 @@ class InferenceService:
             raise KServeError(503, f"{': '.join(closed)}: nothing was taken", 1.0)
         taken: list[int] = []  # the row before the request's first, once its rows are taken
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(request.timeout) as waiting:
+
+                def take(position: int) -> None:
+                    """From here on the request is run: what was taken and not answered would be sent and run twice."""
+                    taken.append(position)
+                    waiting.reschedule(None)
+
                 if request.sequence is None:
-                    parts = await self._one_off(manifest, rows, conditions, request.timeout is not None)
+                    parts = await self._one_off(manifest, request, rows, conditions, take)
                 else:
-                    parts = await self._step(manifest, request, rows, conditions, caller, taken)
+                    parts = await self._step(manifest, request, rows, conditions, caller, take)
         except TimeoutError:
-            said = f"its rows were taken, behind row {taken[0]}" if taken else "nothing of it was taken"
-            raise KServeError(503, f"the request's timeout of {request.timeout:g} s has passed: {said}", 1.0) from None
+            text = f"the request's timeout of {request.timeout:g} s has passed: nothing of it was taken"
+            raise KServeError(503, text, 1.0) from None
         outputs = (NamedTensor(o.name, joined(parts, o.name, o.dtype, o.shape)) for o in wanted)
-        position = {"sequence_position": taken[0] + len(rows)} if taken else {}
+        position = {} if request.sequence is None else {"sequence_position": taken[0] + len(rows)}
         return InferAnswer(manifest.name, manifest.version, request.id, tuple(outputs), position)
 
-    async def _one_off(self, manifest: Manifest, rows: NDArray[Any], conditions: Arrays, patient: bool) -> list[Arrays]:
+    async def _one_off(
+        self,
+        manifest: Manifest,
+        request: InferRequest,
+        rows: NDArray[Any],
+        conditions: Arrays,
+        take: Callable[[int], None],
+    ) -> list[Arrays]:
         """From zero state, which is dropped afterwards."""
+        patient = request.timeout is not None
         running = SessionRequests(
             self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
         )
         try:
-            return await running.run(rows)
+            return await running.run(rows, take)
         finally:
             running.close(KServeError(503, "the request is over"))
             if running.session is not None:
@@ -163,7 +178,7 @@ class InferenceService:
         rows: NDArray[Any],
         conditions: Arrays,
         caller: Caller,
-        taken: list[int],
+        take: Callable[[int], None],
     ) -> list[Arrays]:
         """The next rows of a sequence."""
         flags = request.sequence
@@ -172,14 +187,18 @@ class InferenceService:
         running = owned.sequence
         assert running is not None
 
+        ending = False
+
         def turn(position: int) -> None:
+            nonlocal ending
             check_position(flags, running, position)
-            taken.append(position)
+            take(position)
+            ending = flags.end
 
         try:
             return await running.run(rows, turn)
         finally:
-            if flags.end and taken:
+            if ending:
                 self._sequences.end(owned)
 
     # -- the end -----------------------------------------------------------------------------------------------------
