@@ -222,9 +222,9 @@ class Registry:
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
 
-    def release(self, session: Session) -> None:
-        """The stream is done with; its snapshot goes soon. Never waits."""
-        session.close()
+    def release(self, session: Session, freed: Callable[[], None] = lambda: None) -> None:
+        """The stream is done with; its snapshot goes soon. Never waits. ``freed`` as for :meth:`Session.close`."""
+        session.close(freed)
         self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:

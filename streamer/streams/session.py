@@ -76,7 +76,7 @@ class Session:
             id, limits.replay_events, limits.replay_bytes, engine.metrics.dropped_events.inc, sink
         )
         self._waiters = Waiters()
-        self._parting: Callable[[], None] | None = None  # what is said once the slot is free
+        self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self.memory = engine.task.open(self.options)
@@ -212,18 +212,16 @@ class Session:
     def fail(self, message: str) -> None:
         with self._lock:
             self._intake.in_flight = False
-            if self.state == "closed":
-                return
-            text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
-            self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
-            self._on_close(self, "model_failed")
+            if self.state != "closed":
+                text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
+                self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
+                self._on_close(self, "model_failed")
 
     def released(self) -> None:
         """The slot is free: whoever is told of the end may open the next stream."""
         with self._lock:
-            parting, self._parting = self._parting, None
-            if parting is not None:
-                parting()
+            parting, self._parting = self._parting, lambda: None
+            parting()
 
     # -- from the registry -------------------------------------------------------------------------------------------
 
@@ -267,10 +265,13 @@ class Session:
             self.close()
             return True
 
-    def close(self) -> None:
-        """The slot is given back, nothing comes any more. A result under way is dropped by the engine."""
+    def close(self, freed: Callable[[], None] = lambda: None) -> None:
+        """Nothing comes any more. ``freed`` is called once others can have the slot, here or by a lane: no waiting."""
         with self._lock:
-            self._close(lambda: None)
+            if self.state == "closed":
+                freed()
+            else:
+                self._close(freed)
 
     def hold(self) -> None:
         """Lanes pass this stream over until :meth:`go_on`: a snapshot need not race with them."""
@@ -328,10 +329,9 @@ class Session:
             then()
             self._waiters.due()
 
-        if self.state != "closed":
-            self.state = "closed"
-            self._release(over)
-            self._changed.notify_all()
+        self.state = "closed"
+        self._release(over)
+        self._changed.notify_all()
 
     def _call_waiters(self) -> None:
         if self.state in ("ended", "closed"):

@@ -20,9 +20,10 @@ from streamer.serve.kserve import describe, statistics
 from streamer.serve.kserve.caller import Caller
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.messages import InferAnswer, InferRequest
-from streamer.serve.kserve.opening import Sequences, Slots, check_position
+from streamer.serve.kserve.opening import Sequences, check_position
 from streamer.serve.kserve.session_requests import SessionRequests, joined
 from streamer.serve.kserve.shapes import RequestReader
+from streamer.serve.kserve.slots import Slots
 from streamer.serve.kserve.tensors import NamedTensor
 
 if TYPE_CHECKING:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,5 +86,51 @@ def test_what_fails_behind_rows_that_were_taken_is_not_to_be_sent_again(registry
             await request
         response = error_response(caught.value)
         assert (response.status_code, "retry-after" in response.headers) == (503, False)
+
+    asyncio.run(requests())
+
+
+@pytest.fixture
+def put_down(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is set the lane has not put down the chunk that it ran, whose outputs are delivered."""
+    event = threading.Event()
+    scheduler = registry.engine("plant")._scheduler
+    done = scheduler.done
+
+    def slowly(*given: Any) -> Any:
+        assert event.wait(60)
+        return done(*given)
+
+    monkeypatch.setattr(scheduler, "done", slowly)
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize("first", [SequenceFlags(1, start=True, end=True), None])
+def test_a_slot_that_is_being_given_back_is_waited_for(
+    registry: Registry, put_down: threading.Event, first: SequenceFlags | None
+) -> None:
+    async def requests() -> None:
+        service, given = serving(registry), rows(5, 2)
+        await asked(service, given, first)
+        following = asyncio.create_task(asked(service, given, SequenceFlags(2, start=True, end=True)))
+        await turns(20)
+        assert not following.done()
+        put_down.set()
+        np.testing.assert_array_equal(await following, truth(given))
+
+    asyncio.run(requests())
+
+
+def test_only_so_many_wait_as_slots_are_being_given_back(registry: Registry, put_down: threading.Event) -> None:
+    async def requests() -> None:
+        service, given = serving(registry), rows(6, 2)
+        await asked(service, given, SequenceFlags(1, start=True, end=True))
+        following = asyncio.create_task(asked(service, given, SequenceFlags(2, start=True)))
+        await turns(2)
+        with pytest.raises(KServeError, match="all 1 slots of plant are taken"):
+            await asked(service, given, SequenceFlags(3, start=True))
+        put_down.set()
+        await following
 
     asyncio.run(requests())
