@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,13 @@ def create_app(
         trouble = ": ".join(streams.closed) if streams.closed else health()
         return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
 
+    rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too
+
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), headers={"Content-Type": content_type})
+        async with rendering:  # every stream is asked: not on the event loop
+            page = await asyncio.to_thread(encoder, registry)
+        return Response(page, headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})

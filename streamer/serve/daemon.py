@@ -148,9 +148,7 @@ class Daemon:
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())
-        self.kserve = InferenceService(
-            self.registry, settings, self.metrics, self.streams.outbox.put, lambda: self.streams.closed
-        )
+        self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)

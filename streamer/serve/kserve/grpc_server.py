@@ -125,7 +125,7 @@ class GrpcServer:
         return fill(MESSAGES["ModelConfigResponse"](), {"config": self._service.config(*_named(request))})
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        return fill(MESSAGES["ModelStatisticsResponse"](), await self._service.statistics(*_named(request)))
+        return fill(MESSAGES["ModelStatisticsResponse"](), self._service.statistics(*_named(request)))
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
         return fill(MESSAGES["RepositoryIndexResponse"](), {"models": self._service.index()})

@@ -80,10 +80,10 @@ class _Endpoints:
         return JSONResponse(self._service.config(*_named(request)))
 
     async def statistics(self, request: Request) -> Response:
-        return JSONResponse(await self._service.statistics(*_named(request)))
+        return JSONResponse(self._service.statistics(*_named(request)))
 
     async def all_statistics(self, request: Request) -> Response:
-        return JSONResponse(await self._service.statistics())
+        return JSONResponse(self._service.statistics())
 
     async def index(self, request: Request) -> Response:
         return JSONResponse(self._service.index())

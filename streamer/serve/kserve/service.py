@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,6 @@ from streamer.serve.kserve.slots import Slots
 from streamer.serve.kserve.tensors import NamedTensor
 
 if TYPE_CHECKING:
-    from streamer.metrics import Metrics
     from streamer.settings import Settings
     from streamer.streams.registry import Registry
 
@@ -45,12 +43,11 @@ class InferenceService:
         self,
         registry: Registry,
         settings: Settings,
-        metrics: Metrics,
         put: Callable[[Callable[[], None]], None],
         closed: Callable[[], tuple[str, str] | None],
     ) -> None:
         self.settings = settings
-        self._registry, self._metrics, self._closed = registry, metrics, closed
+        self._registry, self._closed = registry, closed
         self._slots = Slots(registry, put, settings.kserve_max_backlog)
         by_address = settings.kserve_resume_by_address
         self._sequences = Sequences(self._slots, settings.state_directory, by_address=by_address)
@@ -80,16 +77,15 @@ class InferenceService:
         manifest = self.manifest(model, version)
         return describe.config(manifest, self.settings.capacity, self.settings.idle_seconds)
 
-    async def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
+    def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
         """Of one model, or of all."""
         names = [model] if model else [found["name"] for found in self._registry.models()]
         found = []
         for name in names:
             manifest = self.manifest(name, version)
-            sample = partial(self._sample, name)
             requests = self._requests.get(name) or statistics.Requests()
-            # reading the metrics asks every session: not for the event loop
-            found.append(await asyncio.to_thread(statistics.document, name, manifest.version, requests, sample))
+            engine = self._registry.engine(name)
+            found.append(statistics.document(name, manifest.version, requests, engine.metrics))
         return {"model_stats": found}
 
     def index(self) -> list[dict[str, Any]]:
@@ -207,6 +203,3 @@ class InferenceService:
     async def save_positions(self) -> None:
         """After the registry has drained, so that a restart costs no sequence. Waits for the disk."""
         await self._sequences.save_positions()
-
-    def _sample(self, model: str, name: str) -> float | None:
-        return self._metrics.registry.get_sample_value(name, {"model": model})
