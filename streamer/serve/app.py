@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from streamer.serve.generate import Generate
 from streamer.serve.kserve.routes import kserve_routes
@@ -56,7 +57,7 @@ def create_app(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
-) -> Starlette:
+) -> ASGIApp:
     """``health()`` says what is wrong with the engine, or ``None``."""
 
     async def index(request: Request) -> Response:
@@ -81,7 +82,8 @@ def create_app(
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})
 
-    return Starlette(
+    rows = RowRoutes(streams)
+    app = Starlette(
         routes=[
             *kserve_routes(kserve),
             Route("/", index),
@@ -89,8 +91,9 @@ def create_app(
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/models", served),
-            *RowRoutes(streams).routes(),
+            *rows.routes(),
             Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
         ]
     )
+    return rows.before(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +29,9 @@ def application(registry: Registry) -> ASGIApp:
     return create_app(streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve)
 
 
-async def ask(app: ASGIApp, method: str, path: str, body: bytes = b"", query: str = "", kind: str = "") -> Any:
+async def ask(
+    app: ASGIApp, method: str, path: str, body: bytes = b"", query: str = "", headers: Mapping[str, str] | None = None
+) -> Any:
     """Status and body of the answer."""
     scope = {
         "type": "http",
@@ -40,7 +43,7 @@ async def ask(app: ASGIApp, method: str, path: str, body: bytes = b"", query: st
         "raw_path": quote(path).encode(),
         "query_string": query.encode(),
         "root_path": "",
-        "headers": [(b"content-type", kind.encode())] if kind else [],
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }
