@@ -80,7 +80,7 @@ class _Model:
         self.manifest, self.reader = manifest, RowReader(manifest)
         per_chunk = sum(np.dtype(o.dtype).itemsize * math.prod(o.shape) for o in manifest.outputs)
         #: Rows whose outputs are not too long for an answer.
-        self.most = max(1, max_bytes * manifest.chunk // per_chunk)
+        self.most = max(1, max_bytes * manifest.chunk // max(1, per_chunk))
 
 
 class _Turn:
