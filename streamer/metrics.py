@@ -95,7 +95,7 @@ class Metrics:
 
         # -- HTTP ------------------------------------------------------------------------------------------------------
         self.requests = gauge("requests", "HTTP requests being answered")
-        self.request_bytes = gauge("request_bytes", "bytes of bodies that HTTP requests hold")
+        self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
 
         # -- bounds and build ------------------------------------------------------------------------------------------

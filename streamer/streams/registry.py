@@ -23,7 +23,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.store import Store
-from streamer.streams.admission import Admission, Wishes
+from streamer.streams.admission import Admission, StreamRequest
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine
 from streamer.streams.numbers import formatter
@@ -139,17 +139,17 @@ class Registry:
         lasting: bool = True,
     ) -> Session:
         """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
-        disk. The wishes are those of :class:`streamer.streams.admission.Wishes`.
+        disk. What is asked for is a :class:`streamer.streams.admission.StreamRequest`.
 
         ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
         restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over. A key
         whose stream has ended begins anew: with ``after_seq`` the rest of one that is still being run comes first.
         """
         self._open_for_streams()
-        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
+        request = StreamRequest(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
         if key is None:
             id = stream or uuid.uuid4().hex
-            session = self._admission.begin(id, wishes, sink) if self._table.get(id) is None else None
+            session = self._admission.begin(id, request, sink) if self._table.get(id) is None else None
             if session is None:
                 raise self._admission.refuse(
                     "duplicate", f"stream {id} exists already: resume it, or choose another id"
@@ -163,7 +163,7 @@ class Registry:
                 self._wait_for_end(session)
             if session is not None and session.state in ("ended", "closed"):
                 self.discard(session)
-            found = self._rejoin(key, wishes, sink, after_seq, source)
+            found = self._rejoin(key, request, sink, after_seq, source)
             if found is not None:
                 return found
             data = self._admission.saved(key)
@@ -171,7 +171,7 @@ class Registry:
                 self._admission.wake(key, data)
                 source = "store"
                 continue
-            session = self._admission.with_room(partial(self._admission.begin, key, wishes, sink), model)
+            session = self._admission.with_room(partial(self._admission.begin, key, request, sink), model)
             if session is not None:
                 return session
         raise self._admission.refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
@@ -190,8 +190,8 @@ class Registry:
         """:meth:`open` with a key whose stream is awake, without waiting for anything; ``None``: it is not. Raises
         :class:`Refused`."""
         self._open_for_streams()
-        wishes = Wishes(model, sample_rate, "wait", options or {}, conditions or {})
-        return self._rejoin(key, wishes, sink, after_seq, "memory")
+        request = StreamRequest(model, sample_rate, "wait", options or {}, conditions or {})
+        return self._rejoin(key, request, sink, after_seq, "memory")
 
     def attach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session:
         """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
@@ -226,9 +226,9 @@ class Registry:
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
 
-    def release(self, session: Session) -> None:
-        """The stream is done with; its snapshot goes soon. Never waits."""
-        session.close()
+    def release(self, session: Session, freed: Callable[[], None] = lambda: None) -> None:
+        """The stream is done with; its snapshot goes soon. Never waits. ``freed`` as for :meth:`Session.close`."""
+        session.close(freed)
         self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
@@ -340,11 +340,13 @@ class Registry:
             text = f"the stream {session.id!r} has been ended, and what it was sent is still being run: try again"
             raise self._admission.refuse("duplicate", text, 1.0)
 
-    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None, source: str) -> Session | None:
+    def _rejoin(
+        self, key: str, request: StreamRequest, sink: Sink, after_seq: int | None, source: str
+    ) -> Session | None:
         session = self._table.get(key)
         if session is None or session.state in ("ended", "closed") or (after_seq is None and session.ending):
             return None
-        self._admission.match(session, wishes)
+        self._admission.match(session, request)
         if not self._admission.attach(session, sink, after_seq):
             return None
         self.metrics.resumes.labels(source).inc()

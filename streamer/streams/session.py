@@ -74,7 +74,7 @@ class Session(Holdable):
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
         self._waiters = Waiters()
-        self._parting: Callable[[], None] | None = None  # what is said once the slot is free
+        self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
@@ -213,18 +213,16 @@ class Session(Holdable):
     def fail(self, message: str) -> None:
         with self._lock:
             self._intake.in_flight = False
-            if self.state == "closed":
-                return
-            text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
-            self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
-            self._on_close(self, "model_failed")
+            if self.state != "closed":
+                text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
+                self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
+                self._on_close(self, "model_failed")
 
     def released(self) -> None:
         """The slot is free: whoever is told of the end may open the next stream."""
         with self._lock:
-            parting, self._parting = self._parting, None
-            if parting is not None:
-                parting()
+            parting, self._parting = self._parting, lambda: None
+            parting()
 
     # -- from the registry -------------------------------------------------------------------------------------------
 
@@ -278,10 +276,13 @@ class Session(Holdable):
             self.close()
             return True
 
-    def close(self) -> None:
-        """The slot is given back, nothing comes any more. A result under way is dropped by the engine."""
+    def close(self, freed: Callable[[], None] = lambda: None) -> None:
+        """Nothing comes any more. ``freed`` is called once others can have the slot, here or by a lane: no waiting."""
         with self._lock:
-            self._close(lambda: None)
+            if self.state == "closed":
+                freed()
+            else:
+                self._close(freed)
 
     def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
@@ -326,10 +327,9 @@ class Session(Holdable):
             then()
             self._waiters.due()
 
-        if self.state != "closed":
-            self.state = "closed"
-            self._release(over)
-            self._changed.notify_all()
+        self.state = "closed"
+        self._release(over)
+        self._changed.notify_all()
 
     def _call_waiters(self) -> None:
         over = self.state in ("ended", "closed")

@@ -35,7 +35,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 def serving(registry: Registry) -> InferenceService:
     put = Outbox(asyncio.get_running_loop()).put
-    return InferenceService(registry, registry.settings, registry.metrics, put, lambda: None)
+    return InferenceService(registry, registry.settings, put, lambda: None)
 
 
 async def asked(service: InferenceService, given: Any, flags: SequenceFlags | None = None, **more: Any) -> Any:
