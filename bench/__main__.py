@@ -7,6 +7,8 @@ from importlib import import_module
 
 NAMES = (
     "engine",
+    "servers",
+    "rows",
     "latency",
     "start",
     "memory",

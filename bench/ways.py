@@ -96,7 +96,7 @@ def _labels(sensor: int) -> dict[bytes, bytes]:
 
 def _messages(found: dict[str, Any] = {}) -> dict[str, Any]:  # noqa: B006  # made once
     if not found:
-        from streamer.serve.readings.proto import messages
+        from streamer.serve.proto import messages
 
         table = {
             "Sample": {"value": (1, "double"), "timestamp": (2, "int64")},

@@ -12,7 +12,13 @@ from typing import Any
 def main(arguments: list[str] | None = None) -> int:
     """0: written. 1: refused, nothing was written. 2: the checkpoint or an option is no good."""
     given = _parser().parse_args(arguments)
-    import models  # torch takes seconds; the help should not
+    try:
+        import models  # torch takes seconds; the help should not
+    except ModuleNotFoundError as error:
+        if error.name != "models":
+            raise
+        print("export: a checkpoint needs a checkout; a module of your own: streamer export --help", file=sys.stderr)
+        return 2
     from export.build import RefusedError, build
     from streamer.commands.check import show
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from export.int8 import quantise
 from export.trace import Streaming, trace
 from export.verify import onnx_chunked, torch_whole, verify
 from streamer.contract.judge import Verdict, probe
-from streamer.contract.manifest import KEY, Input, Manifest
+from streamer.contract.manifest import KEY, Condition, Input, Manifest, StreamInput
 from streamer.contract.probe import worst
 from streamer.engine.model import Model
 
-__all__ = ["RefusedError", "build", "graph"]
+__all__ = ["RefusedError", "beside", "build", "graph", "write"]
 
 #: Chunks of the golden example inside the file, and of the longer signal that PyTorch and ONNX are compared on.
 GOLDEN, SIGNAL = 4, 12
@@ -44,18 +45,33 @@ class RefusedError(Exception):
         self.verdict = verdict
 
 
-def graph(module: Streaming, source: Input, *, int8: bool = False) -> ir.Model:
-    """The folded graph for the chunks of ``source``, with nothing in it about where it was made."""
+def graph(
+    module: Streaming, inputs: Sequence[StreamInput | Condition], *, int8: bool = False, free: bool = True
+) -> ir.Model:
+    """The folded graph for chunks of ``inputs``, with nothing in it about where it was made. ``free``: any batch."""
     assert isinstance(module, torch.nn.Module)
-    chunk = torch.from_numpy(np.zeros((1, *source.chunk_shape), source.dtype))
-    model = trace(module, chunk, input_name=source.name)
+    shapes = {spec.name: spec.shape if isinstance(spec, Condition) else spec.chunk_shape for spec in inputs}
+    chunk = {spec.name: torch.from_numpy(np.zeros((1, *shapes[spec.name]), spec.dtype)) for spec in inputs}
+    model = trace(module, chunk, free=free)
     weights = learned(model, {name for name, _ in module.named_parameters()})
     fold(model)
     if int8 and not quantise(model, weights):
         raise ValueError("nothing in this model can be quantised: no trained matrix or LSTM of a size that pays")
-    name_batch_axis(model)
+    if free:
+        name_batch_axis(model)
     strip(model)
     return model
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """A draft of ``target`` in a folder beside it, so that the last step is a rename: whoever looks sees the old file
+    or a judged one. What the block leaves there takes its place, unless it raises."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        draft = Path(folder) / target.name
+        yield draft
+        os.replace(draft, target)
 
 
 def build(
@@ -70,6 +86,8 @@ def build(
     long_chunks: int = 2000,
 ) -> Verdict:
     """Write ``target``. If a law is broken, raises :class:`RefusedError` and leaves what was there before."""
+    assert isinstance(module, torch.nn.Module)
+    parameters = sum(weight.numel() for weight in module.parameters())
     spec = document.input_spec(info, chunk_ms)
     length = spec.chunk_shape[0]
     golden, count = max(GOLDEN, -(-GOLDEN_STEPS // length)), max(SIGNAL, -(-SIGNAL_STEPS // length))
@@ -95,26 +113,23 @@ def build(
             tolerance=tolerance,
             max_batch=max_batch,
             notes="int8: weights per channel, activations per row" if int8 else "",
-            parameters=sum(weight.numel() for weight in module.parameters()),
+            parameters=parameters,
             receptive_field=getattr(module, "receptive_field", None),
         )
 
     describe(spec, 0.0)  # what does not fit the contract is told now, not after the slow part
-    model = graph(module, spec, int8=int8)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # beside the target, so that the last step is a rename: whoever looks sees the old file or a judged one
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        draft, longer = Path(folder) / target.name, None
-        _write(draft, model, describe(spec, 0.0))
+    model = graph(module, (spec,), int8=int8)
+    with beside(target) as draft:
+        longer = None
+        write(draft, model, describe(spec, 0.0))
         reached, _, _ = worst(onnx_chunked(Model.load(draft), signal), whole)
-        _write(draft, model, describe(spec, float(f"{reached:.2g}") if np.isfinite(reached) else 1e9))
+        write(draft, model, describe(spec, float(f"{reached:.2g}") if np.isfinite(reached) else 1e9))
         if int8:
-            longer = Path(folder) / f"whole-{target.name}"
-            _write(longer, graph(module, once, int8=True), describe(once, 0.0))
+            longer = draft.with_name(f"whole-{target.name}")
+            write(longer, graph(module, (once,), int8=True), describe(once, 0.0))
         verdict = verify(module, draft, signal, longer=longer, seed=seed, long_chunks=long_chunks)
         if not verdict.ok:
             raise RefusedError(verdict)
-        os.replace(draft, target)
     return Verdict(target, seed, verdict.findings)
 
 
@@ -124,7 +139,8 @@ def _states(module: Streaming) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (array.dtype.name, array.shape[1:]) for name, array in start.items()}
 
 
-def _write(path: Path, model: ir.Model, manifest: Manifest) -> None:
+def write(path: Path, model: ir.Model, manifest: Manifest) -> None:
+    """One file: graph, weights and manifest, on the disk when this returns."""
     model.metadata_props[KEY] = manifest.to_json()
     model.producer_name, model.producer_version = "streamer", "1"
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)

@@ -76,7 +76,8 @@ def _read(path: Path, rate: int) -> NDArray[np.int16]:
     import soxr
 
     samples, found = soundfile.read(path, dtype="int16", always_2d=True)
-    return samples[:, 0] if found == rate else soxr.resample(samples[:, 0], found, rate)
+    first: NDArray[np.int16] = samples[:, 0]
+    return first if found == rate else np.asarray(soxr.resample(first, found, rate), np.int16)
 
 
 def main(arguments: list[str] | None = None) -> int:

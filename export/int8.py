@@ -49,7 +49,7 @@ class _Graft:
         if full not in self.model.graph.initializers:
             tensor = ir.tensor(np.ascontiguousarray(array), name=full)
             self.model.graph.initializers.add(
-                ir.Value(name=full, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+                ir.Value(name=full, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
             )
         return self.model.graph.initializers[full]
 

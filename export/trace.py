@@ -7,9 +7,11 @@ The module keeps the contract of ``models/``: ``initial_state(batch) -> dict[str
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Protocol
 
 import onnx_ir as ir
@@ -25,24 +27,28 @@ State = dict[str, Tensor]
 
 
 class Streaming(Protocol):
-    """What can be exported: an ``nn.Module`` whose memory is passed in and returned."""
+    """What can be exported: an ``nn.Module`` whose memory is passed in and returned. Of several inputs the chunk is a
+    dictionary."""
 
     def initial_state(self, batch: int) -> State: ...
 
-    def __call__(self, chunk: Tensor, state: State) -> tuple[Any, State]: ...
+    def __call__(self, chunk: Any, state: State) -> tuple[Any, State]: ...
 
 
 class _Flat(nn.Module):
-    """The exporter binds by position, so the dictionary is laid out in one order, for inputs and outputs alike."""
+    """The exporter binds by position, so the dictionaries are laid out in one order, for inputs and outputs alike."""
 
-    def __init__(self, module: Streaming, names: list[str]) -> None:
+    def __init__(self, module: Streaming, inputs: list[str], states: list[str]) -> None:
         super().__init__()
         self.module = module
-        self.names = names
+        self.inputs, self.states = inputs, states
 
-    def forward(self, chunk: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        output, new = self.module(chunk, dict(zip(self.names, states, strict=True)))
-        return (*named(output).values(), *(new[name] for name in self.names))
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.inputs)
+        state = dict(zip(self.states, tensors[count:], strict=True))
+        chunk = tensors[0] if count == 1 else dict(zip(self.inputs, tensors[:count], strict=True))
+        output, new = self.module(chunk, state)
+        return (*named(output).values(), *(new[name] for name in self.states))
 
 
 def named(output: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,45 +56,58 @@ def named(output: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(output) if isinstance(output, Mapping) else {"log_probs": output}
 
 
-def trace(module: Streaming, chunk: Tensor, *, input_name: str = "pcm") -> ir.Model:
-    """The graph of one call of ``module`` on chunks shaped like ``chunk`` [1, ...]; weights are taken as they are.
+def trace(module: Streaming, inputs: Mapping[str, Tensor], *, free: bool = True) -> ir.Model:
+    """The graph of one call of ``module`` on chunks shaped like ``inputs`` [1, ...]; weights are taken as they are.
 
-    Raises ``ValueError`` if the module returns other states than it starts with, or states that change shape or dtype.
+    ``free``: the batch is left open; else it is 1. Raises ``ValueError`` if the module returns other states than it
+    starts with, or states that change shape or dtype.
     """
     assert isinstance(module, nn.Module)
     module.eval()
+    count = 2 if free else 1
     # tensors that are views of one another would be traced as such
     state = {
-        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in module.initial_state(2).items()
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.initial_state(count).items()
     }
     names = sorted(state)
-    example = torch.cat([chunk, chunk])
+    example = {name: torch.cat([tensor] * count) for name, tensor in inputs.items()}
+    flat = _Flat(module, list(inputs), names).eval()
+    tensors = (*example.values(), *(state[name] for name in names))
     with torch.no_grad():
-        output, new = module(example, state)
+        output, new = module(tensors[0] if len(example) == 1 else example, state)
     _same_states(state, new)
-    batch = torch.export.Dim.DYNAMIC
-    # the exporter's own libraries warn about each other; the judge decides whether the result is right
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                _Flat(module, names).eval(),
-                (example, *(state[name] for name in names)),
-                dynamo=True,
-                verbose=False,
-                optimize=False,
-                opset_version=OPSET,
-                input_names=[input_name, *names],
-                output_names=[*named(output), *(f"{name}.next" for name in names)],
-                dynamic_shapes=({0: batch}, tuple({0: batch} for _ in names)),
-            )
-    finally:
-        logger.setLevel(level)
+    batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in tensors)
+    with _silent(), torch.no_grad():
+        program = torch.onnx.export(
+            flat,
+            tensors,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            opset_version=OPSET,
+            input_names=[*inputs, *names],
+            output_names=[*named(output), *(f"{name}.next" for name in names)],
+            dynamic_shapes=(batch,) if free else None,
+        )
     assert program is not None
     return program.model
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter and its libraries think aloud, and print a whole graph where they fail: the error is raised, too."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _same_states(old: State, new: State) -> None:

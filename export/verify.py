@@ -36,7 +36,7 @@ def torch_whole(module: Streaming, signal: Array) -> Arrays:
 def torch_splits(module: Streaming, signal: Array, lengths: list[int]) -> Arrays:
     """As :func:`torch_whole`, in pieces of the given lengths (samples)."""
     state, parts = module.initial_state(len(signal)), []
-    for piece in torch.from_numpy(signal).split(lengths, dim=1):
+    for piece in torch.split(torch.from_numpy(signal), lengths, dim=1):
         output, state = module(piece, state)
         parts.append(named(output))
     return {name: torch.cat([part[name] for part in parts], dim=1).numpy() for name in parts[0]}

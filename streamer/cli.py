@@ -76,6 +76,10 @@ EPILOG = {
         "streamer adopt encoder.onnx -o encoder.streamer.onnx",
         "streamer adopt sherpa-onnx-streaming-zipformer-en-2023-06-26 -o english.onnx",
     ),
+    "export": commands.examples(
+        "streamer export my_module.py:make_model --weights net.pt -o plant.onnx",
+        "streamer export my_module.py:make_model --labels walk,run,fall -o gait.onnx",
+    ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),
 }
@@ -91,6 +95,7 @@ SHORT = {
     "enhance": "Take the noise out of speech, live too.",
     "run": "Run any model on rows: outputs as a table.",
     "adopt": "Make somebody's stateful ONNX model fit.",
+    "export": "Make a model file of your PyTorch module.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
 }
@@ -148,6 +153,7 @@ def _register() -> None:
     from streamer.commands.check import check
     from streamer.commands.classify import classify
     from streamer.commands.enhance import enhance
+    from streamer.commands.export import export
     from streamer.commands.forecast import forecast
     from streamer.commands.generate import generate
     from streamer.commands.listen import listen
@@ -156,7 +162,8 @@ def _register() -> None:
     from streamer.commands.serve import serve
     from streamer.commands.transcribe import transcribe
 
-    for command in (serve, transcribe, listen, forecast, generate, classify, enhance, run, adopt, check, models):
+    shown = (serve, transcribe, listen, forecast, generate, classify, enhance, run, adopt, export, check, models)
+    for command in shown:
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 
 

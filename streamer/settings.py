@@ -33,7 +33,18 @@ SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
 NO_LIMITS = frozenset(
-    {"port", "lanes", "max_batch", "batch_wait_ms", "sensor_step", "mqtt_port", "mqtt_tls", "mqtt_publish"}
+    {
+        "port",
+        "lanes",
+        "max_batch",
+        "batch_wait_ms",
+        "sensor_step",
+        "mqtt_port",
+        "mqtt_tls",
+        "mqtt_publish",
+        "kserve_grpc_port",
+        "kserve_resume_by_address",
+    }
 )
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -67,8 +78,8 @@ class Settings(BaseSettings):
     # -- what it runs ------------------------------------------------------------------------------------------------
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="shipped names or paths of .onnx files, one at most for sensors; empty: every shipped one for"
-        " audio, and forecast-universal. Environment: comma-separated",
+        description="shipped names or paths of .onnx files, one at most for single sensors; empty: every shipped one"
+        " for audio, and forecast-universal. Environment: comma-separated",
     )
     numbers: Literal["spoken", "written"] = Field(
         "spoken", description="numbers in finals: in words, or in digits; a stream may ask for the other"
@@ -187,8 +198,8 @@ class Settings(BaseSettings):
     mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="what to read: 'PATTERN [time=PATH] [PATH ...]', such as 'sensors/+/temperature' (a number) or"
-        " 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
+        description="what to read: 'PATTERN [time=PATH] [model=NAME] [PATH ...]', such as 'sensors/+/temperature' (a"
+        " number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
     )
     mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
     mqtt_publish: bool = Field(True, description="publish forecasts")
@@ -203,6 +214,28 @@ class Settings(BaseSettings):
     mqtt_max_waiting: Count = Field(4096, description="messages of QoS 0 that wait; more are dropped, and counted")
     mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
     mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
+
+    # -- KServe v2 ---------------------------------------------------------------------------------------------------
+    kserve_grpc_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="TCP port of KServe v2 over gRPC, Triton's is 8001; 0: none. Over HTTP it is on port",
+    )
+    kserve_resume_by_address: bool = Field(
+        True,
+        description="a sequence whose connection broke goes on for its address; false: only with the header"
+        " streamer-client",
+    )
+    kserve_max_requests: Count = Field(
+        1024, description="inference requests under way; one more is answered 503 (UNAVAILABLE)"
+    )
+    kserve_max_pipelined: Count = Field(
+        64, description="requests of one gRPC stream under way; then the client is not read"
+    )
+    kserve_max_backlog: Annotated[int, Field(ge=0)] = Field(
+        64, description="requests with a timeout that wait for a free slot; one more is answered 503 (UNAVAILABLE)"
+    )
 
     # -- how long things live ----------------------------------------------------------------------------------------
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")

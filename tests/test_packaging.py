@@ -20,9 +20,26 @@ PARTS = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "CHANGELOG.md
 TREES = ("streamer", "models", "export", "bench", "tests")
 
 
+POLICY = """
+import torch
+
+def make_model():
+    class Policy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = torch.nn.GRUCell(45, 8)
+
+        def forward(self, obs, hidden):
+            hidden = self.cell(obs, hidden)
+            return hidden.tanh(), hidden
+
+    return Policy(), torch.zeros(1, 45), torch.zeros(1, 8)
+"""
+
+
 def _run(*command: str | Path, cwd: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=240)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -48,11 +65,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_the_daemon_and_its_models_alone(wheel: Path) -> None:
+def test_the_wheel_holds_the_daemon_its_models_and_the_exporter(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    outside = [n for n in names if not n.startswith(("streamer/", "streamer-"))]
+    outside = [n for n in names if not n.startswith(("streamer/", "streamer-", "export/"))]
     assert outside == []
-    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "streamer").rglob("*.py")}
+    modules = {str(p.relative_to(ROOT)) for tree in ("streamer", "export") for p in (ROOT / tree).rglob("*.py")}
     assert {n for n in names if n.endswith(".py")} == modules
     shipped = {f"streamer/pretrained/{p.name}" for p in (ROOT / "models" / "pretrained").glob("*.onnx")}
     packed = {n for n in names if n.startswith("streamer/pretrained/") and n.endswith(".onnx")}
@@ -60,6 +77,7 @@ def test_the_wheel_holds_the_daemon_and_its_models_alone(wheel: Path) -> None:
     assert "streamer/pretrained/toy.md" in names
 
 
+@pytest.mark.timeout(900)
 def test_the_wheel_works_where_there_is_no_checkout(wheel: Path, tmp_path: Path) -> None:
     """Only the dependencies are shared with the environment of the tests; the package itself comes from the wheel."""
     venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
@@ -81,3 +99,8 @@ def test_the_wheel_works_where_there_is_no_checkout(wheel: Path, tmp_path: Path)
     assert "toy" in [row["name"] for row in listed]
     assert _run(program, "--version", cwd=tmp_path).split()[1] != "0.0.0"
     _run(python, "-c", "import importlib.util as u; assert u.find_spec('models') is None", cwd=tmp_path)
+    # a module of one's own, with the PyTorch that is there
+    (tmp_path / "my_module.py").write_text(POLICY, "utf-8")
+    said = _run(program, "export", "my_module.py:make_model", "-o", "policy.onnx", "--max-batch", "2", cwd=tmp_path)
+    assert "input obs float32 [1, 45]: 1 step of 45 values" in said
+    assert "keeps its laws" in _run(program, "check", "policy.onnx", cwd=tmp_path)

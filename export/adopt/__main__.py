@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from pathlib import Path
 
 
@@ -23,30 +24,99 @@ def main(arguments: list[str] | None = None) -> int:
     folder = given.model.is_dir()
     inside = given.model / f"{given.model.resolve().name}.streamer.onnx"
     target = given.output or (inside if folder else given.model.with_name(f"{given.model.stem}.streamer.onnx"))
+    progress = _Progress()
     try:
         settings = read_settings(given.config)
         beside = given.config.parent if given.config is not None else Path()
         if target.resolve() == given.model.resolve():
             raise AdoptionError(f"{target} is the model itself: name another file with -o")
-        report = Report(lambda line: print(line, flush=True))
-        bounds = {"max_batch": given.max_batch, "seed": given.seed, "long_chunks": given.endurance}
+        report = Report(progress.say, progress.doing)
         if folder:
-            verdict = adopt_folder(given.model, target, settings, report=report, **bounds)
+            if given.compare:
+                raise AdoptionError("--compare is for a single graph: what a recogniser's folder gives is its tokens")
+            verdict = adopt_folder(
+                given.model,
+                target,
+                settings,
+                report=report,
+                max_batch=given.max_batch,
+                seed=given.seed,
+                long_chunks=given.endurance,
+            )
         else:
-            verdict = adopt(given.model, target, settings, beside=beside, report=report, **bounds)
+            verdict = adopt(
+                given.model,
+                target,
+                settings,
+                beside=beside,
+                report=report,
+                max_batch=given.max_batch,
+                seed=given.seed,
+                long_chunks=given.endurance,
+                compare=None if given.compare is None else (given.compare[0], given.compare[1]),
+            )
     except BrokenLawsError as error:
+        progress.end()
         show(error.verdict)
         print(f"refused: {error}", file=sys.stderr)
         return 1
     except AdoptionError as error:
+        progress.end()
         print(f"refused: {error}", file=sys.stderr)
         return 1
     except OSError as error:
+        progress.end()
         print(f"adopt: can't write {target}: {error.strerror or error}", file=sys.stderr)
         return 1
+    progress.end()
     show(verdict)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    print("\n".join(_next_steps(target)))
     return 0
+
+
+def _next_steps(target: Path) -> list[str]:
+    """The commands that run the file."""
+    from streamer.engine.model import Model
+
+    manifest = Model.load(target).manifest
+    run = {
+        "transcribe": f"streamer transcribe --model {target} talk.wav",
+        "enhance": f"streamer enhance --model {target} noisy.wav -o clean.wav",
+    }.get(manifest.task)
+    if run is None:
+        run = f"streamer run {target} {'rows.csv' if manifest.input.sample_rate is None else 'sound.wav'}"
+    return [f"run it: {run}", f"serve it: streamer serve --model {target}"]
+
+
+class _Progress:
+    """What goes on, on stderr: in one line of a terminal, else a line now and then."""
+
+    #: Seconds between lines where there is no terminal.
+    EVERY = 5.0
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._shown = False
+        self._last = time.monotonic()
+
+    def say(self, line: str) -> None:
+        self.end()
+        print(line, flush=True)
+
+    def doing(self, what: str) -> None:
+        now = time.monotonic()
+        if self._live:
+            print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
+            self._shown = True
+        elif now - self._last >= self.EVERY:
+            print(f"{what} ...", file=sys.stderr, flush=True)
+            self._last = now
+
+    def end(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="a stateful ONNX model from elsewhere, or a recogniser's folder")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: MODEL.streamer.onnx beside it)")
     parser.add_argument("-c", "--config", type=Path, metavar="TOML", help="what can't be guessed (docs/adopt.md)")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("IN.npz", "OUT.npz"), help="what your own host got")
     parser.add_argument("--max-batch", type=int, default=64, help="largest batch that is judged (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the test signals")
     parser.add_argument("--endurance", type=int, default=400, help="chunks of the long run (default: %(default)s)")

@@ -13,7 +13,8 @@ from export.adopt.chain import Chain, Result
 from export.adopt.ops import Ops
 from export.adopt.report import Report
 from export.adopt.spectrum import add_up, analysis, inverse, windowed
-from streamer.contract.manifest import State
+from export.adopt.stream import Stream
+from streamer.contract.manifest import Condition, State, StreamInput
 
 __all__ = ["Adopted", "Outside", "around", "put", "whole"]
 
@@ -24,6 +25,7 @@ FLAG = "adopt.started"
 class Adopted:
     model: ir.Model
     states: tuple[State, ...]
+    conditions: tuple[Condition, ...] = ()
 
 
 class Outside:
@@ -34,6 +36,7 @@ class Outside:
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.states: list[State] = []
+        self.conditions: list[Condition] = []
 
     def take(self, name: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
         value = ir.Value(
@@ -52,6 +55,10 @@ class Outside:
         self.states.append(State.model_validate({"in": name, "out": out, "dtype": dtype, "shape": shape}))
         return self.take(name, dtype, shape)
 
+    def condition(self, name: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
+        self.conditions.append(Condition.model_validate({"name": name, "dtype": dtype, "shape": shape}))
+        return self.take(name, dtype, shape)
+
 
 def around(chain: Chain, report: Report) -> Adopted:
     """Uses the graphs of ``chain`` up."""
@@ -59,25 +66,22 @@ def around(chain: Chain, report: Report) -> Adopted:
     stream = chain.source
     spec = chain.input
     x = outside.take(spec.name, spec.dtype, spec.chunk_shape)
-    starts = any(m.start for settled in chain.parts for m in settled.part.memories)
+    starts = bool(stream.overlap and stream.start) or any(
+        memory.starts for settled in chain.parts for memory in settled.part.states
+    )
     flag = outside.state(FLAG, f"{FLAG}.next", "bool", (1,)) if starts else None
-    if stream.overlap:
-        rest = (stream.overlap, *spec.chunk_shape[1:])
-        before = outside.state(f"{spec.name}.overlap", f"{spec.name}.overlap.next", spec.dtype, rest)
-        x = ops.join(before, x, axis=1)
-        kept = ops.cut(x, stream.chunk, stream.chunk + stream.overlap, 1)
-        outside.give(ops, kept, f"{spec.name}.overlap.next", spec.dtype, rest)
-        report.did(
-            f"brought the last {stream.overlap} {'samples' if chain.scale else 'rows'} of a call inside, as the state "
-            f"{before.name}"
-        )
+    x = _with_overlap(ops, outside, stream, x, spec, flag, report)
+    more = {}
+    for one, other in zip(chain.parts[0].part.more, chain.more, strict=True):
+        value = outside.take(other.name, other.dtype, other.chunk_shape)
+        more[one.name] = ops.inward(_with_overlap(ops, outside, one, value, other, flag, report), one.layout)
     if chain.scale is not None:
         x = ops.cast(x, "float32" if chain.host is not None else stream.dtype)
         if chain.scale != 1:
             x = ops("Mul", x, ops.constant(chain.scale, "float32" if chain.host is not None else stream.dtype))
         report.did(f"made the input 16-bit PCM, times {chain.scale:g}")
     if chain.host is None:
-        gave = [put(ops, outside, chain.parts[0], x, flag, "", report)]
+        gave: list[Mapping[str, ir.Value]] = [put(ops, outside, chain.parts[0], x, flag, "", report, more=more)]
         sound = None
     else:
         gave, sound = _spectral(chain, ops, outside, x, flag, report)
@@ -85,10 +89,14 @@ def around(chain: Chain, report: Report) -> Adopted:
         outside.give(ops, ops("Or", flag, ops("Not", flag)), f"{FLAG}.next", "bool", (1,))
     for result in chain.results:
         output = chain.output(result)
-        value = sound if result.kind != "plain" else ops.outward(gave[result.part][result.source], result.layout)
-        assert value is not None
-        outside.give(ops, value, result.name, output.dtype, output.shape)
-    return Adopted(whole([settled.model for settled in chain.parts], ops, outside), tuple(outside.states))
+        made = sound if result.kind != "plain" else ops.outward(gave[result.part][result.source], result.layout)
+        assert made is not None
+        outside.give(ops, made, result.name, output.dtype, output.shape)
+    return Adopted(
+        whole([settled.model for settled in chain.parts], ops, outside),
+        tuple(outside.states),
+        tuple(outside.conditions),
+    )
 
 
 def put(
@@ -100,35 +108,43 @@ def put(
     prefix: str,
     report: Report,
     counts: ir.Value | None = None,
+    more: Mapping[str, ir.Value] | None = None,
 ) -> dict[str, ir.Value]:
     """One foreign graph behind ``x``, canonical, with its states; what it gives, raw, by name.
 
     ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call is one of the stream's;
-    where it is none, states stay as they were.
+    where it is none, states stay as they were. ``more``: the part's further streams, raw.
     """
     part = settled.part
-    given, before = {part.stream.name: ops.inward(x, part.stream.layout)}, {}
+    given = {part.stream.name: ops.inward(x, part.stream.layout), **(more or {})}
+    before: dict[str, ir.Value] = {}
+    dtypes = {memory.name: memory.dtype for memory in part.memories}
 
     def keep(new: ir.Value, name: str) -> ir.Value:
         if counts is None:
             return new
         reach = ops.reshape(counts, (-1,) + (1,) * len(settled.memories[name].shape))
-        return ops.choose(reach, new, before[name], before[name].dtype.numpy().name)
+        return ops.choose(reach, new, before[name], dtypes[name])
 
-    for memory in part.memories:
+    for memory in part.conditions:
+        layout = settled.memories[memory.name]
+        given[memory.name] = ops.inward(outside.condition(memory.name, memory.dtype, layout.shape), layout)
+    for memory in part.states:
         layout = settled.memories[memory.name]
         out = f"{memory.name}.next" if memory.out is None else memory.out
         state = before[memory.name] = outside.state(
             f"{prefix}{memory.name}", f"{prefix}{out}", memory.dtype, layout.shape
         )
-        if memory.start and flag is not None:
+        if memory.starts and flag is not None:
             reach = ops.reshape(flag, (-1,) + (1,) * len(layout.shape))
-            state = ops.choose(reach, state, ops.constant(memory.start, memory.dtype), memory.dtype)
-            report.did(f"folded in the start of {memory.name}, {memory.start:g}: its state begins as zeros")
+            first = layout.outward(memory.first()) if memory.start.ndim else memory.start
+            state = ops.choose(reach, state, ops.constant(first, memory.dtype), memory.dtype)
+            shown = f"{float(memory.start):g}" if memory.start.ndim == 0 else f"{memory.start.size} values"
+            report.did(f"folded in the start of {memory.name}, {shown}: its state begins as zeros")
         given[memory.name] = ops.inward(state, layout)
         if memory.out is None:
-            more = keep(ops("Add", state, ops.constant(memory.step, memory.dtype)), memory.name)
-            outside.give(ops, more, f"{prefix}{out}", memory.dtype, layout.shape)
+            counted = keep(ops("Add", state, ops.constant(memory.step, memory.dtype)), memory.name)
+            outside.give(ops, counted, f"{prefix}{out}", memory.dtype, layout.shape)
             report.did(f"brought the counter {memory.name} inside")
     gave = ops.graph(settled.model, given, prefix or "model/")
     for memory in part.memories:
@@ -137,6 +153,32 @@ def put(
             value = keep(ops.outward(gave[memory.out], layout), memory.name)
             outside.give(ops, value, f"{prefix}{memory.out}", memory.dtype, layout.shape)
     return gave
+
+
+def _with_overlap(
+    ops: Ops, outside: Outside, stream: Stream, x: ir.Value, spec: StreamInput, flag: ir.Value | None, report: Report
+) -> ir.Value:
+    """``x`` with what the last call left in front of it, and within its limits."""
+    if stream.limit is not None:
+        low, high = ops.constant(0, stream.dtype), ops.constant(stream.limit, stream.dtype)
+        x = ops("Where", ops("Less", x, low), low, x)
+        x = ops("Where", ops("Less", high, x), high, x)
+        report.did(f"kept {stream.name} between 0 and {stream.limit}, the last row of the table it is looked up in")
+    if not stream.overlap:
+        return x
+    rest = (stream.overlap, *spec.chunk_shape[1:])
+    state = outside.state(f"{spec.name}.overlap", f"{spec.name}.overlap.next", spec.dtype, rest)
+    before = state
+    if flag is not None and stream.start:
+        reach = ops.reshape(flag, (-1,) + (1,) * len(rest))
+        before = ops.choose(reach, state, ops.constant(stream.start, spec.dtype), spec.dtype)
+        report.did(f"folded in the start of the overlap of {stream.name}, {stream.start:g}")
+    x = ops.join(before, x, axis=1)
+    kept = ops.cut(x, stream.chunk, stream.chunk + stream.overlap, 1)
+    outside.give(ops, kept, f"{spec.name}.overlap.next", spec.dtype, rest)
+    unit = "rows" if stream.kind == "rows" else "samples"
+    report.did(f"brought the last {stream.overlap} {unit} of a call inside, as the state {state.name}")
+    return x
 
 
 def _spectral(

@@ -10,25 +10,29 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.adopt.free import MARK, ClashError, declare, free
-from export.adopt.graph import constants, raw
+from export.adopt.free import MARK, ClashError, declare, free, inferred
+from export.adopt.graph import constants, folded, raw
 from export.adopt.layout import Layout
 from export.adopt.plan import Memory, Part
 from export.adopt.read import session
 from export.adopt.report import AdoptionError, Report
+from export.adopt.watch import step_axes
 from streamer.contract.probe import deviation
 
-__all__ = ["Settled", "back", "settle"]
+__all__ = ["Settled", "back", "first_call", "settle"]
 
 Arrays = dict[str, NDArray[Any]]
 Axes = Mapping[str, int | None]
+#: Of every result its raw sizes at batch 1, and the axis of its batch.
+Results = dict[str, tuple[tuple[int, ...], int | None]]
 
 #: Calls that two streams are run for, each with its states of the call before.
 CALLS = 3
@@ -42,15 +46,17 @@ TRIES, CHOICES = 64, 4096
 class Settled:
     """The graph of a part, only its stream and its states left as inputs. ``free``: it takes any batch.
 
-    ``results``: raw sizes at batch 1 of every result, and the axis of its batch.
+    ``results``: raw sizes at batch 1 of every result, and the axis of its batch; ``times``: the axis of its steps where
+    that is not the first one beside the batch, ``"none"`` where a call gives one.
     """
 
     part: Part
     model: ir.Model
     free: bool
     memories: dict[str, Layout]
-    results: dict[str, tuple[tuple[int, ...], int | None]]
+    results: Results
     changed: int = 0
+    times: Mapping[str, int | str] = field(default_factory=dict)
 
     def layout(self, result: str) -> Layout:
         """How a result lies, its axes behind the batch in their order."""
@@ -61,37 +67,69 @@ def settle(part: Part, report: Report, *, fixed: bool = False) -> Settled:
     """``fixed``: the batch stays 1. Raises :class:`AdoptionError` for a state that comes back otherwise."""
     streams = [_alone(part, seed) for seed in range(2)]
     sizes = {name: array.shape for name, array in streams[0][0].items()}
+    trouble = "its stream has no batch axis"
     if not fixed and part.stream.layout.batched:
-        for change, axes in itertools.chain(*([(c, a) for c in (False, True)] for a in _choices(part.memories))):
-            settled = _try(part, axes, streams, sizes, change)
+        tries = _Tries(part, streams, sizes)
+        report.step("looking for the batch")
+        number = 0
+        for axes in _choices(part.memories):
+            if tries.hopeless(axes):
+                continue
+            number += 1
+            report.step(f"looking for the batch of every state, try {number} of at most {TRIES}")
+            settled = tries(axes)
             if settled is not None:
-                _tell(settled, report)
-                return settled
+                return _told(settled, streams, report)
+            if number == TRIES:
+                break
+        trouble = tries.trouble
     memories = {m.name: Layout.moved(m.raw, _unit(m)) for m in part.memories}
-    shapes = {part.stream.name: part.stream.layout.raw_at(1), **{m.name: m.raw for m in part.memories}}
+    shapes = {**{one.name: one.layout.raw_at(1) for one in part.streams}, **{m.name: m.raw for m in part.memories}}
     axis = part.stream.layout.axis()
     results = {
         n: (sizes[n], axis if axis is not None and sizes[n][axis : axis + 1] == (1,) else None)
         for n in part.roles.results
     }
-    settled = Settled(part, raw(part, shapes), False, memories, results)
-    _tell(settled, report)
-    return settled
+    return _told(Settled(part, raw(part, shapes), False, memories, results), streams, report, trouble)
 
 
-def _tell(settled: Settled, report: Report) -> None:
+def first_call(part: Part) -> Arrays:
+    """What a call of a stream at its start is given."""
+    (call, *_) = _alone(part, 0)
+    return {name.removeprefix("in "): array for name, array in call.items() if name.startswith("in ")}
+
+
+def _told(settled: Settled, streams: Sequence[list[Arrays]], report: Report, trouble: str = "") -> Settled:
+    feeds = {name.removeprefix("in "): array for name, array in streams[0][1].items() if name.startswith("in ")}
+    _tell(settled, report, trouble)
+    return replace(settled, times=step_axes(settled.part, feeds, settled.results))
+
+
+#: How a pair was found, where it is not by what it is called.
+_BY = {
+    "": "",
+    "said": "",
+    "name": "",
+    "graph": " (by the graph)",
+    "shape": " (by its shape)",
+    "arithmetic": " (by the arithmetic of the graph; for another say [state])",
+}
+
+
+def _tell(settled: Settled, report: Report, trouble: str) -> None:
     for memory in settled.part.memories:
         axis = settled.memories[memory.name].axis()
-        behind = "" if memory.out is None else f" -> {memory.out}"
+        kind = "condition" if memory.given else "state"
+        behind = "" if memory.out is None else f" -> {memory.out}{_BY[settled.part.roles.how.get(memory.name, '')]}"
         where = "no batch axis" if axis is None else f"batch on axis {axis}"
         if axis is not None and memory.raw[axis] > 1:
             where = f"batch folded into axis {axis}"
-        counts = f", counts {memory.step} a call" if memory.out is None else ""
-        report.found(f"state {memory.name}{behind}: {memory.dtype} {list(memory.raw)}, {where}{counts}")
+        counts = f", counts {memory.step} a call" if memory.out is None and not memory.given else ""
+        report.found(f"{kind} {memory.name}{behind}: {memory.dtype} {list(memory.raw)}, {where}{counts}")
     if settled.changed:
         report.did(f"freed a batch fixed at 1, in {settled.changed} operators: two streams together are as each alone")
     elif not settled.free:
-        report.found("a batch that can't be freed: no two streams together come out as each alone, so max_batch = 1")
+        report.found(f"a batch that can't be freed, so max_batch = 1: {trouble}")
 
 
 def _unit(memory: Memory) -> int | None:
@@ -108,37 +146,122 @@ def _choices(memories: Sequence[Memory]) -> Iterator[dict[str, int | None]]:
         kinds.setdefault((re.sub(r"\d+", "", memory.name), memory.raw, memory.axes), []).append(memory)
     groups = list(kinds.values())
     ranks = itertools.islice(itertools.product(*(range(len(group[0].axes)) for group in groups)), CHOICES)
-    for chosen in sorted(ranks, key=sum)[:TRIES]:
+    for chosen in sorted(ranks, key=sum):
         yield {m.name: m.axes[rank] for rank, group in zip(chosen, groups, strict=True) for m in group}
 
 
-def _try(
-    part: Part, axes: Axes, streams: Sequence[list[Arrays]], sizes: Mapping[str, tuple[int, ...]], change: bool
-) -> Settled | None:
-    """With the states' batch on these axes; ``change``: free what is fixed. ``None``: two rows are not two streams."""
-    memories = {m.name: Layout.moved(m.raw, axes[m.name]) for m in part.memories}
-    if not all(layout.batched for layout in memories.values()):
-        return None
-    layouts = {part.stream.name: part.stream.layout, **memories}
-    shapes = {name: _symbolic(layout) for name, layout in layouts.items()}
-    model, changed = raw(part, shapes), 0
-    if change:
+class _Tries:
+    """One choice of axes after another. ``trouble``: why the likeliest one that ran, else the first, is wrong.
+
+    What failed at an operator fails there again whatever the axes are of states that don't reach it.
+    """
+
+    def __init__(self, part: Part, streams: Sequence[list[Arrays]], sizes: Mapping[str, tuple[int, ...]]) -> None:
+        self.part, self.streams, self.sizes = part, streams, sizes
+        self.trouble = ""
+        self._nearest = float("inf")
+        self._wrong: list[Axes] = []
         axis = part.stream.layout.axis()
-        assert axis is not None
-        marked = {name: layout.raw_at(MARK) for name, layout in layouts.items()}
+        self._base: onnx.ModelProto | None = None
+        if axis is not None and isinstance(part.port(part.stream.name).dims[axis], int):
+            # a batch that is written down as 1 may as well be folded as 1, once for all choices
+            one = {**{s.name: s.layout.raw_at(1) for s in part.streams}, **{m.name: m.raw for m in part.memories}}
+            self._base = ir.to_proto(raw(part, one))
+
+    def hopeless(self, axes: Axes) -> bool:
+        return any(all(axes[name] == axis for name, axis in wrong.items()) for wrong in self._wrong)
+
+    def __call__(self, axes: Axes) -> Settled | None:
+        """``None``: with the states' batch on these axes two rows are not two streams."""
+        part = self.part
+        memories = {m.name: Layout.moved(m.raw, axes[m.name]) for m in part.memories}
+        bare = sorted(name for name, layout in memories.items() if not layout.batched)
+        if bare:
+            self._note(f"{bare[0]} has no axis for it", axes, {bare[0]})
+            return None
+        layouts = {**{one.name: one.layout for one in part.streams}, **memories}
+        shapes = {name: _symbolic(layout) for name, layout in layouts.items()}
+        model = raw(part, shapes) if self._base is None else ir.from_proto(self._base)
+        declare(model, shapes)
+        results, changed = self._run(model, layouts, None), 0
+        if results is None:
+            axis = part.stream.layout.axis()
+            assert axis is not None
+            marked = {name: layout.raw_at(MARK) for name, layout in layouts.items()}
+            try:
+                changed = free(model, marked, part.stream.name, axis)
+            except ClashError as error:
+                self._note(str(error).replace(str(MARK), "rows"), axes, _reaching(error.node))
+                return None
+            declare(model, shapes)
+            results = self._run(model, layouts, axes)
+        if results is None:
+            return None
+        spare = ir.to_proto(model)
+        if not folded(model, shapes):
+            model = ir.from_proto(spare)
+            inferred(model, shapes)
+        return Settled(part, model, True, memories, results, changed)
+
+    def _run(self, model: ir.Model, layouts: Mapping[str, Layout], axes: Axes | None) -> Results | None:
+        """``axes``: the choice, if there is nothing left to change in the graph."""
         try:
-            changed = free(model, marked, part.stream.name, axis)
-        except ClashError:
-            return None
-        if not changed:
-            return None
-    declare(model, shapes)
-    try:
-        runner = session(ir.to_proto(model).SerializeToString())
-        results = _together(part, runner, layouts, streams, sizes)
-    except Exception:  # a graph that can't do two rows says so in any way
+            runner = session(ir.to_proto(model).SerializeToString())
+            return _together(self.part, runner, layouts, self.streams, self.sizes)
+        except _DifferError as error:
+            ends = [value.producer() for value in model.graph.outputs if value.name == error.name]
+            self._note(str(error), axes, _reaching(ends[0]) if ends else None, error.by)
+        except Exception as error:  # a graph that can't do two rows says so in any way
+            said, name = _operator(error)
+            here = [node for node in model.graph if node.name == name]
+            self._note(said, axes, _reaching(here[0]) if name and len(here) == 1 else None)
         return None
-    return None if results is None else Settled(part, model, True, memories, results, changed)
+
+    def _note(self, trouble: str, axes: Axes | None, inputs: set[str] | None, by: float = float("inf")) -> None:
+        """``inputs``: those that reach where it failed, ``None``: any may."""
+        if axes is None:
+            return
+        self._wrong.append(axes if inputs is None else {name: axis for name, axis in axes.items() if name in inputs})
+        if not self.trouble or by < self._nearest:
+            self.trouble, self._nearest = trouble, by
+
+
+def _reaching(node: ir.Node | None) -> set[str] | None:
+    """Inputs of the graph that a node depends on; ``None``: it can't be said."""
+    if node is None:
+        return None
+    stack, seen, names = [node], {id(node)}, set()
+    while stack:
+        one = stack.pop()
+        if any(isinstance(a, ir.Attr) and a.type == ir.AttributeType.GRAPH for a in one.attributes.values()):
+            return None
+        for value in one.inputs:
+            before = None if value is None else value.producer()
+            if before is not None and id(before) not in seen:
+                seen.add(id(before))
+                stack.append(before)
+            elif value is not None and before is None:
+                names.add(str(value.name))
+    return names
+
+
+def _operator(error: Exception) -> tuple[str, str]:
+    """What the runtime says of the operator that can't do two rows, and the operator's name."""
+    said = " ".join(str(error).split())
+    named = re.search(r"running (\w+) node\. Name:'([^']*)'", said)
+    reason = said.split("Status Message:")[-1].strip()
+    reason = re.sub(r"^\S*/\S+:\d+ .*?\) ", "", reason)[:160]
+    if not named:
+        return reason, ""
+    return f"{named[1]} {named[2]} is fixed to a batch of 1 ({reason})", named[2]
+
+
+class _DifferError(ValueError):
+    """Two rows come out otherwise than two streams, ``by`` so much of their largest value."""
+
+    def __init__(self, name: str, by: float) -> None:
+        super().__init__(f"rows see each other: {name} of two streams together is {by:.2g} from what each gives alone")
+        self.name, self.by = name, by
 
 
 def _symbolic(layout: Layout) -> tuple[int | str, ...]:
@@ -153,17 +276,17 @@ def _alone(part: Part, seed: int) -> list[Arrays]:
     """A stream through the file as it is: for each call what it gave, and as ``in NAME`` what it was given."""
     runner, rng = part.foreign.session(), np.random.default_rng(seed)
     names = [output.name for output in runner.get_outputs()]
-    shape = part.stream.layout.raw_at(1)
-    state = {m.name: np.full(m.raw, m.start, m.dtype) for m in part.memories}
+    state = {m.name: _noise(m.raw, m.dtype, rng) if m.given else m.first() for m in part.memories}
     calls: list[Arrays] = []
     for _ in range(CALLS):
-        feeds = {part.stream.name: _noise(shape, part.stream.dtype, rng), **state, **constants(part)}
+        fresh = {one.name: _noise(one.layout.raw_at(1), one.dtype, rng, one.limit) for one in part.streams}
+        feeds = {**fresh, **state, **constants(part)}
         try:
             got = dict(zip(names, runner.run(names, feeds), strict=True))
         except Exception as error:
             raise AdoptionError(
-                f"{part.foreign.path} does not run on chunks of {list(shape)} ({' '.join(str(error).split())[:300]}): "
-                "check [input], [dims] and [constants]"
+                f"{part.foreign.path} does not run on chunks of {list(part.stream.layout.raw_at(1))} "
+                f"({' '.join(str(error).split())[:300]}): check [input], [dims] and [constants]"
             ) from error
         state = {m.name: back(m, state[m.name], got) for m in part.memories}
         calls.append({**got, **{f"in {name}": array for name, array in feeds.items()}})
@@ -173,7 +296,7 @@ def _alone(part: Part, seed: int) -> list[Arrays]:
 def back(memory: Memory, old: NDArray[Any], got: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """The state behind a call. Raises :class:`AdoptionError` if it is another kind of thing than before."""
     if memory.out is None:
-        return old + np.asarray(memory.step, old.dtype)
+        return old if memory.given else np.asarray(old + np.asarray(memory.step, old.dtype))
     new = got[memory.out]
     if new.shape != old.shape or new.dtype != old.dtype:
         raise AdoptionError(
@@ -184,11 +307,13 @@ def back(memory: Memory, old: NDArray[Any], got: Mapping[str, NDArray[Any]]) -> 
     return new
 
 
-def _noise(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> NDArray[Any]:
-    kind, noise = np.dtype(dtype), rng.standard_normal(shape)
+def _noise(shape: tuple[int, ...], dtype: str, rng: np.random.Generator, limit: int | None = None) -> NDArray[Any]:
+    if limit is not None:
+        return rng.integers(0, limit, shape, endpoint=True).astype(dtype)
+    kind, noise = np.dtype(dtype), np.asarray(rng.standard_normal(shape))
     if kind.kind == "b":
-        return noise > 0
-    return (noise * (3000 if kind.itemsize > 1 else 30) if kind.kind in "iu" else noise).astype(kind)
+        return np.asarray(noise > 0)
+    return np.asarray(noise * (3000 if kind.itemsize > 1 else 30) if kind.kind in "iu" else noise, kind)
 
 
 def _together(
@@ -197,8 +322,9 @@ def _together(
     layouts: Mapping[str, Layout],
     streams: Sequence[list[Arrays]],
     sizes: Mapping[str, tuple[int, ...]],
-) -> dict[str, tuple[tuple[int, ...], int | None]] | None:
-    """The same two streams as two rows; where the batch is in every result, or ``None`` if they come out otherwise."""
+) -> Results:
+    """The same two streams as two rows: where the batch is in every result. Raises :class:`_DifferError` if they come
+    out otherwise, ``ValueError`` for something that has no batch."""
     lies = {m.out: layouts[m.name] for m in part.memories if m.out is not None}
     names = [*lies, *part.roles.results]
     for calls in zip(*streams, strict=True):
@@ -206,18 +332,17 @@ def _together(
         for name, array in zip(names, runner.run(names, feeds), strict=True):
             if name not in lies:
                 one = sizes[name]
-                if len(one) != array.ndim:
-                    return None
-                axes = [axis for axis in range(len(one)) if array.shape[axis] == 2 * one[axis]]
-                if len(axes) != 1:
-                    return None
+                axes = [axis for axis in range(len(one)) if array.shape[axis : axis + 1] == (2 * one[axis],)]
+                if len(one) != array.ndim or len(axes) != 1:
+                    raise ValueError(f"{name} is {list(array.shape)} for two streams, {list(one)} for one")
                 lies[name] = Layout.moved(one, axes[0])
             layout = lies[name]
             if array.shape != layout.raw_at(2):
-                return None
+                raise ValueError(f"{name} is {list(array.shape)} for two streams, not {list(layout.raw_at(2))}")
             want = np.concatenate([layout.outward(call[name]) for call in calls])
-            if deviation(layout.outward(array), want) > TOLERANCE.get(str(want.dtype), 0):
-                return None
+            by = deviation(layout.outward(array), want)
+            if by > TOLERANCE.get(str(want.dtype), 0):
+                raise _DifferError(name, by)
     return {name: (sizes[name], lies[name].axis()) for name in part.roles.results}
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from export.adopt.batch import Settled
 from export.adopt.layout import Layout
-from export.adopt.plan import Stream, spectral
-from export.adopt.report import AdoptionError, Report
+from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.settings import Host, Settings
 from export.adopt.spectrum import synthesis_window
-from streamer.contract.manifest import Input, Output
+from export.adopt.stream import Stream, spectral
+from streamer.contract.manifest import Input, Output, StreamInput
 
 __all__ = ["Chain", "Result", "chain_of"]
 
@@ -40,6 +40,7 @@ class Chain:
 
     parts: tuple[Settled, ...]
     input: Input
+    more: tuple[StreamInput, ...]
     scale: float | None
     host: Host | None
     results: tuple[Result, ...]
@@ -75,8 +76,14 @@ def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Ch
         elif scale != 1 and stream.dtype.startswith(("int", "uint")):
             raise AdoptionError(f"[input] scale = {scale:g}: the input {stream.name} takes whole numbers, PCM as it is")
     rows = stream.layout.shape[1:]
+    if scale is not None and parts[0].part.more:
+        raise AdoptionError(
+            f"sound and rows side by side can't be adopted: leave out [input] sample_rate, or make "
+            f"{listed([one.name for one in parts[0].part.more])} [constants] or [input] conditions"
+        )
     spec = Input.model_validate(
         {
+            "limits": _limits(stream),
             "name": stream.name if scale is None else "pcm",
             "dtype": stream.dtype if scale is None else "int16",
             "chunk_shape": (stream.chunk, *(rows if scale is None else ())),
@@ -84,13 +91,24 @@ def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Ch
             "step_seconds": source.step_seconds if source.sample_rate is None else None,
         }
     )
+    more = tuple(
+        StreamInput.model_validate(
+            {
+                "name": one.name,
+                "dtype": one.dtype,
+                "chunk_shape": (one.chunk, *one.layout.shape[1:]),
+                "limits": _limits(one),
+            }
+        )
+        for one in parts[0].part.more
+    )
     results = [
         _result(settled, number, name, settings) for number, settled in enumerate(parts) for name in settled.results
     ]
     last = None
     if settings.host is not None:
         results, last = _sound(parts, results, settings.host)
-    chain = Chain(tuple(parts), spec, scale, settings.host, tuple(results), last)
+    chain = Chain(tuple(parts), spec, more, scale, settings.host, tuple(results), last)
     steps = chain.output(results[0]).shape[0]
     if stream.chunk % steps:
         raise AdoptionError(
@@ -99,8 +117,20 @@ def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Ch
         )
     for result in results:
         shape = chain.output(result).shape
-        report.found(f"result {result.source}: {list(shape)} a call" + _said(result))
+        report.found(f"result {result.source}: {_steps(result, shape)}" + _said(result))
     return chain
+
+
+def _limits(stream: Stream) -> tuple[tuple[int, int], ...] | None:
+    if stream.limit is None or len(stream.layout.shape) > 2:
+        return None
+    return ((0, stream.limit),) * (stream.layout.shape[1] if len(stream.layout.shape) == 2 else 1)
+
+
+def _steps(result: Result, shape: tuple[int, ...]) -> str:
+    """What was taken for what."""
+    steps = "1 step" if shape[0] == 1 else f"{shape[0]} steps"
+    return f"{list(shape)} a call, {steps} of {' x '.join(map(str, shape[1:])) if len(shape) > 1 else 'one value'}"
 
 
 def _said(result: Result) -> str:
@@ -114,8 +144,12 @@ def _result(settled: Settled, number: int, name: str, settings: Settings) -> Res
     if not all(sizes):
         raise AdoptionError(f"the output {name} is empty, {list(sizes)}: leave it out, [outputs] drop = [{name!r}]")
     layout = Layout.moved(sizes, axis)
-    time = settings.outputs.time.get(name)
-    if time is not None:
+    time: int | str | None = settings.outputs.time.get(name)
+    if time is None and number == 0 and settings.host is None:
+        time = settled.times.get(name)
+    if time == "none":
+        layout = layout.labelled()
+    elif isinstance(time, int):
         if time >= len(sizes) or time == axis:
             raise AdoptionError(
                 f"[outputs] time of {name} = {time}: it has the sizes {list(sizes)}, the batch on axis {axis}"

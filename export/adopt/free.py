@@ -2,7 +2,8 @@
 
 Shapes are inferred with a batch of :data:`MARK`, a prime that is no size of any model, so that every size which is a
 multiple of it shows where the batch is. Behind a Reshape that has lost it, it is put back, and inference goes on from
-there. Whether the result is right is no question of this module: :mod:`export.adopt.batch` runs it.
+there (:mod:`export.adopt.shapes`). Whether the result is right is no question of this module:
+:mod:`export.adopt.batch` runs it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from export.adopt.shapes import Walk
+
 __all__ = ["MARK", "ClashError", "Shapes", "declare", "free", "inferred"]
 
 Shapes = Mapping[str, tuple[int | str, ...]]
 
 MARK = 9973
-#: More rounds than any graph has reshapes one behind the other.
-ROUNDS = 500
+#: More often than any operator has to be changed.
+ROUNDS = 8
 _RECURRENT = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 
 
@@ -40,7 +43,11 @@ def inferred(model: ir.Model, shapes: Shapes) -> None:
 
 
 class ClashError(ValueError):
-    """Rows meet something that can't be rows: the batch is not where it was taken to be."""
+    """Rows meet something that can't be rows, at ``node``: the batch is not where it was taken to be."""
+
+    def __init__(self, what: str, node: ir.Node) -> None:
+        super().__init__(what)
+        self.node = node
 
 
 def free(model: ir.Model, marked: Shapes, stream: str, axis: int) -> int:
@@ -50,21 +57,16 @@ def free(model: ir.Model, marked: Shapes, stream: str, axis: int) -> int:
     """
     changed = 0
     within: dict[int, int] = {}  # by the other factor of a folded axis: how much of it stands before the batch
-    for _ in range(ROUNDS):
-        inferred(model, marked)
-        rows, stale, done = _Rows(model, stream, axis), set(), 0
-        for node in list(model.graph):
-            # behind an operator that was changed in this round, shapes are what they were before
-            if not stale.intersection(map(id, node.inputs)):
-                now = _change(node, within, rows)
-                if not now:
-                    _check(node)
-                    continue
-                done += 1
-            stale.update(id(value) for user in (node, *node.successors()) for value in user.outputs)
-        changed += done
-        if not done:
-            break
+    declare(model, marked)
+    walk, rows = Walk(model), _Rows(model, stream, axis)
+    for node in list(model.graph):
+        walk.node(node)
+        for _ in range(ROUNDS):
+            if not _change(node, within, rows):
+                break
+            changed += 1
+            walk.node(node, again=True)
+        _check(node)
     return changed
 
 
@@ -81,17 +83,17 @@ def _check(node: ir.Node) -> None:
     for value in node.outputs:
         axes = [size for size in _known(value) if size % MARK == 0 and size]
         if len(axes) > 1 or any(size % MARK**2 == 0 for size in axes):
-            raise ClashError(f"{node.op_type} {node.name} makes {value.shape}")
+            raise ClashError(f"{node.op_type} {node.name} makes {value.shape}", node)
     shapes = [_sizes(value) for value in node.inputs]
     if node.op_type in _RECURRENT and shapes[0] is not None:
         starts = [shapes[number] for number in _RECURRENT[node.op_type] if number < len(shapes)]
         if any(start is not None and start[1] != shapes[0][1] for start in starts):
-            raise ClashError(f"{node.op_type} {node.name} of {shapes[0]} starts from {starts}")
+            raise ClashError(f"{node.op_type} {node.name} of {shapes[0]} starts from {starts}", node)
     if node.op_type == "Concat" and None not in shapes:
         across = node.attributes.get_int("axis", 0) % max(len(shapes[0] or ()), 1)
         rests = {shape[:across] + shape[across + 1 :] for shape in shapes if shape is not None}
         if len(rests) > 1:
-            raise ClashError(f"Concat {node.name} of {shapes}")
+            raise ClashError(f"Concat {node.name} of {shapes}", node)
 
 
 def _known(value: ir.Value) -> list[int]:
@@ -111,7 +113,8 @@ def _batch_axis(sizes: tuple[int, ...] | None) -> int | None:
 
 
 def _fixed(value: ir.Value | None) -> np.ndarray | None:
-    return None if value is None or value.const_value is None else value.const_value.numpy()
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def _reshape(node: ir.Node, within: dict[int, int]) -> bool:
@@ -292,10 +295,10 @@ def _widen(node: ir.Node, rows: _Rows) -> bool:
 def _constant(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    while name in graph.initializers and not np.array_equal(_fixed(graph.initializers[name]), array):
+    while (there := _fixed(graph.initializers.get(name))) is not None and not np.array_equal(there, array):
         name += "'"
     tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     if name not in graph.initializers:
         graph.initializers.add(value)
     return graph.initializers[name]

@@ -16,7 +16,7 @@ from export.adopt.free import Shapes, inferred
 from export.adopt.plan import Part
 from export.adopt.report import AdoptionError
 
-__all__ = ["constants", "raw"]
+__all__ = ["constants", "folded", "raw"]
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,30 @@ def constants(part: Part) -> dict[str, NDArray[Any]]:
     return found
 
 
-def raw(part: Part, shapes: Shapes, *, folded: bool = True) -> ir.Model:
+def raw(part: Part, shapes: Shapes) -> ir.Model:
     """``shapes``: of the inputs that stay. Constants that are declared with a free first axis are one for every row."""
+    model = _plain(part)
+    if not folded(model, shapes):
+        model = _plain(part)
+        inferred(model, shapes)
+        RemoveUnusedNodesPass()(model)
+    return model
+
+
+def folded(model: ir.Model, shapes: Shapes) -> bool:
+    """In place: what follows from these shapes of the inputs is computed. ``False``: it can't be, and may be broken."""
+    inferred(model, shapes)
+    try:
+        # not the whole optimiser: its rewriting takes an addition of 1e-12 for one of zero
+        fold_constants(model, onnx_shape_inference=True, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    except Exception:  # it only makes the graph smaller: what is not computed here the runtime computes
+        log.debug("constants are not folded", exc_info=True)
+        return False
+    RemoveUnusedNodesPass()(model)
+    return True
+
+
+def _plain(part: Part) -> ir.Model:
     model = part.foreign.model()
     inputs = {str(value.name): value for value in model.graph.inputs}
     rows = part.stream.layout.axis()
@@ -49,15 +71,6 @@ def raw(part: Part, shapes: Shapes, *, folded: bool = True) -> ir.Model:
     outputs = [value for value in model.graph.outputs if value.name in kept]
     model.graph.outputs.clear()
     model.graph.outputs.extend(outputs)
-    inferred(model, shapes)
-    if folded:
-        try:
-            # not the whole optimiser: its rewriting takes an addition of 1e-12 for one of zero
-            fold_constants(model, onnx_shape_inference=True, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-        except Exception:  # it only makes the graph smaller: what is not computed here the runtime computes
-            log.debug("constants are not folded", exc_info=True)
-            return raw(part, shapes, folded=False)
-    RemoveUnusedNodesPass()(model)
     return model
 
 
@@ -66,8 +79,9 @@ def _fix(model: ir.Model, value: ir.Value, array: NDArray[Any], rows: tuple[ir.V
     graph = model.graph
 
     def initial(name: str, data: Mapping[str, Any] | NDArray[Any]) -> ir.Value:
-        tensor = ir.tensor(np.asarray(data), name=name)
-        made = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        array = np.asarray(data)
+        tensor = ir.tensor(array, name=name)
+        made = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
         graph.initializers.add(made)
         return made
 

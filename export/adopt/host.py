@@ -6,7 +6,7 @@ next happen out here, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,26 +16,28 @@ from export.adopt.batch import Settled, back
 from export.adopt.chain import Chain
 from export.adopt.graph import constants
 from export.adopt.spectrum import spectra, synthesis_window
+from export.adopt.stream import Stream
+from streamer.contract.probe import Signal
 
 __all__ = ["drive"]
 
 Array = NDArray[Any]
 
 
-def drive(chain: Chain, chunks: Array) -> dict[str, Array]:
-    """``chunks`` [n, 1, ...] of one stream, from its start -> every output of the adopted file, [n, 1, ...]."""
-    runs = [_Run(settled) for settled in chain.parts]
-    source = chain.source
-    before = np.zeros((1, source.overlap, *chunks.shape[3:]), chunks.dtype)
+def drive(chain: Chain, signal: Signal) -> dict[str, Array]:
+    """``signal`` of one stream, from its start -> every output of the adopted file, [chunks, 1, ...]."""
+    runs = [_Run(settled, signal.conditions) for settled in chain.parts]
+    first, *more = chain.parts[0].part.streams
+    feeds = [_Window(first, signal.inputs[chain.input.name])]
+    feeds += [_Window(one, signal.inputs[other.name]) for one, other in zip(more, chain.more, strict=True)]
     tail = np.zeros(0 if chain.host is None else chain.host.fft - chain.host.hop)
     gave: dict[str, list[Any]] = {result.name: [] for result in chain.results}
-    for chunk in chunks:
-        x = np.concatenate([before, chunk], axis=1)
-        before = x[:, x.shape[1] - source.overlap :]
+    for number in range(len(signal)):
+        x, *others = [feed(number) for feed in feeds]
         if chain.scale is not None:
             x = x.astype(np.float64) * chain.scale
         if chain.host is None:
-            raw, sound = [runs[0](x)], None
+            raw, sound = [runs[0](x, *others)], None
         else:
             raw, sound, tail = _spectral(chain, runs, x[0], tail)
         for result in chain.results:
@@ -44,21 +46,40 @@ def drive(chain: Chain, chunks: Array) -> dict[str, Array]:
     return {name: np.stack(column) for name, column in gave.items()}
 
 
+class _Window:
+    """Chunks [chunks, 1, ...] of a stream, each with the end of what came before in front of it."""
+
+    def __init__(self, stream: Stream, chunks: Array) -> None:
+        self.stream, self.chunks = stream, chunks
+        self.before = np.full((1, stream.overlap, *chunks.shape[3:]), stream.start, chunks.dtype)
+
+    def __call__(self, number: int) -> Array:
+        x = np.concatenate([self.before, self.chunks[number]], axis=1)
+        self.before = x[:, x.shape[1] - self.stream.overlap :]
+        return x
+
+
 class _Run:
     """One file and its state."""
 
-    def __init__(self, settled: Settled) -> None:
+    def __init__(self, settled: Settled, conditions: Mapping[str, Array]) -> None:
         self.part = settled.part
         self.session = settled.part.foreign.session()
         self.names = [output.name for output in self.session.get_outputs()]
-        self.state = {m.name: np.full(m.raw, m.start, m.dtype) for m in self.part.memories}
+        self.state = {m.name: m.first() for m in self.part.states}
+        self.given = {
+            m.name: settled.memories[m.name].inward(conditions[m.name]).reshape(m.raw) for m in self.part.conditions
+        }
 
-    def __call__(self, canonical: Array) -> dict[str, Array]:
+    def __call__(self, *canonical: Array) -> dict[str, Array]:
         part = self.part
-        x = part.stream.layout.inward(canonical.astype(part.stream.dtype)).reshape(part.stream.layout.raw_at(1))
-        feeds = {part.stream.name: x, **self.state, **constants(part)}
+        fresh = {
+            one.name: one.layout.inward(array.astype(one.dtype)).reshape(one.layout.raw_at(1))
+            for one, array in zip(part.streams, canonical, strict=True)
+        }
+        feeds = {**fresh, **self.given, **self.state, **constants(part)}
         got = dict(zip(self.names, self.session.run(self.names, feeds), strict=True))
-        self.state = {m.name: back(m, self.state[m.name], got) for m in part.memories}
+        self.state = {m.name: back(m, self.state[m.name], got) for m in part.states}
         return got
 
 

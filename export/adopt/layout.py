@@ -50,6 +50,10 @@ class Layout:
         places = {0: 0} | {axis: place for place, axis in enumerate(order, 1)}
         return Layout(shape, tuple(tuple(places[axis] for axis in group) for group in self.groups))
 
+    def labelled(self) -> Layout:
+        """A time axis of one step in front of all others, which the raw tensor has none for."""
+        return Layout((1, *self.shape), tuple(tuple(a + 1 if a else 0 for a in group) for group in self.groups))
+
     # -- what both sides of the comparison need ------------------------------------------------------------------------
 
     @property

@@ -34,8 +34,9 @@ class Ops:
 
     def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
         name = f"{self.name}/constant.{len(self.initial)}"
-        tensor = ir.tensor(np.ascontiguousarray(array, dtype), name=name)
-        value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        data = np.ascontiguousarray(array, dtype)
+        tensor = ir.tensor(data, name=name)
+        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype))
         self.initial.append(value)
         return value
 

@@ -90,7 +90,9 @@ def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        proto = onnx.load(str(path), format="protobuf")
+        proto = onnx.load(str(path), format="protobuf", load_external_data=False)
+        _need_weights(proto, path)
+        onnx.load_external_data_for_model(proto, str(path.parent))
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise AdoptionError(f"{path} is no ONNX file ({said}): export the model to ONNX first") from error
@@ -99,6 +101,22 @@ def _load(path: Path) -> onnx.ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise AdoptionError(f"{path} is no ONNX file (it has no graph): export the model to ONNX first")
     return proto
+
+
+def _need_weights(proto: onnx.ModelProto, path: Path) -> None:
+    """Raises :class:`AdoptionError` that names the files of weights which are not beside the model."""
+    places = {
+        entry.value
+        for tensor in proto.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    if missing := sorted(place for place in places if not (path.parent / place).is_file()):
+        raise AdoptionError(
+            f"the weights of {path} are in {listed(missing)}, which is not beside it: copy it into {path.parent}, or "
+            "export the model with external_data=False"
+        )
 
 
 def _domains(proto: onnx.ModelProto) -> Iterator[str]:

@@ -12,11 +12,14 @@ class AdoptionError(ValueError):
 
 
 class Report:
-    """Lines in the order in which they come; ``say`` gets each at once."""
+    """Lines in the order in which they come; ``say`` gets each at once, ``doing`` what is going on meanwhile."""
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, say: Callable[[str], None] = lambda line: None, doing: Callable[[str], None] = lambda what: None
+    ) -> None:
         self.lines: list[str] = []
         self._say = say
+        self.step = doing
 
     def found(self, what: str) -> None:
         self._add("found", what)

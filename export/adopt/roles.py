@@ -1,4 +1,4 @@
-"""Which tensor is what, by names and shapes alone: the stream, memory and its way back, constants, results."""
+"""Which tensor is what, by the graph, by names and by shapes: streams, memory and its way back, constants, results."""
 
 from __future__ import annotations
 
@@ -7,17 +7,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from export.adopt.flow import Flow
+from export.adopt.questions import Asked, quoted
 from export.adopt.report import AdoptionError, listed
 from export.adopt.settings import Settings
 
 __all__ = ["Port", "Roles", "assign", "key"]
 
 #: Parts of a name that say which side of the call a state is on, not which state it is.
-_BEFORE = {"in", "input", "prev", "previous", "old", "past", "init", "initial"}
-_BEHIND = {"out", "output", "next", "new", "present", "updated"}
+_BEFORE = {"in", "input", "prev", "previous", "old", "past", "init", "initial", "start"}
+_BEHIND = {"out", "output", "next", "new", "present", "updated", "final", "last", "end"}
 _STORED = {"cache", "cached"}
+#: What is left of a name may end in the number of a step: of ``h_0`` comes ``h_n`` or ``h_1``, of ``h_t`` ``h_t1``.
+_STEPS = ((("0",), ("n",)), (("0",), ("1",)), (("t",), ("t", "1")), ((), ("n",)), (("tm", "1"), ("t",)), (("t",), ()))
 #: Inputs of this name are the stream, whatever output looks alike.
 _STREAMS = {"input", "audio", "audio_signal", "signal", "pcm", "wav", "waveform", "speech", "mix", "noisy", "features"}
+_STREAMS |= {"x", "ids", "tokens", "obs", "observation", "wav_in", "spec_in", "input_frame"}
+#: Words in the name of an input that is set once for a stream.
+_CONDITIONS = {
+    "speaker",
+    "spk",
+    "spkemb",
+    "dvec",
+    "dvector",
+    "embed",
+    "embedding",
+    "condition",
+    "cond",
+    "ecapa",
+    "xvector",
+}
 _RATES = {"sr", "fs", "rate", "sample_rate", "samplerate", "sampling_rate"}
 _LENGTH = re.compile(r"((audio|audio_signal|signal|input|x|features?|feats)_)?(len|lens|length|lengths)")
 
@@ -36,7 +55,9 @@ class Port:
 
 @dataclass
 class Roles:
-    """Names. ``lengths``: inputs that want the number of rows of the chunk. ``pairs``: state's input to its output."""
+    """Names. ``lengths``: inputs that want the number of rows of the chunk. ``pairs``: state's input to its output;
+    ``how`` says for each how it was found: ``said``, ``graph``, ``name``, ``shape`` or ``arithmetic``. ``streams``:
+    inputs beside ``stream`` that bring rows, too; ``conditions``: inputs that are set once."""
 
     stream: str
     pairs: dict[str, str]
@@ -45,6 +66,9 @@ class Roles:
     constants: dict[str, Any] = field(default_factory=dict)
     lengths: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    how: dict[str, str] = field(default_factory=dict)
+    streams: list[str] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
 
 
 def key(name: str, behind: bool) -> tuple[str, ...]:
@@ -54,8 +78,18 @@ def key(name: str, behind: bool) -> tuple[str, ...]:
     return tuple(word for word in rest if word not in _STORED) or rest
 
 
-def assign(inputs: Sequence[Port], outputs: Sequence[Port], settings: Settings) -> Roles:
-    """Raises :class:`AdoptionError` where names and shapes leave a choice, or leave an input without a value."""
+def assign(
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    settings: Settings,
+    flow: Flow | None = None,
+    asked: Asked | None = None,
+) -> Roles:
+    """``flow``: of the graph. ``asked``: takes the questions; else they are raised here.
+
+    Raises :class:`AdoptionError` for what the settings say that can't be.
+    """
+    questions = Asked() if asked is None else asked
     ins, outs = {port.name: port for port in inputs}, {port.name: port for port in outputs}
     constants = {name: value for name, value in settings.constants.items() if name in ins}
     counters = {name: step for name, step in settings.counters.items() if name in ins}
@@ -64,37 +98,61 @@ def assign(inputs: Sequence[Port], outputs: Sequence[Port], settings: Settings) 
         rates = [port for port in free if _is_rate(port)]
         constants |= {port.name: settings.input.sample_rate for port in rates}
         free = [port for port in free if port not in rates]
-    stream = _named_stream(free, settings)
+    conditions = [name for name in settings.input.conditions if name in ins]
+    beside = [name for name in settings.streams if name in ins]
+    free = [port for port in free if port.name not in conditions and port.name not in beside]
     pairs = _given(ins, outs, settings.state)
-    free = [port for port in free if port.name not in pairs and port.name != stream]
-    _by_name(free, [port for port in outputs if port.name not in pairs.values()], pairs)
-    free = [port for port in free if port.name not in pairs]
-    lengths = [port.name for port in free if _LENGTH.fullmatch(port.name.lower()) and _whole(port, 1)]
+    how = dict.fromkeys(pairs, "said")
+
+    def left() -> tuple[list[Port], list[Port]]:
+        states = [port for port in free if port.name not in pairs and port.name != stream]
+        return states, [port for port in outputs if port.name not in pairs.values()]
+
+    def found(more: Mapping[str, str], by: str) -> None:
+        pairs.update(more)
+        how.update(dict.fromkeys(more, by))
+
+    stream = settings.input.name
+    if stream is not None and stream not in [port.name for port in free]:
+        raise AdoptionError(
+            f"[input] name = {stream!r} is no free input of the graph: {listed([port.name for port in free])} are"
+        )
+    if flow is not None:
+        found(_by_graph(*left(), flow), "graph")
+    if stream is None:
+        names = [port.name for port in free if port.name not in pairs]
+        stream = next((name for name in names if name.split(".")[0].lower() in _STREAMS), None)
+    found(_by_name(*left()), "name")
+    lengths = [port.name for port in left()[0] if _LENGTH.fullmatch(port.name.lower()) and _whole(port, 1)]
     free = [port for port in free if port.name not in lengths]
     if stream is None:
-        if not free:
-            raise AdoptionError(
-                "every input has a value or is a state by its name, so none takes the stream: say which does, "
-                f"[input] name = one of {listed(list(ins))}"
-            )
-        stream = free.pop(0).name
-    _by_shape(free, [port for port in outputs if port.name not in pairs.values()], pairs)
-    rest = [port for port in free if port.name not in pairs]
-    if rest:
-        raise AdoptionError(_without_value(rest[0], outputs, stream))
+        stream = _stream(*left(), list(ins))
+    found(_by_shape(*left()), "shape")
+    if flow is not None:
+        found(_by_arithmetic(*left(), flow), "arithmetic")
+    guessed = [port.name for port in left()[0] if _is_condition(port) and not any(_alike(port, o) for o in left()[1])]
+    conditions += guessed
+    alongside = [port.name for port in left()[0] if port.name not in guessed and _alongside(port, ins[stream])]
+    beside += alongside
+    free = [port for port in free if port.name not in guessed and port.name not in alongside]
+    if flow is not None:
+        _need_use([*pairs, *(port.name for port in left()[0])], flow)
+    _open(*left(), stream, questions)
     results, dropped = _results([port for port in outputs if port.name not in pairs.values()], settings)
-    return Roles(stream, pairs, results, dropped, constants, lengths, counters)
+    if asked is None:
+        questions.settle()
+    return Roles(stream, pairs, results, dropped, constants, lengths, counters, how, beside, conditions)
 
 
-def _named_stream(free: Sequence[Port], settings: Settings) -> str | None:
-    names = [port.name for port in free]
-    if settings.input.name is not None:
-        if settings.input.name not in names:
-            raise AdoptionError(
-                f"[input] name = {settings.input.name!r} is no free input of the graph: {listed(names)} are"
-            )
-        return settings.input.name
-    return next((name for name in names if name.lower() in _STREAMS), None)
+def _stream(free: Sequence[Port], outputs: Sequence[Port], names: list[str]) -> str:
+    """The first input that can be no state, if there is one."""
+    if not free:
+        raise AdoptionError(
+            "every input has a value or is a state, so none takes the stream: say which does, "
+            f"[input] name = one of {listed(names)}"
+        )
+    alone = [port for port in free if not any(_alike(port, output) for output in outputs)]
+    return (alone or list(free))[0].name
 
 
 def _given(ins: Mapping[str, Port], outs: Mapping[str, Port], said: Mapping[str, str]) -> dict[str, str]:
@@ -110,43 +168,106 @@ def _given(ins: Mapping[str, Port], outs: Mapping[str, Port], said: Mapping[str,
     return pairs
 
 
-def _by_name(free: Sequence[Port], outputs: Sequence[Port], pairs: dict[str, str]) -> None:
+def _by_graph(free: Sequence[Port], outputs: Sequence[Port], flow: Flow) -> dict[str, str]:
+    """What recurrent operators say. Where one gives its state twice, names decide."""
+    shapes = {port.name: port for port in outputs}
     claims: dict[str, str] = {}
     for port in free:
-        same = [o.name for o in outputs if _called_alike(port.name, o.name) and _alike(port, o)]
-        if len(same) > 1:
-            raise AdoptionError(
-                f"the state {port.name} may come back as {' or '.join(same)}: say which, [state] {port.name} = ..."
-            )
-        if same:
-            if same[0] in claims:
-                raise AdoptionError(
-                    f"the output {same[0]} may be the new {claims[same[0]]} or the new {port.name}: say which, "
-                    f'[state] {port.name} = "{same[0]}"'
-                )
-            claims[same[0]] = port.name
-    pairs |= {before: behind for behind, before in claims.items()}
+        ends = [name for name in flow.carried(port.name) if name in shapes and _alike(port, shapes[name])]
+        if len(ends) > 1:
+            ends = [name for name in ends if _called_alike(port.name, name)]
+        if len(ends) == 1:
+            claims[port.name] = ends[0]
+    ends = list(claims.values())
+    return {before: behind for before, behind in claims.items() if ends.count(behind) == 1}
 
 
-def _by_shape(free: Sequence[Port], outputs: Sequence[Port], pairs: dict[str, str]) -> None:
+def _by_name(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
+    """Names that are the same but for before and behind come first, then those that count a step on."""
+    pairs: dict[str, str] = {}
+    for called in (_called_the_same, _called_alike):
+        claims = {
+            port.name: [
+                o.name
+                for o in outputs
+                if o.name not in pairs.values() and called(port.name, o.name) and _alike(port, o)
+            ]
+            for port in free
+            if port.name not in pairs
+        }
+        ends = [name for names in claims.values() for name in names]
+        pairs |= {before: names[0] for before, names in claims.items() if len(names) == 1 and ends.count(names[0]) == 1}
+    return pairs
+
+
+def _by_shape(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
     """An input and an output are a pair where neither looks like any other."""
+    pairs = {}
     for port in free:
         same = [o for o in outputs if _alike(port, o)]
-        rivals = [p.name for p in free if any(_alike(p, o) for o in same)]
-        if len(same) > 1 or (same and len(rivals) > 1):
-            raise AdoptionError(
-                f"by their shapes the states {listed(rivals)} may come back as any of {listed([o.name for o in same])}"
-                f', and their names do not tell: say which, [state] {port.name} = "..."'
-            )
-        if same:
+        if len(same) == 1 and [p for p in free if _alike(p, same[0])] == [port]:
             pairs[port.name] = same[0].name
+    return pairs
+
+
+def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: Flow) -> dict[str, str]:
+    """By the shortest way through the graph. Only if every state has one of its own, since a mistake can't be seen."""
+    pairs: dict[str, str] = {}
+    for port in free:
+        if not any(_alike(port, output) for output in outputs):
+            continue
+        costs = flow.costs(port.name)
+        ways = sorted((costs[o.name], o.name) for o in outputs if o.name in costs and _alike(port, o))
+        if not ways or (len(ways) > 1 and ways[0][0] == ways[1][0]):
+            return {}
+        pairs[port.name] = ways[0][1]
+    return pairs if len(set(pairs.values())) == len(pairs) else {}
+
+
+def _called_the_same(before: str, behind: str) -> bool:
+    parts = key(before, False)
+    return bool(parts) and parts == key(behind, True) and before != behind
 
 
 def _called_alike(before: str, behind: str) -> bool:
-    if behind[:-1] == before and behind[-1] in "nN":  # h, hn; state, stateN
+    if _called_the_same(before, behind) or (behind[:-1] == before and behind[-1] in "nN"):  # h, hn; state, stateN
         return True
-    parts = key(before, False)
-    return bool(parts) and parts == key(behind, True) and before != behind
+    if len(before) > 1 and before[:-1] == behind[:-1] and (before[-1], behind[-1]) in (("0", "n"), ("0", "N")):
+        return True
+    first, last = key(before, False), key(behind, True)
+    return any(
+        len(first) > len(a) and first[len(first) - len(a) :] == a and (*first[: len(first) - len(a)], *b) == last
+        for a, b in _STEPS
+    )
+
+
+def _open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked: Asked) -> None:
+    """Inputs that have no value yet."""
+    for port in free:
+        if _is_rate(port):
+            asked.ask("input", "sample_rate = 16000", f"{port} takes the sample rate")
+            continue
+        same = [o.name for o in outputs if _alike(port, o)]
+        if same:
+            rivals = [p.name for p in free if p != port and any(_alike(p, o) for o in outputs if o.name in same)]
+            beside = f", as does {listed(rivals)}" if rivals else ""
+            asked.ask(
+                "state",
+                f'{quoted(port.name)} = "{same[0]}"',
+                f"{port} may come back as {' or '.join(same[:6])}{beside}, and neither the graph nor the names tell",
+            )
+        else:
+            shown = listed([str(o) for o in outputs]) or "none"
+            asked.ask(
+                "constants",
+                f"{quoted(port.name)} = {'0' if _integer(port) else '0.0'}",
+                f"{port} has no value: no output left ({shown}) has its type and shape. If it never changes leave "
+                f'the next line in. If it is memory say [state] {port.name} = "..." instead, if it counts [counters] '
+                f"{port.name} = (what a call adds), if a client sets it once for a stream [input] conditions = "
+                f'["{port.name}"], if it brings as many rows as {stream} [streams] {port.name} = (its time axis), and '
+                f"if it is the stream, for which {stream} was taken, [input] name = "
+                f'"{port.name}"',
+            )
 
 
 def _alike(before: Port, behind: Port) -> bool:
@@ -159,6 +280,36 @@ def _alike(before: Port, behind: Port) -> bool:
 
 def _whole(port: Port, rank: int) -> bool:
     return port.dtype in ("int32", "int64") and len(port.dims) <= rank
+
+
+def _integer(port: Port) -> bool:
+    return port.dtype.startswith(("int", "uint"))
+
+
+def _need_use(names: Sequence[str], flow: Flow) -> None:
+    """Raises :class:`AdoptionError` for states that the graph does not look at."""
+    idle = [name for name in names if flow.unused(name)]
+    if idle:
+        raise AdoptionError(
+            f"nothing in the graph uses the input {listed(idle)}. Was one tensor given twice to torch.onnx.export? It "
+            "takes tensors that are the same object for one input: give every state zeros of its own. If the input is "
+            f"of no use say [constants] {quoted(idle[0])} = 0"
+        )
+
+
+def _is_condition(port: Port) -> bool:
+    parts = key(port.name, False)
+    words = {*parts, "".join(parts)}
+    return not _integer(port) and bool(words & _CONDITIONS)
+
+
+def _alongside(port: Port, stream: Port) -> bool:
+    """It has an axis of the same open size as the stream, beside the batch."""
+
+    def open_axes(of: Port) -> set[str]:
+        return {size for axis, size in enumerate(of.dims) if isinstance(size, str) and axis > 0}
+
+    return bool(open_axes(port) & open_axes(stream))
 
 
 def _is_rate(port: Port) -> bool:
@@ -181,14 +332,3 @@ def _results(rest: Sequence[Port], settings: Settings) -> tuple[list[str], list[
     if not results:
         raise AdoptionError("no output is left that is no state: [outputs] keep = [...] says which are results")
     return results, [name for name in names if name not in results]
-
-
-def _without_value(port: Port, outputs: Sequence[Port], stream: str) -> str:
-    if _is_rate(port):
-        return f"the input {port} takes the sample rate, which nobody said: [input] sample_rate = Hz"
-    return (
-        f"no state pair found for the input {port}: of the outputs {listed([str(o) for o in outputs])} none has its "
-        f'type and shape. If it is memory say [state] {port.name} = "...", if it never changes '
-        f"[constants] {port.name} = ..., if it counts [counters] {port.name} = (what a call adds), and if it is the "
-        f'stream, for which {stream} was taken, [input] name = "{port.name}"'
-    )

@@ -38,7 +38,8 @@ class Source(_Table):
     ``sample_rate`` (Hz): it is sound, so the adopted file takes 16-bit PCM, times ``scale`` (1/32768 where the foreign
     input is float, else 1). Without it ``step_seconds`` is the time between rows, 0: any.
     ``chunk``: samples or rows that are new in each call; ``overlap``: how many of the last call come before them.
-    ``batch`` and ``time``: axes of the foreign tensor.
+    ``batch`` and ``time``: axes of the foreign tensor. ``conditions``: other inputs that a client sets once for a
+    stream, such as a speaker's vector; zeros unless it does.
     """
 
     name: str | None = None
@@ -49,14 +50,16 @@ class Source(_Table):
     overlap: Annotated[int, Field(ge=0)] | None = None
     batch: Annotated[int, Field(ge=0)] | None = None
     time: Annotated[int, Field(ge=0)] | None = None
+    conditions: tuple[str, ...] = ()
 
 
 class Outputs(_Table):
-    """``keep``: these alone and in this order, or ``drop``. ``time``: the axis of steps in the foreign tensor."""
+    """``keep``: these alone and in this order, or ``drop``. ``time``: the axis of steps in the foreign tensor, or
+    ``"none"``: it is one result a call."""
 
     keep: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
-    time: dict[str, Annotated[int, Field(ge=0)]] = {}
+    time: dict[str, Annotated[int, Field(ge=0)] | Literal["none"]] = {}
 
 
 class Host(_Table):
@@ -92,8 +95,18 @@ class Recogniser(_Table):
     early: bool = False
 
 
+class Recurrences(_Table):
+    """``restarts``: nodes that are reset in every call, as their own host does it."""
+
+    restarts: tuple[str, ...] = ()
+
+
 class Settings(_Table):
-    """The whole file. ``state``: input to output. ``counters``: an input that has no output, to what each call adds."""
+    """The whole file. ``state``: input to output. ``counters``: an input that has no output, to what each call adds.
+
+    ``start``: what a state, or an overlap by the name of its stream, begins with: a number, a list of them in the order
+    of memory, or a ``.npy`` file. ``streams``: inputs beside the first that bring as many rows, to their time axis.
+    """
 
     model: Described = Described()
     input: Source = Source()
@@ -101,7 +114,9 @@ class Settings(_Table):
     state: dict[str, str] = {}
     constants: dict[str, Number | list[Number]] = {}
     counters: dict[str, int] = {}
-    start: dict[str, Number] = {}
+    start: dict[str, Number | list[Number] | str] = {}
+    streams: dict[str, Annotated[int, Field(ge=0)]] = {}
+    recurrence: Recurrences = Recurrences()
     dims: dict[str, Count] = {}
     batch: dict[str, Annotated[int, Field(ge=0)]] = {}
     host: Host | None = None
@@ -111,7 +126,7 @@ class Settings(_Table):
     def named(self) -> set[str]:
         """Tensors that it speaks of."""
         said = {*self.state, *self.state.values(), *self.constants, *self.counters, *self.start, *self.batch}
-        said |= {*self.outputs.keep, *self.outputs.drop, *self.outputs.time}
+        said |= {*self.outputs.keep, *self.outputs.drop, *self.outputs.time, *self.streams, *self.input.conditions}
         return said | ({self.input.name} if self.input.name is not None else set())
 
 
@@ -120,7 +135,9 @@ def read_settings(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     try:
-        return Settings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
+        said = Settings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
+        beside = {k: str(path.parent / v) if isinstance(v, str) else v for k, v in said.start.items()}
+        return said.model_copy(update={"start": beside})
     except OSError as error:
         raise AdoptionError(f"can't read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -44,7 +44,7 @@ def synthesis_window(host: Host) -> Array:
         raise AdoptionError(
             f"[host] window = {host.window!r} with a hop of {host.hop} leaves samples out: take a shorter hop"
         )
-    return shape / np.tile(weight, host.fft // host.hop)
+    return np.asarray(shape / np.tile(weight, host.fft // host.hop))
 
 
 # -- in the graph -----------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def read(path: Path, time: str | None, complain: Callable[[str], None]) -> Raw:
     times = array("d")
     found: dict[str, array[float]] = {}
     try:
-        for row, (moment, values) in enumerate(rows(source)):
+        for row, (moment, values, _) in enumerate(rows(source)):
             if moment is None:
                 there = ", ".join(source.header or values)[:300]
                 raise ValueError(f"{path}: has no column of times among {there}: --time says which it is")

@@ -39,7 +39,8 @@ __all__ = ["CHUNK_TOLERANCE", "COMPANY_TOLERANCE", "Decoding", "Finding", "Verdi
 
 #: Chunk law, float32.
 CHUNK_TOLERANCE = 1e-4
-#: Company law. It says "does not depend"; only the rounding of float32 kernels that differ with the batch is excused.
+#: Company law. It says "does not depend"; only the rounding of float32 kernels that differ with the batch is excused. A
+#: file that was adopted may state a larger bound of its own, up to 1e-3.
 COMPANY_TOLERANCE = 1e-5
 #: A quantised file says how far from PyTorch it landed; farther than this it is another model, not a smaller one.
 QUANTISED_LIMIT = 0.15
@@ -204,7 +205,7 @@ def _golden(model: Runnable) -> Iterator[Finding]:
 
 def _company(model: Runnable, rng: np.random.Generator) -> Iterator[Finding]:
     """Real streams of different ages run alone, then beside each other and beside poison; rows must not change."""
-    limit = model.manifest.max_batch
+    limit, tolerance = model.manifest.max_batch, model.manifest.provenance.company or COMPANY_TOLERANCE
     streams, length = min(8, limit), 3
     signal = random_signal(model.manifest, length + 3, streams, rng)
     apart, aged, alone = [], [], []
@@ -228,10 +229,8 @@ def _company(model: Runnable, rng: np.random.Generator) -> Iterator[Finding]:
             equal &= same
             if one > worst:
                 worst, at = one, f", worst in {name} at row {row} of {batch.batch}"
-        detail = (
-            f"{said}; {'bit for bit' if equal else 'rounding only' if worst <= COMPANY_TOLERANCE else 'differs'}{at}"
-        )
-        return Finding("company", check, worst <= COMPANY_TOLERANCE, worst, COMPANY_TOLERANCE, detail)
+        detail = f"{said}; {'bit for bit' if equal else 'rounding only' if worst <= tolerance else 'differs'}{at}"
+        return Finding("company", check, worst <= tolerance, worst, tolerance, detail)
 
     if limit == 1:
         yield Finding("company", "alone", True, detail="max_batch is 1: never in company")

@@ -218,12 +218,15 @@ class Provenance(_Part):
 
     ``parameters``: trained numbers, where the exporter counted them; then ``receptive_field`` is how many rows of the
     input (samples, readings) an output depends on, absent where the memory has no end.
+    ``company``: how far a row beside others may be from the same row alone, where the kernels of somebody else's graph
+    round otherwise with the batch; the law's own bound where it is absent.
     """
 
     data: str
     revision: str
     created: str = ""
     tolerance: float
+    company: Annotated[float, Field(gt=0, le=1e-3)] | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     notes: str = ""
     parameters: Annotated[int, Field(ge=0)] | None = None
@@ -371,6 +374,6 @@ class Manifest(_Part):
         if KEY not in metadata:
             raise ManifestError(
                 f"this ONNX file has no {KEY}: it was not exported for streamer "
-                "(python -m export CHECKPOINT -o FILE.onnx makes one that was)"
+                "(streamer adopt makes such a file of it, streamer export of the PyTorch module)"
             )
         return cls.from_json(metadata[KEY])

@@ -59,6 +59,11 @@ class Model:
             with ThreadPoolExecutor(1) as maker:
                 session = maker.submit(_session, data, threads).result()
         except Exception as error:  # the runtime raises a dozen types, all of them for a file that is no good
+            if "external" in str(error).lower():
+                raise ModelError(
+                    f"{path} keeps its weights in a second file (PyTorch's exporter calls it {path.name}.data), and a "
+                    f"model here is one file: streamer adopt {path.name} makes one of both"
+                ) from error
             raise ModelError(
                 f"{path} is no ONNX file that this runtime can load ({_line(error)}): export it again"
             ) from error

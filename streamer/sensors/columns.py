@@ -120,7 +120,7 @@ class Forecasts:
         return len(self.names)
 
     def to_dict(self, row: int) -> dict[str, Any]:
-        """One reading, JSON-ready; with ``targets``, what is said of each stands under its name."""
+        """One reading, JSON-ready; with ``targets``, the forecast of each stands under its name."""
         step = float(self.steps[row])
         found = {"stream": self.names[row], "time": float(self.times[row]), "step": None if step != step else step}
         if not self.targets:

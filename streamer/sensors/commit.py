@@ -144,8 +144,9 @@ class Plan(Generic[T]):
 
     def _find(self, names: Sequence[str], opened: list[tuple[str, int]]) -> NDArray[np.intp]:
         """Slots of all readings' sensors. New sensors get one, and are added to ``opened``."""
-        get = self._slot if self._names else lambda name: self._directory.slots.get(name, FULL)
-        slots = np.fromiter(map(get, names), np.intp, len(names))
+        get = self._directory.slots.get
+        found = map(self._slot, names) if self._names else (get(name, FULL) for name in names)
+        slots = np.fromiter(found, np.intp, len(names))
         own: dict[str, int] = {}
         for at in np.flatnonzero(slots < 0).tolist():
             name = names[at]

@@ -1,9 +1,9 @@
-"""All sensors of a model: readings in, in columns; forecasts out, in columns; nothing lost in between.
+"""All sensors of one model: takes readings in columns, keeps them in the journal, gives forecasts in columns.
 
-    write -> [writer: names to slots, journal] -> safe -> [lane: clocks, model, scores] -> watchers, and whoever asked
+    write -> [writer: names to slots, journal] -> safe -> [lane: timelines, model, scores] -> watchers and replies
 
-The writer is one thread: what waits for it is committed together, and acknowledged together. From there on a stream is
-its lane's alone. Any thread may write.
+The writer is one thread: what waits for it is committed together and acknowledged together. After that only the
+stream's lane touches the stream. Any thread may write.
 """
 
 from __future__ import annotations
@@ -136,10 +136,11 @@ class Fleet:
         self._writer.start()
 
     def drain(self, timeout: float) -> bool:
-        """What was written is run; False if it took too long."""
+        """What was written is run; False if it took longer than ``timeout``, all together."""
+        until = monotonic() + timeout
         with self._changed:
             done = self._changed.wait_for(lambda: not self.waiting and not self._inbox, timeout)
-        return done and all(lane.idle(timeout) for lane in self.lanes)
+        return done and all(lane.idle(max(0.0, until - monotonic())) for lane in self.lanes)
 
     def close(self, timeout: float | None = None) -> bool:
         """Threads end; what is not run is in the journal, if there is one. False if one is stuck."""
@@ -148,9 +149,10 @@ class Fleet:
             self._changed.notify_all()
         for lane in self.lanes:
             lane.close()
+        until = None if timeout is None else monotonic() + timeout
         threads = [thread for thread in (self._writer, *self.lanes) if thread.is_alive()]
         for thread in threads:
-            thread.join(timeout)
+            thread.join(None if until is None else max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def watch(self, watcher: Watcher) -> None:
@@ -167,6 +169,8 @@ class Fleet:
         raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
         if batch.values.shape[1:] != self.layout.row:
             raise ValueError(f"readings of the shape {batch.values.shape[1:]}, the model takes {self.layout.row}")
+        if not len(batch.names) == len(batch.times) == len(batch.values) or batch.times.dtype != np.float64:
+            raise ValueError("names, times (float64) and values of readings are as many")
         reply = Reply(self.layout, batch) if answer else None
         entry = _Entry(batch, reply)
         with self._changed:
@@ -185,9 +189,9 @@ class Fleet:
         """The stream is gone, from the disk too; False: there was none."""
         return self._forget(name, None)
 
-    def expire(self, seconds: float) -> list[str]:
-        """Forget streams without a reading for so long, and wait until they are; their names. A stream that speaks up
-        meanwhile stays."""
+    def expire(self, seconds: float, timeout: float = 60.0) -> list[str]:
+        """Forget streams without a reading for so long, and wait until they are gone; their names. A stream that gets
+        a reading meanwhile stays. Raises ``TimeoutError`` where the disk takes longer than ``timeout``."""
         written = self.written.copy()
         silent = self.table.latest.silent(seconds)
         done = silent[self.table.applied[silent] == written[silent]]
@@ -195,7 +199,7 @@ class Fleet:
             (name, (int(self.ids[slot]), int(written[slot]))) for slot in done.tolist() if (name := self.names[slot])
         ]
         gone = [(name, self._forget(name, only)) for name, only in found]
-        return [name for name, future in gone if future.result()]
+        return [name for name, future in gone if future.result(timeout)]
 
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
         entry = _Entry(NO_READINGS, None, forget=name, only=only)

@@ -14,8 +14,7 @@ class Layout:
     """``levels``: of the quantiles, ascending, as text (``"0.05"``). ``variables`` and ``targets``: columns of a row,
     and those of them that are forecast; both empty where the model is for one sensor of any kind.
 
-    Arrays of values of N readings are [N] without variables, else [N, C]; arrays of what is said of targets are [N]
-    or [N, K].
+    Arrays of values of N readings are [N] without variables, else [N, C]; arrays about targets are [N] or [N, K].
     """
 
     horizon: int
@@ -46,7 +45,7 @@ class Layout:
 
     @property
     def each(self) -> tuple[int, ...]:
-        """Shape of what is said once for each target."""
+        """Shape of what there is once for each target."""
         return (len(self.targets),) if self.targets else ()
 
     @property

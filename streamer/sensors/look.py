@@ -64,7 +64,7 @@ def label(stream: str, target: str) -> str:
 
 
 def to_dict(sensors: Sequence[Sensor]) -> dict[str, Any]:
-    """All of one stream, JSON-ready; what is said of each target stands under its name."""
+    """All of one stream, JSON-ready; the forecast of each target stands under its name."""
     first = sensors[0]
     found = {"stream": first.name, "time": first.time, "step": first.step}
     if not first.target:

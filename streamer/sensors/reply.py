@@ -1,4 +1,4 @@
-"""Collects what lanes say of one batch, in the batch's own order."""
+"""Collects the results of one batch from all lanes, in the order of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sensors to the disk and back: states now and then, and at the start the readings that came behind them."""
+"""Writes the states of sensors to the disk now and then; at the start it loads them and runs the readings since."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ TOGETHER = 8 * 2**20
 
 
 class Saver:
-    """``seconds``: a stream that changes is saved that often; so much of its readings is run again after a crash."""
+    """``seconds``: between two times that a stream that changes is saved. After a crash its readings since then are run
+    again."""
 
     def __init__(
         self, fleet: Fleet, journal: Journal, metrics: Metrics, seconds: float, clock: Callable[[], float] = monotonic
@@ -45,8 +46,8 @@ class Saver:
     # -- to the disk ---------------------------------------------------------------------------------------------------
 
     def save(self, *, whole: bool = False) -> int:
-        """Streams whose time has come, all that changed if ``whole``; how many. A failing disk is told of and
-        counted: the journal keeps what is not saved."""
+        """Save the streams whose time has come, or all that changed if ``whole``; how many were saved. A failure is
+        logged and counted, and the journal keeps the readings."""
         fleet, now, count = self._fleet, self._clock(), 0
         behind = np.flatnonzero(fleet.written > fleet.saved)
         if not whole:
@@ -131,7 +132,7 @@ class Saver:
         return Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))
 
     def _done(self, saved: dict[int, Saved]) -> int:
-        """The last record of which nothing is missing in what will be on the disk then."""
+        """The last record that no stream needs any more once ``saved`` is on the disk."""
         until = self._fleet.saved.copy()
         written = self._fleet.written.copy()
         for slot, row in saved.items():
@@ -142,8 +143,8 @@ class Saver:
     # -- and back ------------------------------------------------------------------------------------------------------
 
     def restore(self) -> int:
-        """Streams of the last run, before the fleet is started; how many. Raises :class:`ModelError` if there are more
-        than fit: none of them is dropped behind anybody's back."""
+        """Load the streams of the last run, before the fleet is started; how many. Raises :class:`ModelError` if there
+        are more than fit: none is dropped silently."""
         fleet, count, anew = self._fleet, 0, 0
         slot_of: dict[int, int] = {}
         ages = self._journal.ages()
@@ -158,7 +159,7 @@ class Saver:
                 fleet.table.latest.set_age(slot, ages.get(saved.id, 0.0))
         if anew:
             self._metrics.lost_states.inc(anew)
-            log.error("sensors begin anew: their states are of another model file, or damaged", extra={"streams": anew})
+            log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": anew})
         readings = 0
         for record in self._journal.records():
             readings += len(record.ids)

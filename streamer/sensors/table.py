@@ -75,7 +75,7 @@ class SensorTable:
         self.applied[slot] = 0
 
     def release(self, slot: int) -> None:
-        """The slot is as new, and anybody's."""
+        """Clear the slot, and make it free."""
         self.clear(slot)
         self.directory.release(slot)
 

@@ -1,4 +1,4 @@
-"""From the times of streams to steps: what is a gap, a duplicate, a late reading, a clock that was set back.
+"""Turns the times of readings into steps: finds gaps, duplicates, late readings and clocks that were set back.
 
 Of many streams at once: every array holds one row for each slot, and every call takes slots that are all different.
 """
@@ -19,8 +19,8 @@ LEARN = 8
 FARTHEST = 7 * 86400.0
 #: A step that was inferred is inferred again where the last differences are all this alike, and are none of it.
 ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
-#: Why what was forecast before is not about this reading: it is; there were more missing steps than are filled; the
-#: clock was set back; the sensor has another step now.
+#: Breaks. Forecasts made before a break are not scored with readings after it. ``WHOLE``: no break. ``GAP``: more steps
+#: are missing than are filled. ``RESTARTED``: the clock was set back. ``CHANGED``: the step of the sensor changed.
 WHOLE, GAP, RESTARTED, CHANGED = range(4)
 
 Slots = NDArray[np.intp]
@@ -29,8 +29,8 @@ T = TypeVar("T", float, Floats)
 
 
 class Placed(NamedTuple):
-    """``taken`` bool [N]: a reading that is not is a duplicate or late, and was counted. It goes behind ``masked`` [N]
-    steps without a reading. ``breaks`` [N]: ``WHOLE`` or why not."""
+    """``taken`` bool [N]: False for a duplicate or a late reading, which is counted. ``masked`` [N]: steps without a
+    reading that come before it. ``breaks`` [N]: ``WHOLE`` or the kind of break."""
 
     taken: NDArray[np.bool_]
     masked: NDArray[np.int64]
@@ -126,10 +126,10 @@ class Timelines:
             self.counts[name][slot] = count
 
     def _infer(self, slots: Slots, ahead: Floats, forward: NDArray[np.bool_], step: Floats) -> Slots:
-        """Rows whose step has just become another one than it was known to be."""
-        ways = slots[forward]
-        self._differences[ways, self._known[ways] % LEARN] = ahead[forward]
-        self._known[ways] += 1
+        """Learns steps from differences. Returns the rows of ``slots`` whose known step has just changed."""
+        moved = slots[forward]
+        self._differences[moved, self._known[moved] % LEARN] = ahead[forward]
+        self._known[moved] += 1
         ripe = np.flatnonzero(forward & np.isnan(step) & (self._known[slots] == LEARN))
         if len(ripe):
             self.step[slots[ripe]] = self._median(slots[ripe])

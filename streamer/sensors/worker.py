@@ -1,4 +1,4 @@
-"""A lane: a thread that owns some of the slots and runs their readings, all that wait at once.
+"""A lane: a thread that owns some of the slots and runs all of their readings that wait.
 
 A stream belongs to one lane for good, so its readings stay in order without locks. Readings of one stream are run one
 after another, in rounds; a round holds one of each stream that has any. A gap's masked steps are rounds, too.
@@ -56,11 +56,11 @@ class Work:
 
 
 class Lane(threading.Thread):
-    """``done`` is told how many readings were just run.
+    """``done`` is called with the number of readings that were just run.
 
-    Whoever holds ``lock`` finds the lane's slots between two pieces of work, and may wait as long as one takes: for
-    those who save. Whoever holds ``rows`` finds what was said of a stream last, at once, and the lane waits meanwhile:
-    for those who look.
+    Two locks guard the lane's slots. The lane holds ``lock`` while it runs a piece of work: the saver takes it, and may
+    wait for seconds. The lane holds ``rows`` for a moment after each step: readers of the latest results take it.
+    ``lock`` is taken before ``rows``.
     """
 
     def __init__(self, table: SensorTable, name: str, done: Callable[[int], None]) -> None:

@@ -13,11 +13,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from streamer.serve.generate import Generate
+from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
+    from streamer.serve.kserve.service import InferenceService
     from streamer.serve.stream.connection import Streams
     from streamer.streams.generators import Generators
 
@@ -29,6 +31,8 @@ INDEX = """streamer: stateful streaming inference
   /v1/streams/KEY  POST: rows in, outputs out; GET where it stands, DELETE it
   /v1/models   what is served
   /v1/generate POST: what a generator writes, as it writes it
+
+  /v2/...      KServe v2: /v2/models/NAME/infer
 
   /v1/readings           POST: CSV or NDJSON; ?forecast=1 answers with forecasts
   /api/v2/write, /write  POST: Influx line protocol
@@ -50,6 +54,7 @@ def create_app(
     health: Callable[[], str | None],
     sensors: Sensors,
     generators: Generators,
+    kserve: InferenceService,
 ) -> Starlette:
     """``health()`` says what is wrong with the engine, or ``None``."""
 
@@ -73,6 +78,7 @@ def create_app(
 
     return Starlette(
         routes=[
+            *kserve_routes(kserve),
             Route("/", index),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

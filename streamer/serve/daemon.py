@@ -24,6 +24,9 @@ from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds
 from streamer.serve.http import Http
+from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
+from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
+from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
@@ -145,6 +148,10 @@ class Daemon:
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())
+        self.kserve = InferenceService(
+            self.registry, settings, self.metrics, self.streams.outbox.put, lambda: self.streams.closed
+        )
+        self.grpc = Grpc(self.kserve, settings)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -159,10 +166,14 @@ class Daemon:
             _write_port(self._port_file, port)
         try:
             try:
+                await self.grpc.start()
                 await asyncio.to_thread(self._load)
-            except ModelError as error:
+            except (ModelError, MissingExtraError) as error:
                 log.error(str(error))
                 return EX_CONFIG
+            except AddressTakenError as error:
+                log.error(str(error))
+                return EX_UNAVAILABLE
             self.streams.closed = None
             self.broker.start()
             self.notifier.ready(self._status())
@@ -177,6 +188,7 @@ class Daemon:
             self.subscribers.close()
             self.server.should_exit = True
             await serving
+            await self.grpc.stop()
             ended = [await asyncio.to_thread(part.close) for part in (self.registry, self.sensors, self.generators)]
             if not all(ended) and self._stop.is_set():
                 log.error("a batch never came back: leaving without it")
@@ -210,12 +222,13 @@ class Daemon:
             handshake_seconds=settings.handshake_seconds,
             max_request_bytes=settings.max_request_bytes,
             body_seconds=settings.body_seconds,
-            long_body=lambda path: path in WRITES or path.startswith(PREFIX),
+            long_body=_has_long_body,
         )
         app = create_app(
-            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators
+            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
         )
-        bounded = Bounds(app, self.metrics, settings.max_requests, settings.max_request_memory)
+        served = InferEndpoint(app, self.kserve)
+        bounded = Bounds(served, self.metrics, settings.max_requests, settings.max_request_memory)
         return _Server(
             uvicorn.Config(
                 bounded,
@@ -281,6 +294,7 @@ class Daemon:
             asyncio.to_thread(self.sensors.drain, left), asyncio.to_thread(self.registry.drain, left)
         )
         self.streams.outbox.flush()
+        await self.kserve.save_positions()
         log.info("drained", extra={"saved": saved, "sensors": sensors})
 
     def _trouble(self) -> str | None:
@@ -289,6 +303,11 @@ class Daemon:
     def _status(self) -> str:
         names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
+
+
+def _has_long_body(path: str) -> bool:
+    """Requests there bring readings, rows or tensors."""
+    return path in WRITES or path.startswith(PREFIX) or INFER_PATH.fullmatch(path) is not None
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -64,9 +64,9 @@ class Subscription:
             paths = [word for word in words if not word.startswith(("time=", "model="))]
             for path in (*times, *paths):
                 if "=" in path:
-                    raise ValueError(f"{path!r} is no path; the only options are time=PATH and model=NAME")
+                    raise ValueError(f"{path!r} is not a path; the only options are time=PATH and model=NAME")
                 if not all(path.split(".")):
-                    raise ValueError(f"{path!r} is no path, which is keys with dots between them")
+                    raise ValueError(f"{path!r} is not a path, which is keys with dots between them")
             if len(times) > 1 or len(models) > 1 or len(set(paths)) < len(paths):
                 raise ValueError("has a path or an option twice")
             if models and (paths or not models[0]):
@@ -128,9 +128,9 @@ class Subscription:
             try:
                 said = json.loads(text)
             except (ValueError, RecursionError) as error:
-                raise MalformedError("json", f"is no JSON: {error}") from None
+                raise MalformedError("json", f"is not JSON: {error}") from None
         elif self.time is not None or (self.paths and text.lower() not in GONE):
-            raise MalformedError("json", f"is no JSON object: {text[:40]!r}")
+            raise MalformedError("json", f"is not a JSON object: {text[:40]!r}")
         return said
 
     def _values(self, said: Any) -> list[tuple[str, float | None]]:
@@ -185,7 +185,7 @@ class MqttOptions:
     answer_seconds: float = 10.0
     first_delay: float = 1.0
     max_delay: float = 60.0
-    steady_seconds: float = 60.0  # a connection that lasted so long: delays begin anew
+    steady_seconds: float = 60.0  # after a connection that lasted so long the first delay counts again
     max_message_bytes: int = 65536  # the broker leaves out longer ones
     max_batch: int = 1000  # messages that are taken together
     max_unacknowledged: int = 1000  # QoS 1: then the broker waits
@@ -201,7 +201,9 @@ class MqttOptions:
     def __post_init__(self) -> None:
         for name, topic in (("prefix", self.prefix), ("discovery", self.discovery)):
             if topic is not None and (not all(topic.split("/")) or topic != _clean(topic) or topic[0] == "$"):
-                raise ValueError(f"MQTT {name} {topic!r} is no topic to publish to, such as {name!r} or 'home/{name}'")
+                raise ValueError(
+                    f"MQTT {name} {topic!r} is not a topic to publish to, such as {name!r} or 'home/{name}'"
+                )
         if self.qos not in (0, 1):
             raise ValueError(f"MQTT qos {self.qos} is neither 0 nor 1")
         if not 1 <= self.max_unacknowledged <= 65535:
@@ -324,13 +326,13 @@ def _value(path: str, said: Any) -> float | None:
     except OverflowError:
         return None
     except ValueError:
-        raise MalformedError("number", f"{path} is {str(said)[:40]!r}, which is no number") from None
+        raise MalformedError("number", f"{path} is {str(said)[:40]!r}, which is not a number") from None
     return value if abs(value) < LARGEST else None  # NaN, too
 
 
 def _time(path: str, said: Any) -> float:
     if isinstance(said, bool) or not isinstance(said, str | int | float):
-        raise MalformedError("time", f"{path} is no time" if said is not NOTHING else f"has no {path}")
+        raise MalformedError("time", f"{path} is not a time" if said is not NOTHING else f"has no {path}")
     try:
         return parse_time(said)
     except (ValueError, OverflowError) as error:

@@ -164,7 +164,7 @@ class Csv:
         try:
             self._delimiter, names = _header(header)
         except csv.Error as error:
-            raise SourceError(f"{source.name}: line 1 is no header: {error}") from error
+            raise SourceError(f"{source.name}: line 1 is not a header: {error}") from error
         columns = source.columns
         if all(_numeric(name) for name in names):
             raise SourceError(f"{source.name}: line 1 has no names of columns: a header is needed, such as time,value")
@@ -203,7 +203,7 @@ class Csv:
                 value = self._number(cell)
             except ValueError:
                 if at not in self._unsure:
-                    raise ValueError(f"{name} is {cell[:40]!r}, which is no number") from None
+                    raise ValueError(f"{name} is {cell[:40]!r}, which is not a number") from None
                 self._unsure.discard(at)
                 del self._values[at]  # a column of words
                 continue
@@ -234,9 +234,9 @@ class Ndjson:
         try:
             found = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"is no JSON: {error.msg} at character {error.pos + 1}") from None
+            raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}") from None
         if not isinstance(found, dict):
-            raise ValueError("is no JSON object")
+            raise ValueError("is not a JSON object")
         columns = self._columns
         names = list(found)
         time, id = columns.time or _guess(names, TIMES), columns.whose(names)
@@ -247,7 +247,7 @@ class Ndjson:
         if timed and time is not None:
             said = found[time]
             if isinstance(said, bool) or not isinstance(said, str | int | float):
-                raise ValueError(f"{time} is {json.dumps(said)[:40]}, which is no time")
+                raise ValueError(f"{time} is {json.dumps(said)[:40]}, which is not a time")
             at = parse_time(said)
         stream = None if id is None or id not in found else _id(str(found[id]))
         wanted = columns.values or [name for name in names if name not in (time, id)]
@@ -338,4 +338,4 @@ def _json_number(name: str, said: object) -> float | None:
             return _number(said.strip())
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{name} is {json.dumps(said)[:40]}, which is no number")
+    raise ValueError(f"{name} is {json.dumps(said)[:40]}, which is not a number")

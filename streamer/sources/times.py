@@ -28,14 +28,14 @@ def parse_time(said: str | int | float) -> float:
             try:
                 moment = datetime.fromisoformat(said.replace("/", "-"))
             except ValueError:
-                raise ValueError(f"{said[:40]!r} is no time (ISO 8601 or unix time)") from None
+                raise ValueError(f"{said[:40]!r} is not a time (ISO 8601 or unix time)") from None
             number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         else:
             number = _seconds(number)
     else:
         number = _seconds(float(said))
     if not in_calendar(number):
-        raise ValueError(f"{str(said)[:40]!r} is no time (ISO 8601 or unix time)")
+        raise ValueError(f"{str(said)[:40]!r} is not a time (ISO 8601 or unix time)")
     return number
 
 

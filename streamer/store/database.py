@@ -1,7 +1,7 @@
-"""One SQLite file: write-ahead log, every commit on the disk before it is told of.
+"""One SQLite file: write-ahead log, every commit is on the disk before it returns.
 
-A file that is no database, is damaged, or comes from another version is moved aside and told of; the daemon starts
-with a new one rather than not at all.
+A file that is not a database, is damaged, or comes from another version is moved aside, which is logged. The daemon
+starts with a new one rather than not at all.
 """
 
 from __future__ import annotations

@@ -36,13 +36,15 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Wishes:
     """What a client asks for. ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's
-    own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name."""
+    own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name. Not ``lasting``:
+    in no snapshot."""
 
     model: str | None = None
     sample_rate: int | None = None
     overflow: str = "wait"
     options: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    lasting: bool = True
 
 
 class Admission:
@@ -106,6 +108,7 @@ class Admission:
             options=self._with_defaults(engine, wishes.options),
             conditions=wishes.conditions,
             sink=sink,
+            lasting=wishes.lasting,
         )
         if not self._table.enter(session, self._clock()):
             session.close()

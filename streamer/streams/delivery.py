@@ -76,10 +76,18 @@ class Delivery:
         self.send([{"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"}])
         self.sink = sink
         if after_seq is None:
-            self.kept.clear()
-            self._bytes = 0
+            self._forget()
         else:
             self.send([event for event in self.kept if event["seq"] > after_seq])
+
+    def keep_none(self) -> None:
+        """From now on."""
+        self.bound = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.kept.clear()
+        self._bytes = 0
 
     def detach(self, sink: Sink | None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""

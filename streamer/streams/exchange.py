@@ -45,7 +45,9 @@ class Exchange:
             if event["type"] == "error":
                 self.error = event
                 self._finish()
-            elif event["type"] == "restart":  # rows that were not run are run after the start
+            elif event["type"] == "restart":  # rows that are not run yet are run after the start, for nobody
+                text = f"the daemon is going down, the stream is saved up to row {event['position']}"
+                self.error = self.error or {"type": "error", "code": "draining", "message": text}
                 self._finish()
             elif "seq" in event:
                 self.events.append(event)

@@ -32,7 +32,7 @@ class Keeper:
     def __init__(
         self, table: Table, settings: Settings, metrics: Metrics, store: Store | None, clock: Callable[[], float]
     ) -> None:
-        self.disk = Checkpoints(store, metrics)
+        self.disk, self._durable = Checkpoints(store, metrics), store is not None
         self._table, self._settings, self._metrics, self._clock = table, settings, metrics, clock
         self._lock = threading.Lock()
         self._saved: dict[str, tuple[Session, int, int]] = {}  # version and position in the last checkpoint
@@ -79,8 +79,9 @@ class Keeper:
                 return False
             session.worthless = delete
             self._saved.pop(session.id, None)
-            self._notes[session.id] = delete
-        self._wake.set()
+            if session.lasting:
+                self._notes[session.id] = delete
+                self._wake.set()
         return True
 
     def ask(self, session: Session, call: Callable[[int], None]) -> None:
@@ -116,7 +117,7 @@ class Keeper:
         """
         with self._writing, self._metrics.save_seconds.time():
             self.settle()
-            sessions = self._table.all()
+            sessions = [session for session in self._table.all() if session.lasting]
             with self._lock:
                 known = {id: version for id, (_, version, _) in self._saved.items()}
             changed = [session for session in sessions if known.get(session.id, -1) != session.version]
@@ -136,7 +137,10 @@ class Keeper:
         self.disk.purge(self._settings.keep_seconds)
 
     def make_room(self, model: str) -> bool:
-        """Put the stream of the model that has been without a client the longest to sleep. False if there is none."""
+        """Put the stream of the model that has been without a client the longest to sleep. False if there is none that
+        can be: without a store nothing sleeps, and what can't be written stays."""
+        if not self._durable:
+            return False
         for session in self._table.away_since(self._clock()):
             if session.model == model and self.evict(session, "capacity"):
                 return True
@@ -148,6 +152,8 @@ class Keeper:
             done = session.state not in ("active", "ending")
             if not done:
                 self._save([session], whole=True, until=self._patience())
+                if reason == "capacity" and self.acknowledged(session) != session.received:
+                    return False
             if not session.leave(reason, message):
                 return False
             self.forget(session, delete=done)

@@ -16,6 +16,7 @@ from streamer.metrics import Metrics
 from streamer.streams.numbers import WrittenNumbers
 from streamer.streams.session import Session
 from streamer.tasks import Task, TaskError, create
+from streamer.tasks.tensors import WithTensors
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -54,6 +55,8 @@ def make_engine(
         raise ModelError(f"{path}: {error}") from error
     if manifest.task == "transcribe":
         task = WrittenNumbers(task)
+    if manifest.task != "generate":
+        task = WithTensors(task, manifest)
     lanes = settings.lanes or len(os.sched_getaffinity(0))
     most = min(manifest.max_batch, settings.capacity)
     if settings.max_batch:

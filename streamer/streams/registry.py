@@ -135,6 +135,7 @@ class Registry:
         overflow: str = "wait",
         options: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
+        lasting: bool = True,
     ) -> Session:
         """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
         disk. The wishes are those of :class:`streamer.streams.admission.Wishes`.
@@ -144,7 +145,7 @@ class Registry:
         whose stream has ended begins anew.
         """
         self._open_for_streams()
-        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {})
+        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
         if key is None:
             id = stream or uuid.uuid4().hex
             session = self._admission.begin(id, wishes, sink) if self._table.get(id) is None else None
@@ -154,17 +155,18 @@ class Registry:
                 )
             return session
         self._admission.check(key)
+        source = "memory"
         for _ in range(TRIES):
             session = self._table.get(key)
             if session is not None and session.state in ("ended", "closed"):
                 self.discard(session)
-            found = self._rejoin(key, wishes, sink, after_seq)
+            found = self._rejoin(key, wishes, sink, after_seq, source)
             if found is not None:
                 return found
             data = self._admission.saved(key)
             if data is not None:
                 self._admission.wake(key, data)
-                self.metrics.resumes.labels("store").inc()
+                source = "store"
                 continue
             session = self._admission.with_room(partial(self._admission.begin, key, wishes, sink), model)
             if session is not None:
@@ -185,7 +187,8 @@ class Registry:
         """:meth:`open` with a key whose stream is awake, without waiting for anything; ``None``: it is not. Raises
         :class:`Refused`."""
         self._open_for_streams()
-        return self._rejoin(key, Wishes(model, sample_rate, "wait", options or {}, conditions or {}), sink, after_seq)
+        wishes = Wishes(model, sample_rate, "wait", options or {}, conditions or {})
+        return self._rejoin(key, wishes, sink, after_seq, "memory")
 
     def attach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session:
         """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
@@ -218,6 +221,11 @@ class Registry:
         session.close()
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
+
+    def release(self, session: Session) -> None:
+        """The stream is done with; its snapshot goes soon. Never waits."""
+        session.close()
+        self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
         """The same by name, wherever the stream is; its client is told. False if there is none. Waits for the disk.
@@ -261,7 +269,7 @@ class Registry:
                 "position": session.received,
                 "acknowledged": self.keeper.acknowledged(session) or 0,
                 "seq": session.seq,
-                "state": "attached" if session.sink is not None else "waiting",
+                "state": session.state if session.state != "active" else "attached" if session.sink else "waiting",
                 "age_seconds": round(self._clock() - session.last_input, 3),
             }
         data = self._admission.saved(stream)
@@ -301,12 +309,12 @@ class Registry:
         if self._draining:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
-    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None) -> Session | None:
+    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None, source: str) -> Session | None:
         session = self._table.get(key)
         if session is None or session.state in ("ended", "closed"):
             return None
         self._admission.match(session, wishes)
         if not self._admission.attach(session, sink, after_seq):
             return None
-        self.metrics.resumes.labels("memory").inc()
+        self.metrics.resumes.labels(source).inc()
         return session

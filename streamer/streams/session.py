@@ -33,7 +33,8 @@ class Session:
 
     ``sink``: where events go, ``None`` while the client is away. ``sample_rate``: of the sound that comes, ``None`` for
     a model of other rows. ``seq``: number of the last event. ``version`` grows with every change. ``state``:
-    ``active``, ``ending`` (all is run, the slot is not free yet), ``ended`` or ``closed``.
+    ``active``, ``ending`` (all is run, the slot is not free yet), ``ended`` or ``closed``. ``lasting``: it is saved;
+    else it ends with the process.
 
     Raises :class:`NoSlot`, :class:`RateError`, or ``ValueError`` for options or conditions that do not fit.
     """
@@ -51,11 +52,13 @@ class Session:
         sink: Sink | None = None,
         on_close: Callable[[Session, str], None] = lambda session, reason: None,
         snapshot: Snapshot | None = None,
+        lasting: bool = True,
     ) -> None:
         manifest = engine.manifest
         self.id, self.model, self.overflow = id, manifest.name, overflow
         self.sample_rate = sample_rate or manifest.input.sample_rate
         self.options = dict(options or {})
+        self.lasting = lasting
         self.reader = RowReader(manifest)
         self.version = 0
         self.state = "active"
@@ -247,6 +250,11 @@ class Session:
                 self._delivery.seq = after_seq  # after a crash the gaps need not fall where they did: new numbers
             self._delivery.attach(sink, after_seq)
             return True
+
+    def keep_no_events(self) -> None:
+        """From now on none is kept for a client that comes back: it asks again for what it missed."""
+        with self._lock:
+            self._delivery.keep_none()
 
     def detach(self, sink: Sink | None = None) -> bool:
         """Forget the sink; with ``sink`` only if it is still that one. True if so."""

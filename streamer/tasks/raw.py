@@ -53,6 +53,11 @@ class Raw:
         self.steps, self.hop = manifest.steps, manifest.hop
         self._names = [output.name for output in manifest.outputs]
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> Raw:
+        """The same for a model of another task, whose options are not looked at."""
+        return cls(manifest.model_copy(update={"options": {}}))
+
     def open(self, options: Mapping[str, Any]) -> Memory:
         if options:
             raise ValueError(f"the task raw has no options for a stream: leave out {', '.join(sorted(options))}")

@@ -22,9 +22,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | dict(extra or {})
 
 
-def streamer(*arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def streamer(
+    *arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None, seconds: float = 120
+) -> subprocess.CompletedProcess[bytes]:
+    """``seconds``: after which it is killed."""
     command = [*STREAMER, *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=environment(), timeout=120)
+    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=environment(), timeout=seconds)
 
 
 def one_line(stderr: bytes) -> str:

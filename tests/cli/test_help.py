@@ -12,7 +12,10 @@ import streamer as streamer_package
 from streamer.cli import EPILOG
 from tests.cli.command import environment, one_line, streamer
 
-COMMANDS = ("serve", "transcribe", "listen", "forecast", "generate", "classify", "enhance", "adopt", "check", "models")
+COMMANDS = (
+    *("serve", "transcribe", "listen", "forecast", "generate", "classify", "enhance"),
+    *("run", "adopt", "export", "check", "models"),
+)
 
 
 def test_the_commands_are_listed() -> None:

@@ -76,7 +76,7 @@ def test_columns_of_words_are_passed_over_when_they_are_guessed(tmp_path: Path) 
     text = "ts,place,a\n1,,5\n2,roof,6\n3,,7\n"
     assert values(tmp_path, text) == [("a", 1, 5), ("a", 2, 6), ("a", 3, 7)]
     _, said, _ = read(tmp_path, text, values=("place",))
-    assert said == [f"{tmp_path}/data: line 3: place is 'roof', which is no number"]
+    assert said == [f"{tmp_path}/data: line 3: place is 'roof', which is not a number"]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_columns_of_words_are_passed_over_when_they_are_guessed(tmp_path: Path) 
     [
         (b"2,1", "has 2 fields, the header has 3"),
         (b"2,1,2,3", "has 4 fields, the header has 3"),
-        (b"2,x,1", "a is 'x', which is no number"),
-        (b"2,1_0,1", "a is '1_0', which is no number"),
-        (b"soon,1,2", "'soon' is no time (ISO 8601 or unix time)"),
-        (b",1,2", "'' is no time (ISO 8601 or unix time)"),
+        (b"2,x,1", "a is 'x', which is not a number"),
+        (b"2,1_0,1", "a is '1_0', which is not a number"),
+        (b"soon,1,2", "'soon' is not a time (ISO 8601 or unix time)"),
+        (b",1,2", "'' is not a time (ISO 8601 or unix time)"),
         (b'2,"1,2', "unexpected end of data"),
         (b"2,\xff,1", "is not UTF-8"),
-        (b"2,\0,1", "a is '\\x00', which is no number"),
+        (b"2,\0,1", "a is '\\x00', which is not a number"),
         (b"2," + b"1" * LINE_BYTES + b",1", f"is longer than {LINE_BYTES} bytes"),
     ],
 )
@@ -141,7 +141,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_a_header_with_an_open_quote_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="line 1 is no header"):
+    with pytest.raises(SourceError, match="line 1 is not a header"):
         read(tmp_path, b'"time,value\n1,2\n')
 
 

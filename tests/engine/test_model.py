@@ -68,6 +68,16 @@ def test_a_foreign_file(toy: Path, tmp_path: Path) -> None:
         Model.load(tmp_path / "foreign.onnx")
 
 
+def test_weights_in_a_second_file(toy: Path, tmp_path: Path) -> None:
+    """As torch.onnx.export writes them; the message names the file, there or not."""
+    path = tmp_path / "net.onnx"
+    onnx.save_model(onnx.load(toy), path, save_as_external_data=True, location="net.onnx.data", size_threshold=0)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"net\.onnx\.data\).*streamer adopt net\.onnx"):
+            Model.load(path)
+        (tmp_path / "net.onnx.data").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -86,7 +86,7 @@ class _Grows(SmallLSTM):
 )
 def test_states_that_break_the_contract(module: SmallLSTM, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        trace(module, torch.zeros(1, 10 * HOP, dtype=torch.int16))
+        trace(module, {"pcm": torch.zeros(1, 10 * HOP, dtype=torch.int16)})
 
 
 def _matmul(weights: np.ndarray, rows: int) -> ir.Model:
@@ -133,7 +133,7 @@ def test_only_trained_matrices_are_quantised() -> None:
 
 
 def test_three_layers_in_one_module_are_all_unrolled() -> None:
-    model = trace(SmallLSTM(hidden=32, layers=3), torch.zeros(1, 4 * HOP, dtype=torch.int16))
+    model = trace(SmallLSTM(hidden=32, layers=3), {"pcm": torch.zeros(1, 4 * HOP, dtype=torch.int16)})
     fold(model)
     assert [node.op_type for node in model.graph].count("LSTM") == 3
     assert quantise(model, set()) == 3

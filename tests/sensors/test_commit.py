@@ -74,8 +74,6 @@ GOOD = [write("a"), write("b", "c"), write("a", hour=2.0)]
         pytest.param(write("n\0n"), id="a control character"),
         pytest.param(write(7), id="a number for a name"),  # type: ignore[arg-type]
         pytest.param(write([1]), id="a list for a name"),  # type: ignore[arg-type]
-        pytest.param(lambda fleet: fleet.write(Batch(["a"], np.array(["x"]), np.ones(1))).safe, id="no times"),
-        pytest.param(lambda fleet: fleet.write(Batch(["a", "q"], np.ones(1), np.ones(1))).safe, id="uneven columns"),
         pytest.param(forget("nobody"), id="forget what is not there"),
     ],
 )
@@ -173,6 +171,15 @@ def test_an_id_is_never_used_again_although_its_sensor_came_and_went_in_one_grou
         again = Journal(tmp_path / "sensors.sqlite")
         assert again.next_id == first + 1
         again.close()
+
+
+def test_columns_that_do_not_fit_together_are_refused_at_once() -> None:
+    made = fleet()
+    for bad in (Batch(["a"], np.array(["x"]), np.ones(1)), Batch(["a", "q"], np.ones(1), np.ones(1))):
+        with pytest.raises(ValueError, match="as many"):
+            made.write(bad)
+    assert len(feed(made, [("a", 1, 1.0)])) == 1
+    made.close()
 
 
 def test_a_fleet_that_is_closed_answers_a_forget() -> None:

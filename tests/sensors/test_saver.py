@@ -168,7 +168,7 @@ def test_a_state_that_fits_no_more_is_told_of_and_the_stream_begins_anew(
     sensor = look(again.fleet, "a")
     assert sensor is not None
     assert sensor.readings == 1
-    assert "begin anew" in caplog.text
+    assert "start from zero" in caplog.text
     assert again.metrics.registry.get_sample_value("streamer_lost_states_total") == 1
     again.crash()
 

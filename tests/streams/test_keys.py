@@ -232,3 +232,42 @@ def test_a_snapshot_of_another_file_is_refused_until_it_is_deleted(models: list[
         assert caught.value.reason == "snapshot"
         assert registry.delete("pump")
         assert registry.open(model="four", key="pump", sink=Events()).received == 0
+
+
+def test_room_is_made_only_by_what_can_sleep(models: list[Path], tmp_path: Path) -> None:
+    """All slots are taken by streams without a client: the one that waits the longest goes to the disk. Where there is
+    no disk, or it fails, the newcomer is refused and nobody loses anything."""
+    with running(models[1], folder=tmp_path / "a", store=True, capacity=2) as registry:
+        for key in "abc":
+            session = registry.open(model="four", key=key, sink=Events())
+            session.feed_rows(some_rows(1, 6))
+            registry.detach(session)
+        assert [registry.look(key)["state"] for key in "abc"] == ["asleep", "waiting", "waiting"]  # type: ignore[index]
+        assert registry.open(model="four", key="a", sink=Events()).received == 6
+        assert count(registry, "evictions_total", reason="capacity") == 2
+        assert count(registry, "resumes_total", source="store") == 1
+        assert registry.store is not None
+        registry.store.close()
+        with pytest.raises(Refused, match="all 2 slots") as caught:
+            registry.open(model="four", sink=Events())
+        assert caught.value.reason == "capacity"
+    with running(models[1], folder=tmp_path / "b", capacity=1) as registry:
+        session = registry.open(model="four", key="a", sink=Events())
+        registry.detach(session)
+        with pytest.raises(Refused, match="all 1 slots"):
+            registry.open(model="four", key="b", sink=Events())
+        assert registry.open(model="four", key="a", sink=Events()) is session
+
+
+def test_a_request_whose_rows_are_not_run_before_the_daemon_goes_is_told_so(registry: Registry) -> None:
+    done = threading.Event()
+    exchange = Exchange(done.set)
+    session = registry.open(model="plant", key="late", sink=exchange.sink)
+    session.hold()
+    exchange.send(session, rows(1, 3))
+    assert not done.is_set()
+    registry.drain(0.0)
+    assert done.wait(PATIENCE)
+    assert exchange.error is not None
+    assert exchange.error["code"] == "draining"
+    session.go_on()

@@ -83,7 +83,7 @@ class Frontend:
         nyquist = self.rate / 2
         high = self.high if self.high > 0 else nyquist + self.high
         to_mel, to_hz = (_mel, _hz) if self.mel == "kaldi" else (_slaney, _slaney_hz)
-        edges = np.linspace(to_mel(np.float64(self.low)), to_mel(np.float64(high)), self.bins + 2)
+        edges = np.linspace(to_mel(np.asarray(self.low)), to_mel(np.asarray(high)), self.bins + 2)
         at = np.arange(self.fft // 2 + 1) * (self.rate / self.fft)
         if self.mel == "kaldi":
             at = to_mel(at)

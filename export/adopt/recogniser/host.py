@@ -25,7 +25,7 @@ def drive(recogniser: Recogniser, original: Foreign, chunks: NDArray[np.int16]) 
     session = original.session()
     names = [output.name for output in session.get_outputs()]
     ours = [memory for memory in part.memories if memory.out is not None]
-    state = {memory.name: np.full(memory.raw, memory.start, memory.dtype) for memory in ours}
+    state = {memory.name: memory.first() for memory in ours}
     history = None if recogniser.search is None else recogniser.search.start[None]
     nothing = np.full((1, recogniser.steps, recogniser.size), NEVER, np.float32)
     nothing[:, :, recogniser.tokens.blank] = 0

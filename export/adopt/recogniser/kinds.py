@@ -68,10 +68,9 @@ def kind_of(encoder: Foreign, transducer: bool, settings: Settings, report: Repo
             "T-one. A single graph can be adopted by its file name, with a TOML (docs/adopt.md)"
         )
     if kind.frontend is not None:
-        kind = replace(kind, frontend=_frontend(kind, settings))
-        report.found(
-            f"{kind.name}: {kind.window} rows of {kind.frontend.bins} features a call, {kind.shift} of them new"
-        )
+        frontend = _frontend(kind, settings)
+        kind = replace(kind, frontend=frontend)
+        report.found(f"{kind.name}: {kind.window} rows of {frontend.bins} features a call, {kind.shift} of them new")
     return kind
 
 

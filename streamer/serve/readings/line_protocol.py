@@ -81,12 +81,12 @@ def _line(text: bytes, unit: float, found: Collected) -> None:
     series, fields, time = parts.groups()
     at = float("nan") if time is None else int(time[:25]) * unit
     if time is not None and not in_calendar(at):
-        raise ValueError(f"{_shown(time)} is no time (is the precision right?)")
+        raise ValueError(f"{_shown(time)} is not a time (is the precision right?)")
     readings, strings, begin = [], 0, 0
     while begin < len(fields):
         field = FIELD.match(fields, begin)
         if field is None:
-            raise ValueError(f"{_shown(fields[begin:])} is no field")
+            raise ValueError(f"{_shown(fields[begin:])} is not a field")
         begin = _behind(field, fields)
         key, said = field.groups()
         if said[:1] == b'"':
@@ -108,7 +108,7 @@ def _number(said: bytes) -> float:
         return float(said[:-1])
     if said in TRUTHS:
         return TRUTHS[said]
-    raise ValueError(f"{_shown(said)} is no number")
+    raise ValueError(f"{_shown(said)} is not a number")
 
 
 def _name(series: bytes, key: bytes) -> str:
@@ -119,7 +119,7 @@ def _name(series: bytes, key: bytes) -> str:
     while begin < len(series):
         tag = TAG.match(series, begin)
         if tag is None:
-            raise ValueError(f"{_shown(series[begin:])} is no tag")
+            raise ValueError(f"{_shown(series[begin:])} is not a tag")
         tags.append((_text(tag[1]), _text(tag[2])))
         begin = _behind(tag, series)
     field = _text(key)

@@ -31,7 +31,7 @@ def parse(body: bytes, content_type: str) -> Parsed:
     try:
         _collect(request, found)
     except (TypeError, AttributeError, RecursionError) as error:
-        raise BodyError(400, f"the body is no ExportMetricsServiceRequest: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not an ExportMetricsServiceRequest: {str(error)[:100]}") from None
     return found.done()
 
 
@@ -80,7 +80,7 @@ def _time(said: Any) -> float:
     """Unix seconds; NaN where the point says none."""
     time = _integer(said) / 1e9
     if time and not in_calendar(time):
-        raise ValueError(f"timeUnixNano {str(said)[:40]} is no time that a calendar shows")
+        raise ValueError(f"timeUnixNano {str(said)[:40]} is not a time that a calendar shows")
     return time or float("nan")
 
 
@@ -99,7 +99,7 @@ def _value(name: str, point: dict[str, Any]) -> float:
 def _integer(said: Any) -> int:
     """JSON's mapping writes 64 bits as text."""
     if isinstance(said, bool) or not re.fullmatch("-?[0-9]{1,20}", str(said)):
-        raise ValueError(f"{str(said)[:40]!r} is no integer of 64 bits")
+        raise ValueError(f"{str(said)[:40]!r} is not an integer of 64 bits")
     return int(said)
 
 
@@ -118,9 +118,9 @@ def _from_json(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BodyError(400, f"the body is no JSON: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not JSON: {str(error)[:100]}") from None
     if not isinstance(found, dict):
-        raise BodyError(400, "the body is no JSON object")
+        raise BodyError(400, "the body is not a JSON object")
     return found
 
 
@@ -132,7 +132,7 @@ def _from_protobuf(body: bytes) -> dict[str, Any]:
     try:
         request.ParseFromString(body)
     except DecodeError as error:
-        raise BodyError(400, f"the body is no ExportMetricsServiceRequest: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not an ExportMetricsServiceRequest: {str(error)[:100]}") from None
     found: dict[str, Any] = _plain(request)
     return found
 
@@ -141,7 +141,7 @@ def _plain(message: Any) -> Any:
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
         if isinstance(value, bytes):
-            # what is no UTF-8 becomes what is not printable, and so no name
+            # what is not UTF-8 becomes what is not printable, and so no name
             found[field.name] = value.decode(errors="surrogateescape")
         elif field.message_type is None:
             found[field.name] = value
@@ -156,7 +156,7 @@ def _messages() -> dict[str, Any]:
     global _made
     if not _made:
         try:
-            from streamer.serve.readings.proto import messages
+            from streamer.serve.proto import messages
         except ImportError as error:
             raise BodyError(501, f"{error.name} is missing: pip install 'streamer[sensors]'") from error
         points = {"dataPoints": (1, "Point*")}

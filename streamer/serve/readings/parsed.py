@@ -1,4 +1,4 @@
-"""What all ways in that carry many readings at a time have in common: the result, the refusal, the names of streams."""
+"""What all protocols that carry many readings have in common: the result, the refusal, the names of streams."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
 
 
 def named(metric: str, labels: Iterable[tuple[str, str]]) -> str:
-    """``metric{label="value",...}`` with the labels in order. Raises ``ValueError`` if that is no name of a stream."""
+    """``metric{label="value",...}`` with the labels in order. Raises ``ValueError`` if that is not a name."""
     pairs = sorted((label, value) for label, value in labels if value)
     inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
     return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)

@@ -18,15 +18,15 @@ try:
     import cramjam
     from google.protobuf.message import DecodeError
 
-    from streamer.serve.readings.proto import messages
+    from streamer.serve.proto import messages
 except ImportError as error:
     raise BodyError(501, f"{error.name} is missing: pip install 'streamer[sensors]'") from error
 
 __all__ = ["negotiate"]
 
-#: A NaN with these bits says that a series has ended; it is no reading.
+#: A NaN with these bits says that a series has ended; it is not a reading.
 STALE = struct.pack(">Q", 0x7FF0000000000002)
-#: Bytes of all labels of a series; more are no name of a stream anyhow.
+#: Bytes of all labels of a series; more are not a name of a stream anyhow.
 LABEL_BYTES = 4 * SERIES_CHARACTERS
 TYPES = {
     "prometheus.WriteRequest": "v1",
@@ -75,13 +75,13 @@ def unpack(body: bytes, limit: int) -> bytes:
         raise BodyError(400, "the body is not snappy's block format")
     if length > limit:
         raise BodyError(413, f"the body unpacks to {length} bytes, the limit is {limit} (max_unpacked_bytes)")
-    # a copy of 64 bytes takes 3: what is said to be longer is no snappy, and must not be made room for
+    # a copy of 64 bytes takes 3: what is said to be longer is not snappy, and must not be made room for
     if length > 32 * len(body):
         raise BodyError(400, "the body is shorter than snappy can be for the length it says")
     try:
         return bytes(cramjam.snappy.decompress_raw(body))
     except (cramjam.DecompressionError, ValueError, OverflowError, MemoryError) as error:
-        raise BodyError(400, f"the body is no snappy: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not snappy: {str(error)[:100]}") from None
 
 
 def _parse_v1(body: bytes, limit: int) -> Parsed:
@@ -120,7 +120,7 @@ def _decode(kind: str, data: bytes) -> Any:
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise BodyError(400, f"the body is no remote-write protobuf: {str(error)[:100]}") from None
+        raise BodyError(400, f"the body is not a remote-write protobuf: {str(error)[:100]}") from None
     return message
 
 

@@ -1,7 +1,7 @@
-"""Readings over HTTP, and what is known of sensors.
+"""Readings over HTTP, and forecasts of sensors.
 
-A request is taken as a whole: one batch, one line in the journal, and the answer comes when it is on the disk. Readings
-that can't be taken are left out, counted and told of; the others are taken all the same.
+A request is one batch, and its answer comes when the batch is on the disk. Readings that can't be taken are left out,
+counted and named in the answer; the others are taken.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _control(data: bytes) -> Subscribe | None:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
-        return None  # told of as a reading that can't be read
+        return None  # refused below, as a reading that can't be read
     if not isinstance(found, dict) or found.get("type") != "subscribe":
         return None
     try:

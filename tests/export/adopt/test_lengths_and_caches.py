@@ -116,7 +116,9 @@ def test_what_was_found_and_done(adopted: Adoption) -> None:
     assert adopted.pairs["cache_last_channel_len"] == "cache_last_channel_next_len"
     assert adopted.said("made length the constant 25")
     assert adopted.said("dropped the output encoded_lengths")
-    assert adopted.said("stream audio_signal", "16 rows a call, the last 9 of the call before in front")
+    assert adopted.said(
+        "stream audio_signal", "16 steps of 80 values a call (time on axis 2), the last 9 of the call before in front"
+    )
     manifest = adopted.manifest
     assert (manifest.input.chunk_shape, manifest.max_batch) == ((SHIFT, 80), 3)
     assert [(output.name, output.shape) for output in manifest.outputs] == [("logprobs", (STEPS, VOCABULARY))]

@@ -12,8 +12,11 @@ __all__ = ["messages"]
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
     "double": _Field.TYPE_DOUBLE,
+    "float": _Field.TYPE_FLOAT,
+    "int32": _Field.TYPE_INT32,
     "int64": _Field.TYPE_INT64,
     "uint32": _Field.TYPE_UINT32,
+    "uint64": _Field.TYPE_UINT64,
     "sfixed64": _Field.TYPE_SFIXED64,
     "fixed64": _Field.TYPE_FIXED64,
     "bool": _Field.TYPE_BOOL,
@@ -24,7 +27,7 @@ _SCALARS = {
 def messages(file: str, table: Mapping[str, Mapping[str, tuple[int, str]]]) -> dict[str, Any]:
     """Classes by name. A field is (number, type); the type is a scalar's or another message's, with ``*`` repeated.
 
-    Text is declared as bytes: what is no UTF-8 is then one series' problem and not the whole request's. Singular
+    Text is declared as bytes: what is not UTF-8 is then one series' problem and not the whole request's. Singular
     scalars have presence.
     """
     described = descriptor_pb2.FileDescriptorProto(name=file, package=file.partition(".")[0], syntax="proto2")

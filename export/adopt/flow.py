@@ -1,0 +1,233 @@
+"""How values flow through a graph: from which input to which output a memory goes, and which recurrences keep none.
+
+An LSTM, GRU, RNN, Scan or Loop says itself which of its inputs is its state at the start and which of its outputs the
+state at the end. Both are followed to the graph's own inputs and outputs through operators that only move numbers
+about. Where a cell was written out in plain arithmetic, the shortest way counts: a state takes part in its own next
+value by fewer and simpler operators than in anybody else's.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnx_ir as ir
+
+__all__ = ["Flow", "Recurrence"]
+
+#: Operators that move numbers about, and their inputs that are moved; ``None``: all.
+_MOVES: Mapping[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(("Identity", "Slice", "Gather", "GatherND", "GatherElements", "Split", "Transpose"), (0,)),
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Expand", "Cast", "CastLike", "Tile"), (0,)),
+    **dict.fromkeys(("ReverseSequence", "Pad", "Trilu"), (0,)),
+    "Concat": None,
+    "ScatterND": (0, 2),
+    "ScatterElements": (0, 2),
+    "Where": (1, 2),
+}
+#: Of those the ones that bring something new beside what was there: without any, a state would never change.
+_JOINS = {"Concat", "ScatterND", "ScatterElements", "Where", "Pad"}
+_LINEAR = {"Add", "Sub", "Mul", "Div", "Sum", "Neg"}
+_MIXES = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "MultiHeadAttention", "FusedMatMul"}
+#: What comes of the sizes of a tensor is nothing of what is in it.
+_SIZES = {"Shape", "Size", "ConstantOfShape", "RandomNormalLike", "RandomUniformLike", "EyeLike"}
+#: Inputs and outputs of a recurrent operator that are its state before and behind.
+STATES = {"LSTM": ((5, 1), (6, 2)), "GRU": ((5, 1),), "RNN": ((5, 1),)}
+#: What a step on the way costs: nothing that moves, little for arithmetic, much for what mixes everything.
+_MOVE, _JOIN, _ADD, _OTHER, _MIX = 0, 1, 3, 10, 100
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A state of an operator. ``start``: what it begins with in every call, ``None``: zeros. ``over``: the tensor that
+    it goes along, and the axis; ``None`` for a Loop, whose trip count it is then."""
+
+    node: ir.Node
+    start: ir.Value | None
+    what: str
+    over: ir.Value | None
+    axis: int | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.node.op_type} {self.node.name or self.node.outputs[0].name}"
+
+
+@dataclass
+class Flow:
+    """Of one model, with its functions inlined."""
+
+    model: ir.Model
+    _ways: dict[int, list[tuple[ir.Value, int, bool]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for node in self.model.graph.all_nodes():
+            for source, target, cost, carries in _edges(node):
+                self._ways.setdefault(id(source), []).append((target, cost, carries))
+
+    @cached_property
+    def outputs(self) -> dict[int, str]:
+        return {id(value): str(value.name) for value in self.model.graph.outputs}
+
+    def carried(self, name: str) -> list[str]:
+        """Outputs that a recurrent operator says hold the input ``name`` after a call."""
+        start = self._input(name)
+        seen, stack, found = {(id(start), False)}, [(start, False)], []
+        while stack:
+            value, through = stack.pop()
+            if through and id(value) in self.outputs:
+                found.append(self.outputs[id(value)])
+            for target, cost, carries in self._ways.get(id(value), ()):
+                mark = (id(target), through or carries)
+                if cost <= _JOIN and mark not in seen:
+                    seen.add(mark)
+                    stack.append((target, mark[1]))
+        return sorted(set(found))
+
+    def costs(self, name: str) -> dict[str, int]:
+        """For every output that the input ``name`` reaches, and changes on the way, the cheapest way there."""
+        start = self._input(name)
+        best, found = {id(start): 0}, {}
+        queue: list[tuple[int, int, ir.Value]] = [(0, 0, start)]
+        count = 0
+        while queue:
+            cost, _, value = heapq.heappop(queue)
+            if cost > best[id(value)]:
+                continue
+            if cost and id(value) in self.outputs:
+                found[self.outputs[id(value)]] = cost
+            for target, more, _ in self._ways.get(id(value), ()):
+                total = cost + more
+                if total < best.get(id(target), 1 << 60):
+                    best[id(target)] = total
+                    count += 1
+                    heapq.heappush(queue, (total, count, target))
+        return found
+
+    def reached(self, names: Iterable[str]) -> set[int]:
+        """Values that depend on any of these inputs, by their contents."""
+        stack = [self._input(name) for name in names]
+        seen = {id(value) for value in stack}
+        while stack:
+            for target, _, _ in self._ways.get(id(stack.pop()), ()):
+                if id(target) not in seen:
+                    seen.add(id(target))
+                    stack.append(target)
+        return seen
+
+    def forgetful(self) -> list[Recurrence]:
+        """States of recurrent operators that begin with a constant in every call, whatever the call before left."""
+        reached = self.reached(str(value.name) for value in self.model.graph.inputs)
+        return [
+            found
+            for node in self.model.graph.all_nodes()
+            for found in _recurrences(node)
+            if found.start is None or id(found.start) not in reached
+        ]
+
+    def unused(self, name: str) -> bool:
+        """Nothing in the graph takes this input, and it is no output."""
+        value = self._input(name)
+        return not value.uses() and id(value) not in self.outputs
+
+    def _input(self, name: str) -> ir.Value:
+        return next(value for value in self.model.graph.inputs if value.name == name)
+
+
+# -- operators ---------------------------------------------------------------------------------------------------------
+
+
+def _edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
+    """From an input to an output: what it costs, and whether it is a recurrent operator's own state."""
+    kind = node.op_type
+    if kind in _SIZES:
+        return
+    if kind in STATES:
+        own = dict(STATES[kind])
+        for number, source in enumerate(node.inputs):
+            for place, target in enumerate(node.outputs):
+                if source is not None:
+                    mine = own.get(number) == place
+                    yield source, target, _MOVE if mine else _MIX, mine
+    elif kind == "If":
+        for body in _bodies(node):
+            for inner, target in zip(body.outputs, node.outputs, strict=False):
+                yield inner, target, _MOVE, False
+    elif kind in ("Loop", "Scan"):
+        yield from _round(node)
+    else:
+        moved = _MOVES.get(kind, ())
+        for number, source in enumerate(node.inputs):
+            if source is None:
+                continue
+            cost = _MIX if kind in _MIXES else _ADD if kind in _LINEAR else _OTHER
+            if kind in _MOVES:
+                moves = moved is None or number in moved
+                cost = (_JOIN if kind in _JOINS else _MOVE) if moves else _MIX
+            for target in node.outputs:
+                yield source, target, cost, False
+
+
+def _round(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
+    body, first, states = _body(node)
+    given = node.inputs[first:]
+    skipped = 2 if node.op_type == "Loop" else 0
+    for inner, source in zip(body.inputs[skipped:], given, strict=False):
+        if source is not None:
+            yield source, inner, _MOVE, False
+    behind = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+    for inner, target in zip(behind, node.outputs, strict=False):
+        yield inner, target, _MOVE, False
+    for number in range(min(states, len(node.outputs))):
+        source = given[number]
+        if source is not None:
+            yield source, node.outputs[number], _MOVE, True
+
+
+def _body(node: ir.Node) -> tuple[ir.Graph, int, int]:
+    """The graph that is repeated, the first input that goes into it, and how many of those are states."""
+    body = next(_bodies(node))
+    if node.op_type == "Loop":
+        return body, 2, len(node.inputs) - 2
+    scanned = node.attributes.get_int("num_scan_inputs", 0)
+    return body, 0, len(node.inputs) - scanned
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+
+
+def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
+    """Only such as go on from call to call: what runs both ways, or back, has its end inside a call."""
+    if node.op_type in STATES:
+        if node.attributes.get_string("direction", "forward") != "forward":
+            return
+        axis = 1 if node.attributes.get_int("layout", 0) else 0
+        for (number, _), what in zip(STATES[node.op_type], ("initial_h", "initial_c"), strict=False):
+            start = node.inputs[number] if number < len(node.inputs) else None
+            yield Recurrence(node, start, what, node.inputs[0], axis)
+    elif node.op_type in ("Loop", "Scan"):
+        body, first, states = _body(node)
+        inner = body.inputs[2:] if node.op_type == "Loop" else body.inputs
+        behind = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+        for number in range(states):
+            before, after, start = inner[number], behind[number], node.inputs[first + number]
+            floats = after.dtype is None or after.dtype.is_floating_point()
+            if after is before or not floats or (start is not None and _nothing(start)):
+                continue
+            over, axis = None, None
+            if node.op_type == "Scan" and states < len(node.inputs):
+                over = node.inputs[states]
+                axes = node.attributes.get("scan_input_axes")
+                axis = int(axes.as_ints()[0]) if isinstance(axes, ir.Attr) else 0
+            yield Recurrence(node, start, f"state {before.name}", over, axis)
+
+
+def _nothing(value: ir.Value) -> bool:
+    """A list that a loop fills, which is empty before."""
+    tensor = ir.convenience.get_const_tensor(value)
+    return (tensor is not None and tensor.size == 0) or isinstance(value.type, ir.SequenceType)

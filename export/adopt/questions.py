@@ -1,0 +1,61 @@
+"""What the file leaves open, so that the user is asked once: as TOML to paste, a reason above every line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from export.adopt.report import AdoptionError
+
+__all__ = ["Asked", "OpenQuestionsError", "quoted"]
+
+_TABLES = ("input", "state", "constants", "counters", "dims", "batch", "outputs", "recurrence")
+
+
+@dataclass(frozen=True)
+class _Question:
+    table: str
+    line: str
+    why: str
+
+
+class OpenQuestionsError(AdoptionError):
+    """Something is to be said before the model can be adopted; the message has all of it, as TOML."""
+
+
+class Asked:
+    """Questions as they come up. Nothing is asked twice."""
+
+    def __init__(self) -> None:
+        self.questions: list[_Question] = []
+
+    def ask(self, table: str, line: str, why: str) -> None:
+        """``line``: of the table, as it might be; ``why``: what is not known."""
+        question = _Question(table, line, why)
+        if question not in self.questions:
+            self.questions.append(question)
+
+    def settle(self) -> None:
+        """Raises :class:`OpenQuestionsError` if anything was asked."""
+        if self.questions:
+            raise OpenQuestionsError(self.text())
+
+    def text(self) -> str:
+        count = len(self.questions)
+        many = "one thing is" if count == 1 else f"{count} things are"
+        lines = [
+            f"{many} not to be read from the file. Put this into a TOML file, change what is not so, and say it with "
+            "-c FILE.toml:"
+        ]
+        order = sorted({q.table for q in self.questions}, key=lambda t: _TABLES.index(t) if t in _TABLES else 99)
+        for table in order:
+            lines += ["", f"[{table}]"]
+            for question in self.questions:
+                if question.table == table:
+                    lines += [f"# {question.why}", question.line]
+        return "\n".join(lines)
+
+
+def quoted(name: str) -> str:
+    """A tensor's name as a key of TOML."""
+    plain = name.isascii() and name.replace("_", "a").replace("-", "a").isalnum()
+    return name if plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

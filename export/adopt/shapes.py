@@ -1,0 +1,123 @@
+"""Shapes of a graph's values, operator by operator, in the order in which they run.
+
+Inference over the whole graph takes a second for some thousand operators, and whoever changes one of them wants to
+know what follows. Here that costs one operator. Sizes are plain numbers, so that what is computed from them, such as
+the target of a Reshape, is known, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+__all__ = ["Walk"]
+
+#: Arithmetic with sizes: what has no more elements than ``_MOST`` is computed where all its inputs are known.
+_SIZES = {
+    *("Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Cast", "Add", "Sub", "Mul", "Div", "Identity", "Reshape"),
+    *("ConstantOfShape", "Equal", "Where", "Range", "Expand", "ReduceProd", "Min", "Max", "Mod", "Not", "And", "Or"),
+    *("Greater", "Less", "Floor", "Ceil", "Neg", "Abs", "Flatten", "Transpose", "Size", "Split", "Tile"),
+}
+_MOST = 1024
+
+
+class Walk:
+    """The inputs of ``model`` have sizes. :meth:`node` gives an operator's outputs theirs, where that can be said."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.versions = dict(model.opset_imports)
+        self._imports = [onnx.helper.make_opsetid(domain, version) for domain, version in self.versions.items()]
+        self._data: dict[int, NDArray[Any]] = {}
+        self._done: set[int] = set()
+
+    def node(self, node: ir.Node, *, again: bool = False) -> None:
+        """``again``: it was changed. Operators that were put in front of it come first."""
+        if id(node) in self._done and not again:
+            return
+        self._done.add(id(node))
+        for value in node.inputs:
+            before = None if value is None else value.producer()
+            if before is not None:
+                self.node(before)
+        for value in node.outputs:
+            self._data.pop(id(value), None)
+        self._compute(node)
+        if not all(id(value) in self._data for value in node.outputs):
+            self._infer(node)
+
+    def _known(self, value: ir.Value | None) -> NDArray[Any] | None:
+        if value is None:
+            return None
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is not None:
+            return tensor.numpy() if tensor.size <= _MOST else None
+        return self._data.get(id(value))
+
+    def _compute(self, node: ir.Node) -> None:
+        if node.op_type == "Shape" and node.domain == "":
+            shape = node.inputs[0].shape if node.inputs[0] is not None else None
+            if shape is not None and all(isinstance(size, int) for size in shape):
+                sizes = [int(size) for size in shape]  # type: ignore[arg-type]
+                cut = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes)))
+                self._say(node.outputs[0], np.array(sizes[cut], np.int64))
+            return
+        if node.op_type not in _SIZES or node.domain != "":
+            return
+        given = [self._known(value) for value in node.inputs]
+        if any(array is None and value is not None for array, value in zip(given, node.inputs, strict=True)):
+            return
+        if (
+            node.op_type in ("ConstantOfShape", "Expand")
+            and int(np.prod(given[-1] if given[-1] is not None else 1)) > _MOST
+        ):
+            return
+        try:
+            feeds = {str(v.name): a for v, a in zip(node.inputs, given, strict=True) if v is not None and a is not None}
+            proto = ir.serde.serialize_node(node)
+            got = ReferenceEvaluator(proto).run(None, feeds)
+        except Exception:  # what can't be computed here stays unknown
+            return
+        for value, array in zip(node.outputs, got, strict=False):
+            if isinstance(array, np.ndarray | np.generic) and np.asarray(array).size <= _MOST:
+                self._say(value, np.asarray(array))
+
+    def _say(self, value: ir.Value, array: NDArray[Any]) -> None:
+        self._data[id(value)] = array
+        value.shape = ir.Shape(array.shape)
+        value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+
+    def _infer(self, node: ir.Node) -> None:
+        for value in node.outputs:
+            value.shape = None
+        types, data = {}, {}
+        for source in node.inputs:
+            if source is None:
+                continue
+            if source.dtype is None:
+                return
+            shape = None if source.shape is None else [size if isinstance(size, int) else None for size in source.shape]
+            types[str(source.name)] = onnx.helper.make_tensor_type_proto(source.dtype.value, shape)
+            array = self._known(source)
+            if array is not None:
+                data[str(source.name)] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), str(source.name))
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.versions.get(node.domain, 1), node.domain)
+            found = onnx.shape_inference.infer_node_outputs(
+                schema, ir.serde.serialize_node(node), types, data, None, self._imports, self.model.ir_version
+            )
+        except Exception:  # an operator of the runtime's own, or sizes that can't be
+            return
+        for value in node.outputs:
+            tensor = found[str(value.name)].tensor_type if str(value.name) in found else None
+            if tensor is None or not tensor.elem_type:
+                continue
+            value.type = ir.TensorType(ir.DataType(tensor.elem_type))
+            if tensor.HasField("shape"):
+                sizes = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim]
+                value.shape = ir.Shape(sizes)

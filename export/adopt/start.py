@@ -1,0 +1,29 @@
+"""What a state begins with where it is not zeros: a number, a list, or a file of NumPy's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.adopt.report import AdoptionError
+from export.adopt.roles import Port
+from export.adopt.settings import Settings
+
+__all__ = ["start_of"]
+
+
+def start_of(settings: Settings, port: Port, raw: tuple[int, ...]) -> NDArray[Any]:
+    """[start] of this state, [] or ``raw``. Raises :class:`AdoptionError` for what does not fit."""
+    said = settings.start.get(port.name, 0)
+    try:
+        array = np.load(said, allow_pickle=False) if isinstance(said, str) else np.asarray(said)
+        if array.size == int(np.prod(raw, dtype=np.int64)) and array.ndim:
+            array = array.reshape(raw)
+        np.broadcast_to(array, raw)
+    except OSError as error:
+        raise AdoptionError(f"[start] {port.name}: can't read {said}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise AdoptionError(f"[start] {port.name}: {error}; the state is {port}") from error
+    return array if array.ndim == 0 else np.array(np.broadcast_to(array, raw))

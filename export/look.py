@@ -1,0 +1,286 @@
+"""What a module is, found by running it and told line by line: its call, its state, its axes, its limits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.axes import Layout, find_batch, fixed_batch
+from export.clock import Axes, find_time
+from export.forward import ExportError, Forward, bind, tensors
+from export.recurrent import carried, optional_state, remembers, three_lines
+
+__all__ = ["Found", "Say", "evaluating", "fits", "look"]
+
+#: Gets each line of what is found and done.
+Say = Callable[[str], None]
+#: What one file can hold.
+MOST_BYTES = 2**31 - 2**24
+
+Limits = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """``given``: example inputs and conditions, as the module takes them. ``start``: the state of a new stream."""
+
+    forward: Forward
+    start: list[Tensor]
+    given: dict[str, Tensor]
+    axes: Axes
+    limits: Limits
+    values: Callable[[str, Sequence[int]], Tensor]
+
+
+def look(
+    module: nn.Module,
+    example: Any,
+    states: Any,
+    conditions: Mapping[str, Any],
+    *,
+    limits: tuple[int, int] | Mapping[str, tuple[int, int]] | None,
+    time: int | Mapping[str, int | None] | None,
+    whole: bool,
+    seed: int,
+    say: Say,
+) -> Found:
+    """See :func:`export.export` for the arguments. Raises :class:`ExportError`."""
+    inputs = _by_name(module, tensors("the example", example))
+    given = {**inputs, **tensors("conditions", dict(conditions))}
+    forward, start = _forward(module, inputs, {n: given[n] for n in given if n not in inputs}, states, say)
+    say(f"found  {forward.said()}")
+    bounds = _token_limits(forward, given, start) | _said_limits(limits, forward, given)
+    values = _values(given, bounds, seed)
+    _keeps_nothing(forward, {name: values(name, tensor.shape) for name, tensor in given.items()}, start)
+    tensors_given = [given[name] for name in (*forward.inputs, *forward.conditions)]
+    places = find_batch(forward, tensors_given, start, values)
+    if places is None:
+        places = fixed_batch(forward, tensors_given, start)
+    known = dict(time) if isinstance(time, Mapping) else {} if time is None else dict.fromkeys(inputs, time)
+    axes = find_time(forward, places, tensors_given, start, values, time=known, whole=whole)
+    if states is None and not axes.whole and start and "carried" in forward.parameters:
+        raise ExportError(
+            "forward takes no state, and one call with several chunks is not what several calls are: the states of its "
+            f"layers are not all it remembers. Pass the state in and out:\n{three_lines(module)}"
+        )
+    found = Found(forward, start, given, axes, bounds, values)
+    for line in _told(found):
+        say(f"found  {line}")
+    return found
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """``eval()`` for a while: whoever trains goes on where it was."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+# -- the call ---------------------------------------------------------------------------------------------------------
+
+
+def fits(module: nn.Module) -> None:
+    """Raises :class:`ExportError` unless it is a module on this machine's processor, of a size and dtype for a file."""
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{module!r} is no torch.nn.Module: give the module itself, not its class or its weights")
+    weights = [*module.parameters(), *module.buffers()]
+    if away := {str(weight.device) for weight in weights if weight.device.type != "cpu"}:
+        raise ExportError(f"the module is on {', '.join(sorted(away))}: call .cpu() on it first")
+    if any(weight.dtype == torch.bfloat16 for weight in weights):
+        raise ExportError("the module computes in bfloat16, which no file takes: call .float() on it first")
+    if sum(weight.numel() * weight.element_size() for weight in weights) > MOST_BYTES:
+        raise ExportError("the module has more than 2 GiB of weights, and a model file is one file of 2 GiB at most")
+
+
+def _by_name(module: nn.Module, example: Any) -> dict[str, Tensor]:
+    """Of a tuple the first parameters are meant."""
+    if isinstance(example, Mapping):
+        return dict(example)
+    several = example if isinstance(example, tuple | list) else (example,)
+    parameters = [
+        p.name
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(several) > len(parameters):
+        raise ExportError(
+            f"forward{inspect.signature(module.forward)} takes {len(parameters)} tensors, the example has "
+            f"{len(several)}"
+        )
+    named = dict(zip(parameters, several, strict=False))
+    if strange := [name for name, value in named.items() if not isinstance(value, Tensor)]:
+        raise ExportError(f"the example for {', '.join(strange)} is no tensor: of several inputs give a flat tuple")
+    return named
+
+
+def _forward(
+    module: nn.Module, inputs: dict[str, Tensor], conditions: dict[str, Tensor], states: Any, say: Say
+) -> tuple[Forward, list[Tensor]]:
+    if states is not None:
+        return bind(module, inputs, conditions, tensors("the states", states))
+    try:
+        if remembered := remembers(module, lambda: module(**inputs, **conditions)):
+            raise ExportError(_kept(remembered, module))
+        found = optional_state(module, inputs, conditions)
+        if found is not None:
+            say("found  without a state forward starts from zeros, and returns it")
+            return found
+        found = carried(module, inputs, conditions)
+    except ExportError as error:
+        raise ExportError(f"{error}. Pass the state in and out:\n{three_lines(module)}") from error
+    except Exception as error:
+        raise ExportError(
+            f"forward can't be called with the example alone: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if found is None:
+        raise ExportError(
+            "forward takes no state and no recurrent layer in it keeps one, so there is nothing that a stream could "
+            f"remember. Pass the state in and out:\n{three_lines(module)}"
+        )
+    say(f"found  no state in forward: that of its layers ({', '.join(found[0].state_names)}) is passed in and out")
+    return found
+
+
+def _keeps_nothing(forward: Forward, given: Mapping[str, Tensor], start: list[Tensor]) -> None:
+    if remembered := remembers(forward.module, lambda: forward(given, start)):
+        raise ExportError(_kept(remembered, forward.module))
+    with torch.no_grad():
+        (first, _), (again, _) = forward(given, start), forward(given, start)
+    if not all(torch.equal(a, b) or bool(a.isnan().any()) for a, b in zip(first, again, strict=True)):
+        raise ExportError(
+            "forward gives something else each time it is called with the same: leave out what is random "
+            "(F.dropout needs training=self.training)"
+        )
+
+
+def _kept(names: list[str], module: nn.Module) -> str:
+    said = ", ".join(f"self.{name}" for name in names)
+    return f"a call of forward changes {said}: a stream's memory must not live on the module, which serves all streams"
+
+
+# -- limits of integers -----------------------------------------------------------------------------------------------
+
+
+def _token_limits(forward: Forward, given: Mapping[str, Tensor], start: list[Tensor]) -> Limits:
+    """Of integer inputs that go into an embedding: the rows that it has."""
+    found: Limits = {}
+    storages = {
+        given[name].untyped_storage().data_ptr(): name
+        for name in (*forward.inputs, *forward.conditions)
+        if not given[name].is_floating_point()
+    }
+
+    def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        name = storages.get(args[0].untyped_storage().data_ptr()) if args and isinstance(args[0], Tensor) else None
+        if name is not None and isinstance(layer, nn.Embedding):
+            found[name] = (0, min(layer.num_embeddings - 1, found.get(name, (0, 2**31))[1]))
+
+    embeddings = [layer for layer in forward.module.modules() if isinstance(layer, nn.Embedding)]
+    handles = [layer.register_forward_pre_hook(hook) for layer in embeddings]
+    try:
+        with torch.no_grad():
+            forward(given, start)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _said_limits(
+    limits: tuple[int, int] | Mapping[str, tuple[int, int]] | None, forward: Forward, given: Mapping[str, Tensor]
+) -> Limits:
+    if limits is None:
+        return {}
+    integers = [name for name in given if given[name].dtype not in (torch.bool, torch.float32, torch.float64)]
+    named = dict(limits) if isinstance(limits, Mapping) else dict.fromkeys(integers, limits)
+    for name, (low, high) in named.items():
+        if name not in integers or not low <= 0 <= high:
+            raise ExportError(f"limits of {name}: ({low}, {high}): they are for integer inputs, and hold 0")
+    return {name: (int(low), int(high)) for name, (low, high) in named.items()}
+
+
+def _values(given: Mapping[str, Tensor], limits: Limits, seed: int) -> Callable[[str, Sequence[int]], Tensor]:
+    rng = np.random.default_rng(seed)
+
+    def values(name: str, shape: Sequence[int]) -> Tensor:
+        dtype = given[name].dtype
+        if dtype.is_floating_point:
+            return torch.from_numpy(rng.standard_normal(tuple(shape))).to(dtype)
+        low, high = limits.get(name, (0, 1))
+        return torch.from_numpy(rng.integers(low, high, tuple(shape), endpoint=True)).to(dtype)
+
+    return values
+
+
+# -- what is told -----------------------------------------------------------------------------------------------------
+
+
+def _told(found: Found) -> Iterator[str]:
+    forward, axes = found.forward, found.axes
+    for name, layout in zip(forward.inputs, axes.inputs, strict=True):
+        tensor = found.given[name]
+        step = layout.outward(tensor)
+        count, each = step.shape[1], list(step.shape[2:])
+        steps = f"{count} step{'' if count == 1 else 's'} of {_values_of(each)}"
+        more = "a longer example makes longer chunks"
+        if layout.time is None and each:
+            more = f"if they are steps: time={{{name!r}: {1 if layout.batch == 0 else 0}}}"
+        yield f"input {name} {_said(tensor)}: {steps}, {_batch(layout)}{_time(layout)}; {more}"
+        if name in found.limits:
+            yield f"input {name} holds whole numbers from {found.limits[name][0]} to {found.limits[name][1]}"
+    for name, layout in zip(forward.conditions, axes.conditions, strict=True):
+        yield f"condition {name} {_said(found.given[name])}: set once for a stream, {_batch(layout)}"
+    for name, layout, tensor in zip(forward.state_names, axes.states, found.start, strict=True):
+        yield f"state {name} {_said(tensor)}: {_batch(layout)}"
+    with torch.no_grad():
+        outputs, _ = forward(found.given, found.start)
+    for name, layout, tensor in zip(forward.output_names, axes.outputs, outputs, strict=True):
+        once = "" if layout.time is not None or axes.inputs[0].time is None else ", one a chunk"
+        yield f"output {name} {_said(tensor)}: {_values_of(list(layout.outward(tensor).shape[2:]))} a step{once}"
+    if axes.whole:
+        yield "one call with several chunks gives what several calls give: PyTorch is run whole beside the file"
+    elif axes.differs is not None:
+        yield (
+            f"one call with several steps gives something else than several calls (off by {axes.differs:.1g}): PyTorch "
+            "is run step by step beside the file"
+        )
+    else:
+        yield "forward takes this length only: PyTorch is run call by call beside the file"
+    if not axes.free:
+        yield "rows of a batch do not stay apart, or forward takes one stream only: max_batch = 1, one stream a call"
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _values_of(shape: list[int]) -> str:
+    if not shape:
+        return "one value"
+    return (
+        f"{shape[0]} value{'' if shape[0] == 1 else 's'}"
+        if len(shape) == 1
+        else f"{' x '.join(map(str, shape))} values"
+    )
+
+
+def _batch(layout: Layout) -> str:
+    return "no batch" if layout.batch is None else f"batch on axis {layout.batch}"
+
+
+def _time(layout: Layout) -> str:
+    if layout.time is None:
+        return ", no axis of time"
+    return f", time on axis {layout.time + (layout.batch is not None and layout.time >= layout.batch)}"

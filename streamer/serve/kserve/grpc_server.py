@@ -1,0 +1,218 @@
+"""KServe v2 over gRPC, ``inference.GRPCInferenceService``, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from streamer.serve.body import SHORT
+from streamer.serve.kserve import describe
+from streamer.serve.kserve.caller import SECRET_HEADER, Caller, grpc_peer
+from streamer.serve.kserve.errors import KServeError
+from streamer.serve.kserve.grpc_codec import encode, fill, parse, text
+from streamer.serve.kserve.grpc_messages import MESSAGES
+
+if TYPE_CHECKING:
+    from streamer.serve.kserve.messages import InferRequest
+    from streamer.serve.kserve.service import InferenceService
+
+__all__ = ["GrpcServer"]
+
+SERVICE = "inference.GRPCInferenceService"
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+#: What Triton serves and this daemon does not; its clients get a sentence instead of a missing method.
+UNSERVED = (
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+)
+
+
+class GrpcServer:
+    """Made and used on the event loop. ``port`` is the one that is bound, once :meth:`start` is done."""
+
+    def __init__(self, service: InferenceService, host: str, port: int) -> None:
+        self._service = service
+        self._host, self.port = host, port
+        settings = service.settings
+        ping = round(settings.ping_seconds * 1000)
+        options = [
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+            # a connection that is half dead keeps its sequences from going on
+            ("grpc.keepalive_time_ms", ping),
+            ("grpc.keepalive_timeout_ms", ping),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_connections)
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+
+    async def start(self) -> None:
+        """Raises ``RuntimeError`` if the address is taken."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.port = self._server.add_insecure_port(f"{host}:{self.port}")
+        await self._server.start()
+
+    async def stop(self, seconds: float) -> None:
+        """No new calls; those under way have ``seconds`` to end."""
+        await self._server.stop(seconds)
+
+    def _handlers(self) -> Any:
+        unary: dict[str, tuple[Callable[[Any, Any], Awaitable[Any]], str]] = {
+            "ServerLive": (self._server_live, "Empty"),
+            "ServerReady": (self._server_ready, "Empty"),
+            "ServerMetadata": (self._server_metadata, "Empty"),
+            "ModelReady": (self._model_ready, "Named"),
+            "ModelMetadata": (self._model_metadata, "Named"),
+            "ModelConfig": (self._model_config, "Named"),
+            "ModelStatistics": (self._model_statistics, "Named"),
+            "RepositoryIndex": (self._repository_index, "RepositoryIndexRequest"),
+            "ModelInfer": (self._infer, "ModelInferRequest"),
+            **dict.fromkeys(UNSERVED, (self._unserved, "Empty")),
+        }
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(_guarded(call), MESSAGES[message].FromString, _serialise)
+            for name, (call, message) in unary.items()
+        }
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            self._stream_infer, MESSAGES["ModelInferRequest"].FromString, _serialise
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    # -- what is served ----------------------------------------------------------------------------------------------
+
+    async def _server_live(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ServerLiveResponse"](live=True)
+
+    async def _server_ready(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ReadyResponse"](ready=self._service.ready() is None)
+
+    async def _server_metadata(self, request: Any, context: Any) -> Any:
+        return fill(MESSAGES["ServerMetadataResponse"](), describe.server())
+
+    async def _model_ready(self, request: Any, context: Any) -> Any:
+        with contextlib.suppress(KServeError):
+            self._service.manifest(*_named(request))
+            return await self._server_ready(request, context)
+        return MESSAGES["ReadyResponse"](ready=False)
+
+    async def _model_metadata(self, request: Any, context: Any) -> Any:
+        return fill(MESSAGES["ModelMetadataResponse"](), describe.metadata(self._service.manifest(*_named(request))))
+
+    async def _model_config(self, request: Any, context: Any) -> Any:
+        return fill(MESSAGES["ModelConfigResponse"](), {"config": self._service.config(*_named(request))})
+
+    async def _model_statistics(self, request: Any, context: Any) -> Any:
+        return fill(MESSAGES["ModelStatisticsResponse"](), await self._service.statistics(*_named(request)))
+
+    async def _repository_index(self, request: Any, context: Any) -> Any:
+        return fill(MESSAGES["RepositoryIndexResponse"](), {"models": self._service.index()})
+
+    async def _unserved(self, request: Any, context: Any) -> Any:
+        raise KServeError(501, f"this method is not served here: the extensions are {', '.join(describe.EXTENSIONS)}")
+
+    # -- inference ---------------------------------------------------------------------------------------------------
+
+    async def _infer(self, request: Any, context: Any) -> Any:
+        model, version, wanted = await _parsed(request)
+        return encode(await self._service.infer(model, version, wanted, _caller(context)))
+
+    async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Answers in the order of the requests. So many are under way at most, then the client is not read."""
+        free = asyncio.Semaphore(self._service.settings.kserve_max_pipelined)
+        under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+        with self._service.stream() as number:
+            caller = _caller(context, number)
+
+            async def read() -> None:
+                async for request in requests:
+                    await free.acquire()
+                    try:
+                        parsed = await _parsed(request)  # here: what is read faster must not overtake
+                    except KServeError as error:
+                        answer = self._failed(request.id, error)
+                    else:
+                        answer = self._answer(request.id, parsed, caller)
+                    under_way.put_nowait(asyncio.create_task(answer))
+
+            reading = asyncio.create_task(read())
+            reading.add_done_callback(lambda _: under_way.put_nowait(None))
+            try:
+                while (task := await under_way.get()) is not None:
+                    yield await task
+                    free.release()
+                await reading
+            finally:
+                reading.cancel()
+                while not under_way.empty():
+                    if (task := under_way.get_nowait()) is not None:
+                        task.cancel()
+
+    async def _answer(self, id: bytes, parsed: tuple[str, str, InferRequest], caller: Caller) -> Any:
+        """A ``ModelStreamInferResponse``: a request's failure is its own, the stream goes on."""
+        model, version, wanted = parsed
+        try:
+            answer = await self._service.infer(model, version, wanted, caller)
+        except KServeError as error:
+            return await self._failed(id, error)
+        return MESSAGES["ModelStreamInferResponse"](infer_response=encode(answer, final=wanted.final))
+
+    async def _failed(self, id: bytes, error: KServeError) -> Any:
+        response = MESSAGES["ModelStreamInferResponse"](error_message=error.message.encode())
+        response.infer_response.id = id
+        return response
+
+
+async def _parsed(request: Any) -> tuple[str, str, InferRequest]:
+    """Numbers that are not raw bytes take long to read: not on the event loop. Raises :class:`KServeError`."""
+    if request.raw_input_contents or request.ByteSize() <= SHORT:
+        return parse(request)
+    return await asyncio.to_thread(parse, request)
+
+
+def _guarded(call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    """What can't be answered gets its code and a sentence."""
+
+    async def answer(request: Any, context: Any) -> Any:
+        try:
+            return await call(request, context)
+        except KServeError as error:
+            again = () if error.retry_after is None else (("retry-after", str(max(1, round(error.retry_after)))),)
+            await context.abort(CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.message, again)
+
+    return answer
+
+
+def _caller(context: Any, stream: int = 0) -> Caller:
+    address, port = grpc_peer(context.peer())
+    said = dict(context.invocation_metadata() or ()).get(SECRET_HEADER, "")
+    return Caller(address, port, stream, said if isinstance(said, str) else said.decode("latin-1"))
+
+
+def _named(request: Any) -> tuple[str, str]:
+    return text(request.name, "name"), text(request.version, "version")
+
+
+def _serialise(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data

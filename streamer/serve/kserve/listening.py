@@ -1,0 +1,55 @@
+"""The gRPC port, if it is wanted and its libraries are there."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamer.serve.kserve.grpc_server import GrpcServer
+    from streamer.serve.kserve.service import InferenceService
+    from streamer.settings import Settings
+
+__all__ = ["AddressTakenError", "Grpc", "MissingExtraError"]
+
+log = logging.getLogger(__name__)
+
+
+class AddressTakenError(OSError):
+    """The message says which and what to do."""
+
+
+class MissingExtraError(ImportError):
+    """The message says how to install it."""
+
+
+class Grpc:
+    """Nothing, where ``kserve_grpc_port`` is 0."""
+
+    def __init__(self, service: InferenceService, settings: Settings) -> None:
+        self._service, self._settings = service, settings
+        self._server: GrpcServer | None = None
+
+    async def start(self) -> None:
+        """Raises :class:`MissingExtraError` or :class:`AddressTakenError`."""
+        host, port = self._settings.host, self._settings.kserve_grpc_port
+        if not port:
+            return
+        try:
+            from streamer.serve.kserve.grpc_server import GrpcServer
+        except ImportError as error:
+            text = f"kserve_grpc_port is {port}, and {error.name} is missing: pip install 'streamer[kserve]'"
+            raise MissingExtraError(text) from error
+        server = GrpcServer(self._service, host, port)
+        try:
+            await server.start()
+        except RuntimeError as error:
+            text = f"can't listen on {host}:{port} for gRPC: choose another kserve_grpc_port"
+            raise AddressTakenError(text) from error
+        self._server = server
+        log.info("listening for gRPC", extra={"host": host, "port": server.port})
+
+    async def stop(self) -> None:
+        """Calls under way have ``linger_seconds`` to end."""
+        if self._server is not None:
+            await self._server.stop(self._settings.linger_seconds)

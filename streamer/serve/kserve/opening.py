@@ -1,0 +1,283 @@
+"""How a sequence begins, goes on after a broken connection or a restart, and ends. Everything runs on the event loop;
+what may wait for the disk (a sequence that comes back from a snapshot) runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from streamer.refusals import Refused
+from streamer.serve.kserve.caller import SECRET_HEADER, Caller, connected
+from streamer.serve.kserve.errors import KServeError
+from streamer.serve.kserve.lasting import Positions, lasting_secret
+from streamer.serve.kserve.messages import SequenceFlags
+from streamer.serve.kserve.running import Running
+from streamer.serve.kserve.sequences import AmbiguousError, Owned, SequenceTable
+
+if TYPE_CHECKING:
+    from streamer.streams.registry import Registry
+    from streamer.streams.session import Session, Sink
+
+__all__ = ["Sequences", "Slots", "check_position"]
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+#: A slot that a stream of another protocol gives back is found after so long at most.
+RETRY_SECONDS = 0.25
+#: How many sequences of one id and address are looked for on the disk. More than one can't be told apart anyhow.
+LEFT = 4
+
+
+class Slots:
+    """Sessions of the registry, and the requests that wait for one, ``max_backlog`` at most.
+
+    ``put``: from a lane to the event loop, in order.
+    """
+
+    def __init__(self, registry: Registry, put: Callable[[Callable[[], None]], None], max_backlog: int) -> None:
+        self.registry, self.put = registry, put
+        self._max_backlog = max_backlog
+        self._backlog: deque[asyncio.Future[None]] = deque()
+
+    async def open(
+        self, model: str, key: str | None, conditions: Mapping[str, NDArray[Any]], sink: Sink, patient: bool
+    ) -> Session:
+        """From zero state. Without a ``key`` it is in no snapshot. ``patient``: wait for a slot. Raises
+        :class:`Refused`."""
+        while True:
+            try:
+                session = self.registry.open(
+                    model=model,
+                    sink=sink,
+                    stream=key,
+                    options={"tensors": True},
+                    conditions=conditions,
+                    lasting=key is not None,
+                )
+                session.keep_no_events()
+                return session
+            except Refused as error:
+                if error.reason == "duplicate" and key is not None:  # of the last run; nobody came back for it
+                    await asyncio.to_thread(self.registry.delete, key)
+                    continue
+                if error.reason != "capacity":
+                    raise
+                if await asyncio.to_thread(self.registry.keeper.make_room, model):
+                    continue
+                if not patient:
+                    raise
+                if len(self._backlog) >= self._max_backlog:
+                    text = f"{error.message}, and {len(self._backlog)} requests wait for one (kserve_max_backlog)"
+                    raise Refused("capacity", text, error.retry_after) from None
+            await self._free_slot()
+
+    def release(self, session: Session) -> None:
+        """It is done with. Never waits."""
+        self.registry.release(session)
+        self.freed()
+
+    def freed(self) -> None:
+        """There may be a slot: whoever has waited longest tries again."""
+        while self._backlog:
+            waiting = self._backlog.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+
+    async def _free_slot(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._backlog.append(waiting)
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await waiting
+        except TimeoutError:
+            pass
+        finally:
+            with suppress(ValueError):
+                self._backlog.remove(waiting)
+
+
+class Sequences:
+    """``directory``: where the daemon's state lies. ``by_address``: a sequence whose connection broke goes on for its
+    address.
+    """
+
+    def __init__(self, slots: Slots, directory: Path, *, by_address: bool) -> None:
+        self._slots, self._by_address = slots, by_address
+        self._table: SequenceTable[Running] = SequenceTable(lasting_secret(directory / "kserve.secret"))
+        self._positions = Positions(directory / "kserve.json")
+        self._streams: set[int] = set()
+        self._stream_number = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking = asyncio.Lock()  # the kernel: requests that wait for its answer stay in their order
+
+    @contextmanager
+    def stream(self) -> Iterator[int]:
+        """A number for one ``ModelStreamInfer``: what it starts is its own as long as it lasts."""
+        self._stream_number += 1
+        number = self._stream_number
+        self._streams.add(number)
+        try:
+            yield number
+        finally:
+            self._streams.discard(number)
+
+    async def find(
+        self, model: str, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
+    ) -> Owned[Running]:
+        """The caller's sequence, a new one if the request starts it. Raises :class:`KServeError`."""
+        id = flags.id
+        owned = self._table.own(model, id, caller)
+        if flags.start:
+            if owned is not None:
+                log.info("a sequence starts again before its end", extra={"model": model})
+                self.end(owned, KServeError(400, f"sequence {_shown(id)} was started again"))
+            owned = self._table.enter(model, id, caller)
+            key = owned.key
+            self._positions.take(key)  # those are of another one, of the last run
+            self._enter(owned, lambda mine: self._slots.open(model, key, conditions, mine.sink, patient))
+            return owned
+        if owned is None:
+            owned = await self._left(model, id, caller)
+        if owned.sequence is None:
+            self._table.remove(owned)
+            raise KServeError(400, f"sequence {_shown(id)} is over: {owned.gone}; {_must_start(model, id)}")
+        return owned
+
+    def end(self, owned: Owned[Running], error: KServeError | None = None) -> None:
+        """Its id and its slot are free at once."""
+        running, owned.sequence = owned.sequence, None
+        self._table.remove(owned)
+        self._table.free(owned.key)
+        if running is not None:
+            running.close(error or KServeError(400, f"sequence {_shown(owned.id)} has ended"))
+            if running.session is not None:
+                self._slots.release(running.session)
+
+    async def save_positions(self) -> None:
+        """After the registry has drained: which rows were answered of which sequence. Waits for the disk."""
+        answered = {o.key: o.sequence.answered for o in self._table.all() if o.sequence is not None}
+        await asyncio.to_thread(self._positions.save, answered)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _enter(self, owned: Owned[Running], start: Callable[[Running], Any]) -> None:
+        """The owner's requests may come; the first one starts the session, or none does."""
+
+        async def guarded(running: Running) -> Session:
+            try:
+                session: Session = await start(running)
+                return session
+            except BaseException as error:
+                if owned.sequence is running:
+                    why = getattr(error, "message", "its first request was given up")
+                    self.end(owned, KServeError(503, f"sequence {_shown(owned.id)} could not be started: {why}"))
+                raise
+
+        owned.sequence = Running(self._slots.put, guarded, lambda code, why: self._lost(owned, code, why))
+
+    async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[Running]:
+        """A sequence that a broken connection left, or the daemon's last run."""
+        if not caller.secret and not self._by_address:
+            raise KServeError(400, _must_start(model, id))
+        others = self._table.others(model, id, caller)
+        if not others:
+            owned = self._table.enter(model, id, caller)
+            self._enter(owned, lambda running: self._wake(owned, running))
+            return owned
+        async with self._asking:
+            found = self._table.own(model, id, caller)
+            if found is None:
+                others = self._table.others(model, id, caller)
+                asked = {other.caller for other in others if other.caller.stream not in self._streams}
+                alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
+                try:
+                    found = self._table.take_over(model, id, caller, asked - alive)
+                except AmbiguousError:
+                    raise KServeError(400, _ambiguous(model, id)) from None
+        if found is None:
+            raise KServeError(400, _must_start(model, id))
+        return found
+
+    async def _wake(self, owned: Owned[Running], running: Running) -> Session:
+        """From a snapshot, or from where the registry keeps what a start of the daemon brought back."""
+        keys = self._table.keys(owned, LEFT)
+
+        def attach() -> tuple[Session, int | None] | None:
+            registry = self._slots.registry
+            left = [key for key in keys if registry.look(key) is not None]
+            if len(left) > 1:
+                raise KServeError(400, _ambiguous(owned.model, owned.id))
+            if not left:
+                return None
+            session = registry.attach(left[0], running.sink, after_seq=None)
+            session.keep_no_events()
+            return session, self._positions.take(left[0])
+
+        found = await asyncio.to_thread(attach)
+        if found is None:
+            raise KServeError(400, _must_start(owned.model, owned.id))
+        session, answered = found
+        self._table.rename(owned, session.id)
+        running.answered = session.received
+        # The daemon may have died: answers went out for rows that no snapshot has.
+        running.doubtful = answered != session.received
+        return session
+
+    def _lost(self, owned: Owned[Running], code: str, message: str) -> None:
+        """The daemon gave the sequence up."""
+        if owned.sequence is None:
+            return
+        self._table.lose(owned, f"it was evicted, {message}" if code == "idle_timeout" else message)
+        task = asyncio.create_task(self._delete(owned.key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _delete(self, key: str) -> None:
+        """What is evicted is on the disk, for clients that are told where to go on. This one is told to start again."""
+        try:
+            await asyncio.to_thread(self._slots.registry.delete, key)
+        except Refused as error:
+            log.warning("an evicted sequence stays on the disk", extra={"stream": key, "reason": error.message})
+        finally:
+            self._table.free(key)
+            self._slots.freed()
+
+
+def check_position(flags: SequenceFlags, running: Running, position: int) -> None:
+    """``position``: rows that the sequence has taken. Raises :class:`KServeError`."""
+    who = f"sequence {_shown(flags.id)}"
+    if flags.position is not None and flags.position != position:
+        raise KServeError(409, f"{who} is at row {position}, not at {flags.position}: nothing was taken")
+    if running.doubtful and flags.position is None:
+        text = (
+            f"{who} came back from a snapshot at row {position}, and what was answered behind it may be lost: send it"
+            f" again from there with the parameter sequence_position = {position}, or start the sequence again"
+        )
+        raise KServeError(409, text)
+    running.doubtful = False
+
+
+def _must_start(model: str, id: int | str) -> str:
+    return (
+        f"inference request for sequence {_shown(id)} to model '{model}' must specify the START flag on the first"
+        " request of the sequence (a sequence belongs to the connection that started it, or with the header"
+        f" {SECRET_HEADER} to whoever sends the same secret)"
+    )
+
+
+def _ambiguous(model: str, id: int | str) -> str:
+    return f"several sequences {_shown(id)} of your address lost their connections: {_must_start(model, id)}"
+
+
+def _shown(id: int | str) -> str:
+    return repr(id[:60]) if isinstance(id, str) else str(id)

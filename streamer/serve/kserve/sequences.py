@@ -1,0 +1,130 @@
+"""Whose sequence is whose. Ids are chosen by clients, so each client has its own: 42 of one is not 42 of another.
+
+A sequence belongs to the client that started it. That is
+
+- with the header ``streamer-client``: whoever sends the same secret, on any connection;
+- else the connection (of a gRPC stream: that stream) that it was last used on. Once that is gone, a request from the
+  same address goes on with it, if there is only one it may mean.
+
+Nobody else can reach it, nor learn that it exists. Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from streamer.serve.kserve.caller import Caller
+
+__all__ = ["AmbiguousError", "Owned", "SequenceTable"]
+
+S = TypeVar("S")
+
+
+class AmbiguousError(LookupError):
+    """Several sequences of broken connections have this id."""
+
+
+@dataclass(slots=True, eq=False)
+class Owned(Generic[S]):
+    """``sequence`` ``None``: it is gone, and ``gone`` says why; kept until its client has been told."""
+
+    model: str
+    id: int | str
+    caller: Caller
+    key: str
+    sequence: S | None = None
+    gone: str = ""
+
+
+class SequenceTable(Generic[S]):
+    """``secret``: of the daemon, the same after a restart: without it nobody can tell a sequence's key.
+    ``max_gone``: sequences that are gone and whose clients do not know it yet; the oldest are forgotten first.
+    """
+
+    def __init__(self, secret: bytes, max_gone: int = 4096) -> None:
+        self._secret = secret
+        self._owned: dict[tuple[str, int | str, str], list[Owned[S]]] = {}  # by model, id and scope
+        self._gone: OrderedDict[int, Owned[S]] = OrderedDict()
+        self._keys: set[str] = set()
+        self._max_gone = max_gone
+
+    def all(self) -> list[Owned[S]]:
+        return [owned for group in self._owned.values() for owned in group]
+
+    def own(self, model: str, id: int | str, caller: Caller) -> Owned[S] | None:
+        """The caller's own: of its secret, its stream, its connection."""
+        group = self._owned.get((model, id, caller.scope), ())
+        return next((owned for owned in group if _same(owned.caller, caller)), None)
+
+    def others(self, model: str, id: int | str, caller: Caller) -> list[Owned[S]]:
+        """Those of other connections from the same address."""
+        return [o for o in self._owned.get((model, id, caller.scope), ()) if not _same(o.caller, caller)]
+
+    def take_over(self, model: str, id: int | str, caller: Caller, dead: Collection[Caller]) -> Owned[S] | None:
+        """The one of :meth:`others` whose connection is among the ``dead`` becomes the caller's. Raises
+        :class:`AmbiguousError`."""
+        left = [owned for owned in self.others(model, id, caller) if owned.caller in dead]
+        if len(left) > 1:
+            raise AmbiguousError(str(len(left)))
+        for owned in left:
+            owned.caller = caller
+            return owned
+        return None
+
+    def enter(self, model: str, id: int | str, caller: Caller) -> Owned[S]:
+        """A new one, whose key among all streams no other has."""
+        free = (self.key(model, id, caller, number) for number in itertools.count())
+        key = next(key for key in free if key not in self._keys)
+        self._keys.add(key)
+        owned: Owned[S] = Owned(model, id, caller, key)
+        self._owned.setdefault((model, id, caller.scope), []).append(owned)
+        return owned
+
+    def rename(self, owned: Owned[S], key: str) -> None:
+        """It has had another key since the last run."""
+        self._keys.discard(owned.key)
+        self._keys.add(key)
+        owned.key = key
+
+    def remove(self, owned: Owned[S]) -> None:
+        """Its id is free for a new one; its key only after :meth:`free`, when nothing is left of the old one."""
+        self._gone.pop(id(owned), None)
+        place = (owned.model, owned.id, owned.caller.scope)
+        group = self._owned.get(place, [])
+        group[:] = [other for other in group if other is not owned]
+        if not group:
+            self._owned.pop(place, None)
+
+    def keys(self, owned: Owned[S], count: int) -> list[str]:
+        """The keys that it may have had in the daemon's last run: the first ``count``, without those of others now."""
+        found = (self.key(owned.model, owned.id, owned.caller, number) for number in range(count))
+        return [key for key in found if key == owned.key or key not in self._keys]
+
+    def free(self, key: str) -> None:
+        self._keys.discard(key)
+
+    def key(self, model: str, id: int | str, caller: Caller, number: int = 0) -> str:
+        """Of the sequence among all streams, at most 200 characters; ``number`` of them have this id and scope."""
+        said = f"{caller.scope} {number} {'text' if isinstance(id, str) else 'integer'} {id}"
+        digest = hmac.new(self._secret, said.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        return f"kserve/{model}/{digest[:40]}"
+
+    def lose(self, owned: Owned[S], why: str) -> None:
+        """It is gone without its client's doing: the next request for it is told."""
+        owned.sequence, owned.gone = None, why
+        self._gone[id(owned)] = owned
+        if len(self._gone) > self._max_gone:
+            self.remove(next(iter(self._gone.values())))
+
+
+def _same(owner: Caller, caller: Caller) -> bool:
+    """Both of one scope. What a connection's unary requests started, its streams may go on with."""
+    if caller.secret or owner == caller:
+        return True
+    return (owner.address, owner.port, owner.stream) == (caller.address, caller.port, 0)

@@ -1,0 +1,192 @@
+"""KServe v2 without a wire: requests in, answers out, sequences between them. HTTP and gRPC call the same service.
+
+Everything runs on the event loop; what may wait for the disk runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from streamer.contract.manifest import Manifest
+from streamer.refusals import Refused
+from streamer.serve.kserve import describe, statistics
+from streamer.serve.kserve.caller import Caller
+from streamer.serve.kserve.errors import KServeError
+from streamer.serve.kserve.messages import InferAnswer, InferRequest
+from streamer.serve.kserve.opening import Sequences, Slots, check_position
+from streamer.serve.kserve.running import Running, joined
+from streamer.serve.kserve.shapes import RequestReader
+from streamer.serve.kserve.tensors import NamedTensor
+
+if TYPE_CHECKING:
+    from streamer.metrics import Metrics
+    from streamer.settings import Settings
+    from streamer.streams.registry import Registry
+
+__all__ = ["InferenceService"]
+
+Arrays = dict[str, NDArray[Any]]
+#: HTTP's status for each reason that the registry has for refusing a stream.
+STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "conditions": 400}
+
+
+class InferenceService:
+    """``put``: from a lane to the event loop, in order. ``closed()``: why nothing new is welcome, or ``None``."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        metrics: Metrics,
+        put: Callable[[Callable[[], None]], None],
+        closed: Callable[[], tuple[str, str] | None],
+    ) -> None:
+        self.settings = settings
+        self._registry, self._metrics, self._closed = registry, metrics, closed
+        self._slots = Slots(registry, put, settings.kserve_max_backlog)
+        by_address = settings.kserve_resume_by_address
+        self._sequences = Sequences(self._slots, settings.state_directory, by_address=by_address)
+        self._readers: dict[str, RequestReader] = {}
+        self._requests: dict[str, statistics.Requests] = {}
+        self._under_way = 0
+
+    # -- what is served ----------------------------------------------------------------------------------------------
+
+    def ready(self) -> str | None:
+        """Why not, or ``None``."""
+        closed = self._closed()
+        return ": ".join(closed) if closed else None
+
+    def manifest(self, model: str, version: str = "") -> Manifest:
+        """Raises :class:`KServeError`: 404."""
+        try:
+            manifest = self._registry.engine(model).manifest
+        except Refused:
+            raise KServeError(404, f"Request for unknown model: '{model[:100]}' is not found") from None
+        if version not in ("", manifest.version):
+            text = f"Request for unknown model: '{model}' version {version[:40]} is not found: {manifest.version} is"
+            raise KServeError(404, text)
+        return manifest
+
+    def config(self, model: str, version: str = "") -> dict[str, Any]:
+        manifest = self.manifest(model, version)
+        return describe.config(manifest, self.settings.capacity, self.settings.idle_seconds)
+
+    async def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
+        """Of one model, or of all."""
+        names = [model] if model else [found["name"] for found in self._registry.models()]
+        found = []
+        for name in names:
+            manifest = self.manifest(name, version)
+            sample = partial(self._sample, name)
+            requests = self._requests.get(name) or statistics.Requests()
+            # reading the metrics asks every session: not for the event loop
+            found.append(await asyncio.to_thread(statistics.document, name, manifest.version, requests, sample))
+        return {"model_stats": found}
+
+    def index(self) -> list[dict[str, Any]]:
+        return [
+            {"name": found["name"], "version": found["version"], "state": "READY"} for found in self._registry.models()
+        ]
+
+    def stream(self) -> AbstractContextManager[int]:
+        """A number for one ``ModelStreamInfer``: what it starts is its own as long as it lasts."""
+        return self._sequences.stream()
+
+    # -- inference ---------------------------------------------------------------------------------------------------
+
+    async def infer(self, model: str, version: str, request: InferRequest, caller: Caller) -> InferAnswer:
+        """Raises :class:`KServeError`."""
+        manifest = self.manifest(model, version)
+        requests = self._requests.setdefault(model, statistics.Requests())
+        begin, good = perf_counter_ns(), False
+        if self._under_way >= self.settings.kserve_max_requests:
+            requests.count(False, 0)
+            most = self.settings.kserve_max_requests
+            raise KServeError(503, f"{most} requests are under way (kserve_max_requests): nothing was taken", 1.0)
+        self._under_way += 1
+        try:
+            answer = await self._infer(manifest, request, caller)
+            good = True
+            return answer
+        except Refused as error:
+            raise KServeError(STATUS.get(error.reason, 503), error.message, error.retry_after) from None
+        finally:
+            self._under_way -= 1
+            requests.count(good, perf_counter_ns() - begin)
+
+    async def _infer(self, manifest: Manifest, request: InferRequest, caller: Caller) -> InferAnswer:
+        reader = self._readers.get(manifest.name)
+        if reader is None or reader.manifest is not manifest:
+            reader = self._readers[manifest.name] = RequestReader(manifest)
+        rows, conditions = reader.rows(request)
+        wanted = reader.outputs(request)
+        if closed := self._closed():
+            raise KServeError(503, f"{': '.join(closed)}: nothing was taken", 1.0)
+        taken: list[int] = []  # the row before the request's first, once its rows are taken
+        try:
+            async with asyncio.timeout(request.timeout):
+                if request.sequence is None:
+                    parts = await self._one_off(manifest, rows, conditions, request.timeout is not None)
+                else:
+                    parts = await self._step(manifest, request, rows, conditions, caller, taken)
+        except TimeoutError:
+            said = f"its rows were taken, behind row {taken[0]}" if taken else "nothing of it was taken"
+            raise KServeError(503, f"the request's timeout of {request.timeout:g} s has passed: {said}", 1.0) from None
+        outputs = (NamedTensor(o.name, joined(parts, o.name, o.dtype, o.shape)) for o in wanted)
+        position = {"sequence_position": taken[0] + len(rows)} if taken else {}
+        return InferAnswer(manifest.name, manifest.version, request.id, tuple(outputs), position)
+
+    async def _one_off(self, manifest: Manifest, rows: NDArray[Any], conditions: Arrays, patient: bool) -> list[Arrays]:
+        """From zero state, which is dropped afterwards."""
+        running = Running(
+            self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
+        )
+        try:
+            return await running.run(rows)
+        finally:
+            running.close(KServeError(503, "the request is over"))
+            if running.session is not None:
+                self._slots.release(running.session)
+
+    async def _step(
+        self,
+        manifest: Manifest,
+        request: InferRequest,
+        rows: NDArray[Any],
+        conditions: Arrays,
+        caller: Caller,
+        taken: list[int],
+    ) -> list[Arrays]:
+        """The next rows of a sequence."""
+        flags = request.sequence
+        assert flags is not None
+        owned = await self._sequences.find(manifest.name, flags, conditions, caller, request.timeout is not None)
+        running = owned.sequence
+        assert running is not None
+
+        def turn(position: int) -> None:
+            check_position(flags, running, position)
+            taken.append(position)
+
+        try:
+            return await running.run(rows, turn)
+        finally:
+            if flags.end and taken:
+                self._sequences.end(owned)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def save_positions(self) -> None:
+        """After the registry has drained, so that a restart costs no sequence. Waits for the disk."""
+        await self._sequences.save_positions()
+
+    def _sample(self, model: str, name: str) -> float | None:
+        return self._metrics.registry.get_sample_value(name, {"model": model})

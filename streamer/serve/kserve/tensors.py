@@ -1,0 +1,95 @@
+"""Tensors as KServe v2 writes them: a name, a datatype, a shape, and numbers as JSON or as little-endian bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from streamer.refusals import BadRows
+from streamer.serve.kserve.errors import KServeError
+from streamer.streams.rows import to_array
+
+__all__ = ["DATATYPES", "NamedTensor", "datatype_of", "listed", "parse_bytes", "parse_numbers", "raw_bytes"]
+
+#: KServe's names of what a manifest can say. BYTES and BF16 are no model's.
+DATATYPES = {
+    "BOOL": "bool",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+}
+_NAMES = {dtype: datatype for datatype, dtype in DATATYPES.items()}
+MAX_AXES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTensor:
+    """``array`` has its batch axis, and the machine's byte order."""
+
+    name: str
+    array: NDArray[Any]
+
+    @property
+    def datatype(self) -> str:
+        return _NAMES[self.array.dtype.name]
+
+
+def datatype_of(dtype: DTypeLike) -> str:
+    """KServe's name of a manifest's dtype."""
+    return _NAMES[np.dtype(dtype).name]
+
+
+def parse_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> NamedTensor:
+    """From little-endian bytes, row by row. Raises :class:`KServeError`."""
+    dtype = _dtype(name, datatype, shape)
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(data) != wanted:
+        text = f"input '{name}' has {len(data)} bytes, and {list(shape)} of {datatype} are {wanted}"
+        raise KServeError(400, text)
+    if dtype.kind == "b":
+        array = np.frombuffer(data, np.uint8) != 0
+    else:
+        array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+    return NamedTensor(name, array.reshape(shape))
+
+
+def parse_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: Any) -> NamedTensor:
+    """From JSON's lists, flat or nested, or from a message's field. Raises :class:`KServeError`."""
+    dtype = _dtype(name, datatype, shape)
+    try:
+        found = to_array(numbers, dtype.name, f"input '{name}'")
+    except BadRows as error:
+        raise KServeError(400, str(error)) from None
+    if found.size != math.prod(shape):
+        text = f"input '{name}' has {found.size} numbers, and its shape {list(shape)} has {math.prod(shape)}"
+        raise KServeError(400, text)
+    return NamedTensor(name, found.reshape(shape))
+
+
+def raw_bytes(array: NDArray[Any]) -> bytes:
+    """Little-endian, row by row."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def listed(array: NDArray[Any]) -> list[Any]:
+    """The flat list that JSON shows."""
+    found: list[Any] = array.reshape(-1).tolist()
+    return found
+
+
+def _dtype(name: str, datatype: str, shape: tuple[int, ...]) -> np.dtype[Any]:
+    if datatype not in DATATYPES:
+        known = ", ".join(DATATYPES)
+        raise KServeError(400, f"input '{name}' has the datatype {datatype[:20]!r}: no model here takes it ({known})")
+    if len(shape) > MAX_AXES or any(n < 0 for n in shape):
+        raise KServeError(400, f"input '{name}' has the shape {list(shape[:20])}: it is no shape")
+    return np.dtype(DATATYPES[datatype])

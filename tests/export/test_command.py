@@ -1,0 +1,106 @@
+"""``streamer export FILE.py:FUNCTION``: what a function may return, whose weights fit, and what is said where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from export.command import load_weights, made, main
+from export.forward import ExportError
+from streamer.commands import CommandError
+from streamer.commands.tools import run_tool
+
+SOURCE = """
+import torch
+from helper import WIDTH
+
+def alone():
+    return torch.nn.GRUCell(4, WIDTH)
+
+def three():
+    return alone(), torch.zeros(1, 4), torch.zeros(1, WIDTH)
+
+def named():
+    return {"module": alone(), "example": torch.zeros(1, 4), "states": torch.zeros(1, WIDTH), "licence": "MIT"}
+
+def broken():
+    raise RuntimeError("no such dataset")
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    (tmp_path / "helper.py").write_text("WIDTH = 8\n", "utf-8")
+    (tmp_path / "export.py").write_text(SOURCE, "utf-8")  # named as the package is
+    return str(tmp_path / "export.py")
+
+
+def test_what_a_function_may_return(source: str) -> None:
+    assert list(made(f"{source}:three")) == ["module", "example", "states"]
+    assert made(f"{source}:named")["licence"] == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        ("alone", "module alone.*return model, torch.zeros"),
+        ("nothing", r"returned NoneType: return \(module, example, states\)"),
+        ("broken", "RuntimeError: no such dataset"),
+        ("missing", "no function missing; there are: alone, broken, named, nothing, three"),
+    ],
+)
+def test_what_a_function_may_not(source: str, function: str, why: str) -> None:
+    with pytest.raises(ExportError, match=why):
+        made(f"{source}:{function}")
+
+
+@pytest.mark.parametrize("name", ["nowhere.py", "my_module", "my_module:", "no.such.module:make"])
+def test_what_is_no_function(name: str) -> None:
+    with pytest.raises(ExportError):
+        made(name if ":" in name else f"{name}:make")
+
+
+@pytest.mark.parametrize("wrap", ["plain", "state_dict", "model_state_dict", "parallel", "lightning"])
+def test_weights_as_trainers_save_them(wrap: str, tmp_path: Path) -> None:
+    trained, fresh = nn.GRUCell(4, 8), nn.GRUCell(4, 8)
+    weights = trained.state_dict()
+    saved = {
+        "plain": weights,
+        "state_dict": {"epoch": 3, "state_dict": weights},
+        "model_state_dict": {"model_state_dict": weights},
+        "parallel": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "lightning": {"state_dict": {f"model.{name}": tensor for name, tensor in weights.items()}},
+    }
+    torch.save(saved[wrap], tmp_path / "net.pt")
+    load_weights(fresh, tmp_path / "net.pt")
+    assert torch.equal(fresh.weight_ih, trained.weight_ih)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    torch.save(nn.GRUCell(4, 9).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(ExportError, match="of another module: size mismatch"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "other.pt")
+    torch.save(nn.GRUCell(4, 8), tmp_path / "whole.pt")
+    with pytest.raises(ExportError, match=r"save model\.state_dict\(\)"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "whole.pt")
+    torch.save({"epoch": 3}, tmp_path / "no.pt")
+    with pytest.raises(ExportError, match="no state_dict"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "no.pt")
+    with pytest.raises(ExportError, match="no file"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "nowhere.pt")
+
+
+def test_an_error_is_told_on_standard_error(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"{source}:alone", "-o", "x.onnx"]) == 2
+    assert capsys.readouterr().err.startswith("export: ")
+
+
+def test_without_torch_it_says_what_to_install() -> None:
+    with pytest.raises(CommandError, match=r"export needs no_such_torch: pip install it \(for .*python"):
+        run_tool("export", "export.command", [], {"no_such_torch": "pip install it", "json": "nothing"})
