@@ -125,7 +125,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         self.sources, self.sample_rate, self.hop = sources, sample_rate, hop
         self.seconds, self.batches, self.pool = seconds, batches, pool
         self.progress, self.limit, self.spell = progress, limit, spell
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rng = seed, np.random.default_rng(seed)
         self.waveforms = {
             source.name: hearing(source.augmentation or augmentation, sample_rate, noise, self.rng)
             for source in sources
@@ -140,6 +140,9 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         for source in self.sources:
             source.refresh()
+        if progress := self.progress():  # a training that goes on shall not draw again what it began with
+            there = np.random.default_rng([self.seed, round(1e9 * progress)])
+            self.rng.bit_generator.state = there.bit_generator.state
         given = 0
         while given < self.batches:
             for batch in self._pool(self.progress()):

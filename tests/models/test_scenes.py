@@ -141,6 +141,17 @@ def test_a_source_grows_while_somebody_trains() -> None:
     assert (symbols == 3).sum() > (symbols == 1).sum()
 
 
+def test_a_training_that_goes_on_draws_other_examples() -> None:
+    def first(progress: float) -> torch.Tensor:
+        batches = mixture([Source("nothing", [], lambda p: 1.0)], batches=1)
+        batches.progress = lambda: progress
+        return next(iter(batches)).pcm
+
+    assert torch.equal(first(0.0), first(0.0))
+    assert torch.equal(first(0.3), first(0.3))
+    assert not torch.equal(first(0.0), first(0.3))
+
+
 def test_a_drifted_normaliser_is_what_silence_leaves() -> None:
     norm = RunningNorm(4)
     norm.mean.copy_(torch.tensor([1.0, -2.0, 0.0, 3.0]))
