@@ -171,7 +171,7 @@ class Listening:
             ):  # before the final is printed above it: the same words must not stand there twice
                 self._screen.partial("", event["text"] if kind == "partial" else "")
             if self._json:
-                from streamer.tasks.render import json_line
+                from streamer.render import json_line
 
                 print(json_line(event, self._microphone.name), flush=True)
             elif kind == "final" and event["text"]:

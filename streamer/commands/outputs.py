@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from streamer import render
 from streamer.commands import CommandError
-from streamer.tasks import render
 
 __all__ = ["EXTENSIONS", "JsonOutput", "Output", "SubtitleOutput", "TextOutput", "destinations"]
 

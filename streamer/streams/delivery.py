@@ -13,7 +13,7 @@ from streamer.refusals import TooManyMarkers
 from streamer.tasks import Event
 from streamer.tasks.raw import Outputs
 
-__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "to_dict"]
+__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "to_dicts"]
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +171,12 @@ class Late(NamedTuple):
     steps: int
 
 
-def to_dict(event: Event, late: Late) -> dict[str, Any]:
+def to_dicts(events: Sequence[Event], late: Late) -> list[dict[str, Any]]:
     """JSON-ready, but for the arrays of an ``outputs`` event (:func:`streamer.tasks.raw.plain`)."""
+    return [_to_dict(event, late) for event in events]
+
+
+def _to_dict(event: Event, late: Late) -> dict[str, Any]:
     if isinstance(event, Outputs):
         found = event.to_arrays()
         found["start"], found["end"] = event.start + late.rows, event.end + late.rows

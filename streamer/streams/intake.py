@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
 from streamer.streams.chunker import Chunker, Policy
+from streamer.streams.delivery import Late
 from streamer.streams.front import is_sound, make_front
 from streamer.streams.snapshot import Snapshot
 
@@ -95,6 +96,12 @@ class Intake:
     def decoded_at(self) -> int:
         """``consumed`` when all that was received is decoded."""
         return self._front.to_model(self.received) + self._latency
+
+    @property
+    def late(self) -> Late:
+        """Where the task's memory begins; a model without a clock counts its time in steps."""
+        steps = self.origin // self._chunker.hop
+        return Late(self.origin * self.row_seconds or float(steps), self.origin, steps)
 
     @property
     def run_at(self) -> int:

@@ -142,7 +142,7 @@ class Keeper:
         if not self._durable:
             return False
         for session in self._table.away_since(self._clock()):
-            if session.model == model and self.evict(session, "capacity"):
+            if session.model == model and session.lasting and self.evict(session, "capacity"):
                 return True
         return False
 
@@ -150,13 +150,13 @@ class Keeper:
         """Saved first, so that a later resume finds it. A client that comes back at this moment keeps its stream."""
         with self._writing, session.held():  # what is not run now is run after the resume, from the snapshot
             done = session.state not in ("active", "ending")
-            if not done:
+            if not done and session.lasting:
                 self._save([session], whole=True, until=self._patience())
                 if reason == "capacity" and self.acknowledged(session) != session.received:
                     return False
             if not session.leave(reason, message):
                 return False
-            self.forget(session, delete=done)
+            self.forget(session, delete=done or not session.lasting)
             self.settle()
         if not done:  # else it had been told everything, and was kept only in case that its end was lost on the way
             self._metrics.evictions.labels(reason).inc()
@@ -170,7 +170,7 @@ class Keeper:
             asked, self._asked = self._asked, []
         if not asked:
             return
-        sessions = list(dict.fromkeys(session for session, _ in asked))
+        sessions = list(dict.fromkeys(session for session, _ in asked if session.lasting))
         try:
             with self._writing:
                 self.settle()

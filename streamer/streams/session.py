@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
-from streamer.streams.delivery import Delivery, Late, Markers, Sink, Waiters, to_dict
+from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -72,28 +72,23 @@ class Session:
         self.sound = self._intake.sound
         self._held = 0
         self._markers = Markers(limits.markers)
-        lost = engine.metrics.dropped_events.inc
-        self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
+        self._delivery = Delivery(
+            id, limits.replay_events, limits.replay_bytes, engine.metrics.dropped_events.inc, sink
+        )
         self._waiters = Waiters()
         self._parting: Callable[[], None] | None = None  # what is said once the slot is free
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
-        given = self.reader.conditions(conditions or {})
         if snapshot is None or not snapshot.finished:
-            self._stream = engine.open(self, given)
+            self._stream = engine.open(self, self.reader.conditions(conditions or {}))
             if self._stream is None:
                 raise NoSlot(f"all {engine.arena.capacity} slots of {self.model} are taken")
         if snapshot is not None:
-            try:
-                self._restore(snapshot)
-            except Exception:
-                self.close()
-                raise
+            self._restore(snapshot)
 
     # -- facts -------------------------------------------------------------------------------------------------------
-
     @property
     def sink(self) -> Sink | None:
         return self._delivery.sink
@@ -109,7 +104,6 @@ class Session:
 
     @property
     def buffered_rows(self) -> int:
-        """Rows received and not yet taken by a lane."""
         return self._intake.waiting
 
     @property
@@ -143,8 +137,7 @@ class Session:
     def feed_rows(self, rows: NDArray[Any]) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
 
-        Raises :class:`BadInput` or :class:`Overflow`, nothing taken. A buffer that is not full takes any length, so a
-        stream holds at most its bound and one message.
+        Raises :class:`BadInput` or :class:`Overflow`, nothing taken. A buffer that is not full takes any length.
         """
         if rows.ndim != 1 or rows.dtype != self.reader.dtype:
             raise BadRows(f"rows of {rows.dtype} {list(rows.shape)}: a list of {self.reader.dtype} is expected")
@@ -201,7 +194,7 @@ class Session:
             self.version += 1
             if self.state == "active":
                 self._engine.metrics.rows.inc(ran)
-                given = self._dicts(events) if events else []
+                given = to_dicts(events, self._intake.late) if events else []
                 if intake.done:
                     self._finish(given)
                 elif events or self._markers:
@@ -219,10 +212,11 @@ class Session:
     def fail(self, message: str) -> None:
         with self._lock:
             self._intake.in_flight = False
-            if self.state != "closed":
-                text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
-                self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
-                self._on_close(self, "model_failed")
+            if self.state == "closed":
+                return
+            text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
+            self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
+            self._on_close(self, "model_failed")
 
     def released(self) -> None:
         """The slot is free: whoever is told of the end may open the next stream."""
@@ -233,10 +227,10 @@ class Session:
 
     # -- from the registry -------------------------------------------------------------------------------------------
 
-    def tell(self, *events: dict[str, Any]) -> None:
-        """Events about the connection: without a number, never replayed."""
+    def tell(self, event: dict[str, Any]) -> None:
+        """An event about the connection: without a number, never replayed."""
         with self._lock:
-            self._delivery.send(list(events))
+            self._delivery.send([event])
 
     def attach(self, sink: Sink, after_seq: int | None = 0) -> bool:
         """Events go to ``sink`` from now on, first those after ``after_seq`` that are still kept; ``None``: none, and
@@ -252,7 +246,7 @@ class Session:
             return True
 
     def keep_no_events(self) -> None:
-        """From now on none is kept for a client that comes back: it asks again for what it missed."""
+        """None is kept any more for a client that comes back."""
         with self._lock:
             self._delivery.keep_none()
 
@@ -274,12 +268,12 @@ class Session:
             return True
 
     def close(self) -> None:
-        """The slot is given back, nothing comes any more. A result that is under way is dropped by the engine."""
+        """The slot is given back, nothing comes any more. A result under way is dropped by the engine."""
         with self._lock:
             self._close(lambda: None)
 
     def hold(self) -> None:
-        """Lanes pass this stream over until :meth:`go_on`, so that a snapshot need not race with them."""
+        """Lanes pass this stream over until :meth:`go_on`: a snapshot need not race with them."""
         with self._lock:
             self._held += 1
 
@@ -299,8 +293,7 @@ class Session:
     def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
 
-        Not ``whole``: of the rows that wait only the first two chunks are in it, and ``received`` says so. The client
-        still has the rest (it was not acknowledged), and a full buffer need not be written again and again.
+        Not ``whole``: only the first two chunks of what waits, and ``received`` says so; the client still has the rest.
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
@@ -329,10 +322,16 @@ class Session:
             then()
 
     def _close(self, then: Callable[[], None]) -> None:
-        self.state = "closed"
-        self._release(then)
-        self._call_waiters()
-        self._changed.notify_all()
+        """``then`` says why: before whoever waits for rows is called."""
+
+        def over() -> None:
+            then()
+            self._waiters.due()
+
+        if self.state != "closed":
+            self.state = "closed"
+            self._release(over)
+            self._changed.notify_all()
 
     def _call_waiters(self) -> None:
         if self.state in ("ended", "closed"):
@@ -343,7 +342,7 @@ class Session:
     def _gap(self) -> list[dict[str, Any]]:
         """Rows were dropped: what is open becomes final, and the stream starts anew behind the gap."""
         assert self._stream is not None
-        events = self._dicts(self._engine.task.finish(self.memory))
+        events = to_dicts(self._engine.task.finish(self.memory), self._intake.late)
         dropped = self._intake.skip()
         self._engine.arena.clear(self._stream.slot)
         self.memory = self._engine.task.open(self.options)
@@ -353,7 +352,7 @@ class Session:
         return [*events, gap, *self._markers.due(self._intake.consumed)]
 
     def _finish(self, events: list[dict[str, Any]]) -> None:
-        last = self._dicts(self._engine.task.finish(self.memory))
+        last = to_dicts(self._engine.task.finish(self.memory), self._intake.late)
         self.state = "ending"
         self._delivery.emit([*events, *last, *self._markers.due()])
         self._release(self._ended)
@@ -364,12 +363,6 @@ class Session:
             self._delivery.emit([{"type": "end", "position": self.received}])
             self._call_waiters()
             self._changed.notify_all()
-
-    def _dicts(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        origin = self._intake.origin
-        steps = origin // self._engine.manifest.hop
-        late = Late(origin * self._intake.row_seconds or float(steps), origin, steps)
-        return [to_dict(event, late) for event in events]
 
     def _snapshot(self, whole: bool) -> Snapshot:
         intake = self._intake.save(whole)
@@ -390,18 +383,18 @@ class Session:
         )
 
     def _restore(self, saved: Snapshot) -> None:
-        if saved.digest != self._engine.model.digest:
-            raise SnapshotError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
         try:
+            if saved.digest != self._engine.model.digest:
+                raise ValueError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
             self.memory = self._engine.task.load(saved.memory)
+            self._intake.load(saved)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
-            self._intake.load(saved)
         except ValueError as error:
+            self.close()
             raise SnapshotError(str(error)) from error
         self._delivery.restore(saved.seq, saved.events)
         self._markers.waiting.extend(saved.markers)
-        if saved.finished:
-            self.state = "ended"
+        self.state = "ended" if saved.finished else "active"
         with self._lock:
             self._wake()

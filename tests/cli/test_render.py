@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.tasks.render import CUE_CHARACTERS, CUE_SECONDS, json_line, srt, subtitles, vtt
+from streamer.render import CUE_CHARACTERS, CUE_SECONDS, json_line, srt, subtitles, vtt
 
 
 def _final(*words: tuple[str, float, float]) -> dict[str, Any]:

@@ -271,3 +271,38 @@ def test_a_request_whose_rows_are_not_run_before_the_daemon_goes_is_told_so(regi
     assert exchange.error is not None
     assert exchange.error["code"] == "draining"
     session.go_on()
+
+
+def test_a_stream_that_does_not_last_leaves_nothing_on_the_disk(models: list[Path], tmp_path: Path) -> None:
+    clock = Clock()
+    with running(models[1], folder=tmp_path, store=True, clock=clock, capacity=1) as registry:
+        session = registry.open(model="four", stream="passing", lasting=False, sink=Events())
+        session.feed_rows(some_rows(1, 6))
+        asked = threading.Event()
+        registry.keeper.ask(session, lambda position: asked.set())
+        assert asked.wait(PATIENCE)
+        registry.detach(session)
+        with pytest.raises(Refused, match="all 1 slots"):  # it can't sleep, so nobody gets its slot
+            registry.open(model="four", key="other", sink=Events())
+        clock.ahead = 3600
+        registry.sweep()
+        assert slots_used(registry) == 0
+        assert registry.store is not None
+        assert list(registry.store.live()) == []
+        assert registry.look("passing") is None
+
+
+def test_whoever_waits_for_rows_is_told_first_why_they_failed(models: list[Path], tmp_path: Path) -> None:
+    """The error is held back until the slot is free; the answer of a request is not complete before."""
+    trap = row_model(tmp_path, name="trap", fails_on=7.0)
+    bad = some_rows(1, 3)
+    bad["x"][1] = 7.0
+    with running(trap, folder=tmp_path, capacity=1) as registry:
+        for number in range(50):
+            done = threading.Event()
+            exchange = Exchange(done.set)
+            session = registry.open(model="trap", key=f"{number}", sink=exchange.sink)
+            exchange.send(session, bad)
+            assert done.wait(PATIENCE)
+            assert exchange.error is not None
+            assert exchange.error["code"] == "model_failed"

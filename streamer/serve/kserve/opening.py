@@ -19,8 +19,8 @@ from streamer.serve.kserve.caller import SECRET_HEADER, Caller, connected
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.lasting import Positions, lasting_secret
 from streamer.serve.kserve.messages import SequenceFlags
-from streamer.serve.kserve.running import Running
-from streamer.serve.kserve.sequences import AmbiguousError, Owned, SequenceTable
+from streamer.serve.kserve.sequences import Owned, SequenceTable, SeveralLeftError
+from streamer.serve.kserve.session_requests import SessionRequests
 
 if TYPE_CHECKING:
     from streamer.streams.registry import Registry
@@ -106,6 +106,13 @@ class Slots:
                 self._backlog.remove(waiting)
 
 
+class _Order:
+    """Requests for one id that have to wait before they know whose it is: none may overtake another."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = asyncio.Lock(), 0
+
+
 class Sequences:
     """``directory``: where the daemon's state lies. ``by_address``: a sequence whose connection broke goes on for its
     address.
@@ -113,12 +120,12 @@ class Sequences:
 
     def __init__(self, slots: Slots, directory: Path, *, by_address: bool) -> None:
         self._slots, self._by_address = slots, by_address
-        self._table: SequenceTable[Running] = SequenceTable(lasting_secret(directory / "kserve.secret"))
+        self._table: SequenceTable[SessionRequests] = SequenceTable(lasting_secret(directory / "kserve.secret"))
         self._positions = Positions(directory / "kserve.json")
         self._streams: set[int] = set()
         self._stream_number = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._asking = asyncio.Lock()  # the kernel: requests that wait for its answer stay in their order
+        self._orders: dict[tuple[str, int | str, str], _Order] = {}
 
     @contextmanager
     def stream(self) -> Iterator[int]:
@@ -133,8 +140,24 @@ class Sequences:
 
     async def find(
         self, model: str, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
-    ) -> Owned[Running]:
+    ) -> Owned[SessionRequests]:
         """The caller's sequence, a new one if the request starts it. Raises :class:`KServeError`."""
+        place = (model, flags.id, caller.scope)
+        if place not in self._orders and (flags.start or self._table.own(model, flags.id, caller) is not None):
+            return await self._find(model, flags, conditions, caller, patient)  # without waiting
+        order = self._orders.setdefault(place, _Order())
+        order.waiting += 1
+        try:
+            async with order.lock:
+                return await self._find(model, flags, conditions, caller, patient)
+        finally:
+            order.waiting -= 1
+            if not order.waiting:
+                del self._orders[place]
+
+    async def _find(
+        self, model: str, flags: SequenceFlags, conditions: Arrays, caller: Caller, patient: bool
+    ) -> Owned[SessionRequests]:
         id = flags.id
         owned = self._table.own(model, id, caller)
         if flags.start:
@@ -153,7 +176,7 @@ class Sequences:
             raise KServeError(400, f"sequence {_shown(id)} is over: {owned.gone}; {_must_start(model, id)}")
         return owned
 
-    def end(self, owned: Owned[Running], error: KServeError | None = None) -> None:
+    def end(self, owned: Owned[SessionRequests], error: KServeError | None = None) -> None:
         """Its id and its slot are free at once."""
         running, owned.sequence = owned.sequence, None
         self._table.remove(owned)
@@ -170,10 +193,10 @@ class Sequences:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _enter(self, owned: Owned[Running], start: Callable[[Running], Any]) -> None:
+    def _enter(self, owned: Owned[SessionRequests], start: Callable[[SessionRequests], Any]) -> None:
         """The owner's requests may come; the first one starts the session, or none does."""
 
-        async def guarded(running: Running) -> Session:
+        async def guarded(running: SessionRequests) -> Session:
             try:
                 session: Session = await start(running)
                 return session
@@ -183,9 +206,9 @@ class Sequences:
                     self.end(owned, KServeError(503, f"sequence {_shown(owned.id)} could not be started: {why}"))
                 raise
 
-        owned.sequence = Running(self._slots.put, guarded, lambda code, why: self._lost(owned, code, why))
+        owned.sequence = SessionRequests(self._slots.put, guarded, lambda code, why: self._lost(owned, code, why))
 
-    async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[Running]:
+    async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[SessionRequests]:
         """A sequence that a broken connection left, or the daemon's last run."""
         if not caller.secret and not self._by_address:
             raise KServeError(400, _must_start(model, id))
@@ -194,21 +217,17 @@ class Sequences:
             owned = self._table.enter(model, id, caller)
             self._enter(owned, lambda running: self._wake(owned, running))
             return owned
-        async with self._asking:
-            found = self._table.own(model, id, caller)
-            if found is None:
-                others = self._table.others(model, id, caller)
-                asked = {other.caller for other in others if other.caller.stream not in self._streams}
-                alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
-                try:
-                    found = self._table.take_over(model, id, caller, asked - alive)
-                except AmbiguousError:
-                    raise KServeError(400, _ambiguous(model, id)) from None
+        asked = {other.caller for other in others if other.caller.stream not in self._streams}
+        alive = await asyncio.to_thread(connected, [each for each in asked if not each.stream])
+        try:
+            found = self._table.take_over(model, id, caller, asked - alive)
+        except SeveralLeftError:
+            raise KServeError(400, _ambiguous(model, id)) from None
         if found is None:
             raise KServeError(400, _must_start(model, id))
         return found
 
-    async def _wake(self, owned: Owned[Running], running: Running) -> Session:
+    async def _wake(self, owned: Owned[SessionRequests], running: SessionRequests) -> Session:
         """From a snapshot, or from where the registry keeps what a start of the daemon brought back."""
         keys = self._table.keys(owned, LEFT)
 
@@ -233,7 +252,7 @@ class Sequences:
         running.doubtful = answered != session.received
         return session
 
-    def _lost(self, owned: Owned[Running], code: str, message: str) -> None:
+    def _lost(self, owned: Owned[SessionRequests], code: str, message: str) -> None:
         """The daemon gave the sequence up."""
         if owned.sequence is None:
             return
@@ -253,7 +272,7 @@ class Sequences:
             self._slots.freed()
 
 
-def check_position(flags: SequenceFlags, running: Running, position: int) -> None:
+def check_position(flags: SequenceFlags, running: SessionRequests, position: int) -> None:
     """``position``: rows that the sequence has taken. Raises :class:`KServeError`."""
     who = f"sequence {_shown(flags.id)}"
     if flags.position is not None and flags.position != position:

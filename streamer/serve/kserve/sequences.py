@@ -21,12 +21,12 @@ from typing import Generic, TypeVar
 
 from streamer.serve.kserve.caller import Caller
 
-__all__ = ["AmbiguousError", "Owned", "SequenceTable"]
+__all__ = ["Owned", "SequenceTable", "SeveralLeftError"]
 
 S = TypeVar("S")
 
 
-class AmbiguousError(LookupError):
+class SeveralLeftError(LookupError):
     """Several sequences of broken connections have this id."""
 
 
@@ -68,10 +68,10 @@ class SequenceTable(Generic[S]):
 
     def take_over(self, model: str, id: int | str, caller: Caller, dead: Collection[Caller]) -> Owned[S] | None:
         """The one of :meth:`others` whose connection is among the ``dead`` becomes the caller's. Raises
-        :class:`AmbiguousError`."""
+        :class:`SeveralLeftError`."""
         left = [owned for owned in self.others(model, id, caller) if owned.caller in dead]
         if len(left) > 1:
-            raise AmbiguousError(str(len(left)))
+            raise SeveralLeftError(str(len(left)))
         for owned in left:
             owned.caller = caller
             return owned

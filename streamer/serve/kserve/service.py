@@ -21,7 +21,7 @@ from streamer.serve.kserve.caller import Caller
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.messages import InferAnswer, InferRequest
 from streamer.serve.kserve.opening import Sequences, Slots, check_position
-from streamer.serve.kserve.running import Running, joined
+from streamer.serve.kserve.session_requests import SessionRequests, joined
 from streamer.serve.kserve.shapes import RequestReader
 from streamer.serve.kserve.tensors import NamedTensor
 
@@ -146,7 +146,7 @@ class InferenceService:
 
     async def _one_off(self, manifest: Manifest, rows: NDArray[Any], conditions: Arrays, patient: bool) -> list[Arrays]:
         """From zero state, which is dropped afterwards."""
-        running = Running(
+        running = SessionRequests(
             self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
         )
         try:

@@ -28,7 +28,7 @@ def wire(served: Running) -> Iterator[GrpcWire]:
     found.close()
 
 
-class Stream:
+class StreamingClient:
     """One ``ModelStreamInfer``; answers in the order in which they came."""
 
     def __init__(self, client: Any) -> None:
@@ -47,7 +47,7 @@ class Stream:
 
 
 def test_a_stream_carries_many_sequences_and_keeps_their_order(wire: GrpcWire) -> None:
-    stream = Stream(wire.client)
+    stream = StreamingClient(wire.client)
     given = {id: rows(seed, 100) for seed, id in enumerate([1, 2, "three", "four"])}
     for at in range(0, 100, 2):
         for id, whole in given.items():
@@ -62,7 +62,7 @@ def test_a_stream_carries_many_sequences_and_keeps_their_order(wire: GrpcWire) -
 
 
 def test_a_failing_request_is_told_and_the_stream_goes_on(wire: GrpcWire) -> None:
-    stream, given = Stream(wire.client), rows(1, 4)
+    stream, given = StreamingClient(wire.client), rows(1, 4)
     stream.send(given[:2], sequence_id=1, sequence_start=True)
     stream.send(given[:3], sequence_id=1)
     stream.send(given[:2], sequence_id=2)
@@ -77,7 +77,7 @@ def test_a_failing_request_is_told_and_the_stream_goes_on(wire: GrpcWire) -> Non
 
 
 def test_what_a_stream_started_is_its_own_as_long_as_it_lasts(wire: GrpcWire, served: Running) -> None:
-    mine, given = Stream(wire.client), rows(1, 6)
+    mine, given = StreamingClient(wire.client), rows(1, 6)
     mine.send(given[:2], sequence_id=77, sequence_start=True)
     mine.result()
     for other in (GrpcWire(served), wire):  # another connection; the same one, but not the stream
@@ -112,7 +112,7 @@ def test_what_lost_its_connection_goes_on_in_order_however_far_the_client_sends_
     given, first = rows(1, 82), GrpcWire(served)
     first.infer("plant", given[:2], sequence_id="ahead", sequence_start=True)
     first.close()
-    stream = Stream(wire.client)
+    stream = StreamingClient(wire.client)
     for at in range(2, 82, 2):
         stream.send(given[at : at + 2], sequence_id="ahead")
     found = [stream.result().as_numpy("y") for _ in range(40)]
@@ -121,7 +121,7 @@ def test_what_lost_its_connection_goes_on_in_order_however_far_the_client_sends_
 
 
 def test_the_last_answer_is_marked_where_that_is_asked_for(wire: GrpcWire) -> None:
-    stream = Stream(wire.client)
+    stream = StreamingClient(wire.client)
     stream.send(rows(1, 2), enable_empty_final_response=True)
     assert stream.result().get_response().parameters["triton_final_response"].bool_param is True
     stream.send(rows(1, 2))
@@ -131,7 +131,7 @@ def test_the_last_answer_is_marked_where_that_is_asked_for(wire: GrpcWire) -> No
 
 def test_a_client_that_sends_far_ahead_waits(tight: Running) -> None:
     wire = GrpcWire(tight)
-    stream, given = Stream(wire.client), rows(1, 1000)
+    stream, given = StreamingClient(wire.client), rows(1, 1000)
     for at in range(0, 1000, 2):
         stream.send(given[at : at + 2], sequence_id=1, sequence_start=at == 0, sequence_end=at == 998)
     found = [stream.result().as_numpy("y") for _ in range(500)]
@@ -141,7 +141,7 @@ def test_a_client_that_sends_far_ahead_waits(tight: Running) -> None:
 
 def test_a_broken_stream_leaves_the_others_alone(wire: GrpcWire, served: Running) -> None:
     other, given = GrpcWire(served), rows(1, 4)
-    stream = Stream(other.client)
+    stream = StreamingClient(other.client)
     for _ in range(200):
         stream.send(given, sequence_id=1, sequence_start=True)
     other.client.stop_stream(cancel_requests=True)

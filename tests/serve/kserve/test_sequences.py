@@ -9,7 +9,7 @@ import pytest
 
 from streamer.serve.kserve.caller import Caller, connected, grpc_peer
 from streamer.serve.kserve.lasting import Positions, lasting_secret
-from streamer.serve.kserve.sequences import AmbiguousError, SequenceTable
+from streamer.serve.kserve.sequences import SequenceTable, SeveralLeftError
 
 HERE = Caller("10.0.0.1", 5000)
 AGAIN = Caller("10.0.0.1", 5001)
@@ -76,7 +76,7 @@ def test_two_that_are_left_are_not_guessed_at() -> None:
     owners = table()
     entered(owners, HERE)
     entered(owners, AGAIN)
-    with pytest.raises(AmbiguousError):
+    with pytest.raises(SeveralLeftError):
         owners.take_over("m", 42, Caller("10.0.0.1", 5002), {HERE, AGAIN})
 
 

@@ -18,7 +18,7 @@ from streamer.serve.kserve.errors import KServeError
 if TYPE_CHECKING:
     from streamer.streams.session import Session
 
-__all__ = ["Running", "joined"]
+__all__ = ["SessionRequests", "joined"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -32,7 +32,7 @@ class _Waiting:
     parts: list[Arrays] = field(default_factory=list)
 
 
-class Running:
+class SessionRequests:
     """On the event loop, but for :meth:`sink`, which lanes call. ``put``: from a lane to the loop, in order.
 
     ``start``: makes the session, or brings it back, for the first request; others wait. ``lost``: called with code and
@@ -43,7 +43,7 @@ class Running:
     def __init__(
         self,
         put: Callable[[Callable[[], None]], None],
-        start: Callable[[Running], Awaitable[Session]],
+        start: Callable[[SessionRequests], Awaitable[Session]],
         lost: Callable[[str, str], None] = lambda code, why: None,
     ) -> None:
         self.session: Session | None = None
