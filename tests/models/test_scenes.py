@@ -126,7 +126,7 @@ def test_who_hears_nothing_learns_to_say_nothing() -> None:
         loss = ctc(logits.log_softmax(2), -(-batch.samples // 640), batch.targets, 1)
         loss.backward()
         assert torch.isfinite(loss)
-        assert loss > 0
+        assert 0 < loss < 5 * np.log(5)  # about what a symbol costs, however many rows say nothing
         assert (logits.grad[:, 0, 0] < 0).all()  # downhill is more blank
         assert (logits.grad[:, 0, 1:] > 0).all()
 
