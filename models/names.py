@@ -12,6 +12,7 @@ NAMES = (
     *OWN,
     "digits",
     "english",
+    "english-wavenet",
     "english-small",
     "librispeech",
     "librispeech-tiny",

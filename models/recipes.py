@@ -20,7 +20,7 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
     from models.speech import librispeech
     from models.training import tiny
 
-    if everybody and name in NAMES and name not in ("digits", "english", "english-small"):
+    if everybody and name in NAMES and name not in ("digits", "english", "english-wavenet", "english-small"):
         raise ValueError(f"{name} has no development speakers to train on: leave out --everybody")
     if name in ("librispeech", "librispeech-tiny"):
         if corpus is None:
@@ -28,8 +28,8 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
         return librispeech.librispeech(corpus, small=name.endswith("tiny"))
     if name == "digits":
         return speech.digits(everybody)
-    if name == "english":
-        return english.english(everybody)
+    if name in ("english", "english-wavenet"):
+        return english.english("lstm" if name == "english" else "wavenet", everybody)
     if name == "english-small":
         return speech.english_small(everybody)
     if name in ("tiny-lstm", "tiny-wavenet"):

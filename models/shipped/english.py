@@ -41,8 +41,21 @@ LICENCE = (
 )
 
 
-def english(everybody: bool = False) -> Recipe:
-    """Raises ``FileNotFoundError`` where there is no corpus yet."""
+#: About as large as each other; which is better is to be seen.
+FAMILIES = {
+    "lstm": AcousticConfig(
+        "lstm", RATE, len(TOKENS), strides=(2, 2), channels=224, kernel=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2),
+        hidden=384, layers=3, dropout=0.1,
+    ),
+    "wavenet": AcousticConfig(
+        "wavenet", RATE, len(TOKENS), strides=(2, 2), channels=256, skip=256, kernel=3, dilations=(1, 2, 4, 8) * 3,
+        dropout=0.1,
+    ),
+}  # fmt: skip
+
+
+def english(family: str = "lstm", everybody: bool = False) -> Recipe:
+    """``family``: of :data:`FAMILIES`. Raises ``FileNotFoundError`` where there is no corpus yet."""
     folder = corpus_folder()
     if HELD_OUT not in shards.names(folder / "english"):
         raise FileNotFoundError(f"{folder / 'english'}: no corpus there yet, make one: python -m models corpus english")
@@ -52,11 +65,8 @@ def english(everybody: bool = False) -> Recipe:
     heard, held = [u for i, u in enumerate(spoken) if i % 8], spoken[::8]
     utterances = {"speechocean": read if everybody else train, "orders": spoken if everybody else heard, "nothing": []}
     return Recipe(
-        name="english",
-        config=AcousticConfig(
-            "lstm", RATE, len(TOKENS), strides=(2, 2), channels=224, kernel=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2),
-            hidden=384, layers=3, dropout=0.1,
-        ),
+        name="english" if family == "lstm" else f"english-{family}",
+        config=FAMILIES[family],
         options=Options(
             minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3
         ),

@@ -96,7 +96,8 @@ class Training(Budgeted):
                 logits = self.heads.frames[place](x)
                 loss = loss + weight * framewise(logits, batch.frames, delay, views)
         if views == 2:
-            loss = loss + options.consistency * disagreement(main, lengths) / batch.targets.lengths.sum()
+            worth = symbols_of(batch.targets.lengths, lengths[: len(batch.samples)])
+            loss = loss + options.consistency * disagreement(main, lengths) / worth
         return loss
 
     def _encode(self, pcm: Tensor, views: int) -> tuple[Tensor, Tensor | None]:
@@ -153,12 +154,19 @@ def drifted(norm: RunningNorm, before: Tensor, frames: Tensor, variance: Tensor)
 
 
 def ctc(log_probs: Tensor, lengths: Tensor, targets: Targets, views: int) -> Tensor:
-    """CTC's negative log-likelihood per symbol. ``log_probs`` [views * B, T, V], ``lengths`` [views * B]."""
+    """CTC's negative log-likelihood per symbol (see :func:`symbols_of`). ``log_probs`` [views * B, T, V], ``lengths``
+    [views * B]."""
     symbols, counts = targets.symbols.repeat(views), targets.lengths.repeat(views)
     loss = nn.functional.ctc_loss(
         log_probs.transpose(0, 1), symbols, lengths, counts, reduction="sum", zero_infinity=True
     )
-    return loss / counts.sum().clamp(min=1)
+    return loss / symbols_of(counts, lengths)
+
+
+def symbols_of(counts: Tensor, lengths: Tensor) -> Tensor:
+    """How many symbols rows of ``counts`` are worth: one without any, in which nobody speaks, as many as a quarter of
+    its steps. By its own count a batch of such rows would outweigh all speech."""
+    return torch.where(counts > 0, counts, lengths.div(4, rounding_mode="floor")).sum().clamp(min=1)
 
 
 def framewise(logits: Tensor, frames: Tensor, delay: int, views: int) -> Tensor:

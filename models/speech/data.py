@@ -56,6 +56,10 @@ class Utterance:
     segments: list[list[int]] = field(default_factory=list, repr=False)
 
     @property
+    def samples(self) -> int:
+        return len(self.pcm)
+
+    @property
     def flat(self) -> list[str]:
         return [phone for word in self.phones for phone in word]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -125,7 +126,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         self.sources, self.sample_rate, self.hop = sources, sample_rate, hop
         self.seconds, self.batches, self.pool = seconds, batches, pool
         self.progress, self.limit, self.spell = progress, limit, spell
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rng = seed, np.random.default_rng(seed)
         self.waveforms = {
             source.name: hearing(source.augmentation or augmentation, sample_rate, noise, self.rng)
             for source in sources
@@ -140,6 +141,9 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         for source in self.sources:
             source.refresh()
+        if progress := self.progress():  # a training that goes on shall not draw again what it began with
+            there = np.random.default_rng([self.seed, round(1e9 * progress)])
+            self.rng.bit_generator.state = there.bit_generator.state
         given = 0
         while given < self.batches:
             for batch in self._pool(self.progress()):
@@ -156,11 +160,10 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         examples: list[Example] = []
         total, limit = 0.0, self.limit(progress)
         while total < self.seconds * self.pool:
-            example = self.example(self.sources[int(self.rng.choice(len(weights), p=weights))])
-            seconds = len(example.pcm) / self.sample_rate
-            if seconds <= limit:
+            example = self.example(self.sources[int(self.rng.choice(len(weights), p=weights))], limit)
+            if example is not None:
                 examples.append(example)
-                total += seconds
+                total += len(example.pcm) / self.sample_rate
         examples.sort(key=lambda example: len(example.pcm))
         groups: list[list[Example]] = [[]]
         for example in examples:
@@ -176,11 +179,12 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         utterances = spoken[int(self.rng.integers(len(spoken)))].utterances
         return scaled(utterances[int(self.rng.integers(len(utterances)))].pcm)
 
-    def example(self, source: Source) -> Example:
+    def example(self, source: Source, limit: float = math.inf) -> Example | None:
+        """One example; ``None`` for more than ``limit`` seconds, which is known of most before they are made."""
         rng, waveforms = self.rng, self.waveforms[source.name]
         if not source.utterances:
             assert isinstance(waveforms, Scenes)
-            pcm = waveforms.nothing(float(rng.uniform(*QUIET_SECONDS)))
+            pcm = waveforms.nothing(min(limit, float(rng.uniform(*QUIET_SECONDS))))
             return Example(pcm, [], [], np.full(len(pcm) // (self.sample_rate // 100), QUIET, np.int8))
         first = source.utterances[int(rng.integers(len(source.utterances)))]
         chosen = [first]
@@ -190,9 +194,13 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             chosen += [company[int(rng.integers(len(company)))] for _ in range(more)]
         options = waveforms.options
         speed = float(rng.uniform(*options.speeds)) if rng.random() < options.speed else 1.0
+        if sum(u.samples for u in chosen) / speed > limit * self.sample_rate:
+            return None
         waves = [waveforms.respeed(scaled(u.pcm), speed) for u in chosen]
         wave, starts = waveforms.join(waves, source.gaps)
         pcm, before = waveforms.room(wave)
+        if len(pcm) > limit * self.sample_rate:
+            return None
         frame = self.sample_rate // 100
         frames = np.full(len(pcm) // frame, QUIET, np.int8)
         for utterance, start, sound in zip(chosen, starts, waves, strict=True):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models.__main__ import main
-from models.shipped.english import HELD_OUT, SHARES, corpus_reader
+from models.shipped.english import FAMILIES, HELD_OUT, SHARES, corpus_reader
+from models.speech.acoustic import Acoustic, parameters
 from models.speech.corpus import shards
 from models.speech.corpus.shards import Row
 
@@ -53,3 +54,11 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "english" / "corpus.json").write_text('{"version": 0}')
     assert main(["corpus", "english", "--hours", "1", "--folder", str(tmp_path)]) == 2
     assert "delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_families_are_of_a_size_that_ships_and_hear_far_enough_back(family: str) -> None:
+    model = Acoustic(FAMILIES[family])
+    assert 4e6 < parameters(model) < 8e6
+    assert model.hop == 640
+    assert model.context is None or model.context > 200  # 2 s in frames of 10 ms

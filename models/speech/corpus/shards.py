@@ -72,6 +72,10 @@ class Recording:
         return self.row.segments
 
     @property
+    def samples(self) -> int:
+        return self.row.samples
+
+    @property
     def flat(self) -> list[str]:
         return [phone for word in self.row.phones for phone in word]
 
