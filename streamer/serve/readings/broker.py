@@ -79,14 +79,20 @@ class Broker:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _take(self, batches: Mapping[str, Batch]) -> None:
-        """Batches by model."""
+    async def _take(self, batches: Mapping[str, Batch]) -> dict[str, Exception]:
+        """Batches by model; returns what could not be taken. The others are safe: they must not come again."""
+        failed: dict[str, Exception] = {}
         async with self._taking:
             for model, batch in batches.items():
-                receipt = await self._sensors.take(batch, "mqtt", self._sensors.choose(model))
+                try:
+                    receipt = await self._sensors.take(batch, "mqtt", self._sensors.choose(model))
+                except Exception as error:
+                    failed[model] = error
+                    continue
                 for refusal in receipt.refusals:  # left out all the same: they would come again for ever
                     reason = refusal.text(self._sensors.settings.max_sensors)
                     log.warning("readings are left out", extra={"reason": reason})
+        return failed
 
     def _watch(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes."""
