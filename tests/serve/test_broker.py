@@ -13,6 +13,7 @@ from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
 from streamer.sensors.columns import Batch
 from streamer.sensors.host import Sensors
+from streamer.serve.outbox import Outbox
 from streamer.serve.readings.broker import Broker
 from streamer.settings import Settings
 from streamer.store import StoreError
@@ -25,7 +26,7 @@ def test_a_model_that_can_not_take_its_batch_keeps_no_other_from_it(
 ) -> None:
     sensors = Sensors(Settings(state_directory=tmp_path, max_sensors=4, lanes=1), Metrics(CollectorRegistry()))
     sensors.load([toy_plant(tmp_path), resolve("forecast-online")])
-    broker, (plant, single) = Broker(sensors, None), sensors.fleets  # type: ignore[arg-type]
+    plant, single = sensors.fleets
     batches = {
         plant: Batch(["north"], np.array([np.nan]), np.ones((1, 3))),
         single: Batch(["pump"], np.array([np.nan]), np.ones(1)),
@@ -33,7 +34,11 @@ def test_a_model_that_can_not_take_its_batch_keeps_no_other_from_it(
     journal = sensors.fleets[plant].journal
     assert journal is not None
     monkeypatch.setattr(journal, "append", raising(journal.append, lambda *_: True, StoreError("disk full")))
-    failed = asyncio.run(broker._take(batches))
+
+    async def take() -> dict[str, Exception]:
+        return await Broker(sensors, Outbox(asyncio.get_running_loop()))._take(batches)
+
+    failed = asyncio.run(take())
     names = sensors.names()
     sensors.close()
     assert {model: str(error) for model, error in failed.items()} == {plant: "disk full"}
