@@ -73,7 +73,6 @@ class Scheduler(Generic[Q]):
         self._holding = False  # a lane waits for company
         self._running = 0
         self._closed = False
-        self._batches = 0
         self._progress = self._arrived = clock()
         self._interval = LONGEST  # mean time between arrivals
 
@@ -133,7 +132,6 @@ class Scheduler(Generic[Q]):
                     closed.append(stream)
                 elif again:
                     self._push(stream, 0.0)  # it is behind: its chunk has waited already
-            self._batches += 1
             self._progress = self._clock()
         return closed
 
@@ -158,11 +156,6 @@ class Scheduler(Generic[Q]):
             self._changed.notify_all()
 
     # -- how it goes ---------------------------------------------------------------------------------------------------
-
-    @property
-    def batches(self) -> int:
-        """Batches that have come back."""
-        return self._batches
 
     def waited(self) -> float:
         """Seconds that the longest waiting stream has been ready: beyond a chunk's duration, streams fall behind real
