@@ -47,6 +47,9 @@ class Metrics:
         self.audio_seconds = counter("audio_seconds", "audio that was run", "model")
         self.realtime_factor = gauge("realtime_factor", "lane time per second of audio since the start", "model")
         self.failed_batches = counter("failed_batches", "batches whose run or decoding failed", "model")
+        self.failed_readings = counter(
+            "failed_readings", "readings that were taken and failed when they were run", "model"
+        )
         self.late_results = counter("late_results", "results dropped because their stream was gone", "model")
         self.lag_seconds = histogram("lag_seconds", "last sample of a chunk received to its result", LAG, "model")
         self.lag_max = gauge("lag_max_seconds", "longest time that a ready chunk is waiting now", "model")
@@ -95,7 +98,7 @@ class Metrics:
 
         # -- HTTP ------------------------------------------------------------------------------------------------------
         self.requests = gauge("requests", "HTTP requests being answered")
-        self.request_bytes = gauge("request_bytes", "bytes of bodies that HTTP requests hold")
+        self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
 
         # -- bounds and build ------------------------------------------------------------------------------------------
@@ -124,6 +127,7 @@ class ModelMetrics:
         self.busy_seconds, self.audio_seconds = table.busy_seconds.labels(model), table.audio_seconds.labels(model)
         self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
         self.lag_seconds = table.lag_seconds.labels(model)
+        self.failed_readings = table.failed_readings.labels(model)
         self.rows = table.rows.labels(model)
         self.dropped_seconds, self.dropped_rows = table.dropped_seconds.labels(model), table.dropped_rows.labels(model)
         self.dropped_events = table.dropped_events.labels(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "BadRows", "NoSlot", "Overflow", "RateError", "Refused", "TooManyMarkers"]
+__all__ = ["BadInput", "BadRows", "NoSlot", "NotAttached", "Overflow", "RateError", "Refused", "TooManyMarkers"]
 
 
 class BadInput(ValueError):  # noqa: N818
@@ -11,6 +11,10 @@ class BadInput(ValueError):  # noqa: N818
 
 class BadRows(BadInput):
     """Rows that are not of the model's dtypes and shapes. The message names the input and what it expects."""
+
+
+class NotAttached(BadInput):
+    """Another client has taken the stream over, or this one was let go of: it is told by its sink."""
 
 
 class TooManyMarkers(BadInput):

@@ -114,7 +114,8 @@ class Settings(BaseSettings):
     )
     max_requests: Count = Field(1024, description="HTTP requests at a time; more are answered 503")
     max_request_memory: Annotated[int, Field(ge=2**20)] = Field(
-        512 * 2**20, description="bytes that the bodies of all HTTP requests hold together; more are answered 503"
+        512 * 2**20,
+        description="bytes that the bodies of all requests (HTTP, gRPC) hold together; more are answered 503",
     )
     answer_seconds: Positive = Field(30.0, description="time for the rows of one request to /v1/streams to be run")
     max_replay_events: Count = Field(

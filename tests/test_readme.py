@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import re
@@ -12,9 +13,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +108,7 @@ def serving(tmp_path: Path, *models: str) -> Iterator[str]:
 
 
 def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
-    ((_, code),) = [block for block in BLOCKS if block[0] == "python"]
+    ((_, code),) = [block for block in BLOCKS if block[0] == "python" and "websockets" in block[1]]
     toy = toy_model(tmp_path / "toy.onnx")
     sf.write(tmp_path / "talk.wav", np.concatenate([speech("ABBA"), np.zeros(8000, np.int16)]), 8000)
     (tmp_path / "client.py").write_text(code, "utf-8")
@@ -119,7 +122,7 @@ def test_the_client_runs_against_a_daemon(tmp_path: Path) -> None:
 
 def test_curl_sends_readings_and_gets_forecasts(tmp_path: Path) -> None:
     """The commands as they stand there, without the program."""
-    commands = [command[1:] for command in COMMANDS if command[0] == "curl" and "generate" not in command[-1]]
+    commands = [c[1:] for c in COMMANDS if c[0] == "curl" and "generate" not in c[-1] and "streams" not in c[-1]]
     assert len(commands) == 2
     with serving(tmp_path, "forecast-online") as address:
         answers = []
@@ -142,11 +145,53 @@ def test_curl_gets_text_from_a_generator(tmp_path: Path) -> None:
     assert len("".join(piece.get("text", "") for piece in pieces)) == json.loads(command[2])["length"]
 
 
-def _request(url: str, body: bytes | None) -> bytes:
+@pytest.mark.long
+def test_your_own_model_from_pytorch_to_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of "Your own model", in their order, on an LSTM."""
+    torch = pytest.importorskip("torch")
+    exporting, using = (text for kind, text in BLOCKS if kind == "python" and "websockets" not in text)
+    commands = [c for c in COMMANDS if c[0] == "streamer" and c[1] in ("adopt", "run")]
+    (curl,) = [c for c in COMMANDS if c[0] == "curl" and "streams" in c[-1]]
+
+    class Plant(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = torch.nn.LSTM(3, 8, 2, batch_first=True), torch.nn.Linear(8, 2)
+
+        def forward(self, x: Any, state: Any) -> Any:
+            out, (hn, cn) = self.lstm(x, state)
+            return self.head(out), hn, cn
+
+    torch.manual_seed(0)
+    model, x = Plant(), torch.randn(1, 5, 3)
+    h0 = c0 = torch.zeros(2, 1, 8)
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(exporting, {"torch": torch, "model": model, "x": x, "h0": h0, "c0": c0.clone()})
+    rows = x[0].numpy()
+    np.savetxt("rows.csv", rows, delimiter=",")
+    expected = model(x, (h0, c0))[0][0].detach().numpy()
+    for command in commands:
+        done = streamer(*command[1:], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+    lines = list(csv.reader(done.stdout.decode().splitlines()))[1:]
+    np.testing.assert_allclose(np.array(lines, np.float64)[:, 1:], expected, rtol=1e-4, atol=1e-5)
+    with serving(tmp_path, str(tmp_path / "plant.streamer.onnx")) as address:
+        url = curl[-1].replace("127.0.0.1:8765", address)
+        answer = json.loads(_request(url, curl[-2].encode(), {"Content-Type": "application/json"}))
+        assert "outputs" in json.dumps(answer)
+        code = using.replace("127.0.0.1:8765", address).replace("pump-7", "pump-8")
+        found: dict[str, Any] = {"rows": rows}
+        exec(code, found)
+        np.testing.assert_allclose(found["outputs"]["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+def _request(url: str, body: bytes | None, headers: dict[str, str] | None = None) -> bytes:
     until = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=60) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             if error.code != 503:

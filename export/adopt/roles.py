@@ -71,9 +71,13 @@ class Roles:
     conditions: list[str] = field(default_factory=list)
 
 
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[a-z]+|[0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
+
+
 def key(name: str, behind: bool) -> tuple[str, ...]:
     """What is left of a name without the words that say before or behind: ``new_cached_x`` and ``cached_x`` are one."""
-    words = re.findall(r"[a-z]+|[0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
+    words = _words(name)
     rest = tuple(word for word in words if word not in (_BEHIND if behind else _BEFORE))
     return tuple(word for word in rest if word not in _STORED) or rest
 
@@ -226,7 +230,11 @@ def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: Flow) ->
 
 def _called_the_same(before: str, behind: str) -> bool:
     parts = key(before, False)
-    return bool(parts) and parts == key(behind, True) and before != behind
+    if parts and parts == key(behind, True) and before != behind:
+        return True
+    # cache_last_channel_len, cache_last_channel_next_len: "last" says behind elsewhere, but here it stands in both
+    words, whole = _words(behind), _words(before)
+    return any(word in _BEHIND and words[:at] + words[at + 1 :] == whole for at, word in enumerate(words))
 
 
 def _called_alike(before: str, behind: str) -> bool:

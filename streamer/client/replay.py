@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import logging
 import random
@@ -17,48 +16,40 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack, cast
 
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-__all__ = ["Bounds", "ReplayClient", "StreamError"]
+from streamer.client.buffer import Item, ReplayBuffer
+from streamer.client.connection import Connection, dial
+from streamer.client.errors import ASLEEP, PASSING, PASSING_LATER, StreamError
+
+__all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
 
 log = logging.getLogger(__name__)
 
-#: Errors that pass: the daemon is starting or going down, or this connection was the trouble and not the stream.
-PASSING = frozenset({"starting", "draining", "not_reading", "start_timeout"})
-#: And these, once a stream has begun: somebody took the slot while the daemon was away.
-PASSING_LATER = PASSING | {"capacity", "overload", "store"}
+#: The longest binary frame, or one row if that is longer. A daemon refuses those above its ``max_frame_bytes``, and
+#: what a frame takes is handed over at once.
+FRAME_BYTES = 256 * 1024
 
 
-class StreamError(Exception):
-    """The stream can't go on. ``code`` as on the wire, or ``unreachable``."""
-
-    def __init__(self, code: str, message: str, retry_after: float | None = None):
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-        self.retry_after = retry_after
-
-
-class Bounds(TypedDict, total=False):
+class ReplayBounds(TypedDict, total=False):
     """``max_unacked_bytes`` (64 MiB) bounds the replay buffer: senders wait for acknowledgements when it is full.
     ``retry_seconds`` (60) is how long the daemon may be away before :class:`StreamError` ``unreachable``; between two
-    tries ``first_delay`` (0.1) to ``max_delay`` (5) seconds."""
+    tries ``first_delay`` (0.1) to ``max_delay`` (5) seconds.
+
+    ``hello_seconds`` (30): how long the daemon may take to answer a start or resume. ``silence_seconds`` (60; 0:
+    never): a connection on which nothing comes for so long, not even a ping, is made again; it has to be longer than
+    the daemon's ``ping_seconds`` (20). ``close_seconds`` (10): how long leaving the ``async with`` block waits until
+    the daemon has taken what was sent."""
 
     max_unacked_bytes: int
     retry_seconds: float
     first_delay: float
     max_delay: float
-
-
-class _Item(NamedTuple):
-    """A frame as sent. ``start`` and ``end`` in rows; equal for control frames."""
-
-    start: int
-    end: int
-    data: bytes | str
+    hello_seconds: float
+    silence_seconds: float
+    close_seconds: float
 
 
 class ReplayClient:
@@ -70,7 +61,7 @@ class ReplayClient:
         url: str,
         start: Mapping[str, Any],
         row_bytes: int = 0,
-        **bounds: Unpack[Bounds],
+        **bounds: Unpack[ReplayBounds],
     ):
         url = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1).rstrip("/")
         self.url = url if url.endswith("/v1/stream") else url + "/v1/stream"
@@ -80,21 +71,27 @@ class ReplayClient:
         self._max_unacked = bounds.get("max_unacked_bytes", 64 * 2**20)
         self._retry_seconds = bounds.get("retry_seconds", 60.0)
         self._delays = (bounds.get("first_delay", 0.1), bounds.get("max_delay", 5.0))
-        self._unacked: deque[_Item] = deque()  # sent, not yet safe
-        self._outgoing: deque[_Item] = deque()  # not yet sent on this connection
-        self._held = 0  # bytes in both
-        self._changed = asyncio.Event()  # something to send
+        self._hello_seconds = bounds.get("hello_seconds", 30.0)
+        self._silence_seconds = bounds.get("silence_seconds", 60.0)
+        self._close_seconds = bounds.get("close_seconds", 10.0)
+        self._buffer = ReplayBuffer()
+        self._sending = asyncio.Lock()  # the frames of one call stay together
+        self._changed = asyncio.Event()  # something to send, or a sleeping stream is wanted
+        self._sent = asyncio.Event()  # nothing is left to be sent
         self._room = asyncio.Event()
-        self._room.set()
-        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._events: deque[dict[str, Any]] = deque()
+        self._told = asyncio.Event()  # an event came, or the last one has
         self._error: StreamError | None = None
+        self._error_told = False
         self._task: asyncio.Task[None] | None = None
+        self._socket: Connection | None = None
         self._opened = asyncio.Event()
+        self._ending = False  # nothing may be sent any more
         self._finished = False
-        #: Rows of the stream that were sent, and how many of them the daemon has made safe. Those that an earlier
-        #: connection of the same key sent are among them.
+        self._over = False  # no event comes any more
+        self._fresh = False  # something was sent since the stream was last found asleep
+        #: Rows of the stream that were sent. Those that an earlier connection of the same key sent are among them.
         self.position = 0
-        self.acknowledged = 0
         self.seq = 0
         #: The stream's id and the last ``ready`` frame; how often the connection was made anew.
         self.id: str | None = None
@@ -103,70 +100,137 @@ class ReplayClient:
 
     # -- for the user ------------------------------------------------------------------------------------------------
 
+    @property
+    def acknowledged(self) -> int:
+        """How many rows of the stream the daemon has made safe."""
+        return self._buffer.acknowledged
+
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
-        await self._opened.wait()
-        if self._error is not None:
+        try:
+            await self._opened.wait()
+            self._check()
+        except BaseException:
             await self.close()
-            raise self._error
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        """Without an exception under way: first wait until the daemon has taken everything (``close_seconds``), then
+        raise what the stream ended with, unless that was told already."""
+        try:
+            if kind is None:
+                await self._flush()
+                if not self._error_told:
+                    self._check()
+        finally:
+            await self.close()
 
     async def send_bytes(self, data: bytes) -> None:
-        """Whole rows, little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`."""
+        """Whole rows, little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`.
+
+        A call that is cancelled may have sent a part: ``position`` says how much.
+        """
         if len(data) % self._row_bytes:
             raise ValueError(f"{len(data)} bytes are no whole number of rows of {self._row_bytes} bytes")
-        while self._held + len(data) > self._max_unacked and self._held and self._error is None:
-            self._room.clear()
-            await self._room.wait()
-        if data:
-            start = self.position
-            self.position += len(data) // self._row_bytes
-            self._put(_Item(start, self.position, bytes(data)))
+        longest = max(1, FRAME_BYTES // self._row_bytes) * self._row_bytes
+        async with self._sending:
+            self._check_open()
+            for at in range(0, len(data), longest):
+                piece = bytes(data[at : at + longest])
+                while self._buffer.held and self._buffer.held + len(piece) > self._max_unacked and not self._over:
+                    await self._acknowledgement()
+                end = self.position + len(piece) // self._row_bytes
+                self._put(Item(self.position, end, piece))
+                self.position = end
 
     async def marker(self, id: str) -> None:
         """Ask for a ``marker`` event once everything sent so far is decoded."""
-        self._put(_Item(self.position, self.position, json.dumps({"type": "marker", "id": id})))
+        self._put(Item(self.position, self.position, json.dumps({"type": "marker", "id": id})))
 
     async def end(self) -> None:
         """No more samples. The ``end`` event is the last one."""
-        self._put(_Item(self.position, self.position, '{"type":"end"}'))
+        self._put(Item(self.position, self.position, '{"type":"end"}'))
+        self._ending = True
 
     async def safe(self, position: int | None = None) -> None:
         """Wait until the first ``position`` rows (default: all sent so far) are acknowledged."""
         position = self.position if position is None else position
-        while self.acknowledged < position and self._error is None and not self._finished:
-            self._room.clear()
-            await self._room.wait()
-        if self._error is not None:
-            raise self._error
+        while self.acknowledged < position and not self._over and not self._finished:
+            await self._acknowledgement()
+        self._check()
 
     def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         return self._iterate()
 
     async def close(self) -> None:
-        """Go away; the daemon keeps the stream for its grace time."""
+        """Go away at once, whatever was not sent yet; the daemon keeps the stream for its grace time."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
 
     async def _iterate(self) -> AsyncIterator[dict[str, Any]]:
-        while (event := await self._events.get()) is not None:
+        while (event := await self._next()) is not None:
             yield event
+        self._check()
+
+    async def _acknowledgement(self) -> None:
+        self._changed.set()  # of a stream that sleeps: see what became of its rows
+        self._room.clear()
+        await self._room.wait()
+
+    async def _next(self) -> dict[str, Any] | None:
+        """The next event; ``None`` when there are no more, however often it is asked."""
+        while not self._events and not self._over:
+            self._told.clear()
+            await self._told.wait()
+        return self._events.popleft() if self._events else None
+
+    def _check(self) -> None:
+        """Raise what the stream has failed with."""
         if self._error is not None:
+            self._error_told = True
             raise self._error
 
-    def _put(self, item: _Item) -> None:
-        if self._error is not None:
-            raise self._error
-        self._held += len(item.data)
-        self._outgoing.append(item)
+    def _check_open(self) -> None:
+        self._check()
+        if self._ending or self._finished or self._over:
+            raise StreamError("ended", "the stream has ended: open another one")
+
+    def _put(self, item: Item) -> None:
+        self._check_open()
+        self._buffer.put(item)
+        self._fresh = True
+        self._sent.clear()
         self._changed.set()
+
+    async def _flush(self) -> None:
+        """Wait until the daemon has taken what was sent: it may lie in a socket, or before a full buffer.
+
+        A ping is answered once everything before it was read; a second one not before the daemon reads on, so once it
+        had room for that.
+        """
+        if self._error is not None or not (self._buffer.waiting or self._ending or self.acknowledged < self.position):
+            return
+        self._changed.set()
+        try:
+            async with asyncio.timeout(self._close_seconds):
+                while not (self._over or self._finished):
+                    await self._sent.wait()
+                    socket = self._socket
+                    assert socket is not None  # it was open
+                    try:
+                        for _ in range(2):
+                            await (await socket.ping())
+                        return
+                    except (OSError, WebSocketException):
+                        if socket is self._socket:
+                            self._sent.clear()  # until it is all sent on the next one
+        except TimeoutError:
+            text = f"the daemon has not taken everything within {self._close_seconds:g} s (close_seconds)"
+            raise StreamError("closed", text) from None
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -182,26 +246,27 @@ class ReplayClient:
             self._error = StreamError("internal", repr(error))
             log.exception("the stream client failed")
         finally:
-            self._opened.set()
-            self._room.set()
-            self._events.put_nowait(None)
+            self._over = True
+            for waited_for in (self._opened, self._room, self._sent, self._told):
+                waited_for.set()
 
     async def _keep_connected(self) -> None:
         attempt, since = 0, time.monotonic()
         while not self._finished:
-            reason, open_socket = "connection lost", None
+            reason, open_socket, asleep = "connection lost", None, False
             try:
-                # No ping timeout of ours: a daemon that holds the socket for back-pressure doesn't read pongs either.
-                async with connect(
-                    self.url, compression=None, proxy=None, ping_interval=None, close_timeout=2, max_size=2**24
-                ) as socket:
-                    open_socket = socket
-                    await self._hello(socket)
+                async with dial(self.url) as connection:
+                    open_socket = socket = cast(Connection, connection)
+                    async with asyncio.timeout(self._hello_seconds):
+                        await self._hello(socket)
                     attempt, since = 0, time.monotonic()
-                    await self._converse(socket)
-                    since = time.monotonic()
+                    try:
+                        await self._converse(socket)
+                    finally:
+                        since = time.monotonic()  # the daemon was there until now, whatever ended it
             except StreamError as error:
-                if error.code not in (PASSING if self.id is None else PASSING_LATER):
+                asleep = error.code == ASLEEP and self.id is not None
+                if not asleep and error.code not in (PASSING if self.id is None else PASSING_LATER):
                     raise
                 reason = str(error)
             except InvalidStatus as error:
@@ -216,6 +281,10 @@ class ReplayClient:
                 raise
             if self._finished:
                 return
+            if asleep:
+                await self._wanted()
+                attempt, since = 0, time.monotonic()
+                continue
             if time.monotonic() - since > self._retry_seconds:
                 raise StreamError("unreachable", f"no daemon at {self.url} for {self._retry_seconds:g} s ({reason})")
             first, longest = self._delays
@@ -224,7 +293,15 @@ class ReplayClient:
             attempt += 1
             log.info("reconnecting", extra={"stream": self.id, "reason": reason})
 
-    async def _hello(self, socket: ClientConnection) -> None:
+    async def _wanted(self) -> None:
+        """Wait until there is a use for the stream: it sleeps. At once if something may have crossed the news of it."""
+        crossed = self._fresh and bool(self._buffer)
+        self._fresh = False
+        if not crossed:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _hello(self, socket: Connection) -> None:
         """Start or resume, and put the replay buffer where the daemon stands."""
         resume = {"type": "resume", "stream": self.id, "seq": self.seq, **self._resume_as}
         await socket.send(json.dumps(self._start if self.id is None else resume))
@@ -238,32 +315,55 @@ class ReplayClient:
         position = int(frame["position"])
         self.reconnects += self._opened.is_set()
         if not self._opened.is_set():  # a key that was used before goes on where it was
-            self.position = self.acknowledged = position
+            self.position = position
+            self._buffer.acknowledge(position)
             self.seq = int(frame.get("seq", 0))
         self._row_bytes = int(frame.get("row_bytes", self._row_bytes))
-        self._rewind(position)
-        self.id, self.ready = frame["stream"], frame
+        if position < self.acknowledged:
+            text = f"row {self.acknowledged} was acknowledged, but the daemon stands at {position}"
+            raise StreamError("lost", text + ": its state directory was lost or is older than this stream")
+        self._buffer.rewind(position, self._row_bytes)
+        self._sent.clear()
+        self.id, self.ready, self._socket = frame["stream"], frame, socket
         self._opened.set()
 
-    async def _converse(self, socket: ClientConnection) -> None:
-        writer = asyncio.create_task(self._write(socket))
-        told: dict[str, Any] | None = None  # the event whose binary frame comes next
+    async def _converse(self, socket: Connection) -> None:
+        reader = asyncio.create_task(self._read(socket))
+
+        async def write() -> None:
+            try:
+                await self._write(socket)
+            except (OSError, WebSocketException):
+                await asyncio.wait([reader])  # it may still find the daemon's reason
+
+        async def watch() -> None:
+            await socket.watch(self._silence_seconds)
+            raise TimeoutError(f"nothing came for {self._silence_seconds:g} s (silence_seconds)")
+
+        tasks = [reader, asyncio.create_task(write()), asyncio.create_task(watch())]
         try:
-            async for message in socket:
-                if isinstance(message, bytes):
-                    if told is not None:
-                        self._receive(self._with_body(told, message))
-                    told = None
-                elif self._has_body(event := json.loads(message)):
-                    told = event
-                else:
-                    self._receive(event)
-                if self._finished:
-                    return
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task in done:
+                    task.result()
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError, WebSocketException):
-                await writer
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, socket: Connection) -> None:
+        told: dict[str, Any] | None = None  # the event whose binary frame comes next
+        async for message in socket:
+            if isinstance(message, bytes):
+                if told is not None:
+                    self._receive(self._with_body(told, message))
+                told = None
+            elif self._has_body(event := json.loads(message)):
+                told = event
+            else:
+                self._receive(event)
+            if self._finished:
+                return
 
     def _has_body(self, event: Mapping[str, Any]) -> bool:
         """A binary frame follows this event."""
@@ -272,54 +372,19 @@ class ReplayClient:
     def _with_body(self, event: dict[str, Any], body: bytes) -> dict[str, Any]:
         return event | {"pcm": base64.b64encode(body).decode("ascii")}
 
-    async def _write(self, socket: ClientConnection) -> None:
+    async def _write(self, socket: Connection) -> None:
         while True:
-            while self._outgoing:
-                item = self._outgoing.popleft()
-                self._unacked.append(item)
-                await socket.send(item.data)
+            while self._buffer.waiting:
+                await socket.send(self._buffer.send_next())
+            self._sent.set()
             self._changed.clear()
             await self._changed.wait()
-
-    # -- the replay buffer -------------------------------------------------------------------------------------------
-
-    def _rewind(self, position: int) -> None:
-        """The daemon goes on from row ``position``: what lies behind it goes out again.
-
-        Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores
-        repeats. What lies before stays until it is acknowledged: the next crash may fall back further.
-        """
-        if position < self.acknowledged:
-            text = f"row {self.acknowledged} was acknowledged, but the daemon stands at {position}"
-            raise StreamError("lost", text + ": its state directory was lost or is older than this stream")
-        kept: deque[_Item] = deque()
-        again: deque[_Item] = deque()
-        for item in (*self._unacked, *self._outgoing):
-            if isinstance(item.data, str):
-                (kept if item.end < position else again).append(item)
-            elif item.start < position < item.end:
-                cut = self._row_bytes * (position - item.start)
-                kept.append(_Item(item.start, position, item.data[:cut]))
-                again.append(_Item(position, item.end, item.data[cut:]))
-            else:
-                (kept if item.end <= position else again).append(item)
-        self._unacked, self._outgoing = kept, again
-        self._changed.set()
-
-    def _acknowledge(self, position: int) -> None:
-        self.acknowledged = max(self.acknowledged, position)
-        while self._unacked:
-            item = self._unacked[0]
-            if item.end > position or (item.start == item.end == position):
-                break
-            self._unacked.popleft()
-            self._held -= len(item.data)
-        self._room.set()
 
     def _receive(self, event: dict[str, Any]) -> None:
         kind = event["type"]
         if kind == "ack":
-            self._acknowledge(int(event["position"]))
+            self._buffer.acknowledge(int(event["position"]))
+            self._room.set()
         elif kind == "error":
             error = StreamError(event["code"], event["message"], event.get("retry_after"))
             if event.get("fatal", True):
@@ -330,4 +395,5 @@ class ReplayClient:
             if kind == "end":
                 self._finished = True
                 self._room.set()
-            self._events.put_nowait(event)
+            self._events.append(event)
+            self._told.set()

@@ -10,8 +10,10 @@ with SyncRowStream("ws://127.0.0.1:8765", model="plant", key="pump-7") as stream
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -19,7 +21,7 @@ from typing import Any, Self, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.client.replay import Bounds, ReplayClient, StreamError
+from streamer.client.replay import ReplayBounds, ReplayClient, StreamError
 
 __all__ = ["RowStream", "SyncRowStream"]
 
@@ -47,7 +49,7 @@ class RowStream(ReplayClient):
         conditions: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         overflow: str = "wait",
-        **bounds: Unpack[Bounds],
+        **bounds: Unpack[ReplayBounds],
     ):
         start = {
             "type": "start",
@@ -71,12 +73,17 @@ class RowStream(ReplayClient):
     async def step(self, rows: Rows) -> Arrays:
         """Send ``rows`` and wait for what comes of them: outputs [steps, ...] by name.
 
-        For one caller at a time that reads no events meanwhile. Raises ``ValueError`` unless the rows end a chunk,
-        since a part of one has no outputs yet, and for a model whose task gives something else than outputs.
+        For one caller at a time that reads no events meanwhile: outputs of earlier rows that were not read are passed
+        over, but for those of the chunk that these rows fill. Raises ``ValueError`` unless the rows end a chunk, since
+        a part of one has no outputs yet; for a model whose task gives something else than outputs; and with
+        ``overflow="gap"``, where rows may never be run.
         """
         data = self._encode(rows)
         chunk = int(self.ready["chunk_rows"])
-        end = self.position + len(data) // self._row_bytes
+        start = self.position
+        end = start + len(data) // self._row_bytes
+        if self._start["overflow"] == "gap":
+            raise ValueError('with overflow="gap" rows may be dropped: send them, and read the events')
         if self.ready["task"] != "raw":
             raise ValueError(f"the model is for the task {self.ready['task']}: send rows, and read its events")
         if end % chunk:
@@ -84,10 +91,13 @@ class RowStream(ReplayClient):
         await self.send_bytes(data)
         parts: list[Arrays] = []
         while data:
-            event = await self._events.get()
+            event = await self._next()
             if event is None:
-                raise self._error or StreamError("ended", "the stream has ended")
-            if event["type"] == "outputs":
+                self._check()
+                raise StreamError("ended", "the stream has ended")
+            if event["type"] == "gap" or (event["type"] == "outputs" and event["end"] % chunk):
+                raise StreamError("gap", "rows of this stream were dropped, its chunks lie elsewhere: read its events")
+            if event["type"] == "outputs" and event["end"] > start:
                 parts.append(event["outputs"])
                 if event["end"] >= end:
                     break
@@ -133,7 +143,10 @@ class RowStream(ReplayClient):
 
 
 class SyncRowStream:
-    """:class:`RowStream` for code without an event loop: a thread of its own runs one. Not for several threads."""
+    """:class:`RowStream` for code without an event loop: a thread of its own runs one. Not for several threads.
+
+    A call that is interrupted (``KeyboardInterrupt``) is given up; the stream goes on.
+    """
 
     def __init__(
         self,
@@ -144,16 +157,20 @@ class SyncRowStream:
         conditions: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         overflow: str = "wait",
-        **bounds: Unpack[Bounds],
+        **bounds: Unpack[ReplayBounds],
     ):
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="row-stream", daemon=True)
         self._make: Callable[[], RowStream] = partial(
             RowStream, url, model=model, key=key, conditions=conditions, options=options, overflow=overflow, **bounds
         )
         self._stream: RowStream | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if self._thread is not None:
+            raise RuntimeError("this stream was opened before: make another one")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="row-stream", daemon=True)
         self._thread.start()
 
         async def opened() -> RowStream:
@@ -171,7 +188,7 @@ class SyncRowStream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._run(self._open.close())
+            self._run(self._open.__aexit__(kind, error, traceback))
         finally:
             self._stop()
 
@@ -214,12 +231,32 @@ class SyncRowStream:
         return self._stream
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            if self._loop is None or self._loop.is_closed():
+                raise StreamError("closed", "the stream was closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return future.result()
+        except CancelledError:
+            raise StreamError("closed", "the stream's thread has ended") from None
+        except BaseException:
+            future.cancel()  # of one that has failed by itself this does nothing; else its caller was interrupted
+            raise
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if self._loop is not None and self._thread is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed already
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """The thread of a stream: once the loop stops, whatever still runs on it is cancelled, and the loop closed."""
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()
 
 
 def _fit(rows: Any, spec: Mapping[str, Any]) -> NDArray[Any]:

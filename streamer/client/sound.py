@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from streamer.client.replay import Bounds, ReplayClient
+from streamer.client.replay import ReplayBounds, ReplayClient
 
 __all__ = ["StreamClient"]
 
@@ -20,7 +20,7 @@ SAMPLE_BYTES = 2
 
 class StreamClient(ReplayClient):
     """One stream of 16 bit mono PCM. ``url`` with or without the path; ``sample_rate`` in Hz. ``bounds``: see
-    :class:`~streamer.client.replay.Bounds`. Positions count samples.
+    :class:`~streamer.client.replay.ReplayBounds`. Positions count samples.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class StreamClient(ReplayClient):
         overflow: str = "wait",
         partials: bool = True,
         options: Mapping[str, Any] | None = None,
-        **bounds: Unpack[Bounds],
+        **bounds: Unpack[ReplayBounds],
     ):
         start = {
             "type": "start",

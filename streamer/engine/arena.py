@@ -74,8 +74,8 @@ class Arena:
         return self.renew(index)
 
     def renew(self, index: int) -> Slot:
-        """A row for a new owner: zeros, and what comes for the former one is late. :meth:`acquire` does it; who hands
-        out the rows himself calls it for each new stream."""
+        """Zero the row and give it a new generation, so that results for its former owner are late. :meth:`acquire`
+        does it; callers that hand out rows themselves call it for each new stream."""
         with self._lock:
             self.generations[index] += 1
             slot = Slot(index, int(self.generations[index]))

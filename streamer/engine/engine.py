@@ -107,10 +107,6 @@ class Engine:
                 lane.join(None if until is None else max(0.0, until - monotonic()))
         return not any(lane.is_alive() for lane in self._lanes)
 
-    def progress(self) -> int:
-        """Batches that have come back, failed ones included."""
-        return self._scheduler.batches
-
     def stuck(self, seconds: float) -> bool:
         """There was work for that long, and no batch has come back."""
         return self._scheduler.stalled() > seconds

@@ -1,7 +1,8 @@
 """A lane: a thread that takes whoever is ready, as one batch, and gives every client its events.
 
 take, run, decode, deliver: a step on one screen. What one client or one row does wrong is its own: it is told
-:meth:`Client.fail`, the others go on.
+:meth:`Client.fail`, the others go on. Only an exception of the task's step is its whole batch's: nobody knows which
+memories were changed by then, and to save them all before each step costs about half of decoding again.
 """
 
 from __future__ import annotations

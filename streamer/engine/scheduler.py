@@ -49,8 +49,8 @@ LONGEST = 1.0
 class Scheduler(Generic[Q]):
     """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe.
 
-    ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: of so many nobody waits for more. ``held``
-    is told how long a lane did wait with a batch.
+    ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: once so many chunks are ready, a lane
+    starts at once. ``held(seconds)`` records how long a lane waited.
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class Scheduler(Generic[Q]):
         self._holding = False  # a lane waits for company
         self._running = 0
         self._closed = False
-        self._batches = 0
         self._progress = self._arrived = clock()
         self._interval = LONGEST  # mean time between arrivals
 
@@ -133,7 +132,6 @@ class Scheduler(Generic[Q]):
                     closed.append(stream)
                 elif again:
                     self._push(stream, 0.0)  # it is behind: its chunk has waited already
-            self._batches += 1
             self._progress = self._clock()
         return closed
 
@@ -158,11 +156,6 @@ class Scheduler(Generic[Q]):
             self._changed.notify_all()
 
     # -- how it goes ---------------------------------------------------------------------------------------------------
-
-    @property
-    def batches(self) -> int:
-        """Batches that have come back."""
-        return self._batches
 
     def waited(self) -> float:
         """Seconds that the longest waiting stream has been ready: beyond a chunk's duration, streams fall behind real

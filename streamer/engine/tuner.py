@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 #: A rung must make the time per stream this much shorter to be worth its longer wait.
 GAIN = 0.03
-#: What a batch costs beside its run however many are in it, in CPU seconds: gathering, scattering, bookkeeping, and
+#: CPU seconds that a batch costs beside its run, whatever its size: gathering, scattering, bookkeeping, and
 #: the decoder's NumPy calls (0.3 ms greedy, 2 ms a beam). More weight for small models.
 OVERHEAD = 500e-6
 REPEATS = 5
@@ -35,9 +35,9 @@ RUNG_SECONDS = 0.02
 MAX_REMEMBERED = 64
 
 
-#: What a batch that pays must save of the time of a run alone, for anybody to wait for it.
+#: Waiting is allowed only if batching saves at least this share of the time of a run alone.
 SAVES = 0.15
-#: A batch whose time per stream is so near to the best one's is worth no longer wait.
+#: Of the batch sizes whose time per stream is within this share of the best one's, the smallest is taken.
 NEAR = 0.1
 #: Seconds that a chunk waits for company at most, whatever it saves.
 LONGEST_WAIT = 0.015

@@ -102,7 +102,9 @@ class Forecasts:
     not known yet. ``breaks`` uint8 [N]: 0, or why earlier forecasts do not reach this reading, as in
     :mod:`streamer.sensors.timeline`. ``quantiles`` float32. ``anomalies`` float32: the probability of a reading at
     least as far from what was expected, 1 where nothing was. ``known`` bool: there is a forecast; a sensor without any
-    value yet has none."""
+    value yet has none.
+
+    ``failed``: (stream, time) of readings that were taken and that failed when they were run: they have no forecast."""
 
     names: Sequence[str]
     times: Floats
@@ -115,6 +117,7 @@ class Forecasts:
     drifts: NDArray[np.float32]
     known: NDArray[np.bool_]
     targets: Sequence[str] = ()
+    failed: Sequence[tuple[str, float]] = ()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -126,6 +126,7 @@ class Sensors:
     def drain(self, timeout: float) -> int:
         """Take nothing more, run what was taken, save all of it; how many sensors."""
         self._draining = True
+        self._stop.set()  # no further round of the thread that saves: all is saved here
         until = time.monotonic() + timeout
         for fleet, saver in self._served:
             if not fleet.drain(max(0.0, until - time.monotonic())):
@@ -272,6 +273,8 @@ class Sensors:
     def _save_all(self) -> None:
         while not self._stop.wait(SAVE_SECONDS):
             for fleet, saver in self._served:
+                if self._stop.is_set():
+                    return
                 for work in (saver.save, partial(self._expire, fleet)):
                     try:
                         work()

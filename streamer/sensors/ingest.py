@@ -313,6 +313,7 @@ class Fleet:
         whose = slots // self._per_lane
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
-            deliver = None if reply is None else partial(reply.part, at[mine])
+            told = (None, None) if reply is None else (partial(reply.part, at[mine]), partial(reply.fail, at[mine]))
             columns = record.times[mine], record.values[mine], record.stamped[mine]
-            self.lanes[number].put(Work(slots[mine], *columns, record.seq, deliver))
+            generations = self.table.arena.generations[slots[mine]]
+            self.lanes[number].put(Work(slots[mine], generations, *columns, record.seq, *told))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ __all__ = ["Reply", "gather"]
 
 
 class Reply:
-    """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it."""
+    """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it; those that
+    failed when they were run are named in it."""
 
     def __init__(self, layout: Layout, batch: Batch) -> None:
         self.forecasts: Future[Forecasts] = promise()
@@ -26,9 +28,10 @@ class Reply:
         self._lock = threading.Lock()
         self._left = 0
         self._parts: list[tuple[NDArray[np.intp], StepResult]] = []
+        self._failed: list[int] = []
 
     def expect(self, pieces: int) -> None:
-        """So many pieces will end; called before the first does."""
+        """Set how many pieces will finish. Call it before any does."""
         self._left = pieces
         if not pieces:
             self._finish()
@@ -44,12 +47,19 @@ class Reply:
                 return
         self._finish()
 
+    def fail(self, at: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
+        """Called by lanes before the piece ends: these readings of it failed."""
+        with self._lock:
+            self._failed += at[rows].tolist()
+
     def _finish(self) -> None:
         try:
             at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
             order = np.argsort(at)
             names = [self._batch.names[row] for row in at[order].tolist()]
-            self.forecasts.set_result(gather(names, [result for _, result in self._parts], self._layout, order))
+            found = gather(names, [result for _, result in self._parts], self._layout, order)
+            failed = [(self._batch.names[row], float(self._batch.times[row])) for row in sorted(self._failed)]
+            self.forecasts.set_result(replace(found, failed=failed))
         except Exception as error:
             self.forecasts.set_exception(error)
 

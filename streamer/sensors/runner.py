@@ -21,10 +21,12 @@ Slots = NDArray[np.intp]
 
 
 class Found(NamedTuple):
-    """``good`` bool [N]: those that were run; the others have no result. ``quantiles`` [N, H, Q], ``anomalies`` and
+    """``good`` bool [N]: those that were run; the others have no result. ``failed`` bool [N]: of the others those whose
+    run failed, the rest were late. ``quantiles`` [N, H, Q], ``anomalies`` and
     ``drifts`` [N], of several targets [N, K, ...], float32; ones where the model gives neither."""
 
     good: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
     quantiles: NDArray[np.float32]
     anomalies: NDArray[np.float32]
     drifts: NDArray[np.float32]
@@ -42,13 +44,14 @@ class Runner:
         self._each = self._quantiles[:-2]
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
-    def __call__(self, slots: Slots, readings: NDArray[np.float32]) -> Found:
-        """One step of streams that are all different, ``readings`` [N, *chunk]."""
+    def __call__(self, slots: Slots, generations: NDArray[np.int64], readings: NDArray[np.float32]) -> Found:
+        """One step of streams that are all different, ``readings`` [N, *chunk]. ``generations`` of the slots, when the
+        readings were taken: what is of a former owner is late, dropped and counted."""
         n = len(slots)
-        good = np.ones(n, np.bool_)
+        good, failed = np.ones(n, np.bool_), np.zeros(n, np.bool_)
         quantiles = np.empty((n, *self._quantiles), np.float32)
         said = {name: np.ones((n, *self._each), np.float32) for name in ("anomaly", "drift")}
-        for part, result in self._batches.run(slots, self._arena.generations[slots], {self._input: readings}):
+        for part, result in self._batches.run(slots, generations, {self._input: readings}):
             rows = part.stop - part.start
             good[part] = result.good
             quantiles[part] = result.outputs["quantiles"][:rows, 0]
@@ -56,9 +59,12 @@ class Runner:
                 said[name][part] = result.outputs[name][:rows, 0]
             self._metrics.run_seconds.observe(result.seconds)
             self._metrics.batch_size.observe(rows)
+            if result.late:
+                self._metrics.late_results.inc(result.late)
             if result.errors:
+                failed[part.start + np.array(list(result.errors))] = True
                 self._failed(slots[part], result)
-        return Found(good, quantiles, said["anomaly"], said["drift"])
+        return Found(good, failed, quantiles, said["anomaly"], said["drift"])
 
     def _failed(self, slots: Slots, result: BatchResult) -> None:
         first = error_line(next(iter(result.errors.values())))

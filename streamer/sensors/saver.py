@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -42,12 +43,17 @@ class Saver:
         self._aged = clock()
         self._at = np.full(len(fleet.ids), clock())  # of every slot: when it was saved
         self._group = max(1, TOGETHER // fleet.table.bytes_per_slot)
+        self._saving = threading.Lock()  # of two copies of a state the older must not be written last
 
     # -- to the disk ---------------------------------------------------------------------------------------------------
 
     def save(self, *, whole: bool = False) -> int:
         """Save the streams whose time has come, or all that changed if ``whole``; how many were saved. A failure is
-        logged and counted, and the journal keeps the readings."""
+        logged and counted, and the journal keeps the readings. Any thread may call it: one at a time saves."""
+        with self._saving:
+            return self._save(whole)
+
+    def _save(self, whole: bool) -> int:
         fleet, now, count = self._fleet, self._clock(), 0
         behind = np.flatnonzero(fleet.written > fleet.saved)
         if not whole:

@@ -17,7 +17,7 @@ __all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Placed", "Timelines
 LEARN = 8
 #: Seconds. A reading from farther back is not late: the clock of its sender was set.
 FARTHEST = 7 * 86400.0
-#: A step that was inferred is inferred again where the last differences are all this alike, and are none of it.
+#: The step is inferred again when the last differences agree within ``ALIKE`` and all differ from the present step.
 ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
 #: Breaks. Forecasts made before a break are not scored with readings after it. ``WHOLE``: no break. ``GAP``: more steps
 #: are missing than are filled. ``RESTARTED``: the clock was set back. ``CHANGED``: the step of the sensor changed.

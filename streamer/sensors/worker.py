@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,22 +37,27 @@ TOGETHER = 256
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Readings of slots of one lane. ``seq``: of the journal's record that holds them. ``call`` runs instead."""
+    """Readings of slots of one lane. ``seq``: of the journal's record that holds them. ``generations``: of the slots
+    when the readings were taken; what comes for a former owner is late. ``call`` runs instead."""
 
     slots: Slots
+    generations: NDArray[np.int64]
     times: Floats
     values: Floats
     stamped: NDArray[np.bool_]
     seq: int
     #: Gets what was run, in parts, and ``None`` at the end.
     deliver: Callable[[StepResult | None], None] | None = None
+    #: Gets which of the readings failed when they were run, if any did.
+    fail: Callable[[NDArray[np.intp]], None] | None = None
     call: Callable[[], None] | None = None
 
     @classmethod
     def calling(cls, call: Callable[[], None]) -> Work:
         """No readings."""
         nothing = np.zeros(0)
-        return cls(nothing.astype(np.intp), nothing, nothing, nothing.astype(np.bool_), 0, call=call)
+        slots, generations, stamped = nothing.astype(np.intp), nothing.astype(np.int64), nothing.astype(np.bool_)
+        return cls(slots, generations, nothing, nothing, stamped, 0, call=call)
 
 
 class Lane(threading.Thread):
@@ -104,19 +109,10 @@ class Lane(threading.Thread):
         runner = Runner(table.model, table.arena, table.metrics, table.limit)
         while taken := self._take():
             for works in _together(taken):
-                try:
-                    with self.lock:
-                        if works[0].call is not None:
-                            with self.rows:
-                                works[0].call()
-                        else:
-                            self._run(works, runner)
-                except Exception:  # whatever it is, it is this work's problem and not the next one's
-                    log.exception("readings could not be run")
-                    self._table.metrics.failed_batches.inc()
-                finally:
-                    for work in works:
-                        _hand_over(work.deliver, None)
+                with self.lock:
+                    self._work(works, runner)
+                for work in works:
+                    _hand_over(work.deliver, None)
             with self._changed:
                 self._since = None
                 self._changed.notify_all()
@@ -135,88 +131,147 @@ class Lane(threading.Thread):
                 taken.append(self._queue.popleft())
             return taken
 
-    def _run(self, works: list[Work], runner: Runner) -> None:
+    def _work(self, works: list[Work], runner: Runner) -> None:
+        """Whatever goes wrong is the problem of the work that it is about, and not of what is run with it."""
+        try:
+            if works[0].call is not None:
+                with self.rows:
+                    works[0].call()
+                return
+            columns = _columns(works)
+        except Exception:
+            if len(works) > 1:
+                for work in works:
+                    self._work([work], runner)
+                return
+            log.exception("work of sensors failed")
+            self._table.metrics.failed_batches.inc()
+            self._fail(works, np.zeros(len(works[0].slots), np.intp), np.arange(len(works[0].slots)))
+            return
+        self._run(works, columns, runner)
+
+    def _run(self, works: list[Work], columns: _Columns, runner: Runner) -> None:
         table = self._table
-        slots = np.concatenate([work.slots for work in works])
-        times = np.concatenate([work.times for work in works])
-        values = np.concatenate([work.values for work in works]).reshape(len(slots), -1)  # [N, C]
-        stamped = np.concatenate([work.stamped for work in works])
-        whose = np.repeat(np.arange(len(works)), [len(work.slots) for work in works])
-        own = np.concatenate([np.arange(len(work.slots)) for work in works])
+        slots, generations, times, values, stamped, whose, own = columns
         asked = np.array([work.deliver is not None for work in works])
 
+        current = table.arena.current_rows(slots, generations)
+        if late := len(slots) - int(current.sum()):
+            table.metrics.late_results.inc(late)
         order = np.argsort(slots, kind="stable")
+        order = order[current[order]]
         streams, first, count = np.unique(slots[order], return_index=True, return_counts=True)
         at, end = first.copy(), first + count  # of every stream: its next reading, in `order`
         masked = np.zeros(len(streams), np.int64)
         breaks = np.zeros(len(streams), np.uint8)
         placed = np.zeros(len(streams), np.bool_)  # its next reading has been looked at
-        while len(live := np.flatnonzero(at < end)):
-            new = live[~placed[live]]
-            if len(new):
-                with self.rows:
-                    found = table.timelines.place(streams[new], times[order[at[new]]], stamped[order[at[new]]])
-                masked[new], breaks[new] = found.masked, found.breaks
-                placed[new] = found.taken
-                at[new] += ~found.taken
-                if not found.taken.all():
-                    continue
-            step = table.timelines.step[streams[live]]
-            gap = masked[live] > 0
-            reading = order[at[live]]
-            then = np.where(gap, times[reading] - masked[live] * np.where(gap, step, 0.0), times[reading])
-            value = values[reading]
+        failed: list[int] = []
+
+        def place(rows: Slots) -> None:
+            reading = order[at[rows]]
+            with self.rows:
+                found = table.timelines.place(streams[rows], times[reading], stamped[reading])
+            masked[rows], breaks[rows] = found.masked, found.breaks
+            placed[rows] = found.taken
+            at[rows] += ~found.taken
+
+        def step(rows: Slots) -> None:
+            gap, reading = masked[rows] > 0, order[at[rows]]
+            pace = np.where(gap, table.timelines.step[streams[rows]], 0.0)
+            then, value = times[reading] - masked[rows] * pace, values[reading]
             value[gap] = np.nan
-            for begin in range(0, len(live), TOGETHER):
-                part = slice(begin, begin + TOGETHER)
-                result = self._step(
-                    runner, streams[live[part]], then[part], value[part], gap[part], breaks[live[part]], reading[part]
-                )
-                self._deliver(result, works, whose, own, asked)
-                self._since = monotonic()
-            masked[live] -= gap
-            done = live[~gap]
+            chunk = _Chunk(streams[rows], generations[reading], then, value, gap, breaks[rows], reading)
+            failed.extend(self._step(runner, chunk, lambda result: self._deliver(result, works, whose, own, asked)))
+            advance(rows)
+
+        def advance(rows: Slots) -> None:
+            gap = masked[rows] > 0
+            masked[rows] -= gap
+            done = rows[~gap]
             at[done] += 1
             placed[done] = False
-        for work in works:
-            table.applied[work.slots] = work.seq
 
-    def _step(
-        self,
-        runner: Runner,
-        slots: Slots,
-        times: Floats,
-        values: Floats,
-        gap: NDArray[np.bool_],
-        breaks: NDArray[np.uint8],
-        reading: NDArray[np.intp],
-    ) -> StepResult | None:
-        """One step of streams that are all different, ``values`` [N, C]. ``gap``: it is a masked one."""
+        def leave(row: Slots) -> None:
+            if not masked[row].any():
+                failed.extend(order[at[row]].tolist())
+            advance(row)
+
+        while len(live := np.flatnonzero(at < end)):
+            new = live[~placed[live]]
+            self._apart(new, place, leave)
+            if not placed[live].all():  # some were left out: the next reading of their streams comes first
+                continue
+            for begin in range(0, len(live), TOGETHER):
+                self._apart(live[begin : begin + TOGETHER], step, leave)
+                self._since = monotonic()
+        if failed:
+            self._fail(works, whose[failed], own[failed])
+        for work in works:
+            mine = table.arena.current_rows(work.slots, work.generations)
+            table.applied[work.slots[mine]] = work.seq
+
+    def _apart(self, rows: Slots, call: Callable[[Slots], None], leave: Callable[[Slots], None]) -> None:
+        """``call`` with all rows at once; where that fails with each alone, and those that fail alone are left."""
+        if not len(rows):
+            return
+        try:
+            call(rows)
+        except Exception:  # whatever it is, it is the problem of the reading that causes it
+            if len(rows) == 1:
+                log.exception("a reading could not be run")
+                self._table.metrics.failed_batches.inc()
+                leave(rows)
+                return
+            for at in range(len(rows)):
+                self._apart(rows[at : at + 1], call, leave)
+
+    def _fail(self, works: list[Work], whose: NDArray[np.intp], own: NDArray[np.intp]) -> None:
+        """Count readings that failed, and tell the works they are of."""
+        self._table.metrics.failed_readings.inc(len(own))
+        for owner in np.unique(whose).tolist():
+            _hand_over(works[owner].fail, np.sort(own[whose == owner]))
+
+    def _step(self, runner: Runner, chunk: _Chunk, deliver: Callable[[StepResult], None]) -> list[int]:
+        """One step of streams that are all different; which readings failed."""
         begin, table = perf_counter(), self._table
+        slots, values, gap = chunk.slots, chunk.values, chunk.gap
         there, count = ~np.isnan(values), values.shape[1]
-        rows = np.empty((len(slots), 1, 2 * count + 2), np.float32)
-        rows[:, 0, :count], rows[:, 0, count:-2] = np.where(there, values, 0.0), there
-        rows[:, 0, -2], rows[:, 0, -1] = phases(times)
-        values = values[:, table.layout.chosen]  # from here on those of the targets
-        good, *said = runner(slots, rows)
+        inputs = np.empty((len(slots), 1, 2 * count + 2), np.float32)
+        inputs[:, 0, :count], inputs[:, 0, count:-2] = np.where(there, values, 0.0), there
+        inputs[:, 0, -2], inputs[:, 0, -1] = phases(chunk.times)
+        chosen = values[:, table.layout.chosen]  # those of the targets
+        found = runner(slots, chunk.generations, inputs)
         run = perf_counter()
-        with self.rows:
-            if not good.all():
-                table.track.forget(table.tracks(slots[~good]))
-                slots, times, values, gap = slots[good], times[good], values[good], gap[good]
-                breaks, reading = breaks[good], reading[good]
-                said = [array[good] for array in said]
-            self._score(slots, values, ~gap & (breaks != WHOLE), said[0])
-            scored = perf_counter()
-            result = self._keep(~gap, slots, reading, times, values, breaks, *said)
-        if result is not None:
-            for watcher in table.watchers:
-                _hand_over(watcher, result)
-        table.metrics.steps.inc(len(slots))
-        table.metrics.chunks.inc(len(slots))
-        table.metrics.decode_seconds.observe(scored - run)
+        bad = found.failed.copy()
+
+        def record(rows: Slots) -> None:
+            real, whole = ~gap[rows], chunk.breaks[rows] != WHOLE
+            said = found.quantiles[rows], found.anomalies[rows], found.drifts[rows]
+            with self.rows:
+                if len(rows) < len(good):  # again, after a failure: what was scored is not to be scored twice
+                    table.track.forget(table.tracks(slots[rows]))
+                self._score(slots[rows], chosen[rows], real & whole, said[0])
+                about = chunk.reading[rows], chunk.times[rows], chosen[rows], chunk.breaks[rows]
+                result = self._keep(real, slots[rows], *about, *said)
+            if result is not None:
+                for watcher in table.watchers:
+                    _hand_over(watcher, result)
+                deliver(result)
+
+        def leave(rows: Slots) -> None:
+            bad[rows] = True
+
+        if bad.any():
+            with self.rows:
+                table.track.forget(table.tracks(slots[bad]))
+        good = np.flatnonzero(found.good)
+        self._apart(good, record, leave)
+        table.metrics.steps.inc(len(good))
+        table.metrics.chunks.inc(len(good))
+        table.metrics.decode_seconds.observe(perf_counter() - run)
         table.metrics.busy_seconds.inc(perf_counter() - begin)
-        return result
+        failed: list[int] = chunk.reading[bad & ~gap].tolist()
+        return failed
 
     def _score(self, slots: Slots, values: Floats, broken: NDArray[np.bool_], quantiles: NDArray[np.float32]) -> None:
         """``values`` [N, K]. ``broken``: earlier forecasts do not reach this reading."""
@@ -255,14 +310,14 @@ class Lane(threading.Thread):
 
     def _deliver(
         self,
-        result: StepResult | None,
+        result: StepResult,
         works: list[Work],
         whose: NDArray[np.intp],
         own: NDArray[np.intp],
         asked: NDArray[np.bool_],
     ) -> None:
         """To each work that asked, its own part."""
-        if result is None or not asked.any():
+        if not asked.any():
             return
         owners = whose[result.at]
         for owner in np.unique(owners[asked[owners]]):
@@ -272,7 +327,48 @@ class Lane(threading.Thread):
             _hand_over(works[owner].deliver, StepResult(**rows))
 
 
-def _hand_over(receiver: Callable[[Any], None] | None, result: StepResult | None) -> None:
+class _Columns(NamedTuple):
+    """Readings of works that are run as one, [N]. ``values`` [N, C]. ``whose``: of which work; ``own``: where there."""
+
+    slots: Slots
+    generations: NDArray[np.int64]
+    times: Floats
+    values: Floats
+    stamped: NDArray[np.bool_]
+    whose: NDArray[np.intp]
+    own: NDArray[np.intp]
+
+
+class _Chunk(NamedTuple):
+    """One step of N streams that are all different, ``values`` [N, C]. ``gap``: it is a masked one. ``reading``: which
+    of the columns."""
+
+    slots: Slots
+    generations: NDArray[np.int64]
+    times: Floats
+    values: Floats
+    gap: NDArray[np.bool_]
+    breaks: NDArray[np.uint8]
+    reading: NDArray[np.intp]
+
+
+def _columns(works: list[Work]) -> _Columns:
+    def column(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(work, name) for work in works])
+
+    slots, counts = column("slots"), [len(work.slots) for work in works]
+    return _Columns(
+        slots,
+        column("generations"),
+        column("times"),
+        column("values").reshape(len(slots), -1),
+        column("stamped"),
+        np.repeat(np.arange(len(works)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+    )
+
+
+def _hand_over(receiver: Callable[[Any], None] | None, result: StepResult | NDArray[np.intp] | None) -> None:
     """A receiver that fails costs itself its result, and nobody else anything."""
     try:
         if receiver is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from streamer.serve.generate import Generate
 from streamer.serve.kserve.routes import kserve_routes
@@ -55,7 +57,7 @@ def create_app(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
-) -> Starlette:
+) -> ASGIApp:
     """``health()`` says what is wrong with the engine, or ``None``."""
 
     async def index(request: Request) -> Response:
@@ -69,14 +71,19 @@ def create_app(
         trouble = ": ".join(streams.closed) if streams.closed else health()
         return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
 
+    rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too
+
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), headers={"Content-Type": content_type})
+        async with rendering:  # every stream is asked: not on the event loop
+            page = await asyncio.to_thread(encoder, registry)
+        return Response(page, headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})
 
-    return Starlette(
+    rows = RowRoutes(streams)
+    app = Starlette(
         routes=[
             *kserve_routes(kserve),
             Route("/", index),
@@ -84,8 +91,9 @@ def create_app(
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/models", served),
-            *RowRoutes(streams).routes(),
+            *rows.routes(),
             Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
         ]
     )
+    return rows.before(app)

@@ -1,4 +1,4 @@
-"""How many requests there are at a time, and how much memory their bodies take together.
+"""How many HTTP requests there are at a time, and how much memory the bodies of all requests take together.
 
 A request beyond either is answered 503 with ``Retry-After``; its body is read and dropped, because a client that is
 still sending would not see the answer. Pages that are small, cheap and wanted in trouble are always answered.
@@ -7,6 +7,8 @@ still sending would not see the answer. Pages that are small, cheap and wanted i
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 if TYPE_CHECKING:
     from streamer.metrics import Metrics
 
-__all__ = ["Bounds", "TooMuchError", "charge"]
+__all__ = ["Account", "Bounds", "RequestMemory", "TooMuchError", "charge"]
 
 ALWAYS = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 
@@ -25,66 +27,95 @@ class TooMuchError(Exception):
     """The bodies of all requests together are at their bound."""
 
 
+class RequestMemory:
+    """Bytes that the bodies of requests hold together, whatever they came by; ``most`` at most. Thread-safe."""
+
+    def __init__(self, metrics: Metrics, most: int) -> None:
+        self.metrics, self.most = metrics, most
+        self.lock = threading.Lock()  # bodies are unpacked in threads
+        self.bytes = 0
+        metrics.request_bytes.set_function(lambda: self.bytes)
+
+    @contextmanager
+    def account(self) -> Iterator[Account]:
+        """Of one request, or of one stream of them: what it holds in the end is given back."""
+        account = Account(self)
+        try:
+            yield account
+        finally:
+            account.close()
+
+
+class Account:
+    """What one request holds of the ``memory``. Thread-safe: a thread may still unpack what nobody waits for."""
+
+    __slots__ = ("_bytes", "_closed", "_memory")
+
+    def __init__(self, memory: RequestMemory) -> None:
+        self._memory, self._bytes, self._closed = memory, 0, False
+
+    def charge(self, count: int) -> None:
+        """Raises :class:`TooMuchError`, nothing charged."""
+        memory = self._memory
+        with memory.lock:
+            held = memory.bytes
+            if self._closed:
+                raise TooMuchError("the request is over")
+            if held + count <= memory.most:
+                self._bytes += count
+                memory.bytes += count
+                return
+        memory.metrics.refused_requests.labels("bytes").inc()
+        raise TooMuchError(
+            f"the requests under way hold {held} bytes, of {memory.most} (max_request_memory): try again"
+        )
+
+    def release(self, count: int) -> None:
+        with self._memory.lock:
+            self._bytes -= count
+            self._memory.bytes -= count
+
+    def close(self) -> None:
+        with self._memory.lock:
+            self._memory.bytes -= self._bytes
+            self._bytes, self._closed = 0, True
+
+
 class Bounds:
     """An ASGI application around ``app``. Lives on the event loop; :func:`charge` may be called from any thread of a
     request's."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, memory: RequestMemory) -> None:
         self._app, self._metrics = app, metrics
-        self._max_requests, self.max_bytes = max_requests, max_bytes
-        self.lock = threading.Lock()  # bodies are unpacked in threads
-        self.requests = self.bytes = 0
+        self._max_requests, self._memory = max_requests, memory
+        self.requests = 0
         metrics.requests.set_function(lambda: self.requests)
-        metrics.request_bytes.set_function(lambda: self.bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS:
             await self._app(scope, receive, send)
             return
         if self.requests >= self._max_requests:
-            self.refuse("requests")
+            self._metrics.refused_requests.labels("requests").inc()
             while (message := await receive())["type"] == "http.request" and message.get("more_body"):
                 pass
             text = f"{self._max_requests} requests are being answered already (max_requests): try again"
             await JSONResponse({"error": text}, 503, {"Retry-After": "1"})(scope, receive, send)
             return
-        account = _Account(self)
-        token = _ACCOUNT.set(account)
-        self.requests += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self.requests -= 1
-            with self.lock:
-                self.bytes -= account.bytes
-            _ACCOUNT.reset(token)
-
-    def refuse(self, reason: str) -> None:
-        self._metrics.refused_requests.labels(reason).inc()
+        with self._memory.account() as account:
+            token = _ACCOUNT.set(account)
+            self.requests += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self.requests -= 1
+                _ACCOUNT.reset(token)
 
 
-class _Account:
-    __slots__ = ("bounds", "bytes")
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds, self.bytes = bounds, 0
-
-
-_ACCOUNT: ContextVar[_Account | None] = ContextVar("request", default=None)
+_ACCOUNT: ContextVar[Account | None] = ContextVar("request", default=None)
 
 
 def charge(count: int) -> None:
-    """The request under way holds ``count`` bytes more, until it is answered. Raises :class:`TooMuchError`."""
-    account = _ACCOUNT.get()
-    if account is None:
-        return
-    bounds = account.bounds
-    with bounds.lock:
-        if bounds.bytes + count <= bounds.max_bytes:
-            account.bytes += count
-            bounds.bytes += count
-            return
-    bounds.refuse("bytes")
-    raise TooMuchError(
-        f"the requests under way hold {bounds.bytes} bytes, of {bounds.max_bytes} (max_request_memory): try again"
-    )
+    """The HTTP request under way holds ``count`` bytes more, until it is answered. Raises :class:`TooMuchError`."""
+    if (account := _ACCOUNT.get()) is not None:
+        account.charge(count)

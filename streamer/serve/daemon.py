@@ -22,7 +22,7 @@ from streamer.metrics import Metrics
 from streamer.sensors.host import Sensors
 from streamer.serve import logs
 from streamer.serve.app import create_app
-from streamer.serve.bounds import Bounds
+from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.http import Http
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
@@ -148,10 +148,9 @@ class Daemon:
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())
-        self.kserve = InferenceService(
-            self.registry, settings, self.metrics, self.streams.outbox.put, lambda: self.streams.closed
-        )
-        self.grpc = Grpc(self.kserve, settings)
+        self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
+        self.memory = RequestMemory(self.metrics, settings.max_request_memory)
+        self.grpc = Grpc(self.kserve, settings, self.memory)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -228,7 +227,7 @@ class Daemon:
             self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
         )
         served = InferEndpoint(app, self.kserve)
-        bounded = Bounds(served, self.metrics, settings.max_requests, settings.max_request_memory)
+        bounded = Bounds(served, self.metrics, settings.max_requests, self.memory)
         return _Server(
             uvicorn.Config(
                 bounded,

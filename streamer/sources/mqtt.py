@@ -1,6 +1,6 @@
 """Readings from an MQTT broker, and forecasts back to it, inside the daemon's event loop.
 
-What arrives with QoS 1 is acknowledged once it is safe, that is once ``take`` returned. Whatever happens before that
+What arrives with QoS 1 is acknowledged once it is safe, that is once ``take`` said so. Whatever happens before that
 (a lost connection, our own end, a ``take`` that fails) the broker sends it again, in order: at least once. The session
 is the broker's to keep (MQTT 5, fixed client id), so that it also keeps what comes while we are down. All that is held
 here is bounded: of QoS 1 by a receive maximum, which makes the broker wait, of QoS 0 by dropping. Retained messages are
@@ -52,14 +52,14 @@ SINGLE = "sensors"
 
 
 class Mqtt:
-    """One broker. All of it is for the event loop's thread. ``take`` gets batches by model, returns once the readings
-    are safe and raises an ``Exception`` if they can't be taken now. ``models``: what is served, see
-    :meth:`Subscription.read`. Raises OSError where ``ca_file`` can't be read."""
+    """One broker. All of it is for the event loop's thread. ``take`` gets batches by model and returns once they are
+    safe, with an error for each model whose batch can't be taken now. What it raises is the error of all. ``models``:
+    what is served, see :meth:`Subscription.read`. Raises OSError where ``ca_file`` can't be read."""
 
     def __init__(
         self,
         options: MqttOptions,
-        take: Callable[[Mapping[str, Batch]], Awaitable[None]],
+        take: Callable[[Mapping[str, Batch]], Awaitable[Mapping[str, Exception]]],
         watch: Watch | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -128,40 +128,48 @@ class Mqtt:
                 self._watch.messages("returned", sum(message.qos > 0 for message in messages))
                 messages = [message for message in messages if message.qos == 0]
             found: dict[str, list[Reading | Row]] = {}
-            outcomes = Counter(self._read(message, found) for message in messages)
-            if found:
-                try:
-                    await self._take({model: self._batch(model, readings) for model, readings in found.items()})
-                except Exception as error:
-                    self._watch.messages("returned", sum(message.qos > 0 for message in messages))
-                    self._watch.messages("lost", sum(message.qos == 0 for message in messages))
-                    raise aiomqtt.MqttError(f"readings are not taken: {error}") from None
-            link.acknowledge(messages)
-            for outcome, count in outcomes.items():
+            read = [(message, *self._read(message, found)) for message in messages]
+            failed = await self._failed(found) if found else {}
+            safe = [(message, outcome) for message, outcome, model in read if model not in failed]
+            link.acknowledge([message for message, _ in safe])
+            for outcome, count in Counter(outcome for _, outcome in safe).items():
                 self._watch.messages(outcome, count)
+            if failed:
+                others = [message for message, _, model in read if model in failed]
+                self._watch.messages("returned", sum(message.qos > 0 for message in others))
+                self._watch.messages("lost", sum(message.qos == 0 for message in others))
+                reason = "; ".join(dict.fromkeys(map(str, failed.values())))
+                raise aiomqtt.MqttError(f"readings are not taken: {reason}")
+
+    async def _failed(self, found: Mapping[str, list[Reading | Row]]) -> Mapping[str, Exception]:
+        """What can't be taken, by model."""
+        try:
+            return await self._take({model: self._batch(model, readings) for model, readings in found.items()})
+        except Exception as error:
+            return dict.fromkeys(found, error)
 
     def _batch(self, model: str, readings: list[Any]) -> Batch:
         variables = self._models[model]
         return Batch.of_rows(readings, variables, model) if variables else Batch.of(readings)
 
-    def _read(self, message: aiomqtt.Message, found: dict[str, list[Reading | Row]]) -> str:
-        """The outcome; what it says goes to ``found``, by model."""
+    def _read(self, message: aiomqtt.Message, found: dict[str, list[Reading | Row]]) -> tuple[str, str | None]:
+        """The outcome, and the model it is for; what it says goes to ``found``, by model."""
         if (topic := message.topic.value) == self._status:
             if message.payload == b"online":
                 self._outbox.announce()
-            return "status"
+            return "status", None
         subscription = next((s for s in self._options.subscriptions if s.matches(topic)), None)
         if subscription is None:
-            return "unmatched"
+            return "unmatched", None
         try:
             model, said = subscription.read(topic, message.payload, self._models)
         except MalformedError as error:
             if topic not in self._complained and len(self._complained) < self._options.max_complaints:
                 self._complained.add(topic)
                 log.warning("an MQTT message can't be read", extra={"topic": topic[:200], "reason": str(error)})
-            return error.reason
+            return error.reason, None
         found.setdefault(model, []).extend(said if isinstance(said, list) else [said])
-        return "taken"
+        return "taken", model
 
 
 class ForecastQueue:

@@ -119,11 +119,12 @@ class Journal:
             db.executemany("INSERT INTO journal VALUES (?, ?)", rows)
 
     def save(self, states: Sequence[Saved], done: int) -> None:
-        """States of streams that are there; records up to ``done`` are in what is saved of every stream."""
+        """States of streams that are there; records up to ``done`` are in what is saved of every stream. A state that
+        is older than the saved one is left out: the records behind it may be gone already."""
         with self._database.transaction() as db:
             db.executemany(
-                "UPDATE streams SET seq = ?, model = ?, data = ? WHERE id = ?",
-                ((saved.seq, saved.model, saved.data, saved.id) for saved in states),
+                "UPDATE streams SET seq = ?, model = ?, data = ? WHERE id = ? AND seq <= ?",
+                ((saved.seq, saved.model, saved.data, saved.id, saved.seq) for saved in states),
             )
             db.execute("DELETE FROM journal WHERE seq <= ?", (done,))
 

@@ -6,7 +6,8 @@ Nothing here is called under a session's lock. What may wait for the disk says s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -26,7 +27,7 @@ from streamer.streams.table import Table
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["Admission", "Wishes"]
+__all__ = ["Admission", "StreamRequest"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StreamRequest:
     """What a client asks for. ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's
     own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name. Not ``lasting``:
     in no snapshot."""
@@ -91,24 +92,24 @@ class Admission:
 
     # -- new ones ----------------------------------------------------------------------------------------------------
 
-    def begin(self, id: str, wishes: Wishes, sink: Sink) -> Session | None:
+    def begin(self, id: str, request: StreamRequest, sink: Sink) -> Session | None:
         """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile. Raises
         :class:`Refused`."""
-        engine = self.engine(wishes.model)
-        if wishes.overflow not in ("wait", "gap"):
-            raise self.refuse("options", f"overflow is {wishes.overflow!r}: wait or gap")
+        engine = self.engine(request.model)
+        if request.overflow not in ("wait", "gap"):
+            raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
         # a chunk that has been ready for so long says that the machine is full, even if slots are free
         if (waited := engine.waited()) > max(self._settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
             raise self.refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
         session = self._make(
             id,
             engine,
-            sample_rate=wishes.sample_rate,
-            overflow=cast(Policy, wishes.overflow),
-            options=self._with_defaults(engine, wishes.options),
-            conditions=wishes.conditions,
+            sample_rate=request.sample_rate,
+            overflow=cast(Policy, request.overflow),
+            options=self._with_defaults(engine, request.options),
+            conditions=request.conditions,
             sink=sink,
-            lasting=wishes.lasting,
+            lasting=request.lasting,
         )
         if not self._table.enter(session, self._clock()):
             session.close()
@@ -135,18 +136,18 @@ class Admission:
             session.tell({"type": "ack", "position": safe})
         return True
 
-    def match(self, session: Session, wishes: Wishes) -> None:
+    def match(self, session: Session, request: StreamRequest) -> None:
         """Raises :class:`Refused` if a stream with a key is another one than what is asked for."""
         engine = self._engines[session.model]
-        rate, options = session.sample_rate, dict(self._with_defaults(engine, wishes.options))
+        rate, options = session.sample_rate, dict(self._with_defaults(engine, request.options))
         differs = [
-            f"the model {session.model}" if wishes.model not in (None, session.model) else "",
-            f"{'no sample rate' if rate is None else f'{rate} Hz'}" if wishes.sample_rate not in (None, rate) else "",
-            "other options" if wishes.options and options != session.options else "",
+            f"the model {session.model}" if request.model not in (None, session.model) else "",
+            f"{'no sample rate' if rate is None else f'{rate} Hz'}" if request.sample_rate not in (None, rate) else "",
+            "other options" if request.options and options != session.options else "",
         ]
-        if not any(differs) and wishes.conditions:
+        if not any(differs) and request.conditions:
             try:
-                differs.append("" if session.has_conditions(wishes.conditions) else "other conditions")
+                differs.append("" if session.has_conditions(request.conditions) else "other conditions")
             except ValueError as error:
                 raise self.refuse("options", str(error)) from error
         if any(differs):
@@ -155,9 +156,16 @@ class Admission:
 
     def saved(self, id: str) -> bytes | None:
         """Its snapshot, after what was noted of it was done. Waits for the disk. Raises :class:`Refused`."""
-        self._keeper.settle(id)
-        try:
+        if not self._keeper.settle(id):
+            raise self.refuse("store", "the session store failed: what is over of the stream is still there", 5.0)
+        with self.store_errors():
             return self._keeper.disk.get(id)
+
+    @contextmanager
+    def store_errors(self) -> Iterator[None]:
+        """Raises :class:`Refused` for what the disk could not do."""
+        try:
+            yield
         except StoreError as error:
             raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
 
@@ -167,8 +175,8 @@ class Admission:
         try:
             snapshot = Snapshot.from_bytes(data)
             engine = self.engine(snapshot.model)
-            wishes = {"sample_rate": snapshot.sample_rate, "overflow": snapshot.overflow, "options": snapshot.options}
-            make = partial(self._make, id, engine, snapshot=snapshot, **wishes)
+            given = {"sample_rate": snapshot.sample_rate, "overflow": snapshot.overflow, "options": snapshot.options}
+            make = partial(self._make, id, engine, snapshot=snapshot, **given)
             session = self.with_room(make, snapshot.model) if room else make()
         except SnapshotError as error:
             self._metrics.store_errors.labels("snapshot").inc()
@@ -191,6 +199,8 @@ class Admission:
             except Refused as error:
                 self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
                 log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
+            except Exception:  # one that can't go on is no reason not to start
+                log.exception("a saved stream could not be brought back", extra={"stream": id})
         if count:
             log.info("streams brought back", extra={"streams": count})
 
@@ -201,9 +211,9 @@ class Admission:
             return {"numbers": self._settings.numbers, **options}
         return options
 
-    def _make(self, id: str, engine: Engine, **wishes: Any) -> Session:
+    def _make(self, id: str, engine: Engine, **given: Any) -> Session:
         try:
-            return Session(id, engine, limits=self._limits, on_close=self._closed, **wishes)
+            return Session(id, engine, limits=self._limits, on_close=self._closed, **given)
         except NoSlot as error:
             raise self.refuse("capacity", str(error), 5.0) from error
         except SnapshotError:

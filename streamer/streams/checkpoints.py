@@ -42,9 +42,9 @@ class Checkpoints:
                 held.enter_context(session.held())
             for session in sessions:
                 try:
-                    version, snapshot = session.version, session.snapshot(max(0.0, until - monotonic()), whole=whole)
+                    snapshot = session.snapshot(max(0.0, until - monotonic()), whole=whole)
                     rows.append((session.id, snapshot.to_bytes()))
-                    positions[session] = (version, snapshot.received)
+                    positions[session] = (snapshot.version, snapshot.received)
                 except SnapshotError:  # it left meanwhile
                     pass
                 except Exception as error:  # a stream that is stuck, or too large for the memory, costs no other
@@ -57,9 +57,12 @@ class Checkpoints:
         self._metrics.snapshot_bytes.inc(sum(len(data) for _, data in rows))
         return positions
 
-    def put_away(self, id: str, *, delete: bool) -> None:
-        """The stream is no longer in memory. Not ``delete``: its client may still come back for it."""
-        self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
+    def put_away(self, id: str, *, delete: bool) -> bool:
+        """The stream is no longer in memory. Not ``delete``: its client may still come back for it. False if that
+        failed."""
+        if self._store is None:
+            return True
+        return self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
 
     def purge(self, seconds: float) -> None:
         """Forget what nobody came back for in that time."""

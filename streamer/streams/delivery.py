@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from streamer.refusals import TooManyMarkers
+from streamer.refusals import NotAttached, TooManyMarkers
 from streamer.tasks import Event
 from streamer.tasks.raw import Outputs
 
@@ -69,6 +69,11 @@ class Delivery:
             except Exception:
                 log.exception("a sink failed, its stream goes on without it", extra={"stream": self._stream})
                 self.sink = None
+
+    def check(self, sink: Sink | None) -> None:
+        """Raises :class:`NotAttached` unless events go there; ``None``: whoever it is."""
+        if sink is not None and sink is not self.sink:
+            raise NotAttached("this stream was resumed elsewhere")
 
     def attach(self, sink: Sink, after_seq: int | None) -> None:
         """From now on to ``sink``, first what is kept behind ``after_seq`` (``None``: nothing, and it is kept no

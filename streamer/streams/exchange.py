@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from streamer.refusals import NotAttached
 from streamer.streams.session import Session
 
 __all__ = ["Exchange"]
@@ -32,12 +33,18 @@ class Exchange:
     def send(self, session: Session, rows: NDArray[Any], *, end: bool = False) -> None:
         """To the stream that was opened with ``sink``. ``end``: they are the last ones.
 
-        Raises :class:`BadInput` or :class:`Overflow`: nothing was taken.
+        Raises :class:`BadInput` or :class:`Overflow`: nothing was taken. Of a stream that was taken over meanwhile
+        nothing is taken either, and that is the answer.
         """
-        if len(rows) or not end:
-            session.feed_rows(rows)
-        if end:
-            session.end()
+        try:
+            if len(rows) or not end:
+                session.feed_rows(rows, self.sink)
+            if end:
+                session.end(self.sink)
+        except NotAttached as error:
+            self.error = self.error or {"type": "error", "code": "taken_over", "message": str(error)}
+            self._finish()
+            return
         session.when_run(self._finish)
 
     def _take(self, events: list[dict[str, Any]]) -> None:

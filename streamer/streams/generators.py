@@ -53,6 +53,7 @@ class Writing:
         self._engine, self._task, self._after, self._bound, self._wake = engine, engine.task, after, bound, wake
         self._waiting: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()
+        self._told = after  # tokens that the reader has, or will have once what waits is read
         self._running = self._ended = False
         self._parting: Sequence[dict[str, Any]] = ()  # told once the slot is free
         self._stream: Stream | None = None  # until it has ended
@@ -83,7 +84,7 @@ class Writing:
             if self._ended:
                 return
             self._release()
-            self._waiting.append({"type": "restart", "position": self.memory.position, "retry_after": retry_after})
+            self._waiting.append({"type": "restart", "position": self._told, "retry_after": retry_after})
         self._wake()
 
     # -- from a lane ---------------------------------------------------------------------------------------------------
@@ -105,7 +106,10 @@ class Writing:
             self._last(*told, {"type": "end", "position": self.memory.position})
             return False
         with self._lock:
+            if self._ended:  # meanwhile; what is told last stays the last
+                return False
             self._waiting.extend(told)
+            self._told = max(self._told, self.memory.position)
             self._running = not self._ended and self._room()
             more = self._running
         if told:
@@ -165,11 +169,11 @@ class Generators:
             engine.start()
 
     def describe(self) -> list[dict[str, Any]]:
-        return [describe(engine) for engine in self._engines.values()]
+        return [describe(engine) for engine in self._engines.copy().values()]
 
     def stuck(self) -> str | None:
         late = self.settings.stuck_seconds
-        stuck = [name for name, engine in self._engines.items() if engine.stuck(late)]
+        stuck = [name for name, engine in self._engines.copy().items() if engine.stuck(late)]
         return f"no batch of {stuck[0]} has come back for {late:g} s" if stuck else None
 
     def open(
@@ -204,5 +208,5 @@ class Generators:
         """False if a lane is stuck."""
         for stream in list(self._streams):
             self.leave(stream)
-        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.values()]
+        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
         return all(ended)

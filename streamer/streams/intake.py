@@ -39,11 +39,12 @@ class Intake:
     """``sample_rate`` of the client in Hz, ``None``: the model's own. Raises :class:`RateError`.
 
     ``received``: rows accepted, the client's. ``consumed``: rows run, the model's. ``origin``: where the task's memory
-    begins, behind the last gap. ``dropped``: rows that a gap will be told of. ``in_flight``: a chunk is being run.
+    begins, behind the last gap. ``dropped``: rows that a gap will be told of. ``safe``: rows, the client's, that it was
+    told are on the disk. ``in_flight``: a chunk is being run.
     """
 
     def __init__(self, manifest: Manifest, sample_rate: int | None, policy: Policy, limits: Limits) -> None:
-        self.received = self.consumed = self.origin = self.dropped = 0
+        self.received = self.consumed = self.origin = self.dropped = self.safe = 0
         self.in_flight = False
         self.sound = is_sound(manifest)
         #: Of one of the model's rows; 0 without a clock.
@@ -155,9 +156,9 @@ class Intake:
 
     def save(self, whole: bool) -> dict[str, Any]:
         """Its fields of a :class:`Snapshot`. Not ``whole``: only the first two chunks of what waits, as if no more had
-        come."""
+        come; but all that is ``safe``, which the client has no longer."""
         pending, received, steps_left = self._chunker.rest(), self.received, self._chunker.steps_left
-        excess = len(pending) - 2 * self._chunker.chunk
+        excess = min(len(pending) - 2 * self._chunker.chunk, received - self.safe)
         if not whole and excess > 0 and self._front.exact:  # a resampler's memory is that of all it was given
             pending, received, steps_left = pending[:-excess], received - excess, -1
         return {
@@ -174,7 +175,8 @@ class Intake:
         """Raises ``ValueError`` where it is of another model or rate."""
         pending = saved.rows(self._chunker.dtype)
         self._front.load(saved.resampler)
-        self.received, self.consumed = saved.received, saved.consumed
+        self.received = self.safe = saved.received
+        self.consumed = saved.consumed
         self.origin, self.dropped = saved.origin, saved.dropped
         self._chunker.restore(pending, saved.steps_left)
         self._was_full = self._chunker.full  # else nobody tells a client that finds it full when to go on

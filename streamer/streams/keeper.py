@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from streamer.metrics import Metrics
-from streamer.store import Store
+from streamer.store import Store, StoreError
 from streamer.streams.checkpoints import Checkpoints
 from streamer.streams.session import Session
 from streamer.streams.table import Table
@@ -40,13 +41,17 @@ class Keeper:
         self._asked: list[tuple[Session, Callable[[int], None]]] = []  # to be saved at once
         self._writing = threading.RLock()  # one checkpoint, eviction or deletion at a time
         self._wake = threading.Event()
-        self._stopped = False
+        self._stopped = self._draining = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
+
+    def drain(self) -> None:
+        """No more rounds: whoever drains saves. What is asked for and what was noted is still done."""
+        self._draining = True
 
     def stop(self) -> None:
         self._stopped = True
@@ -59,15 +64,20 @@ class Keeper:
         while not self._stopped:
             self._wake.wait(max(0.0, last + self._settings.checkpoint_seconds - monotonic()))
             self._wake.clear()
-            try:
-                self.settle()
-                self._save_asked()
-                if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
-                    last = monotonic()
-                    self.checkpoint()
-                    self.sweep()
-            except Exception:  # the next round may go better; without rounds nobody is acknowledged any more
-                log.exception("the keeper failed")
+            self._try(self.settle)
+            self._try(self._save_asked)
+            if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
+                last = monotonic()
+                if not self._draining:
+                    self._try(self.checkpoint)
+                    self._try(self.sweep)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        """What fails may go better in the next round, and keeps nothing else of this one from being done."""
+        try:
+            call()
+        except Exception:
+            log.exception("the keeper failed")
 
     # -- from any thread, without waiting ----------------------------------------------------------------------------
 
@@ -99,16 +109,30 @@ class Keeper:
 
     # -- from threads that may wait ----------------------------------------------------------------------------------
 
-    def settle(self, id: str | None = None) -> None:
-        """Do on the disk what was noted, of ``id`` at least. Before a stream of that id may begin anew."""
+    def settle(self, id: str | None = None) -> bool:
+        """Do on the disk what was noted, of ``id`` at least: before a stream of that id may begin anew. What fails is
+        tried again with the next. False if that of ``id`` failed, or without an id any."""
         with self._lock:
             if not self._notes or (id is not None and id not in self._notes):
-                return
+                return True
         with self._writing:
             with self._lock:
-                notes, self._notes = self._notes, {}
+                notes = dict(self._notes)
             for gone, delete in notes.items():
-                self.disk.put_away(gone, delete=delete)
+                if self.disk.put_away(gone, delete=delete):
+                    with self._lock:
+                        self._notes.pop(gone, None)
+        with self._lock:
+            return id not in self._notes if id is not None else not self._notes
+
+    def delete(self, id: str) -> bool:
+        """A stream that is asleep. False if it is awake meanwhile. Raises :class:`StoreError`."""
+        with self._writing:
+            if self._table.get(id) is not None:
+                return False
+            if not self.disk.put_away(id, delete=True):
+                raise StoreError("what is saved of the stream could not be deleted")
+            return True
 
     def checkpoint(self, *, whole: bool = False) -> None:
         """Write what changed since the last time, then acknowledge to the clients what was written.
@@ -127,37 +151,43 @@ class Keeper:
 
     def sweep(self) -> None:
         """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
-        now, idle = self._clock(), self._settings.idle_seconds
+        now, idle, until = self._clock(), self._settings.idle_seconds, self._patience()
+        self._table.note_away(now)
         for session in self._table.away_since(now - self._settings.grace_seconds):
-            self.evict(session, "grace")
+            self._try(partial(self.evict, session, "grace", until=until))
         for session in self._table.all():
             if idle and session.sink is not None and now - session.last_input >= idle and not session.busy:
                 message = f"nothing came for {idle:g} s (idle_seconds)" if session.state == "active" else None
-                self.evict(session, "idle_timeout", message)
+                self._try(partial(self.evict, session, "idle_timeout", message, until))
         self.disk.purge(self._settings.keep_seconds)
 
     def make_room(self, model: str) -> bool:
         """Put the stream of the model that has been without a client the longest to sleep. False if there is none that
-        can be: without a store nothing sleeps, and what can't be written stays."""
+        can be: without a store nothing sleeps, what can't be written stays, and one that is over has no slot."""
         if not self._durable:
             return False
+        until = self._patience()
         for session in self._table.away_since(self._clock()):
-            if session.model == model and session.lasting and self.evict(session, "capacity"):
+            has_slot = session.model == model and session.state in ("active", "ending")
+            if has_slot and session.lasting and self.evict(session, "capacity", until=until):
                 return True
         return False
 
-    def evict(self, session: Session, reason: str, message: str | None = None) -> bool:
-        """Saved first, so that a later resume finds it. A client that comes back at this moment keeps its stream."""
+    def evict(self, session: Session, reason: str, message: str | None = None, until: float | None = None) -> bool:
+        """Saved first, so that a later resume finds it: what can't be saved stays, and so does a stream that goes on at
+        this moment. ``until``: monotonic time, for a chunk in flight."""
         with self._writing, session.held():  # what is not run now is run after the resume, from the snapshot
-            done = session.state not in ("active", "ending")
+            done, version = session.state not in ("active", "ending"), None
             if not done and session.lasting:
-                self._save([session], whole=True, until=self._patience())
-                if reason == "capacity" and self.acknowledged(session) != session.received:
+                saved = self._save([session], whole=True, until=self._patience() if until is None else until)
+                if session not in saved:
                     return False
-            if not session.leave(reason, message):
+                version = saved[session][0] if self._durable else None
+            if not session.leave(reason, message, version):
                 return False
-            self.forget(session, delete=done or not session.lasting)
-            self.settle()
+            if not self.forget(session, delete=done or not session.lasting):
+                return False  # it was given up at this moment, by others
+            self.settle(session.id)
         if not done:  # else it had been told everything, and was kept only in case that its end was lost on the way
             self._metrics.evictions.labels(reason).inc()
             log.info("stream evicted", extra={"stream": session.id, "reason": reason})
@@ -177,9 +207,10 @@ class Keeper:
                 self._save(sessions, whole=True, until=self._patience())
         finally:
             for session, call in asked:
-                call(self.acknowledged(session) or 0)
+                self._try(partial(call, self.acknowledged(session) or 0))
 
-    def _save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> None:
+    def _save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
+        """Version and position of those that are on the disk now."""
         positions = self.disk.save(sessions, whole=whole, until=until)
         for session, (version, position) in positions.items():
             with self._lock:
@@ -187,10 +218,14 @@ class Keeper:
                 before = self._saved.get(session.id) if here else None
                 if here:
                     self._saved[session.id] = (session, version, position)
-            if not here:  # it left while it was written: what was said of its snapshot then came too early
-                self.disk.put_away(session.id, delete=session.worthless)
+                    self._notes.pop(session.id, None)  # of an older stream, which this one was written over
+                else:  # it left while it was written: what was said of its snapshot then came too early
+                    self._notes[session.id] = session.worthless
+            if not here:
+                self.settle(session.id)
             if before is None or before[2] != position:
-                session.tell({"type": "ack", "position": position})
+                session.acknowledge(position)
+        return positions
 
     def _patience(self) -> float:
         """Until when chunks in flight are waited for, all of them together: behind a stuck lane many may be."""

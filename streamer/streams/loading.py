@@ -31,7 +31,7 @@ class OtherTaskError(ModelError):
     """A model that another part of the daemon serves; ``task`` is what it is for."""
 
     def __init__(self, path: Path, task: str) -> None:
-        super().__init__(f"{path}: is for the task {task}, which has a way of its own")
+        super().__init__(f"{path}: the task {task} is not served at /v1/stream")
         self.path, self.task = path, task
 
 
@@ -102,7 +102,7 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
     """What a client is told of its stream, JSON-ready. ``resumed``: it has been here before. ``position``: rows that
-    were received. ``seq``: of the last event."""
+    were received when its client came. ``seq``: of the last event."""
     sound = {} if session.sample_rate is None else {"sample_rate": session.sample_rate}
     return {
         "stream": session.id,
@@ -111,7 +111,7 @@ def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
         **sound,
         "chunk_seconds": manifest.chunk_seconds,
         "latency_seconds": manifest.latency * manifest.chunk_seconds / manifest.steps,
-        "position": session.received,
+        "position": session.joined_at,
         "seq": session.seq,
         "resumed": session.resumed,
         **({"output_rate": manifest.input.sample_rate} if manifest.task == "enhance" else {}),

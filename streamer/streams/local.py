@@ -80,8 +80,10 @@ class LocalStream:
         """``rows`` [n, *row_shape] of the input, or by name of several; one row may come without its axis.
 
         The outputs of all chunks that are now whole, [steps, ...] by name; of no chunk, none of steps 0. Rows behind
-        the last whole chunk wait for the rest. Raises :class:`~streamer.refusals.BadRows`: nothing was taken then.
+        the last whole chunk wait for the rest. Raises :class:`~streamer.refusals.BadRows`: nothing was taken then; and
+        ``RuntimeError`` behind :meth:`finish`.
         """
+        self._check_open()
         inputs = dict(rows) if isinstance(rows, Mapping) else {self._model.manifest.input.name: rows}
         taken = self._reader.of_inputs({name: self._with_axis(name, values) for name, values in inputs.items()})
         self._chunker.push(np.array(taken))  # the caller may write into his array again
@@ -89,7 +91,10 @@ class LocalStream:
         return self._run()
 
     def finish(self) -> Arrays:
-        """The outputs that are still to come: of the rows that wait, and of what the model holds back. The end."""
+        """The outputs that are still to come: of the rows that wait, and of what the model holds back. The end.
+
+        Raises ``RuntimeError`` the second time."""
+        self._check_open()
         self._chunker.end()
         return self._run()
 
@@ -123,6 +128,10 @@ class LocalStream:
         self._stepper.states = {pair.in_: saved.states[pair.in_][None] for pair in self._model.manifest.states}
         self._chunker.restore(saved.rows(self._chunker.dtype), saved.steps_left)
         self.position = saved.received
+
+    def _check_open(self) -> None:
+        if self._chunker.steps_left >= 0:
+            raise RuntimeError(f"the stream has ended at row {self.position}: open another one")
 
     def _make_stepper(self) -> Stepper:
         return Stepper(self._model, 1, {name: array[None] for name, array in self._conditions.items()})

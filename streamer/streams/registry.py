@@ -23,7 +23,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.store import Store
-from streamer.streams.admission import Admission, Wishes
+from streamer.streams.admission import Admission, StreamRequest
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine
 from streamer.streams.numbers import formatter
@@ -79,8 +79,8 @@ class Registry:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        if self.settings.numbers == "written":
-            formatter()  # a model that is missing is told of now
+        if self.settings.numbers == "written" or any(e.manifest.task == "transcribe" for e in self._engines.values()):
+            self._load_numbers()
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
@@ -94,6 +94,7 @@ class Registry:
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, tell the clients; how many were saved."""
         self._draining = True
+        self.keeper.drain()
         deadline = self._clock() + timeout
         while self._clock() < deadline and any(s.busy for s in self._table.all()) and not self._stop.wait(0.005):
             pass
@@ -113,7 +114,7 @@ class Registry:
         self._stop.set()
         self.keeper.stop()
         self.keeper.settle()
-        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.values()]
+        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
         for session in self._table.all():
             session.close()
         self._table.clear()
@@ -138,17 +139,17 @@ class Registry:
         lasting: bool = True,
     ) -> Session:
         """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
-        disk. The wishes are those of :class:`streamer.streams.admission.Wishes`.
+        disk. What is asked for is a :class:`streamer.streams.admission.StreamRequest`.
 
         ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
         restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over. A key
-        whose stream has ended begins anew.
+        whose stream has ended begins anew: with ``after_seq`` the rest of one that is still being run comes first.
         """
         self._open_for_streams()
-        wishes = Wishes(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
+        request = StreamRequest(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
         if key is None:
             id = stream or uuid.uuid4().hex
-            session = self._admission.begin(id, wishes, sink) if self._table.get(id) is None else None
+            session = self._admission.begin(id, request, sink) if self._table.get(id) is None else None
             if session is None:
                 raise self._admission.refuse(
                     "duplicate", f"stream {id} exists already: resume it, or choose another id"
@@ -158,9 +159,11 @@ class Registry:
         source = "memory"
         for _ in range(TRIES):
             session = self._table.get(key)
+            if session is not None and after_seq is None and session.ending:
+                self._wait_for_end(session)
             if session is not None and session.state in ("ended", "closed"):
                 self.discard(session)
-            found = self._rejoin(key, wishes, sink, after_seq, source)
+            found = self._rejoin(key, request, sink, after_seq, source)
             if found is not None:
                 return found
             data = self._admission.saved(key)
@@ -168,7 +171,7 @@ class Registry:
                 self._admission.wake(key, data)
                 source = "store"
                 continue
-            session = self._admission.with_room(partial(self._admission.begin, key, wishes, sink), model)
+            session = self._admission.with_room(partial(self._admission.begin, key, request, sink), model)
             if session is not None:
                 return session
         raise self._admission.refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
@@ -187,8 +190,8 @@ class Registry:
         """:meth:`open` with a key whose stream is awake, without waiting for anything; ``None``: it is not. Raises
         :class:`Refused`."""
         self._open_for_streams()
-        wishes = Wishes(model, sample_rate, "wait", options or {}, conditions or {})
-        return self._rejoin(key, wishes, sink, after_seq, "memory")
+        request = StreamRequest(model, sample_rate, "wait", options or {}, conditions or {})
+        return self._rejoin(key, request, sink, after_seq, "memory")
 
     def attach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session:
         """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
@@ -200,16 +203,17 @@ class Registry:
         self._open_for_streams()
         session = self._table.get(stream)
         source = "memory"
-        if session is None or not self._admission.attach(session, sink, after_seq):  # or evicted at this moment
-            source = "store"
+        for _ in range(TRIES):
+            if session is not None and self._admission.attach(session, sink, after_seq):
+                self.metrics.resumes.labels(source).inc()
+                return session
+            source = "store"  # it sleeps, or was put to sleep at this moment
             data = self._admission.saved(stream)
             if data is None:
                 text = f"no stream {stream[:64]!r} is known here: start a new one"
                 raise self._admission.refuse("unknown_stream", text)
             session = self._admission.wake(stream, data)
-            self._admission.attach(session, sink, after_seq)
-        self.metrics.resumes.labels(source).inc()
-        return session
+        raise self._admission.refuse("duplicate", f"stream {stream[:64]!r} leaves at this moment: try again", 1.0)
 
     def detach(self, session: Session, sink: Sink | None = None) -> None:
         """The client went away. With ``sink`` nothing happens if the stream was meanwhile resumed with another one."""
@@ -222,29 +226,37 @@ class Registry:
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
 
-    def release(self, session: Session) -> None:
-        """The stream is done with; its snapshot goes soon. Never waits."""
-        session.close()
+    def release(self, session: Session, freed: Callable[[], None] = lambda: None) -> None:
+        """The stream is done with; its snapshot goes soon. Never waits. ``freed`` as for :meth:`Session.close`."""
+        session.close(freed)
         self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
         """The same by name, wherever the stream is; its client is told. False if there is none. Waits for the disk.
         May be :class:`Refused`."""
-        session = self._table.get(stream)
-        if session is not None:
-            session.tell({"type": "error", "code": "deleted", "message": "this stream was deleted"})
-            self.discard(session)
-            return True
-        if self._admission.saved(stream) is None:
-            return False
-        self.keeper.disk.put_away(stream, delete=True)
-        return True
+        for _ in range(TRIES):
+            session = self._table.get(stream)
+            if session is not None:
+                session.tell({"type": "error", "code": "deleted", "message": "this stream was deleted"})
+                session.close()
+                if not self.keeper.forget(session, delete=True):
+                    continue  # it was put to sleep at this moment
+                if not self.keeper.settle(stream):
+                    text = "the stream is over, but is still on the disk, which is tried again: delete it again"
+                    raise self._admission.refuse("store", text, 5.0)
+                return True
+            if self._admission.saved(stream) is None:
+                return False
+            with self._admission.store_errors():
+                if self.keeper.delete(stream):
+                    return True
+        raise self._admission.refuse("duplicate", f"stream {stream!r} is being opened by others: try again", 1.0)
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
     def models(self) -> list[dict[str, Any]]:
         """What is served, JSON-ready; the first is the default."""
-        return [describe(engine) for engine in self._engines.values()]
+        return [describe(engine) for engine in self._engines.copy().values()]  # which grows at the start
 
     def engine(self, model: str | None) -> Engine:
         """Of a model that is served; ``None``: the first one. Raises :class:`Refused`."""
@@ -275,6 +287,8 @@ class Registry:
         data = self._admission.saved(stream)
         if data is None:
             return None
+        with self._admission.store_errors():
+            age = self.keeper.disk.age(stream)
         try:
             saved = Snapshot.from_bytes(data)
         except SnapshotError as error:
@@ -286,13 +300,13 @@ class Registry:
             "acknowledged": saved.received,
             "seq": saved.seq,
             "state": "asleep",
-            "age_seconds": round(self.keeper.disk.age(stream) or 0.0, 3),
+            "age_seconds": round(age or 0.0, 3),
         }
 
     def stuck(self) -> str | None:
         """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""
         seconds = self.settings.stuck_seconds
-        for name, engine in self._engines.items():
+        for name, engine in self._engines.copy().items():
             if engine.stuck(seconds):
                 return f"model {name} has work and no batch came back for {seconds:g} s"
         return None
@@ -305,15 +319,34 @@ class Registry:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _load_numbers(self) -> None:
+        """Now, and not on the event loop when the first stream asks."""
+        try:
+            formatter()
+        except ModelError as error:
+            if self.settings.numbers == "written":
+                raise
+            log.info("numbers can't be written in digits", extra={"reason": str(error)})
+
     def _open_for_streams(self) -> None:
         if self._draining:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
-    def _rejoin(self, key: str, wishes: Wishes, sink: Sink, after_seq: int | None, source: str) -> Session | None:
+    def _wait_for_end(self, session: Session) -> None:
+        """Whoever has it gets the rest of its events; it is no stream for one who begins."""
+        over = Event()
+        session.when_run(over.set)
+        if not over.wait(self.settings.stuck_seconds):
+            text = f"the stream {session.id!r} has been ended, and what it was sent is still being run: try again"
+            raise self._admission.refuse("duplicate", text, 1.0)
+
+    def _rejoin(
+        self, key: str, request: StreamRequest, sink: Sink, after_seq: int | None, source: str
+    ) -> Session | None:
         session = self._table.get(key)
-        if session is None or session.state in ("ended", "closed"):
+        if session is None or session.state in ("ended", "closed") or (after_seq is None and session.ending):
             return None
-        self._admission.match(session, wishes)
+        self._admission.match(session, request)
         if not self._admission.attach(session, sink, after_seq):
             return None
         self.metrics.resumes.labels(source).inc()

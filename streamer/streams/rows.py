@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamer.contract.manifest import Condition, Manifest, StreamInput
 from streamer.refusals import BadRows
+from streamer.streams.front import is_sound
 
 __all__ = ["RowReader", "to_array"]
 
@@ -25,12 +26,14 @@ class RowReader:
 
     def __init__(self, manifest: Manifest) -> None:
         self.dtype = manifest.row_dtype
-        self._inputs = manifest.inputs
+        self._sound, self._inputs = is_sound(manifest), manifest.inputs
         self._conditions = {condition.name: condition for condition in manifest.conditions}
         self._bools = [spec.name for spec in self._inputs if spec.dtype == "bool"]
 
     def of_bytes(self, data: bytes) -> NDArray[Any]:
         """Whole rows, little-endian, the inputs of a row one behind the other. Without a copy."""
+        if self._sound and len(data) % 2:
+            raise BadRows(f"{len(data)} bytes are no whole number of 16-bit samples")
         if len(data) % self.dtype.itemsize:
             raise BadRows(
                 f"{len(data)} bytes are no whole number of rows of {self.dtype.itemsize} bytes ({self._layout()}): "

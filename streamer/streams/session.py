@@ -1,15 +1,13 @@
 """One stream: buffer, positions, a place in the engine, the task's memory.
 
 Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes
-snapshots. One lock (reentrant, never held across a run or while the disk is waited for) orders them, and the sink is
-called under it, so that events leave in the order of their numbers.
+snapshots. One lock (reentrant, never held across a run of the stream's model, or while the disk is waited for) orders
+them. Under it the sink is called, so that events leave in order, and last finals get digits (streams/numbers.py).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -20,6 +18,7 @@ from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
+from streamer.streams.holding import Holdable
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -28,7 +27,7 @@ from streamer.tasks import Event
 __all__ = ["Session", "Sink"]
 
 
-class Session:
+class Session(Holdable):
     """Made by the registry only. Attributes are read-only outside.
 
     ``sink``: where events go, ``None`` while the client is away. ``sample_rate``: of the sound that comes, ``None`` for
@@ -54,13 +53,14 @@ class Session:
         snapshot: Snapshot | None = None,
         lasting: bool = True,
     ) -> None:
+        super().__init__()
         manifest = engine.manifest
         self.id, self.model, self.overflow = id, manifest.name, overflow
         self.sample_rate = sample_rate or manifest.input.sample_rate
         self.options = dict(options or {})
         self.lasting = lasting
         self.reader = RowReader(manifest)
-        self.version = 0
+        self.version = self.joined_at = 0  # joined_at: position at which this client came
         self.state = "active"
         self.resumed = snapshot is not None  # it was here before this client came
         self.worthless = False  # given up for good: no snapshot of it may stay
@@ -70,15 +70,11 @@ class Session:
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
         self.sound = self._intake.sound
-        self._held = 0
         self._markers = Markers(limits.markers)
-        self._delivery = Delivery(
-            id, limits.replay_events, limits.replay_bytes, engine.metrics.dropped_events.inc, sink
-        )
+        lost = engine.metrics.dropped_events.inc
+        self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
         self._waiters = Waiters()
-        self._parting: Callable[[], None] | None = None  # what is said once the slot is free
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
@@ -116,6 +112,11 @@ class Session:
         return self._intake.full
 
     @property
+    def ending(self) -> bool:
+        """The client has ended it, and its rest is being run."""
+        return self.state == "ending" or (self.state == "active" and self._intake.ending)
+
+    @property
     def busy(self) -> bool:
         """A whole chunk is waiting or under way."""
         return self.state == "ending" or (self.state == "active" and (self._intake.in_flight or self._intake.ready))
@@ -127,14 +128,13 @@ class Session:
         return all(np.array_equal(own.get(name, ()), value) for name, value in self.reader.conditions(given).items())
 
     # -- from the client ---------------------------------------------------------------------------------------------
+    # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, sink: Sink | None = None) -> None:
         """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`."""
-        if self.sound and len(data) % 2:
-            raise BadInput(f"{len(data)} bytes are no whole number of 16-bit samples")
-        self.feed_rows(self.reader.of_bytes(data))
+        self.feed_rows(self.reader.of_bytes(data), sink)
 
-    def feed_rows(self, rows: NDArray[Any]) -> None:
+    def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
 
         Raises :class:`BadInput` or :class:`Overflow`, nothing taken. A buffer that is not full takes any length.
@@ -142,7 +142,7 @@ class Session:
         if rows.ndim != 1 or rows.dtype != self.reader.dtype:
             raise BadRows(f"rows of {rows.dtype} {list(rows.shape)}: a list of {self.reader.dtype} is expected")
         with self._lock:
-            self._check_open()
+            self._check_open(sink)
             if self.full:
                 raise Overflow(f"{self._intake.waiting} rows are waiting already: read on_drained")
             self.last_input = monotonic()
@@ -150,18 +150,19 @@ class Session:
             self._intake.push(rows)
             self._wake()
 
-    def marker(self, id: str) -> None:
+    def marker(self, id: str, sink: Sink | None = None) -> None:
         """An event of that id, once everything received so far is decoded; it does not push anything out by itself.
         Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory."""
         with self._lock:
-            self._check_open()
+            self._check_open(sink)
             if self._markers.add(id, self.received, self._intake.decoded_at, self._delivery):
                 self.version += 1
                 self._delivery.emit(self._markers.due(self._intake.consumed))
 
-    def end(self) -> None:
+    def end(self, sink: Sink | None = None) -> None:
         """No more rows: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
         with self._lock:
+            self._delivery.check(sink)
             if self.state != "active" or self._intake.ending:
                 return
             self._intake.end()
@@ -181,7 +182,7 @@ class Session:
 
     def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
         with self._lock:
-            if self.state != "active" or self._held:
+            if self.state != "active" or self._holders:
                 return -1
             if self._intake.dropped and self._intake.ready:
                 self._delivery.emit(self._gap())
@@ -204,7 +205,7 @@ class Session:
             self._call_waiters()
             if intake.drained() and self.on_drained is not None:
                 self.on_drained()
-            if self._held:  # only a snapshot waits, and it holds the stream
+            if self._holders:  # only a snapshot waits, and it holds the stream
                 self._changed.notify_all()
                 return False
             return intake.ready
@@ -212,18 +213,16 @@ class Session:
     def fail(self, message: str) -> None:
         with self._lock:
             self._intake.in_flight = False
-            if self.state == "closed":
-                return
-            text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
-            self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
-            self._on_close(self, "model_failed")
+            if self.state != "closed":
+                text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
+                self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
+                self._on_close(self, "model_failed")
 
     def released(self) -> None:
         """The slot is free: whoever is told of the end may open the next stream."""
         with self._lock:
-            parting, self._parting = self._parting, None
-            if parting is not None:
-                parting()
+            parting, self._parting = self._parting, lambda: None
+            parting()
 
     # -- from the registry -------------------------------------------------------------------------------------------
 
@@ -231,6 +230,12 @@ class Session:
         """An event about the connection: without a number, never replayed."""
         with self._lock:
             self._delivery.send([event])
+
+    def acknowledge(self, position: int) -> None:
+        """What was received up to there is on the disk: the client need not keep it, and every snapshot has it."""
+        with self._lock:
+            self._intake.safe = max(self._intake.safe, position)
+            self.tell({"type": "ack", "position": position})
 
     def attach(self, sink: Sink, after_seq: int | None = 0) -> bool:
         """Events go to ``sink`` from now on, first those after ``after_seq`` that are still kept; ``None``: none, and
@@ -240,6 +245,7 @@ class Session:
                 return False
             self.last_input = monotonic()
             self.resumed = True
+            self.joined_at = self.received
             if self.overflow == "gap" and after_seq is not None and after_seq > self.seq:
                 self._delivery.seq = after_seq  # after a crash the gaps need not fall where they did: new numbers
             self._delivery.attach(sink, after_seq)
@@ -257,9 +263,12 @@ class Session:
                 self.on_drained = None
             return gone
 
-    def leave(self, code: str, message: str | None) -> bool:
-        """Close; ``message`` is for the client. Without one only if there is none, or all is done: else False."""
+    def leave(self, code: str, message: str | None, version: int | None = None) -> bool:
+        """Close; ``message`` is for the client. Without one only if there is none, or all is done, and with ``version``
+        only if nothing changed since: else False."""
         with self._lock:
+            if version not in (None, self.version):
+                return False
             if message is not None:
                 self.tell({"type": "error", "code": code, "message": message})
             elif self.sink is not None and self.state in ("active", "ending"):
@@ -267,37 +276,23 @@ class Session:
             self.close()
             return True
 
-    def close(self) -> None:
-        """The slot is given back, nothing comes any more. A result under way is dropped by the engine."""
+    def close(self, freed: Callable[[], None] = lambda: None) -> None:
+        """Nothing comes any more. ``freed`` is called once others can have the slot, here or by a lane: no waiting."""
         with self._lock:
-            self._close(lambda: None)
-
-    def hold(self) -> None:
-        """Lanes pass this stream over until :meth:`go_on`: a snapshot need not race with them."""
-        with self._lock:
-            self._held += 1
-
-    def go_on(self) -> None:
-        with self._lock:
-            self._held -= 1
-            self._wake()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.hold()
-        try:
-            yield
-        finally:
-            self.go_on()
+            if self.state == "closed":
+                freed()
+            else:
+                self._close(freed)
 
     def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
 
-        Not ``whole``: only the first two chunks of what waits, and ``received`` says so; the client still has the rest.
+        Not ``whole``: of what waits only the first two chunks and what is acknowledged, and ``received`` says so; the
+        client still has the rest.
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
-            if not self._changed.wait_for(lambda: not self._intake.in_flight and self.state != "ending", timeout):
+            if not self._changed.wait_for(self._settled, timeout):
                 raise TimeoutError(f"the chunk in flight of stream {self.id} has not come back")
             if self.state == "closed":
                 raise SnapshotError(f"stream {self.id} is closed")
@@ -305,12 +300,16 @@ class Session:
 
     # -- inside, under the lock --------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
+    def _settled(self) -> bool:
+        return self.state == "closed" or (self.state != "ending" and not self._intake.in_flight)
+
+    def _check_open(self, sink: Sink | None) -> None:
+        self._delivery.check(sink)
         if self.state != "active" or self._intake.ending:
             raise BadInput("the stream has ended")
 
     def _wake(self) -> None:
-        if self._stream is not None and self._intake.ready and not self._held and not self._intake.in_flight:
+        if self._stream is not None and self._intake.ready and not self._holders and not self._intake.in_flight:
             self._engine.ready(self._stream)
 
     def _release(self, then: Callable[[], None]) -> None:
@@ -328,16 +327,14 @@ class Session:
             then()
             self._waiters.due()
 
-        if self.state != "closed":
-            self.state = "closed"
-            self._release(over)
-            self._changed.notify_all()
+        self.state = "closed"
+        self._release(over)
+        self._changed.notify_all()
 
     def _call_waiters(self) -> None:
-        if self.state in ("ended", "closed"):
-            self._waiters.due()
-        elif not self._intake.ending:
-            self._waiters.due(self._intake.consumed)
+        over = self.state in ("ended", "closed")
+        if over or not self._intake.ending:
+            self._waiters.due(None if over else self._intake.consumed)
 
     def _gap(self) -> list[dict[str, Any]]:
         """Rows were dropped: what is open becomes final, and the stream starts anew behind the gap."""
@@ -374,6 +371,7 @@ class Session:
             overflow=self.overflow,
             options=self.options,
             seq=self.seq,
+            version=self.version,
             finished=self.state != "active",
             markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
             events=[dict(event) for event in self._delivery.kept],
@@ -390,11 +388,12 @@ class Session:
             self._intake.load(saved)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
-        except ValueError as error:
+            self._delivery.restore(saved.seq, saved.events)
+            self._markers.waiting.extend(saved.markers)
+        except BaseException as error:
             self.close()
-            raise SnapshotError(str(error)) from error
-        self._delivery.restore(saved.seq, saved.events)
-        self._markers.waiting.extend(saved.markers)
+            if isinstance(error, ValueError):
+                raise SnapshotError(str(error)) from error
+            raise
         self.state = "ended" if saved.finished else "active"
-        with self._lock:
-            self._wake()
+        self._wake()

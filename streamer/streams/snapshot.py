@@ -27,7 +27,7 @@ class Snapshot:
     ``sample_rate``: of a client that sends sound, else ``None``. ``origin``: where the task's memory begins.
     ``pending`` was received and not run; rows of several numbers are kept as bytes (:meth:`rows`). ``dropped`` waits to
     be told. ``events``: numbered ones that the client may not have seen. ``steps_left`` of an ended stream, -1 of one
-    that goes on. ``states`` is empty once the stream is all done.
+    that goes on. ``states`` is empty once the stream is all done. ``version``: the session's, which is not written.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Snapshot:
     resampler: bytes = b""
     pending: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int16))
     states: dict[str, NDArray[Any]] = field(default_factory=dict)
+    version: int = 0
 
     def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """``pending`` as rows of ``dtype``. Raises :class:`SnapshotError` where it is no whole number of them."""
@@ -59,7 +60,8 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """Little-endian, checksummed."""
-        facts = {k: v for k, v in vars(self).items() if k not in ("memory", "resampler", "pending", "states")}
+        other = ("memory", "resampler", "pending", "states", "version")
+        facts = {k: v for k, v in vars(self).items() if k not in other}
         names = sorted(self.states)
         tensors: list[NDArray[Any]] = []
         facts["events"] = [_without_tensors(event, tensors) for event in self.events]

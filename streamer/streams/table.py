@@ -53,6 +53,16 @@ class Table:
             if self._sessions.get(session.id) is session:
                 self._away[session.id] = now
 
+    def note_away(self, now: float) -> None:
+        """Those that have lost their client without anybody saying so: a sink failed."""
+        for session in self.all():
+            if session.sink is None:
+                with self._lock:
+                    if self._sessions.get(session.id) is session:
+                        self._away.setdefault(session.id, now)
+                if session.sink is not None:  # it came at this moment
+                    self.came_back(session)
+
     def came_back(self, session: Session) -> None:
         with self._lock:
             if self._sessions.get(session.id) is session:

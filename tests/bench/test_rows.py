@@ -9,6 +9,7 @@ import pytest
 from bench import rows
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # adoption is most of it
 def test_every_road_answers(capsys: pytest.CaptureFixture[str]) -> None:
     rows.main(["--streams", "1", "3", "--seconds", "0.5", "--turns", "1", "--json"])

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,23 @@ class Daemon:
         self.open = asyncio.Event()
         self.open.set()
         self.asked = 0
+        self.models: Mapping[str, Sequence[str]] | None = None
+        self.failing: set[str] = set()  # models whose next batch can't be taken
 
-    async def take(self, batches: Mapping[str, Batch]) -> None:
+    async def take(self, batches: Mapping[str, Batch]) -> Mapping[str, Exception]:
         self.asked += 1
         await self.open.wait()
         if self.failures:
             self.failures -= 1
             raise OSError("disk full")
-        self.batches += batches.values()
+        failed = {model: OSError("disk full") for model in batches if model in self.failing}
+        self.failing -= set(failed)
+        self.batches += (batch for model, batch in batches.items() if model not in failed)
+        return failed
 
     @property
     def values(self) -> list[float]:
-        return [float(value) for batch in self.batches for value in batch.values]
+        return [float(value) for batch in self.batches for value in batch.values.ravel()]
 
     @property
     def names(self) -> list[str]:
@@ -104,7 +109,8 @@ class Daemon:
     async def trying(self, port: int, *subscriptions: Subscription, **options: Any) -> AsyncIterator[Mqtt]:
         quick = {"first_delay": 0.01, "max_delay": 0.1}
         chosen = MqttOptions(subscriptions or (NUMBERS,), **{"port": port, **quick, **options})
-        mqtt = Mqtt(chosen, self.take, Watch(self._connected, self._reconnect, self._message, self._forecast))
+        watch = Watch(self._connected, self._reconnect, self._message, self._forecast)
+        mqtt = Mqtt(chosen, self.take, watch, self.models)
         task = asyncio.create_task(mqtt.run())
         try:
             yield mqtt

@@ -104,7 +104,7 @@ class Proxy:
     ``last``: behind these bytes nothing comes down any more, not even the end of the connection."""
 
     def __init__(self, target: int, last: bytes | None = None):
-        self.target, self._last = target, last
+        self.target, self.last = target, last
         self._pairs: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepted = asyncio.Condition()
@@ -149,7 +149,7 @@ class Proxy:
             self._accepted.notify_all()
         both = [
             asyncio.create_task(self._copy(reader, up_writer)),
-            asyncio.create_task(self._copy(up_reader, writer, self._last)),
+            asyncio.create_task(self._copy(up_reader, writer, self.last)),
         ]
         self._tasks |= set(both)
         await asyncio.gather(*both, return_exceptions=True)

@@ -74,7 +74,8 @@ def test_what_waits_is_taken_together_and_the_broker_waits_with_the_rest(
     asyncio.run(main())
 
 
-def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def seen_links(monkeypatch: pytest.MonkeyPatch) -> list[Link]:
+    """All connections from now on."""
     links: list[Link] = []
 
     class Seen(Link):
@@ -83,6 +84,11 @@ def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch:
             links.append(self)
 
     monkeypatch.setattr("streamer.sources.mqtt.Link", Seen)
+    return links
+
+
+def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = seen_links(monkeypatch)
 
     async def main() -> None:
         daemon = Daemon()
@@ -125,6 +131,34 @@ def test_what_could_not_be_taken_comes_again(broker: Broker, most: int, caplog: 
     asyncio.run(main())
     said = [record.__dict__["reason"] for record in caplog.records if "no connection" in record.message]
     assert said == ["readings are not taken: disk full"] * 3
+
+
+def test_what_one_model_can_not_take_comes_again_alone(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings without a time would be run twice if they came again."""
+    links = seen_links(monkeypatch)
+
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.models, daemon.failing = {"sensors": (), "tank": ("inflow",)}, {"tank"}
+        daemon.open.clear()
+        lines = "n/#", "tanks/# model=tank"
+        async with daemon.running(broker.port, *map(Subscription.parse, lines)), other(broker.port) as client:
+            await client.publish("n/x", "1", 1)
+            await until(lambda: daemon.asked == 1)
+            await client.publish("n/x", "2", 1)
+            await client.publish("tanks/t", '{"inflow":3}', 1)
+            await client.publish("tanks/t", '{"inflow":4}', 0)
+            await client.publish("n/x", "5", 1)
+            await until(lambda: len(links[0].messages) >= 4)
+            daemon.open.set()
+            await until(lambda: 3 in daemon.values)
+            await client.publish("n/x", "6", 1)
+            await until(lambda: 6 in daemon.values)
+        assert daemon.values == [1, 2, 5, 3, 6]
+        assert daemon.reconnects == 1
+        assert daemon.messages == {"taken": 5, "returned": 1, "lost": 1}
+
+    asyncio.run(main())
 
 
 def test_what_came_with_qos_0_and_could_not_be_taken_is_lost_and_counted(broker: Broker) -> None:

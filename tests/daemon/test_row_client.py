@@ -125,3 +125,19 @@ def test_nothing_is_lost_or_run_twice_over_cuts_and_a_kill(models: list[Path], t
             np.testing.assert_allclose(got, array, rtol=1e-5, atol=1e-6)
 
     asyncio.run(asyncio.wait_for(talk(), 120))
+
+
+def test_a_connection_older_than_the_retry_time_is_made_again(serving: Running) -> None:
+    async def talk() -> None:
+        bounds: Any = {"retry_seconds": 0.2, "first_delay": 0.01}
+        async with Proxy.to(serving.port) as proxy, RowStream(proxy.url, model="plant", **bounds) as stream:
+            loop = asyncio.get_running_loop()
+            old = loop.time() + 2 * bounds["retry_seconds"]
+            while loop.time() < old:
+                await stream.step(np.zeros((1, 3), np.float32))
+            proxy.cut()
+            await proxy.connections(2)
+            outputs = await stream.step(np.zeros((1, 3), np.float32))
+            assert (len(outputs["z"]), stream.reconnects) == (1, 1)
+
+    asyncio.run(asyncio.wait_for(talk(), 60))

@@ -48,6 +48,12 @@ def test_far_more_audio_than_the_buffer_holds(served: Running, toy: Path) -> Non
     assert text(asyncio.run(transcribe(served.url, parts))) == expected(toy, pcm)
 
 
+def test_one_call_may_send_more_than_a_frame_may_hold(served: Running, toy: Path) -> None:
+    pcm = noise(9, 80)
+    assert len(pcm) > 2**20
+    assert text(asyncio.run(transcribe(served.url, [pcm]))) == expected(toy, pcm)
+
+
 def test_a_message_may_come_in_fragments_and_half_samples(served: Running, toy: Path) -> None:
     pcm = noise(6, 2)
 
@@ -156,6 +162,20 @@ def test_resume_of_an_unknown_stream(served: Running) -> None:
             assert (frames[0]["code"], code) == ("unknown_stream", 4404)
 
     asyncio.run(talk())
+
+
+def test_leaving_hands_over_what_was_sent(served: Running) -> None:
+    """Also what lies before a full buffer, in the client, in the network and in the daemon."""
+    pcm = noise(5, 120)
+
+    async def talk() -> None:
+        async with StreamClient(served.url, sample_rate=RATE, key="left") as stream:
+            for at in range(0, len(pcm), 32000):
+                await stream.send(pcm[at : at + 32000])
+        async with StreamClient(served.url, sample_rate=RATE, key="left") as stream:
+            assert stream.position == len(pcm) // 2
+
+    asyncio.run(asyncio.wait_for(talk(), 60))
 
 
 def test_an_unreachable_daemon_is_an_error() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -279,3 +281,47 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     again = Journal(tmp_path / "sensors.sqlite")
     assert (again.next_id, again.next_seq) == (3, 8)
     again.close()
+
+
+def test_an_older_copy_of_a_state_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "sensors.sqlite")
+    journal.append([(1, "a")], [])
+    journal.save([Saved(1, "a", 3, "m", b"newer")], 3)
+    journal.save([Saved(1, "a", 1, "m", b"older")], 1)
+    assert [saved.data for saved in journal.streams()] == [b"newer"]
+    journal.save([Saved(1, "a", 3, "m", b"as new")], 3)  # of the same record: a reading may have failed meanwhile
+    assert [(saved.seq, saved.data) for saved in journal.streams()] == [(3, b"as new")]
+    journal.close()
+
+
+def test_a_save_of_everything_amid_a_round_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(tmp_path / "sensors.sqlite")
+    feed(life.fleet, [("a", 0, 1.0)])
+    copied, written, save = threading.Event(), threading.Event(), life.journal.save
+
+    def slow(states: Sequence[Saved], done: int) -> None:
+        if threading.current_thread() is round:
+            copied.set()
+            written.wait(2)  # the other one, if it may
+        save(states, done)
+        if threading.current_thread() is last:
+            written.set()
+
+    monkeypatch.setattr(life.journal, "save", slow)
+    round = threading.Thread(target=life.saver.save, kwargs={"whole": True})
+    last = threading.Thread(target=life.saver.save, kwargs={"whole": True})
+    round.start()
+    assert copied.wait(60)
+    feed(life.fleet, [("a", hour, 1.0) for hour in range(1, 5)])
+    last.start()
+    round.join(60)
+    last.join(60)
+    assert life.records() == 0
+    assert (life.fleet.saved == life.fleet.written).all()
+    life.crash()
+    again = Life(tmp_path / "sensors.sqlite")
+    assert again.fleet.drain(60)
+    sensor = look(again.fleet, "a")
+    assert sensor is not None
+    assert sensor.readings == 5
+    again.crash()

@@ -75,6 +75,18 @@ def test_rows_that_do_not_fit_are_named_and_not_taken(model: LocalModel) -> None
     assert stream.position == 0
 
 
+def test_behind_the_end_nothing_is_taken(model: LocalModel) -> None:
+    stream = model.stream()
+    stream.step(inputs(model, 6))
+    stream.finish()
+    for ended in (stream, model.restore(stream.save())):
+        with pytest.raises(RuntimeError, match="ended"):
+            ended.step(inputs(model, 8))
+        with pytest.raises(RuntimeError, match="ended"):
+            ended.finish()
+        assert ended.position == 6
+
+
 def test_a_snapshot_of_another_file_is_refused(model: LocalModel, tmp_path: Path) -> None:
     other = streamer.load(row_model(tmp_path, name="other", chunk=2))
     with pytest.raises(SnapshotError, match="another file"):

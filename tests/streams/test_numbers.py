@@ -108,3 +108,25 @@ def test_a_registry_s_streams_may_ask(toy: Path, tmp_path: Path) -> None:
             session.end()
             sink.wait("end")
         assert [[event["text"] for event in sink.of("final")] for sink in sinks] == [["23"], ["twenty three"]]
+
+
+def test_no_stream_waits_until_the_model_is_loaded(toy: Path, tmp_path: Path) -> None:
+    formatter.cache_clear()
+    with running(toy, folder=tmp_path) as registry:
+        loaded = formatter.cache_info().misses
+        assert loaded == 1
+        registry.open(model=None, sample_rate=8000, sink=Events(), options={"numbers": "written"})
+        assert formatter.cache_info().misses == loaded
+
+
+def test_a_model_that_is_missing_matters_only_where_all_streams_want_it(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Formatter:
+        raise ModelError("no model 'numbers'")
+
+    monkeypatch.setattr("streamer.streams.registry.formatter", missing)
+    with running(toy, folder=tmp_path) as registry:
+        registry.open(model=None, sample_rate=8000, sink=Events())
+    with pytest.raises(ModelError, match="no model 'numbers'"), running(toy, folder=tmp_path, numbers="written"):
+        pass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from streamer.serve.body import SHORT
+from streamer.serve.bounds import Account, RequestMemory, TooMuchError
 from streamer.serve.kserve import describe
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller, grpc_peer
 from streamer.serve.kserve.errors import KServeError
@@ -47,10 +48,11 @@ UNSERVED = (
 
 
 class GrpcServer:
-    """Made and used on the event loop. ``port`` is the one that is bound, once :meth:`start` is done."""
+    """Made and used on the event loop. ``port`` is the one that is bound, once :meth:`start` is done. ``memory``: what
+    the messages of all requests hold, those of HTTP included."""
 
-    def __init__(self, service: InferenceService, host: str, port: int) -> None:
-        self._service = service
+    def __init__(self, service: InferenceService, host: str, port: int, memory: RequestMemory) -> None:
+        self._service, self._memory = service, memory
         self._host, self.port = host, port
         settings = service.settings
         ping = round(settings.ping_seconds * 1000)
@@ -91,7 +93,7 @@ class GrpcServer:
             **dict.fromkeys(UNSERVED, (self._unserved, "Empty")),
         }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(_guarded(call), MESSAGES[message].FromString, _serialise)
+            name: grpc.unary_unary_rpc_method_handler(self._guarded(call), MESSAGES[message].FromString, _serialise)
             for name, (call, message) in unary.items()
         }
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
@@ -123,13 +125,27 @@ class GrpcServer:
         return fill(MESSAGES["ModelConfigResponse"](), {"config": self._service.config(*_named(request))})
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        return fill(MESSAGES["ModelStatisticsResponse"](), await self._service.statistics(*_named(request)))
+        return fill(MESSAGES["ModelStatisticsResponse"](), self._service.statistics(*_named(request)))
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
         return fill(MESSAGES["RepositoryIndexResponse"](), {"models": self._service.index()})
 
     async def _unserved(self, request: Any, context: Any) -> Any:
         raise KServeError(501, f"this method is not served here: the extensions are {', '.join(describe.EXTENSIONS)}")
+
+    def _guarded(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        """The message is charged until it is answered; what can't be answered gets its code and a sentence."""
+
+        async def answer(request: Any, context: Any) -> Any:
+            try:
+                with self._memory.account() as account:
+                    _charged(account, request)
+                    return await call(request, context)
+            except KServeError as error:
+                again = () if error.retry_after is None else (("retry-after", str(max(1, round(error.retry_after)))),)
+                await context.abort(CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.message, again)
+
+        return answer
 
     # -- inference ---------------------------------------------------------------------------------------------------
 
@@ -140,33 +156,41 @@ class GrpcServer:
     async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the requests. So many are under way at most, then the client is not read."""
         free = asyncio.Semaphore(self._service.settings.kserve_max_pipelined)
-        under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
-        with self._service.stream() as number:
+        under_way: asyncio.Queue[tuple[asyncio.Task[Any], int] | None] = asyncio.Queue()
+        with self._service.stream() as number, self._memory.account() as account:
             caller = _caller(context, number)
+
+            async def take(request: Any) -> tuple[asyncio.Task[Any], int]:
+                held = 0
+                try:
+                    held = _charged(account, request)
+                    parsed = await _parsed(request)  # here: what is read faster must not overtake
+                except KServeError as error:
+                    answer = self._failed(request.id, error)
+                else:
+                    answer = self._answer(request.id, parsed, caller)
+                return asyncio.create_task(answer), held
 
             async def read() -> None:
                 async for request in requests:
                     await free.acquire()
-                    try:
-                        parsed = await _parsed(request)  # here: what is read faster must not overtake
-                    except KServeError as error:
-                        answer = self._failed(request.id, error)
-                    else:
-                        answer = self._answer(request.id, parsed, caller)
-                    under_way.put_nowait(asyncio.create_task(answer))
+                    under_way.put_nowait(await take(request))
+                    del request  # while the next one is waited for
 
             reading = asyncio.create_task(read())
             reading.add_done_callback(lambda _: under_way.put_nowait(None))
             try:
-                while (task := await under_way.get()) is not None:
+                while (entry := await under_way.get()) is not None:
+                    task, held = entry
                     yield await task
+                    account.release(held)
                     free.release()
                 await reading
             finally:
                 reading.cancel()
                 while not under_way.empty():
-                    if (task := under_way.get_nowait()) is not None:
-                        task.cancel()
+                    if (entry := under_way.get_nowait()) is not None:
+                        entry[0].cancel()
 
     async def _answer(self, id: bytes, parsed: tuple[str, str, InferRequest], caller: Caller) -> Any:
         """A ``ModelStreamInferResponse``: a request's failure is its own, the stream goes on."""
@@ -190,17 +214,14 @@ async def _parsed(request: Any) -> tuple[str, str, InferRequest]:
     return await asyncio.to_thread(parse, request)
 
 
-def _guarded(call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    """What can't be answered gets its code and a sentence."""
-
-    async def answer(request: Any, context: Any) -> Any:
-        try:
-            return await call(request, context)
-        except KServeError as error:
-            again = () if error.retry_after is None else (("retry-after", str(max(1, round(error.retry_after)))),)
-            await context.abort(CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.message, again)
-
-    return answer
+def _charged(account: Account, request: Any) -> int:
+    """Bytes of the message, which the account now holds. Raises :class:`KServeError`."""
+    size: int = request.ByteSize()
+    try:
+        account.charge(size)
+    except TooMuchError as error:
+        raise KServeError(503, str(error), 1.0) from None
+    return size
 
 
 def _caller(context: Any, stream: int = 0) -> Caller:

@@ -15,6 +15,7 @@ from streamer.serve.body import SHORT, problem, read_body, unzip
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.http_codec import LENGTH_HEADER, encode, parse
+from streamer.serve.kserve.http_errors import error_response
 from streamer.serve.kserve.messages import InferRequest
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.kserve.shapes import RequestReader
@@ -45,7 +46,7 @@ class InferEndpoint:
         try:
             response = await self._infer(request, found["model"], found["version"] or "")
         except KServeError as error:
-            response = problem(error.status, error.message, error.retry_after)
+            response = error_response(error)
         except BodyError as error:
             response = problem(error.status, str(error), 1.0 if error.status == 503 else None)
         except Exception:

@@ -19,6 +19,8 @@ __all__ = ["Positions", "lasting_secret"]
 
 log = logging.getLogger(__name__)
 
+SECRET_BYTES = 32
+
 
 class Positions:
     """One JSON file, written when the daemon goes down, read and removed when it starts: after a crash there is none.
@@ -77,17 +79,23 @@ class Positions:
 
 
 def lasting_secret(path: Path) -> bytes:
-    """32 bytes, made once. Where they can't be kept, new ones: then sequences end with the daemon."""
+    """32 bytes, made once; a file of another length is replaced. Where they can't be kept, new ones: then sequences end
+    with the daemon."""
+    new = secrets.token_bytes(SECRET_BYTES)
+    draft = path.with_suffix(".tmp-secret")
     try:
-        with contextlib.suppress(FileExistsError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-        found = path.read_bytes()
-        if len(found) == 32:
-            return found
-        log.warning(f"{path} is damaged, sequences of the last run can't go on")
+        with contextlib.suppress(FileNotFoundError):
+            found = path.read_bytes()
+            if len(found) == SECRET_BYTES:
+                return found
+            log.warning(f"{path} is damaged and replaced, sequences of the last run can't go on")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
     except OSError as error:
         log.warning(f"{path} can't be used, sequences end with the daemon: {error}")
-    return secrets.token_bytes(32)
+    return new

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streamer.serve.bounds import RequestMemory
     from streamer.serve.kserve.grpc_server import GrpcServer
     from streamer.serve.kserve.service import InferenceService
     from streamer.settings import Settings
@@ -26,8 +27,8 @@ class MissingExtraError(ImportError):
 class Grpc:
     """Nothing, where ``kserve_grpc_port`` is 0."""
 
-    def __init__(self, service: InferenceService, settings: Settings) -> None:
-        self._service, self._settings = service, settings
+    def __init__(self, service: InferenceService, settings: Settings, memory: RequestMemory) -> None:
+        self._service, self._settings, self._memory = service, settings, memory
         self._server: GrpcServer | None = None
 
     async def start(self) -> None:
@@ -40,7 +41,7 @@ class Grpc:
         except ImportError as error:
             text = f"kserve_grpc_port is {port}, and {error.name} is missing: pip install 'streamer[kserve]'"
             raise MissingExtraError(text) from error
-        server = GrpcServer(self._service, host, port)
+        server = GrpcServer(self._service, host, port, self._memory)
         try:
             await server.start()
         except RuntimeError as error:

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,89 +20,18 @@ from streamer.serve.kserve.lasting import Positions, lasting_secret
 from streamer.serve.kserve.messages import SequenceFlags
 from streamer.serve.kserve.sequences import Owned, SequenceTable, SeveralLeftError
 from streamer.serve.kserve.session_requests import SessionRequests
+from streamer.serve.kserve.slots import Slots
 
 if TYPE_CHECKING:
-    from streamer.streams.registry import Registry
-    from streamer.streams.session import Session, Sink
+    from streamer.streams.session import Session
 
-__all__ = ["Sequences", "Slots", "check_position"]
+__all__ = ["Sequences", "check_position"]
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
-#: A slot that a stream of another protocol gives back is found after so long at most.
-RETRY_SECONDS = 0.25
 #: How many sequences of one id and address are looked for on the disk. More than one can't be told apart anyhow.
 LEFT = 4
-
-
-class Slots:
-    """Sessions of the registry, and the requests that wait for one, ``max_backlog`` at most.
-
-    ``put``: from a lane to the event loop, in order.
-    """
-
-    def __init__(self, registry: Registry, put: Callable[[Callable[[], None]], None], max_backlog: int) -> None:
-        self.registry, self.put = registry, put
-        self._max_backlog = max_backlog
-        self._backlog: deque[asyncio.Future[None]] = deque()
-
-    async def open(
-        self, model: str, key: str | None, conditions: Mapping[str, NDArray[Any]], sink: Sink, patient: bool
-    ) -> Session:
-        """From zero state. Without a ``key`` it is in no snapshot. ``patient``: wait for a slot. Raises
-        :class:`Refused`."""
-        while True:
-            try:
-                session = self.registry.open(
-                    model=model,
-                    sink=sink,
-                    stream=key,
-                    options={"tensors": True},
-                    conditions=conditions,
-                    lasting=key is not None,
-                )
-                session.keep_no_events()
-                return session
-            except Refused as error:
-                if error.reason == "duplicate" and key is not None:  # of the last run; nobody came back for it
-                    await asyncio.to_thread(self.registry.delete, key)
-                    continue
-                if error.reason != "capacity":
-                    raise
-                if await asyncio.to_thread(self.registry.keeper.make_room, model):
-                    continue
-                if not patient:
-                    raise
-                if len(self._backlog) >= self._max_backlog:
-                    text = f"{error.message}, and {len(self._backlog)} requests wait for one (kserve_max_backlog)"
-                    raise Refused("capacity", text, error.retry_after) from None
-            await self._free_slot()
-
-    def release(self, session: Session) -> None:
-        """It is done with. Never waits."""
-        self.registry.release(session)
-        self.freed()
-
-    def freed(self) -> None:
-        """There may be a slot: whoever has waited longest tries again."""
-        while self._backlog:
-            waiting = self._backlog.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
-                return
-
-    async def _free_slot(self) -> None:
-        waiting = asyncio.get_running_loop().create_future()
-        self._backlog.append(waiting)
-        try:
-            async with asyncio.timeout(RETRY_SECONDS):
-                await waiting
-        except TimeoutError:
-            pass
-        finally:
-            with suppress(ValueError):
-                self._backlog.remove(waiting)
 
 
 class _Order:
@@ -177,7 +105,7 @@ class Sequences:
         return owned
 
     def end(self, owned: Owned[SessionRequests], error: KServeError | None = None) -> None:
-        """Its id and its slot are free at once."""
+        """Its id is free at once, its slot when the lane that ran its last rows has put them down."""
         running, owned.sequence = owned.sequence, None
         self._table.remove(owned)
         self._table.free(owned.key)
@@ -257,11 +185,11 @@ class Sequences:
         if owned.sequence is None:
             return
         self._table.lose(owned, f"it was evicted, {message}" if code == "idle_timeout" else message)
-        task = asyncio.create_task(self._delete(owned.key))
+        task = asyncio.create_task(self._delete(owned.model, owned.key))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _delete(self, key: str) -> None:
+    async def _delete(self, model: str, key: str) -> None:
         """What is evicted is on the disk, for clients that are told where to go on. This one is told to start again."""
         try:
             await asyncio.to_thread(self._slots.registry.delete, key)
@@ -269,7 +197,7 @@ class Sequences:
             log.warning("an evicted sequence stays on the disk", extra={"stream": key, "reason": error.message})
         finally:
             self._table.free(key)
-            self._slots.freed()
+            self._slots.freed(model)
 
 
 def check_position(flags: SequenceFlags, running: SessionRequests, position: int) -> None:

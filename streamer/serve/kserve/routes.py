@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from streamer.serve.body import problem
 from streamer.serve.kserve import describe
 from streamer.serve.kserve.errors import KServeError
+from streamer.serve.kserve.http_errors import error_response
 from streamer.serve.kserve.service import InferenceService
 
 __all__ = ["kserve_routes"]
@@ -29,7 +30,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         try:
             return await endpoint(request)
         except KServeError as error:
-            return problem(error.status, error.message, error.retry_after)
+            return error_response(error)
 
     return answer
 
@@ -79,10 +80,10 @@ class _Endpoints:
         return JSONResponse(self._service.config(*_named(request)))
 
     async def statistics(self, request: Request) -> Response:
-        return JSONResponse(await self._service.statistics(*_named(request)))
+        return JSONResponse(self._service.statistics(*_named(request)))
 
     async def all_statistics(self, request: Request) -> Response:
-        return JSONResponse(await self._service.statistics())
+        return JSONResponse(self._service.statistics())
 
     async def index(self, request: Request) -> Response:
         return JSONResponse(self._service.index())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,13 @@ from streamer.serve.kserve import describe, statistics
 from streamer.serve.kserve.caller import Caller
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.messages import InferAnswer, InferRequest
-from streamer.serve.kserve.opening import Sequences, Slots, check_position
+from streamer.serve.kserve.opening import Sequences, check_position
 from streamer.serve.kserve.session_requests import SessionRequests, joined
 from streamer.serve.kserve.shapes import RequestReader
+from streamer.serve.kserve.slots import Slots
 from streamer.serve.kserve.tensors import NamedTensor
 
 if TYPE_CHECKING:
-    from streamer.metrics import Metrics
     from streamer.settings import Settings
     from streamer.streams.registry import Registry
 
@@ -44,12 +43,11 @@ class InferenceService:
         self,
         registry: Registry,
         settings: Settings,
-        metrics: Metrics,
         put: Callable[[Callable[[], None]], None],
         closed: Callable[[], tuple[str, str] | None],
     ) -> None:
         self.settings = settings
-        self._registry, self._metrics, self._closed = registry, metrics, closed
+        self._registry, self._closed = registry, closed
         self._slots = Slots(registry, put, settings.kserve_max_backlog)
         by_address = settings.kserve_resume_by_address
         self._sequences = Sequences(self._slots, settings.state_directory, by_address=by_address)
@@ -79,16 +77,15 @@ class InferenceService:
         manifest = self.manifest(model, version)
         return describe.config(manifest, self.settings.capacity, self.settings.idle_seconds)
 
-    async def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
+    def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
         """Of one model, or of all."""
         names = [model] if model else [found["name"] for found in self._registry.models()]
         found = []
         for name in names:
             manifest = self.manifest(name, version)
-            sample = partial(self._sample, name)
             requests = self._requests.get(name) or statistics.Requests()
-            # reading the metrics asks every session: not for the event loop
-            found.append(await asyncio.to_thread(statistics.document, name, manifest.version, requests, sample))
+            engine = self._registry.engine(name)
+            found.append(statistics.document(name, manifest.version, requests, engine.metrics))
         return {"model_stats": found}
 
     def index(self) -> list[dict[str, Any]]:
@@ -117,7 +114,8 @@ class InferenceService:
             good = True
             return answer
         except Refused as error:
-            raise KServeError(STATUS.get(error.reason, 503), error.message, error.retry_after) from None
+            again = 1.0 if error.retry_after is None and error.reason not in STATUS else error.retry_after
+            raise KServeError(STATUS.get(error.reason, 503), error.message, again) from None  # nothing was taken
         finally:
             self._under_way -= 1
             requests.count(good, perf_counter_ns() - begin)
@@ -132,25 +130,39 @@ class InferenceService:
             raise KServeError(503, f"{': '.join(closed)}: nothing was taken", 1.0)
         taken: list[int] = []  # the row before the request's first, once its rows are taken
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(request.timeout) as waiting:
+
+                def take(position: int) -> None:
+                    """From here on the request is run: what was taken and not answered would be sent and run twice."""
+                    taken.append(position)
+                    waiting.reschedule(None)
+
                 if request.sequence is None:
-                    parts = await self._one_off(manifest, rows, conditions, request.timeout is not None)
+                    parts = await self._one_off(manifest, request, rows, conditions, take)
                 else:
-                    parts = await self._step(manifest, request, rows, conditions, caller, taken)
+                    parts = await self._step(manifest, request, rows, conditions, caller, take)
         except TimeoutError:
-            said = f"its rows were taken, behind row {taken[0]}" if taken else "nothing of it was taken"
-            raise KServeError(503, f"the request's timeout of {request.timeout:g} s has passed: {said}", 1.0) from None
+            text = f"the request's timeout of {request.timeout:g} s has passed: nothing of it was taken"
+            raise KServeError(503, text, 1.0) from None
         outputs = (NamedTensor(o.name, joined(parts, o.name, o.dtype, o.shape)) for o in wanted)
-        position = {"sequence_position": taken[0] + len(rows)} if taken else {}
+        position = {} if request.sequence is None else {"sequence_position": taken[0] + len(rows)}
         return InferAnswer(manifest.name, manifest.version, request.id, tuple(outputs), position)
 
-    async def _one_off(self, manifest: Manifest, rows: NDArray[Any], conditions: Arrays, patient: bool) -> list[Arrays]:
+    async def _one_off(
+        self,
+        manifest: Manifest,
+        request: InferRequest,
+        rows: NDArray[Any],
+        conditions: Arrays,
+        take: Callable[[int], None],
+    ) -> list[Arrays]:
         """From zero state, which is dropped afterwards."""
+        patient = request.timeout is not None
         running = SessionRequests(
             self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
         )
         try:
-            return await running.run(rows)
+            return await running.run(rows, take)
         finally:
             running.close(KServeError(503, "the request is over"))
             if running.session is not None:
@@ -163,7 +175,7 @@ class InferenceService:
         rows: NDArray[Any],
         conditions: Arrays,
         caller: Caller,
-        taken: list[int],
+        take: Callable[[int], None],
     ) -> list[Arrays]:
         """The next rows of a sequence."""
         flags = request.sequence
@@ -172,14 +184,18 @@ class InferenceService:
         running = owned.sequence
         assert running is not None
 
+        ending = False
+
         def turn(position: int) -> None:
+            nonlocal ending
             check_position(flags, running, position)
-            taken.append(position)
+            take(position)
+            ending = flags.end
 
         try:
             return await running.run(rows, turn)
         finally:
-            if flags.end and taken:
+            if ending:
                 self._sequences.end(owned)
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -187,6 +203,3 @@ class InferenceService:
     async def save_positions(self) -> None:
         """After the registry has drained, so that a restart costs no sequence. Waits for the disk."""
         await self._sequences.save_positions()
-
-    def _sample(self, model: str, name: str) -> float | None:
-        return self._metrics.registry.get_sample_value(name, {"model": model})

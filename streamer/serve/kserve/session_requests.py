@@ -75,7 +75,8 @@ class SessionRequests:
             try:
                 session.feed_rows(rows)
             except BadInput:  # the rows are good: what failed a moment ago is not told yet
-                raise KServeError(503, "the sequence ended while this request waited: nothing was taken") from None
+                text = "the sequence ended while this request waited: nothing was taken"
+                raise KServeError(503, text, 1.0) from None
             waiting = _Waiting(session.received, asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
         return await waiting.answer

@@ -4,14 +4,15 @@ them (of every road to it, not only this one)."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics import MetricWrapperBase
+
+    from streamer.metrics import ModelMetrics
 
 __all__ = ["Requests", "document"]
-
-#: A sample of the metrics page by name, for one model; ``None`` where there is none.
-Sample = Callable[[str], float | None]
 
 
 @dataclass(slots=True)
@@ -32,17 +33,16 @@ class Requests:
             self.failed, self.failed_ns = self.failed + 1, self.failed_ns + ns
 
 
-def document(name: str, version: str, requests: Requests, sample: Sample) -> dict[str, Any]:
+def document(name: str, version: str, requests: Requests, metrics: ModelMetrics) -> dict[str, Any]:
     """``inference_count``: chunks run; ``execution_count``: batches; their quotient is the mean batch."""
-    batches = int(sample("streamer_batch_size_count") or 0)
-    run, decode, busy = (
-        sample(f"streamer_{part}") or 0.0 for part in ("run_seconds_sum", "decode_seconds_sum", "busy_seconds_total")
-    )
+    batches = int(_sample(metrics.batch_size, "_count"))
+    run, decode = _sample(metrics.run_seconds, "_sum"), _sample(metrics.decode_seconds, "_sum")
+    busy = _sample(metrics.busy_seconds, "_total")
     return {
         "name": name,
         "version": version,
         "last_inference": requests.last,
-        "inference_count": int(sample("streamer_chunks_total") or 0),
+        "inference_count": int(_sample(metrics.chunks, "_total")),
         "execution_count": batches,
         "inference_stats": {
             "success": {"count": requests.good, "ns": requests.good_ns},
@@ -57,3 +57,8 @@ def document(name: str, version: str, requests: Requests, sample: Sample) -> dic
         "batch_stats": [],
         "memory_usage": [],
     }
+
+
+def _sample(child: MetricWrapperBase, suffix: str) -> float:
+    """Of one model's own metric. Nothing else of the metrics page is computed for it."""
+    return next(s.value for metric in child.collect() for s in metric.samples if s.name.endswith(suffix))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from streamer.engine.model import ModelError
 from streamer.sensors.columns import Batch, StepResult
 from streamer.sensors.host import NoSensorsError, Sensors
 from streamer.sensors.ingest import Fleet
+from streamer.serve.readings.results import ResultQueue
 from streamer.sources import SourceError
 from streamer.sources.mqtt_topics import MqttOptions, Subscription, Watch
 
@@ -35,7 +35,8 @@ class Broker:
     """Nothing at all without the setting ``mqtt_host``. ``calls`` runs on the event loop what lanes hand over."""
 
     def __init__(self, sensors: Sensors, calls: Calls) -> None:
-        self._sensors, self._calls = sensors, calls
+        self._sensors = sensors
+        self._results = ResultQueue(calls.put, self._publish, self._drop)
         self._mqtt: Mqtt | None = None
         self._task: asyncio.Task[None] | None = None
         self._taking = asyncio.Lock()
@@ -65,7 +66,7 @@ class Broker:
         except (ValueError, SourceError, OSError) as error:
             raise ModelError(f"settings mqtt_...: {error}") from error
         if settings.mqtt_publish:
-            self._sensors.watch(self._watch)
+            self._sensors.watch(self._results.put)
 
     def start(self) -> None:
         if self._mqtt is not None:
@@ -79,18 +80,24 @@ class Broker:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _take(self, batches: Mapping[str, Batch]) -> None:
-        """Batches by model."""
+    async def _take(self, batches: Mapping[str, Batch]) -> dict[str, Exception]:
+        """Batches by model; returns what could not be taken. The others are safe: they must not come again."""
+        failed: dict[str, Exception] = {}
         async with self._taking:
             for model, batch in batches.items():
-                receipt = await self._sensors.take(batch, "mqtt", self._sensors.choose(model))
+                try:
+                    receipt = await self._sensors.take(batch, "mqtt", self._sensors.choose(model))
+                except Exception as error:
+                    failed[model] = error
+                    continue
                 for refusal in receipt.refusals:  # left out all the same: they would come again for ever
                     reason = refusal.text(self._sensors.settings.max_sensors)
                     log.warning("readings are left out", extra={"reason": reason})
+        return failed
 
-    def _watch(self, fleet: Fleet, result: StepResult) -> None:
-        """Called by lanes."""
-        self._calls.put(partial(self._publish, fleet, result))
+    def _drop(self, fleet: Fleet, result: StepResult) -> None:
+        """Called by lanes, for what the event loop came too late for."""
+        self._sensors.metrics.mqtt_forecasts.labels("dropped").inc(len(result.slots))
 
     def _publish(self, fleet: Fleet, result: StepResult) -> None:
         assert self._mqtt is not None

@@ -35,6 +35,8 @@ WRITES = frozenset({"/v1/readings", "/api/v2/write", "/write", "/api/v1/write", 
 #: Influx's names of units, in seconds; ``u`` is what its first version calls microseconds.
 UNITS = {"ns": 1e-9, "n": 1e-9, "us": 1e-6, "u": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 PAGE = 1000
+#: What is said of a reading without a forecast; the log says what went wrong.
+FAILED = "the reading was taken, but it failed when it was run: do not send it again"
 
 Endpoint = Callable[["ReadingRoutes", Request], Awaitable[Response]]
 
@@ -87,7 +89,8 @@ class ReadingRoutes:
 
     @guarded
     async def readings(self, request: Request) -> Response:
-        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: answered with the forecasts after each.
+        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: answered with the forecasts after each,
+        with an ``error`` in place of one where a reading failed.
 
         ``?model=``: which model takes them, else the columns say it. Rows of a model of several variables are of the
         stream that a column names, else of ``?stream=``, else of one that is named as the model."""
@@ -107,10 +110,7 @@ class ReadingRoutes:
         if query.get("forecast", "0") not in ("0", "false", ""):
             receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
             if not bad and not receipt.refused:
-                lines = await in_thread(
-                    lambda: "".join(json.dumps(forecasts.to_dict(row)) + "\n" for row in range(len(forecasts))),
-                    len(body),
-                )
+                lines = await in_thread(lambda: _lines(forecasts), len(body))
                 return Response(lines, media_type="application/x-ndjson")
         else:
             receipt = await self._sensors.take(batch, "http", fleet)
@@ -212,4 +212,7 @@ class ReadingRoutes:
 
 
 def _lines(forecasts: Forecasts) -> str:
-    return "".join(json.dumps(forecasts.to_dict(row)) + "\n" for row in range(len(forecasts)))
+    """The forecasts, and behind them the readings that failed."""
+    found = [forecasts.to_dict(row) for row in range(len(forecasts))]
+    found += ({"stream": name, "time": time, "error": FAILED} for name, time in forecasts.failed)
+    return "".join(json.dumps(line) + "\n" for line in found)

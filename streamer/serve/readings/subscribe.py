@@ -18,15 +18,15 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.sensors.columns import Batch, StepResult
 from streamer.sensors.ingest import BusyError
+from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import read_batch
-from streamer.serve.stream.connection import Outbox
+from streamer.serve.readings.results import ResultQueue
 from streamer.serve.stream.protocol import WireError, encode
 from streamer.sources import SourceError
 from streamer.sources.readings import Columns, Readings
@@ -59,12 +59,12 @@ class Subscribe(BaseModel):
 
 
 class Subscribers:
-    """All connections to ``/v1/sensors``. Everything runs on the event loop but :meth:`watch`."""
+    """All connections to ``/v1/sensors``. Everything runs on the event loop but :meth:`watch` and :meth:`_drop`."""
 
     def __init__(self, sensors: Sensors, outbox: Outbox) -> None:
         self.sensors, self.settings, self.metrics = sensors, sensors.settings, sensors.metrics
         self.connections: set[Subscriber] = set()
-        self._outbox = outbox
+        self._results = ResultQueue(outbox.put, self._fan, self._drop)
         self._wanted: dict[str, list[Subscriber]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.any = False
@@ -80,7 +80,7 @@ class Subscribers:
     def watch(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes."""
         if self.any:
-            self._outbox.put(partial(self._fan, fleet, result))
+            self._results.put(fleet, result)
 
     def changed(self) -> None:
         self._wanted.clear()
@@ -102,6 +102,14 @@ class Subscribers:
                 frame = encode({"type": "forecast", **forecasts.to_dict(row)})
                 for connection in connections:
                     connection.send(frame)
+
+    def _drop(self, fleet: Fleet, result: StepResult) -> None:
+        """Called by lanes, for what the event loop came too late for."""
+        connections = list(self.connections)
+        for name in result.names.tolist():
+            found = self._wanted.get(name)
+            count = sum(c.wants(name) for c in connections) if found is None else len(found)
+            self.metrics.dropped_forecasts.labels("websocket").inc(count)
 
     def _who(self, name: str) -> list[Subscriber]:
         found = self._wanted.get(name)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import logging
+import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,21 +20,26 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamer.refusals import BadInput, Overflow, Refused
-from streamer.serve.body import in_thread, problem, read_body, unzip
+from streamer.serve.body import SHORT, in_thread, problem, read_body, unzip
 from streamer.serve.readings.parsed import BodyError
-from streamer.serve.stream.protocol import load
+from streamer.serve.stream.protocol import encode, load
 from streamer.streams.exchange import Exchange
 from streamer.streams.rows import RowReader
 from streamer.tasks.raw import plain
 
 if TYPE_CHECKING:
+    from streamer.contract.manifest import Manifest
     from streamer.serve.stream.connection import Streams
     from streamer.streams.session import Session
 
 __all__ = ["PREFIX", "RowRoutes"]
 
+log = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request, str], Awaitable[Response]]
 PREFIX = "/v1/streams/"
 LINES = "application/x-ndjson"
 BYTES = "application/octet-stream"
@@ -55,7 +61,7 @@ STATUS = {
 JSON_GROWTH = 6
 
 
-class Told(Exception):  # noqa: N818
+class HttpProblem(Exception):  # noqa: N818
     """The request ends here, with this answer."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None, **facts: Any) -> None:
@@ -67,87 +73,144 @@ class Told(Exception):  # noqa: N818
         return JSONResponse({"error": self.message, **self.facts}, self.status, headers)
 
 
+class _Model:
+    """What requests for one model need, computed once."""
+
+    def __init__(self, manifest: Manifest, max_bytes: int) -> None:
+        self.manifest, self.reader = manifest, RowReader(manifest)
+        per_chunk = sum(np.dtype(o.dtype).itemsize * math.prod(o.shape) for o in manifest.outputs)
+        #: Rows whose outputs are not too long for an answer.
+        self.most = max(1, max_bytes * manifest.chunk // max(1, per_chunk))
+
+
+class _Turn:
+    """A key's requests, one after the other in the order in which they came; how many there are."""
+
+    __slots__ = ("count", "lock")
+
+    def __init__(self) -> None:
+        self.lock, self.count = asyncio.Lock(), 0
+
+
 class RowRoutes:
+    """``POST`` is :meth:`before` the router, which with its layers would cost as much as the rest of an answer; the
+    others are :meth:`routes` of it."""
+
     def __init__(self, streams: Streams) -> None:
         self._streams, self._registry, self._settings = streams, streams.registry, streams.settings
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}  # a key's requests, one after the other; who waits
+        self._turns: dict[str, _Turn] = {}
+        self._models: dict[str, _Model] = {}
 
     def routes(self) -> list[Route]:
         path = PREFIX + "{key:path}"
-        return [
-            Route(path, self._guarded(self._post), methods=["POST"]),
-            Route(path, self._guarded(self._get), methods=["GET"]),
-            Route(path, self._guarded(self._delete), methods=["DELETE"]),
-        ]
 
-    def _guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            if closed := self._streams.closed:
-                return problem(503, ": ".join(closed), 1.0)
+        def route(endpoint: Endpoint, method: str) -> Route:
+            async def answer(request: Request) -> Response:
+                return await self._guarded(endpoint, request, request.path_params["key"])
+
+            return Route(path, answer, methods=[method])
+
+        return [route(self._get, "GET"), route(self._delete, "DELETE")]
+
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """``app``, but for rows."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(PREFIX):
+                await app(scope, receive, send)
+                return
             try:
-                return await endpoint(request)
-            except Told as known:
-                return known.response()
-            except BodyError as error:
-                return problem(error.status, str(error))
-            except Refused as error:
-                told = Told(STATUS.get(error.reason, 503), error.message, error.retry_after, code=error.reason)
-                return told.response()
+                response = await self._guarded(self._post, Request(scope, receive), scope["path"][len(PREFIX) :])
+            except Exception:
+                log.exception("a request with rows failed")
+                response = problem(500, "the daemon failed at this request, its log says why")
+            await response(scope, receive, send)
 
         return answer
 
+    async def _guarded(self, endpoint: Endpoint, request: Request, key: str) -> Response:
+        if closed := self._streams.closed:
+            return problem(503, ": ".join(closed), 1.0)
+        try:
+            return await endpoint(request, key)
+        except HttpProblem as known:
+            return known.response()
+        except BodyError as error:
+            return problem(error.status, str(error))
+        except Refused as error:
+            status = STATUS.get(error.reason, 503)
+            return HttpProblem(status, error.message, error.retry_after, code=error.reason).response()
+
     # -- rows in, outputs out ----------------------------------------------------------------------------------------
 
-    async def _post(self, request: Request) -> Response:
-        query, key = request.query_params, request.path_params["key"]
-        engine = self._registry.engine(query.get("model") or await self._model_of(key))
-        reader = RowReader(engine.manifest)
+    async def _post(self, request: Request, key: str) -> Response:
+        model = self._model(request.query_params.get("model") or await self._model_of(key))
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        raw = await read_body(request, self._settings.max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
-        limit = self._settings.max_unpacked_bytes
-        body = await in_thread(lambda: unzip(raw, encoding, limit), len(raw))
-        asked = await in_thread(lambda: Asked.parse(body, kind, reader), len(body))
-        per_row = sum(np.dtype(o.dtype).itemsize * int(np.prod(o.shape)) for o in engine.manifest.outputs)
-        if len(asked.rows) * per_row // engine.manifest.chunk > self._settings.max_body_bytes:
-            most = max(1, self._settings.max_body_bytes * engine.manifest.chunk // per_row)
-            raise Told(413, f"the outputs of {len(asked.rows)} rows are too long for an answer: send {most} at a time")
-        async with self._alone(key):
-            return await self._exchange(request, key, engine.manifest.name, asked, LINES if kind == LINES else None)
+        raw = await read_body(request, self._settings.max_body_bytes)
+        if encoding or len(raw) > SHORT:  # what is packed may be long
+            body = await asyncio.to_thread(self._read, raw, encoding, kind, model.reader)
+        else:
+            body = RowBody.parse(raw, kind, model.reader)
+        if len(body.rows) > model.most:
+            text = f"the outputs of {len(body.rows)} rows are too long for an answer: send {model.most} at a time"
+            raise HttpProblem(413, text)
+        turn = self._turns.setdefault(key, _Turn())
+        turn.count += 1
+        try:
+            async with turn.lock:
+                name = model.manifest.name
+                return await self._exchange(request, key, name, body, LINES if kind == LINES else None)
+        finally:
+            turn.count -= 1
+            if not turn.count:
+                del self._turns[key]
 
-    async def _exchange(self, request: Request, key: str, model: str, asked: Asked, form: str | None) -> Response:
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
+    def _model(self, name: str | None) -> _Model:
+        manifest = self._registry.engine(name).manifest
+        found = self._models.get(manifest.name)
+        if found is None or found.manifest is not manifest:
+            found = self._models[manifest.name] = _Model(manifest, self._settings.max_body_bytes)
+        return found
+
+    def _read(self, raw: bytes, encoding: str, kind: str, reader: RowReader) -> RowBody:
+        return RowBody.parse(unzip(raw, encoding, self._settings.max_unpacked_bytes), kind, reader)
+
+    async def _exchange(self, request: Request, key: str, model: str, body: RowBody, form: str | None) -> Response:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         query, end = request.query_params, _flag(request, "end")
 
-        def over() -> None:  # from a lane
-            loop.call_soon_threadsafe(done.set)
+        def over() -> None:  # on the event loop, behind what lanes put before
+            if not done.done():
+                done.set_result(None)
 
-        exchange = Exchange(over)
-        session = await self._open(key, model, asked, exchange)
+        exchange = Exchange(lambda: self._streams.outbox.put(over))  # however many are over at a time: one wake-up
+        session = await self._open(key, model, body, exchange)
         try:
             resumed = session.resumed
             self._expect(query.get("position"), session)
             try:
-                exchange.send(session, asked.rows, end=end)
+                exchange.send(session, body.rows, end=end)
             except Overflow as error:
-                raise Told(503, str(error), 1.0, position=session.received) from error
+                raise HttpProblem(503, str(error), 1.0, position=session.received) from error
             except BadInput as error:
-                raise Told(400, str(error), position=session.received) from error
+                raise HttpProblem(400, str(error), position=session.received) from error
             position = session.received
             try:
-                await asyncio.wait_for(done.wait(), self._settings.answer_seconds)
+                async with asyncio.timeout(self._settings.answer_seconds):
+                    await done
             except TimeoutError:
                 late = f"are not run after {self._settings.answer_seconds:g} s (answer_seconds)"
-                raise Told(504, f"the rows were taken, but {late}", position=position) from None
+                raise HttpProblem(504, f"the rows were taken, but {late}", position=position) from None
             if exchange.error is not None:
                 code = exchange.error["code"]
-                raise Told(STATUS.get(code, 503), exchange.error["message"], code=code)
+                raise HttpProblem(STATUS.get(code, 503), exchange.error["message"], code=code)
             safe = self._registry.keeper.acknowledged(session) or 0
             if not end and _flag(request, "safe"):
                 safe = await self._save(session)
                 if safe < position:
                     text = "the rows were run, but could not be saved"
-                    raise Told(503, text, 1.0, position=position, acknowledged=safe)
+                    raise HttpProblem(503, text, 1.0, position=position, acknowledged=safe)
         finally:
             self._registry.detach(session, exchange.sink)
             if session.state == "ended" or not (session.resumed or session.received):  # over, or it has never begun
@@ -157,21 +220,22 @@ class RowRoutes:
         size = sum(array.nbytes for event in exchange.events for array in event.get("outputs", {}).values())
         return await in_thread(lambda: _answer(exchange.events, facts, lines), size * JSON_GROWTH)
 
-    async def _open(self, key: str, model: str, asked: Asked, exchange: Exchange) -> Session:
-        wishes: dict[str, Any] = {"model": model, "key": key, "sink": exchange.sink}
-        wishes |= {"options": asked.options, "conditions": asked.conditions}
-        awake = self._registry.rejoin(**wishes)
-        return await asyncio.to_thread(lambda: self._registry.open(**wishes)) if awake is None else awake
+    async def _open(self, key: str, model: str, body: RowBody, exchange: Exchange) -> Session:
+        """Only a stream that is not awake takes a thread: it may wait for the disk."""
+        given: dict[str, Any] = {"model": model, "key": key, "sink": exchange.sink}
+        given |= {"options": body.options, "conditions": body.conditions}
+        awake = self._registry.rejoin(**given)
+        return await asyncio.to_thread(lambda: self._registry.open(**given)) if awake is None else awake
 
     def _expect(self, said: str | None, session: Session) -> None:
         """``?position=N``: the client's own count, so that no row is sent twice or left out."""
         if said is None:
             return
         if not said.isdecimal():
-            raise Told(400, f"position is a number of rows, not {said[:40]!r}")
+            raise HttpProblem(400, f"position is a number of rows, not {said[:40]!r}")
         if int(said) != session.received:
             text = f"the stream stands at row {session.received}, not {said[:20]}: send from there"
-            raise Told(409, text, code="position", position=session.received)
+            raise HttpProblem(409, text, code="position", position=session.received)
 
     async def _save(self, session: Session) -> int:
         loop = asyncio.get_running_loop()
@@ -194,44 +258,27 @@ class RowRoutes:
 
     # -- facts and the end -------------------------------------------------------------------------------------------
 
-    async def _get(self, request: Request) -> Response:
-        key = request.path_params["key"]
+    async def _get(self, request: Request, key: str) -> Response:
         found = await asyncio.to_thread(self._registry.look, key)
         if found is None:
-            raise Told(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
+            raise HttpProblem(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
         return JSONResponse(found)
 
-    async def _delete(self, request: Request) -> Response:
-        key = request.path_params["key"]
+    async def _delete(self, request: Request, key: str) -> Response:
         if not await asyncio.to_thread(self._registry.delete, key):
-            raise Told(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
+            raise HttpProblem(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
         return Response(status_code=204)
 
-    @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """Requests of one key in the order in which they came."""
-        lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = lock, waiting + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._locks[key]
-            if waiting == 1:
-                del self._locks[key]
-            else:
-                self._locks[key] = lock, waiting - 1
 
-
-class Asked:
+class RowBody:
     """What a body holds: rows, and what is set when the stream begins."""
 
     def __init__(self, rows: NDArray[Any], options: dict[str, Any], conditions: dict[str, Any]) -> None:
         self.rows, self.options, self.conditions = rows, options, conditions
 
     @classmethod
-    def parse(cls, body: bytes, kind: str, reader: RowReader) -> Asked:
-        """Raises :class:`Told`."""
+    def parse(cls, body: bytes, kind: str, reader: RowReader) -> RowBody:
+        """Raises :class:`HttpProblem`."""
         try:
             if kind == BYTES:
                 return cls(reader.of_bytes(body), {}, {})
@@ -241,20 +288,20 @@ class Asked:
             if not isinstance(document, dict):
                 return cls(reader.of_values(document), {}, {})
             if strange := sorted(set(document) - {"values", "inputs", "options", "conditions"}):
-                raise Told(400, f"{strange[0][:100]!r} is not values, inputs, options or conditions")
+                raise HttpProblem(400, f"{strange[0][:100]!r} is not values, inputs, options or conditions")
             options, conditions = document.get("options", {}), document.get("conditions", {})
             if not isinstance(options, dict) or not isinstance(conditions, dict):
-                raise Told(400, "options and conditions are objects")
+                raise HttpProblem(400, "options and conditions are objects")
             if "inputs" in document and "values" not in document:
                 return cls(reader.of_inputs(document["inputs"]), options, conditions)
             if "inputs" in document:
-                raise Told(400, "give either values or inputs")
+                raise HttpProblem(400, "give either values or inputs")
             return cls(reader.of_values(document.get("values", [])), options, conditions)
         except BadInput as error:
-            raise Told(400, str(error), code="bad_rows") from error
+            raise HttpProblem(400, str(error), code="bad_rows") from error
         except (ValueError, RecursionError) as error:
             what = "lines of JSON" if kind == LINES else f"JSON (Content-Type {LINES} and {BYTES} are taken, too)"
-            raise Told(400, f"the body is not {what}: {error}", code="bad_json") from error
+            raise HttpProblem(400, f"the body is not {what}: {error}", code="bad_json") from error
 
 
 def _flag(request: Request, name: str) -> bool:
@@ -264,6 +311,6 @@ def _flag(request: Request, name: str) -> bool:
 def _answer(events: list[dict[str, Any]], facts: dict[str, Any], lines: bool) -> Response:
     said = [plain(event) for event in events]
     if not lines:
-        return JSONResponse({**facts, "events": said})
+        return Response(encode({**facts, "events": said}), media_type="application/json")
     rows = [*said, {"type": "position", **facts}]
     return Response("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), media_type=LINES)

@@ -1,7 +1,7 @@
 """One connection to ``/v1/stream`` meets one session of the registry.
 
-Threads: everything here runs on the event loop, except :meth:`Outbox.put`, which lanes call, and what may wait for the
-disk or takes long to read (:meth:`Stream._later`), for which the connection's messages wait.
+Threads: everything here runs on the event loop, except :meth:`Stream._from_lane`, which lanes call, and what may wait
+for the disk or takes long to read (:meth:`Stream._later`), for which the connection's messages wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
 
-from streamer.refusals import BadInput, Refused, TooManyMarkers
+from streamer.refusals import BadInput, NotAttached, Refused, TooManyMarkers
+from streamer.serve.outbox import Outbox
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
     Dialogue,
@@ -40,45 +41,14 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
     from streamer.streams.session import Session
 
-__all__ = ["Outbox", "Stream", "Streams"]
+__all__ = ["Stream", "Streams"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
-#: events would wake the event loop, and it would take the interpreter from the lane each time.
-PATIENCE = 0.001
 #: A text frame longer than this is read in a thread: the event loop has other streams.
 SHORT = 16 * 1024
 
 T = TypeVar("T")
-
-
-class Outbox:
-    """From lane threads to the event loop: however many deliveries come together, they take one wake-up."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop):
-        self._loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._scheduled = False
-
-    def put(self, call: Callable[[], None]) -> None:
-        """Run ``call`` on the event loop soon, after those put before."""
-        self._waiting.append(call)
-        # Appending before looking at the flag, and flush() clearing it before it drains: no wake-up is lost.
-        if not self._scheduled:
-            self._scheduled = True
-            try:
-                self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self.flush)
-            except RuntimeError:  # the loop is closed: nobody is left to tell
-                self._waiting.clear()
-
-    def flush(self) -> None:
-        self._scheduled = False
-        while self._waiting:
-            try:
-                self._waiting.popleft()()
-            except Exception:  # one connection's trouble must not cost the others their events
-                log.exception("a delivery failed")
 
 
 class Streams:
@@ -177,7 +147,11 @@ class Stream:
             self._refuse(error)
         except Refused as error:
             self._refuse(WireError(error.reason, error.message, error.retry_after))
+        except NotAttached:  # it is told by its sink, which closes it: what it still sent is nobody's
+            self._unread.clear()
         except BadInput as error:
+            if self._session is not None and self._session.state == "closed":
+                return  # let go of before this came: the news of why is under way here, and closes the connection
             sound = self._session is None or self._session.sound
             code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio" if sound else "bad_rows"
             self._refuse(WireError(code, str(error)))
@@ -243,9 +217,9 @@ class Stream:
         elif self._session is not None and rows is not None:
             self._feed(rows)
         elif self._session is not None and isinstance(frame, Marker):
-            self._session.marker(frame.id)
+            self._session.marker(frame.id, self._sink)
         elif self._session is not None and isinstance(frame, End):
-            self._session.end()
+            self._session.end(self._sink)
 
     def _start(self, frame: Start) -> Session:
         return self._registry.open(
@@ -282,7 +256,7 @@ class Stream:
         if session.full:
             self._wait_with(data)
         else:
-            session.feed(data)
+            session.feed(data, self._sink)
             self._streams.received.inc(len(data))
 
     def _feed(self, rows: NDArray[Any]) -> None:
@@ -291,7 +265,7 @@ class Stream:
         if session.full:
             self._wait_with(rows)
         else:
-            session.feed_rows(rows)
+            session.feed_rows(rows, self._sink)
             self._streams.received.inc(rows.nbytes)
 
     def _wait_with(self, data: bytes | NDArray[Any]) -> None:

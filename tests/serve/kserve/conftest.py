@@ -47,6 +47,13 @@ def tight(models: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
+@pytest.fixture(scope="session")
+def small(models: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One with little memory for requests: 1 MiB."""
+    with serving(tmp_path_factory.mktemp("small"), models[0], max_request_memory=2**20) as running:
+        yield running
+
+
 @pytest.fixture(params=sorted(WIRES))
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """Makes a client with a connection of its own, over HTTP and over gRPC."""

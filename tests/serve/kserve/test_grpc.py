@@ -129,6 +129,21 @@ def test_the_last_answer_is_marked_where_that_is_asked_for(wire: GrpcWire) -> No
     wire.client.stop_stream()
 
 
+def test_the_messages_of_a_stream_are_bounded_too(small: Running) -> None:
+    wire = GrpcWire(small)
+    stream, given = StreamingClient(wire.client), rows(1, 100_000)
+    for message in (given, given[:40_001], given[:40_001], given, given[:4]):
+        stream.send(message)
+    for message in ("max_request_memory", "it expects", "it expects", "max_request_memory"):
+        with pytest.raises(InferenceServerException, match=message):
+            stream.result()
+    np.testing.assert_array_equal(stream.result().as_numpy("y")[0], truth(given[:4]))
+    wire.client.stop_stream()
+    while small.metrics()["streamer_request_bytes"]:  # given back just behind the answer
+        pass
+    wire.close()
+
+
 def test_a_client_that_sends_far_ahead_waits(tight: Running) -> None:
     wire = GrpcWire(tight)
     stream, given = StreamingClient(wire.client), rows(1, 1000)

@@ -246,6 +246,18 @@ def test_no_slot_is_told_or_waited_for(tight: Running, connect: Connect) -> None
         np.testing.assert_array_equal(waiting.result()[1][0], truth(given))
 
 
+def test_the_bodies_of_all_requests_are_bounded(small: Running, connect: Connect) -> None:
+    wire, given = connect(small), rows(1, 100_000)
+    with refused(wire, "unavailable", "of 1048576 (max_request_memory)"):
+        wire.infer("plant", given)
+    for _ in range(4):  # what is refused for another reason is given back
+        with refused(wire, "invalid", "it expects [1, 2, 3]"):
+            wire.infer("plant", given[:40_001])
+    np.testing.assert_array_equal(wire.infer("plant", given[:4]).as_numpy("y")[0], truth(given[:4]))
+    while small.metrics()["streamer_request_bytes"]:  # given back just behind the answer
+        pass
+
+
 def test_an_evicted_sequence_is_told_so(models: tuple[Path, ...], tmp_path: Path) -> None:
     settings = {"idle_seconds": 0.3, "checkpoint_seconds": 0.05, "kserve_resume_by_address": False}
     with serving(tmp_path, models[0], **settings) as running:

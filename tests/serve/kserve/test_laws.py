@@ -17,7 +17,7 @@ from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.messages import InferRequest, SequenceFlags
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.kserve.tensors import NamedTensor
-from streamer.serve.stream.connection import Outbox
+from streamer.serve.outbox import Outbox
 from streamer.streams.registry import Registry
 from tests.engine.support import count, running, slots_used
 from tests.serve.kserve.plant import TRAP, plant, rows, truth
@@ -35,7 +35,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 def serving(registry: Registry) -> InferenceService:
     put = Outbox(asyncio.get_running_loop()).put
-    return InferenceService(registry, registry.settings, registry.metrics, put, lambda: None)
+    return InferenceService(registry, registry.settings, put, lambda: None)
 
 
 async def asked(service: InferenceService, given: Any, flags: SequenceFlags | None = None, **more: Any) -> Any:

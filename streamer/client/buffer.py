@@ -1,0 +1,71 @@
+"""What a client of a stream still holds, in order: frames that are sent and not yet safe, then those not yet sent."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+__all__ = ["Item", "ReplayBuffer"]
+
+
+class Item(NamedTuple):
+    """A frame as sent. ``start`` and ``end`` in rows; equal for control frames."""
+
+    start: int
+    end: int
+    data: bytes | str
+
+
+class ReplayBuffer:
+    """``held``: bytes of all frames. ``acknowledged``: the daemon has made the rows before it safe."""
+
+    def __init__(self) -> None:
+        self.held = self.acknowledged = 0
+        self._unacked: deque[Item] = deque()  # sent, not yet safe
+        self._outgoing: deque[Item] = deque()  # not yet sent on this connection
+
+    def __bool__(self) -> bool:
+        return bool(self._unacked or self._outgoing)
+
+    @property
+    def waiting(self) -> bool:
+        """Something is to be sent."""
+        return bool(self._outgoing)
+
+    def put(self, item: Item) -> None:
+        self.held += len(item.data)
+        self._outgoing.append(item)
+
+    def send_next(self) -> bytes | str:
+        """The next frame; from now on it is one that was sent."""
+        item = self._outgoing.popleft()
+        self._unacked.append(item)
+        return item.data
+
+    def rewind(self, position: int, row_bytes: int) -> None:
+        """The daemon goes on from row ``position``: what lies behind it goes out again.
+
+        Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores
+        repeats. What lies before stays until it is acknowledged: the next crash may fall back further.
+        """
+        kept: deque[Item] = deque()
+        again: deque[Item] = deque()
+        for item in (*self._unacked, *self._outgoing):
+            if isinstance(item.data, str):
+                (kept if item.end < position else again).append(item)
+            elif item.start < position < item.end:
+                cut = row_bytes * (position - item.start)
+                kept.append(Item(item.start, position, item.data[:cut]))
+                again.append(Item(position, item.end, item.data[cut:]))
+            else:
+                (kept if item.end <= position else again).append(item)
+        self._unacked, self._outgoing = kept, again
+
+    def acknowledge(self, position: int) -> None:
+        self.acknowledged = max(self.acknowledged, position)
+        while self._unacked:
+            item = self._unacked[0]
+            if item.end > position or (item.start == item.end == position):
+                break
+            self._unacked.popleft()
+            self.held -= len(item.data)

@@ -1,0 +1,113 @@
+"""Slots for sequences: taken, given back, and waited for. Everything runs on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from streamer.refusals import Refused
+
+if TYPE_CHECKING:
+    from streamer.streams.registry import Registry
+    from streamer.streams.session import Session, Sink
+
+__all__ = ["Slots"]
+
+#: Seconds. A slot that a stream of another protocol gives back is found after so long at most.
+RETRY_SECONDS = 0.25
+#: Seconds that a request without a timeout waits at most for slots that are being given back: a batch's time.
+RELEASE_SECONDS = 5.0
+
+
+class Slots:
+    """Sessions of the registry, and the requests that wait for one, ``max_backlog`` at most.
+
+    ``put``: from a lane to the event loop, in order.
+    """
+
+    def __init__(self, registry: Registry, put: Callable[[Callable[[], None]], None], max_backlog: int) -> None:
+        self.registry, self.put = registry, put
+        self._max_backlog = max_backlog
+        self._backlog: dict[str, deque[asyncio.Future[None]]] = {}  # by model
+        self._releasing: Counter[str] = Counter()  # slots whose last chunk is still with its lane
+        self._expecting: Counter[str] = Counter()  # requests that wait for one of those
+
+    async def open(
+        self, model: str, key: str | None, conditions: Mapping[str, NDArray[Any]], sink: Sink, patient: bool
+    ) -> Session:
+        """From zero state. Without a ``key`` it is in no snapshot. ``patient``: wait for a slot. Raises
+        :class:`Refused`."""
+        until = asyncio.get_running_loop().time() + RELEASE_SECONDS
+        while True:
+            try:
+                session = self.registry.open(
+                    model=model,
+                    sink=sink,
+                    stream=key,
+                    options={"tensors": True},
+                    conditions=conditions,
+                    lasting=key is not None,
+                )
+                session.keep_no_events()
+                return session
+            except Refused as error:
+                if error.reason == "duplicate" and key is not None:  # of the last run; nobody came back for it
+                    await asyncio.to_thread(self.registry.delete, key)
+                    continue
+                if error.reason != "capacity":
+                    raise
+                if self._expecting[model] < self._releasing[model] and asyncio.get_running_loop().time() < until:
+                    await self._released_slot(model)
+                    continue
+                if await asyncio.to_thread(self.registry.keeper.make_room, model):
+                    continue
+                if not patient:
+                    raise
+                if (waiting := sum(map(len, self._backlog.values()))) >= self._max_backlog:
+                    text = f"{error.message}, and {waiting} requests wait for one (kserve_max_backlog)"
+                    raise Refused("capacity", text, error.retry_after) from None
+            await self._free_slot(model)
+
+    def release(self, session: Session) -> None:
+        """It is done with. Never waits: a sequence is answered before its lane has put it down."""
+        self._releasing[session.model] += 1
+        self.registry.release(session, partial(self.put, partial(self._released, session.model)))
+
+    def freed(self, model: str) -> None:
+        """There may be a slot: whoever has waited longest tries again."""
+        backlog = self._backlog.get(model)
+        while backlog:
+            waiting = backlog.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+
+    def _released(self, model: str) -> None:
+        self._releasing[model] -= 1
+        self.freed(model)
+
+    async def _released_slot(self, model: str) -> None:
+        self._expecting[model] += 1
+        try:
+            await self._free_slot(model)
+        finally:
+            self._expecting[model] -= 1
+
+    async def _free_slot(self, model: str) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        backlog = self._backlog.setdefault(model, deque())
+        backlog.append(waiting)
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await waiting
+        except TimeoutError:
+            pass
+        finally:
+            with suppress(ValueError):
+                backlog.remove(waiting)

@@ -1,0 +1,59 @@
+"""From threads to the event loop: what lanes want to be called there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+__all__ = ["Outbox"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
+#: events would wake the event loop, and it would take the interpreter from the lane each time.
+PATIENCE = 0.001
+#: Seconds of deliveries in one go: then the event loop's sockets and timers have their turn.
+SLICE = 0.01
+
+
+class Outbox:
+    """However many deliveries come together, they take one wake-up. What puts has to bound how many wait."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._scheduled = False
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Run ``call`` on the event loop soon, after those put before. From any thread."""
+        self._waiting.append(call)
+        # Appending before looking at the flag, and _run() clearing it before it counts what waits: no wake-up is lost.
+        if not self._scheduled:
+            self._scheduled = True
+            try:
+                self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self._run)
+            except RuntimeError:  # the loop is closed: nobody is left to tell
+                self._waiting.clear()
+
+    def flush(self) -> None:
+        """Deliver at once all that waits now, and not what comes meanwhile."""
+        self._deliver(float("inf"))
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self._deliver(monotonic() + SLICE)
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _deliver(self, until: float) -> None:
+        for _ in range(len(self._waiting)):
+            try:
+                self._waiting.popleft()()
+            except Exception:  # one connection's trouble must not cost the others their events
+                log.exception("a delivery failed")
+            if monotonic() >= until:
+                return

@@ -1,0 +1,60 @@
+"""The daemon's HTTP application over a registry, without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message
+
+from streamer.sensors.host import Sensors
+from streamer.serve.app import create_app
+from streamer.serve.kserve.service import InferenceService
+from streamer.serve.stream.connection import Streams
+from streamer.streams.generators import Generators
+from streamer.streams.registry import Registry
+
+__all__ = ["application", "ask"]
+
+
+def application(registry: Registry) -> ASGIApp:
+    """To be called on the event loop that answers."""
+    settings, metrics = registry.settings, registry.metrics
+    streams = Streams(registry, settings, metrics, asyncio.get_running_loop())
+    streams.closed = None
+    kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
+    sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)
+    return create_app(streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve)
+
+
+async def ask(
+    app: ASGIApp, method: str, path: str, body: bytes = b"", query: str = "", headers: Mapping[str, str] | None = None
+) -> Any:
+    """Status and body of the answer."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": quote(path).encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    sent: list[Message] = []
+    given = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return given.pop() if given else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
