@@ -8,8 +8,10 @@ what comes out are magnitude and phase of a small Fourier transform.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,6 +53,7 @@ class Norm:
     weight: Tensor  # [style, 2 C]
     bias: Tensor
     rate: Tensor  # a, [C]
+    kind: torch.dtype  # of what comes out
 
     def __call__(self, x: Tensor, style: Tensor) -> Tensor:
         """x [T, C] -> the same in the convolutions' type."""
@@ -60,7 +63,7 @@ class Norm:
         shift = shift - mean * scale
         half, twice = 0.5 / self.rate, 2 * self.rate
         fast, slow, raised = twice * scale, twice * shift, shift + half
-        out = torch.empty(x.shape, dtype=torch.bfloat16)
+        out = torch.empty(x.shape, dtype=self.kind)
         wave, y = torch.empty(2, TILE, x.shape[1]).unbind()
         for start in range(0, len(x), TILE):
             part = x[start : start + TILE].float()
@@ -96,16 +99,18 @@ def image(x: Tensor) -> Tensor:
 class Block:
     """Three times: norm, dilated convolution, norm, convolution, added to what came in."""
 
-    def __init__(self, name: str, weights: Weights) -> None:
+    def __init__(self, name: str, weights: Weights, kind: torch.dtype) -> None:
         self.layers: list[tuple[Norm, Conv]] = []
         for i, dilation in enumerate(DILATIONS):
             for half, d in ((1, dilation), (2, 1)):
                 place = f"{name}/convs{half}.{i}"
                 kernel = weights(place + "/kernel")
-                conv = Conv(*_taps(kernel, weights(place + "/bias")), pad=d * (kernel.shape[2] - 1) // 2, dilation=d)
+                conv = Conv(
+                    *_taps(kernel, weights(place + "/bias"), kind), pad=d * (kernel.shape[2] - 1) // 2, dilation=d
+                )
                 style = f"{name}/adain{half}.{i}/fc"
                 rate = _tensor(weights(f"{name}/alpha{half}.{i}")).flatten()
-                norm = Norm(_tensor(weights(style + "/kernel")), _tensor(weights(style + "/bias")), rate)
+                norm = Norm(_tensor(weights(style + "/kernel")), _tensor(weights(style + "/bias")), rate, kind)
                 self.layers.append((norm, conv))
 
     def __call__(self, x: Tensor, style: Tensor) -> Tensor:
@@ -117,21 +122,33 @@ class Block:
         return x
 
 
-class Vocoder:
-    """``weights(name)``: float32 arrays of the graph's generator, as :class:`~.kokoro.Graph` names them."""
+def fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; others only pretend, far more slowly than float32."""
+    try:
+        return bool(re.search(r"\b(amx_bf16|avx512_bf16)\b", Path("/proc/cpuinfo").read_text()))
+    except OSError:
+        return False
 
-    def __init__(self, weights: Weights) -> None:
+
+class Vocoder:
+    """``kind``: type of the convolutions, by default the faster one. ``weights(name)``: float32 arrays of the graph's
+    generator, as :class:`~.kokoro.Graph` names them."""
+
+    def __init__(self, weights: Weights, kind: torch.dtype | None = None) -> None:
+        self.kind = kind = kind or (torch.bfloat16 if fast_bfloat16() else torch.float32)
         self.enter = [
-            Conv(*_taps(weights(f"noise_convs.{i}/kernel"), weights(f"noise_convs.{i}/bias")), stride=stride, pad=pad)
+            Conv(
+                *_taps(weights(f"noise_convs.{i}/kernel"), weights(f"noise_convs.{i}/bias"), kind),
+                stride=stride,
+                pad=pad,
+            )
             for i, (stride, pad) in enumerate(((6, 3), (1, 0)))
         ]
-        self.sources = [Block(f"noise_res.{i}", weights) for i in range(2)]
-        self.blocks = [[Block(f"resblocks.{3 * i + j}", weights) for j in range(3)] for i in range(2)]
-        self.ups = [
-            (_tensor(weights(f"ups.{i}/kernel")).bfloat16(), _tensor(weights(f"ups.{i}/bias"))) for i in range(2)
-        ]
+        self.sources = [Block(f"noise_res.{i}", weights, kind) for i in range(2)]
+        self.blocks = [[Block(f"resblocks.{3 * i + j}", weights, kind) for j in range(3)] for i in range(2)]
+        self.ups = [(_tensor(weights(f"ups.{i}/kernel")).to(kind), _tensor(weights(f"ups.{i}/bias"))) for i in range(2)]
         kernel = weights("conv_post/kernel")
-        self.leave = Conv(*_taps(kernel, weights("conv_post/bias")), pad=kernel.shape[2] // 2)
+        self.leave = Conv(*_taps(kernel, weights("conv_post/bias"), kind), pad=kernel.shape[2] // 2)
         self.window = torch.hann_window(20)
 
     @torch.inference_mode()
@@ -141,9 +158,9 @@ class Vocoder:
         """features [1, 512, T], source [1, 22, 60 T + 1], style [128] -> samples [300 T] at 24 kHz."""
         steered = torch.from_numpy(style)
         x = torch.from_numpy(features)
-        heard = torch.from_numpy(source)[:, :, None].contiguous(memory_format=torch.channels_last).bfloat16()
+        heard = torch.from_numpy(source)[:, :, None].contiguous(memory_format=torch.channels_last).to(self.kind)
         for i, (stride, pad) in enumerate(((10, 5), (6, 3))):
-            x = functional.leaky_relu(x, 0.1).bfloat16()
+            x = functional.leaky_relu(x, 0.1).to(self.kind)
             x = functional.conv_transpose1d(x, self.ups[i][0], stride=stride, padding=pad).float()
             x = x + self.ups[i][1][:, None]
             if i == 1:
@@ -152,7 +169,7 @@ class Vocoder:
             y += self.sources[i](rows(self.enter[i](heard)).float(), steered)
             whole = sum(block(y, steered) for block in self.blocks[i]) / 3
             x = whole.T[None]
-        spectrum = rows(self.leave(image(functional.leaky_relu(whole, 0.01).bfloat16()))).float().T  # [22, T]
+        spectrum = rows(self.leave(image(functional.leaky_relu(whole, 0.01).to(self.kind)))).float().T  # [22, T]
         size, phase = spectrum[:11].exp(), spectrum[11:].sin()
         return torch.istft(torch.polar(size, phase), 20, 5, window=self.window, center=True)
 
@@ -161,7 +178,7 @@ def _tensor(values: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _taps(kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+def _taps(kernel: NDArray[np.float32], bias: NDArray[np.float32], kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """[out, in, taps] as a channels-last image kernel [out, in, 1, taps]."""
     weight = _tensor(kernel)[:, :, None].contiguous(memory_format=torch.channels_last)
-    return weight.bfloat16(), _tensor(bias).bfloat16()
+    return weight.to(kind), _tensor(bias).to(kind)

@@ -6,12 +6,15 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
 from models.speech.corpus.g2p import arpabet, closest, fitted, timed
-from models.speech.corpus.kokoro import Speaker, blend
+from models.speech.corpus.kokoro import Graph, Kokoro, Speaker, blend, session
 from models.speech.corpus.packages import Packages, corpus_folder
-from models.speech.corpus.voices import draw_speaker, rethroated, trimmed
+from models.speech.corpus.vocoder import Vocoder
+from models.speech.corpus.voices import HibariVoices, KokoroVoices, draw_speaker, rethroated, trimmed
 
 NAMES = ["af_heart", "af_sky", "am_adam", "bf_emma", "bm_lewis", "zf_xiaoyi", "ff_siwis"]
 packages = Packages(corpus_folder())
@@ -75,13 +78,12 @@ def test_times_fit_labels_of_another_length() -> None:
 
 
 @voices_are_here
-def test_the_vocoder_says_what_the_whole_graph_says() -> None:
-    from models.speech.corpus.kokoro import Kokoro, session
-    from models.speech.corpus.voices import KokoroVoices
-
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_vocoder_says_what_the_whole_graph_says(kind: torch.dtype) -> None:
     kokoro = Kokoro(packages.model, packages.vocabulary, packages.voices)
     style = kokoro.voices["af_heart"]
     phonemes = "ðə flˈIt sˈWndz ɡɹˈAt."
+    kokoro.vocoder = Vocoder(Graph(onnx.load(packages.model)), kind)
     wave, bounds = kokoro(phonemes, style)
     ids = [kokoro.vocabulary[symbol] for symbol in phonemes]
     given = {"tokens": np.array([[0, *ids, 0]]), "style": style[len(ids) - 1][None], "speed": np.ones(1, np.float32)}
@@ -93,6 +95,10 @@ def test_the_vocoder_says_what_the_whole_graph_says() -> None:
     assert len(bounds) == len(ids) + 1
     assert np.all(np.diff(bounds) > 0)
     assert bounds[-1] < len(wave) / 24000
+
+
+@voices_are_here
+def test_kokoro_tells_when_each_phone_is_spoken() -> None:
     spoken = KokoroVoices(packages).speak("^U ^S flights, by nine.", random.Random(2))
     assert [len(word) for word in spoken.times] == [2, 2, 5, 2, 3]
     edges = [edge for word in spoken.times for span in word for edge in span]
@@ -107,8 +113,6 @@ def spectrum(wave: np.ndarray) -> np.ndarray:
 
 @voices_are_here
 def test_hibari_repeats_itself_from_its_generator() -> None:
-    from models.speech.corpus.voices import HibariVoices
-
     voices = HibariVoices(packages)
     first, second, other = (voices.speak("Good evening.", random.Random(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.wave, second.wave)
