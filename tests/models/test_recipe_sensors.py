@@ -7,7 +7,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -257,7 +257,8 @@ class Client:
         self.memory: Any = None
         self.over = threading.Event()
 
-    def take(self, chunk: np.ndarray) -> int:
+    def take(self, rows: Mapping[str, np.ndarray]) -> int:
+        (chunk,) = rows.values()
         chunk[0] = self.rows[self.taken]
         self.taken += 1
         return 1
@@ -271,6 +272,9 @@ class Client:
     def fail(self, message: str) -> None:
         self.over.set()
         raise AssertionError(message)
+
+    def released(self) -> None:
+        pass
 
 
 def test_the_engine_says_what_pytorch_says(trained: Trained) -> None:
