@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from models.forecast import leaks
-from models.forecast import recipe as sensors
 from models.forecast.forecasting import Batch
 from models.forecast.multivariate import Multivariate, Scaling, Seen
 from models.forecast.plan import Plan, Wanted
 from models.forecast.table import Part, Raw, Table, read
-from models.forecast.windows import WindowOptions, Windows
+from models.forecast.windows import WindowOptions, Windows, held
 from models.layers import State
 from tests.models import plant
 
@@ -138,7 +137,7 @@ class Crosses(Plan):
 
 class PicksByTest(Plan):
     def held(self) -> Batch:
-        return sensors.held(self.material, self.parts["test"], self.examples, self.horizon)
+        return held(self.material, self.parts["test"], self.examples, self.horizon)
 
 
 @pytest.mark.parametrize(
