@@ -28,6 +28,8 @@ from tests.cli.command import streamer
 from tests.daemon.running import daemon
 from tests.daemon.talk import dial, until_closed
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "own-model.md").read_text("utf-8")
 IMPORTS, *BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -23,6 +23,8 @@ TREES = ("streamer", "models", "export", "bench", "tests")
 POLICY = """
 import torch
 
+pytestmark = pytest.mark.long
+
 def make_model():
     class Policy(torch.nn.Module):
         def __init__(self):

@@ -12,6 +12,8 @@ from bench.series import Series
 from export.build import build
 from models.forecast.online import Expert, Online, OnlineConfig, info
 
+pytestmark = pytest.mark.long
+
 HORIZON = 48
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from bench import soak
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from models.zoo.generate.teaching import info
 from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
 from tests.toys import toy_model
 
+pytestmark = pytest.mark.long
+
 LETTERS = ["<start>", *"abcdefgh "]
 
 

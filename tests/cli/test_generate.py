@@ -19,6 +19,8 @@ from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
 from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerator
 from tests.cli.command import STREAMER, environment, one_line, streamer
 
+pytestmark = pytest.mark.long
+
 LETTERS = ["<start>", *"abcdefgh "]
 NOTES = ["<start>", "on:60", "off:60", "on:64", "off:64", "wait:1", "wait:2"]
 

@@ -18,7 +18,7 @@ from tests.daemon.talk import dial, expected, noise, text, transcribe
 
 def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) -> None:
     """Somebody holds the store's file; a client resumes a stream that may be in there. Meanwhile pages are answered and
-    streams run, before the one that waits has its answer."""
+    streams run; the page before the one that waits has its answer."""
     pcm = noise(1, 2)
 
     async def talk(running: Running, holder: sqlite3.Connection) -> None:
@@ -34,8 +34,8 @@ def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) ->
                 await waiting.send('{"type":"resume","stream":"nobody"}')
                 answer = asyncio.create_task(waiting.recv())
                 assert (await asyncio.to_thread(running.get, "/healthz"))[0] == 200
+                assert not answer.done()  # the page came before: nobody waits in the event loop
                 assert text(await transcribe(running.url, [pcm])) == expected(toy, pcm)
-                assert not answer.done()
             finally:
                 holder.rollback()
             assert json.loads(await answer)["code"] in ("unknown_stream", "store")

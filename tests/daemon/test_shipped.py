@@ -16,6 +16,8 @@ from tests.daemon.running import ROOT, Proxy, Running
 from tests.daemon.talk import pieces, transcribe
 from tests.engine.support import audio_models, levels
 
+pytestmark = pytest.mark.long
+
 SECONDS = 6
 
 

@@ -26,7 +26,7 @@ FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck
 SHARE = st.floats(0, 1, allow_nan=False)
 CUTS = st.lists(SHARE, max_size=10)
 
-pytestmark = pytest.mark.parametrize("path", audio_models(), ids=lambda path: path.stem)
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("path", audio_models(), ids=lambda path: path.stem)]
 
 
 @cache

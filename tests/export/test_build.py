@@ -21,6 +21,8 @@ from streamer.engine.model import Model
 from streamer.engine.proof import judge_file
 from tests.export.small import INFO, SmallLSTM
 
+pytestmark = pytest.mark.long
+
 SMALL = {"bands": 24, "front": 32, "channels": 64, "skip": 64, "dilations": (1, 2), "hidden": 64, "layers": 2}
 
 

@@ -27,6 +27,8 @@ from tests.export.modules import (
     zeros,
 )
 
+pytestmark = pytest.mark.long
+
 
 def exported(path: Path, *arguments: Any, **options: Any) -> tuple[Model, list[str]]:
     torch.manual_seed(0)

@@ -19,6 +19,8 @@ from export.trace import trace
 from streamer.contract.manifest import Packed
 from tests.export.small import HOP, INFO, SmallLSTM
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(("milliseconds", "samples"), [(10, 160), (100, 1600), (320, 5120), (None, 4800)])
 def test_chunk_lengths(milliseconds: float | None, samples: int) -> None:

@@ -19,6 +19,8 @@ from streamer.tasks import Forecast
 from tests.models.laws import assert_close, check_company, settle
 from tests.models.test_zoo_sequences import HORIZON, Means, readings, waves
 
+pytestmark = pytest.mark.long
+
 SLOTS = 9
 
 

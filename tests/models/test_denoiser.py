@@ -20,6 +20,8 @@ from streamer.engine.model import Model
 from streamer.tasks import create
 from tests.models.laws import assert_close, check_state, chunked
 
+pytestmark = pytest.mark.long
+
 SMALL = MaskingConfig(size=32, hidden=6, layers=1, low=7)
 
 

@@ -22,6 +22,8 @@ from streamer.engine.model import Model
 from tests.models.laws import check_company, check_state, settle
 from tests.models.test_transducer import noise, tones
 
+pytestmark = pytest.mark.long
+
 SMALL = ListenerConfig(len(TOKENS), bands=12, channels=8, dilations=(1,), hidden=8, family="linear")
 
 

@@ -20,6 +20,8 @@ from streamer.streams.numbers import Formatter
 from streamer.tasks.spoken import SIGNS as WRITTEN
 from streamer.tasks.spoken import WORDS, canonical, says, text
 
+pytestmark = pytest.mark.long
+
 SMALL = EncoderDecoderConfig(words=5, signs=6, hidden=8, embedding=4, slots=4)
 
 

@@ -13,6 +13,8 @@ from models.speech.acoustic import Acoustic, parameters
 from models.speech.corpus import shards
 from models.speech.corpus.shards import Row
 
+pytestmark = pytest.mark.long
+
 
 def shard(folder: Path, name: str, sources: str) -> None:
     pcm = np.zeros(1600, np.int16)

@@ -19,7 +19,7 @@ from models.forecast.online import Online
 from models.forecast.sensors import Sensor, synthetic
 from models.shipped import forecast
 
-pytestmark = [pytest.mark.filterwarnings("ignore")]  # Lightning's own
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # Lightning's own
 START = Averages(*torch.zeros(6, 1))
 HORIZON, OPTIONS = 5, Options(batch=6, length=60, batches=4)
 

@@ -17,6 +17,8 @@ from models.forecast.windows import WindowOptions, Windows, held
 from models.layers import State
 from tests.models import plant
 
+pytestmark = pytest.mark.long
+
 OPTIONS = WindowOptions(batch=8, length=64, batches=4)
 WANTED = Wanted(plant.HORIZON)
 COLUMNS, EXAMPLES, CHOICE, FORECASTS, PROOF, PARTS = range(6)

@@ -13,6 +13,8 @@ from models.forecast.novelty import HOURS, Novelty
 from models.forecast.sensors import DAY, synthetic
 from models.layers import State
 
+pytestmark = pytest.mark.long
+
 ALARM = 0.001
 
 

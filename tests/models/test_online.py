@@ -19,6 +19,8 @@ from models.forecast.normalise import harmonics
 from models.forecast.online import CHANNELS, Expert, Online, OnlineConfig
 from models.layers import State
 
+pytestmark = pytest.mark.long
+
 HORIZON = 6
 SMALL = OnlineConfig(horizon=HORIZON, experts=(Expert(4, 0.98, 0), Expert(12, 0.998, 1)), half_life=100)
 

@@ -19,6 +19,8 @@ from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerato
 from streamer.engine.model import Model
 from streamer.streams.generation import Generation
 
+pytestmark = pytest.mark.long
+
 SMALL = ParallelConfig(
     flows=((1, 2, 4), (1, 2)), channels=4, hidden=5, guide=6, vocabulary=16, width=2, labels=3, pace=40
 )

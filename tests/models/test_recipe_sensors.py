@@ -39,7 +39,7 @@ from streamer.tasks import Forecast, create
 from tests.cli.command import one_line, streamer
 from tests.models import plant
 
-pytestmark = [pytest.mark.filterwarnings("ignore")]  # Lightning's own
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # Lightning's own
 ROWS, STEPS = 1500, 60
 small = partial(WindowOptions, batch=16, length=64, batches=20)
 

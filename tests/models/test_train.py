@@ -19,7 +19,7 @@ from models.training.card import leave
 from tests.models import corpora
 
 # the trainer warns about what is meant so (one process, a loader without workers) and about itself
-pytestmark = [pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 
 def log(folder: Path) -> list[dict[str, float]]:

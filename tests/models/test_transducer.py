@@ -27,6 +27,8 @@ from streamer.engine.stepper import Stepper
 from streamer.tasks import create
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
 
+pytestmark = pytest.mark.long
+
 
 def by_every_path(log_probs: Tensor, symbols: list[int]) -> Tensor:
     """The likelihood of ``symbols`` summed over all ways to put them into the frames. ``log_probs`` [T, U + 1, V]."""

@@ -20,7 +20,10 @@ from streamer.streams.written_lines import PictureError, columns, grey
 from tests.cli.command import one_line, streamer
 from tests.models.laws import assert_close, check_state, chunked
 
-pytestmark = pytest.mark.filterwarnings("ignore:::lightning", "ignore::FutureWarning")  # Lightning's own
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:::lightning", "ignore::FutureWarning"),  # Lightning's own
+]
 
 HEIGHT = 32
 FONTS = {"sans": [Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"]}

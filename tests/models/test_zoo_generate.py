@@ -23,6 +23,8 @@ from streamer.engine.model import Model
 from streamer.streams.generation import Generation
 from streamer.tasks.generate import expand
 
+pytestmark = pytest.mark.long
+
 LETTERS = ["<start>", *"abcdefgh "]
 SMALL = WaveNetConfig(vocabulary=16, width=2, labels=3, channels=4, dilations=(1, 2), skip=4, hidden=6, embedding=3)
 

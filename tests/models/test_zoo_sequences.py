@@ -21,6 +21,8 @@ from streamer.engine.model import Model
 from streamer.tasks import Forecast
 from tests.models.laws import assert_close, check_company, settle
 
+pytestmark = pytest.mark.long
+
 HORIZON, DAY = 24, 24
 
 

@@ -17,6 +17,8 @@ from streamer.engine.model import Model
 from streamer.streams.classification import TextClassifier as Reader
 from tests.models.laws import assert_close, check_company, check_state, settle
 
+pytestmark = pytest.mark.long
+
 SMALL = TextClassifierConfig(len(LABELS), embedding=6, hidden=12)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
-from streamer.streams.delivery import to_dict
+from streamer.streams.delivery import Late, to_dicts
 from streamer.tasks import TaskError, create
 from streamer.tasks.classify import Answer, Classify, Segment
 
@@ -205,10 +205,12 @@ def test_times_are_corrected_by_the_delay() -> None:
 
 
 def test_times_go_on_behind_a_gap() -> None:
-    assert to_dict(Segment("begin", "speech", 1.0, None, 0.9), 2.5) | {"type": ""} == {
+    late = Late(seconds=2.5, rows=20000, steps=250)
+    begun, answer = to_dicts([Segment("begin", "speech", 1.0, None, 0.9), Answer("final", None, 0.0, 1.0, {})], late)
+    assert begun | {"type": ""} == {
         "type": "", "phase": "begin", "label": "speech", "start": 3.5, "end": None, "confidence": 0.9,
     }  # fmt: skip
-    assert to_dict(Answer("final", None, 0.0, 1.0, {}), 2.5)["end"] == 3.5
+    assert answer["end"] == 3.5
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from tests.export.adopt.support import TOLERANCE, Adoption, Array, Arrays, Original, adoption, exported, far, together
 
+pytestmark = pytest.mark.long
+
 T, SHIFT, FRAMES = 45, 32, 16
 STACKS = (2, 2, 3, 4, 3, 2)
 LEFT, WIDTH, KERNEL, VOCABULARY = 6, 8, 5, 11

@@ -20,6 +20,8 @@ from streamer.engine.model import Model
 from tests.cli.command import streamer
 from tests.export.adopt.support import TOLERANCE, Array, adoption, far, together
 
+pytestmark = pytest.mark.long
+
 
 class Lstm(nn.Module):
     """Two layers on eight channels."""

@@ -30,6 +30,8 @@ from tests.export.adopt.support import (
     together,
 )
 
+pytestmark = pytest.mark.long
+
 
 def called(source: Path, calls: list[Arrays], states: Arrays, pairs: dict[str, str]) -> list[Arrays]:
     """What the host gets of each call."""

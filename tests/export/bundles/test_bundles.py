@@ -23,6 +23,8 @@ from streamer.tasks.transcribe.task import Transcribe
 from tests.export.bundles.graphs import KINDS, make
 from tests.export.bundles.sherpa import FRAME, Sherpa
 
+pytestmark = pytest.mark.long
+
 #: sherpa-onnx counts a conformer's frames before they are subsampled.
 AS_SHERPA = {"conformer": Settings(counters={"processed_lens": 32})}
 WITHOUT_BATCH = {"wenet-ctc"}
