@@ -15,6 +15,8 @@ import pytest
 
 from tests.toys import toy_model
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE")
 TREES = ("streamer", "models", "export", "bench", "tests")
@@ -22,8 +24,6 @@ TREES = ("streamer", "models", "export", "bench", "tests")
 
 POLICY = """
 import torch
-
-pytestmark = pytest.mark.long
 
 def make_model():
     class Policy(torch.nn.Module):
