@@ -39,7 +39,7 @@ def turn(road: str, peer: Peer, streams: int, seconds: float) -> dict[str, Any]:
     return found
 
 
-def told(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
+def summary(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
     waits = 1e3 * np.concatenate([one["waits"] for one in turns])
     if not len(waits):
         raise SystemExit("no row was answered in all that time")
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
             for road in ROADS if number % 2 == 0 else reversed(ROADS):
                 found = turn(road, plain if road == "fastapi" else ours, streams, given.seconds)
                 turns.setdefault((streams, road), []).append(found)
-    results = {str(streams): {road: told(turns[streams, road]) for road in ROADS} for streams in given.streams}
+    results = {str(streams): {road: summary(turns[streams, road]) for road in ROADS} for streams in given.streams}
     rows = [
         (
             streams, road, f"{one['rows_per_second']:.0f}",

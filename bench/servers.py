@@ -125,7 +125,7 @@ def turn(peer: Peer, clients: int, full: bool, warm: float, seconds: float) -> d
     return found
 
 
-def told(turns: Sequence[dict[str, Any]], clients: int) -> dict[str, float]:
+def summary(turns: Sequence[dict[str, Any]], clients: int) -> dict[str, float]:
     """All turns of one load on one server together."""
     sound = sum(one["chunks"] for one in turns) * CHUNK / RATE
     waits = np.sort(np.concatenate([one["waits"] for one in turns])) * 1e3
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> None:
     rows = []
     for clients, full in loads:
         name = f"{clients}, full" if full else f"{clients}"
-        results[name] = {kind: told(turns[clients, full, kind], clients) for kind in kinds}
+        results[name] = {kind: summary(turns[clients, full, kind], clients) for kind in kinds}
         ours = results[name]["streamer"]["cpu_ms"]
         for kind, one in results[name].items():
             rows.append(
