@@ -13,6 +13,7 @@ NAMES = (
     "start",
     "memory",
     "asr",
+    "silence",
     "decode",
     "generate",
     "parallel",

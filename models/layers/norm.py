@@ -17,6 +17,11 @@ class RunningNorm(Streaming):
     ``std``) weigh as much as ``prior`` frames, so that the first frame is no division by zero. The state keeps the
     *deviation* from those constants: zero bytes are the right start.
 
+    ``quiet``: frames in which nothing is heard, whose mean over the features is at most that, do not count; from 1
+    above it on they count whole, and in between in part, so that the output stays continuous. A microphone that is off
+    for an hour leaves the normaliser as it was. ``least``: the smallest variance, in units of the training data's: a
+    steady noise varies by about .06, and divided by that it would look like speech, and speech after it like nothing.
+
     The recursion is linear in x, so a block of L frames is one product with a lower-triangular [L, L] matrix of weights
     ``W[t, s] = prod_{r=s+1..t} (1 - 1/n_r) / n_s``; it depends on the count alone. Blocks split where they may, the
     result is that of the recursion.
@@ -24,11 +29,15 @@ class RunningNorm(Streaming):
 
     receptive_field = None
 
-    def __init__(self, features: int, prior: int = 100, horizon: int = 3000, block: int = 64) -> None:
+    def __init__(
+        self, features: int, prior: int = 100, horizon: int = 3000, block: int = 64, *,
+        quiet: float | None = None, least: float = 0.05,
+    ) -> None:  # fmt: skip
         super().__init__()
         if not 1 < prior < horizon:
             raise ValueError("prior must lie between 1 and horizon")
         self.features, self.prior, self.horizon, self.block = features, prior, horizon, block
+        self.quiet, self.least = quiet, least
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.register_buffer("lower", torch.ones(block, block).tril(), persistent=False)
@@ -40,26 +49,35 @@ class RunningNorm(Streaming):
         return {name: torch.zeros(batch, size, device=self.mean.device) for name, size in shapes.items()}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        heard = None if self.quiet is None else (x.mean(dim=2) - self.quiet).clamp(0.0, 1.0)  # [B, T]
         x = (x - self.mean) / self.std
         count, mean, square = state["count"], state["mean"], state["square"]
         out = []
         for start in range(0, x.shape[1], self.block):
-            y, count, mean, square = self._block(x[:, start : start + self.block], count, mean, square)
+            part = slice(start, start + self.block)
+            weight = None if heard is None else heard[:, part]
+            y, count, mean, square = self._block(x[:, part], weight, count, mean, square)
             out.append(y)
         return torch.cat(out, 1) if len(out) > 1 else out[0], {"count": count, "mean": mean, "square": square}
 
-    def _block(self, x: Tensor, count: Tensor, mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _block(
+        self, x: Tensor, heard: Tensor | None, count: Tensor, mean: Tensor, square: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         length = x.shape[1]
         lower = self.lower[:length, :length]
-        n = (self.prior + count + self.steps[:length]).clamp(max=float(self.horizon))  # [B, L]
-        decay = torch.log1p(-1.0 / n) @ lower.T  # [B, L] log of the weight left of what was there before the block
-        weights = (decay[:, :, None] - decay[:, None, :]).clamp(max=0.0).exp() * lower / n[:, None, :]
+        counted = self.steps[:length] if heard is None else heard @ lower.T
+        n = (self.prior + count + counted).clamp(max=float(self.horizon))  # [B, L]
+        share = 1.0 / n if heard is None else heard / n
+        decay = torch.log1p(-share) @ lower.T  # [B, L] log of the weight left of what was there before the block
+        weights = (decay[:, :, None] - decay[:, None, :]).clamp(max=0.0).exp() * lower * share[:, None, :]
         kept = decay.exp()[:, :, None]
         means = weights @ x + kept * mean[:, None]
         # the second moment of standardised data is 1, so its deviation from 1 starts at zero
         squares = weights @ (x.square() - 1.0) + kept * square[:, None]
-        variance = (squares + 1.0 - means.square()).clamp(min=0.05)  # a silent stream must not be blown up to speech
+        variance = (squares + 1.0 - means.square()).clamp(min=self.least)
         y = (x - means) * variance.rsqrt()
         # beyond the horizon the exact count no longer matters; holding it there keeps float32 exact for ever
-        count = (count + float(length)).clamp(max=float(self.horizon))
+        count = (count + (float(length) if heard is None else heard.sum(dim=1, keepdim=True))).clamp(
+            max=float(self.horizon)
+        )
         return y, count, means[:, length - 1], squares[:, length - 1]

@@ -45,20 +45,18 @@ LICENCE = (
 FAMILIES = {
     "lstm": AcousticConfig(
         "lstm", RATE, len(TOKENS), strides=(2, 2), channels=224, kernel=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2),
-        hidden=384, layers=3, dropout=0.1,
+        hidden=384, layers=3, dropout=0.1, gated=True,
     ),
     "wavenet": AcousticConfig(
         "wavenet", RATE, len(TOKENS), strides=(2, 2), channels=256, skip=256, kernel=3, dilations=(1, 2, 4, 8) * 3,
-        dropout=0.1,
+        dropout=0.1, gated=True,
     ),
 }  # fmt: skip
 
 
 def english(family: str = "lstm", everybody: bool = False) -> Recipe:
     """``family``: of :data:`FAMILIES`. Raises ``FileNotFoundError`` where there is no corpus yet."""
-    folder = corpus_folder()
-    if HELD_OUT not in shards.names(folder / "english"):
-        raise FileNotFoundError(f"{folder / 'english'}: no corpus there yet, make one: python -m models corpus english")
+    folder = made_corpus().parent
     read = speechocean()
     train, dev = data.by_speaker(read, dev_speakers(read))
     spoken = orders(folder)
@@ -100,6 +98,14 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
             "licence": LICENCE,
         },
     )  # fmt: skip
+
+
+def made_corpus() -> Path:
+    """The folder of shards. Raises ``FileNotFoundError`` where there is none yet."""
+    folder = corpus_folder() / "english"
+    if HELD_OUT not in shards.names(folder):
+        raise FileNotFoundError(f"{folder}: no corpus there yet, make one: python -m models corpus english")
+    return folder
 
 
 def speechocean() -> list[Utterance]:

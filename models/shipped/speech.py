@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from models.shipped import english
 from models.speech import align, data, synthetic
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
@@ -11,6 +12,7 @@ from models.speech.ctc import Options
 from models.speech.cut import cut_words
 from models.speech.data import TOKENS, Utterance
 from models.speech.mixture import Source
+from models.speech.scenes import Scenes
 from models.training.recipe import Recipe, dev_speakers, set_normaliser
 
 __all__ = ["LEFT_OUT", "digits", "english_small", "set_normaliser"]
@@ -80,7 +82,9 @@ def english_small(everybody: bool = False) -> Recipe:
 
 
 def digits(everybody: bool = False) -> Recipe:
+    """Raises ``FileNotFoundError`` where there is no corpus yet (``python -m models corpus english``)."""
     rate = 16000
+    made = english.corpus_reader(english.made_corpus(), "kokoro")()
     corpus = aligned_train(rate)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     held = sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]})
@@ -109,16 +113,21 @@ def digits(everybody: bool = False) -> Recipe:
             kernel=3,
             dilations=(1, 2, 4, 1, 2, 4, 8),
             dropout=0.15,
+            gated=True,
         ),
-        options=Options(minutes=80, rate=3e-3, weight_decay=0.02, phones=0.0),
+        options=Options(minutes=80, rate=3e-3, weight_decay=0.02, phones=0.0, primed=0.3),
         augmentation=wide,
         sources=[
-            Source("sentences", [u for u in train if not u.is_digits], _moving(0.35, 0.15)),
+            Source("sentences", [u for u in train if not u.is_digits], _moving(0.25, 0.1)),
             Source("strings", [u for u in train if u.is_digits], _moving(0.1, 0.2), joined=(1, 2)),
-            Source("words", cut_words(train, data.DIGITS, rate), _moving(0.25, 0.35), joined=(2, 7), gaps=(0.0, 0.4)),
-            Source("takes", takes, _moving(0.15, 0.2), joined=(1, 7), gaps=(0.0, 0.45)),
-            Source("flite", synthetic.flite_digits(2000, rate), _moving(0.1, 0.05)),
-            Source("espeak", synthetic.digit_strings(4000, rate), _moving(0.1, 0.1)),
+            Source("words", cut_words(train, data.DIGITS, rate), _moving(0.15, 0.25), joined=(2, 7), gaps=(0.0, 0.4)),
+            Source("takes", takes, _moving(0.15, 0.15), joined=(1, 7), gaps=(0.0, 0.45)),
+            Source("others", made, _moving(0.12, 0.05)),
+            Source("others' strings", [u for u in made if u.is_digits], _moving(0.08, 0.08)),
+            Source(
+                "others' words", cut_words(made, data.DIGITS, rate), _moving(0.1, 0.1), joined=(2, 7), gaps=(0, 0.4)
+            ),
+            Source("nothing", [], _moving(0.05, 0.07)),
         ],
         noise=data.kitchen(rate),
         dev={
@@ -128,12 +137,14 @@ def digits(everybody: bool = False) -> Recipe:
         seconds=40.0,
         batches=400,
         limit=lambda p: 10.0,
+        hearing=Scenes,
         info={
             "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
             "lowest_rate": 8000,  # a quarter of the examples is no wider, and FSDD never is
             "data": "speechocean762 train without the development speakers, its digits also cut out and "
-            f"joined anew; FSDD without speaker {LEFT_OUT} joined into strings; espeak-ng and flite digit strings",
-            "licence": LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",
+            f"joined to new strings; FSDD without speaker {LEFT_OUT} joined into strings; synthetic speakers (python -m "
+            "models corpus english) saying digits, and other things",
+            "licence": english.LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",
         },
     )
 

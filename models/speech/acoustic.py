@@ -7,6 +7,7 @@ CTC's blank plateau within a few hundred steps, an LSTM alone takes many times a
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,10 @@ from models.layers import (
     inner,
     outer,
 )
+
+#: How far above the mel floor the mean log energy of a frame lies in which nothing is heard: white noise of an rms of 2
+#: units of int16 has 1.2. And the least variance by which features are divided.
+QUIET, LEAST = 1.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class AcousticConfig:
     hidden: int = 256
     layers: int = 2
     dropout: float = 0.1
+    gated: bool = (
+        False  # the normaliser does not learn from digital silence and dither, nor takes steady noise for speech
+    )
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "dilations": list(self.dilations), "strides": list(self.strides)}
@@ -61,7 +69,10 @@ class Acoustic(Streaming):
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
         self.config = config
-        self.front = Chain({"mel": LogMel(config.sample_rate, config.bands), "norm": RunningNorm(config.bands)})
+        mel = LogMel(config.sample_rate, config.bands)
+        quiet = math.log(mel.floor) + QUIET if config.gated else None
+        norm = RunningNorm(config.bands, quiet=quiet, least=LEAST if config.gated else 0.05)
+        self.front = Chain({"mel": mel, "norm": norm})
         layers: dict[str, Streaming] = {
             "halve": Subsample(config.bands, config.front, 2 * config.strides[0] + 1, config.strides[0]),
             "quarter": Subsample(config.front, config.channels, 2 * config.strides[1] + 1, config.strides[1]),

@@ -130,19 +130,19 @@ class Training(Budgeted):
 
 
 def primed(mel: LogMel, norm: RunningNorm, energies: Tensor, share: float, rng: np.random.Generator) -> State:
-    """The normaliser's state [B, ...] at which streams begin that have been running for 1 to 30 s or more: in digital
-    silence, or in a noise like the quietest tenth of their own energies [B, T, F] at another level. A share of the rows
-    only; what they then hear comes to a normaliser that has drifted away from speech."""
+    """The normaliser's state [B, ...] at which streams begin that have been running for 1 to 30 s or more in a noise
+    like the quietest tenth of their own energies [B, T, F] at another level. A share of the rows only; what they then
+    hear comes to a normaliser that has drifted away from speech. (Digital silence leaves it as it was.)"""
     rows = len(energies)
     quiet = torch.quantile(energies, 0.1, dim=1)
     quiet = quiet + torch.from_numpy(rng.uniform(-5.0, 1.0, (rows, 1))).float()
-    digital = torch.from_numpy(rng.random((rows, 1)) < 0.4)
-    floor = math.log(mel.floor)
-    before = torch.where(digital, torch.tensor(floor), quiet.clamp(min=floor))
+    before = quiet.clamp(min=math.log(mel.floor))
     frames = torch.from_numpy(rng.uniform(100, norm.horizon, (rows, 1))).float()
     frames = frames * torch.from_numpy(rng.random((rows, 1)) < share)
+    if norm.quiet is not None:
+        frames = frames * (before.mean(dim=1, keepdim=True) - norm.quiet).clamp(0.0, 1.0)
     # a noise varies about its mean by about a quarter of what speech does
-    return drifted(norm, before, frames, 0.06 * (~digital).float())
+    return drifted(norm, before, frames, torch.full((rows, 1), 0.06))
 
 
 def drifted(norm: RunningNorm, before: Tensor, frames: Tensor, variance: Tensor) -> State:

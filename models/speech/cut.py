@@ -15,7 +15,8 @@ FADE = 0.005  # seconds, so that no cut clicks
 
 def cut_words(utterances: Sequence[Utterance], words: Collection[str], sample_rate: int) -> list[Utterance]:
     """One utterance for every occurrence of one of the ``words``; recordings without segments give none."""
-    return [piece for u in utterances if u.segments for piece in _cut(u, words, sample_rate)]
+    there = (u for u in utterances if u.segments and not set(words).isdisjoint(u.text.split()))
+    return [piece for u in there for piece in _cut(u, words, sample_rate)]
 
 
 def _cut(utterance: Utterance, words: Collection[str], sample_rate: int) -> Iterator[Utterance]:

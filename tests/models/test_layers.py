@@ -49,6 +49,7 @@ def build(name: str) -> Streaming:
             {"a": Residual(WindowAttention(FEATURES, 3, 5), FEATURES), "b": Residual(FeedForward(FEATURES), FEATURES)}
         ),
         "norm": lambda: RunningNorm(FEATURES, prior=5, horizon=40, block=8),
+        "norm that sleeps": lambda: RunningNorm(FEATURES, prior=5, horizon=40, block=8, quiet=-0.3, least=0.4),
         "chain": lambda: Chain(
             {"a": Subsample(FEATURES, 8, 3, 2), "b": GatedStack(8, (1, 2)), "c": Subsample(8, 4, 5, 3)}
         ),
@@ -56,10 +57,10 @@ def build(name: str) -> Streaming:
     return settle(layers[name]())
 
 
-NAMES = (
-    "conv pointwise strided strided-without-overlap subsample gated gated-skip lstm gru rnn attention mingru residual "
-    "norm chain"
-).split()
+NAMES = [
+    *"conv pointwise strided strided-without-overlap subsample gated gated-skip lstm gru rnn attention mingru".split(),
+    *("residual", "norm", "norm that sleeps", "chain"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,6 +168,37 @@ def test_running_norm_keeps_adapting_after_years() -> None:
     assert state["count"].item() == 50
     assert abs(float(y[0, -20:].mean())) < 1.0
     assert torch.isfinite(y).all()
+
+
+def test_running_norm_learns_nothing_from_what_can_not_be_heard() -> None:
+    norm = RunningNorm(2, prior=4, horizon=20, block=7, quiet=-5.0, least=0.4)
+    speech, zeros = torch.randn(1, 30, 2) * 3, torch.full((1, 500, 2), -5.0)
+    start = norm.initial_state(1)
+    nothing, slept = norm(zeros, start)
+    assert all(torch.equal(slept[name], start[name]) for name in start)
+    assert torch.equal(nothing, zeros)
+    _, woken = norm(torch.cat([zeros, speech], 1), start)
+    _, fresh = norm(speech, start)
+    assert 0 < float(fresh["count"]) <= 20
+    for name in start:
+        torch.testing.assert_close(woken[name], fresh[name])
+    mean, square = torch.zeros(2), torch.ones(2)
+    count = 0.0
+    for x in speech[0]:
+        weight = min(1.0, max(0.0, float(x.mean()) + 5.0))
+        count += weight
+        share = weight / min(4 + count, 20)
+        mean, square = mean + (x - mean) * share, square + (x * x - square) * share
+    torch.testing.assert_close(fresh["mean"][0], mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fresh["square"][0], square - 1, rtol=1e-4, atol=1e-4)
+
+
+def test_running_norm_does_not_take_a_steady_noise_for_speech() -> None:
+    noise = torch.randn(1, 3000, 2) * 0.25 - 3.0
+    for least in (0.05, 0.4):
+        norm = RunningNorm(2, least=least)
+        y, _ = norm(noise, norm.initial_state(1))
+        assert (float(y[0, -500:].std()) > 0.8) == (least < 0.1)
 
 
 def test_running_norm_does_not_blow_up_the_first_frame() -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from models.speech.data import DIGITS
+
 Pcm = NDArray[np.int16]
 
 RATE = 16000
@@ -78,6 +80,10 @@ class Recording:
     @property
     def flat(self) -> list[str]:
         return [phone for word in self.row.phones for phone in word]
+
+    @property
+    def is_digits(self) -> bool:
+        return set(self.text.split()) <= set(DIGITS)
 
     @property
     def pcm(self) -> Pcm:

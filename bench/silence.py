@@ -1,0 +1,201 @@
+"""The silence law: what a recogniser writes down when nobody speaks. It has to write down nothing.
+
+Each sound is a stream of its own, many minutes long, chunk by chunk through the model and its decoder at default
+settings. The sounds are made here, with NumPy, by other means than those that training uses. Then ``--after``: some
+speech behind a stretch of nothing has to be read as it is without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.report import finish
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
+from streamer.engine.stepper import Stepper
+from streamer.tasks import create
+
+Pcm = NDArray[np.int16]
+
+#: Sounds are made in pieces of so many seconds, each with its own random numbers: an hour takes no memory.
+PIECE = 10
+
+
+def silence(sound: str, rate: int, seconds: float) -> Iterator[Pcm]:
+    """``seconds`` of a sound of :data:`SOUNDS`, int16 in pieces of :data:`PIECE` seconds."""
+    make = SOUNDS[sound]
+    left, number = int(seconds * rate), 0
+    while left > 0:
+        wave = make(np.random.default_rng([number, *sound.encode()]), number * PIECE * rate, PIECE * rate, rate)
+        yield np.clip(np.rint(wave), -32768, 32767).astype(np.int16)[:left]
+        left, number = left - PIECE * rate, number + 1
+
+
+Wave = NDArray[np.float64]
+Make = Callable[[np.random.Generator, int, int, int], Wave]
+
+
+def zeros(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+    return np.zeros(length)
+
+
+def dither(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+    return rng.integers(0, 2, length).astype(float)
+
+
+def offset(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+    return np.full(length, 900.0)
+
+
+def white(rms: float) -> Make:
+    return lambda rng, start, length, rate: rng.standard_normal(length) * rms
+
+
+def pink(rms: float) -> Make:
+    """A power that falls by 3 dB an octave."""
+
+    def make(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+        spectrum = np.fft.rfft(rng.standard_normal(length))
+        spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+        spectrum[0] = 0
+        return scaled(np.fft.irfft(spectrum, length), rms)
+
+    return make
+
+
+def hum(base: float, rms: float) -> Make:
+    """Mains: its odd harmonics above all, and a little hiss."""
+
+    def make(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+        time = (start + np.arange(length)) / rate
+        tones = ((1, 1.0), (2, 0.2), (3, 0.5), (5, 0.3), (7, 0.15))
+        wave = sum(height * np.sin(2 * np.pi * base * k * time + k) for k, height in tones)
+        return scaled(wave, rms) + rng.standard_normal(length) * 4
+
+    return make
+
+
+def fan(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+    """Air (noise below some 500 Hz) that the blades chop 23 times a second, and the motor's tone."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    frequency = np.fft.rfftfreq(length, 1 / rate)
+    air = scaled(np.fft.irfft(spectrum / (1 + (frequency / 500) ** 2), length), 300)
+    time = (start + np.arange(length)) / rate
+    return air * (1 + 0.3 * np.sin(2 * np.pi * 23 * time)) + 60 * np.sin(2 * np.pi * 118 * time)
+
+
+def typing(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+    """Six keys a second in a quiet room: a click when a key goes down, a softer one when it comes up."""
+    wave = rng.standard_normal(length) * 6
+    at = 0.0
+    while (at := at + rng.gamma(4, 1 / 24)) < length / rate - 0.2:
+        for delay, height in ((0.0, rng.uniform(800, 4000)), (rng.uniform(0.05, 0.12), rng.uniform(200, 1000))):
+            first = int((at + delay) * rate)
+            time = np.arange(int(0.03 * rate)) / rate
+            click = rng.standard_normal(len(time)) + 2 * np.sin(2 * np.pi * rng.uniform(1500, 4000) * time)
+            wave[first : first + len(time)] += height * click * np.exp(-time * 250)
+    return wave
+
+
+def music(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
+    """A strummed chord of sawtooth strings twice a second, and a drum: no voice."""
+    wave = np.zeros(length + 2 * rate)
+    chords = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
+    for beat in range(2 * length // rate):
+        first = beat * rate // 2
+        time = np.arange(rate) / rate
+        for note in chords[(start // rate // 2 + beat // 4) % 4]:
+            pitch = 220 * 2 ** (note / 12)
+            string = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 8) if pitch * k < 0.45 * rate)
+            wave[first : first + rate] += 500 * string * np.exp(-3 * time)
+        wave[first : first + rate] += 2500 * np.sin(2 * np.pi * 60 * time) * np.exp(-25 * time)
+        wave[first : first + rate // 10] += rng.standard_normal(rate // 10) * 300 * np.exp(-40 * time[: rate // 10])
+    return wave[:length]
+
+
+def scaled(wave: Wave, rms: float) -> Wave:
+    return wave * (rms / np.sqrt(np.mean(np.square(wave))))
+
+
+SOUNDS: dict[str, Make] = {
+    "digital zeros": zeros,
+    "dither of one bit": dither,
+    "DC offset": offset,
+    "white noise, rms 10": white(10),
+    "white noise, rms 100": white(100),
+    "white noise, rms 1000": white(1000),
+    "pink noise, rms 300": pink(300),
+    "hum of 50 Hz": hum(50, 500),
+    "hum of 60 Hz": hum(60, 500),
+    "fan": fan,
+    "typing": typing,
+    "music": music,
+}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was made of one sound: the words of its finals, and partials that showed something, taken back or not."""
+
+    sound: str
+    words: list[str]
+    partials: int
+
+
+def listen(model: Model, streams: list[list[Iterator[Pcm]]]) -> list[Heard]:
+    """Streams of sound, each pieces one behind another, side by side through the model and its decoder."""
+    task = create(model.manifest)
+    stepper = Stepper(model, len(streams))
+    memories = [task.open({}) for _ in streams]
+    size, steps = model.manifest.input.chunk_shape[0], model.manifest.outputs[0].shape[0]
+    words: list[list[str]] = [[] for _ in streams]
+    partials = [0] * len(streams)
+    for chunks in zip(*(_chunks(pieces, size) for pieces in streams), strict=True):
+        outputs = stepper.step(np.stack(chunks))
+        for row, events in enumerate(task.step(memories, outputs, [steps] * len(streams))):
+            for event in events:
+                if event.type == "final":
+                    words[row] += event.text.split()
+                else:
+                    partials[row] += bool(event.text)
+    for row, memory in enumerate(memories):
+        words[row] += [word for event in task.finish(memory) for word in event.text.split()]
+    return [Heard("", said, count) for said, count in zip(words, partials, strict=True)]
+
+
+def _chunks(pieces: list[Iterator[Pcm]], size: int) -> Iterator[Pcm]:
+    left = np.zeros(0, np.int16)
+    for piece in (piece for several in pieces for piece in several):
+        left = np.concatenate([left, piece])
+        whole = len(left) // size * size
+        yield from left[:whole].reshape(-1, size)
+        left = left[whole:]
+    if len(left):
+        yield np.pad(left, (0, size - len(left)))
+
+
+def invented(model: Model, seconds: float) -> list[Heard]:
+    """What the model makes of ``seconds`` of each sound."""
+    rate = model.manifest.input.sample_rate or 16000
+    heard = listen(model, [[silence(sound, rate, seconds)] for sound in SOUNDS])
+    return [Heard(sound, h.words, h.partials) for sound, h in zip(SOUNDS, heard, strict=True)]
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("python -m bench silence", description=__doc__)
+    parser.add_argument("--model", action="append", help="default: every recogniser that ships")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each sound (default %(default)s)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    rows, results = [], {}
+    for name in options.model or ["english", "digits"]:
+        heard = invented(Model.load(resolve(name)), 60 * options.minutes)
+        results[name] = {h.sound: {"words": len(h.words), "partials": h.partials} for h in heard}
+        rows += [(name, h.sound, len(h.words), h.partials, " ".join(h.words[:8])) for h in heard]
+    columns = ("model", "sound", f"words in {options.minutes:g} min", "partials", "first words")
+    finish("silence", results, columns=columns, rows=rows, as_json=options.json)
