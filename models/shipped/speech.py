@@ -142,8 +142,8 @@ def digits(everybody: bool = False) -> Recipe:
             "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
             "lowest_rate": 8000,  # a quarter of the examples is no wider, and FSDD never is
             "data": "speechocean762 train without the development speakers, its digits also cut out and "
-            f"joined to new strings; FSDD without speaker {LEFT_OUT} joined into strings; synthetic speakers (python -m "
-            "models corpus english) saying digits, and other things",
+            f"joined to new strings; FSDD without speaker {LEFT_OUT} joined into strings; synthetic speakers (python "
+            "-m models corpus english) saying digits, and other things",
             "licence": english.LICENCE + "; Free Spoken Digit Dataset: CC BY-SA 4.0",
         },
     )
