@@ -6,6 +6,7 @@ Errors are one line on standard error; the exit code is 2 for usage and bad inpu
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -172,6 +173,8 @@ _register()
 
 def main() -> None:
     """The entry point ``streamer``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name goes out as the bytes that it is
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = app(standalone_mode=False, prog_name="streamer")
     except _ClickError as error:
