@@ -1,7 +1,7 @@
 """What bytes are, by their first ones: sound in a container, a picture, a text. Raw PCM looks like none of them.
 
-Sources: RFC 3533 (Ogg), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (``ftyp``), ISO/IEC 11172-3 and 13818-7 (MP3,
-ADTS), EBU Tech 3306 (RF64), and the magic numbers of the others.
+Sources: RFC 3533 (Ogg), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (``ftyp``), ISO/IEC 11172-3 (MP3), 13818-7
+(ADTS), EBU Tech 3306 (RF64), and the magic numbers of the others.
 """
 
 from __future__ import annotations

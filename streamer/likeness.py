@@ -40,7 +40,7 @@ KINDS = {
 
 
 def likeness(window: bytes) -> str:
-    """A key of :data:`KINDS` for what the window (an even number of bytes) looks like; empty: int16, or nothing clear."""
+    """A key of :data:`KINDS` for what the window (an even number of bytes) looks like; empty: int16 or not clear."""
     pcm = np.frombuffer(window, "<i2")
     if len(pcm) < 256 or np.count_nonzero(pcm) < len(pcm) // 8:
         return ""
@@ -114,7 +114,7 @@ def _floats(pcm: NDArray[np.int16]) -> str:
             inside = _in_band(upper)
         if len(upper) < 64 or inside.mean() < MOST or _in_band(np.ascontiguousarray(lower)).mean() > 0.5:
             continue
-        if 0.1 < (upper < 0).mean() < 0.9:
+        if 0.1 < (upper < 0).mean() < 0.9 and len(np.unique(upper)) >= 16:
             return name
     return ""
 
@@ -131,8 +131,9 @@ def _bytes(window: bytes) -> str:
 def _halves(pcm: NDArray[np.int16]) -> str:
     """Of 32 bit integers the lower halves are nothing, or noise."""
     for one, other in ((pcm[0::2], pcm[1::2]), (pcm[1::2], pcm[0::2])):
-        if np.count_nonzero(other) >= len(other) // 2 and np.count_nonzero(one) <= (1 - MOST) * len(one) / 5:
-            return "half empty"
+        if np.count_nonzero(other) < len(other) // 2 or np.count_nonzero(one) > (1 - MOST) * len(one) / 5:
+            continue
+        return "half empty" if _correlation(other.astype(np.float64), 1) > 0 else ""  # a tone may be 0 there, too
     low, high = pcm[0::2].astype(np.float64), pcm[1::2].astype(np.float64)
     if _correlation(high, 1) > SMOOTH and abs(_correlation(low, 1)) < 0.1 and 17_000 < low.std() < 21_000:
         return "int32"
@@ -146,8 +147,10 @@ def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
     if _correlation(pcm.astype(np.float64), 1) > ROUGH:
         return ""
     swapped = pcm.byteswap().astype(np.float64)
-    if len(np.unique(pcm & 0xFF)) > 32 and (
-        _correlation(swapped, 1) > SMOOTH or (pcm.std() > 8000 and swapped.std() < pcm.std() / 4)
+    if (
+        len(np.unique(pcm & 0xFF)) > 32
+        and len(np.unique(pcm >> 8)) > 64
+        and (_correlation(swapped, 1) > SMOOTH or (pcm.std() > 8000 and swapped.std() < pcm.std() / 4))
     ):
         return "big-endian"
     raw = np.frombuffer(window, np.uint8)

@@ -24,8 +24,8 @@ _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 @dataclass
 class Opened:
-    """``view``: what libsndfile is given. ``missing``: bytes that are announced and not there, of a file. ``end``: where
-    the announced samples of a pipe end, ``None`` if nobody knows. ``note``: what the user should know."""
+    """``view``: what libsndfile is given. ``missing``: bytes that are announced and not there, of a file. ``end``:
+    where the announced samples of a pipe end, ``None`` if nobody knows. ``note``: what the user should know."""
 
     view: View
     missing: int = 0
@@ -103,10 +103,9 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
             length = 0 if announced == 0 and _is_chunk(source, start, order) else there
         elif announced > there:
             missing, length = announced - there, there
-        elif there - announced > 8 and not _is_chunk(source, start + announced, order):
-            if not _is_chunk(source, start + announced + announced % 2, order):
-                length, more = there, (there - announced) / max(1, frame * rate)
-                note = f"{more:.2f} s lie behind the end that its header gives: they are read, too"
+        elif there - announced > 8 and not _goes_on_as_chunk(source, start + announced, announced, order):
+            length, more = there, (there - announced) / max(1, frame * rate)
+            note = f"{more:.2f} s lie behind the end that its header gives: they are read, too"
         if frame and length and length % frame and not missing and code in PLAIN:
             note = note or f"its last {length % frame} bytes are no whole sample, and are left out"
     elif unknown:
@@ -116,7 +115,7 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
 
     def goes_on() -> bool:
         at = start + announced
-        return len(source.at(at, 8)) == 8 and not any(_is_chunk(source, at + pad, order) for pad in (0, announced % 2))
+        return len(source.at(at, 8)) == 8 and not _goes_on_as_chunk(source, at, announced, order)
 
     said = 2**62 if length is None or source.size is None else length
     view = View(source, _header(form, code, said, channels, order), start, length, goes_on)
@@ -136,6 +135,11 @@ def _header(form: bytes, code: int, length: int, channels: int, order: str) -> b
         + head
         + struct.pack(f"{order}4sI", b"data", short)
     )
+
+
+def _goes_on_as_chunk(source: Source, at: int, length: int, order: str) -> bool:
+    """Behind contents of ``length``, with or without the byte that makes it even."""
+    return _is_chunk(source, at, order) or (length % 2 == 1 and _is_chunk(source, at + 1, order))
 
 
 def _is_chunk(source: Source, at: int, order: str) -> bool:

@@ -12,8 +12,8 @@ __all__ = ["RawSound"]
 
 
 class RawSound:
-    """PCM s16le mono at ``rate`` Hz, as it comes: nothing waits for a block to fill. ``say``: that it looks like another
-    format, once."""
+    """PCM s16le mono at ``rate`` Hz, as it comes: nothing waits for a block to fill. ``say``: that it looks like
+    another format, once."""
 
     seconds = 0.0
 

@@ -18,8 +18,8 @@ ENDLESS = 2**40
 
 
 class Source:
-    """``fd``: of a file, a pipe or a terminal, closed by :meth:`close` if it is ``owned``. ``size`` in bytes from where it
-    stood, ``None`` for what has no size. Reads raise ``OSError``.
+    """``fd``: of a file, a pipe or a terminal, closed by :meth:`close` if it is ``owned``. ``size`` in bytes from where
+    it stood, ``None`` for what has no size. Reads raise ``OSError``.
     """
 
     def __init__(self, fd: int, owned: bool = True) -> None:
@@ -89,8 +89,8 @@ class Source:
 
 
 class View:
-    """A file for libsndfile: ``head``, then the bytes of ``source`` from ``start`` on, ``length`` of them, ``None``: to its
-    end. ``goes_on``: asked once where ``length`` ends, whether the rest belongs to it, too.
+    """A file for libsndfile: ``head``, then the bytes of ``source`` from ``start`` on, ``length`` of them, ``None``: to
+    its end. ``goes_on``: asked once where ``length`` ends, whether the rest belongs to it, too.
     """
 
     def __init__(

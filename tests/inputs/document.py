@@ -1,7 +1,7 @@
 """``docs/inputs.md``, made of the tables of cases: ``python -m tests.inputs.document`` writes it.
 
-A table is the tuple ``CASES`` of a module ``test_*.py`` in this folder; its ``ABOUT`` has the first lines of each of its
-sources, in the order of the document; ``ORDER`` is the module's place.
+A table is the tuple ``CASES`` of a module ``test_*.py`` in this folder; its ``ABOUT`` has the first lines of each of
+its sources, in the order of the document; ``ORDER`` is the module's place.
 """
 
 from __future__ import annotations
