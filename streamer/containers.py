@@ -14,6 +14,8 @@ __all__ = ["HEAD", "Container", "container", "id3_length"]
 HEAD = 4096
 #: Fewer characters than these may be sound by chance.
 TEXT = 64
+#: Nor is a sample that is sent again and again a text.
+LETTERS = 12
 
 _PRINTABLE = frozenset(range(0x20, 0x7F)) | {9, 10, 13}
 #: MPEG audio layer III, kbit/s by the index in its header; version 1, then 2 and 2.5.
@@ -118,6 +120,6 @@ def _text(head: bytes) -> Container | None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:16].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return Container("an HTML page" if b"html" in head[:200].lower() else "an XML document")
-    if len(head) < TEXT or not _PRINTABLE.issuperset(head[:512]):
+    if len(head) < TEXT or len(set(head[:512])) < LETTERS or not _PRINTABLE.issuperset(head[:512]):
         return None
     return Container("JSON" if start[:1] in (b"{", b"[") else "a text")

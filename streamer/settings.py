@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -359,11 +360,36 @@ def _toml(value: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"can't read the settings file {path}: {error}") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"can't read the settings file {path}: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SettingsError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save it as UTF-8"
+        ) from error
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
+        raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error)}") from error
+
+
+def _hint(text: str, error: tomllib.TOMLDecodeError) -> str:
+    """The line that can't be read, and what is often meant."""
+    found = re.search(r"at line (\d+)", str(error))
+    lines = text.splitlines()
+    line = lines[min(int(found[1]), len(lines)) - 1].strip() if found and lines else ""
+    if text.lstrip().startswith("{"):
+        return ": it looks like JSON; settings are lines like port = 8765"
+    if re.fullmatch(r"[\w.-]+\s*:\s.*", line):
+        return f": {line[:60]!r} has a colon; settings are lines like port = 8765"
+    if re.fullmatch(r"[\w.-]+\s*=\s*[^\"'\[{].*", line):
+        return f": in {line[:60]!r} a text needs quotes"
+    if "\\" in line:
+        return f": in {line[:60]!r} write \\\\ for a backslash, or use '...'"
+    return f": {line[:60]!r}" if line else ""
 
 
 def _from_environment() -> dict[str, str]:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 #: The codes of refusals for which the user's input is to blame.
-BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "bad_frame"})
+BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "not_pcm", "bad_frame"})
 
 
 class Feed(Protocol):

@@ -39,7 +39,7 @@ def transcribe(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin: one of them or raw PCM (s16le, mono).",
+            help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin: those or raw PCM (s16le, mono).",
             metavar="FILE",
         ),
     ],

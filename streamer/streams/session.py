@@ -18,6 +18,7 @@ from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
+from streamer.streams.doubt import Doubt
 from streamer.streams.holding import Holdable
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
@@ -60,6 +61,7 @@ class Session(Holdable):
         self.options = dict(options or {})
         self.lasting = lasting
         self.reader = RowReader(manifest)
+        self._doubt: Doubt | None = None
         self.version = self.joined_at = 0  # joined_at: position at which this client came
         self.state = "active"
         self.resumed = snapshot is not None  # it was here before this client came
@@ -70,6 +72,8 @@ class Session(Holdable):
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
         self.sound = self._intake.sound
+        if self.sound and snapshot is None:
+            self._doubt = Doubt(sample_rate or manifest.input.sample_rate, engine.metrics.table)
         self._markers = Markers(limits.markers)
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
@@ -131,8 +135,18 @@ class Session(Holdable):
     # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
-        """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`."""
-        self.feed_rows(self.reader.of_bytes(data), sink)
+        """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`.
+
+        The beginning of sound is looked at: a file in the place of PCM is refused (:class:`NotSound`), what looks like
+        another format of samples is taken, and the client is warned.
+        """
+        rows = self.reader.of_bytes(data)
+        warning = self._doubt.look(data) if self._doubt is not None else None
+        self.feed_rows(rows, sink)
+        if warning is not None:
+            self.tell(warning)
+        if self._doubt is not None and self._doubt.over:
+            self._doubt = None
 
     def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
