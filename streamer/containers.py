@@ -66,7 +66,7 @@ def container(head: bytes) -> Container | None:
     """What begins with ``head``, the first :data:`HEAD` bytes or fewer; ``None``: nothing that is known."""
     if head[:4] in (b"RIFF", b"RIFX"):
         form = {b"WAVE": _WAV, b"AVI ": Container("AVI", "ffmpeg"), b"WEBP": Container("a WebP picture")}
-        return form.get(head[8:12], _WAV if len(head) < 12 else Container("RIFF"))
+        return form.get(head[8:12], _WAV if len(head) < 12 else Container("a RIFF file that is no WAV"))
     if head[:4] == b"FORM" and (len(head) < 12 or head[8:12] in (b"AIFF", b"AIFC")):
         return _AIFF
     if head[4:8] == b"ftyp":

@@ -30,12 +30,12 @@ KINDS = {
     "float32": "32 bit float: send int16, each sample times 32767",
     "float64": "64 bit float: send int16, each sample times 32767",
     "int32": "32 bit integers: send int16, the upper 16 bits of each",
-    "unsigned 8 bit": "unsigned 8 bit: send int16, (sample - 128) * 256",
+    "uint8": "unsigned 8 bit: send int16, (sample - 128) * 256",
     "mu-law": "G.711 mu-law: decode it to int16, or put it into a WAV",
     "A-law": "G.711 A-law: decode it to int16, or put it into a WAV",
     "big-endian": "big-endian 16 bit: swap the bytes of each sample",
     "stereo": "two channels, one sample of each in turn: send one channel",
-    "half empty": "every second sample is 0: send one channel of 16 bit samples",
+    "half_empty": "every second sample is 0: send one channel of 16 bit samples",
 }
 
 
@@ -125,7 +125,7 @@ def _bytes(window: bytes) -> str:
     around = min(((raw >= 64) & (raw <= 192)).mean(axis=0))
     many = min(len(np.unique(raw[:, 0])), len(np.unique(raw[:, 1])))
     silent = ((raw >= 120) & (raw <= 136)).mean() >= MOST
-    return "unsigned 8 bit" if silent or (around >= MOST and many >= 16) else ""
+    return "uint8" if silent or (around >= MOST and many >= 16) else ""
 
 
 def _halves(pcm: NDArray[np.int16]) -> str:
@@ -133,7 +133,7 @@ def _halves(pcm: NDArray[np.int16]) -> str:
     for one, other in ((pcm[0::2], pcm[1::2]), (pcm[1::2], pcm[0::2])):
         if np.count_nonzero(other) < len(other) // 2 or np.count_nonzero(one) > (1 - MOST) * len(one) / 5:
             continue
-        return "half empty" if _correlation(other.astype(np.float64), 1) > 0 else ""  # a tone may be 0 there, too
+        return "half_empty" if _correlation(other.astype(np.float64), 1) > 0 else ""  # a tone may be 0 there, too
     low, high = pcm[0::2].astype(np.float64), pcm[1::2].astype(np.float64)
     if _correlation(high, 1) > SMOOTH and abs(_correlation(low, 1)) < 0.1 and 17_000 < low.std() < 21_000:
         return "int32"
@@ -154,7 +154,7 @@ def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
     ):
         return "big-endian"
     raw = np.frombuffer(window, np.uint8)
-    others = {"unsigned 8 bit": raw.astype(np.float64), "mu-law": _MU_LAW[raw], "A-law": _A_LAW[raw]}
+    others = {"uint8": raw.astype(np.float64), "mu-law": _MU_LAW[raw], "A-law": _A_LAW[raw]}
     best = max(others, key=lambda name: _both_ways(others[name]))
     return best if _both_ways(others[best]) > SMOOTH else ""
 
@@ -192,9 +192,9 @@ def _pairs(pcm: NDArray[np.int16]) -> str:
         pieces += 1
         second = _correlation(piece, 2)
         a, b = float(np.median(within)), float(np.median(between))
-        near += a < 0.6 * b and second > 0.5
-        far += b < 0.6 * a and second > 0.5
-        louder = _louder(piece) if second > 0.5 else 0.0
+        near += a < 0.6 * b and second > 0.6
+        far += b < 0.6 * a and second > 0.6
+        louder = _louder(piece) if second > 0.6 else 0.0
         left += louder > 0.3
         right += louder < -0.3
         apart += abs(_correlation(piece, 1)) < 0.35 and second > 0.75

@@ -145,7 +145,7 @@ def _goes_on_as_chunk(source: Source, at: int, length: int, order: str) -> bool:
 def _is_chunk(source: Source, at: int, order: str) -> bool:
     """Whether a chunk begins there, or a tag: else it is more of the samples."""
     head = source.at(at, 8)
-    if head.startswith((b"TAG", b"ID3", b"APETAGEX", bytes(8))):
+    if head.startswith((b"TAG", b"ID3", b"APETAGEX")):
         return True
     if len(head) < 8 or not head[:4].isascii() or not head[:4].decode().isprintable():
         return False

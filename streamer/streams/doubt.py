@@ -31,10 +31,8 @@ class Doubt:
             self._likeness = Likeness()  # whoever goes on all the same is refused again
             if found.way:
                 decode = f"ffmpeg -i FILE -f s16le -ac 1 -ar {self._rate} -"
-                raise NotSound(
-                    f"this is {found.name}, and raw PCM is expected (s16le, mono): decode it first ({decode})"
-                )
-            raise NotSound(f"this is {found.name}, and raw PCM is expected (s16le, mono, {self._rate} Hz)")
+                raise NotSound(f"this is {found.name}, raw PCM is expected (s16le, mono): decode it first ({decode})")
+            raise NotSound(f"this is {found.name}, raw PCM is expected (s16le, mono, {self._rate} Hz)")
         kind = self._likeness.kind
         self._metrics.suspected_streams.labels(kind).inc()
         return {"type": "warning", "code": "looks_like", "format": kind, "message": f"this looks like {KINDS[kind]}"}

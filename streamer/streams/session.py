@@ -140,9 +140,8 @@ class Session(Holdable):
         The beginning of sound is looked at: a file in the place of PCM is refused (:class:`NotSound`), what looks like
         another format of samples is taken, and the client is warned.
         """
-        rows = self.reader.of_bytes(data)
         warning = self._doubt.look(data) if self._doubt is not None else None
-        self.feed_rows(rows, sink)
+        self.feed_rows(self.reader.of_bytes(data), sink)
         if warning is not None:
             self.tell(warning)
         if self._doubt is not None and self._doubt.over:

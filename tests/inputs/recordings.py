@@ -75,7 +75,7 @@ def put(data: bytes, name: str = "talk.wav") -> Make:
 
 def as_format(name: str, subtype: str | None = None, format: str | None = None) -> Make:
     """Written by libsndfile."""
-    return lambda folder: sf.write(folder / name, TALK, RATE, subtype=subtype, format=format)
+    return lambda folder: sf.write(folder / name, TALK / 32768, RATE, subtype=subtype, format=format)
 
 
 def floats(values: NDArray[np.float32], name: str = "talk.wav") -> Make:

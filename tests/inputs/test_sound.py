@@ -24,15 +24,15 @@ FILES, PIPES, RAW, CHANNELS, NAMES = (
 )
 ABOUT = {
     FILES: """\
-WAV (8 to 64 bit, float, A-law, mu-law, ADPCM), RF64, W64, FLAC, Ogg (Vorbis, Opus), MP3, AIFF, AU and CAF are read here;
-M4A, WebM, AAC, AMR, WMA and the sound of films by `ffmpeg`, if it is installed. Lengths in headers are believed only as
-far as the bytes agree. The file's kind is known by its first bytes, not by its name.""",
+WAV (8 to 64 bit, float, A-law, mu-law, ADPCM), RF64, W64, FLAC, Ogg (Vorbis, Opus), MP3, AIFF, AU and CAF are read
+here; M4A, WebM, AAC, AMR, WMA and the sound of films by `ffmpeg`, if it is installed. Lengths in headers are believed
+only as far as the bytes agree. The file's kind is known by its first bytes, not by its name.""",
     PIPES: """\
-A file, a pipe, a FIFO, `/dev/stdin`, a process substitution and `-` are read alike. WAV, AIFF, AU, FLAC, MP3 and Ogg are
-decoded while they come; for the formats of `ffmpeg` the pipe's end is awaited.""",
+A file, a pipe, a FIFO, `/dev/stdin`, a process substitution and `-` are read alike. WAV, AIFF, AU, FLAC, MP3 and Ogg
+are decoded while they come; for the formats of `ffmpeg` the pipe's end is awaited.""",
     RAW: """\
-What does not begin as a known file does is raw PCM: 16 bit, little-endian, one channel, at `--rate` Hz. If it looks like
-another format of samples, that is said once, and it is taken as it is.""",
+What does not begin as a known file does is raw PCM: 16 bit, little-endian, one channel, at `--rate` Hz. If it looks
+like another format of samples, that is said once, and it is taken as it is.""",
     CHANNELS: "Several channels become their mean. Where they cancel each other, the louder one is taken.",
     NAMES: """\
 Names are bytes. One bad file does not stop the others; with ten files or more, or if one was bad, the last line counts
@@ -42,6 +42,8 @@ them.""",
 FILE, PIPE = "streamer transcribe talk.wav", "cat talk.wav | streamer transcribe -"
 RAW_IN = f"streamer transcribe - --rate {RATE} < talk.raw"
 MIXED = "streamer: talk.wav: 2 channels, mixed down to one"
+#: Opus lets no constant level through, which is what the tests' model hears.
+OPUS = "ABBA"
 #: Behind a message about what can't be read.
 CAN = "; wav, flac, ogg/opus, mp3, aiff, au and caf can; others if ffmpeg is installed"
 VOICE = TALK.astype(np.float64)
@@ -104,7 +106,7 @@ CASES = (
     read(
         "WAV, length of its first half",
         put(wav(len(TALK))),
-        says="streamer: talk.wav: 1.33 s lie behind the end that its header gives: they are read, too",
+        says="streamer: talk.wav: 1.20 s lie behind the end that its header gives: they are read, too",
     ),
     read(
         "WAV, chunks before and behind the samples",
@@ -117,7 +119,7 @@ CASES = (
     refused(
         "WAV, cut in the middle of a sample",
         put(wav()[:-8001]),
-        "talk.wav: is truncated: 8001 bytes are missing behind 2.17 s",
+        "talk.wav: is truncated: 8001 bytes are missing behind 1.90 s",
         gives="AB",
         outcome="read as far as it goes",
     ),
@@ -148,6 +150,7 @@ CASES = (
             f"{format} {subtype}".strip(),
             made.as_format(f"talk.{name}", subtype, format),
             f"streamer transcribe talk.{name}",
+            gives=OPUS if subtype == "OPUS" else "AB",
         )
         for name, subtype, format in (
             ("flac", "PCM_16", "FLAC"),
@@ -164,15 +167,14 @@ CASES = (
         "Ogg, two files in one (chained)",
         made.twice(made.as_format("talk.opus", "OPUS", "OGG"), "talk.opus"),
         "streamer transcribe talk.opus",
-        gives="AB\nAB",
+        gives=f"{OPUS}\n{OPUS}",
     ),
     refused(
         "Ogg, cut",
         made.cut(made.as_format("talk.ogg", "VORBIS", "OGG"), "talk.ogg", 100),
         "talk.ogg: is truncated: at least 100 bytes are missing",
         "streamer transcribe talk.ogg",
-        gives="AB",
-        outcome="read as far as it goes",
+        outcome="read up to its last whole page",
     ),
     read("MP3 with a tag (ID3v2)", made.mp3(made.with_tag), "streamer transcribe talk.mp3"),
     read("MP3 that does not say its length", made.mp3(made.without_length), "streamer transcribe talk.mp3"),
@@ -192,7 +194,9 @@ CASES = (
         outcome="read as far as it goes",
     ),
     read("M4A, with ffmpeg", made.converted("talk.m4a"), "streamer transcribe talk.m4a"),
-    read("WebM, with ffmpeg", made.converted("talk.webm", "-c:a", "libopus"), "streamer transcribe talk.webm"),
+    read(
+        "WebM, with ffmpeg", made.converted("talk.webm", "-c:a", "libopus"), "streamer transcribe talk.webm", gives=OPUS
+    ),
     refused(
         "M4A, without ffmpeg",
         put(b"\0\0\0\x20ftypM4A " + bytes(100), "talk.m4a"),
@@ -250,6 +254,7 @@ CASES = (
             made.as_format("talk.bin", subtype, format),
             "cat talk.bin | streamer transcribe -",
             source=PIPES,
+            gives=OPUS if subtype == "OPUS" else "AB",
         )
         for subtype, format in (
             ("PCM_16", "FLAC"),
@@ -267,7 +272,7 @@ CASES = (
     refused(
         "WAV on `-`, cut",
         put(wav()[:-8001]),
-        "-: is truncated: 8001 bytes are missing behind 2.17 s",
+        "-: is truncated: 8001 bytes are missing behind 1.90 s",
         PIPE,
         PIPES,
         gives="AB",
@@ -365,7 +370,7 @@ CASES = (
     Case(
         "a name that is not UTF-8, JSON",
         NAMES,
-        r"""cp talk.wav $'t\xe4lk.wav'; streamer transcribe --json $'t\xe4lk.wav' | grep -c 'lk.wav", "text": "AB"'""",
+        r"""mv talk.wav $'t\xe4lk.wav'; streamer transcribe --json *.wav | grep -c '^{"type": "final", "file": "t.udce4lk.wav", "text": "AB"'""",
         "read; the byte is `\\udce4` in JSON",
         put(wav()),
         gives="1",
