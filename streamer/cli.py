@@ -32,6 +32,7 @@ EPILOG = {
         "streamer transcribe talk.flac",
         "streamer transcribe --srt -o subtitles/ *.mp3",
         "streamer transcribe --json --model english-small a.wav b.wav",
+        "ffmpeg -v error -i rtsp://camera/ -f wav - | streamer transcribe -",
         "arecord -t raw -f S16_LE -r 16000 | streamer transcribe - --rate 16000",
         "streamer transcribe --url ws://127.0.0.1:8765 talk.opus",
     ),
@@ -68,7 +69,7 @@ EPILOG = {
     ),
     "run": commands.examples(
         "streamer run plant.onnx rows.csv",
-        "streamer run plant.onnx table.csv --columns pressure,flow -o outputs.csv",
+        "streamer run plant.onnx table.csv --columns pressure,flow,level -o outputs.csv",
         "streamer run plant.onnx rows.npy -o outputs.npz",
         "tail -f rows.ndjson | streamer run plant.onnx - --format ndjson",
     ),

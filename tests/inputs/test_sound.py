@@ -370,7 +370,7 @@ CASES = (
     Case(
         "a name that is not UTF-8, JSON",
         NAMES,
-        r"""mv talk.wav $'t\xe4lk.wav'; streamer transcribe --json *.wav | grep -c '^{"type": "final", "file": "t.udce4lk.wav", "text": "AB"'""",
+        r"""mv talk.wav $'t\xe4.wav'; streamer transcribe --json *.wav | grep -c '"final", "file": "t.udce4.wav"'""",
         "read; the byte is `\\udce4` in JSON",
         put(wav()),
         gives="1",

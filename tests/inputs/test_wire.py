@@ -20,8 +20,8 @@ ORDER = 2
 STREAM = "Sound over `/v1/stream`"
 ABOUT = {
     STREAM: """\
-The frame `start`, then the file's bytes in binary frames of 960 bytes, then `end`. A file in the place of PCM is refused
-by its first bytes; what looks like another format of samples is taken, with a `warning` event and a count
+The frame `start`, then the file's bytes in binary frames of 960 bytes, then `end`. A file in the place of PCM is
+refused by its first bytes; what looks like another format of samples is taken, with a `warning` event and a count
 (`streamer_suspected_streams_total`). The code is that of the close frame, 1000 for a stream that ended well.""",
 }
 START = '{"type": "start", "sample_rate": 8000}'
