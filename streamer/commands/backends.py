@@ -139,8 +139,8 @@ class _LocalFeed:
         self._session.end()
 
     def close(self) -> None:
-        if not self._over:
-            self._registry.discard(self._session)
+        """Also of a stream that has ended: nobody comes back for it, and thousands of files follow one another."""
+        self._registry.discard(self._session)
 
 
 class Remote:
