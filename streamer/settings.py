@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +23,8 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from streamer.settings_file import SettingsError, read_toml
 
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
@@ -51,10 +51,6 @@ NO_LIMITS = frozenset(
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class SettingsError(ValueError):
-    """A setting that can't be used. The message names it, says where it came from and what would do."""
 
 
 def _state_directory() -> Path:
@@ -306,7 +302,7 @@ class Settings(BaseSettings):
         Raises :class:`SettingsError` with every problem on a line of its own.
         """
         path = find_config(config)
-        from_file = _read(path) if path else {}
+        from_file = read_toml(path) if path else {}
         _refuse_unknown({name: f"{name} in {path}" for name in from_file})
         _refuse_unknown(_from_environment(), prefix=ENV_PREFIX)
         environment = EnvSettingsSource(cls)()
@@ -356,40 +352,6 @@ def _toml(value: Any) -> str:
         text = str(value).replace("\\", "\\\\").replace('"', '\\"')
         return f'"{text}"'
     return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"can't read the settings file {path}: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SettingsError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save it as UTF-8"
-        ) from error
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error)}") from error
-
-
-def _hint(text: str, error: tomllib.TOMLDecodeError) -> str:
-    """The line that can't be read, and what is often meant."""
-    found = re.search(r"at line (\d+)", str(error))
-    lines = text.splitlines()
-    line = lines[min(int(found[1]), len(lines)) - 1].strip() if found and lines else ""
-    if text.lstrip().startswith("{"):
-        return ": it looks like JSON; settings are lines like port = 8765"
-    if re.fullmatch(r"[\w.-]+\s*:\s.*", line):
-        return f": {line[:60]!r} has a colon; settings are lines like port = 8765"
-    if re.fullmatch(r"[\w.-]+\s*=\s*[^\"'\[{].*", line):
-        return f": in {line[:60]!r} a text needs quotes"
-    if "\\" in line:
-        return f": in {line[:60]!r} write \\\\ for a backslash, or use '...'"
-    return f": {line[:60]!r}" if line else ""
 
 
 def _from_environment() -> dict[str, str]:

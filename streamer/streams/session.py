@@ -58,10 +58,8 @@ class Session(Holdable):
         manifest = engine.manifest
         self.id, self.model, self.overflow = id, manifest.name, overflow
         self.sample_rate = sample_rate or manifest.input.sample_rate
-        self.options = dict(options or {})
-        self.lasting = lasting
+        self.options, self.lasting = dict(options or {}), lasting
         self.reader = RowReader(manifest)
-        self._doubt: Doubt | None = None
         self.version = self.joined_at = 0  # joined_at: position at which this client came
         self.state = "active"
         self.resumed = snapshot is not None  # it was here before this client came
@@ -71,15 +69,12 @@ class Session(Holdable):
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
-        self.sound = self._intake.sound
-        if self.sound and snapshot is None:
-            self._doubt = Doubt(sample_rate or manifest.input.sample_rate, engine.metrics.table)
-        self._markers = Markers(limits.markers)
+        self._markers, self._waiters = Markers(limits.markers), Waiters()
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
-        self._waiters = Waiters()
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
-        self.memory = engine.task.open(self.options)
+        self.sound, self.memory = self._intake.sound, engine.task.open(self.options)
+        self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
             self._stream = engine.open(self, self.reader.conditions(conditions or {}))
@@ -135,17 +130,9 @@ class Session(Holdable):
     # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
-        """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`.
-
-        The beginning of sound is looked at: a file in the place of PCM is refused (:class:`NotSound`), what looks like
-        another format of samples is taken, and the client is warned.
-        """
-        warning = self._doubt.look(data) if self._doubt is not None else None
+        """Whole rows as bytes, little-endian (sound: PCM s16le, and does it look so), any number. See feed_rows."""
+        self._doubt.look(data, self.tell)
         self.feed_rows(self.reader.of_bytes(data), sink)
-        if warning is not None:
-            self.tell(warning)
-        if self._doubt is not None and self._doubt.over:
-            self._doubt = None
 
     def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
