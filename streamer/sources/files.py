@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,7 +184,7 @@ class AudioFile:
         except sf.LibsndfileError as error:
             if kind is None and self._path is not None and self._path.suffix.lower() in FFMPEG_NAMES:
                 kind = Container(self._path.suffix.lower(), "ffmpeg")
-            if kind is not None and kind.name not in ("WAV", "FLAC", "MP3"):
+            if kind is not None and (kind.way == "ffmpeg" or shutil.which("ffmpeg")):
                 return self._convert(source, kind)
             what = "is not audio that can be read" if kind is None else f"is {kind.name} that can't be read"
             raise SourceError(f"{what}{_reason(error)}; {KNOWN}") from error

@@ -17,6 +17,8 @@ __all__ = ["Opened", "opened"]
 #: So near to 2^31 or 2^32 a length is no length: 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF, less a header.
 NEAR = 2**16
 CHUNKS = 10_000
+#: What may follow a chunk without samples.
+EMPTY = frozenset({b"LIST", b"id3 ", b"ID3 ", b"cue ", b"bext", b"JUNK", b"junk", b"fact", b"PEAK", b"smpl", b"_PMX"})
 #: Formats that libsndfile reads from RF64, too, which has room for lengths beyond 4 GB.
 PLAIN = frozenset({1, 3, 6, 7})
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -100,16 +102,18 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
     if source.size is not None:
         there = max(0, source.size - start)
         if unknown:
-            length = 0 if announced == 0 and _is_chunk(source, start, order) else there
+            length = 0 if announced == 0 and source.at(start, 4) in EMPTY else there
         elif announced > there:
             missing, length = announced - there, there
+        elif source.at(start + announced + announced % 2, 4) in (b"RIFF", b"RF64"):
+            note = "another WAV lies behind its end, and is left out: several files in one are read as several files"
         elif there - announced > 8 and not _goes_on_as_chunk(source, start + announced, announced, order):
             length, more = there, (there - announced) / max(1, frame * rate)
             note = f"{more:.2f} s lie behind the end that its header gives: they are read, too"
         if frame and length and length % frame and not missing and code in PLAIN:
             note = note or f"its last {length % frame} bytes are no whole sample, and are left out"
     elif unknown:
-        length = None
+        length = 0 if announced == 0 and source.at(start, 4) in EMPTY else None
     else:
         end = start + announced
 
@@ -117,8 +121,14 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
         at = start + announced
         return len(source.at(at, 8)) == 8 and not _goes_on_as_chunk(source, at, announced, order)
 
-    said = 2**62 if length is None or source.size is None else length
-    view = View(source, _header(form, code, said, channels, order), start, length, goes_on)
+    blocks = code not in PLAIN and code != 0xFFFE  # of these codecs libsndfile decodes silence behind the end
+    if blocks and length is None:
+        raise SourceError(
+            f"is WAV of the codec {code:#x}, which needs a length, and its header has none: give it as a file"
+        )
+    said = 2**62 if length is None or (source.size is None and not blocks) else length
+    asked = goes_on if source.size is None else lambda: False
+    view = View(source, _header(form, code, said, channels, order), start, length, asked)
     return Opened(view, missing, end, note)
 
 

@@ -23,6 +23,7 @@ __all__ = ["Piped", "mp3", "ogg"]
 #: Samples by which a decoder of MP3 is late, beside the encoder's delay.
 DECODER = 529
 PAGE = 27
+PIECE = 1152
 BEGINS, ENDS = 2, 4
 
 
@@ -51,11 +52,20 @@ class Piped:
         """As that of ``soundfile``. Raises ``OSError`` or :class:`SourceError` of what brings the bytes."""
         while self._skip and len(lost := self._file.read(min(self._skip, frames), dtype=dtype, always_2d=True)):
             self._skip -= len(lost)
-        block: NDArray[np.float32] = self._file.read(min(frames, self._left), dtype=dtype, always_2d=always_2d)
-        self._left -= len(block)
-        if not len(block) and self._error is not None:
+        parts: list[NDArray[np.float32]] = []
+        wanted = min(frames, self._left)
+        try:  # in small pieces: of one that fails nothing is left
+            while wanted > 0 and len(part := self._file.read(min(wanted, PIECE), dtype=dtype, always_2d=always_2d)):
+                parts.append(part)
+                wanted -= len(part)
+        except sf.LibsndfileError:
+            if not parts:
+                raise
+        got = sum(map(len, parts))
+        self._left -= got
+        if not got and self._error is not None:
             raise self._error
-        return block
+        return np.concatenate(parts) if parts else np.zeros((0, self.channels), np.float32)
 
     def close(self) -> None:
         if self._read >= 0:
