@@ -58,9 +58,8 @@ class Piped:
             while wanted > 0 and len(part := self._file.read(min(wanted, PIECE), dtype=dtype, always_2d=always_2d)):
                 parts.append(part)
                 wanted -= len(part)
-        except sf.LibsndfileError:
-            if not parts:
-                raise
+        except sf.LibsndfileError as error:
+            self._error = self._error or error
         got = sum(map(len, parts))
         self._left -= got
         if not got and self._error is not None:
