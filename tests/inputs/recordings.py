@@ -110,6 +110,13 @@ def flac_of_unknown_length(folder: Path) -> None:
     (folder / "talk.flac").write_bytes(data)
 
 
+def adpcm_of_unknown_length(folder: Path) -> None:
+    sf.write(folder / "talk.wav", TALK, RATE, subtype="IMA_ADPCM")
+    data = (folder / "talk.wav").read_bytes()
+    at = data.index(b"data") + 4
+    (folder / "talk.wav").write_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
+
+
 def mp3(change: Callable[[bytes], bytes]) -> Make:
     def write(folder: Path) -> None:
         sf.write(folder / "talk.mp3", TALK, RATE, format="MP3")

@@ -141,6 +141,13 @@ CASES = (
         )
     ),
     read("RIFX (big-endian)", put(made.rifx())),
+    read(
+        "WAV, two files in one",
+        put(wav() + wav()),
+        says="streamer: talk.wav: another WAV lies behind its end, and is left out: several files in one are read as "
+        "several files",
+    ),
+    read("RF64, length -1", put(made.rf64(2**64 - 1))),
     read("RF64", made.as_format("talk.wav", "PCM_16", "RF64")),
     read("RF64, length 0 (ffmpeg through a pipe)", put(made.rf64(0))),
     read("W64", made.as_format("talk.wav", "PCM_16", "W64")),
@@ -267,6 +274,13 @@ CASES = (
             ("PCM_16", "W64"),
             ("PCM_16", "RF64"),
         )
+    ),
+    refused(
+        "WAV of IMA ADPCM on `-`, length 0xFFFFFFFF",
+        made.adpcm_of_unknown_length,
+        "-: is WAV of the codec 0x11, which needs a length, and its header has none: give it as a file",
+        PIPE,
+        PIPES,
     ),
     read("M4A on `-`, with ffmpeg", made.converted("talk.m4a"), "cat talk.m4a | streamer transcribe -", source=PIPES),
     refused(
