@@ -6,6 +6,7 @@ Errors are one line on standard error; the exit code is 2 for usage and bad inpu
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ EPILOG = {
         "streamer transcribe talk.flac",
         "streamer transcribe --srt -o subtitles/ *.mp3",
         "streamer transcribe --json --model english-small a.wav b.wav",
+        "ffmpeg -v error -i rtsp://camera/ -f wav - | streamer transcribe -",
         "arecord -t raw -f S16_LE -r 16000 | streamer transcribe - --rate 16000",
         "streamer transcribe --url ws://127.0.0.1:8765 talk.opus",
     ),
@@ -67,7 +69,7 @@ EPILOG = {
     ),
     "run": commands.examples(
         "streamer run plant.onnx rows.csv",
-        "streamer run plant.onnx table.csv --columns pressure,flow -o outputs.csv",
+        "streamer run plant.onnx table.csv --columns pressure,flow,level -o outputs.csv",
         "streamer run plant.onnx rows.npy -o outputs.npz",
         "tail -f rows.ndjson | streamer run plant.onnx - --format ndjson",
     ),
@@ -172,6 +174,8 @@ _register()
 
 def main() -> None:
     """The entry point ``streamer``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name goes out as the bytes that it is
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = app(standalone_mode=False, prog_name="streamer")
     except _ClickError as error:

@@ -66,6 +66,9 @@ class Metrics:
         self.dropped_seconds = counter("dropped_seconds", "audio dropped (overflow gap)", "model")
         self.dropped_rows = counter("dropped_rows", "rows dropped (overflow gap): samples, vectors", "model")
         self.dropped_events = counter("dropped_events", "events that fell out of a full replay buffer", "model")
+        self.suspected_streams = counter(
+            "suspected_streams", "streams of sound that look like another format than int16, by format", "format"
+        )
         self.bad_input = counter("bad_input", "data that was refused", "reason")
 
         # -- sensors ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "BadRows", "NoSlot", "NotAttached", "Overflow", "RateError", "Refused", "TooManyMarkers"]
+__all__ = [
+    "BadInput",
+    "BadRows",
+    "NoSlot",
+    "NotAttached",
+    "NotSound",
+    "Overflow",
+    "RateError",
+    "Refused",
+    "TooManyMarkers",
+]
 
 
 class BadInput(ValueError):  # noqa: N818
@@ -15,6 +25,10 @@ class BadRows(BadInput):
 
 class NotAttached(BadInput):
     """Another client has taken the stream over, or this one was let go of: it is told by its sink."""
+
+
+class NotSound(BadInput):
+    """A file where raw PCM is expected: its first bytes say so."""
 
 
 class TooManyMarkers(BadInput):

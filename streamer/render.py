@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["json_line", "label_line", "srt", "subtitles", "vtt"]
+__all__ = ["dumped", "json_line", "label_line", "srt", "subtitles", "vtt"]
 
 Event = Mapping[str, Any]
 
@@ -21,13 +21,24 @@ def json_line(event: Event, file: str) -> str:
     """``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words; times in s."""
     words = [{key: word[key] for key in ("word", "start", "end", "confidence")} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
-    return json.dumps(line | {"start": event["start"], "end": event["end"], "words": words}, ensure_ascii=False)
+    return dumped(line | {"start": event["start"], "end": event["end"], "words": words})
 
 
 def label_line(event: Event, file: str) -> str:
     """What a classifier says as the line that ``--json`` prints: type, file, and its own; times in s."""
     own = {key: value for key, value in event.items() if key not in ("type", "seq")}
-    return json.dumps({"type": event["type"], "file": file} | own, ensure_ascii=False)
+    return dumped({"type": event["type"], "file": file} | own)
+
+
+def dumped(line: Mapping[str, Any]) -> str:
+    """JSON that is always UTF-8: the bytes of a file's name that are not become ``\\udc80`` to ``\\udcff``, which
+    :func:`os.fsencode` turns back."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(line)
+    return text
 
 
 def subtitles(events: Iterable[Event]) -> list[tuple[float, float, str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +23,8 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from streamer.settings_file import SettingsError, read_toml
 
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
@@ -50,10 +51,6 @@ NO_LIMITS = frozenset(
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class SettingsError(ValueError):
-    """A setting that can't be used. The message names it, says where it came from and what would do."""
 
 
 def _state_directory() -> Path:
@@ -305,7 +302,7 @@ class Settings(BaseSettings):
         Raises :class:`SettingsError` with every problem on a line of its own.
         """
         path = find_config(config)
-        from_file = _read(path) if path else {}
+        from_file = read_toml(path) if path else {}
         _refuse_unknown({name: f"{name} in {path}" for name in from_file})
         _refuse_unknown(_from_environment(), prefix=ENV_PREFIX)
         environment = EnvSettingsSource(cls)()
@@ -355,15 +352,6 @@ def _toml(value: Any) -> str:
         text = str(value).replace("\\", "\\\\").replace('"', '\\"')
         return f'"{text}"'
     return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"can't read the settings file {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
 
 
 def _from_environment() -> dict[str, str]:

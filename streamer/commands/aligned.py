@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import threading
 from pathlib import Path
@@ -19,7 +20,9 @@ from streamer.streams.resampler import Resampler
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend
     from streamer.commands.screen import Screen
-    from streamer.sources.files import AudioFile, RawStdin
+    from streamer.sources.channels import Channel
+    from streamer.sources.files import AudioFile
+    from streamer.sources.raw import RawSound
 
 __all__ = ["Aligner", "Conversion", "Out", "check", "out_to", "pcm_of"]
 
@@ -72,7 +75,7 @@ class _File:
 
         try:
             self._file = soundfile.SoundFile(
-                str(path), "w", samplerate=rate, channels=1, format=FORMATS[path.suffix.lower()]
+                os.fsencode(path), "w", samplerate=rate, channels=1, format=FORMATS[path.suffix.lower()]
             )
         except (soundfile.LibsndfileError, OSError) as error:
             said = getattr(error, "error_string", None) or str(error)
@@ -118,8 +121,10 @@ class Aligner:
 class Conversion(Transcription):
     """The same threads for one input; sound comes back."""
 
-    def __init__(self, backend: Backend, job: Job, rate: int, output: str, screen: Screen | None) -> None:
-        super().__init__(backend, [job], rate, Output([], {}), screen)
+    def __init__(
+        self, backend: Backend, job: Job, rate: int, output: str, screen: Screen | None, channel: Channel | None = None
+    ) -> None:
+        super().__init__(backend, [job], rate, Output([], {}), screen, channel)
         self._job = job
         self._output = output
         self._to: Out | None = None
@@ -135,7 +140,7 @@ class Conversion(Transcription):
             if self._to is not None:
                 self._to.close()
 
-    def _pump(self, job: Job, source: AudioFile | RawStdin, feed: Any) -> None:
+    def _pump(self, job: Job, source: AudioFile | RawSound, feed: Any) -> None:
         """In the feeding thread; nothing comes back before something was sent."""
         given = int(feed.ready.get("output_rate") or 0)
         if not given:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 #: The codes of refusals for which the user's input is to blame.
-BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "bad_frame"})
+BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "not_pcm", "bad_frame"})
 
 
 class Feed(Protocol):
@@ -139,8 +139,8 @@ class _LocalFeed:
         self._session.end()
 
     def close(self) -> None:
-        if not self._over:
-            self._registry.discard(self._session)
+        """Also of a stream that has ended: nobody comes back for it, and thousands of files follow one another."""
+        self._registry.discard(self._session)
 
 
 class Remote:

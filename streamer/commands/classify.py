@@ -12,7 +12,7 @@ import typer
 
 from streamer.commands import CommandError, hush_libraries
 from streamer.commands.outputs import JsonOutput, Output, TextOutput
-from streamer.commands.transcribe import Job, Transcription, screen
+from streamer.commands.transcribe import ChannelOption, Job, Transcription, conclude, given_once, screen
 
 if TYPE_CHECKING:
     from streamer.streams.classification import TextClassifier
@@ -25,7 +25,7 @@ BLOCK = 2**16
 def classify(
     files: Annotated[
         list[str],
-        typer.Argument(help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono). Text for text models."),
+        typer.Argument(help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin. Text for text models."),
     ],
     model: Annotated[
         str | None, typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.")
@@ -39,11 +39,10 @@ def classify(
     off: Annotated[float | None, typer.Option(help="Probability below which it ends.", min=0, max=1)] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Every line of a text is a text of its own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, segments and finals.")] = False,
+    channel: ChannelOption = None,
 ) -> None:
     """Say what is heard and when, or what a text is. Lines are: start, end (in seconds), label, confidence."""
-    for name in files:
-        if files.count(name) > 1:
-            raise CommandError(f"{name} is given twice", 2)
+    given_once(files)
     out: Output = JsonOutput(files, {}) if json else Lines(files, {})
     if texts := _text_model(model, url):
         for name in files:
@@ -63,11 +62,10 @@ def classify(
     backend = connect(chosen, url, min(jobs, len(files)), task="classify", options=wishes)
     try:
         with screen("lines", False) as shown:
-            Classification(backend, work, rate, out, shown).run(min(jobs, len(files)))
+            Classification(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))
     finally:
         backend.close()
-    if code := max((job.code for job in work), key=lambda code: (code == 1, code)):
-        raise typer.Exit(code)
+    conclude(work)
 
 
 class Classification(Transcription):

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.transcribe import ChannelOption
 
 if TYPE_CHECKING:
     from streamer.commands.aligned import Out
     from streamer.commands.backends import Backend
+    from streamer.sources.channels import Channel
 
 __all__ = ["enhance"]
 
@@ -22,7 +24,7 @@ END_SECONDS = 20.0
 
 def enhance(
     file: Annotated[
-        str | None, typer.Argument(help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono).")
+        str | None, typer.Argument(help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin.")
     ] = None,
     output: Annotated[
         str | None,
@@ -40,6 +42,7 @@ def enhance(
     ] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Show microphones and outputs, exit.")] = False,
     seconds: Annotated[float | None, typer.Option(help="With --listen: stop after this time.", min=0.1)] = None,
+    channel: ChannelOption = None,
 ) -> None:
     """Take the noise out of speech. A file comes out as long as it went in, nothing moved; live it is a constant time
     late."""
@@ -64,18 +67,18 @@ def enhance(
         if file is None:
             _listen(backend, device, output, output_device, seconds)
         else:
-            _convert(backend, file, rate, str(output))
+            _convert(backend, file, rate, str(output), channel)
     finally:
         backend.close()
 
 
-def _convert(backend: Backend, file: str, rate: int, output: str) -> None:
+def _convert(backend: Backend, file: str, rate: int, output: str, channel: Channel | None) -> None:
     from streamer.commands.aligned import Conversion
     from streamer.commands.transcribe import Job, screen
 
     job = Job(file)
     with screen("sound", output != "-") as shown:
-        Conversion(backend, job, rate, output, shown).run(1)
+        Conversion(backend, job, rate, output, shown, channel).run(1)
     if job.code:
         raise typer.Exit(job.code)
 

@@ -54,8 +54,9 @@ class TextOutput(Output):
     def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
         super().__init__(names, paths)
         self._prefix = len(names) > 1 and not paths
-        self._waiting: dict[str, list[str]] = {name: [] for name in names}
+        self._waiting: dict[str, list[str]] = {}
         self._open = set(names)
+        self._turn = 0  # whose lines are written to standard output now
 
     def line(self, name: str, event: Event) -> str:
         """What the event is as a line; empty: none."""
@@ -64,7 +65,10 @@ class TextOutput(Output):
     def event(self, name: str, event: Event) -> None:
         if not (line := self.line(name, event)):
             return
-        self._waiting[name].append(f"{name}: {line}\n" if self._prefix else f"{line}\n")
+        if self._paths:
+            self.write(name, f"{line}\n")
+            return
+        self._waiting.setdefault(name, []).append(f"{name}: {line}\n" if self._prefix else f"{line}\n")
         self._flush()
 
     def finished(self, name: str, heard: bool) -> None:
@@ -73,12 +77,14 @@ class TextOutput(Output):
         super().finished(name, heard)
 
     def _flush(self) -> None:
-        for name in self.names:
-            if self._waiting[name]:
-                lines, self._waiting[name] = self._waiting[name], []
+        """What the input whose turn it is has said; the others wait until it is done."""
+        while not self._paths and self._turn < len(self.names):
+            name = self.names[self._turn]
+            if lines := self._waiting.pop(name, None):
                 self.write(name, "".join(lines))
-            if name in self._open and not self._paths:
-                return  # the others wait until this one is done
+            if name in self._open:
+                return
+            self._turn += 1
 
 
 class JsonOutput(Output):
@@ -95,14 +101,14 @@ class SubtitleOutput(Output):
     def __init__(self, names: Sequence[str], paths: dict[str, Path], form: str) -> None:
         super().__init__(names, paths)
         self._render = render.srt if form == "srt" else render.vtt
-        self._finals: dict[str, list[Event]] = {name: [] for name in names}
+        self._finals: dict[str, list[Event]] = {}
 
     def event(self, name: str, event: Event) -> None:
         if event["type"] == "final":
-            self._finals[name].append(event)
+            self._finals.setdefault(name, []).append(event)
 
     def finished(self, name: str, heard: bool) -> None:
-        finals = self._finals.pop(name)
+        finals = self._finals.pop(name, [])
         if heard:  # also where nothing was said: an empty file is the answer then
             self.write(name, self._render(finals))
         super().finished(name, heard)

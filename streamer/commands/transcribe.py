@@ -6,10 +6,10 @@ import queue
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,16 +20,26 @@ if TYPE_CHECKING:
     from streamer.commands.backends import Backend
     from streamer.commands.outputs import Output
     from streamer.commands.screen import Screen
-    from streamer.sources.files import AudioFile, RawStdin
+    from streamer.sources.channels import Channel
+    from streamer.sources.files import AudioFile
+    from streamer.sources.raw import RawSound
 
-__all__ = ["Job", "Transcription", "screen", "transcribe"]
+__all__ = ["ChannelOption", "Job", "Transcription", "conclude", "given_once", "screen", "transcribe"]
+
+#: So many inputs are summed up at the end, even if all of them were read.
+SUMMED = 10
+
+ChannelOption = Annotated[
+    Literal["left", "right", "mix"] | None,
+    typer.Option(help="Of several channels. Default: mix, but the louder one where they cancel each other."),
+]
 
 
 def transcribe(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="wav, flac, ogg/opus or mp3; - is raw PCM on stdin (s16le, mono); a picture of a written line.",
+            help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin: those or raw PCM (s16le, mono).",
             metavar="FILE",
         ),
     ],
@@ -52,15 +62,14 @@ def transcribe(
         str | None,
         typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
     ] = None,
+    channel: ChannelOption = None,
 ) -> None:
     """Write down what is said in recordings. The text is shown as it grows; in a pipe, one line for each utterance."""
     chosen = [name for name, wanted in (("json", json), ("srt", srt), ("vtt", vtt)) if wanted]
     if len(chosen) > 1:
         raise CommandError(f"--{chosen[0]} and --{chosen[1]} exclude each other", 2)
     form = chosen[0] if chosen else "text"
-    for name in files:
-        if files.count(name) > 1:
-            raise CommandError(f"{name} is given twice", 2)
+    given_once(files)
 
     from streamer.commands.backends import connect
     from streamer.commands.outputs import JsonOutput, SubtitleOutput, TextOutput, destinations
@@ -85,12 +94,27 @@ def transcribe(
     backend = connect(model, url, min(jobs, len(files)), options={"numbers": numbers} if numbers else None)
     try:
         with screen(form, bool(paths)) as shown:
-            Transcription(backend, work, rate, out, shown).run(min(jobs, len(files)))
+            Transcription(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))
     finally:
         backend.close()
-    code = max((job.code for job in work), key=lambda code: (code == 1, code))
-    if code:
-        raise typer.Exit(code)
+    conclude(work)
+
+
+def given_once(files: Sequence[str]) -> None:
+    """Raises :class:`CommandError` for an input that is named twice."""
+    for name, times in Counter(files).items():
+        if times > 1:
+            raise CommandError(f"{name} is given twice", 2)
+
+
+def conclude(work: Sequence[Job]) -> None:
+    """What became of many inputs, and the exit code: 1 before 2 before 0."""
+    failed = [job for job in work if job.code]
+    if len(work) >= SUMMED or (failed and len(work) > 1):
+        said = f"{len(work) - len(failed)} of {len(work)} inputs were read"
+        complain(f"{said}, {len(failed)} not, or not whole: {failed[0].name} is the first" if failed else said)
+    if failed:
+        raise typer.Exit(max((job.code for job in failed), key=lambda code: (code == 1, code)))
 
 
 @dataclass
@@ -107,7 +131,19 @@ class Job:
 class Transcription:
     """Feeding threads, one for each file in the works, and the caller's thread, which alone writes."""
 
-    def __init__(self, backend: Backend, jobs: Sequence[Job], rate: int, out: Output, screen: Screen | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        jobs: Sequence[Job],
+        rate: int,
+        out: Output,
+        screen: Screen | None,
+        channel: Channel | None = None,
+    ) -> None:
+        self._channel = channel
+        self._done = self._total = 0.0  # seconds of inputs that are over
+        self._over = 0
+        self._running: list[Job] = []
         self._backend = backend
         self._jobs = jobs
         self._rate = rate
@@ -151,7 +187,8 @@ class Transcription:
                 self._inbox.put((job, None))
 
     def _feed(self, job: Job) -> None:
-        source = self._open(job)
+        source = self._source(job)
+        self._running.append(job)
         try:
             feed = self._backend.open(source.rate, lambda event: self._take(job, event))
             try:
@@ -161,16 +198,17 @@ class Transcription:
         finally:
             source.close()
 
-    def _open(self, job: Job) -> AudioFile | RawStdin:
-        from streamer.sources.files import AudioFile, RawStdin
+    def _source(self, job: Job) -> AudioFile | RawSound:
+        from streamer.sources.files import open_sound
 
-        source = RawStdin(self._rate) if job.name == "-" else AudioFile(Path(job.name))
+        def say(message: str) -> None:
+            self._inbox.put((job, {"type": "note", "message": message}))
+
+        source = open_sound(job.name, self._rate, self._channel, say)
         job.total = source.seconds
-        if source.note:
-            self._inbox.put((job, {"type": "note", "message": f"{job.name}: {source.note}"}))
         return source
 
-    def _pump(self, job: Job, source: AudioFile | RawStdin, feed: Any) -> None:
+    def _pump(self, job: Job, source: AudioFile | RawSound, feed: Any) -> None:
         from streamer.sources import SourceError
 
         try:
@@ -195,6 +233,7 @@ class Transcription:
     def _show(self, job: Job, event: dict[str, Any] | None) -> None:
         kind = event["type"] if event is not None else "over"
         if event is None:
+            self._count(job)
             self._out.finished(job.name, heard=job.code == 0 or job.done > 0)
             if self._screen is not None:
                 self._screen.partial(job.name, "")
@@ -220,16 +259,30 @@ class Transcription:
     def _sound(self, job: Job, event: dict[str, Any]) -> None:
         raise CommandError("that model gives sound back: streamer enhance takes it", 2)
 
+    def _count(self, job: Job) -> None:
+        """Of an input that is over."""
+        self._over += 1
+        self._done += job.done
+        self._total += job.total or job.done
+        if job in self._running:
+            self._running.remove(job)
+
     def _progress(self) -> str:
         from streamer.commands.screen import clock
 
-        done = sum(job.done for job in self._jobs)
-        total = sum(job.total for job in self._jobs)
+        running = list(self._running)
+        done = self._done + sum(job.done for job in running)
+        total = self._total + sum(job.total for job in running)
         speed = done / max(time.monotonic() - self._since, 1e-3)
-        if total < done or not total:
-            return f"{clock(done)}  {speed:.1f}x real time"
-        filled = round(30 * done / total)
-        return f"{'━' * filled}{'─' * (30 - filled)} {clock(done)} of {clock(total)}  {speed:.1f}x real time"
+        count = f"{self._over} of {len(self._jobs)} inputs  " if len(self._jobs) > 1 else ""
+        if self._over + len(running) < len(self._jobs):  # the others' lengths are not known
+            share, of = self._over / len(self._jobs), ""
+        elif total < done or not total:
+            return f"{count}{clock(done)}  {speed:.1f}x real time"
+        else:
+            share, of = done / total, f" of {clock(total)}"
+        filled = round(30 * share)
+        return f"{'━' * filled}{'─' * (30 - filled)} {count}{clock(done)}{of}  {speed:.1f}x real time"
 
 
 def screen(form: str, to_files: bool) -> Any:

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from streamer.refusals import NoSlot
 from streamer.serve.body import problem, read_body
 from streamer.serve.readings.parsed import BodyError
+from streamer.whole import whole
 
 if TYPE_CHECKING:
     from streamer.streams.generators import Generators, Writing
@@ -55,10 +56,13 @@ class Generate:
         if closed := self._closed():
             return problem(503, ": ".join(closed), 1.0)
         try:
-            wish = Wish.model_validate_json(await read_body(request, self._generators.settings.max_request_bytes))
+            body = await read_body(request, self._generators.settings.max_request_bytes)
+            wish = Wish.model_validate(whole(json.loads(body)))
         except BodyError as error:
             return problem(error.status, str(error))
-        except ValidationError as error:
+        except (RecursionError, ValueError) as error:
+            if not isinstance(error, ValidationError):
+                return problem(400, f'the body is not JSON ({error}): {{"length": 100}} is expected, or the like')
             faults = (f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors()[:5])
             return problem(400, "; ".join(faults))
         loop, there = asyncio.get_running_loop(), asyncio.Event()

@@ -1,85 +1,141 @@
-"""Audio files and raw PCM on standard input, read block by block: a day takes no more memory than a word."""
+"""Recordings: files, pipes and standard input, read block by block, so that a day takes no more memory than a word."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import struct
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
+from streamer.containers import HEAD, Container, container, id3_length
 from streamer.sources import SourceError
+from streamer.sources.channels import Channel, Mixer, scale_of, to_int16
+from streamer.sources.converter import Converter
+from streamer.sources.headers import Opened, opened
+from streamer.sources.piped import mp3, ogg
+from streamer.sources.raw import RawSound
+from streamer.sources.source import Source
 
-__all__ = ["AudioFile", "RawStdin", "to_int16"]
+__all__ = ["AudioFile", "open_sound"]
 
 BLOCK_SECONDS = 0.5
-#: A WAV that was written into a pipe can't know its length and says one of these.
-UNKNOWN_SIZES = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFDB, 0xFFFFFFDB, 0x7FFFF000})
-KNOWN = "wav, flac, ogg/opus and mp3 can"
-#: First bytes of files that are no raw PCM.
-CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}
+#: Of a pipe: what is spoken now shall be read now.
+LIVE_SECONDS = 0.1
+KNOWN = "wav, flac, ogg/opus, mp3, aiff, au and caf can; others if ffmpeg is installed"
+#: Names of what has no mark to be known by.
+FFMPEG_NAMES = frozenset(
+    {".ac3", ".eac3", ".dts", ".mp2", ".mka", ".spx", ".ape", ".wv", ".tta", ".g722", ".ts", ".mpg"}
+)
+RAW_NAMES = frozenset({".raw", ".pcm", ".s16", ".sw", ".bin", ".ul", ".al"})
 
 
-def to_int16(block: NDArray[np.float32]) -> NDArray[np.int16]:
-    """``[samples, channels]`` float32 in [-1, 1] to ``[samples]`` int16: mean of the channels, what is louder clips."""
-    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-    pcm: NDArray[np.int16] = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
-    return pcm
+class Decoder(Protocol):
+    """As ``soundfile.SoundFile``; ``frames``: 0 if unknown."""
+
+    samplerate: int
+    channels: int
+    subtype: str
+    frames: int
+
+    def read(self, frames: int, *, dtype: str, always_2d: bool) -> NDArray[np.float32]: ...
+    def close(self) -> None: ...
+
+
+def open_sound(name: str, rate: int, channel: Channel | None, say: Callable[[str], None]) -> AudioFile | RawSound:
+    """A recording by its name; ``-``: standard input, which is raw PCM at ``rate`` Hz if it does not begin as a known
+    container does. ``say``: what the user should know of it. Raises :class:`SourceError`.
+    """
+    if name != "-":
+        return AudioFile(Path(name), channel=channel, say=say)
+    if sys.stdin.buffer.isatty():
+        raise SourceError("-: standard input is a terminal; pipe sound into it (a file, or s16le, mono, --rate Hz)")
+    source = Source(sys.stdin.fileno(), owned=False)
+    head = _head(source)
+    if not head:
+        raise SourceError("-: standard input is empty (0 bytes)")
+    kind = container(head)
+    if kind is None:
+        return RawSound(source, rate, say)
+    return AudioFile(None, source=source, channel=channel, say=say)
+
+
+def _head(source: Source) -> bytes:
+    """The first bytes; of a pipe that speaks slowly as many as it takes to know it."""
+    position, head = 0, b""
+    while len(head) < HEAD and (piece := source.some(position)):
+        head += piece
+        position += len(piece)
+        if len(head) >= 64 and head[:2] not in (b"ID", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa", b"\xff\xf1"):
+            break
+    return head[:HEAD] if len(head) < HEAD else source.at(0, HEAD)
+
+
+class _Forward(sf.SoundFile):  # type: ignore[misc]
+    """It is never asked to go back: a FLAC of unknown length fails at that."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class AudioFile:
-    """One recording. Opening it reads the header only. Raises :class:`SourceError`.
+    """One recording. Opening it reads its beginning, and the samples of a float WAV, whose scale is not sure.
 
-    ``rate`` in Hz, ``seconds`` as the header says (0 if it doesn't), ``note`` what the user should know.
+    ``rate`` in Hz, ``seconds`` as far as is known (0 if not), ``say``: what the user should know. ``source``: instead
+    of ``path``, an open one. Raises :class:`SourceError`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        if not path.exists():
-            raise SourceError(f"{path}: no such file")
-        if path.is_dir():
-            raise SourceError(f"{path}: is a folder, not an audio file")
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        source: Source | None = None,
+        channel: Channel | None = None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.name = "-" if path is None else str(path)
+        self._path, self._tell = path, say
+        self._converter: Converter | None = None
+        self._opened: Opened | None = None
+        self._scale = 0.0
+        self._source = _open(path) if source is None and path is not None else source
+        assert self._source is not None
+        self._live = self._source.size is None
         try:
-            size = path.stat().st_size if path.is_file() else None
-            if size == 0:
-                raise SourceError(f"{path}: is empty (0 bytes)")
-            self._missing = _missing_bytes(path, size) if size is not None else 0
-            self._file = sf.SoundFile(str(path))
-        except sf.LibsndfileError as error:
-            raise SourceError(f"{path}: is not audio that can be read{_reason(error)}; {KNOWN}") from error
-        except TypeError as error:  # soundfile asks for the format of what it takes for headerless data
-            raise SourceError(
-                f"{path}: has no header; raw PCM goes in like this: streamer transcribe - --rate 16000 < {path}"
-            ) from error
-        except OSError as error:
-            raise SourceError(f"{path}: can't be read: {error.strerror or error}") from error
-        self.rate: int = self._file.samplerate
-        frames = self._file.frames
-        if frames == 0:
+            self._file = self._decoder(self._source)
+            self.rate: int = self._file.samplerate
+            self._frames = 0 if self._live or self._file.frames >= 2**35 else self._file.frames
+            self.seconds = self._frames / self.rate
+            self._mixer = Mixer(self._file.channels, self.rate, channel, self._say)
+            if self._opened is not None and self._opened.note:
+                self._say(self._opened.note)
+            self._float = self._file.subtype in ("FLOAT", "DOUBLE")
+            if self._float and not self._live:
+                self._measure()
+        except BaseException as error:
             self.close()
-            raise SourceError(f"{path}: holds no samples")
-        self._frames = frames if frames < 2**62 else 0  # libsndfile's "unknown"
-        self.seconds = self._frames / self.rate
-        channels: int = self._file.channels
-        self.note = f"{channels} channels, mixed down to one" if channels > 1 else ""
+            raise self._named(error) from error
 
     def blocks(self) -> Iterator[bytes]:
-        """PCM s16le mono, half a second a time.
+        """PCM s16le mono, half a second a time, of a pipe less.
 
         Raises :class:`SourceError` at numbers that are none, and behind the last sample if some are missing.
         """
         got = 0
-        size = max(1, int(self.rate * BLOCK_SECONDS))
+        size = max(1, min(2**20, int(self.rate * (LIVE_SECONDS if self._live else BLOCK_SECONDS))))
         while True:
             try:
                 block = self._file.read(size, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise SourceError(f"{self.name}: damaged after {got / self.rate:.2f} s{_reason(error)}") from error
+            except Exception as error:
+                raise self._named(error) from error
             if not len(block):
                 break
             bad = ~np.isfinite(block).all(axis=1)
@@ -88,72 +144,161 @@ class AudioFile:
                 raise SourceError(
                     f"{self.name}: holds values that are no numbers (NaN or infinity), the first at {at:.3f} s"
                 )
+            if self._float:
+                block = self._scaled(block, got)
             got += len(block)
-            yield to_int16(block).tobytes()
-        if self._missing:
+            yield to_int16(self._mixer.mono(block)).tobytes()
+        self._end(got)
+
+    def close(self) -> None:
+        with contextlib.suppress(AttributeError, sf.LibsndfileError):
+            self._file.close()
+        if self._converter is not None:
+            self._converter.close()
+        if self._source is not None:
+            self._source.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _say(self, message: str) -> None:
+        self._tell(f"{self.name}: {message}")
+
+    def _decoder(self, source: Source) -> Decoder:
+        if source.size == 0:
+            raise SourceError("is empty (0 bytes)")
+        head = _head(source)
+        if not head:
+            raise SourceError("is empty (0 bytes)")
+        kind = container(head)
+        start = id3_length(head) if kind is not None and kind.name != "MP3" else 0
+        if kind is not None and not kind.way:
+            raise SourceError(f"is {kind.name}, not sound; {KNOWN}")
+        if kind is None and self._path is not None and self._path.suffix.lower() in RAW_NAMES:
             raise SourceError(
-                f"{self.name}: is truncated: {self._missing} bytes are missing behind {got / self.rate:.2f} s"
+                f"has no header; raw PCM goes in like this: streamer transcribe - --rate 16000 < {self.name}"
             )
-        if got < self._frames:
+        try:
+            if kind is not None and kind.way == "ffmpeg":
+                return self._convert(source, kind)
+            found = self._by_library(source, kind, start)
+        except sf.LibsndfileError as error:
+            if kind is None and self._path is not None and self._path.suffix.lower() in FFMPEG_NAMES:
+                kind = Container(self._path.suffix.lower(), "ffmpeg")
+            if kind is not None and (kind.way == "ffmpeg" or shutil.which("ffmpeg")):
+                return self._convert(source, kind)
+            what = "is not audio that can be read" if kind is None else f"is {kind.name} that can't be read"
+            raise SourceError(f"{what}{_reason(error)}; {KNOWN}") from error
+        if found.frames == 0 and kind is not None and kind.name not in ("MP3", "Ogg"):
+            found.close()
+            raise SourceError("holds no samples")
+        return found
+
+    def _by_library(self, source: Source, kind: Container | None, start: int) -> Decoder:
+        if kind is not None and kind.name == "MP3":
+            return mp3(source)
+        if kind is not None and kind.name == "Ogg":
+            return ogg(source, start, self._changed)
+        self._opened = opened(kind.name if kind is not None else "", source, start)
+        found: Decoder = _Forward(self._opened.view)
+        return found
+
+    def _convert(self, source: Source, kind: Container) -> Decoder:
+        self._converter = Converter(source, self._path if source.size is not None else None, kind.name)
+        try:
+            self._opened = opened("WAV", self._converter.source)
+            found: Decoder = _Forward(self._opened.view)
+        except (SourceError, sf.LibsndfileError):
+            self._converter.check()
+            raise
+        return found
+
+    def _changed(self, rate: int) -> None:
+        raise SourceError(f"goes on at {rate} Hz, it began at {self.rate}: what follows was left out; cut it there")
+
+    def _measure(self) -> None:
+        """The peak of float samples, in a pass of its own."""
+        assert self._source is not None
+        peak = 0.0
+        other = self._by_library(self._source, container(self._source.at(0, HEAD)), 0)
+        try:
+            while len(block := other.read(2**16, dtype="float32", always_2d=True)):
+                finite = np.abs(block[np.isfinite(block)])
+                peak = max(peak, float(finite.max(initial=0.0)))
+        except sf.LibsndfileError:
+            pass  # told when its samples are read
+        finally:
+            other.close()
+        self._scale = scale_of(peak)
+        if self._scale != 1:
+            self._say(f"its float samples reach {peak:.6g}, where full scale is 1: they are divided by {self._scale:g}")
+
+    def _scaled(self, block: NDArray[np.float32], got: int) -> NDArray[np.float32]:
+        """Of a pipe the first block decides."""
+        peak = float(np.abs(block).max())
+        if not self._scale:
+            self._scale = scale_of(peak) if peak > 64 else 1.0
+            if self._scale != 1:
+                self._say(
+                    f"its float samples reach {peak:.6g}, where full scale is 1: they are divided by {self._scale:g}"
+                )
+        if self._live and peak > 2 * self._scale:
+            at = (got + int(np.abs(block).max(axis=1).argmax())) / self.rate
+            raise SourceError(
+                f"{self.name}: holds a float sample of {peak:.6g} at {at:.2f} s, where full scale is {self._scale:g}: "
+                "scale it, or give it as a file"
+            )
+        return block if self._scale == 1 else block / np.float32(self._scale)
+
+    def _end(self, got: int) -> None:
+        """What should have come. Raises :class:`SourceError`."""
+        behind = f"behind {got / self.rate:.2f} s"
+        if self._converter is not None:
+            with self._naming():
+                self._converter.check()
+        if not got:
+            raise SourceError(f"{self.name}: holds no samples")
+        missing = 0
+        if self._opened is not None:
+            missing = self._opened.missing
+            if self._opened.end is not None and self._source is not None and self._converter is None:
+                missing = self._opened.end - self._source.position
+        if missing > 0:
+            raise SourceError(f"{self.name}: is truncated: {missing} bytes are missing {behind}")
+        if got < self._frames and self._opened is not None:
             raise SourceError(
                 f"{self.name}: is truncated: {self.seconds:.2f} s announced, {got / self.rate:.2f} s found"
             )
 
-    def close(self) -> None:
-        self._file.close()
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise self._named(error) from error
+
+    def _named(self, error: BaseException) -> BaseException:
+        """With the file's name in front."""
+        if isinstance(error, SourceError) and not str(error).startswith(f"{self.name}: "):
+            return SourceError(f"{self.name}: {error}")
+        if isinstance(error, OSError):
+            return SourceError(f"{self.name}: can't be read: {error.strerror or error}")
+        return error
 
 
-class RawStdin:
-    """PCM s16le mono from a pipe, as it comes: nothing waits for a block to fill. Raises :class:`SourceError`."""
-
-    seconds = 0.0
-    note = ""
-
-    def __init__(self, rate: int, stream: BinaryIO | None = None) -> None:
-        self.name = "-"
-        self.rate = rate
-        self._stream = stream or sys.stdin.buffer
-        if self._stream.isatty():
-            raise SourceError("-: standard input is a terminal; pipe raw PCM into it (s16le, mono, --rate Hz)")
-
-    def blocks(self) -> Iterator[bytes]:
-        """Whole samples. Raises :class:`SourceError` behind the last one if half a sample is left over."""
-        rest = b""
-        total = 0
-        while data := os.read(self._stream.fileno(), 2**16):
-            if not total and data[:4] in CONTAINERS:
-                kind = CONTAINERS[data[:4]]
-                raise SourceError(f"-: this is a {kind} file, not raw PCM; give its name instead of -")
-            total += len(data)
-            data = rest + data
-            whole = len(data) - len(data) % 2
-            rest = data[whole:]
-            if whole:
-                yield data[:whole]
-        if not total:
-            raise SourceError("-: standard input is empty (0 bytes)")
-        if rest:
-            raise SourceError(f"-: {total} bytes are no whole number of 16-bit samples: the last byte was left out")
-
-    def close(self) -> None:
-        """Standard input belongs to the process."""
+def _open(path: Path) -> Source:
+    """Raises :class:`SourceError`."""
+    try:
+        if path.is_dir():
+            raise SourceError(f"{path}: is a folder, not an audio file")
+        return Source(os.open(path, os.O_RDONLY))
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file") from error
+    except OSError as error:
+        raise SourceError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def _reason(error: sf.LibsndfileError) -> str:
     """libsndfile's, where it knows one: of what is no MP3 it says that the file does not exist."""
     text = error.error_string.strip().rstrip(".")
-    return "" if text.startswith(("File does not exist", "Format not recognised")) else f" ({text})"
-
-
-def _missing_bytes(path: Path, size: int) -> int:
-    """Bytes that the ``data`` chunk of a WAV promises and the file does not hold; libsndfile plays what is there."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-            return 0
-        while len(chunk := file.read(8)) == 8:
-            kind, length = struct.unpack("<4sI", chunk)
-            if kind == b"data":
-                return 0 if length in UNKNOWN_SIZES else max(0, file.tell() + length - size)
-            file.seek(length + length % 2, os.SEEK_CUR)
-    return 0
+    useless = ("File does not exist", "Format not recognised", "Supported file format but", "Unspecified internal")
+    return "" if not text or text.startswith(useless) else f" ({text})"

@@ -18,6 +18,7 @@ from streamer.engine.engine import Engine, Stream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
+from streamer.streams.doubt import Doubt
 from streamer.streams.holding import Holdable
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.rows import RowReader
@@ -57,8 +58,7 @@ class Session(Holdable):
         manifest = engine.manifest
         self.id, self.model, self.overflow = id, manifest.name, overflow
         self.sample_rate = sample_rate or manifest.input.sample_rate
-        self.options = dict(options or {})
-        self.lasting = lasting
+        self.options, self.lasting = dict(options or {}), lasting
         self.reader = RowReader(manifest)
         self.version = self.joined_at = 0  # joined_at: position at which this client came
         self.state = "active"
@@ -69,13 +69,12 @@ class Session(Holdable):
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
-        self.sound = self._intake.sound
-        self._markers = Markers(limits.markers)
+        self._markers, self._waiters = Markers(limits.markers), Waiters()
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
-        self._waiters = Waiters()
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
-        self.memory = engine.task.open(self.options)
+        self.sound, self.memory = self._intake.sound, engine.task.open(self.options)
+        self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
             self._stream = engine.open(self, self.reader.conditions(conditions or {}))
@@ -131,7 +130,8 @@ class Session(Holdable):
     # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
-        """Whole rows as bytes, little-endian (sound: PCM s16le mono), any number. As :meth:`feed_rows`."""
+        """Whole rows as bytes, little-endian (sound: PCM s16le, and does it look so), any number. See feed_rows."""
+        self._doubt.look(data, self.tell)
         self.feed_rows(self.reader.of_bytes(data), sink)
 
     def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:

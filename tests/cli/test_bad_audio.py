@@ -44,13 +44,13 @@ def _low_rate(path: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated.wav": (_truncated, "is truncated: 8001 bytes are missing"),
-    "header.wav": (_header_only, "is not audio that can be read"),
+    "header.wav": (_header_only, "is cut off in its header"),
     "empty.wav": (lambda path: path.write_bytes(b""), "is empty (0 bytes)"),
     "silent.wav": (_no_samples, "holds no samples"),
     "nan.wav": (_nan, "NaN or infinity), the first at 0.500 s"),
     "short.flac": (_truncated_flac, "short.flac: "),
-    "text.wav": (lambda path: path.write_text("This is text, where audio belongs.\n" * 50), "is not audio"),
-    "text.mp3": (lambda path: path.write_text("This is text, where audio belongs.\n" * 50), "is not audio"),
+    "text.wav": (lambda path: path.write_text("This is text, where audio belongs.\n" * 50), "is a text, not sound"),
+    "text.mp3": (lambda path: path.write_text("This is text, where audio belongs.\n" * 50), "is a text, not sound"),
     "samples.raw": (lambda path: path.write_bytes(utterances("AB").tobytes()), "has no header; raw PCM goes in like"),
     "folder.wav": (lambda path: path.mkdir(), "is a folder"),
     "missing.wav": (lambda path: None, "no such file"),
@@ -79,7 +79,9 @@ def test_bad_files_do_not_stop_the_good_ones(toy: Path, recording: Path, tmp_pat
         f"{recording}: BBA",
     ]
     assert sorted(done.stderr.decode().splitlines()) == sorted(set(done.stderr.decode().splitlines()))
-    assert len(done.stderr.decode().splitlines()) == len(BAD)
+    *said, summary = done.stderr.decode().splitlines()
+    assert len(said) == len(BAD)
+    assert summary.startswith(f"streamer: 1 of {len(BAD) + 1} inputs were read, {len(BAD)} not, or not whole: ")
     assert done.returncode == 2
 
 
@@ -93,7 +95,7 @@ def test_what_a_truncated_file_holds_is_still_transcribed(toy: Path, tmp_path: P
     [
         (b"", "standard input is empty (0 bytes)"),
         (utterances("AB").tobytes() + b"x", "no whole number of 16-bit samples"),
-        (b"RIFF" + bytes(100), "this is a WAV file, not raw PCM"),
+        (b"RIFF" + bytes(100), "is a RIFF file that is no WAV, not sound"),
     ],
 )
 def test_bad_standard_input(data: bytes, message: str, toy: Path) -> None:

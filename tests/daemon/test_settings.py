@@ -51,7 +51,15 @@ def test_the_file_is_found_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
         ("port = 99999\n", r"setting port = 99999 \(.*streamer.toml\): .*65535"),
         ('lanes = "many"\n', r"setting lanes = 'many'"),
         ("drain_seconds = nan\n", "setting drain_seconds"),
-        ("port = \n", "is not TOML"),
+        ("port = \n", r"is not TOML: .*'port =' lacks a value"),
+        ('{"port": 8765}\n', "it looks like JSON; settings are lines like port = 8765"),
+        ("port: 8765\n", "has a colon; settings are lines like port = 8765"),
+        ("host = localhost\n", "in 'host = localhost' a text needs quotes"),
+        ("host = 127.0.0.1\n", "in 'host = 127.0.0.1' a text needs quotes"),
+        ('state_directory = "C:\\new\\users"\n', "around a text with backslashes"),
+        ("port = 1\nport = 2\n", "'port = 2' is set twice"),
+        ('models = ["a", "b"\nport = 1\n', "a bracket before 'port = 1' is not closed"),
+        ("mqtt_tls = True\n", "write true"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, expected: str) -> None:
@@ -95,3 +103,15 @@ def test_the_daemon_needs_no_training_packages() -> None:
         "import sys, streamer.settings, streamer.serve.logs, streamer.serve.notify; print('onnxruntime' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "False"
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_as_windows_saves_it(tmp_path: Path, coding: str) -> None:
+    (tmp_path / "streamer.toml").write_bytes("# Käse\r\nport = 77\r\n".encode(coding))
+    assert Settings.load(tmp_path / "streamer.toml").port == 77
+
+
+def test_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "streamer.toml").write_bytes("port = 1\n# Käse\n".encode("cp1252"))
+    with pytest.raises(SettingsError, match="line 2: byte 0xe4 is not UTF-8: save it as UTF-8"):
+        Settings.load(tmp_path / "streamer.toml")

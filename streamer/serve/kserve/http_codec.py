@@ -11,6 +11,7 @@ from typing import Any
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.messages import InferAnswer, InferRequest, WantedOutput, read_parameters
 from streamer.serve.kserve.tensors import NamedTensor, listed, parse_bytes, parse_numbers, raw_bytes
+from streamer.whole import whole
 
 __all__ = ["LENGTH_HEADER", "encode", "parse"]
 
@@ -74,7 +75,7 @@ def encode(answer: InferAnswer, wanted: InferRequest) -> tuple[bytes, int | None
 
 def _input(entry: dict[str, Any], tail: memoryview) -> tuple[NamedTensor, int]:
     """The tensor, and how many bytes of ``tail`` it took."""
-    name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
+    name, datatype, shape = entry.get("name"), entry.get("datatype"), whole(entry.get("shape"))
     if not isinstance(name, str) or not name:
         raise KServeError(400, "an input has no name")
     if not isinstance(datatype, str):
@@ -84,7 +85,7 @@ def _input(entry: dict[str, Any], tail: memoryview) -> tuple[NamedTensor, int]:
     parameters = _parameters(entry, f"input '{name}'")
     if "shared_memory_region" in parameters:
         raise KServeError(501, f"input '{name}' is in shared memory: send its bytes")
-    size = parameters.get("binary_data_size")
+    size = whole(parameters.get("binary_data_size"))
     if size is None:
         if "data" not in entry:
             raise KServeError(400, f"input '{name}' has neither data nor binary_data_size")

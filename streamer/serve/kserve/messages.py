@@ -8,6 +8,7 @@ from typing import Any
 
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.tensors import NamedTensor
+from streamer.whole import whole
 
 __all__ = ["InferAnswer", "InferRequest", "SequenceFlags", "WantedOutput", "read_parameters"]
 
@@ -60,6 +61,7 @@ class InferAnswer:
 
 def read_parameters(given: Mapping[str, Any]) -> tuple[SequenceFlags | None, float | None]:
     """The sequence and the timeout in seconds. Other names are the client's own affair. Raises :class:`KServeError`."""
+    given = {name: whole(value) for name, value in given.items()}
     timeout = given.get("timeout", 0)
     if not _integer(timeout) or timeout < 0:
         raise KServeError(400, "the parameter 'timeout' must be a number of microseconds")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
 
-from streamer.refusals import BadInput, NotAttached, Refused, TooManyMarkers
+from streamer.refusals import BadInput, NotAttached, NotSound, Refused, TooManyMarkers
 from streamer.serve.outbox import Outbox
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
@@ -152,12 +152,17 @@ class Stream:
         except BadInput as error:
             if self._session is not None and self._session.state == "closed":
                 return  # let go of before this came: the news of why is under way here, and closes the connection
-            sound = self._session is None or self._session.sound
-            code = "too_many_markers" if isinstance(error, TooManyMarkers) else "bad_audio" if sound else "bad_rows"
-            self._refuse(WireError(code, str(error)))
+            self._refuse(WireError(self._code(error), str(error)))
         except Exception:
             log.exception("a stream failed", extra={"stream": self._session.id if self._session else None})
             self._refuse(WireError("internal", "this stream failed inside the daemon, its log says why: start anew"))
+
+    def _code(self, error: BadInput) -> str:
+        if isinstance(error, TooManyMarkers):
+            return "too_many_markers"
+        if isinstance(error, NotSound):
+            return "not_pcm"
+        return "bad_audio" if self._session is None or self._session.sound else "bad_rows"
 
     def _later(self, work: Callable[[], T], then: Callable[[T], None], lost: Callable[[T], None] | None = None) -> None:
         """``work`` in a thread, ``then`` here with what it gave; messages wait meanwhile. ``lost``: instead of ``then``

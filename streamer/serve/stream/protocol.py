@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from streamer.tasks.raw import plain
+from streamer.whole import whole
 
 __all__ = [
     "CLOSE_CODES",
@@ -41,6 +42,7 @@ CLOSE_CODES: Mapping[str, int] = {
     "bad_frame": 1007,
     "bad_order": 1002,
     "bad_audio": 1007,
+    "not_pcm": 1007,
     "bad_rows": 1007,
     "too_long": 1009,
     "too_many_markers": 1008,
@@ -64,6 +66,11 @@ CLOSE_CODES: Mapping[str, int] = {
     "starting": 1013,
     "draining": 1012,
 }
+
+
+#: Fields that hold many numbers.
+ROWS = frozenset({"values", "inputs", "conditions"})
+KNOWN = 'one of {"type": "start"}, "resume", "rows", "marker" and "end" is expected'
 
 
 class WireError(Exception):
@@ -155,13 +162,37 @@ def parse_control(data: bytes, limit: int) -> Frame:
         code = "bad_json" if data[:1] in (b"{", b"[") else "audio_as_text"
         raise WireError(code, f"not JSON ({error}): {hint}") from None
     try:
-        frame = _ADAPTER.validate_python(document)
+        frame = _ADAPTER.validate_python(_with_whole(document))
     except ValidationError as error:
-        where = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'frame'}: {e['msg']}" for e in error.errors()[:5])
+        where = "; ".join(map(_fault, error.errors()[:5]))
         raise WireError("bad_frame", f"the control frame can't be used: {where}") from None
     if len(data) > limit and not isinstance(frame, Rows):
         raise _too_long(data, limit)
     return frame
+
+
+def _with_whole(document: Any) -> Any:
+    """16000.0 is a rate. Rows are left as they are: they are many, and have dtypes."""
+    if not isinstance(document, dict):
+        return document
+    return {name: value if name in ROWS else whole(value) for name, value in document.items()}
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    """What is wrong with a frame, in the words of its sender."""
+    given, kind = error["input"], error["type"]
+    if kind == "union_tag_not_found":
+        return f'it has no "type": {KNOWN}' if isinstance(given, dict) else f"it is no JSON object: {KNOWN}"
+    if kind == "union_tag_invalid":
+        return f"there is no frame of the type {json.dumps(given.get('type'))[:60]}: {KNOWN}"
+    where = ".".join(map(str, error["loc"][1:])) or "frame"
+    if kind in ("int_type", "float_type") and isinstance(given, str):
+        return f"{where}: {json.dumps(given)[:60]} is text, and a number is expected: leave out the quotes"
+    if kind in ("int_type", "int_from_float"):
+        return f"{where}: a whole number is expected, not {json.dumps(given)[:60]}"
+    if kind == "extra_forbidden":
+        return f"{where}: there is no such field"
+    return f"{where}: {error['msg']}"
 
 
 def _too_long(data: bytes, limit: int) -> WireError:

@@ -1,0 +1,59 @@
+"""The file of settings as TOML, and what is often meant where it is none."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SettingsError", "read_toml"]
+
+
+class SettingsError(ValueError):
+    """A setting that can't be used. The message names it, says where it came from and what would do."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """UTF-8, or UTF-16 with its mark. Raises :class:`SettingsError` that names the line."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"can't read the settings file {path}: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SettingsError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save it as UTF-8"
+        ) from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error)}") from error
+
+
+def _hint(text: str, error: tomllib.TOMLDecodeError) -> str:
+    """The line that can't be read, and what is often meant."""
+    said = str(error)
+    found = re.search(r"at line (\d+)", said)
+    lines = text.splitlines()
+    line = lines[min(int(found[1]), len(lines)) - 1].strip() if found and lines else ""
+    shown, value = repr(line[:60]), line.partition("=")[2].strip()
+    if text.lstrip().startswith("{"):
+        return ": it looks like JSON; settings are lines like port = 8765"
+    if re.fullmatch(r"[\w.-]+\s*:.*", line):
+        return f": {shown} has a colon; settings are lines like port = 8765"
+    if "overwrite" in said:
+        return f": {shown} is set twice"
+    if "Unclosed" in said:
+        return f": a bracket before {shown} is not closed"
+    if "=" in line and not value:
+        return f": {shown} lacks a value"
+    if value in ("True", "False"):
+        return f": in {shown} write {value.lower()}"
+    if "\\" in value and value[0] == '"':
+        return f": in {shown} write '...' around a text with backslashes"
+    if value and value[0] not in "\"'[{":
+        return f": in {shown} a text needs quotes"
+    return f": {shown}" if line else ""

@@ -1,0 +1,91 @@
+"""Several channels become one, and float samples int16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.sources import SourceError
+
+__all__ = ["CHANNELS", "Channel", "Mixer", "scale_of", "to_int16"]
+
+Channel = Literal["left", "right", "mix"]
+CHANNELS: tuple[Channel, ...] = ("left", "right", "mix")
+
+#: Below this share of the power that unrelated channels would have together, the channels cancel each other.
+CANCELS = 0.1
+#: Mean square of what is no silence.
+HEARD = 1e-6
+#: Another channel is taken only if it is so much louder: two of them in antiphase are equally loud.
+LOUDER = 4.0
+#: Peaks up to here are overshoots, as a decoder of MP3 makes them: they clip.
+OVERSHOOT = 2.0
+#: Full scale of integers that somebody has written as floats.
+FULL = (2.0**15, 2.0**23, 2.0**31)
+
+
+def to_int16(mono: NDArray[np.float32]) -> NDArray[np.int16]:
+    """``[samples]`` float32 in [-1, 1] to int16; what is louder clips."""
+    pcm: NDArray[np.int16] = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
+    return pcm
+
+
+def scale_of(peak: float) -> float:
+    """By what samples with this peak are divided. Raises :class:`SourceError` for no scale at all."""
+    if peak <= OVERSHOOT:
+        return 1.0
+    if peak <= 64:
+        return peak
+    for full in FULL:
+        if peak <= full:
+            return full
+    raise SourceError(f"holds float samples up to {peak:.3g}, which are on no scale: full scale is 1")
+
+
+class Mixer:
+    """``channels`` to one. ``wanted``: ``None`` chooses: the mean, but the louder one where the others cancel it.
+
+    ``say``: called once, when the choice is not the mean. Raises :class:`SourceError` for a channel that isn't there.
+    """
+
+    def __init__(self, channels: int, rate: int, wanted: Channel | None, say: Callable[[str], None]) -> None:
+        if wanted == "right" and channels < 2:
+            raise SourceError("has one channel: --channel right is for two")
+        self._rate, self._wanted, self._say = rate, wanted, say
+        self._taken = -1
+        self._done = 0
+        self._told = False
+        if channels > 1:
+            choice = "mixed down to one" if wanted in (None, "mix") else f"the {wanted} one is taken"
+            say(f"{channels} channels, {choice}")
+
+    def mono(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``[samples, channels]`` to ``[samples]``."""
+        at, self._done = self._done, self._done + len(block)
+        if block.shape[1] == 1 or self._wanted == "left":
+            return block[:, 0]
+        if self._wanted == "right":
+            return block[:, 1]
+        mean: NDArray[np.float32] = block.mean(axis=1, dtype=np.float32)
+        if self._wanted == "mix" or not self._cancels(block, mean):
+            return mean
+        if not self._told:
+            self._told = True
+            name = {0: "left", 1: "right"}.get(self._taken, f"number {self._taken + 1}")
+            self._say(
+                f"its channels cancel each other at {at / self._rate:.2f} s: where they do, the louder one "
+                f"is taken, here the {name} (--channel left, right or mix)"
+            )
+        return block[:, self._taken]
+
+    def _cancels(self, block: NDArray[np.float32], mean: NDArray[np.float32]) -> bool:
+        power = block.var(axis=0, dtype=np.float64)
+        if power.max() < HEARD or float(mean.var(dtype=np.float64)) >= CANCELS * power.sum() / len(power) ** 2:
+            return False
+        loudest = int(power.argmax())
+        if self._taken < 0 or power[loudest] > LOUDER * power[self._taken]:
+            self._taken = loudest
+        return True

@@ -1,0 +1,76 @@
+"""What libsndfile can't decode, through ``ffmpeg`` if it is installed: M4A, WebM, AAC, AMR, WMA, the sound of films."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+from streamer.sources import SourceError
+from streamer.sources.source import Source
+
+__all__ = ["Converter"]
+
+INSTALL = "sudo apt install ffmpeg"
+#: Of standard input, which is put on the disk first: the index of an M4A may lie behind its sound.
+MOST = 4 * 2**30
+#: Of what ffmpeg says, the end is told.
+SAID = 400
+
+
+class Converter:
+    """``source`` becomes WAV: a :class:`Source` to read it from, 16 bit at its own rate and channels.
+
+    ``path``: of the file, or ``None`` for a pipe. ``what``: its container's name. Raises :class:`SourceError`.
+    """
+
+    def __init__(self, source: Source, path: Path | None, what: str) -> None:
+        program = shutil.which("ffmpeg")
+        if program is None:
+            raise SourceError(f"is {what}, which ffmpeg decodes, and it is not installed: {INSTALL}")
+        self._what = what
+        self._spool = None if path is not None else _spooled(source, what)
+        given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
+        command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]  # type: ignore[list-item]
+        command += ["-c:a", "pcm_s16le", "pipe:1"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, close_fds=True
+        )
+        assert self._process.stdout is not None
+        self.source = Source(self._process.stdout.fileno(), owned=False)
+
+    def check(self) -> None:
+        """At the end. Raises :class:`SourceError` if ffmpeg failed, with what it said."""
+        if self._process.wait() == 0:
+            return
+        self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, self._said.tell() - SAID))
+        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        if lines and "matches no streams" in " ".join(lines):
+            raise SourceError(f"is {self._what} without sound")
+        raise SourceError(f"is {self._what} that ffmpeg can't decode ({lines[-1] if lines else 'it does not say why'})")
+
+    def close(self) -> None:
+        self._process.kill()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        threading.Thread(target=self._process.wait, daemon=True).start() if self._process.poll() is None else None
+        self._said.close()
+        if self._spool is not None:
+            self._spool.close()
+
+
+def _spooled(source: Source, what: str) -> tempfile._TemporaryFileWrapper[bytes]:
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+    for piece in source.pieces(0):
+        file.write(piece)
+        if file.tell() > MOST:
+            file.close()
+            raise SourceError(f"is {what} of more than {MOST >> 30} GB on a pipe: give it as a file")
+    file.flush()
+    return file
