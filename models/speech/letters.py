@@ -13,7 +13,8 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from models.speech.lm import Source, estimate, to_bytes
@@ -69,14 +70,17 @@ def _costs(entries: Sequence[Entry], rounds: int = 5, sample: int = 8000) -> dic
 
     step = max(1, len(entries) // sample)
     for _ in range(rounds):
-        counts = Counter(
-            of for word, phones in entries[::step] for of in cut(word, phones, lambda p: costs.get(p, 12.0) if costs else start(p)) or ()
-        )  # fmt: skip
+        cost = partial(_known, costs) if costs else start
+        counts = Counter(of for word, phones in entries[::step] for of in cut(word, phones, cost) or ())
         letters = Counter[str]()
         for (letter, _), count in counts.items():
             letters[letter] += count
         costs = {of: -math.log(count / letters[of[0]]) for of, count in counts.items()}
     return costs
+
+
+def _known(costs: Mapping[Pair, float], of: Pair) -> float:
+    return costs.get(of, 12.0)
 
 
 def _affinity(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
@@ -99,7 +103,7 @@ def train(entries: Sequence[Entry], order: int = 6, prune: float = 1.5, seldom: 
     """``prune``: as :func:`models.speech.lm.estimate` has it. Words with pairs seen less often than ``seldom`` times
     are left out."""
     costs = _costs(entries)
-    cuts = [pairs for word, phones in entries if (pairs := cut(word, phones, lambda p: costs.get(p, 12.0)))]
+    cuts = [pairs for word, phones in entries if (pairs := cut(word, phones, partial(_known, costs)))]
     counts = Counter(of for pairs in cuts for of in pairs)
     kept = [[pair(*of) for of in pairs] for pairs in cuts if all(counts[of] >= seldom for of in pairs)]
     names = sorted({name for pairs in kept for name in pairs})

@@ -16,6 +16,11 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
+Bonus = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
+#: Far above what the daemon's own settings allow a stream.
+Phrases = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=2000)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -67,6 +72,8 @@ class TranscribeOptions(_Strict):
     ``lexicon``: lines ``WORD<tab>TOKEN TOKEN ...`` in UTF-8, several pronunciations allowed.
     ``lm``: an n-gram model in the format of :mod:`streamer.tasks.transcribe.ngram`,
     over the lexicon's words, or over the tokens where there is no lexicon.
+    ``letters``: how words that the lexicon lacks are said, by :mod:`streamer.tasks.transcribe.letters`.
+    ``hotword_bonus``: nats that a word of an expected phrase earns, where a stream does not say.
     ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
     """
 
@@ -75,6 +82,8 @@ class TranscribeOptions(_Strict):
     units: Literal["phones", "characters", "words", "pieces"]
     lexicon: Packed | None = None
     lm: Packed | None = None
+    letters: Packed | None = None
+    hotword_bonus: Bonus = 5.0
     decoder: Decoder = Decoder()
     endpoint: Endpoint = Endpoint()
     delay_steps: Annotated[int, Field(ge=0)] = 0
@@ -102,6 +111,9 @@ class StreamOptions(_Strict):
     endpoint: Endpoint
     partials: bool = True
     words: bool = True
+    #: Names and terms that are expected, one to eight words each; what a word of them earns, in nats.
+    hotwords: Phrases = []
+    hotword_bonus: Bonus = 5.0
     #: Of finals: numbers as they were said, or in digits. Another model writes them, behind this task.
     numbers: Literal["spoken", "written"] = "spoken"
 
@@ -117,6 +129,7 @@ def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> 
     for name, default in (("decoder", model.decoder), ("endpoint", model.endpoint)):
         wish = wishes.get(name, {})
         wishes[name] = {**default.model_dump(), **wish} if isinstance(wish, Mapping) else wish
+    wishes = {"hotword_bonus": model.hotword_bonus, **wishes}
     try:
         options = StreamOptions.model_validate(wishes)
     except ValidationError as error:
