@@ -99,7 +99,8 @@ def test_all_ways_through_a_biased_model_are_its_own_contexts() -> None:
     states = np.arange(biased.contexts)
     for number in biased.numbers.values():
         _, after = biased.score(states, np.full(len(states), number))
-        assert after.min() >= 0 and after.max() < biased.contexts
+        assert after.min() >= 0
+        assert after.max() < biased.contexts
 
 
 def test_the_lexicon_that_expects_words_is_the_one_made_with_them() -> None:
@@ -111,8 +112,10 @@ def test_the_lexicon_that_expects_words_is_the_one_made_with_them() -> None:
     grown, whole = lexicon.expecting(new, biased), Lexicon([*entries, *new], len(TOKENS), None, lm)
     assert (lexicon.children == before).all()
     assert grown.words == whole.words
-    assert (grown.children == whole.children).all() and (grown.leaf == whole.leaf).all()
-    assert (grown.parent == whole.parent).all() and (grown.count == whole.count).all()
+    assert (grown.children == whole.children).all()
+    assert (grown.leaf == whole.leaf).all()
+    assert (grown.parent == whole.parent).all()
+    assert (grown.count == whole.count).all()
     for node in range(len(whole.leaf)):
         mine, theirs = (x.ends[x.first[node] : x.first[node] + x.count[node]].tolist() for x in (grown, whole))
         assert mine == theirs
@@ -120,7 +123,8 @@ def test_the_lexicon_that_expects_words_is_the_one_made_with_them() -> None:
         assert grown.pronunciations(word) == whole.pronunciations(word)
     assert lexicon.pronunciations("dbca") == []
     again = lexicon.expecting(new[:1], Biased(lm, [("dbca",)], 0.0))  # of the same, without the others
-    assert again.words == [*lexicon.words, "dbca"] and not again.pronunciations("abd")
+    assert again.words == [*lexicon.words, "dbca"]
+    assert not again.pronunciations("abd")
 
 
 def test_look_ahead_is_the_best_word_below() -> None:
@@ -216,4 +220,6 @@ def test_short_words_in_capitals_are_spelled_as_well() -> None:
     letters = Letters(train(SPELLING, 3, 0.0, 1))
     phrases, entries = expected(["CD", "cdd"], lexicon, letters, TOKENS)
     assert phrases == [("cd",), ("cdd",)]
-    assert ("cd", [3, 4]) in entries and ("cd", [3, 4, 1]) in entries and ("cdd", [3, 4, 1, 4, 1]) not in entries
+    assert ("cd", [3, 4]) in entries
+    assert ("cd", [3, 4, 1]) in entries
+    assert ("cdd", [3, 4, 1, 4, 1]) not in entries
