@@ -17,8 +17,9 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.tasks.transcribe.hotwords import Biased, LanguageModel, phrase
+from streamer.tasks.transcribe.hotwords import Biased, phrase
 from streamer.tasks.transcribe.letters import Letters
+from streamer.tasks.transcribe.ngram import NGram
 
 __all__ = ["Lexicon", "expected", "parse", "trivial"]
 
@@ -37,7 +38,7 @@ class Lexicon:
     language model. ``parent`` [nodes]: -1 for the root.
     """
 
-    def __init__(self, entries: Entries, vocabulary: int, boundary: int | None, lm: LanguageModel | None) -> None:
+    def __init__(self, entries: Entries, vocabulary: int, boundary: int | None, lm: NGram | None) -> None:
         self._shared: IO[bytes] | None = None
         self._room = 0
         self.words = list(dict.fromkeys(word for word, _ in entries))
