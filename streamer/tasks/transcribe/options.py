@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Packed
+from streamer.tasks.transcribe.confidence import FEATURES
 
 __all__ = ["Decoder", "Endpoint", "StreamOptions", "TranscribeOptions", "parse_stream_options"]
 
@@ -16,6 +17,7 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Bonus = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
 #: Far above what the daemon's own settings allow a stream.
 Phrases = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=2000)]
@@ -64,6 +66,22 @@ class Endpoint(_Strict):
     length: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 20.0
 
 
+class Confidence(_Strict):
+    """A word's probability to be right, from what :mod:`streamer.tasks.transcribe.confidence` tells of it: ``bias`` and
+    a weight for each feature, through the logistic function."""
+
+    bias: Finite
+    weights: Annotated[list[Finite], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+
+
+class Times(_Strict):
+    """Seconds from the step of a word's first token to the word's beginning, and from behind that of its last token to
+    its end: what a model's tokens are off by, as measured."""
+
+    start: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
+    end: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
+
+
 class TranscribeOptions(_Strict):
     """``options`` of a manifest whose task is ``transcribe``.
 
@@ -74,6 +92,7 @@ class TranscribeOptions(_Strict):
     over the lexicon's words, or over the tokens where there is no lexicon.
     ``letters``: how words that the lexicon lacks are said, by :mod:`streamer.tasks.transcribe.letters`.
     ``hotword_bonus``: nats that a word of an expected phrase earns, where a stream does not say.
+    ``confidence``: how confidences become probabilities; ``times``: how steps become times of words.
     ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
     """
 
@@ -86,6 +105,8 @@ class TranscribeOptions(_Strict):
     hotword_bonus: Bonus = 5.0
     decoder: Decoder = Decoder()
     endpoint: Endpoint = Endpoint()
+    confidence: Confidence | None = None
+    times: Times = Times()
     delay_steps: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

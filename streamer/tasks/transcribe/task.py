@@ -49,6 +49,7 @@ class Memory:
     steps: int = 0
     begun: int = 0
     silent: int = 0
+    said: float = 0.0  # seconds at which the last final's last word ends
     bad: int = 0  # steps whose row was no probability distribution: taken as blank
     shown: str = ""
     known: Known = field(default_factory=dict)  # words of this utterance's partials, made once
@@ -86,6 +87,9 @@ class Transcribe:
             pieces=self.options.units == "pieces" and self.options.lexicon is None,
             step_seconds=self.step_seconds,
             delay=self.options.delay_steps * self.symbols,
+            times=self.options.times,
+            confidence=self.options.confidence,
+            lm=self._lm if self.options.confidence is not None and self.options.lexicon is not None else None,
         )
         self._searches: WeakValueDictionary[Wanted, Search] = WeakValueDictionary()
         try:  # a lexicon that does not fit shows now, not when the first stream comes
@@ -132,7 +136,13 @@ class Transcribe:
     def save(self, memory: Memory) -> bytes:
         state, arrays = memory.search.dump(memory.state)
         counts = [memory.steps, memory.begun, memory.silent, memory.bad]
-        facts = {"options": memory.options.model_dump(), "counts": counts, "shown": memory.shown, "state": state}
+        facts = {
+            "options": memory.options.model_dump(),
+            "counts": counts,
+            "shown": memory.shown,
+            "said": memory.said,
+            "state": state,
+        }
         return pack(facts, arrays)
 
     def load(self, data: bytes) -> Memory:
@@ -143,7 +153,8 @@ class Transcribe:
             search = self._search(options.decoder, options.hotwords, options.hotword_bonus)
             state = search.restore(facts["state"], arrays)
             rules = Rules.of(options.endpoint, self.step_seconds)
-            return Memory(options, rules, search, state, steps, begun, silent, bad, str(facts["shown"]))
+            said = float(facts.get("said", 0.0))
+            return Memory(options, rules, search, state, steps, begun, silent, said, bad, str(facts["shown"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
 
@@ -184,8 +195,12 @@ class Transcribe:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _final(self, memory: Memory, units: list[Unit]) -> list[Transcription]:
-        event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
+        event = self.transcript.event(
+            "final", units, len(units), memory.begun, memory.options.words, memory.known, memory.said
+        )
         memory.known.clear()
+        if event.text:
+            memory.said = event.end
         shown, memory.shown = memory.shown, ""
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
@@ -194,7 +209,9 @@ class Transcribe:
         if not search.news(memory.state):
             return []
         units, stable = search.units(memory.state), search.stable(memory.state)
-        event = self.transcript.event("partial", units, stable, memory.begun, memory.options.words, memory.known)
+        event = self.transcript.event(
+            "partial", units, stable, memory.begun, memory.options.words, memory.known, memory.said
+        )
         if event.text == memory.shown:
             return []
         memory.shown = event.text
