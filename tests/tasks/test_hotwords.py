@@ -89,9 +89,18 @@ def test_phrases_earn_word_by_word_and_give_back_what_breaks_off() -> None:
     assert earned("ab c") == [4, -4, 0]
     assert earned("ab") == [4, -4]
     assert earned("a ab ba") == [4, 4, 4, 0]  # "ab" goes on as the other phrase
-    rare = earned("new")[0]
-    assert rare < 4  # as seldom as the rarest word
+    assert earned("new") == [4.0, 0.0]
     assert earned("c c") == [0, 0, 0]
+
+
+def test_a_word_outside_of_the_model_is_as_seldom_as_its_rarest() -> None:
+    strange = ["x y a", "z ab", "x a", "y y"]  # words that the model does not know are frequent, each of them is not
+    lm = NGram(to_bytes(*estimate([Source([*TEXT, *strange])], ["a", "ab", "ba", "c", "da"])))
+    biased = Biased(lm, [("new",)], 4.0)
+    alone = lm.unigram(np.array([i for word, i in lm.index.items() if word != "<s>"]))
+    (new,) = biased.unigram(np.array([biased.numbers["new"]]))
+    assert new == pytest.approx(alone.min() + 4.0)
+    assert new < lm.unigram(np.array([lm.index["<unk>"]]))[0] + 4.0
 
 
 def test_all_ways_through_a_biased_model_are_its_own_contexts() -> None:
