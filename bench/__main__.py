@@ -14,6 +14,7 @@ NAMES = (
     "memory",
     "asr",
     "decode",
+    "hotwords",
     "generate",
     "parallel",
     "online",
