@@ -50,7 +50,9 @@ class Transcript:
         """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed;
         ``after``: seconds before which nothing of it was said."""
         found, whole = self.words(units, stable, {} if known is None else known)
-        found = self._sure(_in_turn(found, after))
+        found = _in_turn(found, after)
+        if words:
+            found = self._sure(found)
         now = self.seconds(step)
         start, end = (found[0].start, found[-1].end) if found else (now, now)
         text = (pieces.sentence if self.pieces else " ".join)([word.word for word in found])
