@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +70,31 @@ def error(utterances: Sequence[Utterance], texts: Sequence[str]) -> float:
     return wrong / max(1, sum(len(u.text.split()) for u in utterances))
 
 
-def measure(model: Model, utterances: Sequence[Utterance], most: int, bonus: float | None) -> dict[str, Any]:
-    task = Transcribe(model.manifest)
+def measure(
+    model: Model, task: Transcribe, utterances: Sequence[Utterance], most: int, bonuses: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    """One for each of ``bonuses``."""
     rows = posteriors(model, [np.asarray(u.pcm) for u in utterances])
     words = terms(task, utterances, most)
+    ways = {"known": task, "lacking": without(model, words)}
+    plain = {name: decode_all(way, rows) for name, way in ways.items()}
+    found = []
+    for bonus in bonuses:
+        wishes = {"hotwords": words} | ({} if bonus is None else {"hotword_bonus": bonus})
+        hot = {name: decode_all(way, rows, wishes) for name, way in ways.items()}
+        found.append(compare(utterances, words, {"plain": plain, "hotwords": hot}))
+    return found
+
+
+def compare(
+    utterances: Sequence[Utterance], words: Sequence[str], heard: Mapping[str, Mapping[str, Sequence[str]]]
+) -> dict[str, Any]:
+    """``heard``: texts by kind (plain, hotwords) and lexicon (known, lacking)."""
     wanted = set(words)
-    wishes: dict[str, Any] = {"hotwords": words} | ({} if bonus is None else {"hotword_bonus": bonus})
     with_term = [bool(wanted & set(u.text.lower().split())) for u in utterances]
     found: dict[str, Any] = {"terms": len(words)}
-    for name, how in (("known", task), ("lacking", without(model, words))):
-        for kind, options in (("plain", {}), ("hotwords", wishes)):
-            texts = decode_all(how, rows, options)
+    for kind, by_lexicon in heard.items():
+        for name, texts in by_lexicon.items():
             said, right, invented = recall(utterances, texts, wanted)
             found["said"] = said
             found[f"{name}, {kind}"] = {"recall": right / max(1, said), "invented": invented}
@@ -104,10 +118,11 @@ def main(argv: list[str]) -> int:
     model = Model.load(path)
     sets = development() | (report_sets() if given.report else {})
     results: dict[str, Any] = {}
-    for bonus in given.bonus or [None]:
-        for name, utterances in sets.items():
-            key = name if bonus is None else f"{name}, bonus {bonus:g}"
-            results[key] = measure(model, utterances, given.most, bonus)
+    task, bonuses = Transcribe(model.manifest), given.bonus or [None]
+    for name, utterances in sets.items():
+        for bonus, found in zip(bonuses, measure(model, task, utterances, given.most, bonuses), strict=True):
+            results[name if bonus is None else f"{name}, bonus {bonus:g}"] = found
+            print(name, bonus, found, flush=True)
     rows = [
         (
             name, r["terms"], r["said"],
