@@ -103,19 +103,18 @@ def report_sets(root: Path | None = None) -> dict[str, list[str]]:
 def vocabulary(
     sure: Iterable[str], more: Iterable[str], frequent: Sequence[str], size: int, known: Mapping[str, object]
 ) -> list[str]:
-    """``size`` words: all of the sentences ``sure``; of ``more`` those that are ``known`` or come five times; then of
-    the words ``frequent`` those that are known, then others."""
+    """``size`` words: all of the sentences ``sure``; of ``more`` those that are ``known`` and come twice, or
+    come five times; then the first of ``frequent`` that are known or look like words."""
     words = dict.fromkeys(word for sentence in sure for word in sentence.split())
     counts = Counter(word for sentence in more for word in sentence.split())
     for word, count in counts.most_common():
         if count >= (2 if word in known else 5) and _is_word(word):
             words[word] = None
-    for part in ([w for w in frequent if w in known], [w for w in frequent if w not in known and w.isalpha()]):
-        for word in part:
-            if len(words) >= size:
-                break
-            if _is_word(word):
-                words[word] = None
+    for word in frequent:
+        if len(words) >= size:
+            break
+        if _is_word(word) and (word in known or re.fullmatch(r"(?=.*[aeiouy])[a-z]{4,}", word)):
+            words[word] = None
     return sorted(words)
 
 
