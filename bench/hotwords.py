@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.report import finish
 from models.speech.data import Utterance
-from models.speech.fitting import development, matches, report_sets
+from models.speech.fitting import development, matches, report_sets, some
 from models.speech.posteriors import posteriors
 from models.training.score import edits
 from streamer.contract.manifest import Packed
@@ -112,11 +112,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--most", type=int, default=100, help="terms of a set (default: %(default)s)")
     parser.add_argument("--bonus", type=float, nargs="*", help="instead of the model's own; several are compared")
     parser.add_argument("--report", action="store_true", help="the report sets as well")
+    parser.add_argument("--recordings", type=int, help="of each set, spread over it (default: all)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(argv)
     path = Path(resolve(given.model))
     model = Model.load(path)
     sets = development() | (report_sets() if given.report else {})
+    sets = some(sets, given.recordings)
     results: dict[str, Any] = {}
     task, bonuses = Transcribe(model.manifest), given.bonus or [None]
     for name, utterances in sets.items():

@@ -68,6 +68,11 @@ def report_sets() -> dict[str, list[Utterance]]:
     }
 
 
+def some(sets: Mapping[str, list[Utterance]], most: int | None) -> dict[str, list[Utterance]]:
+    """At most so many of each, spread over it."""
+    return {name: part[:: -(-len(part) // most) if most else 1] for name, part in sets.items()}
+
+
 def _listed(folder: str, column: str = "text", only: Mapping[str, str] = {}) -> list[Utterance]:
     """Recordings that a table lists, with what is said in words."""
     root, made = data_folder() / "speech" / folder, []
@@ -249,6 +254,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, help="the same model with what was fitted in its options")
     parser.add_argument("--options", type=Path, help="JSON with what was fitted, as python -m export takes it")
     parser.add_argument("--report", action="store_true", help="measure the report sets as well")
+    parser.add_argument("--most", type=int, help="recordings of each set, spread over it (default: all)")
     given = parser.parse_args(argv)
     model = Model.load(given.model)
     options = dict(model.manifest.options)
@@ -257,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     def task(more: dict[str, Any]) -> Transcribe:
         return Transcribe(model.manifest.model_copy(update={"options": {**plain, **more}}))
 
-    dev = development()
+    dev = some(development(), given.most)
     first = task({})
     heard = {name: hear(model, first, utterances) for name, utterances in dev.items()}
     spoken = {name: spoken_at(utterances) for name, utterances in dev.items()}
@@ -268,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     fitted = {"confidence": fit([table(one, first) for one in heard.values()]), "times": times}
     print(json.dumps(fitted))
     after = task(fitted)
-    sets = dev | (report_sets() if given.report else {})
+    sets = dev | (some(report_sets(), given.most) if given.report else {})
     for name, utterances in sets.items():
         report(name, hear(model, after, utterances), spoken.get(name) or spoken_at(utterances))
     if given.options:
