@@ -6,11 +6,14 @@ so that a hypothesis pays for its next word while it is still inside, and a smal
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from mmap import ACCESS_COPY, mmap
 from tempfile import TemporaryFile
+from threading import Lock
 from typing import IO
 from weakref import finalize
 
@@ -39,6 +42,7 @@ class Lexicon:
     """
 
     def __init__(self, entries: Entries, vocabulary: int, boundary: int | None, lm: NGram | None) -> None:
+        self._sharing = Lock()  # streams are opened in several threads
         self._shared: IO[bytes] | None = None
         self._room = 0
         self.words = list(dict.fromkeys(word for word, _ in entries))
@@ -160,16 +164,22 @@ class Lexicon:
     def _private(self, more: int) -> NDArray[np.int32]:
         """The children and room for ``more`` nodes, copied only where they are written to."""
         rows, columns = self.children.shape
-        if self._shared is None:
-            self._shared = TemporaryFile()  # noqa: SIM115 (closed with the lexicon)
-            finalize(self, self._shared.close)
-            self._shared.write(self.children.tobytes())
-            self._shared.flush()
         size = 4 * columns * (rows + more)
-        if size > self._room:
-            self._shared.truncate(size)
-            self._room = size
+        with self._sharing:
+            if self._shared is None:
+                self._shared = _memory()
+                finalize(self, self._shared.close)
+                self._shared.write(self.children.tobytes())
+                self._shared.flush()
+            if size > self._room:
+                self._shared.truncate(size)
+                self._room = size
         return np.frombuffer(mmap(self._shared.fileno(), size, access=ACCESS_COPY), np.int32).reshape(-1, columns)
+
+
+def _memory() -> IO[bytes]:
+    """A file that is on no disk, where the system has such files."""
+    return open(os.memfd_create("lexicon"), "r+b") if sys.platform == "linux" else TemporaryFile()
 
 
 def _tree(tokens: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int64], ...]:
