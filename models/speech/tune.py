@@ -1,5 +1,5 @@
-"""Settings of the decoder by coordinate descent on development speakers, with the daemon's own decoder: the mean error of
-the sets that the recipe's checkpoints are chosen by.
+"""Settings of the decoder by coordinate descent on development speakers, with the daemon's own decoder: the mean
+error of the sets that the recipe's checkpoints are chosen by.
 
     python -m models.speech.tune runs/english-small/best.pt --lexicon dev/lexicon.txt --lm dev/lm.bin -o options.json
 
