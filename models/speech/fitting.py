@@ -38,6 +38,7 @@ __all__ = ["Heard", "calibration_error", "development", "fit", "hear", "matches"
 
 Floats = NDArray[np.float64]
 RATE = 16000
+SAME = 0.25  # seconds between the begins of a word in two events
 
 
 # -- recordings --------------------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def _listed(folder: str, column: str = "text", only: Mapping[str, str] = {}) -> 
 @dataclass
 class Heard:
     """One recording: what was said, the words of its finals, which of the words said each of them is (or ``None``), and
-    the second of the stream, its model's chunk full, at which a partial or final first had as many words and this one
+    the second of the stream, its model's chunk full, at which an event first had each word at about its place
     (``told``)."""
 
     said: list[str]
@@ -110,26 +111,30 @@ def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> lis
     for utterance, logp in zip(utterances, posteriors(model, [np.asarray(u.pcm) for u in utterances]), strict=True):
         memory = task.open({})
         finals: list[list[Word]] = []
-        first: dict[tuple[int, int, str], float] = {}
+        told: list[float] = []
+        shown: list[tuple[float, Word]] = []  # of this utterance's events
         for at in range(0, len(logp) + manifest.steps, manifest.steps):
             steps = min(manifest.steps, len(logp) - at)
             now = (at + manifest.steps) * manifest.hop / RATE
-            events = (
-                task.step([memory], {task.output: logp[None, at : at + steps]}, [steps])[0]
-                if steps > 0
-                else task.finish(memory)
-            )
+            if steps > 0:
+                events = task.step([memory], {task.output: logp[None, at : at + steps]}, [steps])[0]
+            else:
+                events = task.finish(memory)
             for event in events:
-                for i, word in enumerate(event.words):
-                    first.setdefault((len(finals), i, word.word), now)
+                shown += [(now, word) for word in event.words]
                 if event.type == "final":
                     finals.append(list(event.words))
+                    told += [next(time for time, word in shown if _same(word, final)) for final in event.words]
+                    shown.clear()
             if steps <= 0:
                 break
         said = utterance.text.lower().split()
-        told = [first[n, i, word.word] for n, words in enumerate(finals) for i, word in enumerate(words)]
         found.append(Heard(said, finals, matches(said, [w.word for words in finals for w in words]), told))
     return found
+
+
+def _same(one: Word, other: Word) -> bool:
+    return one.word == other.word and abs(one.start - other.start) <= SAME
 
 
 def matches(said: Sequence[str], heard: Sequence[str]) -> list[int | None]:

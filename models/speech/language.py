@@ -1,4 +1,4 @@
-"""The language of the recipe ``english``: 70,000 words and their pronunciations, and an n-gram model of all the texts.
+"""The language of the recipe ``english``: 62,000 words and their pronunciations, and an n-gram model of all the texts.
 
     python -m models.speech.language -o DIRECTORY     # lexicon.txt, lm.bin, letters.bin and a report
 
@@ -128,7 +128,7 @@ def _is_word(word: str) -> bool:
 
 def english(
     root: Path | None = None,
-    size: int = 70_000,
+    size: int = 62_000,
     prune: float = 2.0,
     weight: float = 32.0,
     order: int = 3,
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m models.speech.language", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=70_000, help="words")
+    parser.add_argument("--size", type=int, default=62_000, help="words")
     parser.add_argument("--prune", type=float, default=2.0, help="more of it makes a smaller model")
     parser.add_argument("--order", type=int, default=3)
     parser.add_argument("--weight", type=float, default=32.0, help="of a train transcript against a sentence of text")
