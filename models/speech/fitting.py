@@ -279,9 +279,17 @@ def main(argv: list[str] | None = None) -> int:
     fitted = {"confidence": fit([table(one, first) for one in heard.values()]), "times": times}
     print(json.dumps(fitted))
     after = task(fitted)
-    sets = dev | (some(report_sets(), given.most) if given.report else {})
-    for name, utterances in sets.items():
-        report(name, hear(model, after, utterances), spoken.get(name) or spoken_at(utterances))
+    for name, utterances in dev.items():
+        report(name, hear(model, after, utterances), spoken[name])
+    if given.report:
+        found = {
+            name: (hear(model, after, utterances), spoken_at(utterances))
+            for name, utterances in some(report_sets(), given.most).items()
+        }
+        for name, (one, times) in found.items():
+            report(name, one, times)
+        everything = [h for one, _ in found.values() for h in one]
+        report("all of these", everything, [t for _, times in found.values() for t in times])
     if given.options:
         given.options.write_text(json.dumps(fitted, indent=1) + "\n")
     if given.out:
