@@ -115,51 +115,53 @@ class Lexicon:
         made = copy(self)
         made.__dict__.pop("_number", None)
         made._shared, made._room = None, 0
-        new = list(dict.fromkeys(word for word, _ in entries if word not in self._number))
+        new = list(dict.fromkeys(word for word, _ in entries if word not in self))
         made.words = self.words + new
-        numbers = {word: made._number[word] for word in lm.numbers if word in made._number}
         made.lm_word = np.concatenate([self.lm_word, np.zeros(len(new), np.int64)])
+        made.children = self._private(sum(len(tokens) for _, tokens in entries))
+        made._graft(entries)
+        numbers = {word: made._number[word] for word in lm.numbers if word in made}
         for word, number in numbers.items():
             made.lm_word[number] = lm.numbers[word]
-        most = sum(len(tokens) for _, tokens in entries)
-        made.children = self._private(most)
-        nodes = len(self.parent)
-        parents: list[int] = []
-        ends: dict[int, list[int]] = {}
-        for word, tokens in entries:
-            node = 0
-            for token in tokens:
-                following = int(made.children[node, token])
-                if following <= 0:
-                    following = nodes + len(parents)
-                    made.children[node, token] = following
-                    made.children[following] = -1
-                    parents.append(node)
-                node = following
-            ends.setdefault(node, []).append(made._number[word])
-        size = nodes + len(parents)
-        made.children = made.children[:size]
-        made.parent = np.concatenate([self.parent, np.array(parents, np.int64)])
-        made.leaf = np.concatenate([self.leaf, np.ones(len(parents), np.bool_)])
-        made.leaf[made.parent[nodes:]] = False
-        more = np.zeros(len(parents), np.int64)
-        made.first, made.count = np.concatenate([self.first, more]), np.concatenate([self.count, more])
-        blocks, behind = [self.ends], len(self.ends)
-        for node, words in ends.items():  # a node's words are neighbours: those that get more move behind all others
-            old = made.ends[made.first[node] : made.first[node] + made.count[node]].tolist() if node < nodes else []
-            block = list(dict.fromkeys(old + words))
-            made.first[node], made.count[node] = behind, len(block)
-            blocks.append(np.array(block, np.int64))
-            behind += len(block)
-        made.ends = np.concatenate(blocks)
-        made.ahead = np.concatenate([self.ahead, np.full(len(parents), -np.inf)])
-        for word, number in numbers.items():
             worth = float(lm.unigram(made.lm_word[number : number + 1])[0])
             for node in made._nodes(word):
                 while node:
                     made.ahead[node] = max(made.ahead[node], worth)
                     node = int(made.parent[node])
         return made
+
+    def _graft(self, entries: Entries) -> None:
+        """Paths of new words into ``children``, which has room for them, and all else that is told of nodes."""
+        nodes = len(self.parent)
+        parents: list[int] = []
+        ends: dict[int, list[int]] = {}
+        for word, tokens in entries:
+            node = 0
+            for token in tokens:
+                following = int(self.children[node, token])
+                if following <= 0:
+                    following = nodes + len(parents)
+                    self.children[node, token] = following
+                    self.children[following] = -1
+                    parents.append(node)
+                node = following
+            ends.setdefault(node, []).append(self._number[word])
+        more = len(parents)
+        self.children = self.children[: nodes + more]
+        self.parent = np.concatenate([self.parent, np.array(parents, np.int64)])
+        self.leaf = np.concatenate([self.leaf, np.ones(more, np.bool_)])
+        self.leaf[self.parent[nodes:]] = False
+        self.ahead = np.concatenate([self.ahead, np.full(more, -np.inf)])
+        self.first = np.concatenate([self.first, np.zeros(more, np.int64)])
+        self.count = np.concatenate([self.count, np.zeros(more, np.int64)])
+        blocks, behind = [self.ends], len(self.ends)
+        for node, words in ends.items():  # a node's words are neighbours: those that get more move behind all others
+            old = self.ends[self.first[node] : self.first[node] + self.count[node]].tolist()
+            block = list(dict.fromkeys(old + words))
+            self.first[node], self.count[node] = behind, len(block)
+            blocks.append(np.array(block, np.int64))
+            behind += len(block)
+        self.ends = np.concatenate(blocks)
 
     def _private(self, more: int) -> NDArray[np.int32]:
         """The children and room for ``more`` nodes, copied only where they are written to."""
