@@ -15,6 +15,7 @@ NAMES = (
     "asr",
     "silence",
     "decode",
+    "hotwords",
     "generate",
     "parallel",
     "online",

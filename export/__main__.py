@@ -56,7 +56,7 @@ def _changes(given: argparse.Namespace, info: dict[str, Any]) -> dict[str, Any]:
     options = dict(info.get("options", {}))
     if given.options is not None:
         options |= json.loads(given.options.read_text(encoding="utf-8"))
-    for name in ("lexicon", "lm"):
+    for name in ("lexicon", "lm", "letters"):
         path = getattr(given, name)
         if path is not None:
             from streamer.contract.manifest import Packed
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--options", type=Path, metavar="JSON", help="task options over the checkpoint's")
     parser.add_argument("--lexicon", type=Path, help="lexicon text to pack into the file")
     parser.add_argument("--lm", type=Path, help="language model to pack into the file")
+    parser.add_argument("--letters", type=Path, help="model of letters and sounds to pack into the file")
     parser.add_argument("--scores", type=Path, metavar="JSON", help="scores instead of the checkpoint's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--endurance", type=int, default=2000, help="chunks of the long run (default: %(default)s)")

@@ -52,13 +52,13 @@ def main() -> int:
     parser.add_argument("--summary", default="")
     parser.add_argument("--note", action="append", default=[], help="a paragraph for the card; may be repeated")
     parser.add_argument("--train", default="", help="the command that trained it, for the card")
-    for name in ("options", "lexicon", "lm"):
+    for name in ("options", "lexicon", "lm", "letters"):
         parser.add_argument(f"--{name}", type=Path, help="as python -m export takes it")
     given = parser.parse_args()
 
     module, info = models.load(given.checkpoint)
     name = info["name"]
-    extra = [f"--{key}={getattr(given, key)}" for key in ("options", "lexicon", "lm") if getattr(given, key)]
+    extra = [f"--{key}={getattr(given, key)}" for key in ("options", "lexicon", "lm", "letters") if getattr(given, key)]
     command = [str(given.checkpoint), *extra]
     with tempfile.TemporaryDirectory() as folder:
         trial, scores = Path(folder) / f"{name}.onnx", Path(folder) / "scores.json"

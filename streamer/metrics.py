@@ -59,6 +59,7 @@ class Metrics:
 
         # -- streams ---------------------------------------------------------------------------------------------------
         self.sessions = gauge("sessions", "streams by state: active, detached, ended", "model", "state")
+        self.hotword_sets = gauge("hotword_sets", "different lists of hotwords that streams have", "model")
         self.opened = counter("sessions_opened", "streams opened", "model")
         self.refusals = counter("refusals", "streams refused", "reason")
         self.evictions = counter("evictions", "streams that the daemon gave up", "reason")

@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     max_unsent_events: Count = Field(
         1024, description="events waiting for a client that doesn't read, then it is detached"
     )
+    max_hotwords: Annotated[int, Field(ge=0, le=2000)] = Field(
+        200, description="names and terms that one stream may expect; 0: none"
+    )
+    max_hotword_letters: Annotated[int, Field(ge=1, le=200)] = Field(60, description="letters of one of them")
+    max_hotword_sets: Annotated[int, Field(ge=0)] = Field(
+        32, description="different lists of them that streams of one model have at a time, some 10 MB each"
+    )
     max_generated_tokens: Count = Field(
         10_000_000, description="tokens of one request to /v1/generate: characters, note events, samples"
     )

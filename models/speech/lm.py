@@ -100,34 +100,38 @@ def lexicon(words: Iterable[str], known: Mapping[str, Sequence[str]]) -> bytes:
 
 
 def estimate(
-    sources: Sequence[Source], words: Sequence[str], order: int = 3, prune: float = 0.0
+    sources: Sequence[Source],
+    words: Sequence[str],
+    order: int = 3,
+    prune: float = 0.0,
+    base: Mapping[str, float] | None = None,
 ) -> tuple[list[str], list[Ints], list[Floats], list[Floats]]:
     """Vocabulary, and per order: n-grams [M, n] in node order, log-probabilities [M], log back-off weights [M].
 
     ``prune``: n-grams above unigrams whose loss weighs less (weighted count times log-probability lost) are left to
-    back-off.
+    back-off. ``base``: frequencies of words that are seldom or never in the sources; what unigrams back off to is even
+    without it.
     """
     names = [*SPECIAL, *words]
     size = len(names)
     if size**order > 2**62:
         raise ValueError(f"{size} words are too many for n-grams of order {order}")
-    raw, weighted = _counts(sources, names, order)
+    counted = _counts(sources, names, order)
     logp: list[Floats] = []
     keys: list[Ints] = []
     counts: list[Floats] = []
-    lower = np.full(size, 1.0 / (size - 1))
-    lower[BEGIN] = 0.0
     for n in range(1, order + 1):
-        key = np.arange(size) if n == 1 else np.array(sorted(raw[n]), np.int64)
-        plain, mass = _continuations(raw, weighted, n, size) if n < order else (dict(raw[n]), weighted[n])
-        c = np.array([plain.get(k, 0) for k in key.tolist()], np.float64)
-        w = np.array([mass.get(k, 0.0) for k in key.tolist()])
-        if n == 1:
+        key, c, w = counted[n - 1] if n == order else _continuations(counted, n, size)
+        if n == 1:  # every word has one
+            everything = np.arange(size)
+            c, w = _spread(c, key, everything), _spread(w, key, everything)
             c[BEGIN] = w[BEGIN] = 0
-        p = _interpolate(key, c, w, _discounts(c), lower if n == 1 else _below(key, n, size, keys, logp), size)
+            key = everything
+        lower = _base(names, base or {}) if n == 1 else _below(key, n, size, keys, logp)
+        p = _interpolate(key, c, w, _discounts(c), lower, size)
         keys.append(key)
         logp.append(np.log(np.maximum(p, 1e-9)))
-        counts.append(np.array([weighted[n].get(k, 0.0) for k in key.tolist()]))
+        counts.append(_spread(counted[n - 1][2], counted[n - 1][0], key))
     kept = _prune(keys, logp, counts, prune, size)
     backoff = _backoff(kept, size)
     grams = [
@@ -136,44 +140,69 @@ def estimate(
     return names, grams, [p for _, p in kept], backoff
 
 
-def _counts(
-    sources: Sequence[Source], names: list[str], order: int
-) -> tuple[list[Counter[int]], list[dict[int, float]]]:
-    """Counts per order (index 0 unused) of n-grams as numbers in base ``len(names)``: plain, and times the weights."""
+def _base(names: Sequence[str], frequencies: Mapping[str, float]) -> Floats:
+    """The distribution below unigrams [V]: half of it by ``frequencies``, where there are any, the rest even."""
+    even = np.full(len(names), 1.0 / (len(names) - 1))
+    even[BEGIN] = 0.0
+    given = np.array([frequencies.get(name, 0.0) for name in names])
+    return even if not given.any() else (even + given / given.sum()) / 2
+
+
+#: n-grams of one order: keys (numbers in base V, rising), their counts, and the counts times the sources' weights.
+Counted = tuple[Ints, Floats, Floats]
+
+
+def _counts(sources: Sequence[Source], names: list[str], order: int) -> list[Counted]:
+    """Of each order from 1 on."""
     index = {name: i for i, name in enumerate(names)}
-    size = len(names)
-    raw: list[Counter[int]] = [Counter() for _ in range(order + 1)]
-    weighted: list[dict[int, float]] = [{} for _ in range(order + 1)]
+    parts: list[list[Counted]] = [[] for _ in range(order)]
     for source in sources:
-        here: list[Counter[int]] = [Counter() for _ in range(order + 1)]
-        for sentence in source.sentences:
-            ids = [BEGIN, *(index.get(word, UNKNOWN) for word in sentence.split()), END]
-            for at in range(len(ids)):
-                key = 0
-                for n, word in enumerate(ids[at : at + order], 1):
-                    key = key * size + word
-                    here[n][key] += 1
+        ids, left = _numbers(source.sentences, index)
+        key = np.zeros(len(ids), np.int64)
         for n in range(1, order + 1):
-            raw[n].update(here[n])
-            for key, count in here[n].items():
-                weighted[n][key] = weighted[n].get(key, 0.0) + count * source.weight
-    return raw, weighted
+            if n > 1:
+                key = key[:-1]
+            key = key * len(names) + ids[n - 1 :]
+            found, count = np.unique(key[left[: len(key)] >= n], return_counts=True)
+            parts[n - 1].append((found, count.astype(np.float64), source.weight * count))
+    return [_together(part) for part in parts]
 
 
-def _continuations(
-    raw: list[Counter[int]], weighted: list[dict[int, float]], n: int, size: int
-) -> tuple[dict[int, int], dict[int, float]]:
+def _numbers(sentences: Iterable[str], index: Mapping[str, int]) -> tuple[Ints, Ints]:
+    """Words of all sentences with their begins and ends, and how many are left of each one's sentence, itself
+    included."""
+    ids: list[int] = []
+    lengths: list[int] = []
+    for sentence in sentences:
+        words = sentence.split()
+        ids.append(BEGIN)
+        ids += [index.get(word, UNKNOWN) for word in words]
+        ids.append(END)
+        lengths.append(len(words) + 2)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return np.array(ids, np.int64), ends.repeat(lengths) - np.arange(len(ids))
+
+
+def _together(parts: Sequence[Counted]) -> Counted:
+    keys, place = np.unique(np.concatenate([key for key, _, _ in parts]), return_inverse=True)
+    counts, weighted = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    return keys, np.bincount(place, counts, len(keys)), np.bincount(place, weighted, len(keys))
+
+
+def _continuations(counted: Sequence[Counted], n: int, size: int) -> Counted:
     """In how many contexts an n-gram of lower order was seen, plain and weighted; its count if it begins a sentence."""
-    plain: dict[int, int] = {}
-    mass: dict[int, float] = {}
-    for key, count in raw[n + 1].items():
-        suffix = key % size**n
-        plain[suffix] = plain.get(suffix, 0) + 1
-        mass[suffix] = mass.get(suffix, 0.0) + weighted[n + 1][key] / count
-    for key, count in raw[n].items():
-        if key // size ** (n - 1) == BEGIN:
-            plain[key], mass[key] = count, weighted[n][key]
-    return plain, mass
+    longer, count, weighted = counted[n]
+    suffix, place = np.unique(longer % size**n, return_inverse=True)
+    seen = (suffix, np.bincount(place).astype(np.float64), np.bincount(place, weighted / count))
+    begins = counted[n - 1][0] // size ** (n - 1) == BEGIN
+    key, plain, mass = (array[begins] for array in counted[n - 1])
+    return _together([seen, (key, plain, mass)])
+
+
+def _spread(values: Floats, keys: Ints, wanted: Ints) -> Floats:
+    """The value of each wanted key, 0 where there is none."""
+    place = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, values[place], 0.0)
 
 
 def _discounts(counts: Floats) -> Floats:
@@ -256,11 +285,15 @@ def to_bytes(names: list[str], grams: list[Ints], logp: list[Floats], backoff: l
         if n < len(grams):
             arrays += _quantise(backoff[n - 1])
         if n > 1:
-            below = {tuple(g): i for i, g in enumerate(grams[n - 2].tolist())}
-            parents = np.array([below[tuple(g[:-1])] for g in gram.tolist()], np.int64)
-            counts = np.bincount(parents, minlength=len(below))
+            parents = _key(grams[n - 2], len(names)).searchsorted(_key(gram[:, :-1], len(names)))
+            counts = np.bincount(parents, minlength=len(grams[n - 2]))
             arrays += [_smallest(counts), _smallest(gram[:, -1])]
     return pack({"kind": "ngram-1", "order": len(grams)}, arrays)
+
+
+def _key(grams: Ints, size: int) -> Ints:
+    """n-grams [M, n] as numbers [M] in base ``size``."""
+    return np.asarray(grams @ (size ** np.arange(grams.shape[1] - 1, -1, -1)))
 
 
 def _smallest(values: Ints) -> NDArray[Any]:

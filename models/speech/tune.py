@@ -1,4 +1,5 @@
-"""Settings of the decoder by coordinate descent on development speakers, with the daemon's own decoder.
+"""Settings of the decoder by coordinate descent on development speakers, with the daemon's own decoder: the mean
+error of the sets that the recipe's checkpoints are chosen by.
 
     python -m models.speech.tune runs/english-small/best.pt --lexicon dev/lexicon.txt --lm dev/lm.bin -o options.json
 
@@ -69,8 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     model, info = models.load(given.checkpoint)
-    dev = next(iter(make(info["name"]).dev.values()))
-    rows = log_probs(model, [u.pcm for u in dev])
+    recipe = make(info["name"])
+    sets = [recipe.dev[name] for name in recipe.chosen_by or tuple(recipe.dev)[:1]]
+    rows = [log_probs(model, [u.pcm for u in dev]) for dev in sets]
     lm = given.lm.read_bytes() if given.lm else None
     task = transcriber(info, given.lexicon.read_bytes(), lm, {"kind": "beam"})
 
@@ -78,9 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
         return {"kind": "beam", "beam": given.beam, "merge": given.merge, **settings}
 
     def error(settings: dict[str, float]) -> float:
-        found = score(dev, decode_all(task, rows, {"decoder": options(settings)}))
-        print(f"{found}  {settings}", flush=True)
-        return found.rate
+        wishes = {"decoder": options(settings)}
+        found = [score(dev, decode_all(task, part, wishes)) for dev, part in zip(sets, rows, strict=True)]
+        print(f"{'; '.join(map(str, found))}  {settings}", flush=True)
+        return sum(one.rate for one in found) / len(found)
 
     best, least = descend(error, START, GRID)
     print(f"best: {100 * least:.1f} %  {json.dumps(options(best))}")

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -38,6 +39,9 @@ def listen(
         Literal["spoken", "written"] | None,
         typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
     ] = None,
+    hotwords: Annotated[
+        Path | None, typer.Option(help="Names and terms that are expected: a text file, one a line.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, finals and gaps.")] = False,
 ) -> None:
     """Write down what is said into the microphone, while it is said."""
@@ -46,10 +50,11 @@ def listen(
         return
     from streamer.commands.backends import connect
     from streamer.commands.screen import Screen
+    from streamer.commands.transcribe import wishes
     from streamer.sources.microphone import Microphone
 
     hush_libraries()
-    backend = connect(model, url, 1, options={"numbers": numbers} if numbers else None)
+    backend = connect(model, url, 1, options=wishes(numbers, hotwords))
     try:
         microphone = Microphone(device, backend.rate)
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamer.sources.files import AudioFile
     from streamer.sources.raw import RawSound
 
-__all__ = ["ChannelOption", "Job", "Transcription", "conclude", "given_once", "screen", "transcribe"]
+__all__ = ["ChannelOption", "Job", "Transcription", "conclude", "given_once", "screen", "transcribe", "wishes"]
 
 #: So many inputs are summed up at the end, even if all of them were read.
 SUMMED = 10
@@ -57,6 +57,9 @@ def transcribe(
     numbers: Annotated[
         Literal["spoken", "written"] | None,
         typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
+    ] = None,
+    hotwords: Annotated[
+        Path | None, typer.Option(help="Names and terms that are expected: a text file, one a line.")
     ] = None,
     output: Annotated[
         str | None,
@@ -91,7 +94,7 @@ def transcribe(
             raise typer.Exit(code)
         return
     work = [Job(name) for name in files]
-    backend = connect(model, url, min(jobs, len(files)), options={"numbers": numbers} if numbers else None)
+    backend = connect(model, url, min(jobs, len(files)), options=wishes(numbers, hotwords))
     try:
         with screen(form, bool(paths)) as shown:
             Transcription(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))
@@ -115,6 +118,18 @@ def conclude(work: Sequence[Job]) -> None:
         complain(f"{said}, {len(failed)} not, or not whole: {failed[0].name} is the first" if failed else said)
     if failed:
         raise typer.Exit(max((job.code for job in failed), key=lambda code: (code == 1, code)))
+
+
+def wishes(numbers: str | None, hotwords: Path | None) -> dict[str, Any]:
+    """Options of the task for what the command line asks. Empty lines and those that begin with # are no hotwords."""
+    found: dict[str, Any] = {"numbers": numbers} if numbers else {}
+    if hotwords is not None:
+        try:
+            lines = hotwords.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"--hotwords {hotwords}: {getattr(error, 'strerror', None) or error}", 2) from error
+        found["hotwords"] = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return found
 
 
 @dataclass

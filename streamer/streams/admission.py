@@ -101,6 +101,8 @@ class Admission:
         # a chunk that has been ready for so long says that the machine is full, even if slots are free
         if (waited := engine.waited()) > max(self._settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
             raise self.refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
+        if request.options.get("hotwords"):
+            self._expecting(engine, request.options["hotwords"])
         session = self._make(
             id,
             engine,
@@ -210,6 +212,21 @@ class Admission:
         if engine.manifest.task == "transcribe" and self._settings.numbers != "spoken":
             return {"numbers": self._settings.numbers, **options}
         return options
+
+    def _expecting(self, engine: Engine, hotwords: Any) -> None:
+        """Raises :class:`Refused` for more of what a stream expects than it may. What else is wrong, the task says."""
+        if not isinstance(hotwords, list) or not all(isinstance(one, str) for one in hotwords):
+            return
+        if len(hotwords) > (most := self._settings.max_hotwords):
+            raise self.refuse("options", f"{len(hotwords)} hotwords are too many: {most} at most (max_hotwords)")
+        if long := [one for one in hotwords if len(one) > self._settings.max_hotword_letters]:
+            most = self._settings.max_hotword_letters
+            raise self.refuse("options", f"hotword {long[0][:60]!r} is longer than {most} (max_hotword_letters)")
+        lists = self._table.hotwords(engine.manifest.name)
+        if tuple(hotwords) not in lists and len(lists) >= self._settings.max_hotword_sets:
+            raise self.refuse(
+                "capacity", f"streams have {len(lists)} lists of hotwords already (max_hotword_sets)", 5.0
+            )
 
     def _make(self, id: str, engine: Engine, **given: Any) -> Session:
         try:

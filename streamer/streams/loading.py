@@ -158,6 +158,11 @@ def _watch(engine: Engine, lanes: int, sessions: Callable[[], list[Session]]) ->
         batch_wait=lambda: engine.wait,
         lanes=lambda: lanes,
     )
+
+    def lists() -> float:
+        return len({tuple(s.options["hotwords"]) for s in mine() if s.options.get("hotwords")})
+
+    table.table.hotword_sets.labels(name).set_function(lists)
     for shown, state, attached in (
         ("active", "active", True),
         ("detached", "active", False),

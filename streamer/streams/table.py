@@ -28,6 +28,11 @@ class Table:
         with self._lock:
             return list(self._sessions.values())
 
+    def hotwords(self, model: str) -> set[tuple[str, ...]]:
+        """The different lists that streams of a model have."""
+        mine = (session.options.get("hotwords") for session in self.all() if session.model == model)
+        return {tuple(words) for words in mine if words}
+
     def holds(self, session: Session) -> bool:
         return self.get(session.id) is session
 

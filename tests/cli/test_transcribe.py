@@ -174,6 +174,21 @@ def test_a_reader_that_goes_away_is_no_error(toy: Path, recording: Path) -> None
     assert (done.stderr, done.returncode) == (b"", 141)
 
 
+def test_hotwords_come_from_a_file(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("\ufeff# digits that are expected\nseven\n\n  nine nine \n", encoding="utf-8")
+    sample = ROOT / "samples" / "digits.flac"
+    heard = streamer("transcribe", "--model", "digits", "--hotwords", words, sample)
+    assert heard.stdout.split() == (ROOT / "samples" / "digits.txt").read_bytes().split()
+    words.write_text("Kubernetes\n")
+    refused = streamer("transcribe", "--model", "digits", "--hotwords", words, sample)
+    assert (refused.stdout, refused.returncode) == (b"", 2)
+    assert "'Kubernetes' is not in the model's lexicon" in one_line(refused.stderr)
+    missing = streamer("transcribe", "--model", "digits", "--hotwords", tmp_path / "none.txt", sample)
+    assert (missing.stdout, missing.returncode) == (b"", 2)
+    assert "none.txt" in one_line(missing.stderr)
+
+
 def test_digits_hears_a_telephone_too(tmp_path: Path) -> None:
     """At 8 kHz it reads what it reads at 16 kHz, and a model that did not learn to still refuses."""
     wide, rate = sf.read(ROOT / "samples" / "digits.flac", dtype="int16")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from streamer.tasks.transcribe.candidates import Ended, Extender, rest
 from streamer.tasks.transcribe.history import LOGP, NONE, History
+from streamer.tasks.transcribe.hotwords import LanguageModel
 from streamer.tasks.transcribe.hypotheses import (
     DONE,
     FIELDS,
@@ -43,7 +44,6 @@ from streamer.tasks.transcribe.hypotheses import (
     totals,
 )
 from streamer.tasks.transcribe.lexicon import Lexicon
-from streamer.tasks.transcribe.ngram import NGram
 from streamer.tasks.transcribe.options import Decoder
 from streamer.tasks.transcribe.search import Checks, Steps, Unit
 
@@ -141,7 +141,7 @@ class Done:
 class Beam:
     """Shared by all streams with the same settings; a :class:`streamer.tasks.transcribe.search.Search`."""
 
-    def __init__(self, settings: Decoder, lexicon: Lexicon, lm: NGram | None, blank: int) -> None:
+    def __init__(self, settings: Decoder, lexicon: Lexicon, lm: LanguageModel | None, blank: int) -> None:
         self._settings, self._lexicon, self._lm, self._blank = settings, lexicon, lm, blank
         self._skip = np.float32(np.log(settings.blank_skip)) if settings.blank_skip > 0 else np.float32(-np.inf)
         self._extender = Extender(settings, lexicon, lm, blank)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.tasks.transcribe.hotwords import LanguageModel
 from streamer.tasks.transcribe.hypotheses import (
     DONE,
     FLOOR,
@@ -42,7 +43,6 @@ from streamer.tasks.transcribe.hypotheses import (
     sums,
 )
 from streamer.tasks.transcribe.lexicon import Lexicon
-from streamer.tasks.transcribe.ngram import NGram
 from streamer.tasks.transcribe.options import Decoder
 
 __all__ = ["Ended", "Extender", "Turn"]
@@ -84,7 +84,7 @@ class Turn:
 
 
 class Extender:
-    def __init__(self, settings: Decoder, lexicon: Lexicon, lm: NGram | None, blank: int) -> None:
+    def __init__(self, settings: Decoder, lexicon: Lexicon, lm: LanguageModel | None, blank: int) -> None:
         self._settings, self._lexicon, self._lm, self._blank = settings, lexicon, lm, blank
         self._least = max(FLOOR, np.log(settings.token_threshold) if settings.token_threshold > 0 else FLOOR)
         self._children = lexicon.children.ravel()

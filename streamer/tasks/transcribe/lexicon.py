@@ -6,14 +6,28 @@ so that a hypothesis pays for its next word while it is still inside, and a smal
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
+from mmap import ACCESS_COPY, mmap
+from tempfile import TemporaryFile
+from threading import Lock
+from typing import IO
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.tasks.transcribe.hotwords import Biased, phrase
+from streamer.tasks.transcribe.letters import Letters
 from streamer.tasks.transcribe.ngram import NGram
 
-__all__ = ["Lexicon", "parse", "trivial"]
+__all__ = ["Lexicon", "expected", "parse", "trivial"]
+
+#: Words in capitals of at most so many letters may be said letter by letter.
+SPELLED = 5
 
 Entries = list[tuple[str, list[int]]]
 
@@ -24,46 +38,176 @@ class Lexicon:
     ``children`` [nodes, V]: the node that a token leads to, -1 for none. ``first`` [nodes], ``count`` [nodes]: where
     in ``ends`` a node's words are. ``leaf`` [nodes]: nothing goes on from here. ``words``: spellings; ``lm_word``
     [words]: their number in the language model. ``ahead`` [nodes]: the look-ahead, 0 at the root and without a
-    language model.
+    language model. ``parent`` [nodes]: -1 for the root.
     """
 
     def __init__(self, entries: Entries, vocabulary: int, boundary: int | None, lm: NGram | None) -> None:
+        self._sharing = Lock()  # streams are opened in several threads
+        self._shared: IO[bytes] | None = None
+        self._room = 0
         self.words = list(dict.fromkeys(word for word, _ in entries))
         number = {word: i for i, word in enumerate(self.words)}
-        nodes: list[dict[int, int]] = [{}]
-        ends: list[list[int]] = [[]]
-        for word, tokens in entries:
-            node = 0
-            for token in tokens:
-                following = nodes[node].get(token)
-                if following is None:
-                    following = nodes[node][token] = len(nodes)
-                    nodes.append({})
-                    ends.append([])
-                node = following
-            if number[word] not in ends[node]:
-                ends[node].append(number[word])
-        self.children = np.full((len(nodes), vocabulary), -1, np.int32)
-        for node, following_nodes in enumerate(nodes):
-            for token, following in following_nodes.items():
-                self.children[node, token] = following
-        self.leaf = np.array([not following_nodes for following_nodes in nodes])
-        if boundary is not None and boundary not in nodes[0]:
+        words = np.array([number[word] for word, _ in entries], np.int64)
+        lengths = np.array([len(tokens) for _, tokens in entries], np.int64)
+        tokens = np.full((len(entries), int(lengths.max(initial=0))), -1, np.int64)
+        tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = [t for _, path in entries for t in path]
+        node, self.parent, token, depth = _tree(tokens, vocabulary)
+        nodes = len(self.parent)
+        self.children = np.full((nodes, vocabulary), -1, np.int32)
+        self.children[self.parent[1:], token[1:]] = np.arange(1, nodes)
+        self.leaf = np.ones(nodes, np.bool_)
+        self.leaf[self.parent[1:]] = False
+        if boundary is not None and self.children[0, boundary] < 0:
             self.children[0, boundary] = 0
-        self.count = np.array([len(e) for e in ends], np.int64)
+        _, once = np.unique(node * len(self.words) + words, return_index=True)
+        once.sort()
+        order = once[node[once].argsort(kind="stable")]
+        self.count = np.bincount(node[order], minlength=nodes)
         self.first = np.cumsum(self.count) - self.count
-        self.ends = np.array([w for e in ends for w in e], np.int64)
+        self.ends = words[order]
         self.lm_word = np.zeros(len(self.words), np.int64)
-        self.ahead = np.zeros(len(nodes))
+        self.ahead = np.zeros(nodes)
         if lm is not None:
             unknown = lm.index["<unk>"]
             self.lm_word = np.array([lm.index.get(word, unknown) for word in self.words], np.int64)
-            self._look_ahead(nodes, ends, lm.unigram(self.lm_word))
+            self._look_ahead(lm.unigram(self.lm_word), depth)
 
-    def _look_ahead(self, nodes: list[dict[int, int]], ends: list[list[int]], unigram: NDArray[np.float64]) -> None:
-        for node in range(len(nodes) - 1, 0, -1):  # children have higher numbers than their parents
-            below = [self.ahead[n] for n in nodes[node].values()] + [unigram[w] for w in ends[node]]
-            self.ahead[node] = max(below)
+    def _look_ahead(self, unigram: NDArray[np.float64], depth: NDArray[np.int64]) -> None:
+        ahead = np.full(len(self.parent), -np.inf)
+        np.maximum.at(ahead, np.arange(len(ahead)).repeat(self.count), unigram[self.ends])
+        for level in range(int(depth.max()), 1, -1):
+            nodes = (depth == level).nonzero()[0]
+            np.maximum.at(ahead, self.parent[nodes], ahead[nodes])
+        ahead[0] = 0.0
+        self.ahead = ahead
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._number
+
+    def pronunciations(self, word: str) -> list[list[int]]:
+        """Tokens of each way to say a word; none for a word that is not here."""
+        found = []
+        for node in self._nodes(word):
+            tokens = []
+            while node:
+                above = int(self.parent[node])
+                tokens.append(int((self.children[above] == node).nonzero()[0][0]))
+                node = above
+            found.append(tokens[::-1])
+        return found
+
+    def _nodes(self, word: str) -> list[int]:
+        """Where a word ends."""
+        number = self._number.get(word)
+        if number is None:
+            return []
+        places = (self.ends == number).nonzero()[0].tolist()  # some may be those of a node that got more words since
+        holding = [((self.first <= place) & (place < self.first + self.count)).nonzero()[0] for place in places]
+        return [int(nodes[0]) for nodes in holding if len(nodes)]
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
+
+    def expecting(self, entries: Entries, lm: Biased) -> Lexicon:
+        """A lexicon with these words as well, whose look-ahead expects what ``lm`` does. The large table of children is
+        shared until it is written to, page by page. Numbers of words and nodes that are here stay."""
+        made = copy(self)
+        made.__dict__.pop("_number", None)
+        made._shared, made._room = None, 0
+        new = list(dict.fromkeys(word for word, _ in entries if word not in self))
+        made.words = self.words + new
+        made.lm_word = np.concatenate([self.lm_word, np.zeros(len(new), np.int64)])
+        made.children = self._private(sum(len(tokens) for _, tokens in entries))
+        made._graft(entries)
+        numbers = {word: made._number[word] for word in lm.numbers if word in made}
+        for word, number in numbers.items():
+            made.lm_word[number] = lm.numbers[word]
+            worth = float(lm.unigram(made.lm_word[number : number + 1])[0])
+            for node in made._nodes(word):
+                while node:
+                    made.ahead[node] = max(made.ahead[node], worth)
+                    node = int(made.parent[node])
+        return made
+
+    def _graft(self, entries: Entries) -> None:
+        """Paths of new words into ``children``, which has room for them, and all else that is told of nodes."""
+        nodes = len(self.parent)
+        parents: list[int] = []
+        ends: dict[int, list[int]] = {}
+        for word, tokens in entries:
+            node = 0
+            for token in tokens:
+                following = int(self.children[node, token])
+                if following <= 0:
+                    following = nodes + len(parents)
+                    self.children[node, token] = following
+                    self.children[following] = -1
+                    parents.append(node)
+                node = following
+            ends.setdefault(node, []).append(self._number[word])
+        more = len(parents)
+        self.children = self.children[: nodes + more]
+        self.parent = np.concatenate([self.parent, np.array(parents, np.int64)])
+        self.leaf = np.concatenate([self.leaf, np.ones(more, np.bool_)])
+        self.leaf[self.parent[nodes:]] = False
+        self.ahead = np.concatenate([self.ahead, np.full(more, -np.inf)])
+        self.first = np.concatenate([self.first, np.zeros(more, np.int64)])
+        self.count = np.concatenate([self.count, np.zeros(more, np.int64)])
+        blocks, behind = [self.ends], len(self.ends)
+        for node, words in ends.items():  # a node's words are neighbours: those that get more move behind all others
+            old = self.ends[self.first[node] : self.first[node] + self.count[node]].tolist()
+            block = list(dict.fromkeys(old + words))
+            self.first[node], self.count[node] = behind, len(block)
+            blocks.append(np.array(block, np.int64))
+            behind += len(block)
+        self.ends = np.concatenate(blocks)
+
+    def _private(self, more: int) -> NDArray[np.int32]:
+        """The children and room for ``more`` nodes, copied only where they are written to."""
+        rows, columns = self.children.shape
+        size = 4 * columns * (rows + more)
+        with self._sharing:
+            if self._shared is None:
+                self._shared = _memory()
+                finalize(self, self._shared.close)
+                self._shared.write(self.children.tobytes())
+                self._shared.flush()
+            if size > self._room:
+                self._shared.truncate(size)
+                self._room = size
+        return np.frombuffer(mmap(self._shared.fileno(), size, access=ACCESS_COPY), np.int32).reshape(-1, columns)
+
+
+def _memory() -> IO[bytes]:
+    """A file that is on no disk, where the system has such files."""
+    return open(os.memfd_create("lexicon"), "r+b") if sys.platform == "linux" else TemporaryFile()
+
+
+def _tree(tokens: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int64], ...]:
+    """Of paths [E, L] (-1 behind their ends): the node where each ends [E], and every node's parent, token and depth.
+
+    Nodes are numbered as they are met, path after path: children have higher numbers than their parents.
+    """
+    at = np.zeros(len(tokens), np.int64)
+    met = [np.zeros((1, 4), np.int64) - [0, 0, 1, 1]]  # path and depth at which it is met, parent, token
+    nodes = 1
+    for depth in range(tokens.shape[1]):
+        active = (tokens[:, depth] >= 0).nonzero()[0]
+        key = at[active] * vocabulary + tokens[active, depth]
+        key, first, which = np.unique(key, return_index=True, return_inverse=True)
+        parent, token = np.divmod(key, vocabulary)
+        met.append(np.stack([active[first], np.full(len(key), depth + 1), parent, token], axis=1))
+        at[active] = nodes + which
+        nodes += len(key)
+    table = np.concatenate(met)
+    order = np.lexsort((table[:, 1], table[:, 0]))
+    order = np.concatenate([[0], order[order != 0]])
+    number = np.empty(nodes, np.int64)
+    number[order] = np.arange(nodes)
+    parent = table[order, 2]
+    parent[1:] = number[parent[1:]]
+    return number[at], parent, table[order, 3], table[order, 1]
 
 
 def parse(text: str, tokens: Sequence[str]) -> Entries:
@@ -86,3 +230,36 @@ def parse(text: str, tokens: Sequence[str]) -> Entries:
 def trivial(tokens: Sequence[str], blank: int) -> Entries:
     """Every token is a word: what decoding without a lexicon means."""
     return [(token, [i]) for i, token in enumerate(tokens) if i != blank]
+
+
+def expected(
+    hotwords: Sequence[str], lexicon: Lexicon, letters: Letters | None, tokens: Sequence[str]
+) -> tuple[list[tuple[str, ...]], Entries]:
+    """Phrases in the lexicon's spelling, and pronunciations of their words that it lacks: as their letters sound, and
+    of short words in capitals (``API``) letter by letter too. Raises ``ValueError`` for a word that can't be said."""
+    index = {token: i for i, token in enumerate(tokens)}
+    phrases: dict[tuple[str, ...], None] = {}
+    entries: Entries = []
+    for text in hotwords:
+        words = []
+        for given in phrase(text):
+            word = next((way for way in (given, given.lower(), given.upper()) if way in lexicon), given.lower())
+            if word not in lexicon:
+                if letters is None:
+                    raise ValueError(
+                        f"hotwords: {given!r} is not in the model's lexicon, and it holds no rules to say it"
+                    )
+                ways = [[index[token] for token in way] for way in letters.pronounce(word) if set(way) <= index.keys()]
+                if given.isupper() and len(given) <= SPELLED:
+                    ways += _spelled(word, lexicon)
+                if not ways:
+                    raise ValueError(f"hotwords: the model has no sounds for {given!r}")
+                entries += [(word, way) for way in ways]
+            words.append(word)
+        phrases[tuple(words)] = None
+    return list(phrases), entries
+
+
+def _spelled(word: str, lexicon: Lexicon) -> list[list[int]]:
+    names = [lexicon.pronunciations(letter) for letter in word]
+    return [[token for name in names for token in name[-1]]] if all(names) else []

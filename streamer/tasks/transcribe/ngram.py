@@ -144,6 +144,15 @@ class NGram:
         total += self._logp.take(found)
         return total, self._state.take(found)
 
+    def sequence(self, words: Ints) -> Floats:
+        """``log p`` of each word [M] after those before it, of which the first begins a sentence."""
+        count = len(words)
+        padded = np.concatenate([np.full(max(1, self.order - 1), self.index["<s>"]), words])
+        state = self._state.take(1 + padded[:count])
+        for place in range(1, self.order - 1):
+            _, state = self.score(state, padded[place : place + count])
+        return self.score(state, words)[0]
+
     def _find(self, states: Ints, words: Ints) -> Ints:
         """The longest n-gram that ends with ``word`` and begins inside ``state``."""
         states = states.copy()

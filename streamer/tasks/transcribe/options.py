@@ -8,12 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Packed
+from streamer.tasks.transcribe.confidence import FEATURES
 
 __all__ = ["Decoder", "Endpoint", "StreamOptions", "TranscribeOptions", "parse_stream_options"]
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Bonus = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
+#: Far above what the daemon's own settings allow a stream.
+Phrases = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=2000)]
 
 
 class _Strict(BaseModel):
@@ -59,6 +66,22 @@ class Endpoint(_Strict):
     length: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 20.0
 
 
+class Confidence(_Strict):
+    """A word's probability to be right, from what :mod:`streamer.tasks.transcribe.confidence` tells of it: ``bias`` and
+    a weight for each feature, through the logistic function."""
+
+    bias: Finite
+    weights: Annotated[list[Finite], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+
+
+class Times(_Strict):
+    """Seconds from the step of a word's first token to the word's beginning, and from behind that of its last token to
+    its end: what a model's tokens are off by, as measured."""
+
+    start: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
+    end: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
+
+
 class TranscribeOptions(_Strict):
     """``options`` of a manifest whose task is ``transcribe``.
 
@@ -67,6 +90,9 @@ class TranscribeOptions(_Strict):
     ``lexicon``: lines ``WORD<tab>TOKEN TOKEN ...`` in UTF-8, several pronunciations allowed.
     ``lm``: an n-gram model in the format of :mod:`streamer.tasks.transcribe.ngram`,
     over the lexicon's words, or over the tokens where there is no lexicon.
+    ``letters``: how words that the lexicon lacks are said, by :mod:`streamer.tasks.transcribe.letters`.
+    ``hotword_bonus``: nats that a word of an expected phrase earns, where a stream does not say.
+    ``confidence``: how confidences become probabilities; ``times``: how steps become times of words.
     ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
     """
 
@@ -75,8 +101,12 @@ class TranscribeOptions(_Strict):
     units: Literal["phones", "characters", "words", "pieces"]
     lexicon: Packed | None = None
     lm: Packed | None = None
+    letters: Packed | None = None
+    hotword_bonus: Bonus = 5.0
     decoder: Decoder = Decoder()
     endpoint: Endpoint = Endpoint()
+    confidence: Confidence | None = None
+    times: Times = Times()
     delay_steps: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -102,6 +132,9 @@ class StreamOptions(_Strict):
     endpoint: Endpoint
     partials: bool = True
     words: bool = True
+    #: Names and terms that are expected, one to eight words each; what a word of them earns, in nats.
+    hotwords: Phrases = []
+    hotword_bonus: Bonus = 5.0
     #: Of finals: numbers as they were said, or in digits. Another model writes them, behind this task.
     numbers: Literal["spoken", "written"] = "spoken"
 
@@ -117,6 +150,7 @@ def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> 
     for name, default in (("decoder", model.decoder), ("endpoint", model.endpoint)):
         wish = wishes.get(name, {})
         wishes[name] = {**default.model_dump(), **wish} if isinstance(wish, Mapping) else wish
+    wishes = {"hotword_bonus": model.hotword_bonus, **wishes}
     try:
         options = StreamOptions.model_validate(wishes)
     except ValidationError as error:

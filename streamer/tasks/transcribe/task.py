@@ -24,13 +24,18 @@ from streamer.tasks.snapshot import pack, unpack
 from streamer.tasks.transcribe.beam import Beam
 from streamer.tasks.transcribe.endpoint import Endpoints, Rules, silence_runs
 from streamer.tasks.transcribe.greedy import Greedy
-from streamer.tasks.transcribe.lexicon import Lexicon, parse, trivial
+from streamer.tasks.transcribe.hotwords import Biased
+from streamer.tasks.transcribe.letters import Letters
+from streamer.tasks.transcribe.lexicon import Lexicon, expected, parse, trivial
 from streamer.tasks.transcribe.ngram import NGram
 from streamer.tasks.transcribe.options import Decoder, StreamOptions, TranscribeOptions, parse_stream_options
 from streamer.tasks.transcribe.search import Search, Steps, Unit
 from streamer.tasks.transcribe.transcript import Known, Transcript
 
 __all__ = ["Memory", "Transcribe", "decode_all"]
+
+#: Settings, expected phrases, and their bonus.
+Wanted = tuple[Decoder, tuple[str, ...], float]
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +49,7 @@ class Memory:
     steps: int = 0
     begun: int = 0
     silent: int = 0
+    said: float = 0.0  # seconds at which the last final's last word ends
     bad: int = 0  # steps whose row was no probability distribution: taken as blank
     shown: str = ""
     known: Known = field(default_factory=dict)  # words of this utterance's partials, made once
@@ -81,8 +87,11 @@ class Transcribe:
             pieces=self.options.units == "pieces" and self.options.lexicon is None,
             step_seconds=self.step_seconds,
             delay=self.options.delay_steps * self.symbols,
+            times=self.options.times,
+            confidence=self.options.confidence,
+            lm=self._lm if self.options.confidence is not None and self.options.lexicon is not None else None,
         )
-        self._searches: WeakValueDictionary[Decoder, Search] = WeakValueDictionary()
+        self._searches: WeakValueDictionary[Wanted, Search] = WeakValueDictionary()
         try:  # a lexicon that does not fit shows now, not when the first stream comes
             self._default = self._search(self.options.decoder)
         except ValueError as error:
@@ -92,7 +101,7 @@ class Transcribe:
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         parsed = parse_stream_options(options, self.options)
-        search = self._search(parsed.decoder)
+        search = self._search(parsed.decoder, parsed.hotwords, parsed.hotword_bonus)
         return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
 
     def step(
@@ -127,7 +136,13 @@ class Transcribe:
     def save(self, memory: Memory) -> bytes:
         state, arrays = memory.search.dump(memory.state)
         counts = [memory.steps, memory.begun, memory.silent, memory.bad]
-        facts = {"options": memory.options.model_dump(), "counts": counts, "shown": memory.shown, "state": state}
+        facts = {
+            "options": memory.options.model_dump(),
+            "counts": counts,
+            "shown": memory.shown,
+            "said": memory.said,
+            "state": state,
+        }
         return pack(facts, arrays)
 
     def load(self, data: bytes) -> Memory:
@@ -135,10 +150,11 @@ class Transcribe:
         try:
             options = parse_stream_options(facts["options"], self.options)
             steps, begun, silent, bad = (int(count) for count in facts["counts"])
-            search = self._search(options.decoder)
+            search = self._search(options.decoder, options.hotwords, options.hotword_bonus)
             state = search.restore(facts["state"], arrays)
             rules = Rules.of(options.endpoint, self.step_seconds)
-            return Memory(options, rules, search, state, steps, begun, silent, bad, str(facts["shown"]))
+            said = float(facts.get("said", 0.0))
+            return Memory(options, rules, search, state, steps, begun, silent, said, bad, str(facts["shown"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
 
@@ -179,8 +195,12 @@ class Transcribe:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _final(self, memory: Memory, units: list[Unit]) -> list[Transcription]:
-        event = self.transcript.event("final", units, len(units), memory.begun, memory.options.words, memory.known)
+        event = self.transcript.event(
+            "final", units, len(units), memory.begun, memory.options.words, memory.known, memory.said
+        )
         memory.known.clear()
+        if event.text:
+            memory.said = event.end
         shown, memory.shown = memory.shown, ""
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
@@ -189,29 +209,50 @@ class Transcribe:
         if not search.news(memory.state):
             return []
         units, stable = search.units(memory.state), search.stable(memory.state)
-        event = self.transcript.event("partial", units, stable, memory.begun, memory.options.words, memory.known)
+        event = self.transcript.event(
+            "partial", units, stable, memory.begun, memory.options.words, memory.known, memory.said
+        )
         if event.text == memory.shown:
             return []
         memory.shown = event.text
         return [event]
 
-    def _search(self, decoder: Decoder) -> Search:
+    def _search(self, decoder: Decoder, hotwords: Sequence[str] = (), bonus: float = 0.0) -> Search:
         """The search with these settings: one for all streams that want it, gone when none does."""
         if self.transducer and (decoder.kind != "greedy" or decoder.blank_penalty):
             raise ValueError(
                 "a transducer has searched in its own graph: decoder.kind is greedy, without blank_penalty"
             )
-        found = self._searches.get(decoder)
+        wanted = (decoder, tuple(hotwords), bonus if hotwords else 0.0)
+        found = self._searches.get(wanted)
         if found is None:
-            if decoder.kind == "greedy":
+            if hotwords:
+                found = self._expecting(decoder, hotwords, bonus)
+            elif decoder.kind == "greedy":
                 found = Greedy(
                     self.options.tokens, self.options.blank, self.boundary, decoder.blank_penalty,
                     collapse=not self.transducer,
                 )  # fmt: skip
             else:
                 found = Beam(decoder, self._lexicon, self._lm, self.options.blank)
-            self._searches[decoder] = found
+            self._searches[wanted] = found
         return found
+
+    def _expecting(self, decoder: Decoder, hotwords: Sequence[str], bonus: float) -> Beam:
+        if decoder.kind != "beam" or self.options.lexicon is None or decoder.lm_weight == 0:
+            raise ValueError("hotwords need a model with a lexicon, its decoder beam, and an lm_weight above 0")
+        phrases, new = expected(hotwords, self._lexicon, self._letters, self.options.tokens)
+        lm = Biased(self._lm, phrases, bonus)
+        return Beam(decoder, self._lexicon.expecting(new, lm), lm, self.options.blank)
+
+    @property
+    def hotword_sets(self) -> int:
+        """Different lists of hotwords that streams have now."""
+        return len({phrases for _, phrases, _ in list(self._searches) if phrases})
+
+    @cached_property
+    def _letters(self) -> Letters | None:
+        return None if self.options.letters is None else Letters(self.options.letters.unpack())
 
     @cached_property
     def _lm(self) -> NGram | None:

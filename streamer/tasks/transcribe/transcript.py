@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from streamer.tasks.base import Transcription, Word
 from streamer.tasks.transcribe import pieces
+from streamer.tasks.transcribe.confidence import features, probabilities
+from streamer.tasks.transcribe.ngram import NGram
+from streamer.tasks.transcribe.options import Confidence, Times
 from streamer.tasks.transcribe.search import Unit
 
 __all__ = ["Known", "Transcript"]
@@ -28,12 +33,26 @@ class Transcript:
     step_seconds: float
     delay: int
     pieces: bool = False
+    times: Times = field(default_factory=Times)
+    confidence: Confidence | None = None
+    lm: NGram | None = None
 
     def event(
-        self, kind: str, units: Sequence[Unit], stable: int, step: int, words: bool, known: Known | None = None
+        self,
+        kind: str,
+        units: Sequence[Unit],
+        stable: int,
+        step: int,
+        words: bool,
+        known: Known | None = None,
+        after: float = 0.0,
     ) -> Transcription:
-        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed."""
+        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed;
+        ``after``: seconds before which nothing of it was said."""
         found, whole = self.words(units, stable, {} if known is None else known)
+        found = _in_turn(found, after)
+        if words:
+            found = self._sure(found)
         now = self.seconds(step)
         start, end = (found[0].start, found[-1].end) if found else (now, now)
         text = (pieces.sentence if self.pieces else " ".join)([word.word for word in found])
@@ -70,8 +89,29 @@ class Transcript:
         """Seconds since the stream's start, to the millisecond."""
         return round(max(0, step - self.delay) * self.step_seconds, 3)
 
+    def _sure(self, words: list[Word]) -> list[Word]:
+        """The same with probabilities in the place of plain confidences, where the model has weights for that."""
+        if self.confidence is None or not words:
+            return words
+        table = features([word.word for word in words], [word.confidence for word in words], self.lm)
+        sure = probabilities(table, np.array(self.confidence.weights), self.confidence.bias)
+        return [replace(word, confidence=round(p, 4)) for word, p in zip(words, sure.tolist(), strict=True)]
+
     def _word(self, parts: Sequence[Unit]) -> Word:
         """Confidence is the geometric mean of its tokens' highest posteriors."""
         confidence = math.exp(min(0.0, sum(part.logp for part in parts) / len(parts)))
         text = (pieces.spelt if self.pieces else "".join)([part.text for part in parts])
-        return Word(text, self.seconds(parts[0].start), self.seconds(parts[-1].end + 1), round(confidence, 4))
+        start = max(0.0, round(self.seconds(parts[0].start) + self.times.start, 3))
+        end = round(self.seconds(parts[-1].end + 1) + self.times.end, 3)
+        return Word(text, start, max(start, end), round(confidence, 4))
+
+
+def _in_turn(words: list[Word], after: float) -> list[Word]:
+    """No word begins before the last one ends."""
+    found = []
+    for word in words:
+        if word.start < after:
+            word = replace(word, start=after, end=max(after, word.end))
+        found.append(word)
+        after = word.end
+    return found

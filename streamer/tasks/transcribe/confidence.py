@@ -1,0 +1,57 @@
+"""How sure a word is, as a probability that it is right: a logistic function fitted to development recordings.
+
+What the acoustic model was sure of is a poor guess alone: a word may sound clear and be another one. What is asked as
+well: how likely the word is to the language model, how long it is, and the same of its neighbours and of the
+utterance. :mod:`models.speech.fit` fits the weights, which are an option of the model's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.tasks.transcribe.ngram import NGram
+
+__all__ = ["FEATURES", "LEAST", "features", "probabilities"]
+
+#: Columns of :func:`features`. ``own``: log of the word's plain confidence; ``letters``: its length; ``lm`` and
+#: ``unigram``: its log-probabilities after the words before it and by itself, 0 without a language model; ``near``:
+#: means with the words next to it; ``mean``: means over the utterance.
+FEATURES = ("own", "letters", "lm", "unigram", "near_own", "near_lm", "mean_own", "mean_lm")
+#: Plain confidences below this one are taken as this.
+LEAST = 1e-3
+
+Floats = NDArray[np.float64]
+
+
+def features(words: Sequence[str], confidences: Sequence[float], lm: NGram | None) -> Floats:
+    """[words, :data:`FEATURES`] of the words of one utterance, as far as it is known."""
+    own = np.log(np.maximum(confidences, LEAST))
+    letters = np.array([len(word) for word in words], np.float64)
+    score = unigram = np.zeros(len(words))
+    if lm is not None:
+        unknown = lm.index["<unk>"]
+        ids = np.array([lm.index.get(word, unknown) for word in words], np.int64)
+        score, unigram = lm.sequence(ids), lm.unigram(ids)
+    mean = np.ones(len(words))
+    return np.stack(
+        [own, letters, score, unigram, _near(own), _near(score), mean * own.mean(), mean * score.mean()], axis=1
+    )
+
+
+def _near(values: Floats) -> Floats:
+    """The mean of each and of those next to it."""
+    total, count = values.copy(), np.ones(len(values))
+    total[1:] += values[:-1]
+    total[:-1] += values[1:]
+    count[1:] += 1
+    count[:-1] += 1
+    return np.asarray(total / count)
+
+
+def probabilities(table: Floats, weights: Floats, bias: float) -> Floats:
+    """[words] of features [words, :data:`FEATURES`] and their weights."""
+    score = (table * weights).sum(axis=1)
+    return np.asarray(1 / (1 + np.exp(-(score + bias))))
