@@ -22,7 +22,7 @@ from streamer.streams.intake import Limits
 from streamer.streams.keeper import Keeper
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
-from streamer.streams.table import Table
+from streamer.streams.table import Claim, Table
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -92,9 +92,9 @@ class Admission:
 
     # -- new ones ----------------------------------------------------------------------------------------------------
 
-    def begin(self, id: str, request: StreamRequest, sink: Sink) -> Session | None:
-        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile. Raises
-        :class:`Refused`."""
+    def begin(self, id: str, request: StreamRequest, sink: Sink, claim: Claim | None = None) -> Session | None:
+        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile: with a ``claim``, also
+        if it has left again. Raises :class:`Refused`."""
         engine = self.engine(request.model)
         if request.overflow not in ("wait", "gap"):
             raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
@@ -111,7 +111,7 @@ class Admission:
             sink=sink,
             lasting=request.lasting,
         )
-        if not self._table.enter(session, self._clock()):
+        if not self._table.enter(session, self._clock(), claim):
             session.close()
             return None
         self._metrics.opened.labels(session.model).inc()
@@ -132,7 +132,7 @@ class Admission:
         if not session.attach(sink, after_seq):
             return False
         self._table.came_back(session)
-        if safe := self._keeper.acknowledged(session):  # nobody may have listened when it was told
+        if safe := self._keeper.acknowledged(session):  # nobody may have listened when it was sent
             session.tell({"type": "ack", "position": safe})
         return True
 
@@ -169,9 +169,9 @@ class Admission:
         except StoreError as error:
             raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
 
-    def wake(self, id: str, data: bytes, *, room: bool = True) -> Session:
-        """The stream that was saved, or the one of its id that is awake already. ``room`` is made for it. Raises
-        :class:`Refused`."""
+    def wake(self, id: str, data: bytes, claim: Claim | None = None, *, room: bool = True) -> Session | None:
+        """The stream that was saved, or the one of its id that is awake already. ``None``: it was deleted, or went on
+        and left again, since the ``claim`` was made. ``room`` is made for it. Raises :class:`Refused`."""
         try:
             snapshot = Snapshot.from_bytes(data)
             engine = self.engine(snapshot.model)
@@ -181,13 +181,10 @@ class Admission:
         except SnapshotError as error:
             self._metrics.store_errors.labels("snapshot").inc()
             raise self.refuse("snapshot", f"the saved stream can't go on: {error}") from error
-        if self._table.enter(session, self._clock()):
+        if self._table.enter(session, self._clock(), claim):
             return session
         session.close()
-        other = self._table.get(id)
-        if other is None:
-            raise self.refuse("duplicate", f"stream {id} is being resumed by others: try again", 1.0)
-        return other
+        return self._table.get(id)
 
     def wake_all(self) -> None:
         """What the last run left behind."""
