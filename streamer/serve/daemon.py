@@ -23,6 +23,7 @@ from streamer.sensors.host import Sensors
 from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
+from streamer.serve.connections import Connections
 from streamer.serve.http import Http
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
@@ -222,6 +223,8 @@ class Daemon:
             max_request_bytes=settings.max_request_bytes,
             body_seconds=settings.body_seconds,
             long_body=_has_long_body,
+            connections=Connections(self.metrics, settings.max_http_connections),
+            linger_seconds=settings.linger_seconds,
         )
         app = create_app(
             self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
