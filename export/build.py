@@ -117,7 +117,7 @@ def build(
             receptive_field=getattr(module, "receptive_field", None),
         )
 
-    describe(spec, 0.0)  # what does not fit the contract is told now, not after the slow part
+    describe(spec, 0.0)  # what does not fit the contract is refused now, not after the slow part
     model = graph(module, (spec,), int8=int8)
     with beside(target) as draft:
         longer = None

@@ -1,4 +1,4 @@
-"""What a module is, found by running it and told line by line: its call, its state, its axes, its limits."""
+"""What a module is, found by running it and printed line by line: its call, its state, its axes, its limits."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _values(given: Mapping[str, Tensor], limits: Limits, seed: int) -> Callable[
     return values
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- what is printed -------------------------------------------------------------------------------------------------
 
 
 def _told(found: Found) -> Iterator[str]:

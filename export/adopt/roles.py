@@ -262,7 +262,7 @@ def _open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked: Ask
             asked.ask(
                 "state",
                 f'{quoted(port.name)} = "{same[0]}"',
-                f"{port} may come back as {' or '.join(same[:6])}{beside}, and neither the graph nor the names tell",
+                f"{port} may come back as {' or '.join(same[:6])}{beside}, and graph and names leave it open",
             )
         else:
             shown = listed([str(o) for o in outputs]) or "none"

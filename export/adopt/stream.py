@@ -171,7 +171,7 @@ def _time_axis(
     if len(others) > 2 and ones and ones != others[-1:]:
         return ones[0]
     said = " or ".join(f"axis {axis} ({sizes[axis]} steps)" for axis in others)
-    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {said}? The graph does not tell")
+    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {said}? The graph does not say")
     return _UNKNOWN
 
 

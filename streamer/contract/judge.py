@@ -101,8 +101,8 @@ def judge(
     seed: int = 0,
     long_chunks: int = 400,
 ) -> Verdict:
-    """Every check on one file; a bad file raises nothing, it is told. ``load`` raises ``ValueError`` or ``OSError`` for
-    a file that is no good. ``long_chunks``: length of the endurance run."""
+    """Every check on one file; a bad file raises nothing, it gives a failed check. ``load`` raises ``ValueError`` or
+    ``OSError`` for a file that is no good. ``long_chunks``: length of the endurance run."""
     path = Path(path)
     try:
         model = load(path)

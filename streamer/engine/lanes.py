@@ -36,7 +36,7 @@ class Client(Protocol):
 
     def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
         """Copy the next chunk into ``rows``, by stream input; how many of its steps are real. -1: nothing now,
-        :meth:`Engine.ready` will tell.
+        :meth:`Engine.ready` is called when there is.
         """
 
     def deliver(self, events: Sequence[Event]) -> bool:

@@ -36,7 +36,7 @@ class Generation:
         self._stepper = Stepper(model, len(wishes))
 
     def step(self, steps: Sequence[int] | None = None) -> list[list[Event]]:
-        """The next chunk of every stream; of stream i only the first ``steps[i]`` steps are told, the last of it."""
+        """The next chunk of every stream; of stream i only the first ``steps[i]`` steps give events, then it ends."""
         manifest, chunk = self.model.manifest, self.model.manifest.chunk
         rows = [
             self.task.controls(memory.request, memory.position // self.task.width, chunk) for memory in self.memories

@@ -39,7 +39,7 @@ def grey(path: Path) -> Picture:
     """[H, W] from 0 (black) to 255. Raises :class:`PictureError`, ``OSError``, and ``ImportError`` without pillow."""
     from PIL import Image, UnidentifiedImageError
 
-    with path.open("rb") as file:  # an error of the file system is told as such
+    with path.open("rb") as file:  # an error of the file system is raised as such
         try:
             with Image.open(file) as picture:
                 if picture.width * picture.height > MOST_PIXELS:

@@ -218,7 +218,7 @@ class Generate:
         return [note for token in said for note in self._play(memory, token)]
 
     def _play(self, memory: Memory, token: str) -> list[Event]:
-        """A pitch that is struck again while it sounds ends, and begins anew."""
+        """A pitch that is struck again while it sounds ends, and a new note begins."""
         what, _, number = token.partition(":")
         if what == "wait":
             memory.ticks += int(number)

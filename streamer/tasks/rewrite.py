@@ -1,4 +1,4 @@
-"""The task ``rewrite``: a phrase of words goes in, then the model says it anew, sign by sign.
+"""The task ``rewrite``: a phrase of words goes in, then the model writes it, sign by sign.
 
 Rows (word, end): a word's code or 0, and 1 with the last word of a phrase. From the next row on each row without a word
 gives one sign, up to the end of the phrase (:mod:`models.shipped.encoder_decoder`).

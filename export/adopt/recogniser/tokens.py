@@ -101,7 +101,7 @@ def _units(texts: list[str]) -> str:
 
 
 def _unlike(texts: list[str]) -> list[str]:
-    """A list that has a token twice tells them apart by a number."""
+    """Where a list has a token twice a number is added to its name."""
     seen: set[str] = set()
     out = []
     for index, text in enumerate(texts):
