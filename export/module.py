@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from export import document
 from export.adapter import Adapted
-from export.build import GOLDEN_BYTES, RefusedError, beside, graph, write
+from export.build import GOLDEN_BYTES, RefusedError, graph
+from export.file import draft_of, write
 from export.forward import ExportError
 from export.look import Found, Say, evaluating, fits, look
 from export.whole import in_pieces, whole
@@ -109,7 +110,7 @@ def export(
             "hop": specs[0].chunk_shape[0] // max(1, next(iter(want.values())).shape[1] // len(signal)),
         }
         write_it = _Writer(adapted, specs, given, signal, want, info, module)
-        with beside(target) as draft:
+        with draft_of(target) as draft:
             verdict = write_it(draft, max_batch if found.axes.free else 1, seed, endurance, say)
             if found.axes.free and {finding.law for finding in verdict.refusals} == {"company"}:
                 say("found  rows of a batch that are not to the last bits what they are alone: max_batch = 1")

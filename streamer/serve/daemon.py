@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -69,7 +69,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         lock = StateLock(settings.state_directory)  # before anything of it is opened
         store = SqliteStore(settings.state_directory / "sessions.sqlite")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(settings, listener, store, notifier, config, port_file))
+            return runner.run(_live(functools.partial(Daemon, settings, listener, store, notifier, config, port_file)))
     except StoreError as error:
         log.error(f"{error}; choose another place with the setting state_directory")
         return EX_CANTCREAT
@@ -115,15 +115,8 @@ class _Server(uvicorn.Server):
             server.close()
 
 
-async def _live(
-    settings: Settings,
-    listener: socket.socket,
-    store: Store,
-    notifier: Notifier,
-    config: Path | None,
-    port_file: Path | None,
-) -> int:
-    return await Daemon(settings, listener, store, notifier, config, port_file).live()
+async def _live(make: Callable[[], Daemon]) -> int:
+    return await make().live()
 
 
 class Daemon:
