@@ -118,7 +118,7 @@ def _known(name: str, axis: int | None, batch: int | None, shape: tuple[int, ...
         return None
     bare = axis - (batch is not None and axis > batch)
     if axis == batch or not 0 <= bare < len(shape):
-        raise ExportError(f"time: axis {axis} of {name} is no axis of time: its batch is axis {batch}")
+        raise ExportError(f"time: axis {axis} of {name} is not an axis of time: its batch is axis {batch}")
     return bare
 
 

@@ -165,7 +165,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise ExportError(f"no file {path}") from error
     except SafetensorError as error:
-        raise ExportError(f"{path} is no safetensors file: {str(error)[:120]}") from error
+        raise ExportError(f"{path} is not a safetensors file: {str(error)[:120]}") from error
 
 
 def _stem(source: str) -> str:

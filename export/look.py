@@ -94,7 +94,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def fits(module: nn.Module) -> None:
     """Raises :class:`ExportError` unless it is a module on this machine's processor, of a size and dtype for a file."""
     if not isinstance(module, nn.Module):
-        raise ExportError(f"{module!r} is no torch.nn.Module: give the module itself, not its class or its weights")
+        raise ExportError(f"{module!r} is not a torch.nn.Module: give the module itself, not its class or its weights")
     weights = [*module.parameters(), *module.buffers()]
     if away := {str(weight.device) for weight in weights if weight.device.type != "cpu"}:
         raise ExportError(f"the module is on {', '.join(sorted(away))}: call .cpu() on it first")
@@ -121,7 +121,7 @@ def _by_name(module: nn.Module, example: Any) -> dict[str, Tensor]:
         )
     named = dict(zip(parameters, several, strict=False))
     if strange := [name for name, value in named.items() if not isinstance(value, Tensor)]:
-        raise ExportError(f"the example for {', '.join(strange)} is no tensor: of several inputs give a flat tuple")
+        raise ExportError(f"the example for {', '.join(strange)} is not a tensor: of several inputs give a flat tuple")
     return named
 
 

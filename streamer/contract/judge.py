@@ -316,9 +316,7 @@ def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterat
             fault = f"{', '.join(bad)} not finite after {number + 1} chunks"
             break
     yield Finding("endurance", "finite on sound, silence, full scale", not fault, detail=fault or f"{length} chunks")
-    floats = [
-        key for key in state if state[key].dtype.kind == "f"
-    ]  # what an int64 counts, nobody lives to see the end of
+    floats = [key for key in state if state[key].dtype.kind == "f"]  # a count in int64 lasts longer than any machine
     growing = [key for key in floats if sizes[-1][key] >= FLOAT_LIMIT] or _counters(
         model, state, sizes, Signal(random_signal(model.manifest, RETURN_CHUNKS, 1, rng).inputs, sound.conditions)
     )

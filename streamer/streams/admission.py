@@ -84,7 +84,7 @@ class Admission:
         return found
 
     def check(self, key: str) -> None:
-        """Raises :class:`Refused` for what is no name."""
+        """Raises :class:`Refused` for a key that is not a name."""
         try:
             check_name(key)
         except NameRefusedError as error:
@@ -196,7 +196,7 @@ class Admission:
             except Refused as error:
                 self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
                 log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
-            except Exception:  # one that can't go on is no reason not to start
+            except Exception:  # one that can't go on does not keep the daemon from starting
                 log.exception("a saved stream could not be brought back", extra={"stream": id})
         if count:
             log.info("streams brought back", extra={"streams": count})

@@ -18,7 +18,7 @@ __all__ = ["Generation"]
 class Generation:
     """One stream for each entry of ``wishes``, the options of :class:`streamer.tasks.generate.Request`.
 
-    Raises :class:`ModelError` for a file that is no generator, ``ValueError`` for options that do not fit.
+    Raises :class:`ModelError` for a file that is not a generator, ``ValueError`` for options that do not fit.
     """
 
     def __init__(self, model: Model, wishes: Sequence[Mapping[str, Any]]) -> None:

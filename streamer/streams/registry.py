@@ -335,7 +335,7 @@ class Registry:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
     def _wait_for_end(self, session: Session) -> None:
-        """Whoever has it gets the rest of its events; it is no stream for one who begins."""
+        """Its client gets the rest of its events; a new stream of that key begins after it."""
         over = Event()
         session.when_run(over.set)
         if not over.wait(self.settings.stuck_seconds):

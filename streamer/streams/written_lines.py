@@ -46,7 +46,7 @@ def grey(path: Path) -> Picture:
                     raise PictureError(f"{path}: {picture.width} x {picture.height} pixels are too many for one line")
                 rgba = picture.convert("RGBA")
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise PictureError(f"{path}: is no picture that can be read") from error
+            raise PictureError(f"{path}: is not a picture that can be read") from error
     paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))  # under what is transparent
     return np.asarray(Image.alpha_composite(paper, rgba).convert("L"), np.float32)
 

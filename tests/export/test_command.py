@@ -115,7 +115,7 @@ def test_safetensors_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="of another module: size mismatch"):
         load_weights(nn.GRUCell(4, 8), tmp_path / "other.safetensors")
     torch.save(nn.GRUCell(4, 8).state_dict(), tmp_path / "pickled.safetensors")
-    with pytest.raises(ExportError, match="is no safetensors file"):
+    with pytest.raises(ExportError, match="is not a safetensors file"):
         load_weights(nn.GRUCell(4, 8), tmp_path / "pickled.safetensors")
     with pytest.raises(ExportError, match="no file"):
         load_weights(nn.GRUCell(4, 8), tmp_path / "nowhere.safetensors")

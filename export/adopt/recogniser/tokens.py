@@ -55,7 +55,7 @@ def read_tokens(path: Path, size: int, *, last: bool = False) -> Tokens:
             continue
         match = re.fullmatch(r"(?:(.*?)[ \t]+)?(\d+)[ \t]*", line)
         if match is None:
-            raise AdoptionError(f"{path}, line {number}: {line[:40]!r} is no token with its number behind it")
+            raise AdoptionError(f"{path}, line {number}: {line[:40]!r} is not a token with its number behind it")
         # a list whose token is a space has lost it, or has one left
         text, index = match[1] or " ", int(match[2])
         if index in found:
