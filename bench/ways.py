@@ -114,7 +114,7 @@ def measure(path: Path, rounds: Values, way: str) -> dict[str, float]:
     """``rounds`` [rounds][sensors]; the first one opens the streams and does not count. Readings acknowledged and run
     per second, CPU seconds of the daemon per reading, and readings that were sent and not run."""
     sensors = rounds.shape[1]
-    settings = {"max_sensors": sensors, "sensor_step": STEP, "max_exposed_series": 0, "max_top_anomalies": 0}
+    settings = {"max_sensors": sensors, "sensor_step": STEP, "max_sensor_series": 0, "max_top_anomalies": 0}
     settings |= {"max_state_bytes": 2**36}
     with contextlib.ExitStack() as stack:
         if way in MQTT:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +11,17 @@ import onnx_ir as ir
 import torch
 
 from export import document
+from export.file import draft_of, write
 from export.fold import fold, learned, name_batch_axis, strip
 from export.int8 import quantise
 from export.trace import Streaming, trace
 from export.verify import onnx_chunked, torch_whole, verify
 from streamer.contract.judge import Verdict, probe
-from streamer.contract.manifest import KEY, Condition, Input, Manifest, StreamInput
+from streamer.contract.manifest import Condition, Input, Manifest, StreamInput
 from streamer.contract.probe import worst
 from streamer.engine.model import Model
 
-__all__ = ["RefusedError", "beside", "build", "graph", "write"]
+__all__ = ["RefusedError", "build", "graph"]
 
 #: Chunks of the golden example inside the file, and of the longer signal that PyTorch and ONNX are compared on.
 GOLDEN, SIGNAL = 4, 12
@@ -61,17 +59,6 @@ def graph(
         name_batch_axis(model)
     strip(model)
     return model
-
-
-@contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """A draft of ``target`` in a folder beside it, so that the last step is a rename: whoever looks sees the old file
-    or a judged one. What the block leaves there takes its place, unless it raises."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        draft = Path(folder) / target.name
-        yield draft
-        os.replace(draft, target)
 
 
 def build(
@@ -117,9 +104,9 @@ def build(
             receptive_field=getattr(module, "receptive_field", None),
         )
 
-    describe(spec, 0.0)  # what does not fit the contract is told now, not after the slow part
+    describe(spec, 0.0)  # what does not fit the contract is refused now, not after the slow part
     model = graph(module, (spec,), int8=int8)
-    with beside(target) as draft:
+    with draft_of(target) as draft:
         longer = None
         write(draft, model, describe(spec, 0.0))
         reached, _, _ = worst(onnx_chunked(Model.load(draft), signal), whole)
@@ -137,14 +124,3 @@ def _states(module: Streaming) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name -> dtype and shape without batch."""
     start = {name: tensor.numpy() for name, tensor in sorted(module.initial_state(1).items())}
     return {name: (array.dtype.name, array.shape[1:]) for name, array in start.items()}
-
-
-def write(path: Path, model: ir.Model, manifest: Manifest) -> None:
-    """One file: graph, weights and manifest, on the disk when this returns."""
-    model.metadata_props[KEY] = manifest.to_json()
-    model.producer_name, model.producer_version = "streamer", "1"
-    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -1,7 +1,7 @@
 """Which axis is time, found by the chunk law itself: one call with three chunks gives what three calls give.
 
-Where a module takes no other length than the example's, nothing but its shape can tell: then one step is a row of
-features, or the axis that has one place, and whoever exports is told what was taken.
+Where a module takes no other length than the example's, only its shape says which it is: then one step is a row of
+features, or the axis that has one place, and the tool prints what was taken.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _known(name: str, axis: int | None, batch: int | None, shape: tuple[int, ...
         return None
     bare = axis - (batch is not None and axis > batch)
     if axis == batch or not 0 <= bare < len(shape):
-        raise ExportError(f"time: axis {axis} of {name} is no axis of time: its batch is axis {batch}")
+        raise ExportError(f"time: axis {axis} of {name} is not an axis of time: its batch is axis {batch}")
     return bare
 
 

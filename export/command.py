@@ -118,16 +118,9 @@ def _imported(where: str) -> ModuleType:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """A state_dict, or a checkpoint with one in it. Raises :class:`ExportError` if it is another module's."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ExportError(f"no file {path}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(
-            f"{path} holds more than weights ({said[0][:120]}): save model.state_dict(), not the model"
-        ) from error
+    """A state_dict, or a checkpoint with one in it, as ``torch.save`` writes them, or a ``.safetensors`` file. Raises
+    :class:`ExportError` if it is another module's."""
+    found = _safetensors(path) if path.suffix == ".safetensors" else _saved(path)
     for key in INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -137,11 +130,42 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for prefix in PREFIXES:
         if not wanted & set(weights) and all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    own = module.state_dict()
+    stored = {own[name].data_ptr(): name for name in weights if name in own}
+    for name in wanted - set(weights):  # safetensors has tied weights once
+        if (same := stored.get(own[name].data_ptr())) is not None:
+            weights[name] = weights[same]
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise ExportError(f"{path} is of another module: {problems}") from error
+
+
+def _saved(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ExportError(f"no file {path}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(
+            f"{path} holds more than weights ({said[0][:120]}): save model.state_dict(), not the model"
+        ) from error
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ExportError(f"{error.name} is missing: pip install 'streamer[export]'") from error
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ExportError(f"no file {path}") from error
+    except SafetensorError as error:
+        raise ExportError(f"{path} is not a safetensors file: {str(error)[:120]}") from error
 
 
 def _stem(source: str) -> str:

@@ -87,7 +87,7 @@ def _lexicon(words: Mapping[str, list[list[str]]]) -> str:
 
 
 def flat_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """``{"dev": {"wer": 0.1}}`` as ``{"dev.wer": 0.1}``; what is no number is left out."""
+    """``{"dev": {"wer": 0.1}}`` as ``{"dev.wer": 0.1}``; what is not a number is left out."""
     found: dict[str, float] = {}
     for name, value in scores.items():
         if isinstance(value, Mapping):

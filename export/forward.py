@@ -1,6 +1,6 @@
 """How a module's ``forward`` is called: which parameter takes which tensor, and where the new state comes back.
 
-Nothing is declared: the structure of the given states, the parameters of ``forward`` and one call of it tell.
+Nothing is declared: the structure of the given states, the parameters of ``forward`` and one call of it say it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a module is, found by running it and told line by line: its call, its state, its axes, its limits."""
+"""What a module is, found by running it and printed line by line: its call, its state, its axes, its limits."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def fits(module: nn.Module) -> None:
     """Raises :class:`ExportError` unless it is a module on this machine's processor, of a size and dtype for a file."""
     if not isinstance(module, nn.Module):
-        raise ExportError(f"{module!r} is no torch.nn.Module: give the module itself, not its class or its weights")
+        raise ExportError(f"{module!r} is not a torch.nn.Module: give the module itself, not its class or its weights")
     weights = [*module.parameters(), *module.buffers()]
     if away := {str(weight.device) for weight in weights if weight.device.type != "cpu"}:
         raise ExportError(f"the module is on {', '.join(sorted(away))}: call .cpu() on it first")
@@ -121,7 +121,7 @@ def _by_name(module: nn.Module, example: Any) -> dict[str, Tensor]:
         )
     named = dict(zip(parameters, several, strict=False))
     if strange := [name for name, value in named.items() if not isinstance(value, Tensor)]:
-        raise ExportError(f"the example for {', '.join(strange)} is no tensor: of several inputs give a flat tuple")
+        raise ExportError(f"the example for {', '.join(strange)} is not a tensor: of several inputs give a flat tuple")
     return named
 
 
@@ -224,7 +224,7 @@ def _values(given: Mapping[str, Tensor], limits: Limits, seed: int) -> Callable[
     return values
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- what is printed -------------------------------------------------------------------------------------------------
 
 
 def _told(found: Found) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Anybody's ``torch.nn.Module`` to a judged file: ``export(module, example, states, "plant.onnx")``.
 
 ``forward`` takes a stream's new rows and its state, and returns outputs and the new state, as PyTorch's recurrent
-layers do. How it is called, where the batch is and what is time is found by running it (:mod:`export.look`) and told.
+layers do. How it is called, where the batch is and what is time is found by running it (:mod:`export.look`), and
+printed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from export import document
 from export.adapter import Adapted
-from export.build import GOLDEN_BYTES, RefusedError, beside, graph, write
+from export.build import GOLDEN_BYTES, RefusedError, graph
+from export.file import draft_of, write
 from export.forward import ExportError
 from export.look import Found, Say, evaluating, fits, look
 from export.whole import in_pieces, whole
@@ -36,7 +38,7 @@ __all__ = ["ExportError", "RefusedError", "export"]
 #: of short chunks more, in steps, so that windows fill and slide.
 GOLDEN, SIGNAL = 4, 12
 GOLDEN_STEPS, SIGNAL_STEPS = 32, 192
-#: Seconds from which on a wait is told beforehand.
+#: Waits of this many seconds and more are announced.
 LONG = 3.0
 
 
@@ -76,7 +78,7 @@ def export(
     ``sample_rate``: the input is sound, Hz; the file takes it as 16-bit samples. ``step_seconds``: time of a row, 0:
     any. ``labels``: what the last axis of the first output stands for; the file classifies, logits become
     probabilities. ``limits``: lowest and highest value of an integer input (of token ids they are found). ``time``: the
-    axis of time, by input, where trying it does not tell; ``None`` in a dictionary: there is none. ``whole``: False
+    axis of time, by input, where trying it gives no answer; ``None`` in a dictionary: there is none. ``whole``: False
     where only calls of the example's length are right; PyTorch is run call by call then. ``task``, ``options``,
     ``latency`` (steps), ``name`` (default: the file's) ... : for the manifest. ``max_batch``: largest batch that is
     judged. ``endurance``: chunks of the judge's long run. ``say``: gets each line of what is found and done.
@@ -108,7 +110,7 @@ def export(
             "hop": specs[0].chunk_shape[0] // max(1, next(iter(want.values())).shape[1] // len(signal)),
         }
         write_it = _Writer(adapted, specs, given, signal, want, info, module)
-        with beside(target) as draft:
+        with draft_of(target) as draft:
             verdict = write_it(draft, max_batch if found.axes.free else 1, seed, endurance, say)
             if found.axes.free and {finding.law for finding in verdict.refusals} == {"company"}:
                 say("found  rows of a batch that are not to the last bits what they are alone: max_batch = 1")
@@ -245,7 +247,7 @@ class _Writer:
         self._parameters = sum(weight.numel() for weight in module.parameters())
         self._receptive_field = getattr(module, "receptive_field", None)
         try:
-            tasks.create(self.manifest(1, 0.0))  # what does not fit is told now, not after the slow part
+            tasks.create(self.manifest(1, 0.0))  # what does not fit is refused now, not after the slow part
         except (ValidationError, tasks.TaskError) as error:
             problems = [e["msg"] for e in error.errors()] if isinstance(error, ValidationError) else [str(error)]
             raise ExportError(f"what is said of the model does not fit: {'; '.join(problems)}") from error

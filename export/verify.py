@@ -60,7 +60,7 @@ def verify(
 ) -> Verdict:
     """Every law on ``path``, beside the module it came from, on ``signal`` [1, N] of a whole number of chunks.
 
-    ``longer``: the same quantised graph for the whole ``signal`` in one call, where PyTorch is no exact reference.
+    ``longer``: the same quantised graph for the whole ``signal`` in one call, where PyTorch is not an exact reference.
     """
     model = Model.load(path)
     hop, rng = model.manifest.hop, np.random.default_rng(seed)

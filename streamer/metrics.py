@@ -73,13 +73,13 @@ class Metrics:
         self.bad_input = counter("bad_input", "data that was refused", "reason")
 
         # -- sensors ---------------------------------------------------------------------------------------------------
-        self.readings = counter("readings", "readings that were taken, by the way they came", "way")
+        self.readings = counter("readings", "readings that were taken, by the protocol they came by", "protocol")
         self.refused_readings = counter("refused_readings", "readings, lines and bodies that were not taken", "reason")
         self.sensors = gauge("sensors", "sensors that are known")
         self.waiting_readings = gauge("waiting_readings", "readings that were taken and are not yet run")
         self.unsaved_sensors = gauge("unsaved_sensors", "sensors with readings that are in the journal only")
         self.subscriptions = gauge("subscriptions", "WebSocket connections that brought or get sensors")
-        self.dropped_forecasts = counter("dropped_forecasts", "forecasts that a slow subscriber did not get", "way")
+        self.dropped_forecasts = counter("dropped_forecasts", "forecasts a slow subscriber did not get", "protocol")
 
         # -- MQTT ------------------------------------------------------------------------------------------------------
         self.mqtt_connected = gauge("mqtt_connected", "1 while there is a connection to the broker")
@@ -102,6 +102,10 @@ class Metrics:
 
         # -- HTTP ------------------------------------------------------------------------------------------------------
         self.requests = gauge("requests", "HTTP requests being answered")
+        self.http_connections = gauge("http_connections", "HTTP connections that are open, without WebSockets")
+        self.closed_http_connections = counter(
+            "closed_http_connections", "idle HTTP connections closed to make room for others"
+        )
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
 

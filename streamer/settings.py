@@ -110,6 +110,9 @@ class Settings(BaseSettings):
         64 * 1024, description="largest HTTP request, headers and all; beyond that the connection is dropped"
     )
     max_requests: Count = Field(1024, description="HTTP requests at a time; more are answered 503")
+    max_http_connections: Count = Field(
+        4096, description="HTTP connections; one more closes the longest idle one, or is answered 503 if none is idle"
+    )
     max_request_memory: Annotated[int, Field(ge=2**20)] = Field(
         512 * 2**20,
         description="bytes that the bodies of all requests (HTTP, gRPC) hold together; more are answered 503",
@@ -183,10 +186,10 @@ class Settings(BaseSettings):
         " 0: never",
     )
     max_subscriptions: Count = Field(64, description="patterns that one WebSocket at /v1/sensors may subscribe to")
-    expose: Annotated[tuple[str, ...], NoDecode] = Field(
+    metrics_sensors: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",), description="patterns of sensors that are on the metrics page, in this order, as far as there is room"
     )
-    max_exposed_series: Annotated[int, Field(ge=0)] = Field(
+    max_sensor_series: Annotated[int, Field(ge=0)] = Field(
         3000, description="series of sensors on the metrics page; sensors beyond that are left out, and counted"
     )
     max_top_anomalies: Annotated[int, Field(ge=0, le=1000)] = Field(
@@ -274,7 +277,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
-    @field_validator("models", "expose", "mqtt_topics", mode="before")
+    @field_validator("models", "metrics_sensors", "mqtt_topics", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     from export.adopt.settings import read_settings
     from streamer.commands.check import show
 
-    # the exporter's libraries think aloud about graphs that are none of theirs
+    # the exporter's libraries log about graphs that they did not write
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     folder = given.model.is_dir()

@@ -34,7 +34,7 @@ class Axes:
 
 
 def axes_of(flow: Flow, name: str, ends: Iterable[str] = ()) -> Axes:
-    """``ends``: outputs that are states, which tell a cache along time from features that are put side by side."""
+    """``ends``: outputs that are states: a cache along time ends in one, features put side by side do not."""
     found = Axes()
     start = next(value for value in flow.model.graph.inputs if value.name == name)
     if start.shape is None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
 from pydantic import ValidationError
@@ -31,6 +28,7 @@ from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.roles import assign
 from export.adopt.settings import Settings
 from export.adopt.watch import refuse_forgetful
+from export.file import draft_of, write
 from streamer import tasks
 from streamer.contract.judge import CHUNK_TOLERANCE, Verdict
 from streamer.contract.manifest import KEY, Golden, Manifest, Provenance, Tensor
@@ -94,10 +92,7 @@ def adopt(
     if len({one.free for one in settled}) > 1:
         report.found("two graphs in a row have one batch: it stays 1 in both")
         settled = [settle(part, Report(), fixed=True) for part in parts]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # beside the target, so that the last step is a rename: whoever looks sees the old file or a judged one
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        draft = Path(folder) / target.name
+    with draft_of(target) as draft:
         chain = chain_of(settled, settings, report)
         report.step("comparing with the original")
         _write(draft, chain, around(chain, report), settings, beside, max_batch, seed, name)
@@ -115,7 +110,6 @@ def adopt(
             raise BrokenLawsError(verdict)
         if compare is not None:
             report.found(compare_with(Model.load(draft), chain, compare))
-        os.replace(draft, target)
     return Verdict(target, seed, verdict.findings)
 
 
@@ -250,7 +244,7 @@ def prove(
     except (ValidationError, tasks.TaskError) as error:
         said = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
         raise AdoptionError(f"what the settings say of the model does not fit: {said}") from error
-    save(draft, adopted.model, manifest)
+    write(draft, adopted.model, manifest)
     try:
         got, _ = run(Model.load(draft), chunks)
     except ModelError as error:
@@ -263,7 +257,7 @@ def prove(
             f"{name} is {reached:.1e} from what the original gives with its host's code around it, {limit:.0e} is "
             f"allowed: {blame}"
         )
-    save(draft, adopted.model, described(float(f"{reached:.2g}")))
+    write(draft, adopted.model, described(float(f"{reached:.2g}")))
 
 
 def _manifest(
@@ -337,13 +331,3 @@ def model_name(target: Path) -> str:
 
 def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-def save(path: Path, model: ir.Model, manifest: Manifest) -> None:
-    model.metadata_props[KEY] = manifest.to_json()
-    model.producer_name, model.producer_version = "streamer", "1"
-    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

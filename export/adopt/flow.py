@@ -128,7 +128,7 @@ class Flow:
         ]
 
     def unused(self, name: str) -> bool:
-        """Nothing in the graph takes this input, and it is no output."""
+        """Nothing in the graph takes this input, and it is not an output."""
         value = self._input(name)
         return not value.uses() and id(value) not in self.outputs
 

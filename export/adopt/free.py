@@ -1,8 +1,8 @@
 """A batch of 1 that is written into a graph, freed: targets of Reshape, and constants that stand beside rows.
 
-Shapes are inferred with a batch of :data:`MARK`, a prime that is no size of any model, so that every size which is a
+Shapes are inferred with a batch of :data:`MARK`, a prime that no model has as a size, so that every size which is a
 multiple of it shows where the batch is. Behind a Reshape that has lost it, it is put back, and inference goes on from
-there (:mod:`export.adopt.shapes`). Whether the result is right is no question of this module:
+there (:mod:`export.adopt.shapes`). This module does not check the result:
 :mod:`export.adopt.batch` runs it.
 """
 

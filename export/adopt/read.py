@@ -148,7 +148,7 @@ def _converted(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProt
     except Exception as error:  # a converter that gives up raises what it likes
         raise AdoptionError(
             f"{path} is of opset {_opset(proto)} and can't be converted to {opset} "
-            f"({' '.join(str(error).split())[:200]}): export it anew with opset {max(opset, 17)}"
+            f"({' '.join(str(error).split())[:200]}): export it again with opset {max(opset, 17)}"
         ) from error
 
 

@@ -119,7 +119,7 @@ def assign(
     stream = settings.input.name
     if stream is not None and stream not in [port.name for port in free]:
         raise AdoptionError(
-            f"[input] name = {stream!r} is no free input of the graph: {listed([port.name for port in free])} are"
+            f"[input] name = {stream!r} is not a free input of the graph: {listed([port.name for port in free])} are"
         )
     if flow is not None:
         found(_by_graph(*left(), flow), "graph")
@@ -262,7 +262,7 @@ def _open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked: Ask
             asked.ask(
                 "state",
                 f'{quoted(port.name)} = "{same[0]}"',
-                f"{port} may come back as {' or '.join(same[:6])}{beside}, and neither the graph nor the names tell",
+                f"{port} may come back as {' or '.join(same[:6])}{beside}, and graph and names leave it open",
             )
         else:
             shown = listed([str(o) for o in outputs]) or "none"
@@ -331,12 +331,12 @@ def _results(rest: Sequence[Port], settings: Settings) -> tuple[list[str], list[
     if unknown and set(unknown) == set(keep):
         keep = ()  # they are of the other file of a chain
     elif unknown:
-        raise AdoptionError(f"[outputs] keep: {listed(unknown)} is no result of the graph, {listed(names)} are")
+        raise AdoptionError(f"[outputs] keep: {listed(unknown)} is not a result of the graph, {listed(names)} are")
     if keep:
         results = list(keep)
     else:
         # lengths of what came out, one whole number a stream: the daemon knows them
         results = [port.name for port in rest if port.name not in drop and not _whole(port, 1)]
     if not results:
-        raise AdoptionError("no output is left that is no state: [outputs] keep = [...] says which are results")
+        raise AdoptionError("every output that is left is a state: [outputs] keep = [...] says which are results")
     return results, [name for name in names if name not in results]

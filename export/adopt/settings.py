@@ -124,7 +124,7 @@ class Settings(_Table):
     task: dict[str, Any] = {"name": "raw"}
 
     def named(self) -> set[str]:
-        """Tensors that it speaks of."""
+        """Tensors that it names."""
         said = {*self.state, *self.state.values(), *self.constants, *self.counters, *self.start, *self.batch}
         said |= {*self.outputs.keep, *self.outputs.drop, *self.outputs.time, *self.streams, *self.input.conditions}
         return said | ({self.input.name} if self.input.name is not None else set())

@@ -69,7 +69,7 @@ def rows_of(
     sound = source.sample_rate is not None
     others = [axis for axis in range(len(port.dims)) if axis != batch]
     if source.time is not None and source.time not in others:
-        raise AdoptionError(f"[input] time = {source.time} is no axis of {port} beside the batch")
+        raise AdoptionError(f"[input] time = {source.time} is not an axis of {port} beside the batch")
     # two families of recognisers say in their metadata how many rows they take, and by how many they go on
     window, shift = hints.get("window_size", hints.get("T")), hints.get("chunk_shift", hints.get("decode_chunk_len"))
     time = source.time if source.time is not None else _time_axis(port, others, source, seen, known, asked, window)
@@ -171,7 +171,7 @@ def _time_axis(
     if len(others) > 2 and ones and ones != others[-1:]:
         return ones[0]
     said = " or ".join(f"axis {axis} ({sizes[axis]} steps)" for axis in others)
-    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {said}? The graph does not tell")
+    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {said}? The graph does not say")
     return _UNKNOWN
 
 

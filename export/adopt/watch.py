@@ -1,6 +1,6 @@
 """A file run once as it came, and once with its last row changed: which positions of a tensor see the end of a call.
 
-Along time only the last ones do, along anything else all of them. That tells an axis of time from one of classes, and a
+Along time only the last ones do, along anything else all of them. So an axis of time and one of classes differ, and a
 recurrence over time from one over frequency.
 """
 

@@ -21,7 +21,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write (default: FUNCTION's file, as .onnx, here).")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="A state_dict or checkpoint that torch.save wrote.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A state_dict or checkpoint of torch.save, or safetensors.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="What the first output's values stand for: the file classifies.")
     ] = None,

@@ -101,8 +101,8 @@ def judge(
     seed: int = 0,
     long_chunks: int = 400,
 ) -> Verdict:
-    """Every check on one file; a bad file raises nothing, it is told. ``load`` raises ``ValueError`` or ``OSError`` for
-    a file that is no good. ``long_chunks``: length of the endurance run."""
+    """Every check on one file; a bad file raises nothing, it gives a failed check. ``load`` raises ``ValueError`` or
+    ``OSError`` for a file that is no good. ``long_chunks``: length of the endurance run."""
     path = Path(path)
     try:
         model = load(path)
@@ -316,9 +316,7 @@ def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterat
             fault = f"{', '.join(bad)} not finite after {number + 1} chunks"
             break
     yield Finding("endurance", "finite on sound, silence, full scale", not fault, detail=fault or f"{length} chunks")
-    floats = [
-        key for key in state if state[key].dtype.kind == "f"
-    ]  # what an int64 counts, nobody lives to see the end of
+    floats = [key for key in state if state[key].dtype.kind == "f"]  # a count in int64 lasts longer than any machine
     growing = [key for key in floats if sizes[-1][key] >= FLOAT_LIMIT] or _counters(
         model, state, sizes, Signal(random_signal(model.manifest, RETURN_CHUNKS, 1, rng).inputs, sound.conditions)
     )

@@ -141,7 +141,7 @@ class Input(StreamInput):
     """What the model consumes, one chunk at a time: its first input, which has the clock.
 
     ``chunk_shape`` is for example ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate`` (Hz) and
-    ``step_seconds`` (nominal time between readings, ``0`` if any) tells how the chunk relates to time.
+    ``step_seconds`` (nominal time between readings, ``0`` if any) says how the chunk relates to time.
     ``lowest_rate``: Hz down to which recordings are taken, of which the upper half of the band is missing then; a model
     that was trained on such may say so, for all others it is ``sample_rate``.
     """

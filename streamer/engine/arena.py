@@ -120,7 +120,7 @@ class Arena:
             if limits is not None and not ((array >= limits[0]) & (array <= limits[1])).all():
                 raise ValueError(f"the condition {name!r} must be {limits[0]} to {limits[1]}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"the condition {name!r} holds what is no finite number")
+                raise ValueError(f"the condition {name!r} holds a number that is not finite")
         for name, array in given.items():
             self._rows[name][slot.index] = array
 

@@ -84,7 +84,7 @@ class Engine:
 
     def close_stream(self, stream: Stream) -> bool:
         """Give the slot back: at once (True), or when the chunk in flight has come back, whose result then is late and
-        dropped; :meth:`Client.released` tells.
+        dropped; then :meth:`Client.released` is called.
         """
         self.arena.retire(stream.slot)
         if not self._scheduler.remove(stream):

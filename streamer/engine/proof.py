@@ -12,5 +12,5 @@ __all__ = ["judge_file"]
 
 
 def judge_file(path: str | Path, *, seed: int = 0, long_chunks: int = 400) -> Verdict:
-    """Every check of :func:`streamer.contract.judge.judge` on one file; a bad file raises nothing, it is told."""
+    """Every check of :func:`streamer.contract.judge.judge` on one file; a bad one gives a failed check."""
     return judge(path, Model.load, create, seed=seed, long_chunks=long_chunks)

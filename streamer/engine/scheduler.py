@@ -113,7 +113,7 @@ class Scheduler(Generic[Q]):
                 stream.place = Place.RUNNING
             self._running += len(batch)
             if self._ready:
-                self._changed.notify()  # who was not told of these while this lane was holding
+                self._changed.notify()  # a lane that was not woken for these while this one was holding
         if held:
             self._held(held)
         return batch
@@ -136,7 +136,7 @@ class Scheduler(Generic[Q]):
         return closed
 
     def remove(self, stream: Q) -> bool:
-        """Close the stream for good. True if it is out; False if it is running (:meth:`done` tells of it) or closed
+        """Close the stream for good. True if it is out; False if it is running (:meth:`done` returns it) or closed
         already.
 
         So exactly one caller learns that nothing of the stream is under way any more.

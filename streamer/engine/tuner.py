@@ -129,7 +129,7 @@ def _read(cache: Path | None) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("the cache of measured batch sizes is unreadable, measuring anew", extra={"error": str(error)})
+        log.warning("the cache of measured batch sizes is unreadable, measuring again", extra={"error": str(error)})
         return {}
 
 

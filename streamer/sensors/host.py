@@ -84,8 +84,8 @@ class Sensors:
                 lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
             )
             settings = self.settings
-            series, top = settings.max_exposed_series, settings.max_top_anomalies
-            self.metrics.registry.register(SensorCollector(fleets, settings.expose, series, top))
+            series, top = settings.max_sensor_series, settings.max_top_anomalies
+            self.metrics.registry.register(SensorCollector(fleets, settings.metrics_sensors, series, top))
         for fleet in fleets:
             fleet.start()
         self.fleets = {fleet.model.manifest.name: fleet for fleet in fleets}

@@ -44,10 +44,10 @@ class SensorCollector(Collector):
                 page.add(sensor, self._fleets[number].layout)
         yield from page.families()
         yield self._least_probable()
-        yield _gauge("streamer_exposed_series", "series of sensors on this page", page.series)
-        yield _gauge("streamer_exposed_series_limit", "series of sensors on this page, at most", self._most)
+        yield _gauge("streamer_sensor_series", "series of sensors on this page", page.series)
+        yield _gauge("streamer_sensor_series_limit", "series of sensors on this page, at most", self._most)
         left_out = self._wanted - len(streams)
-        yield _gauge("streamer_exposed_left_out", "sensors that are to be on this page, and do not fit", left_out)
+        yield _gauge("streamer_sensors_left_out", "sensors that are to be on this page, and do not fit", left_out)
         yield from self._counts()
 
     def _choose(self) -> list[_Stream]:

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +23,7 @@ from streamer.sensors.host import Sensors
 from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
+from streamer.serve.connections import Connections
 from streamer.serve.http import Http
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
@@ -68,7 +69,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         lock = StateLock(settings.state_directory)  # before anything of it is opened
         store = SqliteStore(settings.state_directory / "sessions.sqlite")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(settings, listener, store, notifier, config, port_file))
+            return runner.run(_live(functools.partial(Daemon, settings, listener, store, notifier, config, port_file)))
     except StoreError as error:
         log.error(f"{error}; choose another place with the setting state_directory")
         return EX_CANTCREAT
@@ -114,15 +115,8 @@ class _Server(uvicorn.Server):
             server.close()
 
 
-async def _live(
-    settings: Settings,
-    listener: socket.socket,
-    store: Store,
-    notifier: Notifier,
-    config: Path | None,
-    port_file: Path | None,
-) -> int:
-    return await Daemon(settings, listener, store, notifier, config, port_file).live()
+async def _live(make: Callable[[], Daemon]) -> int:
+    return await make().live()
 
 
 class Daemon:
@@ -222,6 +216,8 @@ class Daemon:
             max_request_bytes=settings.max_request_bytes,
             body_seconds=settings.body_seconds,
             long_body=_has_long_body,
+            connections=Connections(self.metrics, settings.max_http_connections),
+            linger_seconds=settings.linger_seconds,
         )
         app = create_app(
             self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve

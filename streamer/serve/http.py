@@ -14,7 +14,16 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from streamer.serve.connections import Connections
+
 __all__ = ["Http"]
+
+FULL = b"there are as many connections as may be (max_http_connections), and all of them are in use: try again\n"
+#: The answer to a connection for which there is no room.
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n\r\n%b" % (len(FULL), FULL)
+)
 
 
 class Http(HttpToolsProtocol):
@@ -28,24 +37,38 @@ class Http(HttpToolsProtocol):
         max_request_bytes: int,
         body_seconds: float,
         long_body: Callable[[str], bool],
+        connections: Connections,
+        linger_seconds: float,
         **uvicorn: Any,
     ):
         super().__init__(**uvicorn)
         self._handshake_seconds, self._max_request_bytes = handshake_seconds, max_request_bytes
         self._body_seconds, self._long_body = body_seconds, long_body
+        self._connections, self._linger_seconds = connections, linger_seconds
+        self._refused = False
         self._writing = False
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._hurry()
+        self._refused = not self._connections.opened(self)
+        if self._refused:  # its request is read, or its answer would be lost with what was not read
+            transport.write(REFUSAL)
+        self._hurry(self._linger_seconds if self._refused else None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self._connections.closed(self)
         super().connection_lost(exc)
 
+    def give_way(self) -> None:
+        self.transport.close()
+
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            self.transport.close()
+            return
         self._received += len(data)
         super().data_received(data)  # first: it is the headers that say how much may come
         if self._received > self._max_request_bytes and not self._writing:
@@ -57,6 +80,7 @@ class Http(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._connections.is_busy(self)
         super().on_headers_complete()
         if self._long_body(self.scope.get("path", "")):
             self._writing = True
@@ -68,8 +92,14 @@ class Http(HttpToolsProtocol):
         self._received = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle is None or self.cycle.response_complete:  # else the next request has come already
+            self._connections.is_idle(self)
+
     def handle_websocket_upgrade(self) -> None:
         self._in_time()
+        self._connections.closed(self)
         super().handle_websocket_upgrade()
 
     def _hurry(self, seconds: float | None = None) -> None:

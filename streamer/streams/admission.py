@@ -22,7 +22,7 @@ from streamer.streams.intake import Limits
 from streamer.streams.keeper import Keeper
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
-from streamer.streams.table import Table
+from streamer.streams.table import Claim, Table
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -84,7 +84,7 @@ class Admission:
         return found
 
     def check(self, key: str) -> None:
-        """Raises :class:`Refused` for what is no name."""
+        """Raises :class:`Refused` for a key that is not a name."""
         try:
             check_name(key)
         except NameRefusedError as error:
@@ -92,9 +92,9 @@ class Admission:
 
     # -- new ones ----------------------------------------------------------------------------------------------------
 
-    def begin(self, id: str, request: StreamRequest, sink: Sink) -> Session | None:
-        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile. Raises
-        :class:`Refused`."""
+    def begin(self, id: str, request: StreamRequest, sink: Sink, claim: Claim | None = None) -> Session | None:
+        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile: with a ``claim``, also
+        if it has left again. Raises :class:`Refused`."""
         engine = self.engine(request.model)
         if request.overflow not in ("wait", "gap"):
             raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
@@ -113,7 +113,7 @@ class Admission:
             sink=sink,
             lasting=request.lasting,
         )
-        if not self._table.enter(session, self._clock()):
+        if not self._table.enter(session, self._clock(), claim):
             session.close()
             return None
         self._metrics.opened.labels(session.model).inc()
@@ -134,7 +134,7 @@ class Admission:
         if not session.attach(sink, after_seq):
             return False
         self._table.came_back(session)
-        if safe := self._keeper.acknowledged(session):  # nobody may have listened when it was told
+        if safe := self._keeper.acknowledged(session):  # nobody may have listened when it was sent
             session.tell({"type": "ack", "position": safe})
         return True
 
@@ -171,9 +171,9 @@ class Admission:
         except StoreError as error:
             raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
 
-    def wake(self, id: str, data: bytes, *, room: bool = True) -> Session:
-        """The stream that was saved, or the one of its id that is awake already. ``room`` is made for it. Raises
-        :class:`Refused`."""
+    def wake(self, id: str, data: bytes, claim: Claim | None = None, *, room: bool = True) -> Session | None:
+        """The stream that was saved, or the one of its id that is awake already. ``None``: it was deleted, or went on
+        and left again, since the ``claim`` was made. ``room`` is made for it. Raises :class:`Refused`."""
         try:
             snapshot = Snapshot.from_bytes(data)
             engine = self.engine(snapshot.model)
@@ -183,13 +183,10 @@ class Admission:
         except SnapshotError as error:
             self._metrics.store_errors.labels("snapshot").inc()
             raise self.refuse("snapshot", f"the saved stream can't go on: {error}") from error
-        if self._table.enter(session, self._clock()):
+        if self._table.enter(session, self._clock(), claim):
             return session
         session.close()
-        other = self._table.get(id)
-        if other is None:
-            raise self.refuse("duplicate", f"stream {id} is being resumed by others: try again", 1.0)
-        return other
+        return self._table.get(id)
 
     def wake_all(self) -> None:
         """What the last run left behind."""
@@ -201,7 +198,7 @@ class Admission:
             except Refused as error:
                 self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
                 log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})
-            except Exception:  # one that can't go on is no reason not to start
+            except Exception:  # one that can't go on does not keep the daemon from starting
                 log.exception("a saved stream could not be brought back", extra={"stream": id})
         if count:
             log.info("streams brought back", extra={"streams": count})

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """``store`` ``None``: nothing is kept, and what was received counts as safe.
 
-    A failing store is told of and counted; streams go on, and what is not safe is not acknowledged.
+    A failing store is logged and counted; streams go on, and what is not safe is not acknowledged.
     """
 
     def __init__(self, store: Store | None, metrics: Metrics) -> None:

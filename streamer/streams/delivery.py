@@ -77,7 +77,7 @@ class Delivery:
 
     def attach(self, sink: Sink, after_seq: int | None) -> None:
         """From now on to ``sink``, first what is kept behind ``after_seq`` (``None``: nothing, and it is kept no
-        longer). The one before is told."""
+        longer). The one before gets an event."""
         self.send([{"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"}])
         self.sink = sink
         if after_seq is None:

@@ -24,7 +24,7 @@ class Exchange:
     """
 
     def __init__(self, done: Callable[[], None]) -> None:
-        self.sink = self._take  # bound once: the registry tells one connection's from another's by identity
+        self.sink = self._take  # bound once: the registry knows a connection by the identity of its sink
         self.events: list[dict[str, Any]] = []
         self.error: dict[str, Any] | None = None
         self._done, self._over = done, False

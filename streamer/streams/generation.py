@@ -18,7 +18,7 @@ __all__ = ["Generation"]
 class Generation:
     """One stream for each entry of ``wishes``, the options of :class:`streamer.tasks.generate.Request`.
 
-    Raises :class:`ModelError` for a file that is no generator, ``ValueError`` for options that do not fit.
+    Raises :class:`ModelError` for a file that is not a generator, ``ValueError`` for options that do not fit.
     """
 
     def __init__(self, model: Model, wishes: Sequence[Mapping[str, Any]]) -> None:
@@ -36,7 +36,7 @@ class Generation:
         self._stepper = Stepper(model, len(wishes))
 
     def step(self, steps: Sequence[int] | None = None) -> list[list[Event]]:
-        """The next chunk of every stream; of stream i only the first ``steps[i]`` steps are told, the last of it."""
+        """The next chunk of every stream; of stream i only the first ``steps[i]`` steps give events, then it ends."""
         manifest, chunk = self.model.manifest, self.model.manifest.chunk
         rows = [
             self.task.controls(memory.request, memory.position // self.task.width, chunk) for memory in self.memories

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 
 class Writing:
-    """One stream, a client of the engine. ``length``: tokens, prompt included. ``after``: tokens that are not told.
+    """One stream, a client of the engine. ``length``: tokens, prompt included. ``after``: tokens that the
+    client has already: they give no events.
 
     ``wake`` is called from a lane when :meth:`get` has something; it must not block. At most ``bound`` events wait: a
     stream whose reader is slow is not run.
@@ -55,7 +56,7 @@ class Writing:
         self._lock = threading.Lock()
         self._told = after  # tokens that the reader has, or will have once what waits is read
         self._running = self._ended = False
-        self._parting: Sequence[dict[str, Any]] = ()  # told once the slot is free
+        self._parting: Sequence[dict[str, Any]] = ()  # given out once the slot is free
         self._stream: Stream | None = None  # until it has ended
         stream = engine.open(self)
         if stream is None:
@@ -106,7 +107,7 @@ class Writing:
             self._last(*told, {"type": "end", "position": self.memory.position})
             return False
         with self._lock:
-            if self._ended:  # meanwhile; what is told last stays the last
+            if self._ended:  # meanwhile; its last event stays the last
                 return False
             self._waiting.extend(told)
             self._told = max(self._told, self.memory.position)
@@ -128,7 +129,7 @@ class Writing:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _is_new(self) -> bool:
-        """Of what stands across ``after`` all is told. Notes are told from the first on: they have times."""
+        """A chunk that contains ``after`` is given whole. Notes are given from the first on: they have times."""
         return self.memory.position > self._after or self._task.options.kind == "notes"
 
     def _room(self) -> bool:

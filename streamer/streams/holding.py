@@ -10,7 +10,7 @@ __all__ = ["Holdable"]
 
 
 class Holdable:
-    """The lock is reentrant. ``_changed`` tells whoever waits for the chunk in flight."""
+    """The lock is reentrant. ``_changed`` wakes whoever waits for the chunk in flight."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -1,6 +1,6 @@
 """What came in of one stream and is not yet run, and how far the stream is. The session's lock guards it.
 
-Two counts: the client's rows (``received``, every position that a client is told) and the model's (``consumed``), which
+Two counts: the client's rows (``received``, every position that a client gets) and the model's (``consumed``), which
 differ where sound is resampled.
 """
 
@@ -39,8 +39,8 @@ class Intake:
     """``sample_rate`` of the client in Hz, ``None``: the model's own. Raises :class:`RateError`.
 
     ``received``: rows accepted, the client's. ``consumed``: rows run, the model's. ``origin``: where the task's memory
-    begins, behind the last gap. ``dropped``: rows that a gap will be told of. ``safe``: rows, the client's, that it was
-    told are on the disk. ``in_flight``: a chunk is being run.
+    begins, behind the last gap. ``dropped``: rows that the next ``gap`` will report. ``safe``: rows, the client's, that
+    were acknowledged as on the disk. ``in_flight``: a chunk is being run.
     """
 
     def __init__(self, manifest: Manifest, sample_rate: int | None, policy: Policy, limits: Limits) -> None:
@@ -82,6 +82,11 @@ class Intake:
     def done(self) -> bool:
         """No more rows will come, and all have been taken."""
         return self._chunker.done
+
+    @property
+    def due(self) -> bool:
+        """A lane has something to do: a chunk, or the end."""
+        return self._chunker.ready or self._chunker.done
 
     @property
     def arrived(self) -> float:
@@ -128,6 +133,10 @@ class Intake:
         self._taken = before - self._chunker.length
         self.in_flight = steps >= 0
         return steps
+
+    def reserve(self) -> None:
+        """A lane has the stream, and no chunk of it yet."""
+        self._taken, self.in_flight = 0, True
 
     def ran(self) -> int:
         """The chunk in flight is back; how many rows that was."""
@@ -179,4 +188,4 @@ class Intake:
         self.consumed = saved.consumed
         self.origin, self.dropped = saved.origin, saved.dropped
         self._chunker.restore(pending, saved.steps_left)
-        self._was_full = self._chunker.full  # else nobody tells a client that finds it full when to go on
+        self._was_full = self._chunker.full  # else a client that finds it full never hears when to go on

@@ -95,8 +95,8 @@ class Keeper:
         return True
 
     def ask(self, session: Session, call: Callable[[int], None]) -> None:
-        """Save the stream soon, together with others that are asked for; ``call`` is told the position that is safe,
-        from the keeper's thread."""
+        """Save the stream soon, together with others that are asked for; ``call`` gets the position that is safe, in
+        the keeper's thread."""
         with self._lock:
             self._asked.append((session, call))
         self._wake.set()
@@ -110,7 +110,7 @@ class Keeper:
     # -- from threads that may wait ----------------------------------------------------------------------------------
 
     def settle(self, id: str | None = None) -> bool:
-        """Do on the disk what was noted, of ``id`` at least: before a stream of that id may begin anew. What fails is
+        """Do on the disk what was noted, of ``id`` at least: before a new stream may have that id. What fails is
         tried again with the next. False if that of ``id`` failed, or without an id any."""
         with self._lock:
             if not self._notes or (id is not None and id not in self._notes):
@@ -126,13 +126,13 @@ class Keeper:
             return id not in self._notes if id is not None else not self._notes
 
     def delete(self, id: str) -> bool:
-        """A stream that is asleep. False if it is awake meanwhile. Raises :class:`StoreError`."""
+        """A stream that is asleep. False if it is awake, or wakes meanwhile. Raises :class:`StoreError`."""
         with self._writing:
             if self._table.get(id) is not None:
                 return False
             if not self.disk.put_away(id, delete=True):
                 raise StoreError("what is saved of the stream could not be deleted")
-            return True
+            return self._table.deleted(id)
 
     def checkpoint(self, *, whole: bool = False) -> None:
         """Write what changed since the last time, then acknowledge to the clients what was written.
@@ -188,7 +188,7 @@ class Keeper:
             if not self.forget(session, delete=done or not session.lasting):
                 return False  # it was given up at this moment, by others
             self.settle(session.id)
-        if not done:  # else it had been told everything, and was kept only in case that its end was lost on the way
+        if not done:  # else its client had all events, and it was kept only in case that its end was lost on the way
             self._metrics.evictions.labels(reason).inc()
             log.info("stream evicted", extra={"stream": session.id, "reason": reason})
         return True

@@ -1,4 +1,4 @@
-"""From a model file to an engine that is warm, and what is told of it and of its streams."""
+"""From a model file to an engine that is warm, and its description and that of its streams for clients."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 
 def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
-    """What a client is told of its stream, JSON-ready. ``resumed``: it has been here before. ``position``: rows that
+    """For the client of a stream, JSON-ready. ``resumed``: it has been here before. ``position``: rows that
     were received when its client came. ``seq``: of the last event."""
     sound = {} if session.sample_rate is None else {"sample_rate": session.sample_rate}
     return {

@@ -140,6 +140,9 @@ class WrittenNumbers:
     ) -> Sequence[Sequence[Event]]:
         return self._written(memories, self._task.step(memories, outputs, steps))
 
+    def copy(self, memory: Any) -> Any:
+        return self._task.copy(memory)
+
     def finish(self, memory: Any) -> Sequence[Event]:
         (events,) = self._written([memory], [self._task.finish(memory)])
         return events

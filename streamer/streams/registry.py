@@ -92,7 +92,7 @@ class Registry:
         self.keeper.start()
 
     def drain(self, timeout: float) -> int:
-        """Refuse new streams, finish what was received (whole chunks), save, tell the clients; how many were saved."""
+        """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""
         self._draining = True
         self.keeper.drain()
         deadline = self._clock() + timeout
@@ -143,7 +143,7 @@ class Registry:
 
         ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
         restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over. A key
-        whose stream has ended begins anew: with ``after_seq`` the rest of one that is still being run comes first.
+        whose stream has ended begins a new one: with ``after_seq`` the rest of one that is still being run comes first.
         """
         self._open_for_streams()
         request = StreamRequest(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
@@ -166,14 +166,15 @@ class Registry:
             found = self._rejoin(key, request, sink, after_seq, source)
             if found is not None:
                 return found
-            data = self._admission.saved(key)
-            if data is not None:
-                self._admission.wake(key, data)
-                source = "store"
-                continue
-            session = self._admission.with_room(partial(self._admission.begin, key, request, sink), model)
-            if session is not None:
-                return session
+            with self._table.claim(key) as claim:
+                data = self._admission.saved(key)
+                if data is not None:
+                    self._admission.wake(key, data, claim)
+                    source = "store"
+                    continue
+                session = self._admission.with_room(partial(self._admission.begin, key, request, sink, claim), model)
+                if session is not None:
+                    return session
         raise self._admission.refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
 
     def rejoin(
@@ -208,11 +209,12 @@ class Registry:
                 self.metrics.resumes.labels(source).inc()
                 return session
             source = "store"  # it sleeps, or was put to sleep at this moment
-            data = self._admission.saved(stream)
-            if data is None:
-                text = f"no stream {stream[:64]!r} is known here: start a new one"
-                raise self._admission.refuse("unknown_stream", text)
-            session = self._admission.wake(stream, data)
+            with self._table.claim(stream) as claim:
+                data = self._admission.saved(stream)
+                if data is None:
+                    text = f"no stream {stream[:64]!r} is known here: start a new one"
+                    raise self._admission.refuse("unknown_stream", text)
+                session = self._admission.wake(stream, data, claim)
         raise self._admission.refuse("duplicate", f"stream {stream[:64]!r} leaves at this moment: try again", 1.0)
 
     def detach(self, session: Session, sink: Sink | None = None) -> None:
@@ -232,7 +234,7 @@ class Registry:
         self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
-        """The same by name, wherever the stream is; its client is told. False if there is none. Waits for the disk.
+        """The same by name, awake or asleep; its client gets an error. False if there is none. Waits for the disk.
         May be :class:`Refused`."""
         for _ in range(TRIES):
             session = self._table.get(stream)
@@ -263,7 +265,7 @@ class Registry:
         return self._admission.engine(model)
 
     def describe(self, session: Session) -> dict[str, Any]:
-        """What a client is told of its stream: where to go on, how long results take, and what it takes and gives."""
+        """For the client of a stream: where to go on, how long results take, and what it takes and gives."""
         return describe_stream(session, self._engines[session.model].manifest)
 
     def model_of(self, stream: str) -> str | None:
@@ -333,7 +335,7 @@ class Registry:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
     def _wait_for_end(self, session: Session) -> None:
-        """Whoever has it gets the rest of its events; it is no stream for one who begins."""
+        """Its client gets the rest of its events; a new stream of that key begins after it."""
         over = Event()
         session.when_run(over.set)
         if not over.wait(self.settings.stuck_seconds):

@@ -104,7 +104,8 @@ class RowReader:
 def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
     """Numbers of any nesting as an array of ``dtype``; none is changed but floats in the last digit. ``None`` is NaN.
 
-    Raises :class:`BadRows` for what is no number, does not fit into ``dtype``, or has rows of several lengths.
+    Raises :class:`BadRows` for a value that is not a number or does not fit into ``dtype``, and for rows of several
+    lengths.
     """
     wanted = np.dtype(dtype)
     try:
@@ -116,7 +117,7 @@ def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
     if array.size == 0:
         return array.astype(wanted)
     if array.dtype.kind not in "bifu":
-        raise BadRows(f"{what} is {dtype}, not text or anything else that is no number")
+        raise BadRows(f"{what} is {dtype}, not text, and nothing else but numbers")
     if array.dtype == wanted:
         return array
     if wanted.kind == "b":

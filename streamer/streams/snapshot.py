@@ -52,7 +52,7 @@ class Snapshot:
     version: int = 0
 
     def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """``pending`` as rows of ``dtype``. Raises :class:`SnapshotError` where it is no whole number of them."""
+        """``pending`` as rows of ``dtype``. Raises :class:`SnapshotError` where it is not a whole number of them."""
         try:
             return self.pending.view(dtype)
         except ValueError as error:

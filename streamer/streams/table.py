@@ -1,15 +1,29 @@
 """Which streams there are, and which of them have lost their client.
 
 The table's lock is the last in order: it is taken under a session's lock, and never the other way round.
+
+Whoever brings a stream into memory looks at the disk first, and meanwhile others may do the same, have the stream run
+and sleep again, or delete it. So they claim the id before they look: a claim is stale once a stream of its id has left
+or was deleted, and what was read before is not entered.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from streamer.streams.session import Session
 
-__all__ = ["Table"]
+__all__ = ["Claim", "Table"]
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """On an id: ``stale`` once what was read of it from the disk may be out of date."""
+
+    stale: bool = False
 
 
 class Table:
@@ -17,6 +31,7 @@ class Table:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._claims: dict[str, list[Claim]] = {}
         self._sessions: dict[str, Session] = {}
         self._away: dict[str, float] = {}  # detached streams: since when
 
@@ -36,9 +51,35 @@ class Table:
     def holds(self, session: Session) -> bool:
         return self.get(session.id) is session
 
-    def enter(self, session: Session, now: float) -> bool:
-        """False if there is another one of its id."""
+    @contextmanager
+    def claim(self, id: str) -> Iterator[Claim]:
+        """For who is about to look at the disk, until it has entered what it found."""
+        claim = Claim()
         with self._lock:
+            self._claims.setdefault(id, []).append(claim)
+        try:
+            yield claim
+        finally:
+            with self._lock:
+                self._claims[id].remove(claim)
+                if not self._claims[id]:
+                    del self._claims[id]
+
+    def deleted(self, id: str) -> bool:
+        """The stream was deleted from the disk: what others have read of it is stale. False if it is awake."""
+        with self._lock:
+            self._make_stale(id)
+            return id not in self._sessions
+
+    def _make_stale(self, id: str) -> None:
+        for claim in self._claims.get(id, ()):
+            claim.stale = True
+
+    def enter(self, session: Session, now: float, claim: Claim | None = None) -> bool:
+        """False if there is another one of its id, or the claim is stale."""
+        with self._lock:
+            if claim is not None and claim.stale:
+                return False
             mine = self._sessions.setdefault(session.id, session) is session
             if mine and session.sink is None:
                 self._away[session.id] = now
@@ -51,6 +92,7 @@ class Table:
                 return False
             del self._sessions[session.id]
             self._away.pop(session.id, None)
+            self._make_stale(session.id)
             return True
 
     def went_away(self, session: Session, now: float) -> None:

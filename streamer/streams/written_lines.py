@@ -39,14 +39,14 @@ def grey(path: Path) -> Picture:
     """[H, W] from 0 (black) to 255. Raises :class:`PictureError`, ``OSError``, and ``ImportError`` without pillow."""
     from PIL import Image, UnidentifiedImageError
 
-    with path.open("rb") as file:  # an error of the file system is told as such
+    with path.open("rb") as file:  # an error of the file system is raised as such
         try:
             with Image.open(file) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise PictureError(f"{path}: {picture.width} x {picture.height} pixels are too many for one line")
                 rgba = picture.convert("RGBA")
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise PictureError(f"{path}: is no picture that can be read") from error
+            raise PictureError(f"{path}: is not a picture that can be read") from error
     paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))  # under what is transparent
     return np.asarray(Image.alpha_composite(paper, rgba).convert("L"), np.float32)
 

@@ -218,7 +218,7 @@ class Generate:
         return [note for token in said for note in self._play(memory, token)]
 
     def _play(self, memory: Memory, token: str) -> list[Event]:
-        """A pitch that is struck again while it sounds ends, and begins anew."""
+        """A pitch that is struck again while it sounds ends, and a new note begins."""
         what, _, number = token.partition(":")
         if what == "wait":
             memory.ticks += int(number)
@@ -232,6 +232,9 @@ class Generate:
     def _note(self, memory: Memory, pitch: int, start: int) -> Note:
         second = self.options.ticks_per_second or 1.0
         return Note(pitch, start / second, memory.ticks / second)
+
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.request, memory.position, memory.ticks, dict(memory.sounding))
 
     def finish(self, memory: Memory) -> list[Event]:
         ended: list[Event] = [self._note(memory, pitch, start) for pitch, start in memory.sounding.items()]

@@ -1,4 +1,4 @@
-"""The task ``rewrite``: a phrase of words goes in, then the model says it anew, sign by sign.
+"""The task ``rewrite``: a phrase of words goes in, then the model writes it, sign by sign.
 
 Rows (word, end): a word's code or 0, and 1 with the last word of a phrase. From the next row on each row without a word
 gives one sign, up to the end of the phrase (:mod:`models.shipped.encoder_decoder`).
@@ -123,6 +123,9 @@ class Rewrite:
     def _sign(self, code: int) -> str:
         """A code that no sign has is a question mark: a file must not end the stream."""
         return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
+
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.step, list(memory.said), memory.log_prob)
 
     def finish(self, memory: Memory) -> list[Rewritten]:
         return []

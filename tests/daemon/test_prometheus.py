@@ -50,7 +50,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, in
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         own = free.getsockname()[1]
-    settings = {"max_sensors": 2000, "expose": "go_goroutines*,*", "max_exposed_series": 300}
+    settings = {"max_sensors": 2000, "metrics_sensors": "go_goroutines*,*", "max_sensor_series": 300}
     with daemon(folder / "streamer", resolve("forecast-online"), **settings) as running:
         (folder / "prometheus.yml").write_text(CONFIG.format(own=own, port=running.port))
         command = [
@@ -97,7 +97,7 @@ def test_its_own_metrics_become_streams(both: tuple[Running, int]) -> None:
     assert sensor["step"] == pytest.approx(1.0, abs=0.3)
     assert len(sensor["quantiles"]["0.5"]) == 24
     page = running.metrics()
-    assert page['streamer_readings_total{way="remote_write"}'] > 1000
+    assert page['streamer_readings_total{protocol="remote_write"}'] > 1000
     assert not [key for key in page if key.startswith("streamer_refused_readings") and 'reason="body"' in key]
 
 
@@ -115,7 +115,7 @@ def test_it_scrapes_the_forecasts_back(both: tuple[Running, int]) -> None:
 
     series = wait(scraped)
     assert {one["metric"]["level"] for one in series} == {"0.05", "0.5", "0.95"}
-    assert running.metrics()["streamer_exposed_series"] <= 300
+    assert running.metrics()["streamer_sensor_series"] <= 300
 
 
 def test_promtool_finds_no_fault_with_the_page(both: tuple[Running, int]) -> None:

@@ -239,7 +239,7 @@ def test_a_restart_loses_nothing_that_was_acknowledged(tmp_path: Path, number: s
 
 
 def test_forecasts_are_on_the_metrics_page_as_far_as_there_is_room(tmp_path: Path) -> None:
-    settings = {"expose": "b*,a*", "max_exposed_series": 40, "max_top_anomalies": 3, "sensor_step": 3600}
+    settings = {"metrics_sensors": "b*,a*", "max_sensor_series": 40, "max_top_anomalies": 3, "sensor_step": 3600}
     with daemon(tmp_path, MODEL, **settings) as running:
         given = [(name, hour, float(hour % 3)) for hour in range(40) for name in ("a1", "a2", "b1", "c1", "c2")]
         given.append(("c2", 40, 1000.0))
@@ -247,8 +247,8 @@ def test_forecasts_are_on_the_metrics_page_as_far_as_there_is_room(tmp_path: Pat
         page = running.metrics()
         shown = {key.split('stream="')[1].split('"')[0] for key in page if key.startswith("streamer_forecast_reading{")}
         assert shown == {"b1", "a1"}
-        assert page["streamer_exposed_series"] == 2 * 15 <= page["streamer_exposed_series_limit"] == 40
-        assert page["streamer_exposed_left_out"] == 1
+        assert page["streamer_sensor_series"] == 2 * 15 <= page["streamer_sensor_series_limit"] == 40
+        assert page["streamer_sensors_left_out"] == 1
         low, middle, high = (
             page[f'streamer_forecast{{ahead="24",level="{q}",stream="b1"}}'] for q in ("0.05", "0.5", "0.95")
         )
@@ -258,7 +258,7 @@ def test_forecasts_are_on_the_metrics_page_as_far_as_there_is_room(tmp_path: Pat
         assert len(top) == 3
         assert page['streamer_anomaly_top{stream="c2"}'] < 0.01
         assert page["streamer_readings_run_total"] == len(given)
-        assert page['streamer_readings_total{way="http"}'] == len(given)
+        assert page['streamer_readings_total{protocol="http"}'] == len(given)
 
 
 def test_too_much_at_a_time_is_answered_with_come_back(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from export.command import load_weights, made, main
@@ -80,6 +81,44 @@ def test_weights_as_trainers_save_them(wrap: str, tmp_path: Path) -> None:
     torch.save(saved[wrap], tmp_path / "net.pt")
     load_weights(fresh, tmp_path / "net.pt")
     assert torch.equal(fresh.weight_ih, trained.weight_ih)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_in_safetensors(prefix: str, tmp_path: Path) -> None:
+    trained, fresh = nn.GRUCell(4, 8), nn.GRUCell(4, 8)
+    save_file(
+        {f"{prefix}{name}": tensor for name, tensor in trained.state_dict().items()}, tmp_path / "net.safetensors"
+    )
+    load_weights(fresh, tmp_path / "net.safetensors")
+    assert torch.equal(fresh.weight_ih, trained.weight_ih)
+
+
+class Tied(nn.Module):
+    """The output layer has the embedding's weights, as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_tied_weights_stand_in_safetensors_once(tmp_path: Path) -> None:
+    trained, fresh = Tied(), Tied()
+    save_model(trained, str(tmp_path / "net.safetensors"))
+    load_weights(fresh, tmp_path / "net.safetensors")
+    assert torch.equal(fresh.head.weight, trained.embedding.weight)
+    assert fresh.head.weight is fresh.embedding.weight
+
+
+def test_safetensors_that_do_not_fit(tmp_path: Path) -> None:
+    save_file(nn.GRUCell(4, 9).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ExportError, match="of another module: size mismatch"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "other.safetensors")
+    torch.save(nn.GRUCell(4, 8).state_dict(), tmp_path / "pickled.safetensors")
+    with pytest.raises(ExportError, match="is not a safetensors file"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "pickled.safetensors")
+    with pytest.raises(ExportError, match="no file"):
+        load_weights(nn.GRUCell(4, 8), tmp_path / "nowhere.safetensors")
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_the_metrics_page_has_a_stream_for_each_target(model: Path) -> None:
     value = registry.get_sample_value
     assert value("streamer_forecast_reading", {"stream": "north.outflow"}) == 2.0
     assert value("streamer_forecast_reading", {"stream": "south.outflow"}) is None
-    assert value("streamer_exposed_left_out") == 1
+    assert value("streamer_sensors_left_out") == 1
     assert value("streamer_forecast", {"stream": "north.level", "ahead": "1", "level": "0.5"}) == pytest.approx(3.05)
     made.close()
 

@@ -147,4 +147,4 @@ def test_forecasts_that_the_event_loop_came_too_late_for_are_counted_for_who_wan
     sent = asyncio.run(main())
     sensors.close()
     assert len(sent) == 4
-    assert registry.get_sample_value("streamer_dropped_forecasts_total", {"way": "websocket"}) == 16
+    assert registry.get_sample_value("streamer_dropped_forecasts_total", {"protocol": "websocket"}) == 16

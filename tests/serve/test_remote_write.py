@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import struct
 from functools import partial
@@ -9,7 +11,10 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
 
+from streamer.metrics import Metrics
+from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.readings.parsed import BodyError, Names, Parsed
 from streamer.serve.readings.remote_write import negotiate, unpack
 from tests.serve.senders import field, integer, refused, request_v1, request_v2, snappy
@@ -162,3 +167,34 @@ def test_a_damaged_body_is_refused_or_read_but_nothing_else(data: st.DataObject)
         end = data.draw(st.integers(0, len(body)))
         for damaged in (body, body[:end]):
             assert refused(partial(parse, bytes(damaged), version)) in (0, 400)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_a_body_unpacks_to_is_charged(version: int) -> None:
+    """A body of some kilobytes may unpack to thirty times that."""
+    body = snappy(request_v1(({"__name__": "up"}, [(1.0, at) for at in range(20_000)])))
+    kind = "application/x-protobuf" if version == 1 else V2
+    parse = negotiate({"content-type": kind})
+    metrics = Metrics()
+    memory = RequestMemory(metrics, 300_000)
+    held: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.to_thread(parse, body, LIMIT)
+        finally:
+            held.append(memory.bytes)
+
+    scope = {"type": "http", "path": "/api/v1/write"}
+    bounded = Bounds(app, metrics, 10, memory)
+    unpacked = len(unpack(body, LIMIT))
+    assert unpacked < memory.most < 2 * unpacked
+    with contextlib.suppress(BodyError):  # of the other version's meaning
+        asyncio.run(bounded(scope, None, None))  # type: ignore[arg-type]
+    assert (held.pop(), memory.bytes) == (unpacked, 0)
+    with memory.account() as other:
+        other.charge(memory.most - unpacked + 1)
+        with pytest.raises(BodyError, match="max_request_memory") as caught:
+            asyncio.run(bounded(scope, None, None))  # type: ignore[arg-type]
+        assert caught.value.status == 503
+    assert metrics.registry.get_sample_value("streamer_refused_requests_total", {"reason": "bytes"}) == 1

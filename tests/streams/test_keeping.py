@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from streamer.refusals import Refused
 from streamer.store import StoreError
+from streamer.streams.registry import Registry
 from streamer.streams.session import Session
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from tests.engine.support import PATIENCE, Clock, Events, count, running, slots_used
@@ -389,3 +391,90 @@ def test_a_stream_that_is_deleted_while_it_is_evicted_is_no_eviction(toy: Path, 
         registry.keeper.settle()
         assert count(registry, "evictions_total", reason="grace") == 0
         assert received_on_disk(registry, "k") is None
+
+
+def asleep(registry: Registry, key: str, rows: int) -> None:
+    """A stream that has ``rows`` rows and is on the disk alone."""
+    session = registry.open(model=None, sample_rate=8000, sink=Events(), key=key)
+    session.feed(samples(1, 8000)[session.received : session.received + rows].tobytes())
+    registry.detach(session)
+    assert registry.keeper.evict(session, "grace")
+
+
+def between(registry: Registry, call: str, what: Callable[[], object]) -> None:
+    """``what`` happens once, at the moment at which admission's ``call`` is reached."""
+    inner, todo = getattr(registry._admission, call), [what]
+
+    def wrapped(*given: Any, **named: Any) -> Any:
+        if todo:
+            todo.pop()()
+        return inner(*given, **named)
+
+    setattr(registry._admission, call, wrapped)
+
+
+@pytest.mark.parametrize("road", ["attach", "open"])
+def test_a_stream_that_is_deleted_while_it_wakes_does_not_come_back(toy: Path, tmp_path: Path, road: str) -> None:
+    """Its snapshot has been read; then it is deleted; then it would be there again."""
+    with running(toy, folder=tmp_path, store=True) as registry:
+        asleep(registry, "k", 1000)
+        between(registry, "wake", lambda: registry.delete("k"))
+        if road == "attach":
+            with pytest.raises(Refused, match="no stream 'k'"):
+                registry.attach("k", Events())
+            assert registry._table.get("k") is None
+        else:
+            session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+            assert (session.received, session.resumed) == (0, False)
+        assert registry.store is not None
+        assert registry.store.get("k") is None
+        assert slots_used(registry) == (road == "open")
+
+
+def test_a_stream_that_wakes_at_the_moment_of_its_deletion_is_deleted(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        asleep(registry, "k", 1000)
+        sink, put_away = Events(), registry.keeper.disk.put_away
+        calls: list[str] = []
+
+        def meanwhile(id: str, *, delete: bool) -> bool:
+            calls.append(id)
+            if len(calls) == 1:  # it was looked for in memory, and is still on the disk
+                registry.attach("k", sink)
+            return put_away(id, delete=delete)
+
+        registry.keeper.disk.put_away = meanwhile  # type: ignore[method-assign]
+        assert registry.delete("k")
+        assert sink.wait("error")["code"] == "deleted"
+        assert registry.store is not None
+        assert (registry._table.get("k"), registry.store.get("k")) == (None, None)
+
+
+@pytest.mark.parametrize("road", ["attach", "open"])
+def test_who_wakes_a_stream_gets_its_last_snapshot(toy: Path, tmp_path: Path, road: str) -> None:
+    """Others wake it, bring it further and have it sleep again, after its snapshot has been read."""
+    with running(toy, folder=tmp_path, store=True) as registry:
+        asleep(registry, "k", 1000)
+        between(registry, "wake", lambda: asleep(registry, "k", 500))
+        if road == "attach":
+            session = registry.attach("k", Events())
+        else:
+            session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        assert session.received == 1500
+
+
+def test_a_key_does_not_begin_over_a_stream_that_went_to_sleep_meanwhile(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        between(registry, "begin", lambda: asleep(registry, "k", 1000))
+        session = registry.open(model=None, sample_rate=8000, sink=Events(), key="k")
+        assert (session.received, session.resumed) == (1000, True)
+        assert slots_used(registry) == 1
+
+
+def test_nothing_is_remembered_of_who_opened_what(toy: Path, tmp_path: Path) -> None:
+    with running(toy, folder=tmp_path, store=True) as registry:
+        asleep(registry, "k", 100)
+        registry.attach("k", Events())
+        with pytest.raises(Refused):
+            registry.attach("other", Events())
+        assert not registry._table._claims

@@ -64,8 +64,8 @@ def kind_of(encoder: Foreign, transducer: bool, settings: Settings, report: Repo
         kind = _k2(encoder, transducer, settings)
     else:
         raise AdoptionError(
-            f"{encoder.path.name} takes {listed(sorted(names))}: that is no streaming recogniser of k2, NeMo, WeNet or "
-            "T-one. A single graph can be adopted by its file name, with a TOML (docs/adopt.md)"
+            f"{encoder.path.name} takes {listed(sorted(names))}: that is not a streaming recogniser of k2, NeMo, WeNet "
+            "or T-one. A single graph can be adopted by its file name, with a TOML (docs/adopt.md)"
         )
     if kind.frontend is not None:
         frontend = _frontend(kind, settings)

@@ -55,7 +55,7 @@ def read_tokens(path: Path, size: int, *, last: bool = False) -> Tokens:
             continue
         match = re.fullmatch(r"(?:(.*?)[ \t]+)?(\d+)[ \t]*", line)
         if match is None:
-            raise AdoptionError(f"{path}, line {number}: {line[:40]!r} is no token with its number behind it")
+            raise AdoptionError(f"{path}, line {number}: {line[:40]!r} is not a token with its number behind it")
         # a list whose token is a space has lost it, or has one left
         text, index = match[1] or " ", int(match[2])
         if index in found:
@@ -101,7 +101,7 @@ def _units(texts: list[str]) -> str:
 
 
 def _unlike(texts: list[str]) -> list[str]:
-    """A list that has a token twice tells them apart by a number."""
+    """Where a list has a token twice a number is added to its name."""
     seen: set[str] = set()
     out = []
     for index, text in enumerate(texts):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from streamer.names import SERIES_CHARACTERS
+from streamer.serve.bounds import TooMuchError, charge
 from streamer.serve.readings.parsed import BodyError, Collected, Names, Parsed, named
 from streamer.sources.times import in_calendar
 
@@ -79,7 +80,10 @@ def unpack(body: bytes, limit: int) -> bytes:
     if length > 32 * len(body):
         raise BodyError(400, "the body is shorter than snappy can be for the length it says")
     try:
+        charge(length)
         return bytes(cramjam.snappy.decompress_raw(body))
+    except TooMuchError as error:
+        raise BodyError(503, str(error)) from None
     except (cramjam.DecompressionError, ValueError, OverflowError, MemoryError) as error:
         raise BodyError(400, f"the body is not snappy: {str(error)[:100]}") from None
 

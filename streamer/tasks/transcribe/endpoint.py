@@ -1,6 +1,6 @@
 """Where utterances end: three silence rules (as in Kaldi's and sherpa's online endpointing), decided step by step.
 
-Silence is a run of steps whose most probable token is the blank (or the word boundary). All counts start anew with an
+Silence is a run of steps whose most probable token is the blank (or the word boundary). All counts start again with an
 utterance. The rules look at one step at a time, so an endpoint's place does not depend on the chunks.
 """
 

@@ -47,10 +47,13 @@ def exported(
     metadata: Mapping[str, str] | None = None,
     *,
     scripted: bool = False,
+    folded: bool = True,
+    opset: int = 17,
 ) -> Path:
     """``inputs``: examples, in the order of ``forward``. ``free``: of some tensors the axes whose size is open.
 
-    ``scripted``: what Python decides in ``forward`` is decided in the graph, too.
+    ``scripted``: what Python decides in ``forward`` is decided in the graph, too. Not ``folded``: shapes that are known
+    are worked out in the graph, as in a file that nobody has simplified.
     """
     torch.set_num_threads(1)
     with warnings.catch_warnings():
@@ -62,7 +65,8 @@ def exported(
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes=dict(free or {}),
-            opset_version=17,
+            opset_version=opset,
+            do_constant_folding=folded,
             dynamo=False,
         )
     if metadata:

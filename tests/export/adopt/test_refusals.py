@@ -144,22 +144,22 @@ def test_nothing_is_left_for_the_stream(tmp_path: Path) -> None:
 
 def test_no_result_is_left(tmp_path: Path) -> None:
     source = written(tmp_path / "m.onnx", PLAIN)
-    refused(tmp_path, source, '[outputs]\ndrop = ["y"]\n', "no output is left that is no state", "[outputs] keep")
+    refused(tmp_path, source, '[outputs]\ndrop = ["y"]\n', "every output that is left is a state", "[outputs] keep")
 
 
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [
         ('[input]\nname = "z"', "the settings speak of z: the tensors are h, hn, x, y"),
-        ('[input]\nname = "y"', "'y' is no free input of the graph: x, h are"),
+        ('[input]\nname = "y"', "'y' is not a free input of the graph: x, h are"),
         ('[state]\nh = "nope"', "the settings speak of nope"),
         ('[state]\nh = "x"', "[state] h = 'x': the graph's outputs are y, hn"),
-        ('[outputs]\nkeep = ["y", "hn"]', "[outputs] keep: hn is no result of the graph, y are"),
+        ('[outputs]\nkeep = ["y", "hn"]', "[outputs] keep: hn is not a result of the graph, y are"),
         ("[constants]\nz = 1", "the settings speak of z"),
         ("[counters]\nh = 1", "[counters] h: h float32 [b, 1, 4] does not count"),
         ("[input]\nbatch = 3", "[input] batch = 3: the input is x float32 [b, 1, 4]"),
         ("[batch]\nh = 3", "[batch] h = 3: the state is h float32 [b, 1, 4]"),
-        ("[input]\ntime = 0", "[input] time = 0 is no axis of x"),
+        ("[input]\ntime = 0", "[input] time = 0 is not an axis of x"),
         ("[input]\nchunk = 2", "takes 1 on axis 1: [input] chunk and overlap are 2 and 0, their sum must be that"),
         ("[outputs.time]\ny = 0", "[outputs] time of y = 0: it has the sizes [1, 1, 4], the batch on axis 0"),
         ("[outputs.time]\ny = 2", "1 samples or rows a call can't be shared out evenly to 4 steps of y"),
