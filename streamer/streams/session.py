@@ -72,7 +72,7 @@ class Session(Holdable):
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
-        self.sound, self.memory = self._intake.sound, engine.task.open(self.options)
+        self.memory = engine.task.open(self.options)
         self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
