@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from streamer.names import SERIES_CHARACTERS, check_name
+from streamer.names import series_name as named
 from streamer.sensors.columns import Batch
 from streamer.sensors.layout import Layout
 from streamer.sources.readings import Readings
@@ -83,14 +82,3 @@ def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
         return Batch.of(list(source))
     source.columns = replace(source.columns, values=layout.variables)
     return Batch.of_rows(list(source.rows()), layout.variables, stream)
-
-
-def named(metric: str, labels: Iterable[tuple[str, str]]) -> str:
-    """``metric{label="value",...}`` with the labels in order. Raises ``ValueError`` if that is not a name."""
-    pairs = sorted((label, value) for label, value in labels if value)
-    inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
-    return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -23,7 +23,6 @@ from streamer.sources.times import COMPACT, in_calendar, seconds, show_time, uni
 __all__ = ["FORMATS", "Clock", "find_zone", "is_time", "number"]
 
 UNIT_NAMES = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-NAMES = {unit: name for name, unit in UNIT_NAMES.items()}
 #: What ``--time-format`` takes beside a pattern of ``strptime``.
 FORMATS = ("iso", DAY_FIRST, MONTH_FIRST, "excel", *UNIT_NAMES)
 #: A spreadsheet's number of a day, in [1982, 2064): as unix time it would be a morning of 1970.
@@ -79,6 +78,8 @@ class Clock:
         self._unit: float | None = None
         self._excel, self._order, self._pattern = False, "", ""
         self._numbers: bool | None = None
+        self._given = False
+        self._last = math.inf
         self._known: dict[str, float] = {}
         self._folds: dict[str, tuple[datetime, int]] = {}
         if format:
@@ -112,7 +113,7 @@ class Clock:
 
     def _choose(self, format: str) -> None:
         if format in UNIT_NAMES:
-            self._unit, self._numbers = UNIT_NAMES[format], True
+            self._unit, self._numbers, self._given = UNIT_NAMES[format], True, True
         elif format == "excel":
             self._excel = self._numbers = True
         elif format in (DAY_FIRST, MONTH_FIRST):
@@ -188,11 +189,15 @@ class Clock:
         if self._excel:
             return _day(value, self._zone)
         own = unit_of(value)
+        if self._given and self._unit:
+            return value / self._unit
         if self._unit is None:
             self._unit = own
-        if own != self._unit and own != 1.0 and abs(value) / self._unit > 4e9:
-            raise ValueError(f"{text[:40]!r} is in {NAMES[own]}, the column in {NAMES[self._unit]}")
-        return value / self._unit
+        found = value / own
+        if own != self._unit and (abs(value) < 1e8 or abs(value / self._unit - self._last) < abs(found - self._last)):
+            found = value / self._unit  # early in 1970, or before
+        self._last = found
+        return found
 
     def _local(self, found: Moment, text: str, stream: str) -> float:
         if found.zone is not None or not self._dst:

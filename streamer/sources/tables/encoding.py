@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import zlib
 from collections import deque
 from typing import IO, Any, cast
 
@@ -49,7 +50,8 @@ codecs.register_error("streamer.cp1252", _cp1252)
 class Lines:
     """Lines of ``file`` without their ends, one at a time: a pipe is read no further than what is there. ``number``:
     of the last line, from 1. ``encoding``: ``UTF-8`` or ``UTF-16``. ``foreign``: lines with bytes that are not UTF-8,
-    which are read as cp1252; ``first_foreign``: number and text of the first.
+    which are read as cp1252; ``first_foreign``: number and text of the first. ``trouble``: why nothing could be read
+    behind the last line, which is no end of the input.
 
     A line ends at LF, CR LF or CR. No more than ``most`` bytes of a line are kept."""
 
@@ -65,6 +67,7 @@ class Lines:
         self._after_cr = self._skipping = self._ended = self._begun = False
         self._read = 0  # lines that were split off
         self.head = b""
+        self.trouble = ""
 
     def begin(self) -> bytes:
         """The first bytes, from which the encoding is known."""
@@ -83,7 +86,7 @@ class Lines:
         return bool(self._ready or self._back)
 
     def next(self) -> str | None:
-        """``None``: there are no more. Raises :class:`TooLongError`, and what reading raises."""
+        """``None``: there are no more. Raises :class:`TooLongError`."""
         if self._back:
             self.number, text = self._back.popleft()
             return text
@@ -105,7 +108,10 @@ class Lines:
         self._back.extendleft(reversed(lines))
 
     def _block(self) -> bytes:
-        block: bytes = cast(io.BufferedReader, self._file).read1(BLOCK)
+        try:
+            block: bytes = cast(io.BufferedReader, self._file).read1(BLOCK)
+        except (OSError, EOFError, zlib.error) as error:  # of gzip: cut off, or damaged
+            block, self.trouble = b"", str(error)
         self._ended = not block
         return block
 

@@ -99,6 +99,8 @@ class Numbers:
         found = _parts(cell)
         if found is None:
             raise NumberError("is no number")
+        if not self.decimal and len(proved := evidence((cell,))) == 1:
+            self.decimal = proved.pop()
         sign, body, power, unit = found
         try:
             value = float(sign + _plain(body, self.decimal, self.lean) + power)

@@ -25,7 +25,7 @@ class Dialect(NamedTuple):
 
 def told_separator(line: str) -> str:
     """Of a spreadsheet's first line ``sep=;``; empty: it is none."""
-    found = TOLD.fullmatch(line.rstrip("\r\n") + ("" if line.strip() != "sep=" else "\t"))
+    found = TOLD.fullmatch(line)
     return found[1] if found else ""
 
 
