@@ -154,6 +154,9 @@ class Settings(BaseSettings):
     # -- sensors -----------------------------------------------------------------------------------------------------
     max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
     sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")
+    missing: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="what senders write where there is no value, such as -999, besides empty, NaN, NA, null and others"
+    )
     max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"
     )
@@ -199,8 +202,8 @@ class Settings(BaseSettings):
     mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="what to read: 'PATTERN [time=PATH] [model=NAME] [PATH ...]', such as 'sensors/+/temperature' (a"
-        " number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
+        description="what to read: 'PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]', such as"
+        " 'sensors/+/temperature' (a number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON); quotes around spaces",
     )
     mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
     mqtt_publish: bool = Field(True, description="publish forecasts")
@@ -270,7 +273,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
-    @field_validator("models", "expose", "mqtt_topics", mode="before")
+    @field_validator("models", "expose", "mqtt_topics", "missing", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""
@@ -359,9 +362,15 @@ def _toml(value: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        raw = path.read_bytes()
+        if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:100]:
+            raise SettingsError(f"the settings file {path} is UTF-16: save it as UTF-8")
+        return tomllib.loads(raw.decode("utf-8-sig").replace("\r\n", "\n"))
+    except OSError as error:
         raise SettingsError(f"can't read the settings file {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SettingsError(f"the settings file {path} is not UTF-8 in line {line}: save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
 

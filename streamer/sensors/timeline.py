@@ -34,11 +34,13 @@ T = TypeVar("T", float, Floats)
 
 class Placed(NamedTuple):
     """``taken`` bool [N]: False for a duplicate or a late reading, which is counted. ``masked`` [N]: steps without a
-    reading that come before it. ``breaks`` [N]: ``WHOLE`` or the kind of break."""
+    reading that come before it. ``breaks`` [N]: ``WHOLE`` or the kind of break. ``late`` bool [N]: it was left out, and
+    not as a duplicate."""
 
     taken: NDArray[np.bool_]
     masked: NDArray[np.int64]
     breaks: NDArray[np.uint8]
+    late: NDArray[np.bool_]
 
 
 class Timelines:
@@ -118,7 +120,7 @@ class Timelines:
             if which.any():
                 self.counts[name][slots] += which
         self.counts["masked"][slots] += masked
-        return Placed(taken, masked, breaks)
+        return Placed(taken, masked, breaks, late)
 
     def pace(self, slots: Slots) -> Floats:
         """Seconds, [N]: the step as far as it is known, the median of the differences so far; NaN: there are none."""

@@ -10,13 +10,19 @@ from streamer.names import series_name as named
 from streamer.sensors.columns import Batch
 from streamer.sensors.layout import Layout
 from streamer.sources.readings import Readings
+from streamer.sources.tables.order import sorted_order
 
-__all__ = ["BodyError", "Collected", "Names", "Parsed", "named", "read_batch"]
+__all__ = ["EXPECTED", "BodyError", "Collected", "Names", "Parsed", "expected", "named", "read_batch"]
 
 FAULTS = 10  # told in words; more are counted
 #: Names that are remembered by the bytes they are made of: bytes of these and of the names, roughly.
 KEPT_BYTES = 2**25
 EACH, PART = 150, 50  # what an entry and each object in it take besides
+
+EXPECTED = (
+    "Expected is CSV with a header (time,value) or JSON objects, one a line, sent as they are: curl --data-binary @FILE"
+    " (-d drops the ends of lines)"
+)
 
 K = TypeVar("K", bound=tuple[bytes, ...])
 
@@ -79,6 +85,19 @@ class Names(dict[K, str]):
 def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
     """All of a CSV or NDJSON. Of a model of rows: its variables, a line each; ``stream``: of lines that name none."""
     if not layout.variables:
-        return Batch.of(list(source))
-    source.columns = replace(source.columns, values=layout.variables)
-    return Batch.of_rows(list(source.rows()), layout.variables, stream)
+        batch = Batch.of(list(source))
+    else:
+        source.columns = replace(source.columns, values=layout.variables)
+        batch = Batch.of_rows(list(source.rows()), layout.variables, stream)
+    order = sorted_order(list(batch.names), batch.times)
+    return batch if order is None else batch.take(order)
+
+
+def expected(source: Readings) -> str:
+    """What a text without a reading should have been."""
+    if source.header and not source.bad and not source.cells:
+        shown = ", ".join(source.header)[:100]
+        what = f"there is a header ({shown}) and no line with a value below it"
+    else:
+        what = "nothing in it could be read as one"
+    return f"{source.name}: no reading: {what}. {EXPECTED}"

@@ -116,6 +116,8 @@ def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Seque
         for at, name in enumerate(names):
             if at not in taken and (why := _no_value(at, name, sample, roles)) is None:
                 roles.values[at] = name
+            elif at not in taken and why == "another time" and columns.times:
+                roles.values[at] = name  # who names the time knows what else is there
             elif at not in taken and why:
                 roles.left[name] = why
     used = [names[at] for at in (*roles.time, *roles.ids, *roles.values)]

@@ -16,6 +16,7 @@ class Report:
     def __init__(self, name: str, complain: Callable[[str], None]) -> None:
         self.name, self._complain = name, complain
         self.bad = self.cells = self._told = 0
+        self.notes: list[str] = []
         self.passed: dict[str, tuple[int, str]] = {}
         #: Columns that are left out, and why.
         self.columns: dict[str, str] = {}
@@ -37,7 +38,8 @@ class Report:
 
     def note(self, what: str) -> None:
         """Said once: how something was read that could have been meant in another way."""
-        self._complain(f"{self.name}: {what}")
+        self.notes.append(f"{self.name}: {what}")
+        self._complain(self.notes[-1])
 
     def leave(self, what: str, example: str) -> None:
         """Left out on purpose: ``what`` are several of them."""
