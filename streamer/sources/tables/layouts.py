@@ -119,7 +119,7 @@ def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Seque
             elif at not in taken and why == "another time" and columns.times:
                 roles.values[at] = name  # who names the time knows what else is there
             elif at not in taken and why:
-                roles.left[name] = why
+                roles.left[name or f"number {at + 1}"] = why
     used = [names[at] for at in (*roles.time, *roles.ids, *roles.values)]
     if twice := next((name for name in used if list(names).count(name) > 1), None):
         raise SourceError(f"the column {twice!r} is there twice: --columns gives each a name of its own")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from streamer.sensors.columns import LARGEST
 
-__all__ = ["MISSING", "SWITCHES", "NumberError", "Numbers", "Sentinels", "evidence"]
+__all__ = ["MISSING", "NO_NUMBER", "SWITCHES", "NumberError", "Numbers", "Sentinels", "evidence"]
 
 #: Words for "there is no value", in lower case.
 MISSING = frozenset(
@@ -33,6 +33,7 @@ UNITS = frozenset(
 ) | {prefix + unit for prefix in _PREFIXES for unit in _PREFIXED}  # fmt: skip
 UNITS |= {"deg C", "deg F", "% RH", "% rH"}
 LONGEST = 60
+NO_NUMBER = "is no number"
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)\s?(?:[€$£¥]\s?)?(?P<body>\d[\d.,'’\s]*|[.,]\d+)(?P<power>[eE][+-]?\d{1,4})?\s*(?P<unit>[^\d\s.,'’].*)?"
 )
@@ -98,7 +99,7 @@ class Numbers:
             return SWITCHES[word]
         found = _parts(cell)
         if found is None:
-            raise NumberError("is no number")
+            raise NumberError(NO_NUMBER)
         if not self.decimal and len(proved := evidence((cell,))) == 1:
             self.decimal = proved.pop()
         sign, body, power, unit = found
@@ -169,7 +170,7 @@ def _plain(body: str, decimal: str, lean: str) -> str:
         _check_groups([*spaced[:-1], whole[0]])
         body = "".join(spaced)
         if any(mark in "".join(spaced[:-1]) for mark in ",."):
-            raise NumberError("is no number")
+            raise NumberError(NO_NUMBER)
         if len(whole) == 2:  # the only mark behind groups is the decimal one
             return body.replace(",", ".")
     marks = [c for c in body if c in ",."]
@@ -178,7 +179,7 @@ def _plain(body: str, decimal: str, lean: str) -> str:
     last, other = marks[-1], "," if marks[-1] == "." else "."
     if other in marks:
         if marks.count(last) > 1:
-            raise NumberError("is no number")
+            raise NumberError(NO_NUMBER)
         whole, _, part = body.partition(last)
         _check_groups(whole.split(other), indian=other == ",")
         return whole.replace(other, "") + "." + part
@@ -201,4 +202,4 @@ def _check_groups(groups: Sequence[str], indian: bool = False) -> None:
     good = 1 <= len(first) <= 3 and len(rest[-1:][0] if rest else "000") == 3
     good = good and all(len(group) == 3 or (indian and len(group) == 2) for group in rest)
     if not good:
-        raise NumberError("is no number")
+        raise NumberError(NO_NUMBER)

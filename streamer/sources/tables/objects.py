@@ -104,6 +104,8 @@ class Objects:
         timed = at is not None
         if self._was_timed is not None and self._was_timed != timed:
             raise ValueError(f"has {'no ' * self._was_timed}time, unlike the lines before")
+        if record.part:
+            self._report.columns.setdefault(f"all but {record.part}", "it is about the device and its network")
         stream, used = self._stream(record, clocks)
         values = self._named(said, columns) if columns.values else self._all(said, (*clocks, *used), record)
         self.timed = self._was_timed = timed
@@ -188,6 +190,9 @@ class Objects:
         missing = faults = 0
         for name, value in numbers_in(said):
             if name in taken or (record.time is None and name in TIMES):
+                continue
+            if name == "entry_id":
+                self._report.columns[name] = "it numbers the lines"
                 continue
             if name in found:
                 raise ValueError(f"has two values that are called {name[:60]!r}")

@@ -48,7 +48,10 @@ class Report:
 
     def left_out(self) -> list[str]:
         """Sentences, for the end."""
-        found = [f"{count} {what} left out, the first: {first}" for what, (count, first) in self.passed.items()]
+        found = []
+        for what, (count, first) in self.passed.items():
+            some = what.replace("lines", "line", 1) if count == 1 else what
+            found.append(f"{count} {some} left out, the first: {first}")
         if self.columns:
             columns = [f"{name} ({why})" for name, why in list(self.columns.items())[:SHOWN]]
             more = f" and {len(self.columns) - SHOWN} more" if len(self.columns) > SHOWN else ""

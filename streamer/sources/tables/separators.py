@@ -58,19 +58,15 @@ def choose(lines: Sequence[str]) -> Dialect:
 
 
 def find_header(widths: Sequence[int]) -> int:
-    """Which line is the header: the first that is as wide as the lines behind it (or one field less, where the rows
-    have names). Lines before it are titles."""
-    if len(widths) < 2:
+    """Which line is the header: the first, unless most lines behind it are wider, and alike: then the first of those.
+    Lines before it are titles."""
+    behind = widths[1:]
+    if len(behind) < 2:
         return 0
-    usual = Counter(widths[len(widths) // 4 :]).most_common(1)[0][0]
-    if usual == 1:
+    usual, count = Counter(behind).most_common(1)[0]
+    if usual < 2 or widths[0] >= usual or 2 * count <= len(behind) or (widths[0] > 1 and widths[1] == usual):
         return 0
-    for at, width in enumerate(widths[:-1]):
-        if width == usual or (width == usual - 1 and width > 1 and widths[at + 1] == usual):
-            return at
-        if width > usual:  # rows may be shorter than the header
-            return at
-    return 0
+    return next(at for at, width in enumerate(widths) if width == usual)
 
 
 def open_quote(line: str) -> bool:

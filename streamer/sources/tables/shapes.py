@@ -20,12 +20,13 @@ _TIMES = frozenset(TIMES)
 
 class Record(NamedTuple):
     """``values``: an object. ``stream`` and ``time``: what is said beside it, ``None``: see in it. ``alone``: its one
-    value is called as its stream."""
+    value is called as its stream. ``part``: of a larger object, of which nothing else is read."""
 
     values: Mapping[str, Any]
     stream: str | None = None
     time: str | int | float | None = None
     alone: bool = False
+    part: str = ""
 
 
 def records(value: Any) -> Iterator[Record]:
@@ -74,29 +75,29 @@ def _known(said: dict[str, Any]) -> Iterator[Record] | None:
     get = said.get
     if isinstance(get("end_device_ids"), dict) and isinstance(get("uplink_message"), dict):
         up, ids = said["uplink_message"], said["end_device_ids"]
-        return _device(ids.get("device_id"), get("received_at") or up.get("received_at"), up.get("decoded_payload"))
+        return _device(ids.get("device_id"), get("received_at") or up.get("received_at"), up.get("decoded_payload"), "decoded_payload")
     if "dev_id" in said and isinstance(get("payload_fields"), dict):
-        return _device(said["dev_id"], _in(said, "metadata", "time"), said["payload_fields"])
+        return _device(said["dev_id"], _in(said, "metadata", "time"), said["payload_fields"], "payload_fields")
     if isinstance(get("deviceInfo"), dict) and "object" in said:
         info = said["deviceInfo"]
-        return _device(info.get("deviceName") or info.get("devEui"), get("time"), said["object"])
+        return _device(info.get("deviceName") or info.get("devEui"), get("time"), said["object"], "object")
     if ("devEUI" in said or "deviceName" in said) and ("object" in said or "objectJSON" in said):
         payload = get("object")
         if payload is None and isinstance(get("objectJSON"), str):
             payload = json.loads(said["objectJSON"] or "{}")
         at = get("time") or get("publishedAt") or _in(said, "rxInfo", 0, "time")
-        return _device(get("deviceName") or get("devEUI"), at, payload)
+        return _device(get("deviceName") or get("devEUI"), at, payload, "object")
     if isinstance(get("params"), dict) and "ts" in said["params"] and "method" in said:
         params = dict(said["params"])
-        return _device(get("src"), params.pop("ts"), params)
+        return _device(get("src"), params.pop("ts"), params, "params")
     if "entity_id" in said and "state" in said:
         at = next((said[name] for name in ("last_changed", "last_updated", "time") if name in said), None)
-        return iter((Record({"state": said["state"]}, str(said["entity_id"]), at, True),))
+        return iter((Record({"state": said["state"]}, str(said["entity_id"]), at, True, "state"),))
     if "payload" in said and ("topic" in said or "_msgid" in said):
         payload = said["payload"]
         inner = payload if isinstance(payload, dict) else {"value": payload}
         at = next((value for name, value in said.items() if key(name) in _TIMES), None)
-        return iter((Record(inner, str(get("topic") or "") or None, at),))
+        return iter((Record(inner, str(get("topic") or "") or None, at, False, "payload"),))
     if isinstance(get("fields"), dict) and ("tags" in said or "name" in said):
         return _telegraf(said)
     if isinstance(get("metrics"), list):
@@ -134,10 +135,10 @@ def _general(said: dict[str, Any]) -> Iterator[Record]:
     return iter((Record(said),))
 
 
-def _device(stream: Any, at: Any, values: Any) -> Iterator[Record]:
+def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[Record]:
     if not isinstance(values, dict):
         raise ValueError("has no decoded payload: the device needs a payload formatter (decoder)")
-    yield Record(values, None if stream is None else str(stream), at)
+    yield Record(values, None if stream is None else str(stream), at, part=part)
 
 
 def _telegraf(said: dict[str, Any]) -> Iterator[Record]:

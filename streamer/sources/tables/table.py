@@ -20,7 +20,7 @@ from streamer.sources.tables.clock import Clock, find_zone, is_time, number
 from streamer.sources.tables.encoding import Lines, TooLongError
 from streamer.sources.tables.layouts import CALENDAR, TIMES, Columns, Roles, guess_columns, key, suggested
 from streamer.sources.tables.moments import clock_only
-from streamer.sources.tables.numbers import MISSING, SWITCHES, NumberError, Numbers, Sentinels, evidence
+from streamer.sources.tables.numbers import MISSING, NO_NUMBER, SWITCHES, NumberError, Numbers, Sentinels, evidence
 from streamer.sources.tables.report import Report
 from streamer.sources.tables.separators import (
     Dialect,
@@ -40,6 +40,7 @@ GATHER = 8  # lines of a pipe, at most, until two are alike
 SPANNED = 8  # lines of one quoted field, at most
 #: Words before the first number of a column that are taken for values that can't be read.
 FEW = 10
+QUOTES = '" '
 ANNOTATION = re.compile(r'"?#(datatype|group|default)\b')
 MIDNIGHT = re.compile(r"[ T]00:00(:00([.,]0+)?)?$")
 
@@ -82,6 +83,9 @@ class Table:
             if not lines and not told and (told := told_separator(found[1])):
                 continue
             if ANNOTATION.match(found[1]):
+                if lines:  # the next of several tables
+                    self._lines.back([found])
+                    break
                 continue
             if is_comment(found[1]) and not lines:
                 self._comment = found[1].lstrip("# ")
@@ -148,14 +152,13 @@ class Table:
             header = list(names)
         elif strange is not None and not known:
             comment = [" ".join(name.split()) for name in split(self._comment, self._dialect)]
-            if len(comment) != len(header) or any(map(_is_value, comment)):
+            if not self._comment or len(comment) != len(header) or any(map(_is_value, comment)):
                 holds = f"line {number} holds {strange.strip()[:40]!r}, which is no name of a column"
                 raise SourceError(f"no header: give --columns {suggested(rows[0])} ({holds})")
             header = comment
         else:
             data, behind = lines[1:], rows[1:]
-        widths = {len(row) for row in behind}
-        if widths == {len(header) + 1} and all(row[-1].strip() for row in behind) and not names:
+        if {len(row) for row in behind} == {len(header) + 1} and not names and _are_names([row[0] for row in behind]):
             header = ["", *header]  # rows have names, as R writes them
         self.names = header
         self._lines.back(data)
@@ -213,7 +216,10 @@ class Table:
                 continue
             try:
                 found += reader(row[at]) is not None
-            except NumberError:
+            except NumberError as error:
+                if str(error) != NO_NUMBER:  # it is one, or two
+                    column.sure = True
+                    return False
                 words += 1
                 first = first or row[at].strip()
         column.sure = found >= words and found > 0 and words > 0  # else from the first number on
@@ -224,7 +230,7 @@ class Table:
 
     def _left(self, name: str, word: str) -> None:
         more = f"; --value {name} reads it as 1 and 0" if word.lower() in SWITCHES else ""
-        self._report.columns[name] = f"words, such as {word[:30]!r}{more}"
+        self._report.columns[name] = f"words, such as {word.strip(QUOTES)[:30]!r}{more}"
 
     # -- lines ---------------------------------------------------------------------------------------------------------
 
@@ -424,6 +430,15 @@ def stream_of(labels: dict[str, str]) -> str:
     measurement, field = labels.pop("_measurement", ""), labels.pop("_field", "")
     metric = ".".join(part for part in (measurement, "" if field == "value" and measurement else field) if part)
     return series_name(metric or "value", labels.items())
+
+
+def _are_names(cells: list[str]) -> bool:
+    """Of rows, as R writes them: the rows are counted, or have words."""
+    found = [number(cell) for cell in cells]
+    if all(value is None for value in found):
+        return not any(map(is_time, cells))
+    steps = {b - a for a, b in zip(found, found[1:], strict=False) if a is not None and b is not None}
+    return None not in found and steps == {1.0}
 
 
 def _whole(cell: str) -> str:
