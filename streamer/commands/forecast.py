@@ -113,7 +113,8 @@ def forecast(
 
     from prometheus_client import CollectorRegistry
 
-    from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, write_scores
+    from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, left_out
+    from streamer.commands.forecasts import write_scores
     from streamer.engine.catalogue import resolve
     from streamer.metrics import Metrics
     from streamer.sensors.look import by_label
@@ -181,13 +182,20 @@ def forecast(
         complain(f"{file}: {late}")
     if other := other_step(fleet):
         complain(f"{file}: {other}")
-    lost = [f"{source.bad} of {source.lines} lines"] * bool(source.bad) + [f"{source.cells} cells"] * bool(source.cells)
-    if lost:
-        complain(f"{file}: {' and '.join(lost)} could not be read and were left out")
+    if lost := could_not(source):
+        complain(f"{file}: {lost}")
     if not fleet.slots:
         raise CommandError(f"{file}: no reading was found: {nothing(source)}", 2)
     if lost and not lenient:
         raise typer.Exit(1)
+
+
+def could_not(source: Readings) -> str:
+    """What could not be read, counted; empty: all of it was."""
+    lines = [f"{source.bad} of {source.lines} lines"] * bool(source.bad)
+    cells = [f"{source.cells} cell{'s' * (source.cells > 1)}"] * bool(source.cells)
+    were = "was" if source.bad + source.cells == 1 else "were"
+    return f"{' and '.join(lines + cells)} could not be read and {were} left out" if lines or cells else ""
 
 
 def nothing(source: Readings) -> str:

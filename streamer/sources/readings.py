@@ -167,7 +167,7 @@ class Readings:
                 objects = Objects(text, self.report, lambda: self.columns)
                 objects.begin()
                 self._found = objects
-            elif self._plain and not self.columns.names and is_plain(first):
+            elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
                 plain = Plain(text, self.report, lambda: self.columns)
                 plain.begin(first)
                 self._found = plain
@@ -199,6 +199,22 @@ class Readings:
             if line.strip():
                 text.back([(text.number, line)])
                 return line
+
+    def _second_is_plain(self) -> bool:
+        """Of a file, where the second line shows what the first one is; nobody waits for that of a pipe."""
+        if not self.whole:
+            return True
+        text, taken = self._text, list[tuple[int, str]]()
+        try:
+            while len(taken) < 10 and (line := text.next()) is not None:
+                taken.append((text.number, line))
+                if line.strip() and len(taken) > 1:
+                    return is_plain(line)
+        except TooLongError:
+            return False
+        finally:
+            text.back(taken)
+        return True
 
     def _named(self, error: SourceError) -> SourceError:
         message = str(error)

@@ -28,7 +28,7 @@ def is_plain(line: str) -> bool:
     if _number(line):
         return True
     found = _TOPIC.fullmatch(line)
-    if found is None or "," in found["topic"] or ";" in line or "\t" in line:
+    if found is None or "," in found["topic"] or ";" in line or "\t" in line or line[0] in "#<":
         return False
     payload = found["payload"]
     return (_number(payload) or payload[0] in "{[") and not _number(found["topic"])
