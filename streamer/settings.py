@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
     sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")
     missing: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="what senders write where there is no value, such as -999, besides empty, NaN, NA, null and others"
+        (), description="what senders write where there is no value, such as -999, besides empty, NaN, NA and null"
     )
     max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"

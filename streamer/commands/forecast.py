@@ -113,8 +113,15 @@ def forecast(
 
     from prometheus_client import CollectorRegistry
 
-    from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, left_out
-    from streamer.commands.forecasts import write_scores
+    from streamer.commands.forecasts import (
+        CsvOutput,
+        JsonOutput,
+        Output,
+        ParquetOutput,
+        TableOutput,
+        left_out,
+        write_scores,
+    )
     from streamer.engine.catalogue import resolve
     from streamer.metrics import Metrics
     from streamer.sensors.look import by_label
@@ -211,7 +218,8 @@ def mostly_late(fleet: Fleet) -> str:
     """What to say where most readings were left out because they came late; empty: they were not."""
     counts = fleet.table.timelines.counts
     late, run = int(counts["late"].sum()), int(fleet.table.latest.readings.sum())
-    return f"most readings came late: sort them, or name a file, which is sorted ({late} late, {run} run)" * (late > run)
+    said = f"most readings came late: sort them, or name a file, which is sorted ({late} late, {run} run)"
+    return said if late > run else ""
 
 
 def other_step(fleet: Fleet) -> str:

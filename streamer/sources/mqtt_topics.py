@@ -42,8 +42,9 @@ class Subscription:
     """One line of the settings: ``TOPIC-PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]``, with double
     quotes around what holds spaces. A path leads into a JSON payload, with dots: ``ENERGY.Power``,
     ``phases.0.current``; where it leads to a list, to each number of it. Without any, a payload is a number, or JSON of
-    which every number is read. ``missing``: what stands for no value, besides the usual words. ``model``: the payload is a row of that model's variables, whose names are its paths, and the
-    stream is named as the topic. Without it a payload with all variables of a model is such a row, too.
+    which every number is read. ``missing``: what stands for no value, besides the usual
+    words. ``model``: the payload is a row of that model's variables, whose names are its paths, and the stream is named
+    as the topic. Without it a payload with all variables of a model is such a row, too.
     """
 
     pattern: str
@@ -63,7 +64,8 @@ class Subscription:
             paths = [word for word in words if not word.startswith(options)]
             for path in (*times, *paths):
                 if "=" in path:
-                    raise ValueError(f"{path!r} is not a path; the only options are time=PATH, model=NAME and missing=TEXT")
+                    known = "time=PATH, model=NAME and missing=TEXT"
+                    raise ValueError(f"{path!r} is not a path; the only options are {known}")
                 if not all(path.split(".")):
                     raise ValueError(f"{path!r} is not a path, which is keys with dots between them")
             if len(times) > 1 or len(models) > 1 or len(set(paths)) < len(paths):
@@ -79,7 +81,11 @@ class Subscription:
         return overlap(self.pattern, topic)
 
     def read(
-        self, topic: str, payload: bytes, models: Mapping[str, Sequence[str]], faults: list[MalformedError] | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        models: Mapping[str, Sequence[str]],
+        faults: list[MalformedError] | None = None,
     ) -> tuple[str, list[Reading] | Row]:
         """A model's name and what the message says to it. ``models``: their variables by name, none of the one that is
         for single sensors. Raises :class:`MalformedError` where there is nothing to read; what can't be read beside
@@ -171,7 +177,8 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is to be counted. Every message that came has one outcome: ``taken``; ``partly``: but for paths that can't be read; a reason of :class:`MalformedError`;
+    """What is to be counted. Every message that came has one outcome: ``taken``; ``partly``
+    (but for paths that can't be read); a reason of :class:`MalformedError`;
     ``status`` (Home Assistant's); ``unmatched`` (of subscriptions that a session had before); ``dropped`` (QoS 0, too
     many); ``returned`` (QoS 1, not acknowledged, it comes again), ``lost`` (QoS 0 that could not be taken).
 

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from streamer.sensors.columns import Reading, Row
 from streamer.sources import SourceError
+from streamer.sources.tables.documents import DOCUMENT_BYTES
 from streamer.sources.tables.encoding import LINE_BYTES, Lines, TooLongError, no_text
 from streamer.sources.tables.layouts import TIMES, Columns
 from streamer.sources.tables.numbers import MISSING
@@ -26,9 +27,9 @@ __all__ = ["LINE_BYTES", "MISSING", "SHOWN", "TIMES", "Columns", "Reading", "Rea
 
 #: What is no table although it is text, and what to do.
 STRANGERS = (
-    (re.compile(r"\s*<"), "is XML or HTML: readings are CSV or JSON"),
-    (re.compile(r"--+[\w'()+,./:=?-]{8,}\s*$"), "is form data: send the file itself (curl --data-binary @FILE)"),
-    (re.compile(r"# (HELP|TYPE) \w+"), "is a page of Prometheus metrics: its remote write sends them (/api/v1/write)"),
+    (re.compile(r"\s*<.*", re.DOTALL), "is XML or HTML: readings are CSV or JSON"),
+    (re.compile(r"--+[\w'()+,./:=?-]{8,}\s*"), "is form data: send the file itself (curl --data-binary @FILE)"),
+    (re.compile(r"# (HELP|TYPE) \w+.*"), "is a page of Prometheus metrics: remote write sends them (/api/v1/write)"),
     (
         re.compile(r"[^\s,={}\"]+(,[^\s,=]+=[^\s,=]+)* [^\s,=]+=[^\s,=]+(,[^\s,=]+=[^\s,=]+)*( -?\d+)?\s*"),
         "is InfluxDB's line protocol: POST it to /api/v2/write of streamer serve",
@@ -66,6 +67,7 @@ class Readings:
         file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if zipped else self._raw
         self._text = Lines(file)
         self._found: Table | Objects | Plain | None = None
+        self._refused: SourceError | None = None
 
     @property
     def done(self) -> int:
@@ -152,34 +154,42 @@ class Readings:
         return found
 
     def _begin(self) -> None:
-        if self._found is not None:
-            return
+        """Raises :class:`SourceError`, the same each time."""
+        if self._refused is not None:
+            raise self._refused
+        if self._found is None:
+            try:
+                self._look()
+            except SourceError as error:
+                self._refused = self._named(error)
+                raise self._refused from None
+
+    def _look(self) -> None:
         text = self._text
         head = text.begin()
         if said := no_text(head):
-            raise SourceError(f"{self.name}: {said}")
-        try:
-            first = self._first()
-            if first is None:
-                return
-            begun = first.lstrip("\x1e \t\ufeff")
-            if begun[:1] in ("{", "["):
-                objects = Objects(text, self.report, lambda: self.columns)
-                objects.begin()
-                self._found = objects
-            elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
-                plain = Plain(text, self.report, lambda: self.columns)
-                plain.begin(first)
-                self._found = plain
-            else:
-                for pattern, what in STRANGERS:
-                    if pattern.fullmatch(first) or (pattern.pattern[0] in "\\#" and pattern.match(first)):
-                        raise SourceError(what)
-                table = Table(text, self.report, lambda: self.columns, self.whole)
-                table.begin(self.columns.names)
-                self._found = table
-        except SourceError as error:
-            raise self._named(error) from None
+            raise SourceError(said)
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+            text.most = DOCUMENT_BYTES
+        first = self._first()
+        if first is None:
+            return
+        begun = first.lstrip("\x1e \t\ufeff")
+        if begun[:1] in ("{", "["):
+            objects = Objects(text, self.report, lambda: self.columns)
+            objects.begin()
+            self._found = objects
+        elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
+            plain = Plain(text, self.report, lambda: self.columns)
+            plain.begin(first)
+            self._found = plain
+        else:
+            for pattern, what in STRANGERS:
+                if pattern.fullmatch(first):
+                    raise SourceError(what)
+            table = Table(text, self.report, lambda: self.columns, self.whole)
+            table.begin(self.columns.names)
+            self._found = table
 
     def _first(self) -> str | None:
         """The first line that is not blank, which comes again; ``None``: there is none, and it is said why."""
@@ -188,7 +198,7 @@ class Readings:
             try:
                 line = text.next()
             except TooLongError as error:
-                if text.head.lstrip()[:1] in (b"{", b"["):
+                if text.most > LINE_BYTES:
                     raise SourceError(f"line {text.number} {error}: one JSON object a line is read") from None
                 self.report.line(text.number, str(error))
                 continue

@@ -99,7 +99,14 @@ def test_a_bad_line_is_told_and_left_out(tmp_path: Path, line: bytes, problem: s
 
 @pytest.mark.parametrize(
     ("cell", "shown"),
-    [(b"x", "'x'"), (b"1_0", "'1_0'"), (b"0x1F", "'0x1F'"), (b"\xff", "'\u00ff'"), (b"\0", "'\\x00'"), (b"1 2", "'1 2'")],
+    [
+        (b"x", "'x'"),
+        (b"1_0", "'1_0'"),
+        (b"0x1F", "'0x1F'"),
+        (b"\xff", "'\u00ff'"),
+        (b"\0", "'\\x00'"),
+        (b"1 2", "'1 2'"),
+    ],
 )
 def test_a_bad_cell_costs_itself_alone(tmp_path: Path, cell: bytes, shown: str) -> None:
     rows, said, source = read(tmp_path, b"ts,a,b\n1,1,1\n2," + cell + b",2\n3,3,3\n")
@@ -136,7 +143,8 @@ def test_a_file_that_was_cut_off_gives_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", ["", "\n\n", "1,2\n3,4\n", "ts\n1\n", "ts,a,a\n1,2,3\n"])
 def test_nothing_to_read(tmp_path: Path, data: str) -> None:
     with pytest.raises(
-        SourceError, match=r"data: (is empty|no header: give --columns value,value2 |has no column of values|the column 'a')"
+        SourceError,
+        match=r"data: (is empty|no header: give --columns value,value2 |has no column of values|the column 'a')",
     ):
         read(tmp_path, data)
 

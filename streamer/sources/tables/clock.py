@@ -1,5 +1,4 @@
-"""The column of the time: what its first cells show holds for all of them, and where they show too little, it is asked.
-"""
+"""The column of the time: what its first cells show holds for all of them; where they show too little, it is asked."""
 
 from __future__ import annotations
 
@@ -179,13 +178,13 @@ class Clock:
         value = None if COMPACT.fullmatch(text) and not (self._unit or self._excel) else number(text)
         if value is None:
             try:
-                found = moment(text, self._order)
+                said = moment(text, self._order)
             except AmbiguousError:
                 raise
             except ValueError as error:
                 why = f": {error}" if "known" in str(error) else ""
                 raise ValueError(f"{text[:40]!r} is no time{why}") from None
-            return self._local(found, text, stream)
+            return self._local(said, text, stream)
         if self._excel:
             return _day(value, self._zone)
         own = unit_of(value)
@@ -204,7 +203,8 @@ class Clock:
             return seconds(found, self._zone)
         first = found.local.replace(tzinfo=self._zone)
         offset, later = first.utcoffset(), first.replace(fold=1).utcoffset()
-        assert offset is not None and later is not None
+        assert offset is not None
+        assert later is not None
         if offset == later:
             return seconds(found, self._zone)
         if offset < later:

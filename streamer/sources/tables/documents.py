@@ -62,8 +62,7 @@ def _values(text: str) -> list[Any]:
 
 
 class Documents:
-    """Values out of ``lines``. ``number``: the line where the last one begins. What can't be read goes to ``report``.
-    """
+    """Values out of ``lines``. ``number``: the line where the last begins. What can't be read goes to ``report``."""
 
     def __init__(self, lines: Lines, report: Report) -> None:
         self._lines, self._report = lines, report
@@ -149,9 +148,8 @@ def _open_brackets(text: str, before: list[str] | None = None) -> list[str] | No
     for token in _TOKENS.findall(text):
         if token in "{[":
             found.append(token)
-        elif token in "}]":
-            if not found or found.pop() != ("{" if token == "}" else "["):
-                return None
+        elif token in "}]" and (not found or found.pop() != ("{" if token == "}" else "[")):
+            return None
     return found
 
 

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from streamer.sources import SourceError
 from streamer.sources.tables.clock import is_time, number
@@ -16,10 +17,10 @@ from streamer.sources.tables.numbers import MISSING
 __all__ = ["IDS", "TIMES", "Columns", "Roles", "guess", "guess_columns", "key", "suggested"]
 
 TIMES = (
-    "ts", "time", "timestamp", "date", "datetime", "_time", "ds", "date_time", "@timestamp", "time_utc", "timestamp_utc",
-    "utc", "created_at", "last_changed", "last_updated", "last_seen", "received_at", "recorded_at", "measured_at",
-    "observed_at", "sampled_at", "event_time", "timestamp_ms", "time_ms", "epoch", "unixtime", "unix_time", "unix",
-    "local_time", "datum", "zeit", "zeitpunkt", "zeitstempel", "datum_zeit", "datum_uhrzeit", "date_heure", "fecha",
+    "ts", "time", "timestamp", "date", "datetime", "_time", "ds", "date_time", "@timestamp", "time_utc",
+    "timestamp_utc", "utc", "created_at", "last_changed", "last_updated", "last_seen", "received_at", "recorded_at",
+    "measured_at", "observed_at", "sampled_at", "event_time", "timestamp_ms", "time_ms", "epoch", "unixtime", "unix_time",
+    "unix", "local_time", "datum", "zeit", "zeitpunkt", "zeitstempel", "datum_zeit", "datum_uhrzeit", "date_heure", "fecha",
 )  # fmt: skip
 IDS = (
     "id", "sensor", "stream", "name", "series", "unique_id", "entity_id", "sensor_id", "series_id", "stream_id",
@@ -200,7 +201,7 @@ def _counts(names: Sequence[str], at: int, sample: Sequence[Sequence[str]], role
     found = [number(row[at]) for row in rows]
     if len(found) < least or any(value is None or value != int(value) for value in found):
         return False
-    steps = {later - earlier for earlier, later in zip(found, found[1:], strict=False)}  # type: ignore[operator]
+    steps = {later - earlier for earlier, later in pairwise(found)}  # type: ignore[operator]
     moments = [tuple(row[t] for t in roles.time if t < len(row)) for row in rows]
     return steps <= {1.0} and (not roles.time or len(set(moments)) == len(moments))
 

@@ -77,8 +77,6 @@ def moment(text: str, order: str = "") -> Moment:
     else:
         date, rest = text[: found.start()], text[found.end() :].strip()
         clock = _clock(found)
-        if clock is None:
-            raise ValueError("is no time of day")
     date = _WEEKDAY.sub("", date.strip()).rstrip(" ,T_;").rstrip("t")
     if date[-1:] == ":":
         date = date[:-1]  # Apache's 01/May/2024:10:00:00
@@ -117,7 +115,7 @@ def _iso(text: str) -> Moment:
     return Moment(made.replace(tzinfo=None), made.tzinfo)
 
 
-def _clock(match: re.Match[str]) -> tuple[int, int, int, str] | None:
+def _clock(match: re.Match[str]) -> tuple[int, int, int, str]:
     if match["hour12"]:
         hour, minute, second, part, half = int(match["hour12"]), 0, 0, "", match["half12"]
     else:
@@ -125,7 +123,7 @@ def _clock(match: re.Match[str]) -> tuple[int, int, int, str] | None:
         part, half = match["part"] or "", match["half"]
     if half:
         if not 1 <= hour <= 12:
-            return None
+            raise ValueError("is no time of day")
         hour = hour % 12 + (12 if half[0] in "pP" else 0)
     return hour, minute, second, part
 

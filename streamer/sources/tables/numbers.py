@@ -18,7 +18,7 @@ __all__ = ["MISSING", "NO_NUMBER", "SWITCHES", "NumberError", "Numbers", "Sentin
 MISSING = frozenset(
     "|na|n/a|n.a.|nan|-nan|null|(null)|<null>|none|nil|<na>|nat|-|--|---|.|?|??|*|unknown|unavailable|undefined|missing"
     "|inf|+inf|-inf|infinity|-infinity|+infinity|\\n|#n/a|#nv|#value!|#ref!|#div/0!|#num!|#wert!|1.#qnan|1.#ind|-1.#ind"
-    "|-1.#qnan|1.#inf|-1.#inf|no data|nodata|—|–".split("|")
+    "|-1.#qnan|1.#inf|-1.#inf|no data|nodata|\u2014|\u2013".split("|")
 )
 SWITCHES = {"on": 1.0, "true": 1.0, "yes": 1.0, "off": 0.0, "false": 0.0, "no": 0.0}
 _PREFIXED = "Pa V A W Wh Hz VA VAh var varh B bit bps B/s bit/s b/s g m l L s Ω ohm F J N eq".split()
@@ -35,9 +35,10 @@ UNITS |= {"deg C", "deg F", "% RH", "% rH"}
 LONGEST = 60
 NO_NUMBER = "is no number"
 _NUMBER = re.compile(
-    r"(?P<sign>[+-]?)\s?(?:[€$£¥]\s?)?(?P<body>\d[\d.,'’\s]*|[.,]\d+)(?P<power>[eE][+-]?\d{1,4})?\s*(?P<unit>[^\d\s.,'’].*)?"
+    r"(?P<sign>[+-]?)\s?(?:[€$£¥]\s?)?(?P<body>\d[\d.,'\u2019\s]*|[.,]\d+)(?P<power>[eE][+-]?\d{1,4})?\s*"
+    r"(?P<unit>[^\d\s.,'\u2019].*)?"
 )
-_SPACES = re.compile(r"[\s'’]")
+_SPACES = re.compile(r"[\s'\u2019]")
 
 
 class NumberError(ValueError):
@@ -164,7 +165,7 @@ def _grouped(body: str, mark: str) -> bool:
 
 def _plain(body: str, decimal: str, lean: str) -> str:
     """As Python writes it. Raises :class:`NumberError`."""
-    spaced = re.split(r"[\s'’]", body)
+    spaced = _SPACES.split(body)
     if len(spaced) > 1:
         whole = re.split(r"[.,]", spaced[-1])
         _check_groups([*spaced[:-1], whole[0]])
@@ -190,7 +191,9 @@ def _plain(body: str, decimal: str, lean: str) -> str:
         if decimal:
             return body.replace(last, "")
         if last == "," and lean != ",":
-            raise NumberError(f"is {body.replace(',', '.')} or {body.replace(',', '')}: say which with --decimal , or .")
+            raise NumberError(
+                f"is {body.replace(',', '.')} or {body.replace(',', '')}: say which with --decimal , or ."
+            )
         return body.replace(",", ".")
     if decimal and decimal != last:
         raise NumberError(f"is no number, its column has decimal {'points' if decimal == '.' else 'commas'}")

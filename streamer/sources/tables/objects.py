@@ -125,7 +125,11 @@ class Objects:
         parts = [self._cell(name, at_path(record.values, name)) for name in clocks]
         if clocks and all(part is None for part in parts):
             return None
-        cell = self._cell("time", record.time) if record.time is not None and not clocks else " ".join(p or "" for p in parts)
+        cell = (
+            self._cell("time", record.time)
+            if record.time is not None and not clocks
+            else " ".join(p or "" for p in parts)
+        )
         name = " and ".join(clocks) or "time"
         if self._clock is None:
             sample = [cell or ""]
@@ -248,5 +252,3 @@ class Objects:
         if number in numbers.sentinels.numbers or not abs(number) < LARGEST:
             return None
         return number
-
-

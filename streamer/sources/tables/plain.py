@@ -51,7 +51,7 @@ class Plain:
     def begin(self, first: str) -> None:
         self._topics = not _number(first.strip())
         if not self._topics:
-            self._report.note("lines without names are read as one stream, 'value' (mosquitto_sub -v gives each a name)")
+            self._report.note("lines without names are one stream, 'value' (mosquitto_sub -v gives each a name)")
 
     def rows(self) -> Iterator[Row]:
         while True:

@@ -50,7 +50,11 @@ class Report:
         """Sentences, for the end."""
         found = []
         for what, (count, first) in self.passed.items():
-            some = what.replace("lines that repeat", "line that repeats").replace("lines", "line", 1) if count == 1 else what
+            some = (
+                what.replace("lines that repeat", "line that repeats").replace("lines", "line", 1)
+                if count == 1
+                else what
+            )
             found.append(f"{count} {some} left out, the first: {first}")
         if self.columns:
             columns = [f"{name} ({why})" for name, why in list(self.columns.items())[:SHOWN]]

@@ -75,7 +75,12 @@ def _known(said: dict[str, Any]) -> Iterator[Record] | None:
     get = said.get
     if isinstance(get("end_device_ids"), dict) and isinstance(get("uplink_message"), dict):
         up, ids = said["uplink_message"], said["end_device_ids"]
-        return _device(ids.get("device_id"), get("received_at") or up.get("received_at"), up.get("decoded_payload"), "decoded_payload")
+        return _device(
+            ids.get("device_id"),
+            get("received_at") or up.get("received_at"),
+            up.get("decoded_payload"),
+            "decoded_payload",
+        )
     if "dev_id" in said and isinstance(get("payload_fields"), dict):
         return _device(said["dev_id"], _in(said, "metadata", "time"), said["payload_fields"], "payload_fields")
     if isinstance(get("deviceInfo"), dict) and "object" in said:

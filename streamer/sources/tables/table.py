@@ -11,37 +11,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from streamer.names import NameRefusedError, check_name, series_name
 from streamer.sensors.columns import Row
 from streamer.sources import SourceError
-from streamer.sources.tables.clock import Clock, find_zone, is_time, number
+from streamer.sources.tables.clock import Clock, find_zone, number
 from streamer.sources.tables.encoding import Lines, TooLongError
-from streamer.sources.tables.layouts import CALENDAR, TIMES, Columns, Roles, guess_columns, key, suggested
-from streamer.sources.tables.moments import clock_only
+from streamer.sources.tables.head import ANNOTATION, COMMENTS, SPANNED, is_value, read_head
+from streamer.sources.tables.layouts import CALENDAR, TIMES, Columns, Roles, guess_columns, key
 from streamer.sources.tables.numbers import MISSING, NO_NUMBER, SWITCHES, NumberError, Numbers, Sentinels, evidence
 from streamer.sources.tables.report import Report
-from streamer.sources.tables.separators import (
-    Dialect,
-    choose,
-    find_header,
-    is_comment,
-    open_quote,
-    split,
-    told_separator,
-)
+from streamer.sources.tables.separators import Dialect, is_comment, open_quote, split
 
 __all__ = ["Table", "stream_of"]
 
-T = TypeVar("T")
-SAMPLE = 1000  # lines
-GATHER = 8  # lines of a pipe, at most, until two are alike
-SPANNED = 8  # lines of one quoted field, at most
 #: Words before the first number of a column that are taken for values that can't be read.
 FEW = 10
 QUOTES = '" '
-ANNOTATION = re.compile(r'"?#(datatype|group|default)\b')
 MIDNIGHT = re.compile(r"[ T]00:00(:00([.,]0+)?)?$")
 
 
@@ -70,99 +56,13 @@ class Table:
         self._clock: Clock | None = None
         self._roles = Roles()
         self._values: list[tuple[int, _Column]] = []
-        self._comment = ""
-        self._readings = 0
-
-    # -- the beginning -------------------------------------------------------------------------------------------------
+        self._sample: list[list[str]] = []
+        self._least, self._alone = 0, False
 
     def begin(self, names: Sequence[str] = ()) -> None:
         """Find separator and header; the lines behind it come again. ``names``: there is none. Raises
         :class:`SourceError`."""
-        told, lines = "", list[tuple[int, str]]()
-        while len(lines) < SAMPLE and (found := self._gathered(lines)) is not None:
-            if not lines and not told and (told := told_separator(found[1])):
-                continue
-            if ANNOTATION.match(found[1]):
-                if lines:  # the next of several tables
-                    self._lines.back([found])
-                    break
-                continue
-            if is_comment(found[1]) and not lines:
-                self._comment = found[1].lstrip("# ")
-                self._report.leave("lines with comments (#)", f"line {found[0]}")
-                continue
-            if found[1].strip():
-                lines.append(found)
-        if not lines:
-            raise SourceError("is empty" if not self._report.bad else "has no line that can be read")
-        texts = [text for _, text in lines]
-        self._dialect = Dialect(told) if told else choose(texts)
-        lines = self._joined(lines)
-        rows = [self._cells(text) for _, text in lines]
-        at = 0 if names else find_header([len(row) for row in rows])
-        for line, text in lines[:at]:
-            self._report.leave("lines above the header", f"line {line}: {text.strip()[:40]!r}")
-        self._open(lines[at:], rows[at:], names)
-
-    def _gathered(self, lines: list[tuple[int, str]]) -> tuple[int, str] | None:
-        """The next line that belongs to the sample; ``None``: it is enough."""
-        if not self._eager and not self._lines.waiting and len(lines) > 1:
-            widths = {text.count(mark) for _, text in lines[-2:] for mark in ",;\t|" if mark in text}
-            if len(widths) == 1 or len(lines) >= GATHER:
-                return None
-        try:
-            text = self._lines.next()
-        except TooLongError as error:
-            if not lines:
-                raise SourceError(f"line {self._lines.number} {error}: that is no table") from None
-            self._report.line(self._lines.number, str(error))
-            return self._lines.number, ""
-        return None if text is None else (self._lines.number, text)
-
-    def _joined(self, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-        """With a header that goes on in the next lines as one."""
-        number, text = lines[0]
-        for more in range(1, min(SPANNED, len(lines))):
-            if not open_quote(text):
-                break
-            text += "\n" + lines[more][1]
-            if not open_quote(text):
-                return [(number, text), *lines[more + 1 :]]
-        return lines
-
-    def _cells(self, text: str) -> list[str]:
-        try:
-            return split(text, self._dialect)
-        except ValueError:
-            return text.split(self._dialect.separator)
-
-    def _open(self, lines: list[tuple[int, str]], rows: list[list[str]], names: Sequence[str]) -> None:
-        number, text = lines[0]
-        try:
-            header = [" ".join(name.split()) for name in split(text, self._dialect)]
-        except ValueError as error:
-            raise SourceError(f"line {number} is not a header: {error}") from None
-        data, behind = lines, rows
-        strange = next((cell for cell in header if _is_value(cell)), None)
-        known = any(key(cell) in TIMES for cell in header)
-        if names:
-            if strange is None and len(header) == len(names):
-                self._report.note(f"line {number} is taken for a header and left out: --columns names the columns")
-                data, behind = lines[1:], rows[1:]
-            header = list(names)
-        elif strange is not None and not known:
-            comment = [" ".join(name.split()) for name in split(self._comment, self._dialect)]
-            if not self._comment or len(comment) != len(header) or any(map(_is_value, comment)):
-                holds = f"line {number} holds {strange.strip()[:40]!r}, which is no name of a column"
-                raise SourceError(f"no header: give --columns {suggested(rows[0])} ({holds})")
-            header = comment
-        else:
-            data, behind = lines[1:], rows[1:]
-        if {len(row) for row in behind} == {len(header) + 1} and not names and _are_names([row[0] for row in behind]):
-            header = ["", *header]  # rows have names, as R writes them
-        self.names = header
-        self._lines.back(data)
-        self._sample = behind
+        self._dialect, self.names, self._sample = read_head(self._lines, self._report, names, self._eager)
 
     # -- what the columns are ------------------------------------------------------------------------------------------
 
@@ -273,7 +173,7 @@ class Table:
             self._again()
             return True
         if is_comment(text):
-            self._report.leave("lines with comments (#)", f"line {self._lines.number}")
+            self._report.leave(COMMENTS, f"line {self._lines.number}")
             return True
         return False
 
@@ -296,7 +196,9 @@ class Table:
                 return cells[:width]
             if self._least <= len(cells) < width:
                 return cells + [""] * (width - len(cells))
-            why = ": a decimal comma needs quotes around its number" if len(cells) == 2 * width - 1 and width > 1 else ""
+            why = (
+                ": a decimal comma needs quotes around its number" if len(cells) == 2 * width - 1 and width > 1 else ""
+            )
             raise ValueError(f"has {len(cells)} fields, the header has {width}{why}")
         return cells
 
@@ -328,13 +230,13 @@ class Table:
     def _is_header(self, cells: list[str]) -> bool:
         """A header in the middle: it is left out; with other names, it holds for the lines behind it."""
         times = self._roles.time
-        if not times or _is_value(cells[times[0]]) or (self._clock and self._readable(cells)):
+        if not times or is_value(cells[times[0]]) or (self._clock and self._readable(cells)):
             return False
         found = [" ".join(cell.split()) for cell in cells]
         if found == self.names:
             self._report.leave("lines that repeat the header", f"line {self._lines.number}")
             return True
-        if not any(key(name) in TIMES for name in found) or any(map(_is_value, found)):
+        if not any(key(name) in TIMES for name in found) or any(map(is_value, found)):
             return False
         self._report.note(f"line {self._lines.number} is another header: {', '.join(found)[:200]}")
         self.names, self._sample = found, []
@@ -343,14 +245,16 @@ class Table:
 
     def _is_second_header(self, cells: list[str]) -> bool:
         """Units, or other words, below the header."""
-        if any(map(_is_value, cells)) or not any(_is_value(cell) for row in self._sample[1:3] for cell in row):
+        if any(map(is_value, cells)) or not any(is_value(cell) for row in self._sample[1:3] for cell in row):
             return False
         if self._clock and self._readable(cells):
             return False
         if all(cell.strip().lower() in MISSING for cell in cells):
             return False
         shown = ",".join(cells)[:40]
-        self._report.leave("lines below the header, without a time or a number,", f"line {self._lines.number}: {shown!r}")
+        self._report.leave(
+            "lines below the header, without a time or a number,", f"line {self._lines.number}: {shown!r}"
+        )
         return True
 
     def _readable(self, cells: list[str]) -> bool:
@@ -432,31 +336,9 @@ def stream_of(labels: dict[str, str]) -> str:
     return series_name(metric or "value", labels.items())
 
 
-def _are_names(cells: list[str]) -> bool:
-    """Of rows, as R writes them: the rows are counted, or have words."""
-    found = [number(cell) for cell in cells]
-    if all(value is None for value in found):
-        return not any(map(is_time, cells))
-    steps = {b - a for a, b in zip(found, found[1:], strict=False) if a is not None and b is not None}
-    return None not in found and steps == {1.0}
-
-
 def _whole(cell: str) -> str:
     found = number(cell)
     return cell if found is None or found != int(found) else str(int(found))
-
-
-def _is_value(cell: str) -> bool:
-    """A number or a time, which no column is called."""
-    cell = cell.strip()
-    if not cell:
-        return False
-    if number(cell) is not None or is_time(cell) or clock_only(cell):
-        return True
-    try:
-        return Numbers(lean=",")(cell) is not None
-    except NumberError:
-        return False
 
 
 def _is_name(text: str) -> bool:
@@ -465,5 +347,3 @@ def _is_name(text: str) -> bool:
     except NameRefusedError:
         return False
     return True
-
-
