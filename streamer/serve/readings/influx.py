@@ -61,8 +61,8 @@ async def query(request: Request) -> Response:
             if what == "databases":
                 result["series"] = [{"name": "databases", "columns": ["name"], "values": [["streamer"]]}]
         elif not CREATE.fullmatch(statement):
-            error = f"{statement[:60]!r}: nothing is stored to be queried; GET /v1/forecast has the forecasts"
-            return JSONResponse({"error": error}, 400, headers=HEADERS)
+            why = f"{statement[:60]!r}: nothing is stored to be queried; GET /v1/forecast has the forecasts"
+            return JSONResponse({"error": why}, 400, headers=HEADERS)
         results.append(result)
     if not results:
         return JSONResponse({"error": 'missing required parameter "q"'}, 400, headers=HEADERS)

@@ -137,7 +137,9 @@ class Clock:
                     f"{show_time(_day(found[0], self._zone))}; --time-format s: seconds"
                 )
             else:
-                self._unit = unit_of(max(found, key=abs))
+                farthest = max(found, key=abs)
+                self._unit = unit_of(farthest)
+                self._last = farthest / self._unit
             return
         self._learn_order(cells)
 

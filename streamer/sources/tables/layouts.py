@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -18,9 +18,10 @@ __all__ = ["IDS", "TIMES", "Columns", "Roles", "guess", "guess_columns", "key", 
 
 TIMES = (
     "ts", "time", "timestamp", "date", "datetime", "_time", "ds", "date_time", "@timestamp", "time_utc",
-    "timestamp_utc", "utc", "created_at", "last_changed", "last_updated", "last_seen", "received_at", "recorded_at",
-    "measured_at", "observed_at", "sampled_at", "event_time", "timestamp_ms", "time_ms", "epoch", "unixtime", "unix_time",
-    "unix", "local_time", "datum", "zeit", "zeitpunkt", "zeitstempel", "datum_zeit", "datum_uhrzeit", "date_heure", "fecha",
+    "timestamp_utc", "utc", "created_at", "last_changed", "last_updated", "last_seen", "received_at",
+    "recorded_at", "measured_at", "observed_at", "sampled_at", "event_time", "timestamp_ms", "time_ms", "epoch",
+    "unixtime", "unix_time", "unix", "local_time", "datum", "zeit", "zeitpunkt", "zeitstempel", "datum_zeit",
+    "datum_uhrzeit", "date_heure", "fecha",
 )  # fmt: skip
 IDS = (
     "id", "sensor", "stream", "name", "series", "unique_id", "entity_id", "sensor_id", "series_id", "stream_id",
@@ -140,8 +141,8 @@ def _cells(sample: Sequence[Sequence[str]], at: int) -> list[str]:
     return [cell for cell in found if cell.lower() not in MISSING]
 
 
-def _share(cells: Sequence[str], test: object) -> float:
-    return sum(map(test, cells)) / len(cells) if cells else 0.0  # type: ignore[arg-type]
+def _share(cells: Sequence[str], test: Callable[[str], bool]) -> float:
+    return sum(map(test, cells)) / len(cells) if cells else 0.0
 
 
 def _time(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]], roles: Roles) -> tuple[int, ...]:

@@ -165,14 +165,14 @@ def _grouped(body: str, mark: str) -> bool:
 
 def _plain(body: str, decimal: str, lean: str) -> str:
     """As Python writes it. Raises :class:`NumberError`."""
-    spaced = _SPACES.split(body)
+    spaced: list[str] = _SPACES.split(body)
     if len(spaced) > 1:
-        whole = re.split(r"[.,]", spaced[-1])
-        _check_groups([*spaced[:-1], whole[0]])
+        last_group = re.split(r"[.,]", spaced[-1])
+        _check_groups([*spaced[:-1], last_group[0]])
         body = "".join(spaced)
         if any(mark in "".join(spaced[:-1]) for mark in ",."):
             raise NumberError(NO_NUMBER)
-        if len(whole) == 2:  # the only mark behind groups is the decimal one
+        if len(last_group) == 2:  # the only mark behind groups is the decimal one
             return body.replace(",", ".")
     marks = [c for c in body if c in ",."]
     if not marks:

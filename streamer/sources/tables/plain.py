@@ -82,13 +82,14 @@ class Plain:
     def _row(self, text: str) -> Row | None:
         stream = None
         if self._topics:
-            found = _TOPIC.fullmatch(text)
-            if found is None:
+            parts = _TOPIC.fullmatch(text)
+            if parts is None:
                 raise ValueError(f"{text[:40]!r} is no topic with a number or a JSON object behind it")
-            stream, text = check_name(found["topic"]), found["payload"]
+            stream, text = check_name(parts["topic"]), parts["payload"]
         if text[0] in "{[":
             (said,) = decode(text)
-            return Row(None, self._object(said if isinstance(said, dict) else dict(enumerate(said)), stream), stream)
+            found = said if isinstance(said, dict) else {str(at): inner for at, inner in enumerate(said)}
+            return Row(None, self._object(found, stream), stream)
         name = stream or "value"
         try:
             value = self._numbers_of(name)(text)
@@ -103,7 +104,7 @@ class Plain:
 
     def _object(self, said: dict[str, object], stream: str | None) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
-        for path, value in numbers_in({str(name): inner for name, inner in said.items()}):
+        for path, value in numbers_in(said):
             if isinstance(value, bool) or not isinstance(value, int | float | str):
                 continue
             try:

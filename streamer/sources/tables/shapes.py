@@ -180,7 +180,7 @@ def _split(said: dict[str, Any]) -> Iterator[Record]:
     names = [str(name) for name in said["columns"]]
     index = said.get("index")
     timed = any(key(name) in _TIMES for name in names)
-    for at, row in enumerate(said.get("data", said.get("values"))):
+    for at, row in enumerate(said["data"] if "data" in said else said["values"]):
         if not isinstance(row, list) or len(row) != len(names):
             raise ValueError(f"row {at + 1} has not the {len(names)} fields of its columns")
         moment = index[at] if isinstance(index, list) and at < len(index) and not timed else None

@@ -1,0 +1,1 @@
+"""The small modules that make readings of text."""
