@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.command import environment
 from tests.inputs.cases import Case, hold, run
 from tests.inputs.inside import MODEL, forecast
 
@@ -245,3 +248,19 @@ def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize("case", [c for c in CASES if c.source == PAYLOADS], ids=lambda case: case.name)
 def test_payloads(case: Case, tmp_path: Path) -> None:
     hold(case, run(case, tmp_path, {"forecast": f"--model {MODEL}"}))
+
+
+def test_a_pipe_is_answered_line_by_line(tmp_path: Path) -> None:
+    """Nothing waits for a line that may never come."""
+    command = [sys.executable, "-m", "streamer", "forecast", "--model", MODEL, "-", "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(), cwd=tmp_path) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for value in (20.4, 20.5, 20.6):
+            running.stdin.write(f"sensors/a {value}\n".encode())
+            running.stdin.flush()
+            found = json.loads(running.stdout.readline())
+            assert (found["stream"], found["value"]) == ("sensors/a", value)
+        running.stdin.close()
+        assert running.wait(60) == 0

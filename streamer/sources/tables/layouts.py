@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 from streamer.sources import SourceError
@@ -80,6 +81,7 @@ class Roles:
     influx: bool = False
 
 
+@lru_cache(4096)
 def key(name: str) -> str:
     """A name as it is compared: ``Time (UTC)`` and ``time`` are the same."""
     bare = re.sub(r"\s*[(\[][^)\]]*[)\]]\s*$", "", name.strip())
