@@ -334,7 +334,8 @@ def _value(path: str, said: Any, sentinels: Sentinels) -> float | None:
     except OverflowError:
         return None
     except NumberError as error:
-        raise MalformedError("number", f"{path}: {str(said)[:40]!r} {error}") from None
+        why = str(error).partition(": say which")[0]  # which nobody can here
+        raise MalformedError("number", f"{path}: {str(said)[:40]!r} {why}") from None
     return value if abs(value) < LARGEST and value not in sentinels.numbers else None  # NaN, too
 
 

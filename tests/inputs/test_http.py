@@ -101,7 +101,7 @@ SENT = (
         "time,h.i\n01/05/2024,1\n",
         {},
         "body: column time: '01/05/2024' is 2024-05-01 or 2024-01-05: "
-        "say which with --time-format day-first or month-first (or a pattern, '%d/%m/%Y %H:%M')",
+        "say which with ?time_format=day-first or month-first (or a pattern, '%d/%m/%Y %H:%M')",
         400,
     ),
     sent("no header, but names", "1714521600,1\n", {"taken": 1}, path="/v1/readings?columns=time,h.j"),
@@ -109,7 +109,7 @@ SENT = (
         "no header",
         "1714521600,1\n",
         {},
-        f"body: no header: give --columns time,value (line 1 holds '1714521600', which names no column). {EXPECTED}",
+        f"body: no header: give ?columns=time,value (line 1 holds '1714521600', which names no column). {EXPECTED}",
         400,
     ),
     sent("a JSON array", '[{"ts":1714521600,"h.k":1},{"ts":1714521660,"h.k":2}]', {"taken": 2, "refused": 0}),
@@ -133,7 +133,7 @@ SENT = (
         "a bare line",
         "pump1,1630424257,73.9",
         {},
-        "body: no header: give --columns id,value,value2 (line 1 holds "
+        "body: no header: give ?columns=id,value,value2 (line 1 holds "
         f"'1630424257', which names no column). {EXPECTED}",
         400,
     ),
@@ -141,7 +141,7 @@ SENT = (
         "a bare number",
         "20.4",
         {},
-        f"body: no header: give --columns value (line 1 holds '20.4', which names no column). {EXPECTED}",
+        f"body: no header: give ?columns=value (line 1 holds '20.4', which names no column). {EXPECTED}",
         400,
     ),
     sent(
@@ -197,7 +197,7 @@ SENT = (
         "a number",
         "20.4",
         {"type": "error"},
-        "message: no header: give --columns value (line 1 holds '20.4', which names no column)",
+        "message: no header: a header is needed, such as time,value (line 1 holds '20.4', which names no column)",
         source=SOCKET,
     ),
     # -- InfluxDB

@@ -22,6 +22,7 @@ from streamer.sensors.look import to_dict
 from streamer.serve.body import in_thread, problem, read_body, unzip
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
+from streamer.serve.readings.remedies import as_parameters
 from streamer.sources import SourceError
 from streamer.sources.readings import Columns, Readings
 from streamer.sources.times import show_time
@@ -113,7 +114,7 @@ class ReadingRoutes:
         else:
             receipt, run = await self._sensors.tell(batch, "http", fleet, self._settings.answer_seconds)
         said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + lost}
-        left = source.left_out() + source.report.notes
+        left = list(map(as_parameters, source.left_out() + source.report.notes))
         for name, what, found in _unused(run):
             said["taken"] -= len(found)
             said[name] = len(found)
@@ -146,8 +147,9 @@ class ReadingRoutes:
             batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
         except SourceError as error:
             drops = kind == "application/x-www-form-urlencoded" and body.count(b"\n") < 2
-            raise BodyError(400, f"{error}. {EXPECTED}" if drops or b"\n" not in body.strip() else str(error)) from None
-        return source, fleet, batch, [fault for fault in told if fault not in source.report.notes]
+            said = as_parameters(str(error))
+            raise BodyError(400, f"{said}. {EXPECTED}" if drops or b"\n" not in body.strip() else said) from None
+        return source, fleet, batch, [as_parameters(fault) for fault in told if fault not in source.report.notes]
 
     @guarded
     async def line_protocol(self, request: Request) -> Response:

@@ -26,6 +26,7 @@ from streamer.sensors.columns import Batch, StepResult
 from streamer.sensors.ingest import BusyError
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
+from streamer.serve.readings.remedies import without
 from streamer.serve.readings.results import ResultQueue
 from streamer.serve.stream.protocol import WireError, encode
 from streamer.sources import SourceError
@@ -203,12 +204,12 @@ class Subscriber:
             fleet = self._shared.sensors.choose(None, source.names())
             batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
         except SourceError as error:
-            raise WireError("bad_json", str(error)) from None
+            raise WireError("bad_json", without(str(error))) from None
         except LookupError as error:
             raise WireError("bad_frame", str(error)) from None
         lost = source.bad + source.cells
         self._shared.metrics.refused_readings.labels("malformed").inc(lost)
-        faults = [fault for fault in faults if fault not in source.report.notes]
+        faults = [without(fault) for fault in faults if fault not in source.report.notes]
         if not len(batch) and not lost:
             raise WireError("bad_frame", expected(source))
         receipt = await self._take(batch, fleet)
@@ -218,7 +219,7 @@ class Subscriber:
         faults += [refusal.text(self._shared.settings.max_sensors) for refusal in receipt.refusals]
         if not len(batch):
             faults.append(expected(source))
-        left = source.left_out() + source.report.notes
+        left = list(map(without, source.left_out() + source.report.notes))
         answer |= ({"left_out": left} if left else {}) | ({"errors": faults} if faults else {})
         self.send(encode(answer))
 

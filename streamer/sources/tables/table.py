@@ -230,7 +230,12 @@ class Table:
     def _is_header(self, cells: list[str]) -> bool:
         """A header in the middle: it is left out; with other names, it holds for the lines behind it."""
         times = self._roles.time
-        if not times or cells[times[0]][:1].isdigit() or is_value(cells[times[0]]) or (self._clock and self._readable(cells)):
+        if (
+            not times
+            or cells[times[0]][:1].isdigit()
+            or is_value(cells[times[0]])
+            or (self._clock and self._readable(cells))
+        ):
             return False
         found = [" ".join(cell.split()) for cell in cells]
         if found == self.names:
