@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streamer.sensors.columns import Reading
 from streamer.sources import SourceError
-from streamer.sources.tables.order import in_order, sorted_order
+from streamer.sources.tables.order import descend, in_order, sorted_order
 
 
 def ordered(
@@ -50,3 +50,16 @@ def test_more_than_can_be_sorted_are_refused_and_in_order_they_flow() -> None:
         ordered([("a", float(-at)) for at in range(10)], 5)
     readings: list[tuple[str, float | None]] = [("a", float(at)) for at in range(20)]
     assert ordered(readings, 5) == (readings, [])
+
+
+def test_a_few_late_readings_are_no_disorder() -> None:
+    readings: list[tuple[str, float | None]] = [("a", float(at)) for at in range(100)]
+    readings.insert(60, ("a", 10.5))
+    assert ordered(readings, 200) == (readings, [])
+
+
+def test_the_newest_first() -> None:
+    assert descend(["a", "b", "a", "b", "a"], np.array([3.0, 9, 2, 8, 1]))
+    assert not descend(["a", "a", "a"], np.array([3.0, 1, 4]))
+    assert not descend(["a", "a"], np.array([3.0, 1]))
+    assert not descend(["a"] * 3, np.array([np.nan] * 3))

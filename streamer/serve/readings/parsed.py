@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import numpy as np
+
 from streamer.names import series_name as named
 from streamer.sensors.columns import Batch
 from streamer.sensors.layout import Layout
 from streamer.sources.readings import Readings
-from streamer.sources.tables.order import sorted_order
+from streamer.sources.tables.order import descend
 
 __all__ = ["EXPECTED", "BodyError", "Collected", "Names", "Parsed", "expected", "named", "read_batch"]
 
@@ -83,14 +85,14 @@ class Names(dict[K, str]):
 
 
 def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
-    """All of a CSV or NDJSON. Of a model of rows: its variables, a line each; ``stream``: of lines that name none."""
+    """All of a CSV or JSON, in its order, but the newest first are turned around. Of a model of rows: its variables, a
+    line each; ``stream``: of lines that name none."""
     if not layout.variables:
         batch = Batch.of(list(source))
     else:
         source.columns = replace(source.columns, values=layout.variables)
         batch = Batch.of_rows(list(source.rows()), layout.variables, stream)
-    order = sorted_order(list(batch.names), batch.times)
-    return batch if order is None else batch.take(order)
+    return batch.take(np.argsort(batch.times, kind="stable")) if descend(batch.names, batch.times) else batch
 
 
 def expected(source: Readings) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,6 +14,7 @@ from streamer.sources.tables.moments import (
     MONTH_FIRST,
     AmbiguousError,
     Moment,
+    clock_only,
     day_or_month_first,
     moment,
     read_format,
@@ -29,6 +31,7 @@ DAYS = (30000.0, 60000.0)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SPREADSHEET_EPOCH = 25569  # its number of 1 January 1970
 REMEMBERED = 4096
+_ABBREVIATED = re.compile(r"(.*\d)\s+([A-Z]{2,5})")
 
 
 def number(cell: str) -> float | None:
@@ -144,6 +147,11 @@ class Clock:
         self._learn_order(cells)
 
     def _learn_order(self, cells: Sequence[str]) -> None:
+        if all(map(clock_only, cells)):
+            raise SourceError(
+                f"column {self.name} holds times of day and no date, such as {cells[0][:40]!r}: --time DATE --time "
+                f"{self.name} takes the date from another column"
+            )
         dates = [(cell, *found) for cell in cells if (found := day_or_month_first(cell)) is not None]
         if not dates:
             return
@@ -180,6 +188,8 @@ class Clock:
         value = None if COMPACT.fullmatch(text) and not (self._unit or self._excel) else number(text)
         if value is None:
             try:
+                if self._dst and (named := _ABBREVIATED.fullmatch(text)) and named[2] not in ("UTC", "GMT", "AM", "PM"):
+                    return self._abbreviated(named[1], named[2])
                 said = moment(text, self._order)
             except AmbiguousError:
                 raise
@@ -212,6 +222,15 @@ class Clock:
         if offset < later:
             raise ValueError(f"{text[:40]!r} is no time in {self._zone}: its clocks were set forward over it")
         return seconds(found._replace(local=found.local.replace(fold=self._fold(found.local, stream))), self._zone)
+
+    def _abbreviated(self, text: str, name: str) -> float:
+        """A time with ``CEST`` or ``EST`` behind it, which are this zone's names or not known."""
+        local = moment(text, self._order).local
+        for fold in (0, 1):
+            found = local.replace(tzinfo=self._zone, fold=fold)
+            if found.tzname() == name:
+                return found.timestamp()
+        raise ValueError(f"the zone {name!r} is not known in {self._zone} then")
 
     def _fold(self, local: datetime, stream: str) -> int:
         """Which of the two hours of one name it is: the second once a stream's times have gone back in it."""

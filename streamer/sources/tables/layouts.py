@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from streamer.sources import SourceError
 from streamer.sources.tables.clock import is_time, number
-from streamer.sources.tables.moments import clock_only
+from streamer.sources.tables.moments import clock_only, has_clock
 from streamer.sources.tables.numbers import MISSING
 
 __all__ = ["IDS", "TIMES", "Columns", "Roles", "guess", "guess_columns", "key", "suggested"]
@@ -143,6 +143,10 @@ def _cells(sample: Sequence[Sequence[str]], at: int) -> list[str]:
     return [cell for cell in found if cell.lower() not in MISSING]
 
 
+def _is_number(cell: str) -> bool:
+    return number(cell) is not None
+
+
 def _share(cells: Sequence[str], test: Callable[[str], bool]) -> float:
     return sum(map(test, cells)) / len(cells) if cells else 0.0
 
@@ -164,10 +168,15 @@ def _time(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]
         clocks = [keys[name] for name in ("time", "uhrzeit", "zeit", "heure", "hora", "clock") if name in keys]
         if clocks and clocks[0] != at and _share(_cells(sample, clocks[0]), clock_only) > 0.5:
             return at, clocks[0]
+        hour = next((keys[name] for name in ("hour", "hr", "stunde", "heure") if name in keys), None)
+        if hour is not None and not _share(cells, has_clock) and _share(_cells(sample, hour), str.isdigit) > 0.9:
+            roles.notes.append(f"the time is taken from {found} and {names[hour]}")
+            return at, hour
         return (at,)
-    if all(name in keys for name in CALENDAR[:3]):
-        parts = tuple(keys[name] for name in CALENDAR if name in keys)
-        if _share([cell for at in parts for cell in _cells(sample, at)], lambda cell: number(cell) is not None) > 0.9:
+    parts = tuple(keys[name] for name in CALENDAR if name in keys)
+    if "year" in keys and len(parts) == 1 + CALENDAR.index(key(names[parts[-1]])):
+        years, all_of_it = _cells(sample, parts[0]), [cell for at in parts for cell in _cells(sample, at)]
+        if _share(years, lambda cell: 1000 <= (number(cell) or 0) < 3000) > 0.9 and _share(all_of_it, _is_number) > 0.9:
             roles.notes.append(f"the time is taken from {', '.join(names[at] for at in parts)}")
             return parts
     for at, name in enumerate(names):

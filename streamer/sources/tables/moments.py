@@ -6,7 +6,16 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import NamedTuple
 
-__all__ = ["CLOCK", "AmbiguousError", "Moment", "clock_only", "day_or_month_first", "moment", "read_format"]
+__all__ = [
+    "CLOCK",
+    "AmbiguousError",
+    "Moment",
+    "clock_only",
+    "day_or_month_first",
+    "has_clock",
+    "moment",
+    "read_format",
+]
 
 #: Which field of a date of numbers is the day.
 DAY_FIRST, MONTH_FIRST = "day-first", "month-first"
@@ -104,6 +113,11 @@ def clock_only(text: str) -> bool:
     return found is not None and _zone_or_nothing(text[found.end() :].strip())
 
 
+def has_clock(text: str) -> bool:
+    """Whether a time of day is in it, or it is a number."""
+    return _TIME.search(text) is not None or "T" in text or text.strip().replace(".", "").isdigit()
+
+
 def read_format(text: str, pattern: str) -> Moment:
     """As ``strptime`` reads it. Raises ``ValueError``."""
     made = datetime.strptime(text.strip(), pattern)
@@ -157,6 +171,8 @@ def _date(text: str, order: str) -> tuple[int, int, int]:
         return int(match[3]), _month(match[2]), int(match[1])
     if _DAY.fullmatch(text):
         return int(text[:4]), int(text[4:6]), int(text[6:])
+    if match := re.fullmatch(r"(\d{4})[-/](\d{1,2})", text):  # a month
+        return int(match[1]), int(match[2]), 1
     made = datetime.fromisoformat(text)  # weeks and what else ISO knows
     return made.year, made.month, made.day
 

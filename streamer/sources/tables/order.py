@@ -1,8 +1,11 @@
-"""Readings in the order of their times: what is there as a whole is sorted, up to a bound."""
+"""Readings in the order of their times: a file that descends or is shuffled is sorted, up to a bound. A few that are
+late stay where they are, and are told of as late."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -11,12 +14,14 @@ from numpy.typing import NDArray
 from streamer.sensors.columns import Reading, Row
 from streamer.sources import SourceError
 
-__all__ = ["MOST", "in_order", "sorted_order"]
+__all__ = ["FEW", "MOST", "descend", "in_order", "sorted_order"]
 
 #: Readings that are held to be sorted.
 MOST = 1_000_000
 #: A reading this many steps ahead of those around it is a glitch of a clock, and no sign of disorder.
 GLITCH = 10.0
+#: Share of readings earlier than one before them, up to which these are late ones, and no disorder.
+FEW = 0.02
 
 T = TypeVar("T", Reading, Row)
 Floats = NDArray[np.float64]
@@ -57,11 +62,29 @@ def sorted_order(names: list[str] | NDArray[np.object_], times: Floats) -> NDArr
     for at in np.flatnonzero(back).tolist():
         if at and own[at - 1] == own[at] and moments[at - 1] <= moments[at + 1] and _far(moments, own, at):
             keys[at] = keys[at - 1]
-    if not ((keys[1:] < keys[:-1]) & (own[1:] == own[:-1])).any():
+    begins = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
+    behind = sum(
+        int((keys[begin:end] < np.maximum.accumulate(keys[begin:end])).sum())
+        for begin, end in pairwise([*begins.tolist(), len(keys)])
+    )
+    if behind <= FEW * len(keys):
         return None
     placed = np.empty_like(keys)
     placed[together] = keys
     return np.argsort(placed, kind="stable")
+
+
+def descend(names: Sequence[str], times: Floats) -> bool:
+    """Whether the newest of each stream comes first, and some stream has more than two."""
+    last: dict[str, float] = {}
+    count = Counter(names)
+    if not count or max(count.values()) < 3:
+        return False
+    for name, at in zip(names, times.tolist(), strict=True):
+        if not at < last.get(name, np.inf):
+            return False
+        last[name] = at
+    return True
 
 
 def _far(moments: Floats, own: NDArray[np.intp], at: int) -> bool:

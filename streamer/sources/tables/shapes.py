@@ -34,6 +34,9 @@ def records(value: Any) -> Iterator[Record]:
     if isinstance(value, list):
         if not value:
             return
+        if all(isinstance(item, dict) and ("n" in item or "bn" in item) for item in value):
+            yield from _senml(value)
+            return
         for item in value:
             if not isinstance(item, list | dict):
                 raise ValueError(f"holds {json.dumps(item)[:40]}, which is no JSON object")
@@ -144,6 +147,18 @@ def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[Record]:
     if not isinstance(values, dict):
         raise ValueError("has no decoded payload: the device needs a payload formatter (decoder)")
     yield Record(values, None if stream is None else str(stream), at, part=part)
+
+
+def _senml(said: list[dict[str, Any]]) -> Iterator[Record]:
+    """RFC 8428: names and times add to those of a base, which holds from its record on."""
+    name, at = "", 0.0
+    for item in said:
+        name, at = str(item.get("bn", name)), float(item.get("bt", at))
+        value = item.get("v", item.get("vb", item.get("vs")))
+        if value is not None:
+            moment = at + float(item.get("t", 0.0))
+            known = moment > 2**28  # below that it counts from now on
+            yield Record({"value": value}, f"{name}{item.get('n', '')}", moment if known else None, True)
 
 
 def _telegraf(said: dict[str, Any]) -> Iterator[Record]:

@@ -304,14 +304,17 @@ class Table:
 
     def _moment(self, cells: Sequence[str]) -> str:
         times = self._roles.time
-        if len(times) == 1:
+        if len(times) == 1 and key(self.names[times[0]]) != CALENDAR[0]:
             return cells[times[0]]
         parts = [cells[at].strip() for at in times]
-        if len(times) == 2:
-            return f"{MIDNIGHT.sub('', parts[0])} {parts[1]}"
+        if len(times) == 2 and key(self.names[times[0]]) != CALENDAR[0]:
+            clock = f"{parts[1]}:00" if parts[1].isdigit() and len(parts[1]) < 3 else parts[1]
+            return f"{MIDNIGHT.sub('', parts[0])} {clock}"
         if all(key(self.names[at]) in CALENDAR for at in times):
             date = {key(self.names[at]): part for at, part in zip(times, parts, strict=True)}
-            year, month, day, hour, minute, second = (_whole(date.get(name, "0")) for name in CALENDAR)
+            year, month, day, hour, minute, second = (
+                _whole(date.get(name, "1" if name in CALENDAR[1:3] else "0")) for name in CALENDAR
+            )
             return f"{year:0>4}-{month:0>2}-{day:0>2} {hour:0>2}:{minute:0>2}:{second:0>2}"
         return " ".join(parts)
 
