@@ -362,15 +362,9 @@ def _toml(value: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
-        if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:100]:
-            raise SettingsError(f"the settings file {path} is UTF-16: save it as UTF-8")
-        return tomllib.loads(raw.decode("utf-8-sig").replace("\r\n", "\n"))
-    except OSError as error:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"can't read the settings file {path}: {error}") from error
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise SettingsError(f"the settings file {path} is not UTF-8 in line {line}: save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
 

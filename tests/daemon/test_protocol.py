@@ -106,18 +106,3 @@ def test_any_json_is_a_frame_or_a_wire_error(document: object) -> None:
 def test_nan_never_leaves() -> None:
     with pytest.raises(ValueError, match="JSON"):
         encode({"type": "final", "start": float("nan")})
-
-
-@pytest.mark.parametrize(
-    ("frame", "said"),
-    [
-        (b"{}", "it has no \"type\", which is one of 'start', 'resume', 'rows', 'marker', 'end'"),
-        (b'{"type":"begin"}', "its type is 'begin', not one of 'start', 'resume', 'rows', 'marker', 'end'"),
-        (b"[1]", "it is no JSON object"),
-        (b'{"type":"end","now":true}', "now is not known"),
-    ],
-)
-def test_what_is_wrong_with_a_frame_is_said_in_words_of_the_protocol(frame: bytes, said: str) -> None:
-    with pytest.raises(WireError) as caught:
-        parse_control(frame, 4096)
-    assert caught.value.message == f"the control frame can't be used: {said}"

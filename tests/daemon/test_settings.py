@@ -97,18 +97,6 @@ def test_the_daemon_needs_no_training_packages() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "False"
 
 
-def test_a_file_with_a_byte_order_mark_is_read_and_one_in_utf16_has_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "streamer.toml"
-    path.write_bytes(b"\xef\xbb\xbfport = 1234\r\n")
-    assert Settings.load(path).port == 1234
-    path.write_bytes("port = 1234\n".encode("utf-16"))
-    with pytest.raises(SettingsError, match=r"is UTF-16: save it as UTF-8"):
-        Settings.load(path)
-    path.write_bytes(b'port = 1234\nhost = "\xe4"\n')
-    with pytest.raises(SettingsError, match="is not UTF-8 in line 2"):
-        Settings.load(path)
-
-
 def test_what_stands_for_no_value_may_be_a_list_or_words_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMER_MISSING", "-999, err")
     assert Settings.load().missing == ("-999", "err")
