@@ -189,3 +189,8 @@ def test_both_formats_say_the_same(tmp_path: Path, rows: list[tuple[str, float |
 
 def test_a_reading_is_small() -> None:
     assert not hasattr(Reading("a", 1.0, 2.0), "__dict__")
+
+
+def test_a_comment_that_is_no_header_and_no_quote_is_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no header: give --columns value,value2"):
+        read(tmp_path, '# "a"b, c\n1,2\n')

@@ -46,7 +46,7 @@ def sent(
     name: str, body: str | bytes, answer: Any, says: str = "", status: int = 200, source: str = HTTP, **more: str
 ) -> Sent:
     raw = body.encode() if isinstance(body, str) else body
-    shown = raw[:60].decode("utf-8", "replace").replace("\n", "⏎").replace("\x00", "␀")
+    shown = raw[:60].decode("utf-8", "replace").replace("\r", "").replace("\n", "⏎").replace("\x00", "␀")
     path, method = more.get("path", "/v1/readings"), more.get("method", "POST")
     outcome = "refused" if status >= 400 and not (answer or {}).get("taken") else "taken" if raw else "answered"
     command = f"{method} {path} {shown}".strip() if source != SOCKET else shown

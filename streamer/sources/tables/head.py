@@ -142,7 +142,7 @@ def _header(
         return list(names), 1
     if strange is None or any(key(cell) in TIMES for cell in header):
         return header, 1
-    told = _names(comment, dialect) if comment else []
+    told = [" ".join(name.split()) for name in _cells(comment, dialect)] if comment else []
     if len(told) == len(header) and not any(map(is_value, told)):
         return told, 0
     holds = f"line {number_of} holds {strange.strip()[:40]!r}, which names no column"
