@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -142,9 +143,10 @@ def _header(
         return list(names), 1
     if strange is None or any(key(cell) in TIMES for cell in header):
         return header, 1
-    told = [" ".join(name.split()) for name in _cells(comment, dialect)] if comment else []
-    if len(told) == len(header) and not any(map(is_value, told)):
-        return told, 0
+    with contextlib.suppress(ValueError):  # a comment need not be cut into fields
+        told = _names(comment, dialect) if comment else []
+        if len(told) == len(header) and not any(map(is_value, told)):
+            return told, 0
     holds = f"line {number_of} holds {strange.strip()[:40]!r}, which names no column"
     raise SourceError(f"no header: give --columns {suggested(cells)} ({holds})")
 
