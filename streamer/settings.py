@@ -117,7 +117,9 @@ class Settings(BaseSettings):
         512 * 2**20,
         description="bytes that the bodies of all requests (HTTP, gRPC) hold together; more are answered 503",
     )
-    answer_seconds: Positive = Field(30.0, description="time for what one request to /v1/streams or /v1/readings brings to be run")
+    answer_seconds: Positive = Field(
+        30.0, description="time for what one request to /v1/streams or /v1/readings brings to be run"
+    )
     max_replay_events: Count = Field(
         256, description="numbered events kept for a client that comes back; the oldest go, counted if nobody saw them"
     )
