@@ -56,7 +56,7 @@ def forecast(
         str | None, typer.Option("--columns", help="Names of the columns, where no header has them: time,value.")
     ] = None,
     missing: Annotated[
-        list[str] | None, typer.Option(help="What stands for no value, such as -999; repeatable.", metavar="TEXT")
+        list[str] | None, typer.Option(help="What stands for no value, such as -999; repeatable.")
     ] = None,
     decimal: Annotated[
         str | None, typer.Option(help="What 1,234 is: '.' (1234) or ',' (1.234). Default: as the column shows.")

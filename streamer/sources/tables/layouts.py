@@ -230,7 +230,7 @@ def _no_value(at: int, name: str, sample: Sequence[Sequence[str]], roles: Roles)
         return ""  # behind a separator at the end of the lines
     if name == "":
         return "it has no name"
-    if key(name) in TIMES or (key(name) in CALENDAR[:3] and any(key(name) == c for c in CALENDAR) and roles.time == ()):
+    if key(name) in TIMES:
         return "another time" if roles.time else None
     cells = _cells(sample, at)
     if cells and _share(cells, is_time) > 0.9:
