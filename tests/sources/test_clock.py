@@ -75,6 +75,23 @@ def test_a_spreadsheets_numbers() -> None:
     assert Clock("t", ["0", "45413.5"])("45413.5") == 45413.5
 
 
+def test_two_digits_of_a_year_may_come_first() -> None:
+    with pytest.raises(
+        SourceError, match="is 2001-05-24 or 2024-05-01: say which with --time-format day-first or year-first"
+    ):
+        Clock("t", ["24-05-01"])
+    assert show_time(Clock("t", ["24-05-01"], "year-first")("24-05-01")) == "2024-05-01T00:00:00Z"
+    assert show_time(Clock("t", ["99-05-01", "32-05-01"])("99-05-01")) == "1999-05-01T00:00:00Z"
+    assert show_time(Clock("t", ["01.05.24"])("01.05.24")) == "2024-05-01T00:00:00Z"
+
+
+def test_a_day_and_an_hour_without_a_mark() -> None:
+    clock = Clock("t", ["2024050100", "2024050123"])
+    assert show_time(clock("2024050123")) == "2024-05-01T23:00:00Z"
+    assert "is taken for a day and an hour" in clock.note
+    assert Clock("t", ["1714521600", "2024050100"])("2024050100") == 2024050100
+
+
 def test_an_hour_that_comes_twice_goes_on_and_one_that_is_left_out_is_refused() -> None:
     berlin = find_zone("Europe/Berlin")
     begin = datetime(2024, 10, 26, 22, tzinfo=UTC)

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.sources import SourceError
+from streamer.sources.readings import Readings
 from streamer.sources.tables.encoding import Lines, TooLongError, no_text
 from streamer.sources.tables.layouts import Columns, guess_columns, key, suggested
 from streamer.sources.tables.separators import Dialect, choose, find_header, is_comment, split, told_separator
+from streamer.sources.times import show_time
 
 TEXTS = st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=20), max_size=20)
 
@@ -134,3 +136,20 @@ def test_two_series_under_one_name_are_refused_unless_something_else_is_known(st
     assert guess_columns(["date", "where", "t"], Columns(id="where"), rows).ids == (1,)
     with pytest.raises(SourceError, match="--id sensor --id where"):
         guess_columns(["date", "sensor", "where", "t"], Columns(), [[day, "x", place, t] for day, place, t in rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "first"),
+    [
+        ([["45413", "0.5", "1"], ["45413", "0.75", "2"]], "2024-05-01T12:00:00Z"),
+        ([["2024-05-01", "930", "1"], ["2024-05-01", "1000", "2"]], "2024-05-01T09:30:00Z"),
+        ([["20240501", "0", "1"], ["20240501", "30", "2"]], "2024-05-01T00:00:00Z"),
+        ([["13/05/2024", "9:30 PM", "1"], ["14/05/2024", "1:00 AM", "2"]], "2024-05-13T21:30:00Z"),
+    ],
+)
+def test_a_date_and_what_may_stand_beside_it(rows: list[list[str]], first: str) -> None:
+    text = "\n".join(map(",".join, [["date", "time", "a"], *rows]))
+    found = list(Readings("x", Columns(), lambda text: None, text.encode()))
+    assert [reading.stream for reading in found] == ["a", "a"]
+    assert found[0].time is not None
+    assert show_time(found[0].time) == first

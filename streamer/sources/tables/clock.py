@@ -12,6 +12,7 @@ from streamer.sources import SourceError
 from streamer.sources.tables.moments import (
     DAY_FIRST,
     MONTH_FIRST,
+    YEAR_FIRST,
     AmbiguousError,
     Moment,
     clock_only,
@@ -25,12 +26,13 @@ __all__ = ["FORMATS", "Clock", "find_zone", "is_time", "number"]
 
 UNIT_NAMES = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 #: What ``--time-format`` takes beside a pattern of ``strptime``.
-FORMATS = ("iso", DAY_FIRST, MONTH_FIRST, "excel", *UNIT_NAMES)
+FORMATS = ("iso", DAY_FIRST, MONTH_FIRST, YEAR_FIRST, "excel", *UNIT_NAMES)
 #: A spreadsheet's number of a day, in [1982, 2064): as unix time it would be a morning of 1970.
 DAYS = (30000.0, 60000.0)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SPREADSHEET_EPOCH = 25569  # its number of 1 January 1970
 REMEMBERED = 4096
+_HOURS = re.compile(r"20\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])([01]\d|2[0-3])")
 _ABBREVIATED = re.compile(r"(.*\d)\s+([A-Z]{2,5})")
 
 
@@ -118,7 +120,7 @@ class Clock:
             self._unit, self._numbers, self._given = UNIT_NAMES[format], True, True
         elif format == "excel":
             self._excel = self._numbers = True
-        elif format in (DAY_FIRST, MONTH_FIRST):
+        elif format in (DAY_FIRST, MONTH_FIRST, YEAR_FIRST):
             self._order, self._numbers = format, False
         elif "%" in format:
             self._pattern, self._numbers = format, False
@@ -130,6 +132,10 @@ class Clock:
             )
 
     def _learn(self, cells: Sequence[str]) -> None:
+        if all(map(_HOURS.fullmatch, cells)):  # as unix time it would be after 2033
+            self._pattern, self._numbers = "%Y%m%d%H", False
+            self.note = f"column {self.name}: {cells[0]} is taken for a day and an hour; --time-format s: seconds"
+            return
         found = [value for cell in cells if not COMPACT.fullmatch(cell) and (value := number(cell)) is not None]
         self._numbers = 2 * len(found) >= len(cells) and bool(found)
         if self._numbers:
@@ -155,26 +161,30 @@ class Clock:
         dates = [(cell, *found) for cell in cells if (found := day_or_month_first(cell)) is not None]
         if not dates:
             return
-        sure = {next(iter(orders)) for _, _, orders in dates if len(orders) == 1}
-        if len(sure) == 1:
-            self._order = sure.pop()
-        elif not sure and all(mark == "." for _, mark, _ in dates):  # so written where the day comes first
+        possible = set.intersection(*(orders for _, _, orders in dates))
+        if len(possible) == 1:
+            self._order = possible.pop()
+        elif possible and all(mark == "." for _, mark, _ in dates):  # so written where the day comes first
             self._order = DAY_FIRST
-        elif not sure:
+        elif possible:
             raise SourceError(self._asked(dates[0][0]))
+        elif any(not orders for _, _, orders in dates):
+            self._order = DAY_FIRST  # some are no dates at all
         else:
             raise SourceError(f"column {self.name} has dates with the day first and with the month first")
 
     def _asked(self, cell: str) -> str:
         readings = []
-        for order in (DAY_FIRST, MONTH_FIRST):
+        found = day_or_month_first(cell)
+        orders = [o for o in (DAY_FIRST, MONTH_FIRST, YEAR_FIRST) if found is not None and o in found[1]]
+        for order in orders:
             try:
                 readings.append(f"{moment(cell, order).local:%Y-%m-%d}")
             except ValueError:
                 continue
         return (
             f"column {self.name}: {cell[:40]!r} is {' or '.join(readings)}: say which with "
-            f"--time-format {DAY_FIRST} or {MONTH_FIRST} (or a pattern, '%d/%m/%Y %H:%M')"
+            f"--time-format {' or '.join(orders)} (or a pattern, '%d/%m/%Y %H:%M')"
         )
 
     # -- one cell ------------------------------------------------------------------------------------------------------

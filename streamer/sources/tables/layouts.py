@@ -14,6 +14,7 @@ from streamer.sources import SourceError
 from streamer.sources.tables.clock import is_time, number
 from streamer.sources.tables.moments import clock_only, has_clock
 from streamer.sources.tables.numbers import MISSING
+from streamer.sources.times import COMPACT
 
 __all__ = ["IDS", "TIMES", "Columns", "Roles", "guess", "guess_columns", "key", "suggested"]
 
@@ -143,6 +144,25 @@ def _cells(sample: Sequence[Sequence[str]], at: int) -> list[str]:
     return [cell for cell in found if cell.lower() not in MISSING]
 
 
+def _day_and_part(keys: dict[str, int], sample: Sequence[Sequence[str]]) -> tuple[int, int] | None:
+    """A date, and a time that is a part of the day (of a spreadsheet), or 930 for half past nine."""
+    if "date" not in keys or "time" not in keys:
+        return None
+    days, parts = _cells(sample, keys["date"]), _cells(sample, keys["time"])
+    serial = _share(days, lambda cell: 30000 <= (number(cell) or 0) < 60000) > 0.9
+    shares = serial and _share(parts, lambda cell: 0 <= (number(cell) or 0) < 1) > 0.9
+    minutes = _share(days, _is_day) > 0.9 and _share(parts, _hhmm) > 0.9
+    return (keys["date"], keys["time"]) if shares or minutes else None
+
+
+def _is_day(cell: str) -> bool:
+    return (is_time(cell) and not has_clock(cell)) or (len(cell) == 8 and COMPACT.fullmatch(cell) is not None)
+
+
+def _hhmm(cell: str) -> bool:
+    return cell.isdigit() and len(cell) <= 4 and int(cell) < 2400 and int(cell) % 100 < 60
+
+
 def _is_number(cell: str) -> bool:
     return number(cell) is not None
 
@@ -168,6 +188,8 @@ def _time(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]
         clocks = [keys[name] for name in ("time", "uhrzeit", "zeit", "heure", "hora", "clock") if name in keys]
         if clocks and clocks[0] != at and _share(_cells(sample, clocks[0]), clock_only) > 0.5:
             return at, clocks[0]
+        if (parts := _day_and_part(keys, sample)) is not None:
+            return parts
         hour = next((keys[name] for name in ("hour", "hr", "stunde", "heure") if name in keys), None)
         if hour is not None and not _share(cells, has_clock) and _share(_cells(sample, hour), str.isdigit) > 0.9:
             roles.notes.append(f"the time is taken from {found} and {names[hour]}")

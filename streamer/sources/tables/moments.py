@@ -18,14 +18,14 @@ __all__ = [
 ]
 
 #: Which field of a date of numbers is the day.
-DAY_FIRST, MONTH_FIRST = "day-first", "month-first"
+DAY_FIRST, MONTH_FIRST, YEAR_FIRST = "day-first", "month-first", "year-first"
 CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?:[:h](?P<minute>\d{2})(?:[:m](?P<second>\d{2})(?:[.,](?P<part>\d{1,12}))?)?)?s?"
     r"\s*(?P<half>[ap]\.?\s?m\b\.?)?",
     re.IGNORECASE,
 )
 _TIME = re.compile(
-    r"(?<![\d.])(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,:](?P<part>\d{1,12}))?)?(?!\d)"
+    r"(?<![\d.])(?P<hour>\d{1,2})[:h](?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,:](?P<part>\d{1,12}))?)?(?!\d)"
     r"\s*(?P<half>[ap]\.?\s?m\b\.?)?|(?<!\d)(?P<hour12>\d{1,2})\s*(?P<half12>[ap]\.?m\b\.?)",
     re.IGNORECASE,
 )
@@ -41,8 +41,12 @@ _OFFSET = re.compile(r"(?:UTC|GMT)?\s*([+-])(\d{2}):?(\d{2})?(?::\d{2})?(?:\s*\[
 _MONTHS = {
     name: number
     for number, names in enumerate(
-        "jan january januar|feb february februar|mar march märz mrz|apr april|may mai|jun june juni|jul july juli"
-        "|aug august|sep sept september|oct october okt oktober|nov november|dec december dez dezember".split("|"),
+        "jan january januar janv janvier ene enero gen gennaio|feb february februar févr février febrero febbraio"
+        "|mar march märz mrz mars marzo maart mrt|apr april avr avril abr abril aprile"
+        "|may mai mayo mag maggio mei|jun june juni juin junio giu giugno|jul july juli juil juillet julio lug luglio"
+        "|aug august août aout ago agosto augustus|sep sept september septembre septiembre set settembre"
+        "|oct october okt oktober octobre octubre ott ottobre|nov november novembre noviembre"
+        "|dec december dez dezember déc décembre dic diciembre dicembre".split("|"),
         1,
     )
     for name in names.split()
@@ -95,14 +99,17 @@ def moment(text: str, order: str = "") -> Moment:
 
 
 def day_or_month_first(text: str) -> tuple[str, set[str]] | None:
-    """Of a date of numbers with the year at the end: its separator, and the orders that it allows."""
+    """Of a date of numbers that does not begin with a whole year: its separator, and the orders that it allows."""
     found = _TIME.search(text)
     date = text[: found.start()] if found else text
     match = _NUMBERS.fullmatch(_WEEKDAY.sub("", date.strip()).rstrip(" ,T"))
     if match is None:
         return None
     first, second = int(match[1]), int(match[3])
-    orders = ({DAY_FIRST} if second <= 12 else set()) | ({MONTH_FIRST} if first <= 12 else set())
+    orders = {DAY_FIRST} if second <= 12 and first <= 31 else set()
+    orders |= {MONTH_FIRST} if first <= 12 and second <= 31 else set()
+    if len(match[4]) == 2 and match[2] != "." and second <= 12 and 1 <= int(match[4]) <= 31:
+        orders.add(YEAR_FIRST)
     return match[2], orders
 
 
@@ -160,6 +167,8 @@ def _date(text: str, order: str) -> tuple[int, int, int]:
         first, second, year = int(match[1]), int(match[3]), _year(match[4])
         if not order:
             raise AmbiguousError("may have the day or the month first")
+        if order == YEAR_FIRST:
+            return _year(match[1]), second, int(match[4])
         return (year, second, first) if order == DAY_FIRST else (year, first, second)
     if match := _DAY_NAMED.fullmatch(text):
         return _year(match[3]), _month(match[2]), int(match[1])

@@ -308,8 +308,13 @@ class Table:
             return cells[times[0]]
         parts = [cells[at].strip() for at in times]
         if len(times) == 2 and key(self.names[times[0]]) != CALENDAR[0]:
-            clock = f"{parts[1]}:00" if parts[1].isdigit() and len(parts[1]) < 3 else parts[1]
-            return f"{MIDNIGHT.sub('', parts[0])} {clock}"
+            day, clock = parts
+            if clock.isdigit() and len(clock) < 5:
+                named = key(self.names[times[1]]) != "time" and len(clock) < 3  # an hour, else 930 is 9:30
+                clock = f"{clock}:00" if named else f"{clock.zfill(4)[:2]}:{clock.zfill(4)[2:]}"
+            elif (serial := number(day)) is not None and (part := number(clock)) is not None and serial < 1e5:
+                return repr(serial + part)
+            return f"{MIDNIGHT.sub('', day)} {clock}"
         if all(key(self.names[at]) in CALENDAR for at in times):
             date = {key(self.names[at]): part for at, part in zip(times, parts, strict=True)}
             year, month, day, hour, minute, second = (
