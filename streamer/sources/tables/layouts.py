@@ -188,8 +188,8 @@ def _time(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]
         clocks = [keys[name] for name in ("time", "uhrzeit", "zeit", "heure", "hora", "clock") if name in keys]
         if clocks and clocks[0] != at and _share(_cells(sample, clocks[0]), clock_only) > 0.5:
             return at, clocks[0]
-        if (parts := _day_and_part(keys, sample)) is not None:
-            return parts
+        if (both := _day_and_part(keys, sample)) is not None:
+            return both
         hour = next((keys[name] for name in ("hour", "hr", "stunde", "heure") if name in keys), None)
         if hour is not None and not _share(cells, has_clock) and _share(_cells(sample, hour), str.isdigit) > 0.9:
             roles.notes.append(f"the time is taken from {found} and {names[hour]}")
