@@ -86,9 +86,7 @@ def forecast(
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write counts and scores of every stream here, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw history and last forecast of up to 6 streams here.")] = None,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Exit code 0 in spite of lines that can't be read.")
-    ] = False,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Exit code 0 in spite of what can't be read.")] = False,
 ) -> None:
     """Forecast sensors, reading by reading: every stream is learnt while it runs, and its forecasts score themselves.
 
@@ -195,7 +193,7 @@ def forecast(
         complain(f"{file}: {lost}")
     if not fleet.slots:
         raise CommandError(f"{file}: no reading was found: {nothing(source)}", 2)
-    if lost and not lenient:
+    if (lost or late) and not lenient:
         raise typer.Exit(1)
 
 

@@ -227,6 +227,15 @@ CASES = (
         "1",
     ),
     payloads(
+        "a table that descends, in a pipe",
+        "printf 'time,a\\n2024-05-01 12:00,3\\n2024-05-01 11:00,2\\n2024-05-01 10:00,1\\n'"
+        " | streamer forecast - --json | wc -l",
+        "1 reading",
+        "2 late readings left out\nmost readings came late: sort them, or name a file, which is sorted (2 late, 1 run)",
+        "1",
+        1,
+    ),
+    payloads(
         "numbers, and a word",
         "printf '20.4\\nonline\\n' | streamer forecast - --json | wc -l",
         "1 reading",
