@@ -95,8 +95,3 @@ def test_the_daemon_needs_no_training_packages() -> None:
         "import sys, streamer.settings, streamer.serve.logs, streamer.serve.notify; print('onnxruntime' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "False"
-
-
-def test_what_stands_for_no_value_may_be_a_list_or_words_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMER_MISSING", "-999, err")
-    assert Settings.load().missing == ("-999", "err")

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
@@ -41,3 +42,8 @@ def test_which_readings_were_left_out_is_told(tmp_path: Path) -> None:
     finally:
         sensors.drain(10.0)
         sensors.close()
+
+
+def test_what_stands_for_no_value_may_be_a_list_or_words_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_MISSING", "-999, err")
+    assert Settings.load().missing == ("-999", "err")
