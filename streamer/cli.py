@@ -47,7 +47,7 @@ EPILOG = {
         "streamer forecast --plot out.png --value temperature samples/sensor.csv",
         "streamer forecast --json --id pump --time ts readings.ndjson.gz",
         "streamer forecast --csv --last 1 wide.csv > forecasts.csv",
-        "mosquitto_sub -t sensors/# | streamer forecast - --json",
+        "mosquitto_sub -v -t 'sensors/#' | streamer forecast - --json",
     ),
     "generate": commands.examples(
         'streamer generate --prompt "the " --temperature 0.8 --top-k 20 --seed 1 --length 400',

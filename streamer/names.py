@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["NAME_CHARACTERS", "SERIES_CHARACTERS", "NameRefusedError", "check_name"]
+from collections.abc import Iterable
+
+__all__ = ["NAME_CHARACTERS", "SERIES_CHARACTERS", "NameRefusedError", "check_name", "series_name"]
 
 NAME_CHARACTERS = 200
 #: Of a name that is made of a metric and its labels, as Prometheus has them.
@@ -23,3 +25,14 @@ def check_name(text: str, most: int = NAME_CHARACTERS) -> str:
     if not text or len(text) > most or not text.isprintable():
         raise NameRefusedError(f"{text[:SHOWN]!a} is not a name (1 to {most} printable characters)")
     return text
+
+
+def series_name(metric: str, labels: Iterable[tuple[str, str]]) -> str:
+    """``metric{label="value",...}`` with the labels in order. Raises :class:`NameRefusedError` if that is no name."""
+    pairs = sorted((label, value) for label, value in labels if value)
+    inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
+    return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

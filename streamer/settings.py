@@ -117,7 +117,9 @@ class Settings(BaseSettings):
         512 * 2**20,
         description="bytes that the bodies of all requests (HTTP, gRPC) hold together; more are answered 503",
     )
-    answer_seconds: Positive = Field(30.0, description="time for the rows of one request to /v1/streams to be run")
+    answer_seconds: Positive = Field(
+        30.0, description="time for what one request to /v1/streams or /v1/readings brings to be run"
+    )
     max_replay_events: Count = Field(
         256, description="numbered events kept for a client that comes back; the oldest go, counted if nobody saw them"
     )
@@ -161,6 +163,9 @@ class Settings(BaseSettings):
     # -- sensors -----------------------------------------------------------------------------------------------------
     max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
     sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")
+    missing: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="what senders write where there is no value, such as -999, besides empty, NaN, NA and null"
+    )
     max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"
     )
@@ -206,8 +211,8 @@ class Settings(BaseSettings):
     mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="what to read: 'PATTERN [time=PATH] [model=NAME] [PATH ...]', such as 'sensors/+/temperature' (a"
-        " number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON)",
+        description="what to read: 'PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]', such as"
+        " 'sensors/+/temperature' (a number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON); quotes around spaces",
     )
     mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
     mqtt_publish: bool = Field(True, description="publish forecasts")
@@ -277,7 +282,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
-    @field_validator("models", "metrics_sensors", "mqtt_topics", mode="before")
+    @field_validator("models", "metrics_sensors", "mqtt_topics", "missing", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.sensors.timeline import phases
-from streamer.sources.readings import TIMES, Columns, Readings
+from streamer.sources.readings import Columns, Readings
 from streamer.sources.rows import rows
 
 __all__ = ["Part", "Raw", "Table", "arrange", "needed", "read", "split"]
@@ -96,8 +96,7 @@ def read(path: Path, time: str | None, complain: Callable[[str], None]) -> Raw:
     table = np.full((len(times), len(columns)), np.nan)
     for number, column in enumerate(columns):
         table[: len(found[column]), number] = found[column]
-    clock = time or next((name for known in TIMES for name in source.header if name.lower() == known), "")
-    strange = tuple(name for name in source.header if name not in found and name != clock)
+    strange = tuple(name for name in source.header if name not in found and name not in source.times)
     return Raw(path.name, tuple(columns), np.array(times), table, strange, source.bad)
 
 

@@ -33,20 +33,40 @@ BATCH = 1024
 
 def forecast(
     file: Annotated[
-        str, typer.Argument(help="CSV with a header, or NDJSON; may be gzipped; - is standard input.", metavar="FILE")
+        str,
+        typer.Argument(
+            help="CSV with a header, JSON, or lines of numbers; may be gzipped; - is standard input.", metavar="FILE"
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="A shipped name (streamer models lists them) or a path.")
     ] = "forecast-universal",
     time_column: Annotated[
-        str | None, typer.Option("--time", help="Column of the time. Default: ts, time, timestamp, date or datetime.")
+        list[str] | None,
+        typer.Option("--time", help="Column of the time; twice: of date and time. Default: ts, time, date and others."),
     ] = None,
     id_column: Annotated[
-        str | None,
-        typer.Option("--id", help="Column that says the stream. Default: id, sensor, stream, name or series."),
+        list[str] | None,
+        typer.Option("--id", help="Column that says the stream, repeatable. Default: id, sensor, name and others."),
     ] = None,
     values: Annotated[
         list[str] | None, typer.Option("--value", help="Column of a value, repeatable. Default: all with numbers.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--columns", help="Names of the columns, where no header has them: time,value.")
+    ] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="What stands for no value, such as -999; repeatable.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="What 1,234 is: '.' (1234) or ',' (1.234). Default: as the column shows.")
+    ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(help="day-first, month-first, s, ms, us, ns, excel, or a pattern such as '%d.%m.%Y %H:%M'."),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Of times that name none, such as Europe/Berlin. Default: UTC.")
     ] = None,
     step: Annotated[
         float | None, typer.Option(help="Seconds between readings. Default: inferred for each stream.")
@@ -66,9 +86,7 @@ def forecast(
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write counts and scores of every stream here, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw history and last forecast of up to 6 streams here.")] = None,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Exit code 0 in spite of lines that can't be read.")
-    ] = False,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Exit code 0 in spite of what can't be read.")] = False,
 ) -> None:
     """Forecast sensors, reading by reading: every stream is learnt while it runs, and its forecasts score themselves.
 
@@ -78,6 +96,8 @@ def forecast(
         raise CommandError("--json and --csv exclude each other", 2)
     if last and not (json or csv or parquet):
         raise CommandError("--last is for --json, --csv and --parquet", 2)
+    if decimal not in (None, ".", ","):
+        raise CommandError(f"--decimal {decimal!r}: '.' or ','", 2)
     if step is not None and not 0 < step < 1e9:
         raise CommandError(f"--step {step:g}: seconds between two readings, more than 0", 2)
     if plot is not None:
@@ -91,7 +111,15 @@ def forecast(
 
     from prometheus_client import CollectorRegistry
 
-    from streamer.commands.forecasts import CsvOutput, JsonOutput, Output, ParquetOutput, TableOutput, write_scores
+    from streamer.commands.forecasts import (
+        CsvOutput,
+        JsonOutput,
+        Output,
+        ParquetOutput,
+        TableOutput,
+        left_out,
+        write_scores,
+    )
     from streamer.engine.catalogue import resolve
     from streamer.metrics import Metrics
     from streamer.sensors.look import by_label
@@ -99,13 +127,22 @@ def forecast(
     from streamer.sources.readings import Columns, Readings
 
     loaded = load_forecaster(resolve(model))
-    columns = Columns(id_column, time_column, tuple(values or ()))
+    columns = Columns(
+        tuple(id_column or ()),
+        tuple(time_column or ()),
+        tuple(values or ()),
+        names=tuple(name.strip() for name in names.split(",")) if names else (),
+        missing=tuple(missing or ()),
+        decimal=decimal or "",
+        time_format=time_format or "",
+        zone=zone or "",
+    )
     if variables := loaded.layout.variables:
         if values:
             raise CommandError(f"--value is not for {model}: it takes {', '.join(variables)}", 2)
-        columns = Columns(id_column, time_column, variables, wide=True)
+        columns = replace(columns, values=variables, wide=True)
         capacity = capacity if id_column else 1
-    source = Readings(file, columns, complain)
+    source = Readings(file, columns, complain, plain=True)
     try:
         table = Metrics(CollectorRegistry())
         fleet = make_fleet(loaded, table, capacity=capacity, step=step, gap=max_gap)
@@ -142,29 +179,22 @@ def forecast(
         raise typer.Exit(130)
     if not source.timed and step is None:
         complain(f"{file}: has no times: readings were counted, one second apart (--step SECONDS)")
-    if not fleet.slots:
-        raise CommandError(f"{file}: holds no reading", 2)
+    from streamer.commands.forecast_words import could_not, mostly_late, nothing, other_step
+
+    for sentence in source.left_out():
+        complain(f"{file}: {sentence}")
+    if fleet.slots and (json or csv) and (left := left_out(fleet)):  # the table says it itself
+        complain(f"{file}: {left}")
+    if late := mostly_late(fleet):
+        complain(f"{file}: {late}")
     if other := other_step(fleet):
         complain(f"{file}: {other}")
-    if source.bad:
-        complain(f"{file}: {source.bad} of {source.lines} lines could not be read and were left out")
-        if not lenient:
-            raise typer.Exit(1)
-
-
-def other_step(fleet: Fleet) -> str:
-    """What to say where rows come at another step than in training; empty: they don't."""
-    import numpy as np
-
-    manifest, slots = fleet.model.manifest, np.array(list(fleet.slots.values()), np.intp)
-    trained = manifest.input.step_seconds
-    if not fleet.layout.variables or not trained or not len(slots):
-        return ""
-    found = fleet.table.timelines.pace(slots)
-    other = found[(found > 0) & (np.abs(found - trained) > 0.01 * trained)]
-    if not len(other):
-        return ""
-    return f"a row comes every {other[0]:g} s, and {manifest.name} has learnt rows that come every {trained:g} s"
+    if lost := could_not(source):
+        complain(f"{file}: {lost}")
+    if not fleet.slots:
+        raise CommandError(f"{file}: no reading was found: {nothing(source)}", 2)
+    if (lost or late) and not lenient:
+        raise typer.Exit(1)
 
 
 class Run:
@@ -208,11 +238,14 @@ class Run:
 
     def _items(self) -> Iterable[Reading | Row]:
         from streamer.sources.rows import rows
+        from streamer.sources.tables.order import in_order
 
+        source = self._source
         if not (variables := self._fleet.layout.variables):
-            return self._source
+            return in_order(source, source.report.note) if source.whole else source
         # without a column of streams, lines of one time are one row, as in training
-        return self._source.rows() if self._source.columns.id else rows(self._source, len(variables))
+        found = source.rows() if source.columns.id else rows(source, len(variables))
+        return in_order(found, source.report.note) if source.whole else found
 
     def _read_all(self) -> None:
         try:
@@ -287,13 +320,14 @@ class Run:
 
 
 def _complain_of_break(stream: str, at: float, why: int) -> None:
-    from streamer.sensors.timeline import CHANGED, GAP, RESTARTED
+    from streamer.sensors.timeline import CHANGED, GAP, GLITCH, RESTARTED
     from streamer.sources.times import show_time
 
     what = {
         GAP: "a gap longer than is filled (--max-gap) ends",
         RESTARTED: "the clock was set back",
         CHANGED: "readings come at another step",
+        GLITCH: "a reading before had a time ahead of the others, which go on",
     }[why]
     complain(f"{stream}: {what} at {show_time(at)}")
 

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from streamer.commands import CommandError
 from streamer.sensors.columns import Forecasts
+from streamer.sensors.digits import rounded, shown
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import Layout
 from streamer.sensors.look import Sensor, by_label, label
@@ -112,7 +113,7 @@ class LongOutput(Output):
         """Stream, time of the reading, steps ahead, the time that is, quantiles."""
         for row in self._kept:
             if row.quantiles is not None:
-                for ahead, quantiles in enumerate(row.quantiles.tolist(), 1):
+                for ahead, quantiles in enumerate(rounded(row.quantiles).tolist(), 1):
                     yield row.stream, row.time, ahead, row.step and row.time + ahead * row.step, quantiles
 
 
@@ -141,7 +142,7 @@ class ParquetOutput(LongOutput):
         def moments(found: Sequence[float | None]) -> pa.Array:
             return pa.array([time if time is None or not timed else round(time * 1e6) for time in found], moment)
 
-        curves = np.array(quantiles, np.float32).reshape(-1, len(self._levels)).T
+        curves = np.array(quantiles, np.float64).reshape(-1, len(self._levels)).T
         columns = [pa.array(streams, pa.string()), moments(begun), pa.array(ahead, pa.int32()), moments(times)]
         made = pa.table([*columns, *map(pa.array, curves)], names=self.header)
         try:
@@ -245,16 +246,16 @@ def write_scores(path: Path, fleet: Fleet) -> None:
 def _next(sensor: Sensor, layout: Layout) -> str:
     if sensor.quantiles is None:
         return ""
-    low, middle, high = (sensor.quantiles[0, layout.levels.index(level)] for level in layout.outer)
-    return f"{middle:.4g}  ({low:.4g} .. {high:.4g})"
+    low, middle, high = (float(sensor.quantiles[0, layout.levels.index(level)]) for level in layout.outer)
+    return f"{shown(middle, high - low)}  ({shown(low, high - low)} .. {shown(high, high - low)})"
 
 
 def _json_line(row: ForecastRow, levels: Sequence[str], timed: bool) -> str:
-    curves = [] if row.quantiles is None else row.quantiles.T.tolist()
+    curves = [] if row.quantiles is None else rounded(row.quantiles).T.tolist()
     lists = ", ".join(f'"{level}": [{", ".join(map(_digits, c))}]' for level, c in zip(levels, curves, strict=False))
     value = "null" if row.value is None else json.dumps(row.value)
     time = json.dumps(_time(row.time, timed))
-    anomaly = "null" if row.value is None or row.quantiles is None else _digits(row.anomaly)
+    anomaly = "null" if row.value is None or row.quantiles is None else f"{row.anomaly:.7g}"
     stream = json.dumps(row.stream)
     return f'{{"stream": {stream}, "time": {time}, "value": {value}, "quantiles": {{{lists}}}, "anomaly": {anomaly}}}'
 
@@ -264,8 +265,8 @@ def _there(value: float) -> float | None:
 
 
 def _digits(value: float) -> str:
-    """A float32 has seven of them; JSON knows no NaN."""
-    return f"{value:.7g}" if math.isfinite(value) else "null"
+    """The shortest that means the same; JSON knows no NaN."""
+    return f"{value!r}".removesuffix(".0") if math.isfinite(value) else "null"
 
 
 def _time(time: float, timed: bool) -> str | float:
@@ -273,4 +274,4 @@ def _time(time: float, timed: bool) -> str | float:
 
 
 def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else shown(value, 10 * value) if 1e3 <= value < 1e15 else f"{value:.3g}"

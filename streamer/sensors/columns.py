@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.sensors.digits import rounded
+
 __all__ = ["LARGEST", "Batch", "Forecasts", "Reading", "Row", "StepResult"]
 
 Floats = NDArray[np.float64]
@@ -51,6 +53,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def take(self, rows: NDArray[np.intp]) -> Batch:
+        """These readings, in this order."""
+        stamped = None if self.stamped is None else self.stamped[rows]
+        return Batch([self.names[row] for row in rows.tolist()], self.times[rows], self.values[rows], stamped)
 
     @classmethod
     def made(cls, names: Sequence[str], times: Iterable[float], values: Iterable[float]) -> Batch:
@@ -104,7 +111,8 @@ class Forecasts:
     least as far from what was expected, 1 where nothing was. ``known`` bool: there is a forecast; a sensor without any
     value yet has none.
 
-    ``failed``: (stream, time) of readings that were taken and that failed when they were run: they have no forecast."""
+    ``failed``: (stream, time) of readings that were taken and that failed when they were run: they have no forecast.
+    ``late`` and ``duplicates``: of those that were left out."""
 
     names: Sequence[str]
     times: Floats
@@ -118,6 +126,8 @@ class Forecasts:
     known: NDArray[np.bool_]
     targets: Sequence[str] = ()
     failed: Sequence[tuple[str, float]] = ()
+    late: Sequence[tuple[str, float]] = ()
+    duplicates: Sequence[tuple[str, float]] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -132,7 +142,7 @@ class Forecasts:
 
     def _said(self, at: tuple[int, ...]) -> dict[str, Any]:
         value, known = float(self.values[at]), bool(self.known[at])
-        curves = self.quantiles[at].T.tolist() if known else []
+        curves = rounded(self.quantiles[at]).T.tolist() if known else []
         return {
             "value": None if value != value else value,
             "quantiles": dict(zip(self.levels, curves, strict=False)),

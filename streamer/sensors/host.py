@@ -7,6 +7,7 @@ named, else to the one whose variables are all among the columns, else to the on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
 import logging
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.engine.model import ModelError
 from streamer.sensors.arrivals import Arrivals
@@ -67,6 +69,7 @@ class Sensors:
         self.fleets: dict[str, Fleet] = {}
         self._loaded = self._draining = False
         self._arrivals = Arrivals()
+        self._no_values = _numbers(settings.missing)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._save_all, name="sensors", daemon=True)
 
@@ -179,30 +182,41 @@ class Sensors:
     async def take(self, batch: Batch, way: str, fleet: Fleet | None = None) -> Receipt:
         """Returns when the readings are on the disk. Raises :class:`BusyError`, :class:`StoreError` or
         :class:`NoSensorsError`: nothing was taken. Without ``fleet``: that for single sensors."""
-        receipt, _ = await self._write(batch, way, fleet, answer=False)
+        receipt, _ = await self._write(batch, way, fleet)
         return receipt
+
+    async def tell(
+        self, batch: Batch, way: str, fleet: Fleet | None, seconds: float
+    ) -> tuple[Receipt, Forecasts | None]:
+        """As :meth:`take`; besides, which readings were left out or failed when they were run. ``None``: they were not
+        run within ``seconds``."""
+        receipt, waiting = await self._write(batch, way, fleet, count=True)
+        assert waiting is not None
+        try:
+            return receipt, await asyncio.wait_for(asyncio.shield(waiting), seconds)
+        except TimeoutError:
+            return receipt, None
 
     async def ask(self, batch: Batch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
         """The same, and the forecasts after each reading, once all of them were run."""
-        receipt, forecasts = await self._write(batch, way, fleet, answer=True)
-        assert forecasts is not None
-        return receipt, forecasts
+        receipt, waiting = await self._write(batch, way, fleet, answer=True)
+        assert waiting is not None
+        return receipt, await waiting
 
     async def _write(
-        self, batch: Batch, way: str, fleet: Fleet | None, *, answer: bool
-    ) -> tuple[Receipt, Forecasts | None]:
-        count = len(batch)
+        self, batch: Batch, way: str, fleet: Fleet | None, *, answer: bool = False, count: bool = False
+    ) -> tuple[Receipt, asyncio.Future[Forecasts] | None]:
         try:
             fleet = fleet or self.choose()
             if self._draining:
                 raise BusyError("the daemon is going down")
-            writing = fleet.write(self._arrivals(batch), answer=answer)
+            writing = fleet.write(self._arrivals(self._masked(batch)), answer=answer, count=count)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
-            self.metrics.refused_readings.labels("busy").inc(count)
+            self.metrics.refused_readings.labels("busy").inc(len(batch))
             raise
         except StoreError:
-            self.metrics.refused_readings.labels("store").inc(count)
+            self.metrics.refused_readings.labels("store").inc(len(batch))
             self.metrics.store_errors.labels("journal").inc()
             raise
         self.metrics.readings.labels(way).inc(receipt.taken)
@@ -210,7 +224,14 @@ class Sensors:
             self.metrics.refused_readings.labels(refusal.reason).inc(refusal.count)
         if writing.forecasts is None:
             return receipt, None
-        return receipt, await asyncio.wrap_future(writing.forecasts)
+        return receipt, asyncio.wrap_future(writing.forecasts)
+
+    def _masked(self, batch: Batch) -> Batch:
+        """Without the numbers that stand for no value (the setting ``missing``)."""
+        if not self._no_values.size:
+            return batch
+        values = np.where(np.isin(batch.values, self._no_values), np.nan, batch.values)
+        return Batch(batch.names, batch.times, values, batch.stamped)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -287,6 +308,14 @@ class Sensors:
         for name in fleet.expire(keep):
             log.info("a sensor is forgotten, it was silent for too long", extra={"stream": name})
             self.metrics.evictions.labels("silent").inc()
+
+
+def _numbers(words: Sequence[str]) -> NDArray[np.float64]:
+    found = []
+    for word in words:
+        with contextlib.suppress(ValueError):
+            found.append(float(word))
+    return np.array(found, np.float64)
 
 
 def _describe(fleet: Fleet) -> dict[str, Any]:

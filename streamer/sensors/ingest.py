@@ -164,14 +164,15 @@ class Fleet:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch, *, answer: bool = False, wait: bool = False) -> Writing:
-        """Every time must be there. ``answer``: the forecasts after each are wanted. ``wait`` for room; without it
+    def write(self, batch: Batch, *, answer: bool = False, count: bool = False, wait: bool = False) -> Writing:
+        """Every time must be there. ``answer``: the forecasts after each are wanted; ``count``: only which readings
+        were left out, or failed. ``wait`` for room; without it
         raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
         if batch.values.shape[1:] != self.layout.row:
             raise ValueError(f"readings of the shape {batch.values.shape[1:]}, the model takes {self.layout.row}")
         if not len(batch.names) == len(batch.times) == len(batch.values) or batch.times.dtype != np.float64:
             raise ValueError("names, times (float64) and values of readings are as many")
-        reply = Reply(self.layout, batch) if answer else None
+        reply = Reply(self.layout, batch, answer) if answer or count else None
         entry = _Entry(batch, reply)
         with self._changed:
             if wait:
@@ -313,7 +314,8 @@ class Fleet:
         whose = slots // self._per_lane
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
-            told = (None, None) if reply is None else (partial(reply.part, at[mine]), partial(reply.fail, at[mine]))
+            calls = () if reply is None else (reply.part, reply.fail, reply.leave)
+            told = [partial(call, at[mine]) for call in calls]
             columns = record.times[mine], record.values[mine], record.stamped[mine]
             generations = self.table.arena.generations[slots[mine]]
             self.lanes[number].put(Work(slots[mine], generations, *columns, record.seq, *told))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.scores import WINDOW, Scores
 
@@ -52,9 +53,9 @@ class Sensor:
 
     def said(self) -> dict[str, Any]:
         """Its value, its forecast and its scores, JSON-ready."""
-        curves = {} if self.quantiles is None else dict(zip(self.levels, self.quantiles.T.tolist(), strict=True))
-        now = {"value": self.value, "quantiles": curves, "anomaly": self.anomaly, "drift": self.drift}
-        return now | {"scores": self.scores()}
+        curves = [] if self.quantiles is None else rounded(self.quantiles).T.tolist()
+        said = {"quantiles": dict(zip(self.levels, curves, strict=False)), "anomaly": self.anomaly, "drift": self.drift}
+        return {"value": self.value} | said | {"scores": self.scores()}
 
 
 def label(stream: str, target: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import Layout
 from streamer.sensors.look import Sensor, look_all
@@ -136,10 +137,11 @@ class Page:
         name = sensor.label
         self._reading.add_metric((name,), float("nan") if sensor.value is None else sensor.value)
         if sensor.quantiles is not None:
+            curves = rounded(sensor.quantiles)
             for ahead in _ahead(layout):
                 for level in _levels(layout):
                     labels = (name, str(ahead), sensor.levels[level])
-                    self._forecast.add_metric(labels, float(sensor.quantiles[ahead - 1, level]))
+                    self._forecast.add_metric(labels, float(curves[ahead - 1, level]))
             self._anomaly.add_metric((name,), sensor.anomaly or 0.0)
             self._drift.add_metric((name,), sensor.drift or 0.0)
         for band in BANDS:

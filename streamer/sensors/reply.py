@@ -19,16 +19,17 @@ __all__ = ["Reply", "gather"]
 
 
 class Reply:
-    """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it; those that
-    failed when they were run are named in it."""
+    """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it, but named
+    in it, as are those that failed when they were run. ``whole``: else nothing but those names is wanted."""
 
-    def __init__(self, layout: Layout, batch: Batch) -> None:
+    def __init__(self, layout: Layout, batch: Batch, whole: bool = True) -> None:
         self.forecasts: Future[Forecasts] = promise()
-        self._layout, self._batch = layout, batch
+        self._layout, self._batch, self._whole = layout, batch, whole
         self._lock = threading.Lock()
         self._left = 0
         self._parts: list[tuple[NDArray[np.intp], StepResult]] = []
         self._failed: list[int] = []
+        self._left_out: list[tuple[int, bool]] = []
 
     def expect(self, pieces: int) -> None:
         """Set how many pieces will finish. Call it before any does."""
@@ -40,7 +41,8 @@ class Reply:
         """Called by lanes. ``at``: where the piece's readings stand in the batch. ``None``: the piece has ended."""
         with self._lock:
             if result is not None:
-                self._parts.append((at[result.at], result))
+                if self._whole:
+                    self._parts.append((at[result.at], result))
                 return
             self._left -= 1
             if self._left:
@@ -52,6 +54,12 @@ class Reply:
         with self._lock:
             self._failed += at[rows].tolist()
 
+    def leave(self, at: NDArray[np.intp], rows: tuple[NDArray[np.intp], NDArray[np.bool_]]) -> None:
+        """Called by lanes before the piece ends: these readings of it were left out, as late or as duplicates."""
+        which, late = rows
+        with self._lock:
+            self._left_out += zip(at[which].tolist(), late.tolist(), strict=True)
+
     def _finish(self) -> None:
         try:
             at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
@@ -59,7 +67,12 @@ class Reply:
             names = [self._batch.names[row] for row in at[order].tolist()]
             found = gather(names, [result for _, result in self._parts], self._layout, order)
             failed = [(self._batch.names[row], float(self._batch.times[row])) for row in sorted(self._failed)]
-            self.forecasts.set_result(replace(found, failed=failed))
+            left = sorted(self._left_out)
+            late, duplicates = (
+                [(self._batch.names[row], float(self._batch.times[row])) for row, was_late in left if was_late == kind]
+                for kind in (True, False)
+            )
+            self.forecasts.set_result(replace(found, failed=failed, late=late, duplicates=duplicates))
         except Exception as error:
             self.forecasts.set_exception(error)
 

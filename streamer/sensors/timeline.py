@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHANGED", "GAP", "LEARN", "RESTARTED", "WHOLE", "Placed", "Timelines", "phases"]
+__all__ = ["CHANGED", "GAP", "GLITCH", "LEARN", "RESTARTED", "WHOLE", "Placed", "Timelines", "phases"]
 
 #: Differences whose median is the step. Until they are there, a reading is the step after the one before it.
 LEARN = 8
@@ -19,9 +19,13 @@ LEARN = 8
 FARTHEST = 7 * 86400.0
 #: The step is inferred again when the last differences agree within ``ALIKE`` and all differ from the present step.
 ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
+#: Late readings, at least, each a step (``FASTER`` to ``SLOWER``) behind the one before it, that show a jump ahead to
+#: have been a glitch of a clock; and more than came since the jump.
+AGREEING = 3
 #: Breaks. Forecasts made before a break are not scored with readings after it. ``WHOLE``: no break. ``GAP``: more steps
 #: are missing than are filled. ``RESTARTED``: the clock was set back. ``CHANGED``: the step of the sensor changed.
-WHOLE, GAP, RESTARTED, CHANGED = range(4)
+#: ``GLITCH``: the readings before it had a time ahead of their own; counted as a restart.
+WHOLE, GAP, RESTARTED, CHANGED, GLITCH = range(5)
 
 Slots = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -30,11 +34,13 @@ T = TypeVar("T", float, Floats)
 
 class Placed(NamedTuple):
     """``taken`` bool [N]: False for a duplicate or a late reading, which is counted. ``masked`` [N]: steps without a
-    reading that come before it. ``breaks`` [N]: ``WHOLE`` or the kind of break."""
+    reading that come before it. ``breaks`` [N]: ``WHOLE`` or the kind of break. ``late`` bool [N]: it was left out, and
+    not as a duplicate."""
 
     taken: NDArray[np.bool_]
     masked: NDArray[np.int64]
     breaks: NDArray[np.uint8]
+    late: NDArray[np.bool_]
 
 
 class Timelines:
@@ -50,6 +56,11 @@ class Timelines:
         self.last = np.full(capacity, np.nan)
         self._differences = np.zeros((capacity, LEARN))
         self._known = np.zeros(capacity, np.int64)  # differences ever seen; the last LEARN of them are kept
+        # a jump ahead: the time before it, readings since then; late readings since then: how many, the last one's time
+        self._before = np.full(capacity, np.nan)
+        self._since = np.zeros(capacity, np.int64)
+        self._behind = np.zeros(capacity, np.int64)
+        self._late = np.full(capacity, np.nan)
         self.counts = {name: np.zeros(capacity, np.int64) for name in self.COUNTS}
 
     def place(self, slots: Slots, times: Floats, stamped: NDArray[np.bool_] | None = None) -> Placed:
@@ -67,12 +78,17 @@ class Timelines:
             far = np.where(pace > 0, far, 86400.0)
         own = np.ones(len(slots), np.bool_) if stamped is None else ~stamped
         late = back & (-ahead <= far) & own
+        glitch = np.zeros(len(slots), np.bool_)
+        if late.any():
+            glitch[self._glitches(slots, times, late)] = True
+            late &= ~glitch
         duplicate = (ahead == 0) & own
         restarted = (ahead <= 0) & ~late & ~duplicate
         taken = ~(duplicate | late)
         forward = ahead > 0
         breaks = np.zeros(len(slots), np.uint8)
         breaks[restarted] = RESTARTED
+        breaks[glitch] = GLITCH
 
         masked = np.zeros(len(slots), np.int64)
         paced = forward & ~np.isnan(step)
@@ -81,12 +97,18 @@ class Timelines:
         masked[paced] = np.minimum(missing, self._limit)
         breaks[paced] = np.where(missing > self._limit, GAP, WHOLE)
 
+        with np.errstate(invalid="ignore"):
+            jumped = forward & (ahead > SLOWER * self.pace(slots))
+        self._since[slots[taken]] += 1
+        self._before[slots[jumped]], self._since[slots[jumped]], self._behind[slots[jumped]] = last[jumped], 1, 0
+        over = slots[restarted]
+        self._before[over], self._behind[over] = np.nan, 0
         self.last[slots[taken]] = times[taken]
         if np.isnan(self._given):
             changed = self._infer(slots, ahead, forward, step)
             masked[changed], breaks[changed] = 0, CHANGED
-        if restarted.any():
-            again = slots[restarted]
+        if (set_back := restarted & ~glitch).any():
+            again = slots[set_back]
             self.step[again], self._known[again] = self._given, 0
         for name, which in (
             ("duplicates", duplicate),
@@ -98,7 +120,7 @@ class Timelines:
             if which.any():
                 self.counts[name][slots] += which
         self.counts["masked"][slots] += masked
-        return Placed(taken, masked, breaks)
+        return Placed(taken, masked, breaks, late)
 
     def pace(self, slots: Slots) -> Floats:
         """Seconds, [N]: the step as far as it is known, the median of the differences so far; NaN: there are none."""
@@ -110,20 +132,40 @@ class Timelines:
 
     def clear(self, slot: int) -> None:
         self.step[slot], self.last[slot], self._known[slot] = self._given, np.nan, 0
+        self._before[slot] = self._late[slot] = np.nan
+        self._since[slot] = self._behind[slot] = 0
         for counts in self.counts.values():
             counts[slot] = 0
 
     def read(self, slot: int) -> dict[str, NDArray[Any]]:
         counts = np.array([counts[slot] for counts in self.counts.values()])
         times = np.array([self.step[slot], self.last[slot], *self._differences[slot]])
-        return {"times": times, "counts": np.array([self._known[slot], *counts])}
+        jump = np.array([self._before[slot], self._late[slot], self._since[slot], self._behind[slot]])
+        return {"times": times, "counts": np.array([self._known[slot], *counts]), "jump": jump}
 
     def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         step, self.last[slot], *self._differences[slot] = saved["times"]
         self.step[slot] = step if np.isnan(self._given) else self._given
+        # not there in what was saved before a glitch was known from a jump
+        jump = saved.get("jump", (np.nan, np.nan, 0, 0))
+        self._before[slot], self._late[slot], self._since[slot], self._behind[slot] = jump
         self._known[slot], *counts = saved["counts"]
         for name, count in zip(self.counts, counts, strict=True):
             self.counts[name][slot] = count
+
+    def _glitches(self, slots: Slots, times: Floats, late: NDArray[np.bool_]) -> Slots:
+        """Rows of ``slots`` whose late reading shows that the last jump ahead was a glitch: it is one more of several
+        that are regular among themselves, and more than came since the jump."""
+        inside = np.flatnonzero(late & (times > self._before[slots]))
+        if not len(inside):
+            return inside
+        mine, now = slots[inside], times[inside]
+        apart, pace = now - self._late[mine], self.pace(mine)
+        follows = (self._behind[mine] > 0) & (apart >= FASTER * pace) & (apart <= SLOWER * pace)
+        self._behind[mine] = np.where(follows, self._behind[mine] + 1, 1)
+        self._late[mine] = now
+        found: Slots = inside[(self._behind[mine] >= AGREEING) & (self._behind[mine] > self._since[mine])]
+        return found
 
     def _infer(self, slots: Slots, ahead: Floats, forward: NDArray[np.bool_], step: Floats) -> Slots:
         """Learns steps from differences. Returns the rows of ``slots`` whose known step has just changed."""

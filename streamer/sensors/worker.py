@@ -50,6 +50,8 @@ class Work:
     deliver: Callable[[StepResult | None], None] | None = None
     #: Gets which of the readings failed when they were run, if any did.
     fail: Callable[[NDArray[np.intp]], None] | None = None
+    #: Gets which were left out, and of each whether it was late (else it was a duplicate).
+    leave: Callable[[tuple[NDArray[np.intp], NDArray[np.bool_]]], None] | None = None
     call: Callable[[], None] | None = None
 
     @classmethod
@@ -166,6 +168,7 @@ class Lane(threading.Thread):
         breaks = np.zeros(len(streams), np.uint8)
         placed = np.zeros(len(streams), np.bool_)  # its next reading has been looked at
         failed: list[int] = []
+        left: list[tuple[NDArray[np.intp], NDArray[np.bool_]]] = []
 
         def place(rows: Slots) -> None:
             reading = order[at[rows]]
@@ -173,6 +176,8 @@ class Lane(threading.Thread):
                 found = table.timelines.place(streams[rows], times[reading], stamped[reading])
             masked[rows], breaks[rows] = found.masked, found.breaks
             placed[rows] = found.taken
+            if not found.taken.all():
+                left.append((reading[~found.taken], found.late[~found.taken]))
             at[rows] += ~found.taken
 
         def step(rows: Slots) -> None:
@@ -206,6 +211,11 @@ class Lane(threading.Thread):
                 self._since = monotonic()
         if failed:
             self._fail(works, whose[failed], own[failed])
+        if left and any(work.leave is not None for work in works):
+            rows, late_ones = (np.concatenate(parts) for parts in zip(*left, strict=True))
+            for owner in np.unique(whose[rows]).tolist():
+                mine = whose[rows] == owner
+                _hand_over(works[owner].leave, (own[rows[mine]], late_ones[mine]))
         for work in works:
             mine = table.arena.current_rows(work.slots, work.generations)
             table.applied[work.slots[mine]] = work.seq
@@ -368,7 +378,7 @@ def _columns(works: list[Work]) -> _Columns:
     )
 
 
-def _hand_over(receiver: Callable[[Any], None] | None, result: StepResult | NDArray[np.intp] | None) -> None:
+def _hand_over(receiver: Callable[[Any], None] | None, result: Any) -> None:
     """A receiver that fails costs itself its result, and nobody else anything."""
     try:
         if receiver is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Account", "Bounds", "RequestMemory", "TooMuchError", "charge"]
 
-ALWAYS = frozenset({"/", "/healthz", "/readyz", "/metrics"})
+ALWAYS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/ping", "/health"})
 
 
 class TooMuchError(Exception):

@@ -161,15 +161,22 @@ class Mqtt:
         subscription = next((s for s in self._options.subscriptions if s.matches(topic)), None)
         if subscription is None:
             return "unmatched", None
+        faults: list[MalformedError] = []
         try:
-            model, said = subscription.read(topic, message.payload, self._models)
+            model, said = subscription.read(topic, message.payload, self._models, faults)
         except MalformedError as error:
-            if topic not in self._complained and len(self._complained) < self._options.max_complaints:
-                self._complained.add(topic)
-                log.warning("an MQTT message can't be read", extra={"topic": topic[:200], "reason": str(error)})
+            self._complain(topic, "an MQTT message can't be read", error)
             return error.reason, None
+        if faults:
+            self._complain(topic, "a part of an MQTT message can't be read", faults[0])
         found.setdefault(model, []).extend(said if isinstance(said, list) else [said])
-        return "taken", model
+        return "partly" if faults else "taken", model
+
+    def _complain(self, topic: str, what: str, error: MalformedError) -> None:
+        """Once for each topic."""
+        if topic not in self._complained and len(self._complained) < self._options.max_complaints:
+            self._complained.add(topic)
+            log.warning(what, extra={"topic": topic[:200], "reason": str(error)})
 
 
 class ForecastQueue:

@@ -1,6 +1,6 @@
 """MQTT without a network: which topics are read, what a payload says, how what goes out is named.
 
-A message is the unit of failure: one that can't be read says why (:class:`MalformedError`) and gives no reading at all.
+A path is the unit of failure: one that can't be read says why (:class:`MalformedError`) and costs its own reading.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 
 from streamer.names import NAME_CHARACTERS, NameRefusedError, check_name
 from streamer.sensors.columns import LARGEST, Forecasts, Reading, Row
-from streamer.sources.readings import MISSING
+from streamer.sources.tables.numbers import MISSING, NumberError, Numbers, Sentinels
+from streamer.sources.tables.objects import NOTHING, at_path
 from streamer.sources.times import parse_time
 
 __all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]
@@ -25,10 +26,6 @@ __all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "alone", "d
 #: Of one message without named paths; a device that says more is better asked for what is wanted.
 MAX_NUMBERS = 100
 TOPIC_BYTES = 65535
-#: ``unknown`` and ``unavailable``: Home Assistant's ``mqtt_statestream``.
-GONE = MISSING | {"unknown", "unavailable"}
-SWITCHES = {"on": 1.0, "true": 1.0, "off": 0.0, "false": 0.0}
-NOTHING = object()
 
 
 class MalformedError(ValueError):
@@ -42,29 +39,33 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One line of the settings: ``TOPIC-PATTERN [time=PATH] [model=NAME] [PATH ...]``. A path leads into a JSON
-    payload, with dots: ``ENERGY.Power``, ``phases.0.current``. Without any, a payload is a number, or JSON of which
-    every number is read. ``model``: the payload is a row of that model's variables, whose names are its paths, and the
-    stream is named as the topic. Without it a payload with all variables of a model is such a row, too.
+    """One line of the settings: ``TOPIC-PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]``, with double
+    quotes around what holds spaces. A path leads into a JSON payload, with dots: ``ENERGY.Power``,
+    ``phases.0.current``; where it leads to a list, to each number of it. Without any, a payload is a number, or JSON of
+    which every number is read. ``missing``: what stands for no value, besides the usual
+    words. ``model``: the payload is a row of that model's variables, whose names are its paths, and the stream is named
+    as the topic. Without it a payload with all variables of a model is such a row, too.
     """
 
     pattern: str
     paths: tuple[str, ...] = ()
     time: str | None = None
     model: str | None = None
+    missing: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Subscription:
-        """Raises ``ValueError``."""
-        pattern, *words = text.split() or [""]
+    def parse(cls, text: str, missing: Sequence[str] = ()) -> Subscription:
+        """``missing``: of all topics. Raises ``ValueError``."""
         try:
+            pattern, *words = _words(text) or [""]
             _check_pattern(pattern)
-            times = [word.removeprefix("time=") for word in words if word.startswith("time=")]
-            models = [word.removeprefix("model=") for word in words if word.startswith("model=")]
-            paths = [word for word in words if not word.startswith(("time=", "model="))]
+            options = ("time=", "model=", "missing=")
+            times, models, none = ([w.removeprefix(o) for w in words if w.startswith(o)] for o in options)
+            paths = [word for word in words if not word.startswith(options)]
             for path in (*times, *paths):
                 if "=" in path:
-                    raise ValueError(f"{path!r} is not a path; the only options are time=PATH and model=NAME")
+                    known = "time=PATH, model=NAME and missing=TEXT"
+                    raise ValueError(f"{path!r} is not a path; the only options are {known}")
                 if not all(path.split(".")):
                     raise ValueError(f"{path!r} is not a path, which is keys with dots between them")
             if len(times) > 1 or len(models) > 1 or len(set(paths)) < len(paths):
@@ -73,30 +74,38 @@ class Subscription:
                 raise ValueError("has model=NAME: the paths are that model's variables, leave out others")
         except ValueError as error:
             raise ValueError(f"MQTT subscription {text[:NAME_CHARACTERS]!r}: {error}") from None
-        return cls(pattern, tuple(paths), times[0] if times else None, models[0] if models else None)
+        time, model = times[0] if times else None, models[0] if models else None
+        return cls(pattern, tuple(paths), time, model, (*missing, *none))
 
     def matches(self, topic: str) -> bool:
         return overlap(self.pattern, topic)
 
-    def read(self, topic: str, payload: bytes, models: Mapping[str, Sequence[str]]) -> tuple[str, list[Reading] | Row]:
+    def read(
+        self,
+        topic: str,
+        payload: bytes,
+        models: Mapping[str, Sequence[str]],
+        faults: list[MalformedError] | None = None,
+    ) -> tuple[str, list[Reading] | Row]:
         """A model's name and what the message says to it. ``models``: their variables by name, none of the one that is
-        for single sensors. Raises :class:`MalformedError`."""
+        for single sensors. Raises :class:`MalformedError` where there is nothing to read; what can't be read beside
+        what can goes to ``faults``."""
         said = self._payload(payload)
-        wanted = self._model(said, models)
+        wanted, faults = self._model(said, models), [] if faults is None else faults
         if not models[wanted]:
-            return wanted, self._readings(topic, said)
-        there = {name: _at(said, name) for name in models[wanted]}
-        values = {name: _value(name, value) for name, value in there.items() if value is not NOTHING}
-        if not values:
-            raise MalformedError("path", f"has none of {', '.join(there)[:NAME_CHARACTERS]}")
-        return wanted, Row(self._moment(said), values, _stream(topic, ""))
+            return wanted, self._readings(topic, said, faults)
+        there = {name: at_path(said, name) for name in models[wanted]}
+        there = {name: value for name, value in there.items() if value is not NOTHING}
+        if not there:
+            raise MalformedError("path", f"has none of {', '.join(models[wanted])[:NAME_CHARACTERS]}")
+        return wanted, Row(self._moment(said), dict(self._each(there.items(), faults)), _stream(topic, ""))
 
     def _model(self, said: Any, models: Mapping[str, Sequence[str]]) -> str:
         if self.model is not None:
             if self.model not in models:
                 raise MalformedError("columns", f"is for the model {self.model}, which is not served")
             return self.model
-        fitting = {name: v for name, v in models.items() if v and all(_at(said, path) is not NOTHING for path in v)}
+        fitting = {name: v for name, v in models.items() if v and all(at_path(said, path) is not NOTHING for path in v)}
         if not fitting or self.paths:
             fitting = {name: variables for name, variables in models.items() if not variables}
         if not fitting:
@@ -108,15 +117,27 @@ class Subscription:
         return found[0]
 
     def _moment(self, said: Any) -> float | None:
-        return None if self.time is None else _time(self.time, _at(said, self.time))
+        return None if self.time is None else _time(self.time, at_path(said, self.time))
 
     def readings(self, topic: str, payload: bytes) -> list[Reading]:
         """Of single sensors. Raises :class:`MalformedError`."""
-        return self._readings(topic, self._payload(payload))
+        return self._readings(topic, self._payload(payload), [])
 
-    def _readings(self, topic: str, said: Any) -> list[Reading]:
+    def _readings(self, topic: str, said: Any, faults: list[MalformedError]) -> list[Reading]:
         at = self._moment(said)
-        return [Reading(_stream(topic, path), at, value) for path, value in self._values(said)]
+        return [Reading(_stream(topic, path), at, value) for path, value in self._each(self._values(said), faults)]
+
+    def _each(self, found: Iterable[tuple[str, Any]], faults: list[MalformedError]) -> list[tuple[str, float | None]]:
+        """The values that are numbers, or missing; raises the first fault where none is."""
+        sentinels, read = Sentinels.of(self.missing), list[tuple[str, float | None]]()
+        for path, value in found:
+            try:
+                read.append((path, _value(path or "the payload", value, sentinels)))
+            except MalformedError as error:
+                faults.append(error)
+        if not read:
+            raise faults[0]
+        return read
 
     def _payload(self, payload: bytes) -> Any:
         try:
@@ -129,24 +150,26 @@ class Subscription:
                 said = json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise MalformedError("json", f"is not JSON: {error}") from None
-        elif self.time is not None or (self.paths and text.lower() not in GONE):
+        elif self.time is not None or (self.paths and text.lower() not in MISSING and text.lower() not in self.missing):
             raise MalformedError("json", f"is not a JSON object: {text[:40]!r}")
         return said
 
-    def _values(self, said: Any) -> list[tuple[str, float | None]]:
+    def _values(self, said: Any) -> list[tuple[str, Any]]:
         if isinstance(said, str):  # a number or a word for none, which then goes for every path
-            value = _value("the payload", said)
-            return [(path, value) for path in self.paths or ("",)]
+            return [(path, said) for path in self.paths or ("",)]
+        found: list[tuple[str, Any]] = []
         if not self.paths:
-            found: list[tuple[str, float | None]] = []
             for path, number in _numbers(said):
                 if path != self.time:
-                    found.append((path, _value(path, number)))
+                    found.append((path, number))
                 if len(found) > MAX_NUMBERS:
                     raise MalformedError("many", f"has more than {MAX_NUMBERS} numbers: name those that are wanted")
-        else:
-            there = ((path, _at(said, path)) for path in self.paths)
-            found = [(path, _value(path, value)) for path, value in there if value is not NOTHING]
+        for path in self.paths:
+            value = at_path(said, path)
+            if isinstance(value, list) and value:
+                found += [(f"{path}.{at}", each) for at, each in enumerate(value[:MAX_NUMBERS])]
+            elif value is not NOTHING:
+                found.append((path, value))
         if not found:
             raise MalformedError("path", "has no " + (" and no ".join(self.paths)[:NAME_CHARACTERS] or "number"))
         return found
@@ -154,7 +177,8 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is to be counted. Every message that came has one outcome: ``taken``; a reason of :class:`MalformedError`;
+    """What is to be counted. Every message that came has one outcome: ``taken``; ``partly``
+    (but for paths that can't be read); a reason of :class:`MalformedError`;
     ``status`` (Home Assistant's); ``unmatched`` (of subscriptions that a session had before); ``dropped`` (QoS 0, too
     many); ``returned`` (QoS 1, not acknowledged, it comes again), ``lost`` (QoS 0 that could not be taken).
 
@@ -283,17 +307,6 @@ def _stream(topic: str, path: str) -> str:
         raise MalformedError("name", str(error)) from None
 
 
-def _at(said: Any, path: str) -> Any:
-    for key in path.split("."):
-        if isinstance(said, dict):
-            said = said.get(key, NOTHING)
-        elif isinstance(said, list) and key.isdecimal() and len(key) < 6 and int(key) < len(said):
-            said = said[int(key)]
-        else:
-            return NOTHING
-    return said
-
-
 def _numbers(said: Any) -> Iterator[tuple[str, int | float]]:
     """Every number at any depth, in the order of the payload."""
     left: list[tuple[str, Any]] = [("", said)]
@@ -308,26 +321,29 @@ def _numbers(said: Any) -> Iterator[tuple[str, int | float]]:
             yield path, node
 
 
-def _value(path: str, said: Any) -> float | None:
+def _value(path: str, said: Any, sentinels: Sentinels) -> float | None:
     """``None``: missing."""
     if said is None:
         return None
     try:
         if isinstance(said, str):
-            word = said.strip().lower()
-            if word in GONE or word in SWITCHES:
-                return SWITCHES.get(word)
-            if "_" in word:  # Python's own spelling of numbers
-                raise ValueError
-            said = word
-        elif not isinstance(said, int | float):
-            raise ValueError
+            return Numbers(sentinels=sentinels, switches=True)(said)
+        if not isinstance(said, int | float):
+            raise NumberError("is no number")
         value = float(said)
     except OverflowError:
         return None
-    except ValueError:
-        raise MalformedError("number", f"{path} is {str(said)[:40]!r}, which is not a number") from None
-    return value if abs(value) < LARGEST else None  # NaN, too
+    except NumberError as error:
+        why = str(error).partition(": say which")[0]  # which nobody can here
+        raise MalformedError("number", f"{path}: {str(said)[:40]!r} {why}") from None
+    return value if abs(value) < LARGEST and value not in sentinels.numbers else None  # NaN, too
+
+
+def _words(text: str) -> list[str]:
+    """Words of a line of the settings; double quotes hold spaces together. Raises ``ValueError``."""
+    if text.count('"') % 2:
+        raise ValueError("has a quote that is never closed")
+    return [word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', text)]
 
 
 def _time(path: str, said: Any) -> float:

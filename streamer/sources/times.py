@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
-__all__ = ["in_calendar", "parse_time", "show_time"]
+from streamer.sources.tables.moments import AmbiguousError, Moment, moment
+
+__all__ = ["COMPACT", "UNITS", "in_calendar", "parse_time", "seconds", "show_time", "unit_of"]
 
 #: A plain number is in seconds, and beyond these (the year 5138 in seconds, 1973 in the next unit) in milli-, micro-
 #: and nanoseconds.
 UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
-#: ``20160701`` is a day, as in tables of the weather, not a second of 1970.
-DAY = re.compile(r"(19|20)\d{6}")
+#: ``20160701`` is a day, as in tables of the weather, not a second of 1970; ``20160701120000`` a moment of it.
+COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d([0-5]\d)?)?")
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
 LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
@@ -21,22 +23,30 @@ def parse_time(said: str | int | float) -> float:
     if isinstance(said, str):
         said = said.strip()
         try:
-            number = None if DAY.fullmatch(said) or "_" in said else float(said)
+            number = None if COMPACT.fullmatch(said) or "_" in said else float(said)
         except ValueError:
             number = None
         if number is None:
             try:
-                moment = datetime.fromisoformat(said.replace("/", "-"))
-            except ValueError:
+                number = seconds(moment(said))
+            except AmbiguousError:
+                raise ValueError(f"{said[:40]!r} is not a time: the day or the month may come first") from None
+            except (ValueError, OverflowError):
                 raise ValueError(f"{said[:40]!r} is not a time (ISO 8601 or unix time)") from None
-            number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         else:
-            number = _seconds(number)
+            number /= unit_of(number)
     else:
-        number = _seconds(float(said))
+        number = float(said)
+        number /= unit_of(number)
     if not in_calendar(number):
         raise ValueError(f"{str(said)[:40]!r} is not a time (ISO 8601 or unix time)")
     return number
+
+
+def seconds(found: Moment, zone: tzinfo = UTC) -> float:
+    """Unix time. ``zone``: of a moment that names none."""
+    whole = found.local.replace(tzinfo=found.zone or zone)
+    return whole.timestamp() + found.carry + found.fraction
 
 
 def in_calendar(time: float) -> bool:
@@ -44,12 +54,13 @@ def in_calendar(time: float) -> bool:
     return EARLIEST < time < LATEST
 
 
-def _seconds(number: float) -> float:
+def unit_of(number: float) -> float:
+    """How many of a unix time's unit are a second, by its size."""
     size = abs(number)
-    return number / next((unit for limit, unit in UNITS if size >= limit), 1.0)
+    return next((unit for limit, unit in UNITS if size >= limit), 1.0)
 
 
 def show_time(time: float) -> str:
     """ISO 8601 in UTC, with milliseconds where there are any."""
-    moment = datetime.fromtimestamp(round(time, 3), UTC)
-    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
+    found = datetime.fromtimestamp(round(time, 3), UTC)
+    return found.isoformat(timespec="milliseconds" if found.microsecond else "seconds").replace("+00:00", "Z")

@@ -44,6 +44,24 @@ def test_readings_arrive_and_what_is_no_reading_is_counted(broker: Broker, caplo
     assert unread == ["sensors/line1/pump/temperature", "tele/x/SENSOR", "zigbee2mqtt/hall"]
 
 
+def test_a_topic_with_spaces_and_a_bad_path_that_costs_only_itself(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        lines = '"living room/+" missing=85 "air temp" co2', "tele/+/SENSOR ENERGY.Power"
+        subscriptions = [Subscription.parse(line, ("-127",)) for line in lines]
+        async with daemon.running(broker.port, *subscriptions) as _, other(broker.port) as client:
+            await client.publish("living room/a", '{"air temp":"hot","co2":420}', 1)
+            await client.publish("living room/a", '{"air temp":85,"co2":-127}', 1)
+            await client.publish("tele/x/SENSOR", '{"ENERGY":{"Power":[12,13]}}', 1)
+            await until(lambda: sum(daemon.messages.values()) == 3)
+        room, power = "living room/a", "tele/x/SENSOR.ENERGY.Power"
+        assert daemon.names == [f"{room}.co2", f"{room}.air temp", f"{room}.co2", f"{power}.0", f"{power}.1"]
+        np.testing.assert_equal(daemon.values, [420, np.nan, np.nan, 12, 13])
+        assert daemon.messages == {"taken": 2, "partly": 1}
+
+    asyncio.run(main())
+
+
 def test_complaints_are_bounded(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         daemon = Daemon()

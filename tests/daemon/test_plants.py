@@ -106,8 +106,8 @@ def test_a_row_that_can_not_be_read_costs_no_other(sensors: Running) -> None:
     lines = "ts,id,inflow,outflow,level\n0,bad,1,2,3\n1,bad,1\nnever,bad,1,2,3\n3600,bad,1,2,x\n7200,bad,4,5,6\n"
     status, body, _ = post(sensors, "/v1/readings", lines.encode())
     answer = json.loads(body)
-    assert (status, answer["taken"], answer["refused"]) == (400, 2, 3)
-    assert look(sensors, "bad", 2)["targets"]["level"]["value"] == 6
+    assert (status, answer["taken"], answer["refused"]) == (400, 3, 3)  # of one row a cell
+    assert look(sensors, "bad", 3)["targets"]["level"]["value"] == 6
 
 
 def test_a_websocket_brings_rows_and_gets_all_targets(sensors: Running) -> None:

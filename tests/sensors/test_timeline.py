@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sensors.timeline import CHANGED, GAP, LEARN, RESTARTED, WHOLE, Timelines
+from streamer.sensors.timeline import AGREEING, CHANGED, GAP, GLITCH, LEARN, RESTARTED, WHOLE, Timelines
 from streamer.sources.times import parse_time, show_time
 
 MOMENTS = st.datetimes(datetime(1980, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
@@ -112,6 +112,34 @@ def test_one_reading_from_the_future_costs_one_gap() -> None:
     assert cadence.place(END + 120) == (0, WHOLE)
 
 
+@pytest.mark.parametrize("ahead", [2.0, 10.0, 120.0, 900.0])
+@pytest.mark.parametrize("known", [4, 30])
+def test_a_glitch_ahead_costs_the_two_readings_that_show_it(ahead: float, known: int) -> None:
+    one = fed(*(60.0 * i for i in range(known)), limit=1000)
+    end = 60.0 * (known - 1)
+    one.place(end + 60 * ahead)
+    found = [one.place(end + 60 * i) for i in range(1, 40)]
+    if ahead > AGREEING:
+        assert found[:AGREEING] == [None] * (AGREEING - 1) + [(0, GLITCH)]
+        assert found[AGREEING:] == [(0, WHOLE)] * (39 - AGREEING)
+    assert one.step == 60
+    assert sum(way is None for way in found) <= AGREEING
+
+
+def test_readings_that_come_again_are_no_sign_of_a_glitch() -> None:
+    one = fed(*REGULAR)
+    assert [one.place(time) for time in REGULAR[1:-1]] == [None] * (LEARN - 1)  # a resend, without a jump
+    one = fed(*REGULAR, END + 600)
+    assert [one.place(time) for time in REGULAR[1:]] == [None] * LEARN  # of the time before the jump
+    one = fed(*REGULAR, *(END + 600 + 60 * i for i in range(5)))
+    assert [one.place(END + 60 * i) for i in range(1, 6)] == [None] * 5  # five live ones speak against it
+
+
+def test_two_readings_ahead_are_a_glitch_too() -> None:
+    one = fed(*REGULAR, END + 7200, END + 7260, limit=1000)
+    assert [one.place(END + 60 * i) for i in range(1, 6)] == [None, None, (0, GLITCH), (0, WHOLE), (0, WHOLE)]
+
+
 def test_a_sensor_may_get_another_step() -> None:
     for step in (10.0, 300.0):
         cadence = fed(*REGULAR)
@@ -135,7 +163,7 @@ def test_every_other_reading_lost_for_a_while_is_no_other_step() -> None:
     assert cadence.count("masked", "changes") == [LEARN - 1, 0]
 
 
-TIMES = st.lists(st.sampled_from([0.0, 10, 20, 30, 31, 500, 9000, 40, 60]), max_size=25)
+TIMES = st.lists(st.sampled_from([0.0, 10, 20, 70, 80, 90, 100, 30, 31, 500, 9000, 40, 60]), max_size=25)
 
 
 @given(times=st.lists(TIMES, min_size=3, max_size=3), step=st.sampled_from([None, 10.0]))

@@ -107,7 +107,7 @@ class Broker:
 def options(settings: Settings) -> MqttOptions:
     """Raises ``ValueError`` for what can't work."""
     return MqttOptions(
-        subscriptions=tuple(Subscription.parse(line) for line in settings.mqtt_topics),
+        subscriptions=tuple(Subscription.parse(line, settings.missing) for line in settings.mqtt_topics),
         host=settings.mqtt_host,
         port=settings.mqtt_port,
         username=settings.mqtt_username or None,

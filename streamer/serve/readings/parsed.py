@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from streamer.names import SERIES_CHARACTERS, check_name
+import numpy as np
+
+from streamer.names import series_name as named
 from streamer.sensors.columns import Batch
 from streamer.sensors.layout import Layout
 from streamer.sources.readings import Readings
+from streamer.sources.tables.order import descend
 
-__all__ = ["BodyError", "Collected", "Names", "Parsed", "named", "read_batch"]
+__all__ = ["EXPECTED", "BodyError", "Collected", "Names", "Parsed", "expected", "named", "read_batch"]
 
 FAULTS = 10  # told in words; more are counted
 #: Names that are remembered by the bytes they are made of: bytes of these and of the names, roughly.
 KEPT_BYTES = 2**25
 EACH, PART = 150, 50  # what an entry and each object in it take besides
+
+EXPECTED = (
+    "Expected is CSV with a header (time,value) or JSON objects, one a line, sent as they are: curl --data-binary @FILE"
+    " (-d drops the ends of lines)"
+)
 
 K = TypeVar("K", bound=tuple[bytes, ...])
 
@@ -78,19 +85,21 @@ class Names(dict[K, str]):
 
 
 def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
-    """All of a CSV or NDJSON. Of a model of rows: its variables, a line each; ``stream``: of lines that name none."""
+    """All of a CSV or JSON, in its order, but the newest first are turned around. Of a model of rows: its variables, a
+    line each; ``stream``: of lines that name none."""
     if not layout.variables:
-        return Batch.of(list(source))
-    source.columns = replace(source.columns, values=layout.variables)
-    return Batch.of_rows(list(source.rows()), layout.variables, stream)
+        batch = Batch.of(list(source))
+    else:
+        source.columns = replace(source.columns, values=layout.variables)
+        batch = Batch.of_rows(list(source.rows()), layout.variables, stream)
+    return batch.take(np.argsort(batch.times, kind="stable")) if descend(batch.names, batch.times) else batch
 
 
-def named(metric: str, labels: Iterable[tuple[str, str]]) -> str:
-    """``metric{label="value",...}`` with the labels in order. Raises ``ValueError`` if that is not a name."""
-    pairs = sorted((label, value) for label, value in labels if value)
-    inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
-    return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def expected(source: Readings) -> str:
+    """What a text without a reading should have been."""
+    if source.header and not source.bad and not source.cells:
+        shown = ", ".join(source.header)[:100]
+        what = f"there is a header ({shown}) and no line with a value below it"
+    else:
+        what = "nothing in it could be read as one"
+    return f"{source.name}: no reading: {what}. {EXPECTED}"

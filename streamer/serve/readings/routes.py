@@ -7,7 +7,7 @@ counted and named in the answer; the others are taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -20,9 +20,12 @@ from streamer.sensors.host import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
 from streamer.serve.body import in_thread, problem, read_body, unzip
-from streamer.serve.readings.parsed import BodyError, Parsed, read_batch
+from streamer.serve.readings import influx
+from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
+from streamer.serve.readings.remedies import as_parameters
 from streamer.sources import SourceError
 from streamer.sources.readings import Columns, Readings
+from streamer.sources.times import show_time
 from streamer.store import StoreError
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ Endpoint = Callable[["ReadingRoutes", Request], Awaitable[Response]]
 def routes(sensors: Sensors) -> list[Route]:
     handlers = ReadingRoutes(sensors)
     return [
+        *influx.routes(handlers.trouble),
         Route("/v1/readings", handlers.readings, methods=["POST"]),
         Route("/api/v2/write", handlers.line_protocol, methods=["POST"]),
         Route("/write", handlers.line_protocol, methods=["POST"]),
@@ -95,28 +99,57 @@ class ReadingRoutes:
         ``?model=``: which model takes them, else the columns say it. Rows of a model of several variables are of the
         stream that a column names, else of ``?stream=``, else of one that is named as the model."""
         query = request.query_params
-        columns = Columns(query.get("id"), query.get("time"), tuple(query.getlist("value")))
         body = await self._body(request)
-
-        def parse() -> tuple[Fleet, Batch, int, list[str]]:
-            faults: list[str] = []
-            source = Readings("body", columns, faults.append, body)
-            fleet = self._sensors.choose(query.get("model"), source.names())
-            batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
-            return fleet, batch, source.bad, faults
-
-        fleet, batch, bad, faults = await in_thread(parse, len(body))
-        self.count({"malformed": bad})
+        source, fleet, batch, faults = await in_thread(lambda: self._parse(request, body), len(body))
+        lost = source.bad + source.cells
+        self.count({"malformed": lost})
+        if not len(batch):
+            raise BodyError(400, "; ".join([*faults[:5], expected(source)]))
         if query.get("forecast", "0") not in ("0", "false", ""):
             receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
-            if not bad and not receipt.refused:
+            if not lost and not receipt.refused:
                 lines = await in_thread(lambda: _lines(forecasts), len(body))
                 return Response(lines, media_type="application/x-ndjson")
+            run: Forecasts | None = forecasts
         else:
-            receipt = await self._sensors.take(batch, "http", fleet)
-        said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + bad}
+            receipt, run = await self._sensors.tell(batch, "http", fleet, self._settings.answer_seconds)
+        said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + lost}
+        left = list(map(as_parameters, source.left_out() + source.report.notes))
+        for name, what, found in _unused(run):
+            said["taken"] -= len(found)
+            said[name] = len(found)
+            left.append(f"{len(found)} {what}, the first: {found[0][0][:200]} at {show_time(found[0][1])}")
         errors = faults + self._refused(receipt)
-        return JSONResponse(said | ({"errors": errors} if errors else {}), 400 if errors else 200)
+        said |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
+        return JSONResponse(said, 400 if errors else 200)
+
+    def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, Batch, list[str]]:
+        query = request.query_params
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        columns = Columns(
+            tuple(query.getlist("id")),
+            tuple(query.getlist("time")),
+            tuple(query.getlist("value")),
+            names=tuple(name.strip() for name in query.get("columns", "").split(",") if name.strip()),
+            missing=(*self._settings.missing, *query.getlist("missing")),
+            decimal=query.get("decimal", ""),
+            time_format=query.get("time_format", ""),
+            zone=query.get("zone", ""),
+        )
+        if kind == "multipart/form-data":
+            raise BodyError(400, f"body: form data (curl -F). {EXPECTED}")
+        if body[:2] == b"\x1f\x8b":
+            body = unzip(body, "gzip", self._settings.max_unpacked_bytes)
+        told: list[str] = []
+        source = Readings("body", columns, told.append, body)
+        fleet = self._sensors.choose(query.get("model"), source.names())
+        try:
+            batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
+        except SourceError as error:
+            drops = kind == "application/x-www-form-urlencoded" and body.count(b"\n") < 2
+            said = as_parameters(str(error))
+            raise BodyError(400, f"{said}. {EXPECTED}" if drops or b"\n" not in body.strip() else said) from None
+        return source, fleet, batch, [as_parameters(fault) for fault in told if fault not in source.report.notes]
 
     @guarded
     async def line_protocol(self, request: Request) -> Response:
@@ -191,6 +224,14 @@ class ReadingRoutes:
             return problem(404, f"no sensor {name[:200]!r} is known")
         return Response(status_code=204)
 
+    def trouble(self) -> str:
+        """Why readings are not taken now; empty: they are."""
+        try:
+            self._sensors.served()
+        except (BusyError, NoSensorsError) as error:
+            return str(error)
+        return ""
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def count(self, refused: dict[str, int]) -> None:
@@ -209,6 +250,14 @@ class ReadingRoutes:
 
     def _refused(self, receipt: Receipt) -> list[str]:
         return [refusal.text(self._settings.max_sensors) for refusal in receipt.refusals]
+
+
+def _unused(run: Forecasts | None) -> list[tuple[str, str, Sequence[tuple[str, float]]]]:
+    """Readings that are on the disk and were not run: a name, in words, and which."""
+    if run is None:
+        return []
+    found = (("late", "late readings", run.late), ("duplicate", "readings of a time that was there", run.duplicates))
+    return [kind for kind in found if kind[2]]
 
 
 def _lines(forecasts: Forecasts) -> str:

@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamer.sensors.columns import Batch, StepResult
 from streamer.sensors.ingest import BusyError
 from streamer.serve.outbox import Outbox
-from streamer.serve.readings.parsed import read_batch
+from streamer.serve.readings.parsed import expected, read_batch
+from streamer.serve.readings.remedies import without
 from streamer.serve.readings.results import ResultQueue
 from streamer.serve.stream.protocol import WireError, encode
 from streamer.sources import SourceError
@@ -198,21 +199,29 @@ class Subscriber:
             self.send(encode({"type": "subscribed", "streams": self.patterns}))
             return
         faults: list[str] = []
-        source = Readings("message", Columns(), faults.append, data)
+        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
         try:
             fleet = self._shared.sensors.choose(None, source.names())
             batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
         except SourceError as error:
-            raise WireError("bad_json", str(error)) from None
+            raise WireError("bad_json", without(str(error))) from None
         except LookupError as error:
             raise WireError("bad_frame", str(error)) from None
-        self._shared.metrics.refused_readings.labels("malformed").inc(source.bad)
+        lost = source.bad + source.cells
+        self._shared.metrics.refused_readings.labels("malformed").inc(lost)
+        faults = [without(fault) for fault in faults if fault not in source.report.notes]
+        if not len(batch) and not lost:
+            raise WireError("bad_frame", expected(source))
         receipt = await self._take(batch, fleet)
         if receipt is None:
             return
-        answer: dict[str, Any] = {"type": "taken", "readings": receipt.taken, "refused": receipt.refused + source.bad}
+        answer: dict[str, Any] = {"type": "taken", "readings": receipt.taken, "refused": receipt.refused + lost}
         faults += [refusal.text(self._shared.settings.max_sensors) for refusal in receipt.refusals]
-        self.send(encode(answer | ({"errors": faults} if faults else {})))
+        if not len(batch):
+            faults.append(expected(source))
+        left = list(map(without, source.left_out() + source.report.notes))
+        answer |= ({"left_out": left} if left else {}) | ({"errors": faults} if faults else {})
+        self.send(encode(answer))
 
     async def _take(self, batch: Batch, fleet: Fleet) -> Receipt | None:
         """Waits for room, and for the disk. ``None``: the client went away before."""

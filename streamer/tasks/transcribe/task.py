@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
@@ -131,9 +131,7 @@ class Transcribe:
         return events
 
     def copy(self, memory: Memory) -> Memory:
-        m, search = memory, memory.search  # known is a cache: both may use it
-        state = search.copy(m.state)
-        return Memory(m.options, m.rules, search, state, m.steps, m.begun, m.silent, m.bad, m.shown, m.known)
+        return replace(memory, state=memory.search.copy(memory.state))  # known is a cache: both may use it
 
     def finish(self, memory: Memory) -> list[Transcription]:
         return self._final(memory, memory.search.finish(memory.state))

@@ -1,0 +1,20 @@
+"""What a message of the command line advises, as a request's parameter; where there is none, without the advice."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["as_parameters", "without"]
+
+OPTION = re.compile(r"--(columns|id|time-format|time|value|decimal|missing|zone) (?=\S)")
+ADVICE = re.compile(r"give --columns \S+|: say which with --.*$|; --(value|time-format) .*?(?=[,)]|$)")
+
+
+def as_parameters(text: str) -> str:
+    """``give --columns time,value``: ``give ?columns=time,value``."""
+    return OPTION.sub(lambda match: f"?{match[1].replace('-', '_')}=", text)
+
+
+def without(text: str) -> str:
+    """For a way in that has no parameters."""
+    return ADVICE.sub(lambda match: "a header is needed, such as time,value" if match[0][0] == "g" else "", text)

@@ -1,0 +1,110 @@
+"""Readings in the order of their times: a file that descends or is shuffled is sorted, up to a bound. A few that are
+late stay where they are, and are told of as late."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.sensors.columns import Reading, Row
+from streamer.sources import SourceError
+
+__all__ = ["FEW", "MOST", "descend", "in_order", "sorted_order"]
+
+#: Readings that are held to be sorted.
+MOST = 1_000_000
+#: A reading this many steps ahead of those around it is a glitch of a clock, and no sign of disorder.
+GLITCH = 10.0
+#: Share of readings earlier than one before them, up to which these are late ones, and no disorder.
+FEW = 0.02
+
+T = TypeVar("T", Reading, Row)
+Floats = NDArray[np.float64]
+
+
+def in_order(readings: Iterable[T], note: Callable[[str], None], most: int = MOST) -> Iterator[T]:
+    """Of each stream in the order of time; those of one time stay as they came. Raises :class:`SourceError` where they
+    are not in order, and more than ``most``."""
+    source = iter(readings)
+    held: list[T] = []
+    for reading in source:
+        held.append(reading)
+        if len(held) > most:
+            break
+    else:
+        yield from _sorted(held, note)
+        return
+    if _order(held) is not None:
+        raise SourceError(
+            f"the readings are not in the order of time, and are more than {most}, which can be sorted here: sort them"
+        )
+    yield from held
+    yield from source
+
+
+def sorted_order(names: list[str] | NDArray[np.object_], times: Floats) -> NDArray[np.intp] | None:
+    """How readings are put into the order of time, each stream by itself; ``None``: they are."""
+    if not len(times) or np.isnan(times).any():
+        return None
+    numbers: dict[str, int] = {}
+    whose = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.intp, len(times))
+    together = np.lexsort((np.arange(len(times)), whose))
+    own, moments = whose[together], times[together]
+    back = (moments[1:] < moments[:-1]) & (own[1:] == own[:-1])
+    if not back.any():
+        return None
+    keys = moments.copy()
+    for at in np.flatnonzero(back).tolist():
+        if at and own[at - 1] == own[at] and moments[at - 1] <= moments[at + 1] and _far(moments, own, at):
+            keys[at] = keys[at - 1]
+    begins = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
+    behind = sum(
+        int((keys[begin:end] < np.maximum.accumulate(keys[begin:end])).sum())
+        for begin, end in pairwise([*begins.tolist(), len(keys)])
+    )
+    if behind <= FEW * len(keys):
+        return None
+    placed = np.empty_like(keys)
+    placed[together] = keys
+    return np.argsort(placed, kind="stable")
+
+
+def descend(names: Sequence[str], times: Floats) -> bool:
+    """Whether the newest of each stream comes first, and some stream has more than two."""
+    last: dict[str, float] = {}
+    count = Counter(names)
+    if not count or max(count.values()) < 3:
+        return False
+    for name, at in zip(names, times.tolist(), strict=True):
+        if not at < last.get(name, np.inf):
+            return False
+        last[name] = at
+    return True
+
+
+def _far(moments: Floats, own: NDArray[np.intp], at: int) -> bool:
+    around = moments[max(0, at - 10) : at + 12][own[max(0, at - 10) : at + 12] == own[at]]
+    step = float(np.median(np.abs(np.diff(around))))
+    return bool(moments[at] - moments[at + 1] > GLITCH * step > 0)
+
+
+def _order(held: list[T]) -> NDArray[np.intp] | None:
+    times = np.array([np.nan if reading.time is None else reading.time for reading in held])
+    return sorted_order([reading.stream or "" for reading in held], times)
+
+
+def _sorted(held: list[T], note: Callable[[str], None]) -> Iterator[T]:
+    order = _order(held)
+    if order is None:
+        yield from held
+        return
+    times = np.array([reading.time for reading in held], np.float64)
+    down = bool((np.diff(times) <= 0).all())
+    note(f"the lines {'descend' if down else 'are not in the order of time'}: sorted")
+    for at in order.tolist():
+        yield held[at]

@@ -1,0 +1,239 @@
+"""JSON as services write it, to plain records: Home Assistant, The Things Stack, ChirpStack, Prometheus, InfluxDB,
+Telegraf, Node-RED, Shelly, pandas, ThingSpeak, Open-Meteo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from streamer.names import series_name
+from streamer.sources.tables.clock import is_time, number
+from streamer.sources.tables.layouts import TIMES, key
+
+__all__ = ["Record", "numbers_in", "records"]
+
+#: Numbers of one object that are not at its top, at most.
+NESTED = 1000
+_TIMES = frozenset(TIMES)
+
+
+class Record(NamedTuple):
+    """``values``: an object. ``stream`` and ``time``: what is said beside it, ``None``: see in it. ``alone``: its one
+    value is called as its stream. ``part``: of a larger object, of which nothing else is read."""
+
+    values: Mapping[str, Any]
+    stream: str | None = None
+    time: str | int | float | None = None
+    alone: bool = False
+    part: str = ""
+
+
+def records(value: Any) -> Iterator[Record]:
+    """Raises ``ValueError`` for what is neither an object nor a list of them."""
+    if isinstance(value, list):
+        if not value:
+            return
+        if all(isinstance(item, dict) and ("n" in item or "bn" in item) for item in value):
+            yield from _senml(value)
+            return
+        for item in value:
+            if not isinstance(item, list | dict):
+                raise ValueError(f"holds {json.dumps(item)[:40]}, which is no JSON object")
+            yield from records(item)
+        return
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")
+    found = _known(value)
+    if found is None:
+        found = _general(value)
+    yield from found
+
+
+def numbers_in(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What stands at any depth that is neither an object nor a list, with the keys to it. Raises ``ValueError`` where
+    it is too much."""
+    count = 0
+    for name, value in said.items():
+        if not isinstance(value, dict | list):
+            yield name, value
+            continue
+        left: list[tuple[str, Any]] = [(name, value)]
+        while left:
+            path, node = left.pop()
+            if isinstance(node, dict | list):
+                if len(path) > 1000:
+                    raise ValueError(f"{path[:40]!r}... is too deep for a name")
+                items = node.items() if isinstance(node, dict) else enumerate(node)
+                left.extend([(f"{path}.{key}", inner) for key, inner in items][::-1])
+                continue
+            count += 1
+            if count > NESTED:
+                raise ValueError(f"holds more than {NESTED} values below its top: --value names those that are wanted")
+            yield path, node
+
+
+def _known(said: dict[str, Any]) -> Iterator[Record] | None:
+    """The records of a service that is known by its keys."""
+    get = said.get
+    if isinstance(get("end_device_ids"), dict) and isinstance(get("uplink_message"), dict):
+        up, ids = said["uplink_message"], said["end_device_ids"]
+        return _device(
+            ids.get("device_id"),
+            get("received_at") or up.get("received_at"),
+            up.get("decoded_payload"),
+            "decoded_payload",
+        )
+    if "dev_id" in said and isinstance(get("payload_fields"), dict):
+        return _device(said["dev_id"], _in(said, "metadata", "time"), said["payload_fields"], "payload_fields")
+    if isinstance(get("deviceInfo"), dict) and "object" in said:
+        info = said["deviceInfo"]
+        return _device(info.get("deviceName") or info.get("devEui"), get("time"), said["object"], "object")
+    if ("devEUI" in said or "deviceName" in said) and ("object" in said or "objectJSON" in said):
+        payload = get("object")
+        if payload is None and isinstance(get("objectJSON"), str):
+            payload = json.loads(said["objectJSON"] or "{}")
+        at = get("time") or get("publishedAt") or _in(said, "rxInfo", 0, "time")
+        return _device(get("deviceName") or get("devEUI"), at, payload, "object")
+    if isinstance(get("params"), dict) and "ts" in said["params"] and "method" in said:
+        params = dict(said["params"])
+        return _device(get("src"), params.pop("ts"), params, "params")
+    if "entity_id" in said and "state" in said:
+        at = next((said[name] for name in ("last_changed", "last_updated", "time") if name in said), None)
+        return iter((Record({"state": said["state"]}, str(said["entity_id"]), at, True, "state"),))
+    if "payload" in said and ("topic" in said or "_msgid" in said):
+        payload = said["payload"]
+        inner = payload if isinstance(payload, dict) else {"value": payload}
+        at = next((value for name, value in said.items() if key(name) in _TIMES), None)
+        return iter((Record(inner, str(get("topic") or "") or None, at, False, "payload"),))
+    if isinstance(get("fields"), dict) and ("tags" in said or "name" in said):
+        return _telegraf(said)
+    if isinstance(get("metrics"), list):
+        return records(said["metrics"])
+    if isinstance(get("data"), dict) and isinstance(said["data"].get("result"), list):
+        return _prometheus(said["data"]["result"])
+    if isinstance(get("results"), list) and any(isinstance(r, dict) and "series" in r for r in said["results"]):
+        return _influx(said["results"])
+    if isinstance(get("columns"), list) and isinstance(get("data", get("values")), list):
+        return _split(said)
+    return None
+
+
+def _general(said: dict[str, Any]) -> Iterator[Record]:
+    clock = next((name for name in said if key(name) in _TIMES), None)
+    if clock is not None and isinstance(said[clock], list):
+        return _columnar(said, clock)
+    if clock is None:
+        for inner in said.values():
+            if isinstance(inner, dict):
+                within = next((name for name in inner if key(name) in _TIMES), None)
+                if within is not None and isinstance(inner[within], list):
+                    return _columnar(inner, within)
+                if within is not None and len(said) == 1:
+                    return records(inner)
+        lists = [v for v in said.values() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)]
+        if len(lists) == 1 and any(key(name) in _TIMES for name in lists[0][0]):
+            return records(lists[0])
+        if len(said) == 1 and lists:
+            return records(lists[0])
+        if said and all(map(_is_moment, said)):
+            return _by_time(said)
+        if said and all(isinstance(v, dict) and v and all(map(_is_moment, v)) for v in said.values()):
+            return _by_column(said)
+    return iter((Record(said),))
+
+
+def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[Record]:
+    if not isinstance(values, dict):
+        raise ValueError("has no decoded payload: the device needs a payload formatter (decoder)")
+    yield Record(values, None if stream is None else str(stream), at, part=part)
+
+
+def _senml(said: list[dict[str, Any]]) -> Iterator[Record]:
+    """RFC 8428: names and times add to those of a base, which holds from its record on."""
+    name, at = "", 0.0
+    for item in said:
+        name, at = str(item.get("bn", name)), float(item.get("bt", at))
+        value = item.get("v", item.get("vb", item.get("vs")))
+        if value is not None:
+            moment = at + float(item.get("t", 0.0))
+            known = moment > 2**28  # below that it counts from now on
+            yield Record({"value": value}, f"{name}{item.get('n', '')}", moment if known else None, True)
+
+
+def _telegraf(said: dict[str, Any]) -> Iterator[Record]:
+    tags = [(str(name), str(value)) for name, value in (said.get("tags") or {}).items()]
+    at = next((said[name] for name in said if key(name) in _TIMES), None)
+    for field, value in said["fields"].items():
+        metric = str(said.get("name") or "")
+        metric = metric if field == "value" and metric else ".".join(part for part in (metric, field) if part)
+        yield Record({"value": value}, series_name(metric, tags), at, True)
+
+
+def _prometheus(result: list[Any]) -> Iterator[Record]:
+    for series in result:
+        labels = {str(name): str(value) for name, value in series.get("metric", {}).items()}
+        name = series_name(labels.pop("__name__", "value"), labels.items())
+        for sample in series.get("values") or ([series["value"]] if "value" in series else []):
+            yield Record({"value": sample[1]}, name, sample[0], True)
+
+
+def _influx(results: list[Any]) -> Iterator[Record]:
+    for result in results:
+        for series in result.get("series", ()):
+            names, tags = series.get("columns", []), series.get("tags") or {}
+            for row in series.get("values", ()):
+                cells = dict(zip(names, row, strict=False))
+                at = cells.pop("time", None)
+                for column, value in cells.items():
+                    metric = str(series.get("name", ""))
+                    metric = metric if column == "value" and metric else f"{metric}.{column}".strip(".")
+                    yield Record({"value": value}, series_name(metric, tags.items()), at, True)
+
+
+def _split(said: dict[str, Any]) -> Iterator[Record]:
+    names = [str(name) for name in said["columns"]]
+    index = said.get("index")
+    timed = any(key(name) in _TIMES for name in names)
+    for at, row in enumerate(said["data"] if "data" in said else said["values"]):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise ValueError(f"row {at + 1} has not the {len(names)} fields of its columns")
+        moment = index[at] if isinstance(index, list) and at < len(index) and not timed else None
+        yield Record(dict(zip(names, row, strict=True)), None, moment if _is_moment(str(moment)) else None)
+
+
+def _columnar(said: dict[str, Any], clock: str) -> Iterator[Record]:
+    """Lists beside each other, one of which is the time."""
+    count = len(said[clock])
+    columns = {name: values for name, values in said.items() if isinstance(values, list)}
+    if odd := next((name for name, values in columns.items() if len(values) != count), None):
+        raise ValueError(f"{odd!r} has {len(columns[odd])} values, {clock!r} has {count}")
+    for at in range(count):
+        yield Record({name: values[at] for name, values in columns.items()})
+
+
+def _by_time(said: dict[str, Any]) -> Iterator[Record]:
+    for moment, value in said.items():
+        yield Record(value if isinstance(value, dict) else {"value": value}, None, moment)
+
+
+def _by_column(said: dict[str, Any]) -> Iterator[Record]:
+    moments = dict.fromkeys(moment for inner in said.values() for moment in inner)
+    for moment in moments:
+        yield Record({name: inner[moment] for name, inner in said.items() if moment in inner}, None, moment)
+
+
+def _is_moment(text: str) -> bool:
+    found = number(text)
+    return abs(found) > 1e8 if found is not None else is_time(text)
+
+
+def _in(said: Any, *path: str | int) -> Any:
+    for step in path:
+        if isinstance(said, dict) and isinstance(step, str):
+            said = said.get(step)
+        elif isinstance(said, Sequence) and isinstance(step, int) and len(said) > step:
+            said = said[step]
+        else:
+            return None
+    return said
