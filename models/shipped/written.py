@@ -104,7 +104,9 @@ class Teaching(Budgeted):
         logits, _ = self.model.logits(codes, self.model.initial_state(len(codes)))
         of_marks, of_cases = logits[:, ahead:].split([len(MARKS), len(CASES)], -1)
         loss = F.cross_entropy(of_marks.flatten(0, 1), marks[:, : LENGTH - ahead].flatten(), ignore_index=UNKNOWN)
-        loss = loss + F.cross_entropy(of_cases.flatten(0, 1), cases[:, : LENGTH - ahead].flatten(), ignore_index=UNKNOWN)
+        loss = loss + F.cross_entropy(
+            of_cases.flatten(0, 1), cases[:, : LENGTH - ahead].flatten(), ignore_index=UNKNOWN
+        )
         self.losses.append(float(loss.detach()))
         return loss
 

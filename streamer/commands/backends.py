@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streamer.streams.registry import Registry
     from streamer.streams.session import Session
 
-__all__ = ["Backend", "Feed", "Local", "Remote", "Sink", "connect"]
+__all__ = ["Backend", "Feed", "Local", "Remote", "Sink", "connect", "wishes"]
 
 Event = dict[str, Any]
 Sink = Callable[[Event], None]
@@ -61,6 +61,16 @@ def connect(
     Raises :class:`CommandError` and the engine's own errors.
     """
     return Remote(url, model, options or {}) if url else Local(model, streams, task, options or {})
+
+
+def wishes(numbers: str | None, text: str | None, *, read: bool) -> dict[str, Any]:
+    """Options of a stream as the command line has them. ``read``: by people, on a terminal or as subtitles; unless they
+    say otherwise they get punctuation and capitals, where this installation has the model for it."""
+    if text is None and read:
+        from streamer.engine.catalogue import WRITTEN, find_models
+
+        text = "written" if WRITTEN in (path.stem for path in find_models()) else None
+    return {name: wish for name, wish in (("numbers", numbers), ("text", text)) if wish}
 
 
 class Local:

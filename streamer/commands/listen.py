@@ -38,18 +38,26 @@ def listen(
         Literal["spoken", "written"] | None,
         typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
     ] = None,
+    text: Annotated[
+        Literal["spoken", "written"] | None,
+        typer.Option(
+            help="Finals: plain words, or with punctuation and capitals (English)."
+            " Default: written on a terminal, else spoken, or what the daemon is set to."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, finals and gaps.")] = False,
 ) -> None:
     """Write down what is said into the microphone, while it is said."""
     if list_devices:
         _list_devices()
         return
-    from streamer.commands.backends import connect
+    from streamer.commands.backends import connect, wishes
     from streamer.commands.screen import Screen
     from streamer.sources.microphone import Microphone
 
     hush_libraries()
-    backend = connect(model, url, 1, options={"numbers": numbers} if numbers else None)
+    read = sys.stdout.isatty() and not json
+    backend = connect(model, url, 1, options=wishes(numbers, text, read=read))
     try:
         microphone = Microphone(device, backend.rate)
         try:

@@ -48,6 +48,13 @@ def transcribe(
         Literal["spoken", "written"] | None,
         typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
     ] = None,
+    text: Annotated[
+        Literal["spoken", "written"] | None,
+        typer.Option(
+            help="Finals: plain words, or with punctuation and capitals (English)."
+            " Default: written on a terminal and for subtitles, else spoken, or what the daemon is set to."
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
@@ -62,7 +69,7 @@ def transcribe(
         if files.count(name) > 1:
             raise CommandError(f"{name} is given twice", 2)
 
-    from streamer.commands.backends import connect
+    from streamer.commands.backends import connect, wishes
     from streamer.commands.outputs import JsonOutput, SubtitleOutput, TextOutput, destinations
     from streamer.commands.pictures import is_picture, read_lines
 
@@ -82,7 +89,8 @@ def transcribe(
             raise typer.Exit(code)
         return
     work = [Job(name) for name in files]
-    backend = connect(model, url, min(jobs, len(files)), options={"numbers": numbers} if numbers else None)
+    read = form in ("srt", "vtt") or (form == "text" and not paths and sys.stdout.isatty())
+    backend = connect(model, url, min(jobs, len(files)), options=wishes(numbers, text, read=read))
     try:
         with screen(form, bool(paths)) as shown:
             Transcription(backend, work, rate, out, shown).run(min(jobs, len(files)))

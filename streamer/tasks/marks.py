@@ -20,7 +20,20 @@ from streamer.contract.manifest import Manifest
 from streamer.tasks.base import TaskError
 from streamer.tasks.rewrite import Rewritten
 
-__all__ = ["CASES", "ENDS", "LETTERS", "MARKS", "WIDTH", "Marks", "MarksOptions", "coded", "is_written", "write"]
+__all__ = [
+    "CASES",
+    "ENDS",
+    "LETTERS",
+    "MARKS",
+    "WIDTH",
+    "I",
+    "Marks",
+    "MarksOptions",
+    "coded",
+    "is_known",
+    "is_written",
+    "write",
+]
 
 #: Letters that are told apart; a letter's code is its place here and 1, all others share the code behind the last.
 LETTERS = "abcdefghijklmnopqrstuvwxyz'0123456789-."
@@ -99,7 +112,7 @@ class Marks:
         """A sentence, that is."""
         return self.options.marks[mark] in ENDS
 
-    # -- the protocol: a stream of words of its own ---------------------------------------------------------------------
+    # -- the protocol: a stream of words of its own --------------------------------------------------------------------
 
     def open(self, options: Mapping[str, Any]) -> Memory:
         if options:
@@ -176,8 +189,16 @@ def _same(word: str, other: str) -> str:
     return other if len(other) == len(word) and other.lower() == word.lower() else word
 
 
+def is_known(text: str) -> bool:
+    """Are most of its letters told apart here? Words of another script are none of ours."""
+    letters = [letter for letter in text.lower() if letter.isalpha()]
+    return 2 * sum(letter in LETTERS for letter in letters) > len(letters)
+
+
 def is_written(text: str) -> bool:
     """Has it capitals among small letters, or marks behind words? Then whoever wrote it knew how."""
     words = [word for word in text.split() if word.lower() not in I]
     plain = " ".join(words)
-    return plain not in (plain.lower(), plain.upper()) or any(_BEHIND.search(word) and "." not in word[:-1] for word in words)
+    return plain not in (plain.lower(), plain.upper()) or any(
+        _BEHIND.search(word) and "." not in word[:-1] for word in words
+    )

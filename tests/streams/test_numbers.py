@@ -11,7 +11,8 @@ import pytest
 from streamer.contract.manifest import Packed
 from streamer.engine.model import Model, ModelError
 from streamer.engine.stepper import Stepper
-from streamer.streams.numbers import Formatter, WrittenNumbers, formatter
+from streamer.streams.finals import WrittenFinals
+from streamer.streams.numbers import Formatter, formatter
 from streamer.tasks import Task, create
 from tests.engine.support import Events, running
 from tests.toys import speech, toy_model
@@ -44,7 +45,7 @@ def heard(task: Task, model: Model, texts: list[str], options: list[dict[str, An
 
 def test_only_streams_that_ask_get_digits(toy: Path) -> None:
     model = Model.load(toy)
-    task = WrittenNumbers(create(model.manifest))
+    task = WrittenFinals(create(model.manifest))
     options = [{"numbers": "written"}, {}, {"numbers": "written"}]
     assert heard(task, model, ["AB", "AB", "BB"], options) == [["23"], ["twenty three"], ["three three"]]
 
@@ -53,7 +54,7 @@ def test_a_model_that_is_missing_is_told_of_when_a_stream_asks(toy: Path) -> Non
     def missing() -> Formatter:
         raise ModelError("no model 'numbers'")
 
-    task = WrittenNumbers(create(Model.load(toy).manifest), missing)
+    task = WrittenFinals(create(Model.load(toy).manifest), missing)
     task.open({})
     with pytest.raises(ValueError, match="no model 'numbers'"):
         task.open({"numbers": "written"})
@@ -95,7 +96,7 @@ def test_what_is_written_does_not_depend_on_who_else_is_rewritten() -> None:
 def test_where_the_model_fails_numbers_stay_words(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model.load(toy)
     monkeypatch.setattr(formatter()._model, "run", lambda feeds: 1 / 0)
-    found = heard(WrittenNumbers(create(model.manifest)), model, ["AB", "BB"], [{"numbers": "written"}, {}])
+    found = heard(WrittenFinals(create(model.manifest)), model, ["AB", "BB"], [{"numbers": "written"}, {}])
     assert found == [["twenty three"], ["three three"]]
 
 
