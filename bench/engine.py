@@ -66,6 +66,9 @@ class NoTask:
     def step(self, memories: Sequence[Any], outputs: Mapping[str, Any], steps: Sequence[int]) -> list[list[Event]]:
         return [[] for _ in memories]
 
+    def copy(self, memory: Any) -> Any:
+        return memory
+
     def finish(self, memory: Any) -> list[Event]:
         return []
 

@@ -1,8 +1,7 @@
 """A lane: a thread that takes whoever is ready, as one batch, and gives every client its events.
 
-take, run, decode, deliver: a step on one screen. What one client or one row does wrong is its own: it is told
-:meth:`Client.fail`, the others go on. Only an exception of the task's step is its whole batch's: nobody knows which
-memories were changed by then, and to save them all before each step costs about half of decoding again.
+take, run, decode, deliver: a step on one screen. What one client, one row of the run or one row of the task's step does
+wrong is its own: its client hears :meth:`Client.fail`, the others go on.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.engine.arena import Arena, Slot
 from streamer.engine.batch import BatchResult, BatchRunner, error_line
+from streamer.engine.decoding import Decoded, decode
 from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model
 from streamer.engine.scheduler import Place, Scheduler
@@ -120,10 +120,14 @@ class Lane(threading.Thread):
             errors = {taken[row]: error for row, error in result.errors.items()}
             self._fail(errors, next(iter(errors.values())))
         start = perf_counter()
-        good, real, events = self._decode(taken, steps, result)
+        good, real, done = self._decode(taken, steps, result)
         decoded = perf_counter()
+        if done.cause is not None:
+            self._fail({good[row]: error for row, error in done.errors.items()}, done.cause)
         late = result.late
-        for stream, given in zip(good, events, strict=True):
+        for row, (stream, given) in enumerate(zip(good, done.events, strict=True)):
+            if row in done.errors:
+                continue
             if not self._arena.current(stream.slot):  # it left while the others were decoded
                 late += 1
                 continue
@@ -151,8 +155,8 @@ class Lane(threading.Thread):
 
     def _decode(
         self, taken: list[Stream], steps: list[int], result: BatchResult
-    ) -> tuple[list[Stream], list[int], Sequence[Sequence[Event]]]:
-        """All good rows at once: whose they are, their steps, and the events of each."""
+    ) -> tuple[list[Stream], list[int], Decoded]:
+        """All good rows at once: whose they are, their steps, and what the task gave."""
         n = len(taken)
         outputs = {name: result.outputs[name][:n] for name in self._outputs}
         if not result.good.all():
@@ -160,8 +164,12 @@ class Lane(threading.Thread):
             taken, steps = [taken[row] for row in rows], [steps[row] for row in rows]
             outputs = {name: array[rows] for name, array in outputs.items()}
         if not taken:
-            return [], [], []
-        return taken, steps, self.task.step([stream.client.memory for stream in taken], outputs, steps)
+            return [], [], Decoded([], [], {})
+        done = decode(self.task, [stream.client.memory for stream in taken], outputs, steps)
+        if done.cause is not None:
+            for stream, memory in zip(taken, done.memories, strict=True):
+                stream.client.memory = memory
+        return taken, steps, done
 
     def _fail(self, errors: Mapping[Stream, Exception], cause: Exception) -> None:
         """``errors``: whose chunk is lost, and why. ``cause``: one for the log, which may be nobody's."""

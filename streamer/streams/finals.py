@@ -22,6 +22,7 @@ from streamer.streams.numbers import Formatter, Piece, formatter
 from streamer.tasks import Event, Task, Transcription, Word
 from streamer.tasks.marks import is_known, is_written
 from streamer.tasks.snapshot import pack, unpack
+from streamer.tasks.transcribe.options import StreamOptions
 
 __all__ = ["WrittenFinals"]
 
@@ -37,6 +38,11 @@ class Memory:
 
     task: Any
     reading: Reading
+
+    @property
+    def options(self) -> StreamOptions:
+        options: StreamOptions = self.task.options
+        return options
 
 
 @dataclass(slots=True)
@@ -79,6 +85,11 @@ class WrittenFinals:
         self, memories: Sequence[Any], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> Sequence[Sequence[Event]]:
         return self._written(memories, self._task.step([_own(memory) for memory in memories], outputs, steps))
+
+    def copy(self, memory: Any) -> Any:
+        if not isinstance(memory, Memory):
+            return self._task.copy(memory)
+        return Memory(self._task.copy(memory.task), replace(memory.reading))  # what was read is never changed
 
     def finish(self, memory: Any) -> Sequence[Event]:
         (events,) = self._written([memory], [self._task.finish(_own(memory))])
@@ -151,7 +162,7 @@ class WrittenFinals:
             final
             for final in finals
             # of a word with a space in it nothing is sure
-            if _own(memories[final.row]).options.numbers == "written"
+            if memories[final.row].options.numbers == "written"
             and len(final.event.words) in (0, len(final.words))
         ]
         if not asked:

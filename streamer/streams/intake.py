@@ -84,6 +84,11 @@ class Intake:
         return self._chunker.done
 
     @property
+    def due(self) -> bool:
+        """A lane has something to do: a chunk, or the end."""
+        return self._chunker.ready or self._chunker.done
+
+    @property
     def arrived(self) -> float:
         """Monotonic time at which the chunk last taken was complete; 0 if not known."""
         return self._chunker.arrived
@@ -128,6 +133,10 @@ class Intake:
         self._taken = before - self._chunker.length
         self.in_flight = steps >= 0
         return steps
+
+    def reserve(self) -> None:
+        """A lane has the stream, and no chunk of it yet."""
+        self._taken, self.in_flight = 0, True
 
     def ran(self) -> int:
         """The chunk in flight is back; how many rows that was."""

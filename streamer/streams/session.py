@@ -1,8 +1,9 @@
 """One stream: buffer, positions, a place in the engine, the task's memory.
 
 Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes
-snapshots. One lock (reentrant, never held across a run of the stream's model, or while the disk is waited for) orders
-them. Under it the sink is called, so that events leave in order, and last finals get digits (streams/numbers.py).
+snapshots. One lock (reentrant, never held across a run of a model, or while the disk is waited for) orders them. Under
+it the sink is called, so that events leave in order. The task's memory belongs to the lane that has the stream, and
+between two chunks to who holds the lock: the task's last words may run a model (streams/finals.py), without the lock.
 """
 
 from __future__ import annotations
@@ -54,26 +55,21 @@ class Session(Holdable):
         lasting: bool = True,
     ) -> None:
         super().__init__()
-        manifest = engine.manifest
-        self.id, self.model, self.overflow = id, manifest.name, overflow
+        self.id, self.model, self.overflow, manifest = id, engine.manifest.name, overflow, engine.manifest
         self.sample_rate = sample_rate or manifest.input.sample_rate
         self.options = dict(options or {})
-        self.lasting = lasting
-        self.reader = RowReader(manifest)
+        self.lasting, self.reader = lasting, RowReader(manifest)
         self.version = self.joined_at = 0  # joined_at: position at which this client came
-        self.state = "active"
-        self.resumed = snapshot is not None  # it was here before this client came
-        self.worthless = False  # given up for good: no snapshot of it may stay
-        self.last_input = monotonic()
+        self.state, self.worthless = "active", False  # worthless: given up for good, no snapshot of it may stay
+        self.resumed, self.last_input = snapshot is not None, monotonic()  # resumed: it was here before this client
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
         self.sound = self._intake.sound
-        self._markers = Markers(limits.markers)
+        self._markers, self._waiters = Markers(limits.markers), Waiters()
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
-        self._waiters = Waiters()
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
         self._stream: Stream | None = None
@@ -118,8 +114,8 @@ class Session(Holdable):
 
     @property
     def busy(self) -> bool:
-        """A whole chunk is waiting or under way."""
-        return self.state == "ending" or (self.state == "active" and (self._intake.in_flight or self._intake.ready))
+        """A whole chunk, or the end, is waiting or under way."""
+        return self.state == "ending" or (self.state == "active" and (self._intake.in_flight or self._intake.due))
 
     def has_conditions(self, given: Mapping[str, Any]) -> bool:
         """The stream goes by these already. Raises :class:`BadRows` for what the model does not have."""
@@ -167,8 +163,6 @@ class Session(Holdable):
                 return
             self._intake.end()
             self.version += 1
-            if self._intake.done and not self._intake.in_flight:  # nothing at all to run
-                self._finish([])
             self._wake()
 
     def when_run(self, call: Callable[[], None]) -> None:
@@ -182,21 +176,36 @@ class Session(Holdable):
 
     def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
         with self._lock:
+            intake = self._intake
             if self.state != "active" or self._holders:
                 return -1
-            if self._intake.dropped and self._intake.ready:
-                self._delivery.emit(self._gap())
-            return self._intake.take(rows)
+            over = intake.done  # nothing was left to run when it was ended
+            if not over and not (intake.dropped and intake.ready):
+                return intake.take(rows)
+            intake.reserve()
+        last = self._engine.task.finish(self.memory)
+        with self._lock:
+            intake.in_flight = False
+            if self.state != "active":
+                return -1
+            events = to_dicts(last, intake.late)
+            if over:
+                self._finish(events)
+                return -1
+            self._delivery.emit(self._gap(events))
+            return intake.take(rows)
 
     def deliver(self, events: Sequence[Event]) -> bool:
+        intake = self._intake
+        over = self.state == "active" and intake.done  # which stays so; where it becomes so in between, take() sees it
+        last = self._engine.task.finish(self.memory) if over else ()
         with self._lock:
-            intake = self._intake
             ran = intake.ran()
             self.version += 1
             if self.state == "active":
                 self._engine.metrics.rows.inc(ran)
-                given = to_dicts(events, self._intake.late) if events else []
-                if intake.done:
+                given = to_dicts([*events, *last], intake.late) if events or last else []
+                if over:
                     self._finish(given)
                 elif events or self._markers:
                     self._delivery.emit(given + self._markers.due(intake.consumed))
@@ -208,7 +217,7 @@ class Session(Holdable):
             if self._holders:  # only a snapshot waits, and it holds the stream
                 self._changed.notify_all()
                 return False
-            return intake.ready
+            return self.state == "active" and intake.due
 
     def fail(self, message: str) -> None:
         with self._lock:
@@ -309,7 +318,7 @@ class Session(Holdable):
             raise BadInput("the stream has ended")
 
     def _wake(self) -> None:
-        if self._stream is not None and self._intake.ready and not self._holders and not self._intake.in_flight:
+        if self._stream is not None and self._intake.due and not self._holders and not self._intake.in_flight:
             self._engine.ready(self._stream)
 
     def _release(self, then: Callable[[], None]) -> None:
@@ -336,22 +345,20 @@ class Session(Holdable):
         if over or not self._intake.ending:
             self._waiters.due(None if over else self._intake.consumed)
 
-    def _gap(self) -> list[dict[str, Any]]:
-        """Rows were dropped: what is open becomes final, and the stream starts anew behind the gap."""
+    def _gap(self, last: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows were dropped: what was open is final (``last``), and the stream starts again behind the gap."""
         assert self._stream is not None
-        events = to_dicts(self._engine.task.finish(self.memory), self._intake.late)
         dropped = self._intake.skip()
         self._engine.arena.clear(self._stream.slot)
         self.memory = self._engine.task.open(self.options)
         self._engine.metrics.dropped_seconds.inc(dropped * self._intake.row_seconds)
         self._engine.metrics.dropped_rows.inc(dropped)
         gap = {"type": "gap", "position": self._intake.position, "dropped": self._intake.to_client(dropped)}
-        return [*events, gap, *self._markers.due(self._intake.consumed)]
+        return [*last, gap, *self._markers.due(self._intake.consumed)]
 
     def _finish(self, events: list[dict[str, Any]]) -> None:
-        last = to_dicts(self._engine.task.finish(self.memory), self._intake.late)
         self.state = "ending"
-        self._delivery.emit([*events, *last, *self._markers.due()])
+        self._delivery.emit([*events, *self._markers.due()])
         self._release(self._ended)
 
     def _ended(self) -> None:
@@ -364,21 +371,14 @@ class Session(Holdable):
     def _snapshot(self, whole: bool) -> Snapshot:
         intake = self._intake.save(whole)
         return Snapshot(
-            id=self.id,
-            model=self.model,
-            digest=self._engine.model.digest,
-            sample_rate=self.sample_rate,
-            overflow=self.overflow,
-            options=self.options,
-            seq=self.seq,
-            version=self.version,
-            finished=self.state != "active",
+            id=self.id, model=self.model, digest=self._engine.model.digest, sample_rate=self.sample_rate,
+            overflow=self.overflow, options=self.options, seq=self.seq, version=self.version,
+            finished=self.state != "active", events=[dict(event) for event in self._delivery.kept],
             markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
-            events=[dict(event) for event in self._delivery.kept],
             memory=self._engine.task.save(self.memory),
             states={} if self._stream is None else self._engine.arena.read(self._stream.slot),
             **intake,
-        )
+        )  # fmt: skip
 
     def _restore(self, saved: Snapshot) -> None:
         try:

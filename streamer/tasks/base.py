@@ -105,6 +105,9 @@ class Task(Protocol):
         Mutates the memories. Row *i* of the result does not depend on the other rows (the company law).
         """
 
+    def copy(self, memory: Any) -> Any:
+        """The same memory once more: a step of one changes nothing of the other. Called before every step, so cheap."""
+
     def finish(self, memory: Any) -> Sequence[Event]:
         """The stream has ended: what is still open becomes final."""
 

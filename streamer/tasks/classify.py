@@ -181,6 +181,9 @@ class Classify:
                     events[row].append(self._answer("partial", memory))
         return events
 
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.options, memory.labels.copy(), memory.last.copy(), memory.steps, memory.bad)
+
     def finish(self, memory: Memory) -> list[Event]:
         """What is open ends; then the final answer, unless the stream was empty."""
         if not memory.steps:

@@ -91,6 +91,9 @@ class Enhance:
             events.append([sound] if len(pcm) else [])
         return events
 
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.position, memory.bad)
+
     def finish(self, memory: Memory) -> list[Event]:
         return []
 

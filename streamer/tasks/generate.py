@@ -233,6 +233,9 @@ class Generate:
         second = self.options.ticks_per_second or 1.0
         return Note(pitch, start / second, memory.ticks / second)
 
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.request, memory.position, memory.ticks, dict(memory.sounding))
+
     def finish(self, memory: Memory) -> list[Event]:
         ended: list[Event] = [self._note(memory, pitch, start) for pitch, start in memory.sounding.items()]
         memory.sounding = {}

@@ -142,6 +142,9 @@ class Marks:
         letters = self.options.letters
         return "".join(letters[code - 1] if 1 <= code <= len(letters) else "?" for code in codes if code)
 
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.step, memory.begins)
+
     def finish(self, memory: Memory) -> list[Rewritten]:
         return []
 

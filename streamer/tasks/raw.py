@@ -77,6 +77,9 @@ class Raw:
             events.append([Outputs(first * self.hop, memory.step * self.hop, real, parts)])
         return events
 
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.step)
+
     def finish(self, memory: Memory) -> list[Event]:
         return []
 

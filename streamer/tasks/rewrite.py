@@ -124,6 +124,9 @@ class Rewrite:
         """A code that no sign has is a question mark: a file must not end the stream."""
         return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
 
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.step, list(memory.said), memory.log_prob)
+
     def finish(self, memory: Memory) -> list[Rewritten]:
         return []
 

@@ -49,6 +49,9 @@ class WithTensors:
                 found[row] = given
         return found
 
+    def copy(self, memory: Any) -> Any:
+        return self._of(memory).copy(memory)
+
     def finish(self, memory: Any) -> Sequence[Event]:
         return self._of(memory).finish(memory)
 

@@ -111,6 +111,13 @@ def refused(registry: Registry, reason: str, **wishes: object) -> Refused:
     return caught.value
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = monotonic() + PATIENCE
+    while not holds():
+        assert monotonic() < deadline
+        threading.Event().wait(0.001)
+
+
 def slots_used(registry: Registry) -> int:
     """Slots taken once the lanes have nothing under way: a slot whose chunk is in flight is free a moment later."""
     deadline = monotonic() + PATIENCE

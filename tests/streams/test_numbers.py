@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from streamer.engine.model import Model, ModelError
 from streamer.engine.stepper import Stepper
 from streamer.streams.finals import WrittenFinals
 from streamer.streams.numbers import Formatter, formatter
-from streamer.tasks import Task, create
-from tests.engine.support import Events, running
-from tests.toys import speech, toy_model
+from streamer.tasks import Task, Transcription, create
+from tests.engine.support import PATIENCE, Events, running, slots_used, wait_until
+from tests.toys import level, speech, toy_model
 
 WORDS = "twenty\tA\nthree\tB\n"
 OPTIONS = {"units": "phones", "lexicon": Packed.pack(WORDS.encode()).model_dump(), "decoder": {"kind": "beam"}}
@@ -131,3 +133,94 @@ def test_a_model_that_is_missing_matters_only_where_all_streams_want_it(
         registry.open(model=None, sample_rate=8000, sink=Events())
     with pytest.raises(ModelError, match="no model 'numbers'"), running(toy, folder=tmp_path, numbers="written"):
         pass
+
+
+class Gate:
+    """The numbers' model, which waits until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.inside, self.go = threading.Event(), threading.Event()
+        self._events = formatter().events
+        monkeypatch.setattr(formatter(), "events", self._wait)
+
+    def _wait(self, said: Sequence[Transcription]) -> list[Transcription]:
+        self.inside.set()
+        assert self.go.wait(PATIENCE)
+        return self._events(said)
+
+
+@pytest.mark.parametrize("last", ["flush", "nothing left", "gap"])
+def test_no_session_is_locked_while_the_model_writes_its_last_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Of a stream that ends with steps to flush, of one of which everything has been run already, and before a gap."""
+    model = toy_model(tmp_path, options=OPTIONS, flush=0 if last == "nothing left" else 2)
+    with running(model, folder=tmp_path, buffer_seconds=0.5, store=True) as registry:
+        gate, sink = Gate(monkeypatch), Events()
+        overflow = "gap" if last == "gap" else "wait"
+        session = registry.open(
+            model=None, sample_rate=8000, sink=sink, options={"numbers": "written"}, overflow=overflow
+        )
+        session.feed(speech("AB")[:3200].tobytes())  # ten chunks
+        wait_until(lambda: not session.busy)
+        if last == "gap":
+            session.hold()
+            session.feed(level(0.0, 1.0).tobytes())
+            thread = threading.Thread(target=session.go_on)
+        else:
+            thread = threading.Thread(target=session.end)
+        thread.start()
+        assert gate.inside.wait(PATIENCE)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()  # neither who feeds nor the event loop waits
+        assert session._lock.acquire(blocking=False)
+        session._lock.release()
+        assert session.busy
+        with pytest.raises(TimeoutError):  # the stream is between two chunks when its last final is out
+            session.snapshot(0.01)
+        gate.go.set()
+        assert sink.wait("final")["text"] == "23"
+        if last == "gap":
+            assert sink.wait("gap")["seq"] > sink.of("final")[0]["seq"]
+            session.end()
+        assert sink.wait("end")["position"] == session.received
+        assert [event["text"] for event in sink.of("final")] == ["23"]
+
+
+def test_a_stream_that_leaves_while_its_last_final_is_written_says_no_more(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(toy, folder=tmp_path) as registry:
+        gate, sink = Gate(monkeypatch), Events()
+        session = registry.open(model=None, sample_rate=8000, sink=sink, options={"numbers": "written"})
+        session.feed(speech("AB").tobytes())
+        session.end()
+        assert gate.inside.wait(PATIENCE)
+        registry.discard(session)
+        gate.go.set()
+        wait_until(lambda: slots_used(registry) == 0)
+        assert not sink.of("final", "end")
+        assert session.state == "closed"
+
+
+def test_an_end_with_nothing_left_to_run_waits_for_who_holds_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy_model(tmp_path, options=OPTIONS, flush=0)
+    with running(model, folder=tmp_path, store=True) as registry:
+        sink = Events()
+        session = registry.open(model=None, sample_rate=8000, sink=sink, key="k", options={"numbers": "written"})
+        session.feed(speech("AB")[:3200].tobytes())
+        wait_until(lambda: not session.busy)
+        session.hold()
+        session.end()
+        asleep = session.snapshot(PATIENCE)
+        assert not asleep.finished
+        assert not sink.of("final")
+        session.detach()
+        assert registry.keeper.evict(session, "grace")
+        session.go_on()
+        again = Events()
+        registry.attach("k", again)  # it wakes with its end still to come
+        assert again.wait("end")["position"] == 3200
+        assert [event["text"] for event in again.of("final")] == ["23"]

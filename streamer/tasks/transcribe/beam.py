@@ -241,8 +241,8 @@ class Beam:
         """The whole words of the best hypothesis."""
         state.told = int(state.beam[HIST, 0])
         same, new = state.words.beyond(state.told, state.chain)
-        state.chain[same:] = new
-        state.units[same:] = state.words.units(new, self._lexicon.words)
+        state.chain = state.chain[:same] + new
+        state.units = state.units[:same] + state.words.units(new, self._lexicon.words)
         return state.units
 
     def stable(self, state: BeamState) -> int:
@@ -251,6 +251,10 @@ class Beam:
             self.units(state)
         state.shared = state.words.common(set(state.beam[HIST].tolist()), state.chain, state.shared)
         return state.shared
+
+    def copy(self, state: BeamState) -> BeamState:
+        s = state  # words only grow, and lists are replaced: both may use them
+        return BeamState(s.beam.copy(), s.words, s.resting, s.told, s.chain, s.units, s.shared)
 
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""

@@ -120,6 +120,9 @@ class Greedy:
     def stable(self, state: GreedyState) -> int:
         return len(state.tokens)
 
+    def copy(self, state: GreedyState) -> GreedyState:
+        return GreedyState(state.last, list(state.tokens), state.told)
+
     def finish(self, state: GreedyState) -> list[Unit]:
         units = self.units(state)
         state.tokens.clear()

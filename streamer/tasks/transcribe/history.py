@@ -23,7 +23,8 @@ Table = NDArray[np.int64]
 
 @dataclass(slots=True, eq=False)
 class History:
-    """Entries, each a word after another entry's or after none.
+    """Entries, each a word after another entry's or after none. They only grow in number: whoever knows some of them
+    may share the table with others.
 
     Chains are walked entry by entry in Python, for which an ``array`` is the fastest thing that is also small.
     """
@@ -46,6 +47,7 @@ class History:
 
     def extend(self, links: NDArray[np.int64], means: NDArray[np.float64]) -> None:
         """More entries: ``links`` [W, 4] and ``means`` [W]."""
+        del self.links[LOGP * len(self.means) :]  # of a call that broke off between the two
         self.links.frombytes(links.tobytes())
         self.means.frombytes(means.tobytes())
 

@@ -65,6 +65,9 @@ class Search(Protocol):
     def stable(self, state: Any) -> int:
         """How many of these units will not change."""
 
+    def copy(self, state: Any) -> Any:
+        """The same state once more; what happens to one does not happen to the other."""
+
     def finish(self, state: Any) -> list[Unit]:
         """The utterance is over: its units. The state begins the next; a token that goes on is not repeated."""
 

@@ -121,6 +121,11 @@ class Transcribe:
                 events[row] = result
         return events
 
+    def copy(self, memory: Memory) -> Memory:
+        m, search = memory, memory.search  # known is a cache: both may use it
+        state = search.copy(m.state)
+        return Memory(m.options, m.rules, search, state, m.steps, m.begun, m.silent, m.bad, m.shown, m.known)
+
     def finish(self, memory: Memory) -> list[Transcription]:
         return self._final(memory, memory.search.finish(memory.state))
 
