@@ -162,8 +162,7 @@ class WrittenFinals:
             final
             for final in finals
             # of a word with a space in it nothing is sure
-            if memories[final.row].options.numbers == "written"
-            and len(final.event.words) in (0, len(final.words))
+            if memories[final.row].options.numbers == "written" and len(final.event.words) in (0, len(final.words))
         ]
         if not asked:
             return

@@ -59,6 +59,12 @@ WORLDS = {
     "beam with numbers": World(
         "digits", "options", {"decoder": BEAM, "numbers": "written"}, lambda task, model: WrittenFinals(task)
     ),
+    "beam with punctuation": World(
+        "digits",
+        "task",
+        {"decoder": BEAM, "numbers": "written", "text": "written"},
+        lambda task, model: WrittenFinals(task),
+    ),
     "lexicon": World("english-small", "options", {"decoder": BEAM}),
     "transducer": World("transducer-digits", "options"),
     "running": World("vad", "steps"),
@@ -71,6 +77,7 @@ WORLDS = {
     "characters": World("characters", "position"),
     "notes": World("music", "ticks"),
     "rewrite": World("numbers", "step"),
+    "word by word": World("written", "step"),
 }
 
 
