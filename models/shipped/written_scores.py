@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,3 +60,13 @@ def f1(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     """2 TP / (2 TP + FP + FN); 1 where there is nothing to find, and nothing was found."""
     total = int(said.sum()) + int(true.sum())
     return 2 * int((said & true).sum()) / total if total else 1.0
+
+
+def table(found: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> str:
+    """Text -> how its finals are cut -> F1 of the model and of the baseline, as Markdown; in per cent."""
+    lines = [f"| text | finals | {' | '.join(SETS)} |", "|---" * (2 + len(SETS)) + "|"]
+    for name, ways in found.items():
+        for how, (mine, plain) in ways.items():
+            cells = [f"**{100 * a:.0f}** ({100 * b:.0f})" for a, b in zip(mine, plain, strict=True)]
+            lines.append(f"| {name} | {how or 'sentences and turns'} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
