@@ -20,7 +20,8 @@ from streamer.engine.catalogue import WRITTEN, find_models
 from streamer.engine.model import Model, ModelError
 from streamer.streams.captions import Captioner, Reading, captioner
 from streamer.streams.finals import Memory, WrittenFinals
-from streamer.tasks import Task, Transcription, Word, create
+from streamer.tasks import Transcription, Word, create
+from streamer.tasks.marks import Marks
 from streamer.tasks.transcribe.options import StreamOptions
 from tests.engine.support import Events, feed, running
 from tests.toys import speech, toy_model
@@ -155,7 +156,7 @@ def test_words_of_another_script_stay() -> None:
 
 
 def test_a_sentence_goes_on_in_the_next_final() -> None:
-    """What was read stays: the same words begin a sentence at the start of a stream, and go on behind a comma."""
+    """What was read stays: finals one by one are read as if they came together."""
     once = [SENTENCE[:4], SENTENCE[4:]]
     both, reading = Reading(), Reading()
     captions = captioner()
@@ -165,10 +166,7 @@ def test_a_sentence_goes_on_in_the_next_final() -> None:
     assert [*first, *second] == together
     for name, array in both.states.items():
         np.testing.assert_allclose(reading.states[name], array, atol=1e-5)
-    (alone,) = captions.read([once[1:]], [Reading()])
-    assert reading.states.keys() == Reading().states.keys() | both.states.keys()
-    assert not all(np.array_equal(both.states[n], a) for n, a in _after(captions, once[1:]).items())
-    assert len(alone[0].marks) == len(SENTENCE[4:])
+    assert any(not np.allclose(both.states[n], a, atol=1e-3) for n, a in _after(captions, once[1:]).items())
 
 
 def _after(captions: Captioner, finals: list[list[str]]) -> dict[str, Any]:
@@ -315,5 +313,5 @@ def test_it_is_shipped() -> None:
     (path,) = (path for path in find_models() if path.stem == WRITTEN)
     manifest = Model.load(path).manifest
     assert path.stat().st_size < 1_100_000
-    assert isinstance(create(manifest), Task) or manifest.task == "rewrite"
+    assert isinstance(create(manifest), Marks)
     assert 2 <= manifest.latency <= 4
