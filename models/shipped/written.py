@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.shipped.captions import Captions, CaptionsConfig
-from models.shipped.written_scores import SETS, Judged, baseline, scored, table
+from models.shipped.written_scores import SETS, Judged, baseline, pooled, scored, table
 from models.shipped.written_texts import (
     MADE_SHARE,
     QUIET,
@@ -156,12 +156,12 @@ def some(documents: Sequence[Sequence[Line]], words: int) -> list[Line]:
     return lines
 
 
-def weights(found: Sequence[Judged]) -> tuple[float, ...]:
-    """Of the marks, for the best mean of the F1 of commas, periods and question marks; one after the other."""
+def weights(found: Judged) -> tuple[float, ...]:
+    """Of the marks, for the best mean of the four F1; one after the other."""
     best = [1.0] * len(MARKS)
     for mark in (1, 2, 3, 1, 2, 3):
-        tried = {w: [*best[:mark], w, *best[mark + 1 :]] for w in WEIGHTS}
-        best = max(tried.values(), key=lambda w: float(np.mean([np.mean(scored(one, w)[:3]) for one in found])))
+        tried = [[*best[:mark], w, *best[mark + 1 :]] for w in WEIGHTS]
+        best = max(tried, key=lambda w: sum(scored(found, w)))
     return tuple(best)
 
 
@@ -181,8 +181,7 @@ def train(
     dev = [some(documents, CHOOSING) for documents in corpus.parts["dev"].values()]
 
     def evaluate(average: Any) -> dict[str, float]:
-        each = [scored(judged(average, lines, noise)) for lines in dev for noise in (QUIET, Noise())]
-        means = [float(value) for value in np.mean(each, axis=0)]
+        means = scored(pooled([judged(average, lines, noise) for lines in dev for noise in (QUIET, Noise())]))
         return {"error": 1 - sum(means) / len(means), **dict(zip(SETS, means, strict=True))}
 
     def save(path: Path, average: Any, about: dict[str, Any]) -> None:
@@ -199,8 +198,8 @@ def finish(folder: Path, corpus: Corpus, recorded: dict[str, list[Line]]) -> Pat
     best = folder / "best.pt"
     trained, info = checkpoint.load(best)
     model = trained if trained.config.packed else trained.pack()
-    chosen = weights([judged(model, some(d, CHOOSING), noise) for d in corpus.parts["dev"].values()
-                      for noise in (QUIET, Noise())])  # fmt: skip
+    dev = [some(documents, CHOOSING) for documents in corpus.parts["dev"].values()]
+    chosen = weights(pooled([judged(model, lines, noise) for lines in dev for noise in (QUIET, Noise())]))
     info["options"] = info["options"] | {"weights": list(chosen)}
     path = folder / "written.pt"
     checkpoint.save(path, model, info)

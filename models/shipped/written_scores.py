@@ -30,6 +30,18 @@ class Judged:
     of_cases: NDArray[np.float32]
 
 
+def pooled(found: Sequence[Judged]) -> Judged:
+    """As one text: a mark that is rare in one of them weighs as much as it occurs."""
+    return Judged(
+        [word for one in found for word in one.words],
+        *(
+            np.concatenate([getattr(one, name) for one in found])
+            for name in Judged.__dataclass_fields__
+            if name != "words"
+        ),
+    )
+
+
 def scored(found: Judged, weights: Sequence[float] = (1.0,) * len(MARKS)) -> list[float]:
     """F1 of :data:`SETS`, with the rules by which captions are written: a sentence begins with a capital, and so does
     I."""
