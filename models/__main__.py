@@ -153,7 +153,10 @@ def texts(options: argparse.Namespace, folder: Path) -> int:
     from models.speech.data import data_folder
 
     try:
-        best = train(folder, options.minutes, options.steps or 0, data=data_folder(), resume=options.resume)
+        best = train(
+            folder, options.minutes, options.steps or 0, data=data_folder(), resume=options.resume, rate=options.rate,
+            warm=options.warm,
+        )  # fmt: skip
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2

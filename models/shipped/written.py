@@ -167,14 +167,18 @@ def weights(found: Judged) -> tuple[float, ...]:
 
 def train(
     folder: Path, minutes: float | None = None, steps: int = 0, *, data: Path | None = None, resume: bool = False,
+    rate: float | None = None, warm: Path | None = None,
     corpus: Corpus | None = None, config: CaptionsConfig = CaptionsConfig(),  # noqa: B008
 ) -> Path:  # fmt: skip
-    """``steps``: a budget in batches instead. ``corpus``: other texts than those of ``data``."""
+    """``steps``: a budget in batches instead. ``warm``: weights to begin with; ``rate``: the highest learning rate.
+    ``corpus``: other texts than those of ``data``."""
     if corpus is None:
         assert data is not None
         corpus = load(data)
     torch.manual_seed(1)
     model = Captions(config)
+    if warm is not None:
+        model.load_state_dict(checkpoint.load(warm)[0].state_dict())
     source = {"name": "words", "dtype": "int32", "chunk_shape": [STEPS, WIDTH], "step_seconds": 0.0}
     info = INFO | {"input": source | {"limits": [list(pair) for pair in model.limits()]}}
     info |= {"latency": config.ahead, "flush": config.ahead}
@@ -187,7 +191,7 @@ def train(
     def save(path: Path, average: Any, about: dict[str, Any]) -> None:
         checkpoint.save(path, average, info | about)
 
-    budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, weight_decay=0.01, average=0.998)
+    budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=rate or 4e-3, weight_decay=0.01, average=0.998)
     streams = Streams(corpus, config.ahead, min(EPOCH, steps or EPOCH))
     fit(Teaching(model, budget, evaluate, save, folder), streams, resume=resume)
     return finish(folder, corpus, reported(data) if data is not None else {})
