@@ -20,8 +20,6 @@ from streamer.tasks.marks import CASES, LETTERS, MARKS, WIDTH
 
 #: Largest multiplier of a hash: products of codes and sums over a word stay far below 2^63.
 LARGE = 2**31
-#: Share of the words of which, in training, only the trigrams are seen: as of one that never was.
-FORGOTTEN = 0.1
 #: Rows before the word that the head sees.
 BEFORE = 2
 
@@ -38,7 +36,7 @@ class CaptionsConfig:
     hidden: int = 112
     layers: int = 1
     mixed: int = 96
-    dropout: float = 0.2
+    dropout: float = 0.1
     packed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,8 +106,6 @@ class Captions(Streaming):
         said = (codes > 0)[..., None]  # [B, T, L, 1]
         hashes = [(codes * salt).sum(-1) % self.config.words for salt in self.salts]
         word = self.words(torch.stack(hashes)).sum(0)  # one look-up: the graph holds the table once
-        if self.training:
-            word = word * (torch.rand(word.shape[:-1]) >= FORGOTTEN)[..., None]
         edge = torch.zeros_like(codes[..., :1])
         triples = zip((torch.cat([edge, codes[..., :-1]], -1), codes, torch.cat([codes[..., 1:], edge], -1)),
                       self.thirds, strict=True)  # fmt: skip

@@ -206,10 +206,10 @@ class Noise:
 
     pause: float = 0.6
     breath: float = 0.08
-    stop: float = 0.02
-    lost: float = 0.02
-    more: float = 0.015
-    wrong: float = 0.06
+    stop: float = 0.015
+    lost: float = 0.015
+    more: float = 0.01
+    wrong: float = 0.03
 
 
 QUIET = Noise(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
