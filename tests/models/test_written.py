@@ -183,6 +183,7 @@ def test_packed_tables_say_nearly_the_same() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_a_run_from_texts_to_a_file_that_is_judged(tmp_path: Path) -> None:
     """Sentences of one kind, learned in seconds; stopped and resumed; the file says what the checkpoint does."""
     rng = random.Random(2)

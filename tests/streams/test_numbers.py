@@ -14,8 +14,8 @@ from streamer.contract.manifest import Packed
 from streamer.engine.model import Model, ModelError
 from streamer.engine.stepper import Stepper
 from streamer.streams.finals import WrittenFinals
-from streamer.streams.numbers import Formatter, formatter
-from streamer.tasks import Task, Transcription, create
+from streamer.streams.numbers import Formatter, Piece, formatter
+from streamer.tasks import Task, create
 from tests.engine.support import PATIENCE, Events, running, slots_used, wait_until
 from tests.toys import level, speech, toy_model
 
@@ -140,13 +140,13 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.inside, self.go = threading.Event(), threading.Event()
-        self._events = formatter().events
-        monkeypatch.setattr(formatter(), "events", self._wait)
+        self._write = formatter().write
+        monkeypatch.setattr(formatter(), "write", self._wait)
 
-    def _wait(self, said: Sequence[Transcription]) -> list[Transcription]:
+    def _wait(self, texts: Sequence[Sequence[str]]) -> list[list[Piece]]:
         self.inside.set()
         assert self.go.wait(PATIENCE)
-        return self._events(said)
+        return self._write(texts)
 
 
 @pytest.mark.parametrize("last", ["flush", "nothing left", "gap"])
