@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from models.names import NAMES, OWN, SENSORS, UNTRAINED
+from models.names import NAMES, OWN, SENSORS, TEXTS, UNTRAINED
 from models.speech.corpus.command import add as add_corpus
 from models.speech.corpus.command import run as make_corpus
 from models.zoo import RECIPES, find
@@ -74,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
         return untrained(options.recipe, folder)
     if options.recipe in OWN:
         return sensors(options, folder)
+    if options.recipe in TEXTS:
+        return texts(options, folder)
     return forecaster(options, folder) if options.recipe in SENSORS else run(options, folder)
 
 
@@ -142,6 +144,23 @@ def sensors(options: argparse.Namespace, folder: Path) -> int:
         print("the leak check fails: the card says where", file=sys.stderr)
         return 1
     print(f"python -m export {folder / 'best.pt'} -o {folder.name}.onnx")
+    return 0
+
+
+def texts(options: argparse.Namespace, folder: Path) -> int:
+    """Punctuation and capitals."""
+    from models.shipped.written import train
+    from models.speech.data import data_folder
+
+    try:
+        best = train(
+            folder, options.minutes, options.steps or 0, data=data_folder(), resume=options.resume, rate=options.rate,
+            warm=options.warm,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"python -m export {best} -o {options.recipe}.onnx --scores {best.with_name('scores.json')}")
     return 0
 
 

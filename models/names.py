@@ -6,10 +6,13 @@ UNTRAINED = ("forecast-online",)
 SENSORS = ("forecast-universal",)
 #: Forecasters of several sensors together, trained on the user's own table.
 OWN = ("sensors",)
+#: Of texts instead of recordings.
+TEXTS = ("written",)
 NAMES = (
     *UNTRAINED,
     *SENSORS,
     *OWN,
+    *TEXTS,
     "digits",
     "english",
     "english-wavenet",

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     numbers: Literal["spoken", "written"] = Field(
         "spoken", description="numbers in finals: in words, or in digits; a stream may ask for the other"
     )
+    text: Literal["spoken", "written"] = Field(
+        "spoken", description="finals: plain words, or with punctuation and capitals; a stream may ask for the other"
+    )
     lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
     capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
     max_state_bytes: Count = Field(

@@ -31,6 +31,7 @@ RECIPES = {
 #: What a checkpoint may hold -> module:class, and its configuration in the same module.
 ARCHITECTURES = {
     "audio-classifier": "models.zoo.speech.audio_classifier:AudioClassifier:AudioClassifierConfig",
+    "captions": "models.shipped.captions:Captions:CaptionsConfig",
     "encoder-decoder": "models.shipped.encoder_decoder:EncoderDecoder:EncoderDecoderConfig",
     "masking": "models.shipped.masking:Masking:MaskingConfig",
     "listener": "models.zoo.speech.listener:Listener:ListenerConfig",

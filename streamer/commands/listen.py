@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.hearing import HotwordsOption, NumbersOption, TextOption, stream_options
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Feed
@@ -35,13 +35,9 @@ def listen(
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after this time. Default: at Ctrl-C.", min=0.1)] = None,
-    numbers: Annotated[
-        Literal["spoken", "written"] | None,
-        typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
-    ] = None,
-    hotwords: Annotated[
-        Path | None, typer.Option(help="Names and terms that are expected: a text file, one a line.")
-    ] = None,
+    numbers: NumbersOption = None,
+    text: TextOption = None,
+    hotwords: HotwordsOption = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, finals and gaps.")] = False,
 ) -> None:
     """Write down what is said into the microphone, while it is said."""
@@ -50,11 +46,12 @@ def listen(
         return
     from streamer.commands.backends import connect
     from streamer.commands.screen import Screen
-    from streamer.commands.transcribe import wishes
     from streamer.sources.microphone import Microphone
 
     hush_libraries()
-    backend = connect(model, url, 1, options=wishes(numbers, hotwords))
+    for_people = sys.stdout.isatty() and not json
+    options = stream_options(numbers, text, hotwords, for_people=for_people)
+    backend = connect(model, url, 1, options=options)
     try:
         microphone = Microphone(device, backend.rate)
         try:

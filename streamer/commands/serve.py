@@ -20,6 +20,9 @@ def serve(
         list[str] | None, typer.Option(help="A shipped name or a path; may be given several times.")
     ] = None,
     numbers: Annotated[str | None, typer.Option(help="Numbers in finals: spoken (words) or written (digits).")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Finals: spoken (plain words) or written (punctuation, capitals).")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
     port_file: Annotated[
@@ -35,6 +38,7 @@ def serve(
         "port": port,
         "models": tuple(model) if model else None,
         "numbers": numbers,
+        "text": text,
         "log_level": log_level,
         "log_format": log_format,
     }

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from streamer.commands import CommandError, complain, hush_libraries
+from streamer.commands.hearing import HotwordsOption, NumbersOption, TextOption, stream_options
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamer.sources.files import AudioFile
     from streamer.sources.raw import RawSound
 
-__all__ = ["ChannelOption", "Job", "Transcription", "conclude", "given_once", "screen", "transcribe", "wishes"]
+__all__ = ["ChannelOption", "Job", "Transcription", "conclude", "given_once", "screen", "transcribe"]
 
 #: So many inputs are summed up at the end, even if all of them were read.
 SUMMED = 10
@@ -55,13 +55,9 @@ def transcribe(
     ] = False,
     srt: Annotated[bool, typer.Option("--srt", help="Subtitles (SubRip).")] = False,
     vtt: Annotated[bool, typer.Option("--vtt", help="Subtitles (WebVTT).")] = False,
-    numbers: Annotated[
-        Literal["spoken", "written"] | None,
-        typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
-    ] = None,
-    hotwords: Annotated[
-        Path | None, typer.Option(help="Names and terms that are expected: a text file, one a line.")
-    ] = None,
+    numbers: NumbersOption = None,
+    text: TextOption = None,
+    hotwords: HotwordsOption = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
@@ -95,7 +91,9 @@ def transcribe(
             raise typer.Exit(code)
         return
     work = [Job(name) for name in files]
-    backend = connect(model, url, min(jobs, len(files)), options=wishes(numbers, hotwords))
+    for_people = form in ("srt", "vtt") or (form == "text" and not paths and sys.stdout.isatty())
+    options = stream_options(numbers, text, hotwords, for_people=for_people)
+    backend = connect(model, url, min(jobs, len(files)), options=options)
     try:
         with screen(form, bool(paths)) as shown:
             Transcription(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))
@@ -119,18 +117,6 @@ def conclude(work: Sequence[Job]) -> None:
         complain(f"{said}, {len(failed)} not, or not whole: {failed[0].name} is the first" if failed else said)
     if failed:
         raise typer.Exit(max((job.code for job in failed), key=lambda code: (code == 1, code)))
-
-
-def wishes(numbers: str | None, hotwords: Path | None) -> dict[str, Any]:
-    """Options of the task for what the command line asks. Empty lines and those that begin with # are no hotwords."""
-    found: dict[str, Any] = {"numbers": numbers} if numbers else {}
-    if hotwords is not None:
-        try:
-            lines = hotwords.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"--hotwords {hotwords}: {getattr(error, 'strerror', None) or error}", 2) from error
-        found["hotwords"] = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return found
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streamer.engine.model import ModelError
 
-__all__ = ["DENOISER", "NUMBERS", "SENSORS", "default_models", "find_examples", "find_models", "resolve"]
+__all__ = ["DENOISER", "NUMBERS", "SENSORS", "WRITTEN", "default_models", "find_examples", "find_models", "resolve"]
 
 #: The shipped model for any sensor.
 SENSORS = "forecast-universal"
@@ -15,6 +15,8 @@ SENSORS = "forecast-universal"
 DENOISER = "denoiser"
 #: The shipped model that writes numbers in digits; no stream is its own.
 NUMBERS = "numbers"
+#: The shipped model of punctuation and capitals; no stream is its own either.
+WRITTEN = "written"
 
 
 def find_models() -> list[Path]:
@@ -31,7 +33,8 @@ def default_models() -> list[str]:
     """Shipped models that are served where none are named: all for audio, and one for sensors. The first one answers
     clients that name none: it writes down what is said."""
     names = [path.stem for path in find_models()]
-    served = [name for name in names if name != NUMBERS and (not name.startswith("forecast-") or name == SENSORS)]
+    inside = (NUMBERS, WRITTEN)
+    served = [name for name in names if name not in inside and (not name.startswith("forecast-") or name == SENSORS)]
     return sorted(served, key=lambda name: name == DENOISER)
 
 

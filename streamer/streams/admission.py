@@ -206,9 +206,10 @@ class Admission:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _with_defaults(self, engine: Engine, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        if engine.manifest.task == "transcribe" and self._settings.numbers != "spoken":
-            return {"numbers": self._settings.numbers, **options}
-        return options
+        if engine.manifest.task != "transcribe":
+            return options
+        defaults = {"numbers": self._settings.numbers, "text": self._settings.text}
+        return {**{name: value for name, value in defaults.items() if value != "spoken"}, **options}
 
     def _expecting(self, engine: Engine, hotwords: Any) -> None:
         """Raises :class:`Refused` for more of what a stream expects than it may. What else is wrong, the task says."""

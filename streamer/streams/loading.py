@@ -13,7 +13,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
-from streamer.streams.numbers import WrittenNumbers
+from streamer.streams.finals import WrittenFinals
 from streamer.streams.session import Session
 from streamer.tasks import Task, TaskError, create
 from streamer.tasks.tensors import WithTensors
@@ -54,7 +54,7 @@ def make_engine(
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
     if manifest.task == "transcribe":
-        task = WrittenNumbers(task)
+        task = WrittenFinals(task)
     if manifest.task != "generate":
         task = WithTensors(task, manifest)
     lanes = settings.lanes or len(os.sched_getaffinity(0))

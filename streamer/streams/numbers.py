@@ -1,8 +1,5 @@
 """Numbers of a transcript in digits: "twenty three point five" becomes 23.5. The transcriber's option ``numbers``.
 
-:class:`WrittenNumbers` stands behind the transcriber's task: it gives the finals of those streams that asked for it to
-the :class:`Formatter`, all of a batch at once.
-
 A transcript is cut into phrases of number words and all the rest, which stays as it is. An encoder-decoder model writes
 each phrase (task ``rewrite``), and what it wrote is read aloud again by rule (:mod:`streamer.tasks.spoken`): only if
 that gives the very words that were said does it take their place. So a number can be left in words, but not be changed.
@@ -10,27 +7,23 @@ that gives the very words that were said does it take their place. So a number c
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamer.engine.catalogue import NUMBERS, resolve
 from streamer.engine.model import Model, ModelError
 from streamer.engine.stepper import Stepper
-from streamer.tasks import Event, Task, TaskError, Transcription, Word
+from streamer.tasks import TaskError
 from streamer.tasks.rewrite import Rewrite
 from streamer.tasks.spoken import JOINED, LARGE, TENS, UNITS, known, ordinal, says
 
-__all__ = ["BOUND", "Formatter", "WrittenNumbers", "formatter", "phrases"]
+__all__ = ["BOUND", "Formatter", "Piece", "formatter", "phrases"]
 
-log = logging.getLogger(__name__)
-
+#: Some words of a text and what they are written as: (first, behind the last, written).
+Piece = tuple[int, int, str]
 #: Signs of a written number at most, the end included.
 BOUND = 16
 #: Words of a phrase at most; longer ones stay as they are.
@@ -59,28 +52,8 @@ class Formatter:
             raise ModelError(f"{model.path}: {error}") from error
         self._model = model
 
-    def events(self, said: Sequence[Transcription]) -> list[Transcription]:
-        """The same utterances with their numbers in digits. A number has the time of its words, and is as sure as the
-        least sure of them."""
-        texts = [one.text.split(" ") for one in said]
-        pieces = self.write(texts)
-        return [
-            # of a word with a space in it nothing is sure
-            one if len(one.words) not in (0, len(words)) else self._event(one, found)
-            for one, words, found in zip(said, texts, pieces, strict=True)
-        ]
-
-    @staticmethod
-    def _event(said: Transcription, pieces: list[tuple[int, int, str]]) -> Transcription:
-        words: list[Word] = []
-        for begin, end, text in pieces if said.words else ():
-            first, last = said.words[begin], said.words[end - 1]
-            least = min(word.confidence for word in said.words[begin:end])
-            words.append(Word(text, first.start, last.end, least))
-        return replace(said, text=" ".join(text for _, _, text in pieces), words=tuple(words))
-
-    def write(self, texts: Sequence[Sequence[str]]) -> list[list[tuple[int, int, str]]]:
-        """Of each text pieces (begin, end, text) that cover all its words, in order."""
+    def write(self, texts: Sequence[Sequence[str]]) -> list[list[Piece]]:
+        """Of each text pieces that cover all its words, in order."""
         found = [(number, begin, end) for number, words in enumerate(texts) for begin, end in phrases(words)]
         said = [[known(word) for word in texts[number][begin:end]] for number, begin, end in found]
         digits = {
@@ -88,7 +61,7 @@ class Formatter:
             for (number, begin, end), phrase, text in zip(found, said, self.rewrite(said), strict=True)
             if says(phrase, text)
         }
-        pieces: list[list[tuple[int, int, str]]] = []
+        pieces: list[list[Piece]] = []
         for number, words in enumerate(texts):
             pieces.append([])
             at = 0
@@ -118,65 +91,6 @@ class Formatter:
             if None not in texts:
                 break
         return [text or "" for text in texts]
-
-
-class WrittenNumbers:
-    """A transcriber's task whose streams may ask for numbers in digits (``numbers`` ``written``).
-
-    ``formatter_of`` is called when the first stream asks, and raises ``ValueError`` where the model is missing.
-    """
-
-    def __init__(self, task: Task, formatter_of: Callable[[], Formatter] = formatter) -> None:
-        self._task, self._formatter_of = task, formatter_of
-
-    def open(self, options: Mapping[str, Any]) -> Any:
-        memory = self._task.open(options)
-        if _asks(memory):
-            self._formatter_of()  # a model that is missing is told of now
-        return memory
-
-    def step(
-        self, memories: Sequence[Any], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
-    ) -> Sequence[Sequence[Event]]:
-        return self._written(memories, self._task.step(memories, outputs, steps))
-
-    def copy(self, memory: Any) -> Any:
-        return self._task.copy(memory)
-
-    def finish(self, memory: Any) -> Sequence[Event]:
-        (events,) = self._written([memory], [self._task.finish(memory)])
-        return events
-
-    def save(self, memory: Any) -> bytes:
-        return self._task.save(memory)
-
-    def load(self, data: bytes) -> Any:
-        return self._task.load(data)
-
-    def _written(self, memories: Sequence[Any], events: Sequence[Sequence[Event]]) -> Sequence[Sequence[Event]]:
-        finals = [
-            (row, at, event)
-            for row, (memory, own) in enumerate(zip(memories, events, strict=True))
-            if own and _asks(memory)
-            for at, event in enumerate(own)
-            if isinstance(event, Transcription) and event.type == "final"
-        ]
-        if not finals:
-            return events
-        written = [list(own) for own in events]
-        try:
-            found = self._formatter_of().events([event for _, _, event in finals])
-        except Exception:  # a number in words is no reason to lose a stream
-            log.exception("numbers could not be written in digits")
-            return events
-        for (row, at, _), event in zip(finals, found, strict=True):
-            written[row][at] = event
-        return written
-
-
-def _asks(memory: Any) -> bool:
-    found: bool = memory.options.numbers == "written"
-    return found
 
 
 def phrases(words: Sequence[str]) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.store import Store
 from streamer.streams.admission import Admission, StreamRequest
+from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine
 from streamer.streams.numbers import formatter
@@ -79,8 +80,7 @@ class Registry:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        if self.settings.numbers == "written" or any(e.manifest.task == "transcribe" for e in self._engines.values()):
-            self._load_numbers()
+        self._load_writers()
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
@@ -321,14 +321,21 @@ class Registry:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _load_numbers(self) -> None:
-        """Now, and not on the event loop when the first stream asks."""
-        try:
-            formatter()
-        except ModelError as error:
-            if self.settings.numbers == "written":
-                raise
-            log.info("numbers can't be written in digits", extra={"reason": str(error)})
+    def _load_writers(self) -> None:
+        """Of finals: now, and not on the event loop when the first stream asks."""
+        transcribes = any(engine.manifest.task == "transcribe" for engine in self._engines.values())
+        for load, setting, what in (
+            (formatter, self.settings.numbers, "numbers can't be written in digits"),
+            (captioner, self.settings.text, "finals can't be punctuated"),
+        ):
+            if not transcribes and setting != "written":
+                continue
+            try:
+                load()
+            except ModelError as error:
+                if setting == "written":
+                    raise
+                log.info(what, extra={"reason": str(error)})
 
     def _open_for_streams(self) -> None:
         if self._draining:

@@ -3,7 +3,7 @@
 Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes
 snapshots. One lock (reentrant, never held across a run of a model, or while the disk is waited for) orders them. Under
 it the sink is called, so that events leave in order. The task's memory belongs to the lane that has the stream, and
-between two chunks to who holds the lock: the task's last words may run a model (streams/numbers.py), without the lock.
+between two chunks to who holds the lock: the task's last words may run a model (streams/finals.py), without the lock.
 """
 
 from __future__ import annotations

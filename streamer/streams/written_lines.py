@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.engine.model import Model, ModelError
 from streamer.engine.stepper import Stepper
-from streamer.streams.numbers import WrittenNumbers
+from streamer.streams.finals import WrittenFinals
 from streamer.tasks import Event, TaskError
 from streamer.tasks.transcribe.task import Transcribe
 
@@ -83,7 +83,7 @@ class LineReader:
         if not reads_lines(model):
             raise ModelError(f"{model.path}: reads no written lines, it takes {model.manifest.input.name}")
         try:
-            self.task = WrittenNumbers(Transcribe(model.manifest))
+            self.task = WrittenFinals(Transcribe(model.manifest))
         except TaskError as error:
             raise ModelError(f"{model.path}: {error}") from error
         self.model = model

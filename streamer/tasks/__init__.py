@@ -27,6 +27,10 @@ def create(manifest: Manifest) -> Task:
 
         return Classify(manifest)
     if manifest.task == "rewrite":
+        if "marks" in manifest.options:
+            from streamer.tasks.marks import Marks
+
+            return Marks(manifest)
         from streamer.tasks.rewrite import Rewrite
 
         return Rewrite(manifest)

@@ -22,12 +22,18 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One recognised word. Times in seconds since the start of the stream; ``confidence`` in [0, 1]."""
+    """One recognised word. Times in seconds since the start of the stream; ``confidence`` in [0, 1]. ``written``: with
+    its punctuation and capitals, in finals of streams that asked for them."""
 
     word: str
     start: float
     end: float
     confidence: float
+    written: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = {"word": self.word, "start": self.start, "end": self.end, "confidence": self.confidence}
+        return facts if self.written is None else facts | {"written": self.written}
 
 
 class Event(Protocol):
@@ -56,7 +62,7 @@ class Transcription:
 
     def to_dict(self) -> dict[str, Any]:
         """``stable`` is told of partials only: of a final everything is."""
-        words = [{"word": w.word, "start": w.start, "end": w.end, "confidence": w.confidence} for w in self.words]
+        words = [word.to_dict() for word in self.words]
         event = {"type": self.type, "text": self.text, "start": self.start, "end": self.end, "words": words}
         return event | {"stable": self.stable} if self.type == "partial" else event
 

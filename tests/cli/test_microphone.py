@@ -209,7 +209,7 @@ def test_overruns_are_counted_and_shown(cable: Cable, toy16: Path, tmp_path: Pat
 def test_a_terminal_shows_level_text_and_overruns(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     main, side = pty.openpty()
     env = environment({**cable.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"})
-    command = [*STREAMER, "listen", "--model", str(toy16)]
+    command = [*STREAMER, "listen", "--text", "spoken", "--model", str(toy16)]
     process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=side, stderr=side)
     os.close(side)
 
@@ -251,6 +251,17 @@ def test_plain_lines_for_so_many_seconds(cable: Cable, toy16: Path, tmp_path: Pa
     assert listener.until(listener.out, bool) == ["AB"]
     assert listener.process.wait(SECONDS) == 0
     assert listener.out.get(timeout=SECONDS) is None
+
+
+def test_lines_with_punctuation_and_capitals(cable: Cable, toy16: Path, tmp_path: Path) -> None:
+    listener = Listener(cable, "--model", toy16, "--text", "written", "--seconds", "6")
+    listener.listening()
+    _wait(cable.recording)
+    cable.play(_talk(tmp_path / "one.wav", "AB"))
+    (line,) = listener.until(listener.out, bool)
+    assert re.fullmatch(r"A[Bb][,.?]?", line)
+    assert line != "AB"
+    assert listener.process.wait(SECONDS) == 0
 
 
 def test_the_sample_is_read_by_the_shipped_model(cable: Cable) -> None:

@@ -25,6 +25,16 @@ def test_times_of_srt_and_vtt() -> None:
     assert vtt([event]) == "WEBVTT\n\n01:00:00.000 --> 01:00:02.000\none two\n\n"
 
 
+def test_subtitles_show_what_is_written_and_lines_say_both() -> None:
+    event = _final(("well", 0.0, 1.0), ("john", 1.0, 2.0))
+    for word, written in zip(event["words"], ("Well,", "John."), strict=True):
+        word["written"] = written
+    event["text"] = "Well, John."
+    assert subtitles([event]) == [(0.0, 2.0, "Well, John.")]
+    words = json.loads(json_line(event, "a.wav"))["words"]
+    assert [(word["word"], word["written"]) for word in words] == [("well", "Well,"), ("john", "John.")]
+
+
 def test_vtt_escapes_markup() -> None:
     assert vtt([_final(("a<b", 0.0, 2.0), ("-->", 2.0, 3.0), ("&", 3.0, 4.0))]).splitlines()[3] == "a&lt;b --&gt; &amp;"
 

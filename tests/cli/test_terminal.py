@@ -53,7 +53,7 @@ def _screen(seen: bytes) -> list[str]:
 
 
 def test_text_grows_and_the_finals_stay(toy: Path, recording: Path) -> None:
-    seen, code = _on_a_terminal("transcribe", "--model", toy, recording)
+    seen, code = _on_a_terminal("transcribe", "--text", "spoken", "--model", toy, recording)
     assert code == 0
     assert REDRAW.search(seen)
     assert b"x real time" in seen

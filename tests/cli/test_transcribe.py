@@ -87,7 +87,7 @@ def test_a_wrong_rate_for_a_pipe_is_refused(toy: Path) -> None:
 
 
 def test_srt(toy: Path, recording: Path) -> None:
-    done = streamer("transcribe", "--srt", "--model", toy, recording)
+    done = streamer("transcribe", "--srt", "--text", "spoken", "--model", toy, recording)
     cues = done.stdout.decode().strip().split("\n\n")
     assert len(cues) == 2
     for number, (cue, text) in enumerate(zip(cues, ["AB", "BBA"], strict=True), 1):
@@ -95,7 +95,8 @@ def test_srt(toy: Path, recording: Path) -> None:
 
 
 def test_vtt_into_a_folder(toy: Path, recording: Path, tmp_path: Path) -> None:
-    done = streamer("transcribe", "--vtt", "--model", toy, "-o", f"{tmp_path}/out/", recording)
+    plain = ("--text", "spoken")
+    done = streamer("transcribe", "--vtt", *plain, "--model", toy, "-o", f"{tmp_path}/out/", recording)
     assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 0)
     text = (tmp_path / "out" / "talk.vtt").read_text("utf-8")
     assert text.startswith("WEBVTT\n\n00:00:0")

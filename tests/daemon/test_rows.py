@@ -332,13 +332,14 @@ def test_models_that_have_no_sample_rate_are_served(tmp_path: Path) -> None:
             assert code == 1000
             (final,) = (event for event in events if event["type"] == "final")
             assert final["label"] == "positive"
-        for model, task in (("written-line", "transcribe"), ("numbers", "rewrite")):
+        for model, task in (("written-line", "transcribe"), ("numbers", "rewrite"), ("written", "rewrite")):
             async with started(running.url, model=model) as (socket, ready):
                 assert ready["task"] == task
                 await socket.send(bytes(ready["row_bytes"] * ready["chunk_rows"]))
                 await socket.send('{"type":"end"}')
                 assert (await until_closed(socket))[1] == 1000
 
-    with daemon(tmp_path, Path("sentiment"), Path("written-line"), Path("numbers")) as running:
+    names = ("sentiment", "written-line", "numbers", "written")
+    with daemon(tmp_path, *map(Path, names)) as running:
         asyncio.run(talk(running))
         assert running.metrics()['streamer_rows_total{model="sentiment"}'] == len(opinion)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.contract.manifest import Packed
 from streamer.engine.model import Model
 from streamer.engine.stepper import Stepper
+from streamer.streams.finals import WrittenFinals
 from streamer.streams.registry import Registry
 from streamer.streams.session import Session
 from streamer.tasks import create
@@ -27,6 +29,7 @@ from tests.toys import samples, toy_model
 __all__ = ["ROADS", "Road", "answer", "whole"]
 
 LENGTH = 4000
+WRITTEN = {"text": "written", "numbers": "written", "endpoint": {"trailing": 0.03}}
 GIVEN = {"c": [1.0, -0.5, 0.0, 0.25]}
 
 
@@ -53,12 +56,15 @@ class Road:
         return registry.open(model=self.name, sink=sink, **self.wishes, **more)
 
 
-def whole(path: Path, rows: NDArray[Any], conditions: Mapping[str, Any]) -> list[Event]:
-    """Numbered events of the whole stream, by a loop over one row."""
+def whole(path: Path, rows: NDArray[Any], wishes: Mapping[str, Any]) -> list[Event]:
+    """Numbered events of the whole stream, by a loop over one row. ``wishes``: a road's."""
     model = Model.load(path)
+    conditions, options = wishes.get("conditions", {}), wishes.get("options", {})
     manifest, task = model.manifest, create(model.manifest)
+    if options:
+        task = WrittenFinals(task)
     given = {c.name: np.array([conditions[c.name]], c.dtype) for c in manifest.conditions if c.name in conditions}
-    memory, stepper = task.open({}), Stepper(model, 1, given)
+    memory, stepper = task.open(options), Stepper(model, 1, given)
     left = -(-len(rows) // manifest.hop) + manifest.flush
     padded = np.zeros(-(-left * manifest.hop // manifest.chunk) * manifest.chunk, manifest.row_dtype)
     padded[: len(rows)] = rows
@@ -125,8 +131,16 @@ def _row_road(name: str, chunk: int, *, several: bool = False, wishes: Mapping[s
     return Road(name, make, _several if several else _one, _rows_poison, wishes or {}, scale)
 
 
+def _talker(folder: Path) -> Path:
+    """A sound is "john" or "three": finals that can be written."""
+    lexicon = Packed.pack(b"john\tA\nthree\tB\n").model_dump()
+    options = {"units": "phones", "lexicon": lexicon, "decoder": {"kind": "beam"}}
+    return toy_model(folder, name="finals", fails_on=32767, options=options)
+
+
 ROADS = [
     Road("sound", lambda folder: toy_model(folder, name="sound", fails_on=32767), samples, _sound_poison),
+    Road("finals", _talker, samples, _sound_poison, {"options": WRITTEN}),
     _row_road("row", 1),
     _row_road("rows", 4),
     _row_road("several", 3, several=True),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamer.engine.catalogue import resolve
 from streamer.engine.decoding import decode
 from streamer.engine.model import Model
-from streamer.streams.numbers import WrittenNumbers
+from streamer.streams.finals import WrittenFinals
 from streamer.tasks import Task, create
 from streamer.tasks.raw import Outputs, Raw
 from streamer.tasks.tensors import WithTensors
@@ -57,7 +57,13 @@ WORLDS = {
     "greedy": World("digits", "options", {"decoder": {"kind": "greedy"}}),
     "beam": World("digits", "options", {"decoder": BEAM}),
     "beam with numbers": World(
-        "digits", "options", {"decoder": BEAM, "numbers": "written"}, lambda task, model: WrittenNumbers(task)
+        "digits", "options", {"decoder": BEAM, "numbers": "written"}, lambda task, model: WrittenFinals(task)
+    ),
+    "beam with punctuation": World(
+        "digits",
+        "task",
+        {"decoder": BEAM, "numbers": "written", "text": "written"},
+        lambda task, model: WrittenFinals(task),
     ),
     "lexicon": World("english-small", "options", {"decoder": BEAM}),
     "transducer": World("transducer-digits", "options"),
@@ -71,6 +77,7 @@ WORLDS = {
     "characters": World("characters", "position"),
     "notes": World("music", "ticks"),
     "rewrite": World("numbers", "step"),
+    "word by word": World("written", "step"),
 }
 
 

@@ -48,7 +48,7 @@ def registry(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def expected(road: Road, files: dict[str, Path], rows: Any) -> list[dict[str, Any]]:
-    return whole(files[road.name], rows, road.wishes.get("conditions", {}))
+    return whole(files[road.name], rows, road.wishes)
 
 
 def heard(seen: dict[int, dict[str, Any]], events: list[dict[str, Any]]) -> list[dict[str, Any]]:

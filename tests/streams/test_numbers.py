@@ -13,8 +13,9 @@ import pytest
 from streamer.contract.manifest import Packed
 from streamer.engine.model import Model, ModelError
 from streamer.engine.stepper import Stepper
-from streamer.streams.numbers import Formatter, WrittenNumbers, formatter
-from streamer.tasks import Task, Transcription, create
+from streamer.streams.finals import WrittenFinals
+from streamer.streams.numbers import Formatter, Piece, formatter
+from streamer.tasks import Task, create
 from tests.engine.support import PATIENCE, Events, running, slots_used, wait_until
 from tests.toys import level, speech, toy_model
 
@@ -46,7 +47,7 @@ def heard(task: Task, model: Model, texts: list[str], options: list[dict[str, An
 
 def test_only_streams_that_ask_get_digits(toy: Path) -> None:
     model = Model.load(toy)
-    task = WrittenNumbers(create(model.manifest))
+    task = WrittenFinals(create(model.manifest))
     options = [{"numbers": "written"}, {}, {"numbers": "written"}]
     assert heard(task, model, ["AB", "AB", "BB"], options) == [["23"], ["twenty three"], ["three three"]]
 
@@ -55,7 +56,7 @@ def test_a_model_that_is_missing_is_told_of_when_a_stream_asks(toy: Path) -> Non
     def missing() -> Formatter:
         raise ModelError("no model 'numbers'")
 
-    task = WrittenNumbers(create(Model.load(toy).manifest), missing)
+    task = WrittenFinals(create(Model.load(toy).manifest), missing)
     task.open({})
     with pytest.raises(ValueError, match="no model 'numbers'"):
         task.open({"numbers": "written"})
@@ -97,7 +98,7 @@ def test_what_is_written_does_not_depend_on_who_else_is_rewritten() -> None:
 def test_where_the_model_fails_numbers_stay_words(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model.load(toy)
     monkeypatch.setattr(formatter()._model, "run", lambda feeds: 1 / 0)
-    found = heard(WrittenNumbers(create(model.manifest)), model, ["AB", "BB"], [{"numbers": "written"}, {}])
+    found = heard(WrittenFinals(create(model.manifest)), model, ["AB", "BB"], [{"numbers": "written"}, {}])
     assert found == [["twenty three"], ["three three"]]
 
 
@@ -139,13 +140,13 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.inside, self.go = threading.Event(), threading.Event()
-        self._events = formatter().events
-        monkeypatch.setattr(formatter(), "events", self._wait)
+        self._write = formatter().write
+        monkeypatch.setattr(formatter(), "write", self._wait)
 
-    def _wait(self, said: Sequence[Transcription]) -> list[Transcription]:
+    def _wait(self, texts: Sequence[Sequence[str]]) -> list[list[Piece]]:
         self.inside.set()
         assert self.go.wait(PATIENCE)
-        return self._events(said)
+        return self._write(texts)
 
 
 @pytest.mark.parametrize("last", ["flush", "nothing left", "gap"])

@@ -137,6 +137,8 @@ class StreamOptions(_Strict):
     hotword_bonus: Bonus = 5.0
     #: Of finals: numbers as they were said, or in digits. Another model writes them, behind this task.
     numbers: Literal["spoken", "written"] = "spoken"
+    #: Of finals: the plain words, or with punctuation and capitals, by another model, too.
+    text: Literal["spoken", "written"] = "spoken"
 
 
 def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> StreamOptions:

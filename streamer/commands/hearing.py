@@ -1,0 +1,49 @@
+"""How speech is to be heard and written: options that ``transcribe`` and ``listen`` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from streamer.commands import CommandError
+
+__all__ = ["HotwordsOption", "NumbersOption", "TextOption", "stream_options"]
+
+NumbersOption = Annotated[
+    Literal["spoken", "written"] | None,
+    typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
+]
+TextOption = Annotated[
+    Literal["spoken", "written"] | None,
+    typer.Option(
+        help="Finals: plain words, or with punctuation and capitals (English)."
+        " Default: written on a terminal and for subtitles, else spoken, or what the daemon is set to."
+    ),
+]
+HotwordsOption = Annotated[
+    Path | None, typer.Option(help="Names and terms that are expected: a text file, one a line.", metavar="FILE")
+]
+
+
+def stream_options(numbers: str | None, text: str | None, hotwords: Path | None, *, for_people: bool) -> dict[str, Any]:
+    """Options of a stream as the command line has them. ``for_people``: on a terminal or as subtitles; unless they say
+    otherwise they get punctuation and capitals, where this installation has the model for it."""
+    if text is None and for_people:
+        from streamer.engine.catalogue import WRITTEN, find_models
+
+        text = "written" if WRITTEN in (path.stem for path in find_models()) else None
+    found: dict[str, Any] = {name: value for name, value in (("numbers", numbers), ("text", text)) if value}
+    return found if hotwords is None else found | {"hotwords": read_hotwords(hotwords)}
+
+
+def read_hotwords(path: Path) -> list[str]:
+    """The lines of a file; empty ones and those that begin with # are no hotwords."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise CommandError(f"--hotwords {path}: {error.strerror or error}", 2) from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"--hotwords {path}: no text in UTF-8 ({error.reason} at byte {error.start})", 2) from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -1,0 +1,207 @@
+"""The task ``rewrite``, word by word: what stands behind each word, and its capitals. The words stay what they were.
+
+A row is a word as the codes of its letters, zeros behind them; a row of zeros is a pause. The model looks ``latency``
+rows ahead, and what it says of a word comes that much later: as many pauses behind the last word bring the rest out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamer.contract.manifest import Manifest
+from streamer.tasks.base import TaskError
+from streamer.tasks.rewrite import Rewritten
+
+__all__ = [
+    "CASES",
+    "ENDS",
+    "LETTERS",
+    "MARKS",
+    "WIDTH",
+    "I",
+    "Marks",
+    "MarksOptions",
+    "coded",
+    "is_known",
+    "is_written",
+    "write",
+]
+
+#: Letters that are told apart; a letter's code is its place here and 1, all others share the code behind the last.
+LETTERS = "abcdefghijklmnopqrstuvwxyz'0123456789-."
+#: Letters of a word that are looked at.
+WIDTH = 20
+MARKS = ("", ",", ".", "?")
+CASES = ("lower", "capital", "upper")
+#: Behind these a sentence begins.
+ENDS = frozenset({".", "?"})
+#: Capital wherever they stand.
+I = frozenset({"i", "i'm", "i'll", "i'd", "i've"})  # noqa: E741
+_BEHIND = re.compile(r"[,.?!;:…]$")
+
+
+class MarksOptions(BaseModel):
+    """``options`` of a manifest whose task is ``rewrite``, of a model that writes word by word. ``letters``: code 1 and
+    up. ``marks``: what may stand behind a word, by its place in the output. ``weights``: of each mark, with which its
+    probability is multiplied before the largest is taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    letters: Annotated[str, Field(min_length=1, max_length=256)]
+    marks: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    cases: tuple[Literal["lower"], Literal["capital"], Literal["upper"]]
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+
+
+@dataclass(slots=True)
+class Memory:
+    """``step``: how many there were. ``begins``: the next word is a sentence's first."""
+
+    step: int = 0
+    begins: bool = True
+
+
+class Marks:
+    """Shared by all streams of one model. Outputs: ``letters`` [N, T, W], the word of ``latency`` rows ago, zeros for a
+    pause; ``marks`` [N, T, marks] and ``cases`` [N, T, 3], its probabilities."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        try:
+            self.options = MarksOptions.model_validate_json(json.dumps(manifest.options))
+        except ValidationError as error:
+            problems = "; ".join(f"options.{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+            raise TaskError(f"model {manifest.name!r} can't rewrite: {problems}; export the model again") from error
+        steps, *width = manifest.input.chunk_shape
+        marks = len(self.options.marks)
+        wanted = {"letters": (steps, *width), "marks": (steps, marks), "cases": (steps, len(CASES))}
+        if (shapes := {output.name: output.shape for output in manifest.outputs}) != wanted or len(width) != 1:
+            raise TaskError(f"model {manifest.name!r} can't rewrite: its outputs are {shapes}, not {wanted}")
+        if manifest.input.limits != (limits := ((0, len(self.options.letters) + 1),) * width[0]):
+            raise TaskError(f"model {manifest.name!r} can't rewrite: the limits of its input are not {limits}")
+        if self.options.weights and len(self.options.weights) != marks:
+            raise TaskError(f"model {manifest.name!r} can't rewrite: {marks} weights are needed, one for each mark")
+        self.width, self.ahead = width[0], manifest.latency
+        self._weights = np.array(self.options.weights or (1.0,) * marks, np.float32)
+
+    def rows(self, words: Sequence[str]) -> NDArray[np.int32]:
+        """Input [n, W] of words, without the pauses behind them."""
+        return coded(words, self.options.letters, self.width)
+
+    def choose(self, outputs: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the marks and cases that are taken, each [...] of the outputs' [..., choices]."""
+        marks = np.nan_to_num(outputs["marks"].astype(np.float32)) * self._weights
+        return marks.argmax(-1), np.nan_to_num(outputs["cases"].astype(np.float32)).argmax(-1)
+
+    def written(self, words: Sequence[str], marks: Sequence[int], cases: Sequence[int], begins: bool) -> list[str]:
+        """Each word with its mark and capitals. ``begins``: the first is a sentence's first."""
+        found: list[str] = []
+        for word, mark, case in zip(words, marks, cases, strict=True):
+            found.append(write(word, self.options.marks[mark], CASES[case], begins))
+            begins = self.ends(mark)
+        return found
+
+    def ends(self, mark: int) -> bool:
+        """A sentence, that is."""
+        return self.options.marks[mark] in ENDS
+
+    # -- the protocol: a stream of words of its own --------------------------------------------------------------------
+
+    def open(self, options: Mapping[str, Any]) -> Memory:
+        if options:
+            raise ValueError(
+                f"the task rewrite has no options for a stream: leave out {', '.join(sorted(map(str, options)))}"
+            )
+        return Memory()
+
+    def step(
+        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+    ) -> list[list[Rewritten]]:
+        marks, cases = self.choose(outputs)
+        sure = outputs["marks"].astype(np.float64).max(-1, initial=0)
+        events: list[list[Rewritten]] = []
+        for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
+            events.append([])
+            for t in range(real):
+                if word := self._word(outputs["letters"][row, t].astype(np.int64).tolist()):
+                    (text,) = self.written([word], [int(marks[row, t])], [int(cases[row, t])], memory.begins)
+                    memory.begins = self.ends(int(marks[row, t]))
+                    nats = float(np.log(max(sure[row, t], 1e-30)))
+                    events[-1].append(Rewritten(memory.step - self.ahead, text, nats))
+                memory.step += 1
+        return events
+
+    def _word(self, codes: Sequence[int]) -> str:
+        letters = self.options.letters
+        return "".join(letters[code - 1] if 1 <= code <= len(letters) else "?" for code in codes if code)
+
+    def copy(self, memory: Memory) -> Memory:
+        return Memory(memory.step, memory.begins)
+
+    def finish(self, memory: Memory) -> list[Rewritten]:
+        return []
+
+    def save(self, memory: Memory) -> bytes:
+        return json.dumps({"step": memory.step, "begins": memory.begins}, sort_keys=True).encode()
+
+    def load(self, data: bytes) -> Memory:
+        try:
+            facts = json.loads(data)
+            return Memory(int(facts["step"]), bool(facts["begins"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"not a memory of this task: {error}") from error
+
+
+def coded(words: Sequence[str], letters: str = LETTERS, width: int = WIDTH) -> NDArray[np.int32]:
+    """[n, width]: codes of each word's first letters, small and capital ones alike."""
+    rows = np.zeros((len(words), width), np.int32)
+    for row, word in zip(rows, words, strict=True):
+        codes = [letters.find(letter) + 1 or len(letters) + 1 for letter in word.lower()[:width]]
+        row[: len(codes)] = codes
+    return rows
+
+
+def write(word: str, mark: str, case: str, begins: bool) -> str:
+    """``word`` with a mark behind it, and in capitals as ``case`` says; ``begins``: a sentence. No letter becomes
+    another one, and a word that has a mark already gets no second one."""
+    if word.upper() == word:  # a recogniser that knows no small letters
+        word = _same(word, word.lower())
+    if case == "upper":
+        word = _upper(word)
+    elif case == "capital" or begins or word.lower() in I:
+        at = next((place for place, letter in enumerate(word) if letter.isalnum()), 0)
+        word = _same(word, word[:at] + word[at : at + 1].upper() + word[at + 1 :])
+    return word if _BEHIND.search(word) else word + mark
+
+
+def _upper(word: str) -> str:
+    """CEO's, and not CEO'S."""
+    stem, sign, rest = word.rpartition("'")
+    return _same(word, (stem.upper() + sign + rest) if stem and rest.lower() == "s" else word.upper())
+
+
+def _same(word: str, other: str) -> str:
+    """``other``, if it has the letters of ``word``: of some alphabets a capital is two letters."""
+    return other if len(other) == len(word) and other.lower() == word.lower() else word
+
+
+def is_known(text: str) -> bool:
+    """Are most of its letters told apart here? Words of another script are none of ours."""
+    letters = [letter for letter in text.lower() if letter.isalpha()]
+    return 2 * sum(letter in LETTERS for letter in letters) > len(letters)
+
+
+def is_written(text: str) -> bool:
+    """Has it capitals among small letters, or marks behind words? Then whoever wrote it knew how."""
+    words = [word for word in text.split() if word.lower() not in I]
+    plain = " ".join(words)
+    return plain not in (plain.lower(), plain.upper()) or any(
+        _BEHIND.search(word) and "." not in word[:-1] for word in words
+    )
