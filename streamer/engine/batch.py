@@ -73,6 +73,8 @@ class BatchRunner:
         """Run the chunks that were written into the first rows of ``rows(count)``; ``indexes`` [N] and ``generations``
         [N] say whose they are, N at least one and at most ``count``. No stream twice."""
         feeds = self._buffers[self._rung(count)]
+        if len(indexes) == len(feeds[self._inputs[0]]) and (views := self._arena.views(indexes)) is not None:
+            return self._run({**feeds, **views}, indexes, generations)
         self._gather(feeds, indexes)
         return self._run(feeds, indexes, generations)
 

@@ -124,7 +124,7 @@ class Lane(threading.Thread):
         decoded = perf_counter()
         late = result.late
         for stream, given in zip(good, events, strict=True):
-            if not self._arena.current(stream.slot):  # it left while the others were decoded
+            if stream.closing:  # it left while the others were decoded
                 late += 1
                 continue
             try:
