@@ -156,6 +156,9 @@ class Waiters:
     def add(self, target: int, call: Callable[[], None]) -> None:
         self._waiting.append((target, call))
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def due(self, consumed: int | None = None) -> None:
         """Make the calls whose target is reached; without ``consumed``: all."""
         if not self._waiting:

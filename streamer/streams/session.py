@@ -194,15 +194,15 @@ class Session(Holdable):
             ran = intake.ran()
             self.version += 1
             if self.state == "active":
-                self._engine.metrics.rows.inc(ran)
                 given = to_dicts(events, self._intake.late) if events else []
                 if intake.done:
                     self._finish(given)
                 elif events or self._markers:
                     self._delivery.emit(given + self._markers.due(intake.consumed))
-                if intake.arrived:
-                    self._engine.metrics.lag_seconds.observe(monotonic() - intake.arrived)
-            self._call_waiters()
+                arrived = intake.arrived
+                self._engine.metrics.chunk(ran, monotonic() - arrived if arrived else None)
+            if self._waiters:
+                self._call_waiters()
             if intake.drained() and self.on_drained is not None:
                 self.on_drained()
             if self._holders:  # only a snapshot waits, and it holds the stream
