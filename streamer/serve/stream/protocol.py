@@ -170,11 +170,15 @@ def _too_long(data: bytes, limit: int) -> WireError:
 
 def load(data: bytes) -> Any:
     """JSON as the standard has it. Raises ``ValueError``, or ``RecursionError``."""
-    return json.loads(data, parse_constant=_no_constant)
+    return _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+#: Made once: ``json.loads`` makes one for every call that says what it thinks of constants.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
