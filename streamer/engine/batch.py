@@ -115,14 +115,14 @@ class BatchRunner:
             outputs = self._run_apart(feeds, n, error, errors)
         seconds = perf_counter() - start
         good = self._arena.current_rows(indexes, generations)
-        late = n - int(good.sum())
+        late = n - int(np.count_nonzero(good))
         if errors:
             failed = np.fromiter(errors, np.intp, len(errors))
             late -= int((~good[failed]).sum())
             good[failed] = False
-        if good.all():
+        if not late and not errors:
             self._arena.scatter(indexes, outputs)
-        elif good.any():
+        elif np.count_nonzero(good):
             rows = np.flatnonzero(good)
             states = {pair.out: outputs[pair.out][rows] for pair in self._model.manifest.states}
             self._arena.scatter(indexes[rows], states)

@@ -155,7 +155,7 @@ class Lane(threading.Thread):
         """All good rows at once: whose they are, their steps, and the events of each."""
         n = len(taken)
         outputs = {name: result.outputs[name][:n] for name in self._outputs}
-        if not result.good.all():
+        if result.late or result.errors:
             rows = np.flatnonzero(result.good).tolist()
             taken, steps = [taken[row] for row in rows], [steps[row] for row in rows]
             outputs = {name: array[rows] for name, array in outputs.items()}
