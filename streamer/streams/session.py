@@ -374,7 +374,7 @@ class Session(Holdable):
             version=self.version,
             finished=self.state != "active",
             markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
-            events=[dict(event) for event in self._delivery.kept],
+            events=list(self._delivery.kept),
             memory=self._engine.task.save(self.memory),
             states={} if self._stream is None else self._engine.arena.read(self._stream.slot),
             **intake,
