@@ -106,7 +106,7 @@ def test_any_json_is_a_frame_or_a_wire_error(document: object) -> None:
 def test_nan_never_leaves() -> None:
     with pytest.raises(ValueError, match="JSON"):
         encode({"type": "final", "start": float("nan")})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON"):
         encode({"type": "outputs", "outputs": {"y": [[1.0, -float("inf")]]}})
 
 
