@@ -60,6 +60,8 @@ STATUS = {
     "idle_timeout": 409,
     "model_failed": 500,
 }
+#: Bytes of a query up to which what was read of it is kept.
+SHORT_QUERY = 256
 #: A number of an output as JSON may take so many times its bytes.
 JSON_GROWTH = 6
 
@@ -81,19 +83,23 @@ class RowRequest(Request):
 
     @cached_property
     def given(self) -> dict[str, str]:
-        """Headers, names in lower case; of one that is said twice the last."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+        """Headers, names in lower case; of one that is said twice the first."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.scope["headers"])}
 
     @property
     def asked(self) -> Mapping[str, str]:
         """The query; of what is said twice the last."""
-        return _query(self.scope["query_string"])
+        query = self.scope["query_string"]
+        return _known_query(query) if len(query) <= SHORT_QUERY else _query(query)
 
 
-@lru_cache(1024)
 def _query(query: bytes) -> Mapping[str, str]:
-    """As Starlette reads it. Kept: a client says the same with every request."""
+    """As Starlette reads it."""
     return MappingProxyType(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+
+
+#: A client says the same with every request. What is kept is bounded: so many, and none longer than :data:`SHORT_QUERY`.
+_known_query = lru_cache(1024)(_query)
 
 
 class _Model:
