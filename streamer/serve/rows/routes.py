@@ -98,7 +98,7 @@ def _query(query: bytes) -> Mapping[str, str]:
     return MappingProxyType(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
 
 
-#: A client says the same with every request. What is kept is bounded: so many, and none longer than :data:`SHORT_QUERY`.
+#: A client says the same with every request. So many are kept, and none longer than :data:`SHORT_QUERY`.
 _known_query = lru_cache(1024)(_query)
 
 
