@@ -2,14 +2,17 @@
 
 Bare: as many threads as lanes, each runs the model on one fixed batch and feeds the states back; nothing else. In
 process: the same chunks through sessions, scheduler and arena, without and with the decoder; what the decoder adds is
-its share of the CPU. All run by turns in one process, and a turn's score is chunks per CPU second, so that other work
-on the machine hits none more than the others; the share by wall clock stands beside. WebSocket: a daemon and a load
-generator in processes of their own; only the daemon's CPU is counted. Streams are fed speech (:func:`setup.sound`).
+its share of the CPU. WebSocket: a daemon and a load generator in processes of their own; only the daemon's CPU is
+counted. All run by turns, and a turn's score is chunks per CPU second, so that other work on the machine hits none more
+than the others; shares are medians of the turns' own ratios, the share by wall clock stands beside. Streams are fed
+speech (:func:`setup.sound`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -130,25 +133,48 @@ class InProcess:
         self._context.__exit__(None, None, None)
 
 
-def websocket(path: Path, streams: int, chunks: int, lanes: int, sound: str) -> dict[str, float]:
-    """Chunks per CPU second of the daemon and per second, with clients that send as fast as they are let."""
-    with setup.serving(path, STREAMER_LANES=str(lanes)) as served:
-        command = [sys.executable, "-m", "bench.load", str(served.port), str(streams), sound]
-        load = subprocess.Popen(command)
+class WebSocket:
+    """A daemon, and clients that send as fast as they are let; between the turns they are stopped."""
+
+    def __init__(self, path: Path, streams: int, lanes: int, sound: str) -> None:
+        # clients that are stopped answer no ping and read nothing
+        patience = {"STREAMER_PING_SECONDS": "3600", "STREAMER_SEND_SECONDS": "3600"}
+        self._context = setup.serving(path, STREAMER_LANES=str(lanes), **patience)
+        self.served = self._context.__enter__()
+        self._load = subprocess.Popen([sys.executable, "-m", "bench.load", str(self.served.port), str(streams), sound])
         try:
-            served.wait_for("streamer_chunks_total", 4 * streams)  # every stream has started
-            begin, cpu, before = time.perf_counter(), served.cpu_seconds(), served.value("streamer_chunks_total")
-            decoded, busy = served.value("streamer_decode_seconds_sum"), served.value("streamer_busy_seconds_total")
-            served.wait_for("streamer_chunks_total", before + chunks)
-            done, used = served.value("streamer_chunks_total") - before, served.cpu_seconds() - cpu
-            took = time.perf_counter() - begin
-            decoding = (served.value("streamer_decode_seconds_sum") - decoded) / (
-                served.value("streamer_busy_seconds_total") - busy
-            )
-        finally:
-            load.terminate()
-            load.wait(30)
-        return {"per_cpu": done / used, "per_second": done / took, "cpus": used / took, "decoding": decoding}
+            self.served.wait_for("streamer_chunks_total", 4 * streams)  # every stream has started
+        except BaseException:
+            self.close()
+            raise
+        self._pause()
+        self.used = self.took = self.decoding = self.busy = 0.0
+
+    def turn(self, seconds: float) -> tuple[float, float]:
+        """Chunks per CPU second of the daemon, and per second."""
+        served, names = self.served, ("chunks_total", "decode_seconds_sum", "busy_seconds_total")
+        self._load.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        before = [served.value(f"streamer_{name}") for name in names]
+        begin, cpu = time.perf_counter(), served.cpu_seconds()
+        time.sleep(seconds)
+        used, took = served.cpu_seconds() - cpu, time.perf_counter() - begin
+        done, decoding, busy = (served.value(f"streamer_{name}") - was for name, was in zip(names, before, strict=True))
+        self._pause()
+        self.used, self.took = self.used + used, self.took + took
+        self.decoding, self.busy = self.decoding + decoding, self.busy + busy
+        return done / used, done / took
+
+    def _pause(self) -> None:
+        self._load.send_signal(signal.SIGSTOP)
+        done = -1.0
+        while done != (done := self.served.value("streamer_chunks_total")):  # what was sent is still run
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self._load.kill()
+        self._load.wait(30)
+        self._context.__exit__(None, None, None)
 
 
 def main(argv: list[str]) -> None:
@@ -156,7 +182,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one turn")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=8000, help="measured through the WebSocket")
     parser.add_argument("--sound", default="speech", help="speech, noise, or the path of a recording")
     parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args(argv)
@@ -165,23 +190,30 @@ def main(argv: list[str]) -> None:
         model = Model.load(path)
         ladder = {b: bare(model, b, lanes, 0.5)[0] for b in rungs(min(64, model.manifest.max_batch))}
         best = max(ladder, key=lambda b: ladder[b])
-        sides = [InProcess(path, arguments.streams, lanes, decode, arguments.sound) for decode in (False, True)]
-        scores: list[list[tuple[float, float]]] = []  # turn by turn: bare, without decoder, with decoder
-        try:
+        names = ["bare ONNX Runtime", "engine", "engine and decoder", "WebSocket, decoder"]
+        scores: list[list[tuple[float, float]]] = []  # turn by turn, in this order
+        with contextlib.ExitStack() as stack:
+            sides: list[InProcess | WebSocket] = []
+            for made in (
+                lambda: InProcess(path, arguments.streams, lanes, False, arguments.sound),
+                lambda: InProcess(path, arguments.streams, lanes, True, arguments.sound),
+                lambda: WebSocket(path, arguments.streams, lanes, arguments.sound),
+            ):
+                sides.append(made())
+                stack.callback(sides[-1].close)
+            inside, served = [side for side in sides if isinstance(side, InProcess)], sides[-1]
+            assert isinstance(served, WebSocket)
             rate = bare(model, best, lanes, 0.5)[1]
-            for side in sides:
+            for side in inside:
                 side.turn(0.3, rate)
             for _ in range(arguments.turns):
                 turn = [bare(model, best, lanes, arguments.seconds)]
-                scores.append(turn + [side.turn(arguments.seconds, rate * 1.3) for side in sides])
-            limit = sides[0].registry.models()[0]["max_batch"]
-        finally:
-            for side in sides:
-                side.close()
-        served = websocket(path, arguments.streams, arguments.chunks, lanes, arguments.sound)
-    per_cpu = [statistics.median(turn[i][0] for turn in scores) for i in range(3)]
-    shares = [statistics.median(turn[i][0] / turn[0][0] for turn in scores) for i in range(3)]
-    walls = [statistics.median(turn[i][1] / turn[0][1] for turn in scores) for i in range(3)]
+                turn += [side.turn(arguments.seconds, rate * 1.3) for side in inside]
+                scores.append([*turn, served.turn(arguments.seconds)])
+            limit = inside[0].registry.models()[0]["max_batch"]
+    per_cpu = [statistics.median(turn[i][0] for turn in scores) for i in range(4)]
+    shares = [statistics.median(turn[i][0] / turn[0][0] for turn in scores) for i in range(4)]
+    walls = [statistics.median(turn[i][1] / turn[0][1] for turn in scores) for i in range(4)]
     results: dict[str, Any] = {
         "model": model.manifest.name,
         "lanes": lanes,
@@ -195,27 +227,26 @@ def main(argv: list[str]) -> None:
         "engine_and_decoder_share": shares[2],
         "engine_and_decoder_share_wall": walls[2],
         "decoding_share_of_cpu": statistics.median(1 - turn[2][0] / turn[1][0] for turn in scores),
-        "websocket_share": served["per_cpu"] / per_cpu[0],
-        "websocket_share_of_in_process": served["per_cpu"] / per_cpu[2],
-        "websocket": served,
+        "websocket_share": shares[3],
+        "websocket_share_of_in_process": statistics.median(turn[3][0] / turn[2][0] for turn in scores),
+        "websocket": {
+            "per_cpu": per_cpu[3],
+            "per_second": statistics.median(turn[3][1] for turn in scores),
+            "cpus": served.used / served.took,
+            "decoding": served.decoding / served.busy,
+        },
         "realtime_streams_per_cpu": per_cpu[2] * model.manifest.chunk_seconds,
     }
-    names = ("bare ONNX Runtime", "engine", "engine and decoder")
-    batches = (f"{best}", f"up to {limit}", f"up to {limit}")
+    batches = (f"{best}", f"up to {limit}", f"up to {limit}", f"{arguments.streams} clients")
     table = [
         (name, batch, f"{score:.0f}", f"{share:.3f}", f"{wall:.3f}")
         for name, batch, score, share, wall in zip(names, batches, per_cpu, shares, walls, strict=True)
     ]
-    share = f"{results['websocket_share']:.3f}"
-    table.append(("WebSocket, decoder", f"{arguments.streams} clients", f"{served['per_cpu']:.0f}", share, ""))
-
     table.append(("decoding", "", "", f"{results['decoding_share_of_cpu']:.3f}", ""))
 
     def plot(axes: Any) -> None:
         axes.plot(list(ladder), list(ladder.values()), "o-", label="bare ONNX Runtime")
-        for number, (name, score) in enumerate(
-            zip((*names[1:], "WebSocket"), (*per_cpu[1:], served["per_cpu"]), strict=True)
-        ):
+        for number, (name, score) in enumerate(zip(names[1:], per_cpu[1:], strict=True)):
             axes.axhline(score, color=f"C{number + 1}", label=name)
         axes.set_xscale("log", base=2)
         axes.set_xlabel("batch")

@@ -22,7 +22,7 @@ from bench import setup
 from bench.report import finish
 from bench.servers import Peer, cpu_seconds, free_port, process
 
-ROADS = ("websocket", "http", "fastapi")
+ROADS = ("websocket", "http", "kserve", "kserve-grpc", "fastapi")
 COLUMNS = ("streams", "road", "rows a second", "to FastAPI", "CPU ms a row", "p50 ms", "p95 ms")
 
 
@@ -65,14 +65,16 @@ def main(argv: list[str]) -> None:
         model = plant.write(Path(folder) / "plant.onnx")
         adopted = Path(folder) / "plant.streamer.onnx"
         adopt(model, adopted, long_chunks=50)
-        served = stack.enter_context(setup.serving(adopted))
+        grpc_port = free_port()
+        served = stack.enter_context(setup.serving(adopted, STREAMER_KSERVE_GRPC_PORT=str(grpc_port)))
         ours = Peer("streamer", served.port, served.process.pid)
+        peers = dict.fromkeys(ROADS, ours) | {"kserve-grpc": Peer("streamer", grpc_port, served.process.pid)}
         port = free_port()
         command = [sys.executable, "-m", "bench.peers.plain_rows", str(model), str(port)]
-        plain = stack.enter_context(process("fastapi", command, port))
+        peers["fastapi"] = stack.enter_context(process("fastapi", command, port))
         for number, streams in itertools.product(range(given.turns), given.streams):
             for road in ROADS if number % 2 == 0 else reversed(ROADS):
-                found = turn(road, plain if road == "fastapi" else ours, streams, given.seconds)
+                found = turn(road, peers[road], streams, given.seconds)
                 turns.setdefault((streams, road), []).append(found)
     results = {str(streams): {road: summary(turns[streams, road]) for road in ROADS} for streams in given.streams}
     rows = [

@@ -7,9 +7,13 @@ streaming models have (40 ms to 1.28 s): a model keeps up as long as its bars st
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 __all__ = ["Metrics", "ModelMetrics"]
 
@@ -51,7 +55,8 @@ class Metrics:
             "failed_readings", "readings that were taken and failed when they were run", "model"
         )
         self.late_results = counter("late_results", "results dropped because their stream was gone", "model")
-        self.lag_seconds = histogram("lag_seconds", "last sample of a chunk received to its result", LAG, "model")
+        self.lag_seconds = Durations("streamer_lag_seconds", "last sample of a chunk received to its result", LAG)
+        self.registry.register(self.lag_seconds)
         self.lag_max = gauge("lag_max_seconds", "longest time that a ready chunk is waiting now", "model")
         self.rows = counter("rows", "rows that were run: samples of sound, vectors, tokens", "model")
         self.buffered = gauge("buffered_seconds", "audio received and not yet run, all streams", "model")
@@ -123,6 +128,40 @@ class Metrics:
         return ModelMetrics(self, name)
 
 
+class Durations(Collector):
+    """A histogram of seconds by model that takes many observations in one call: a library's ``observe`` for every
+    chunk would cost as much as handing out its result. ``bounds`` ascend."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name, self._text, self._bounds = name, text, tuple(bounds)
+        self._lock = threading.Lock()
+        self._models: dict[str, tuple[list[int], list[float]]] = {}  # counts by bucket, and the sum
+
+    def add(self, model: str, seconds: Iterable[float]) -> None:
+        """From any thread."""
+        with self._lock:
+            counts, total = self._models.setdefault(model, ([0] * (len(self._bounds) + 1), [0.0]))
+            for value in seconds:
+                counts[bisect_left(self._bounds, value)] += 1
+                total[0] += value
+
+    def describe(self) -> Iterable[HistogramMetricFamily]:
+        return [HistogramMetricFamily(self._name, self._text, labels=("model",))]
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        (family,) = self.describe()
+        with self._lock:
+            found = {model: (list(counts), total[0]) for model, (counts, total) in self._models.items()}
+        edges = [*map(floatToGoString, self._bounds), "+Inf"]
+        for model, (counts, total) in found.items():
+            below, buckets = 0, []
+            for edge, count in zip(edges, counts, strict=True):
+                below += count
+                buckets.append((edge, float(below)))
+            family.add_metric([model], buckets, total)
+        return [family]
+
+
 class ModelMetrics:
     """One model's children, looked up once: the engine's loop must not search labels."""
 
@@ -134,14 +173,22 @@ class ModelMetrics:
         self.held_seconds = table.held_seconds.labels(model)
         self.busy_seconds, self.audio_seconds = table.busy_seconds.labels(model), table.audio_seconds.labels(model)
         self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
-        self.lag_seconds = table.lag_seconds.labels(model)
+        table.lag_seconds.add(model, ())  # it is on the page from the start
         self.failed_readings = table.failed_readings.labels(model)
         self.rows = table.rows.labels(model)
         self.dropped_seconds, self.dropped_rows = table.dropped_seconds.labels(model), table.dropped_rows.labels(model)
         self.dropped_events = table.dropped_events.labels(model)
         self._factor = table.realtime_factor.labels(model)
         self._busy = self._audio = 0.0
+        self._ran, self._lags = 0, list[float]()
         self._lock = threading.Lock()
+
+    def chunk(self, rows: int, lag: float | None) -> None:
+        """A chunk is back: its rows, and seconds since its last row came, if that is known. Counted with its batch."""
+        with self._lock:
+            self._ran += rows
+            if lag is not None:
+                self._lags.append(lag)
 
     def batch(self, streams: int, steps: int, run: float, decode: float, whole: float, audio: float, late: int) -> None:
         """One batch is back: its size, real steps, seconds of run, of decoding, and of everything, seconds of audio."""
@@ -155,7 +202,10 @@ class ModelMetrics:
         with self._lock:
             self._busy += whole
             self._audio += audio
+            ran, lags, self._ran, self._lags = self._ran, self._lags, 0, []
             self._factor.set(self._busy / self._audio if self._audio else 0.0)
+        self.rows.inc(ran)
+        self.table.lag_seconds.add(self.name, lags)
         if late:
             self.late_results.inc(late)
 

@@ -1,7 +1,7 @@
 """Clients that send rows, in a process of their own: ``python -m bench.peers.row_clients ROAD PORT STREAMS SECONDS``.
 
 Each stream sends a row when the one before is answered. Prints ``begin`` and, after SECONDS, a line of JSON. A road is
-a class here: KServe's will stand beside the others.
+a class here.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ class Http:
         self._head = f"POST {self.path.format(key=key)} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
 
     async def ask(self, row: np.ndarray) -> None:
-        body = json.dumps([row.tolist()])
-        self._writer.write(f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        await self._post(json.dumps([row.tolist()]).encode())
+
+    async def _post(self, body: bytes) -> None:
+        self._writer.write(f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
         answer = await self._reader.readexactly(length)
@@ -59,7 +61,56 @@ class WebSocket:
                 raise SystemExit(answer)
 
 
-ROADS = {"websocket": WebSocket, "http": Http, "fastapi": Plain}
+class KServe(Http):
+    """A sequence over HTTP, tensors as bytes both ways, as Triton's clients send them."""
+
+    async def open(self, port: int, key: str) -> None:
+        await super().open(port, key)
+        self._sequence = {"sequence_id": key, "sequence_start": True}
+
+    async def ask(self, row: np.ndarray) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1, len(row)]}
+        document = {
+            "inputs": [{**tensor, "parameters": {"binary_data_size": row.nbytes}}],
+            "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
+            "parameters": self._sequence,
+        }
+        text = json.dumps(document).encode()
+        # the secret is one client's on every connection: the sequences of the turn before begin again
+        more = f"streamer-client: bench\r\nInference-Header-Content-Length: {len(text)}"
+        self._head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: bench\r\n{more}\r\n"
+        await self._post(text + row.tobytes())
+        self._sequence = {**self._sequence, "sequence_start": False}
+
+
+class KServeGrpc:
+    """A sequence over gRPC, a connection for each, by the messages of Triton's client and no more of it."""
+
+    async def open(self, port: int, key: str) -> None:
+        import grpc
+        from tritonclient.grpc import service_pb2
+
+        # each a connection of its own, as of clients on different machines
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
+        self._call = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            service_pb2.ModelInferRequest.SerializeToString,
+            service_pb2.ModelInferResponse.FromString,
+        )
+        self._request = service_pb2.ModelInferRequest(model_name=MODEL)
+        self._request.inputs.add(name="x", datatype="FP32", shape=[1, 1, CHANNELS])
+        self._request.parameters["sequence_id"].string_param = key
+        self._request.parameters["sequence_start"].bool_param = True
+
+    async def ask(self, row: np.ndarray) -> None:
+        self._request.raw_input_contents[:] = [row.tobytes()]
+        answer = await self._call(self._request, metadata=(("streamer-client", "bench"),))
+        if len(answer.raw_output_contents) != 1:
+            raise SystemExit(f"no output: {answer}")
+        self._request.parameters["sequence_start"].bool_param = False
+
+
+ROADS = {"websocket": WebSocket, "http": Http, "kserve": KServe, "kserve-grpc": KServeGrpc, "fastapi": Plain}
 
 
 async def main(road: str, port: int, streams: int, seconds: float) -> None:

@@ -171,6 +171,6 @@ class Arena:
 
 def _side_by_side(indexes: Indexes) -> slice | None:
     first, n = int(indexes[0]), len(indexes)
-    if indexes[-1] - first != n - 1 or not (np.diff(indexes) == 1).all():
+    if int(indexes[-1]) - first != n - 1 or (n > 2 and np.count_nonzero(indexes[1:] - indexes[:-1] != 1)):
         return None
     return slice(first, first + n)

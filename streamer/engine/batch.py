@@ -73,6 +73,8 @@ class BatchRunner:
         """Run the chunks that were written into the first rows of ``rows(count)``; ``indexes`` [N] and ``generations``
         [N] say whose they are, N at least one and at most ``count``. No stream twice."""
         feeds = self._buffers[self._rung(count)]
+        if len(indexes) == len(feeds[self._inputs[0]]) and (views := self._arena.views(indexes)) is not None:
+            return self._run({**feeds, **views}, indexes, generations)
         self._gather(feeds, indexes)
         return self._run(feeds, indexes, generations)
 
@@ -113,14 +115,14 @@ class BatchRunner:
             outputs = self._run_apart(feeds, n, error, errors)
         seconds = perf_counter() - start
         good = self._arena.current_rows(indexes, generations)
-        late = n - int(good.sum())
+        late = n - int(np.count_nonzero(good))
         if errors:
             failed = np.fromiter(errors, np.intp, len(errors))
             late -= int((~good[failed]).sum())
             good[failed] = False
-        if good.all():
+        if not late and not errors:
             self._arena.scatter(indexes, outputs)
-        elif good.any():
+        elif np.count_nonzero(good):
             rows = np.flatnonzero(good)
             states = {pair.out: outputs[pair.out][rows] for pair in self._model.manifest.states}
             self._arena.scatter(indexes[rows], states)

@@ -18,7 +18,7 @@ from streamer.engine.arena import Arena
 from streamer.engine.batch import rungs
 from streamer.engine.lanes import Client, Lane, Stream
 from streamer.engine.model import Model
-from streamer.engine.scheduler import Scheduler
+from streamer.engine.scheduler import Gather, Scheduler
 from streamer.metrics import ModelMetrics
 from streamer.tasks import Task
 
@@ -91,6 +91,10 @@ class Engine:
             return False
         self.arena.release(stream.slot)
         return True
+
+    def gather(self, gather: Gather) -> None:
+        """Lanes are woken by way of ``gather`` from now on."""
+        self._scheduler.gather = gather
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

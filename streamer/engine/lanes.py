@@ -128,7 +128,7 @@ class Lane(threading.Thread):
         for row, (stream, given) in enumerate(zip(good, done.events, strict=True)):
             if row in done.errors:
                 continue
-            if not self._arena.current(stream.slot):  # it left while the others were decoded
+            if stream.closing:  # it left while the others were decoded
                 late += 1
                 continue
             try:
@@ -159,7 +159,7 @@ class Lane(threading.Thread):
         """All good rows at once: whose they are, their steps, and what the task gave."""
         n = len(taken)
         outputs = {name: result.outputs[name][:n] for name in self._outputs}
-        if not result.good.all():
+        if result.late or result.errors:
             rows = np.flatnonzero(result.good).tolist()
             taken, steps = [taken[row] for row in rows], [steps[row] for row in rows]
             outputs = {name: array[rows] for name, array in outputs.items()}

@@ -17,7 +17,7 @@ from enum import Enum
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Place", "Queued", "Scheduler"]
+__all__ = ["Gather", "Place", "Queued", "Scheduler"]
 
 
 class Place(Enum):
@@ -38,6 +38,9 @@ class Queued(Protocol):
 
 
 Q = TypeVar("Q", bound=Queued)
+#: Called when a chunk is ready, with what wakes a lane for it. True: that will be called in a moment, once for all that
+#: come together; False: a lane is woken now. Under the scheduler's lock, so it must not block.
+Gather = Callable[[Callable[[], None]], bool]
 
 
 #: Weight of the newest interval between two arrivals in their running mean.
@@ -50,7 +53,7 @@ class Scheduler(Generic[Q]):
     """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe.
 
     ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: once so many chunks are ready, a lane
-    starts at once. ``held(seconds)`` records how long a lane waited.
+    starts at once. ``held(seconds)`` records how long a lane waited. ``gather``: see :data:`Gather`.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Scheduler(Generic[Q]):
         self.limit, self.wait, self.pays = limit, wait, min(pays, limit) if wait > 0 else 1
         self._ladder = ladder
         self._held, self._clock = held, clock
+        self.gather: Gather = lambda wake: False
         self._ready: deque[Q] = deque()
         self._changed = changed or threading.Condition()
         self._waiting = 0
@@ -198,5 +202,12 @@ class Scheduler(Generic[Q]):
                 self._progress = stream.since  # the clock of stalled() starts with the work
             stream.place = Place.QUEUED
             self._ready.append(stream)
-            if not (self._holding and wait and len(self._ready) < self.pays):  # else the lane that holds will see it
+            if self._holding and wait and len(self._ready) < self.pays:
+                return  # the lane that holds will see it
+            if not self.gather(self._wake):
                 self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
+            if self._ready:
+                self._changed.notify()  # and that lane another, if it leaves some

@@ -102,14 +102,15 @@ class Bounds:
             text = f"{self._max_requests} requests are being answered already (max_requests): try again"
             await JSONResponse({"error": text}, 503, {"Retry-After": "1"})(scope, receive, send)
             return
-        with self._memory.account() as account:
-            token = _ACCOUNT.set(account)
-            self.requests += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self.requests -= 1
-                _ACCOUNT.reset(token)
+        account = Account(self._memory)
+        token = _ACCOUNT.set(account)
+        self.requests += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.requests -= 1
+            _ACCOUNT.reset(token)
+            account.close()
 
 
 _ACCOUNT: ContextVar[Account | None] = ContextVar("request", default=None)

@@ -25,6 +25,7 @@ from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
 from streamer.serve.http import Http
+from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
 from streamer.serve.kserve.service import InferenceService
@@ -138,7 +139,7 @@ class Daemon:
         self._port_file = port_file
         self._stop = asyncio.Event()
         self.metrics = Metrics()
-        self.registry = Registry(settings, self.metrics, store)
+        self.registry = Registry(settings, self.metrics, store, gather=Inbox(asyncio.get_running_loop()).gather)
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 #: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
 #: events would wake the event loop, and it would take the interpreter from the lane each time.
 PATIENCE = 0.001
+#: Deliveries in one go up to which the next is not waited with: gathering would only make a lone stream late.
+FEW = 2
 #: Seconds of deliveries in one go: then the event loop's sockets and timers have their turn.
 SLICE = 0.01
 
@@ -26,6 +28,7 @@ class Outbox:
         self._loop = loop
         self._waiting: deque[Callable[[], None]] = deque()
         self._scheduled = False
+        self._few = True  # there were, the last time
 
     def put(self, call: Callable[[], None]) -> None:
         """Run ``call`` on the event loop soon, after those put before. From any thread."""
@@ -34,7 +37,10 @@ class Outbox:
         if not self._scheduled:
             self._scheduled = True
             try:
-                self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self._run)
+                if self._few:
+                    self._loop.call_soon_threadsafe(self._run)
+                else:
+                    self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self._run)
             except RuntimeError:  # the loop is closed: nobody is left to tell
                 self._waiting.clear()
 
@@ -44,6 +50,7 @@ class Outbox:
 
     def _run(self) -> None:
         self._scheduled = False
+        self._few = len(self._waiting) <= FEW
         self._deliver(monotonic() + SLICE)
         if self._waiting and not self._scheduled:
             self._scheduled = True

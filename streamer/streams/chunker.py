@@ -86,11 +86,15 @@ class Chunker:
         """
         chunk = self.chunk
         if self.length >= chunk:
-            start, stop = self._start, self._start + chunk
-            if stop < len(self._pieces[0]):  # the usual case is one copy
-                _write(self._pieces[0][start:stop], into, 0)
-                self._start = stop
+            first, start, stop = self._pieces[0], self._start, self._start + chunk
+            if stop <= len(first):  # the usual case is one copy
+                _write(first[start:stop], into, 0)
                 self.length -= chunk
+                if stop < len(first):
+                    self._start = stop
+                else:
+                    self._pieces.popleft()
+                    self._start = 0
             else:
                 self._copy(into, chunk)
                 self._skip(chunk)
@@ -139,6 +143,10 @@ class Chunker:
 
 
 def _write(rows: NDArray[Any], into: Mapping[str, NDArray[Any]], at: int) -> None:
-    structured = rows.dtype.names is not None
-    for name, array in into.items():
-        array[at : at + len(rows)] = rows[name] if structured else rows
+    end = at + len(rows)
+    if rows.dtype.names is None:
+        for array in into.values():
+            array[at:end] = rows
+    else:
+        for name, array in into.items():
+            array[at:end] = rows[name]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from streamer.refusals import NotAttached, TooManyMarkers
+from streamer.streams.snapshot import KeptEvent
 from streamer.tasks import Event
 from streamer.tasks.raw import Outputs
 
@@ -31,7 +32,7 @@ class Delivery:
         self, stream: str, bound: int, max_bytes: int, lost: Callable[[], None], sink: Sink | None = None
     ) -> None:
         self.sink, self.seq, self.bound = sink, 0, bound
-        self.kept: deque[dict[str, Any]] = deque()
+        self.kept: deque[KeptEvent] = deque()
         self._max_bytes, self._bytes = max_bytes, 0
         self._stream, self._lost = stream, lost
 
@@ -46,9 +47,9 @@ class Delivery:
         self.send(events)
 
     def keep(self, event: dict[str, Any]) -> None:
-        """For a client that comes back. The oldest go."""
+        """For a client that comes back; it must not change any more. The oldest go."""
         kept = self.kept
-        kept.append(event)
+        kept.append(KeptEvent(event))
         self._bytes += _size(event)
         while len(kept) > self.bound or (self._bytes > self._max_bytes and len(kept) > 1):
             self._bytes -= _size(kept.popleft())
@@ -155,6 +156,9 @@ class Waiters:
 
     def add(self, target: int, call: Callable[[], None]) -> None:
         self._waiting.append((target, call))
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
     def due(self, consumed: int | None = None) -> None:
         """Make the calls whose target is reached; without ``consumed``: all."""

@@ -21,6 +21,7 @@ from streamer import __version__
 from streamer.engine.catalogue import default_models, resolve
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
+from streamer.engine.scheduler import Gather
 from streamer.metrics import Metrics
 from streamer.store import Store
 from streamer.streams.admission import Admission, StreamRequest
@@ -46,14 +47,20 @@ TRIES = 8
 class Registry:
     """``store`` ``None``: nothing survives the process, and acknowledgements say only what was received.
 
-    ``clock``: monotonic seconds, for grace and idle times.
+    ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
+    see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, store: Store | None = None, clock: Callable[[], float] = monotonic
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        store: Store | None = None,
+        clock: Callable[[], float] = monotonic,
+        gather: Gather | None = None,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
-        self._clock = clock
+        self._clock, self._gather = clock, gather
         self._engines: dict[str, Engine] = {}
         #: Files among the models that are no streams of rows, by task, once :meth:`load` has been called.
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
@@ -86,6 +93,8 @@ class Registry:
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
+            if self._gather is not None:
+                engine.gather(self._gather)
             engine.start()
         self.sweep()
         self._admission.wake_all()

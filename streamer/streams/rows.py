@@ -129,7 +129,7 @@ def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
             raise BadRows(f"{what} is {dtype}: whole numbers, not {float(array.flat[0])!r} or the like")
         if not _within(array, kind.min, kind.max):
             raise BadRows(f"{what} is {dtype}, from {kind.min} to {kind.max}: {array.min()} to {array.max()} came")
-    else:
+    elif not np.abs(array).max() <= np.finfo(wanted).max:  # something is infinite, missing, or too large
         with np.errstate(over="ignore"):
             fitted = array.astype(wanted)
         if array.dtype.kind == "f" and not np.array_equal(np.isinf(fitted), np.isinf(array)):

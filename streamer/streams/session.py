@@ -206,15 +206,15 @@ class Session(Holdable):
             ran = intake.ran()
             self.version += 1
             if self.state == "active":
-                self._engine.metrics.rows.inc(ran)
                 given = to_dicts([*events, *last], intake.late) if events or last else []
                 if over:
                     self._finish(given)
                 elif events or self._markers:
                     self._delivery.emit(given + self._markers.due(intake.consumed))
-                if intake.arrived:
-                    self._engine.metrics.lag_seconds.observe(monotonic() - intake.arrived)
-            self._call_waiters()
+                arrived = intake.arrived
+                self._engine.metrics.chunk(ran, monotonic() - arrived if arrived else None)
+            if self._waiters:
+                self._call_waiters()
             if intake.drained() and self.on_drained is not None:
                 self.on_drained()
             if self._holders:  # only a snapshot waits, and it holds the stream
@@ -376,7 +376,7 @@ class Session(Holdable):
         return Snapshot(
             id=self.id, model=self.model, digest=self._engine.model.digest, sample_rate=self.sample_rate,
             overflow=self.overflow, options=self.options, seq=self.seq, version=self.version,
-            finished=self.state != "active", events=[dict(event) for event in self._delivery.kept],
+            finished=self.state != "active", events=list(self._delivery.kept),
             markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
             memory=self._engine.task.save(self.memory),
             states={} if self._stream is None else self._engine.arena.read(self._stream.slot),

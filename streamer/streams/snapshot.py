@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +13,31 @@ from numpy.typing import NDArray
 
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["Snapshot", "SnapshotError"]
+__all__ = ["KeptEvent", "Snapshot", "SnapshotError"]
 
 MAGIC = b"STS1"
 
 
 class SnapshotError(ValueError):
     """The bytes are no snapshot, are damaged, or belong to another model file."""
+
+
+class KeptEvent(dict[str, Any]):
+    """An event that is kept for a client that comes back, hence saved again and again, and changed by nobody: its text
+    is made once. A stream keeps hundreds, and to write them anew every two seconds costs more than a small model."""
+
+    __slots__ = ("_text",)
+    _text: bytes
+
+    @property
+    def text(self) -> bytes:
+        """JSON, with the names of its tensors in their place."""
+        try:
+            return self._text
+        except AttributeError:
+            said: Mapping[str, Any] = self if "outputs" not in self else {**self, "outputs": list(self["outputs"])}
+            self._text = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+            return self._text
 
 
 @dataclass(frozen=True)
@@ -64,8 +84,12 @@ class Snapshot:
         facts = {k: v for k, v in vars(self).items() if k not in other}
         names = sorted(self.states)
         tensors: list[NDArray[Any]] = []
-        facts["events"] = [_without_tensors(event, tensors) for event in self.events]
-        blobs = [np.frombuffer(blob, np.uint8) for blob in (self.memory, self.resampler)]
+        events = [event if isinstance(event, KeptEvent) else KeptEvent(event) for event in self.events]
+        for event in events:
+            tensors += event.get("outputs", {}).values()
+        facts["events"] = len(events)
+        texts = b"[" + b",".join(event.text for event in events) + b"]"
+        blobs = [np.frombuffer(blob, np.uint8) for blob in (self.memory, self.resampler, texts)]
         pending = self.pending if self.pending.dtype.names is None else self.pending.view(np.uint8)
         arrays = [*blobs, pending, *(self.states[name] for name in names), *tensors]
         body = pack({**facts, "states": names}, arrays)
@@ -79,27 +103,29 @@ class Snapshot:
         if zlib.crc32(data[8:]) != int.from_bytes(data[4:8], "little"):
             raise SnapshotError("the snapshot is damaged (checksum)")
         try:
-            facts, (memory, resampler, pending, *rest) = unpack(data[8:])
+            facts, (memory, resampler, *rest) = unpack(data[8:])
+            if isinstance(facts["events"], list):  # as an earlier version wrote them
+                pending, *rest = rest
+                events = facts["events"]
+            else:
+                texts, pending, *rest = rest
+                events = json.loads(texts.tobytes())
             names = facts.pop("states")
             rows, tensors = rest[: len(names)], rest[len(names) :]
             facts["markers"] = [(str(i), int(p), int(due)) for i, p, due in facts["markers"]]
-            facts["events"] = [_with_tensors(event, tensors) for event in facts["events"]]
+            facts["events"] = [_with_tensors(event, tensors) for event in events]
             states = dict(zip(names, rows, strict=True))
             return cls(**facts, memory=memory.tobytes(), resampler=resampler.tobytes(), pending=pending, states=states)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise SnapshotError(f"the snapshot does not fit this build: {error}") from error
 
 
-def _without_tensors(event: dict[str, Any], tensors: list[NDArray[Any]]) -> dict[str, Any]:
-    """The event with numbers in the place of its tensors, which go to ``tensors``."""
-    if "outputs" not in event:
-        return event
-    first = len(tensors)
-    tensors += event["outputs"].values()
-    return {**event, "outputs": [[name, first + i] for i, name in enumerate(event["outputs"])]}  # in their order
-
-
 def _with_tensors(event: dict[str, Any], tensors: list[NDArray[Any]]) -> dict[str, Any]:
-    if "outputs" not in event:
-        return event
-    return {**event, "outputs": {name: tensors[number] for name, number in event["outputs"]}}
+    """The event with its own of ``tensors``, which are taken from them: the first ones."""
+    if "outputs" in event:
+        names = [name if isinstance(name, str) else name[0] for name in event["outputs"]]  # earlier: with numbers
+        event = {**event, "outputs": dict(zip(names, tensors, strict=False))}
+        if len(event["outputs"]) != len(names):
+            raise ValueError("tensors of its events are missing")
+        del tensors[: len(names)]
+    return event

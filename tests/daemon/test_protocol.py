@@ -106,3 +106,13 @@ def test_any_json_is_a_frame_or_a_wire_error(document: object) -> None:
 def test_nan_never_leaves() -> None:
     with pytest.raises(ValueError, match="JSON"):
         encode({"type": "final", "start": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        encode({"type": "outputs", "outputs": {"y": [[1.0, -float("inf")]]}})
+
+
+@pytest.mark.parametrize("text", ["NaN", "to Infinity and beyond", "ä 日本 🎉", 'a "quoted"\n\x00 \u2028', ""])
+def test_events_read_back_as_they_were_whatever_the_words(text: str) -> None:
+    words = [{"word": text, "start": 0.1, "end": 1e-7, "confidence": 1e22}]
+    event = {"type": "final", "seq": 2**53, "text": text, "words": words, "more": None, "yes": True, "pair": (1, -0.0)}
+    said = encode(event)
+    assert json.loads(said) == {**event, "pair": [1, -0.0]}

@@ -83,6 +83,34 @@ def test_a_flush_delivers_all_that_waits_and_not_what_comes_meanwhile() -> None:
     assert asyncio.run(main()) == [0, 1, 2]
 
 
+def test_a_lone_delivery_goes_at_once_and_many_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose client waits for every row would wait for others who do not come."""
+    monkeypatch.setattr(module, "PATIENCE", 3600.0)
+
+    async def main() -> tuple[list[int], list[int]]:
+        outbox, told = Outbox(asyncio.get_running_loop()), list[int]()
+
+        async def put(numbers: range) -> None:
+            for number in numbers:
+                outbox.put(lambda number=number: told.append(number))  # type: ignore[misc]
+            for _ in range(3):  # longer than any delivery that does not wait
+                await asyncio.sleep(0)
+
+        for number in range(3):
+            await put(range(number, number + 1))
+        alone = list(told)
+        await put(range(3, 100))  # these come together, and so the next ones may
+        await put(range(100, 110))
+        gathered = list(told)
+        outbox.flush()
+        assert told == list(range(110))
+        return alone, gathered
+
+    alone, gathered = asyncio.run(main())
+    assert alone == [0, 1, 2]
+    assert gathered == list(range(100))
+
+
 def test_results_that_wait_are_bounded_and_the_oldest_go() -> None:
     made = fleet(lanes=1)
     results: list[StepResult] = []

@@ -12,8 +12,11 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +42,7 @@ __all__ = ["PREFIX", "RowRoutes"]
 
 log = logging.getLogger(__name__)
 
-Endpoint = Callable[[Request, str], Awaitable[Response]]
+R = TypeVar("R", bound=Request)
 PREFIX = "/v1/streams/"
 LINES = "application/x-ndjson"
 BYTES = "application/octet-stream"
@@ -57,6 +60,8 @@ STATUS = {
     "idle_timeout": 409,
     "model_failed": 500,
 }
+#: Bytes of a query up to which what was read of it is kept.
+SHORT_QUERY = 256
 #: A number of an output as JSON may take so many times its bytes.
 JSON_GROWTH = 6
 
@@ -71,6 +76,30 @@ class HttpProblem(Exception):  # noqa: N818
     def response(self) -> Response:
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
         return JSONResponse({"error": self.message, **self.facts}, self.status, headers)
+
+
+class RowRequest(Request):
+    """Its headers and query as dictionaries: Starlette's search a list, for each that is missing by an exception."""
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """Headers, names in lower case; of one that is said twice the first."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.scope["headers"])}
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The query; of what is said twice the last."""
+        query = self.scope["query_string"]
+        return _known_query(query) if len(query) <= SHORT_QUERY else _query(query)
+
+
+def _query(query: bytes) -> Mapping[str, str]:
+    """As Starlette reads it."""
+    return MappingProxyType(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+
+
+#: A client says the same with every request. So many are kept, and none longer than :data:`SHORT_QUERY`.
+_known_query = lru_cache(1024)(_query)
 
 
 class _Model:
@@ -104,7 +133,7 @@ class RowRoutes:
     def routes(self) -> list[Route]:
         path = PREFIX + "{key:path}"
 
-        def route(endpoint: Endpoint, method: str) -> Route:
+        def route(endpoint: Callable[[Request, str], Awaitable[Response]], method: str) -> Route:
             async def answer(request: Request) -> Response:
                 return await self._guarded(endpoint, request, request.path_params["key"])
 
@@ -120,7 +149,7 @@ class RowRoutes:
                 await app(scope, receive, send)
                 return
             try:
-                response = await self._guarded(self._post, Request(scope, receive), scope["path"][len(PREFIX) :])
+                response = await self._guarded(self._post, RowRequest(scope, receive), scope["path"][len(PREFIX) :])
             except Exception:
                 log.exception("a request with rows failed")
                 response = problem(500, "the daemon failed at this request, its log says why")
@@ -128,7 +157,7 @@ class RowRoutes:
 
         return answer
 
-    async def _guarded(self, endpoint: Endpoint, request: Request, key: str) -> Response:
+    async def _guarded(self, endpoint: Callable[[R, str], Awaitable[Response]], request: R, key: str) -> Response:
         if closed := self._streams.closed:
             return problem(503, ": ".join(closed), 1.0)
         try:
@@ -143,10 +172,10 @@ class RowRoutes:
 
     # -- rows in, outputs out ----------------------------------------------------------------------------------------
 
-    async def _post(self, request: Request, key: str) -> Response:
-        model = self._model(request.query_params.get("model") or await self._model_of(key))
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        encoding = request.headers.get("content-encoding", "")
+    async def _post(self, request: RowRequest, key: str) -> Response:
+        model = self._model(request.asked.get("model") or await self._model_of(key))
+        kind = request.given.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = request.given.get("content-encoding", "")
         raw = await read_body(request, self._settings.max_body_bytes)
         if encoding or len(raw) > SHORT:  # what is packed may be long
             body = await asyncio.to_thread(self._read, raw, encoding, kind, model.reader)
@@ -176,9 +205,9 @@ class RowRoutes:
     def _read(self, raw: bytes, encoding: str, kind: str, reader: RowReader) -> RowBody:
         return RowBody.parse(unzip(raw, encoding, self._settings.max_unpacked_bytes), kind, reader)
 
-    async def _exchange(self, request: Request, key: str, model: str, body: RowBody, form: str | None) -> Response:
+    async def _exchange(self, request: RowRequest, key: str, model: str, body: RowBody, form: str | None) -> Response:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        query, end = request.query_params, _flag(request, "end")
+        query, end = request.asked, _flag(request, "end")
 
         def over() -> None:  # on the event loop, behind what lanes put before
             if not done.done():
@@ -216,7 +245,7 @@ class RowRoutes:
             if session.state == "ended" or not (session.resumed or session.received):  # over, or it has never begun
                 await asyncio.to_thread(self._registry.discard, session)
         facts = {"stream": key, "model": model, "resumed": resumed, "position": position, "acknowledged": safe}
-        lines = LINES in request.headers.get("accept", form or "")
+        lines = LINES in request.given.get("accept", form or "")
         size = sum(array.nbytes for event in exchange.events for array in event.get("outputs", {}).values())
         return await in_thread(lambda: _answer(exchange.events, facts, lines), size * JSON_GROWTH)
 
@@ -304,8 +333,8 @@ class RowBody:
             raise HttpProblem(400, f"the body is not {what}: {error}", code="bad_json") from error
 
 
-def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "0").lower() not in ("0", "false", "")
+def _flag(request: RowRequest, name: str) -> bool:
+    return request.asked.get(name, "0").lower() not in ("0", "false", "")
 
 
 def _answer(events: list[dict[str, Any]], facts: dict[str, Any], lines: bool) -> Response:

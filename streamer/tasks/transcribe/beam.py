@@ -59,7 +59,8 @@ NEW = 1 << 40
 class BeamState:
     """One stream: its hypotheses that live, ``beam`` [FIELDS, at most B], best first, and the ``words`` behind them.
 
-    ``resting``: the last steps were skipped as blank, and the beam does not say so yet.
+    ``resting``: the last steps were skipped as blank, and the beam does not say so yet. ``head``: the entry of the best
+    hypothesis.
     For partials, remembered as long as the words are not swept: ``told``, the entry whose words were asked for last;
     ``chain`` and ``units``, the entries before it and itself, and their words; ``shared``, how many of them all
     hypotheses have in common.
@@ -68,6 +69,7 @@ class BeamState:
     beam: NDArray[np.int64]
     words: History = field(default_factory=History)
     resting: bool = False
+    head: int = NONE
     told: int = NOBODY
     chain: list[int] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
@@ -75,7 +77,7 @@ class BeamState:
 
     def begin(self, beam: NDArray[np.int64], words: History) -> None:
         """Other hypotheses and words: the numbers of entries hold no more."""
-        self.beam, self.words = beam, words
+        self.beam, self.words, self.head = beam, words, int(beam[HIST, 0])
         self.told, self.chain, self.units, self.shared = NOBODY, [], [], 0
 
     def rest(self) -> None:
@@ -108,8 +110,8 @@ class Done:
         if self.words:
             self._tell(states, fields[HIST])
         begin = 0
-        for state, end in zip(states, ends, strict=False):
-            state.beam, begin = fields[:, begin:end].copy(), end
+        for state, end, head in zip(states, ends, fields[HIST].take([0, *ends[:-1]]).tolist(), strict=False):
+            state.beam, state.head, begin = fields[:, begin:end].copy(), head, end
 
     def _tell(self, states: Sequence[BeamState], entries: NDArray[np.int64]) -> None:
         """New words to their streams; ``entries`` that point to them are numbered as there."""
@@ -147,17 +149,14 @@ class Beam:
         self._extender = Extender(settings, lexicon, lm, blank)
         #: Entries at which the table of words is swept: far above what a beam can reach by itself.
         self._sweep_at = 32 * settings.beam + 256
+        #: The empty prefix, which has probability 1.
+        self._empty = np.zeros((FIELDS, 1), np.int64)
+        self._empty.view(np.float64)[PN] = -np.inf
+        self._empty[HASH], self._empty[LAST], self._empty[HIST] = START_HASH, blank, NONE
+        self._empty[LM] = 0 if lm is None else lm.begin
 
     def open(self) -> BeamState:
-        return BeamState(self._fresh())
-
-    def _fresh(self) -> NDArray[np.int64]:
-        """The empty prefix, which has probability 1."""
-        beam = np.zeros((FIELDS, 1), np.int64)
-        beam.view(np.float64)[PN] = -np.inf
-        beam[HASH], beam[LAST], beam[HIST] = START_HASH, self._blank, NONE
-        beam[LM] = 0 if self._lm is None else self._lm.begin
-        return beam
+        return BeamState(self._empty.copy())
 
     def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
         return logp  # penalties are part of the scores
@@ -208,16 +207,16 @@ class Beam:
         hyps = Hypotheses.of([state.beam for state in taking])
         done = Done()
         due, first = checks.due, 0
+        ending = set(turn[due[row] < step].tolist())  # turns before which a stream may have ended
         turns = self._extender.turns(logp[row, step], counts, origin[row] + step, gaps)
-        for n, given in zip(counts, turns, strict=True):
+        for number, (n, given) in enumerate(zip(counts, turns, strict=True)):
             if n < len(hyps.count):
                 hyps, *others = hyps.split(n)
                 done.beams.append(others)
             here, first = slice(first, first + n), first + n
-            late = (due[row[here]] < step[here]).nonzero()[0].tolist()
-            if late:  # streams that may have ended before this step
+            if number in ending:
                 done.settle(taking, hyps)
-                for i in late:
+                for i in (due[row[here]] < step[here]).nonzero()[0].tolist():
                     while due[row[i]] < step[here][i]:
                         checks.ask(int(row[i]))
                 hyps = Hypotheses.of([state.beam for state in taking[:n]])
@@ -232,14 +231,14 @@ class Beam:
                 state.begin(state.beam, History.of(table))
 
     def decoded(self, state: BeamState) -> bool:
-        return bool(state.beam[HIST, 0] != NONE)
+        return state.head != NONE
 
     def news(self, state: BeamState) -> bool:
-        return bool(state.beam[HIST, 0] != state.told)
+        return state.head != state.told
 
     def units(self, state: BeamState) -> list[Unit]:
         """The whole words of the best hypothesis."""
-        state.told = int(state.beam[HIST, 0])
+        state.told = state.head
         same, new = state.words.beyond(state.told, state.chain)
         state.chain = state.chain[:same] + new
         state.units = state.units[:same] + state.words.units(new, self._lexicon.words)
@@ -259,8 +258,10 @@ class Beam:
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
         whole = (state.beam[NODE] == 0).nonzero()[0]
-        entry = int(state.beam[HIST, 0])
-        if len(whole):
+        entry = state.head
+        if len(whole) == 1:
+            entry = int(state.beam[HIST, whole[0]])
+        elif len(whole):
             beam = state.beam[:, whole]
             together = added(totals(beam), beam[HASH])  # the same words with another last token
             if self._lm is not None and self._settings.sentence_end:
@@ -268,7 +269,7 @@ class Beam:
                 together += self._settings.lm_weight * end
             entry = int(beam[HIST, together.argmax()])
         units = state.words.trace(entry, self._lexicon.words)
-        state.begin(self._fresh(), History())
+        state.begin(self._empty.copy(), History())
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
@@ -277,7 +278,7 @@ class Beam:
         They may have heard these words end earlier than the best has, and begun the next one before that: words that
         were told keep their times, so what follows begins after them.
         """
-        entry = int(state.beam[HIST, 0])
+        entry = state.head
         if entry == NONE:
             return []
         units = state.words.trace(entry, self._lexicon.words)
@@ -307,7 +308,9 @@ class Beam:
         tree = words.ndim == 2 and words.shape[1] == 5 and (words[:, 0] < np.arange(len(words))).all()
         if not inside or not tree or (words[:, 0] < -1).any() or not _numbers(words[:, 1], len(self._lexicon.words)):
             raise ValueError("not a memory of this decoder")
-        return BeamState(beam if beam.shape[1] else self._fresh(), History.of(words))
+        state = BeamState(beam)
+        state.begin(beam if beam.shape[1] else self._empty.copy(), History.of(words))
+        return state
 
 
 def _numbers(values: NDArray[np.int64], top: int) -> bool:

@@ -40,6 +40,8 @@ from streamer.tasks.transcribe.hypotheses import (
     Ints,
     logadd,
     mix,
+    mix_in,
+    spread,
     sums,
 )
 from streamer.tasks.transcribe.lexicon import Lexicon
@@ -90,6 +92,10 @@ class Extender:
         self._children = lexicon.children.ravel()
         self._goes_on = ~lexicon.leaf
         self._alike = bool((lexicon.count > 1).any())  # some words sound alike
+        self._count, self._lm_word = lexicon.count, lexicon.lm_word
+        #: The word that a node ends, where there is one.
+        self._word = lexicon.ends.take(np.minimum(lexicon.first, max(0, len(lexicon.ends) - 1)))
+        self._spread = spread(np.arange(len(lexicon.words)))
         #: Its last element is that of the node that is none.
         self._ahead = np.append(settings.lm_weight * lexicon.ahead, -np.inf)
         self._vocabulary = lexicon.children.shape[1]
@@ -119,7 +125,7 @@ class Extender:
             gap = gaps[here]
             yield Turn(
                 steps[here],
-                gap if gap.any() else None,
+                gap if np.count_nonzero(gap) else None,
                 posterior[here].reshape(-1),
                 blank[here],
                 row[of] - begin,
@@ -151,7 +157,7 @@ class Extender:
         best = np.maximum.reduceat(stay, hyps.begin)
         # A full beam of hypotheses that stay is enough: what is worse than all of them has no chance.
         worst: Floats | float = IMPOSSIBLE
-        if (full := hyps.count == self._settings.beam).any():
+        if np.count_nonzero(full := hyps.count == self._settings.beam):
             worst = np.where(full, np.minimum.reduceat(stay, hyps.begin), IMPOSSIBLE)
 
         # Those with a new token, token after token.
@@ -174,23 +180,25 @@ class Extender:
         )  # fmt: skip
 
         # Words that end with it, once for every word that sounds alike.
-        count = self._lexicon.count.take(to)
+        count = self._count.take(to)
         if self._alike:
             ends = _counting(len(count)).repeat(count)
             word = self._lexicon.first.take(to)
             word -= count.cumsum() - count
             word = self._lexicon.ends.take(word.take(ends) + _counting(len(ends)))
+            ended_at = to.take(ends)
         else:
             ends = _where(count)
-            word = self._lexicon.ends.take(self._lexicon.first.take(to.take(ends)))
+            ended_at = to.take(ends)
+            word = self._word.take(ended_at)
         said = score.take(ends)
         said += self._settings.word_score
         said_by = of.take(ends)
         lm = fields[LM].take(source.take(ends))
         if self._lm is not None:
-            logp, lm = self._lm.score(lm, self._lexicon.lm_word.take(word))
+            logp, lm = self._lm.score(lm, self._lm_word.take(word))
             logp *= self._settings.lm_weight
-            logp -= self._ahead.take(to.take(ends))
+            logp -= self._ahead.take(ended_at)
             said += logp
         np.maximum.at(best, said_by, said)
 
@@ -205,7 +213,7 @@ class Extender:
             whose = row.take(origin)
             lives = np.zeros(len(best), np.bool_)
             lives[whose] = True
-            if lives.all():
+            if np.count_nonzero(lives) == len(lives):
                 break
             # The best led only to words that cost too much: what lives is measured by the best that may live.
             best = np.where(lives, best, np.maximum.reduceat(stay, hyps.begin))
@@ -250,7 +258,7 @@ class Extender:
 
     def _identity(self, before: Ints, word: Ints, lm: Ints) -> Ints:
         if self._settings.merge == "history":
-            return mix(before, word)
+            return mix_in(before, self._spread.take(word))
         return mix(np.full(len(lm), START_HASH), lm)
 
     # -- the new beam ----------------------------------------------------------------------------------------------
@@ -287,6 +295,9 @@ class Extender:
         values[PB].put(head, in_blank)
         values[PN].put(head, in_token)
         score.put(head, logadd(in_blank, in_token, possible=True))
+        if len(order) == len(key):
+            head.sort()
+            return head
         alone = np.ones(len(key), np.bool_)
         alone.put(order, leads)
         return _where(alone)
@@ -314,7 +325,7 @@ class Extender:
             row = row.take(order)
         count = np.bincount(row, minlength=len(best))
         width = self._settings.beam
-        if (count > width).any():
+        if np.count_nonzero(count > width):
             rank = np.arange(len(row))
             rank -= (count.cumsum() - count).take(row)
             within = _where(rank < width)

@@ -66,10 +66,12 @@ class Endpoints:
         ends, ``step`` is its last.
         """
         self._search, self._states, self._ended = search, states, ended
-        self._rules = np.array(rules, np.int64).reshape(len(states), 3)
+        self._rules = rules
         self._runs, self._busy, self._spoken = runs, busy, spoken
         run = np.minimum(runs, spoken)
-        holds = self._hold(run, busy, spoken, *(rule[:, None] for rule in self._rules.T))
+        alike = all(rule == rules[0] for rule in rules[1:])  # as most often
+        held = np.array(rules[:1] if alike else rules, np.int64).reshape(-1, 3)
+        holds = self._hold(run, busy, spoken, *(rule[:, None] for rule in held.T))
         self.due: Steps = np.where(holds.any(axis=1), holds.argmax(axis=1), runs.shape[1]).astype(np.int64)
 
     @staticmethod
@@ -79,7 +81,7 @@ class Endpoints:
 
     def ask(self, row: int) -> bool:
         step, spoken = int(self.due[row]), self._spoken[row]
-        silence, trailing, length = self._rules[row].tolist()
+        silence, trailing, length = self._rules[row]
         state, passed = self._states[row], int(spoken[step])
         run = min(int(self._runs[row, step]), passed)
         units = None
@@ -90,6 +92,9 @@ class Endpoints:
         if units is not None:
             spoken -= passed
             self._ended(row, step, units)
+        if step + 1 == len(spoken):
+            self.due[row] = step + 1
+            return units is not None
         after = slice(step + 1, None)
         holds = self._hold(
             np.minimum(self._runs[row, after], spoken[after]), self._busy[row, after], spoken[after],

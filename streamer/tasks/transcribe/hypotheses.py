@@ -33,7 +33,9 @@ __all__ = [
     "alive",
     "logadd",
     "mix",
+    "mix_in",
     "padded",
+    "spread",
     "sums",
     "totals",
 ]
@@ -140,9 +142,19 @@ def padded(fields: Ints, width: int) -> Ints:
 
 def mix(a: Ints, b: Ints) -> Ints:
     """A 64-bit hash of pairs, elementwise (after splitmix64, Steele et al. 2014)."""
+    return mix_in(a, spread(b))
+
+
+def spread(b: Ints) -> NDArray[np.uint64]:
+    """The first half of :func:`mix`, which needs only ``b``."""
     x = b.astype(np.uint64)
     x += np.uint64(1)
     x *= _A
+    return x
+
+
+def mix_in(a: Ints, x: NDArray[np.uint64]) -> Ints:
+    """The second half, ``x`` is used up."""
     x ^= a.view(np.uint64)
     x ^= x >> _U30
     x *= _B

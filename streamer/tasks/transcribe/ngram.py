@@ -118,7 +118,7 @@ class NGram:
     def score(self, states: Ints, words: Ints) -> tuple[Floats, Ints]:
         """``log p(word | state)`` and the state after it, elementwise for [M] states and [M] words."""
         found, chain = 1 + words, [states]  # every word is known in the empty context
-        while (shorter := self._suffix.take(chain[-1])).any():
+        while np.count_nonzero(shorter := self._suffix.take(chain[-1])):
             chain.append(shorter)
         key = np.concatenate(chain)
         key *= self._size

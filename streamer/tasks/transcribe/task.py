@@ -109,21 +109,23 @@ class Transcribe:
     ) -> list[list[Transcription]]:
         real = np.asarray(steps, np.int64) * self.symbols
         said = outputs[self.output]
-        logp, bad = _distributions(
+        logp, best, bad = _distributions(
             said.reshape(len(said), said.shape[1] * self.symbols, said.shape[-1]), self.options.blank
         )
         events: list[list[Transcription]] = [[] for _ in memories]
         groups: dict[Search, list[int]] = {}
         for row, memory in enumerate(memories):
             groups.setdefault(memory.search, []).append(row)
-        for row in np.flatnonzero(bad.any(axis=1)).tolist():
-            memories[row].bad += int(bad[row, : real[row]].sum())
+        if bad is not None:
+            for row in np.flatnonzero(bad.any(axis=1)).tolist():
+                memories[row].bad += int(bad[row, : real[row]].sum())
         for search, rows in groups.items():
             everybody = len(rows) == len(memories)
             found = self._decode(
                 search,
                 [memories[row] for row in rows],
                 logp[: len(rows)] if everybody else logp[rows],
+                best[: len(rows)] if everybody else best[rows],
                 real if everybody else real[rows],
             )
             for row, result in zip(rows, found, strict=True):
@@ -164,16 +166,18 @@ class Transcribe:
     # -- one batch ---------------------------------------------------------------------------------------------------
 
     def _decode(
-        self, search: Search, memories: list[Memory], logp: NDArray[np.float32], steps: Steps
+        self, search: Search, memories: list[Memory], logp: NDArray[np.float32], best: Steps, steps: Steps
     ) -> list[list[Transcription]]:
+        """``best`` [N, T]: the likeliest token of each row of ``logp`` [N, T, V]."""
         events: list[list[Transcription]] = [[] for _ in memories]
         if not steps.any():
             return events
-        logp = search.weigh(logp)
+        weighed = search.weigh(logp)
+        if weighed is not logp:
+            logp, best = weighed, weighed.argmax(axis=2)
         states = [memory.state for memory in memories]
         origin = np.array([memory.steps for memory in memories], np.int64)
         begun = np.array([memory.begun for memory in memories], np.int64)
-        best = logp.argmax(axis=2)
         silent = best == self.options.blank
         if self.boundary is not None:
             silent |= best == self.boundary
@@ -191,7 +195,7 @@ class Transcribe:
             if length:
                 memory.steps += length
                 memory.silent = int(runs[row, length - 1])
-                if memory.options.partials:
+                if search.news(memory.state) and memory.options.partials:
                     events[row] += self._partial(search, memory)
         return events
 
@@ -209,8 +213,6 @@ class Transcribe:
         return [event] if event.text or (shown and memory.options.partials) else []
 
     def _partial(self, search: Search, memory: Memory) -> list[Transcription]:
-        if not search.news(memory.state):
-            return []
         units, stable = search.units(memory.state), search.stable(memory.state)
         event = self.transcript.event(
             "partial", units, stable, memory.begun, memory.options.words, memory.known, memory.said
@@ -292,19 +294,26 @@ def decode_all(
     return texts
 
 
-def _distributions(raw: NDArray[Any], blank: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Log-probabilities [N, T, V] that can't hurt, and which rows [N, T] could have: NaN, infinite or all impossible.
+def _distributions(
+    raw: NDArray[Any], blank: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Log-probabilities [N, T, V] that can't hurt, the likeliest token of each row [N, T], and which rows [N, T] could
+    have hurt, ``None``: none. Those are NaN, infinite or all impossible.
 
     Such a row becomes a certain blank. Rounding may leave a log-probability a little above 0: it is cut to 0.
     """
-    logp = np.asarray(raw, np.float32)
-    top = logp.max(axis=2) if logp.size else np.zeros(logp.shape[:2], np.float32)
-    bad = ~np.isfinite(top)
-    logp = np.minimum(logp, np.float32(0))
-    if bad.any():
-        logp[bad] = -np.inf
-        logp[bad, blank] = 0
-    return logp, bad
+    logp = np.ascontiguousarray(raw, np.float32)
+    best = logp.argmax(axis=2)  # of a row with NaN: where that is
+    top = logp.reshape(-1).take(best.reshape(-1) + np.arange(best.size) * logp.shape[2]).reshape(best.shape)
+    finite = np.isfinite(top)
+    bad = None if finite.all() else ~finite
+    if bad is not None or top.max(initial=0.0) > 0:
+        logp = np.minimum(logp, np.float32(0))
+        if bad is not None:
+            logp[bad] = -np.inf
+            logp[bad, blank] = 0
+        best = logp.argmax(axis=2)
+    return logp, best, bad
 
 
 def _boundary(options: TranscribeOptions) -> int | None:
