@@ -15,7 +15,7 @@ these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -252,8 +252,7 @@ class Beam:
         return state.shared
 
     def copy(self, state: BeamState) -> BeamState:
-        s = state  # words only grow, and lists are replaced: both may use them
-        return BeamState(s.beam.copy(), s.words, s.resting, s.told, s.chain, s.units, s.shared)
+        return replace(state, beam=state.beam.copy())  # words only grow, and lists are replaced: both may use them
 
     def finish(self, state: BeamState) -> list[Unit]:
         """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
