@@ -19,9 +19,11 @@ MIN_CUE_SECONDS = 1.0
 
 def json_line(event: Event, file: str) -> str:
     """``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words; times in s."""
-    words = [{key: word[key] for key in ("word", "start", "end", "confidence")} for word in event["words"]]
+    keys = ("word", "start", "end", "confidence", "written")
+    words = [{key: word[key] for key in keys if key in word} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
-    return json.dumps(line | {"start": event["start"], "end": event["end"], "words": words}, ensure_ascii=False)
+    line |= {"start": event["start"], "end": event["end"], "words": words}
+    return json.dumps(line | {key: event[key] for key in ("revised",) if key in event}, ensure_ascii=False)
 
 
 def label_line(event: Event, file: str) -> str:
@@ -47,7 +49,10 @@ def subtitles(events: Iterable[Event]) -> list[tuple[float, float, str]]:
 def _split(words: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, str]]:
     cues: list[tuple[float, float, str]] = []
     for word in words:
-        start, end, text = word["start"], word["end"], word["word"]
+        start, end, text = word["start"], word["end"], word.get("written", word["word"])
+        if not text:  # written as one with the word before
+            cues[-1] = (cues[-1][0], end, cues[-1][2])
+            continue
         if cues:
             first, _, before = cues[-1]
             if len(before) + 1 + len(text) <= CUE_CHARACTERS and end - first <= CUE_SECONDS:

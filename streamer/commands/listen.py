@@ -38,6 +38,13 @@ def listen(
         Literal["spoken", "written"] | None,
         typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
     ] = None,
+    revise: Annotated[
+        str | None,
+        typer.Option(
+            help="Whisper model (base, a folder) that hears each final once more; of a daemon: on, or off.",
+            metavar="MODEL",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, finals and gaps.")] = False,
 ) -> None:
     """Write down what is said into the microphone, while it is said."""
@@ -46,10 +53,12 @@ def listen(
         return
     from streamer.commands.backends import connect
     from streamer.commands.screen import Screen
+    from streamer.commands.transcribe import wanted
     from streamer.sources.microphone import Microphone
 
     hush_libraries()
-    backend = connect(model, url, 1, options={"numbers": numbers} if numbers else None)
+    options = {"numbers": numbers} if numbers else None
+    backend = connect(model, url, 1, options=options, revise=wanted(revise, url))
     try:
         microphone = Microphone(device, backend.rate)
         try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamer.commands.screen import Screen
     from streamer.sources.files import AudioFile, RawStdin
 
-__all__ = ["Job", "Transcription", "screen", "transcribe"]
+__all__ = ["Job", "Transcription", "screen", "transcribe", "wanted"]
 
 
 def transcribe(
@@ -47,6 +47,13 @@ def transcribe(
     numbers: Annotated[
         Literal["spoken", "written"] | None,
         typer.Option(help="Numbers in words or in digits. Default: spoken, or what the daemon is set to."),
+    ] = None,
+    revise: Annotated[
+        str | None,
+        typer.Option(
+            help="Whisper model (base, a folder) that hears each final once more; of a daemon: on, or off.",
+            metavar="MODEL",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -82,7 +89,8 @@ def transcribe(
             raise typer.Exit(code)
         return
     work = [Job(name) for name in files]
-    backend = connect(model, url, min(jobs, len(files)), options={"numbers": numbers} if numbers else None)
+    options = {"numbers": numbers} if numbers else None
+    backend = connect(model, url, min(jobs, len(files)), options=options, revise=wanted(revise, url))
     try:
         with screen(form, bool(paths)) as shown:
             Transcription(backend, work, rate, out, shown).run(min(jobs, len(files)))
@@ -230,6 +238,15 @@ class Transcription:
             return f"{clock(done)}  {speed:.1f}x real time"
         filled = round(30 * done / total)
         return f"{'━' * filled}{'─' * (30 - filled)} {clock(done)} of {clock(total)}  {speed:.1f}x real time"
+
+
+def wanted(revise: str | None, url: str | None) -> str | None:
+    """What ``--revise`` says: the model, empty for none. A daemon has its own."""
+    if url is None or revise is None:
+        return None if revise is None else "" if revise == "off" else revise
+    if revise not in ("on", "off"):
+        raise CommandError("--revise with --url: the daemon's setting revise names the model, say on or off", 2)
+    return "" if revise == "off" else revise
 
 
 def screen(form: str, to_files: bool) -> Any:

@@ -25,8 +25,9 @@ from streamer.metrics import Metrics
 from streamer.store import Store
 from streamer.streams.admission import Admission, StreamRequest
 from streamer.streams.keeper import Keeper
-from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine
+from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
 from streamer.streams.numbers import formatter
+from streamer.streams.revision import Recogniser, Reviser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import Table
@@ -45,11 +46,17 @@ TRIES = 8
 class Registry:
     """``store`` ``None``: nothing survives the process, and acknowledgements say only what was received.
 
-    ``clock``: monotonic seconds, for grace and idle times.
+    ``clock``: monotonic seconds, for grace and idle times. ``recogniser`` of the second pass, instead of the one that
+    the setting ``revise`` names.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, store: Store | None = None, clock: Callable[[], float] = monotonic
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        store: Store | None = None,
+        clock: Callable[[], float] = monotonic,
+        recogniser: Recogniser | None = None,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock = clock
@@ -59,6 +66,8 @@ class Registry:
         self._table = Table()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
+        self._recogniser = recogniser
+        self._reviser: Reviser | None = None
         self._draining = False
         self._stop = Event()
 
@@ -81,6 +90,7 @@ class Registry:
                 raise ModelError(again)
         if self.settings.numbers == "written" or any(e.manifest.task == "transcribe" for e in self._engines.values()):
             self._load_numbers()
+        self._reviser = self._admission.reviser = make_reviser(self.settings, self.metrics, self._recogniser)
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
@@ -101,6 +111,8 @@ class Registry:
         sessions = self._table.all()
         if left := sum(session.busy for session in sessions):
             log.warning("draining took too long, what was not run is saved", extra={"streams": left})
+        if self._reviser is not None:
+            self._reviser.close(self.settings.stuck_seconds)  # what was not heard again by now stands as it was
         self.checkpoint(whole=True)
         saved = {session: self.keeper.acknowledged(session) for session in sessions}
         for session, position in saved.items():
@@ -115,6 +127,8 @@ class Registry:
         self.keeper.stop()
         self.keeper.settle()
         ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
+        if self._reviser is not None:
+            ended.append(self._reviser.close(self.settings.stuck_seconds))
         for session in self._table.all():
             session.close()
         self._table.clear()

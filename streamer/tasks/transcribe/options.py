@@ -104,6 +104,8 @@ class StreamOptions(_Strict):
     words: bool = True
     #: Of finals: numbers as they were said, or in digits. Another model writes them, behind this task.
     numbers: Literal["spoken", "written"] = "spoken"
+    #: Finals are heard once more, where there is a second recogniser.
+    revise: bool = True
 
 
 def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> StreamOptions:
