@@ -89,10 +89,16 @@ class Local:
             if not shipped:
                 raise ModelError("no model is installed: name a file with --model FILE.onnx")
             model = "digits" if "digits" in shipped else shipped[0]
-        # nobody else is here: no idle time, and no measuring of batch sizes that will not occur
-        # and a final is waited for: a stream goes no further meanwhile
-        again = {"revise": revise, "revise_seconds": PATIENCE, "max_waiting_final_seconds": PATIENCE}
-        settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams, idle_seconds=0, **again)
+        settings = Settings(
+            models=(str(resolve(model)),),
+            capacity=streams,
+            max_batch=streams,  # nobody else is here: no measuring of batch sizes that will not occur,
+            idle_seconds=0,  # and no idle time
+            revise=revise,
+            revise_seconds=PATIENCE,  # a file goes no further while its finals are heard again
+            max_waiting_finals=64 * streams,
+            max_waiting_final_seconds=PATIENCE,
+        )
         self._registry: Registry = Registry(settings, Metrics(CollectorRegistry()), None)
         self._registry.load()
         served = self._registry.models()

@@ -91,7 +91,8 @@ def _read(number: str) -> list[str]:
     found = [said for said in readings(number) if not CLOCK.intersection(said)]
     if not found:
         return [number] if "," not in number else _read(number.replace(",", ""))
-    return list(min(found, key=len) if re.fullmatch(r"(?:1[1-9]|20)\d\d", number) else found[0])
+    year = re.fullmatch(r"(?:1[1-9]|20)\d\d", number) is not None  # rather than so many hundred
+    return list(min(found, key=lambda said: len(list(said))) if year else found[0])
 
 
 def _inside(word: HeardWord, offset: float, span: tuple[float, float]) -> bool:
@@ -133,5 +134,5 @@ def _order(words: list[dict[str, Any]], span: tuple[float, float]) -> None:
     for word in words:
         start = min(max(word["start"], least), span[1])
         end = min(max(word["end"], start), span[1])
-        word["start"], word["end"] = round(start, 3), round(end, 3)
+        word["start"], word["end"] = round(float(start), 3), round(float(end), 3)
         least = end
