@@ -25,6 +25,8 @@ REPETITION, WORDS_PER_SECOND = 2.4, 7.0
 PLAIN = str.maketrans({"\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "\u2026": "."})
 #: A time is said as it is written: 9:30 is no half past nine here.
 CLOCK = frozenset({"o'clock", "past", "to"})
+#: 3-1-4 is no 3, minus 1, minus 4.
+DASH = re.compile(r"(?<=\w)-(?=\w)")
 #: The same word, if its middles are at most so many seconds apart.
 NEAR = 0.5
 
@@ -82,7 +84,7 @@ def spoken(text: str, numbers: str = "spoken") -> list[str]:
     if not re.search(r"\w", word):
         return []
     if re.search(r"\d", word):
-        return [word] if numbers == "written" else _read(word)
+        return [word] if numbers == "written" else [said for part in DASH.split(word) for said in _read(part)]
     return [part for part in re.split("[-/.]+" if word[-1] != "." else "[-/]+", word.strip("'*")) if part]
 
 

@@ -73,11 +73,14 @@ class Whisper:
 
     def hear(self, sound: NDArray[np.float32]) -> Heard:
         segments = list(self._model.transcribe(sound, **self._options)[0])
-        words = [
-            HeardWord(word.word.strip(), float(word.start), float(word.end), round(float(word.probability), 4))
-            for segment in segments
-            for word in segment.words or ()
-        ]
+        words: list[HeardWord] = []
+        for word in (word for segment in segments for word in segment.words or ()):
+            text, end, sure = word.word.strip(), float(word.end), round(float(word.probability), 4)
+            if words and not word.word.startswith(" "):  # "-4" of "3-4"
+                last = words.pop()
+                words.append(HeardWord(last.text + text, last.start, end, min(last.confidence, sure)))
+            else:
+                words.append(HeardWord(text, float(word.start), end, sure))
         if not segments:
             return Heard(silence=1.0)
         tokens = sum(len(segment.tokens) for segment in segments) or 1

@@ -84,6 +84,8 @@ def test_what_is_not_believed(heard: Heard, reason: str | None) -> None:
         ("well-known", "well known"),
         ("\u2014", ""),
         ("B2B", "b2b"),
+        ("3-1-4", "three one four"),
+        ("-3", "minus three"),
     ],
 )
 def test_written_words_as_they_are_said(written: str, said: str) -> None:
