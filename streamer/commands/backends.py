@@ -58,23 +58,31 @@ def connect(
     task: str = "transcribe",
     options: Mapping[str, Any] | None = None,
     revise: str | None = None,
+    live: bool = False,
 ) -> Backend:
     """``streams``: how many there will be at a time. ``task``: what the model must be for. ``options``: of each stream.
-    ``revise``: the Whisper model of a second pass in this process, empty: none; of a daemon only whether.
+    ``revise``: the Whisper model of a second pass in this process, empty: none; of a daemon only whether. ``live``:
+    somebody looks on, and a final has its usual deadline.
 
     Raises :class:`CommandError` and the engine's own errors.
     """
     wishes = dict(options or {})
     if revise is not None and url:
         wishes["revise"] = bool(revise)
-    return Remote(url, model, wishes) if url else Local(model, streams, task, wishes, revise or "")
+    return Remote(url, model, wishes) if url else Local(model, streams, task, wishes, revise or "", live)
 
 
 class Local:
     """A registry of this process, with one model and nothing on disk."""
 
     def __init__(
-        self, model: str | None, streams: int, task: str, options: Mapping[str, Any], revise: str = ""
+        self,
+        model: str | None,
+        streams: int,
+        task: str,
+        options: Mapping[str, Any],
+        revise: str = "",
+        live: bool = False,
     ) -> None:
         from prometheus_client import CollectorRegistry
 
@@ -95,7 +103,7 @@ class Local:
             max_batch=streams,  # nobody else is here: no measuring of batch sizes that will not occur,
             idle_seconds=0,  # and no idle time
             revise=revise,
-            revise_seconds=PATIENCE,  # a file goes no further while its finals are heard again
+            revise_seconds=10.0 if live else PATIENCE,  # a file goes no further while its finals are heard again
             max_waiting_finals=64 * streams,
             max_waiting_final_seconds=PATIENCE,
         )

@@ -58,7 +58,7 @@ def listen(
 
     hush_libraries()
     options = {"numbers": numbers} if numbers else None
-    backend = connect(model, url, 1, options=options, revise=wanted(revise, url))
+    backend = connect(model, url, 1, options=options, revise=wanted(revise, url), live=True)
     try:
         microphone = Microphone(device, backend.rate)
         try:

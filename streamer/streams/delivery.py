@@ -55,7 +55,7 @@ class Delivery:
                 self._waiting.pop()  # superseded
             self._waiting.append(event)
         self._release()
-        if self._waiting and events and events[-1]["type"] == "partial":
+        if self._waiting and any(event["type"] == "partial" for event in events):
             self.send([preview(self.waiting)])
 
     def settle(self, event: dict[str, Any]) -> None:

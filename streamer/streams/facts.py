@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamer.streams.delivery import Delivery, Sink
+from streamer.streams.hearing import Hearing
 from streamer.streams.holding import Holdable
 from streamer.streams.intake import Intake
 
@@ -15,10 +16,16 @@ class Facts(Holdable):
     state: str
     _delivery: Delivery
     _intake: Intake
+    _hearing: Hearing | None
 
     @property
     def sink(self) -> Sink | None:
         return self._delivery.sink
+
+    @property
+    def listening(self) -> bool:
+        """It keeps sound, which is in a whole snapshot alone."""
+        return self.state == "active" and self._hearing is not None
 
     @property
     def seq(self) -> int:

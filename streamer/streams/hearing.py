@@ -54,11 +54,11 @@ class Hearing:
 
     @classmethod
     def of(
-        cls, reviser: Reviser, manifest: Manifest, memory: Any, settled: Callable[[dict[str, Any], Second], None]
+        cls, reviser: Reviser | None, manifest: Manifest, memory: Any, settled: Callable[[dict[str, Any], Second], None]
     ) -> Hearing | None:
         """Of a stream with that task's memory; ``None``: it has no finals, or does not want it."""
         options, rate = getattr(memory, "options", None), manifest.input.sample_rate
-        if options is None or not getattr(options, "revise", False) or rate is None:
+        if reviser is None or options is None or not getattr(options, "revise", False) or rate is None:
             return None
         return cls(reviser, rate, options.numbers, settled)
 

@@ -80,9 +80,7 @@ class Session(Facts):
         self._waiters = Waiters()
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
-        self._hearing: Hearing | None = None
-        if reviser is not None and self.sound:
-            self._hearing = Hearing.of(reviser, manifest, self.memory, self._heard_again)
+        self._hearing = Hearing.of(reviser, manifest, self.memory, self._heard_again) if self.sound else None
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
             self._stream = engine.open(self, self.reader.conditions(conditions or {}))

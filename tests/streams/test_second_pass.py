@@ -269,6 +269,24 @@ def test_a_stream_that_slept_hears_the_same(toy: Path, tmp_path: Path, ear: Ear)
         assert numbered([*first.results, *second.results], "final", "end") == whole
 
 
+def test_a_planned_restart_takes_the_open_utterance_along(toy: Path, tmp_path: Path, ear: Ear) -> None:
+    """Even where nothing changed since a checkpoint that left the sound out."""
+    pcm = talk("ABBA")
+    with running(toy, folder=tmp_path, store=True, recogniser=ear) as registry:
+        session, _ = opened(registry, key="k")
+        session.feed(pcm[:3200].tobytes())
+        until(lambda: not session.busy)
+        registry.keeper.checkpoint()
+        registry.drain(PATIENCE)
+    with running(toy, folder=tmp_path, store=True, recogniser=ear) as registry:
+        sink = Events()
+        session = registry.attach("k", sink)
+        session.feed(pcm[3200:].tobytes())
+        session.end()
+        sink.wait("end")
+        assert texts(sink) == [("Alpha, Beta. Beta. Alpha,", True)]
+
+
 def test_after_a_crash_the_open_final_stands_as_it_was(toy: Path, tmp_path: Path, ear: Ear) -> None:
     """What a checkpoint leaves out is the sound: nothing else is lost, and nothing is said twice."""
     pcm = talk("AB", "BA")
