@@ -29,7 +29,8 @@ Pcm = NDArray[np.int16]
 BEFORE, AFTER = 1.0, 0.6
 #: Seconds heard beyond a final's own sound, where there is more: words that begin or end there are not its own.
 CONTEXT = 0.3
-#: A final that comes so soon behind its last word was cut in the middle of speech.
+#: A final that comes sooner behind its last word, in seconds and in shares of the pause that ends an utterance, was cut
+#: in the middle of speech.
 CUT = 0.5
 #: Finals of one stream that wait at a time; a stream that can wait is not run while :data:`PATIENT` of its own do.
 MOST_HELD, PATIENT = 8, 2
@@ -38,14 +39,21 @@ NOTHING = 8.0
 
 
 class Hearing:
-    """``rate`` in Hz: of the model's rows, of which all positions are. ``numbers``: as the stream asked for.
+    """``rate`` in Hz: of the model's rows, of which all positions are. ``pause``: seconds that end an utterance.
+    ``numbers``: as the stream asked for.
 
     ``settled(event)``: a final that was held is as it will stay. From any thread, without a lock.
     """
 
     def __init__(
-        self, reviser: Reviser, rate: int, numbers: str, settled: Callable[[dict[str, Any], Second], None]
+        self,
+        reviser: Reviser,
+        rate: int,
+        pause: float,
+        numbers: str,
+        settled: Callable[[dict[str, Any], Second], None],
     ) -> None:
+        self._cut = CUT * min(1.0, pause)
         self._reviser, self._rate, self._numbers, self._settled = reviser, rate, numbers, settled
         self._chunks: deque[Pcm] = deque()
         self._begin = self._end = 0  # of what is kept
@@ -60,7 +68,8 @@ class Hearing:
         options, rate = getattr(memory, "options", None), manifest.input.sample_rate
         if reviser is None or options is None or not getattr(options, "revise", False) or rate is None:
             return None
-        return cls(reviser, rate, options.numbers, settled)
+        pause = options.endpoint.trailing or options.endpoint.silence or 1.0
+        return cls(reviser, rate, pause, options.numbers, settled)
 
     def keep(self, pcm: Pcm, at: int) -> None:
         """``pcm`` of the chunk that begins at sample ``at``."""
@@ -93,7 +102,7 @@ class Hearing:
         rate = self._rate
         first, last = (round(final[edge] * rate) for edge in ("start", "end"))
         room = self._end - last if behind is None or behind < 0 else round(behind * rate) - last
-        cut = behind is not None and room < CUT * rate
+        cut = behind is not None and room < self._cut * rate
         begin = max(self._own, first - round(BEFORE * rate))
         end = min(self._end, last if cut else last + min(room, round(AFTER * rate)))
         self._own = max(self._own, end)
