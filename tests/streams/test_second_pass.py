@@ -308,9 +308,10 @@ def test_after_a_crash_the_open_final_stands_as_it_was(toy: Path, tmp_path: Path
 
 def test_a_final_that_waits_is_in_the_snapshot_as_it_was(toy: Path, tmp_path: Path, ear: Ear) -> None:
     ear.open.clear()
+    pcm = talk("AB", "B")
     with running(toy, folder=tmp_path, store=True, recogniser=ear) as registry:
         session, first = opened(registry, key="k")
-        session.feed(talk("AB", "B").tobytes())
+        session.feed(pcm.tobytes())
         until(lambda: session._delivery.held == 2)
         session.marker("m")
         registry.keeper.checkpoint()
@@ -320,6 +321,8 @@ def test_a_final_that_waits_is_in_the_snapshot_as_it_was(toy: Path, tmp_path: Pa
         sink = Events()
         session = registry.attach("k", sink, after_seq=seen)
         assert texts(sink) == [("AB", False), ("B", False)]
+        session.feed(pcm[session.received :].tobytes())
+        session.marker("m")
         session.end()
         sink.wait("end")
         assert [event["type"] for event in numbered(sink.results, "final", "marker", "end")] == [
