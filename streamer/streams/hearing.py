@@ -19,7 +19,7 @@ from streamer.streams.realign import Second, revise
 from streamer.streams.revision import Heard, Job, Reviser
 from streamer.streams.snapshot import Saved
 
-__all__ = ["MOST_HELD", "PATIENT", "Hearing"]
+__all__ = ["BACKLOG", "MOST_HELD", "PATIENT", "Hearing"]
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,9 @@ CONTEXT = 0.3
 #: A final that comes sooner behind its last word, in seconds and in shares of the pause that ends an utterance, was cut
 #: in the middle of speech.
 CUT = 0.5
-#: Finals of one stream that wait at a time; a stream that can wait is not run while :data:`PATIENT` of its own do.
-MOST_HELD, PATIENT = 8, 2
+#: Finals of one stream that wait at a time. A stream that can wait, and of which more than :data:`BACKLOG` seconds are
+#: there (a file, not a microphone), is not run while :data:`PATIENT` of its own do.
+MOST_HELD, PATIENT, BACKLOG = 8, 2, 1.0
 #: RMS of the loudest 20 ms, in steps of 16 bits: below it there is nothing to hear.
 NOTHING = 8.0
 

@@ -19,7 +19,7 @@ from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.facts import Facts
-from streamer.streams.hearing import PATIENT, Hearing
+from streamer.streams.hearing import BACKLOG, PATIENT, Hearing
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.realign import Second
 from streamer.streams.revision import Reviser
@@ -313,8 +313,8 @@ class Session(Facts):
 
     @property
     def _patient(self) -> bool:
-        """A stream that can wait does, so that its finals can all be heard again."""
-        return self.overflow == "wait" and self._delivery.held >= PATIENT
+        """What came faster than it was said can wait for the second pass; what is said now can't."""
+        return self.overflow == "wait" and self._delivery.held >= PATIENT and self.buffered_seconds > BACKLOG
 
     def _emit(self, events: list[dict[str, Any]], *, over: bool = False) -> None:
         """``over``: what comes behind them begins anew."""

@@ -119,6 +119,22 @@ def test_partials_go_on_while_a_final_waits(toy: Path, tmp_path: Path, ear: Ear)
         assert numbers == sorted(numbers)
 
 
+def test_what_is_said_now_is_shown_however_many_finals_wait(toy: Path, tmp_path: Path, ear: Ear) -> None:
+    ear.open.clear()
+    with running(toy, folder=tmp_path, recogniser=ear) as registry:
+        session, sink = opened(registry)
+        pcm = talk(*"AABB" * 3)
+        for at in range(0, len(pcm), 800):
+            session.feed(pcm[at : at + 800].tobytes())
+            until(lambda: not session._intake.ready and not session._intake.in_flight)
+        assert session._delivery.held == 8
+        assert count(registry, "second_pass_finals_total", outcome="full") == 4
+        ear.open.set()
+        session.end()
+        sink.wait("end")
+        assert [revised for _, revised in texts(sink)] == [True] * 8 + [False] * 4
+
+
 def test_a_final_that_takes_too_long_stands_as_it_was(toy: Path, tmp_path: Path, ear: Ear) -> None:
     ear.open.clear()
     with running(toy, folder=tmp_path, recogniser=ear, revise_seconds=0.05) as registry:
