@@ -162,6 +162,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--whisper", type=Path, help="folder of Whisper models; default $STREAMER_WHISPER")
     parser.add_argument("--second", default="base", help="the one of the second pass")
     parser.add_argument("--only", action="append", default=[], help="peers: systems whose names begin so")
+    parser.add_argument("--part", action="append", default=[], help="peers: a report set, such as 'LJ Speech'")
     parser.add_argument("--whole", action="store_true", help="peers: all learners, not those of one speaker in eight")
     parser.add_argument("--anew", action="store_true", help="peers: hear all clips again")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
@@ -176,6 +177,7 @@ def main(argv: list[str]) -> int:
             folder=arguments.whisper or default_folder(),
             second=arguments.second,
             only=arguments.only,
+            sets=arguments.part,
             whole=arguments.whole,
             anew=arguments.anew,
             as_json=arguments.json,

@@ -240,13 +240,14 @@ def peers(
     folder: Path | None,
     second: str = "base",
     only: Sequence[str] = (),
+    sets: Sequence[str] = (),
     whole: bool = False,
     anew: bool = False,
     as_json: bool = False,
 ) -> None:
     """``folder``: of Whisper models in CTranslate2's format, ``second`` one of them, for the second pass. ``only``: the
-    systems whose names begin so."""
-    recordings = clips(whole)
+    systems whose names begin so; ``sets``: the parts, all if none is named."""
+    recordings = [clip for clip in clips(whole) if not sets or clip.part in sets]
     seconds = sum(len(clip.pcm) for clip in recordings) / RATE
     results: dict[str, Any] = {}
     for name, (make, size) in systems(models, folder, second).items():
