@@ -31,6 +31,7 @@ EPILOG = {
         "streamer transcribe talk.flac",
         "streamer transcribe --srt -o subtitles/ *.mp3",
         "streamer transcribe --json --model english-small a.wav b.wav",
+        "streamer transcribe --model english-small --revise base talk.wav",
         "arecord -t raw -f S16_LE -r 16000 | streamer transcribe - --rate 16000",
         "streamer transcribe --url ws://127.0.0.1:8765 talk.opus",
     ),
