@@ -27,6 +27,8 @@ PLAIN = str.maketrans({"\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-
 CLOCK = frozenset({"o'clock", "past", "to"})
 #: 3-1-4 is no 3, minus 1, minus 4.
 DASH = re.compile(r"(?<=\w)-(?=\w)")
+#: Seconds of a word at most: the last one's end may be found far in the pause behind it.
+LONGEST = 1.2
 #: The same word, if its middles are at most so many seconds apart.
 NEAR = 0.5
 
@@ -64,7 +66,8 @@ def revise(
         return Second((), "", "unsure")
     words: list[dict[str, Any]] = []
     for word in own:
-        start, end = (min(max(edge + offset, span[0]), span[1]) for edge in (word.start, word.end))
+        start = min(max(word.start + offset, span[0]), span[1])
+        end = min(max(word.end + offset, start), start + LONGEST, span[1])
         parts = spoken(word.text, numbers)
         width = (end - start) / max(1, len(parts))
         for i, part in enumerate(parts):

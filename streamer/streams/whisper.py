@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class Whisper:
     def __init__(self, name: str, *, workers: int = 1, threads: int = 1, language: str = "en", beam: int = 5) -> None:
         try:
             from faster_whisper import WhisperModel
+            from faster_whisper.tokenizer import Tokenizer
+            from faster_whisper.transcribe import get_suppressed_tokens
         except ImportError as error:
             text = "a second pass needs the package faster-whisper: pip install 'streamer[revise]'"
             raise WhisperError(text) from error
@@ -61,28 +65,52 @@ class Whisper:
             lines = str(error).strip().splitlines()
             why = lines[0] if lines else type(error).__name__
             raise WhisperError(f"the Whisper model {name!r} can't be loaded: {why}") from error
+        whisper = self._model.model
+        self._tokenizer: Any = Tokenizer(self._model.hf_tokenizer, whisper.is_multilingual, "transcribe", language)
+        self._prompt = self._model.get_prompt(self._tokenizer, [], without_timestamps=True)
         self._options: dict[str, Any] = {
-            "language": language,
             "beam_size": beam,
-            "temperature": 0.0,
             "no_repeat_ngram_size": NO_REPEAT,
-            "condition_on_previous_text": False,
-            "without_timestamps": True,
-            "word_timestamps": True,
+            "suppress_tokens": get_suppressed_tokens(self._tokenizer, [-1]),
+            "max_length": self._model.max_length,
+            "return_scores": True,
+            "return_no_speech_prob": True,
         }
 
     def hear(self, sound: NDArray[np.float32]) -> Heard:
-        segments = list(self._model.transcribe(sound, **self._options)[0])
-        words: list[HeardWord] = []
-        for word in (word for segment in segments for word in segment.words or ()):
-            text, end, sure = word.word.strip(), float(word.end), round(float(word.probability), 4)
-            if words and not word.word.startswith(" "):  # "-4" of "3-4"
-                last = words.pop()
-                words.append(HeardWord(last.text + text, last.start, end, min(last.confidence, sure)))
-            else:
-                words.append(HeardWord(text, float(word.start), end, sure))
-        if not segments:
-            return Heard(silence=1.0)
-        tokens = sum(len(segment.tokens) for segment in segments) or 1
-        logp = sum(segment.avg_logprob * len(segment.tokens) for segment in segments) / tokens
-        return Heard(tuple(words), max(float(segment.no_speech_prob) for segment in segments), float(logp))
+        """One pass over at most 30 s. The package's own ``transcribe`` goes on behind the last word that it has found
+        where times of words are asked for, and invents something for the rest of the pause."""
+        from faster_whisper.audio import pad_or_trim
+
+        features = self._model.feature_extractor(sound)
+        frames = min(features.shape[-1], self._model.feature_extractor.nb_max_frames)
+        encoded = self._model.encode(pad_or_trim(features))
+        result = self._model.model.generate(encoded, [self._prompt], **self._options)[0]
+        tokens = result.sequences_ids[0]
+        logp = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the end counts, as in Whisper
+        text = [token for token in tokens if token < self._tokenizer.eot]
+        found = self._model.find_alignment(self._tokenizer, [text], encoded, frames)[0] if text else []
+        return Heard(tuple(_words(found)), float(result.no_speech_prob), float(logp))
+
+
+def _words(found: Sequence[Mapping[str, Any]]) -> list[HeardWord]:
+    """Of pieces that begin a word with a space, or go on with it: marks, and "-4" of "3-4"."""
+    words: list[HeardWord] = []
+    for piece in found:
+        text, end, sure = piece["word"].strip(), float(piece["end"]), round(float(piece["probability"]), 4)
+        if not text:
+            continue
+        if words and not piece["word"].startswith(" "):
+            last = words.pop()
+            spoken = re.search(r"\w", text) is not None  # a mark takes no time and says nothing of the word
+            words.append(
+                HeardWord(
+                    last.text + text,
+                    last.start,
+                    end if spoken else last.end,
+                    min(last.confidence, sure) if spoken else last.confidence,
+                )
+            )
+        else:
+            words.append(HeardWord(text, float(piece["start"]), end, sure))
+    return words

@@ -46,6 +46,11 @@ def test_no_word_begins_before_the_last_one_ends() -> None:
     assert all(0 <= a["start"] <= a["end"] <= b["start"] <= b["end"] <= 2.5 for a, b in pairwise(second.words))
 
 
+def test_a_word_does_not_go_on_into_the_pause_behind_it() -> None:
+    second = revise(Heard((HeardWord("over", 1.0, 5.0, 0.9),)), [], 0.0, (0.0, 6.0))
+    assert (second.words[0]["start"], second.words[0]["end"]) == (1.0, 2.2)
+
+
 def test_words_of_the_neighbours_are_left_out() -> None:
     second = revise(Heard(words("last word here next")), [], 10.0, (10.45, 11.5))
     assert second.text == "word here"
