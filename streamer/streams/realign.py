@@ -101,7 +101,7 @@ def _read(number: str) -> list[str]:
 
 
 def _inside(word: HeardWord, offset: float, span: tuple[float, float]) -> bool:
-    return span[0] <= offset + (word.start + word.end) / 2 <= span[1]
+    return span[0] <= offset + (word.start + min(word.end, word.start + LONGEST)) / 2 <= span[1]
 
 
 def _take_times(words: list[dict[str, Any]], first: Sequence[dict[str, Any]]) -> None:

@@ -49,6 +49,7 @@ def test_no_word_begins_before_the_last_one_ends() -> None:
 def test_a_word_does_not_go_on_into_the_pause_behind_it() -> None:
     second = revise(Heard((HeardWord("over", 1.0, 5.0, 0.9),)), [], 0.0, (0.0, 6.0))
     assert (second.words[0]["start"], second.words[0]["end"]) == (1.0, 2.2)
+    assert revise(Heard((HeardWord("over", 1.0, 5.0, 0.9),)), [], 0.0, (0.0, 2.0)).text == "over"
 
 
 def test_words_of_the_neighbours_are_left_out() -> None:

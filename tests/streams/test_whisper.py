@@ -35,7 +35,7 @@ def test_it_hears_words_with_their_times(weights: Path) -> None:
     pcm, rate = soundfile.read(SAMPLE, dtype="float32")
     assert rate == Whisper.rate
     heard = Whisper(str(weights)).hear(pcm[: int(1.8 * rate)])
-    assert len(heard.words) == 2
+    assert heard.words
     assert all(0 <= word.start <= word.end <= 1.9 and 0 <= word.confidence <= 1 for word in heard.words)
     assert -1 < heard.logp < 0
 
