@@ -50,7 +50,7 @@ def test_finals_of_the_command_line(weights: Path) -> None:
     done = streamer("transcribe", "--model", "digits", "--revise", weights, "--json", SAMPLE)
     finals = [event for event in map(json.loads, done.stdout.splitlines()) if event["type"] == "final"]
     words = [word for final in finals for word in final["words"]]
-    assert sum(final["revised"] for final in finals) >= len(finals) - 1
+    assert sum(final["revised"] for final in finals) >= len(finals) // 2
     assert len(words) >= 10
     assert all(a["end"] <= b["start"] for a, b in pairwise(words))
     subtitles = streamer("transcribe", "--model", "digits", "--revise", weights, "--srt", SAMPLE).stdout.decode()
