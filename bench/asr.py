@@ -158,10 +158,31 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench asr", description=__doc__)
     parser.add_argument("--model", action="append", help="shipped name or path, may be repeated")
     parser.add_argument("--decoder", choices=("greedy", "beam"), help="instead of the model's own default")
+    parser.add_argument("--peers", action="store_true", help="beside Whisper and PocketSphinx, with a second pass")
+    parser.add_argument("--whisper", type=Path, help="folder of Whisper models; default $STREAMER_WHISPER")
+    parser.add_argument("--second", default="base", help="the one of the second pass")
+    parser.add_argument("--only", action="append", default=[], help="peers: systems whose names begin so")
+    parser.add_argument("--part", action="append", default=[], help="peers: a report set, such as 'LJ Speech'")
+    parser.add_argument("--whole", action="store_true", help="peers: all learners, not those of one speaker in eight")
+    parser.add_argument("--anew", action="store_true", help="peers: hear all clips again")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args(argv)
     if not (data.data_folder() / "speech").is_dir():
         parser.error(f"no recordings at {data.data_folder()}: set STREAMER_DATA to the shared data set")
+    if arguments.peers:
+        from bench.recognisers import default_folder, peers
+
+        peers(
+            arguments.model or ["english-small"],
+            folder=arguments.whisper or default_folder(),
+            second=arguments.second,
+            only=arguments.only,
+            sets=arguments.part,
+            whole=arguments.whole,
+            anew=arguments.anew,
+            as_json=arguments.json,
+        )
+        return 0
     options = {"decoder": arguments.decoder} if arguments.decoder else None
     results: dict[str, Any] = {}
     for name in arguments.model or list(PARTS):

@@ -77,6 +77,14 @@ class Metrics:
         )
         self.bad_input = counter("bad_input", "data that was refused", "reason")
 
+        # -- the second pass -------------------------------------------------------------------------------------------
+        self.finals = counter(
+            "second_pass_finals", "finals that were to be heard again, by what became of them", "outcome"
+        )
+        self.revise_seconds = histogram("second_pass_seconds", "time from a final to its second hearing", LAG)
+        self.waiting_finals = gauge("second_pass_waiting", "finals that wait to be heard again")
+        self.waiting_final_seconds = gauge("second_pass_waiting_seconds", "the same, in seconds of their sound")
+
         # -- sensors ---------------------------------------------------------------------------------------------------
         self.readings = counter("readings", "readings that were taken, by the protocol they came by", "protocol")
         self.refused_readings = counter("refused_readings", "readings, lines and bodies that were not taken", "reason")

@@ -22,7 +22,8 @@ def json_line(event: Event, file: str) -> str:
     keys = ("word", "start", "end", "confidence", "written")
     words = [{key: word[key] for key in keys if key in word} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
-    return dumped(line | {"start": event["start"], "end": event["end"], "words": words})
+    line |= {"start": event["start"], "end": event["end"], "words": words}
+    return dumped(line | {key: event[key] for key in ("revised",) if key in event})
 
 
 def label_line(event: Event, file: str) -> str:
@@ -60,6 +61,9 @@ def _split(words: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, str]]
     cues: list[tuple[float, float, str]] = []
     for word in words:
         start, end, text = word["start"], word["end"], word.get("written", word["word"])
+        if not text:  # written as one with the word before
+            cues[-1] = (cues[-1][0], end, cues[-1][2])
+            continue
         if cues:
             first, _, before = cues[-1]
             if len(before) + 1 + len(text) <= CUE_CHARACTERS and end - first <= CUE_SECONDS:

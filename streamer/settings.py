@@ -31,12 +31,13 @@ __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 ENV_PREFIX = "STREAMER_"
 SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 #: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
-NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA"})
+NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA", "STREAMER_WHISPER"})
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
 NO_LIMITS = frozenset(
     {
         "port",
         "lanes",
+        "revise_threads",
         "max_batch",
         "batch_wait_ms",
         "sensor_step",
@@ -84,6 +85,14 @@ class Settings(BaseSettings):
     text: Literal["spoken", "written"] = Field(
         "spoken", description="finals: plain words, or with punctuation and capitals; a stream may ask for the other"
     )
+    revise: str = Field("", description="Whisper model (folder or name) that hears finals once more; empty: none")
+    revise_language: str = Field("en", min_length=2, description="language that it listens for")
+    revise_workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="finals that are heard at a time")
+    revise_threads: int = Field(0, ge=0, le=256, description="threads for that, all together; 0: half of the CPUs")
+    revise_seconds: Positive = Field(10.0, description="a final that was not heard in that time stands as it was")
+    max_waiting_finals: Count = Field(64, description="finals that wait to be heard again; one more stands as it was")
+    max_waiting_final_seconds: Positive = Field(300.0, description="the same, in seconds of their sound")
+    max_final_seconds: Annotated[float, Field(gt=0, le=28)] = Field(28.0, description="sound kept for it, by stream")
     lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
     capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
     max_state_bytes: Count = Field(

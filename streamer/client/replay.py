@@ -390,8 +390,8 @@ class ReplayClient:
             if event.get("fatal", True):
                 raise error
             log.warning("the daemon complains", extra={"code": error.code, "reason": error.message})
-        elif (seq := event.get("seq")) is not None and seq > self.seq:  # else given out before a crash, seen then
-            self.seq = seq
+        elif (seq := event.get("seq", 0)) > self.seq or (kind == "partial" and not seq):  # else seen before a crash
+            self.seq = max(self.seq, seq)  # without a number: what is told at once, while finals are heard again
             if kind == "end":
                 self._finished = True
                 self._room.set()

@@ -26,6 +26,8 @@ Sink = Callable[[Event], None]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
+#: For the second hearing of a file's finals; nobody but its user waits for them.
+PATIENCE = 24 * 3600.0
 #: The codes of refusals for which the user's input is to blame.
 BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "not_pcm", "bad_frame"})
 
@@ -55,18 +57,33 @@ def connect(
     *,
     task: str = "transcribe",
     options: Mapping[str, Any] | None = None,
+    revise: str | None = None,
+    live: bool = False,
 ) -> Backend:
     """``streams``: how many there will be at a time. ``task``: what the model must be for. ``options``: of each stream.
+    ``revise``: the Whisper model of a second pass in this process, empty: none; of a daemon only whether. ``live``:
+    somebody looks on, and a final has its usual deadline.
 
     Raises :class:`CommandError` and the engine's own errors.
     """
-    return Remote(url, model, options or {}) if url else Local(model, streams, task, options or {})
+    wishes = dict(options or {})
+    if revise is not None and url:
+        wishes["revise"] = bool(revise)
+    return Remote(url, model, wishes) if url else Local(model, streams, task, wishes, revise or "", live)
 
 
 class Local:
     """A registry of this process, with one model and nothing on disk."""
 
-    def __init__(self, model: str | None, streams: int, task: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: str | None,
+        streams: int,
+        task: str,
+        options: Mapping[str, Any],
+        revise: str = "",
+        live: bool = False,
+    ) -> None:
         from prometheus_client import CollectorRegistry
 
         from streamer.engine.catalogue import find_models, resolve
@@ -80,8 +97,16 @@ class Local:
             if not shipped:
                 raise ModelError("no model is installed: name a file with --model FILE.onnx")
             model = "digits" if "digits" in shipped else shipped[0]
-        # nobody else is here: no idle time, and no measuring of batch sizes that will not occur
-        settings = Settings(models=(str(resolve(model)),), capacity=streams, max_batch=streams, idle_seconds=0)
+        settings = Settings(
+            models=(str(resolve(model)),),
+            capacity=streams,
+            max_batch=streams,  # nobody else is here: no measuring of batch sizes that will not occur,
+            idle_seconds=0,  # and no idle time
+            revise=revise,
+            revise_seconds=10.0 if live else PATIENCE,  # a file goes no further while its finals are heard again
+            max_waiting_finals=64 * streams,
+            max_waiting_final_seconds=PATIENCE,
+        )
         self._registry: Registry = Registry(settings, Metrics(CollectorRegistry()), None)
         self._registry.load()
         served = self._registry.models()

@@ -9,7 +9,7 @@ import typer
 
 from streamer.commands import CommandError
 
-__all__ = ["HotwordsOption", "NumbersOption", "TextOption", "stream_options"]
+__all__ = ["HotwordsOption", "NumbersOption", "ReviseOption", "TextOption", "second_pass", "stream_options"]
 
 NumbersOption = Annotated[
     Literal["spoken", "written"] | None,
@@ -24,6 +24,13 @@ TextOption = Annotated[
 ]
 HotwordsOption = Annotated[
     Path | None, typer.Option(help="Names and terms that are expected: a text file, one a line.", metavar="FILE")
+]
+ReviseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Whisper model (base, a folder) that hears each final once more; of a daemon: on, or off.",
+        metavar="MODEL",
+    ),
 ]
 
 
@@ -47,3 +54,12 @@ def read_hotwords(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise CommandError(f"--hotwords {path}: no text in UTF-8 ({error.reason} at byte {error.start})", 2) from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def second_pass(revise: str | None, url: str | None) -> str | None:
+    """What ``--revise`` says: the model, empty for none. A daemon has its own."""
+    if url is None or revise is None:
+        return "" if revise == "off" else revise
+    if revise not in ("on", "off"):
+        raise CommandError("--revise with --url: the daemon's setting revise names the model, say on or off", 2)
+    return "" if revise == "off" else revise

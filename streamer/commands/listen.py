@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
-from streamer.commands.hearing import HotwordsOption, NumbersOption, TextOption, stream_options
+from streamer.commands.hearing import (
+    HotwordsOption,
+    NumbersOption,
+    ReviseOption,
+    TextOption,
+    second_pass,
+    stream_options,
+)
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Feed
@@ -38,6 +45,7 @@ def listen(
     numbers: NumbersOption = None,
     text: TextOption = None,
     hotwords: HotwordsOption = None,
+    revise: ReviseOption = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line: partials, finals and gaps.")] = False,
 ) -> None:
     """Write down what is said into the microphone, while it is said."""
@@ -51,7 +59,7 @@ def listen(
     hush_libraries()
     for_people = sys.stdout.isatty() and not json
     options = stream_options(numbers, text, hotwords, for_people=for_people)
-    backend = connect(model, url, 1, options=options)
+    backend = connect(model, url, 1, options=options, revise=second_pass(revise, url), live=True)
     try:
         microphone = Microphone(device, backend.rate)
         try:

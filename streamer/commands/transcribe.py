@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from streamer.commands import CommandError, complain, hush_libraries
-from streamer.commands.hearing import HotwordsOption, NumbersOption, TextOption, stream_options
+from streamer.commands.hearing import (
+    HotwordsOption,
+    NumbersOption,
+    ReviseOption,
+    TextOption,
+    second_pass,
+    stream_options,
+)
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend
@@ -58,6 +65,7 @@ def transcribe(
     numbers: NumbersOption = None,
     text: TextOption = None,
     hotwords: HotwordsOption = None,
+    revise: ReviseOption = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Write to this file, or into this folder, one file for each input."),
@@ -93,7 +101,7 @@ def transcribe(
     work = [Job(name) for name in files]
     for_people = form in ("srt", "vtt") or (form == "text" and not paths and sys.stdout.isatty())
     options = stream_options(numbers, text, hotwords, for_people=for_people)
-    backend = connect(model, url, min(jobs, len(files)), options=options)
+    backend = connect(model, url, min(jobs, len(files)), options=options, revise=second_pass(revise, url))
     try:
         with screen(form, bool(paths)) as shown:
             Transcription(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))

@@ -20,6 +20,7 @@ from streamer.store import StoreError
 from streamer.streams.chunker import Policy
 from streamer.streams.intake import Limits
 from streamer.streams.keeper import Keeper
+from streamer.streams.revision import Reviser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import Claim, Table
@@ -60,6 +61,7 @@ class Admission:
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
+        self.reviser: Reviser | None = None
         self._engines, self._table, self._keeper, self._settings = engines, table, keeper, settings
         self._metrics, self._clock = metrics, clock
         self._limits = Limits(
@@ -98,6 +100,8 @@ class Admission:
         engine = self.engine(request.model)
         if request.overflow not in ("wait", "gap"):
             raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
+        if request.options.get("revise") is True and self.reviser is None:
+            raise self.refuse("options", "finals are not heard again here (setting revise): leave the option out")
         # a chunk that has been ready for so long says that the machine is full, even if slots are free
         if (waited := engine.waited()) > max(self._settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
             raise self.refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
@@ -228,7 +232,7 @@ class Admission:
 
     def _make(self, id: str, engine: Engine, **given: Any) -> Session:
         try:
-            return Session(id, engine, limits=self._limits, on_close=self._closed, **given)
+            return Session(id, engine, limits=self._limits, on_close=self._closed, reviser=self.reviser, **given)
         except NoSlot as error:
             raise self.refuse("capacity", str(error), 5.0) from error
         except SnapshotError:

@@ -1,5 +1,5 @@
-"""The events of one stream on their way to its client: numbered, kept for one that comes back, and the markers that
-wait for their turn. The session's lock guards it all.
+"""The events of one stream on their way to its client: numbered, held back until what stands before them is settled,
+kept for a client that comes back, and the markers that wait for their turn. The session's lock guards it all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamer.streams.snapshot import KeptEvent
 from streamer.tasks import Event
 from streamer.tasks.raw import Outputs
 
-__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "to_dicts"]
+__all__ = ["Delivery", "Late", "Markers", "Sink", "Waiters", "preview", "to_dicts"]
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ class Delivery:
 
     ``kept``: numbered events for a client that comes back, ``bound`` of them and ``max_bytes`` of tensors and sound at
     most; ``lost()`` is called for each that falls out while nobody listens.
+
+    A final that is heard a second time is open until :meth:`settle`. It has its number already, and so has all that
+    comes behind it and waits for it: numbers follow from the rows alone, however long the second hearing takes.
     """
 
     def __init__(
@@ -33,14 +36,86 @@ class Delivery:
     ) -> None:
         self.sink, self.seq, self.bound = sink, 0, bound
         self.kept: deque[KeptEvent] = deque()
+        self._waiting: deque[dict[str, Any] | Callable[[], None]] = deque()  # the first one is open, or there is none
+        self._open: set[int] = set()  # numbers
         self._max_bytes, self._bytes = max_bytes, 0
         self._stream, self._lost = stream, lost
 
-    def emit(self, events: list[dict[str, Any]]) -> None:
-        """Number the events, keep them, send them."""
+    def emit(self, events: list[dict[str, Any]], held: Sequence[dict[str, Any]] = ()) -> None:
+        """Number the events, keep them, send them. From the first that is ``held`` on they wait."""
         for event in events:
             self.seq += 1
             event["seq"] = self.seq
+        if not held and not self._waiting:
+            self._give(events)
+            return
+        self._open.update(event["seq"] for event in held)
+        for event in events:
+            last = self._waiting[-1] if self._waiting else None
+            if event["type"] in ("partial", "final") and isinstance(last, dict) and last["type"] == "partial":
+                self._waiting.pop()  # superseded
+            self._waiting.append(event)
+        self._release()
+        if self._waiting and any(event["type"] == "partial" for event in events):
+            self.send([preview(self.waiting)])
+
+    def settle(self, event: dict[str, Any]) -> None:
+        """It was held, and is as it will stay: with what waited behind it, it goes its way."""
+        self._open.discard(event["seq"])
+        self._release()
+
+    def call(self, call: Callable[[], None]) -> None:
+        """Once all events so far are on their way."""
+        if self._waiting:
+            self._waiting.append(call)
+        else:
+            call()
+
+    def saved(self) -> list[dict[str, Any]]:
+        """Copies of what a client may not have seen; who goes on from there hears nothing a second time."""
+        open_ = [{**event, "revised": False} if event["seq"] in self._open else dict(event) for event in self.waiting]
+        return [*self.kept, *open_]
+
+    @property
+    def held(self) -> int:
+        """Events that are open."""
+        return len(self._open)
+
+    @property
+    def waiting(self) -> list[dict[str, Any]]:
+        """Events that have a number and were not given out."""
+        return [entry for entry in self._waiting if isinstance(entry, dict)]
+
+    def settle_all(self) -> None:
+        """Nothing waits any longer: all goes as it is."""
+        for event in self.waiting:
+            if event["seq"] in self._open:
+                event["revised"] = False
+        self._open.clear()
+        self._release()
+
+    def drop(self) -> None:
+        """What waits is given to nobody, but the calls are made."""
+        calls = [entry for entry in self._waiting if not isinstance(entry, dict)]
+        self._waiting.clear()
+        self._open.clear()
+        for call in calls:
+            call()
+
+    def _release(self) -> None:
+        while self._waiting:
+            ready: list[dict[str, Any]] = []
+            while self._waiting and isinstance(entry := self._waiting[0], dict) and entry["seq"] not in self._open:
+                ready.append(entry)
+                self._waiting.popleft()
+            self._give(ready)
+            if not self._waiting or isinstance(entry := self._waiting[0], dict):
+                return
+            self._waiting.popleft()
+            entry()
+
+    def _give(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
             if self.kept and self.kept[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
                 self._bytes -= _size(self.kept.pop())  # superseded
             self.keep(event)
@@ -103,6 +178,16 @@ class Delivery:
         return True
 
 
+def preview(waiting: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The finals that wait and the partial behind them as one partial. It has no number and is never replayed: the
+    client sees at once what it is told for good later."""
+    said = [event for event in waiting if event["type"] in ("partial", "final") and event["text"]]
+    text = " ".join(event["text"] for event in said)
+    words = [word for event in said for word in event["words"]]
+    start, end = (said[0]["start"], said[-1]["end"]) if said else (waiting[-1]["start"], waiting[-1]["end"])
+    return {"type": "partial", "text": text, "start": start, "end": end, "words": words, "stable": 0}
+
+
 class Markers:
     """Markers that wait for the audio before them to be decoded, ``bound`` at most.
 
@@ -123,8 +208,9 @@ class Markers:
             self._said, self._at = self._known(position, delivery), position
         if id in self._said:
             return False
-        if len(self.waiting) >= self.bound:
-            raise TooManyMarkers(f"{len(self.waiting)} markers wait for audio already: send some first")
+        count = len(self.waiting) + sum(event["type"] == "marker" for event in delivery.waiting)
+        if count >= self.bound:
+            raise TooManyMarkers(f"{count} markers wait for audio already: send some first")
         self._said[id] = None
         if len(self._said) > delivery.bound:  # the oldest is forgotten, as its event is
             del self._said[next(iter(self._said))]
@@ -143,7 +229,8 @@ class Markers:
         return bool(self.waiting)
 
     def _known(self, position: int, delivery: Delivery) -> dict[str, None]:
-        sent = (e["id"] for e in delivery.kept if e["type"] == "marker" and e["position"] == position)
+        numbered = (*delivery.kept, *delivery.waiting)
+        sent = (e["id"] for e in numbered if e["type"] == "marker" and e["position"] == position)
         waiting = (id for id, at, _ in self.waiting if at == position)
         return dict.fromkeys((*sent, *waiting))
 
@@ -160,14 +247,18 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def due(self, consumed: int | None = None) -> None:
-        """Make the calls whose target is reached; without ``consumed``: all."""
+    def due(
+        self,
+        consumed: int | None = None,
+        make: Callable[[Callable[[], None]], None] = lambda call: call(),
+    ) -> None:
+        """``make`` the calls whose target is reached; without ``consumed``: all."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
         for target, call in waiting:
             if consumed is None or consumed >= target:
-                call()
+                make(call)
             else:
                 self._waiting.append((target, call))
 

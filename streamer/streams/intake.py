@@ -110,6 +110,11 @@ class Intake:
         return Late(self.origin * self.row_seconds or float(steps), self.origin, steps)
 
     @property
+    def taken(self) -> int:
+        """Real rows of the chunk last taken: behind them it is padded."""
+        return self._taken
+
+    @property
     def run_at(self) -> int:
         """``consumed`` when every whole chunk of what was received is run."""
         return self.consumed + (self._taken if self.in_flight else 0) + self.dropped + self._chunker.whole

@@ -144,7 +144,11 @@ class Keeper:
             sessions = [session for session in self._table.all() if session.lasting]
             with self._lock:
                 known = {id: version for id, (_, version, _) in self._saved.items()}
-            changed = [session for session in sessions if known.get(session.id, -1) != session.version]
+            changed = [
+                session
+                for session in sessions
+                if known.get(session.id, -1) != session.version or (whole and session.listening)
+            ]
             group, until = self._settings.max_saved_together, self._patience()
             for first in range(0, len(changed), group):
                 self._save(changed[first : first + group], whole=whole, until=until)

@@ -14,14 +14,16 @@ from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
 from streamer.streams.finals import WrittenFinals
+from streamer.streams.revision import Recogniser, Reviser
 from streamer.streams.session import Session
+from streamer.streams.whisper import Whisper, WhisperError
 from streamer.tasks import Task, TaskError, create
 from streamer.tasks.tensors import WithTensors
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["OtherTaskError", "describe", "describe_stream", "load_engine", "make_engine"]
+__all__ = ["OtherTaskError", "describe", "describe_stream", "load_engine", "make_engine", "make_reviser"]
 
 #: Tasks whose models are no streams of rows here: sensors have their own way in, generators take no input.
 ELSEWHERE = ("forecast", "generate")
@@ -79,6 +81,32 @@ def make_engine(
         raise ModelError(f"{path}: {error} (settings capacity and max_state_bytes)") from error
     _watch(engine, lanes, sessions)
     return engine
+
+
+def make_reviser(settings: Settings, metrics: Metrics, recogniser: Recogniser | None = None) -> Reviser | None:
+    """The second pass, its threads started; ``None`` where the settings have none. Raises :class:`ModelError`."""
+    workers = settings.revise_workers
+    if recogniser is None:
+        if not settings.revise:
+            return None
+        threads = max(1, (settings.revise_threads or len(os.sched_getaffinity(0)) // 2) // workers)
+        try:
+            recogniser = Whisper(settings.revise, workers=workers, threads=threads, language=settings.revise_language)
+        except WhisperError as error:
+            raise ModelError(str(error)) from error
+    reviser = Reviser(
+        recogniser,
+        workers=workers,
+        waiting=settings.max_waiting_finals,
+        seconds=settings.max_waiting_final_seconds,
+        deadline=settings.revise_seconds,
+        longest=settings.max_final_seconds,
+        count=lambda outcome: metrics.finals.labels(outcome).inc(),
+        observe=metrics.revise_seconds.observe,
+    )
+    metrics.waiting_finals.set_function(lambda: reviser.waiting)
+    metrics.waiting_final_seconds.set_function(lambda: reviser.waiting_seconds)
+    return reviser
 
 
 def describe(engine: Engine) -> dict[str, Any]:

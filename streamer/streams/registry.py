@@ -27,8 +27,9 @@ from streamer.store import Store
 from streamer.streams.admission import Admission, StreamRequest
 from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
-from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine
+from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
 from streamer.streams.numbers import formatter
+from streamer.streams.revision import Recogniser, Reviser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import Table
@@ -49,6 +50,7 @@ class Registry:
 
     ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
     see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
+    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Registry:
         store: Store | None = None,
         clock: Callable[[], float] = monotonic,
         gather: Gather | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
@@ -67,6 +70,8 @@ class Registry:
         self._table = Table()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
+        self._recogniser = recogniser
+        self._reviser: Reviser | None = None
         self._draining = False
         self._stop = Event()
 
@@ -88,6 +93,7 @@ class Registry:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
         self._load_writers()
+        self._reviser = self._admission.reviser = make_reviser(self.settings, self.metrics, self._recogniser)
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
@@ -110,6 +116,8 @@ class Registry:
         sessions = self._table.all()
         if left := sum(session.busy for session in sessions):
             log.warning("draining took too long, what was not run is saved", extra={"streams": left})
+        if self._reviser is not None:
+            self._reviser.close(self.settings.stuck_seconds)  # what was not heard again by now stands as it was
         self.checkpoint(whole=True)
         saved = {session: self.keeper.acknowledged(session) for session in sessions}
         for session, position in saved.items():
@@ -124,6 +132,8 @@ class Registry:
         self.keeper.stop()
         self.keeper.settle()
         ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
+        if self._reviser is not None:
+            ended.append(self._reviser.close(self.settings.stuck_seconds))
         for session in self._table.all():
             session.close()
         self._table.clear()

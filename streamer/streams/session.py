@@ -1,9 +1,10 @@
 """One stream: buffer, positions, a place in the engine, the task's memory.
 
-Three kinds of threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes
-snapshots. One lock (reentrant, never held across a run of a model, or while the disk is waited for) orders them. Under
-it the sink is called, so that events leave in order. The task's memory belongs to the lane that has the stream, and
-between two chunks to who holds the lock: the task's last words may run a model (streams/finals.py), without the lock.
+Several threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes snapshots, the
+second pass settles finals. One lock (reentrant, never held across a run of a model, or while the disk is waited for)
+orders them. Under it the sink is called, so that events leave in order. The task's memory belongs to the lane that has
+the stream, and between two chunks to who holds the lock: the task's last words may run a model (streams/finals.py),
+without the lock.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.doubt import Doubt
-from streamer.streams.holding import Holdable
+from streamer.streams.facts import Facts
+from streamer.streams.hearing import BACKLOG, PATIENT, Hearing
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
+from streamer.streams.realign import Second
+from streamer.streams.revision import Reviser
 from streamer.streams.rows import RowReader
 from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.tasks import Event
@@ -29,7 +33,7 @@ from streamer.tasks import Event
 __all__ = ["Session", "Sink"]
 
 
-class Session(Holdable):
+class Session(Facts):
     """Made by the registry only. Attributes are read-only outside.
 
     ``sink``: where events go, ``None`` while the client is away. ``sample_rate``: of the sound that comes, ``None`` for
@@ -54,6 +58,7 @@ class Session(Holdable):
         on_close: Callable[[Session, str], None] = lambda session, reason: None,
         snapshot: Snapshot | None = None,
         lasting: bool = True,
+        reviser: Reviser | None = None,
     ) -> None:
         super().__init__()
         self.id, self.model, self.overflow, manifest = id, engine.manifest.name, overflow, engine.manifest
@@ -74,6 +79,7 @@ class Session(Holdable):
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
         self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)
+        self._hearing = Hearing.of(reviser, manifest, self.memory, self._heard_again) if self.sound else None
         self._stream: Stream | None = None
         if snapshot is None or not snapshot.finished:
             self._stream = engine.open(self, self.reader.conditions(conditions or {}))
@@ -81,43 +87,6 @@ class Session(Holdable):
                 raise NoSlot(f"all {engine.arena.capacity} slots of {self.model} are taken")
         if snapshot is not None:
             self._restore(snapshot)
-
-    # -- facts -------------------------------------------------------------------------------------------------------
-    @property
-    def sink(self) -> Sink | None:
-        return self._delivery.sink
-
-    @property
-    def seq(self) -> int:
-        return self._delivery.seq
-
-    @property
-    def received(self) -> int:
-        """Rows accepted from the client: the position of the stream."""
-        return self._intake.received
-
-    @property
-    def buffered_rows(self) -> int:
-        return self._intake.waiting
-
-    @property
-    def buffered_seconds(self) -> float:
-        return self._intake.waiting * self._intake.row_seconds  # 0 without a clock
-
-    @property
-    def full(self) -> bool:
-        """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` tells when to go on. Not with ``gap``."""
-        return self._intake.full
-
-    @property
-    def ending(self) -> bool:
-        """The client has ended it, and its rest is being run."""
-        return self.state == "ending" or (self.state == "active" and self._intake.ending)
-
-    @property
-    def busy(self) -> bool:
-        """A whole chunk, or the end, is waiting or under way."""
-        return self.state == "ending" or (self.state == "active" and (self._intake.in_flight or self._intake.due))
 
     def has_conditions(self, given: Mapping[str, Any]) -> bool:
         """The stream goes by these already. Raises :class:`BadRows` for what the model does not have."""
@@ -180,11 +149,11 @@ class Session(Holdable):
     def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
         with self._lock:
             intake = self._intake
-            if self.state != "active" or self._holders:
+            if self.state != "active" or self._holders or self._patient:
                 return -1
             over = intake.done  # nothing was left to run when it was ended
             if not over and not (intake.dropped and intake.ready):
-                return intake.take(rows)
+                return self._take(rows)
             intake.reserve()
         last = self._engine.task.finish(self.memory)
         with self._lock:
@@ -195,8 +164,14 @@ class Session(Holdable):
             if over:
                 self._finish(events)
                 return -1
-            self._delivery.emit(self._gap(events))
-            return intake.take(rows)
+            self._emit(self._gap(events), over=True)
+            return self._take(rows)
+
+    def _take(self, rows: Mapping[str, NDArray[Any]]) -> int:
+        steps = self._intake.take(rows)
+        if self._hearing is not None and steps >= 0:
+            self._hearing.keep(next(iter(rows.values()))[: self._intake.taken], self._intake.consumed)
+        return steps
 
     def deliver(self, events: Sequence[Event]) -> bool:
         intake = self._intake
@@ -210,7 +185,7 @@ class Session(Holdable):
                 if over:
                     self._finish(given)
                 elif events or self._markers:
-                    self._delivery.emit(given + self._markers.due(intake.consumed))
+                    self._emit(given + self._markers.due(intake.consumed))
                 arrived = intake.arrived
                 self._engine.metrics.chunk(ran, monotonic() - arrived if arrived else None)
             if self._waiters:
@@ -226,6 +201,7 @@ class Session(Holdable):
         with self._lock:
             self._intake.in_flight = False
             if self.state != "closed":
+                self._delivery.settle_all()  # as they were
                 text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
                 self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
                 self._on_close(self, "model_failed")
@@ -340,13 +316,38 @@ class Session(Holdable):
             self._waiters.due()
 
         self.state = "closed"
+        self._delivery.drop()
+        if self._hearing is not None:
+            self._hearing.drop()
         self._release(over)
         self._changed.notify_all()
 
     def _call_waiters(self) -> None:
         over = self.state in ("ended", "closed")
         if over or not self._intake.ending:
-            self._waiters.due(None if over else self._intake.consumed)
+            self._waiters.due(None if over else self._intake.consumed, self._delivery.call)
+
+    @property
+    def _patient(self) -> bool:
+        """What came faster than it was said can wait for the second pass; what is said now can't."""
+        return self.overflow == "wait" and self._delivery.held >= PATIENT and self.buffered_seconds > BACKLOG
+
+    def _emit(self, events: list[dict[str, Any]], *, over: bool = False) -> None:
+        """``over``: what comes behind them begins anew."""
+        held: list[dict[str, Any]] = []
+        if self._hearing is not None:
+            finals = [event for event in events if event["type"] == "final" and event["text"]]
+            held = self._hearing.ask(finals, self._delivery.held, over) if finals else []
+        self._delivery.emit(events, held)
+
+    def _heard_again(self, final: dict[str, Any], second: Second) -> None:
+        """From a thread of the second pass."""
+        with self._lock:
+            if self.state != "closed":
+                second.apply(final)
+                self.version += 1
+                self._delivery.settle(final)
+                self._wake()
 
     def _gap(self, last: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows were dropped: what was open is final (``last``), and the stream starts again behind the gap."""
@@ -361,7 +362,7 @@ class Session(Holdable):
 
     def _finish(self, events: list[dict[str, Any]]) -> None:
         self.state = "ending"
-        self._delivery.emit([*events, *self._markers.due()])
+        self._emit([*events, *self._markers.due()], over=True)
         self._release(self._ended)
 
     def _ended(self) -> None:
@@ -376,8 +377,9 @@ class Session(Holdable):
         return Snapshot(
             id=self.id, model=self.model, digest=self._engine.model.digest, sample_rate=self.sample_rate,
             overflow=self.overflow, options=self.options, seq=self.seq, version=self.version,
-            finished=self.state != "active", events=list(self._delivery.kept),
+            finished=self.state != "active", events=self._delivery.saved(),
             markers=[marker for marker in self._markers.waiting if marker[1] <= intake["received"]],
+            heard=None if self._hearing is None else self._hearing.save(whole),
             memory=self._engine.task.save(self.memory),
             states={} if self._stream is None else self._engine.arena.read(self._stream.slot),
             **intake,
@@ -389,6 +391,8 @@ class Session(Holdable):
                 raise ValueError(f"it was made by another file of the model {saved.model} ({saved.digest[:12]})")
             self.memory = self._engine.task.load(saved.memory)
             self._intake.load(saved)
+            if self._hearing is not None and saved.heard is not None:
+                self._hearing.load(saved.heard, saved.consumed)
             if self._stream is not None:
                 self._engine.arena.write(self._stream.slot, saved.states)
             self._delivery.restore(saved.seq, saved.events)

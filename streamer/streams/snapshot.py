@@ -6,14 +6,14 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["KeptEvent", "Snapshot", "SnapshotError"]
+__all__ = ["KeptEvent", "Saved", "Snapshot", "SnapshotError"]
 
 MAGIC = b"STS1"
 
@@ -38,6 +38,14 @@ class KeptEvent(dict[str, Any]):
             said: Mapping[str, Any] = self if "outputs" not in self else {**self, "outputs": list(self["outputs"])}
             self._text = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
             return self._text
+
+
+class Saved(NamedTuple):
+    """For the second hearing of finals: ``pcm`` [n] that ends at ``consumed``, maybe none, and the sample before which
+    all belongs to finals that were given out."""
+
+    pcm: NDArray[Any]
+    own: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Snapshot:
     resampler: bytes = b""
     pending: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int16))
     states: dict[str, NDArray[Any]] = field(default_factory=dict)
+    heard: Saved | None = None
     version: int = 0
 
     def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -80,7 +89,7 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """Little-endian, checksummed."""
-        other = ("memory", "resampler", "pending", "states", "version")
+        other = ("memory", "resampler", "pending", "states", "heard", "version")
         facts = {k: v for k, v in vars(self).items() if k not in other}
         names = sorted(self.states)
         tensors: list[NDArray[Any]] = []
@@ -92,6 +101,9 @@ class Snapshot:
         blobs = [np.frombuffer(blob, np.uint8) for blob in (self.memory, self.resampler, texts)]
         pending = self.pending if self.pending.dtype.names is None else self.pending.view(np.uint8)
         arrays = [*blobs, pending, *(self.states[name] for name in names), *tensors]
+        if self.heard is not None:
+            facts["own"] = self.heard.own
+            arrays.append(self.heard.pcm)
         body = pack({**facts, "states": names}, arrays)
         return MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
 
@@ -112,10 +124,12 @@ class Snapshot:
                 events = json.loads(texts.tobytes())
             names = facts.pop("states")
             rows, tensors = rest[: len(names)], rest[len(names) :]
+            heard = Saved(tensors.pop(), int(facts.pop("own"))) if "own" in facts else None
             facts["markers"] = [(str(i), int(p), int(due)) for i, p, due in facts["markers"]]
             facts["events"] = [_with_tensors(event, tensors) for event in events]
             states = dict(zip(names, rows, strict=True))
-            return cls(**facts, memory=memory.tobytes(), resampler=resampler.tobytes(), pending=pending, states=states)
+            facts |= {"memory": memory.tobytes(), "resampler": resampler.tobytes(), "states": states, "heard": heard}
+            return cls(**facts, pending=pending)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise SnapshotError(f"the snapshot does not fit this build: {error}") from error
 

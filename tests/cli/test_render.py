@@ -71,3 +71,24 @@ def test_long_finals_are_cut_into_readable_cues_that_lose_no_word(words: list[tu
         assert end - start <= CUE_SECONDS + 1e-9
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(cues))
     assert len(re.findall("-->", srt([_final(*timed)]))) == len(cues)
+
+
+HEARD_AGAIN = {
+    "type": "final",
+    "text": "About 23 men.",
+    "start": 0.0,
+    "end": 2.0,
+    "revised": True,
+    "words": [
+        {"word": "about", "start": 0.0, "end": 0.5, "confidence": 0.9, "written": "About"},
+        {"word": "twenty", "start": 0.5, "end": 1.0, "confidence": 0.9, "written": "23"},
+        {"word": "three", "start": 1.0, "end": 1.5, "confidence": 0.9, "written": ""},
+        {"word": "men", "start": 1.5, "end": 2.0, "confidence": 0.9, "written": "men."},
+    ],
+}
+
+
+def test_a_final_that_was_heard_again_is_shown_as_it_is_written() -> None:
+    assert srt([HEARD_AGAIN]) == "1\n00:00:00,000 --> 00:00:02,000\nAbout 23 men.\n\n"
+    line = json.loads(json_line(HEARD_AGAIN, "a.wav"))
+    assert (line["revised"], [word["written"] for word in line["words"]]) == (True, ["About", "23", "", "men."])

@@ -22,6 +22,7 @@ from streamer.refusals import BadInput, Refused
 from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
 from streamer.streams.registry import Registry
+from streamer.streams.revision import Recogniser
 from streamer.streams.session import Session
 from streamer.tasks import create
 
@@ -72,13 +73,18 @@ class Clock:
 
 @contextmanager
 def running(
-    *models: Path, folder: Path, store: bool = False, clock: Callable[[], float] = monotonic, **settings: Any
+    *models: Path,
+    folder: Path,
+    store: bool = False,
+    clock: Callable[[], float] = monotonic,
+    recogniser: Recogniser | None = None,
+    **settings: Any,
 ) -> Iterator[Registry]:
     """A loaded registry whose keeper stays out of the way (``checkpoint_seconds`` is long unless given)."""
     given = {"lanes": 2, "capacity": 64, "checkpoint_seconds": 3600.0, **settings}
     paths = tuple(str(model) for model in models)
     kept = SqliteStore(folder / "sessions.sqlite") if store else None
-    registry = Registry(Settings(models=paths, state_directory=folder, **given), Metrics(), kept, clock)
+    registry = Registry(Settings(models=paths, state_directory=folder, **given), Metrics(), kept, clock, recogniser)
     try:
         registry.load()
         yield registry

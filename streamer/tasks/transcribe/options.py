@@ -139,6 +139,8 @@ class StreamOptions(_Strict):
     numbers: Literal["spoken", "written"] = "spoken"
     #: Of finals: the plain words, or with punctuation and capitals, by another model, too.
     text: Literal["spoken", "written"] = "spoken"
+    #: Finals are heard once more, where there is a second recogniser.
+    revise: bool = True
 
 
 def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> StreamOptions:

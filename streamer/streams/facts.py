@@ -1,0 +1,63 @@
+"""What can be seen of a stream from outside, by any thread."""
+
+from __future__ import annotations
+
+from streamer.streams.delivery import Delivery, Sink
+from streamer.streams.hearing import Hearing
+from streamer.streams.holding import Holdable
+from streamer.streams.intake import Intake
+
+__all__ = ["Facts"]
+
+
+class Facts(Holdable):
+    """The session's. Nothing here waits or changes anything."""
+
+    state: str
+    _delivery: Delivery
+    _intake: Intake
+    _hearing: Hearing | None
+
+    @property
+    def sink(self) -> Sink | None:
+        return self._delivery.sink
+
+    @property
+    def listening(self) -> bool:
+        """It keeps sound, which is in a whole snapshot alone."""
+        return self.state == "active" and self._hearing is not None
+
+    @property
+    def seq(self) -> int:
+        return self._delivery.seq
+
+    @property
+    def received(self) -> int:
+        """Rows accepted from the client: the position of the stream."""
+        return self._intake.received
+
+    @property
+    def buffered_rows(self) -> int:
+        return self._intake.waiting
+
+    @property
+    def buffered_seconds(self) -> float:
+        return self._intake.waiting * self._intake.row_seconds  # 0 without a clock
+
+    @property
+    def full(self) -> bool:
+        """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` tells when to go on. Not with ``gap``."""
+        return self._intake.full
+
+    @property
+    def ending(self) -> bool:
+        """The client has ended it, and its rest is being run, or heard once more."""
+        ended = self.state == "ended" and self._delivery.held > 0
+        return ended or self.state == "ending" or (self.state == "active" and self._intake.ending)
+
+    @property
+    def busy(self) -> bool:
+        """A whole chunk, or the end, is waiting or under way, or a final is heard once more."""
+        if self.state == "ending" or (self.state != "closed" and self._delivery.held):
+            return True
+        return self.state == "active" and (self._intake.in_flight or self._intake.due)

@@ -1,0 +1,163 @@
+"""The sound of one stream, kept for a second hearing of its finals, and the finals that wait for it.
+
+The session's lock guards it. Which part of the sound belongs to a final follows from word times and from the chunks
+that were run, never from when something came: so it is the same whatever a client's pieces were, and after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.contract.manifest import Manifest
+from streamer.streams.realign import Second, revise
+from streamer.streams.revision import Heard, Job, Reviser
+from streamer.streams.snapshot import Saved
+
+__all__ = ["BACKLOG", "MOST_HELD", "PATIENT", "Hearing"]
+
+log = logging.getLogger(__name__)
+
+Pcm = NDArray[np.int16]
+
+#: Seconds of a final's own sound before its first word (the first model may have missed some) and behind its last.
+BEFORE, AFTER = 1.0, 1.2
+#: Seconds heard beyond a final's own sound, where there is more: words that begin or end there are not its own.
+CONTEXT = 0.3
+#: A final that comes sooner behind its last word, in seconds and in shares of the pause that ends an utterance, was cut
+#: in the middle of speech.
+CUT = 0.5
+#: Finals of one stream that wait at a time. A stream that can wait, and of which more than :data:`BACKLOG` seconds are
+#: there (a file, not a microphone), is not run while :data:`PATIENT` of its own do.
+MOST_HELD, PATIENT, BACKLOG = 8, 2, 1.0
+#: RMS of the loudest 20 ms, in steps of 16 bits: below it there is nothing to hear.
+NOTHING = 8.0
+
+
+class Hearing:
+    """``rate`` in Hz: of the model's rows, of which all positions are. ``pause``: seconds that end an utterance.
+    ``numbers``: as the stream asked for.
+
+    ``settled(event)``: a final that was held is as it will stay. From any thread, without a lock.
+    """
+
+    def __init__(
+        self,
+        reviser: Reviser,
+        rate: int,
+        pause: float,
+        numbers: str,
+        settled: Callable[[dict[str, Any], Second], None],
+    ) -> None:
+        self._cut = CUT * min(1.0, pause)
+        self._reviser, self._rate, self._numbers, self._settled = reviser, rate, numbers, settled
+        self._chunks: deque[Pcm] = deque()
+        self._begin = self._end = 0  # of what is kept
+        self._own = 0  # what lies before it belongs to earlier finals
+        self._jobs: list[Job] = []
+
+    @classmethod
+    def of(
+        cls, reviser: Reviser | None, manifest: Manifest, memory: Any, settled: Callable[[dict[str, Any], Second], None]
+    ) -> Hearing | None:
+        """Of a stream with that task's memory; ``None``: it has no finals, or does not want it."""
+        options, rate = getattr(memory, "options", None), manifest.input.sample_rate
+        if reviser is None or options is None or not getattr(options, "revise", False) or rate is None:
+            return None
+        pause = options.endpoint.trailing or options.endpoint.silence or 1.0
+        return cls(reviser, rate, pause, options.numbers, settled)
+
+    def keep(self, pcm: Pcm, at: int) -> None:
+        """``pcm`` of the chunk that begins at sample ``at``."""
+        if at != self._end:  # behind a gap
+            self._chunks.clear()
+            self._begin = at
+            self._own = max(self._own, at)
+        self._chunks.append(pcm.copy())
+        self._end = at + len(pcm)
+        most = round(self._reviser.longest * self._rate)
+        while self._chunks and self._end - self._begin - len(self._chunks[0]) >= most:
+            self._begin += len(self._chunks.popleft())
+
+    def ask(self, finals: list[dict[str, Any]], held: int, over: bool) -> list[dict[str, Any]]:
+        """Those that will be settled. ``held``: that wait already; ``over``: nothing comes behind these."""
+        waits: list[dict[str, Any]] = []
+        for at, final in enumerate(finals):
+            behind = finals[at + 1]["start"] if at + 1 < len(finals) else None if over else -1.0
+            reason = self._submit(final, held + len(waits), behind)
+            if reason:
+                final["revised"] = False
+                self._reviser.count(reason)
+            else:
+                waits.append(final)
+        return waits
+
+    def _submit(self, final: dict[str, Any], held: int, behind: float | None) -> str:
+        """``behind``: where the next one begins, ``None``: there is none, negative: not known yet. Empty: it will be
+        settled."""
+        rate = self._rate
+        first, last = (round(final[edge] * rate) for edge in ("start", "end"))
+        room = self._end - last if behind is None or behind < 0 else round(behind * rate) - last
+        cut = behind is not None and room < self._cut * rate
+        begin = max(self._own, first - round(BEFORE * rate))
+        end = min(self._end, last if cut else last + min(room, round(AFTER * rate)))
+        self._own = max(self._own, end)
+        if end - begin > self._reviser.longest * rate:
+            return "long"
+        if end <= begin or first < self._begin:
+            return "lost"
+        begin, context = max(begin, self._begin), round(CONTEXT * rate)
+        left, right = max(self._begin, begin - context), min(self._end, end + context)
+        if held >= MOST_HELD:
+            return "full"
+        pcm = np.concatenate(self._chunks)[left - self._begin : right - self._begin]
+        words = [dict(word) for word in final["words"]]
+        span = (begin / rate, end / rate)
+        if loudest(pcm, rate) < NOTHING:
+            pcm = pcm[:0]
+
+        def done(heard: Heard | None, reason: str) -> None:
+            second = Second((), "", reason)
+            if heard is not None:
+                try:
+                    second = revise(heard, words, left / rate, span, self._numbers)
+                except Exception:  # whatever it said, the stream goes on
+                    log.exception("what was heard again could not be put on the time line")
+                    second = Second((), "", "failed")
+            self._reviser.count(second.reason or ("revised" if second.words else "silent"))
+            self._settled(final, second)
+
+        job = Job(pcm, rate, done)
+        self._jobs = [other for other in self._jobs if not other.over]
+        if not (reason := self._reviser.submit(job)):
+            self._jobs.append(job)
+        return reason
+
+    def drop(self) -> None:
+        """Nobody waits for the finals any more."""
+        for job in self._jobs:
+            self._reviser.drop(job)
+        self._jobs.clear()
+
+    def save(self, whole: bool) -> Saved:
+        """Not ``whole``: without the sound, which is long. Then the next final stands as it was."""
+        kept = np.concatenate(self._chunks) if whole and self._chunks else np.zeros(0, np.int16)
+        return Saved(kept, self._own)
+
+    def load(self, saved: Saved, end: int) -> None:
+        """``end``: the sample at which the stream goes on."""
+        self._own = saved.own
+        self._begin, self._end = end - len(saved.pcm), end
+        self._chunks = deque([saved.pcm] if len(saved.pcm) else [])
+
+
+def loudest(pcm: Pcm, rate: int) -> float:
+    """RMS of the loudest 20 ms."""
+    size = max(1, rate // 50)
+    whole = pcm[: len(pcm) - len(pcm) % size].astype(np.float64).reshape(-1, size)
+    return float(np.sqrt(np.maximum(0, (whole**2).mean(axis=1) - whole.mean(axis=1) ** 2).max(initial=0.0)))

@@ -1,0 +1,116 @@
+"""Whisper as the second recogniser, by the package ``faster-whisper`` (CTranslate2 on the CPU), the extra ``revise``.
+
+Its encoder always works on 30 s, so a short final costs nearly as much as a long one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.streams.revision import Heard, HeardWord
+
+__all__ = ["Whisper", "WhisperError"]
+
+log = logging.getLogger(__name__)
+
+#: Three words that were said already are not said again; without it the small models loop.
+NO_REPEAT = 3
+
+
+class WhisperError(ValueError):
+    """The package is missing, or the model is not to be had. The message says what to do."""
+
+
+class Whisper:
+    """``name``: a folder in CTranslate2's format, or a name that faster-whisper knows, which it then may fetch.
+
+    ``workers``: threads that call at a time; ``threads``: of each run. ``language``: a code such as ``en``. Raises
+    :class:`WhisperError`.
+    """
+
+    rate = 16000
+
+    def __init__(self, name: str, *, workers: int = 1, threads: int = 1, language: str = "en", beam: int = 5) -> None:
+        try:
+            from faster_whisper import WhisperModel
+            from faster_whisper.tokenizer import Tokenizer
+            from faster_whisper.transcribe import get_suppressed_tokens
+        except ImportError as error:
+            text = "a second pass needs the package faster-whisper: pip install 'streamer[revise]'"
+            raise WhisperError(text) from error
+        folder = Path(name).expanduser()
+        here = folder.is_dir()
+        if not here and (os.sep in name or name.startswith((".", "~"))):
+            raise WhisperError(f"no folder {name}: a Whisper model in CTranslate2's format is a folder with model.bin")
+        if not here:
+            log.info("the Whisper model is looked for in the cache, else fetched", extra={"model": name})
+        try:
+            self._model: Any = WhisperModel(
+                str(folder) if here else name,
+                device="cpu",
+                compute_type="int8",
+                cpu_threads=threads,
+                num_workers=workers,
+                local_files_only=here,
+            )
+        except Exception as error:  # of several libraries: no network, no such name, a file that is damaged
+            lines = str(error).strip().splitlines()
+            why = lines[0] if lines else type(error).__name__
+            raise WhisperError(f"the Whisper model {name!r} can't be loaded: {why}") from error
+        whisper = self._model.model
+        self._tokenizer: Any = Tokenizer(self._model.hf_tokenizer, whisper.is_multilingual, "transcribe", language)
+        self._prompt = self._model.get_prompt(self._tokenizer, [], without_timestamps=True)
+        self._options: dict[str, Any] = {
+            "beam_size": beam,
+            "no_repeat_ngram_size": NO_REPEAT,
+            "suppress_tokens": get_suppressed_tokens(self._tokenizer, [-1]),
+            "max_length": self._model.max_length,
+            "return_scores": True,
+            "return_no_speech_prob": True,
+        }
+
+    def hear(self, sound: NDArray[np.float32]) -> Heard:
+        """One pass over at most 30 s. The package's own ``transcribe`` goes on behind the last word that it has found
+        where times of words are asked for, and invents something for the rest of the pause."""
+        from faster_whisper.audio import pad_or_trim
+
+        features = self._model.feature_extractor(sound)
+        frames = min(features.shape[-1], self._model.feature_extractor.nb_max_frames)
+        encoded = self._model.encode(pad_or_trim(features))
+        result = self._model.model.generate(encoded, [self._prompt], **self._options)[0]
+        tokens = result.sequences_ids[0]
+        logp = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the end counts, as in Whisper
+        text = [token for token in tokens if token < self._tokenizer.eot]
+        found = self._model.find_alignment(self._tokenizer, [text], encoded, frames)[0] if text else []
+        return Heard(tuple(_words(found)), float(result.no_speech_prob), float(logp))
+
+
+def _words(found: Sequence[Mapping[str, Any]]) -> list[HeardWord]:
+    """Of pieces that begin a word with a space, or go on with it: marks, and "-4" of "3-4"."""
+    words: list[HeardWord] = []
+    for piece in found:
+        text, end, sure = piece["word"].strip(), float(piece["end"]), round(float(piece["probability"]), 4)
+        if not text:
+            continue
+        if words and not piece["word"].startswith(" "):
+            last = words.pop()
+            spoken = re.search(r"\w", text) is not None  # a mark takes no time and says nothing of the word
+            words.append(
+                HeardWord(
+                    last.text + text,
+                    last.start,
+                    end if spoken else last.end,
+                    min(last.confidence, sure) if spoken else last.confidence,
+                )
+            )
+        else:
+            words.append(HeardWord(text, float(piece["start"]), end, sure))
+    return words
