@@ -38,8 +38,8 @@ class Averages(NamedTuple):
     """What is kept of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: of those without a
     doubt, ``memory`` at most. ``level`` and ``variance``: running. ``squares``: mean square of differences from one to
     the next. ``last``: without a doubt. ``low`` and ``high``: range, which ``memory`` shrinks; ``least`` and ``most``:
-    range that is kept for longer. ``readings``: all, up to more than ``WINDOW``. ``doubts``: of late. ``doubted``: 1 if
-    the last one was. ``origin``: what readings are relative to. ``recent`` [..., WINDOW]: newest first."""
+    range that is kept for longer. ``readings``: all, ``memory`` at most. ``doubts``: of late. ``doubted``: 1 if
+    the last one was. ``run``: steps since the last without a doubt. ``origin``: what readings are relative to. ``recent`` [..., WINDOW]: newest first."""
 
     count: Tensor
     level: Tensor
@@ -53,6 +53,7 @@ class Averages(NamedTuple):
     readings: Tensor
     doubts: Tensor
     doubted: Tensor
+    run: Tensor
     origin: Tensor
     recent: Tensor
 
@@ -85,7 +86,7 @@ class Followed(NamedTuple):
 def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> Followed:
     """One more reading, float64 [..., 1], which counts where ``there`` is 1; elsewhere it may be anything but NaN."""
     here = there > 0
-    readings = (before.readings + there).clamp(max=WINDOW + 2.0)
+    readings = (before.readings + there).clamp(max=memory)
     recent = torch.where(here, torch.cat([reading, before.recent[..., :-1]], -1), before.recent)
     live = torch.arange(WINDOW, dtype=reading.dtype) < readings
     middle = (readings.clamp(max=float(WINDOW)) * 0.5).floor().long()
@@ -114,12 +115,13 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> F
     far = apart > torch.maximum(torch.maximum(APART * usual, JUMP * before.squares.sqrt()), least_change)
     like = (reading - before.recent[..., :1]).abs() <= 0.5 * apart  # the one before
     often = (before.doubts > MOST_DOUBTS - 1.0) & like
-    odd = torch.where(early, inside[..., :1] <= 0, beyond & far & ~often)
+    odd = (early & (inside[..., :1] <= 0)) | (~early & beyond & far & ~often)
     sure = torch.where(odd, 0.0, there)
-    doubted = there - sure
+    doubted = torch.where(here, there - sure, before.doubted)
     doubts = torch.where(here, before.doubts * FORGIVE + doubted, before.doubts)
 
     known = sure > 0
+    run = torch.where(known, 0.0, (before.run + 1.0).clamp(max=memory))
     last = torch.where(known, reading, before.last)
     change = torch.where(known & (before.count > 0), reading - before.last, 0.0)
     count = (before.count + sure).clamp(max=memory)
@@ -146,7 +148,7 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> F
     away = last - origin
     away = torch.where(known & (away.abs() > MOVES * torch.maximum(chosen[3].sqrt(), scale)), away, 0.0)
     moved = away.float().double()
-    after = Averages(*chosen, readings, doubts, doubted, origin + moved, recent)
+    after = Averages(*chosen, readings, doubts, doubted, run, origin + moved, recent)
     return Followed(after, sure, scale, change, median, moved)
 
 

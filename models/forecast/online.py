@@ -38,8 +38,10 @@ from models.layers import State, Streaming, inner, outer
 
 #: Channels of the input: reading (anything where missing), 1 if it is there else 0, time of day and of week in [0, 1).
 CHANNELS = 4
-#: Channels of the day's harmonics.
-DAY = 2 * DAY_HARMONICS
+#: Readings in doubt or missing, one after another, that are filled when the next one comes.
+SHORT = 5
+#: Channels of the day's harmonics, and of all.
+DAY, WAVES = 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS)
 #: Channels of the clock's harmonics, by an expert's ``clock``.
 CLOCKS = (0, 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS))
 
@@ -156,8 +158,8 @@ class Online(Streaming):
         state = {
             "front": torch.zeros(batch, PACKED + 1, dtype=torch.float64),  # averages, and the forecast of one step
             "ring": torch.zeros(batch, self.ring),  # readings less the origin, the newest last
-            # newest first: time of day and week, 1 where there was a reading without a doubt, restlessness
-            "past": torch.zeros(batch, 4, horizon + 1),
+            # newest first: waves of the clock, time of the week, 1 where there was a reading without a doubt, restlessness
+            "past": torch.zeros(batch, WAVES + 3, horizon + 1),
             "turn": torch.zeros(batch, 1),
             "losses": torch.zeros(batch, self.members, len(self.grid.steps)),
             "said": torch.zeros(batch, self.grid.length),
@@ -201,15 +203,22 @@ class Online(Streaming):
         limit = torch.where(early, 0.0, 1e37).float()
         ring = torch.minimum(torch.maximum(ring, low - limit), high + limit)
         value = ring[:, -1:]
-        scale, count, squares = (t.float() for t in (found.scale, after.count, after.squares))
+        # what was in doubt lies on a straight line while there is nothing yet that could forecast it
+        ago = torch.arange(SHORT, 0, -1)
+        gap = (ago <= before.run) & (found.sure > 0) & (after.readings <= WARM) & (before.readings > 0)
+        line = value + ((before.last - after.origin).float() - value) * (ago / (before.run.float() + 1))
+        ring = torch.cat([ring[:, : -1 - SHORT], torch.where(gap, line, ring[:, -1 - SHORT : -1]), value], 1)
+        scale, squares = found.scale.float(), after.squares.float()
+        count, heard_of = after.count.float(), after.readings.float()
         level = (after.level - after.origin).float()
         sure, heard = found.sure.float(), there.float()
-        warm = (count > WARM).float()
+        warm = (heard_of > WARM).float()
 
-        past = torch.cat([torch.cat([clock.float(), sure], 1), torch.ones_like(sure)], 1)[:, :, None]
-        past = torch.cat([past, state["past"][:, :, :-1]], 2)
-        phases, present = past[:, :2].index_select(2, self._edges).transpose(1, 2), past[:, 2]
-        beat = waves(phases)  # [B, 1 + G, 12], day first
+        clock = clock.float()
+        now = torch.cat([waves(clock), clock[:, 1:], sure, state["past"][:, -1:, 0]], 1)[:, :, None]
+        past = torch.cat([now, state["past"][:, :, :-1]], 2)
+        beat = past[:, :WAVES].index_select(2, self._edges).transpose(1, 2)  # [B, 1 + G, 12], day first
+        present = past[:, WAVES + 1]
         per = 1.0 / scale
         steps = self._differences(ring, per)
         above = ((ring.index_select(1, self._bases) - level) * per).clamp(-LIMIT, LIMIT)[:, :, None]
@@ -236,7 +245,7 @@ class Online(Streaming):
 
         # what each member says of the steps ahead [B, M, H], relative to the last reading and within what the sensor
         # has shown; persistence, which is first of all, says 0
-        ahead, ago = self.seasonal(ring, past, count)
+        ahead, ago = self.seasonal(ring, past, heard_of)
         said = torch.cat([*([ahead - value[:, None]] if config.seasons else []), *answers], 1)
         said = torch.minimum(torch.maximum(said, (low - value)[:, None]), (high - value)[:, None])
         # and what it said of this reading when it came: not what it would say by now, with what it has learnt since
@@ -257,7 +266,7 @@ class Online(Streaming):
         alone = off[:, :1] - due[:, -2, :1]
         surprise = torch.where(before.doubted > 0, torch.minimum(alone.abs(), again), alone.abs())
         residuals = Residuals(
-            off - due[:, -2], due[:, -1], past[:, 3].index_select(1, self._grid_ago), said_then * heard, sure, surprise
+            off - due[:, -2], due[:, -1], state["past"][:, -1].index_select(1, self.grid.at), said_then * heard, sure, surprise
         )
         bands, part = self.calibration(residuals, count, scale, pace, inner(state, "calibration"))
         new |= outer(part, "calibration")
@@ -271,7 +280,7 @@ class Online(Streaming):
         new |= {
             "front": torch.cat([after.packed(), base + mean[:, :1].double()], 1),
             "ring": ring,
-            "past": torch.cat([past[:, :3], torch.cat([bands.restless[:, :, None], state["past"][:, 3:, :-1]], 2)], 1),
+            "past": torch.cat([past[:, :-1], torch.cat([bands.restless[:, :, None], past[:, -1:, 1:]], 2)], 1),
             "turn": torch.where(state["turn"] < 2 * BLOCKS - 1, state["turn"] + 1.0, float(BLOCKS)),
             "losses": losses,
             "said": self.grid.say(state["said"], torch.cat([channels, bands.spread[:, None]], 1)),
@@ -294,7 +303,7 @@ class Online(Streaming):
         """For each season what it says for the steps ahead [B, seasons, H], and what it said of now at the steps of the
         grid [B, seasons, S]: the reading at the same phase, the last one that is known then. The last reading where the
         season is no whole number of readings, or too long, or not over yet."""
-        turn = past[:, 1, :1] - past[:, 1, 1:2]
+        turn = past[:, WAVES, :1] - past[:, WAVES, 1:2]
         turn = (turn - turn.floor()).clamp(min=1e-6)  # of a week, from one reading to the next
         exact = torch.tensor(self.config.seasons) / 7 / turn  # [B, seasons]
         period = exact.round()
