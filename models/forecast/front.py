@@ -73,7 +73,7 @@ PACKED = len(Averages._fields) - 1 + WINDOW
 class Followed(NamedTuple):
     """``sure``: 1 where there is a reading without a doubt, float64 [..., 1], as all. ``scale``: never zero.
     ``change``: from the last reading without a doubt to this one, 0 where there is none. ``median``: of the last
-    readings. ``moved``: of the origin."""
+    readings. ``moved``: of the origin, but for ``jump``: of the level, where the sensor has gone elsewhere."""
 
     after: Averages
     sure: Tensor
@@ -81,10 +81,14 @@ class Followed(NamedTuple):
     change: Tensor
     median: Tensor
     moved: Tensor
+    jump: Tensor
 
 
-def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> Followed:
-    """One more reading, float64 [..., 1], which counts where ``there`` is 1; elsewhere it may be anything but NaN."""
+def follow(
+    reading: Tensor, there: Tensor, before: Averages, memory: float, expected: Tensor | None = None
+) -> Followed:
+    """One more reading, float64 [..., 1], which counts where ``there`` is 1; elsewhere it may be anything but NaN.
+    ``expected``: what it was forecast as, before which a sensor that has gone elsewhere was; the last reading."""
     here = there > 0
     readings = (before.readings + there).clamp(max=memory)
     recent = torch.where(here, torch.cat([reading, before.recent[..., :-1]], -1), before.recent)
@@ -123,21 +127,23 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> F
     known = sure > 0
     run = torch.where(known, 0.0, (before.run + 1.0).clamp(max=memory))
     last = torch.where(known, reading, before.last)
+    # a sensor that has gone elsewhere for good is what it was, but for its level
+    gone = ~early & beyond & far & known
+    jump = torch.where(gone, reading - (before.last if expected is None else expected), 0.0)
     change = torch.where(known & (before.count > 0), reading - before.last, 0.0)
     count = (before.count + sure).clamp(max=memory)
     share = sure / count.clamp(min=1.0)
-    # a sensor that has gone elsewhere for good has another level from now on
-    gone = beyond & far & known
-    level = torch.where(gone, reading, before.level + share * (last - before.level))
+    stood, low, high = before.level + jump, before.low + jump, before.high + jump
+    level = stood + share * (last - stood)
     variance = before.variance + share * ((last - level).square() - before.variance)
-    squares = before.squares + share * (change.square() - before.squares)
-    low = before.low + (level - before.low).clamp(min=0.0) / memory
-    high = before.high - (before.high - level).clamp(min=0.0) / memory
+    squares = before.squares + torch.where(gone, 0.0, share) * (change.square() - before.squares)
+    low = low + (level - low).clamp(min=0.0) / memory
+    high = high - (high - level).clamp(min=0.0) / memory
     least = before.least + (level - before.least).clamp(min=0.0) / MEMORY
     most = before.most - (before.most - level).clamp(min=0.0) / MEMORY
     ends = [torch.minimum(low, last), torch.maximum(high, last), torch.minimum(least, last), torch.maximum(most, last)]
 
-    origin = torch.where(before.readings > 0, before.origin, torch.where(here, reading, 0.0))
+    origin = torch.where(before.readings > 0, before.origin + jump, torch.where(here, reading, 0.0))
     first = [number * (readings > 0), mean, spread, moves, torch.where(known, reading, torch.where(here, median, before.last))]
     first += [lowest, highest, lowest, highest]
     later = [count, level, variance, squares, last, *ends]
@@ -149,10 +155,15 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> F
     away = torch.where(known & (away.abs() > MOVES * torch.maximum(chosen[3].sqrt(), scale)), away, 0.0)
     moved = away.float().double()
     after = Averages(*chosen, readings, doubts, doubted, run, origin + moved, recent)
-    return Followed(after, sure, scale, change, median, moved)
+    return Followed(after, sure, scale, change, median, moved, jump)
 
 
 def _ranked(values: Tensor, live: Tensor, rank: Tensor) -> Tensor:
     """Of those of ``values`` [..., W] that are ``live`` the one of this ``rank`` [..., 1], from 0 for the smallest."""
     sorted_ = torch.where(live, values, 1e300).sort(-1).values
     return torch.where(live[..., :1], torch.gather(sorted_, -1, rank), 0.0)
+
+
+def pace_of(squares: Tensor, scale: Tensor) -> Tensor:
+    """How far a sensor moves from one reading to the next; a hundredth of its scale at least."""
+    return torch.maximum(squares.sqrt(), 0.01 * scale)

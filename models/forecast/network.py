@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.forecast.front import Followed
+from models.forecast.front import Followed, pace_of
 from models.layers import GatedStack, RecurrentStack, State, Streaming
 
 #: Level, difference, mask, age, spread; then the harmonics of the clock.
@@ -79,7 +79,7 @@ def inputs(found: Followed, waves: Tensor, memory: float) -> Tensor:
     difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so far
     as a share; scale over pace; harmonics [..., clock] float32."""
     after, scale = found.after, found.scale
-    pace = torch.maximum(after.squares.sqrt(), 0.01 * scale)
+    pace = pace_of(after.squares, scale)
     moved = torch.cat([after.last - after.level, found.change, scale], -1) / pace
     above, step, spread = compressed(moved.float()).split(1, -1)
     return torch.cat([above, step, found.sure.float(), (after.count / memory).float(), spread, waves], -1)

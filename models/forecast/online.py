@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from models.forecast.bands import Calibrated, Residuals
 from models.forecast.calibration import Pace
-from models.forecast.front import LARGEST, PACKED, WINDOW, Averages, follow
+from models.forecast.front import LARGEST, PACKED, WINDOW, Averages, follow, pace_of
 from models.forecast.grid import Grid
 from models.forecast.grouped import BLOCKS, GroupedRls, groups
 from models.forecast.network import Network, NetworkConfig, inputs
@@ -189,12 +189,12 @@ class Online(Streaming):
         given, mask, clock = x.split([1, 1, 2], 1)
         there = ((mask > 0.5) & (given.abs() < LARGEST)).double()
         reading = torch.where(there > 0, given, before.last)
-        found = follow(reading, there, before, config.memory)
+        found = follow(reading, there, before, config.memory, expected)
         after = found.after
 
         # from here on relative to the origin, in float32
         early = after.readings <= WINDOW
-        held = before.origin + state["ring"][:, -1:]
+        held = after.origin - found.moved + state["ring"][:, -1:]
         stands = torch.where(early, found.median, expected)  # for a reading in doubt
         taken = torch.where(found.sure > 0, reading, torch.where(there > 0, stands, held))
         low, high = (after.low - after.origin).float(), (after.high - after.origin).float()
@@ -208,7 +208,7 @@ class Online(Streaming):
         gap = (ago <= before.run) & (found.sure > 0) & (after.readings <= WARM) & (before.readings > 0)
         line = value + ((before.last - after.origin).float() - value) * (ago / (before.run.float() + 1))
         ring = torch.cat([ring[:, : -1 - SHORT], torch.where(gap, line, ring[:, -1 - SHORT : -1]), value], 1)
-        scale, squares = found.scale.float(), after.squares.float()
+        scale, pace = found.scale.float(), pace_of(after.squares, found.scale).float()
         count, heard_of = after.count.float(), after.readings.float()
         level = (after.level - after.origin).float()
         sure, heard = found.sure.float(), there.float()
@@ -216,7 +216,11 @@ class Online(Streaming):
 
         clock = clock.float()
         now = torch.cat([waves(clock), clock[:, 1:], sure, state["past"][:, -1:, 0]], 1)[:, :, None]
-        past = torch.cat([now, state["past"][:, :, :-1]], 2)
+        # nothing is learnt of what was said before the sensor went elsewhere
+        kept = (found.jump == 0).float()[:, :, None]
+        there_then = state["past"][:, WAVES + 1 : WAVES + 2, :-1] * kept
+        past = torch.cat([state["past"][:, : WAVES + 1, :-1], there_then, state["past"][:, -1:, :-1]], 1)
+        past = torch.cat([now, past], 2)
         beat = past[:, :WAVES].index_select(2, self._edges).transpose(1, 2)  # [B, 1 + G, 12], day first
         present = past[:, WAVES + 1]
         per = 1.0 / scale
@@ -232,7 +236,6 @@ class Online(Streaming):
             answer, part = expert(some, labels, known, fresh, state["turn"], inner(state, f"expert{i}"))
             answers.append(answer * scale[:, :, None])
             new |= outer(part, f"expert{i}")
-        pace = torch.maximum(squares.sqrt(), 0.01 * scale)
         if config.network:
             seen = inputs(found, beat[:, 0, : config.network.clock], config.memory)
             (features, ahead), part = self.network(seen[:, None], inner(state, "network"))
