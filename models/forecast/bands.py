@@ -10,7 +10,8 @@ Before there are residuals, and fading as they come, the width is that of a rand
 A reading in doubt is one that an interval missed, and no more: it makes nothing wider.
 
 The same for the size of one-step residuals, far out in its tail, makes a probability of a reading: how often a sensor
-has been at least that far from what was expected.
+has been at least that far from what was expected. Readings in doubt count there: who often is beside the point is no
+surprise.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ class Bands(NamedTuple):
 class Residuals(NamedTuple):
     """Of what was said of the reading just seen at the steps of the grid. ``off`` [B, S]: the reading less the mean,
     in the sensor's unit; ``spread`` [B, S] that was said; ``restless`` [B, S] of then; ``known`` [B, S]: 1 where there
-    is a reading and something was said of it; ``sure`` [B, 1]: 0 where the reading is in doubt or missing;
-    ``surprise`` [B, 1]: size of the one-step residual that a probability is wanted of."""
+    is a reading and something was said of it; ``sure`` [B, 1]: 0 where the reading is in doubt or missing.
+
+    ``surprise`` [B, 1]: size of the one-step residual that a probability is wanted of, where ``asked`` [B, 1] is 1;
+    ``move``: of what it is compared with later on."""
 
     off: Tensor
     spread: Tensor
@@ -53,12 +56,15 @@ class Residuals(NamedTuple):
     known: Tensor
     sure: Tensor
     surprise: Tensor
+    move: Tensor
+    asked: Tensor
 
 
 class Calibrated(nn.Module):
     """``forward(residuals, count, scale, pace, state) -> (bands, state)``, the three [B, 1]. ``pace``: the root mean
     square of differences between readings. State: ``grid`` [B, 2 + Q, S]: residuals so far, their size, quantiles;
-    ``tail`` [B, 2 + K]: size of late and usual one-step residuals, offsets of the marks."""
+    ``tail`` [B, 5 + K]: size of late and usual one-step residuals; the same and their
+    size with those in doubt; offsets of the marks."""
 
     def __init__(self, steps: tuple[int, ...], levels: tuple[float, ...], pace: Pace) -> None:
         super().__init__()
@@ -79,13 +85,13 @@ class Calibrated(nn.Module):
         number = torch.arange(len(TAIL))
         above = torch.where(number[:, None] >= number, APART * (number[:, None] - number), -1e9)
         self.register_buffer("above", above.float(), persistent=False)
-        lives = torch.tensor([1 - 0.5 ** (1 / pace.day), 1 - 0.5 ** (1 / pace.season)])
+        lives = torch.tensor([*2 * [1 - 0.5 ** (1 / pace.day), 1 - 0.5 ** (1 / pace.season)]])
         self.register_buffer("lives", lives, persistent=False)
 
     def initial_state(self, batch: int) -> State:
         return {
             "grid": torch.zeros(batch, 2 + self.quantiles, self.count),
-            "tail": torch.zeros(batch, 2 + len(TAIL)),
+            "tail": torch.zeros(batch, 5 + len(TAIL)),
         }
 
     def forward(self, now: Residuals, count: Tensor, scale: Tensor, pace: Tensor, state: State) -> tuple[Bands, State]:
@@ -93,7 +99,7 @@ class Calibrated(nn.Module):
         seen, size = seen[:, 0], size[:, 0]
         learnt = now.known * now.sure
         residuals = (now.off / scale).clamp(-LIMIT, LIMIT).abs()
-        surprise, usual_size = (now.surprise / scale).clamp(max=LIMIT), size[:, :1]
+        surprise, move = (now.surprise / scale).clamp(max=LIMIT), (now.move / scale).clamp(max=LIMIT)
         seen = (seen + learnt).clamp(max=MANY)
         usable = (1.0 / seen.clamp(min=1.0)).clamp(min=self.pace.size)
         size = size + usable * learnt * (residuals / now.restless.clamp(min=0.1) - size)
@@ -103,15 +109,17 @@ class Calibrated(nn.Module):
         tracked = tracked + (self.pace.step * now.known)[:, None] * (self.levels - below)
         tracked = tracked.clamp(-LIMIT, LIMIT)
 
-        averages, offsets = state["tail"].split([2, len(TAIL)], 1)
+        averages, offsets = state["tail"].split([5, len(TAIL)], 1)
         few = 1.0 / count.clamp(min=1.0)
-        averages = averages + learnt[:, :1] * torch.maximum(few, self.lives) * (residuals[:, :1] - averages)
-        late, usual = averages.split(1, 1)
-        drift = (late / usual.clamp(min=1e-6)).clamp(0.04, 64.0)
-        drift = torch.where(usual > 1e-6, drift, torch.ones_like(drift))
-        restless = drift.sqrt()
-        unit = surprise / (usual_size * now.restless[:, :1].clamp(min=0.1)).clamp(min=1e-6)
-        probability, offsets = self._probability(unit.clamp(max=1e4), now.known[:, :1], offsets)
+        restless = _restless(averages[:, 2:3], averages[:, 3:4])  # before this reading, doubts and all
+        one, first = residuals[:, :1], now.asked
+        sizes = torch.cat([one, one, move, move, move / restless], 1)
+        heard = torch.cat([learnt[:, :1], learnt[:, :1], first, first, first], 1)
+        shares = torch.cat([torch.maximum(few, self.lives), usable[:, :1]], 1)
+        averages = averages + heard * shares * (sizes - averages)
+        units = torch.cat([surprise, move], 1) / (averages[:, 4:] * restless).clamp(min=1e-6)
+        probability, offsets = self._probability(units.clamp(max=1e4), first, offsets)
+        restless = _restless(averages[:, :1], averages[:, 1:2])
 
         trust = seen / (seen + self.prior)
         walk = (pace * (1 + EARLY * few)) * self.reach
@@ -122,13 +130,14 @@ class Calibrated(nn.Module):
             "grid": torch.cat([seen[:, None], size[:, None], tracked], 1),
             "tail": torch.cat([averages, offsets], 1),
         }
-        return Bands(ends, spread, restless, probability, drift), new
+        return Bands(ends, spread, restless, probability, restless.square()), new
 
-    def _probability(self, unit: Tensor, known: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    def _probability(self, units: Tensor, known: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """How probable a one-step residual this large or larger is, and the marks of the tail after it.
 
         Between marks the logarithm of the probability is linear, as it is beyond the last one.
         """
+        unit, move = units.split(1, 1)
         marks = self.normal + offsets  # [B, K], ascending but for what tracking does to them
         rising = (marks.clamp(min=APART)[:, None] + self.above).amax(2)
         knots = torch.cat([torch.zeros_like(unit), rising], 1)  # [B, K + 1]
@@ -138,6 +147,11 @@ class Calibrated(nn.Module):
         beyond = (unit - high[:, -1:]).clamp(min=0.0) * slopes[:, -1:]
         height = (within * slopes).sum(1, keepdim=True) + beyond
         probability = height.clamp(min=math.log(SMALLEST)).exp() * known + (1.0 - known)
-        above = (unit > marks).to(unit.dtype)
+        above = (move > marks).to(unit.dtype)
         moved = offsets + (known * self.haste) * marks.clamp(min=0.5) * (above - self.tail)
         return probability, moved.clamp(-LIMIT, 1e4)
+
+
+def _restless(late: Tensor, usual: Tensor) -> Tensor:
+    drift = (late / usual.clamp(min=1e-6)).clamp(0.04, 64.0)
+    return torch.where(usual > 1e-6, drift, torch.ones_like(drift)).sqrt()

@@ -128,7 +128,7 @@ def follow(
     run = torch.where(known, 0.0, (before.run + 1.0).clamp(max=memory))
     last = torch.where(known, reading, before.last)
     # a sensor that has gone elsewhere for good is what it was, but for its level
-    gone = ~early & beyond & far & known
+    gone = ~early & beyond & ~far & known & (before.doubted > 0)
     jump = torch.where(gone, reading - (before.last if expected is None else expected), 0.0)
     change = torch.where(known & (before.count > 0), reading - before.last, 0.0)
     count = (before.count + sure).clamp(max=memory)

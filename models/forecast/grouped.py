@@ -28,8 +28,9 @@ LITTLE = 1e-5
 
 
 def groups(horizon: int) -> tuple[int, ...]:
-    """The last step of each group: powers of two, and the horizon."""
-    return (*(2**k for k in range(16) if 2**k < 0.8 * horizon), horizon)
+    """The last step of each group: 1, 2, 3, 4, 6, 8, ... 24, 28, 32, ... and the horizon."""
+    steps = {*range(1, 5), *range(6, 25, 2), *range(28, horizon, 4)}
+    return (*sorted(step for step in steps if step < horizon), horizon)
 
 
 class GroupedRls(nn.Module):

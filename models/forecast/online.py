@@ -264,12 +264,21 @@ class Online(Streaming):
         weights = self.hedge(losses)
         mean = ((weights[:, 1:] @ self.grid.between.T) * said).sum(1)
 
-        # of a reading that is as the one in doubt before it was there is no second surprise
-        again = (reading - before.recent[:, :1]).abs().float()
-        alone = off[:, :1] - due[:, -2, :1]
-        surprise = torch.where(before.doubted > 0, torch.minimum(alone.abs(), again), alone.abs())
+        # after a reading in doubt another one like it is no second surprise, but counts as a move, as the way back does
+        doubted = before.doubted > 0
+        again, alone = (reading - before.recent[:, :1]).abs().float(), (off[:, :1] - due[:, -2, :1]).abs()
+        surprise = torch.where(doubted, torch.minimum(alone, again), alone)
+        move = torch.where(doubted, torch.maximum(alone, again), alone)
+        asked = heard * warm * torch.where(doubted, 1.0, present[:, 1:2]).float()
         residuals = Residuals(
-            off - due[:, -2], due[:, -1], state["past"][:, -1].index_select(1, self.grid.at), said_then * heard, sure, surprise
+            off=off - due[:, -2],
+            spread=due[:, -1],
+            restless=state["past"][:, -1].index_select(1, self.grid.at),
+            known=said_then * heard,
+            sure=sure,
+            surprise=surprise,
+            move=move,
+            asked=asked,
         )
         bands, part = self.calibration(residuals, count, scale, pace, inner(state, "calibration"))
         new |= outer(part, "calibration")
