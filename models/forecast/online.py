@@ -283,8 +283,11 @@ class Online(Streaming):
         bands, part = self.calibration(residuals, count, scale, pace, inner(state, "calibration"))
         new |= outer(part, "calibration")
         offsets = self.grid.between @ bands.offsets  # [B, H, Q]
+        # the scale that it would have with this reading, in doubt or not
+        apart = (reading - after.level) / after.count.clamp(min=1.0).sqrt()
+        spread = torch.maximum(found.scale, apart.abs())
         anomaly, part = self.novelty(
-            reading, there, clock[:, :1], found.scale, bands.probability.double(), inner(state, "novelty")
+            reading, there, x[:, 2:3], spread, bands.probability.double(), inner(state, "novelty")
         )
         new |= outer(part, "novelty")
         channels = torch.cat([said[:, len(config.seasons) :], mean[:, None]], 1).index_select(2, self.grid.at)
