@@ -65,6 +65,19 @@ class Averages(NamedTuple):
     def packed(self) -> Tensor:
         return torch.cat(self, -1)
 
+    def turned(self, signs: Tensor) -> Averages:
+        """Those of the same readings times ``signs`` [..., 1], 1 or -1."""
+        up = signs > 0
+        lows, highs = (self.low, self.least), (self.high, self.most)
+        ends = [[torch.where(up, a, -b) for a, b in zip(*pair, strict=True)] for pair in ((lows, highs), (highs, lows))]
+        return self._replace(
+            level=self.level * signs,
+            last=self.last * signs,
+            origin=self.origin * signs,
+            recent=self.recent * signs,
+            **dict(zip(("low", "least", "high", "most"), sum(ends, []), strict=True)),
+        )
+
 
 #: Numbers of an :class:`Averages`.
 PACKED = len(Averages._fields) - 1 + WINDOW
