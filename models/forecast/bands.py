@@ -62,7 +62,8 @@ class Residuals(NamedTuple):
 
 class Calibrated(nn.Module):
     """``forward(residuals, count, scale, pace, state) -> (bands, state)``, the three [B, 1]. ``pace``: the root mean
-    square of differences between readings. State: ``grid`` [B, 2 + Q, S]: residuals so far, their size, quantiles;
+    square of differences between readings. State: ``seen`` [B, S]: residuals so far; ``grid``
+    [B, 1 + Q, S]: their size, quantiles;
     ``tail`` [B, 5 + K]: size of late and usual one-step residuals; the same and their
     size with those in doubt; offsets of the marks."""
 
@@ -90,17 +91,18 @@ class Calibrated(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         return {
-            "grid": torch.zeros(batch, 2 + self.quantiles, self.count),
+            "seen": torch.zeros(batch, self.count),
+            "grid": torch.zeros(batch, 1 + self.quantiles, self.count),
             "tail": torch.zeros(batch, 5 + len(TAIL)),
         }
 
     def forward(self, now: Residuals, count: Tensor, scale: Tensor, pace: Tensor, state: State) -> tuple[Bands, State]:
-        seen, size, tracked = state["grid"].split([1, 1, self.quantiles], 1)
-        seen, size = seen[:, 0], size[:, 0]
+        size, tracked = state["grid"].split([1, self.quantiles], 1)
+        size = size[:, 0]
         learnt = now.known * now.sure
         residuals = (now.off / scale).clamp(-LIMIT, LIMIT).abs()
         surprise, move = (now.surprise / scale).clamp(max=LIMIT), (now.move / scale).clamp(max=LIMIT)
-        seen = (seen + learnt).clamp(max=MANY)
+        seen = (state["seen"] + learnt).clamp(max=MANY)
         usable = (1.0 / seen.clamp(min=1.0)).clamp(min=self.pace.size)
         size = size + usable * learnt * (residuals / now.restless.clamp(min=0.1) - size)
         # which of the quantiles the reading was below, in units of what was said of the spread
@@ -127,7 +129,8 @@ class Calibrated(nn.Module):
         ends = (spread[:, None] * (self.gauss + tracked)).transpose(1, 2)
         ends = ends.sort(dim=2).values  # quantiles that cross are rearranged (Chernozhukov et al. 2010)
         new = {
-            "grid": torch.cat([seen[:, None], size[:, None], tracked], 1),
+            "seen": seen,
+            "grid": torch.cat([size[:, None], tracked], 1),
             "tail": torch.cat([averages, offsets], 1),
         }
         return Bands(ends, spread, restless, probability, restless.square()), new

@@ -21,11 +21,11 @@ LARGEST = 1e36
 WINDOW = 11
 #: In doubt is what lies outside of the range so far by this share of it, and this many times as far from the median as
 #: half of the last readings are, and as the sensor moves from one reading to the next.
-OUTSIDE, APART, JUMP = 0.5, 6.0, 12.0
+OUTSIDE, APART, JUMP = 1.0, 10.0, 20.0
 #: Among the first ``WINDOW`` readings, this many times as far as half of them; the more, the fewer there are.
-FIRST = 15.0
+FIRST = 8.0
 #: Doubts count less by this with every reading; when they would be more than so many, there is no doubt: it often does.
-FORGIVE, MOST_DOUBTS = 0.98, 5.5
+FORGIVE, MOST_DOUBTS = 0.995, 20.0
 #: The range shrinks by one part in so many with each reading.
 MEMORY = 20_000.0
 #: What is called a change of a reading: this share of it, or this much.
@@ -106,7 +106,7 @@ def follow(
     readings = (before.readings + there).clamp(max=memory)
     recent = torch.where(here, torch.cat([reading, before.recent[..., :-1]], -1), before.recent)
     live = torch.arange(WINDOW, dtype=reading.dtype) < readings
-    middle = (readings.clamp(max=float(WINDOW)) * 0.5).floor().long()
+    middle = (readings * 0.5).long().clamp(0, WINDOW // 2)  # whatever a broken state holds, the place is one
     median = _ranked(recent, live, middle)
     distance = (recent - median).abs()
     usual = _ranked(distance, live, middle)

@@ -328,7 +328,7 @@ class Online(Streaming):
         known = fits[:, :, None] & (back < self.ring) & (count[:, :, None] > back)
         then = torch.where(known, back - self.ahead, 0.0)
         now = torch.where(known, back, self.ahead).index_select(2, self.grid.at)
-        at = (self.ring - 1 - torch.cat([then, now], 2)).clamp(min=0.0).long()
+        at = (self.ring - 1 - torch.cat([then, now], 2)).long().clamp(0, self.ring - 1)
         got = torch.gather(ring, 1, at.flatten(1)).reshape(-1, *at.shape[1:])
         return got.split([self.config.horizon, len(self.grid.steps)], 2)
 

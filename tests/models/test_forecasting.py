@@ -153,5 +153,5 @@ def test_the_network_sees_in_training_what_it_sees_when_it_serves() -> None:
     there = np.isfinite(values[:, :75])
     rows = np.concatenate([np.where(there, values[:, :75], 7.0)[..., None], there[..., None], phases], 2)
     with torch.no_grad():
-        model(torch.from_numpy(rows), model.initial_state(2))
+        model(torch.from_numpy(rows).float().double(), model.initial_state(2))
     assert torch.equal(torch.cat(seen, 1), trained.x)
