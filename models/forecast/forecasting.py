@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.forecast.network import inputs
 from models.forecast.front import PACKED, Averages, follow, pace_of
+from models.forecast.network import inputs
 from models.forecast.normalise import LIMIT, waves
 from models.forecast.sensors import DAY, WEEK, Sensor
 from models.training.budget import Budget, Budgeted

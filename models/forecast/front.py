@@ -38,8 +38,9 @@ class Averages(NamedTuple):
     """What is kept of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: of those without a
     doubt, ``memory`` at most. ``level`` and ``variance``: running. ``squares``: mean square of differences from one to
     the next. ``last``: without a doubt. ``low`` and ``high``: range, which ``memory`` shrinks; ``least`` and ``most``:
-    range that is kept for longer. ``readings``: all, ``memory`` at most. ``doubts``: of late. ``doubted``: 1 if
-    the last one was. ``run``: steps since the last without a doubt. ``origin``: what readings are relative to. ``recent`` [..., WINDOW]: newest first."""
+    range that is kept for longer. ``readings``: all, ``memory`` at most. ``doubts``: of late. ``doubted``: 1 if the
+    last one was. ``run``: steps since the last without a doubt. ``origin``: what readings are relative to. ``recent``
+    [..., WINDOW]: newest first."""
 
     count: Tensor
     level: Tensor
@@ -68,14 +69,15 @@ class Averages(NamedTuple):
     def turned(self, signs: Tensor) -> Averages:
         """Those of the same readings times ``signs`` [..., 1], 1 or -1."""
         up = signs > 0
-        lows, highs = (self.low, self.least), (self.high, self.most)
-        ends = [[torch.where(up, a, -b) for a, b in zip(*pair, strict=True)] for pair in ((lows, highs), (highs, lows))]
         return self._replace(
             level=self.level * signs,
             last=self.last * signs,
             origin=self.origin * signs,
             recent=self.recent * signs,
-            **dict(zip(("low", "least", "high", "most"), sum(ends, []), strict=True)),
+            low=torch.where(up, self.low, -self.high),
+            high=torch.where(up, self.high, -self.low),
+            least=torch.where(up, self.least, -self.most),
+            most=torch.where(up, self.most, -self.least),
         )
 
 
@@ -97,9 +99,7 @@ class Followed(NamedTuple):
     jump: Tensor
 
 
-def follow(
-    reading: Tensor, there: Tensor, before: Averages, memory: float, expected: Tensor | None = None
-) -> Followed:
+def follow(reading: Tensor, there: Tensor, before: Averages, memory: float, expected: Tensor | None = None) -> Followed:
     """One more reading, float64 [..., 1], which counts where ``there`` is 1; elsewhere it may be anything but NaN.
     ``expected``: what it was forecast as, before which a sensor that has gone elsewhere was; the last reading."""
     here = there > 0
@@ -157,7 +157,13 @@ def follow(
     ends = [torch.minimum(low, last), torch.maximum(high, last), torch.minimum(least, last), torch.maximum(most, last)]
 
     origin = torch.where(before.readings > 0, before.origin + jump, torch.where(here, reading, 0.0))
-    first = [number * (readings > 0), mean, spread, moves, torch.where(known, reading, torch.where(here, median, before.last))]
+    first = [
+        number * (readings > 0),
+        mean,
+        spread,
+        moves,
+        torch.where(known, reading, torch.where(here, median, before.last)),
+    ]
     first += [lowest, highest, lowest, highest]
     later = [count, level, variance, squares, last, *ends]
     chosen = torch.where(early, torch.cat(first, -1), torch.cat(later, -1)).split(1, -1)

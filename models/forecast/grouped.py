@@ -75,7 +75,9 @@ class GroupedRls(nn.Module):
         reach = (rows * towards).sum(2, keepdim=True)
         # after long silence anything is news, and so much of it that the difference below would be rounding alone
         news = NEWS / reach[:, :1].clamp(min=NEWS)
-        mean = covariance.flatten(1).index_select(1, self.diagonal).sum(1)[:, None, None] / self.features  # of the eigenvalues
+        mean = (
+            covariance.flatten(1).index_select(1, self.diagonal).sum(1)[:, None, None] / self.features
+        )  # of the eigenvalues
         within = self.bound / mean.clamp(min=self.bound)
         kept = news * within / self.forget
         part = (kept * news / (self.forget + reach[:, :1] * news)).sqrt()

@@ -158,7 +158,7 @@ class Online(Streaming):
         state = {
             "front": torch.zeros(batch, PACKED + 1, dtype=torch.float64),  # averages, and the forecast of one step
             "ring": torch.zeros(batch, self.ring),  # readings less the origin, the newest last
-            # newest first: waves of the clock, time of the week, 1 where there was a reading without a doubt, restlessness
+            # newest first: waves of the clock, time of the week, 1 where a reading was without a doubt, restlessness
             "past": torch.zeros(batch, WAVES + 3, horizon + 1),
             "turn": torch.zeros(batch, 1),
             "losses": torch.zeros(batch, self.members, len(self.grid.steps)),
@@ -227,7 +227,9 @@ class Online(Streaming):
         steps = self._differences(ring, per)
         above = ((ring.index_select(1, self._bases) - level) * per).clamp(-LIMIT, LIMIT)[:, :, None]
         rows = torch.cat([beat[:, :, DAY:], beat[:, :, :DAY], above, torch.ones_like(above), steps], 2)
-        labels = ((ring.index_select(1, self._target) - ring.index_select(1, self._origin)) * per).clamp(-LIMIT, LIMIT)[:, None]
+        labels = ((ring.index_select(1, self._target) - ring.index_select(1, self._origin)) * per).clamp(-LIMIT, LIMIT)[
+            :, None
+        ]
         known = (present.index_select(1, self._target_ago) * present.index_select(1, self._origin_ago) * warm)[:, None]
         fresh = (sure * warm)[:, :, None]
         answers = []

@@ -83,7 +83,11 @@ def test_an_error_value_is_reported_and_forgotten(model: Model, at: int, sleep: 
         assert (said.anomaly[at, SEEDS:] < 0.001).all()
     back = at + 3 + (10 if at > 24 else 24)  # nothing is fitted before, and the first fits are a matter of luck
     most = 1.25 if at > 24 else 2.0
-    for first, behind in ((back, back + 12), (max(back, at + DAY - 6), max(back, at + DAY - 6) + 16), (back + 12, back + 40)):
+    for first, behind in (
+        (back, back + 12),
+        (max(back, at + DAY - 6), max(back, at + DAY - 6) + 16),
+        (back + 12, back + 40),
+    ):
         for step in (1, 6, 24):
             errors = rms(said, truth, first, behind, step).reshape(-1, SEEDS).mean(1)
             widths = said.width[first:behind, :, step - 1].mean(0).reshape(-1, SEEDS).mean(1)

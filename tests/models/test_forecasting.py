@@ -13,8 +13,8 @@ import models
 from models.__main__ import main
 from models.forecast import sensors
 from models.forecast.forecasting import Options, Segments, histories, loss, prepare
-from models.forecast.network import Network, NetworkConfig
 from models.forecast.front import PACKED, Averages
+from models.forecast.network import Network, NetworkConfig
 from models.forecast.online import Online
 from models.forecast.sensors import Sensor, synthetic
 from models.shipped import forecast
@@ -51,7 +51,9 @@ def test_examples_are_normalised_and_labelled_with_what_comes() -> None:
 def test_missing_readings_are_no_labels_and_no_origins() -> None:
     values = torch.randn(2, 40).cumsum(1)
     values[0, 10:14] = float("nan")
-    batch = prepare(values, torch.zeros(2, 30, 2), Averages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0)
+    batch = prepare(
+        values, torch.zeros(2, 30, 2), Averages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0
+    )
     assert not batch.known[0, 10:14].any()
     assert batch.known[0, 8].tolist() == [True, False, False, False, False]
     assert batch.known[1].all()
