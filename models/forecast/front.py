@@ -21,7 +21,7 @@ LARGEST = 1e36
 WINDOW = 11
 #: In doubt is what lies outside of the range so far by this share of it, and this many times as far from the median as
 #: half of the last readings are, and as the sensor moves from one reading to the next.
-OUTSIDE, APART, JUMP = 1.0, 10.0, 20.0
+OUTSIDE, APART, JUMP = 1.0, 6.0, 20.0
 #: Among the first ``WINDOW`` readings, this many times as far as half of them; the more, the fewer there are.
 FIRST = 8.0
 #: Doubts count less by this with every reading; when they would be more than so many, there is no doubt: it often does.
