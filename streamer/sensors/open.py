@@ -18,8 +18,9 @@ __all__ = ["INPUT", "Loaded", "load_forecaster", "make_fleet", "open_fleet"]
 
 #: One reading of one sensor: its value, whether it is there, time of day, time of week; float32 or float64.
 INPUT = (1, 4)
-#: Streams in a batch. Not tuned: from here on a batch's states leave the cache, and a larger one gains no more.
-BATCH = 32
+#: Streams in a batch. Not tuned: a forecaster has some hundred small operators, whose cost a larger batch shares, and
+#: from here on a batch's states leave the cache.
+BATCH = 64
 
 
 class Loaded(NamedTuple):
