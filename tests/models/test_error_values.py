@@ -128,8 +128,9 @@ def test_an_error_that_comes_back_now_and_then_is_never_learnt(model: Model) -> 
     clean = waves(700)
     values = np.where(np.random.default_rng(1).random(clean.shape) < 0.05, -127.0, clean)
     said, well = run(model, values), run(model, clean)
-    error = np.abs(said.mean[400:-1, :, 0] - clean[401:]).mean()
-    assert error < 1.25 * np.abs(well.mean[400:-1, :, 0] - clean[401:]).mean()
+    made = (values == clean)[400:-1]  # where the last reading was one
+    error = np.abs(said.mean[400:-1, :, 0] - clean[401:])[made].mean()
+    assert error < 1.25 * np.abs(well.mean[400:-1, :, 0] - clean[401:])[made].mean()
     assert said.width[400:, :, 0].mean() < 1.5 * well.width[400:, :, 0].mean()
 
 
