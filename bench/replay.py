@@ -17,7 +17,7 @@ from streamer.metrics import Metrics
 from streamer.sensors.timeline import phases
 from streamer.tasks import Event, Forecast, create
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 #: Told of every answer: which series, which row, what.
 Take = Callable[[int, int, Forecast], None]
 
@@ -88,4 +88,4 @@ def clocks(times: NDArray[np.float64]) -> NDArray[np.float64]:
 def rows(values: NDArray[np.float64], clock: NDArray[np.float64]) -> Floats:
     """[N] with NaN where a reading is missing and [N, 2] -> [N, 4]: what forecasters take."""
     there = np.isfinite(values)
-    return np.column_stack([np.where(there, values, 0.0), there, clock]).astype(np.float32)
+    return np.column_stack([np.where(there, values, 0.0), there, clock])

@@ -88,14 +88,14 @@ class Bare:
     """Threads that run the model, each with states of its own."""
 
     def __init__(self, model: Model, batch: int, threads: int) -> None:
-        self._batch = batch
+        self._batch, self._dtype = batch, model.manifest.input.dtype
         self._steppers = [Stepper(model, batch) for _ in range(threads)]
 
     def turn(self, values: Values, at: float) -> Cost:
         """One call for each batch of ``values``, the last one filled up."""
         threads = len(self._steppers)
         calls = -(-len(values) // (self._batch * threads))
-        rows = np.ones((threads, calls, self._batch, 1, 4), np.float32)
+        rows = np.ones((threads, calls, self._batch, 1, 4), self._dtype)
         rows[..., 0] = np.resize(values, rows.shape[:-1])
         rows[..., 2], rows[..., 3] = phases(at)
         lanes = [threading.Thread(target=self._loop, args=(lane, rows[lane])) for lane in range(threads)]
@@ -174,7 +174,7 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
 def calls(model: Model, batch: int, count: int, *, anew: int = 0) -> float:
     """CPU seconds per reading and stream with states that go on; ``anew``: from zero states over so many readings."""
     values = waves(WINDOW + count, batch)
-    rows = np.ones((*values.shape, 1, 4), np.float32)
+    rows = np.ones((*values.shape, 1, 4), model.manifest.input.dtype)
     rows[..., 0, 0] = values
     for number, row in enumerate(rows):
         row[:, 0, 2], row[:, 0, 3] = phases(STEP * number)

@@ -55,7 +55,7 @@ class Streams:
         """[T, B]: the median for the next reading, after each. Raises ``FloatingPointError``."""
         medians = np.zeros(rows.shape[:2], np.float32)
         for t, row in enumerate(rows):
-            out = self.stepper.step(row[:, None])
+            out = self.stepper.step(row[:, None].astype(self.stepper.manifest.input.dtype))
             medians[t] = out["quantiles"][:, 0, 0, self.middle]
         for name, array in {**self.stepper.states, "quantiles": out["quantiles"], "anomaly": out["anomaly"]}.items():
             if not np.isfinite(array).all():

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.forecast.front import PACKED, Averages, follow, pace_of
 from models.forecast.network import inputs
-from models.forecast.normalise import LIMIT, Averages, follow, pace_of, waves
+from models.forecast.normalise import LIMIT, waves
 from models.forecast.sensors import DAY, WEEK, Sensor
 from models.training.budget import Budget, Budgeted
 
@@ -59,7 +60,7 @@ class Segments(torch.utils.data.IterableDataset[Batch]):
         reach = options.length + self.horizon
         values = np.full((options.batch, reach), np.nan, np.float32)
         phases = np.zeros((options.batch, options.length, 2), np.float32)
-        start = torch.zeros(len(Averages._fields), options.batch)
+        start = torch.zeros(options.batch, PACKED, dtype=torch.float64)
         signs = np.ones(options.batch, np.float32)
         for row, index in enumerate(rng.choice(len(self.sensors), options.batch, p=self.weights)):
             sensor = self.sensors[int(index)]
@@ -69,48 +70,52 @@ class Segments(torch.utils.data.IterableDataset[Batch]):
             clock = sensor.start + (first + np.arange(options.length)) * sensor.step + rng.uniform(0, WEEK)
             phases[row, :, 0], phases[row, :, 1] = clock / DAY % 1, clock / WEEK % 1
             if rng.random() < 0.5:
-                start[:, row] = self.levels[int(index)][:, first]
+                start[row] = self.levels[int(index)][first]
             if rng.random() < 0.5:  # upside down
                 signs[row] = -1
-        before = Averages(*start)
         upside = torch.from_numpy(signs)
-        before = before._replace(level=before.level * upside, last=before.last * upside)
+        before = Averages.of(start).turned(upside[:, None].double())
         whole = torch.from_numpy(values * signs[:, None])
         return prepare(whole, torch.from_numpy(phases), before, self.horizon, options.memory)
 
 
 def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
-    """[6, N] for each: the :class:`Averages` before every reading."""
+    """[N, PACKED] for each: the :class:`Averages` before every reading."""
     longest = max(len(sensor.values) for sensor in sensors)
-    values = torch.full((len(sensors), longest), float("nan"))
+    values = torch.full((len(sensors), longest), float("nan"), dtype=torch.float64)
     for row, sensor in zip(values, sensors, strict=True):
         row[: len(sensor.values)] = torch.from_numpy(sensor.values)
-    now = Averages(*torch.zeros(len(Averages._fields), len(sensors)))
-    out = torch.zeros(longest, len(now), len(sensors))
+    now = torch.zeros(len(sensors), PACKED, dtype=torch.float64)
+    out = torch.zeros(longest, *now.shape, dtype=torch.float64)
     for t in range(longest):
-        out[t] = torch.stack(now)
-        now, _, _ = follow(values[:, t].nan_to_num(), (~values[:, t].isnan()).float(), now, memory)
-    return [out[: len(sensor.values), :, i].T for i, sensor in enumerate(sensors)]
+        out[t] = now
+        reading = values[:, t, None]
+        now = follow(reading.nan_to_num(), (~reading.isnan()).double(), Averages.of(now), memory).after.packed()
+    return [out[: len(sensor.values), i] for i, sensor in enumerate(sensors)]
 
 
 def prepare(values: Tensor, phases: Tensor, before: Averages, horizon: int, memory: float) -> Batch:
-    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``before`` [B] each: the averages before the first."""
+    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``before`` [B, 1] each: the averages before the first. What
+    is in doubt is neither an origin nor a label."""
     length = phases.shape[1]
-    there = (~values.isnan()).float()
+    values = values.double()
+    there = (~values.isnan()).double()
     beat = waves(phases)
-    rows, held, paces = [], [], []
+    rows, held, paces, sure = [], [], [], []
     now = before
-    for t in range(length):
-        now, scale, change = follow(values[:, t].nan_to_num(), there[:, t], now, memory)
-        columns = Averages(*(x[:, None] for x in now))
-        rows.append(inputs(columns, scale[:, None], change[:, None], there[:, t, None], beat[:, t], memory))
-        held.append(now.last)
-        paces.append(pace_of(now.squares, scale))
-    base, pace = torch.stack(held, 1), torch.stack(paces, 1)
+    for t in range(values.shape[1]):
+        found = follow(values[:, t, None].nan_to_num(), there[:, t, None], now, memory)
+        now = found.after
+        sure.append(found.sure)
+        if t < length:
+            rows.append(inputs(found, beat[:, t], memory))
+            held.append(now.last)
+            paces.append(pace_of(now.squares, found.scale))
+    base, pace, known = torch.stack(held, 1), torch.stack(paces, 1), torch.cat(sure, 1) > 0
     ahead = values.unfold(1, horizon, 1)[:, 1 : length + 1]  # [B, T, H]
     reach = torch.arange(1, horizon + 1).sqrt()
-    labels = ((ahead - base[..., None]) / pace[..., None]).clamp(-LIMIT * reach, LIMIT * reach)
-    known = ~labels.isnan() & (there[:, :length, None] > 0)
+    labels = ((ahead - base) / pace).float().clamp(-LIMIT * reach, LIMIT * reach)
+    known = known.unfold(1, horizon, 1)[:, 1 : length + 1] & known[:, :length, None] & ~labels.isnan()
     return Batch(torch.stack(rows, 1), labels.nan_to_num(), known)
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from models.forecast.calibration import Calibration, Pace
 from models.forecast.network import Network, NetworkConfig, compressed
-from models.forecast.normalise import LIMIT, waves
-from models.forecast.online import ABSURD, CLOCKS, Expert
+from models.forecast.normalise import ABSURD, LIMIT, waves
+from models.forecast.online import CLOCKS, Expert
 from models.forecast.rls import Rls
 from models.layers import State, Streaming, inner, outer
 

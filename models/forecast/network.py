@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.forecast.normalise import Averages, pace_of
+from models.forecast.front import Followed, pace_of
 from models.layers import GatedStack, RecurrentStack, State, Streaming
 
 #: Level, difference, mask, age, spread; then the harmonics of the clock.
@@ -74,13 +74,15 @@ class Network(Streaming):
         return (features, self.head(features) * self.reach), state
 
 
-def inputs(after: Averages, scale: Tensor, change: Tensor, there: Tensor, waves: Tensor, memory: float) -> Tensor:
-    """[..., 5 + clock] of what :func:`models.forecast.normalise.follow` gives, each [..., 1]: distance from the level
-    and difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so
-    far as a share; scale over pace; harmonics [..., clock]."""
+def inputs(found: Followed, waves: Tensor, memory: float) -> Tensor:
+    """[..., 5 + clock] float32 of what :func:`models.forecast.front.follow` gives: distance from the level and
+    difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so far
+    as a share; scale over pace; harmonics [..., clock] float32."""
+    after, scale = found.after, found.scale
     pace = pace_of(after.squares, scale)
-    above, step, spread = (after.last - after.level) / pace, change / pace, scale / pace
-    return torch.cat([compressed(above), compressed(step), there, after.count / memory, compressed(spread), waves], -1)
+    moved = torch.cat([after.last - after.level, found.change, scale], -1) / pace
+    above, step, spread = compressed(moved.float()).split(1, -1)
+    return torch.cat([above, step, found.sure.float(), (after.count / memory).float(), spread, waves], -1)
 
 
 def compressed(x: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ LIMIT = 20.0
 FAR = 100.0
 #: Of distances from the level, this share is not larger than the usual one; which follows by so much of itself.
 SHARE, PACE = 0.75, 0.1
+#: Readings beyond this are no readings: in float32 their squares are no numbers.
+ABSURD = 1e15
 #: Readings before anything is fitted or cut: the scale must be known.
 WARM = 24
 
@@ -71,27 +73,29 @@ def pace_of(squares: Tensor, scale: Tensor) -> Tensor:
 
 
 def harmonics(phase: Tensor, count: int) -> Tensor:
-    """sin and cos of 1 to ``count`` times the angle of ``phase`` [..., 1] in [0, 1): [..., 2 * count].
-
-    By sums and products alone (Taylor, then addition theorems; error below 1e-5): a runtime's own sine rounds
-    differently at the end of an array, so that it would depend on who shares the batch.
-    """
-    half = math.pi * (phase.clamp(0.0, 1.0) - 0.5)  # half the angle, less a quarter turn
-    square = half * half
-    s, c, sine, cosine = half, torch.ones_like(half), half, torch.ones_like(half)
-    for k in range(1, 7):
-        c = c * square * (-1.0 / ((2 * k - 1) * (2 * k)))
-        s = s * square * (-1.0 / ((2 * k) * (2 * k + 1)))
-        sine, cosine = sine + s, cosine + c
-    # sin(2h + pi) = -2 sin h cos h, cos(2h + pi) = 2 sin^2 h - 1
-    first = (-2.0 * sine * cosine, 2.0 * sine * sine - 1.0)
-    waves = [first]
-    for _ in range(count - 1):
-        s, c = waves[-1]
-        waves.append((s * first[1] + c * first[0], c * first[1] - s * first[0]))
-    return torch.cat([wave for pair in waves for wave in pair], -1)
+    """sin and cos of 1 to ``count`` times the angle of ``phase`` [..., 1] in [0, 1): [..., 2 * count]."""
+    return _turns(phase * torch.arange(1, count + 1, dtype=phase.dtype))
 
 
 def waves(clock: Tensor) -> Tensor:
     """Harmonics of the time of day, then of the week, [..., 12] of ``clock`` [..., 2] in [0, 1)."""
-    return torch.cat([harmonics(clock[..., :1], DAY_HARMONICS), harmonics(clock[..., 1:], WEEK_HARMONICS)], -1)
+    times = torch.tensor([*range(1, DAY_HARMONICS + 1), *range(1, WEEK_HARMONICS + 1)], dtype=clock.dtype)
+    which = [0] * DAY_HARMONICS + [1] * WEEK_HARMONICS
+    return _turns(clock.clamp(0.0, 1.0)[..., which] * times)
+
+
+def _turns(turns: Tensor) -> Tensor:
+    """sin and cos of each of ``turns`` [..., N], side by side: [..., 2 N].
+
+    By sums and products alone (Taylor; error below 1e-5): a runtime's own sine rounds differently at the end of an
+    array, so that it would depend on who shares the batch.
+    """
+    half = math.pi * (turns - turns.floor() - 0.5)[..., None]  # half the angle, less a quarter turn
+    square = half * half
+    found = torch.zeros_like(square)
+    for k in range(6, -1, -1):  # of sin h / h and cos h, both at once
+        sign = (-1.0) ** k
+        found = found * square + torch.tensor([sign / math.factorial(2 * k + 1), sign / math.factorial(2 * k)])
+    s, c = found[..., :1] * half, found[..., 1:]
+    # sin(2h + pi) = -2 sin h cos h, cos(2h + pi) = 2 sin^2 h - 1
+    return torch.cat([-2.0 * s * c, 2.0 * s * s - 1.0], -1).flatten(-2)

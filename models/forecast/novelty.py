@@ -51,18 +51,11 @@ class Novelty(Streaming):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("hours", torch.arange(HOURS, dtype=torch.float32), persistent=False)
+        self.register_buffer("hours", torch.arange(HOURS, dtype=torch.float64), persistent=False)
 
     def initial_state(self, batch: int) -> State:
-        return {
-            "age": torch.zeros(batch, 1),
-            "means": torch.zeros(batch, HOURS),
-            "visits": torch.zeros(batch, HOURS),
-            "late": torch.zeros(batch, 1),
-            # highest, and lowest with the other sign, of readings, distances from the hour's mean, their late average
-            "shown": torch.zeros(batch, 2, 3),
-            "told": torch.zeros(batch, 1),
-        }
+        sizes = {"age": (1,), "means": (HOURS,), "visits": (HOURS,), "late": (1,), "shown": (2, 3), "told": (1,)}
+        return {name: torch.zeros(batch, *size, dtype=torch.float64) for name, size in sizes.items()}
 
     def forward(
         self, value: Tensor, there: Tensor, day: Tensor, scale: Tensor, residual: Tensor, state: State

@@ -26,27 +26,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.forecast.calibration import Calibration, Pace
+from models.forecast.bands import Calibrated, Residuals
+from models.forecast.calibration import Pace
+from models.forecast.front import LARGEST, PACKED, WINDOW, Averages, follow, pace_of
+from models.forecast.grid import Grid
+from models.forecast.grouped import BLOCKS, GroupedRls, groups
 from models.forecast.network import Network, NetworkConfig, inputs
-from models.forecast.normalise import (
-    DAY_HARMONICS,
-    LIMIT,
-    WARM,
-    WEEK_HARMONICS,
-    Averages,
-    follow,
-    near,
-    pace_of,
-    waves,
-)
+from models.forecast.normalise import DAY_HARMONICS, LIMIT, WARM, WEEK_HARMONICS, waves
 from models.forecast.novelty import Novelty
-from models.forecast.rls import Rls
 from models.layers import State, Streaming, inner, outer
 
 #: Channels of the input: reading (anything where missing), 1 if it is there else 0, time of day and of week in [0, 1).
 CHANNELS = 4
-#: Readings beyond this are no readings: their squares are no numbers.
-ABSURD = 1e15
+#: Readings in doubt or missing, one after another, that are filled when the next one comes.
+SHORT = 5
+#: Channels of the day's harmonics, and of all.
+DAY, WAVES = 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS)
 #: Channels of the clock's harmonics, by an expert's ``clock``.
 CLOCKS = (0, 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS))
 
@@ -102,9 +97,10 @@ class OnlineConfig:
 
 
 class Online(Streaming):
-    """``forward(x [B, T, 4], state) -> (outputs, state)``; channels: see ``CHANNELS``. Outputs: ``mean`` [B, T, H],
-    ``quantiles`` [B, T, H, Q], ``anomaly`` [B, T] (how often a reading is so far from what was expected or was ever
-    shown; 1 if there is none) and ``drift`` [B, T] (residuals of the last day over those of a season; 1: as ever).
+    """``forward(x [B, T, 4] float64, state) -> (outputs, state)``; channels: see ``CHANNELS``. Outputs: ``mean``
+    [B, T, H] and ``quantiles`` [B, T, H, Q], float64, ``anomaly`` [B, T] (how often a reading is so far from what was
+    expected or was ever shown; 1 if there is none) and ``drift`` [B, T] (residuals of the last day over those of a
+    season; 1: as ever).
 
     Everything is causal: the answer to a reading depends on it and on what came before.
     """
@@ -117,45 +113,63 @@ class Online(Streaming):
         horizon, self.lags = config.horizon, max(expert.lags for expert in config.experts)
         self.ring = max(self.lags + horizon, config.season if config.seasons else 0) + 1  # readings
         self.experts = nn.ModuleList(
-            Rls(expert.lags + 2 + CLOCKS[expert.clock], horizon, expert.forget) for expert in config.experts
+            GroupedRls(expert.lags + 2 + CLOCKS[expert.clock], horizon, expert.forget) for expert in config.experts
         )
+        self.learnt = len(config.experts)  # members that were fitted or trained
         if config.network:
             if config.network.horizon < horizon:
                 raise ValueError(f"the network looks {config.network.horizon} steps ahead, not {horizon}")
             self.network = Network(config.network)
-            self.readout = Rls(config.network.hidden + 2, horizon, config.readout)
+            self.readout = GroupedRls(config.network.hidden + 2, horizon, config.readout)
+            self.learnt += 2
         self.naive = 1 + len(config.seasons)
-        self.members = self.naive + len(config.experts) + 2 * bool(config.network)
-        self.calibration = Calibration(horizon, config.quantiles, config.pace)
+        self.members = self.naive + self.learnt
+        self.grid = Grid(horizon, self.learnt + 2)  # what they say, the mean, its spread
+        self.calibration = Calibrated(self.grid.steps, config.quantiles, config.pace)
         self.novelty = Novelty()
-        # window[age, lag]: where the reading of ``age + lag`` ago lies in the ring, the newest being last
-        ages, lags = torch.arange(horizon + 1)[:, None], torch.arange(self.lags + 1)[None]
-        self.register_buffer("window", self.ring - 1 - ages - lags, persistent=False)
-        self.register_buffer("odds", torch.tensor([1.0] + [1 + config.handicap] * (self.members - 1)), persistent=False)
+        self._places()
+
+    def _places(self) -> None:
+        """Where in the ring, whose newest reading is the last, things lie."""
+        horizon, config = self.config.horizon, self.config
+        newest, steps, edges = self.ring - 1, torch.arange(1, horizon + 1), torch.tensor([0, *groups(horizon)])
+        group = edges[torch.searchsorted(edges, steps)]  # made so many readings ago are the labels of each step
+        ago = edges[:, None] + torch.arange(self.lags)
+        places = {
+            "edges": edges,
+            "newer": (self.lags + horizon - 1 - ago).flatten(),  # the differences that are features
+            "bases": newest - edges,
+            "target": newest - group + steps,
+            "origin": newest - group,
+            "target_ago": group - steps,
+            "origin_ago": group,
+            "said_at": newest - self.grid.at - 1,
+            "grid_ago": self.grid.at + 1,
+        }
+        for name, tensor in places.items():
+            self.register_buffer(f"_{name}", tensor, persistent=False)
+        odds = torch.tensor([1.0] + [1 + config.handicap] * (self.members - 1))
+        self.register_buffer("odds", odds[:, None], persistent=False)
+        self.register_buffer("ahead", steps.float(), persistent=False)
+        self.register_buffer("first", (torch.arange(self.members) == 0).float()[:, None], persistent=False)
 
     def initial_state(self, batch: int) -> State:
         horizon = self.config.horizon
         state = {
-            "ring": torch.zeros(batch, self.ring),
-            "there": torch.zeros(batch, self.ring),
-            "clock": torch.zeros(batch, horizon + 1, 2),  # newest first
-            "count": torch.zeros(batch, 1),
-            "level": torch.zeros(batch, 1),
-            "variance": torch.zeros(batch, 1),
-            "usual": torch.zeros(batch, 1),  # distance from the level
-            "squares": torch.zeros(batch, 1),  # of differences, their mean
-            "low": torch.zeros(batch, 1),
-            "high": torch.zeros(batch, 1),
-            "losses": torch.zeros(batch, horizon, self.members),
-            # by every member but the naive ones, 1 to H readings ago
-            "said": torch.zeros(batch, horizon, horizon, self.members - self.naive),
+            "front": torch.zeros(batch, PACKED + 1, dtype=torch.float64),  # averages, and the forecast of one step
+            "ring": torch.zeros(batch, self.ring),  # readings less the origin, the newest last
+            # newest first: waves of the clock, time of the week, 1 where a reading was without a doubt, restlessness
+            "past": torch.zeros(batch, WAVES + 3, horizon + 1),
+            "turn": torch.zeros(batch, 1),
+            "losses": torch.zeros(batch, self.members, len(self.grid.steps)),
+            "said": torch.zeros(batch, self.grid.length),
         }
         for i, expert in enumerate(self.experts):
             state |= outer(expert.initial_state(batch), f"expert{i}")
         if self.config.network:
             state |= outer(self.network.initial_state(batch), "network")
             state |= outer(self.readout.initial_state(batch), "readout")
-            state["features"] = torch.zeros(batch, horizon, self.readout.features)  # of 1 to H readings ago
+            state["features"] = torch.zeros(batch, horizon + 1, self.config.network.hidden)  # newest first
         state |= outer(self.calibration.initial_state(batch), "calibration")
         return state | outer(self.novelty.initial_state(batch), "novelty")
 
@@ -170,106 +184,169 @@ class Online(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One reading [B, 4]: what :meth:`forward` says of it, and the state."""
         config, new = self.config, State()
-        last = state["ring"][:, -1:]
-        there = ((x[:, 1:2] > 0.5) & (x[:, :1].abs() < ABSURD)).to(x.dtype)  # false for NaN, too
-        value = torch.where(there > 0, x[:, :1], last)
-        begins = there * (state["count"] == 0).to(x.dtype)
-        readings = torch.cat([state["ring"][:, 1:], value], 1)
-        readings = torch.where(begins > 0, value.expand_as(readings), readings)
-        present = torch.cat([state["there"][:, 1:], there], 1)
-        clock = torch.cat([x[:, None, 2:4], state["clock"][:, :-1]], 1)
+        packed, expected = state["front"].split([PACKED, 1], 1)
+        before = Averages.of(packed)
+        given, mask, clock = x.split([1, 1, 2], 1)
+        there = ((mask > 0.5) & (given.abs() < LARGEST)).double()
+        reading = torch.where(there > 0, given, before.last)
+        found = follow(reading, there, before, config.memory, expected)
+        after = found.after
 
-        before = Averages(*(state[name] for name in Averages._fields if name != "last"), last)
-        tame = near(value, before)
-        after, scale, change = follow(value, there, before, config.memory)
-        count, level = after.count, after.level
-        low = torch.where(begins > 0, value, state["low"] + (level - state["low"]).clamp(min=0.0) / config.memory)
-        high = torch.where(begins > 0, value, state["high"] - (state["high"] - level).clamp(min=0.0) / config.memory)
-        low, high = torch.minimum(low, tame), torch.maximum(high, tame)
-        warm = (count > WARM).to(x.dtype)
+        # from here on relative to the origin, in float32
+        early = after.readings <= WINDOW
+        held = after.origin - found.moved + state["ring"][:, -1:]
+        stands = torch.where(early, found.median, expected)  # for a reading in doubt
+        taken = torch.where(found.sure > 0, reading, torch.where(there > 0, stands, held))
+        low, high = (after.low - after.origin).float(), (after.high - after.origin).float()
+        value, raw = (taken - after.origin).float(), (reading - after.origin).float()
+        ring = torch.cat([state["ring"][:, 1:] - found.moved.float(), value], 1)
+        limit = torch.where(early, 0.0, 1e37).float()
+        ring = torch.minimum(torch.maximum(ring, low - limit), high + limit)
+        value = ring[:, -1:]
+        # what was in doubt lies on a straight line while there is nothing yet that could forecast it
+        ago = torch.arange(SHORT, 0, -1)
+        gap = (ago <= before.run) & (found.sure > 0) & (after.readings <= WARM) & (before.readings > 0)
+        line = value + ((before.last - after.origin).float() - value) * (ago / (before.run.float() + 1))
+        ring = torch.cat([ring[:, : -1 - SHORT], torch.where(gap, line, ring[:, -1 - SHORT : -1]), value], 1)
+        scale, pace = found.scale.float(), pace_of(after.squares, found.scale).float()
+        count, heard_of = after.count.float(), after.readings.float()
+        level = (after.level - after.origin).float()
+        sure, heard = found.sure.float(), there.float()
+        warm = (heard_of > WARM).float()
 
-        window = readings[:, self.window]  # [B, 1 + H, 1 + lags]
-        base = window[:, :, 0]
-        steps = ((window[:, :, 1:] - window[:, :, :-1]) / scale[:, :, None]).clamp(-LIMIT, LIMIT)
-        above = ((base - level) / scale).clamp(-LIMIT, LIMIT)[:, :, None]
-        one = torch.ones_like(above)
-        beat = waves(clock)
-        labels = ((value - base[:, 1:]) / scale).clamp(-LIMIT, LIMIT)
-        known = there * present[:, self.window[1:, 0]] * warm
-        fresh = there * warm
+        clock = clock.float()
+        now = torch.cat([waves(clock), clock[:, 1:], sure, state["past"][:, -1:, 0]], 1)[:, :, None]
+        # nothing is learnt of what was said before the sensor went elsewhere
+        kept = (found.jump == 0).float()[:, :, None]
+        there_then = state["past"][:, WAVES + 1 : WAVES + 2, :-1] * kept
+        past = torch.cat([state["past"][:, : WAVES + 1, :-1], there_then, state["past"][:, -1:, :-1]], 1)
+        past = torch.cat([now, past], 2)
+        beat = past[:, :WAVES].index_select(2, self._edges).transpose(1, 2)  # [B, 1 + G, 12], day first
+        present = past[:, WAVES + 1]
+        per = 1.0 / scale
+        steps = self._differences(ring, per)
+        above = ((ring.index_select(1, self._bases) - level) * per).clamp(-LIMIT, LIMIT)[:, :, None]
+        rows = torch.cat([beat[:, :, DAY:], beat[:, :, :DAY], above, torch.ones_like(above), steps], 2)
+        labels = ((ring.index_select(1, self._target) - ring.index_select(1, self._origin)) * per).clamp(-LIMIT, LIMIT)[
+            :, None
+        ]
+        known = (present.index_select(1, self._target_ago) * present.index_select(1, self._origin_ago) * warm)[:, None]
+        fresh = (sure * warm)[:, :, None]
         answers = []
         for i, (expert, plan) in enumerate(zip(self.experts, config.experts, strict=True)):
-            features = torch.cat([steps[:, :, : plan.lags], above, one, beat[:, :, : CLOCKS[plan.clock]]], 2)
-            answer, part = expert(features[:, 0], features[:, 1:], labels, known, fresh, inner(state, f"expert{i}"))
-            answers.append(answer)
+            some = rows[:, :, CLOCKS[2] - CLOCKS[plan.clock] : CLOCKS[2] + 2 + plan.lags]
+            answer, part = expert(some, labels, known, fresh, state["turn"], inner(state, f"expert{i}"))
+            answers.append(answer * scale[:, :, None])
             new |= outer(part, f"expert{i}")
         if config.network:
-            seen = inputs(after, scale, change, there, beat[:, 0, : config.network.clock], config.memory)
+            seen = inputs(found, beat[:, 0, : config.network.clock], config.memory)
             (features, ahead), part = self.network(seen[:, None], inner(state, "network"))
             new |= outer(part, "network")
-            now = torch.cat([features[:, 0], above[:, 0], one[:, 0]], 1)
-            answer, part = self.readout(now, state["features"], labels, known, fresh, inner(state, "readout"))
+            new["features"] = torch.cat([features, state["features"][:, :-1]], 1)
+            rows = torch.cat([new["features"].index_select(1, self._edges), above, torch.ones_like(above)], 2)
+            answer, part = self.readout(rows, labels, known, fresh, state["turn"], inner(state, "readout"))
             new |= outer(part, "readout")
-            new["features"] = torch.cat([now[:, None], state["features"][:, :-1]], 1)
-            answers += [answer, ahead[:, 0, : config.horizon] * pace_of(after.squares, scale) / scale]
+            answers += [answer * scale[:, :, None], ahead[:, :, : config.horizon] * pace[:, :, None]]
 
-        # what each member says now [B, H, M], within what the sensor has shown; the naive ones first
-        said = torch.stack([torch.minimum(torch.maximum(value + scale * a, low), high) for a in answers], 2)
-        ahead, past = self.seasonal(readings, clock, count)
-        ahead = [torch.minimum(torch.maximum(a, low[:, None]), high[:, None]) for a in ahead]
-        members = torch.cat([value[:, None].expand(-1, config.horizon, 1), *ahead, said], 2)
-        # and what it said h readings ago for this one: not what it would say by now, with what it has learnt since
-        due = torch.diagonal(state["said"], dim1=1, dim2=2).transpose(1, 2)
-        errors = (value[:, None] - torch.cat([base[:, 1:, None], *past, due], 2)) / scale[:, None]
+        # what each member says of the steps ahead [B, M, H], relative to the last reading and within what the sensor
+        # has shown; persistence, which is first of all, says 0
+        ahead, ago = self.seasonal(ring, past, heard_of)
+        said = torch.cat([*([ahead - value[:, None]] if config.seasons else []), *answers], 1)
+        said = torch.minimum(torch.maximum(said, (low - value)[:, None]), (high - value)[:, None])
+        # and what it said of this reading when it came: not what it would say by now, with what it has learnt since
+        due = self.grid.due(state["said"])
+        then = ring.index_select(1, self._said_at)
+        off = raw - then  # of persistence
+        own = due[:, : self.learnt]
+        naive = [torch.zeros_like(off)[:, None], *([ago - then[:, None]] if config.seasons else [])]
+        errors = ((off[:, None] - torch.cat([*naive, own], 1)) * per[:, :, None]).clamp(-LIMIT, LIMIT)
         kept = 0.5 ** (1.0 / config.half_life)
-        losses = kept * state["losses"] + (1 - kept) * errors.clamp(-LIMIT, LIMIT).square()
-        losses = torch.where(known[:, :, None] > 0, losses, state["losses"])
-        mean = (self.hedge(losses) * members).sum(2)
-        quantiles, surprise, drift, part = self.calibration(
-            mean, value, known, count, scale, pace_of(after.squares, scale), inner(state, "calibration")
-        )
-        new |= outer(part, "calibration")
-        anomaly, part = self.novelty(value, there, x[:, 2:3], scale, surprise, inner(state, "novelty"))
-        new |= outer(part, "novelty")
-        new |= {name: average for name, average in after._asdict().items() if name != "last"}
-        new |= {
-            "ring": readings,
-            "there": present,
-            "clock": clock,
-            "low": low,
-            "high": high,
-            "losses": losses,
-            "said": torch.cat([said[:, None], state["said"][:, :-1]], 1),
-        }
-        return {"mean": mean, "quantiles": quantiles, "anomaly": anomaly[:, 0], "drift": drift[:, 0]}, new
+        said_then = present.index_select(1, self._grid_ago) * warm
+        losses = state["losses"] + (1 - kept) * (said_then * sure)[:, None] * (errors.square() - state["losses"])
+        weights = self.hedge(losses)
+        mean = ((weights[:, 1:] @ self.grid.between.T) * said).sum(1)
 
-    def seasonal(self, readings: Tensor, clock: Tensor, count: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """For each season what it says for the steps ahead, and what it said 1 to H readings ago for now, each
-        [B, H, 1]: the reading at the same phase, the last one that is known then. The last reading where the season is
-        no whole number of readings, or too long, or not over yet."""
-        turn = clock[:, 0, 1:] - clock[:, 1, 1:]
-        turn = turn - turn.floor()  # of a week, from one reading to the next
-        steps = torch.arange(1, self.config.horizon + 1, dtype=readings.dtype)
-        ahead, past = [], []
-        for days in self.config.seasons:
-            exact = days / 7 / turn.clamp(min=1e-6)
-            period = exact.round()
-            fits = ((exact - period).abs() < 0.01 * period) & (period > 1)
-            back = period.clamp(min=2.0) * (steps / period.clamp(min=2.0)).ceil()  # [B, H]
-            known = fits & (back < self.ring) & (count > back)
-            for out, lag, otherwise in ((ahead, back - steps, 0 * steps), (past, back, steps)):
-                at = self.ring - 1 - torch.where(known, lag, otherwise.expand_as(lag))
-                out.append(torch.gather(readings, 1, at.clamp(min=0).long())[:, :, None])
-        return ahead, past
+        # after a reading in doubt another one like it is no second surprise, but counts as a move, as the way back does
+        doubted = before.doubted > 0
+        again, alone = (reading - before.recent[:, :1]).abs().float(), (off[:, :1] - due[:, -2, :1]).abs()
+        surprise = torch.where(doubted, torch.minimum(alone, again), alone)
+        move = torch.where(doubted, torch.maximum(alone, again), alone)
+        asked = heard * warm * torch.where(doubted, 1.0, present[:, 1:2]).float()
+        residuals = Residuals(
+            off=off - due[:, -2],
+            spread=due[:, -1],
+            restless=state["past"][:, -1].index_select(1, self.grid.at),
+            known=said_then * heard,
+            sure=sure,
+            surprise=surprise,
+            move=move,
+            asked=asked,
+        )
+        bands, part = self.calibration(residuals, count, scale, pace, inner(state, "calibration"))
+        new |= outer(part, "calibration")
+        offsets = self.grid.between @ bands.offsets  # [B, H, Q]
+        # the scale that it would have with this reading, in doubt or not
+        apart = (reading - after.level) / after.count.clamp(min=1.0).sqrt()
+        spread = torch.maximum(found.scale, apart.abs())
+        anomaly, part = self.novelty(
+            reading, there, x[:, 2:3], spread, bands.probability.double(), inner(state, "novelty")
+        )
+        new |= outer(part, "novelty")
+        channels = torch.cat([said[:, len(config.seasons) :], mean[:, None]], 1).index_select(2, self.grid.at)
+        base = after.origin + value.double()
+        new |= {
+            "front": torch.cat([after.packed(), base + mean[:, :1].double()], 1),
+            "ring": ring,
+            "past": torch.cat([past[:, :-1], torch.cat([bands.restless[:, :, None], past[:, -1:, 1:]], 2)], 1),
+            "turn": torch.where(state["turn"] < 2 * BLOCKS - 1, state["turn"] + 1.0, float(BLOCKS)),
+            "losses": losses,
+            "said": self.grid.say(state["said"], torch.cat([channels, bands.spread[:, None]], 1)),
+        }
+        # two in doubt that are alike may be where the sensor is now: what has lasted so long lasts as long again
+        run = after.run
+        alike = (reading - before.recent[:, :1]).abs() <= 0.5 * (reading - taken).abs()
+        stays = ((there > 0) & (found.sure <= 0) & (run > 1) & (before.doubted > 0) & alike).double()
+        told = base + mean.double() + stays * (reading - taken) * (run / (run + self.ahead))
+        outputs = {
+            "mean": told,
+            "quantiles": told[:, :, None] + offsets.double(),
+            "anomaly": anomaly[:, 0].float(),
+            "drift": bands.drift[:, 0],
+        }
+        return outputs, new
+
+    def _differences(self, ring: Tensor, per: Tensor) -> Tensor:
+        """[B, 1 + G, lags], newest first, of now and of when the last label of each group was made."""
+        last = ring[:, -(self.lags + self.config.horizon + 1) :]
+        steps = ((last[:, 1:] - last[:, :-1]) * per).clamp(-LIMIT, LIMIT)
+        return steps.index_select(1, self._newer).reshape(-1, len(self._edges), self.lags)
+
+    def seasonal(self, ring: Tensor, past: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """For each season what it says for the steps ahead [B, seasons, H], and what it said of now at the steps of the
+        grid [B, seasons, S]: the reading at the same phase, the last one that is known then. The last reading where the
+        season is no whole number of readings, or too long, or not over yet."""
+        turn = past[:, WAVES, :1] - past[:, WAVES, 1:2]
+        turn = (turn - turn.floor()).clamp(min=1e-6)  # of a week, from one reading to the next
+        exact = torch.tensor(self.config.seasons) / 7 / turn  # [B, seasons]
+        period = exact.round()
+        fits = ((exact - period).abs() < 0.01 * period) & (period > 1)
+        period = period.clamp(min=2.0)[:, :, None]
+        back = period * (self.ahead / period).ceil()  # [B, seasons, H]
+        known = fits[:, :, None] & (back < self.ring) & (count[:, :, None] > back)
+        then = torch.where(known, back - self.ahead, 0.0)
+        now = torch.where(known, back, self.ahead).index_select(2, self.grid.at)
+        at = (self.ring - 1 - torch.cat([then, now], 2)).long().clamp(0, self.ring - 1)
+        got = torch.gather(ring, 1, at.flatten(1)).reshape(-1, *at.shape[1:])
+        return got.split([self.config.horizon, len(self.grid.steps)], 2)
 
     def hedge(self, losses: Tensor) -> Tensor:
-        """Weights [B, H, members] from discounted losses; where there are none yet, persistence alone."""
+        """Weights [B, M, S] from discounted losses; where there are none yet, persistence alone."""
         handicapped = losses * self.odds
-        best = handicapped.amin(2, keepdim=True)
-        weights = torch.softmax(-self.config.sharpness * (handicapped - best) / best.clamp(min=1e-9), 2)
-        seen = (losses.amax(2, keepdim=True) > 0).to(losses.dtype)
-        first = torch.zeros_like(weights) + (torch.arange(self.members) == 0).to(losses.dtype)
-        return seen * weights + (1 - seen) * first
+        best = handicapped.amin(1, keepdim=True)
+        weights = (-self.config.sharpness * (handicapped - best) / best.clamp(min=1e-9)).exp()
+        weights = weights / weights.sum(1, keepdim=True)
+        seen = (losses.amax(1, keepdim=True) > 0).to(losses.dtype)
+        return seen * (weights - self.first) + self.first
 
 
 def info(name: str, config: OnlineConfig) -> dict[str, Any]:
@@ -277,7 +354,7 @@ def info(name: str, config: OnlineConfig) -> dict[str, Any]:
     return {
         "name": name,
         "task": "forecast",
-        "input": {"name": "readings", "dtype": "float32", "chunk_shape": [1, CHANNELS], "step_seconds": 0.0},
+        "input": {"name": "readings", "dtype": "float64", "chunk_shape": [1, CHANNELS], "step_seconds": 0.0},
         "options": {"quantiles": list(config.quantiles), "horizon": config.horizon},
         "data": "none: it learns from each stream alone, while it runs",
         "licence": "Apache-2.0",

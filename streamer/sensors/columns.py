@@ -17,7 +17,7 @@ from streamer.sensors.digits import rounded
 __all__ = ["LARGEST", "Batch", "Forecasts", "Reading", "Row", "StepResult"]
 
 Floats = NDArray[np.float64]
-#: From here on a reading counts as missing, as infinity does: float32 and the models end not far behind.
+#: From here on a reading counts as missing, as infinity does: relative to others it must be a float32.
 LARGEST = 1e30
 
 
@@ -94,7 +94,7 @@ class StepResult:
     values: Floats
     steps: Floats
     breaks: NDArray[np.uint8]
-    quantiles: NDArray[np.float32]
+    quantiles: Floats
     anomalies: NDArray[np.float32]
     drifts: NDArray[np.float32]
     known: NDArray[np.bool_]
@@ -107,7 +107,7 @@ class Forecasts:
 
     ``levels`` (``"0.05"``) [Q] ascending. ``steps`` float64 [N]: seconds from one step to the next, NaN where they are
     not known yet. ``breaks`` uint8 [N]: 0, or why earlier forecasts do not reach this reading, as in
-    :mod:`streamer.sensors.timeline`. ``quantiles`` float32. ``anomalies`` float32: the probability of a reading at
+    :mod:`streamer.sensors.timeline`. ``quantiles`` float64. ``anomalies`` float32: the probability of a reading at
     least as far from what was expected, 1 where nothing was. ``known`` bool: there is a forecast; a sensor without any
     value yet has none.
 
@@ -120,7 +120,7 @@ class Forecasts:
     steps: Floats
     breaks: NDArray[np.uint8]
     levels: Sequence[str]
-    quantiles: NDArray[np.float32]
+    quantiles: Floats
     anomalies: NDArray[np.float32]
     drifts: NDArray[np.float32]
     known: NDArray[np.bool_]

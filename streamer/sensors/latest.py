@@ -34,7 +34,7 @@ class Latest:
         self.begun = np.zeros(each, np.bool_)
         self.anomaly = np.zeros(each, np.float32)
         self.drift = np.zeros(each, np.float32)
-        self.quantiles = np.zeros((*each, layout.horizon, len(layout.levels)), np.float32)
+        self.quantiles = np.zeros((*each, layout.horizon, len(layout.levels)))
         self.readings = np.zeros(capacity, np.int64)
         self.missing = np.zeros(each, np.int64)
         #: What is saved.

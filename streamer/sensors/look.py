@@ -23,7 +23,7 @@ ALONE = "-"
 @dataclass(frozen=True, slots=True)
 class Sensor:
     """A stream, or one ``target`` of a stream of rows. ``time`` and ``value`` (``None``: missing) of the last reading;
-    ``step`` seconds, ``None``: not known yet; ``quantiles`` float32 [H, Q], ``None``: there has been no value.
+    ``step`` seconds, ``None``: not known yet; ``quantiles`` float64 [H, Q], ``None``: there has been no value.
     ``counts`` as in :class:`Timelines`. ``life`` and ``late`` scores by band of steps ahead."""
 
     name: str
@@ -35,7 +35,7 @@ class Sensor:
     missing: int
     counts: dict[str, int]
     levels: Sequence[str]
-    quantiles: NDArray[np.float32] | None
+    quantiles: NDArray[np.float64] | None
     anomaly: float | None
     drift: float | None
     life: dict[str, Scores]

@@ -16,10 +16,11 @@ from streamer.tasks.forecast import Forecaster
 
 __all__ = ["INPUT", "Loaded", "load_forecaster", "make_fleet", "open_fleet"]
 
-#: One reading of one sensor: its value, whether it is there, time of day, time of week.
-INPUT = ("float32", (1, 4))
-#: Streams in a batch. Not tuned: from here on a batch's states leave the cache, and a larger one gains no more.
-BATCH = 32
+#: One reading of one sensor: its value, whether it is there, time of day, time of week; float32 or float64.
+INPUT = (1, 4)
+#: Streams in a batch. Not tuned: a forecaster has some hundred small operators, whose cost a larger batch shares, and
+#: from here on a batch's states leave the cache.
+BATCH = 64
 
 
 class Loaded(NamedTuple):
@@ -43,8 +44,8 @@ def load_forecaster(path: Path) -> Loaded:
     if len(manifest.inputs) > 1:
         raise ModelError(f"{path}: has {len(manifest.inputs)} stream inputs, a forecaster of sensors takes one")
     layout = Layout.of(task)
-    if not layout.variables and (spec.dtype, spec.chunk_shape) != INPUT:
-        raise ModelError(f"{path}: takes {spec.chunk_shape}, not one reading with its clock {INPUT[1]}")
+    if not layout.variables and (spec.chunk_shape != INPUT or spec.dtype not in ("float32", "float64")):
+        raise ModelError(f"{path}: takes {spec.chunk_shape}, not one reading with its clock {INPUT}")
     return Loaded(model, task, layout)
 
 

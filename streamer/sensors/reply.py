@@ -92,7 +92,7 @@ def gather(names: Sequence[str], parts: Sequence[StepResult], layout: Layout, or
         column("steps", dtype=np.float64),
         column("breaks", dtype=np.uint8),
         layout.levels,
-        column("quantiles", *each, layout.horizon, len(layout.levels), dtype=np.float32),
+        column("quantiles", *each, layout.horizon, len(layout.levels), dtype=np.float64),
         column("anomalies", *each, dtype=np.float32),
         column("drifts", *each, dtype=np.float32),
         column("known", *each, dtype=np.bool_),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,11 @@ Slots = NDArray[np.intp]
 class Found(NamedTuple):
     """``good`` bool [N]: those that were run; the others have no result. ``failed`` bool [N]: of the others those whose
     run failed, the rest were late. ``quantiles`` [N, H, Q], ``anomalies`` and
-    ``drifts`` [N], of several targets [N, K, ...], float32; ones where the model gives neither."""
+    ``drifts`` [N], of several targets [N, K, ...], float32 but for the first; ones where the model gives neither."""
 
     good: NDArray[np.bool_]
     failed: NDArray[np.bool_]
-    quantiles: NDArray[np.float32]
+    quantiles: NDArray[np.float64]
     anomalies: NDArray[np.float32]
     drifts: NDArray[np.float32]
 
@@ -39,17 +39,18 @@ class Runner:
         self._arena, self._metrics = arena, metrics
         self._batches = BatchRunner(model, arena, limit)
         self._input = model.manifest.input.name
+        self.dtype = np.dtype(model.manifest.input.dtype)
         shapes = {output.name: output.shape for output in model.manifest.outputs}
         self._quantiles = shapes["quantiles"][1:]
         self._each = self._quantiles[:-2]
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
-    def __call__(self, slots: Slots, generations: NDArray[np.int64], readings: NDArray[np.float32]) -> Found:
+    def __call__(self, slots: Slots, generations: NDArray[np.int64], readings: NDArray[np.floating[Any]]) -> Found:
         """One step of streams that are all different, ``readings`` [N, *chunk]. ``generations`` of the slots, when the
         readings were taken: what is of a former owner is late, dropped and counted."""
         n = len(slots)
         good, failed = np.ones(n, np.bool_), np.zeros(n, np.bool_)
-        quantiles = np.empty((n, *self._quantiles), np.float32)
+        quantiles = np.empty((n, *self._quantiles))
         said = {name: np.ones((n, *self._each), np.float32) for name in ("anomaly", "drift")}
         for part, result in self._batches.run(slots, generations, {self._input: readings}):
             rows = part.stop - part.start

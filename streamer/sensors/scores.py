@@ -4,6 +4,8 @@ Compared with what costs nothing: persistence (everything stays as it is) and th
 day ago, at the same time), for the same steps ahead. Forecasts that were made at a missing reading are not scored,
 since what stays as it is can't be said there.
 
+Kept are differences to a stream's first reading, as float32: those of a large level lose no digits.
+
 Of many streams at once: every array holds one row for each slot, and every call takes slots that are all different.
 Everything starts as zeros, so a slot that was never used costs no memory.
 """
@@ -67,7 +69,11 @@ class Track:
         self._now = np.zeros(capacity, np.int64)
         self._life = np.zeros((capacity, ROWS, width))
         self._late = np.zeros((capacity, PARTS, ROWS, width), np.float32)
+        self._base = np.zeros(capacity)
+        self._based = np.zeros(capacity, np.bool_)
         self._arrays = {
+            "base": self._base,
+            "based": self._based,
             "said": self._said,
             "open": self._open,
             "past": self._past,
@@ -93,6 +99,11 @@ class Track:
         there = ~np.isnan(values)
         known = np.flatnonzero(there)
         if len(known):
+            first = slots[known[~self._based[slots[known]]]]
+            self._base[first] = values[known[~self._based[slots[known]]]]
+            self._based[first] = True
+        values = values - self._base[slots]
+        if len(known):
             found = self._compare(slots[known], values[known], seasons[known])
             self._life[slots[known]] += found
             self._late[slots[known], parts[known]] += found
@@ -105,8 +116,9 @@ class Track:
     def said(self, slots: Slots, quantiles: NDArray[np.floating[Any]], last: Floats) -> None:
         """The forecasts [N][horizon][quantiles] made at the readings ``last``, which were the last truth told."""
         rows = (self._now[slots] - 1) % self.horizon
-        self._said[slots, rows, :, :-1] = quantiles[:, self.steps - 1]
-        self._said[slots, rows, :, -1] = last[:, None]
+        base = self._base[slots]
+        self._said[slots, rows, :, :-1] = quantiles[:, self.steps - 1] - base[:, None, None]
+        self._said[slots, rows, :, -1] = (last - base)[:, None]
         self._open[slots, rows] = True
 
     def forget(self, slots: Slots) -> None:
@@ -123,6 +135,7 @@ class Track:
 
     def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         """Raises ``ValueError`` where they are not of this horizon and these steps."""
+        saved = {"base": np.zeros(()), "based": np.array(True)} | dict(saved)  # older ones have none
         for name, array in self._arrays.items():
             if saved[name].shape != array.shape[1:]:
                 raise ValueError(f"the scores were of other steps: {name} is {saved[name].shape}")

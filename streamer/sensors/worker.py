@@ -246,7 +246,7 @@ class Lane(threading.Thread):
         begin, table = perf_counter(), self._table
         slots, values, gap = chunk.slots, chunk.values, chunk.gap
         there, count = ~np.isnan(values), values.shape[1]
-        inputs = np.empty((len(slots), 1, 2 * count + 2), np.float32)
+        inputs = np.empty((len(slots), 1, 2 * count + 2), runner.dtype)
         inputs[:, 0, :count], inputs[:, 0, count:-2] = np.where(there, values, 0.0), there
         inputs[:, 0, -2], inputs[:, 0, -1] = phases(chunk.times)
         chosen = values[:, table.layout.chosen]  # those of the targets
@@ -283,7 +283,7 @@ class Lane(threading.Thread):
         failed: list[int] = chunk.reading[bad & ~gap].tolist()
         return failed
 
-    def _score(self, slots: Slots, values: Floats, broken: NDArray[np.bool_], quantiles: NDArray[np.float32]) -> None:
+    def _score(self, slots: Slots, values: Floats, broken: NDArray[np.bool_], quantiles: Floats) -> None:
         """``values`` [N, K]. ``broken``: earlier forecasts do not reach this reading."""
         table = self._table
         step = table.timelines.step[slots]

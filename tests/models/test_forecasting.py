@@ -13,14 +13,14 @@ import models
 from models.__main__ import main
 from models.forecast import sensors
 from models.forecast.forecasting import Options, Segments, histories, loss, prepare
+from models.forecast.front import PACKED, Averages
 from models.forecast.network import Network, NetworkConfig
-from models.forecast.normalise import Averages
 from models.forecast.online import Online
 from models.forecast.sensors import Sensor, synthetic
 from models.shipped import forecast
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # Lightning's own
-START = Averages(*torch.zeros(6, 1))
+START = Averages.of(torch.zeros(1, PACKED, dtype=torch.float64))
 HORIZON, OPTIONS = 5, Options(batch=6, length=60, batches=4)
 
 
@@ -51,7 +51,9 @@ def test_examples_are_normalised_and_labelled_with_what_comes() -> None:
 def test_missing_readings_are_no_labels_and_no_origins() -> None:
     values = torch.randn(2, 40).cumsum(1)
     values[0, 10:14] = float("nan")
-    batch = prepare(values, torch.zeros(2, 30, 2), Averages(*torch.zeros(6, 2)), HORIZON, 2000.0)
+    batch = prepare(
+        values, torch.zeros(2, 30, 2), Averages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0
+    )
     assert not batch.known[0, 10:14].any()
     assert batch.known[0, 8].tolist() == [True, False, False, False, False]
     assert batch.known[1].all()
@@ -62,11 +64,11 @@ def test_missing_readings_are_no_labels_and_no_origins() -> None:
 def test_a_segment_may_begin_in_the_middle_of_a_life() -> None:
     some = made(3)
     for sensor, history in zip(some, histories(some, 50.0), strict=True):
-        assert history.shape == (6, len(sensor.values))
-        assert not history[:, 0].any()
+        assert history.shape == (len(sensor.values), PACKED)
+        assert not history[0].any()
         there = ~np.isnan(sensor.values)
-        assert history[0, 10] == there[:10].sum()
-        assert history[0].max() <= 50
+        assert Averages.of(history[10]).readings == there[:10].sum()
+        assert history[:, 0].max() <= 50
     batch = Segments(some, {"synthetic": 1.0}, HORIZON, OPTIONS).batch()
     assert torch.isfinite(batch.x).all()
 
@@ -146,12 +148,12 @@ def test_the_network_sees_in_training_what_it_sees_when_it_serves() -> None:
     values[1, 60] = 1e9
     phases = rng.random((2, 75, 2))
     trained = prepare(torch.from_numpy(values).float(), torch.from_numpy(phases).float(),
-                      Averages(*torch.zeros(6, 2)), HORIZON, 2000.0)  # fmt: skip
+                      Averages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0)  # fmt: skip
     model = Online(forecast.config(HORIZON, NetworkConfig(hidden=8, horizon=HORIZON))).eval()
     seen: list[torch.Tensor] = []
     model.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     there = np.isfinite(values[:, :75])
     rows = np.concatenate([np.where(there, values[:, :75], 7.0)[..., None], there[..., None], phases], 2)
     with torch.no_grad():
-        model(torch.from_numpy(rows).float(), model.initial_state(2))
+        model(torch.from_numpy(rows).float().double(), model.initial_state(2))
     assert torch.equal(torch.cat(seen, 1), trained.x)

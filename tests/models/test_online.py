@@ -30,7 +30,7 @@ def readings(values: NDArray[np.float64], there: NDArray[np.bool_] | None = None
     rows = np.atleast_2d(values)
     time = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
     mask = np.ones_like(rows) if there is None else np.broadcast_to(there, rows.shape)
-    return torch.from_numpy(np.stack([rows, mask, time / day % 1, time / day / 7 % 1], 2).astype(np.float32))
+    return torch.from_numpy(np.stack([rows, mask, time / day % 1, time / day / 7 % 1], 2).astype(np.float64))
 
 
 @torch.no_grad()
@@ -204,12 +204,13 @@ def test_nothing_is_forecast_that_the_sensor_has_never_shown() -> None:
 
 def test_of_equals_persistence_is_preferred_and_alone_in_the_beginning() -> None:
     model = Online(SMALL)
-    weights = model.hedge(torch.ones(1, HORIZON, 5))
-    assert (weights[..., 0] > 2 * weights[..., 1]).all()
-    assert torch.allclose(weights.sum(2), torch.ones(1, HORIZON))
-    better = torch.tensor([1.0, 0.5, 1.0, 1.0, 1.0]).expand(1, HORIZON, 5)
-    assert (model.hedge(better)[..., 1] > 0.99).all()
-    assert model.hedge(torch.zeros(1, HORIZON, 5))[..., 0].min() == 1
+    steps = len(model.grid.steps)
+    weights = model.hedge(torch.ones(1, 5, steps))
+    assert (weights[:, 0] > 2 * weights[:, 1]).all()
+    assert torch.allclose(weights.sum(1), torch.ones(1, steps))
+    better = torch.tensor([1.0, 0.5, 1.0, 1.0, 1.0])[None, :, None].expand(1, 5, steps)
+    assert (model.hedge(better)[:, 1] > 0.99).all()
+    assert model.hedge(torch.zeros(1, 5, steps))[:, 0].min() == 1
 
 
 @pytest.mark.parametrize(("day", "period"), [(24, 24), (24, 168), (96, 96)])
@@ -257,7 +258,7 @@ def test_the_network_is_an_expert_and_its_features_are_another() -> None:
     second, _ = model(x[:, 111:], state)
     for name in whole:
         assert torch.allclose(torch.cat([first[name], second[name]], 1), whole[name], atol=1e-4)
-    assert end["losses"].shape[2] == 7
+    assert end["losses"].shape[1] == 7
     assert bool((end["readout.weights"] != 0).any())
     again = OnlineConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.forecast.network import PLAIN, inputs
-from models.forecast.normalise import DAY_HARMONICS, WEEK_HARMONICS, Averages, follow, pace_of, waves
-from models.forecast.online import ABSURD
+from models.forecast.normalise import ABSURD, DAY_HARMONICS, WEEK_HARMONICS, Averages, follow, pace_of, waves
 from models.layers import (
     Chain,
     FeedForward,

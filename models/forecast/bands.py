@@ -1,0 +1,160 @@
+"""Quantiles around a forecast and the probability of a reading, calibrated while the stream runs.
+
+An interval is the forecast, plus quantiles of its own past residuals in units of their running size, times how restless
+the last day was. The quantiles follow the subgradient of the pinball loss of those residuals, so that the long-run
+coverage is the promised one whatever the forecasts do (Gibbs and Candes 2021, arXiv 2106.00170). All of it is kept for
+the steps of a :class:`models.forecast.grid.Grid`.
+
+Before there are residuals, and fading as they come, the width is that of a random walk at the sensor's own pace.
+
+A reading in doubt is one that an interval missed, and no more: it makes nothing wider.
+
+The same for the size of one-step residuals, far out in its tail, makes a probability of a reading: how often a sensor
+has been at least that far from what was expected. Readings in doubt count there: who often is beside the point is no
+surprise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.forecast.calibration import EARLY, HASTE, MANY, NORMAL, SMALLEST, TAIL, Pace
+from models.forecast.normalise import LIMIT
+from models.layers import State
+
+#: Marks of the tail are at least this far apart.
+APART = 0.05
+
+
+class Bands(NamedTuple):
+    """``offsets`` [B, S, Q] from the mean to each quantile, ascending; ``spread`` [B, S] of them, in the sensor's unit;
+    ``restless`` [B, 1]; ``probability`` [B, 1] of the reading just seen, 1 where nothing was expected of it; ``drift``
+    [B, 1]: residuals of late over usual ones, 1 is as ever."""
+
+    offsets: Tensor
+    spread: Tensor
+    restless: Tensor
+    probability: Tensor
+    drift: Tensor
+
+
+class Residuals(NamedTuple):
+    """Of what was said of the reading just seen at the steps of the grid. ``off`` [B, S]: the reading less the mean,
+    in the sensor's unit; ``spread`` [B, S] that was said; ``restless`` [B, S] of then; ``known`` [B, S]: 1 where there
+    is a reading and something was said of it; ``sure`` [B, 1]: 0 where the reading is in doubt or missing.
+
+    ``surprise`` [B, 1]: size of the one-step residual that a probability is wanted of, where ``asked`` [B, 1] is 1;
+    ``move``: of what it is compared with later on."""
+
+    off: Tensor
+    spread: Tensor
+    restless: Tensor
+    known: Tensor
+    sure: Tensor
+    surprise: Tensor
+    move: Tensor
+    asked: Tensor
+
+
+class Calibrated(nn.Module):
+    """``forward(residuals, count, scale, pace, state) -> (bands, state)``, the three [B, 1]. ``pace``: the root mean
+    square of differences between readings. State: ``seen`` [B, S]: residuals so far; ``grid``
+    [B, 1 + Q, S]: their size, quantiles;
+    ``tail`` [B, 5 + K]: size of late and usual one-step residuals; the same and their
+    size with those in doubt; offsets of the marks."""
+
+    def __init__(self, steps: tuple[int, ...], levels: tuple[float, ...], pace: Pace) -> None:
+        super().__init__()
+        self.count, self.pace, self.quantiles = len(steps), pace, len(levels)
+        at = torch.tensor(levels)
+        self.register_buffer("levels", at[:, None], persistent=False)
+        self.register_buffer("gauss", 1.25 * math.sqrt(2) * torch.erfinv(2 * at - 1)[:, None], persistent=False)
+        ahead = torch.tensor(steps, dtype=torch.float32)
+        self.register_buffer("reach", NORMAL * ahead.sqrt(), persistent=False)  # of a random walk
+        self.register_buffer("prior", pace.prior * ahead.sqrt(), persistent=False)
+        tail = torch.tensor(TAIL)
+        self.register_buffer("tail", tail, persistent=False)
+        self.register_buffer("haste", torch.tensor(HASTE), persistent=False)
+        normal = 1.25 * math.sqrt(2) * torch.erfinv(1 - tail.double()).float()
+        self.register_buffer("normal", normal, persistent=False)
+        heights = torch.cat([torch.zeros(1), tail.log()])
+        self.register_buffer("rises", heights[1:] - heights[:-1], persistent=False)
+        number = torch.arange(len(TAIL))
+        above = torch.where(number[:, None] >= number, APART * (number[:, None] - number), -1e9)
+        self.register_buffer("above", above.float(), persistent=False)
+        lives = torch.tensor([*2 * [1 - 0.5 ** (1 / pace.day), 1 - 0.5 ** (1 / pace.season)]])
+        self.register_buffer("lives", lives, persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        return {
+            "seen": torch.zeros(batch, self.count),
+            "grid": torch.zeros(batch, 1 + self.quantiles, self.count),
+            "tail": torch.zeros(batch, 5 + len(TAIL)),
+        }
+
+    def forward(self, now: Residuals, count: Tensor, scale: Tensor, pace: Tensor, state: State) -> tuple[Bands, State]:
+        size, tracked = state["grid"].split([1, self.quantiles], 1)
+        size = size[:, 0]
+        learnt = now.known * now.sure
+        residuals = (now.off / scale).clamp(-LIMIT, LIMIT).abs()
+        surprise, move = (now.surprise / scale).clamp(max=LIMIT), (now.move / scale).clamp(max=LIMIT)
+        seen = (state["seen"] + learnt).clamp(max=MANY)
+        usable = (1.0 / seen.clamp(min=1.0)).clamp(min=self.pace.size)
+        size = size + usable * learnt * (residuals / now.restless.clamp(min=0.1) - size)
+        # which of the quantiles the reading was below, in units of what was said of the spread
+        inside = now.off / now.spread.clamp(min=1e-37)
+        below = (inside[:, None] < self.gauss + tracked).to(inside.dtype)
+        tracked = tracked + (self.pace.step * now.known)[:, None] * (self.levels - below)
+        tracked = tracked.clamp(-LIMIT, LIMIT)
+
+        averages, offsets = state["tail"].split([5, len(TAIL)], 1)
+        few = 1.0 / count.clamp(min=1.0)
+        restless = _restless(averages[:, 2:3], averages[:, 3:4])  # before this reading, doubts and all
+        one, first = residuals[:, :1], now.asked
+        sizes = torch.cat([one, one, move, move, move / restless], 1)
+        heard = torch.cat([learnt[:, :1], learnt[:, :1], first, first, first], 1)
+        shares = torch.cat([torch.maximum(few, self.lives), usable[:, :1]], 1)
+        averages = averages + heard * shares * (sizes - averages)
+        units = torch.cat([surprise, move], 1) / (averages[:, 4:] * restless).clamp(min=1e-6)
+        probability, offsets = self._probability(units.clamp(max=1e4), first, offsets)
+        restless = _restless(averages[:, :1], averages[:, 1:2])
+
+        trust = seen / (seen + self.prior)
+        walk = (pace * (1 + EARLY * few)) * self.reach
+        spread = trust * size * (scale * restless) + (1 - trust) * walk
+        ends = (spread[:, None] * (self.gauss + tracked)).transpose(1, 2)
+        ends = ends.sort(dim=2).values  # quantiles that cross are rearranged (Chernozhukov et al. 2010)
+        new = {
+            "seen": seen,
+            "grid": torch.cat([size[:, None], tracked], 1),
+            "tail": torch.cat([averages, offsets], 1),
+        }
+        return Bands(ends, spread, restless, probability, restless.square()), new
+
+    def _probability(self, units: Tensor, known: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """How probable a one-step residual this large or larger is, and the marks of the tail after it.
+
+        Between marks the logarithm of the probability is linear, as it is beyond the last one.
+        """
+        unit, move = units.split(1, 1)
+        marks = self.normal + offsets  # [B, K], ascending but for what tracking does to them
+        rising = (marks.clamp(min=APART)[:, None] + self.above).amax(2)
+        knots = torch.cat([torch.zeros_like(unit), rising], 1)  # [B, K + 1]
+        low, high = knots[:, :-1], knots[:, 1:]
+        slopes = self.rises / (high - low)
+        within = (torch.minimum(unit, high) - low).clamp(min=0.0)
+        beyond = (unit - high[:, -1:]).clamp(min=0.0) * slopes[:, -1:]
+        height = (within * slopes).sum(1, keepdim=True) + beyond
+        probability = height.clamp(min=math.log(SMALLEST)).exp() * known + (1.0 - known)
+        above = (move > marks).to(unit.dtype)
+        moved = offsets + (known * self.haste) * marks.clamp(min=0.5) * (above - self.tail)
+        return probability, moved.clamp(-LIMIT, 1e4)
+
+
+def _restless(late: Tensor, usual: Tensor) -> Tensor:
+    drift = (late / usual.clamp(min=1e-6)).clamp(0.04, 64.0)
+    return torch.where(usual > 1e-6, drift, torch.ones_like(drift)).sqrt()

@@ -1,0 +1,65 @@
+"""Some steps of a horizon, close together where they are near: what is kept for these is there for all.
+
+How far off a forecast is grows smoothly with the steps ahead, so the weights of a mixture and the widths of intervals
+are tracked at these steps alone, and lie on straight lines in between.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Grid", "grid"]
+
+
+def grid(horizon: int) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, 16, 24, ... and the horizon."""
+    steps = sorted({2**k * part // 2 for k in range(16) for part in (2, 3)})
+    return (*(step for step in steps if step < 0.9 * horizon), horizon)
+
+
+class Grid(nn.Module):
+    """``channels`` numbers that are said of every step of the grid, and kept until that step has come.
+
+    State ``line`` [B, L]: by age, newest first, of every age those steps that are farther ahead than that.
+    """
+
+    def __init__(self, horizon: int, channels: int) -> None:
+        super().__init__()
+        self.steps = grid(horizon)
+        self.channels, count = channels, len(self.steps)
+        at = torch.tensor(self.steps)
+        self.register_buffer("at", at - 1, persistent=False)  # places among all steps
+        between = torch.zeros(horizon, count)
+        for row in range(horizon):
+            right = int(torch.searchsorted(at, row + 1))
+            left = max(0, right - 1)
+            share = 1.0 if left == right else (row + 1 - self.steps[left]) / (self.steps[right] - self.steps[left])
+            between[row, left] += 1 - share
+            between[row, right] += share
+        self.register_buffer("between", between, persistent=False)  # [H, S]
+        places: dict[tuple[int, int, int], int] = {}
+        for age in range(horizon):
+            for channel in range(channels):
+                for number, step in enumerate(self.steps):
+                    if step > age:
+                        places[age, channel, number] = len(places)
+        self.length = len(places)
+        new = channels * count  # what is said comes before what was kept
+        moved = [
+            channel * count + number if age == 0 else new + places[age - 1, channel, number]
+            for age, channel, number in places
+        ]
+        due = [
+            places[step - 1, channel, number] for channel in range(channels) for number, step in enumerate(self.steps)
+        ]
+        self.register_buffer("moved", torch.tensor(moved), persistent=False)
+        self.register_buffer("places", torch.tensor(due), persistent=False)
+
+    def due(self, line: Tensor) -> Tensor:
+        """[B, channels, S]: what was said of now."""
+        return line.index_select(1, self.places).reshape(-1, self.channels, len(self.steps))
+
+    def say(self, line: Tensor, said: Tensor) -> Tensor:
+        """The line after ``said`` [B, channels, S]."""
+        return torch.cat([said.flatten(1), line], 1).index_select(1, self.moved)
