@@ -55,9 +55,9 @@ def tensors(task: Task, model: Model) -> Task:
 
 WORLDS = {
     "greedy": World("digits", "options", {"decoder": {"kind": "greedy"}}),
-    "beam": World("digits", "options", {"decoder": BEAM}),
+    "beam": World("digits", "rules", {"decoder": BEAM}),
     "beam with numbers": World(
-        "digits", "options", {"decoder": BEAM, "numbers": "written"}, lambda task, model: WrittenFinals(task)
+        "digits", "rules", {"decoder": BEAM, "numbers": "written"}, lambda task, model: WrittenFinals(task)
     ),
     "beam with punctuation": World(
         "digits",
@@ -65,13 +65,13 @@ WORLDS = {
         {"decoder": BEAM, "numbers": "written", "text": "written"},
         lambda task, model: WrittenFinals(task),
     ),
-    "lexicon": World("english-small", "options", {"decoder": BEAM}),
+    "lexicon": World("english-small", "rules", {"decoder": BEAM}),
     "transducer": World("transducer-digits", "options"),
     "running": World("vad", "steps"),
     "final": World("sentiment", "steps"),
     "raw": World("vad", "step", wrap=lambda task, model: Raw.of(model.manifest)),
     "tensors": World("digits", "step", {"tensors": True}, tensors),
-    "beside tensors": World("digits", "options", {"tensors": False}, tensors),
+    "beside tensors": World("digits", "rules", {"tensors": False}, tensors),
     "enhance": World("denoiser", "position"),
     "forecast": World("forecast-online", "readings"),
     "characters": World("characters", "position"),

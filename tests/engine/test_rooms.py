@@ -78,7 +78,7 @@ def test_conditions_are_gathered_and_kept_when_the_stream_begins_again() -> None
     for wrong, said in (
         ({"voice": np.zeros(2, np.float32)}, "no condition 'voice'; there is speaker, language"),
         ({"speaker": np.zeros(3, np.float32)}, "condition 'speaker' is float32"),
-        ({"speaker": np.array([1, np.nan], np.float32)}, "no finite number"),
+        ({"speaker": np.array([1, np.nan], np.float32)}, "not finite"),
         ({"language": np.array([4])}, "must be 0 to 3"),
         ({"a": np.zeros(3, np.float32)}, "no condition 'a'"),
     ):

@@ -130,7 +130,7 @@ def request_with(**changes: Any) -> bytes:
         (request_with(outputs=[{"parameters": {}}]), None, "output has no name"),
         (request_with(outputs=[{"name": "y", "parameters": {"classification": 3}}]), None, "not served"),
         (request_with(tensor={"name": 3}), None, "has no name"),
-        (request_with(tensor={"shape": [1, 2.0]}), None, "no shape"),
+        (request_with(tensor={"shape": [1, 2.5]}), None, "no shape"),
         (request_with(tensor={"shape": [1, -2]}), None, "it is no shape"),
         (request_with(tensor={"shape": [1, 3]}), None, "2 numbers, and its shape [1, 3] has 3"),
         (request_with(tensor={"shape": [2**62, 2**62]}), None, "2 numbers, and its shape"),
