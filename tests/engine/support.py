@@ -84,7 +84,8 @@ def running(
     given = {"lanes": 2, "capacity": 64, "checkpoint_seconds": 3600.0, **settings}
     paths = tuple(str(model) for model in models)
     kept = SqliteStore(folder / "sessions.sqlite") if store else None
-    registry = Registry(Settings(models=paths, state_directory=folder, **given), Metrics(), kept, clock, recogniser=recogniser)
+    settings = Settings(models=paths, state_directory=folder, **given)
+    registry = Registry(settings, Metrics(), kept, clock, recogniser=recogniser)
     try:
         registry.load()
         yield registry

@@ -151,7 +151,7 @@ def test_a_final_that_takes_too_long_stands_as_it_was(toy: Path, tmp_path: Path,
     assert [event["type"] for event in sink.got].count("end") == 1
 
 
-@pytest.mark.parametrize(("setting", "value"), [("max_waiting_finals", 1), ("max_waiting_final_seconds", 0.9)])
+@pytest.mark.parametrize(("setting", "value"), [("max_waiting_finals", 1), ("max_waiting_final_seconds", 0.6)])
 def test_a_full_queue_takes_no_more(toy: Path, tmp_path: Path, ear: Ear, setting: str, value: float) -> None:
     ear.open.clear()
     with running(toy, folder=tmp_path, recogniser=ear, **{setting: value}) as registry:
