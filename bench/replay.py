@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from streamer.engine.engine import Engine, Stream
+from streamer.engine.engine import Engine, EngineStream
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.sensors.timeline import phases
@@ -62,7 +62,7 @@ def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64)
         some = series[first : first + capacity]
         engine = Engine(model, create(model.manifest), Metrics(CollectorRegistry()).model("replay"), capacity=len(some))
         over = threading.Semaphore(0)
-        clients, streams = [], list[Stream]()
+        clients, streams = [], list[EngineStream]()
         for number, rows in enumerate(some, first):
             client = Replayed(number, rows, take, over)
             client.memory = engine.task.open({})

@@ -42,7 +42,7 @@ from streamer.engine.denormals import flush_denormals
 from streamer.engine.model import Model
 from streamer.engine.stepper import Stepper
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.open import BATCH, open_fleet
 from streamer.sensors.timeline import phases
 
@@ -129,7 +129,7 @@ class Fed:
     def turn(self, values: Values, at: float, *, halves: bool = False) -> Cost:
         everyone = np.arange(len(values))
         parts = np.array_split(self._rng.permutation(everyone), 2) if halves else [everyone]
-        batches = [Batch([self._names[i] for i in part], np.full(len(part), at), values[part]) for part in parts]
+        batches = [ReadingBatch([self._names[i] for i in part], np.full(len(part), at), values[part]) for part in parts]
 
         def run() -> None:
             for batch in batches:

@@ -139,7 +139,7 @@ SOUNDS: dict[str, Make] = {
 
 
 @dataclass(frozen=True)
-class Heard:
+class Invented:
     """What was made of one sound: the words of its finals, and partials that showed something, taken back or not."""
 
     sound: str
@@ -147,7 +147,7 @@ class Heard:
     partials: int
 
 
-def listen(model: Model, streams: list[list[Iterator[Pcm]]]) -> list[Heard]:
+def listen(model: Model, streams: list[list[Iterator[Pcm]]]) -> list[Invented]:
     """Streams of sound, each pieces one behind another, side by side through the model and its decoder."""
     task = create(model.manifest)
     stepper = Stepper(model, len(streams))
@@ -165,7 +165,7 @@ def listen(model: Model, streams: list[list[Iterator[Pcm]]]) -> list[Heard]:
                     partials[row] += bool(event.text)
     for row, memory in enumerate(memories):
         words[row] += [word for event in task.finish(memory) for word in event.text.split()]
-    return [Heard("", said, count) for said, count in zip(words, partials, strict=True)]
+    return [Invented("", said, count) for said, count in zip(words, partials, strict=True)]
 
 
 def _chunks(pieces: list[Iterator[Pcm]], size: int) -> Iterator[Pcm]:
@@ -179,11 +179,11 @@ def _chunks(pieces: list[Iterator[Pcm]], size: int) -> Iterator[Pcm]:
         yield np.pad(left, (0, size - len(left)))
 
 
-def invented(model: Model, seconds: float) -> list[Heard]:
+def invented(model: Model, seconds: float) -> list[Invented]:
     """What the model makes of ``seconds`` of each sound."""
     rate = model.manifest.input.sample_rate or 16000
     heard = listen(model, [[silence(sound, rate, seconds)] for sound in SOUNDS])
-    return [Heard(sound, h.words, h.partials) for sound, h in zip(SOUNDS, heard, strict=True)]
+    return [Invented(sound, h.words, h.partials) for sound, h in zip(SOUNDS, heard, strict=True)]
 
 
 def main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from export.look import Found
+from export.look import ModuleSignature
 
 __all__ = ["STARTED", "Adapted"]
 
@@ -20,7 +20,7 @@ State = dict[str, Tensor]
 
 
 class Adapted(nn.Module):
-    """Keeps the contract of :class:`export.trace.Streaming`.
+    """Keeps the contract of :class:`export.trace.StreamingModule`.
 
     ``pcm``: the first input comes as 16-bit samples and is scaled. ``probabilities``: what makes them of the first
     output's last axis, ``softmax`` or ``sigmoid``. What is outside an integer input's limits is taken for the nearest
@@ -30,7 +30,7 @@ class Adapted(nn.Module):
     ``folded``: states whose start is not zero.
     """
 
-    def __init__(self, found: Found, *, pcm: bool, probabilities: str | None = None) -> None:
+    def __init__(self, found: ModuleSignature, *, pcm: bool, probabilities: str | None = None) -> None:
         super().__init__()
         forward, axes = found.forward, found.axes
         self.module = forward.module

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.forward import Forward
 
-__all__ = ["Layout", "Places", "Values", "far", "find_batch", "fixed_batch"]
+__all__ = ["Places", "TensorLayout", "Values", "far", "find_batch", "fixed_batch"]
 
 #: Rows side by side that are tried: more than one, and no size that an axis is likely to have.
 ROWS = 3
@@ -25,7 +25,7 @@ Values = Callable[[str, Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
-class Layout:
+class TensorLayout:
     """A module's tensor beside the file's, which has the batch on axis 0 and, of inputs and outputs, time on axis 1.
 
     ``batch``: its axis in the module's tensor; ``None``: there is none, and the file takes one stream a call.

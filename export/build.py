@@ -14,7 +14,7 @@ from export import document
 from export.file import draft_of, write
 from export.fold import fold, learned, name_batch_axis, strip
 from export.int8 import quantise
-from export.trace import Streaming, trace
+from export.trace import StreamingModule, trace
 from export.verify import onnx_chunked, torch_whole, verify
 from streamer.contract.judge import Verdict, probe
 from streamer.contract.manifest import Condition, Input, Manifest, StreamInput
@@ -44,7 +44,7 @@ class RefusedError(Exception):
 
 
 def graph(
-    module: Streaming, inputs: Sequence[StreamInput | Condition], *, int8: bool = False, free: bool = True
+    module: StreamingModule, inputs: Sequence[StreamInput | Condition], *, int8: bool = False, free: bool = True
 ) -> ir.Model:
     """The folded graph for chunks of ``inputs``, with nothing in it about where it was made. ``free``: any batch."""
     assert isinstance(module, torch.nn.Module)
@@ -62,7 +62,7 @@ def graph(
 
 
 def build(
-    module: Streaming,
+    module: StreamingModule,
     info: Mapping[str, Any],
     target: Path,
     *,
@@ -120,7 +120,7 @@ def build(
     return Verdict(target, seed, verdict.findings)
 
 
-def _states(module: Streaming) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _states(module: StreamingModule) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name -> dtype and shape without batch."""
     start = {name: tensor.numpy() for name, tensor in sorted(module.initial_state(1).items())}
     return {name: (array.dtype.name, array.shape[1:]) for name, array in start.items()}

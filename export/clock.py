@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.axes import NEAR, Layout, Places, Values, far
+from export.axes import NEAR, Places, TensorLayout, Values, far
 from export.forward import ExportError, Forward
 
-__all__ = ["Axes", "find_time"]
+__all__ = ["ModuleAxes", "find_time"]
 
 CHUNKS = 3
 
 
 @dataclass(frozen=True)
-class Axes:
+class ModuleAxes:
     """A layout for every tensor. ``free``: the batch may have any size.
 
     ``whole``: one call may have any number of chunks, which was tried; else the shape alone says what is time, and
@@ -30,10 +30,10 @@ class Axes:
     with one: then its outputs do not depend on how a stream is cut, which is all that the chunk law asks.
     """
 
-    inputs: tuple[Layout, ...]
-    conditions: tuple[Layout, ...]
-    states: tuple[Layout, ...]
-    outputs: tuple[Layout, ...]
+    inputs: tuple[TensorLayout, ...]
+    conditions: tuple[TensorLayout, ...]
+    states: tuple[TensorLayout, ...]
+    outputs: tuple[TensorLayout, ...]
     free: bool
     whole: bool
     differs: float | None = None
@@ -56,7 +56,7 @@ def find_time(
     *,
     time: Mapping[str, int | None],
     whole: bool,
-) -> Axes:
+) -> ModuleAxes:
     """``time``: axes that are known, counted in the module's tensor. ``whole``: False where longer calls are wrong.
 
     Raises :class:`ExportError` where a longer call runs and gives something else.
@@ -89,11 +89,11 @@ def find_time(
             'time={"name": axis}'
         )
     outputs = found.outputs if found else _guessed(forward, places, given, states, taken, lengths.pop())
-    return Axes(
-        tuple(Layout(batch, axis) for batch, axis in zip(places.given, taken, strict=False)),
-        tuple(Layout(batch, timed=False) for batch in places.given[count:]),
-        tuple(Layout(batch, timed=False) for batch in places.states),
-        tuple(Layout(batch, axis) for batch, axis in zip(places.outputs, outputs, strict=True)),
+    return ModuleAxes(
+        tuple(TensorLayout(batch, axis) for batch, axis in zip(places.given, taken, strict=False)),
+        tuple(TensorLayout(batch, timed=False) for batch in places.given[count:]),
+        tuple(TensorLayout(batch, timed=False) for batch in places.states),
+        tuple(TensorLayout(batch, axis) for batch, axis in zip(places.outputs, outputs, strict=True)),
         places.free,
         found is not None,
         differs,

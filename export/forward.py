@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from export.names import Spoken, joined, layer_names
+from export.names import SourceNames, joined, layer_names
 
 __all__ = ["DTYPES", "ExportError", "Forward", "bind", "leaves", "tensors"]
 
@@ -107,7 +107,7 @@ def bind(
             mismatch = mismatch or error
             continue
         found, spec = pytree.tree_flatten(tree)
-        spoken = Spoken(module)
+        spoken = SourceNames(module)
         paths = [path for path, _ in leaves(tree)]
         back = [leaves(result)[i][0] for i in where_states]
         if len(parameters) == len(back) > 1:  # forward(x, h, c) may return y, c, h
@@ -242,7 +242,7 @@ def _difference(wanted: list[tuple[Path, Any]], got: list[Any]) -> str:
 
 
 def _state_names(
-    spoken: Spoken, parameters: tuple[str, ...], paths: list[Path], back: list[Path], layers: Mapping[int, str]
+    spoken: SourceNames, parameters: tuple[str, ...], paths: list[Path], back: list[Path], layers: Mapping[int, str]
 ) -> tuple[str, ...]:
     """Those of the parameters where each takes one tensor; else as ``forward`` unpacks or returns them; else that of
     the recurrent layer whose state it is."""
@@ -262,7 +262,7 @@ def _state_names(
     return tuple(names)
 
 
-def _output_names(spoken: Spoken, paths: list[Path], taken: set[str]) -> tuple[str, ...]:
+def _output_names(spoken: SourceNames, paths: list[Path], taken: set[str]) -> tuple[str, ...]:
     names: list[str] = []
     for path in paths:
         said = path[-1] if path and isinstance(path[-1], str) else spoken.returned(path)

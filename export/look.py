@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.axes import Layout, find_batch, fixed_batch
-from export.clock import Axes, find_time
+from export.axes import TensorLayout, find_batch, fixed_batch
+from export.clock import ModuleAxes, find_time
 from export.forward import ExportError, Forward, bind, tensors
 from export.recurrent import carried, optional_state, remembers, three_lines
 
-__all__ = ["Found", "Say", "evaluating", "fits", "look"]
+__all__ = ["ModuleSignature", "Say", "evaluating", "fits", "look"]
 
 #: Gets each line of what is found and done.
 Say = Callable[[str], None]
@@ -28,13 +28,13 @@ Limits = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Found:
+class ModuleSignature:
     """``given``: example inputs and conditions, as the module takes them. ``start``: the state of a new stream."""
 
     forward: Forward
     start: list[Tensor]
     given: dict[str, Tensor]
-    axes: Axes
+    axes: ModuleAxes
     limits: Limits
     values: Callable[[str, Sequence[int]], Tensor]
 
@@ -50,7 +50,7 @@ def look(
     whole: bool,
     seed: int,
     say: Say,
-) -> Found:
+) -> ModuleSignature:
     """See :func:`export.export` for the arguments. Raises :class:`ExportError`."""
     inputs = _by_name(module, tensors("the example", example))
     given = {**inputs, **tensors("conditions", dict(conditions))}
@@ -70,7 +70,7 @@ def look(
             "forward takes no state, and one call with several chunks is not what several calls are: the states of its "
             f"layers are not all it remembers. Pass the state in and out:\n{three_lines(module)}"
         )
-    found = Found(forward, start, given, axes, bounds, values)
+    found = ModuleSignature(forward, start, given, axes, bounds, values)
     for line in _told(found):
         say(f"found  {line}")
     return found
@@ -227,7 +227,7 @@ def _values(given: Mapping[str, Tensor], limits: Limits, seed: int) -> Callable[
 # -- what is printed -------------------------------------------------------------------------------------------------
 
 
-def _told(found: Found) -> Iterator[str]:
+def _told(found: ModuleSignature) -> Iterator[str]:
     forward, axes = found.forward, found.axes
     for name, layout in zip(forward.inputs, axes.inputs, strict=True):
         tensor = found.given[name]
@@ -276,11 +276,11 @@ def _values_of(shape: list[int]) -> str:
     )
 
 
-def _batch(layout: Layout) -> str:
+def _batch(layout: TensorLayout) -> str:
     return "no batch" if layout.batch is None else f"batch on axis {layout.batch}"
 
 
-def _time(layout: Layout) -> str:
+def _time(layout: TensorLayout) -> str:
     if layout.time is None:
         return ", no axis of time"
     return f", time on axis {layout.time + (layout.batch is not None and layout.time >= layout.batch)}"

@@ -23,7 +23,7 @@ from export.adapter import Adapted
 from export.build import GOLDEN_BYTES, RefusedError, graph
 from export.file import draft_of, write
 from export.forward import ExportError
-from export.look import Found, Say, evaluating, fits, look
+from export.look import ModuleSignature, Say, evaluating, fits, look
 from export.whole import in_pieces, whole
 from streamer import tasks
 from streamer.contract.judge import CHUNK_TOLERANCE, Finding, Verdict
@@ -126,7 +126,7 @@ def export(
 
 
 def _specs(
-    found: Found, sample_rate: int | None, step_seconds: float
+    found: ModuleSignature, sample_rate: int | None, step_seconds: float
 ) -> tuple[tuple[Input, *tuple[StreamInput, ...]], tuple[Condition, ...]]:
     forward, axes = found.forward, found.axes
     specs: list[StreamInput] = []
@@ -174,7 +174,7 @@ def _dtype(tensor: Tensor) -> Any:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _signal(found: Found, specs: Sequence[StreamInput], seed: int) -> Signal:
+def _signal(found: ModuleSignature, specs: Sequence[StreamInput], seed: int) -> Signal:
     """What PyTorch and the file are compared on, one stream."""
     length, rng = specs[0].chunk_shape[0], np.random.default_rng(seed)
     count = max(SIGNAL, -(-SIGNAL_STEPS // length))
@@ -186,7 +186,7 @@ def _signal(found: Found, specs: Sequence[StreamInput], seed: int) -> Signal:
 
 
 def _adapted(
-    found: Found, signal: Signal, scaled: bool, labels: Sequence[str] | None, say: Say
+    found: ModuleSignature, signal: Signal, scaled: bool, labels: Sequence[str] | None, say: Say
 ) -> tuple[Adapted, Arrays]:
     """The module as the file has it, and what PyTorch makes of ``signal``."""
     adapted = Adapted(found, pcm=scaled)
@@ -204,7 +204,7 @@ def _adapted(
     return adapted, want
 
 
-def _whole(adapted: Adapted, signal: Signal, found: Found) -> Arrays:
+def _whole(adapted: Adapted, signal: Signal, found: ModuleSignature) -> Arrays:
     try:
         return whole(adapted, signal)
     except Exception as error:  # the module's own

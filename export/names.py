@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Spoken", "joined", "layer_names"]
+__all__ = ["SourceNames", "joined", "layer_names"]
 
 Path = tuple[Any, ...]
 
@@ -21,7 +21,7 @@ def joined(name: str, path: Path) -> str:
     return ".".join(str(part) for part in (*([name] if name else []), *path))
 
 
-class Spoken:
+class SourceNames:
     """``return logits, (h, c)`` names an output and two states, ``h, c = state`` the parts of a parameter."""
 
     def __init__(self, module: nn.Module) -> None:

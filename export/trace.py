@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPSET", "Streaming", "named", "trace"]
+__all__ = ["OPSET", "StreamingModule", "named", "trace"]
 
 #: The exporter writes 18 and above without converting down; 20 is what it and onnxruntime both know well.
 OPSET = 20
@@ -26,7 +26,7 @@ OPSET = 20
 State = dict[str, Tensor]
 
 
-class Streaming(Protocol):
+class StreamingModule(Protocol):
     """What can be exported: an ``nn.Module`` whose memory is passed in and returned. Of several inputs the chunk is a
     dictionary."""
 
@@ -38,7 +38,7 @@ class Streaming(Protocol):
 class _Flat(nn.Module):
     """The exporter binds by position, so the dictionaries are laid out in one order, for inputs and outputs alike."""
 
-    def __init__(self, module: Streaming, inputs: list[str], states: list[str]) -> None:
+    def __init__(self, module: StreamingModule, inputs: list[str], states: list[str]) -> None:
         super().__init__()
         self.module = module
         self.inputs, self.states = inputs, states
@@ -56,7 +56,7 @@ def named(output: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(output) if isinstance(output, Mapping) else {"log_probs": output}
 
 
-def trace(module: Streaming, inputs: Mapping[str, Tensor], *, free: bool = True) -> ir.Model:
+def trace(module: StreamingModule, inputs: Mapping[str, Tensor], *, free: bool = True) -> ir.Model:
     """The graph of one call of ``module`` on chunks shaped like ``inputs`` [1, ...]; weights are taken as they are.
 
     ``free``: the batch is left open; else it is 1. Raises ``ValueError`` if the module returns other states than it

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.trace import Streaming, named
+from export.trace import StreamingModule, named
 from streamer.contract.judge import CHUNK_TOLERANCE, QUANTISED_LIMIT, Finding, Verdict
 from streamer.contract.probe import Array, Arrays, run
 from streamer.contract.probe import worst as compare
@@ -26,14 +26,14 @@ QUANTISED_CHUNK_TOLERANCE = 1e-2
 
 
 @torch.no_grad()
-def torch_whole(module: Streaming, signal: Array) -> Arrays:
+def torch_whole(module: StreamingModule, signal: Array) -> Arrays:
     """[1, N, ...] in one call from the start of a stream -> every output [1, T, ...]."""
     output, _ = module(torch.from_numpy(signal), module.initial_state(len(signal)))
     return {name: tensor.numpy() for name, tensor in named(output).items()}
 
 
 @torch.no_grad()
-def torch_splits(module: Streaming, signal: Array, lengths: list[int]) -> Arrays:
+def torch_splits(module: StreamingModule, signal: Array, lengths: list[int]) -> Arrays:
     """As :func:`torch_whole`, in pieces of the given lengths (samples)."""
     state, parts = module.initial_state(len(signal)), []
     for piece in torch.split(torch.from_numpy(signal), lengths, dim=1):
@@ -50,7 +50,7 @@ def onnx_chunked(model: Model, signal: Array) -> Arrays:
 
 
 def verify(
-    module: Streaming,
+    module: StreamingModule,
     path: Path,
     signal: Array,
     *,

@@ -106,11 +106,11 @@ def untrained(name: str, folder: Path) -> int:
 
 
 def forecaster(options: argparse.Namespace, folder: Path) -> int:
-    from models.forecast.forecasting import Options
+    from models.forecast.forecasting import ForecastTrainingOptions
     from models.shipped.forecast import train
 
     given = {name: getattr(options, name) for name in ("minutes", "threads", "rate")}
-    settings = Options(**{name: value for name, value in given.items() if value is not None})
+    settings = ForecastTrainingOptions(**{name: value for name, value in given.items() if value is not None})
     try:
         best = train(folder, settings, options.family, seed=options.seed, warm=options.warm, resume=options.resume)
     except FileNotFoundError as error:
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
 
     from models.recipes import make, set_normaliser
     from models.speech.acoustic import Acoustic, parameters
-    from models.speech.ctc import Training
+    from models.speech.ctc import CtcTraining
     from models.speech.mixture import Mixture
     from models.training.budget import fit
     from models.training.card import leave
@@ -193,7 +193,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     if options.warm:
         print(f"{warm_start(model, options.warm)} tensors from {options.warm}")
     print(f"{recipe.name}: {parameters(model) / 1e6:.2f} M parameters")
-    training = Training(model, settings, recipe.augmentation, recipe.evaluate, folder, recipe.description())
+    training = CtcTraining(model, settings, recipe.augmentation, recipe.evaluate, folder, recipe.description())
     batches = Mixture(
         recipe.sources, recipe.augmentation, recipe.noise, sample_rate=recipe.config.sample_rate, hop=model.hop,
         seconds=recipe.seconds, batches=recipe.batches, progress=lambda: training.progress, limit=recipe.limit,

@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 from models.speech.corpus.g2p import Pronounce
-from models.speech.corpus.kokoro import Kokoro, Speaker, blend
+from models.speech.corpus.kokoro import Kokoro, VoiceBlend, blend
 from models.speech.corpus.packages import Packages, corpus_folder
 from models.speech.corpus.voices import trimmed
 
@@ -30,7 +30,7 @@ def main() -> None:
     rng = np.random.default_rng(7)
     pieces = [np.zeros(RATE // 2, np.float32)]
     for text, shares, british in SAID:
-        speaker = Speaker(shares, shares)
+        speaker = VoiceBlend(shares, shares)
         wave, _ = kokoro(Pronounce(british)(text), blend(kokoro.voices, speaker))
         wave, _ = trimmed(soxr.resample(wave, 24000, RATE))
         pieces += [wave * np.float32(0.4 / np.abs(wave).max()), np.zeros(RATE, np.float32)]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from streamer.serve.generate import Wish
+from streamer.serve.generate import GenerateRequest
 from streamer.serve.kserve.messages import SequenceFlags, read_parameters
 from streamer.serve.stream.protocol import Resume, Rows, Start, WireError, parse_control
 from streamer.whole import whole
@@ -41,6 +41,6 @@ def test_what_is_no_whole_number_is_refused(rate: str) -> None:
 
 
 def test_wishes_and_parameters() -> None:
-    assert Wish.model_validate(whole({"length": 20.0})).length == 20
+    assert GenerateRequest.model_validate(whole({"length": 20.0})).length == 20
     found, seconds = read_parameters({"sequence_id": 42.0, "sequence_start": True, "timeout": 1000.0})
     assert (found, seconds) == (SequenceFlags(42, True, False, None), 0.001)

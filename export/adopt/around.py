@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from export.adopt.batch import Settled
-from export.adopt.chain import Chain, Result
+from export.adopt.chain import ChainOutput, GraphChain
 from export.adopt.ops import Ops
 from export.adopt.report import Report
 from export.adopt.spectrum import add_up, analysis, inverse, windowed
-from export.adopt.stream import Stream
+from export.adopt.stream import InputStream
 from streamer.contract.manifest import Condition, State, StreamInput
 
 __all__ = ["Adopted", "Outside", "around", "put", "whole"]
@@ -60,7 +60,7 @@ class Outside:
         return self.take(name, dtype, shape)
 
 
-def around(chain: Chain, report: Report) -> Adopted:
+def around(chain: GraphChain, report: Report) -> Adopted:
     """Uses the graphs of ``chain`` up."""
     ops, outside = Ops(), Outside("batch" if chain.free else 1)
     stream = chain.source
@@ -156,7 +156,13 @@ def put(
 
 
 def _with_overlap(
-    ops: Ops, outside: Outside, stream: Stream, x: ir.Value, spec: StreamInput, flag: ir.Value | None, report: Report
+    ops: Ops,
+    outside: Outside,
+    stream: InputStream,
+    x: ir.Value,
+    spec: StreamInput,
+    flag: ir.Value | None,
+    report: Report,
 ) -> ir.Value:
     """``x`` with what the last call left in front of it, and within its limits."""
     if stream.limit is not None:
@@ -182,7 +188,7 @@ def _with_overlap(
 
 
 def _spectral(
-    chain: Chain, ops: Ops, outside: Outside, x: ir.Value, flag: ir.Value | None, report: Report
+    chain: GraphChain, ops: Ops, outside: Outside, x: ir.Value, flag: ir.Value | None, report: Report
 ) -> tuple[list[Mapping[str, ir.Value]], ir.Value | None]:
     """The host's transforms: frames in, one or two graphs, and sound out by overlap-add."""
     host, stream = chain.host, chain.source
@@ -227,7 +233,7 @@ def _spectral(
 
 
 def _spectrum(
-    ops: Ops, result: Result, y: ir.Value, real: ir.Value, imaginary: ir.Value, bins: int
+    ops: Ops, result: ChainOutput, y: ir.Value, real: ir.Value, imaginary: ir.Value, bins: int
 ) -> tuple[ir.Value, ir.Value]:
     """Real and imaginary part of what comes out. ``y``: [B, frames, bins] real, or [B, frames, bins, 2] complex."""
     if len(result.layout.shape) == 2:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from export.adopt.flow import STATES, Flow
+from export.adopt.flow import STATES, GraphFlow
 
 __all__ = ["Axes", "axes_of", "table_of"]
 
@@ -33,7 +33,7 @@ class Axes:
     features: set[int] = field(default_factory=set)
 
 
-def axes_of(flow: Flow, name: str, ends: Iterable[str] = ()) -> Axes:
+def axes_of(flow: GraphFlow, name: str, ends: Iterable[str] = ()) -> Axes:
     """``ends``: outputs that are states: a cache along time ends in one, features put side by side do not."""
     found = Axes()
     start = next(value for value in flow.model.graph.inputs if value.name == name)
@@ -54,7 +54,7 @@ def axes_of(flow: Flow, name: str, ends: Iterable[str] = ()) -> Axes:
     return found
 
 
-def table_of(flow: Flow, name: str) -> int | None:
+def table_of(flow: GraphFlow, name: str) -> int | None:
     """Rows of the table in which the numbers of input ``name`` are looked up, the smallest if there are several."""
     start = next(value for value in flow.model.graph.inputs if value.name == name)
     stack, seen, sizes = [start], {id(start)}, []
@@ -78,7 +78,7 @@ def table_of(flow: Flow, name: str) -> int | None:
     return min(sizes, default=None)
 
 
-def _kept(flow: Flow, ends: Iterable[str]) -> set[int]:
+def _kept(flow: GraphFlow, ends: Iterable[str]) -> set[int]:
     """Values that become states by being moved alone."""
     names = set(ends)
     stack = [value for value in flow.model.graph.outputs if value.name in names]

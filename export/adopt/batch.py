@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from export.adopt.free import MARK, ClashError, declare, free, inferred
 from export.adopt.graph import constants, folded, raw
-from export.adopt.layout import Layout
-from export.adopt.plan import Memory, Part
+from export.adopt.layout import AxisLayout
+from export.adopt.plan import GraphPart, StatePlan
 from export.adopt.read import session
 from export.adopt.report import AdoptionError, Report
 from export.adopt.watch import step_axes
@@ -50,20 +50,20 @@ class Settled:
     that is not the first one beside the batch, ``"none"`` where a call gives one.
     """
 
-    part: Part
+    part: GraphPart
     model: ir.Model
     free: bool
-    memories: dict[str, Layout]
+    memories: dict[str, AxisLayout]
     results: Results
     changed: int = 0
     times: Mapping[str, int | str] = field(default_factory=dict)
 
-    def layout(self, result: str) -> Layout:
+    def layout(self, result: str) -> AxisLayout:
         """How a result lies, its axes behind the batch in their order."""
-        return Layout.moved(*self.results[result])
+        return AxisLayout.moved(*self.results[result])
 
 
-def settle(part: Part, report: Report, *, fixed: bool = False) -> Settled:
+def settle(part: GraphPart, report: Report, *, fixed: bool = False) -> Settled:
     """``fixed``: the batch stays 1. Raises :class:`AdoptionError` for a state that comes back otherwise."""
     streams = [_alone(part, seed) for seed in range(2)]
     sizes = {name: array.shape for name, array in streams[0][0].items()}
@@ -83,7 +83,7 @@ def settle(part: Part, report: Report, *, fixed: bool = False) -> Settled:
             if number == TRIES:
                 break
         trouble = tries.trouble
-    memories = {m.name: Layout.moved(m.raw, _unit(m)) for m in part.memories}
+    memories = {m.name: AxisLayout.moved(m.raw, _unit(m)) for m in part.memories}
     shapes = {**{one.name: one.layout.raw_at(1) for one in part.streams}, **{m.name: m.raw for m in part.memories}}
     axis = part.stream.layout.axis()
     results = {
@@ -93,7 +93,7 @@ def settle(part: Part, report: Report, *, fixed: bool = False) -> Settled:
     return _told(Settled(part, raw(part, shapes), False, memories, results), streams, report, trouble)
 
 
-def first_call(part: Part) -> Arrays:
+def first_call(part: GraphPart) -> Arrays:
     """What a call of a stream at its start is given."""
     (call, *_) = _alone(part, 0)
     return {name.removeprefix("in "): array for name, array in call.items() if name.startswith("in ")}
@@ -132,16 +132,16 @@ def _tell(settled: Settled, report: Report, trouble: str) -> None:
         report.found(f"a batch that can't be freed, so max_batch = 1: {trouble}")
 
 
-def _unit(memory: Memory) -> int | None:
+def _unit(memory: StatePlan) -> int | None:
     return next((axis for axis in memory.axes if axis is not None and memory.raw[axis] == 1), None)
 
 
 # -- what is tried -----------------------------------------------------------------------------------------------------
 
 
-def _choices(memories: Sequence[Memory]) -> Iterator[dict[str, int | None]]:
+def _choices(memories: Sequence[StatePlan]) -> Iterator[dict[str, int | None]]:
     """The likeliest first. States of one kind (a name but for its numbers, and a shape) have the same axis."""
-    kinds: dict[tuple[Any, ...], list[Memory]] = {}
+    kinds: dict[tuple[Any, ...], list[StatePlan]] = {}
     for memory in memories:
         kinds.setdefault((re.sub(r"\d+", "", memory.name), memory.raw, memory.axes), []).append(memory)
     groups = list(kinds.values())
@@ -156,7 +156,7 @@ class _Tries:
     What failed at an operator fails there again whatever the axes are of states that don't reach it.
     """
 
-    def __init__(self, part: Part, streams: Sequence[list[Arrays]], sizes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, part: GraphPart, streams: Sequence[list[Arrays]], sizes: Mapping[str, tuple[int, ...]]) -> None:
         self.part, self.streams, self.sizes = part, streams, sizes
         self.trouble = ""
         self._nearest = float("inf")
@@ -174,7 +174,7 @@ class _Tries:
     def __call__(self, axes: Axes) -> Settled | None:
         """``None``: with the states' batch on these axes two rows are not two streams."""
         part = self.part
-        memories = {m.name: Layout.moved(m.raw, axes[m.name]) for m in part.memories}
+        memories = {m.name: AxisLayout.moved(m.raw, axes[m.name]) for m in part.memories}
         bare = sorted(name for name, layout in memories.items() if not layout.batched)
         if bare:
             self._note(f"{bare[0]} has no axis for it", axes, {bare[0]})
@@ -203,7 +203,7 @@ class _Tries:
             inferred(model, shapes)
         return Settled(part, model, True, memories, results, changed)
 
-    def _run(self, model: ir.Model, layouts: Mapping[str, Layout], axes: Axes | None) -> Results | None:
+    def _run(self, model: ir.Model, layouts: Mapping[str, AxisLayout], axes: Axes | None) -> Results | None:
         """``axes``: the choice, if there is nothing left to change in the graph."""
         try:
             runner = session(ir.to_proto(model).SerializeToString())
@@ -264,7 +264,7 @@ class _DifferError(ValueError):
         self.name, self.by = name, by
 
 
-def _symbolic(layout: Layout) -> tuple[int | str, ...]:
+def _symbolic(layout: AxisLayout) -> tuple[int | str, ...]:
     at, sizes = layout.axis(), layout.raw_at(1)
     return tuple(("batch" if size == 1 else "batches") if axis == at else size for axis, size in enumerate(sizes))
 
@@ -272,7 +272,7 @@ def _symbolic(layout: Layout) -> tuple[int | str, ...]:
 # -- two streams apart, and together -----------------------------------------------------------------------------------
 
 
-def _alone(part: Part, seed: int) -> list[Arrays]:
+def _alone(part: GraphPart, seed: int) -> list[Arrays]:
     """A stream through the file as it is: for each call what it gave, and as ``in NAME`` what it was given."""
     runner, rng = part.foreign.session(), np.random.default_rng(seed)
     names = [output.name for output in runner.get_outputs()]
@@ -293,7 +293,7 @@ def _alone(part: Part, seed: int) -> list[Arrays]:
     return calls
 
 
-def back(memory: Memory, old: NDArray[Any], got: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def back(memory: StatePlan, old: NDArray[Any], got: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """The state behind a call. Raises :class:`AdoptionError` if it is another kind of thing than before."""
     if memory.out is None:
         return old if memory.given else np.asarray(old + np.asarray(memory.step, old.dtype))
@@ -317,9 +317,9 @@ def _noise(shape: tuple[int, ...], dtype: str, rng: np.random.Generator, limit: 
 
 
 def _together(
-    part: Part,
+    part: GraphPart,
     runner: Any,
-    layouts: Mapping[str, Layout],
+    layouts: Mapping[str, AxisLayout],
     streams: Sequence[list[Arrays]],
     sizes: Mapping[str, tuple[int, ...]],
 ) -> Results:
@@ -335,7 +335,7 @@ def _together(
                 axes = [axis for axis in range(len(one)) if array.shape[axis : axis + 1] == (2 * one[axis],)]
                 if len(one) != array.ndim or len(axes) != 1:
                     raise ValueError(f"{name} is {list(array.shape)} for two streams, {list(one)} for one")
-                lies[name] = Layout.moved(one, axes[0])
+                lies[name] = AxisLayout.moved(one, axes[0])
             layout = lies[name]
             if array.shape != layout.raw_at(2):
                 raise ValueError(f"{name} is {list(array.shape)} for two streams, not {list(layout.raw_at(2))}")
@@ -346,5 +346,5 @@ def _together(
     return {name: (sizes[name], lies[name].axis()) for name in part.roles.results}
 
 
-def _stacked(layout: Layout, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _stacked(layout: AxisLayout, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return layout.inward(np.concatenate([layout.outward(array) for array in arrays]))

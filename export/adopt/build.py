@@ -17,16 +17,16 @@ from pydantic import ValidationError
 
 from export.adopt.around import Adopted, around
 from export.adopt.batch import first_call, settle
-from export.adopt.chain import Chain, chain_of
+from export.adopt.chain import GraphChain, chain_of
 from export.adopt.compare import compare_with
-from export.adopt.flow import Flow
+from export.adopt.flow import GraphFlow
 from export.adopt.host import drive
-from export.adopt.plan import Part, part_of
+from export.adopt.plan import GraphPart, part_of
 from export.adopt.questions import Asked
 from export.adopt.read import read
 from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.roles import assign
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 from export.adopt.watch import refuse_forgetful
 from export.file import draft_of, write
 from streamer import tasks
@@ -71,7 +71,7 @@ class BrokenLawsError(AdoptionError):
 def adopt(
     source: Path,
     target: Path,
-    settings: Settings | None = None,
+    settings: AdoptSettings | None = None,
     *,
     beside: Path = Path(),
     report: Report | None = None,
@@ -86,7 +86,7 @@ def adopt(
     ``compare``: what the user's own host gave the model and got of it (:mod:`export.adopt.compare`).
     """
     name = model_name(target)
-    settings, report = settings or Settings(), report or Report()
+    settings, report = settings or AdoptSettings(), report or Report()
     parts = _parts(source, settings, beside, report)
     settled = [settle(part, report) for part in parts]
     if len({one.free for one in settled}) > 1:
@@ -151,7 +151,7 @@ def leak(verdict: Verdict) -> str:
 # -- what there is ----------------------------------------------------------------------------------------------------
 
 
-def _parts(source: Path, settings: Settings, beside: Path, report: Report) -> list[Part]:
+def _parts(source: Path, settings: AdoptSettings, beside: Path, report: Report) -> list[GraphPart]:
     files = [read(source)]
     if settings.host is not None and settings.host.chain is not None:
         files.append(read(beside / settings.host.chain))
@@ -168,7 +168,7 @@ def _parts(source: Path, settings: Settings, beside: Path, report: Report) -> li
             if number == 0
             else settings.model_copy(update={"input": settings.input.model_copy(update={"name": None})})
         )
-        flow = Flow(file.model())
+        flow = GraphFlow(file.model())
         roles = assign(file.inputs, file.outputs, ours, flow, asked)
         part = part_of(file, roles, ours, report, frames=number > 0, flow=flow, asked=asked)
         if part is not None:
@@ -185,7 +185,7 @@ def _parts(source: Path, settings: Settings, beside: Path, report: Report) -> li
     return parts
 
 
-def _tell(part: Part, report: Report) -> None:
+def _tell(part: GraphPart, report: Report) -> None:
     for name, value in part.roles.constants.items():
         report.did(f"made {name} the constant {value}")
     for name in part.roles.lengths:
@@ -199,9 +199,9 @@ def _tell(part: Part, report: Report) -> None:
 
 def _write(
     draft: Path,
-    chain: Chain,
+    chain: GraphChain,
     adopted: Adopted,
-    settings: Settings,
+    settings: AdoptSettings,
     beside: Path,
     max_batch: int,
     seed: int,
@@ -261,9 +261,9 @@ def prove(
 
 
 def _manifest(
-    chain: Chain,
+    chain: GraphChain,
     adopted: Adopted,
-    settings: Settings,
+    settings: AdoptSettings,
     beside: Path,
     signal: Signal,
     want: Arrays,
@@ -310,7 +310,7 @@ def _manifest(
     return Manifest.model_validate(fields)
 
 
-def _options(settings: Settings, beside: Path) -> dict[str, Any]:
+def _options(settings: AdoptSettings, beside: Path) -> dict[str, Any]:
     """[task] without its name; ``tokens`` may be a file with one a line, a number behind each or not."""
     options: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.task.items() if k != "name"}))
     if isinstance(tokens := options.get("tokens"), str):

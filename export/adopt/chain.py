@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.adopt.batch import Settled
-from export.adopt.layout import Layout
+from export.adopt.layout import AxisLayout
 from export.adopt.report import AdoptionError, Report, listed
-from export.adopt.settings import Host, Settings
+from export.adopt.settings import AdoptSettings, Host
 from export.adopt.spectrum import synthesis_window
-from export.adopt.stream import Stream, spectral
+from export.adopt.stream import InputStream, spectral
 from streamer.contract.manifest import Input, Output, StreamInput
 
-__all__ = ["Chain", "Result", "chain_of"]
+__all__ = ["ChainOutput", "GraphChain", "chain_of"]
 
 
 @dataclass(frozen=True)
-class Result:
+class ChainOutput:
     """An output of the adopted file. ``kind``: ``plain``, or how it becomes sound: ``mask``, ``spectrum``, ``frame``.
 
     ``part`` and ``source``: which graph gives it, under which name; ``layout``: how it lies there.
@@ -26,13 +26,13 @@ class Result:
     name: str
     part: int
     source: str
-    layout: Layout
+    layout: AxisLayout
     dtype: str
     kind: str = "plain"
 
 
 @dataclass(frozen=True)
-class Chain:
+class GraphChain:
     """``scale``: what a sample of PCM is multiplied with, ``None``: rows as they are. ``host``: its frames.
 
     ``last``: how the frames lie that the second graph gives back, if there is one.
@@ -43,11 +43,11 @@ class Chain:
     more: tuple[StreamInput, ...]
     scale: float | None
     host: Host | None
-    results: tuple[Result, ...]
-    last: Layout | None = None
+    results: tuple[ChainOutput, ...]
+    last: AxisLayout | None = None
 
     @property
-    def source(self) -> Stream:
+    def source(self) -> InputStream:
         return self.parts[0].part.stream
 
     @property
@@ -55,17 +55,17 @@ class Chain:
         return all(settled.free for settled in self.parts)
 
     @property
-    def sound(self) -> Result | None:
+    def sound(self) -> ChainOutput | None:
         """The result that is added up to sound."""
         return next((result for result in self.results if result.kind != "plain"), None)
 
-    def output(self, result: Result) -> Output:
+    def output(self, result: ChainOutput) -> Output:
         if result.kind == "plain":
             return Output.model_validate({"name": result.name, "dtype": result.dtype, "shape": result.layout.shape})
         return Output(name=result.name, dtype="float32", shape=(self.source.chunk,))
 
 
-def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Chain:
+def chain_of(parts: Sequence[Settled], settings: AdoptSettings, report: Report) -> GraphChain:
     """Raises :class:`AdoptionError` for results that the contract can't hold."""
     stream, source = parts[0].part.stream, settings.input
     scale = None
@@ -108,7 +108,7 @@ def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Ch
     last = None
     if settings.host is not None:
         results, last = _sound(parts, results, settings.host)
-    chain = Chain(tuple(parts), spec, more, scale, settings.host, tuple(results), last)
+    chain = GraphChain(tuple(parts), spec, more, scale, settings.host, tuple(results), last)
     steps = chain.output(results[0]).shape[0]
     if stream.chunk % steps:
         raise AdoptionError(
@@ -121,29 +121,29 @@ def chain_of(parts: Sequence[Settled], settings: Settings, report: Report) -> Ch
     return chain
 
 
-def _limits(stream: Stream) -> tuple[tuple[int, int], ...] | None:
+def _limits(stream: InputStream) -> tuple[tuple[int, int], ...] | None:
     if stream.limit is None or len(stream.layout.shape) > 2:
         return None
     return ((0, stream.limit),) * (stream.layout.shape[1] if len(stream.layout.shape) == 2 else 1)
 
 
-def _steps(result: Result, shape: tuple[int, ...]) -> str:
+def _steps(result: ChainOutput, shape: tuple[int, ...]) -> str:
     """What was taken for what."""
     steps = "1 step" if shape[0] == 1 else f"{shape[0]} steps"
     return f"{list(shape)} a call, {steps} of {' x '.join(map(str, shape[1:])) if len(shape) > 1 else 'one value'}"
 
 
-def _said(result: Result) -> str:
+def _said(result: ChainOutput) -> str:
     if result.kind == "plain":
         return "" if result.name == result.source else f", named {result.name}"
     return f", the sound that comes of its {result.kind}, named {result.name}"
 
 
-def _result(settled: Settled, number: int, name: str, settings: Settings) -> Result:
+def _result(settled: Settled, number: int, name: str, settings: AdoptSettings) -> ChainOutput:
     sizes, axis = settled.results[name]
     if not all(sizes):
         raise AdoptionError(f"the output {name} is empty, {list(sizes)}: leave it out, [outputs] drop = [{name!r}]")
-    layout = Layout.moved(sizes, axis)
+    layout = AxisLayout.moved(sizes, axis)
     time: int | str | None = settings.outputs.time.get(name)
     if time is None and number == 0 and settings.host is None:
         time = settled.times.get(name)
@@ -156,10 +156,12 @@ def _result(settled: Settled, number: int, name: str, settings: Settings) -> Res
             )
         layout = layout.then(layout.groups[time][-1])
     port = settled.part.port(name)
-    return Result(name if number == 0 else f"chain.{name}", number, name, layout, port.dtype)
+    return ChainOutput(name if number == 0 else f"chain.{name}", number, name, layout, port.dtype)
 
 
-def _sound(parts: Sequence[Settled], results: list[Result], host: Host) -> tuple[list[Result], Layout | None]:
+def _sound(
+    parts: Sequence[Settled], results: list[ChainOutput], host: Host
+) -> tuple[list[ChainOutput], AxisLayout | None]:
     """The first result becomes sound, unless nothing in it looks like a spectrum or a frame."""
     first = results[0]
     sizes, axis = parts[0].results[first.source]
@@ -180,7 +182,7 @@ def _sound(parts: Sequence[Settled], results: list[Result], host: Host) -> tuple
         raise AdoptionError(
             f"the output {first.source} has {layout.shape[0]} frames for those of the input: they don't match"
         )
-    sound = Result("audio", 0, first.source, layout, first.dtype, said)
+    sound = ChainOutput("audio", 0, first.source, layout, first.dtype, said)
     if len(parts) == 1:
         return [sound, *results[1:]], None
     end = next(result for result in results if result.part == 1)

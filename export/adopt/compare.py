@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.adopt.chain import Chain, Result
-from export.adopt.plan import Memory
+from export.adopt.chain import ChainOutput, GraphChain
+from export.adopt.plan import StatePlan
 from export.adopt.report import AdoptionError, listed
-from export.adopt.stream import Stream
+from export.adopt.stream import InputStream
 from streamer.contract.judge import CHUNK_TOLERANCE
 from streamer.contract.manifest import StreamInput
 from streamer.contract.probe import Signal, deviation, run
@@ -28,7 +28,7 @@ Array = NDArray[Any]
 HALF_TOLERANCE = 1e-2
 
 
-def compare_with(model: Model, chain: Chain, files: tuple[Path, Path]) -> str:
+def compare_with(model: Model, chain: GraphChain, files: tuple[Path, Path]) -> str:
     """What to report. ``files``: inputs and outputs, from the start of one stream. Raises :class:`AdoptionError`."""
     given, wanted = (_read(path) for path in files)
     part = chain.parts[0].part
@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, Array]:
         raise AdoptionError(f"can't read {path}: {error}; numpy.savez({path.name!r}, NAME=array) makes one") from error
 
 
-def _chunks(array: Array, stream: Stream, spec: StreamInput, chain: Chain, path: Path) -> Array:
+def _chunks(array: Array, stream: InputStream, spec: StreamInput, chain: GraphChain, path: Path) -> Array:
     """[calls, 1, *chunk_shape]: of calls as the host made them, one behind the other, or of one long signal."""
     row = spec.chunk_shape[1:]
     if chain.scale is not None:
@@ -106,7 +106,7 @@ def _pcm(array: Array, scale: float, path: Path) -> Array:
     return np.clip(whole, -32768, 32767).astype(np.int16)
 
 
-def _condition(memory: Memory, chain: Chain, array: Array | None, path: Path) -> Array:
+def _condition(memory: StatePlan, chain: GraphChain, array: Array | None, path: Path) -> Array:
     layout = chain.parts[0].memories[memory.name]
     if array is None:
         return np.zeros((1, *layout.shape), memory.dtype)
@@ -115,7 +115,7 @@ def _condition(memory: Memory, chain: Chain, array: Array | None, path: Path) ->
     return layout.outward(array.reshape(memory.raw).astype(memory.dtype))
 
 
-def _held(name: str, got: Array, want: Array, result: Result, path: Path, tolerance: float) -> float:
+def _held(name: str, got: Array, want: Array, result: ChainOutput, path: Path, tolerance: float) -> float:
     """``got`` [calls, 1, steps, ...]. How far apart they are. Raises :class:`AdoptionError` where that is too far."""
     calls, shape = len(got), got.shape[2:]
     raw = result.layout.raw_at(1)

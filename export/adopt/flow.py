@@ -15,7 +15,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-__all__ = ["Flow", "Recurrence"]
+__all__ = ["GraphFlow", "Recurrence"]
 
 #: Operators that move numbers about, and their inputs that are moved; ``None``: all.
 _MOVES: Mapping[str, tuple[int, ...] | None] = {
@@ -56,7 +56,7 @@ class Recurrence:
 
 
 @dataclass
-class Flow:
+class GraphFlow:
     """Of one model, with its functions inlined."""
 
     model: ir.Model

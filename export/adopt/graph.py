@@ -13,7 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.optimizer import fold_constants
 
 from export.adopt.free import Shapes, inferred
-from export.adopt.plan import Part
+from export.adopt.plan import GraphPart
 from export.adopt.report import AdoptionError
 
 __all__ = ["constants", "folded", "raw"]
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _NO_LIMIT = 2**40
 
 
-def constants(part: Part) -> dict[str, NDArray[Any]]:
+def constants(part: GraphPart) -> dict[str, NDArray[Any]]:
     """What the host gave to every call at batch 1: [constants], and the lengths of what it gave."""
     found = {}
     for name in (*part.roles.constants, *part.roles.lengths):
@@ -37,7 +37,7 @@ def constants(part: Part) -> dict[str, NDArray[Any]]:
     return found
 
 
-def raw(part: Part, shapes: Shapes) -> ir.Model:
+def raw(part: GraphPart, shapes: Shapes) -> ir.Model:
     """``shapes``: of the inputs that stay. Constants that are declared with a free first axis are one for every row."""
     model = _plain(part)
     if not folded(model, shapes):
@@ -60,7 +60,7 @@ def folded(model: ir.Model, shapes: Shapes) -> bool:
     return True
 
 
-def _plain(part: Part) -> ir.Model:
+def _plain(part: GraphPart) -> ir.Model:
     model = part.foreign.model()
     inputs = {str(value.name): value for value in model.graph.inputs}
     rows = part.stream.layout.axis()

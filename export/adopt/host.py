@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.adopt.batch import Settled, back
-from export.adopt.chain import Chain
+from export.adopt.chain import GraphChain
 from export.adopt.graph import constants
 from export.adopt.spectrum import spectra, synthesis_window
-from export.adopt.stream import Stream
+from export.adopt.stream import InputStream
 from streamer.contract.probe import Signal
 
 __all__ = ["drive"]
@@ -24,7 +24,7 @@ __all__ = ["drive"]
 Array = NDArray[Any]
 
 
-def drive(chain: Chain, signal: Signal) -> dict[str, Array]:
+def drive(chain: GraphChain, signal: Signal) -> dict[str, Array]:
     """``signal`` of one stream, from its start -> every output of the adopted file, [chunks, 1, ...]."""
     runs = [_Run(settled, signal.conditions) for settled in chain.parts]
     first, *more = chain.parts[0].part.streams
@@ -49,7 +49,7 @@ def drive(chain: Chain, signal: Signal) -> dict[str, Array]:
 class _Window:
     """Chunks [chunks, 1, ...] of a stream, each with the end of what came before in front of it."""
 
-    def __init__(self, stream: Stream, chunks: Array) -> None:
+    def __init__(self, stream: InputStream, chunks: Array) -> None:
         self.stream, self.chunks = stream, chunks
         self.before = np.full((1, stream.overlap, *chunks.shape[3:]), stream.start, chunks.dtype)
 
@@ -84,7 +84,7 @@ class _Run:
 
 
 def _spectral(
-    chain: Chain, runs: Sequence[_Run], sound: Array, tail: Array
+    chain: GraphChain, runs: Sequence[_Run], sound: Array, tail: Array
 ) -> tuple[list[dict[str, Array]], Array | None, Array]:
     """One call's frames there and back; the sound that they add up to, and what is left for the next call."""
     host, kind = chain.host, chain.source.kind

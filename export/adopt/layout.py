@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Layout"]
+__all__ = ["AxisLayout"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class AxisLayout:
     """``shape``: canonical, without batch. ``groups``: for every raw axis the canonical axes in it (0: the batch).
 
     Where no group holds axis 0, the graph has no batch axis, and its batch is 1.
@@ -27,7 +27,7 @@ class Layout:
     groups: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def moved(cls, raw: tuple[int, ...], batch: int | None) -> Layout:
+    def moved(cls, raw: tuple[int, ...], batch: int | None) -> AxisLayout:
         """The batch from raw axis ``batch`` to the front, all else in its order. ``raw``: sizes at batch 1.
 
         An axis that is longer than 1 at batch 1 has the batch folded into it.
@@ -43,16 +43,16 @@ class Layout:
             return cls((1,), ((0,),))
         return cls(shape, tuple((0,) if axis == batch else (axis + (axis < batch),) for axis in range(len(raw))))
 
-    def then(self, first: int) -> Layout:
+    def then(self, first: int) -> AxisLayout:
         """Canonical axis ``first`` becomes the time axis (axis 1), the others follow in their order."""
         order = [first, *(axis for axis in range(1, len(self.shape) + 1) if axis != first)]
         shape = tuple(self.shape[axis - 1] for axis in order)
         places = {0: 0} | {axis: place for place, axis in enumerate(order, 1)}
-        return Layout(shape, tuple(tuple(places[axis] for axis in group) for group in self.groups))
+        return AxisLayout(shape, tuple(tuple(places[axis] for axis in group) for group in self.groups))
 
-    def labelled(self) -> Layout:
+    def labelled(self) -> AxisLayout:
         """A time axis of one step in front of all others, which the raw tensor has none for."""
-        return Layout((1, *self.shape), tuple(tuple(a + 1 if a else 0 for a in group) for group in self.groups))
+        return AxisLayout((1, *self.shape), tuple(tuple(a + 1 if a else 0 for a in group) for group in self.groups))
 
     # -- what both sides of the comparison need ------------------------------------------------------------------------
 

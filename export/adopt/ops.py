@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from export.adopt.layout import Layout
+from export.adopt.layout import AxisLayout
 
 __all__ = ["Ops"]
 
@@ -81,7 +81,7 @@ class Ops:
             return self("Where", condition, yes, no)
         return self.cast(self("Where", condition, self.cast(yes, wide), self.cast(no, wide)), dtype)
 
-    def inward(self, x: ir.Value, layout: Layout) -> ir.Value:
+    def inward(self, x: ir.Value, layout: AxisLayout) -> ir.Value:
         """Canonical to raw."""
         kept = sorted(layout.order)
         if kept != list(range(len(layout.shape) + 1)):
@@ -89,7 +89,7 @@ class Ops:
         x = self._turn(x, [kept.index(axis) for axis in layout.order])
         return x if all(len(group) == 1 for group in layout.groups) else self.reshape(x, layout.raw)
 
-    def outward(self, x: ir.Value, layout: Layout) -> ir.Value:
+    def outward(self, x: ir.Value, layout: AxisLayout) -> ir.Value:
         """Raw to canonical."""
         if not all(len(group) == 1 for group in layout.groups):
             x = self.reshape(x, layout.split)

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.adopt.axes import Axes, axes_of
-from export.adopt.flow import Flow
+from export.adopt.flow import GraphFlow
 from export.adopt.questions import Asked, quoted
 from export.adopt.read import Foreign
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import Port, Roles
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 from export.adopt.start import start_of
-from export.adopt.stream import Stream, batch_axis, beside, frames_of, rows_of, said_of, size_of, symbol_of
+from export.adopt.stream import InputStream, batch_axis, beside, frames_of, rows_of, said_of, size_of, symbol_of
 
-__all__ = ["Memory", "Part", "part_of"]
+__all__ = ["GraphPart", "StatePlan", "part_of"]
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class StatePlan:
     """A state. ``raw``: sizes at batch 1; ``axes``: where the batch may be, the likeliest first, ``None``: nowhere.
 
     ``out`` is ``None`` for a counter, to which a call adds ``step``, and for a condition (``given``), which the client
@@ -50,26 +50,26 @@ class Memory:
 
 
 @dataclass
-class Part:
+class GraphPart:
     """One graph of the chain, and what is known of it. ``more``: further streams of the same clock."""
 
     foreign: Foreign
     roles: Roles
-    stream: Stream
-    memories: list[Memory] = field(default_factory=list)
-    more: list[Stream] = field(default_factory=list)
+    stream: InputStream
+    memories: list[StatePlan] = field(default_factory=list)
+    more: list[InputStream] = field(default_factory=list)
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
+    def streams(self) -> tuple[InputStream, ...]:
         return (self.stream, *self.more)
 
     @property
-    def states(self) -> list[Memory]:
+    def states(self) -> list[StatePlan]:
         """What the host keeps from call to call."""
         return [memory for memory in self.memories if not memory.given]
 
     @property
-    def conditions(self) -> list[Memory]:
+    def conditions(self) -> list[StatePlan]:
         return [memory for memory in self.memories if memory.given]
 
     def port(self, name: str) -> Port:
@@ -79,13 +79,13 @@ class Part:
 def part_of(
     foreign: Foreign,
     roles: Roles,
-    settings: Settings,
+    settings: AdoptSettings,
     report: Report,
     *,
     frames: bool = False,
-    flow: Flow | None = None,
+    flow: GraphFlow | None = None,
     asked: Asked | None = None,
-) -> Part | None:
+) -> GraphPart | None:
     """``frames``: it takes frames of sound behind another graph. ``asked``: takes what is not known, and if anything is
     not there is no part; else that is raised here."""
     questions = Asked() if asked is None else asked
@@ -95,7 +95,7 @@ def part_of(
     seen = Axes() if flow is None or frames else axes_of(flow, port.name, roles.pairs.values())
     axis = batch_axis(port, settings, seen, frames)
     if settings.host is not None:
-        stream: Stream | None = frames_of(port, axis, settings, known, frames)
+        stream: InputStream | None = frames_of(port, axis, settings, known, frames)
     else:
         stream = rows_of(port, axis, settings, known, hints, seen, flow, questions)
     symbol = None if axis is None else port.dims[axis]
@@ -115,7 +115,7 @@ def part_of(
             raise AdoptionError(f"[counters] {name}: {state} does not count, whole numbers do")
         axes = (None,) if not state.dims else (0, None)
         raw = (1,) * len(state.dims)
-        memories.append(Memory(name, None, state.dtype, raw, axes, start_of(settings, state, raw), step))
+        memories.append(StatePlan(name, None, state.dtype, raw, axes, start_of(settings, state, raw), step))
     more = [
         beside(
             next(p for p in foreign.inputs if p.name == name), stream, settings, known, hints, roles, flow, questions
@@ -131,7 +131,7 @@ def part_of(
     for one in (stream, *(found for found in more if found is not None)):
         where = next(p for p in foreign.inputs if p.name == one.name)
         report.found(f"stream {where}: {said_of(one, where, settings)}")
-    return Part(foreign, roles, stream, kept, [found for found in more if found is not None])
+    return GraphPart(foreign, roles, stream, kept, [found for found in more if found is not None])
 
 
 # -- states -----------------------------------------------------------------------------------------------------------
@@ -143,11 +143,11 @@ def _memory(
     symbol: int | str | None,
     batched: bool,
     known: Mapping[str, int],
-    settings: Settings,
+    settings: AdoptSettings,
     asked: Asked,
     *,
     given: bool = False,
-) -> Memory | None:
+) -> StatePlan | None:
     """``symbol``: what the stream calls its batch. ``batched``: it has one."""
     sizes = [size_of(port, axis, known) for axis in range(len(port.dims))]
     free = [axis for axis, size in enumerate(sizes) if size is None]
@@ -175,4 +175,4 @@ def _memory(
                 )
             return None
     raw = tuple(1 if size is None else size for size in sizes)
-    return Memory(port.name, out, port.dtype, raw, axes, start_of(settings, port, raw), given=given)
+    return StatePlan(port.name, out, port.dtype, raw, axes, start_of(settings, port, raw), given=given)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from export.adopt.flow import Flow
+from export.adopt.flow import GraphFlow
 from export.adopt.questions import Asked, quoted
 from export.adopt.report import AdoptionError, listed
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 
 __all__ = ["Port", "Roles", "assign", "key"]
 
@@ -85,8 +85,8 @@ def key(name: str, behind: bool) -> tuple[str, ...]:
 def assign(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
-    settings: Settings,
-    flow: Flow | None = None,
+    settings: AdoptSettings,
+    flow: GraphFlow | None = None,
     asked: Asked | None = None,
 ) -> Roles:
     """``flow``: of the graph. ``asked``: takes the questions; else they are raised here.
@@ -172,7 +172,7 @@ def _given(ins: Mapping[str, Port], outs: Mapping[str, Port], said: Mapping[str,
     return pairs
 
 
-def _by_graph(free: Sequence[Port], outputs: Sequence[Port], flow: Flow) -> dict[str, str]:
+def _by_graph(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) -> dict[str, str]:
     """What recurrent operators say. Where one gives its state twice, names decide."""
     shapes = {port.name: port for port in outputs}
     claims: dict[str, str] = {}
@@ -214,7 +214,7 @@ def _by_shape(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
     return pairs
 
 
-def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: Flow) -> dict[str, str]:
+def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) -> dict[str, str]:
     """By the shortest way through the graph. Only if every state has one of its own, since a mistake can't be seen."""
     pairs: dict[str, str] = {}
     for port in free:
@@ -294,7 +294,7 @@ def _integer(port: Port) -> bool:
     return port.dtype.startswith(("int", "uint"))
 
 
-def _need_use(names: Sequence[str], flow: Flow) -> None:
+def _need_use(names: Sequence[str], flow: GraphFlow) -> None:
     """Raises :class:`AdoptionError` for states that the graph does not look at."""
     idle = [name for name in names if flow.unused(name)]
     if idle:
@@ -324,7 +324,7 @@ def _is_rate(port: Port) -> bool:
     return port.name.lower() in _RATES and _whole(port, 1)
 
 
-def _results(rest: Sequence[Port], settings: Settings) -> tuple[list[str], list[str]]:
+def _results(rest: Sequence[Port], settings: AdoptSettings) -> tuple[list[str], list[str]]:
     keep, drop = settings.outputs.keep, settings.outputs.drop
     names = [port.name for port in rest]
     unknown = [name for name in keep if name not in names]

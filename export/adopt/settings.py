@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from export.adopt.report import AdoptionError
 
-__all__ = ["Described", "Host", "Outputs", "Recogniser", "Settings", "Source", "read_settings"]
+__all__ = [
+    "AdoptSettings",
+    "Described",
+    "Host",
+    "OutputSettings",
+    "RecogniserSettings",
+    "SourceSettings",
+    "read_settings",
+]
 
 Count = Annotated[int, Field(ge=1)]
 Number = bool | int | float
@@ -32,7 +40,7 @@ class Described(_Table):
     flush: Annotated[int, Field(ge=0)] | None = None
 
 
-class Source(_Table):
+class SourceSettings(_Table):
     """The input that takes the stream.
 
     ``sample_rate`` (Hz): it is sound, so the adopted file takes 16-bit PCM, times ``scale`` (1/32768 where the foreign
@@ -53,7 +61,7 @@ class Source(_Table):
     conditions: tuple[str, ...] = ()
 
 
-class Outputs(_Table):
+class OutputSettings(_Table):
     """``keep``: these alone and in this order, or ``drop``. ``time``: the axis of steps in the foreign tensor, or
     ``"none"``: it is one result a call."""
 
@@ -85,7 +93,7 @@ class Host(_Table):
         return self
 
 
-class Recogniser(_Table):
+class RecogniserSettings(_Table):
     """Of a folder. ``frontend``: whose features it was trained on, if not its family's own. ``int8``: of a graph that
     is there twice, the quantised one. ``early``: results as soon as can be, as if there were silence before the stream;
     else every call sees what it would see in sherpa-onnx, and results wait for whole calls."""
@@ -101,7 +109,7 @@ class Recurrences(_Table):
     restarts: tuple[str, ...] = ()
 
 
-class Settings(_Table):
+class AdoptSettings(_Table):
     """The whole file. ``state``: input to output. ``counters``: an input that has no output, to what each call adds.
 
     ``start``: what a state, or an overlap by the name of its stream, begins with: a number, a list of them in the order
@@ -109,8 +117,8 @@ class Settings(_Table):
     """
 
     model: Described = Described()
-    input: Source = Source()
-    outputs: Outputs = Outputs()
+    input: SourceSettings = SourceSettings()
+    outputs: OutputSettings = OutputSettings()
     state: dict[str, str] = {}
     constants: dict[str, Number | list[Number]] = {}
     counters: dict[str, int] = {}
@@ -120,7 +128,7 @@ class Settings(_Table):
     dims: dict[str, Count] = {}
     batch: dict[str, Annotated[int, Field(ge=0)]] = {}
     host: Host | None = None
-    recogniser: Recogniser = Recogniser()
+    recogniser: RecogniserSettings = RecogniserSettings()
     task: dict[str, Any] = {"name": "raw"}
 
     def named(self) -> set[str]:
@@ -130,12 +138,12 @@ class Settings(_Table):
         return said | ({self.input.name} if self.input.name is not None else set())
 
 
-def read_settings(path: Path | None) -> Settings:
+def read_settings(path: Path | None) -> AdoptSettings:
     """Raises :class:`AdoptionError` with every line that is wrong."""
     if path is None:
-        return Settings()
+        return AdoptSettings()
     try:
-        said = Settings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
+        said = AdoptSettings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
         beside = {k: str(path.parent / v) if isinstance(v, str) else v for k, v in said.start.items()}
         return said.model_copy(update={"start": beside})
     except OSError as error:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from export.adopt.report import AdoptionError
 from export.adopt.roles import Port
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 
 __all__ = ["start_of"]
 
 
-def start_of(settings: Settings, port: Port, raw: tuple[int, ...]) -> NDArray[Any]:
+def start_of(settings: AdoptSettings, port: Port, raw: tuple[int, ...]) -> NDArray[Any]:
     """[start] of this state, [] or ``raw``. Raises :class:`AdoptionError` for what does not fit."""
     said = settings.start.get(port.name, 0)
     try:

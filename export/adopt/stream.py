@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.adopt.axes import Axes, axes_of, table_of
-from export.adopt.flow import Flow
-from export.adopt.layout import Layout
+from export.adopt.flow import GraphFlow
+from export.adopt.layout import AxisLayout
 from export.adopt.questions import Asked, quoted
 from export.adopt.report import AdoptionError
 from export.adopt.roles import Port, Roles
-from export.adopt.settings import Host, Settings, Source
+from export.adopt.settings import AdoptSettings, Host, SourceSettings
 
-__all__ = ["Stream", "batch_axis", "beside", "frames_of", "rows_of", "said_of", "size_of", "spectral", "symbol_of"]
+__all__ = ["InputStream", "batch_axis", "beside", "frames_of", "rows_of", "said_of", "size_of", "spectral", "symbol_of"]
 
 #: Names that a host gives to sound before anything was made of it.
 _SOUND = {"audio", "wav", "pcm", "waveform", "signal", "samples", "sound", "speech", "noisy", "mix", "wav_in"}
 
 
 @dataclass(frozen=True)
-class Stream:
+class InputStream:
     """``kind``: ``pcm`` or ``rows``, or what the host makes of frames. ``chunk`` and ``overlap`` in samples or rows;
     ``layout``: of one call's worth. ``limit``: a whole number is at most this and at least 0, ``None``: any.
     ``time``: the axis of the foreign tensor that is time, ``None``: it has none, a call is one step.
@@ -31,7 +31,7 @@ class Stream:
     name: str
     dtype: str
     kind: str
-    layout: Layout
+    layout: AxisLayout
     chunk: int
     overlap: int
     limit: int | None = None
@@ -39,7 +39,7 @@ class Stream:
     start: float = 0
 
 
-def batch_axis(port: Port, settings: Settings, seen: Axes, frames: bool) -> int | None:
+def batch_axis(port: Port, settings: AdoptSettings, seen: Axes, frames: bool) -> int | None:
     batch = settings.input.batch if not frames else None
     if batch is None:
         batch = 0 if len(port.dims) > 1 else None
@@ -57,13 +57,13 @@ def batch_axis(port: Port, settings: Settings, seen: Axes, frames: bool) -> int 
 def rows_of(
     port: Port,
     batch: int | None,
-    settings: Settings,
+    settings: AdoptSettings,
     known: Mapping[str, int],
     hints: Mapping[str, int],
     seen: Axes,
-    flow: Flow | None,
+    flow: GraphFlow | None,
     asked: Asked,
-) -> Stream | None:
+) -> InputStream | None:
     """Sound or rows of features as they are, perhaps with some of the last call before them."""
     source = settings.input
     sound = source.sample_rate is not None
@@ -112,7 +112,7 @@ def rows_of(
         limit = None if table is None else table - 1
     layout = _layout(port, batch, shape, places)
     start = float(np.asarray(settings.start.get(port.name, 0)))
-    return Stream(port.name, port.dtype, "pcm" if sound else "rows", layout, chunk, overlap, limit, time, start)
+    return InputStream(port.name, port.dtype, "pcm" if sound else "rows", layout, chunk, overlap, limit, time, start)
 
 
 #: Of a time axis that has to be asked for.
@@ -124,7 +124,7 @@ _UNKNOWN = -1
 def _time_axis(
     port: Port,
     others: list[int],
-    source: Source,
+    source: SourceSettings,
     seen: Axes,
     known: Mapping[str, int],
     asked: Asked,
@@ -177,14 +177,14 @@ def _time_axis(
 
 def beside(
     port: Port,
-    first: Stream,
-    settings: Settings,
+    first: InputStream,
+    settings: AdoptSettings,
     known: Mapping[str, int],
     hints: Mapping[str, int],
     roles: Roles,
-    flow: Flow | None,
+    flow: GraphFlow | None,
     asked: Asked,
-) -> Stream | None:
+) -> InputStream | None:
     """A further stream: as many rows a call as the first one has."""
     seen = Axes() if flow is None else axes_of(flow, port.name, roles.pairs.values())
     plain = settings.model_copy(
@@ -195,7 +195,9 @@ def beside(
     return rows_of(port, axis, plain.model_copy(update={"input": again}), known, hints, seen, flow, asked)
 
 
-def frames_of(port: Port, batch: int | None, settings: Settings, known: Mapping[str, int], behind: bool) -> Stream:
+def frames_of(
+    port: Port, batch: int | None, settings: AdoptSettings, known: Mapping[str, int], behind: bool
+) -> InputStream:
     """Frames of ``fft`` samples, as spectra or as they are."""
     host = settings.host
     assert host is not None
@@ -207,12 +209,12 @@ def frames_of(port: Port, batch: int | None, settings: Settings, known: Mapping[
     steps = layout.shape[0]
     if kind == "frame" and steps != 1:
         raise AdoptionError(f"the input {port} takes {steps} frames of sound at once: one at a time can be adopted")
-    return Stream(port.name, port.dtype, kind, layout, steps * host.hop, host.fft - host.hop)
+    return InputStream(port.name, port.dtype, kind, layout, steps * host.hop, host.fft - host.hop)
 
 
 def spectral(
     sizes: list[int | None], batch: int | None, host: Host, wanted: str | None, what: str
-) -> tuple[str, Layout]:
+) -> tuple[str, AxisLayout]:
     """What frames a tensor of these sizes holds (``complex``, ``magnitude`` or ``frame``; ``power`` is only said), and
     where: canonical [batch, time, bins], [batch, time, bins, 2] or [batch, time, fft]."""
     bins = host.fft // 2 + 1
@@ -242,15 +244,15 @@ def spectral(
     places = {bin_axis: (2,)} | ({time: (1,)} if time is not None else {}) | dict.fromkeys(pair, (3,))
     groups = tuple((0,) if axis == batch else places.get(axis, ()) for axis in range(len(sizes)))
     found = "complex" if pair else "frame" if wide == host.fft else "power" if wanted == "power" else "magnitude"
-    return found, Layout(shape, groups)
+    return found, AxisLayout(shape, groups)
 
 
-def _layout(port: Port, batch: int | None, shape: tuple[int, ...], places: Mapping[int, tuple[int, ...]]) -> Layout:
+def _layout(port: Port, batch: int | None, shape: tuple[int, ...], places: Mapping[int, tuple[int, ...]]) -> AxisLayout:
     groups = tuple((0,) if axis == batch else places.get(axis, ()) for axis in range(len(port.dims)))
-    return Layout(shape, groups)
+    return AxisLayout(shape, groups)
 
 
-def said_of(stream: Stream, port: Port, settings: Settings) -> str:
+def said_of(stream: InputStream, port: Port, settings: AdoptSettings) -> str:
     """What was taken for what, and the line that changes it."""
     if settings.host is not None and stream.kind not in ("pcm", "rows"):
         return f"{stream.kind} of frames of {settings.host.fft} samples, {stream.chunk} new in each call"

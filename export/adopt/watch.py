@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.adopt.flow import Flow, Recurrence
+from export.adopt.flow import GraphFlow, Recurrence
 from export.adopt.graph import raw
-from export.adopt.plan import Part
+from export.adopt.plan import GraphPart
 from export.adopt.read import session
 from export.adopt.report import AdoptionError, Report
-from export.adopt.settings import Settings
-from export.adopt.stream import Stream
+from export.adopt.settings import AdoptSettings
+from export.adopt.stream import InputStream
 
 __all__ = ["refuse_forgetful", "seen_end", "step_axes"]
 
@@ -34,7 +34,7 @@ def seen_end(old: NDArray[Any], new: NDArray[Any], axis: int) -> NDArray[np.bool
     return changed
 
 
-def _last_row_changed(stream: Stream, array: NDArray[Any]) -> NDArray[Any]:
+def _last_row_changed(stream: InputStream, array: NDArray[Any]) -> NDArray[Any]:
     """``array``: of one call, raw."""
     rows = np.array(stream.layout.outward(array))
     last = rows[:, -1]
@@ -47,7 +47,9 @@ def _last_row_changed(stream: Stream, array: NDArray[Any]) -> NDArray[Any]:
     return stream.layout.inward(rows).reshape(array.shape)
 
 
-def _both(part: Part, data: bytes, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> tuple[Arrays, Arrays]:
+def _both(
+    part: GraphPart, data: bytes, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+) -> tuple[Arrays, Arrays]:
     runner = session(data)
     changed = {**feeds, **{one.name: _last_row_changed(one, feeds[one.name]) for one in part.streams}}
     wanted = {value.name for value in runner.get_inputs()}
@@ -63,7 +65,7 @@ def _both(part: Part, data: bytes, names: Sequence[str], feeds: Mapping[str, NDA
 
 
 def step_axes(
-    part: Part, feeds: Mapping[str, NDArray[Any]], results: Mapping[str, tuple[tuple[int, ...], int | None]]
+    part: GraphPart, feeds: Mapping[str, NDArray[Any]], results: Mapping[str, tuple[tuple[int, ...], int | None]]
 ) -> dict[str, Axis]:
     """Of each result (its raw sizes at batch 1, and the axis of its batch) the axis of time where it is not the first
     one beside the batch; ``"none"`` where it has none. ``feeds``: of one call."""
@@ -101,11 +103,13 @@ def _is_tail(changed: NDArray[np.bool_]) -> bool:
 # -- recurrences that keep nothing -------------------------------------------------------------------------------------
 
 
-def refuse_forgetful(part: Part, settings: Settings, feeds: Mapping[str, NDArray[Any]], report: Report) -> None:
+def refuse_forgetful(
+    part: GraphPart, settings: AdoptSettings, feeds: Mapping[str, NDArray[Any]], report: Report
+) -> None:
     """Raises :class:`AdoptionError` that names every recurrence over time which is reset in each call."""
     shapes = {**{s.name: s.layout.raw_at(1) for s in part.streams}, **{m.name: m.raw for m in part.memories}}
     model = raw(part, shapes)
-    found = [one for one in Flow(model).forgetful() if one.node.name not in settings.recurrence.restarts]
+    found = [one for one in GraphFlow(model).forgetful() if one.node.name not in settings.recurrence.restarts]
     if not found:
         return
     overlap = part.stream.overlap if part.stream.kind in ("pcm", "rows") else 0
@@ -133,7 +137,7 @@ def _kind(one: Recurrence) -> str:
 
 
 def _over_time(
-    part: Part, model: ir.Model, found: Sequence[Recurrence], feeds: Mapping[str, NDArray[Any]]
+    part: GraphPart, model: ir.Model, found: Sequence[Recurrence], feeds: Mapping[str, NDArray[Any]]
 ) -> dict[Recurrence, bool]:
     """Whether each goes along time. What can't be seen counts as time."""
     tensors = {one: one.over if one.over is not None else one.node.inputs[0] for one in found}

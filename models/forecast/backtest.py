@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from models.forecast.multivariate import Multivariate
 from models.forecast.table import Table
 
-__all__ = ["Forecasts", "Score", "backtest", "overall", "run", "season"]
+__all__ = ["BacktestForecasts", "TargetScore", "backtest", "overall", "run", "season"]
 
 Floats = NDArray[np.float64]
 #: Rows of one call; only how much memory it takes depends on it.
 PIECE = 512
 
 
-class Forecasts(NamedTuple):
+class BacktestForecasts(NamedTuple):
     """[N, K, H] each, made after each row: the mean, the median, and the ends of the 90 % interval."""
 
     mean: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Forecasts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Score:
+class TargetScore:
     """Of one target, over all steps ahead; ``mse`` (of the mean) and ``mae`` (of the median) in its own units.
     ``persistence`` and ``seasonal``: (MSE, MAE) of "it stays" and "as a day ago", ``None``: there is no day in it.
     ``mase``: ``mae`` over that of the better of the two. ``coverage`` of the 90 % interval. ``deviation``: of the
@@ -48,7 +48,7 @@ class Score:
 
 
 @torch.no_grad()
-def run(model: Multivariate, rows: NDArray[np.float32], piece: int = PIECE) -> Forecasts:
+def run(model: Multivariate, rows: NDArray[np.float32], piece: int = PIECE) -> BacktestForecasts:
     """Rows [N, 2 C + 2] of one stream from its first one on."""
     levels = model.config.quantiles
     chosen = [levels.index(level) for level in (0.5, levels[0], levels[-1])]
@@ -57,7 +57,7 @@ def run(model: Multivariate, rows: NDArray[np.float32], piece: int = PIECE) -> F
         said, state = model(part, state)
         curves = said["quantiles"][0, ..., chosen].numpy()
         parts.append([said["mean"][0].numpy(), *np.moveaxis(curves, -1, 0)])
-    return Forecasts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return BacktestForecasts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def season(step: float) -> int:
@@ -66,7 +66,9 @@ def season(step: float) -> int:
     return found if found > 1 and abs(found * step - 86400) < 0.01 * step else 0
 
 
-def backtest(model: Multivariate, table: Table, found: Forecasts, begin: int, origins: range) -> list[Score]:
+def backtest(
+    model: Multivariate, table: Table, found: BacktestForecasts, begin: int, origins: range
+) -> list[TargetScore]:
     """``found``: forecasts of the table's rows from ``begin`` on. ``table`` holds the model's variables in its order.
     Forecasts made at a missing reading are not scored, since what stays as it is can't be said there."""
     config = model.config
@@ -95,11 +97,11 @@ def backtest(model: Multivariate, table: Table, found: Forecasts, begin: int, or
         deviation = float(model.spread[config.variables.index(target)])
         covered = float(inside.mean()) if len(inside) else float("nan")
         mase = max(ratios, default=float("nan"))
-        scores.append(Score(target, deviation, int(known.sum()), mse, mae, naive[0], seasonal, mase, covered))
+        scores.append(TargetScore(target, deviation, int(known.sum()), mse, mae, naive[0], seasonal, mase, covered))
     return scores
 
 
-def overall(scores: Sequence[Score]) -> Score:
+def overall(scores: Sequence[TargetScore]) -> TargetScore:
     """The mean over targets, errors in units of each one's deviation."""
     units = np.array([(score.deviation**2, score.deviation) for score in scores])
 
@@ -109,7 +111,7 @@ def overall(scores: Sequence[Score]) -> Score:
 
     mse, mae = mean([(score.mse, score.mae) for score in scores])
     seasonal = [score.seasonal for score in scores if score.seasonal is not None]
-    return Score(
+    return TargetScore(
         "all, in deviations", 1.0, sum(score.forecasts for score in scores), mse, mae,
         mean([score.persistence for score in scores]), mean(seasonal) if len(seasonal) == len(scores) else None,
         float(np.mean([score.mase for score in scores])), float(np.mean([score.coverage for score in scores])),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast.table import Raw
+from models.forecast.table import RawTable
 
 __all__ = ["Choice", "choose", "copies", "missing"]
 
@@ -32,7 +32,7 @@ class Choice:
     warnings: tuple[str, ...]
 
 
-def choose(raw: Raw, training: Floats, targets: Sequence[str], without: Sequence[str], horizon: int) -> Choice:
+def choose(raw: RawTable, training: Floats, targets: Sequence[str], without: Sequence[str], horizon: int) -> Choice:
     """``training`` [N, C]: rows of all columns of ``raw``. ``targets``: the wanted ones, none: all. Raises
     ``ValueError``."""
     if strange := [name for name in (*targets, *without) if name not in (*raw.columns, *raw.strange)]:

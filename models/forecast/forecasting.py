@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.forecast.front import PACKED, Averages, follow, pace_of
+from models.forecast.front import PACKED, FrontAverages, follow, pace_of
 from models.forecast.network import inputs
 from models.forecast.normalise import LIMIT, waves
 from models.forecast.sensors import DAY, WEEK, Sensor
@@ -18,7 +18,7 @@ from models.training.budget import Budget, Budgeted
 
 
 @dataclass(frozen=True)
-class Options(Budget):
+class ForecastTrainingOptions(Budget):
     minutes: float = 20.0
     rate: float = 3e-3
     batch: int = 64  # segments
@@ -28,7 +28,7 @@ class Options(Budget):
     batches: int = 150  # from one evaluation to the next
 
 
-class Batch(NamedTuple):
+class ForecastBatch(NamedTuple):
     """``x`` [B, T, 5 + clock], ``labels`` [B, T, H] in units of the pace, ``known`` [B, T, H] bool."""
 
     x: Tensor
@@ -36,13 +36,18 @@ class Batch(NamedTuple):
     known: Tensor
 
 
-class Segments(torch.utils.data.IterableDataset[Batch]):
+class Segments(torch.utils.data.IterableDataset[ForecastBatch]):
     """Random segments of the sensors, half of them as if the stream began there. ``shares``: of the examples, by
     source; sensors of one source are equally likely. The clock is shifted at random: a network must not know when the
     sun rises over the sensors that it was trained on."""
 
     def __init__(
-        self, sensors: list[Sensor], shares: dict[str, float], horizon: int, options: Options, seed: int = 1
+        self,
+        sensors: list[Sensor],
+        shares: dict[str, float],
+        horizon: int,
+        options: ForecastTrainingOptions,
+        seed: int = 1,
     ) -> None:
         self.sensors, self.horizon, self.options = sensors, horizon, options
         count = {source: sum(s.source == source for s in sensors) for source in shares}
@@ -51,11 +56,11 @@ class Segments(torch.utils.data.IterableDataset[Batch]):
         self.rng = np.random.default_rng(seed)
         self.levels = histories(sensors, options.memory)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ForecastBatch]:
         for _ in range(self.options.batches):
             yield self.batch()
 
-    def batch(self) -> Batch:
+    def batch(self) -> ForecastBatch:
         options, rng = self.options, self.rng
         reach = options.length + self.horizon
         values = np.full((options.batch, reach), np.nan, np.float32)
@@ -74,13 +79,13 @@ class Segments(torch.utils.data.IterableDataset[Batch]):
             if rng.random() < 0.5:  # upside down
                 signs[row] = -1
         upside = torch.from_numpy(signs)
-        before = Averages.of(start).turned(upside[:, None].double())
+        before = FrontAverages.of(start).turned(upside[:, None].double())
         whole = torch.from_numpy(values * signs[:, None])
         return prepare(whole, torch.from_numpy(phases), before, self.horizon, options.memory)
 
 
 def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
-    """[N, PACKED] for each: the :class:`Averages` before every reading."""
+    """[N, PACKED] for each: the :class:`FrontAverages` before every reading."""
     longest = max(len(sensor.values) for sensor in sensors)
     values = torch.full((len(sensors), longest), float("nan"), dtype=torch.float64)
     for row, sensor in zip(values, sensors, strict=True):
@@ -90,11 +95,11 @@ def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
     for t in range(longest):
         out[t] = now
         reading = values[:, t, None]
-        now = follow(reading.nan_to_num(), (~reading.isnan()).double(), Averages.of(now), memory).after.packed()
+        now = follow(reading.nan_to_num(), (~reading.isnan()).double(), FrontAverages.of(now), memory).after.packed()
     return [out[: len(sensor.values), i] for i, sensor in enumerate(sensors)]
 
 
-def prepare(values: Tensor, phases: Tensor, before: Averages, horizon: int, memory: float) -> Batch:
+def prepare(values: Tensor, phases: Tensor, before: FrontAverages, horizon: int, memory: float) -> ForecastBatch:
     """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``before`` [B, 1] each: the averages before the first. What
     is in doubt is neither an origin nor a label."""
     length = phases.shape[1]
@@ -116,10 +121,10 @@ def prepare(values: Tensor, phases: Tensor, before: Averages, horizon: int, memo
     reach = torch.arange(1, horizon + 1).sqrt()
     labels = ((ahead - base) / pace).float().clamp(-LIMIT * reach, LIMIT * reach)
     known = known.unfold(1, horizon, 1)[:, 1 : length + 1] & known[:, :length, None] & ~labels.isnan()
-    return Batch(torch.stack(rows, 1), labels.nan_to_num(), known)
+    return ForecastBatch(torch.stack(rows, 1), labels.nan_to_num(), known)
 
 
-def loss(change: Tensor, batch: Batch, skip: int) -> Tensor:
+def loss(change: Tensor, batch: ForecastBatch, skip: int) -> Tensor:
     """Huber's, of errors in units of how far each sensor moves in so many steps: every sensor, step and unit counts
     alike."""
     labels, known = batch.labels[:, skip:], batch.known[:, skip:].float()
@@ -129,12 +134,12 @@ def loss(change: Tensor, batch: Batch, skip: int) -> Tensor:
     return (errors * known).sum() / known.sum().clamp(min=1.0)
 
 
-class Training(Budgeted):
+class ForecastTraining(Budgeted):
     """One network in training."""
 
-    options: Options
+    options: ForecastTrainingOptions
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: ForecastBatch, index: int) -> Tensor:
         (_, change), _ = self.model(batch.x, self.model.initial_state(len(batch.x)))
         value = loss(change, batch, self.options.skip)
         self.losses.append(float(value.detach()))

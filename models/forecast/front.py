@@ -34,7 +34,7 @@ SMALLEST_SHARE, SMALLEST = 1e-15, 1e-36
 MOVES = 1024.0
 
 
-class Averages(NamedTuple):
+class FrontAverages(NamedTuple):
     """What is kept of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: of those without a
     doubt, ``memory`` at most. ``level`` and ``variance``: running. ``squares``: mean square of differences from one to
     the next. ``last``: without a doubt. ``low`` and ``high``: range, which ``memory`` shrinks; ``least`` and ``most``:
@@ -59,14 +59,14 @@ class Averages(NamedTuple):
     recent: Tensor
 
     @classmethod
-    def of(cls, packed: Tensor) -> Averages:
+    def of(cls, packed: Tensor) -> FrontAverages:
         """Of ``packed`` [..., PACKED]."""
         return cls(*packed.split([1] * (len(cls._fields) - 1) + [WINDOW], -1))
 
     def packed(self) -> Tensor:
         return torch.cat(self, -1)
 
-    def turned(self, signs: Tensor) -> Averages:
+    def turned(self, signs: Tensor) -> FrontAverages:
         """Those of the same readings times ``signs`` [..., 1], 1 or -1."""
         up = signs > 0
         return self._replace(
@@ -81,8 +81,8 @@ class Averages(NamedTuple):
         )
 
 
-#: Numbers of an :class:`Averages`.
-PACKED = len(Averages._fields) - 1 + WINDOW
+#: Numbers of an :class:`FrontAverages`.
+PACKED = len(FrontAverages._fields) - 1 + WINDOW
 
 
 class Followed(NamedTuple):
@@ -90,7 +90,7 @@ class Followed(NamedTuple):
     ``change``: from the last reading without a doubt to this one, 0 where there is none. ``median``: of the last
     readings. ``moved``: of the origin, but for ``jump``: of the level, where the sensor has gone elsewhere."""
 
-    after: Averages
+    after: FrontAverages
     sure: Tensor
     scale: Tensor
     change: Tensor
@@ -99,7 +99,9 @@ class Followed(NamedTuple):
     jump: Tensor
 
 
-def follow(reading: Tensor, there: Tensor, before: Averages, memory: float, expected: Tensor | None = None) -> Followed:
+def follow(
+    reading: Tensor, there: Tensor, before: FrontAverages, memory: float, expected: Tensor | None = None
+) -> Followed:
     """One more reading, float64 [..., 1], which counts where ``there`` is 1; elsewhere it may be anything but NaN.
     ``expected``: what it was forecast as, before which a sensor that has gone elsewhere was; the last reading."""
     here = there > 0
@@ -173,7 +175,7 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float, expe
     away = last - origin
     away = torch.where(known & (away.abs() > MOVES * torch.maximum(chosen[3].sqrt(), scale)), away, 0.0)
     moved = away.float().double()
-    after = Averages(*chosen, readings, doubts, doubted, run, origin + moved, recent)
+    after = FrontAverages(*chosen, readings, doubts, doubted, run, origin + moved, recent)
     return Followed(after, sure, scale, change, median, moved, jump)
 
 

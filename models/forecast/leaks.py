@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.forecast.backtest import Forecasts, run
+from models.forecast.backtest import BacktestForecasts, run
 from models.forecast.multivariate import Multivariate
 from models.forecast.plan import Plan
-from models.forecast.table import Raw
+from models.forecast.table import RawTable
 
-__all__ = ["Finding", "changed", "find", "overlaps"]
+__all__ = ["LeakFinding", "changed", "find", "overlaps"]
 
 #: Cuts within the test rows; rows that are run before and behind each.
 CUTS, BEFORE, BEHIND = 2, 256, 64
@@ -29,13 +29,13 @@ BATCHES = 3
 
 
 @dataclass(frozen=True)
-class Finding:
+class LeakFinding:
     check: str
     ok: bool
     detail: str
 
 
-def changed(raw: Raw, after: float, seed: int = 0) -> Raw:
+def changed(raw: RawTable, after: float, seed: int = 0) -> RawTable:
     """All readings later than ``after`` (unix seconds) are others: far off, and a third of them missing."""
     rng = np.random.default_rng(seed)
     values, later = raw.values.copy(), raw.times > after
@@ -47,31 +47,31 @@ def changed(raw: Raw, after: float, seed: int = 0) -> Raw:
     return replace(raw, values=values)
 
 
-def find(plan: Plan, again: Callable[[Raw], Plan], model: Multivariate) -> list[Finding]:
+def find(plan: Plan, again: Callable[[RawTable], Plan], model: Multivariate) -> list[LeakFinding]:
     """``again``: a plan of another table, made as ``plan`` was of ``plan.raw``. ``model``: the trained one."""
     return [*_training(plan, again), _validation(plan, again), *_forecasts(plan, again, model), overlaps(plan)]
 
 
-def _training(plan: Plan, again: Callable[[Raw], Plan]) -> Iterator[Finding]:
+def _training(plan: Plan, again: Callable[[RawTable], Plan]) -> Iterator[LeakFinding]:
     other = again(changed(plan.raw, _time(plan, plan.parts["training"].end)))
     wrong = "they depend on rows behind the training part"
     same = _comparable(plan, other) and all(map(_equal, plan.scaling, other.scaling))
-    yield Finding("columns and scaling are of the training rows alone", same, "" if same else wrong)
+    yield LeakFinding("columns and scaling are of the training rows alone", same, "" if same else wrong)
     same = _comparable(plan, other)
     if same:
         pairs = zip(*(iter(made.windows(1)) for made in (plan, other)), range(BATCHES), strict=False)
         same = all(all(map(_equal, one, two)) for one, two, _ in pairs)
-    yield Finding("examples are of the training rows alone", same, "" if same else wrong)
+    yield LeakFinding("examples are of the training rows alone", same, "" if same else wrong)
 
 
-def _validation(plan: Plan, again: Callable[[Raw], Plan]) -> Finding:
+def _validation(plan: Plan, again: Callable[[RawTable], Plan]) -> LeakFinding:
     other = again(changed(plan.raw, _time(plan, plan.parts["validation"].end)))
     same = _comparable(plan, other) and all(map(_equal, plan.held(), other.held()))
     detail = "" if same else "they depend on rows behind the validation part"
-    return Finding("what picks the best checkpoint is before the test rows", same, detail)
+    return LeakFinding("what picks the best checkpoint is before the test rows", same, detail)
 
 
-def _forecasts(plan: Plan, again: Callable[[Raw], Plan], model: Multivariate) -> Iterator[Finding]:
+def _forecasts(plan: Plan, again: Callable[[RawTable], Plan], model: Multivariate) -> Iterator[LeakFinding]:
     test = plan.parts["test"]
     wrong, blind, cuts = [], [], []
     for number in range(CUTS):
@@ -86,12 +86,12 @@ def _forecasts(plan: Plan, again: Callable[[Raw], Plan], model: Multivariate) ->
         mine, theirs = (run(model, made.inputs()[part], piece=BEFORE + BEHIND) for made in (plan, other))
         wrong += [cut] * any(not _equal(a[:kept], b[:kept]) for a, b in zip(mine, theirs, strict=True))
         blind += [cut] * all(_equal(a[kept:], b[kept:]) for a, b in zip(mine, theirs, strict=True))
-    detail = f"cuts behind rows {', '.join(str(cut + 1) for cut in cuts)}; {', '.join(Forecasts._fields)}"
+    detail = f"cuts behind rows {', '.join(str(cut + 1) for cut in cuts)}; {', '.join(BacktestForecasts._fields)}"
     if wrong:
         detail = f"forecasts up to row {wrong[0] + 1} know what comes behind it"
-    yield Finding("forecasts before a cut are the same bits whatever comes behind it", not wrong, detail)
+    yield LeakFinding("forecasts before a cut are the same bits whatever comes behind it", not wrong, detail)
     detail = f"nothing changes behind row {blind[0] + 1}: the check above proves nothing" if blind else ""
-    yield Finding("and behind it they are not", not blind, detail)
+    yield LeakFinding("and behind it they are not", not blind, detail)
 
 
 def _comparable(plan: Plan, other: Plan) -> bool:
@@ -106,7 +106,7 @@ def _gap_near(plan: Plan, row: int) -> int:
     return int(gaps[np.argmin(np.abs(gaps - row))]) if len(gaps) else row
 
 
-def overlaps(plan: Plan) -> Finding:
+def overlaps(plan: Plan) -> LeakFinding:
     """Whether a label of one part is a row of the next: ``horizon`` rows lie between them."""
     parts, horizon = [*plan.parts.values()], plan.horizon
     last = [part.origins(horizon)[-1] + horizon for part in parts]
@@ -116,7 +116,7 @@ def overlaps(plan: Plan) -> Finding:
     wrong += [f"labels of row {labelled}"] if labelled >= parts[0].end else []
     gaps = " and ".join(str(b.first - a.end) for a, b in pairwise(parts))
     detail = f"{gaps} rows between the parts" if not wrong else "; ".join(wrong)
-    return Finding("no window of a part reaches into the next", not wrong, detail)
+    return LeakFinding("no window of a part reaches into the next", not wrong, detail)
 
 
 def _last_label(plan: Plan) -> int:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from models.forecast.bands import Calibrated, Residuals
 from models.forecast.calibration import Pace
-from models.forecast.front import LARGEST, PACKED, WINDOW, Averages, follow, pace_of
+from models.forecast.front import LARGEST, PACKED, WINDOW, FrontAverages, follow, pace_of
 from models.forecast.grid import Grid
 from models.forecast.grouped import BLOCKS, GroupedRls, groups
 from models.forecast.network import Network, NetworkConfig, inputs
@@ -185,7 +185,7 @@ class Online(Streaming):
         """One reading [B, 4]: what :meth:`forward` says of it, and the state."""
         config, new = self.config, State()
         packed, expected = state["front"].split([PACKED, 1], 1)
-        before = Averages.of(packed)
+        before = FrontAverages.of(packed)
         given, mask, clock = x.split([1, 1, 2], 1)
         there = ((mask > 0.5) & (given.abs() < LARGEST)).double()
         reading = torch.where(there > 0, given, before.last)

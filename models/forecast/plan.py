@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from models.forecast.backtest import season
 from models.forecast.columns import Choice, choose
-from models.forecast.forecasting import Batch
+from models.forecast.forecasting import ForecastBatch
 from models.forecast.multivariate import Multivariate, MultivariateConfig, Scaling
 from models.forecast.network import NetworkConfig
-from models.forecast.table import Part, Raw, Table, arrange, needed, split
-from models.forecast.windows import Material, WindowOptions, Windows, held
+from models.forecast.table import RawTable, Table, TablePart, arrange, needed, split
+from models.forecast.windows import Material, TableWindows, WindowOptions, held
 
 FARTHEST = 1000
 #: Rows of a day, at most, for which "as a day ago" is an expert: they are all kept.
@@ -40,7 +40,7 @@ class Wanted:
 class Plan:
     """All that is made of a table before anything is trained. Raises ``ValueError`` where the table is no good."""
 
-    raw: Raw
+    raw: RawTable
     wanted: Wanted = field(default_factory=Wanted)
     options: WindowOptions = field(default_factory=WindowOptions)
 
@@ -58,7 +58,7 @@ class Plan:
         return arrange(self.raw.times, self.raw.values)
 
     @cached_property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, TablePart]:
         return split(len(self.table.times), self.horizon)
 
     @cached_property
@@ -107,8 +107,8 @@ class Plan:
         shortest = min(part.end - part.first for part in self.parts.values())
         return replace(self.options, length=max(2 * self.options.skip, min(self.options.length, shortest)))
 
-    def windows(self, seed: int) -> Windows:
-        return Windows(self.material, self.parts["training"], self.horizon, self.examples, seed)
+    def windows(self, seed: int) -> TableWindows:
+        return TableWindows(self.material, self.parts["training"], self.horizon, self.examples, seed)
 
-    def held(self) -> Batch:
+    def held(self) -> ForecastBatch:
         return held(self.material, self.parts["validation"], self.examples, self.horizon)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.forecast import leaks
 from models.forecast.backtest import backtest, overall, run
-from models.forecast.forecasting import Batch, Training
+from models.forecast.forecasting import ForecastBatch, ForecastTraining
 from models.forecast.network import Network
 from models.forecast.plan import Plan, Wanted
 from models.forecast.sensors_card import SensorsCard, curves
@@ -36,7 +36,7 @@ WARM = 2000
 
 
 @torch.no_grad()
-def prior(network: Network, batch: Batch, pace: Tensor, skip: int, members: int) -> Tensor:
+def prior(network: Network, batch: ForecastBatch, pace: Tensor, skip: int, members: int) -> Tensor:
     """[K, H, M]: mean squared errors on the validation rows, in deviations; ones where a target was not there. Of the
     network, the last; all others begin as persistence."""
     (_, change), _ = network(batch.x, network.initial_state(len(batch.x)))
@@ -86,7 +86,7 @@ def train(
         checkpoint.save(path, model, describe(plan) | about)
 
     network = Network(plan.config().network)
-    training = Training(network, examples, evaluate, save, folder)
+    training = ForecastTraining(network, examples, evaluate, save, folder)
     print(
         f"{parameters(network) / 1e3:.0f} k parameters, {len(plan.choice.variables)} columns, "
         f"{len(plan.choice.targets)} targets, {plan.parts['training'].end} rows to learn from"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from models.forecast.backtest import Score, overall
-from models.forecast.leaks import Finding
+from models.forecast.backtest import TargetScore, overall
+from models.forecast.leaks import LeakFinding
 from models.forecast.plan import Plan
 from streamer.sources.times import show_time
 
@@ -24,10 +24,10 @@ class SensorsCard:
     plan: Plan
     info: dict[str, Any]
     parameters: int
-    scores: Sequence[Score]
+    scores: Sequence[TargetScore]
     begin: int
     origins: range
-    findings: Sequence[Finding]
+    findings: Sequence[LeakFinding]
 
     def markdown(self, picture: str) -> str:
         choice, sound = self.plan.choice, all(finding.ok for finding in self.findings)

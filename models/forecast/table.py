@@ -20,7 +20,7 @@ from streamer.sensors.timeline import phases
 from streamer.sources.readings import Columns, Readings
 from streamer.sources.rows import rows
 
-__all__ = ["Part", "Raw", "Table", "arrange", "needed", "read", "split"]
+__all__ = ["RawTable", "Table", "TablePart", "arrange", "needed", "read", "split"]
 
 Floats = NDArray[np.float64]
 #: Missing steps that are filled for one gap, at most; as in ``streamer forecast``.
@@ -32,7 +32,7 @@ ORIGINS = 48
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawTable:
     """``times`` [N] in unix seconds, as they came; ``values`` [N, C], NaN where missing; ``strange``: columns without
     numbers; ``bad``: lines that could not be read."""
 
@@ -65,7 +65,7 @@ class Table(NamedTuple):
         return np.column_stack([np.where(there, values, 0.0), there, *phases(self.times)]).astype(np.float32)
 
 
-class Part(NamedTuple):
+class TablePart(NamedTuple):
     """Rows ``first`` to ``end``. A forecast from one of its ``origins`` is about rows of the part alone."""
 
     first: int
@@ -75,7 +75,7 @@ class Part(NamedTuple):
         return range(self.first, self.end - horizon)
 
 
-def read(path: Path, time: str | None, complain: Callable[[str], None]) -> Raw:
+def read(path: Path, time: str | None, complain: Callable[[str], None]) -> RawTable:
     """A CSV or NDJSON, may be gzipped. Raises ``ValueError`` (``SourceError``) that says what it lacks."""
     source = Readings(str(path), Columns(time=time, wide=True), complain)
     times = array("d")
@@ -97,7 +97,7 @@ def read(path: Path, time: str | None, complain: Callable[[str], None]) -> Raw:
     for number, column in enumerate(columns):
         table[: len(found[column]), number] = found[column]
     strange = tuple(name for name in source.header if name not in found and name not in source.times)
-    return Raw(path.name, tuple(columns), np.array(times), table, strange, source.bad)
+    return RawTable(path.name, tuple(columns), np.array(times), table, strange, source.bad)
 
 
 def arrange(times: Floats, values: Floats) -> Table:
@@ -134,7 +134,7 @@ def needed(horizon: int) -> int:
     return -(-(2 * horizon + ORIGINS) * 10 // round(10 * min(SHARES)))
 
 
-def split(count: int, horizon: int) -> dict[str, Part]:
+def split(count: int, horizon: int) -> dict[str, TablePart]:
     """Training, validation, test, in order of time, ``horizon`` rows left out before each of the latter two. Raises
     ``ValueError`` where there are too few rows."""
     if count < needed(horizon):
@@ -145,6 +145,6 @@ def split(count: int, horizon: int) -> dict[str, Part]:
     ends = [round(sum(SHARES[: number + 1]) * count) for number in range(3)]
     firsts = [0, ends[0] + horizon, ends[1] + horizon]
     return {
-        name: Part(*part)
+        name: TablePart(*part)
         for name, part in zip(("training", "validation", "test"), zip(firsts, ends, strict=True), strict=True)
     }

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.forecast.forecasting import Batch, Options
+from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions
 from models.forecast.normalise import LIMIT
-from models.forecast.table import Part
+from models.forecast.table import TablePart
 
-__all__ = ["Material", "WindowOptions", "Windows", "examples", "held"]
+__all__ = ["Material", "TableWindows", "WindowOptions", "examples", "held"]
 
 #: Windows of an evaluation, at most.
 HELD = 64
 
 
 @dataclass(frozen=True)
-class WindowOptions(Options):
+class WindowOptions(ForecastTrainingOptions):
     """``offset``: deviation of what levels are off by, in those of the training rows; ``lost``: share of the sensors
     that are not there for a window."""
 
@@ -47,7 +47,7 @@ class Material(NamedTuple):
     columns: int
 
 
-def examples(material: Material, part: Part, firsts: Tensor, length: int, horizon: int) -> Batch:
+def examples(material: Material, part: TablePart, firsts: Tensor, length: int, horizon: int) -> ForecastBatch:
     """Windows of ``length`` rows that begin at ``firsts`` [B]; a label is known where its row is of this part."""
     rows = firsts[:, None] + torch.arange(length)  # [B, T]
     ahead = rows[..., None] + torch.arange(1, horizon + 1)  # [B, T, H]
@@ -58,10 +58,10 @@ def examples(material: Material, part: Part, firsts: Tensor, length: int, horizo
     labels = (material.levels[ahead] - material.levels[rows][:, :, None]) / material.pace
     reach = torch.arange(1, horizon + 1).sqrt()[:, None]
     labels = labels.clamp(-LIMIT * reach, LIMIT * reach)
-    return Batch(material.inputs[rows], *(tensor.transpose(2, 3).flatten(2) for tensor in (labels, known)))
+    return ForecastBatch(material.inputs[rows], *(tensor.transpose(2, 3).flatten(2) for tensor in (labels, known)))
 
 
-def held(material: Material, part: Part, options: Options, horizon: int) -> Batch:
+def held(material: Material, part: TablePart, options: ForecastTrainingOptions, horizon: int) -> ForecastBatch:
     """Windows for an evaluation, one behind another, evenly spread where there are too many. Their first
     ``options.skip`` rows, of which no loss is taken, are those before."""
     wanted = np.arange(part.first, max(part.first + 1, part.end - horizon), options.length - options.skip)
@@ -69,20 +69,22 @@ def held(material: Material, part: Part, options: Options, horizon: int) -> Batc
     return examples(material, part, torch.from_numpy(chosen - options.skip), options.length, horizon)
 
 
-class Windows(torch.utils.data.IterableDataset[Batch]):
+class TableWindows(torch.utils.data.IterableDataset[ForecastBatch]):
     """Random windows of one part."""
 
-    def __init__(self, material: Material, part: Part, horizon: int, options: WindowOptions, seed: int = 1) -> None:
+    def __init__(
+        self, material: Material, part: TablePart, horizon: int, options: WindowOptions, seed: int = 1
+    ) -> None:
         self.material, self.part, self.horizon, self.options = material, part, horizon, options
         #: Windows begin before this row.
         self.behind = max(part.first + 1, part.end - horizon - options.length // 2)
         self.rng = np.random.default_rng(seed)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ForecastBatch]:
         for _ in range(self.options.batches):
             yield self.batch()
 
-    def batch(self, firsts: Tensor | None = None) -> Batch:
+    def batch(self, firsts: Tensor | None = None) -> ForecastBatch:
         """With levels that are off by random amounts, and sensors that are not there: a table of a year has few levels,
         and a network that knows them by heart knows nothing of the next year."""
         options, rng = self.options, self.rng

@@ -82,7 +82,7 @@ def _latest(happened: Tensor, every: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """What a chunk's rows ask for. ``scale`` [B, T, 1]: what logits are multiplied with; ``top`` [B, T, 1] or None: how
     many tokens are left to choose from, less one; ``force`` [B, T, F]: tokens given, -1 where they are drawn;
     ``conditions``: name -> [B, T]."""
@@ -95,7 +95,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ControlColumns:
     """The columns of a generator's input: seed, temperature, then ``top_k`` if there is one, conditions, ``width``
     times ``force``. All of it zero: no new seed, the likeliest token, of all tokens, the first condition, free."""
 
@@ -110,7 +110,7 @@ class Columns:
         conditions = {name: (0, count - 1) for name, count in (self.conditions or {}).items()}
         return {"seed": (0, 2**31 - 1), "temperature": (0, HOTTEST), **top, **conditions, **force}
 
-    def read(self, controls: Tensor) -> Settings:
+    def read(self, controls: Tensor) -> SamplingSettings:
         """``controls`` [B, T, columns] int32; whatever is outside of the limits is taken for the nearest inside."""
         bounds = self.limits()
         x = controls.long()
@@ -124,7 +124,7 @@ class Columns:
             k = at["top_k"][:, :, None]
             top = torch.where(k > 0, k, self.vocabulary) - 1
         conditions = {name: at[name] for name in self.conditions or {}}
-        return Settings(at["seed"], scale, top, x[:, :, x.shape[2] - self.width :] - 1, conditions)
+        return SamplingSettings(at["seed"], scale, top, x[:, :, x.shape[2] - self.width :] - 1, conditions)
 
 
 def choose(logits: Tensor, draw: Tensor, scale: Tensor, top: Tensor | None, force: Tensor) -> Tensor:

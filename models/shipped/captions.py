@@ -47,7 +47,7 @@ class CaptionsConfig:
         return cls(**values)
 
 
-class Table(nn.Module):
+class CaptionTable(nn.Module):
     """Rows by number, as float32; ``packed``: kept as int8, with a scale for each column."""
 
     def __init__(self, rows: int, width: int, packed: bool) -> None:
@@ -65,7 +65,7 @@ class Table(nn.Module):
         return F.embedding(index, self.rows)
 
     @torch.no_grad()
-    def pack(self, other: Table) -> None:
+    def pack(self, other: CaptionTable) -> None:
         """Take another one's rows, rounded."""
         self.scale.copy_(other.rows.abs().amax(0).clamp(min=1e-6) / 127)
         self.rows.copy_((other.rows / self.scale).round().to(torch.int8))
@@ -84,8 +84,8 @@ class Captions(Streaming):
         generator = torch.Generator().manual_seed(20)
         self.register_buffer("salts", torch.randint(1, LARGE, (2, WIDTH), generator=generator), persistent=False)
         self.register_buffer("thirds", torch.randint(1, LARGE, (3,), generator=generator), persistent=False)
-        self.words = Table(c.words, c.width, c.packed)
-        self.trigrams = Table(c.trigrams, c.letters, c.packed)
+        self.words = CaptionTable(c.words, c.width, c.packed)
+        self.trigrams = CaptionTable(c.trigrams, c.letters, c.packed)
         self.features = c.width + c.letters
         self.drop = nn.Dropout(c.dropout)
         self.recurrent = RecurrentStack("gru", self.features, c.hidden, c.layers, c.dropout)

@@ -51,7 +51,7 @@ class Pair(NamedTuple):
     clean: Wave  # full scale 1, as it is within the noisy one
 
 
-class Scenes:
+class DenoiserScenes:
     """Sentences of one speaker, one after another, in noise."""
 
     def __init__(self, speech: Sequence[Utterance], noises: Noises, seed: int) -> None:
@@ -126,7 +126,7 @@ def learn(
 ) -> Path:
     """The checkpoint; the best on ``held`` speakers stays. ``warm``: one to begin with."""
     torch.manual_seed(1)
-    scenes, others = Scenes(rest, Noises(RATE, noise, 1), 1), Scenes(held, Noises(RATE, noise, 2), 2)
+    scenes, others = DenoiserScenes(rest, Noises(RATE, noise, 1), 1), DenoiserScenes(held, Noises(RATE, noise, 2), 2)
     model = Masking(MaskingConfig())
     model.normalise(scenes.batch(BATCH, SECONDS)[0])
     if warm is not None:

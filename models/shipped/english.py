@@ -16,10 +16,10 @@ from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
 from models.speech.corpus import shards
 from models.speech.corpus.packages import Packages, corpus_folder
-from models.speech.ctc import Options
+from models.speech.ctc import CtcOptions
 from models.speech.data import TOKENS, Utterance
-from models.speech.mixture import Source
-from models.speech.scenes import Scenes
+from models.speech.mixture import UtteranceSource
+from models.speech.scenes import SpeechScenes
 from models.training.recipe import Recipe, dev_speakers
 
 RATE = 16000
@@ -66,7 +66,7 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
     return Recipe(
         name="english" if family == "lstm" else f"english-{family}",
         config=FAMILIES[family],
-        options=Options(
+        options=CtcOptions(
             minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3
         ),
         augmentation=Augmentation(
@@ -75,7 +75,7 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
             crosstalk=0.06, microphone=0.4, codec=0.15, clip=0.06, step=0.08,
         ),
         sources=[
-            Source(
+            UtteranceSource(
                 name, utterances.get(name, []), _moving(*share), joined=(2, 2) if name == "speechocean" else (1, 1),
                 together=0.15, more=corpus_reader(folder / "english", name) if name in SYNTHETIC else None,
             )
@@ -92,7 +92,7 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
         seconds=40.0,
         batches=60,
         limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
-        hearing=Scenes,
+        hearing=SpeechScenes,
         info={
             "data": "synthetic speakers (python -m models corpus english); speechocean762 train without ten of its "
             "speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h)",

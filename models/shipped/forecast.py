@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from models.forecast import sensors
-from models.forecast.forecasting import Batch, Options, Segments, Training, loss
+from models.forecast.forecasting import ForecastBatch, ForecastTraining, ForecastTrainingOptions, Segments, loss
 from models.forecast.network import Network, NetworkConfig
 from models.forecast.online import Expert, Online, OnlineConfig, info
 from models.speech.acoustic import parameters
@@ -36,7 +36,7 @@ def config(horizon: int = 48, network: NetworkConfig | None = None) -> OnlineCon
     return OnlineConfig(horizon=horizon, experts=experts, network=network or NetworkConfig())
 
 
-def skill(network: Network, batch: Batch, skip: int) -> float:
+def skill(network: Network, batch: ForecastBatch, skip: int) -> float:
     """1 - loss over persistence's."""
     with torch.no_grad():
         (_, change), _ = network(batch.x, network.initial_state(len(batch.x)))
@@ -44,7 +44,13 @@ def skill(network: Network, batch: Batch, skip: int) -> float:
 
 
 def train(
-    folder: Path, options: Options, family: str, *, seed: int = 1, warm: Path | None = None, resume: bool = False
+    folder: Path,
+    options: ForecastTrainingOptions,
+    family: str,
+    *,
+    seed: int = 1,
+    warm: Path | None = None,
+    resume: bool = False,
 ) -> Path:
     """Train the network, and leave the whole model's checkpoint as ``folder/best.pt``."""
     lightning.seed_everything(seed, verbose=False)
@@ -67,7 +73,7 @@ def train(
         texts = {"data": DATA, "licence": LICENCE, "description": DESCRIPTION}
         checkpoint.save(path, model, info("forecast-universal", model.config) | texts | about)
 
-    training = Training(network, options, evaluate, save, folder)
+    training = ForecastTraining(network, options, evaluate, save, folder)
     print(
         f"{parameters(network) / 1e3:.0f} k parameters, {len(batches.sensors)} sensors, "
         f"{np.sum([len(s.values) for s in batches.sensors]) / 1e6:.1f} M readings"

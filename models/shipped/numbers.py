@@ -70,7 +70,7 @@ class Phrases(torch.utils.data.IterableDataset[Pair]):
             yield coded([phrase(self.rng, kinds[i % len(kinds)]) for i in range(BATCH)])
 
 
-class Teaching(Budgeted):
+class PhraseTeaching(Budgeted):
     """Loss: mean negative log-likelihood of a sign, in nats."""
 
     def training_step(self, batch: Pair, index: int) -> Tensor:
@@ -125,7 +125,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0, tested: in
         checkpoint.save(path, average, info | about)
 
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=5e-3, average=0.99)
-    fit(Teaching(model, budget, evaluate, save, folder), Phrases(min(EPOCH, steps or EPOCH)))
+    fit(PhraseTeaching(model, budget, evaluate, save, folder), Phrases(min(EPOCH, steps or EPOCH)))
     best = folder / "best.pt"
     trained = checkpoint.load(best)[0]
     shares = {kind: exact(trained, kind, tested) for kind in CLASSES}

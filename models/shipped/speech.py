@@ -8,11 +8,11 @@ from models.shipped import english
 from models.speech import align, data, synthetic
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
-from models.speech.ctc import Options
+from models.speech.ctc import CtcOptions
 from models.speech.cut import cut_words
 from models.speech.data import TOKENS, Utterance
-from models.speech.mixture import Source
-from models.speech.scenes import Scenes
+from models.speech.mixture import UtteranceSource
+from models.speech.scenes import SpeechScenes
 from models.training.recipe import Recipe, dev_speakers, set_normaliser
 
 __all__ = ["LEFT_OUT", "digits", "english_small", "set_normaliser"]
@@ -58,12 +58,12 @@ def english_small(everybody: bool = False) -> Recipe:
             layers=2,
             dropout=0.1,
         ),
-        options=Options(minutes=120, rate=2e-3, weight_decay=0.02, consistent_from=0.8),
+        options=CtcOptions(minutes=120, rate=2e-3, weight_decay=0.02, consistent_from=0.8),
         augmentation=strong,
         sources=[
-            Source("speechocean", train, lambda p: 1.0, joined=(2, 2), together=0.15),
-            Source("flite", synthetic.flite_sentences(5000, rate), _moving(0.15, 0.1)),
-            Source("espeak", synthetic.sentences(5000, rate), _moving(0.05, 0.0)),
+            UtteranceSource("speechocean", train, lambda p: 1.0, joined=(2, 2), together=0.15),
+            UtteranceSource("flite", synthetic.flite_sentences(5000, rate), _moving(0.15, 0.1)),
+            UtteranceSource("espeak", synthetic.sentences(5000, rate), _moving(0.05, 0.0)),
         ],
         noise=data.kitchen(rate),
         dev={
@@ -115,19 +115,21 @@ def digits(everybody: bool = False) -> Recipe:
             dropout=0.15,
             gated=True,
         ),
-        options=Options(minutes=80, rate=3e-3, weight_decay=0.02, phones=0.0, primed=0.3),
+        options=CtcOptions(minutes=80, rate=3e-3, weight_decay=0.02, phones=0.0, primed=0.3),
         augmentation=wide,
         sources=[
-            Source("sentences", [u for u in train if not u.is_digits], _moving(0.25, 0.1)),
-            Source("strings", [u for u in train if u.is_digits], _moving(0.1, 0.2), joined=(1, 2)),
-            Source("words", cut_words(train, data.DIGITS, rate), _moving(0.15, 0.25), joined=(2, 7), gaps=(0.0, 0.4)),
-            Source("takes", takes, _moving(0.15, 0.15), joined=(1, 7), gaps=(0.0, 0.45)),
-            Source("others", made, _moving(0.12, 0.05)),
-            Source("others' strings", [u for u in made if u.is_digits], _moving(0.08, 0.08)),
-            Source(
+            UtteranceSource("sentences", [u for u in train if not u.is_digits], _moving(0.25, 0.1)),
+            UtteranceSource("strings", [u for u in train if u.is_digits], _moving(0.1, 0.2), joined=(1, 2)),
+            UtteranceSource(
+                "words", cut_words(train, data.DIGITS, rate), _moving(0.15, 0.25), joined=(2, 7), gaps=(0.0, 0.4)
+            ),
+            UtteranceSource("takes", takes, _moving(0.15, 0.15), joined=(1, 7), gaps=(0.0, 0.45)),
+            UtteranceSource("others", made, _moving(0.12, 0.05)),
+            UtteranceSource("others' strings", [u for u in made if u.is_digits], _moving(0.08, 0.08)),
+            UtteranceSource(
                 "others' words", cut_words(made, data.DIGITS, rate), _moving(0.1, 0.1), joined=(2, 7), gaps=(0, 0.4)
             ),
-            Source("nothing", [], _moving(0.05, 0.07)),
+            UtteranceSource("nothing", [], _moving(0.05, 0.07)),
         ],
         noise=data.kitchen(rate),
         dev={
@@ -137,7 +139,7 @@ def digits(everybody: bool = False) -> Recipe:
         seconds=40.0,
         batches=400,
         limit=lambda p: 10.0,
-        hearing=Scenes,
+        hearing=SpeechScenes,
         info={
             "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
             "lowest_rate": 8000,  # a quarter of the examples is no wider, and FSDD never is

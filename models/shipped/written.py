@@ -21,8 +21,8 @@ from models.shipped.written_texts import (
     UNKNOWN,
     Corpus,
     Line,
-    Noise,
-    Rows,
+    TextNoise,
+    TextRows,
     Vocabulary,
     load,
     reported,
@@ -44,8 +44,8 @@ WEIGHTS = (0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 #: with a word in six lost, wrong or made up.
 WAYS = {
     "": QUIET,
-    "cut anywhere": Noise(lost=0, more=0, wrong=0),
-    "with errors": Noise(lost=0.03, more=0.03, wrong=0.1),
+    "cut anywhere": TextNoise(lost=0, more=0, wrong=0),
+    "with errors": TextNoise(lost=0.03, more=0.03, wrong=0.1),
 }
 #: Words of each source that choose the epoch.
 CHOOSING = 12_000
@@ -66,16 +66,16 @@ class Streams(torch.utils.data.IterableDataset[Batch]):
     """Codes [B, T, WIDTH], marks and cases [B, T] of stretches that begin with a line. The texts are drawn and
     disturbed anew whenever they have been used up."""
 
-    def __init__(self, corpus: Corpus, ahead: int, batches: int, noise: Noise = Noise(), seed: int = 1) -> None:  # noqa: B008
+    def __init__(self, corpus: Corpus, ahead: int, batches: int, noise: TextNoise = TextNoise(), seed: int = 1) -> None:  # noqa: B008
         vocabulary = Vocabulary()
         self.lines = {name: rows(found, vocabulary) for name, found in corpus.parts["train"].items()}
         self.codes = torch.from_numpy(vocabulary.codes()).to(torch.int8)
         self.ahead, self.batches, self.noise = ahead, batches, noise
         self.rng = np.random.default_rng(seed)
-        self._rows: Rows | None = None
+        self._rows: TextRows | None = None
         self._left: list[int] = []
 
-    def _draw(self) -> Rows:
+    def _draw(self) -> TextRows:
         """Documents in another order, each as often as its source says."""
         chosen: list[list[NDArray[np.int64]]] = []
         for name, lines in self.lines.items():
@@ -103,7 +103,7 @@ class Streams(torch.utils.data.IterableDataset[Batch]):
             )
 
 
-class Teaching(Budgeted):
+class MarksTeaching(Budgeted):
     """Loss: mean negative log-likelihood of a word's mark and case, in nats."""
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -123,7 +123,7 @@ class Teaching(Budgeted):
 
 
 @torch.no_grad()
-def judged(model: Captions, lines: Sequence[Line], noise: Noise = QUIET, seed: int = 7) -> Judged:
+def judged(model: Captions, lines: Sequence[Line], noise: TextNoise = QUIET, seed: int = 7) -> Judged:
     """What the streaming model says of the words of these lines, one behind the other; finals end where ``noise``
     pauses."""
     vocabulary = Vocabulary()
@@ -186,7 +186,7 @@ def train(
     dev = [some(documents, CHOOSING) for documents in corpus.parts["dev"].values()]
 
     def evaluate(average: Any) -> dict[str, float]:
-        means = scored(pooled([judged(average, lines, noise) for lines in dev for noise in (QUIET, Noise())]))
+        means = scored(pooled([judged(average, lines, noise) for lines in dev for noise in (QUIET, TextNoise())]))
         return {"error": 1 - sum(means) / len(means), **dict(zip(SETS, means, strict=True))}
 
     def save(path: Path, average: Any, about: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ def train(
 
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=rate or 4e-3, weight_decay=0.01, average=0.998)
     streams = Streams(corpus, config.ahead, min(EPOCH, steps or EPOCH))
-    fit(Teaching(model, budget, evaluate, save, folder), streams, resume=resume)
+    fit(MarksTeaching(model, budget, evaluate, save, folder), streams, resume=resume)
     return finish(folder, corpus, reported(data) if data is not None else {})
 
 
@@ -204,7 +204,7 @@ def finish(folder: Path, corpus: Corpus, recorded: dict[str, list[Line]]) -> Pat
     trained, info = checkpoint.load(best)
     model = trained if trained.config.packed else trained.pack()
     dev = [some(documents, CHOOSING) for documents in corpus.parts["dev"].values()]
-    chosen = weights(pooled([judged(model, lines, noise) for lines in dev for noise in (QUIET, Noise())]))
+    chosen = weights(pooled([judged(model, lines, noise) for lines in dev for noise in (QUIET, TextNoise())]))
     info["options"] = info["options"] | {"weights": list(chosen)}
     path = folder / "written.pt"
     checkpoint.save(path, model, info)

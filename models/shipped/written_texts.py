@@ -175,7 +175,7 @@ PAUSE, UNKNOWN = 0, -100
 
 
 @dataclass(frozen=True)
-class Rows:
+class TextRows:
     """``words`` [n]: a place in the vocabulary, :data:`PAUSE` or a word; ``marks`` and ``cases`` [n]; ``starts``: rows
     at which a line begins."""
 
@@ -200,7 +200,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Noise:
+class TextNoise:
     """What a recogniser and its speaker do: ``pause`` after a sentence, ``breath`` after a comma and ``stop`` after any
     word; words that are lost, others that come in, and wrong ones, each as a share of all."""
 
@@ -212,7 +212,7 @@ class Noise:
     wrong: float = 0.03
 
 
-QUIET = Noise(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+QUIET = TextNoise(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def rows(documents: Sequence[Sequence[Line]], vocabulary: Vocabulary) -> list[tuple[NDArray[np.int64], int]]:
@@ -225,7 +225,7 @@ def rows(documents: Sequence[Sequence[Line]], vocabulary: Vocabulary) -> list[tu
     return found
 
 
-def streamed(lines: Sequence[NDArray[np.int64]], noise: Noise, ahead: int, rng: np.random.Generator) -> Rows:
+def streamed(lines: Sequence[NDArray[np.int64]], noise: TextNoise, ahead: int, rng: np.random.Generator) -> TextRows:
     """Lines one behind the other, with pauses and errors. A pause is ``ahead`` rows, and up to three more: what fills
     the last chunk."""
     table = np.concatenate(lines)
@@ -254,4 +254,4 @@ def streamed(lines: Sequence[NDArray[np.int64]], noise: Noise, ahead: int, rng: 
     whole = np.zeros((len(table) + int(count.sum()), 3), np.int64)
     whole[:, 1:] = UNKNOWN
     whole[at] = table
-    return Rows(whole[:, 0].astype(np.int32), whole[:, 1], whole[:, 2], at[first])
+    return TextRows(whole[:, 0].astype(np.int32), whole[:, 1], whole[:, 2], at[first])

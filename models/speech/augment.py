@@ -34,7 +34,7 @@ class Augmentation:
     time_width: int = 20  # frames of 10 ms
     warp: float = 0.0  # vocal tracts longer or shorter by up to this share
     tilt: float = 0.0  # standard deviation of a random smooth filter, in nepers of energy
-    # how often, in :class:`models.speech.scenes.Scenes` alone:
+    # how often, in :class:`models.speech.scenes.SpeechScenes` alone:
     crosstalk: float = 0.0
     microphone: float = 0.0
     codec: float = 0.0

@@ -21,13 +21,13 @@ from models.layers import LogMel, RunningNorm, State, inner
 from models.speech.acoustic import Acoustic
 from models.speech.augment import Augmentation, spec_augment, warp_spectrum
 from models.speech.data import TOKENS
-from models.speech.mixture import Batch, Targets
+from models.speech.mixture import SpeechBatch, Targets
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted
 
 
 @dataclass(frozen=True)
-class Options(Budget):
+class CtcOptions(Budget):
     """How to train."""
 
     phones: float = 0.3  # weights of the losses beside the main one
@@ -52,15 +52,15 @@ class Heads(nn.Module):
         self.frames = nn.ModuleDict({place: nn.Linear(width, frames * len(TOKENS)) for place, width in widths.items()})
 
 
-class Training(Budgeted):
+class CtcTraining(Budgeted):
     """One acoustic model in training."""
 
-    options: Options
+    options: CtcOptions
 
     def __init__(
         self,
         model: Acoustic,
-        options: Options,
+        options: CtcOptions,
         augmentation: Augmentation,
         evaluate: Callable[[Acoustic], dict[str, float]],
         folder: Path,
@@ -76,7 +76,7 @@ class Training(Budgeted):
 
     # --- one step -------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: SpeechBatch, index: int) -> Tensor:
         options = self.options
         views = 2 if options.consistency and self.progress >= options.consistent_from else 1
         hidden, middle = self._encode(batch.pcm, views)

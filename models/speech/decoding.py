@@ -53,7 +53,7 @@ def transcriber(
 
 
 @dataclass(frozen=True)
-class Score:
+class SpeechScore:
     """A word error rate with its 95 % interval over speakers, and what was heard."""
 
     rate: float
@@ -68,16 +68,16 @@ class Score:
         return f"{100 * self.rate:.1f} % ({interval}; {self.words} words, {self.recordings} recordings)"
 
 
-def score(utterances: Sequence[Utterance], heard: Sequence[str]) -> Score:
+def score(utterances: Sequence[Utterance], heard: Sequence[str]) -> SpeechScore:
     wrong = [edits(u.text.lower().split(), text.split()) for u, text in zip(utterances, heard, strict=True)]
     words = [len(u.text.split()) for u in utterances]
     low, high = bootstrap(wrong, words, [u.speaker for u in utterances])
     pairs = [(u.text.lower(), text) for u, text in zip(utterances, heard, strict=True)]
-    return Score(sum(wrong) / max(1, sum(words)), low, high, sum(words), len(utterances), pairs)
+    return SpeechScore(sum(wrong) / max(1, sum(words)), low, high, sum(words), len(utterances), pairs)
 
 
 def evaluate(
     model: Acoustic, task: Transcribe, utterances: Sequence[Utterance], options: dict[str, Any] | None = None
-) -> Score:
+) -> SpeechScore:
     rows: list[NDArray[np.float32]] = log_probs(model, [u.pcm for u in utterances])
     return score(utterances, decode_all(task, rows, options))

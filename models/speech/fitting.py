@@ -34,7 +34,7 @@ from streamer.tasks.base import Word
 from streamer.tasks.transcribe.confidence import FEATURES, features
 from streamer.tasks.transcribe.task import Transcribe
 
-__all__ = ["Heard", "calibration_error", "development", "fit", "hear", "matches", "report_sets"]
+__all__ = ["Scored", "calibration_error", "development", "fit", "hear", "matches", "report_sets"]
 
 Floats = NDArray[np.float64]
 RATE = 16000
@@ -90,7 +90,7 @@ def _listed(folder: str, column: str = "text", only: Mapping[str, str] = {}) -> 
 
 
 @dataclass
-class Heard:
+class Scored:
     """One recording: what was said, the words of its finals, which of the words said each of them is (or ``None``), and
     the second of the stream, its model's chunk full, at which an event first had each word at about its place
     (``told``)."""
@@ -105,7 +105,7 @@ class Heard:
         return [word for words in self.utterance for word in words]
 
 
-def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> list[Heard]:
+def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> list[Scored]:
     """Each recording as a stream of its own, chunk by chunk, with partials."""
     manifest, found = model.manifest, []
     for utterance, logp in zip(utterances, posteriors(model, [np.asarray(u.pcm) for u in utterances]), strict=True):
@@ -129,7 +129,7 @@ def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> lis
             if steps <= 0:
                 break
         said = utterance.text.lower().split()
-        found.append(Heard(said, finals, matches(said, [w.word for words in finals for w in words]), told))
+        found.append(Scored(said, finals, matches(said, [w.word for words in finals for w in words]), told))
     return found
 
 
@@ -161,7 +161,7 @@ def matches(said: Sequence[str], heard: Sequence[str]) -> list[int | None]:
 # -- confidence --------------------------------------------------------------------------------------------------------
 
 
-def table(heard: Sequence[Heard], task: Transcribe) -> tuple[Floats, Floats]:
+def table(heard: Sequence[Scored], task: Transcribe) -> tuple[Floats, Floats]:
     """Features [words, F] and whether each word is right [words]; ``task`` must tell plain confidences."""
     rows = [
         features([w.word for w in words], [w.confidence for w in words], task.transcript.lm or task._lm)
@@ -219,7 +219,7 @@ def spoken_at(utterances: Sequence[Utterance]) -> list[Floats | None]:
     return found
 
 
-def off(heard: Sequence[Heard], spoken: Sequence[Floats | None]) -> Floats:
+def off(heard: Sequence[Scored], spoken: Sequence[Floats | None]) -> Floats:
     """[words, 3] of the words that are right: seconds that begin and end are late, and from its end to its telling."""
     rows = [
         (word.start - times[match, 0], word.end - times[match, 1], told - times[match, 1])
@@ -234,7 +234,7 @@ def off(heard: Sequence[Heard], spoken: Sequence[Floats | None]) -> Floats:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def report(name: str, one: Sequence[Heard], spoken: Sequence[Floats | None]) -> dict[str, float]:
+def report(name: str, one: Sequence[Scored], spoken: Sequence[Floats | None]) -> dict[str, float]:
     sure = np.array([word.confidence for h in one for word in h.words])
     right = np.array([match is not None for h in one for match in h.match], np.float64)
     late = off(one, spoken)

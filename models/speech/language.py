@@ -25,7 +25,7 @@ from models.speech import letters as sounds
 from models.speech.corpus.spoken import LONGEST, speak
 from models.speech.corpus.spoken import words as words_of
 from models.speech.data import cache_folder, data_folder
-from models.speech.lm import Language, Source, estimate, lexicon, perplexity, pronunciations, to_bytes
+from models.speech.lm import Language, SentenceSource, estimate, lexicon, perplexity, pronunciations, to_bytes
 from streamer.tasks.transcribe.letters import Letters
 from streamer.tasks.transcribe.ngram import NGram
 
@@ -155,9 +155,9 @@ def english(
     ways = {word: known.get(word) or [" ".join(way) for way in guess.pronounce(word, 2, 1.0)] for word in words}
     estimated = estimate(
         [
-            Source(train, weight),
-            Source(orders, weight),
-            *(Source(part, TEXTS[name]) for name, part in sources.items()),
+            SentenceSource(train, weight),
+            SentenceSource(orders, weight),
+            *(SentenceSource(part, TEXTS[name]) for name, part in sources.items()),
         ],
         words,
         order,

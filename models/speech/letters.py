@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from models.speech.lm import Source, estimate, to_bytes
+from models.speech.lm import SentenceSource, estimate, to_bytes
 from streamer.tasks.transcribe.letters import Letters, pair
 
 __all__ = ["accuracy", "cut", "dictionary", "train"]
@@ -107,7 +107,7 @@ def train(entries: Sequence[Entry], order: int = 6, prune: float = 1.5, seldom: 
     counts = Counter(of for pairs in cuts for of in pairs)
     kept = [[pair(*of) for of in pairs] for pairs in cuts if all(counts[of] >= seldom for of in pairs)]
     names = sorted({name for pairs in kept for name in pairs})
-    return to_bytes(*estimate([Source([" ".join(pairs) for pairs in kept])], names, order, prune))
+    return to_bytes(*estimate([SentenceSource([" ".join(pairs) for pairs in kept])], names, order, prune))
 
 
 def accuracy(letters: Letters, entries: Sequence[Entry]) -> dict[str, float]:

@@ -14,9 +14,9 @@ import numpy as np
 from models.speech import data
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
-from models.speech.ctc import Options
+from models.speech.ctc import CtcOptions
 from models.speech.data import TOKENS, Utterance
-from models.speech.mixture import Source
+from models.speech.mixture import UtteranceSource
 from models.training.recipe import Recipe
 
 
@@ -40,9 +40,9 @@ def librispeech(root: Path, *, small: bool = False) -> Recipe:
         name="librispeech",
         config=config,
         # sentences last up to 16 s: the gradient is cut every 6 s, the state goes on
-        options=Options(minutes=60 * 24, rate=1.5e-3, truncate=600),
+        options=CtcOptions(minutes=60 * 24, rate=1.5e-3, truncate=600),
         augmentation=Augmentation(speeds=(0.9, 1.1), frequency_masks=2, time_masks=4),
-        sources=[Source("train-clean-100", train, lambda p: 1.0)],
+        sources=[UtteranceSource("train-clean-100", train, lambda p: 1.0)],
         noise=np.zeros(0, np.int16),
         dev={"dev": dev[:400]},
         seconds=8.0 if small else 120.0,

@@ -27,7 +27,17 @@ from numpy.typing import NDArray
 from streamer.tasks.snapshot import pack
 from streamer.tasks.transcribe.ngram import NGram
 
-__all__ = ["DIGITS", "Language", "Source", "digits", "english", "estimate", "lexicon", "perplexity", "vocabulary"]
+__all__ = [
+    "DIGITS",
+    "Language",
+    "SentenceSource",
+    "digits",
+    "english",
+    "estimate",
+    "lexicon",
+    "perplexity",
+    "vocabulary",
+]
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 SPECIAL = ("<s>", "</s>", "<unk>")
@@ -38,7 +48,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Source:
+class SentenceSource:
     """Sentences (words separated by spaces) and how often each of them counts."""
 
     sentences: Sequence[str]
@@ -100,7 +110,7 @@ def lexicon(words: Iterable[str], known: Mapping[str, Sequence[str]]) -> bytes:
 
 
 def estimate(
-    sources: Sequence[Source],
+    sources: Sequence[SentenceSource],
     words: Sequence[str],
     order: int = 3,
     prune: float = 0.0,
@@ -152,7 +162,7 @@ def _base(names: Sequence[str], frequencies: Mapping[str, float]) -> Floats:
 Counted = tuple[Ints, Floats, Floats]
 
 
-def _counts(sources: Sequence[Source], names: list[str], order: int) -> list[Counted]:
+def _counts(sources: Sequence[SentenceSource], names: list[str], order: int) -> list[Counted]:
     """Of each order from 1 on."""
     index = {name: i for i, name in enumerate(names)}
     parts: list[list[Counted]] = [[] for _ in range(order)]
@@ -350,7 +360,7 @@ def english(
     text = (root / "text/sentences.txt").read_text(encoding="utf-8").lower().splitlines()
     known = pronunciations(root)
     words = vocabulary(train, text, size, known)
-    packed = to_bytes(*estimate([Source(train, weight), Source(text)], words, prune=prune))
+    packed = to_bytes(*estimate([SentenceSource(train, weight), SentenceSource(text)], words, prune=prune))
     lines = lexicon(words, known)
     lm = NGram(packed)
     report: dict[str, float] = {

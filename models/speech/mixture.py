@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.speech.augment import Augmentation, Wave, Waveforms
 from models.speech.data import Pcm, Utterance, encode
-from models.speech.scenes import Scenes
+from models.speech.scenes import SpeechScenes
 
 #: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) where nobody speaks.
 QUIET = 0
@@ -28,12 +28,12 @@ Spell = Callable[[Sequence[Utterance]], list[int]]
 
 
 @dataclass
-class Source:
+class UtteranceSource:
     """A set of utterances and how examples are made of it.
 
     ``weight``: share of the *examples* as a function of progress (0 at the start of training, 1 at its end).
     ``joined``: smallest and largest number of utterances of one speaker that are joined into one example.
-    Without any utterances its examples are scenes in which nobody speaks (:meth:`.scenes.Scenes.nothing`).
+    Without any utterances its examples are scenes in which nobody speaks (:meth:`.scenes.SpeechScenes.nothing`).
     ``more``: gives the utterances of a source that grows while somebody trains, asked before each epoch; while it gives
     none, the source has no share.
     ``gaps``: seconds between joined ones. ``together``: the chance that an example is a joined one.
@@ -84,7 +84,7 @@ class Targets(NamedTuple):
 
 
 @dataclass
-class Batch:
+class SpeechBatch:
     """``pcm``: int16 [B, N], zeros behind each row's ``samples`` [B]. ``frames``: int64 [B, N / 10 ms]."""
 
     pcm: Tensor
@@ -99,7 +99,7 @@ def spell_phones(utterances: Sequence[Utterance]) -> list[int]:
     return [token for u in utterances for token in encode(u.flat)]
 
 
-class Mixture(torch.utils.data.IterableDataset[Batch]):
+class Mixture(torch.utils.data.IterableDataset[SpeechBatch]):
     """``batches`` batches (one Lightning epoch) of about ``seconds`` seconds of audio each.
 
     A pool of examples is drawn and augmented, sorted by length and cut into batches, so that little is padding.
@@ -108,7 +108,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
 
     def __init__(
         self,
-        sources: list[Source],
+        sources: list[UtteranceSource],
         augmentation: Augmentation,
         noise: Pcm,
         *,
@@ -132,13 +132,13 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             for source in sources
         }
         for waveforms in self.waveforms.values():
-            if isinstance(waveforms, Scenes):
+            if isinstance(waveforms, SpeechScenes):
                 waveforms.neighbour = self._anybody
 
     def __len__(self) -> int:
         return self.batches
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[SpeechBatch]:
         for source in self.sources:
             source.refresh()
         if progress := self.progress():  # a training that goes on shall not draw again what it began with
@@ -152,7 +152,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
                 if given == self.batches:
                     return
 
-    def _pool(self, progress: float) -> Iterator[Batch]:
+    def _pool(self, progress: float) -> Iterator[SpeechBatch]:
         # a source that grows may still be empty
         there = [source.utterances or source.more is None for source in self.sources]
         weights = np.array([bool(any_) * s.weight(progress) for s, any_ in zip(self.sources, there, strict=True)])
@@ -179,11 +179,11 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         utterances = spoken[int(self.rng.integers(len(spoken)))].utterances
         return scaled(utterances[int(self.rng.integers(len(utterances)))].pcm)
 
-    def example(self, source: Source, limit: float = math.inf) -> Example | None:
+    def example(self, source: UtteranceSource, limit: float = math.inf) -> Example | None:
         """One example; ``None`` for more than ``limit`` seconds, which is known of most before they are made."""
         rng, waveforms = self.rng, self.waveforms[source.name]
         if not source.utterances:
-            assert isinstance(waveforms, Scenes)
+            assert isinstance(waveforms, SpeechScenes)
             pcm = waveforms.nothing(min(limit, float(rng.uniform(*QUIET_SECONDS))))
             return Example(pcm, [], [], np.full(len(pcm) // (self.sample_rate // 100), QUIET, np.int8))
         first = source.utterances[int(rng.integers(len(source.utterances)))]
@@ -222,7 +222,7 @@ def label(frames: NDArray[np.int8], utterance: Utterance, start: float, length: 
         frames[round(start + first / speed) : round(start + behind / speed)] = phone
 
 
-def collate(examples: Sequence[Example], hop: int, frame: int) -> Batch:
+def collate(examples: Sequence[Example], hop: int, frame: int) -> SpeechBatch:
     """``hop``: samples of a step, to whose multiple is padded; ``frame``: samples of 10 ms."""
     samples = [len(example.pcm) for example in examples]
     width = -(-max(samples) // hop) * hop
@@ -231,7 +231,7 @@ def collate(examples: Sequence[Example], hop: int, frame: int) -> Batch:
     for row, labels, example in zip(pcm, frames, examples, strict=True):
         row[: len(example.pcm)] = example.pcm
         labels[: len(example.frames)] = example.frames
-    return Batch(
+    return SpeechBatch(
         torch.from_numpy(pcm),
         torch.tensor(samples),
         Targets.of([example.targets for example in examples]),

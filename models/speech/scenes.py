@@ -14,7 +14,7 @@ from models.speech.data import Pcm, to_pcm
 from models.speech.noises import Noises
 
 
-class Scenes(Waveforms):
+class SpeechScenes(Waveforms):
     """In place of :class:`Waveforms`. ``neighbour``: gives somebody's speech, to be heard from afar."""
 
     def __init__(self, options: Augmentation, sample_rate: int, noise: Pcm, rng: np.random.Generator) -> None:

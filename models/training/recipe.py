@@ -12,9 +12,9 @@ import torch
 
 from models.speech.acoustic import Acoustic, AcousticConfig
 from models.speech.augment import Augmentation, Waveforms
-from models.speech.ctc import Options
+from models.speech.ctc import CtcOptions
 from models.speech.data import TOKENS, Pcm, Utterance
-from models.speech.mixture import Source, Spell, spell_phones
+from models.speech.mixture import Spell, UtteranceSource, spell_phones
 from models.training.score import token_error
 
 
@@ -32,9 +32,9 @@ class Recipe:
 
     name: str
     config: AcousticConfig
-    options: Options
+    options: CtcOptions
     augmentation: Augmentation
-    sources: list[Source]
+    sources: list[UtteranceSource]
     noise: Pcm
     dev: dict[str, list[Utterance]]
     seconds: float = 40.0

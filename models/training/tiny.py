@@ -6,9 +6,9 @@ import numpy as np
 
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
-from models.speech.ctc import Options
+from models.speech.ctc import CtcOptions
 from models.speech.data import TOKENS, Utterance
-from models.speech.mixture import Source
+from models.speech.mixture import UtteranceSource
 from models.training.recipe import Recipe
 
 RATE = 8000
@@ -37,9 +37,9 @@ def tiny(family: str) -> Recipe:
         config=AcousticConfig(
             family, RATE, len(TOKENS), bands=16, front=16, channels=16, skip=16, dilations=(1, 2), hidden=16, layers=1
         ),
-        options=Options(steps=12, rate=5e-3, truncate=0 if family == "wavenet" else 60),
+        options=CtcOptions(steps=12, rate=5e-3, truncate=0 if family == "wavenet" else 60),
         augmentation=Augmentation(),
-        sources=[Source("tones", utterances(30, 1), lambda p: 1.0, joined=(1, 2), together=0.5)],
+        sources=[UtteranceSource("tones", utterances(30, 1), lambda p: 1.0, joined=(1, 2), together=0.5)],
         noise=np.zeros(0, np.int16),
         dev={"dev": utterances(6, 2)},
         seconds=6.0,

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.commands import CommandError
-from streamer.commands.outputs import Output
-from streamer.commands.transcribe import Job, Transcription
+from streamer.commands.outputs import CommandOutput
+from streamer.commands.transcribe import Job, TranscribeJob
 from streamer.streams.resampler import Resampler
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamer.sources.files import AudioFile
     from streamer.sources.raw import RawSound
 
-__all__ = ["Aligner", "Conversion", "Out", "check", "out_to", "pcm_of"]
+__all__ = ["Conversion", "Out", "SoundAligner", "check", "out_to", "pcm_of"]
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 #: What may have been sent and not yet written: a reader of standard output that is slow holds up the reading, too.
@@ -93,7 +93,7 @@ def out_to(output: str, rate: int) -> Out:
     return _Pipe() if check("-", output) == "-" else _File(Path(output), rate)
 
 
-class Aligner:
+class SoundAligner:
     """What comes back, at ``given`` Hz and ``delay`` samples late, as what went in: at ``rate`` Hz, nothing moved."""
 
     def __init__(self, given: int, delay: int, rate: int) -> None:
@@ -118,17 +118,17 @@ class Aligner:
         return samples.astype("<i2").tobytes()
 
 
-class Conversion(Transcription):
+class Conversion(TranscribeJob):
     """The same threads for one input; sound comes back."""
 
     def __init__(
         self, backend: Backend, job: Job, rate: int, output: str, screen: Screen | None, channel: Channel | None = None
     ) -> None:
-        super().__init__(backend, [job], rate, Output([], {}), screen, channel)
+        super().__init__(backend, [job], rate, CommandOutput([], {}), screen, channel)
         self._job = job
         self._output = output
         self._to: Out | None = None
-        self._aligner: Aligner | None = None
+        self._aligner: SoundAligner | None = None
         self._source_rate = 0
         self._sent = 0
         self._room = threading.Condition()
@@ -147,7 +147,7 @@ class Conversion(Transcription):
             raise CommandError(f"the model {feed.ready['model']} gives no sound back", 2)
         self._to = out_to(self._output, source.rate)
         self._source_rate = source.rate
-        self._aligner = Aligner(given, round(float(feed.ready["latency_seconds"]) * given), source.rate)
+        self._aligner = SoundAligner(given, round(float(feed.ready["latency_seconds"]) * given), source.rate)
         super()._pump(job, source, _Measured(feed, self))
 
     def sent(self, samples: int) -> None:

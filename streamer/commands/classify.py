@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, hush_libraries
-from streamer.commands.outputs import JsonOutput, Output, TextOutput
-from streamer.commands.transcribe import ChannelOption, Job, Transcription, conclude, given_once, screen
+from streamer.commands.outputs import CommandOutput, JsonOutput, TextOutput
+from streamer.commands.transcribe import ChannelOption, Job, TranscribeJob, conclude, given_once, screen
 
 if TYPE_CHECKING:
     from streamer.streams.classification import TextClassifier
@@ -43,7 +43,7 @@ def classify(
 ) -> None:
     """Say what is heard and when, or what a text is. Lines are: start, end (in seconds), label, confidence."""
     given_once(files)
-    out: Output = JsonOutput(files, {}) if json else Lines(files, {})
+    out: CommandOutput = JsonOutput(files, {}) if json else SegmentLines(files, {})
     if texts := _text_model(model, url):
         for name in files:
             _read(texts, name, lines, out)
@@ -68,7 +68,7 @@ def classify(
     conclude(work)
 
 
-class Classification(Transcription):
+class Classification(TranscribeJob):
     """The same threads; other results."""
 
     def _result(self, job: Job, event: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class Classification(Transcription):
         self._out.event(job.name, event)
 
 
-class Lines(TextOutput):
+class SegmentLines(TextOutput):
     """A segment a line, when it has ended. A final is one where the answer is about the whole stream."""
 
     def __init__(self, names: list[str], paths: dict[str, Path]) -> None:
@@ -108,7 +108,7 @@ def _text_model(model: str | None, url: str | None) -> TextClassifier | None:
     return TextClassifier(loaded) if loaded.manifest.options.get("text") else None
 
 
-def _read(texts: TextClassifier, name: str, lines: bool, out: Output) -> None:
+def _read(texts: TextClassifier, name: str, lines: bool, out: CommandOutput) -> None:
     for text in _lines(name) if lines else [_pieces(name)]:
         for event in texts.events(text):
             out.event(name, event.to_dict())

@@ -18,7 +18,7 @@ from streamer.commands import CommandError, complain
 
 if TYPE_CHECKING:
     from streamer.commands.forecasts import ForecastRow
-    from streamer.sensors.columns import Batch, Forecasts, Reading, Row
+    from streamer.sensors.columns import Forecasts, Reading, ReadingBatch, Row
     from streamer.sensors.ingest import Fleet
     from streamer.sources.readings import Readings
 
@@ -113,8 +113,8 @@ def forecast(
 
     from streamer.commands.forecasts import (
         CsvOutput,
-        JsonOutput,
-        Output,
+        ForecastOutput,
+        JsonForecasts,
         ParquetOutput,
         TableOutput,
         left_out,
@@ -150,9 +150,9 @@ def forecast(
         source.close()
         raise
     fleet.start()
-    shown = JsonOutput(fleet, last) if json else CsvOutput(fleet, last or 1) if csv else TableOutput(fleet)
-    outs: list[Output] = [shown] if parquet is None else [shown, ParquetOutput(fleet, last or 1, parquet)]
-    history = History(6 if plot is not None else 0)
+    shown = JsonForecasts(fleet, last) if json else CsvOutput(fleet, last or 1) if csv else TableOutput(fleet)
+    outs: list[ForecastOutput] = [shown] if parquet is None else [shown, ParquetOutput(fleet, last or 1, parquet)]
+    history = ReadingHistory(6 if plot is not None else 0)
     interrupted = False
     try:
         with _screen(table=not (json or csv)) as screen:
@@ -228,13 +228,13 @@ class Run:
                     most, example = self._fleet.capacity, refusal.example
                     raise CommandError(f"more than {most} streams, the next is {example!r}: --capacity allows more")
 
-    def _batch(self, readings: list[Any]) -> Batch:
-        from streamer.sensors.columns import Batch
+    def _batch(self, readings: list[Any]) -> ReadingBatch:
+        from streamer.sensors.columns import ReadingBatch
         from streamer.sensors.look import ALONE
 
         timed: list[Any] = [self._timed(reading) for reading in readings]
         variables = self._fleet.layout.variables
-        return Batch.of_rows(timed, variables, ALONE) if variables else Batch.of(timed)
+        return ReadingBatch.of_rows(timed, variables, ALONE) if variables else ReadingBatch.of(timed)
 
     def _items(self) -> Iterable[Reading | Row]:
         from streamer.sources.rows import rows
@@ -333,7 +333,7 @@ def _complain_of_break(stream: str, at: float, why: int) -> None:
 
 
 @dataclass
-class History:
+class ReadingHistory:
     """The last readings of the first streams, for the picture."""
 
     most: int = 0

@@ -21,14 +21,14 @@ from streamer.commands import CommandError
 from streamer.sensors.columns import Forecasts
 from streamer.sensors.digits import rounded, shown
 from streamer.sensors.ingest import Fleet
-from streamer.sensors.layout import Layout
-from streamer.sensors.look import Sensor, by_label, label
+from streamer.sensors.layout import RowLayout
+from streamer.sensors.look import SensorView, by_label, label
 from streamer.sources.times import show_time
 
 __all__ = [
     "CsvOutput",
     "ForecastRow",
-    "JsonOutput",
+    "JsonForecasts",
     "ParquetOutput",
     "TableOutput",
     "need_pyarrow",
@@ -71,7 +71,7 @@ class ForecastRow:
         return self if self.quantiles is None else replace(self, quantiles=self.quantiles.copy())
 
 
-class Output:
+class ForecastOutput:
     def add(self, row: ForecastRow, timed: bool) -> None:
         """A reading and its forecast, as they come."""
 
@@ -79,7 +79,7 @@ class Output:
         """No more come."""
 
 
-class JsonOutput(Output):
+class JsonForecasts(ForecastOutput):
     """``last``: of each stream only the last so many, at the end."""
 
     def __init__(self, fleet: Fleet, last: int | None) -> None:
@@ -96,7 +96,7 @@ class JsonOutput(Output):
             print(_json_line(row, self._levels, timed))
 
 
-class LongOutput(Output):
+class LongOutput(ForecastOutput):
     """The last forecasts of each stream, one row for each step ahead."""
 
     def __init__(self, fleet: Fleet, last: int) -> None:
@@ -161,7 +161,7 @@ def need_pyarrow(path: Path) -> None:
         raise CommandError(f"--parquet {path}: there is no folder {path.parent}", 2)
 
 
-class TableOutput(Output):
+class TableOutput(ForecastOutput):
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
@@ -243,7 +243,7 @@ def write_scores(path: Path, fleet: Fleet) -> None:
         raise CommandError(f"can't write {path}: {error.strerror}") from error
 
 
-def _next(sensor: Sensor, layout: Layout) -> str:
+def _next(sensor: SensorView, layout: RowLayout) -> str:
     if sensor.quantiles is None:
         return ""
     low, middle, high = (float(sensor.quantiles[0, layout.levels.index(level)]) for level in layout.outer)

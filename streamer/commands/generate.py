@@ -13,7 +13,7 @@ from streamer.commands import CommandError, ctrl_c
 
 if TYPE_CHECKING:
     from streamer.commands.sounds import Sink
-    from streamer.tasks.generate import GenerateOptions, Memory
+    from streamer.tasks.generate import GenerateMemory, GenerateOptions
 
 __all__ = ["generate"]
 
@@ -83,7 +83,7 @@ def _conditions(given: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _left(options: GenerateOptions, memory: Memory, length: int | None, seconds: float | None) -> int:
+def _left(options: GenerateOptions, memory: GenerateMemory, length: int | None, seconds: float | None) -> int:
     """Tokens still to come, or as many as one may think of."""
     left = sys.maxsize if length is None else length - memory.position
     if seconds is not None and options.sample_rate is not None:

@@ -10,13 +10,13 @@ from typing import Any, TextIO
 from streamer import render
 from streamer.commands import CommandError
 
-__all__ = ["EXTENSIONS", "JsonOutput", "Output", "SubtitleOutput", "TextOutput", "destinations"]
+__all__ = ["EXTENSIONS", "CommandOutput", "JsonOutput", "SubtitleOutput", "TextOutput", "destinations"]
 
 EXTENSIONS = {"text": ".txt", "json": ".jsonl", "srt": ".srt", "vtt": ".vtt"}
 Event = dict[str, Any]
 
 
-class Output:
+class CommandOutput:
     """Writes to the file of each input, or all to standard output. A file is made when there is something to write."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
@@ -48,7 +48,7 @@ class Output:
         self._files[name].flush()
 
 
-class TextOutput(Output):
+class TextOutput(CommandOutput):
     """One final a line. Several inputs on standard output stay apart: in the order given, the name before each line."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
@@ -87,7 +87,7 @@ class TextOutput(Output):
             self._turn += 1
 
 
-class JsonOutput(Output):
+class JsonOutput(CommandOutput):
     """Events as they come, one a line."""
 
     def event(self, name: str, event: Event) -> None:
@@ -95,7 +95,7 @@ class JsonOutput(Output):
         self.write(name, line(event, name) + "\n")
 
 
-class SubtitleOutput(Output):
+class SubtitleOutput(CommandOutput):
     """Written whole, once the input is done: a cue's end depends on what follows."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path], form: str) -> None:

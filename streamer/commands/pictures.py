@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamer.commands import CommandError, complain
-from streamer.commands.outputs import Output
+from streamer.commands.outputs import CommandOutput
 
 __all__ = ["PICTURES", "is_picture", "read_lines"]
 
@@ -17,7 +17,7 @@ def is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in PICTURES
 
 
-def read_lines(names: Sequence[str], model: str | None, out: Output) -> int:
+def read_lines(names: Sequence[str], model: str | None, out: CommandOutput) -> int:
     """One line of writing in each file; the exit code. Raises :class:`CommandError` where none can be read at all."""
     from streamer.engine.catalogue import resolve
     from streamer.engine.model import Model, ModelError

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamer.commands import CommandError
-from streamer.sensors.layout import Layout
-from streamer.sensors.look import Sensor
+from streamer.sensors.layout import RowLayout
+from streamer.sensors.look import SensorView
 
 __all__ = ["Past", "draw", "need_matplotlib"]
 
@@ -43,7 +43,7 @@ def need_matplotlib(path: Path) -> None:
 
 
 def draw(
-    path: Path, layout: Layout, sensors: Mapping[str, Sensor], history: Mapping[str, Sequence[Past]], timed: bool
+    path: Path, layout: RowLayout, sensors: Mapping[str, SensorView], history: Mapping[str, Sequence[Past]], timed: bool
 ) -> None:
     """``sensors`` and ``history`` by label; of a history the newest is last."""
     from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ def _clock(time: float, timed: bool) -> Any:
     return datetime.fromtimestamp(time, UTC) if timed else time
 
 
-def _draw_readings(axes: Any, layout: Layout, sensor: Sensor, shown: Sequence[Past], timed: bool) -> None:
+def _draw_readings(axes: Any, layout: RowLayout, sensor: SensorView, shown: Sequence[Past], timed: bool) -> None:
     pace = sensor.step
     times: list[float] = []
     values: list[float] = []
@@ -133,7 +133,7 @@ def _date(axes: Any) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def _title(sensor: Sensor, layout: Layout) -> str:
+def _title(sensor: SensorView, layout: RowLayout) -> str:
     found, parts = sensor.life["all"], [sensor.label.replace("$", r"\$")]
     low, _, high = (float(level) for level in layout.outer)
     if found.mase is not None:

@@ -39,15 +39,15 @@ def sink(options: GenerateOptions, path: Path | None, play: bool, as_json: bool)
     if as_json:
         return Json()
     if play:
-        return Speaker(options)
+        return SpeakerSink(options)
     try:
         if kind == "audio":
             if path is None:
                 raise CommandError("sound is no text: give a file with -o FILE.wav, or --play, or --json", 2)
             return Wav(path, options.sample_rate or 0)
         if kind == "notes":
-            return Lines() if path is None else Score(path)
-        return Letters(sys.stdout if path is None else path.open("w", encoding="utf-8"))
+            return NoteLines() if path is None else NoteFile(path)
+        return TextSink(sys.stdout if path is None else path.open("w", encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"can't write {path}: {error.strerror}") from error
 
@@ -57,7 +57,7 @@ class Json(Sink):
         print(json.dumps(event.to_dict()), flush=True)
 
 
-class Letters(Sink):
+class TextSink(Sink):
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
@@ -72,7 +72,7 @@ class Letters(Sink):
             self._file.close()
 
 
-class Lines(Sink):
+class NoteLines(Sink):
     """A note a line: start, end, name."""
 
     names = "C C# D D# E F F# G G# A A# B".split()
@@ -82,7 +82,7 @@ class Lines(Sink):
         print(f"{event.start:8.2f} {event.end:8.2f}  {self.names[name]}{octave - 1}", flush=True)
 
 
-class Score(Sink):
+class NoteFile(Sink):
     """A MIDI file, or what it sounds like; written whole, for a note's place follows from the others."""
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +114,7 @@ class Wav(Sink):
         self._file.close()
 
 
-class Speaker(Sink):
+class SpeakerSink(Sink):
     """The system's loudspeaker; notes are heard when they have ended, all at once."""
 
     def __init__(self, options: GenerateOptions) -> None:

@@ -26,13 +26,13 @@ from streamer.commands.hearing import (
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend
-    from streamer.commands.outputs import Output
+    from streamer.commands.outputs import CommandOutput
     from streamer.commands.screen import Screen
     from streamer.sources.channels import Channel
     from streamer.sources.files import AudioFile
     from streamer.sources.raw import RawSound
 
-__all__ = ["ChannelOption", "Job", "Transcription", "conclude", "given_once", "screen", "transcribe"]
+__all__ = ["ChannelOption", "Job", "TranscribeJob", "conclude", "given_once", "screen", "transcribe"]
 
 #: So many inputs are summed up at the end, even if all of them were read.
 SUMMED = 10
@@ -85,7 +85,7 @@ def transcribe(
 
     hush_libraries()
     paths = destinations(files, output, form)
-    out: Output
+    out: CommandOutput
     if form == "text":
         out = TextOutput(files, paths)
     elif form == "json":
@@ -104,7 +104,7 @@ def transcribe(
     backend = connect(model, url, min(jobs, len(files)), options=options, revise=second_pass(revise, url))
     try:
         with screen(form, bool(paths)) as shown:
-            Transcription(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))
+            TranscribeJob(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))
     finally:
         backend.close()
     conclude(work)
@@ -138,7 +138,7 @@ class Job:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class Transcription:
+class TranscribeJob:
     """Feeding threads, one for each file in the works, and the caller's thread, which alone writes."""
 
     def __init__(
@@ -146,7 +146,7 @@ class Transcription:
         backend: Backend,
         jobs: Sequence[Job],
         rate: int,
-        out: Output,
+        out: CommandOutput,
         screen: Screen | None,
         channel: Channel | None = None,
     ) -> None:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from streamer.engine.arena import Arena
 from streamer.engine.batch import rungs
-from streamer.engine.lanes import Client, Lane, Stream
+from streamer.engine.lanes import Client, EngineStream, Lane
 from streamer.engine.model import Model
 from streamer.engine.scheduler import Gather, Scheduler
 from streamer.metrics import ModelMetrics
 from streamer.tasks import Task
 
-__all__ = ["WAIT_SHARE", "Client", "Engine", "Stream"]
+__all__ = ["WAIT_SHARE", "Client", "Engine", "EngineStream"]
 
 #: Of a chunk's time, what it may wait for company at most.
 WAIT_SHARE = 0.1
@@ -52,7 +52,7 @@ class Engine:
         self.arena = Arena(self.manifest.states, capacity, max_state_bytes, self.manifest.conditions)
         self.limit = min(limit, self.manifest.max_batch, capacity)
         self.wait = min(wait, WAIT_SHARE * self.manifest.chunk_seconds)
-        self._scheduler: Scheduler[Stream] = Scheduler(
+        self._scheduler: Scheduler[EngineStream] = Scheduler(
             self.limit, rungs(self.limit), wait=self.wait, pays=pays, held=metrics.held_seconds.observe
         )
         python = threading.Lock()
@@ -63,7 +63,7 @@ class Engine:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def open(self, client: Client, conditions: Mapping[str, NDArray[Any]] | None = None) -> Stream | None:
+    def open(self, client: Client, conditions: Mapping[str, NDArray[Any]] | None = None) -> EngineStream | None:
         """A slot of zeros for the client, its conditions set; ``None`` when all are taken.
 
         Raises ``ValueError`` for conditions that are not the model's.
@@ -76,13 +76,13 @@ class Engine:
         except ValueError:
             self.arena.release(slot)
             raise
-        return Stream(client, slot)
+        return EngineStream(client, slot)
 
-    def ready(self, stream: Stream) -> None:
+    def ready(self, stream: EngineStream) -> None:
         """The client has a chunk. Never blocks; a closed stream is passed over."""
         self._scheduler.ready(stream)
 
-    def close_stream(self, stream: Stream) -> bool:
+    def close_stream(self, stream: EngineStream) -> bool:
         """Give the slot back: at once (True), or when the chunk in flight has come back, whose result then is late and
         dropped; then :meth:`Client.released` is called.
         """

@@ -24,7 +24,7 @@ from streamer.engine.scheduler import Place, Scheduler
 from streamer.metrics import ModelMetrics
 from streamer.tasks import Event, Task
 
-__all__ = ["Client", "Lane", "Stream"]
+__all__ = ["Client", "EngineStream", "Lane"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Client(Protocol):
         """The slot is free, where :meth:`Engine.close_stream` could not free it at once. Does not raise."""
 
 
-class Stream:
+class EngineStream:
     """A client's place in the engine."""
 
     __slots__ = ("client", "closing", "due", "place", "since", "slot")
@@ -73,7 +73,7 @@ class Lane(threading.Thread):
         model: Model,
         task: Task,
         arena: Arena,
-        scheduler: Scheduler[Stream],
+        scheduler: Scheduler[EngineStream],
         metrics: ModelMetrics,
         limit: int,
         python: threading.Lock,
@@ -89,8 +89,8 @@ class Lane(threading.Thread):
         flush_denormals()
         runner = BatchRunner(self._model, self._arena, self._limit)
         while batch := self._scheduler.take():
-            taken: list[Stream] = []
-            more: set[Stream] = set()
+            taken: list[EngineStream] = []
+            more: set[EngineStream] = set()
             try:
                 self._step(runner, batch, taken, more)
             except Exception as error:  # whatever it is, it is this batch's problem and not the next one's
@@ -99,7 +99,9 @@ class Lane(threading.Thread):
                 self._arena.release(closed.slot)
                 closed.client.released()
 
-    def _step(self, runner: BatchRunner, batch: list[Stream], taken: list[Stream], more: set[Stream]) -> None:
+    def _step(
+        self, runner: BatchRunner, batch: list[EngineStream], taken: list[EngineStream], more: set[EngineStream]
+    ) -> None:
         """``taken``: those that had a chunk. ``more``: those that have another one."""
         begin = perf_counter()
         with self._python:
@@ -113,7 +115,7 @@ class Lane(threading.Thread):
             self._give(taken, steps, result, more, begin)
 
     def _give(
-        self, taken: list[Stream], steps: list[int], result: BatchResult, more: set[Stream], begin: float
+        self, taken: list[EngineStream], steps: list[int], result: BatchResult, more: set[EngineStream], begin: float
     ) -> None:
         """Outputs by the task to the clients."""
         if result.errors:
@@ -140,7 +142,9 @@ class Lane(threading.Thread):
         audio = total * self._step_seconds
         self._metrics.batch(len(taken), total, result.seconds, decoded - start, perf_counter() - begin, audio, late)
 
-    def _take(self, rows: list[dict[str, NDArray[Any]]], batch: list[Stream], taken: list[Stream]) -> list[int]:
+    def _take(
+        self, rows: list[dict[str, NDArray[Any]]], batch: list[EngineStream], taken: list[EngineStream]
+    ) -> list[int]:
         steps: list[int] = []
         for stream in batch:
             try:
@@ -154,8 +158,8 @@ class Lane(threading.Thread):
         return steps
 
     def _decode(
-        self, taken: list[Stream], steps: list[int], result: BatchResult
-    ) -> tuple[list[Stream], list[int], Decoded]:
+        self, taken: list[EngineStream], steps: list[int], result: BatchResult
+    ) -> tuple[list[EngineStream], list[int], Decoded]:
         """All good rows at once: whose they are, their steps, and what the task gave."""
         n = len(taken)
         outputs = {name: result.outputs[name][:n] for name in self._outputs}
@@ -171,7 +175,7 @@ class Lane(threading.Thread):
                 stream.client.memory = memory
         return taken, steps, done
 
-    def _fail(self, errors: Mapping[Stream, Exception], cause: Exception) -> None:
+    def _fail(self, errors: Mapping[EngineStream, Exception], cause: Exception) -> None:
         """``errors``: whose chunk is lost, and why. ``cause``: one for the log, which may be nobody's."""
         what = {"model": self._model.manifest.name, "streams": len(errors), "error": error_line(cause)}
         log.error("a batch failed", extra=what)

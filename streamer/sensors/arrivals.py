@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 
 __all__ = ["Arrivals"]
 
@@ -23,7 +23,7 @@ class Arrivals:
         self._clock = clock
         self._last = 0.0
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ReadingBatch) -> ReadingBatch:
         untimed = np.flatnonzero(np.isnan(batch.times))
         if not len(untimed):
             return batch
@@ -37,4 +37,4 @@ class Arrivals:
             turn = seen[name] = seen.get(name, -1) + 1
             times[row] = now + turn * MOMENT
         self._last = now + max(seen.values()) * MOMENT
-        return Batch(batch.names, times, batch.values, np.isnan(batch.times))
+        return ReadingBatch(batch.names, times, batch.values, np.isnan(batch.times))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamer.sensors.digits import rounded
 
-__all__ = ["LARGEST", "Batch", "Forecasts", "Reading", "Row", "StepResult"]
+__all__ = ["LARGEST", "Forecasts", "Reading", "ReadingBatch", "Row", "StepResult"]
 
 Floats = NDArray[np.float64]
 #: From here on a reading counts as missing, as infinity does: relative to others it must be a float32.
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ReadingBatch:
     """N readings in the order in which they came. ``names``: streams. ``times`` float64 [N], unix seconds; NaN: it is
     the time of arrival that counts. ``values`` float64 [N], or [N, C] for a model of C variables; NaN: missing.
     ``stamped`` bool [N]: ``times`` are this machine's, from when the reading arrived; ``None``: all are the senders'.
@@ -54,24 +54,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, rows: NDArray[np.intp]) -> Batch:
+    def take(self, rows: NDArray[np.intp]) -> ReadingBatch:
         """These readings, in this order."""
         stamped = None if self.stamped is None else self.stamped[rows]
-        return Batch([self.names[row] for row in rows.tolist()], self.times[rows], self.values[rows], stamped)
+        return ReadingBatch([self.names[row] for row in rows.tolist()], self.times[rows], self.values[rows], stamped)
 
     @classmethod
-    def made(cls, names: Sequence[str], times: Iterable[float], values: Iterable[float]) -> Batch:
+    def made(cls, names: Sequence[str], times: Iterable[float], values: Iterable[float]) -> ReadingBatch:
         """What is infinite or beyond any sensor (1e30) is missing."""
         found = _plausible(np.fromiter(values, np.float64, len(names)))
         return cls(names, np.fromiter(times, np.float64, len(names)), found)
 
     @classmethod
-    def of(cls, readings: Sequence[Reading]) -> Batch:
+    def of(cls, readings: Sequence[Reading]) -> ReadingBatch:
         names = [reading.stream for reading in readings]
         return cls.made(names, map(_number, (r.time for r in readings)), map(_number, (r.value for r in readings)))
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Row], variables: Sequence[str], stream: str) -> Batch:
+    def of_rows(cls, rows: Sequence[Row], variables: Sequence[str], stream: str) -> ReadingBatch:
         """Rows of a model with these ``variables``; what a row does not hold is missing. ``stream``: of rows that name
         none."""
         values = [[_number(row.values.get(name)) for name in variables] for row in rows]

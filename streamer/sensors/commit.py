@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.names import SERIES_CHARACTERS, NameRefusedError, check_name
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.directory import Directory
 from streamer.store.journal import Change, Record
 
-__all__ = ["Part", "Plan", "Planned", "Receipt", "Refusal", "promise"]
+__all__ = ["CommitPlan", "Planned", "Receipt", "RecordPart", "Refusal", "promise"]
 
 T = TypeVar("T")
 #: Readings of one record of the journal, and of one piece of a lane's work.
@@ -65,7 +65,7 @@ def promise() -> Future[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RecordPart:
     """A record, the slots of its readings, and where these stand in their batch."""
 
     record: Record
@@ -79,12 +79,12 @@ class Planned(Generic[T]):
 
     request: T
     receipt: Receipt
-    parts: list[Part] = field(default_factory=list)
+    parts: list[RecordPart] = field(default_factory=list)
     opened: list[tuple[str, int]] = field(default_factory=list)
     closed: list[tuple[str, int]] = field(default_factory=list)
 
 
-class Plan(Generic[T]):
+class CommitPlan(Generic[T]):
     """One group, request by request, in order. ``next_seq``: of the first record."""
 
     def __init__(self, directory: Directory, next_seq: int) -> None:
@@ -98,7 +98,7 @@ class Plan(Generic[T]):
     def records(self) -> list[Record]:
         return [part.record for planned in self.planned for part in planned.parts]
 
-    def write(self, request: T, batch: Batch) -> None:
+    def write(self, request: T, batch: ReadingBatch) -> None:
         """Whatever it raises, the plan is as it was."""
         opened: list[tuple[str, int]] = []
         try:
@@ -167,15 +167,15 @@ class Plan(Generic[T]):
             return FULL
         return reserved[0]
 
-    def _parts(self, batch: Batch, slots: NDArray[np.intp]) -> list[Part]:
+    def _parts(self, batch: ReadingBatch, slots: NDArray[np.intp]) -> list[RecordPart]:
         kept = np.flatnonzero(slots >= 0)
-        parts: list[Part] = []
+        parts: list[RecordPart] = []
         for begin in range(0, len(kept), RECORD):
             at = kept[begin : begin + RECORD]
             ids = self._directory.ids[slots[at]]
             stamped = np.zeros(len(at), np.bool_) if batch.stamped is None else batch.stamped[at]
             record = Record(self.next_seq + len(parts), ids, batch.times[at], batch.values[at], stamped)
-            parts.append(Part(record, slots[at], at))
+            parts.append(RecordPart(record, slots[at], at))
         return parts
 
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from streamer.engine.model import ModelError
 from streamer.sensors.arrivals import Arrivals
-from streamer.sensors.columns import Batch, Forecasts, StepResult
+from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
 from streamer.sensors.ingest import BusyError, Fleet
-from streamer.sensors.look import Sensor, look_all
+from streamer.sensors.look import SensorView, look_all
 from streamer.sensors.open import load_forecaster, make_fleet
 from streamer.sensors.prometheus import SensorCollector
 from streamer.sensors.reply import gather
@@ -179,14 +179,14 @@ class Sensors:
             raise AmbiguousError(f"the columns fit several models: name one of {names} (model=NAME)")
         return fitting[0]
 
-    async def take(self, batch: Batch, way: str, fleet: Fleet | None = None) -> Receipt:
+    async def take(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> Receipt:
         """Returns when the readings are on the disk. Raises :class:`BusyError`, :class:`StoreError` or
         :class:`NoSensorsError`: nothing was taken. Without ``fleet``: that for single sensors."""
         receipt, _ = await self._write(batch, way, fleet)
         return receipt
 
     async def tell(
-        self, batch: Batch, way: str, fleet: Fleet | None, seconds: float
+        self, batch: ReadingBatch, way: str, fleet: Fleet | None, seconds: float
     ) -> tuple[Receipt, Forecasts | None]:
         """As :meth:`take`; besides, which readings were left out or failed when they were run. ``None``: they were not
         run within ``seconds``."""
@@ -197,14 +197,14 @@ class Sensors:
         except TimeoutError:
             return receipt, None
 
-    async def ask(self, batch: Batch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
+    async def ask(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
         """The same, and the forecasts after each reading, once all of them were run."""
         receipt, waiting = await self._write(batch, way, fleet, answer=True)
         assert waiting is not None
         return receipt, await waiting
 
     async def _write(
-        self, batch: Batch, way: str, fleet: Fleet | None, *, answer: bool = False, count: bool = False
+        self, batch: ReadingBatch, way: str, fleet: Fleet | None, *, answer: bool = False, count: bool = False
     ) -> tuple[Receipt, asyncio.Future[Forecasts] | None]:
         try:
             fleet = fleet or self.choose()
@@ -226,16 +226,16 @@ class Sensors:
             return receipt, None
         return receipt, asyncio.wrap_future(writing.forecasts)
 
-    def _masked(self, batch: Batch) -> Batch:
+    def _masked(self, batch: ReadingBatch) -> ReadingBatch:
         """Without the numbers that stand for no value (the setting ``missing``)."""
         if not self._no_values.size:
             return batch
         values = np.where(np.isin(batch.values, self._no_values), np.nan, batch.values)
-        return Batch(batch.names, batch.times, values, batch.stamped)
+        return ReadingBatch(batch.names, batch.times, values, batch.stamped)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
-    def look(self, name: str, model: str | None = None) -> list[Sensor]:
+    def look(self, name: str, model: str | None = None) -> list[SensorView]:
         """All targets of a stream; empty: there is no such stream."""
         fleet = self._owner(name, model)
         if fleet is None:

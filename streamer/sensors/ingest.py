@@ -24,25 +24,25 @@ from numpy.typing import NDArray
 from streamer.engine.arena import Arena
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
-from streamer.sensors.columns import Batch, Forecasts
-from streamer.sensors.commit import Plan, Planned, Receipt, promise
+from streamer.sensors.columns import Forecasts, ReadingBatch
+from streamer.sensors.commit import CommitPlan, Planned, Receipt, promise
 from streamer.sensors.directory import Directory
 from streamer.sensors.latest import Latest
-from streamer.sensors.layout import Layout
+from streamer.sensors.layout import RowLayout
 from streamer.sensors.reply import Reply
 from streamer.sensors.scores import Track
 from streamer.sensors.table import SensorTable, Watcher
 from streamer.sensors.timeline import Timelines
-from streamer.sensors.worker import Lane, Work
+from streamer.sensors.worker import SensorLane, Work
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["BusyError", "Fleet", "Writing"]
+__all__ = ["BusyError", "Fleet", "PendingWrite"]
 
 log = logging.getLogger(__name__)
 
-NO_READINGS = Batch((), np.zeros(0), np.zeros(0))
+NO_READINGS = ReadingBatch((), np.zeros(0), np.zeros(0))
 
 
 class BusyError(RuntimeError):
@@ -54,7 +54,7 @@ class BusyError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class PendingWrite:
     """``safe``: when the readings are on the disk (without a journal: taken). ``forecasts``: when all of them were
     run."""
 
@@ -64,7 +64,7 @@ class Writing:
 
 @dataclass(slots=True)
 class _Entry:
-    batch: Batch
+    batch: ReadingBatch
     reply: Reply | None
     safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
@@ -72,7 +72,7 @@ class _Entry:
 
 
 class Fleet:
-    """Sensors of one model: each stream is one sensor, or a plant of several (see :class:`Layout`).
+    """Sensors of one model: each stream is one sensor, or a plant of several (see :class:`RowLayout`).
 
     ``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
     ``most``: steps ahead that are scored. ``waiting``: readings that wait, at most, beside one batch.
@@ -98,7 +98,7 @@ class Fleet:
         journal: Journal | None = None,
     ) -> None:
         self.model, self.metrics = model, metrics
-        self.layout = layout = Layout.of(task)
+        self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
         lanes = min(lanes, capacity)
         self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
@@ -118,7 +118,7 @@ class Fleet:
             min(limit, model.manifest.max_batch, self._per_lane),
             np.zeros(slots, np.int64),
         )
-        self.lanes = [Lane(self.table, f"sensors-{i}", self._less) for i in range(lanes)]
+        self.lanes = [SensorLane(self.table, f"sensors-{i}", self._less) for i in range(lanes)]
         self._next_seq = 1 if journal is None else journal.next_seq
         self._max_waiting = waiting
         self._inbox: deque[_Entry] = deque()
@@ -164,7 +164,9 @@ class Fleet:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch, *, answer: bool = False, count: bool = False, wait: bool = False) -> Writing:
+    def write(
+        self, batch: ReadingBatch, *, answer: bool = False, count: bool = False, wait: bool = False
+    ) -> PendingWrite:
         """Every time must be there. ``answer``: the forecasts after each are wanted; ``count``: only which readings
         were left out, or failed. ``wait`` for room; without it
         raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
@@ -184,7 +186,7 @@ class Fleet:
             self.waiting += len(batch)
             self._inbox.append(entry)
             self._changed.notify_all()
-        return Writing(entry.safe, None if reply is None else reply.forecasts)
+        return PendingWrite(entry.safe, None if reply is None else reply.forecasts)
 
     def forget(self, name: str) -> Future[bool]:
         """The stream is gone, from the disk too; False: there was none."""
@@ -227,7 +229,7 @@ class Fleet:
             self.table.applied[slot] = seq
         return slot
 
-    def lane_of(self, slot: int) -> Lane:
+    def lane_of(self, slot: int) -> SensorLane:
         return self.lanes[slot // self._per_lane]
 
     def _room_for(self, count: int) -> bool:
@@ -253,7 +255,7 @@ class Fleet:
 
     def _commit(self, entries: list[_Entry]) -> None:
         """All of them as one transaction. Where that fails, each is tried alone: none pays for another's fault."""
-        plan: Plan[_Entry] = Plan(self.directory, self._next_seq)
+        plan: CommitPlan[_Entry] = CommitPlan(self.directory, self._next_seq)
         for entry in entries:
             try:
                 if entry.forget is None:

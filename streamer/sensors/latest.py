@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.sensors.columns import StepResult
-from streamer.sensors.layout import Layout
+from streamer.sensors.layout import RowLayout
 
 __all__ = ["Latest"]
 
@@ -18,13 +18,13 @@ Slots = NDArray[np.intp]
 
 
 class Latest:
-    """One row for each slot, zeros at the start, of the shapes in :class:`Layout`. ``time`` is the reading's own.
+    """One row for each slot, zeros at the start, of the shapes in :class:`RowLayout`. ``time`` is the reading's own.
     ``begun``: there has been a value, so there is a forecast.
 
     ``arrived``: when the last reading was run, in seconds of ``clock``. That is monotonic: it stands while the machine
     sleeps, and no change of the date moves it. It is not saved; :meth:`ages` are."""
 
-    def __init__(self, capacity: int, layout: Layout, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, capacity: int, layout: RowLayout, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self.arrived = np.zeros(capacity)
         each = (capacity, *layout.each)

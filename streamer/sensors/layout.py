@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["Layout"]
+__all__ = ["RowLayout"]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RowLayout:
     """``levels``: of the quantiles, ascending, as text (``"0.05"``). ``variables`` and ``targets``: columns of a row,
     and those of them that are forecast; both empty where the model is for one sensor of any kind.
 
@@ -26,7 +26,7 @@ class Layout:
     chosen: tuple[int, ...] = field(default=(0,))
 
     @classmethod
-    def of(cls, task: Forecaster) -> Layout:
+    def of(cls, task: Forecaster) -> RowLayout:
         options = task.options
         variables, targets = tuple(options.variables), tuple(options.targets)
         chosen = tuple(variables.index(target) for target in targets) or (0,)

@@ -13,7 +13,7 @@ from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.scores import WINDOW, Scores
 
-__all__ = ["ALONE", "Sensor", "by_label", "label", "look", "look_all", "to_dict"]
+__all__ = ["ALONE", "SensorView", "by_label", "label", "look", "look_all", "to_dict"]
 
 
 #: The name of a table's only stream of rows, which nobody needs to see.
@@ -21,7 +21,7 @@ ALONE = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Sensor:
+class SensorView:
     """A stream, or one ``target`` of a stream of rows. ``time`` and ``value`` (``None``: missing) of the last reading;
     ``step`` seconds, ``None``: not known yet; ``quantiles`` float64 [H, Q], ``None``: there has been no value.
     ``counts`` as in :class:`Timelines`. ``life`` and ``late`` scores by band of steps ahead."""
@@ -64,7 +64,7 @@ def label(stream: str, target: str) -> str:
     return f"{stream}.{target}" if target else stream
 
 
-def to_dict(sensors: Sequence[Sensor]) -> dict[str, Any]:
+def to_dict(sensors: Sequence[SensorView]) -> dict[str, Any]:
     """All of one stream, JSON-ready; the forecast of each target stands under its name."""
     first = sensors[0]
     found = {"stream": first.name, "time": first.time, "step": first.step}
@@ -73,18 +73,18 @@ def to_dict(sensors: Sequence[Sensor]) -> dict[str, Any]:
     return found | {"targets": {sensor.target: sensor.said() for sensor in sensors}}
 
 
-def look(fleet: Fleet, name: str) -> Sensor | None:
+def look(fleet: Fleet, name: str) -> SensorView | None:
     """The stream's first target. ``None``: there is no such stream, or nothing of it was run yet."""
     found = look_all(fleet, name)
     return found[0] if found else None
 
 
-def by_label(fleet: Fleet, most: int | None = None) -> dict[str, Sensor]:
+def by_label(fleet: Fleet, most: int | None = None) -> dict[str, SensorView]:
     """Every target of the first ``most`` streams."""
     return {sensor.label: sensor for name in list(fleet.slots)[:most] for sensor in look_all(fleet, name)}
 
 
-def look_all(fleet: Fleet, name: str) -> list[Sensor]:
+def look_all(fleet: Fleet, name: str) -> list[SensorView]:
     """All targets of the stream at the same reading; empty where :func:`look` gives ``None``."""
     slot = fleet.slots.get(name, -1)
     if slot < 0:
@@ -95,13 +95,13 @@ def look_all(fleet: Fleet, name: str) -> list[Sensor]:
         return [_sensor(fleet, name, slot, at) for at in range(len(fleet.layout.chosen))]
 
 
-def _sensor(fleet: Fleet, name: str, slot: int, target: int) -> Sensor:
+def _sensor(fleet: Fleet, name: str, slot: int, target: int) -> SensorView:
     table, layout = fleet.table, fleet.layout
     latest, slots = table.latest, np.array([slot])
     at = (slot, target) if layout.targets else (slot,)
     row = int(table.tracks(slots)[target])
     value, step, known = float(latest.value[at]), float(table.timelines.pace(slots)[0]), bool(latest.begun[at])
-    return Sensor(
+    return SensorView(
         name,
         layout.targets[target] if layout.targets else "",
         float(latest.time[slot]),

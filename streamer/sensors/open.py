@@ -10,7 +10,7 @@ from streamer.engine.arena import ArenaError
 from streamer.engine.model import Model, ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.ingest import Fleet
-from streamer.sensors.layout import Layout
+from streamer.sensors.layout import RowLayout
 from streamer.tasks import TaskError, create
 from streamer.tasks.forecast import Forecaster
 
@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
 
     model: Model
     task: Forecaster
-    layout: Layout
+    layout: RowLayout
 
 
 def load_forecaster(path: Path) -> Loaded:
@@ -43,7 +43,7 @@ def load_forecaster(path: Path) -> Loaded:
         raise ModelError(f"{path}: {error}") from error
     if len(manifest.inputs) > 1:
         raise ModelError(f"{path}: has {len(manifest.inputs)} stream inputs, a forecaster of sensors takes one")
-    layout = Layout.of(task)
+    layout = RowLayout.of(task)
     if not layout.variables and (spec.chunk_shape != INPUT or spec.dtype not in ("float32", "float64")):
         raise ModelError(f"{path}: takes {spec.chunk_shape}, not one reading with its clock {INPUT}")
     return Loaded(model, task, layout)

@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
-from streamer.sensors.layout import Layout
-from streamer.sensors.look import Sensor, look_all
+from streamer.sensors.layout import RowLayout
+from streamer.sensors.look import SensorView, look_all
 from streamer.sensors.timeline import Timelines
 
 __all__ = ["SensorCollector"]
@@ -133,7 +133,7 @@ class Page:
     def series(self) -> int:
         return sum(len(family.samples) for family in self.families())
 
-    def add(self, sensor: Sensor, layout: Layout) -> None:
+    def add(self, sensor: SensorView, layout: RowLayout) -> None:
         name = sensor.label
         self._reading.add_metric((name,), float("nan") if sensor.value is None else sensor.value)
         if sensor.quantiles is not None:
@@ -151,15 +151,15 @@ class Page:
                     family.add_metric((name, band), value)
 
 
-def _ahead(layout: Layout) -> list[int]:
+def _ahead(layout: RowLayout) -> list[int]:
     return sorted({1, layout.horizon})
 
 
-def _levels(layout: Layout) -> list[int]:
+def _levels(layout: RowLayout) -> list[int]:
     return [layout.levels.index(level) for level in sorted(set(layout.outer), key=float)]
 
 
-def _series(layout: Layout) -> int:
+def _series(layout: RowLayout) -> int:
     """Of one stream: forecasts, reading, anomaly, drift and scores of each target."""
     return len(layout.chosen) * (len(_ahead(layout)) * len(_levels(layout)) + 3 + len(SCORES) * len(BANDS))
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.sensors.columns import Batch, Forecasts, StepResult
+from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import promise
-from streamer.sensors.layout import Layout
+from streamer.sensors.layout import RowLayout
 
 __all__ = ["Reply", "gather"]
 
@@ -22,7 +22,7 @@ class Reply:
     """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it, but named
     in it, as are those that failed when they were run. ``whole``: else nothing but those names is wanted."""
 
-    def __init__(self, layout: Layout, batch: Batch, whole: bool = True) -> None:
+    def __init__(self, layout: RowLayout, batch: ReadingBatch, whole: bool = True) -> None:
         self.forecasts: Future[Forecasts] = promise()
         self._layout, self._batch, self._whole = layout, batch, whole
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class Reply:
             self.forecasts.set_exception(error)
 
 
-def gather(names: Sequence[str], parts: Sequence[StepResult], layout: Layout, order: NDArray[np.intp]) -> Forecasts:
+def gather(names: Sequence[str], parts: Sequence[StepResult], layout: RowLayout, order: NDArray[np.intp]) -> Forecasts:
     """Rows of ``parts``, one behind the other, in the given ``order``. ``names``: as they stand in the result."""
 
     def column(name: str, *shape: int, dtype: Any) -> NDArray[Any]:

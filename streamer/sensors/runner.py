@@ -13,14 +13,14 @@ from streamer.engine.batch import BatchResult, BatchRunner, error_line
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
 
-__all__ = ["Found", "Runner"]
+__all__ = ["RunResult", "Runner"]
 
 log = logging.getLogger(__name__)
 
 Slots = NDArray[np.intp]
 
 
-class Found(NamedTuple):
+class RunResult(NamedTuple):
     """``good`` bool [N]: those that were run; the others have no result. ``failed`` bool [N]: of the others those whose
     run failed, the rest were late. ``quantiles`` [N, H, Q], ``anomalies`` and
     ``drifts`` [N], of several targets [N, K, ...], float32 but for the first; ones where the model gives neither."""
@@ -45,7 +45,7 @@ class Runner:
         self._each = self._quantiles[:-2]
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
-    def __call__(self, slots: Slots, generations: NDArray[np.int64], readings: NDArray[np.floating[Any]]) -> Found:
+    def __call__(self, slots: Slots, generations: NDArray[np.int64], readings: NDArray[np.floating[Any]]) -> RunResult:
         """One step of streams that are all different, ``readings`` [N, *chunk]. ``generations`` of the slots, when the
         readings were taken: what is of a former owner is late, dropped and counted."""
         n = len(slots)
@@ -65,7 +65,7 @@ class Runner:
             if result.errors:
                 failed[part.start + np.array(list(result.errors))] = True
                 self._failed(slots[part], result)
-        return Found(good, failed, quantiles, said["anomaly"], said["drift"])
+        return RunResult(good, failed, quantiles, said["anomaly"], said["drift"])
 
     def _failed(self, slots: Slots, result: BatchResult) -> None:
         first = error_line(next(iter(result.errors.values())))

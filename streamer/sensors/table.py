@@ -16,7 +16,7 @@ from streamer.metrics import ModelMetrics
 from streamer.sensors.columns import StepResult
 from streamer.sensors.directory import Directory
 from streamer.sensors.latest import Latest
-from streamer.sensors.layout import Layout
+from streamer.sensors.layout import RowLayout
 from streamer.sensors.scores import Track
 from streamer.sensors.timeline import Timelines
 
@@ -36,7 +36,7 @@ class Watcher(Protocol):
 class SensorTable:
     """``track`` has a row for each target of each slot, all other parts one for each slot. ``limit``: of a batch."""
 
-    layout: Layout
+    layout: RowLayout
     directory: Directory
     model: Model
     arena: Arena

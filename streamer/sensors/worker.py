@@ -23,7 +23,7 @@ from streamer.sensors.runner import Runner
 from streamer.sensors.table import SensorTable
 from streamer.sensors.timeline import WHOLE, phases
 
-__all__ = ["Lane", "Work"]
+__all__ = ["SensorLane", "Work"]
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Work:
         return cls(slots, generations, nothing, nothing, stamped, 0, call=call)
 
 
-class Lane(threading.Thread):
+class SensorLane(threading.Thread):
     """``done`` is called with the number of readings that were just run.
 
     Two locks guard the lane's slots. The lane holds ``lock`` while it runs a piece of work: the saver takes it, and may

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from streamer.serve.generate import Generate
+from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
@@ -22,7 +22,7 @@ from streamer.serve.rows.routes import RowRoutes
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
     from streamer.serve.kserve.service import InferenceService
-    from streamer.serve.stream.connection import Streams
+    from streamer.serve.stream.connection import StreamConnections
     from streamer.streams.generators import Generators
 
 __all__ = ["create_app"]
@@ -50,7 +50,7 @@ INDEX = """streamer: stateful streaming inference
 
 
 def create_app(
-    streams: Streams,
+    streams: StreamConnections,
     registry: CollectorRegistry,
     models: Callable[[], list[dict[str, Any]]],
     health: Callable[[], str | None],
@@ -92,7 +92,7 @@ def create_app(
             Route("/metrics", metrics),
             Route("/v1/models", served),
             *rows.routes(),
-            Route("/v1/generate", Generate(generators, lambda: streams.closed).answer, methods=["POST"]),
+            Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
         ]
     )

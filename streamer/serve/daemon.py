@@ -34,7 +34,7 @@ from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
-from streamer.serve.stream.connection import Streams
+from streamer.serve.stream.connection import StreamConnections
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
@@ -142,7 +142,7 @@ class Daemon:
         self.registry = Registry(settings, self.metrics, store, gather=Inbox(asyncio.get_running_loop()).gather)
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
-        self.streams = Streams(self.registry, settings, self.metrics, asyncio.get_running_loop())
+        self.streams = StreamConnections(self.registry, settings, self.metrics, asyncio.get_running_loop())
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory)

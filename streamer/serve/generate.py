@@ -23,9 +23,9 @@ from streamer.serve.readings.parsed import BodyError
 from streamer.whole import whole
 
 if TYPE_CHECKING:
-    from streamer.streams.generators import Generators, Writing
+    from streamer.streams.generators import Generators, GeneratorStream
 
-__all__ = ["Generate"]
+__all__ = ["GenerateRoute"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ LAST = ("end", "restart", "error")
 TOGETHER = 64
 
 
-class Wish(BaseModel):
+class GenerateRequest(BaseModel):
     """``length``: tokens, prompt included (characters, note events, samples). ``after``: tokens the client has already.
     ``options``: of the task, as :class:`streamer.tasks.generate.Request`."""
 
@@ -46,7 +46,7 @@ class Wish(BaseModel):
     options: dict[str, Any] = {}
 
 
-class Generate:
+class GenerateRoute:
     """``closed()``: why nothing new is welcome, or ``None``."""
 
     def __init__(self, generators: Generators, closed: Callable[[], tuple[str, str] | None]) -> None:
@@ -57,7 +57,7 @@ class Generate:
             return problem(503, ": ".join(closed), 1.0)
         try:
             body = await read_body(request, self._generators.settings.max_request_bytes)
-            wish = Wish.model_validate(whole(json.loads(body)))
+            wish = GenerateRequest.model_validate(whole(json.loads(body)))
         except BodyError as error:
             return problem(error.status, str(error))
         except (RecursionError, ValueError) as error:
@@ -79,15 +79,15 @@ class Generate:
             return problem(400, str(error))
         except NoSlot as error:
             return problem(503, str(error), 1.0)
-        return Lines(self._generators, stream, there)
+        return EventLines(self._generators, stream, there)
 
 
-class Lines(Response):
+class EventLines(Response):
     """The events of one stream, until its last one, or until the client is gone."""
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, generators: Generators, stream: Writing, there: asyncio.Event) -> None:
+    def __init__(self, generators: Generators, stream: GeneratorStream, there: asyncio.Event) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._generators, self._stream, self._there = generators, stream, there

@@ -36,7 +36,7 @@ FFMPEG_NAMES = frozenset(
 RAW_NAMES = frozenset({".raw", ".pcm", ".s16", ".sw", ".bin", ".ul", ".al"})
 
 
-class Decoder(Protocol):
+class SoundDecoder(Protocol):
     """As ``soundfile.SoundFile``; ``frames``: 0 if unknown."""
 
     samplerate: int
@@ -163,7 +163,7 @@ class AudioFile:
     def _say(self, message: str) -> None:
         self._tell(f"{self.name}: {message}")
 
-    def _decoder(self, source: Source) -> Decoder:
+    def _decoder(self, source: Source) -> SoundDecoder:
         if source.size == 0:
             raise SourceError("is empty (0 bytes)")
         head = _head(source)
@@ -193,20 +193,20 @@ class AudioFile:
             raise SourceError("holds no samples")
         return found
 
-    def _by_library(self, source: Source, kind: Container | None, start: int) -> Decoder:
+    def _by_library(self, source: Source, kind: Container | None, start: int) -> SoundDecoder:
         if kind is not None and kind.name == "MP3":
             return mp3(source)
         if kind is not None and kind.name == "Ogg":
             return ogg(source, start, self._changed)
         self._opened = opened(kind.name if kind is not None else "", source, start)
-        found: Decoder = _Forward(self._opened.view)
+        found: SoundDecoder = _Forward(self._opened.view)
         return found
 
-    def _convert(self, source: Source, kind: Container) -> Decoder:
+    def _convert(self, source: Source, kind: Container) -> SoundDecoder:
         self._converter = Converter(source, self._path if source.size is not None else None, kind.name)
         try:
             self._opened = opened("WAV", self._converter.source)
-            found: Decoder = _Forward(self._opened.view)
+            found: SoundDecoder = _Forward(self._opened.view)
         except (SourceError, sf.LibsndfileError):
             self._converter.check()
             raise

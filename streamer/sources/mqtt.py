@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Self, cast
 
 import numpy as np
 
-from streamer.sensors.columns import Batch, Forecasts, Reading, Row
+from streamer.sensors.columns import Forecasts, Reading, ReadingBatch, Row
 from streamer.sources import SourceError
 from streamer.sources.mqtt_topics import (
     MalformedError,
@@ -59,7 +59,7 @@ class Mqtt:
     def __init__(
         self,
         options: MqttOptions,
-        take: Callable[[Mapping[str, Batch]], Awaitable[Mapping[str, Exception]]],
+        take: Callable[[Mapping[str, ReadingBatch]], Awaitable[Mapping[str, Exception]]],
         watch: Watch | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -148,9 +148,9 @@ class Mqtt:
         except Exception as error:
             return dict.fromkeys(found, error)
 
-    def _batch(self, model: str, readings: list[Any]) -> Batch:
+    def _batch(self, model: str, readings: list[Any]) -> ReadingBatch:
         variables = self._models[model]
-        return Batch.of_rows(readings, variables, model) if variables else Batch.of(readings)
+        return ReadingBatch.of_rows(readings, variables, model) if variables else ReadingBatch.of(readings)
 
     def _read(self, message: aiomqtt.Message, found: dict[str, list[Reading | Row]]) -> tuple[str, str | None]:
         """The outcome, and the model it is for; what it says goes to ``found``, by model."""

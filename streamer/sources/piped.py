@@ -146,11 +146,11 @@ class Links:
             self.missing = PAGE - len(head)
 
 
-def ogg(source: Source, start: int, changed: Callable[[int], None]) -> Chain:
-    return Chain(Links(source, start), changed)
+def ogg(source: Source, start: int, changed: Callable[[int], None]) -> OggChain:
+    return OggChain(Links(source, start), changed)
 
 
-class Chain:
+class OggChain:
     """All links of an Ogg file as one decoder. ``changed``: told the sample rate of a link that has another one."""
 
     frames = 0

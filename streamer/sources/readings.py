@@ -20,8 +20,8 @@ from streamer.sources.tables.layouts import TIMES, Columns
 from streamer.sources.tables.numbers import MISSING
 from streamer.sources.tables.objects import Objects
 from streamer.sources.tables.plain import Plain, is_plain
-from streamer.sources.tables.report import SHOWN, Report
-from streamer.sources.tables.table import Table
+from streamer.sources.tables.report import SHOWN, TableReport
+from streamer.sources.tables.table import SourceTable
 
 __all__ = ["LINE_BYTES", "MISSING", "SHOWN", "TIMES", "Columns", "Reading", "Readings", "Row"]
 
@@ -58,7 +58,7 @@ class Readings:
     ) -> None:
         self.name, self.columns = name, columns
         self._plain = plain
-        self.report = Report(name, complain)
+        self.report = TableReport(name, complain)
         self._raw = _open(name) if data is None else io.BufferedReader(io.BytesIO(data))
         self.total = os.fstat(self._raw.fileno()).st_size if data is None and name != "-" else 0
         #: All of it is there: it is no pipe.
@@ -66,7 +66,7 @@ class Readings:
         zipped = data is None and cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
         file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if zipped else self._raw
         self._text = Lines(file)
-        self._found: Table | Objects | Plain | None = None
+        self._found: SourceTable | Objects | Plain | None = None
         self._refused: SourceError | None = None
 
     @property
@@ -92,7 +92,7 @@ class Readings:
 
     @property
     def header(self) -> tuple[str, ...]:
-        return tuple(self._found.names) if isinstance(self._found, Table) else ()
+        return tuple(self._found.names) if isinstance(self._found, SourceTable) else ()
 
     @property
     def times(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class Readings:
             for pattern, what in STRANGERS:
                 if pattern.fullmatch(first):
                     raise SourceError(what)
-            table = Table(text, self.report, lambda: self.columns, self.whole)
+            table = SourceTable(text, self.report, lambda: self.columns, self.whole)
             table.begin(self.columns.names)
             self._found = table
 

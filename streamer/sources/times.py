@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, tzinfo
 
-from streamer.sources.tables.moments import AmbiguousError, Moment, moment
+from streamer.sources.tables.moments import AmbiguousDateError, Moment, moment
 
 __all__ = ["COMPACT", "UNITS", "in_calendar", "parse_time", "seconds", "show_time", "unit_of"]
 
@@ -29,7 +29,7 @@ def parse_time(said: str | int | float) -> float:
         if number is None:
             try:
                 number = seconds(moment(said))
-            except AmbiguousError:
+            except AmbiguousDateError:
                 raise ValueError(f"{said[:40]!r} is not a time: the day or the month may come first") from None
             except (ValueError, OverflowError):
                 raise ValueError(f"{said[:40]!r} is not a time (ISO 8601 or unix time)") from None

@@ -23,7 +23,7 @@ from streamer.streams.keeper import Keeper
 from streamer.streams.revision import Reviser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
-from streamer.streams.table import Claim, Table
+from streamer.streams.table import Claim, StreamTable
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -55,7 +55,7 @@ class Admission:
     def __init__(
         self,
         engines: Mapping[str, Engine],
-        table: Table,
+        table: StreamTable,
         keeper: Keeper,
         settings: Settings,
         metrics: Metrics,

@@ -19,7 +19,7 @@ from streamer.engine.model import Model, ModelError
 from streamer.tasks import TaskError
 from streamer.tasks.marks import Marks
 
-__all__ = ["Captioner", "Labels", "Reading", "captioner"]
+__all__ = ["CaptionReading", "Captioner", "Labels", "captioner"]
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -31,7 +31,7 @@ def captioner() -> Captioner:
 
 
 @dataclass(slots=True)
-class Reading:
+class CaptionReading:
     """What was read of one stream. ``states`` [*shape] by input name, empty: nothing yet; they are replaced, never
     changed. ``begins``: the next word is a sentence's first."""
 
@@ -58,7 +58,7 @@ class Captioner:
         self.model = model
         self._chunk = model.manifest.chunk
 
-    def read(self, finals: Sequence[Sequence[Sequence[str]]], readings: Sequence[Reading]) -> list[list[Labels]]:
+    def read(self, finals: Sequence[Sequence[Sequence[str]]], readings: Sequence[CaptionReading]) -> list[list[Labels]]:
         """For each stream its finals, each a list of words, in order: their labels. The readings go on behind them.
 
         What a stream gets depends on its own words alone. Raises what a run raises; the readings are then as before.
@@ -75,7 +75,7 @@ class Captioner:
         return found
 
     def _batch(
-        self, finals: Sequence[Sequence[Sequence[str]]], readings: Sequence[Reading]
+        self, finals: Sequence[Sequence[Sequence[str]]], readings: Sequence[CaptionReading]
     ) -> tuple[list[list[Labels]], list[Arrays]]:
         chunk, width = self._chunk, self.task.width
         each = [[self._rows(words) for words in own] for own in finals]
@@ -105,7 +105,7 @@ class Captioner:
         total = len(rows) + self.task.ahead
         return np.pad(rows, ((0, -(-total // self._chunk) * self._chunk - len(rows)), (0, 0)))
 
-    def _states(self, readings: Sequence[Reading]) -> dict[str, NDArray[np.generic]]:
+    def _states(self, readings: Sequence[CaptionReading]) -> dict[str, NDArray[np.generic]]:
         """[N, ...] by input name; zeros for who has read nothing, or by another model."""
         states: dict[str, NDArray[np.generic]] = dict(self.model.zero_state(len(readings)))
         for row, reading in enumerate(readings):

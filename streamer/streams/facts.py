@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamer.streams.delivery import Delivery, Sink
-from streamer.streams.hearing import Hearing
+from streamer.streams.hearing import SecondHearing
 from streamer.streams.holding import Holdable
 from streamer.streams.intake import Intake
 
@@ -16,7 +16,7 @@ class Facts(Holdable):
     state: str
     _delivery: Delivery
     _intake: Intake
-    _hearing: Hearing | None
+    _hearing: SecondHearing | None
 
     @property
     def sink(self) -> Sink | None:

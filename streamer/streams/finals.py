@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.streams.captions import Captioner, Labels, Reading, captioner
+from streamer.streams.captions import Captioner, CaptionReading, Labels, captioner
 from streamer.streams.numbers import Formatter, Piece, formatter
 from streamer.tasks import Event, Task, Transcription, Word
 from streamer.tasks.marks import is_known, is_written
 from streamer.tasks.snapshot import pack, unpack
-from streamer.tasks.transcribe.options import StreamOptions
+from streamer.tasks.transcribe.options import TranscribeStreamOptions
 
 __all__ = ["WrittenFinals"]
 
@@ -33,15 +33,15 @@ MARK = b"\0finals"
 
 
 @dataclass(slots=True)
-class Memory:
+class FinalsMemory:
     """Of a stream that asked for punctuation: the transcriber's own, and what was read of its finals."""
 
     task: Any
-    reading: Reading
+    reading: CaptionReading
 
     @property
-    def options(self) -> StreamOptions:
-        options: StreamOptions = self.task.options
+    def options(self) -> TranscribeStreamOptions:
+        options: TranscribeStreamOptions = self.task.options
         return options
 
 
@@ -78,7 +78,7 @@ class WrittenFinals:
             self._formatter_of()  # a model that is missing is told of now
         if memory.options.text == "written":
             self._captioner_of()
-            return Memory(memory, Reading())
+            return FinalsMemory(memory, CaptionReading())
         return memory
 
     def step(
@@ -87,16 +87,16 @@ class WrittenFinals:
         return self._written(memories, self._task.step([_own(memory) for memory in memories], outputs, steps))
 
     def copy(self, memory: Any) -> Any:
-        if not isinstance(memory, Memory):
+        if not isinstance(memory, FinalsMemory):
             return self._task.copy(memory)
-        return Memory(self._task.copy(memory.task), replace(memory.reading))  # what was read is never changed
+        return FinalsMemory(self._task.copy(memory.task), replace(memory.reading))  # what was read is never changed
 
     def finish(self, memory: Any) -> Sequence[Event]:
         (events,) = self._written([memory], [self._task.finish(_own(memory))])
         return events
 
     def save(self, memory: Any) -> bytes:
-        if not isinstance(memory, Memory):
+        if not isinstance(memory, FinalsMemory):
             return self._task.save(memory)
         inner = np.frombuffer(self._task.save(memory.task), np.uint8)
         states = memory.reading.states
@@ -109,10 +109,10 @@ class WrittenFinals:
         facts, (inner, *arrays) = unpack(data[len(MARK) :])
         try:
             states = dict(zip(map(str, facts["states"]), arrays, strict=True))
-            reading = Reading(states, bool(facts["begins"]))
+            reading = CaptionReading(states, bool(facts["begins"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
-        return Memory(self._task.load(inner.tobytes()), reading)
+        return FinalsMemory(self._task.load(inner.tobytes()), reading)
 
     # -- one batch -----------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class WrittenFinals:
         finals = [
             _final(row, at, event)
             for row, (memory, own) in enumerate(zip(memories, events, strict=True))
-            if own and (isinstance(memory, Memory) or memory.options.numbers == "written")
+            if own and (isinstance(memory, FinalsMemory) or memory.options.numbers == "written")
             for at, event in enumerate(own)
             if isinstance(event, Transcription) and event.type == "final" and event.text
         ]
@@ -131,14 +131,14 @@ class WrittenFinals:
         written = [list(own) for own in events]
         for final in finals:
             memory = memories[final.row]
-            written[final.row][final.at] = self._event(final, memory if isinstance(memory, Memory) else None)
+            written[final.row][final.at] = self._event(final, memory if isinstance(memory, FinalsMemory) else None)
         return written
 
     def _mark(self, finals: Sequence[Final], memories: Sequence[Any]) -> None:
         """Labels for the words of those streams that asked for punctuation."""
         asked: dict[int, list[Final]] = {}
         for final in finals:
-            if not isinstance(memory := memories[final.row], Memory):
+            if not isinstance(memory := memories[final.row], FinalsMemory):
                 continue
             if is_written(text := final.event.text):
                 memory.reading.begins = text.endswith((".", "?", "!"))
@@ -174,7 +174,7 @@ class WrittenFinals:
         for final, pieces in zip(asked, found, strict=True):
             final.pieces = pieces
 
-    def _event(self, final: Final, memory: Memory | None) -> Transcription:
+    def _event(self, final: Final, memory: FinalsMemory | None) -> Transcription:
         event, texts = final.event, [text for _, _, text in final.pieces]
         written: list[str] | None = None
         if memory is not None:
@@ -182,7 +182,7 @@ class WrittenFinals:
         words = _words(event, final.pieces, written) if event.words else ()
         return replace(event, text=" ".join(texts if written is None else written), words=words)
 
-    def _marked(self, final: Final, reading: Reading) -> list[str]:
+    def _marked(self, final: Final, reading: CaptionReading) -> list[str]:
         """Of each piece its written form. A number takes the mark of its last word."""
         assert final.labels is not None
         task, marks, cases = self._captioner_of().task, final.labels.marks, final.labels.cases
@@ -197,7 +197,7 @@ class WrittenFinals:
 
 
 def _own(memory: Any) -> Any:
-    return memory.task if isinstance(memory, Memory) else memory
+    return memory.task if isinstance(memory, FinalsMemory) else memory
 
 
 def _final(row: int, at: int, event: Transcription) -> Final:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from streamer.engine.engine import Engine, Stream
+from streamer.engine.engine import Engine, EngineStream
 from streamer.engine.model import Model, ModelError
 from streamer.metrics import Metrics
 from streamer.refusals import NoSlot
@@ -26,12 +26,12 @@ from streamer.tasks.generate import Generate
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["Generators", "Writing"]
+__all__ = ["GeneratorStream", "Generators"]
 
 log = logging.getLogger(__name__)
 
 
-class Writing:
+class GeneratorStream:
     """One stream, a client of the engine. ``length``: tokens, prompt included. ``after``: tokens that the
     client has already: they give no events.
 
@@ -57,7 +57,7 @@ class Writing:
         self._told = after  # tokens that the reader has, or will have once what waits is read
         self._running = self._ended = False
         self._parting: Sequence[dict[str, Any]] = ()  # given out once the slot is free
-        self._stream: Stream | None = None  # until it has ended
+        self._stream: EngineStream | None = None  # until it has ended
         stream = engine.open(self)
         if stream is None:
             raise NoSlot(f"all {engine.arena.capacity} slots of {engine.manifest.name} are taken")
@@ -158,7 +158,7 @@ class Generators:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self._engines: dict[str, Engine] = {}
-        self._streams: set[Writing] = set()
+        self._streams: set[GeneratorStream] = set()
 
     def load(self, paths: Sequence[Path]) -> None:
         """Raises :class:`ModelError`."""
@@ -179,7 +179,7 @@ class Generators:
 
     def open(
         self, model: str | None, wish: Mapping[str, Any], length: int, after: int, wake: Callable[[], None]
-    ) -> Writing:
+    ) -> GeneratorStream:
         """Raises ``KeyError`` for a model that is not served, ``ValueError`` for a wish that does not fit, and
         :class:`NoSlot`."""
         if model is None and len(self._engines) == 1:
@@ -191,12 +191,12 @@ class Generators:
         if not 1 <= length <= most:
             raise ValueError(f"length is {length}: 1 to {most} tokens (max_generated_tokens)")
         engine = self._engines[model]
-        stream = Writing(engine, wish, length, after, self.settings.max_unread_events, wake)
+        stream = GeneratorStream(engine, wish, length, after, self.settings.max_unread_events, wake)
         self._streams.add(stream)
         self.metrics.opened.labels(model).inc()
         return stream
 
-    def leave(self, stream: Writing) -> None:
+    def leave(self, stream: GeneratorStream) -> None:
         stream.close()
         self._streams.discard(stream)
 

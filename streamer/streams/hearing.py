@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
 from streamer.streams.realign import Second, revise
-from streamer.streams.revision import Heard, Job, Reviser
-from streamer.streams.snapshot import Saved
+from streamer.streams.revision import Heard, Reviser, RevisionJob
+from streamer.streams.snapshot import SavedHearing
 
-__all__ = ["BACKLOG", "MOST_HELD", "PATIENT", "Hearing"]
+__all__ = ["BACKLOG", "MOST_HELD", "PATIENT", "SecondHearing"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ MOST_HELD, PATIENT, BACKLOG = 8, 2, 1.0
 NOTHING = 8.0
 
 
-class Hearing:
+class SecondHearing:
     """``rate`` in Hz: of the model's rows, of which all positions are. ``pause``: seconds that end an utterance.
     ``numbers``: as the stream asked for.
 
@@ -59,12 +59,12 @@ class Hearing:
         self._chunks: deque[Pcm] = deque()
         self._begin = self._end = 0  # of what is kept
         self._own = 0  # what lies before it belongs to earlier finals
-        self._jobs: list[Job] = []
+        self._jobs: list[RevisionJob] = []
 
     @classmethod
     def of(
         cls, reviser: Reviser | None, manifest: Manifest, memory: Any, settled: Callable[[dict[str, Any], Second], None]
-    ) -> Hearing | None:
+    ) -> SecondHearing | None:
         """Of a stream with that task's memory; ``None``: it has no finals, or does not want it."""
         options, rate = getattr(memory, "options", None), manifest.input.sample_rate
         if reviser is None or options is None or not getattr(options, "revise", False) or rate is None:
@@ -132,7 +132,7 @@ class Hearing:
             self._reviser.count(second.reason or ("revised" if second.words else "silent"))
             self._settled(final, second)
 
-        job = Job(pcm, rate, done)
+        job = RevisionJob(pcm, rate, done)
         self._jobs = [other for other in self._jobs if not other.over]
         if not (reason := self._reviser.submit(job)):
             self._jobs.append(job)
@@ -144,12 +144,12 @@ class Hearing:
             self._reviser.drop(job)
         self._jobs.clear()
 
-    def save(self, whole: bool) -> Saved:
+    def save(self, whole: bool) -> SavedHearing:
         """Not ``whole``: without the sound, which is long. Then the next final stands as it was."""
         kept = np.concatenate(self._chunks) if whole and self._chunks else np.zeros(0, np.int16)
-        return Saved(kept, self._own)
+        return SavedHearing(kept, self._own)
 
-    def load(self, saved: Saved, end: int) -> None:
+    def load(self, saved: SavedHearing, end: int) -> None:
         """``end``: the sample at which the stream goes on."""
         self._own = saved.own
         self._begin, self._end = end - len(saved.pcm), end

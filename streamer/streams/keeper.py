@@ -17,7 +17,7 @@ from streamer.metrics import Metrics
 from streamer.store import Store, StoreError
 from streamer.streams.checkpoints import Checkpoints
 from streamer.streams.session import Session
-from streamer.streams.table import Table
+from streamer.streams.table import StreamTable
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -31,7 +31,7 @@ class Keeper:
     """``clock``: monotonic seconds, for grace and idle times."""
 
     def __init__(
-        self, table: Table, settings: Settings, metrics: Metrics, store: Store | None, clock: Callable[[], float]
+        self, table: StreamTable, settings: Settings, metrics: Metrics, store: Store | None, clock: Callable[[], float]
     ) -> None:
         self.disk, self._durable = Checkpoints(store, metrics), store is not None
         self._table, self._settings, self._metrics, self._clock = table, settings, metrics, clock

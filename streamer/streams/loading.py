@@ -14,7 +14,7 @@ from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
 from streamer.streams.finals import WrittenFinals
-from streamer.streams.revision import Recogniser, Reviser
+from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session
 from streamer.streams.whisper import Whisper, WhisperError
 from streamer.tasks import Task, TaskError, create
@@ -83,7 +83,7 @@ def make_engine(
     return engine
 
 
-def make_reviser(settings: Settings, metrics: Metrics, recogniser: Recogniser | None = None) -> Reviser | None:
+def make_reviser(settings: Settings, metrics: Metrics, recogniser: SecondRecogniser | None = None) -> Reviser | None:
     """The second pass, its threads started; ``None`` where the settings have none. Raises :class:`ModelError`."""
     workers = settings.revise_workers
     if recogniser is None:

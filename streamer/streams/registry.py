@@ -29,10 +29,10 @@ from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
 from streamer.streams.numbers import formatter
-from streamer.streams.revision import Recogniser, Reviser
+from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
-from streamer.streams.table import Table
+from streamer.streams.table import StreamTable
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -60,14 +60,14 @@ class Registry:
         store: Store | None = None,
         clock: Callable[[], float] = monotonic,
         gather: Gather | None = None,
-        recogniser: Recogniser | None = None,
+        recogniser: SecondRecogniser | None = None,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
         self._engines: dict[str, Engine] = {}
         #: Files among the models that are no streams of rows, by task, once :meth:`load` has been called.
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
-        self._table = Table()
+        self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
         self._recogniser = recogniser

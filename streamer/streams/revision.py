@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REASONS", "Heard", "HeardWord", "Job", "Recogniser", "Reviser"]
+__all__ = ["REASONS", "Heard", "HeardWord", "Reviser", "RevisionJob", "SecondRecogniser"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Heard:
     logp: float = 0.0
 
 
-class Recogniser(Protocol):
+class SecondRecogniser(Protocol):
     """Called from several threads at once. ``rate``: of the sound that it takes, in Hz."""
 
     rate: int
@@ -60,7 +60,7 @@ class Recogniser(Protocol):
 
 
 @dataclass(eq=False)
-class Job:
+class RevisionJob:
     """``pcm`` [n] at ``rate`` Hz, empty where there is nothing to hear. ``due``: monotonic time.
 
     ``done`` is called once, from some thread and without a lock: with what was heard, or ``None`` and one of
@@ -86,7 +86,7 @@ class Reviser:
 
     def __init__(
         self,
-        recogniser: Recogniser,
+        recogniser: SecondRecogniser,
         *,
         workers: int = 1,
         waiting: int = 64,
@@ -99,8 +99,10 @@ class Reviser:
         self.recogniser, self.deadline, self.longest, self.count = recogniser, deadline, longest, count
         self._most, self._most_seconds, self._observe = waiting, seconds, observe
         self._changed = threading.Condition()
-        self._queue: deque[Job] = deque()
-        self._open: deque[Job] = deque()  # in the order of their deadlines; those that are over go when they are met
+        self._queue: deque[RevisionJob] = deque()
+        self._open: deque[RevisionJob] = (
+            deque()
+        )  # in the order of their deadlines; those that are over go when they are met
         self._seconds = 0.0
         self._closed = False
         names = [(self._work, f"second pass {i}") for i in range(workers)] + [(self._watch, "second pass clock")]
@@ -117,7 +119,7 @@ class Reviser:
     def waiting_seconds(self) -> float:
         return self._seconds
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: RevisionJob) -> str:
         """Empty: it will be told. Else why not. Never blocks."""
         with self._changed:
             if self._closed:
@@ -131,7 +133,7 @@ class Reviser:
             self._changed.notify_all()
         return ""
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: RevisionJob) -> None:
         """Nobody wants it any more: it is not told."""
         with self._changed:
             self._finish(job)
@@ -172,7 +174,7 @@ class Reviser:
             if told:
                 job.done(heard, reason)
 
-    def _sound(self, job: Job) -> NDArray[np.float32]:
+    def _sound(self, job: RevisionJob) -> NDArray[np.float32]:
         sound = job.pcm.astype(np.float32) / np.float32(32768)
         if job.rate != self.recogniser.rate:
             import soxr
@@ -199,7 +201,7 @@ class Reviser:
             if told:
                 job.done(None, "late")
 
-    def _finish(self, job: Job) -> bool:
+    def _finish(self, job: RevisionJob) -> bool:
         """Nobody else tells it. Under the lock; False if somebody did."""
         if job.over:
             return False

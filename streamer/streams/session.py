@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.engine.engine import Engine, Stream
+from streamer.engine.engine import Engine, EngineStream
 from streamer.refusals import BadInput, BadRows, NoSlot, Overflow
 from streamer.streams.chunker import Policy
 from streamer.streams.delivery import Delivery, Markers, Sink, Waiters, to_dicts
 from streamer.streams.doubt import Doubt
 from streamer.streams.facts import Facts
-from streamer.streams.hearing import BACKLOG, PATIENT, Hearing
+from streamer.streams.hearing import BACKLOG, PATIENT, SecondHearing
 from streamer.streams.intake import DEFAULT_LIMITS, Intake, Limits
 from streamer.streams.realign import Second
 from streamer.streams.revision import Reviser
@@ -79,8 +79,8 @@ class Session(Facts):
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
         self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)
-        self._hearing = Hearing.of(reviser, manifest, self.memory, self._heard_again) if self.sound else None
-        self._stream: Stream | None = None
+        self._hearing = SecondHearing.of(reviser, manifest, self.memory, self._heard_again) if self.sound else None
+        self._stream: EngineStream | None = None
         if snapshot is None or not snapshot.finished:
             self._stream = engine.open(self, self.reader.conditions(conditions or {}))
             if self._stream is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["KeptEvent", "Saved", "Snapshot", "SnapshotError"]
+__all__ = ["KeptEvent", "SavedHearing", "Snapshot", "SnapshotError"]
 
 MAGIC = b"STS1"
 
@@ -40,7 +40,7 @@ class KeptEvent(dict[str, Any]):
             return self._text
 
 
-class Saved(NamedTuple):
+class SavedHearing(NamedTuple):
     """For the second hearing of finals: ``pcm`` [n] that ends at ``consumed``, maybe none, and the sample before which
     all belongs to finals that were given out."""
 
@@ -77,7 +77,7 @@ class Snapshot:
     resampler: bytes = b""
     pending: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int16))
     states: dict[str, NDArray[Any]] = field(default_factory=dict)
-    heard: Saved | None = None
+    heard: SavedHearing | None = None
     version: int = 0
 
     def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -124,7 +124,7 @@ class Snapshot:
                 events = json.loads(texts.tobytes())
             names = facts.pop("states")
             rows, tensors = rest[: len(names)], rest[len(names) :]
-            heard = Saved(tensors.pop(), int(facts.pop("own"))) if "own" in facts else None
+            heard = SavedHearing(tensors.pop(), int(facts.pop("own"))) if "own" in facts else None
             facts["markers"] = [(str(i), int(p), int(due)) for i, p, due in facts["markers"]]
             facts["events"] = [_with_tensors(event, tensors) for event in events]
             states = dict(zip(names, rows, strict=True))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from streamer.streams.session import Session
 
-__all__ = ["Claim", "Table"]
+__all__ = ["Claim", "StreamTable"]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +26,7 @@ class Claim:
     stale: bool = False
 
 
-class Table:
+class StreamTable:
     """Thread-safe. Times are monotonic seconds."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, TaskError
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["Answer", "Classify", "ClassifyOptions", "Memory", "Segment", "Segments"]
+__all__ = ["Answer", "Classify", "ClassifyMemory", "ClassifyOptions", "Segment", "SegmentRules"]
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
@@ -38,7 +38,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Segments(_Strict):
+class SegmentRules(_Strict):
     """``on`` and ``off``: probabilities; ``minimum`` and ``hangover``: seconds, of a model without a clock steps."""
 
     on: Probability = 0.5
@@ -47,7 +47,7 @@ class Segments(_Strict):
     hangover: Seconds = 0.2
 
     @model_validator(mode="after")
-    def _consistent(self) -> Segments:
+    def _consistent(self) -> SegmentRules:
         if self.off > self.on:
             raise ValueError("off is at most on")
         return self
@@ -64,7 +64,7 @@ class ClassifyOptions(_Strict):
     mode: Literal["running", "final"]
     labels: Annotated[list[Name], Field(min_length=1, max_length=65536)]
     quiet: list[str] = []
-    segments: Segments = Segments()
+    segments: SegmentRules = SegmentRules()
     delay_steps: Annotated[int, Field(ge=0)] = 0
     text: bool = False
 
@@ -79,10 +79,10 @@ class ClassifyOptions(_Strict):
         return self
 
 
-class StreamOptions(_Strict):
+class ClassifyStreamOptions(_Strict):
     """What a client may ask for its own stream; fields left out keep the model's defaults."""
 
-    segments: Segments
+    segments: SegmentRules
     partials: bool = True
 
 
@@ -121,13 +121,13 @@ class Answer:
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
+class ClassifyMemory:
     """One stream. ``labels`` [L, FIELDS] and ``last`` [L], the last step's probabilities, are float64: exact counts.
 
     ``bad``: steps whose row was no probabilities: taken as 0.
     """
 
-    options: StreamOptions
+    options: ClassifyStreamOptions
     labels: NDArray[np.float64]
     last: NDArray[np.float64]
     steps: int = 0
@@ -158,12 +158,12 @@ class Classify:
 
     # -- the protocol ------------------------------------------------------------------------------------------------
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> ClassifyMemory:
         count = len(self.options.labels)
-        return Memory(self._parse(options), np.zeros((count, FIELDS)), np.zeros(count))
+        return ClassifyMemory(self._parse(options), np.zeros((count, FIELDS)), np.zeros(count))
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[ClassifyMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
         raw = np.asarray(outputs[self.output], np.float64)[: len(memories)]
         sane = np.isfinite(raw)
@@ -181,10 +181,10 @@ class Classify:
                     events[row].append(self._answer("partial", memory))
         return events
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.options, memory.labels.copy(), memory.last.copy(), memory.steps, memory.bad)
+    def copy(self, memory: ClassifyMemory) -> ClassifyMemory:
+        return ClassifyMemory(memory.options, memory.labels.copy(), memory.last.copy(), memory.steps, memory.bad)
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: ClassifyMemory) -> list[Event]:
         """What is open ends; then the final answer, unless the stream was empty."""
         if not memory.steps:
             return []
@@ -196,11 +196,11 @@ class Classify:
         memory.labels[:, OPEN] = 0
         return [*ended, self._answer("final", memory)]
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: ClassifyMemory) -> bytes:
         counts = [memory.steps, memory.bad]
         return pack({"options": memory.options.model_dump(), "counts": counts}, [memory.labels, memory.last])
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> ClassifyMemory:
         facts, arrays = unpack(data)
         count = len(self.options.labels)
         try:
@@ -209,22 +209,22 @@ class Classify:
             if [(a.dtype.str, a.shape) for a in arrays] != [("<f8", (count, FIELDS)), ("<f8", (count,))]:
                 raise ValueError("it is of other labels")
             labels, last = arrays
-            return Memory(options, labels, last, steps, bad)
+            return ClassifyMemory(options, labels, last, steps, bad)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"not a memory of this task: {error}") from error
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _parse(self, given: Mapping[str, Any]) -> StreamOptions:
+    def _parse(self, given: Mapping[str, Any]) -> ClassifyStreamOptions:
         wish = given.get("segments", {})
         merged = {**self.options.segments.model_dump(), **wish} if isinstance(wish, Mapping) else wish
         try:
-            return StreamOptions.model_validate({**given, "segments": merged})
+            return ClassifyStreamOptions.model_validate({**given, "segments": merged})
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
             raise ValueError(f"stream options of the task classify do not fit: {problems}") from error
 
-    def _rules(self, memories: Sequence[Memory]) -> tuple[NDArray[np.float64], ...]:
+    def _rules(self, memories: Sequence[ClassifyMemory]) -> tuple[NDArray[np.float64], ...]:
         """``on`` [N, L], ``off``, ``minimum`` and ``hangover`` [N, 1], the last two in steps and at least one."""
         wanted = [memory.options.segments for memory in memories]
         on, off = (np.array([[getattr(w, name)] for w in wanted]) for name in ("on", "off"))
@@ -234,7 +234,7 @@ class Classify:
 
     def _segment(
         self,
-        memories: Sequence[Memory],
+        memories: Sequence[ClassifyMemory],
         scores: NDArray[np.float64],
         steps: NDArray[np.int64],
         events: list[list[Event]],
@@ -276,7 +276,7 @@ class Classify:
         end = self._at(fields[LAST] + 1)
         return Segment("end", self.options.labels[label], self._at(fields[FIRST]), end, _confidence(fields))
 
-    def _answer(self, kind: str, memory: Memory) -> Answer:
+    def _answer(self, kind: str, memory: ClassifyMemory) -> Answer:
         scores, weights = memory.last, memory.last
         if self.options.mode == "running":
             table = memory.labels

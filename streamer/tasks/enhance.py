@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, TaskError
 
-__all__ = ["Enhance", "Memory", "Sound"]
+__all__ = ["Enhance", "EnhanceMemory", "Sound"]
 
 Pcm = NDArray[np.int16]
 #: int16 of an output that is float, full scale 1.
@@ -42,7 +42,7 @@ class Sound:
 
 
 @dataclass(slots=True)
-class Memory:
+class EnhanceMemory:
     """``position``: samples that have come out. ``bad``: those of them that were no numbers: silence."""
 
     position: int = 0
@@ -72,13 +72,13 @@ class Enhance:
         #: Samples by which the output is late.
         self.delay = manifest.latency * manifest.hop
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> EnhanceMemory:
         if options:
             raise ValueError(f"the task enhance has no options for a stream: leave out {', '.join(sorted(options))}")
-        return Memory()
+        return EnhanceMemory()
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[EnhanceMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
         samples = np.asarray(outputs[self.output])[: len(memories)].reshape(len(memories), -1)
         events: list[list[Event]] = []
@@ -91,21 +91,21 @@ class Enhance:
             events.append([sound] if len(pcm) else [])
         return events
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.position, memory.bad)
+    def copy(self, memory: EnhanceMemory) -> EnhanceMemory:
+        return EnhanceMemory(memory.position, memory.bad)
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: EnhanceMemory) -> list[Event]:
         return []
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: EnhanceMemory) -> bytes:
         return json.dumps([memory.position, memory.bad]).encode()
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> EnhanceMemory:
         try:
             position, bad = (int(n) for n in json.loads(data))
         except (ValueError, TypeError) as error:
             raise ValueError(f"not a memory of this task: {error}") from error
-        return Memory(position, bad)
+        return EnhanceMemory(position, bad)
 
 
 def _pcm(samples: NDArray[Any]) -> tuple[Pcm, int]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, Forecast, TaskError
 
-__all__ = ["ForecastOptions", "Forecaster", "Memory"]
+__all__ = ["ForecastMemory", "ForecastOptions", "Forecaster"]
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -54,7 +54,7 @@ class ForecastOptions(BaseModel):
 
 
 @dataclass(slots=True)
-class Memory:
+class ForecastMemory:
     readings: int = 0
 
 
@@ -90,13 +90,13 @@ class Forecaster:
             )
         self.levels = [f"{level:g}" for level in self.options.quantiles]
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> ForecastMemory:
         if options:
             raise ValueError(f"the task forecast has no options for a stream: leave out {', '.join(sorted(options))}")
-        return Memory()
+        return ForecastMemory()
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[ForecastMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
         names: list[str | None] = [*self.options.targets] or [None]
         shape = outputs["mean"].shape[:2]
@@ -122,16 +122,16 @@ class Forecaster:
             )
         return events
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.readings)
+    def copy(self, memory: ForecastMemory) -> ForecastMemory:
+        return ForecastMemory(memory.readings)
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: ForecastMemory) -> list[Event]:
         return []
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: ForecastMemory) -> bytes:
         return memory.readings.to_bytes(8, "little")
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> ForecastMemory:
         if len(data) != 8:
             raise ValueError("not a memory of this task")
-        return Memory(int.from_bytes(data, "little"))
+        return ForecastMemory(int.from_bytes(data, "little"))

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, TaskError
 
-__all__ = ["Audio", "Generate", "GenerateOptions", "Memory", "Note", "Request", "Text", "expand"]
+__all__ = ["Audio", "Generate", "GenerateMemory", "GenerateOptions", "Note", "Request", "Text", "expand"]
 
 FULL_SCALE = 32767
 Names = Annotated[list[str], Field(min_length=1, max_length=65536)]
@@ -121,7 +121,7 @@ class Audio:
 
 
 @dataclass(slots=True)
-class Memory:
+class GenerateMemory:
     """``position``: tokens so far. ``ticks``: time so far, ``sounding``: pitch -> tick of its start."""
 
     request: Request
@@ -159,14 +159,14 @@ class Generate:
         self.name = manifest.name
         self.codes = {token: code for code, token in enumerate(self.options.tokens)}
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> GenerateMemory:
         try:
             request = Request.model_validate({"temperature": self.options.temperature, **options})
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
             raise ValueError(f"stream options of the task generate do not fit: {problems}") from error
         self._check(request)
-        return Memory(request)
+        return GenerateMemory(request)
 
     def _check(self, request: Request) -> None:
         if request.top_k and "top_k" not in self.options.columns:
@@ -199,7 +199,7 @@ class Generate:
         return rows
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[GenerateMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
         events: list[list[Event]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
@@ -209,7 +209,7 @@ class Generate:
             memory.position += len(tokens)
         return events
 
-    def _say(self, memory: Memory, tokens: NDArray[np.int64], nats: float) -> list[Event]:
+    def _say(self, memory: GenerateMemory, tokens: NDArray[np.int64], nats: float) -> list[Event]:
         if self.options.kind == "audio":
             return [Audio(memory.position, expand(tokens, self.options.vocabulary), nats)]
         said = [self.options.tokens[token] if token else "" for token in tokens.tolist()]
@@ -217,7 +217,7 @@ class Generate:
             return [Text(memory.position, "".join(said), nats)]
         return [note for token in said for note in self._play(memory, token)]
 
-    def _play(self, memory: Memory, token: str) -> list[Event]:
+    def _play(self, memory: GenerateMemory, token: str) -> list[Event]:
         """A pitch that is struck again while it sounds ends, and a new note begins."""
         what, _, number = token.partition(":")
         if what == "wait":
@@ -229,29 +229,29 @@ class Generate:
             memory.sounding[int(number)] = memory.ticks
         return ended
 
-    def _note(self, memory: Memory, pitch: int, start: int) -> Note:
+    def _note(self, memory: GenerateMemory, pitch: int, start: int) -> Note:
         second = self.options.ticks_per_second or 1.0
         return Note(pitch, start / second, memory.ticks / second)
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.request, memory.position, memory.ticks, dict(memory.sounding))
+    def copy(self, memory: GenerateMemory) -> GenerateMemory:
+        return GenerateMemory(memory.request, memory.position, memory.ticks, dict(memory.sounding))
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: GenerateMemory) -> list[Event]:
         ended: list[Event] = [self._note(memory, pitch, start) for pitch, start in memory.sounding.items()]
         memory.sounding = {}
         return ended
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: GenerateMemory) -> bytes:
         sounding = list(memory.sounding.items())
         facts = {"position": memory.position, "ticks": memory.ticks, "sounding": sounding}
         return json.dumps({"request": memory.request.model_dump(), **facts}, sort_keys=True).encode()
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> GenerateMemory:
         try:
             facts = json.loads(data)
             request = Request.model_validate(facts["request"])
             self._check(request)
             sounding = {int(pitch): int(start) for pitch, start in facts["sounding"]}
-            return Memory(request, int(facts["position"]), int(facts["ticks"]), sounding)
+            return GenerateMemory(request, int(facts["position"]), int(facts["ticks"]), sounding)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"not a memory of this task: {error}") from error

@@ -62,7 +62,7 @@ class MarksOptions(BaseModel):
 
 
 @dataclass(slots=True)
-class Memory:
+class MarksMemory:
     """``step``: how many there were. ``begins``: the next word is a sentence's first."""
 
     step: int = 0
@@ -114,15 +114,15 @@ class Marks:
 
     # -- the protocol: a stream of words of its own --------------------------------------------------------------------
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> MarksMemory:
         if options:
             raise ValueError(
                 f"the task rewrite has no options for a stream: leave out {', '.join(sorted(map(str, options)))}"
             )
-        return Memory()
+        return MarksMemory()
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[MarksMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Rewritten]]:
         marks, cases = self.choose(outputs)
         sure = outputs["marks"].astype(np.float64).max(-1, initial=0)
@@ -142,19 +142,19 @@ class Marks:
         letters = self.options.letters
         return "".join(letters[code - 1] if 1 <= code <= len(letters) else "?" for code in codes if code)
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.step, memory.begins)
+    def copy(self, memory: MarksMemory) -> MarksMemory:
+        return MarksMemory(memory.step, memory.begins)
 
-    def finish(self, memory: Memory) -> list[Rewritten]:
+    def finish(self, memory: MarksMemory) -> list[Rewritten]:
         return []
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: MarksMemory) -> bytes:
         return json.dumps({"step": memory.step, "begins": memory.begins}, sort_keys=True).encode()
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> MarksMemory:
         try:
             facts = json.loads(data)
-            return Memory(int(facts["step"]), bool(facts["begins"]))
+            return MarksMemory(int(facts["step"]), bool(facts["begins"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"not a memory of this task: {error}") from error
 

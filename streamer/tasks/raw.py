@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, TaskError
 
-__all__ = ["Memory", "Outputs", "Raw", "listed", "plain"]
+__all__ = ["Outputs", "Raw", "RawMemory", "listed", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Outputs:
 
 
 @dataclass(slots=True)
-class Memory:
+class RawMemory:
     """``step``: how many the stream has had."""
 
     step: int = 0
@@ -58,13 +58,13 @@ class Raw:
         """The same for a model of another task, whose options are not looked at."""
         return cls(manifest.model_copy(update={"options": {}}))
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> RawMemory:
         if options:
             raise ValueError(f"the task raw has no options for a stream: leave out {', '.join(sorted(options))}")
-        return Memory()
+        return RawMemory()
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[RawMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Event]]:
         events: list[list[Event]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
@@ -77,19 +77,19 @@ class Raw:
             events.append([Outputs(first * self.hop, memory.step * self.hop, real, parts)])
         return events
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.step)
+    def copy(self, memory: RawMemory) -> RawMemory:
+        return RawMemory(memory.step)
 
-    def finish(self, memory: Memory) -> list[Event]:
+    def finish(self, memory: RawMemory) -> list[Event]:
         return []
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: RawMemory) -> bytes:
         return memory.step.to_bytes(8, "little")
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> RawMemory:
         if len(data) != 8:
             raise ValueError("not a memory of this task")
-        return Memory(int.from_bytes(data, "little"))
+        return RawMemory(int.from_bytes(data, "little"))
 
 
 def plain(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import TaskError
 
-__all__ = ["END", "Memory", "Rewrite", "RewriteOptions", "Rewritten"]
+__all__ = ["END", "Rewrite", "RewriteMemory", "RewriteOptions", "Rewritten"]
 
 #: The code of a phrase's end; 0 says nothing. Those of the signs follow.
 END = 1
@@ -50,7 +50,7 @@ class Rewritten:
 
 
 @dataclass(slots=True)
-class Memory:
+class RewriteMemory:
     """``step``: how many there were. ``said``: codes of the signs of the phrase in the works."""
 
     step: int = 0
@@ -88,15 +88,15 @@ class Rewrite:
             row[longest - 1, 1] = 1
         return rows
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> RewriteMemory:
         if options:
             raise ValueError(
                 f"the task rewrite has no options for a stream: leave out {', '.join(sorted(map(str, options)))}"
             )
-        return Memory()
+        return RewriteMemory()
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[RewriteMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Rewritten]]:
         events: list[list[Rewritten]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
@@ -105,7 +105,7 @@ class Rewrite:
             events.append(self._read(memory, signs, nats))
         return events
 
-    def _read(self, memory: Memory, signs: list[int], nats: list[float]) -> list[Rewritten]:
+    def _read(self, memory: RewriteMemory, signs: list[int], nats: list[float]) -> list[Rewritten]:
         found: list[Rewritten] = []
         for sign, log_prob in zip(signs, nats, strict=True):
             if sign == 0:  # a word: what was being said is given up
@@ -124,19 +124,19 @@ class Rewrite:
         """A code that no sign has is a question mark: a file must not end the stream."""
         return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
 
-    def copy(self, memory: Memory) -> Memory:
-        return Memory(memory.step, list(memory.said), memory.log_prob)
+    def copy(self, memory: RewriteMemory) -> RewriteMemory:
+        return RewriteMemory(memory.step, list(memory.said), memory.log_prob)
 
-    def finish(self, memory: Memory) -> list[Rewritten]:
+    def finish(self, memory: RewriteMemory) -> list[Rewritten]:
         return []
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: RewriteMemory) -> bytes:
         facts = {"step": memory.step, "said": memory.said, "log_prob": memory.log_prob}
         return json.dumps(facts, sort_keys=True).encode()
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> RewriteMemory:
         try:
             facts = json.loads(data)
-            return Memory(int(facts["step"]), [int(code) for code in facts["said"]], float(facts["log_prob"]))
+            return RewriteMemory(int(facts["step"]), [int(code) for code in facts["said"]], float(facts["log_prob"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"not a memory of this task: {error}") from error

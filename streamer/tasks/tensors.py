@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
 from streamer.tasks import Event, Task
-from streamer.tasks.raw import Memory, Raw
+from streamer.tasks.raw import Raw, RawMemory
 
 __all__ = ["WithTensors"]
 
@@ -34,7 +34,7 @@ class WithTensors:
     def step(
         self, memories: Sequence[Any], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> Sequence[Sequence[Event]]:
-        raw = [row for row, memory in enumerate(memories) if isinstance(memory, Memory)]
+        raw = [row for row, memory in enumerate(memories) if isinstance(memory, RawMemory)]
         if not raw:
             return self.task.step(memories, outputs, steps)
         if len(raw) == len(memories):
@@ -57,10 +57,10 @@ class WithTensors:
 
     def save(self, memory: Any) -> bytes:
         data = self._of(memory).save(memory)
-        return MARK + data if isinstance(memory, Memory) else data
+        return MARK + data if isinstance(memory, RawMemory) else data
 
     def load(self, data: bytes) -> Any:
         return self._raw.load(data[len(MARK) :]) if data.startswith(MARK) else self.task.load(data)
 
     def _of(self, memory: Any) -> Task:
-        return self._raw if isinstance(memory, Memory) else self.task
+        return self._raw if isinstance(memory, RawMemory) else self.task

@@ -18,7 +18,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sources.mqtt import Mqtt, MqttOptions, Subscription, Watch
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
@@ -71,7 +71,7 @@ class Daemon:
     """What stands around an :class:`Mqtt`: it keeps readings, unless the test wants trouble."""
 
     def __init__(self) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[ReadingBatch] = []
         self.messages, self.forecasts = Counter[str](), Counter[str]()
         self.connected, self.connections, self.reconnects, self.failures = False, 0, 0, 0
         self.open = asyncio.Event()
@@ -80,7 +80,7 @@ class Daemon:
         self.models: Mapping[str, Sequence[str]] | None = None
         self.failing: set[str] = set()  # models whose next batch can't be taken
 
-    async def take(self, batches: Mapping[str, Batch]) -> Mapping[str, Exception]:
+    async def take(self, batches: Mapping[str, ReadingBatch]) -> Mapping[str, Exception]:
         self.asked += 1
         await self.open.wait()
         if self.failures:

@@ -19,7 +19,7 @@ import pytest
 
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
-from streamer.serve.generate import Lines
+from streamer.serve.generate import EventLines
 from streamer.settings import Settings
 from streamer.streams.generation import Generation
 from streamer.streams.generators import Generators
@@ -141,7 +141,7 @@ def test_who_does_not_read_stands_still_and_is_given_up(tmp_path: Path) -> None:
         while standing != stream.memory.position or not standing:  # it stands still, though nobody has told it to
             standing = stream.memory.position
             await asyncio.sleep(0.2)
-        await Lines(generators, stream, there)({"type": "http"}, never, never)
+        await EventLines(generators, stream, there)({"type": "http"}, never, never)
         return standing
 
     standing = asyncio.run(ask_and_not_read())

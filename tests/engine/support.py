@@ -22,7 +22,7 @@ from streamer.refusals import BadInput, Refused
 from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
 from streamer.streams.registry import Registry
-from streamer.streams.revision import Recogniser
+from streamer.streams.revision import SecondRecogniser
 from streamer.streams.session import Session
 from streamer.tasks import create
 
@@ -77,7 +77,7 @@ def running(
     folder: Path,
     store: bool = False,
     clock: Callable[[], float] = monotonic,
-    recogniser: Recogniser | None = None,
+    recogniser: SecondRecogniser | None = None,
     **settings: Any,
 ) -> Iterator[Registry]:
     """A loaded registry whose keeper stays out of the way (``checkpoint_seconds`` is long unless given)."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from streamer.engine.engine import Engine
-from streamer.engine.lanes import Stream
+from streamer.engine.lanes import EngineStream
 from streamer.engine.model import Model
 from streamer.metrics import Metrics
 from streamer.tasks import Event, Task, create
@@ -62,7 +62,7 @@ def test_a_client_that_raises_is_told_and_costs_its_batch_nothing(tmp_path: Path
     model = Model.load(several(tmp_path))
     metrics = Metrics(CollectorRegistry())
     engine = Engine(model, create(model.manifest), metrics.model("several"), capacity=5)
-    streams: list[Stream] = []
+    streams: list[EngineStream] = []
     clients: list[Rows] = []
     given = [signal(seed, 4) for seed in range(5)]
     for number, (x, gate, speaker, language) in enumerate(given):

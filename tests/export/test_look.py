@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.axes import Layout
+from export.axes import TensorLayout
 from export.forward import ExportError
-from export.look import Found, evaluating, look
+from export.look import ModuleSignature, evaluating, look
 from tests.export.modules import (
     Both,
     Cell,
@@ -31,29 +31,29 @@ from tests.export.modules import (
 )
 
 
-def found(module: nn.Module, example: Any, states: Any = None, **more: Any) -> Found:
+def found(module: nn.Module, example: Any, states: Any = None, **more: Any) -> ModuleSignature:
     options = {"limits": None, "time": None, "whole": True, "seed": 0, "say": lambda line: None}
     torch.manual_seed(0)
     with evaluating(module):
         return look(module, example, states, more.pop("conditions", {}), **{**options, **more})
 
 
-def state(*places: int | None) -> tuple[Layout, ...]:
-    return tuple(Layout(place, timed=False) for place in places)
+def state(*places: int | None) -> tuple[TensorLayout, ...]:
+    return tuple(TensorLayout(place, timed=False) for place in places)
 
 
 def test_the_default_layout_has_time_first() -> None:
     what = found(SequenceFirst(), zeros(5, 1, 4), (zeros(1, 1, 8), zeros(1, 1, 8)))
     assert what.forward.state_names == ("lstm.h", "lstm.c")
-    assert what.axes.inputs == (Layout(1, 0),)
+    assert what.axes.inputs == (TensorLayout(1, 0),)
     assert what.axes.states == state(1, 1)
-    assert what.axes.outputs == (Layout(1, 0),)
+    assert what.axes.outputs == (TensorLayout(1, 0),)
     assert (what.axes.whole, what.axes.free) == (True, True)
 
 
 def test_an_example_of_several_streams_is_taken_too() -> None:
     what = found(SequenceFirst(), zeros(5, 3, 4), (zeros(1, 3, 8), zeros(1, 3, 8)))
-    assert what.axes.inputs == (Layout(1, 0),)
+    assert what.axes.inputs == (TensorLayout(1, 0),)
     assert what.axes.states == state(1, 1)
 
 
@@ -61,7 +61,7 @@ def test_an_example_of_several_streams_is_taken_too() -> None:
 def test_states_one_by_one_in_order_or_by_name(states: Any) -> None:
     what = found(Cell(), zeros(1, 4), states)
     assert sorted(what.forward.state_names) == ["c", "h"]
-    assert what.axes.inputs == (Layout(0, None),)  # a row of four features, not four steps
+    assert what.axes.inputs == (TensorLayout(0, None),)  # a row of four features, not four steps
     with torch.no_grad():
         outputs, new = what.forward({"x": torch.ones(1, 4)}, [torch.ones(1, 8), torch.zeros(1, 8)])
         given = dict(zip(what.forward.state_names, (torch.ones(1, 8), torch.zeros(1, 8)), strict=True))
@@ -98,7 +98,7 @@ def test_several_inputs_and_a_condition() -> None:
     assert what.forward.inputs == ("wind", "x")
     assert what.forward.output_names == ("mean", "last")
     assert what.axes.conditions == state(0)
-    assert what.axes.outputs == (Layout(0, 0), Layout(0, None))
+    assert what.axes.outputs == (TensorLayout(0, 0), TensorLayout(0, None))
 
 
 def test_args_and_nested_states() -> None:
@@ -111,13 +111,13 @@ def test_args_and_nested_states() -> None:
 def test_without_a_batch_one_stream_a_call() -> None:
     what = found(OneStream(), zeros(4), zeros(8))
     assert not what.axes.free
-    assert what.axes.inputs == (Layout(None, None),)
+    assert what.axes.inputs == (TensorLayout(None, None),)
 
 
 def test_samples_are_steps_and_a_step_of_output_is_many() -> None:
     what = found(Sound(), zeros(1, 1600), zeros(1, 1, 16))
-    assert what.axes.inputs == (Layout(0, 0),)
-    assert what.axes.outputs == (Layout(0, 0),)
+    assert what.axes.inputs == (TensorLayout(0, 0),)
+    assert what.axes.outputs == (TensorLayout(0, 0),)
 
 
 def test_time_may_be_said() -> None:
@@ -127,8 +127,8 @@ def test_time_may_be_said() -> None:
         def forward(self, x, h):
             return x.view(-1, 2, 5) + h[:, None], h + x.view(-1, 2, 5)[:, -1]
 
-    assert found(Framed(), zeros(1, 2, 5), zeros(1, 5), whole=False).axes.inputs == (Layout(0, 0),)
-    assert found(Framed(), zeros(1, 2, 5), zeros(1, 5), whole=False, time=2).axes.inputs == (Layout(0, 1),)
+    assert found(Framed(), zeros(1, 2, 5), zeros(1, 5), whole=False).axes.inputs == (TensorLayout(0, 0),)
+    assert found(Framed(), zeros(1, 2, 5), zeros(1, 5), whole=False, time=2).axes.inputs == (TensorLayout(0, 1),)
     lines: list[str] = []
     found(Cell(), zeros(1, 4), (zeros(1, 8), zeros(1, 8)), say=lines.append)
     assert any("1 step of 4 values" in line and "time={'x': 1}" in line for line in lines)

@@ -13,7 +13,7 @@ from export.build import build
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.forecast import attending, sequences
-from models.zoo.forecast.attending_forecaster import AttendingConfig, AttendingForecaster, Decoder
+from models.zoo.forecast.attending_forecaster import AttendingConfig, AttendingForecaster, ForecastDecoder
 from streamer.engine.model import Model
 from streamer.tasks import Forecast
 from tests.models.laws import assert_close, check_company, settle
@@ -67,7 +67,7 @@ def test_it_looks_at_what_there_has_been() -> None:
 def test_distance_is_told_from_the_step_that_is_said() -> None:
     """With a table that wants what lies ten steps before, step h looks h - 10 readings back."""
     config = AttendingConfig(hidden=8, slots=SLOTS)
-    decoder = Decoder(config, torch.ones(config.horizon))
+    decoder = ForecastDecoder(config, torch.ones(config.horizon))
     decoder.query.weight.zero_()
     decoder.distance[9] = 50.0  # the tenth
     memory, there = torch.randn(1, SLOTS, 8), torch.ones(1, SLOTS)

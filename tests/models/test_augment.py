@@ -22,7 +22,7 @@ from models.speech.augment import (
 )
 from models.speech.cut import cut_words
 from models.speech.data import Utterance, encode
-from models.speech.mixture import QUIET, UNKNOWN, Example, Mixture, Source, collate
+from models.speech.mixture import QUIET, UNKNOWN, Example, Mixture, UtteranceSource, collate
 
 
 def utterance(seconds: float, speaker: str = "a", phones: str = "AA") -> Utterance:
@@ -105,7 +105,9 @@ def test_warping_by_nothing_is_nothing_and_by_something_moves_bands() -> None:
 
 
 def test_batches_keep_to_their_size_and_join_one_speaker() -> None:
-    short = Source("short", [utterance(0.3, s, p) for s, p in (("a", "AA"), ("b", "B"))], lambda p: 1.0, joined=(2, 3))
+    short = UtteranceSource(
+        "short", [utterance(0.3, s, p) for s, p in (("a", "AA"), ("b", "B"))], lambda p: 1.0, joined=(2, 3)
+    )
     mixture = Mixture(
         [short],
         Augmentation(),
@@ -157,7 +159,7 @@ def tone(phones: str, speaker: str = "a") -> Utterance:
 @pytest.mark.parametrize("seed", range(8))
 def test_labels_stay_with_their_sounds_through_speed_pauses_and_joining(seed: int) -> None:
     options = Augmentation(speeds=(0.8, 1.25), speed=1.0, noise=0.0, reverb=0.0)
-    source = Source("tones", [tone("AA AE"), tone("AH AO AW")], lambda p: 1.0, joined=(2, 3), gaps=(0.1, 0.3))
+    source = UtteranceSource("tones", [tone("AA AE"), tone("AH AO AW")], lambda p: 1.0, joined=(2, 3), gaps=(0.1, 0.3))
     mixture = Mixture(
         [source], options, np.zeros(0, np.int16), sample_rate=8000, hop=320, seconds=4.0, batches=1,
         progress=lambda: 0.0, limit=lambda p: 9.0, seed=seed,
@@ -176,7 +178,7 @@ def test_labels_stay_with_their_sounds_through_speed_pauses_and_joining(seed: in
 
 
 def test_a_recording_without_times_has_unknown_frames() -> None:
-    source = Source("both", [tone("AA AE"), utterance(0.3, "a")], lambda p: 1.0, joined=(4, 4))
+    source = UtteranceSource("both", [tone("AA AE"), utterance(0.3, "a")], lambda p: 1.0, joined=(4, 4))
     mixture = Mixture(
         [source], Augmentation(before=(0.2, 0.2)), np.zeros(0, np.int16), sample_rate=8000, hop=320, seconds=4.0,
         batches=1, progress=lambda: 0.0, limit=lambda p: 9.0, seed=1,

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from export.build import build
-from models.speech.mixture import Source
+from models.speech.mixture import UtteranceSource
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.forecast.sequence import FAMILIES
 from models.zoo.speech import digit_sequences
 from models.zoo.speech.digit_sequences import PARAMETERS, seen, size, sized
-from models.zoo.speech.digit_strings import TOKENS, Pool, joined
+from models.zoo.speech.digit_strings import TOKENS, DigitPool, joined
 from models.zoo.speech.listener import Listener, ListenerConfig, top
 from streamer.engine.model import Model
 from tests.models.laws import check_company, check_state, settle
@@ -47,9 +47,9 @@ def test_bodies_are_about_as_large() -> None:
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_the_recipe_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digit_sequences, "FAMILIES", ("transformer", "mingru"))
-    sources = [Source("tones", [u for name in "ab" for u in tones(name, ord(name))], lambda p: 1.0, (1, 2))]
+    sources = [UtteranceSource("tones", [u for name in "ab" for u in tones(name, ord(name))], lambda p: 1.0, (1, 2))]
     held = joined(tones("d", 9), length=3)
-    pool = Pool(sources, np.zeros(0, np.int16), count=2, seconds=3.0)
+    pool = DigitPool(sources, np.zeros(0, np.int16), count=2, seconds=3.0)
     budget = Budget(steps=3, rate=4e-3, average=0.9)
     digit_sequences.learn(pool, held, {"tones": held}, tmp_path, budget, SMALL, parameters=6000)
     lines = (tmp_path / "table.md").read_text().splitlines()

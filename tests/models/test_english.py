@@ -11,14 +11,16 @@ from models.__main__ import main
 from models.shipped.english import FAMILIES, HELD_OUT, SHARES, corpus_reader
 from models.speech.acoustic import Acoustic, parameters
 from models.speech.corpus import shards
-from models.speech.corpus.shards import Row
+from models.speech.corpus.shards import CorpusRow
 
 pytestmark = pytest.mark.long
 
 
 def shard(folder: Path, name: str, sources: str) -> None:
     pcm = np.zeros(1600, np.int16)
-    made = ((Row(source, f"{name} {i}", "A", [["AH"]], "made", ""), pcm) for i, source in enumerate(sources.split()))
+    made = (
+        (CorpusRow(source, f"{name} {i}", "A", [["AH"]], "made", ""), pcm) for i, source in enumerate(sources.split())
+    )
     shards.write(folder, name, made)
 
 

@@ -12,16 +12,16 @@ import torch
 import models
 from models.__main__ import main
 from models.forecast import sensors
-from models.forecast.forecasting import Options, Segments, histories, loss, prepare
-from models.forecast.front import PACKED, Averages
+from models.forecast.forecasting import ForecastTrainingOptions, Segments, histories, loss, prepare
+from models.forecast.front import PACKED, FrontAverages
 from models.forecast.network import Network, NetworkConfig
 from models.forecast.online import Online
 from models.forecast.sensors import Sensor, synthetic
 from models.shipped import forecast
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # Lightning's own
-START = Averages.of(torch.zeros(1, PACKED, dtype=torch.float64))
-HORIZON, OPTIONS = 5, Options(batch=6, length=60, batches=4)
+START = FrontAverages.of(torch.zeros(1, PACKED, dtype=torch.float64))
+HORIZON, OPTIONS = 5, ForecastTrainingOptions(batch=6, length=60, batches=4)
 
 
 def made(count: int = 12, length: int = 400) -> list[Sensor]:
@@ -52,7 +52,7 @@ def test_missing_readings_are_no_labels_and_no_origins() -> None:
     values = torch.randn(2, 40).cumsum(1)
     values[0, 10:14] = float("nan")
     batch = prepare(
-        values, torch.zeros(2, 30, 2), Averages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0
+        values, torch.zeros(2, 30, 2), FrontAverages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0
     )
     assert not batch.known[0, 10:14].any()
     assert batch.known[0, 8].tolist() == [True, False, False, False, False]
@@ -67,7 +67,7 @@ def test_a_segment_may_begin_in_the_middle_of_a_life() -> None:
         assert history.shape == (len(sensor.values), PACKED)
         assert not history[0].any()
         there = ~np.isnan(sensor.values)
-        assert Averages.of(history[10]).readings == there[:10].sum()
+        assert FrontAverages.of(history[10]).readings == there[:10].sum()
         assert history[:, 0].max() <= 50
     batch = Segments(some, {"synthetic": 1.0}, HORIZON, OPTIONS).batch()
     assert torch.isfinite(batch.x).all()
@@ -148,7 +148,7 @@ def test_the_network_sees_in_training_what_it_sees_when_it_serves() -> None:
     values[1, 60] = 1e9
     phases = rng.random((2, 75, 2))
     trained = prepare(torch.from_numpy(values).float(), torch.from_numpy(phases).float(),
-                      Averages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0)  # fmt: skip
+                      FrontAverages.of(torch.zeros(2, PACKED, dtype=torch.float64)), HORIZON, 2000.0)  # fmt: skip
     model = Online(forecast.config(HORIZON, NetworkConfig(hidden=8, horizon=HORIZON))).eval()
     seen: list[torch.Tensor] = []
     model.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))

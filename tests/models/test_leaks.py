@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from models.forecast import leaks
-from models.forecast.forecasting import Batch
+from models.forecast.forecasting import ForecastBatch
 from models.forecast.multivariate import Multivariate, Scaling, Seen
 from models.forecast.plan import Plan, Wanted
-from models.forecast.table import Part, Raw, Table, read
-from models.forecast.windows import WindowOptions, Windows, held
+from models.forecast.table import RawTable, Table, TablePart, read
+from models.forecast.windows import TableWindows, WindowOptions, held
 from models.layers import State
 from tests.models import plant
 
@@ -25,7 +25,7 @@ COLUMNS, EXAMPLES, CHOICE, FORECASTS, PROOF, PARTS = range(6)
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Raw:
+def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTable:
     return read(plant.write(tmp_path_factory.mktemp("plant") / "plant.csv", 700), None, print)
 
 
@@ -45,11 +45,11 @@ def failing(number: int) -> list[bool]:
     return [row != number for row in range(6)]
 
 
-def test_an_honest_plan_and_model_pass(raw: Raw) -> None:
+def test_an_honest_plan_and_model_pass(raw: RawTable) -> None:
     assert all(found(Plan(raw, WANTED, OPTIONS)))
 
 
-def test_only_what_comes_later_is_changed(raw: Raw) -> None:
+def test_only_what_comes_later_is_changed(raw: RawTable) -> None:
     middle = float(raw.times[300])
     other = leaks.changed(raw, middle)
     kept = raw.times <= middle
@@ -80,7 +80,7 @@ class Centres(Multivariate):
         return seen._replace(inputs=seen.inputs - seen.inputs.mean(1, keepdim=True)), state
 
 
-def test_a_model_that_looks_ahead_is_found(raw: Raw) -> None:
+def test_a_model_that_looks_ahead_is_found(raw: RawTable) -> None:
     plan = Plan(raw, WANTED, OPTIONS)
     for kind in (Peeks, Centres):
         model = kind(plan.config()).eval()
@@ -88,7 +88,7 @@ def test_a_model_that_looks_ahead_is_found(raw: Raw) -> None:
         assert found(plan, model) == failing(FORECASTS), kind
 
 
-def test_a_check_that_can_not_see_says_so(raw: Raw) -> None:
+def test_a_check_that_can_not_see_says_so(raw: RawTable) -> None:
     plan = Plan(raw, WANTED, OPTIONS)
 
     class Deaf(Multivariate):
@@ -123,22 +123,24 @@ class NoGap(Plan):
     """Parts that touch: the last labels of one are the first rows of the next."""
 
     @cached_property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, TablePart]:
         training, validation, test = super().parts.values()
         ends = training.end, validation.end
-        return {"training": training, "validation": Part(ends[0], ends[1]), "test": Part(ends[1], test.end)}
+        return {"training": training, "validation": TablePart(ends[0], ends[1]), "test": TablePart(ends[1], test.end)}
 
 
 class Crosses(Plan):
     """Training labels may be of the rows behind the training part."""
 
-    def windows(self, seed: int) -> Windows:
+    def windows(self, seed: int) -> TableWindows:
         training = self.parts["training"]
-        return Windows(self.material, Part(training.first, training.end + 4), self.horizon, self.examples, seed)
+        return TableWindows(
+            self.material, TablePart(training.first, training.end + 4), self.horizon, self.examples, seed
+        )
 
 
 class PicksByTest(Plan):
-    def held(self) -> Batch:
+    def held(self) -> ForecastBatch:
         return held(self.material, self.parts["test"], self.examples, self.horizon)
 
 
@@ -151,9 +153,9 @@ class PicksByTest(Plan):
         (PicksByTest, {CHOICE}),
     ],
 )
-def test_a_plan_that_lets_the_future_in_is_found(kind: type[Plan], checks: set[int], raw: Raw) -> None:
+def test_a_plan_that_lets_the_future_in_is_found(kind: type[Plan], checks: set[int], raw: RawTable) -> None:
     assert found(kind(raw, WANTED, OPTIONS)) == [number not in checks for number in range(6)]
 
 
-def test_gaps_that_are_filled_before_the_split_are_found(raw: Raw) -> None:
+def test_gaps_that_are_filled_before_the_split_are_found(raw: RawTable) -> None:
     assert not found(FillsAll(raw, WANTED, OPTIONS))[FORECASTS]

@@ -32,7 +32,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model
 from streamer.engine.proof import judge_file
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.host import Sensors
 from streamer.settings import Settings
 from streamer.tasks import Forecast, create
@@ -386,7 +386,7 @@ def test_the_daemon_s_sensors_say_what_pytorch_says(trained: Trained, tmp_path: 
     fleet = host.choose(None, ["inflow", "time", "outflow"])
     kept = np.flatnonzero(np.isin(plan.table.times[:count], plan.raw.times))
     values = plan.table.values[kept][:, plan.columns]
-    batch = Batch(["north"] * len(kept), plan.table.times[kept], values)
+    batch = ReadingBatch(["north"] * len(kept), plan.table.times[kept], values)
     told = fleet.write(batch, answer=True).forecasts
     assert told is not None
     middle = told.result(120).quantiles[..., fleet.layout.levels.index("0.5")]

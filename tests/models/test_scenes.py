@@ -11,8 +11,8 @@ from models.speech.augment import Augmentation
 from models.speech.channel import CODECS, clipped, microphone, stepped
 from models.speech.ctc import ctc, drifted, primed
 from models.speech.data import Pcm, Utterance
-from models.speech.mixture import QUIET, Mixture, Source
-from models.speech.scenes import Scenes
+from models.speech.mixture import QUIET, Mixture, UtteranceSource
+from models.speech.scenes import SpeechScenes
 
 RATE = 16000
 PLAIN = Augmentation(speed=0.0, noise=0.0, reverb=0.0, before=(0.2, 0.4), after=(0.1, 0.2), gain=(0.0, 0.0))
@@ -27,8 +27,8 @@ def speech(seconds: float = 1.5, seed: int = 1) -> np.ndarray:
     return (0.2 * wave / wave.std()).astype(np.float32)
 
 
-def scenes(options: Augmentation = PLAIN, seed: int = 1) -> Scenes:
-    return Scenes(options, RATE, KITCHEN, np.random.default_rng(seed))
+def scenes(options: Augmentation = PLAIN, seed: int = 1) -> SpeechScenes:
+    return SpeechScenes(options, RATE, KITCHEN, np.random.default_rng(seed))
 
 
 def utterance(pcm: Pcm, speaker: str = "a") -> Utterance:
@@ -111,15 +111,15 @@ def test_nothing_is_of_many_kinds_and_may_be_digital_silence() -> None:
     np.testing.assert_array_equal(again.nothing(2.0), stretches[0])
 
 
-def mixture(sources: list[Source], batches: int = 3) -> Mixture:
+def mixture(sources: list[UtteranceSource], batches: int = 3) -> Mixture:
     return Mixture(
         sources, PLAIN, KITCHEN, sample_rate=RATE, hop=640, seconds=12.0, batches=batches,
-        progress=lambda: 0.5, limit=lambda progress: 14.0, hearing=Scenes,
+        progress=lambda: 0.5, limit=lambda progress: 14.0, hearing=SpeechScenes,
     )  # fmt: skip
 
 
 def test_who_hears_nothing_learns_to_say_nothing() -> None:
-    for batch in mixture([Source("nothing", [], lambda progress: 1.0)]):
+    for batch in mixture([UtteranceSource("nothing", [], lambda progress: 1.0)]):
         assert batch.targets.lengths.sum() == 0
         assert set(batch.frames.unique().tolist()) <= {QUIET, -1}
         logits = torch.zeros(*batch.pcm.shape[:1], batch.pcm.shape[1] // 640, 5, requires_grad=True)
@@ -134,7 +134,9 @@ def test_who_hears_nothing_learns_to_say_nothing() -> None:
 def test_a_source_grows_while_somebody_trains() -> None:
     first = [utterance((speech(1.0) * 8000).astype(np.int16))]
     later: list[Utterance] = []
-    batches = mixture([Source("old", first, lambda p: 0.01), Source("new", [], lambda p: 0.99, more=lambda: later)])
+    batches = mixture(
+        [UtteranceSource("old", first, lambda p: 0.01), UtteranceSource("new", [], lambda p: 0.99, more=lambda: later)]
+    )
     assert all(batch.targets.lengths.sum() == len(batch.targets.lengths) for batch in batches)
     later.append(Utterance("", "b", "X Y Z", [["B"], ["D"], ["G"]], 20, first[0].pcm))
     symbols = torch.cat([batch.targets.lengths for batch in batches])
@@ -143,7 +145,7 @@ def test_a_source_grows_while_somebody_trains() -> None:
 
 def test_a_training_that_goes_on_draws_other_examples() -> None:
     def first(progress: float) -> torch.Tensor:
-        batches = mixture([Source("nothing", [], lambda p: 1.0)], batches=1)
+        batches = mixture([UtteranceSource("nothing", [], lambda p: 1.0)], batches=1)
         batches.progress = lambda: progress
         return next(iter(batches)).pcm
 

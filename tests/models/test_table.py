@@ -9,16 +9,16 @@ import pytest
 
 from models.forecast.columns import choose
 from models.forecast.multivariate import Scaling
-from models.forecast.table import MOST, ORIGINS, Raw, arrange, needed, read, split
+from models.forecast.table import MOST, ORIGINS, RawTable, arrange, needed, read, split
 from streamer.sensors.timeline import GAP, Timelines
 from tests.models import plant
 
 HOUR = 3600.0
 
 
-def raw(**columns: np.ndarray) -> Raw:
+def raw(**columns: np.ndarray) -> RawTable:
     values = np.column_stack([*columns.values()]).astype(np.float64)
-    return Raw("plant.csv", tuple(columns), HOUR * np.arange(len(values)), values)
+    return RawTable("plant.csv", tuple(columns), HOUR * np.arange(len(values)), values)
 
 
 def walks(count: int, length: int = 600) -> np.ndarray:

@@ -13,7 +13,7 @@ import models
 from models.__main__ import main
 from models.speech import data
 from models.speech.acoustic import Acoustic, AcousticConfig, whole
-from models.speech.ctc import Options
+from models.speech.ctc import CtcOptions
 from models.training.budget import rate
 from models.training.card import leave
 from tests.models import corpora
@@ -94,7 +94,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_schedule() -> None:
-    options = Options(rate=1.0, warm=0.1)
+    options = CtcOptions(rate=1.0, warm=0.1)
     assert rate(0.0, options) == pytest.approx(0.05)
     assert rate(0.1, options) == pytest.approx(1.0)
     assert rate(0.55, options) == pytest.approx(0.505, abs=0.01)

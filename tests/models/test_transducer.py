@@ -14,11 +14,11 @@ from torch import Tensor
 
 from export.build import build
 from models.speech.data import Utterance
-from models.speech.mixture import Source
+from models.speech.mixture import UtteranceSource
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.speech import transducer_digits
-from models.zoo.speech.digit_strings import HOP, INFO, RATE, Pool, joined, score, spell
+from models.zoo.speech.digit_strings import HOP, INFO, RATE, DigitPool, joined, score, spell
 from models.zoo.speech.lattice import transducer_loss
 from models.zoo.speech.listener import ListenerConfig
 from models.zoo.speech.transducer import Transducer, TransducerConfig
@@ -180,8 +180,8 @@ def test_digits_are_written_as_words_and_joined() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_it_learns_is_judged_and_writes_through_the_engine(tmp_path: Path) -> None:
-    sources = [Source("tones", [u for name in "abc" for u in tones(name, ord(name))], lambda p: 1.0, (1, 3))]
-    pool = Pool(sources, np.zeros(0, np.int16), count=12, seconds=6.0)
+    sources = [UtteranceSource("tones", [u for name in "abc" for u in tones(name, ord(name))], lambda p: 1.0, (1, 3))]
+    pool = DigitPool(sources, np.zeros(0, np.int16), count=12, seconds=6.0)
     held = joined(tones("d", 9), length=3)
     ear = ListenerConfig(len(INFO["tokens"]), bands=12, channels=12, dilations=(1,), hidden=16)
     budget = Budget(steps=300, rate=4e-3, average=0.9)

@@ -19,7 +19,7 @@ from models.shipped.written_texts import (
     UNKNOWN,
     Corpus,
     Line,
-    Noise,
+    TextNoise,
     Vocabulary,
     labelled,
     part_of,
@@ -28,7 +28,7 @@ from models.shipped.written_texts import (
 )
 from models.training import checkpoint
 from streamer.engine.model import Model
-from streamer.streams.captions import Captioner, Reading
+from streamer.streams.captions import Captioner, CaptionReading
 from streamer.tasks.marks import CASES, MARKS, WIDTH, coded, write
 
 SMALL = CaptionsConfig(words=101, width=8, trigrams=53, letters=4, hidden=12, mixed=16)
@@ -108,7 +108,7 @@ def test_pauses_stand_behind_sentences() -> None:
 def test_errors_keep_the_marks_and_take_the_case() -> None:
     vocabulary = Vocabulary()
     each = [one for one, _ in rows([LINES] * 200, vocabulary)]
-    noise = Noise(lost=0.1, more=0.1, wrong=0.2)
+    noise = TextNoise(lost=0.1, more=0.1, wrong=0.2)
     found = streamed(each, noise, 3, np.random.default_rng(0))
     said = found.words > 0
     assert 0.8 < said.sum() / sum(map(len, each)) < 1.2
@@ -207,7 +207,7 @@ def test_a_run_from_texts_to_a_file_that_is_judged(tmp_path: Path) -> None:
     model, info = checkpoint.load(path)
     target = tmp_path / "written.onnx"
     assert build(model, info, target).ok
-    captions, reading = Captioner(Model.load(target)), Reading()
+    captions, reading = Captioner(Model.load(target)), CaptionReading()
     words = [said.word for said in line("Ask Dora, please.")]
     ((labels,),) = captions.read([[words]], [reading])
     assert captions.task.written(words, labels.marks, labels.cases, True) == ["Ask", "Dora,", "please."]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from export.build import build
-from models.layers.sampling import Columns, Noise, Onset, choose
+from models.layers.sampling import ControlColumns, Noise, Onset, choose
 from models.training import checkpoint
 from models.zoo.generate import characters, music, spoken_digits
 from models.zoo.generate.spoken_digits import compress
@@ -102,7 +102,7 @@ def test_an_onset_is_counted_from_the_last_change() -> None:
 
 def drawn(logits: list[float], draws: Tensor, heat: float, k: int = 0) -> Tensor:
     """Shares of the tokens that are chosen."""
-    columns = Columns(len(logits))
+    columns = ControlColumns(len(logits))
     row = torch.tensor([[[0, round(1000 * heat), k, 0]]], dtype=torch.int32)
     settings = columns.read(row.expand(len(draws), 1, 4))
     top = settings.top
@@ -126,7 +126,7 @@ def test_tokens_are_drawn_by_their_probability() -> None:
 
 
 def test_settings_out_of_their_limits_are_taken_for_the_nearest() -> None:
-    columns = Columns(5, 1, conditions={"word": 3})
+    columns = ControlColumns(5, 1, conditions={"word": 3})
     far = columns.read(torch.full((1, 1, 5), 2**31 - 1, dtype=torch.int32))
     assert far.conditions["word"].item() == 2
     assert far.force.item() == 4
@@ -252,7 +252,7 @@ def test_the_recipe_of_spoken_digits(tmp_path: Path) -> None:
     model, found = checkpoint.load(spoken_digits.train(tmp_path, steps=2, config=small))
     assert model.config == small
     assert found["options"]["conditions"]["digit"][:3] == ["silence", "zero", "one"]
-    spoken = spoken_digits.Spoken(spoken_digits.HELD[:1], 4, seed=1)
+    spoken = spoken_digits.DigitTokens(spoken_digits.HELD[:1], 4, seed=1)
     _, labels, since = spoken.example(spoken.starts[1] - 2, 5)
     assert labels[0] != labels[2]
     assert since.tolist()[2:] == [0, 1, 2]

@@ -10,7 +10,7 @@ import torch
 
 from bench.replay import clocks, replay, rows
 from export.build import build
-from models.forecast.forecasting import Options, Segments, prepare
+from models.forecast.forecasting import ForecastTrainingOptions, Segments, prepare
 from models.forecast.normalise import Averages
 from models.forecast.sensors import Sensor
 from models.training import checkpoint
@@ -220,7 +220,7 @@ def test_what_one_has_without_a_model() -> None:
 
 
 def test_a_forecast_without_error_costs_nothing() -> None:
-    options = Options(batch=4, length=60)
+    options = ForecastTrainingOptions(batch=4, length=60)
     batch = Segments(waves(3, 300), {"waves": 1.0}, HORIZON, options).batch()
     perfect = batch.labels[..., None].expand(-1, -1, -1, 4)
     assert float(sequences.loss(perfect, batch, (0.1, 0.5, 0.9))) == 0

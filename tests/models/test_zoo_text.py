@@ -12,7 +12,7 @@ from export.build import build
 from models.training import checkpoint
 from models.zoo.classify import sentiment
 from models.zoo.classify.opinions import BY_HAND, LABELS, Grammar
-from models.zoo.classify.text_classifier import KNOWN, TextClassifier, TextClassifierConfig
+from models.zoo.classify.text_classifier import KNOWN, TextClassifierConfig, TextClassifierNetwork
 from streamer.engine.model import Model
 from streamer.streams.classification import TextClassifier as Reader
 from tests.models.laws import assert_close, check_company, check_state, settle
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 SMALL = TextClassifierConfig(len(LABELS), embedding=6, hidden=12)
 
 
-class Scores(TextClassifier):
+class Scores(TextClassifierNetwork):
     """The tensor alone, as the laws of layers want it."""
 
     def forward(self, text, state):  # type: ignore[no-untyped-def]
@@ -52,7 +52,7 @@ def test_the_laws_of_layers() -> None:
 
 
 def test_capitals_are_small_letters_and_what_is_unknown_is_one_thing() -> None:
-    table = TextClassifier(SMALL).table
+    table = TextClassifierNetwork(SMALL).table
     assert torch.equal(table[torch.tensor(list(b"ABZ"))], table[torch.tensor(list(b"abz"))])
     assert table[torch.tensor(list("é".encode()))].tolist() == [0, 0]
     assert len(set(table[torch.tensor(list(KNOWN))].tolist())) == len(KNOWN)
@@ -65,7 +65,7 @@ def test_the_words_of_the_grammar_do_not_tell() -> None:
         texts, labels = sentiment.drawn(grammar, 3000, "new")
         if kind == "straight":
             texts = [grammar.clause(label - 1, negated=False)[0] for label in labels]
-        guess = sentiment.bag(sentiment.Texts(texts[:2500], labels[:2500]), 1)
+        guess = sentiment.bag(sentiment.LabelledTexts(texts[:2500], labels[:2500]), 1)
         assert low <= np.mean(guess(texts[2500:]) == np.array(labels[2500:])) <= high
 
 
@@ -90,7 +90,7 @@ def test_a_batch_is_taught_at_each_text_s_end_and_never_behind_it() -> None:
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_a_few_batches_leave_a_model_and_its_scores(trained: Path) -> None:
     model, info = checkpoint.load(trained)
-    assert isinstance(model, TextClassifier)
+    assert isinstance(model, TextClassifierNetwork)
     assert info["options"]["labels"] == LABELS
     assert trained.with_name("scores.json").exists()
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch, Forecasts
+from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.open import open_fleet
 
@@ -24,10 +24,10 @@ def fleet(start: bool = True, **options: Any) -> Fleet:
     return made
 
 
-def batch(readings: list[tuple[str, float, float | None]]) -> Batch:
+def batch(readings: list[tuple[str, float, float | None]]) -> ReadingBatch:
     """(stream, hour, value)"""
     names, hours, values = zip(*readings, strict=True)
-    return Batch.made(names, (hour * HOUR for hour in hours), (np.nan if v is None else v for v in values))
+    return ReadingBatch.made(names, (hour * HOUR for hour in hours), (np.nan if v is None else v for v in values))
 
 
 def feed(fleet: Fleet, readings: list[tuple[str, float, float | None]]) -> Forecasts:

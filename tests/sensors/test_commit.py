@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
 from streamer.store import StoreError
@@ -25,7 +25,7 @@ Request = Callable[[Fleet], Future[Any]]
 
 
 def write(*names: str, hour: float = 1.0) -> Request:
-    return lambda fleet: fleet.write(Batch(names, np.full(len(names), hour * HOUR), np.ones(len(names)))).safe
+    return lambda fleet: fleet.write(ReadingBatch(names, np.full(len(names), hour * HOUR), np.ones(len(names)))).safe
 
 
 def forget(name: str) -> Request:
@@ -175,7 +175,7 @@ def test_an_id_is_never_used_again_although_its_sensor_came_and_went_in_one_grou
 
 def test_columns_that_do_not_fit_together_are_refused_at_once() -> None:
     made = fleet()
-    for bad in (Batch(["a"], np.array(["x"]), np.ones(1)), Batch(["a", "q"], np.ones(1), np.ones(1))):
+    for bad in (ReadingBatch(["a"], np.array(["x"]), np.ones(1)), ReadingBatch(["a", "q"], np.ones(1), np.ones(1))):
         with pytest.raises(ValueError, match="as many"):
             made.write(bad)
     assert len(feed(made, [("a", 1, 1.0)])) == 1

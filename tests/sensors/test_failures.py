@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from streamer.sensors.columns import Batch, Forecasts, StepResult
-from streamer.sensors.ingest import Fleet, Writing
+from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
+from streamer.sensors.ingest import Fleet, PendingWrite
 from streamer.sensors.look import look
 from streamer.sensors.worker import Work
 from streamer.serve.readings.routes import _lines
@@ -28,10 +28,10 @@ def sensors() -> Iterator[Fleet]:
     made.close()
 
 
-def together(sensors: Fleet, batches: list[Batch]) -> list[Forecasts]:
+def together(sensors: Fleet, batches: list[ReadingBatch]) -> list[Forecasts]:
     """One request for each, all of them run by the lane in one go."""
     (lane,) = sensors.lanes
-    writings: list[Writing] = []
+    writings: list[PendingWrite] = []
     with lane.lock:
         sensors.write(batch([("a", 3.0, 1.0)])).safe.result(60)  # the lane has taken this, or takes all of it at once
         for each in batches:
@@ -42,7 +42,7 @@ def together(sensors: Fleet, batches: list[Batch]) -> list[Forecasts]:
     return found
 
 
-def requests() -> list[Batch]:
+def requests() -> list[ReadingBatch]:
     """Two readings of each sensor; the first one of ``c`` is poisoned."""
     return [
         batch([(name, 4.0, POISON if name == "c" else 2.0), *((before, 5.0, 3.0) for before in NAMES[at - 1 : at])])
@@ -97,7 +97,7 @@ def test_readings_without_a_time_are_run_once_although_another_one_failed(
     bad = raising(truth, lambda rows, values, seasons: bool((values == POISON).any()), ValueError("poison"))
     monkeypatch.setattr(sensors.table.track, "truth", bad)
     now = [
-        Batch([name], np.array([4 * HOUR]), np.array([POISON if name == "c" else 2.0]), np.ones(1, np.bool_))
+        ReadingBatch([name], np.array([4 * HOUR]), np.array([POISON if name == "c" else 2.0]), np.ones(1, np.bool_))
         for name in NAMES
     ]
     answers = together(sensors, now)

@@ -19,10 +19,10 @@ from streamer.engine.catalogue import resolve
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.arrivals import Arrivals
-from streamer.sensors.columns import Batch, StepResult
+from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.host import Sensors
 from streamer.sensors.ingest import BusyError, Fleet
-from streamer.sensors.look import Sensor, look
+from streamer.sensors.look import SensorView, look
 from streamer.sensors.open import open_fleet
 from streamer.sensors.scores import COUNT
 from streamer.sensors.timeline import GAP, RESTARTED
@@ -106,7 +106,7 @@ def test_a_look_does_not_wait_for_the_work_in_hand(sensors: Fleet) -> None:
     sensors.watch(hold)
     writing = sensors.write(batch([("a", hour, float(hour)) for hour in range(10)]), answer=True)
     assert inside.wait(60)
-    found: list[Sensor | None] = []
+    found: list[SensorView | None] = []
     looking = threading.Thread(target=lambda: found.append(look(sensors, "a")), daemon=True)
     looking.start()
     looking.join(60)
@@ -294,7 +294,7 @@ def test_one_failing_reading_costs_no_other_sensor_of_its_batch_anything(monkeyp
 
 
 def test_an_empty_batch_is_answered(sensors: Fleet) -> None:
-    writing = sensors.write(Batch.of([]), answer=True)
+    writing = sensors.write(ReadingBatch.of([]), answer=True)
     assert writing.safe.result(60).taken == 0
     assert writing.forecasts is not None
     assert len(writing.forecasts.result(60)) == 0
@@ -312,9 +312,9 @@ def test_readings_without_a_time_arrive_one_after_another_whatever_the_clock_doe
     nan = float("nan")
     times = []
     for now in (1000.0, 1000.0, 999.0, 1001.0):  # noqa: B007  # the clock reads it
-        times += arrivals(Batch.made(["a", "b", "a", "a"], [nan, 5.0, nan, nan], [1.0] * 4)).times.tolist()
+        times += arrivals(ReadingBatch.made(["a", "b", "a", "a"], [nan, 5.0, nan, nan], [1.0] * 4)).times.tolist()
     own = [time for time in times if time != 5.0]
     assert own == sorted(set(own))
     assert len(own) == 12
     now = 500.0
-    assert arrivals(Batch.made(["a"], [nan], [1.0])).times[0] == 500.0
+    assert arrivals(ReadingBatch.made(["a"], [nan], [1.0])).times[0] == 500.0

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.host import Sensors
 from streamer.settings import Settings
 
@@ -20,7 +20,7 @@ def test_they_are_missing_for_every_sensor_and_no_other_number_is(tmp_path: Path
     sensors = Sensors(settings, Metrics())
     sensors.load([resolve("forecast-online")])
     try:
-        batch = Batch.made(["a", "b", "a", "b"], [1.0, 1.0, 2.0, 2.0], [-999.0, -999.5, 5.0, -999.0])
+        batch = ReadingBatch.made(["a", "b", "a", "b"], [1.0, 1.0, 2.0, 2.0], [-999.0, -999.5, 5.0, -999.0])
         receipt, forecasts = asyncio.run(sensors.ask(batch, "test"))
         assert receipt.taken == 4
         np.testing.assert_equal(forecasts.values, [np.nan, -999.5, 5.0, np.nan])
@@ -35,7 +35,7 @@ def test_which_readings_were_left_out_is_told(tmp_path: Path) -> None:
     try:
         times = [60.0 * i for i in range(12)]
         names = ["a"] * 12 + ["b", "a", "a", "b"]
-        batch = Batch.made(names, [*times, 60.0, 60.0, 660.0, 120.0], [1.0] * 16)
+        batch = ReadingBatch.made(names, [*times, 60.0, 60.0, 660.0, 120.0], [1.0] * 16)
         receipt, run = asyncio.run(sensors.tell(batch, "test", None, 30.0))
         assert run is not None
         assert (receipt.taken, run.late, run.duplicates, len(run)) == (16, [("a", 60.0)], [("a", 660.0)], 0)

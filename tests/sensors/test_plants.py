@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch, Forecasts
+from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look_all, to_dict
 from streamer.sensors.open import open_fleet
@@ -39,9 +39,9 @@ def plants(model: Path, journal: Journal | None = None, start: bool = True, capa
     return made
 
 
-def batch(rows: list[Row]) -> Batch:
+def batch(rows: list[Row]) -> ReadingBatch:
     values = np.array([[np.nan if v is None else v for v in row[2:]] for row in rows], np.float64)
-    return Batch([row[0] for row in rows], np.array([row[1] * HOUR for row in rows]), values.reshape(-1, 3))
+    return ReadingBatch([row[0] for row in rows], np.array([row[1] * HOUR for row in rows]), values.reshape(-1, 3))
 
 
 def feed(fleet: Fleet, rows: list[Row]) -> Forecasts:
@@ -171,9 +171,9 @@ def test_a_journal_of_other_variables_is_moved_aside(tmp_path: Path, caplog: pyt
 def test_rows_of_another_width_are_refused_at_once(model: Path) -> None:
     made = plants(model)
     with pytest.raises(ValueError, match="the model takes"):
-        made.write(Batch(["a"], np.zeros(1), np.zeros(1)))
+        made.write(ReadingBatch(["a"], np.zeros(1), np.zeros(1)))
     with pytest.raises(ValueError, match="the model takes"):
-        made.write(Batch(["a"], np.zeros(1), np.zeros((1, 2))))
+        made.write(ReadingBatch(["a"], np.zeros(1), np.zeros((1, 2))))
     assert len(feed(made, [("a", 0.0, 1.0, 1.0, 1.0)])) == 1
     made.close()
 
@@ -207,12 +207,12 @@ def test_lines_of_a_table_are_rows_with_the_stream_apart() -> None:
     csv = "ts,plant,inflow,outflow,level,note\n10,n,1,2,,x\n20,n,1,nan,3,y\n"
     source = Readings("body", Columns(id="plant", values=VARIABLES), print, csv.encode())
     assert source.names() == ("ts", "plant", "inflow", "outflow", "level", "note")
-    made = Batch.of_rows(list(source.rows()), VARIABLES, "other")
+    made = ReadingBatch.of_rows(list(source.rows()), VARIABLES, "other")
     assert (made.names, made.times.tolist()) == (["n", "n"], [10.0, 20.0])
     assert np.array_equal(made.values, [[1, 2, np.nan], [1, np.nan, 3]], equal_nan=True)
     lines = '{"ts":1,"inflow":1,"level":1e40}\n{"ts":2,"id":"s","outflow":null}\n{"ts":3}\n'
     source = Readings("body", Columns(values=VARIABLES), lambda text: None, lines.encode())
     assert source.names() == ("ts", "inflow", "level")
-    made = Batch.of_rows(list(source.rows()), VARIABLES, "other")
+    made = ReadingBatch.of_rows(list(source.rows()), VARIABLES, "other")
     assert (made.names, source.bad) == (["other", "s"], 1)
     assert np.array_equal(made.values, [[1, np.nan, np.nan], [np.nan] * 3], equal_nan=True)

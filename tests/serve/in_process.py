@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message
 from streamer.sensors.host import Sensors
 from streamer.serve.app import create_app
 from streamer.serve.kserve.service import InferenceService
-from streamer.serve.stream.connection import Streams
+from streamer.serve.stream.connection import StreamConnections
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
 
@@ -22,7 +22,7 @@ __all__ = ["application", "ask"]
 def application(registry: Registry) -> ASGIApp:
     """To be called on the event loop that answers."""
     settings, metrics = registry.settings, registry.metrics
-    streams = Streams(registry, settings, metrics, asyncio.get_running_loop())
+    streams = StreamConnections(registry, settings, metrics, asyncio.get_running_loop())
     streams.closed = None
     kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
     sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
-from streamer.sensors.columns import Batch
+from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.host import Sensors
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.broker import Broker
@@ -28,8 +28,8 @@ def test_a_model_that_can_not_take_its_batch_keeps_no_other_from_it(
     sensors.load([toy_plant(tmp_path), resolve("forecast-online")])
     plant, single = sensors.fleets
     batches = {
-        plant: Batch(["north"], np.array([np.nan]), np.ones((1, 3))),
-        single: Batch(["pump"], np.array([np.nan]), np.ones(1)),
+        plant: ReadingBatch(["north"], np.array([np.nan]), np.ones((1, 3))),
+        single: ReadingBatch(["pump"], np.array([np.nan]), np.ones(1)),
     }
     journal = sensors.fleets[plant].journal
     assert journal is not None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streamer.refusals import NotAttached
-from streamer.serve.stream.connection import Stream, Streams
+from streamer.serve.stream.connection import StreamConnection, StreamConnections
 from streamer.streams.exchange import Exchange
 from streamer.streams.registry import Registry
 from tests.engine.support import PATIENCE, Events, running
@@ -27,13 +27,13 @@ class Peer:
 
     writable = True
 
-    def __init__(self, streams: Streams, then: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+    def __init__(self, streams: StreamConnections, then: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
         self.loop = asyncio.get_running_loop()
         self.got: list[dict[str, Any]] = []
         self.closed = self.loop.create_future()
         self.ready = asyncio.Event()
         self._then = then
-        self.stream = Stream(self, streams)  # type: ignore[arg-type]
+        self.stream = StreamConnection(self, streams)  # type: ignore[arg-type]
 
     def send(self, frames: list[bytes]) -> None:
         for frame in frames:
@@ -52,10 +52,10 @@ class Peer:
     def resume(self) -> None: ...
 
 
-async def take_over(registry: Registry, late: Callable[[Stream], None]) -> tuple[int, int]:
+async def take_over(registry: Registry, late: Callable[[StreamConnection], None]) -> tuple[int, int]:
     """A feeds 1000 rows, B takes its stream over, and ``late`` is what A still has when B is told its position: that
     position, and A's close code."""
-    streams = Streams(registry, registry.settings, registry.metrics, asyncio.get_running_loop())
+    streams = StreamConnections(registry, registry.settings, registry.metrics, asyncio.get_running_loop())
     streams.closed = None
     a = Peer(streams)
     a.stream.on_message(START, True)
@@ -69,17 +69,17 @@ async def take_over(registry: Registry, late: Callable[[Stream], None]) -> tuple
     return b.got[0]["position"], code
 
 
-def end(stream: Stream) -> None:
+def end(stream: StreamConnection) -> None:
     stream.on_message(json.dumps({"type": "end"}).encode(), True)
 
 
-def marker(stream: Stream) -> None:
+def marker(stream: StreamConnection) -> None:
     stream.on_message(json.dumps({"type": "marker", "id": "late"}).encode(), True)
 
 
 @pytest.mark.parametrize("late", [lambda stream: stream.on_message(PCM, False), end, marker])
 def test_a_connection_that_lost_its_stream_feeds_it_no_more(
-    toy: Path, tmp_path: Path, late: Callable[[Stream], None]
+    toy: Path, tmp_path: Path, late: Callable[[StreamConnection], None]
 ) -> None:
     with running(toy, folder=tmp_path, store=True) as registry:
         told, code = asyncio.run(take_over(registry, late))

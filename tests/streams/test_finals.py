@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from streamer.contract.manifest import Packed
 from streamer.engine.catalogue import WRITTEN, find_models
 from streamer.engine.model import Model, ModelError
-from streamer.streams.captions import Captioner, Reading, captioner
-from streamer.streams.finals import Memory, WrittenFinals
+from streamer.streams.captions import Captioner, CaptionReading, captioner
+from streamer.streams.finals import FinalsMemory, WrittenFinals
 from streamer.tasks import Transcription, Word, create
 from streamer.tasks.marks import Marks
-from streamer.tasks.transcribe.options import StreamOptions
+from streamer.tasks.transcribe.options import TranscribeStreamOptions
 from tests.engine.support import Events, feed, running
 from tests.toys import speech, toy_model
 
@@ -46,7 +46,7 @@ class Said:
 
     def open(self, options: dict[str, Any]) -> Any:
         fields = {"decoder": {"kind": "greedy"}, "endpoint": {}}
-        return type("Memory", (), {"options": StreamOptions.model_validate(fields | options)})()
+        return type("Memory", (), {"options": TranscribeStreamOptions.model_validate(fields | options)})()
 
     def step(self, memories: list[Any], outputs: Any, steps: Any) -> list[list[Transcription]]:
         return [[final(text) for text in own] for own in self.finals]
@@ -58,7 +58,7 @@ class Said:
         return memory.options.model_dump_json().encode()
 
     def load(self, data: bytes) -> Any:
-        return type("Memory", (), {"options": StreamOptions.model_validate_json(data)})()
+        return type("Memory", (), {"options": TranscribeStreamOptions.model_validate_json(data)})()
 
 
 def final(text: str) -> Transcription:
@@ -158,7 +158,7 @@ def test_words_of_another_script_stay() -> None:
 def test_a_sentence_goes_on_in_the_next_final() -> None:
     """What was read stays: finals one by one are read as if they came together."""
     once = [SENTENCE[:4], SENTENCE[4:]]
-    both, reading = Reading(), Reading()
+    both, reading = CaptionReading(), CaptionReading()
     captions = captioner()
     (together,) = captions.read([once], [both])
     (first,) = captions.read([once[:1]], [reading])
@@ -170,7 +170,7 @@ def test_a_sentence_goes_on_in_the_next_final() -> None:
 
 
 def _after(captions: Captioner, finals: list[list[str]]) -> dict[str, Any]:
-    reading = Reading()
+    reading = CaptionReading()
     captions.read([finals], [reading])
     return reading.states
 
@@ -183,8 +183,8 @@ COMPANY = st.lists(st.lists(LINE, min_size=1, max_size=3), max_size=5)
 @given(own=st.lists(LINE, min_size=1, max_size=3), company=COMPANY)
 def test_company_does_not_show(own: list[list[str]], company: list[list[list[str]]]) -> None:
     captions = captioner()
-    (alone,) = captions.read([own], [Reading()])
-    readings = [Reading() for _ in range(len(company) + 1)]
+    (alone,) = captions.read([own], [CaptionReading()])
+    readings = [CaptionReading() for _ in range(len(company) + 1)]
     (*_, last) = captions.read([*company, own], readings)
     assert last == alone
     for name, array in _after(captions, own).items():
@@ -232,7 +232,7 @@ def test_where_the_model_fails_the_words_stay(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(captioner().model, "run", lambda feeds: 1 / 0)
     assert talk.texts(["i have twenty three"], ["i have twenty three"]) == [["i have 23"], ["i have twenty three"]]
     memory = talk.memories[0]
-    assert isinstance(memory, Memory)
+    assert isinstance(memory, FinalsMemory)
     assert memory.reading.states == {}
 
 

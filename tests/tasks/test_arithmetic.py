@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.tasks.transcribe import history
-from streamer.tasks.transcribe.history import History
+from streamer.tasks.transcribe.history import WordHistory
 from streamer.tasks.transcribe.hypotheses import added, logadd
 
 LEVELS = st.one_of(st.just(-np.inf), st.floats(-2000, 0))
@@ -43,7 +43,7 @@ def test_hypotheses_share_the_words_that_their_chains_begin_with(seed: int, size
     shared = 0
     while all(len(c) > shared and c[shared] == chains[0][shared] for c in chains):
         shared += 1
-    made = History.of(table)
+    made = WordHistory.of(table)
     assert (made.table() == table).all()
     for known in range(shared + 1):
         assert made.common(set(entries), chains[0], known) == shared

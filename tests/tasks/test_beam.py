@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.speech.lm import Source, estimate, to_bytes
+from models.speech.lm import SentenceSource, estimate, to_bytes
 from streamer.contract.manifest import Packed
 from streamer.tasks import TaskError
 from streamer.tasks.transcribe.beam import Beam
@@ -38,7 +38,7 @@ EXACT: dict[str, Any] = {
 
 
 def language_model(order: int = 3) -> bytes:
-    return to_bytes(*estimate([Source(TEXT)], ["W", "X", "XX", "Y", "Z"], order=order))
+    return to_bytes(*estimate([SentenceSource(TEXT)], ["W", "X", "XX", "Y", "Z"], order=order))
 
 
 def options(boundary: str | None = "|", lm: bool = True, **decoder: Any) -> dict[str, Any]:

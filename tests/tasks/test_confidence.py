@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.speech.lm import Source, estimate, to_bytes
+from models.speech.lm import SentenceSource, estimate, to_bytes
 from streamer.contract.manifest import Packed
 from streamer.tasks import TaskError
 from streamer.tasks.transcribe.confidence import FEATURES, features, probabilities
@@ -24,7 +24,7 @@ WEIGHTS = {"bias": 0.5, "weights": [1.0, 0.1, 0.2, -0.1, 0.5, 0.1, 0.3, 0.1]}
 
 
 def model(order: int = 3) -> bytes:
-    return to_bytes(*estimate([Source(TEXT)], ["a", "ab", "ba", "c", "cab"], order=order))
+    return to_bytes(*estimate([SentenceSource(TEXT)], ["a", "ab", "ba", "c", "cab"], order=order))
 
 
 def options(**more: Any) -> dict[str, Any]:

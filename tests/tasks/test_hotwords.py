@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.speech.letters import train
-from models.speech.lm import Source, estimate, to_bytes
+from models.speech.lm import SentenceSource, estimate, to_bytes
 from streamer.contract.manifest import Packed
 from streamer.tasks.transcribe.hotwords import Biased, phrase
 from streamer.tasks.transcribe.letters import Letters
@@ -29,7 +29,7 @@ SPELLING = [
 
 
 def language_model() -> bytes:
-    return to_bytes(*estimate([Source(TEXT)], ["a", "ab", "ba", "c", "ad", "da", "b"]))
+    return to_bytes(*estimate([SentenceSource(TEXT)], ["a", "ab", "ba", "c", "ad", "da", "b"]))
 
 
 def options(letters: bool = True, lm: bool = True, **decoder: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_phrases_earn_word_by_word_and_give_back_what_breaks_off() -> None:
 
 def test_a_word_outside_of_the_model_is_as_seldom_as_its_rarest() -> None:
     strange = ["x y a", "z ab", "x a", "y y"]  # words that the model does not know are frequent, each of them is not
-    lm = NGram(to_bytes(*estimate([Source([*TEXT, *strange])], ["a", "ab", "ba", "c", "da"])))
+    lm = NGram(to_bytes(*estimate([SentenceSource([*TEXT, *strange])], ["a", "ab", "ba", "c", "da"])))
     biased = Biased(lm, [("new",)], 4.0)
     alone = lm.unigram(np.array([i for word, i in lm.index.items() if word != "<s>"]))
     (new,) = biased.unigram(np.array([biased.numbers["new"]]))

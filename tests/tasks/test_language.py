@@ -10,7 +10,7 @@ import pytest
 
 from models.speech.lm import (
     DIGITS,
-    Source,
+    SentenceSource,
     data_root,
     digits,
     english,
@@ -33,8 +33,8 @@ A DOG ON A MAT""".splitlines()
 WORDS = sorted({word for line in TEXT for word in line.split()} | {"UNSEEN"})
 
 
-def model(order: int = 3, prune: float = 0.0, sources: list[Source] | None = None) -> NGram:
-    return NGram(to_bytes(*estimate(sources or [Source(TEXT)], WORDS, order=order, prune=prune)))
+def model(order: int = 3, prune: float = 0.0, sources: list[SentenceSource] | None = None) -> NGram:
+    return NGram(to_bytes(*estimate(sources or [SentenceSource(TEXT)], WORDS, order=order, prune=prune)))
 
 
 def scores(lm: NGram, sentence: str) -> list[float]:
@@ -56,7 +56,7 @@ def test_every_context_gives_a_distribution(order: int, prune: float) -> None:
 
 
 def arpa(path: Path, order: int, prune: float) -> None:
-    names, grams, logp, backoff = estimate([Source(TEXT)], WORDS, order=order, prune=prune)
+    names, grams, logp, backoff = estimate([SentenceSource(TEXT)], WORDS, order=order, prune=prune)
     ten = math.log(10)
     lines = ["\\data\\", *(f"ngram {n}={len(g)}" for n, g in enumerate(grams, 1))]
     for n, (gram, p, weight) in enumerate(zip(grams, logp, backoff, strict=True), 1):
@@ -82,8 +82,8 @@ def test_scores_are_kenlms(tmp_path: Path, order: int, prune: float) -> None:
 
 def test_a_weight_draws_the_model_to_its_source() -> None:
     mine, other = TEXT[:3], ["THE DOG SAT ON THE DOG"] * 20 + TEXT[3:]
-    even = model(sources=[Source(mine), Source(other)])
-    drawn = model(sources=[Source(mine, 10.0), Source(other)])
+    even = model(sources=[SentenceSource(mine), SentenceSource(other)])
+    drawn = model(sources=[SentenceSource(mine, 10.0), SentenceSource(other)])
     assert perplexity(drawn, mine)[0] < perplexity(even, mine)[0]
     assert perplexity(drawn, ["THE ZEBRA"])[1] == 0.5
 
@@ -98,11 +98,11 @@ def test_pruning_makes_it_smaller() -> None:
 
 def test_a_model_too_large_to_count_is_refused() -> None:
     with pytest.raises(ValueError, match="too many"):
-        estimate([Source(TEXT)], [str(i) for i in range(70000)], order=4)
+        estimate([SentenceSource(TEXT)], [str(i) for i in range(70000)], order=4)
 
 
 def test_damaged_models_are_refused() -> None:
-    facts, arrays = unpack(to_bytes(*estimate([Source(TEXT)], WORDS)))
+    facts, arrays = unpack(to_bytes(*estimate([SentenceSource(TEXT)], WORDS)))
     for index in (1, 5, 10):  # unigram codes, children of unigrams, words of trigrams
         cut = [a[:-1] if i == index else a for i, a in enumerate(arrays)]
         with pytest.raises(ValueError, match="n-gram"):

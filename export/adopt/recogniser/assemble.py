@@ -19,7 +19,7 @@ from export.adopt.ops import Ops
 from export.adopt.recogniser.frontend import Frontend
 from export.adopt.recogniser.kinds import Kind
 from export.adopt.recogniser.tokens import Tokens
-from export.adopt.recogniser.transducer import Search
+from export.adopt.recogniser.transducer import TransducerSearch
 from export.adopt.report import AdoptionError, Report
 
 __all__ = ["NEVER", "Recogniser", "assemble"]
@@ -37,7 +37,7 @@ class Recogniser:
     frontend: Frontend
     tokens: Tokens
     settled: Settled
-    search: Search | None
+    search: TransducerSearch | None
     early: bool = False
 
     @property
@@ -141,7 +141,7 @@ def _rows(ops: Ops, outside: Outside, recogniser: Recogniser, begins: ir.Value) 
 
 
 def _searched(
-    ops: Ops, outside: Outside, search: Search, heard: ir.Value, counts: ir.Value | None
+    ops: Ops, outside: Outside, search: TransducerSearch, heard: ir.Value, counts: ir.Value | None
 ) -> tuple[ir.Value, list[ir.Model]]:
     """A state begins as zeros, the last tokens don't: what is kept is how far they are from how they begin."""
     shape = (search.context,)

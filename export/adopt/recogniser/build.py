@@ -36,7 +36,7 @@ from export.adopt.recogniser.tokens import Tokens, read_tokens
 from export.adopt.recogniser.transducer import search_of
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import assign
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 from streamer.contract.judge import Verdict
 from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
 from streamer.contract.probe import probe
@@ -48,7 +48,7 @@ __all__ = ["adopt_folder"]
 def adopt_folder(
     folder: Path,
     target: Path,
-    settings: Settings | None = None,
+    settings: AdoptSettings | None = None,
     *,
     report: Report | None = None,
     max_batch: int = 64,
@@ -59,7 +59,7 @@ def adopt_folder(
 
     ``long_chunks``: length of the judge's endurance run.
     """
-    settings, report = settings or Settings(), report or Report()
+    settings, report = settings or AdoptSettings(), report or Report()
     name = model_name(target)
     files = find(folder, report, int8=settings.recogniser.int8)
     kind = kind_of(files.encoder, files.decoder is not None, settings, report)
@@ -90,7 +90,7 @@ def _sound(
     files: Files,
     kind: Kind,
     target: Path,
-    settings: Settings,
+    settings: AdoptSettings,
     report: Report,
     max_batch: int,
     seed: int,
@@ -121,7 +121,7 @@ def _tokens(files: Files, kind: Kind, size: int | None) -> Tokens:
     return read_tokens(files.tokens, size, last=kind.last_is_blank)
 
 
-def _recogniser(files: Files, kind: Kind, settings: Settings, report: Report, fixed: bool) -> Recogniser:
+def _recogniser(files: Files, kind: Kind, settings: AdoptSettings, report: Report, fixed: bool) -> Recogniser:
     roles = assign(kind.graph.inputs, kind.graph.outputs, kind.settings)
     part = part_of(kind.graph, roles, kind.settings, Report())
     assert part is not None  # what is open is raised
@@ -146,7 +146,7 @@ def _write(
     draft: Path,
     recogniser: Recogniser,
     files: Files,
-    settings: Settings,
+    settings: AdoptSettings,
     max_batch: int,
     seed: int,
     report: Report,
@@ -174,7 +174,7 @@ def _manifest(
     recogniser: Recogniser,
     adopted: Adopted,
     files: Files,
-    settings: Settings,
+    settings: AdoptSettings,
     spec: Input,
     chunks: NDArray[Any],
     want: NDArray[Any],
@@ -215,7 +215,7 @@ def _manifest(
     return Manifest.model_validate(fields)
 
 
-def _options(tokens: Tokens, settings: Settings, delay: int) -> dict[str, Any]:
+def _options(tokens: Tokens, settings: AdoptSettings, delay: int) -> dict[str, Any]:
     """Of the task; what the user said of it comes first."""
     given = json.loads(json.dumps({key: value for key, value in settings.task.items() if key != "name"}))
     found = {"tokens": list(tokens.texts), "blank": tokens.blank, "units": tokens.units, "delay_steps": delay}

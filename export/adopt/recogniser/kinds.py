@@ -18,7 +18,7 @@ from export.adopt.ops import Ops
 from export.adopt.read import Foreign
 from export.adopt.recogniser.frontend import KINDS, Frontend
 from export.adopt.report import AdoptionError, Report, listed
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 
 __all__ = ["Kind", "kind_of"]
 
@@ -39,7 +39,7 @@ class Kind:
 
     name: str
     graph: Foreign
-    settings: Settings
+    settings: AdoptSettings
     window: int
     shift: int
     frontend: Frontend | None
@@ -48,7 +48,7 @@ class Kind:
     last_is_blank: bool = False
 
 
-def kind_of(encoder: Foreign, transducer: bool, settings: Settings, report: Report) -> Kind:
+def kind_of(encoder: Foreign, transducer: bool, settings: AdoptSettings, report: Report) -> Kind:
     """Raises :class:`AdoptionError` for a family that is not known, or says too little of itself."""
     names = {port.name for port in encoder.inputs}
     said = encoder.metadata
@@ -74,7 +74,7 @@ def kind_of(encoder: Foreign, transducer: bool, settings: Settings, report: Repo
     return kind
 
 
-def _frontend(kind: Kind, settings: Settings) -> Frontend:
+def _frontend(kind: Kind, settings: AdoptSettings) -> Frontend:
     said = settings.recogniser.frontend
     found = KINDS[said] if said is not None else kind.frontend
     assert found is not None
@@ -87,7 +87,7 @@ def _frontend(kind: Kind, settings: Settings) -> Frontend:
 # -- the families ------------------------------------------------------------------------------------------------------
 
 
-def _k2(encoder: Foreign, transducer: bool, settings: Settings) -> Kind:
+def _k2(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
     name = encoder.metadata.get("model_type", "zipformer2")
     if name not in K2:
         raise AdoptionError(f"{encoder.path.name} is of the type {name!r}, {listed(list(K2))} are known")
@@ -106,7 +106,7 @@ def _k2(encoder: Foreign, transducer: bool, settings: Settings) -> Kind:
     return Kind(what, encoder, _with(settings, **changes), window, shift, KINDS["kaldi"])
 
 
-def _nemo(encoder: Foreign, transducer: bool, settings: Settings) -> Kind:
+def _nemo(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
     if transducer:
         raise AdoptionError(f"{encoder.path.name} is the encoder of a NeMo transducer: of NeMo, CTC can be adopted")
     said = encoder.metadata
@@ -128,7 +128,7 @@ def _nemo(encoder: Foreign, transducer: bool, settings: Settings) -> Kind:
     )  # fmt: skip
 
 
-def _t_one(encoder: Foreign, settings: Settings) -> Kind:
+def _t_one(encoder: Foreign, settings: AdoptSettings) -> Kind:
     """Takes sound as it is; ``window`` and ``shift`` in samples."""
     rate = _number(encoder, "sample_rate", 8000)
     chunk = rate * _number(encoder, "frame_length_ms", 300) // 1000
@@ -140,7 +140,7 @@ def _t_one(encoder: Foreign, settings: Settings) -> Kind:
     return Kind("T-one", encoder, _with(settings, input=source, dims=dims), chunk, chunk, None)
 
 
-def _wenet(encoder: Foreign, settings: Settings) -> Kind:
+def _wenet(encoder: Foreign, settings: AdoptSettings) -> Kind:
     """Batch 1. The host says where in the stream a call is, and which of the cached keys are some already."""
     chunk, left = _number(encoder, "chunk_size", 16), _number(encoder, "left_chunks", 4)
     factor, right = _number(encoder, "subsampling_factor"), _number(encoder, "right_context")
@@ -212,8 +212,8 @@ def _number(encoder: Foreign, name: str, default: int | None = None) -> int:
     return int(text)
 
 
-def _with(settings: Settings, **changes: Any) -> Settings:
+def _with(settings: AdoptSettings, **changes: Any) -> AdoptSettings:
     """What the user said of the model comes first."""
     given = settings.model_dump(exclude_unset=True)
     merged = {name: {**change, **given.get(name, {})} for name, change in changes.items()}
-    return Settings.model_validate({**given, **merged}, strict=False)
+    return AdoptSettings.model_validate({**given, **merged}, strict=False)

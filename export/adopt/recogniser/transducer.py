@@ -20,11 +20,11 @@ from export.adopt.read import Foreign
 from export.adopt.report import AdoptionError
 from export.adopt.roles import Port
 
-__all__ = ["Search", "search_of"]
+__all__ = ["TransducerSearch", "search_of"]
 
 
 @dataclass(frozen=True)
-class Search:
+class TransducerSearch:
     """``size``: tokens. ``free``: both graphs take any batch. ``silent``: tokens that are not written down."""
 
     decoder: Foreign
@@ -104,7 +104,7 @@ def heard_size(joiner: Foreign) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def search_of(decoder: Foreign, joiner: Foreign) -> Search:
+def search_of(decoder: Foreign, joiner: Foreign) -> TransducerSearch:
     """Raises :class:`AdoptionError` for graphs of another form."""
     if len(decoder.inputs) != 1 or len(decoder.outputs) != 1 or decoder.inputs[0].dtype != "int64":
         raise AdoptionError(
@@ -127,7 +127,7 @@ def search_of(decoder: Foreign, joiner: Foreign) -> Search:
             raise AdoptionError(f"{decoder.path.name} does not say vocab_size in its metadata")
         size = int(text)
     free = all(not isinstance(port.dims[0], int) for port in (y, *joiner.inputs))
-    return Search(decoder, joiner, context, size, (0,), free)
+    return TransducerSearch(decoder, joiner, context, size, (0,), free)
 
 
 def _ports(ports: tuple[Port, ...]) -> str:

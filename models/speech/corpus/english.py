@@ -26,11 +26,11 @@ from rich.table import Table
 
 from models.speech.corpus import recorded, shards
 from models.speech.corpus.packages import Packages
-from models.speech.corpus.shards import RATE, Pcm, Row
+from models.speech.corpus.shards import RATE, CorpusRow, Pcm
 
 if TYPE_CHECKING:
     from models.speech.corpus.g2p import Pronounce
-    from models.speech.corpus.texts import Texts
+    from models.speech.corpus.texts import CorpusTexts
     from models.speech.corpus.voices import Voices
 
 VERSION = 2  # of the recipe: shards of another one are not mixed with these
@@ -42,14 +42,14 @@ PROMPTS = "asterisk"
 #: costs a third of the time.
 WORKERS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 
-Made = Iterator[tuple[Row, Pcm]]
+Made = Iterator[tuple[CorpusRow, Pcm]]
 
 
 @lru_cache(1)
-def _texts(data: Path) -> Texts:
-    from models.speech.corpus.texts import Texts
+def _texts(data: Path) -> CorpusTexts:
+    from models.speech.corpus.texts import CorpusTexts
 
-    return Texts(data)
+    return CorpusTexts(data)
 
 
 @lru_cache(3)
@@ -109,7 +109,7 @@ def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
         total += len(pcm)
         licence = f"voice {voices.licence}; text {text.source.licence}"
         segments = framed(phones, spoken.times, len(pcm) // (RATE // 100))
-        yield Row(source, spoken.voice, " ".join(words), phones, text.source.name, licence, segments), pcm
+        yield CorpusRow(source, spoken.voice, " ".join(words), phones, text.source.name, licence, segments), pcm
 
 
 def framed(phones: list[list[str]], times: list[list[tuple[float, float]]], frames: int) -> list[list[int]]:
@@ -136,7 +136,9 @@ def make_prompts(folder: Path) -> float:
         for spoken, pcm in recorded.prompts(Packages(folder).prompts):
             words, phones = label(spoken, american)
             if 0.3 * RATE <= len(pcm) <= 20 * RATE:
-                row = Row(PROMPTS, "asterisk Allison Smith", " ".join(words), phones, "asterisk", recorded.LICENCE)
+                row = CorpusRow(
+                    PROMPTS, "asterisk Allison Smith", " ".join(words), phones, "asterisk", recorded.LICENCE
+                )
                 yield row, pcm
 
     return shards.write(folder / "english", PROMPTS, rows())

@@ -132,7 +132,7 @@ def load_voice(path: Path) -> Style:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class VoiceBlend:
     """Shares of voices, summing to 1: of the timbre and, where that is another's, of the prosody."""
 
     timbre: dict[str, float]
@@ -146,7 +146,7 @@ class Speaker:
         return said(self.timbre) if self.timbre == self.prosody else f"{said(self.timbre)}/{said(self.prosody)}"
 
 
-def blend(voices: dict[str, Style], speaker: Speaker) -> Style:
+def blend(voices: dict[str, Style], speaker: VoiceBlend) -> Style:
     """The style table [510, 256] of a speaker."""
 
     def mix(shares: dict[str, float], part: slice) -> Style:

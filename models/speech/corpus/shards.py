@@ -26,7 +26,7 @@ RATE = 16000
 
 
 @dataclass(frozen=True)
-class Row:
+class CorpusRow:
     """One recording. ``phones``: a list for each word of ``text``; ``texts``: where the text is from;
     ``segments``: first frame of 10 ms of each phone and the one behind its last, where the voice told."""
 
@@ -49,7 +49,7 @@ class Row:
 class Recording:
     """A row with its samples where they lie; an :class:`models.speech.data.Utterance` to whoever only reads it."""
 
-    row: Row
+    row: CorpusRow
     path: Path = field(repr=False)
     age: int = 0
 
@@ -92,7 +92,7 @@ class Recording:
             return file.read(self.row.samples, dtype="int16")
 
 
-def write(folder: Path, name: str, made: Iterable[tuple[Row, Pcm]]) -> float:
+def write(folder: Path, name: str, made: Iterable[tuple[CorpusRow, Pcm]]) -> float:
     """Write shard ``name``; its seconds. Whatever ``made`` raises leaves nothing of it behind but a file that the next
     run takes away."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def names(folder: Path) -> list[str]:
 
 def read(folder: Path, name: str) -> list[Recording]:
     with (folder / f"{name}.jsonl").open() as file:
-        return [Recording(Row(**json.loads(line)), folder / f"{name}.flac") for line in file]
+        return [Recording(CorpusRow(**json.loads(line)), folder / f"{name}.flac") for line in file]
 
 
 def read_all(folder: Path) -> Iterator[Recording]:

@@ -37,14 +37,14 @@ SOURCES = (
 
 
 @dataclass(frozen=True)
-class Text:
+class CorpusText:
     """``spoken``: with sentence marks, as :func:`.spoken.speak` gives it."""
 
     spoken: str
     source: TextSource
 
 
-class Texts:
+class CorpusTexts:
     """``data``: the shared data's folder. A draw depends on the generator alone."""
 
     def __init__(self, data: Path) -> None:
@@ -52,13 +52,13 @@ class Texts:
         said = (word for line in self.lines["calls"][::7] for word in re.findall(r"(?<=[a-z] )[A-Z][a-z]{2,}", line))
         self.names = sorted(set(said))
 
-    def draw(self, rng: random.Random) -> Text:
+    def draw(self, rng: random.Random) -> CorpusText:
         """A text of :data:`SHORTEST` to :data:`LONGEST` words."""
         while True:
             (source,) = rng.choices(SOURCES, [source.share for source in SOURCES])
             text = self._made(rng) if source.file is None else self._read_out(source, rng)
             if text is not None:
-                return Text(text, source)
+                return CorpusText(text, source)
 
     def _read_out(self, source: TextSource, rng: random.Random) -> str | None:
         line = rng.choice(self.lines[source.name])

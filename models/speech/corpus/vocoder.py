@@ -96,7 +96,7 @@ def image(x: Tensor) -> Tensor:
     return x[None, None].permute(0, 3, 1, 2)
 
 
-class Block:
+class ResidualBlock:
     """Three times: norm, dilated convolution, norm, convolution, added to what came in."""
 
     def __init__(self, name: str, weights: Weights, kind: torch.dtype) -> None:
@@ -144,8 +144,8 @@ class Vocoder:
             )
             for i, (stride, pad) in enumerate(((6, 3), (1, 0)))
         ]
-        self.sources = [Block(f"noise_res.{i}", weights, kind) for i in range(2)]
-        self.blocks = [[Block(f"resblocks.{3 * i + j}", weights, kind) for j in range(3)] for i in range(2)]
+        self.sources = [ResidualBlock(f"noise_res.{i}", weights, kind) for i in range(2)]
+        self.blocks = [[ResidualBlock(f"resblocks.{3 * i + j}", weights, kind) for j in range(3)] for i in range(2)]
         self.ups = [(_tensor(weights(f"ups.{i}/kernel")).to(kind), _tensor(weights(f"ups.{i}/bias"))) for i in range(2)]
         kernel = weights("conv_post/kernel")
         self.leave = Conv(*_taps(kernel, weights("conv_post/bias"), kind), pad=kernel.shape[2] // 2)

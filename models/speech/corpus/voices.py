@@ -11,7 +11,7 @@ import soxr
 from numpy.typing import NDArray
 
 from models.speech.corpus.g2p import Pronounce, timed
-from models.speech.corpus.kokoro import Kokoro, Speaker, blend
+from models.speech.corpus.kokoro import Kokoro, VoiceBlend, blend
 from models.speech.corpus.packages import Packages
 from models.speech.corpus.spoken import words
 
@@ -21,7 +21,7 @@ RATE = 16000  # of all that is kept
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SpokenSentence:
     """float32 at 16 kHz; ``voice``: who spoke, and how; ``times``: for each word the seconds of its phones as spoken,
     empty where the voice does not tell."""
 
@@ -33,7 +33,7 @@ class Spoken:
 class Voices(Protocol):
     licence: str
 
-    def speak(self, text: str, rng: random.Random) -> Spoken: ...
+    def speak(self, text: str, rng: random.Random) -> SpokenSentence: ...
 
 
 MARKS = ",.?!;:"
@@ -41,7 +41,7 @@ AMERICAN, BRITISH = ("af_", "am_"), ("bf_", "bm_")
 CHINESE = ("zf_", "zm_")
 
 
-def draw_speaker(names: list[str], rng: random.Random) -> Speaker:
+def draw_speaker(names: list[str], rng: random.Random) -> VoiceBlend:
     """One to three voices in random shares. Most are native; a fifth has an accent, half of it Chinese."""
     native = [name for name in names if name.startswith(AMERICAN + BRITISH)]
     foreign = [name for name in names if name not in native]
@@ -62,7 +62,7 @@ def draw_speaker(names: list[str], rng: random.Random) -> Speaker:
         timbre = shares(native, chinese or foreign)
     else:
         timbre = shares(rng.choice((chinese or foreign, foreign)))
-    return Speaker(timbre, shares(native) if rng.random() < 0.25 else timbre)
+    return VoiceBlend(timbre, shares(native) if rng.random() < 0.25 else timbre)
 
 
 class KokoroVoices:
@@ -75,7 +75,7 @@ class KokoroVoices:
         self.kokoro = Kokoro(packages.model, packages.vocabulary, packages.voices)
         self.pronounce = {british: Pronounce(british) for british in (False, True)}
 
-    def speak(self, text: str, rng: random.Random) -> Spoken:
+    def speak(self, text: str, rng: random.Random) -> SpokenSentence:
         speaker = draw_speaker(sorted(self.kokoro.voices), rng)
         share = sum(share for name, share in speaker.prosody.items() if name.startswith(BRITISH))
         british = rng.random() < 0.1 + 0.8 * share
@@ -87,7 +87,7 @@ class KokoroVoices:
         wave, cut = trimmed(rethroated(wave, throat, 24000))
         accent = "british" if british else "american"
         name = f"kokoro {speaker.name} {accent} x{pace:.2f} t{throat:.2f}"
-        return Spoken(wave, name, self._times(groups, [float(bound) / throat - cut for bound in bounds]))
+        return SpokenSentence(wave, name, self._times(groups, [float(bound) / throat - cut for bound in bounds]))
 
     def _times(self, groups: list[str], bounds: list[float]) -> list[Spans]:
         at, out = 0, []
@@ -138,7 +138,7 @@ class HibariVoices:
         self.hibari, self.dsp = Hibari(), dsp
         self.pronounce = {british: Pronounce(british) for british in (False, True)}
 
-    def speak(self, text: str, rng: random.Random) -> Spoken:
+    def speak(self, text: str, rng: random.Random) -> SpokenSentence:
         throat, pitch, tune = rng.uniform(0.82, 1.3), rng.uniform(0.55, 1.2), rng.uniform(0.4, 1.5)
         pace, british = rng.uniform(0.75, 1.25), rng.random() < 0.3
         ids = self.hibari.ids(self.pronounce[british](text))
@@ -150,7 +150,7 @@ class HibariVoices:
         f0 = np.where(voiced, np.clip(bent / throat, 45, 600), f0).astype(np.float32)
         wave = self.dsp.synth(*parts, f0, np.random.default_rng(rng.getrandbits(32)))
         manner = f"{'british' if british else 'american'} x{pace:.2f} t{throat:.2f} p{pitch:.2f} i{tune:.2f}"
-        return Spoken(trimmed(rethroated(wave, throat, 24000))[0], f"hibari {manner}")
+        return SpokenSentence(trimmed(rethroated(wave, throat, 24000))[0], f"hibari {manner}")
 
 
 class DebianVoices:
@@ -158,7 +158,7 @@ class DebianVoices:
 
     licence = "flite: MIT-like; espeak-ng: GPL-3.0 (program; its speech is free)"
 
-    def speak(self, text: str, rng: random.Random) -> Spoken:
+    def speak(self, text: str, rng: random.Random) -> SpokenSentence:
         from models.speech.synthetic import FLITE_VOICES, flite, random_voice, speak
 
         said = " ".join(words(text)).lower()
@@ -172,4 +172,4 @@ class DebianVoices:
             pcm = speak(said, sample_rate=RATE, **manner)  # type: ignore[arg-type]
             name = f"espeak {manner['voice']}"
         wave = rethroated(pcm.astype(np.float32) / 32768.0, throat, RATE)
-        return Spoken(trimmed(wave)[0], f"{name} t{throat:.2f}")
+        return SpokenSentence(trimmed(wave)[0], f"{name} t{throat:.2f}")

@@ -29,7 +29,7 @@ class LineReaderConfig:
         return cls(**values)
 
 
-class LineReader(Streaming):
+class LineReaderNetwork(Streaming):
     """``forward(ink float32 [B, N, height], state) -> (log_probs [B, N / 2, tokens], state)``: a step is two columns.
 
     It sees nothing to the right: CTC lets it say a letter once it has seen enough of it.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.classify.opinions import BY_HAND, LABELS, Grammar
-from models.zoo.classify.text_classifier import TextClassifier, TextClassifierConfig
+from models.zoo.classify.text_classifier import TextClassifierConfig, TextClassifierNetwork
 from models.zoo.generate.teaching import leave
 from models.zoo.speech.framewise import IGNORED, Batches, teach
 
@@ -38,21 +38,21 @@ INFO: dict[str, Any] = {
 }
 
 
-class Texts(NamedTuple):
+class LabelledTexts(NamedTuple):
     texts: list[str]
     labels: list[int]
 
 
-def drawn(grammar: Grammar, count: int, kind: str = "known") -> Texts:
+def drawn(grammar: Grammar, count: int, kind: str = "known") -> LabelledTexts:
     """Of ``kind`` "new" there are no neutral ones."""
     verdicts = [0, 2] if kind == "new" else range(len(LABELS))
     labels = grammar.rng.choice(verdicts, count).tolist()
-    return Texts([grammar.draw(label, kind) for label in labels], labels)
+    return LabelledTexts([grammar.draw(label, kind) for label in labels], labels)
 
 
-def by_hand() -> Texts:
+def by_hand() -> LabelledTexts:
     lines = [(line, LABELS.index(label)) for label, text in BY_HAND.items() for line in text.splitlines()]
-    return Texts([text for text, _ in lines], [label for _, label in lines])
+    return LabelledTexts([text for text, _ in lines], [label for _, label in lines])
 
 
 def pack(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
     grammar, others = Grammar(1), Grammar(2)
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, average=0.99)
     batches = Batches(lambda: batch(grammar), min(EPOCH, steps or EPOCH))
-    model = TextClassifier(TextClassifierConfig(len(LABELS)))
+    model = TextClassifierNetwork(TextClassifierConfig(len(LABELS)))
     best = teach(model, batches, [batch(others) for _ in range(8)], INFO, folder, budget)
     leave(folder, score(checkpoint.load(best)[0], BAGGED if not steps else 300, SCORED if not steps else 60))
     return best
@@ -90,7 +90,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
 
 
 @torch.no_grad()
-def answers(model: TextClassifier, texts: Sequence[str], share: float = 1.0) -> NDArray[np.int64]:
+def answers(model: TextClassifierNetwork, texts: Sequence[str], share: float = 1.0) -> NDArray[np.int64]:
     """The label after this share of each text's bytes."""
     found = []
     for first in range(0, len(texts), 256):
@@ -101,7 +101,7 @@ def answers(model: TextClassifier, texts: Sequence[str], share: float = 1.0) -> 
     return torch.cat(found).numpy()
 
 
-def score(model: TextClassifier, bagged: int = BAGGED, scored: int = SCORED) -> dict[str, float]:
+def score(model: TextClassifierNetwork, bagged: int = BAGGED, scored: int = SCORED) -> dict[str, float]:
     """Accuracy, beside bags of words and of pairs of words that learnt from the same grammar."""
     grammar, learnt = Grammar(99), drawn(Grammar(3), bagged)
     sets = {
@@ -121,7 +121,7 @@ def score(model: TextClassifier, bagged: int = BAGGED, scored: int = SCORED) -> 
     return found | {"accuracy after half of the text": float(half.mean())}
 
 
-def bag(learnt: Texts, longest: int) -> Callable[[Sequence[str]], NDArray[np.int64]]:
+def bag(learnt: LabelledTexts, longest: int) -> Callable[[Sequence[str]], NDArray[np.int64]]:
     """Multinomial logistic regression on the words (runs of up to ``longest``) that a text has: what is learnt from
     them without their order."""
     known = {run: i for i, run in enumerate(sorted({run for text in learnt.texts for run in runs(text, longest)}))}

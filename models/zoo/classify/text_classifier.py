@@ -31,7 +31,7 @@ class TextClassifierConfig:
         return cls(**values)
 
 
-class TextClassifier(Streaming):
+class TextClassifierNetwork(Streaming):
     """``forward(text uint8 [B, T], state) -> ({"scores": [B, T, labels]}, state)``: a step is a byte of UTF-8."""
 
     receptive_field = None

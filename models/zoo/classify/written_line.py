@@ -17,7 +17,7 @@ from models.training import checkpoint
 from models.training.budget import Budget, Budgeted, fit
 from models.training.score import edits
 from models.zoo.classify.handwriting import HANDS, HELD, PRINTS, Scribe, families
-from models.zoo.classify.line_reader import LineReader, LineReaderConfig
+from models.zoo.classify.line_reader import LineReaderConfig, LineReaderNetwork
 from models.zoo.classify.line_templates import Templates
 from models.zoo.generate.teaching import leave
 from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance
@@ -66,7 +66,7 @@ class Written(NamedTuple):
     drawn: str
 
 
-class Texts:
+class LineTexts:
     """Pieces of ``sentences`` with numbers among them, a part of the words with capitals."""
 
     def __init__(self, sentences: Sequence[str], seed: int) -> None:
@@ -144,7 +144,7 @@ def collate(lines: Sequence[Line]) -> Batch:
     return torch.from_numpy(page), steps, torch.from_numpy(marks), counts
 
 
-class Reading(Budgeted):
+class LineTraining(Budgeted):
     """CTC in nats per token."""
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -172,7 +172,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
     found = {}
     for which, fonts in {"unseen handwriting": unseen["handwriting"], "unseen print": unseen["print"],
                          "known fonts": known}.items():  # fmt: skip
-        lines = written(Texts(held, 99), Scribe(fonts, 99), SCORED)
+        lines = written(LineTexts(held, 99), Scribe(fonts, 99), SCORED)
         found[f"character error rate, {which}"] = error_rate(model, lines)
         said = [templates.read(np.asarray(ink, np.float32)) for ink, _ in lines]
         found[f"character error rate, nearest letter, {which}"] = rate(lines, said)
@@ -186,8 +186,8 @@ def learn(
 ) -> Path:  # fmt: skip
     """The checkpoint; the best on lines of held-out text in the same fonts stays."""
     torch.manual_seed(1)
-    texts, scribe = Texts(rest, 1), Scribe(fonts, 1)
-    dev = written(Texts(held, 2), Scribe(fonts, 2), min(120, 12 * (budget.steps or 10)))
+    texts, scribe = LineTexts(rest, 1), Scribe(fonts, 1)
+    dev = written(LineTexts(held, 2), Scribe(fonts, 2), min(120, 12 * (budget.steps or 10)))
 
     def evaluate(average: Any) -> dict[str, float]:
         return {"error": error_rate(average, dev)}
@@ -195,13 +195,13 @@ def learn(
     def save(path: Path, average: Any, about: dict[str, Any]) -> None:
         checkpoint.save(path, average, INFO | about)
 
-    model = LineReader(config or LineReaderConfig(len(TOKENS)))
+    model = LineReaderNetwork(config or LineReaderConfig(len(TOKENS)))
     pages = Pages(lambda: written(texts, scribe, 1)[0], min(EPOCH, budget.steps or EPOCH))
-    fit(Reading(model, budget, evaluate, save, folder), pages)
+    fit(LineTraining(model, budget, evaluate, save, folder), pages)
     return folder / "best.pt"
 
 
-def written(texts: Texts, scribe: Scribe, count: int) -> list[Line]:
+def written(texts: LineTexts, scribe: Scribe, count: int) -> list[Line]:
     lines: list[Line] = []
     for _ in range(count):
         text = texts.draw()
@@ -214,7 +214,7 @@ def written(texts: Texts, scribe: Scribe, count: int) -> list[Line]:
 
 
 @torch.no_grad()
-def error_rate(model: LineReader, lines: Sequence[Line]) -> float:
+def error_rate(model: LineReaderNetwork, lines: Sequence[Line]) -> float:
     """Edits over characters, of what the daemon's own task makes of the lines."""
     found = []
     for first in range(0, len(lines), 60):

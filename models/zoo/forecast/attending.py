@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.forecast.forecasting import Batch, Options, Segments
+from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions, Segments
 from models.forecast.sensors import Sensor, ett, synthetic
 from models.training import checkpoint
 from models.training.budget import Budget, fit
@@ -30,9 +30,9 @@ from models.zoo.forecast.sequences import (
     SHARES,
     TRAINED,
     VALIDATED,
+    ForecastPool,
     Held,
-    Pool,
-    Training,
+    SequenceTraining,
     held_out,
     list_of,
     loss,
@@ -48,11 +48,11 @@ SAMPLED = 24
 NAME = "forecast-attending"
 
 
-class Attending(Training):
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+class Attending(SequenceTraining):
+    def training_step(self, batch: ForecastBatch, index: int) -> Tensor:
         at = LAGS + torch.randperm(batch.x.shape[1] - LAGS)[:SAMPLED]
         moves, _, _ = self.model.attend(batch.x, self.model.memory(len(batch.x)), at)
-        part = Batch(batch.x, batch.labels[:, at], batch.known[:, at])
+        part = ForecastBatch(batch.x, batch.labels[:, at], batch.known[:, at])
         value = loss(moves, part, self.model.config.quantiles, skip=0)
         self.losses.append(float(value.detach()))
         return value
@@ -71,7 +71,7 @@ def learn(
     config: AttendingConfig | None = None, batch: int = BATCH, length: int = LENGTH,
 ) -> Path:  # fmt: skip
     """``validation`` picks the best average, ``test`` is in the scores."""
-    options = Options(batch=batch, length=length)
+    options = ForecastTrainingOptions(batch=batch, length=length)
     config = config or AttendingConfig()
     pool = list_of(Segments(sensors, shares, config.horizon, options), min(POOL, budget.steps or POOL))
     torch.manual_seed(1)
@@ -81,7 +81,7 @@ def learn(
         checkpoint.save(path, average, info(average.config) | about)
 
     training = Attending(model, budget, lambda average: {"error": score(average, validation)["MAE"]}, save, folder)
-    fit(training, Pool(pool, min(EPOCH, budget.steps or EPOCH)))
+    fit(training, ForecastPool(pool, min(EPOCH, budget.steps or EPOCH)))
     best, _ = checkpoint.load(folder / "best.pt")
     found = score(best, test) | naive(test)
     leave(folder, {f"{name}, {config.horizon} hours": value for name, value in found.items()})

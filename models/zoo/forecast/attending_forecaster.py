@@ -33,7 +33,7 @@ class AttendingConfig(SequenceConfig):
     slots: int = 48
 
 
-class Memory(Streaming):
+class EncoderMemory(Streaming):
     """What the encoder held [B, T, H] -> [B, T, slots, H], oldest first, and which of them there are [B, T, slots].
 
     State: the last ``slots - 1`` of them, and 1 where there has been one.
@@ -58,7 +58,7 @@ class Memory(Streaming):
         return (windows, there), {"past": whole[:, steps:], "seen": seen[:, steps:]}
 
 
-class Decoder(nn.Module):
+class ForecastDecoder(nn.Module):
     """Where the encoder is [N, H], memory [N, M, H] and which of it there is [N, M], what else is known of each step
     ahead [N, S] -> mean and quantiles [N, S, 1 + Q] as in ``SequenceForecaster.moves``, and the attention [N, S, M]."""
 
@@ -110,8 +110,8 @@ class AttendingForecaster(SequenceForecaster):
         super().__init__(config)
         del self.head
         self.context = None
-        self.remember = Memory(config.slots, config.hidden)
-        self.decoder = Decoder(config, self.reach[:, 0])
+        self.remember = EncoderMemory(config.slots, config.hidden)
+        self.decoder = ForecastDecoder(config, self.reach[:, 0])
 
     def memory(self, batch: int) -> State:
         return super().memory(batch) | outer(self.remember.initial_state(batch), "memory")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.forecast.forecasting import Batch, Options, Segments
+from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions, Segments
 from models.forecast.normalise import LIMIT
 from models.forecast.sensors import DAY, WEEK, Sensor, ett, synthetic
 from models.layers import MinGRU, Recurrent
@@ -46,10 +46,10 @@ class Held:
     spread: NDArray[np.float32]
 
 
-class Pool(torch.utils.data.IterableDataset[Batch]):
+class ForecastPool(torch.utils.data.IterableDataset[ForecastBatch]):
     """The same batches in the same order for everybody."""
 
-    def __init__(self, batches: Sequence[Batch], epoch: int) -> None:
+    def __init__(self, batches: Sequence[ForecastBatch], epoch: int) -> None:
         self.batches, self.epoch, self.at = batches, epoch, 0
 
     def __iter__(self):  # type: ignore[no-untyped-def]
@@ -58,10 +58,10 @@ class Pool(torch.utils.data.IterableDataset[Batch]):
             self.at += 1
 
 
-class Training(Budgeted):
+class SequenceTraining(Budgeted):
     """Huber on the mean and pinball on the quantiles, of errors in units of how far a sensor moves in so many steps."""
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: ForecastBatch, index: int) -> Tensor:
         moves, _ = self.model.moves(batch.x, self.model.memory(len(batch.x)))
         value = loss(moves, batch, self.model.config.quantiles)
         self.losses.append(float(value.detach()))
@@ -71,7 +71,7 @@ class Training(Budgeted):
         return torch.optim.AdamW(self.model.parameters(), lr=self.options.rate, weight_decay=self.options.weight_decay)
 
 
-def loss(moves: Tensor, batch: Batch, quantiles: Sequence[float], skip: int = LAGS) -> Tensor:
+def loss(moves: Tensor, batch: ForecastBatch, quantiles: Sequence[float], skip: int = LAGS) -> Tensor:
     """``moves`` [B, T, H, 1 + Q]; the first ``skip`` readings of a segment do not count."""
     labels, known = batch.labels[:, skip:], batch.known[:, skip:].float()
     usual = ((labels.square() * known).sum(1) / known.sum(1).clamp(min=1)).sqrt().clamp(min=0.1)[:, None]  # [B, 1, H]
@@ -104,7 +104,7 @@ def learn(
 ) -> None:  # fmt: skip
     """``held``: "validation" picks the best average of a run, "test" is in the table. ``steps``: instead of minutes."""
     torch.set_num_threads(1)
-    options = Options(batch=batch, length=length)
+    options = ForecastTrainingOptions(batch=batch, length=length)
     pool = list_of(Segments(sensors, shares, 24, options), min(POOL, steps or POOL))
     torch.manual_seed(1)
     models = {family: sized(family, parameters) for family in ("linear", *FAMILIES)}
@@ -128,21 +128,23 @@ def learn(
         print(f"python -m export {name}/best.pt -o models/zoo/trained/{name.name}.onnx --scores {name}/scores.json")
 
 
-def list_of(segments: Segments, count: int) -> list[Batch]:
+def list_of(segments: Segments, count: int) -> list[ForecastBatch]:
     return [segments.batch() for _ in range(count)]
 
 
-def run(family: str, model: SequenceForecaster, pool: list[Batch], held: Held, folder: Path, budget: Budget) -> None:
+def run(
+    family: str, model: SequenceForecaster, pool: list[ForecastBatch], held: Held, folder: Path, budget: Budget
+) -> None:
     """``folder/best.pt``."""
 
     def save(path: Path, average: SequenceForecaster, about: dict[str, object]) -> None:
         checkpoint.save(path, average, info(family, average.config) | about)
 
-    training = Training(model, budget, lambda average: {"error": score(average, held)["MAE"]}, save, folder)
-    fit(training, Pool(pool, min(EPOCH, budget.steps)))
+    training = SequenceTraining(model, budget, lambda average: {"error": score(average, held)["MAE"]}, save, folder)
+    fit(training, ForecastPool(pool, min(EPOCH, budget.steps)))
 
 
-def seconds(models: Mapping[str, SequenceForecaster], batch: Batch, rounds: int = 3) -> dict[str, float]:
+def seconds(models: Mapping[str, SequenceForecaster], batch: ForecastBatch, rounds: int = 3) -> dict[str, float]:
     """CPU time of one training step, forwards and backwards, in turns, the best of a few."""
     best = dict.fromkeys(models, float("inf"))
     for _ in range(rounds):

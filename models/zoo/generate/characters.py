@@ -10,7 +10,7 @@ import torch
 from models.speech.data import data_folder
 from models.training import checkpoint
 from models.training.budget import Budget
-from models.zoo.generate.teaching import Tokens, Windows, bits, info, leave, ngram_bits, teach
+from models.zoo.generate.teaching import Tokens, TokenWindows, bits, info, leave, ngram_bits, teach
 from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
 
 #: Token 0 is what stands before the first letter; a newline ends a sentence.
@@ -49,7 +49,7 @@ def train(folder: Path, minutes: float | None = None, path: Path | None = None, 
     options = {"kind": "text", "vocabulary": len(TOKENS), "tokens": TOKENS, "temperature": 0.8}
     about = info("characters", model.columns.limits(), STEPS, options) | TEXTS
     length = min(LENGTH, len(held))
-    batches = Windows(tokens, BATCH, length, min(EPOCH, steps or EPOCH))
+    batches = TokenWindows(tokens, BATCH, length, min(EPOCH, steps or EPOCH))
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, average=0.99)
     best = teach(model, batches, held, about, folder, budget, min(2048, len(held)))
     train_list, held_list = tokens.tolist(), held.tolist()

@@ -10,7 +10,7 @@ import torch
 
 from models.training import checkpoint
 from models.training.budget import Budget
-from models.zoo.generate.teaching import Tokens, Windows, bits, info, leave, ngram_bits, teach
+from models.zoo.generate.teaching import Tokens, TokenWindows, bits, info, leave, ngram_bits, teach
 from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
 
 LOWEST, HIGHEST = 40, 84
@@ -85,7 +85,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
         "ticks_per_second": TICKS_PER_SECOND,
     }  # fmt: skip
     about = info("music", model.columns.limits(), STEPS, options) | TEXTS
-    batches = Windows(tokens, BATCH, LENGTH, min(EPOCH, steps or EPOCH), starts)
+    batches = TokenWindows(tokens, BATCH, LENGTH, min(EPOCH, steps or EPOCH), starts)
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, average=0.99)
     length = min(1024, len(held))
     best = teach(model, batches, held, about, folder, budget, length)

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted, fit
 from models.zoo.generate.parallel_wavenet import EDGE, ParallelConfig, ParallelWaveNet, levels_log_prob
-from models.zoo.generate.spoken_digits import LABELS, RATE, Spoken
+from models.zoo.generate.spoken_digits import LABELS, RATE, DigitTokens
 from models.zoo.generate.teaching import info, leave
 from models.zoo.generate.wavenet_generator import WaveNetGenerator
 
@@ -39,10 +39,10 @@ TEXTS = {
 }
 
 
-class Examples(torch.utils.data.IterableDataset[Any]):
+class VoicedExamples(torch.utils.data.IterableDataset[Any]):
     """Digits of the one voice from their first frame on: tokens, labels, since."""
 
-    def __init__(self, spoken: Spoken, batches: int, frames: int = FRAMES) -> None:
+    def __init__(self, spoken: DigitTokens, batches: int, frames: int = FRAMES) -> None:
         self.spoken, self.batches, self.frames = spoken, batches, frames
         self.rng = np.random.default_rng(1)
         self.starts = [s for s in spoken.starts if s + frames <= len(spoken.labels)]
@@ -116,13 +116,13 @@ def train(
     torch.manual_seed(1)
     student = ParallelWaveNet(config or ParallelConfig())
     c = student.config
-    spoken = Spoken([VOICE] * 3, c.width, 1)
+    spoken = DigitTokens([VOICE] * 3, c.width, 1)
     options = {
         "kind": "audio", "vocabulary": c.vocabulary, "sample_rate": RATE, "temperature": 0.6,
         "conditions": {"digit": LABELS},
     }  # fmt: skip
     about = info("parallel-digits", student.columns.limits(), STEPS, options, step_seconds=c.width / RATE) | TEXTS
-    fixed = next(iter(Examples(Spoken([VOICE], c.width, 2), 1, frames)))
+    fixed = next(iter(VoicedExamples(DigitTokens([VOICE], c.width, 2), 1, frames)))
 
     def evaluate(average: Any) -> dict[str, float]:
         with torch.no_grad():
@@ -139,7 +139,7 @@ def train(
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=3e-3, average=0.99)
     training = Distillation(student, budget, evaluate, save, folder)
     training.teacher = teacher
-    fit(training, Examples(spoken, min(EPOCH, steps or EPOCH), frames))
+    fit(training, VoicedExamples(spoken, min(EPOCH, steps or EPOCH), frames))
     best = folder / "best.pt"
     scores = evaluate(checkpoint.load(best)[0])
     leave(folder, {name: value for name, value in scores.items() if name != "error"})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
-from models.layers.sampling import Columns, Noise, Onset
+from models.layers.sampling import ControlColumns, Noise, Onset
 from models.zoo.generate.wavenet_generator import WAVES, clock
 
 #: A draw is at least so far from 0 and 1: the logistic's tails have no end.
@@ -45,7 +45,7 @@ class ParallelConfig:
         return cls(**{**values, "flows": tuple(map(tuple, values["flows"]))})
 
 
-class Flow(Streaming):
+class WaveFlow(Streaming):
     """Noise [B, N] and what every layer's gates are told [B, N, L * 2C] -> shift and log-scale [B, N], each from the
     noise before it. State: the last noise, and of every layer the inputs that it looks back to."""
 
@@ -93,7 +93,7 @@ class ParallelWaveNet(Streaming):
         super().__init__()
         self.config = c = config
         self.flows = nn.ModuleList(
-            Flow(dilations, c.channels, c.hidden, 0.05 if i == 0 else 1.0) for i, dilations in enumerate(c.flows)
+            WaveFlow(dilations, c.channels, c.hidden, 0.05 if i == 0 else 1.0) for i, dilations in enumerate(c.flows)
         )
         self.receptive_field = 1 - (-sum(1 + sum(flow) for flow in c.flows) // c.width)  # steps
         self.guide = nn.Sequential(
@@ -101,7 +101,7 @@ class ParallelWaveNet(Streaming):
         )
         self.told = nn.ModuleList(nn.Linear(c.guide, len(flow) * 2 * c.channels) for flow in c.flows)
         self.noise, self.onset = Noise(c.width), Onset(c.pace)
-        self.columns = Columns(c.vocabulary, c.width, top_k=False, conditions={"digit": c.labels})
+        self.columns = ControlColumns(c.vocabulary, c.width, top_k=False, conditions={"digit": c.labels})
 
     def initial_state(self, batch: int) -> State:
         parts: dict[str, Streaming] = {"noise": self.noise, "onset": self.onset}

@@ -44,7 +44,7 @@ def compress(pcm: Pcm, vocabulary: int = 256) -> NDArray[np.int64]:
     return np.clip(np.round((y + 1) / 2 * (vocabulary - 1)), 0, vocabulary - 1).astype(np.int64)
 
 
-class Spoken:
+class DigitTokens:
     """Digits, each with the silence behind it: tokens and labels, and where each begins, in frames."""
 
     def __init__(self, voices: list[tuple[int, int]], width: int, seed: int) -> None:
@@ -78,8 +78,8 @@ def trimmed(pcm: Pcm) -> Pcm:
     return pcm[max(0, loud[0] - 80) : loud[-1] + 160]
 
 
-class Examples(torch.utils.data.IterableDataset[Any]):
-    def __init__(self, spoken: Spoken, frames: int, batch: int, batches: int) -> None:
+class SpokenExamples(torch.utils.data.IterableDataset[Any]):
+    def __init__(self, spoken: DigitTokens, frames: int, batch: int, batches: int) -> None:
         self.spoken, self.frames, self.batch, self.batches = spoken, frames, batch, batches
         self.rng = np.random.default_rng(1)
         self.starts = [s for s in spoken.starts if s + frames <= len(spoken.labels)]
@@ -96,7 +96,7 @@ def loss(model: WaveNetGenerator, batch: list[Tensor]) -> Tensor:
     return F.cross_entropy(model.teach(tokens, labels, since).flatten(0, 2), tokens.flatten())
 
 
-class Training(Budgeted):
+class SpokenDigitsTraining(Budgeted):
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         found = loss(self.model, batch)
         self.losses.append(float(found.detach()))
@@ -111,13 +111,13 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0, config: Wa
     torch.manual_seed(1)
     model = WaveNetGenerator(config or WaveNetConfig())
     width = model.config.width
-    spoken, held = Spoken(SPOKEN, width, 1), Spoken(HELD, width, 2)
+    spoken, held = DigitTokens(SPOKEN, width, 1), DigitTokens(HELD, width, 2)
     options = {
         "kind": "audio", "vocabulary": model.config.vocabulary, "sample_rate": RATE, "temperature": 0.8,
         "conditions": {"digit": LABELS},
     }  # fmt: skip
     about = info("spoken-digits", model.columns.limits(), STEPS, options, step_seconds=width / RATE) | TEXTS
-    later = next(iter(Examples(held, FRAMES, 8, 1)))
+    later = next(iter(SpokenExamples(held, FRAMES, 8, 1)))
 
     def evaluate(average: Any) -> dict[str, float]:
         with torch.no_grad():
@@ -127,8 +127,8 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0, config: Wa
         checkpoint.save(path, average, about | learnt)
 
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, average=0.99)
-    training = Training(model, budget, evaluate, save, folder)
-    fit(training, Examples(spoken, FRAMES, BATCH, min(EPOCH, steps or EPOCH)))
+    training = SpokenDigitsTraining(model, budget, evaluate, save, folder)
+    fit(training, SpokenExamples(spoken, FRAMES, BATCH, min(EPOCH, steps or EPOCH)))
     best = folder / "best.pt"
     tokens, past = later[0].flatten().tolist(), spoken.tokens.flatten().tolist()
     scores = {"bits per sample": evaluate(checkpoint.load(best)[0])["error"]}

@@ -21,7 +21,7 @@ from models.training.budget import Budget, Budgeted, fit
 Tokens = NDArray[np.int64]
 
 
-class Windows(torch.utils.data.IterableDataset[Tensor]):
+class TokenWindows(torch.utils.data.IterableDataset[Tensor]):
     """[batch, length] windows of one long sequence, ``batches`` an epoch; they begin at one of the ``starts``, or
     anywhere."""
 
@@ -50,7 +50,13 @@ class Teaching(Budgeted):
 
 
 def teach(
-    model: Any, batches: Windows, held: Tokens, info: dict[str, Any], folder: Path, options: Budget, length: int = 2048
+    model: Any,
+    batches: TokenWindows,
+    held: Tokens,
+    info: dict[str, Any],
+    folder: Path,
+    options: Budget,
+    length: int = 2048,
 ) -> Path:
     """Train; the best on ``held`` stays. The checkpoint is ``folder/best.pt``."""
 

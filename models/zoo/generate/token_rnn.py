@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
-from models.layers.sampling import Columns, Noise, choose, log_prob
+from models.layers.sampling import ControlColumns, Noise, choose, log_prob
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TokenRNN(Streaming):
         self.rnn = nn.GRU(config.vocabulary, config.hidden, batch_first=True)
         self.head = nn.Linear(config.hidden, config.vocabulary)
         self.noise = Noise()
-        self.columns = Columns(config.vocabulary)
+        self.columns = ControlColumns(config.vocabulary)
 
     def initial_state(self, batch: int) -> State:
         own = {"h": torch.zeros(batch, self.config.hidden), "token": torch.zeros(batch, 1, dtype=torch.int64)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
-from models.layers.sampling import Columns, Noise, Onset, choose, log_prob
+from models.layers.sampling import ControlColumns, Noise, Onset, choose, log_prob
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class WaveNetGenerator(Streaming):
         self.recent = nn.Linear(c.width * c.embedding, c.hidden, bias=False)
         self.head = nn.Linear(c.hidden, c.vocabulary)
         self.noise, self.onset = Noise(c.width), Onset(c.pace)
-        self.columns = Columns(c.vocabulary, c.width, top_k=False, conditions={"digit": c.labels})
+        self.columns = ControlColumns(c.vocabulary, c.width, top_k=False, conditions={"digit": c.labels})
 
     def initial_state(self, batch: int) -> State:
         c = self.config

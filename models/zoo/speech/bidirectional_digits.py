@@ -12,7 +12,7 @@ from models.speech import data
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.generate.teaching import leave
-from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, Pool, score, spoken, test_sets
+from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, DigitPool, score, spoken, test_sets
 from models.zoo.speech.hearing import teach
 from models.zoo.speech.listener import Listener, ListenerConfig
 
@@ -38,7 +38,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = STEPS) -> Pat
     sources, held = spoken()
     each = (minutes or 0.0) / len(AHEAD)
     budget = Budget(minutes=each, steps=0 if minutes else steps, rate=4e-3, average=0.99)
-    pool, sets = Pool(sources, data.kitchen(RATE)), test_sets()
+    pool, sets = DigitPool(sources, data.kitchen(RATE)), test_sets()
     curve: dict[str, dict[str, float]] = {name: {} for name in sets}
     for ahead in AHEAD:
         torch.manual_seed(1)

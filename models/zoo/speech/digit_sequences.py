@@ -19,7 +19,7 @@ from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.forecast.sequence import FAMILIES, HEADS, LAYERS, body
 from models.zoo.generate.teaching import leave
-from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, Pool, score, spoken, test_sets
+from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, DigitPool, score, spoken, test_sets
 from models.zoo.speech.hearing import teach
 from models.zoo.speech.listener import Listener, ListenerConfig
 
@@ -36,11 +36,11 @@ def train(folder: Path, minutes: float | None = None) -> None:
     sources, held = spoken()
     each = (minutes or 0.0) / (1 + len(FAMILIES))
     budget = Budget(minutes=each, steps=0 if minutes else STEPS, rate=4e-3, average=0.99)
-    learn(Pool(sources, data.kitchen(RATE), BATCHES, epoch=200), held, test_sets(), folder, budget)
+    learn(DigitPool(sources, data.kitchen(RATE), BATCHES, epoch=200), held, test_sets(), folder, budget)
 
 
 def learn(
-    pool: Pool, held: list[Utterance], sets: Mapping[str, list[Utterance]], folder: Path, budget: Budget,
+    pool: DigitPool, held: list[Utterance], sets: Mapping[str, list[Utterance]], folder: Path, budget: Budget,
     ear: ListenerConfig = EAR, parameters: int = PARAMETERS,
 ) -> None:  # fmt: skip
     """``held`` picks the best average of each run; ``sets`` are in the table."""

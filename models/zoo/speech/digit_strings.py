@@ -13,14 +13,14 @@ from models.speech import data, synthetic
 from models.speech.augment import Augmentation
 from models.speech.cut import cut_words
 from models.speech.data import DIGITS, Pcm, Utterance
-from models.speech.decoding import Score, transcriber
+from models.speech.decoding import SpeechScore, transcriber
 from models.speech.decoding import score as by_words
-from models.speech.mixture import Batch, Mixture, Source
+from models.speech.mixture import Mixture, SpeechBatch, UtteranceSource
 from models.training.recipe import dev_speakers
 from models.training.score import log_probs
 from streamer.tasks.transcribe.task import decode_all
 
-__all__ = ["INFO", "RATE", "TOKENS", "Pool", "joined", "score", "spell", "spoken", "test_sets"]
+__all__ = ["INFO", "RATE", "TOKENS", "DigitPool", "joined", "score", "spell", "spoken", "test_sets"]
 
 RATE, HOP = 8000, 320
 TOKENS = ["<blank>", *(word.lower() for word in DIGITS)]
@@ -46,7 +46,7 @@ def spell(utterances: Sequence[Utterance]) -> list[int]:
     return [TOKENS.index(word.lower()) for u in utterances for word in u.text.split()]
 
 
-def spoken() -> tuple[list[Source], list[Utterance]]:
+def spoken() -> tuple[list[UtteranceSource], list[Utterance]]:
     """What is trained on, and strings of digits by speakers who are not. Needs the shared data."""
     corpus = aligned_train(RATE)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
@@ -57,20 +57,20 @@ def spoken() -> tuple[list[Source], list[Utterance]]:
         return lambda progress: weight
 
     sources = [
-        Source("strings", [u for u in train if u.is_digits], always(0.15), joined=(1, 2)),
-        Source("words", cut_words(train, DIGITS, RATE), always(0.25), joined=(2, 6), gaps=(0.0, 0.8)),
-        Source("takes", takes, always(0.3), joined=(1, 7), gaps=(0.0, 0.8)),
-        Source("flite", synthetic.flite_digits(2000, RATE), always(0.1)),
-        Source("espeak", synthetic.digit_strings(4000, RATE), always(0.2)),
+        UtteranceSource("strings", [u for u in train if u.is_digits], always(0.15), joined=(1, 2)),
+        UtteranceSource("words", cut_words(train, DIGITS, RATE), always(0.25), joined=(2, 6), gaps=(0.0, 0.8)),
+        UtteranceSource("takes", takes, always(0.3), joined=(1, 7), gaps=(0.0, 0.8)),
+        UtteranceSource("flite", synthetic.flite_digits(2000, RATE), always(0.1)),
+        UtteranceSource("espeak", synthetic.digit_strings(4000, RATE), always(0.2)),
     ]
     return sources, [u for u in dev if u.is_digits]
 
 
-class Pool(torch.utils.data.IterableDataset[Batch]):
+class DigitPool(torch.utils.data.IterableDataset[SpeechBatch]):
     """``count`` batches of about ``seconds`` s, made once and given in another order in each epoch of ``epoch``."""
 
     def __init__(
-        self, sources: list[Source], noise: Pcm, count: int = POOL, seconds: float = SECONDS, epoch: int = 0
+        self, sources: list[UtteranceSource], noise: Pcm, count: int = POOL, seconds: float = SECONDS, epoch: int = 0
     ) -> None:
         mixture = Mixture(
             sources, AUGMENTATION, noise, sample_rate=RATE, hop=HOP, seconds=seconds, batches=count,
@@ -80,7 +80,7 @@ class Pool(torch.utils.data.IterableDataset[Batch]):
         self.epoch = epoch or count
         self.rng = np.random.default_rng(1)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[SpeechBatch]:
         for i in self.rng.permutation(len(self.batches))[: self.epoch]:
             yield self.batches[i]
 
@@ -107,7 +107,7 @@ def test_sets() -> dict[str, list[Utterance]]:
     }
 
 
-def score(model: Any, utterances: Sequence[Utterance]) -> Score:
+def score(model: Any, utterances: Sequence[Utterance]) -> SpeechScore:
     """Word error rate by the daemon's decoder; a model that answers late is given that much more silence."""
     symbols = {"symbols": model.config.symbols} if hasattr(model.config, "symbols") else {}
     task = transcriber({**INFO, **symbols, "name": "digits"}, None)

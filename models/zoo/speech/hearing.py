@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from models.speech.ctc import ctc
 from models.speech.data import Utterance
-from models.speech.mixture import Batch
+from models.speech.mixture import SpeechBatch
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted, fit
-from models.zoo.speech.digit_strings import RATE, Pool, score
+from models.zoo.speech.digit_strings import RATE, DigitPool, score
 from models.zoo.speech.lattice import transducer_loss
 from models.zoo.speech.transducer import Transducer
 
@@ -34,7 +34,7 @@ class Hearing(Budgeted):
         if isinstance(model, Transducer):
             self.beside = nn.Linear(model.ear.width, model.config.ear.tokens)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: SpeechBatch, index: int) -> Tensor:
         model, lengths = self.model, -(-batch.samples // self.model.hop)
         if self.beside is None:
             late = model.latency // model.hop
@@ -58,7 +58,7 @@ class Hearing(Budgeted):
 
 
 def teach(
-    model: Any, pool: Pool, held: Sequence[Utterance], info: dict[str, Any], folder: Path, options: Budget
+    model: Any, pool: DigitPool, held: Sequence[Utterance], info: dict[str, Any], folder: Path, options: Budget
 ) -> Path:
     """Train; the best on ``held`` stays, in ``folder/best.pt``."""
 

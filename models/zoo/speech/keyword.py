@@ -88,7 +88,7 @@ def sentence(utterance: Utterance) -> Clip:
     return Clip(utterance.pcm, words)
 
 
-class Streams:
+class KeywordStreams:
     """Sentences and digits one after another, ``share`` of them digits, on a bed of noise."""
 
     def __init__(
@@ -147,8 +147,8 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
     parts = [[sentence(u) for u in group] for group in (rest, held)]
     cuts = [[sentence(u) for u in cut_words(group, DIGITS, RATE)] for group in (rest, held)]
     torch.manual_seed(1)
-    streams = Streams(parts[0], [takes, takes, cuts[0], cuts[0], made], Noises(RATE, heard, 1), 1)
-    others = Streams(parts[1], [cuts[1]], Noises(RATE, heard, 2), 2)
+    streams = KeywordStreams(parts[0], [takes, takes, cuts[0], cuts[0], made], Noises(RATE, heard, 1), 1)
+    others = KeywordStreams(parts[1], [cuts[1]], Noises(RATE, heard, 2), 2)
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=6e-3, average=0.99)
     best = learn(streams, others, folder, budget)
     test, unseen = data.speechocean("test", RATE), [u for u in data.fsdd(RATE) if u.speaker == LEFT_OUT]
@@ -156,7 +156,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
     return best
 
 
-def learn(streams: Streams, others: Streams, folder: Path, budget: Budget, epoch: int = EPOCH) -> Path:
+def learn(streams: KeywordStreams, others: KeywordStreams, folder: Path, budget: Budget, epoch: int = EPOCH) -> Path:
     """The checkpoint; the best on ``others`` stays."""
     model = AudioClassifier(AudioClassifierConfig(len(LABELS), channels=48, hidden=64, size=160))
     model.normalise(streams.batch(BATCH, SECONDS)[0])

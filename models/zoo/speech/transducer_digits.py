@@ -11,7 +11,7 @@ from models.speech.data import Utterance
 from models.training import checkpoint
 from models.training.budget import Budget
 from models.zoo.generate.teaching import leave
-from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, Pool, score, spoken, test_sets
+from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, DigitPool, score, spoken, test_sets
 from models.zoo.speech.hearing import teach
 from models.zoo.speech.listener import Listener, ListenerConfig
 from models.zoo.speech.transducer import Transducer, TransducerConfig
@@ -32,14 +32,14 @@ def train(folder: Path, minutes: float | None = None) -> Path:
     """
     sources, held = spoken()
     budget = Budget(minutes=minutes or 0.0, steps=0 if minutes else STEPS, rate=4e-3, average=0.99)
-    pool = Pool(sources, data.kitchen(RATE), BATCHES, epoch=200)
+    pool = DigitPool(sources, data.kitchen(RATE), BATCHES, epoch=200)
     best, plain = learn(pool, held, folder, budget)
     leave(folder, compare(best, plain, test_sets()))
     return best
 
 
 def learn(
-    pool: Pool, held: list[Utterance], folder: Path, budget: Budget, ear: ListenerConfig = EAR
+    pool: DigitPool, held: list[Utterance], folder: Path, budget: Budget, ear: ListenerConfig = EAR
 ) -> tuple[Path, Path]:
     """Checkpoints of the transducer and, in ``folder/ctc``, of CTC."""
     torch.manual_seed(1)

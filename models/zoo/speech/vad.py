@@ -74,7 +74,7 @@ def active(wave: Wave) -> NDArray[np.bool_]:
     return found
 
 
-class Scenes:
+class VadScenes:
     """Sentences of one speaker with pauses on a bed of noise; every seventh scene has no speech."""
 
     def __init__(self, speech: Sequence[Utterance], noises: Noises, seed: int) -> None:
@@ -133,7 +133,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
     kitchen = data.kitchen(RATE).astype(np.float32) / 32768
     heard, unheard = np.split(kitchen, [int(HEARD * len(kitchen))])
     best = learn(rest, held, heard, folder, Budget(minutes=minutes or MINUTES, steps=steps, rate=6e-3, average=0.99))
-    scenes = Scenes(data.speechocean("test", RATE), Noises(RATE, unheard, 99), 99)
+    scenes = VadScenes(data.speechocean("test", RATE), Noises(RATE, unheard, 99), 99)
     leave(folder, score(checkpoint.load(best)[0], [scenes.draw(20.0) for _ in range(90)]))
     return best
 
@@ -143,7 +143,7 @@ def learn(
 ) -> Path:
     """The checkpoint; the best on ``held`` speakers stays."""
     torch.manual_seed(1)
-    scenes, others = Scenes(rest, Noises(RATE, noise, 1), 1), Scenes(held, Noises(RATE, noise, 2), 2)
+    scenes, others = VadScenes(rest, Noises(RATE, noise, 1), 1), VadScenes(held, Noises(RATE, noise, 2), 2)
     model = AudioClassifier(AudioClassifierConfig(labels=1))
     model.normalise(scenes.batch(BATCH, SECONDS)[0])
     batches = Batches(lambda: scenes.batch(BATCH, SECONDS), min(epoch, budget.steps or epoch))

@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from streamer.engine.model import ModelError
-from streamer.sensors.columns import Batch, StepResult
+from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.host import NoSensorsError, Sensors
 from streamer.sensors.ingest import Fleet
 from streamer.serve.readings.results import ResultQueue
@@ -80,7 +80,7 @@ class Broker:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _take(self, batches: Mapping[str, Batch]) -> dict[str, Exception]:
+    async def _take(self, batches: Mapping[str, ReadingBatch]) -> dict[str, Exception]:
         """Batches by model; returns what could not be taken. The others are safe: they must not come again."""
         failed: dict[str, Exception] = {}
         async with self._taking:

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from streamer.names import series_name as named
-from streamer.sensors.columns import Batch
-from streamer.sensors.layout import Layout
+from streamer.sensors.columns import ReadingBatch
+from streamer.sensors.layout import RowLayout
 from streamer.sources.readings import Readings
 from streamer.sources.tables.order import descend
 
@@ -42,7 +42,7 @@ class Parsed:
     """``skipped``: what was no reading or could not be one, by reason. ``faults``: the first that are the sender's
     mistake, in words; a reason that is nobody's mistake (``string``, ``stale``) has none."""
 
-    batch: Batch
+    batch: ReadingBatch
     skipped: dict[str, int]
     faults: list[str]
 
@@ -63,7 +63,7 @@ class Collected:
             self.faults.append(message)
 
     def done(self) -> Parsed:
-        return Parsed(Batch.made(self.names, self.times, self.values), dict(self.skipped), self.faults)
+        return Parsed(ReadingBatch.made(self.names, self.times, self.values), dict(self.skipped), self.faults)
 
 
 class Names(dict[K, str]):
@@ -84,14 +84,14 @@ class Names(dict[K, str]):
         return name
 
 
-def read_batch(source: Readings, layout: Layout, stream: str) -> Batch:
+def read_batch(source: Readings, layout: RowLayout, stream: str) -> ReadingBatch:
     """All of a CSV or JSON, in its order, but the newest first are turned around. Of a model of rows: its variables, a
     line each; ``stream``: of lines that name none."""
     if not layout.variables:
-        batch = Batch.of(list(source))
+        batch = ReadingBatch.of(list(source))
     else:
         source.columns = replace(source.columns, values=layout.variables)
-        batch = Batch.of_rows(list(source.rows()), layout.variables, stream)
+        batch = ReadingBatch.of_rows(list(source.rows()), layout.variables, stream)
     return batch.take(np.argsort(batch.times, kind="stable")) if descend(batch.names, batch.times) else batch
 
 

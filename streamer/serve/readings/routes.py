@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamer.sensors.columns import Batch, Forecasts
+from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import Receipt
 from streamer.sensors.host import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
@@ -123,7 +123,7 @@ class ReadingRoutes:
         said |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
         return JSONResponse(said, 400 if errors else 200)
 
-    def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, Batch, list[str]]:
+    def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         query = request.query_params
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         columns = Columns(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamer.sensors.columns import Batch, StepResult
+from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.ingest import BusyError
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
@@ -223,7 +223,7 @@ class Subscriber:
         answer |= ({"left_out": left} if left else {}) | ({"errors": faults} if faults else {})
         self.send(encode(answer))
 
-    async def _take(self, batch: Batch, fleet: Fleet) -> Receipt | None:
+    async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:
         """Waits for room, and for the disk. ``None``: the client went away before."""
         while not self.socket.closing:
             try:

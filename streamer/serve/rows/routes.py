@@ -35,7 +35,7 @@ from streamer.tasks.raw import plain
 
 if TYPE_CHECKING:
     from streamer.contract.manifest import Manifest
-    from streamer.serve.stream.connection import Streams
+    from streamer.serve.stream.connection import StreamConnections
     from streamer.streams.session import Session
 
 __all__ = ["PREFIX", "RowRoutes"]
@@ -125,7 +125,7 @@ class RowRoutes:
     """``POST`` is :meth:`before` the router, which with its layers would cost as much as the rest of an answer; the
     others are :meth:`routes` of it."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: StreamConnections) -> None:
         self._streams, self._registry, self._settings = streams, streams.registry, streams.settings
         self._turns: dict[str, _Turn] = {}
         self._models: dict[str, _Model] = {}

@@ -1,7 +1,8 @@
 """One connection to ``/v1/stream`` meets one session of the registry.
 
-Threads: everything here runs on the event loop, except :meth:`Stream._from_lane`, which lanes call, and what may wait
-for the disk or takes long to read (:meth:`Stream._later`), for which the connection's messages wait.
+Threads: everything here runs on the event loop, except :meth:`StreamConnection._from_lane`, which lanes call, and
+what may wait for the disk or takes long to read (:meth:`StreamConnection._later`), for which the connection's messages
+wait.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
     from streamer.streams.session import Session
 
-__all__ = ["Stream", "Streams"]
+__all__ = ["StreamConnection", "StreamConnections"]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ SHORT = 16 * 1024
 T = TypeVar("T")
 
 
-class Streams:
+class StreamConnections:
     """What all connections share: the registry, who holds which stream, and whether new ones are welcome."""
 
     def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, loop: asyncio.AbstractEventLoop):
@@ -59,14 +60,14 @@ class Streams:
         self.settings = settings
         self.metrics = metrics
         self.outbox = Outbox(loop)
-        self.connections: set[Stream] = set()
+        self.connections: set[StreamConnection] = set()
         #: Why streams are refused, for ``/readyz`` and the handshake; ``None`` when they are welcome.
         self.closed: tuple[str, str] | None = ("starting", "the models are being loaded: try again in a moment")
         self._sent: dict[str, Counter] = {}  # children by event type: looking up a label costs more than counting
         self.received = metrics.received_bytes
         metrics.connections.set_function(lambda: len(self.connections))
 
-    def admit(self, path: str) -> Callable[[Socket], Stream] | tuple[int, str]:
+    def admit(self, path: str) -> Callable[[Socket], StreamConnection] | tuple[int, str]:
         """For :class:`streamer.serve.websocket.Socket`: who answers on ``path``, or the HTTP refusal."""
         if path != "/v1/stream":
             return 404, f"no WebSocket at {path[:100]}: streams are at /v1/stream\n"
@@ -79,7 +80,7 @@ class Streams:
                 503,
                 f"all {self.settings.max_connections} connections are taken (max_connections): try again later\n",
             )
-        return lambda socket: Stream(socket, self)
+        return lambda socket: StreamConnection(socket, self)
 
     def sent(self, kind: str) -> Counter:
         counter = self._sent.get(kind)
@@ -98,10 +99,10 @@ class Streams:
             stream.socket.close(1012, "the daemon restarts: resume with the same stream id")
 
 
-class Stream:
+class StreamConnection:
     """The peer of one socket. The session may outlive it: a lost connection detaches, it does not discard."""
 
-    def __init__(self, socket: Socket, streams: Streams):
+    def __init__(self, socket: Socket, streams: StreamConnections):
         self.socket = socket
         self._streams = streams
         self._registry = streams.registry

@@ -13,7 +13,7 @@ from streamer.sources.tables.moments import (
     DAY_FIRST,
     MONTH_FIRST,
     YEAR_FIRST,
-    AmbiguousError,
+    AmbiguousDateError,
     Moment,
     clock_only,
     day_or_month_first,
@@ -54,7 +54,7 @@ def is_time(cell: str) -> bool:
         return False
     try:
         moment(cell)
-    except AmbiguousError:
+    except AmbiguousDateError:
         return True
     except (ValueError, OverflowError):
         return False
@@ -101,7 +101,7 @@ class Clock:
                 self._learn([text])
             try:
                 found = self._read(text, stream)
-            except AmbiguousError:
+            except AmbiguousDateError:
                 raise ValueError(self._asked(text)) from None
             except OverflowError:
                 raise ValueError(f"{text[:40]!r} is no time") from None
@@ -201,7 +201,7 @@ class Clock:
                 if self._dst and (named := _ABBREVIATED.fullmatch(text)) and named[2] not in ("UTC", "GMT", "AM", "PM"):
                     return self._abbreviated(named[1], named[2])
                 said = moment(text, self._order)
-            except AmbiguousError:
+            except AmbiguousDateError:
                 raise
             except ValueError as error:
                 why = f": {error}" if "known" in str(error) else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamer.sources import SourceError
 from streamer.sources.tables.encoding import Lines, TooLongError
-from streamer.sources.tables.report import Report
+from streamer.sources.tables.report import TableReport
 
 __all__ = ["DOCUMENT_BYTES", "Documents", "decode"]
 
@@ -64,7 +64,7 @@ def _values(text: str) -> list[Any]:
 class Documents:
     """Values out of ``lines``. ``number``: the line where the last begins. What can't be read goes to ``report``."""
 
-    def __init__(self, lines: Lines, report: Report) -> None:
+    def __init__(self, lines: Lines, report: TableReport) -> None:
         self._lines, self._report = lines, report
         self.number = 0
         lines.most = max(lines.most, DOCUMENT_BYTES)

@@ -14,7 +14,7 @@ from streamer.sources.tables.encoding import Lines, TooLongError
 from streamer.sources.tables.layouts import TIMES, key, suggested
 from streamer.sources.tables.moments import clock_only
 from streamer.sources.tables.numbers import NumberError, Numbers
-from streamer.sources.tables.report import Report
+from streamer.sources.tables.report import TableReport
 from streamer.sources.tables.separators import (
     Dialect,
     choose,
@@ -45,7 +45,7 @@ class Head(NamedTuple):
     rows: list[list[str]]
 
 
-def read_head(lines: Lines, report: Report, names: Sequence[str] = (), eager: bool = True) -> Head:
+def read_head(lines: Lines, report: TableReport, names: Sequence[str] = (), eager: bool = True) -> Head:
     """``names``: of the columns, where there is no header. ``eager``: all of it is there, so a long sample may be read.
     Raises :class:`SourceError`."""
     told, comment, found = "", "", list[Line]()
@@ -91,7 +91,7 @@ def is_value(cell: str) -> bool:
         return False
 
 
-def _next(lines: Lines, report: Report, found: list[Line], eager: bool) -> Line | None:
+def _next(lines: Lines, report: TableReport, found: list[Line], eager: bool) -> Line | None:
     """The next line that belongs to the sample; ``None``: it is enough."""
     if not eager and not lines.waiting and len(found) > 1:
         widths = {text.count(mark) for _, text in found[-2:] for mark in ",;\t|" if mark in text}
@@ -127,7 +127,7 @@ def _cells(text: str, dialect: Dialect) -> list[str]:
 
 
 def _header(
-    line: Line, cells: list[str], dialect: Dialect, names: Sequence[str], comment: str, report: Report
+    line: Line, cells: list[str], dialect: Dialect, names: Sequence[str], comment: str, report: TableReport
 ) -> tuple[list[str], int]:
     """The names of the columns, and whether the line is the header (1) or the first row (0)."""
     number_of, text = line

@@ -16,7 +16,7 @@ from streamer.sources.tables.moments import clock_only, has_clock
 from streamer.sources.tables.numbers import MISSING
 from streamer.sources.times import COMPACT
 
-__all__ = ["IDS", "TIMES", "Columns", "Roles", "guess", "guess_columns", "key", "suggested"]
+__all__ = ["IDS", "TIMES", "ColumnRoles", "Columns", "guess", "guess_columns", "key", "suggested"]
 
 TIMES = (
     "ts", "time", "timestamp", "date", "datetime", "_time", "ds", "date_time", "@timestamp", "time_utc",
@@ -71,7 +71,7 @@ class Columns:
 
 
 @dataclass
-class Roles:
+class ColumnRoles:
     """Positions of columns. ``left``: why a column is left out, by its name."""
 
     time: tuple[int, ...] = ()
@@ -106,12 +106,12 @@ def suggested(cells: Sequence[str]) -> str:
     return ",".join(names)
 
 
-def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]]) -> Roles:
+def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]]) -> ColumnRoles:
     """``sample``: the first rows. Raises :class:`SourceError` that says what is wrong with the columns."""
     for wanted in (*columns.ids, *columns.times, *columns.values):
         if wanted not in names:
             raise SourceError(f"has no column {wanted!r}: there are {', '.join(names)[:300]}")
-    roles = Roles(influx="_time" in names and "_value" in names and not columns.ids and not columns.values)
+    roles = ColumnRoles(influx="_time" in names and "_value" in names and not columns.ids and not columns.values)
     roles.time = _time(names, columns, sample, roles)
     roles.ids = _ids(names, columns, sample, roles)
     taken = {*roles.time, *roles.ids}
@@ -171,7 +171,9 @@ def _share(cells: Sequence[str], test: Callable[[str], bool]) -> float:
     return sum(map(test, cells)) / len(cells) if cells else 0.0
 
 
-def _time(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]], roles: Roles) -> tuple[int, ...]:
+def _time(
+    names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]], roles: ColumnRoles
+) -> tuple[int, ...]:
     if columns.times:
         return tuple(names.index(name) for name in columns.times)
     free = [name for name in names if name not in (*columns.values, *columns.ids)]
@@ -210,7 +212,9 @@ def _time(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]
     return ()
 
 
-def _ids(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]], roles: Roles) -> tuple[int, ...]:
+def _ids(
+    names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]], roles: ColumnRoles
+) -> tuple[int, ...]:
     if columns.ids:
         return tuple(names.index(name) for name in columns.ids)
     if columns.wide:
@@ -229,7 +233,7 @@ def _ids(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]]
     return ()
 
 
-def _counts(names: Sequence[str], at: int, sample: Sequence[Sequence[str]], roles: Roles, least: int) -> bool:
+def _counts(names: Sequence[str], at: int, sample: Sequence[Sequence[str]], roles: ColumnRoles, least: int) -> bool:
     """Whether the column only numbers the lines: one more with each, of which each has a time of its own."""
     rows = [row for row in sample if at < len(row)]
     found = [number(row[at]) for row in rows]
@@ -240,7 +244,7 @@ def _counts(names: Sequence[str], at: int, sample: Sequence[Sequence[str]], role
     return steps <= {1.0} and (not roles.time or len(set(moments)) == len(moments))
 
 
-def _no_value(at: int, name: str, sample: Sequence[Sequence[str]], roles: Roles) -> str | None:
+def _no_value(at: int, name: str, sample: Sequence[Sequence[str]], roles: ColumnRoles) -> str | None:
     """Why a column is not taken for values; ``None``: it is."""
     if roles.influx:
         return None if name == "_value" else ""
@@ -260,7 +264,7 @@ def _no_value(at: int, name: str, sample: Sequence[Sequence[str]], roles: Roles)
     return None
 
 
-def _check_one_series(names: Sequence[str], sample: Sequence[Sequence[str]], roles: Roles) -> None:
+def _check_one_series(names: Sequence[str], sample: Sequence[Sequence[str]], roles: ColumnRoles) -> None:
     """Raises :class:`SourceError` where lines of one time are told apart by a column that is not used."""
     if not roles.time:
         return

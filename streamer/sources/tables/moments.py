@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 __all__ = [
     "CLOCK",
-    "AmbiguousError",
+    "AmbiguousDateError",
     "Moment",
     "clock_only",
     "day_or_month_first",
@@ -63,13 +63,13 @@ class Moment(NamedTuple):
     carry: int = 0
 
 
-class AmbiguousError(ValueError):
+class AmbiguousDateError(ValueError):
     """The text may be one of two days."""
 
 
 def moment(text: str, order: str = "") -> Moment:
     """``order``: ``day-first`` or ``month-first``, for dates of numbers that do not begin with the year. Raises
-    ``ValueError``; :class:`AmbiguousError` where ``order`` is needed."""
+    ``ValueError``; :class:`AmbiguousDateError` where ``order`` is needed."""
     text = text.strip()
     if text[4:5] == "-" and len(text) > 9:  # nearly all of them
         try:
@@ -166,7 +166,7 @@ def _date(text: str, order: str) -> tuple[int, int, int]:
     if match := _NUMBERS.fullmatch(text):
         first, second, year = int(match[1]), int(match[3]), _year(match[4])
         if not order:
-            raise AmbiguousError("may have the day or the month first")
+            raise AmbiguousDateError("may have the day or the month first")
         if order == YEAR_FIRST:
             return _year(match[1]), second, int(match[4])
         return (year, second, first) if order == DAY_FIRST else (year, first, second)

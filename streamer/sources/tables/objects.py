@@ -13,8 +13,8 @@ from streamer.sources.tables.documents import Documents
 from streamer.sources.tables.encoding import Lines
 from streamer.sources.tables.layouts import IDS, TIMES, Columns, guess
 from streamer.sources.tables.numbers import SWITCHES, NumberError, Numbers, Sentinels
-from streamer.sources.tables.report import Report
-from streamer.sources.tables.shapes import Record, numbers_in, records
+from streamer.sources.tables.report import TableReport
+from streamer.sources.tables.shapes import ObjectRecord, numbers_in, records
 
 __all__ = ["NOTHING", "Objects", "at_path"]
 
@@ -40,11 +40,11 @@ def at_path(said: Any, path: str) -> Any:
 class Objects:
     """As :class:`Table`, for JSON. ``names``: keys of the first object."""
 
-    def __init__(self, lines: Lines, report: Report, columns: Callable[[], Columns]) -> None:
+    def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns]) -> None:
         self._report, self._columns = report, columns
         self._documents = Documents(lines, report)
         self._each = iter(self._documents)
-        self._first: list[Record] | None = None
+        self._first: list[ObjectRecord] | None = None
         self.names: list[str] = []
         self.timed = True
         self.times: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Objects:
             self.names = names
             break
 
-    def _next(self) -> list[Record] | None:
+    def _next(self) -> list[ObjectRecord] | None:
         for value in self._each:
             try:
                 return list(records(value))
@@ -97,7 +97,7 @@ class Objects:
             return row.stream
         return check_name(f"{row.stream}.{column}")
 
-    def _row(self, record: Record, together: list[Record]) -> Row | None:
+    def _row(self, record: ObjectRecord, together: list[ObjectRecord]) -> Row | None:
         columns, said = self._columns(), record.values
         clocks = columns.times or self._time_of(record)
         at = self._time(record, clocks, together)
@@ -112,14 +112,14 @@ class Objects:
         self.times = clocks
         return Row(at, values, stream)
 
-    def _time_of(self, record: Record) -> tuple[str, ...]:
+    def _time_of(self, record: ObjectRecord) -> tuple[str, ...]:
         if record.time is not None:
             return ()
         values = self._columns().values
         found = guess([name for name in record.values if name not in values], TIMES)
         return () if found is None else (found,)
 
-    def _time(self, record: Record, clocks: tuple[str, ...], together: list[Record]) -> float | None:
+    def _time(self, record: ObjectRecord, clocks: tuple[str, ...], together: list[ObjectRecord]) -> float | None:
         if record.time is None and not clocks:
             return None
         parts = [self._cell(name, at_path(record.values, name)) for name in clocks]
@@ -154,7 +154,7 @@ class Objects:
             raise ValueError(f"column {name}: {json.dumps(said)[:40]} is no time")
         return said if isinstance(said, str) else repr(said)
 
-    def _stream(self, record: Record, clocks: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    def _stream(self, record: ObjectRecord, clocks: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
         columns = self._columns()
         if columns.wide and not columns.ids:
             return None, ()
@@ -189,7 +189,7 @@ class Objects:
             raise ValueError(f"has no value ({', '.join(columns.values)})"[:120])
         return found
 
-    def _all(self, said: Mapping[str, Any], taken: tuple[str, ...], record: Record) -> dict[str, float | None]:
+    def _all(self, said: Mapping[str, Any], taken: tuple[str, ...], record: ObjectRecord) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         missing = faults = 0
         for name, value in numbers_in(said):

@@ -12,7 +12,7 @@ from streamer.sources.tables.documents import decode
 from streamer.sources.tables.encoding import Lines, TooLongError
 from streamer.sources.tables.layouts import Columns
 from streamer.sources.tables.numbers import MISSING, NumberError, Numbers, Sentinels
-from streamer.sources.tables.report import Report
+from streamer.sources.tables.report import TableReport
 from streamer.sources.tables.shapes import numbers_in
 
 __all__ = ["Plain", "is_plain"]
@@ -40,7 +40,7 @@ class Plain:
     timed = False
     times: tuple[str, ...] = ()
 
-    def __init__(self, lines: Lines, report: Report, columns: Callable[[], Columns]) -> None:
+    def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns]) -> None:
         self._lines, self._report, self._columns = lines, report, columns
         self.names = ["value"]
         self._topics = False

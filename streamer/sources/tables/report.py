@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["SHOWN", "Report"]
+__all__ = ["SHOWN", "TableReport"]
 
 SHOWN = 10  # complaints, then they are only counted
 
 
-class Report:
+class TableReport:
     """``complain`` gets a sentence for each of the first lines and cells that can't be read. ``bad`` counts the lines,
     ``cells`` the cells of other lines, ``passed`` what is left out on purpose, with the first example."""
 

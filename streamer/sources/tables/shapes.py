@@ -11,14 +11,14 @@ from streamer.names import series_name
 from streamer.sources.tables.clock import is_time, number
 from streamer.sources.tables.layouts import TIMES, key
 
-__all__ = ["Record", "numbers_in", "records"]
+__all__ = ["ObjectRecord", "numbers_in", "records"]
 
 #: Numbers of one object that are not at its top, at most.
 NESTED = 1000
 _TIMES = frozenset(TIMES)
 
 
-class Record(NamedTuple):
+class ObjectRecord(NamedTuple):
     """``values``: an object. ``stream`` and ``time``: what is said beside it, ``None``: see in it. ``alone``: its one
     value is called as its stream. ``part``: of a larger object, of which nothing else is read."""
 
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     part: str = ""
 
 
-def records(value: Any) -> Iterator[Record]:
+def records(value: Any) -> Iterator[ObjectRecord]:
     """Raises ``ValueError`` for what is neither an object nor a list of them."""
     if isinstance(value, list):
         if not value:
@@ -73,7 +73,7 @@ def numbers_in(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield path, node
 
 
-def _known(said: dict[str, Any]) -> Iterator[Record] | None:
+def _known(said: dict[str, Any]) -> Iterator[ObjectRecord] | None:
     """The records of a service that is known by its keys."""
     get = said.get
     if isinstance(get("end_device_ids"), dict) and isinstance(get("uplink_message"), dict):
@@ -100,12 +100,12 @@ def _known(said: dict[str, Any]) -> Iterator[Record] | None:
         return _device(get("src"), params.pop("ts"), params, "params")
     if "entity_id" in said and "state" in said:
         at = next((said[name] for name in ("last_changed", "last_updated", "time") if name in said), None)
-        return iter((Record({"state": said["state"]}, str(said["entity_id"]), at, True, "state"),))
+        return iter((ObjectRecord({"state": said["state"]}, str(said["entity_id"]), at, True, "state"),))
     if "payload" in said and ("topic" in said or "_msgid" in said):
         payload = said["payload"]
         inner = payload if isinstance(payload, dict) else {"value": payload}
         at = next((value for name, value in said.items() if key(name) in _TIMES), None)
-        return iter((Record(inner, str(get("topic") or "") or None, at, False, "payload"),))
+        return iter((ObjectRecord(inner, str(get("topic") or "") or None, at, False, "payload"),))
     if isinstance(get("fields"), dict) and ("tags" in said or "name" in said):
         return _telegraf(said)
     if isinstance(get("metrics"), list):
@@ -119,7 +119,7 @@ def _known(said: dict[str, Any]) -> Iterator[Record] | None:
     return None
 
 
-def _general(said: dict[str, Any]) -> Iterator[Record]:
+def _general(said: dict[str, Any]) -> Iterator[ObjectRecord]:
     clock = next((name for name in said if key(name) in _TIMES), None)
     if clock is not None and isinstance(said[clock], list):
         return _columnar(said, clock)
@@ -140,16 +140,16 @@ def _general(said: dict[str, Any]) -> Iterator[Record]:
             return _by_time(said)
         if said and all(isinstance(v, dict) and v and all(map(_is_moment, v)) for v in said.values()):
             return _by_column(said)
-    return iter((Record(said),))
+    return iter((ObjectRecord(said),))
 
 
-def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[Record]:
+def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[ObjectRecord]:
     if not isinstance(values, dict):
         raise ValueError("has no decoded payload: the device needs a payload formatter (decoder)")
-    yield Record(values, None if stream is None else str(stream), at, part=part)
+    yield ObjectRecord(values, None if stream is None else str(stream), at, part=part)
 
 
-def _senml(said: list[dict[str, Any]]) -> Iterator[Record]:
+def _senml(said: list[dict[str, Any]]) -> Iterator[ObjectRecord]:
     """RFC 8428: names and times add to those of a base, which holds from its record on."""
     name, at = "", 0.0
     for item in said:
@@ -158,27 +158,27 @@ def _senml(said: list[dict[str, Any]]) -> Iterator[Record]:
         if value is not None:
             moment = at + float(item.get("t", 0.0))
             known = moment > 2**28  # below that it counts from now on
-            yield Record({"value": value}, f"{name}{item.get('n', '')}", moment if known else None, True)
+            yield ObjectRecord({"value": value}, f"{name}{item.get('n', '')}", moment if known else None, True)
 
 
-def _telegraf(said: dict[str, Any]) -> Iterator[Record]:
+def _telegraf(said: dict[str, Any]) -> Iterator[ObjectRecord]:
     tags = [(str(name), str(value)) for name, value in (said.get("tags") or {}).items()]
     at = next((said[name] for name in said if key(name) in _TIMES), None)
     for field, value in said["fields"].items():
         metric = str(said.get("name") or "")
         metric = metric if field == "value" and metric else ".".join(part for part in (metric, field) if part)
-        yield Record({"value": value}, series_name(metric, tags), at, True)
+        yield ObjectRecord({"value": value}, series_name(metric, tags), at, True)
 
 
-def _prometheus(result: list[Any]) -> Iterator[Record]:
+def _prometheus(result: list[Any]) -> Iterator[ObjectRecord]:
     for series in result:
         labels = {str(name): str(value) for name, value in series.get("metric", {}).items()}
         name = series_name(labels.pop("__name__", "value"), labels.items())
         for sample in series.get("values") or ([series["value"]] if "value" in series else []):
-            yield Record({"value": sample[1]}, name, sample[0], True)
+            yield ObjectRecord({"value": sample[1]}, name, sample[0], True)
 
 
-def _influx(results: list[Any]) -> Iterator[Record]:
+def _influx(results: list[Any]) -> Iterator[ObjectRecord]:
     for result in results:
         for series in result.get("series", ()):
             names, tags = series.get("columns", []), series.get("tags") or {}
@@ -188,10 +188,10 @@ def _influx(results: list[Any]) -> Iterator[Record]:
                 for column, value in cells.items():
                     metric = str(series.get("name", ""))
                     metric = metric if column == "value" and metric else f"{metric}.{column}".strip(".")
-                    yield Record({"value": value}, series_name(metric, tags.items()), at, True)
+                    yield ObjectRecord({"value": value}, series_name(metric, tags.items()), at, True)
 
 
-def _split(said: dict[str, Any]) -> Iterator[Record]:
+def _split(said: dict[str, Any]) -> Iterator[ObjectRecord]:
     names = [str(name) for name in said["columns"]]
     index = said.get("index")
     timed = any(key(name) in _TIMES for name in names)
@@ -199,28 +199,28 @@ def _split(said: dict[str, Any]) -> Iterator[Record]:
         if not isinstance(row, list) or len(row) != len(names):
             raise ValueError(f"row {at + 1} has not the {len(names)} fields of its columns")
         moment = index[at] if isinstance(index, list) and at < len(index) and not timed else None
-        yield Record(dict(zip(names, row, strict=True)), None, moment if _is_moment(str(moment)) else None)
+        yield ObjectRecord(dict(zip(names, row, strict=True)), None, moment if _is_moment(str(moment)) else None)
 
 
-def _columnar(said: dict[str, Any], clock: str) -> Iterator[Record]:
+def _columnar(said: dict[str, Any], clock: str) -> Iterator[ObjectRecord]:
     """Lists beside each other, one of which is the time."""
     count = len(said[clock])
     columns = {name: values for name, values in said.items() if isinstance(values, list)}
     if odd := next((name for name, values in columns.items() if len(values) != count), None):
         raise ValueError(f"{odd!r} has {len(columns[odd])} values, {clock!r} has {count}")
     for at in range(count):
-        yield Record({name: values[at] for name, values in columns.items()})
+        yield ObjectRecord({name: values[at] for name, values in columns.items()})
 
 
-def _by_time(said: dict[str, Any]) -> Iterator[Record]:
+def _by_time(said: dict[str, Any]) -> Iterator[ObjectRecord]:
     for moment, value in said.items():
-        yield Record(value if isinstance(value, dict) else {"value": value}, None, moment)
+        yield ObjectRecord(value if isinstance(value, dict) else {"value": value}, None, moment)
 
 
-def _by_column(said: dict[str, Any]) -> Iterator[Record]:
+def _by_column(said: dict[str, Any]) -> Iterator[ObjectRecord]:
     moments = dict.fromkeys(moment for inner in said.values() for moment in inner)
     for moment in moments:
-        yield Record({name: inner[moment] for name, inner in said.items() if moment in inner}, None, moment)
+        yield ObjectRecord({name: inner[moment] for name, inner in said.items() if moment in inner}, None, moment)
 
 
 def _is_moment(text: str) -> bool:

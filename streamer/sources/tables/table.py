@@ -18,12 +18,12 @@ from streamer.sources import SourceError
 from streamer.sources.tables.clock import Clock, find_zone, number
 from streamer.sources.tables.encoding import Lines, TooLongError
 from streamer.sources.tables.head import ANNOTATION, COMMENTS, SPANNED, is_value, read_head
-from streamer.sources.tables.layouts import CALENDAR, TIMES, Columns, Roles, guess_columns, key
+from streamer.sources.tables.layouts import CALENDAR, TIMES, ColumnRoles, Columns, guess_columns, key
 from streamer.sources.tables.numbers import MISSING, NO_NUMBER, SWITCHES, NumberError, Numbers, Sentinels, evidence
-from streamer.sources.tables.report import Report
+from streamer.sources.tables.report import TableReport
 from streamer.sources.tables.separators import Dialect, is_comment, open_quote, split
 
-__all__ = ["Table", "stream_of"]
+__all__ = ["SourceTable", "stream_of"]
 
 #: Words before the first number of a column that are taken for values that can't be read.
 FEW = 10
@@ -43,18 +43,18 @@ class _Column:
     at: int = 0  # line of the first
 
 
-class Table:
+class SourceTable:
     """``eager``: all of it is there, so a long sample of it may be read. :meth:`begin` finds the ``names`` of the
     columns, :attr:`columns` may be set until :meth:`rows`. ``timed`` and ``used`` are known then."""
 
-    def __init__(self, lines: Lines, report: Report, columns: Callable[[], Columns], eager: bool) -> None:
+    def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns], eager: bool) -> None:
         self._lines, self._report, self._columns, self._eager = lines, report, columns, eager
         self.names: list[str] = []
         self.timed = True
         self.times: tuple[str, ...] = ()
         self._dialect = Dialect()
         self._clock: Clock | None = None
-        self._roles = Roles()
+        self._roles = ColumnRoles()
         self._values: list[tuple[int, _Column]] = []
         self._sample: list[list[str]] = []
         self._least, self._alone = 0, False

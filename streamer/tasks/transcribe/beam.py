@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.tasks.transcribe.candidates import Ended, Extender, rest
-from streamer.tasks.transcribe.history import LOGP, NONE, History
+from streamer.tasks.transcribe.history import LOGP, NONE, WordHistory
 from streamer.tasks.transcribe.hotwords import LanguageModel
 from streamer.tasks.transcribe.hypotheses import (
     DONE,
@@ -67,7 +67,7 @@ class BeamState:
     """
 
     beam: NDArray[np.int64]
-    words: History = field(default_factory=History)
+    words: WordHistory = field(default_factory=WordHistory)
     resting: bool = False
     head: int = NONE
     told: int = NOBODY
@@ -75,7 +75,7 @@ class BeamState:
     units: list[Unit] = field(default_factory=list)
     shared: int = 0
 
-    def begin(self, beam: NDArray[np.int64], words: History) -> None:
+    def begin(self, beam: NDArray[np.int64], words: WordHistory) -> None:
         """Other hypotheses and words: the numbers of entries hold no more."""
         self.beam, self.words, self.head = beam, words, int(beam[HIST, 0])
         self.told, self.chain, self.units, self.shared = NOBODY, [], [], 0
@@ -228,7 +228,7 @@ class Beam:
             state.resting = False
             if len(state.words) > self._sweep_at:
                 table, state.beam[HIST] = state.words.swept(state.beam[HIST])
-                state.begin(state.beam, History.of(table))
+                state.begin(state.beam, WordHistory.of(table))
 
     def decoded(self, state: BeamState) -> bool:
         return state.head != NONE
@@ -268,7 +268,7 @@ class Beam:
                 together += self._settings.lm_weight * end
             entry = int(beam[HIST, together.argmax()])
         units = state.words.trace(entry, self._lexicon.words)
-        state.begin(self._empty.copy(), History())
+        state.begin(self._empty.copy(), WordHistory())
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
@@ -287,7 +287,7 @@ class Beam:
         kept[HIST] = NONE
         if self._settings.merge == "history":
             kept[HASH] = START_HASH
-        state.begin(kept, History())
+        state.begin(kept, WordHistory())
         return units
 
     def dump(self, state: BeamState) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -308,7 +308,7 @@ class Beam:
         if not inside or not tree or (words[:, 0] < -1).any() or not _numbers(words[:, 1], len(self._lexicon.words)):
             raise ValueError("not a memory of this decoder")
         state = BeamState(beam)
-        state.begin(beam if beam.shape[1] else self._empty.copy(), History.of(words))
+        state.begin(beam if beam.shape[1] else self._empty.copy(), WordHistory.of(words))
         return state
 
 

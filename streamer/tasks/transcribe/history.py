@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamer.tasks.transcribe.search import Unit
 
-__all__ = ["COLUMNS", "NONE", "History"]
+__all__ = ["COLUMNS", "NONE", "WordHistory"]
 
 #: Columns of a table [entries, 5], int64: entry before this one, word, first and last step, mean log-posterior
 #: (float64 bits).
@@ -22,7 +22,7 @@ Table = NDArray[np.int64]
 
 
 @dataclass(slots=True, eq=False)
-class History:
+class WordHistory:
     """Entries, each a word after another entry's or after none. They only grow in number: whoever knows some of them
     may share the table with others.
 
@@ -33,7 +33,7 @@ class History:
     means: array[float] = field(default_factory=lambda: array("d"))
 
     @classmethod
-    def of(cls, table: Table) -> History:
+    def of(cls, table: Table) -> WordHistory:
         made = cls()
         made.add(table)
         return made

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from streamer.contract.manifest import Packed
 from streamer.tasks.transcribe.confidence import FEATURES
 
-__all__ = ["Decoder", "Endpoint", "StreamOptions", "TranscribeOptions", "parse_stream_options"]
+__all__ = ["Decoder", "Endpoint", "TranscribeOptions", "TranscribeStreamOptions", "parse_stream_options"]
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -125,7 +125,7 @@ class TranscribeOptions(_Strict):
         return self
 
 
-class StreamOptions(_Strict):
+class TranscribeStreamOptions(_Strict):
     """What a client may ask for its own stream; fields left out keep the model's defaults."""
 
     decoder: Decoder
@@ -143,7 +143,7 @@ class StreamOptions(_Strict):
     revise: bool = True
 
 
-def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> StreamOptions:
+def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> TranscribeStreamOptions:
     """The client's wishes over the model's defaults. Raises ``ValueError`` that names every wrong key.
 
     ``decoder`` is the name of a kind or a table of settings, ``endpoint`` a table of seconds.
@@ -156,7 +156,7 @@ def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> 
         wishes[name] = {**default.model_dump(), **wish} if isinstance(wish, Mapping) else wish
     wishes = {"hotword_bonus": model.hotword_bonus, **wishes}
     try:
-        options = StreamOptions.model_validate(wishes)
+        options = TranscribeStreamOptions.model_validate(wishes)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
         raise ValueError(f"stream options of the task transcribe do not fit: {problems}") from error

@@ -28,21 +28,21 @@ from streamer.tasks.transcribe.hotwords import Biased
 from streamer.tasks.transcribe.letters import Letters
 from streamer.tasks.transcribe.lexicon import Lexicon, expected, parse, trivial
 from streamer.tasks.transcribe.ngram import NGram
-from streamer.tasks.transcribe.options import Decoder, StreamOptions, TranscribeOptions, parse_stream_options
+from streamer.tasks.transcribe.options import Decoder, TranscribeOptions, TranscribeStreamOptions, parse_stream_options
 from streamer.tasks.transcribe.search import Search, Steps, Unit
 from streamer.tasks.transcribe.transcript import Known, Transcript
 
-__all__ = ["Memory", "Transcribe", "decode_all"]
+__all__ = ["Transcribe", "TranscribeMemory", "decode_all"]
 
 #: Settings, expected phrases, and their bonus.
 Wanted = tuple[Decoder, tuple[str, ...], float]
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
+class TranscribeMemory:
     """One stream. All counts are steps since the stream's start; ``silent`` is the run of silent steps up to now."""
 
-    options: StreamOptions
+    options: TranscribeStreamOptions
     rules: Rules
     search: Search
     state: Any
@@ -99,13 +99,13 @@ class Transcribe:
 
     # -- the protocol ------------------------------------------------------------------------------------------------
 
-    def open(self, options: Mapping[str, Any]) -> Memory:
+    def open(self, options: Mapping[str, Any]) -> TranscribeMemory:
         parsed = parse_stream_options(options, self.options)
         search = self._search(parsed.decoder, parsed.hotwords, parsed.hotword_bonus)
-        return Memory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
+        return TranscribeMemory(parsed, Rules.of(parsed.endpoint, self.step_seconds), search, search.open())
 
     def step(
-        self, memories: Sequence[Memory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
+        self, memories: Sequence[TranscribeMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Transcription]]:
         real = np.asarray(steps, np.int64) * self.symbols
         said = outputs[self.output]
@@ -132,13 +132,13 @@ class Transcribe:
                 events[row] = result
         return events
 
-    def copy(self, memory: Memory) -> Memory:
+    def copy(self, memory: TranscribeMemory) -> TranscribeMemory:
         return replace(memory, state=memory.search.copy(memory.state))  # known is a cache: both may use it
 
-    def finish(self, memory: Memory) -> list[Transcription]:
+    def finish(self, memory: TranscribeMemory) -> list[Transcription]:
         return self._final(memory, memory.search.finish(memory.state))
 
-    def save(self, memory: Memory) -> bytes:
+    def save(self, memory: TranscribeMemory) -> bytes:
         state, arrays = memory.search.dump(memory.state)
         counts = [memory.steps, memory.begun, memory.silent, memory.bad]
         facts = {
@@ -150,7 +150,7 @@ class Transcribe:
         }
         return pack(facts, arrays)
 
-    def load(self, data: bytes) -> Memory:
+    def load(self, data: bytes) -> TranscribeMemory:
         facts, arrays = unpack(data)
         try:
             options = parse_stream_options(facts["options"], self.options)
@@ -159,14 +159,14 @@ class Transcribe:
             state = search.restore(facts["state"], arrays)
             rules = Rules.of(options.endpoint, self.step_seconds)
             said = float(facts.get("said", 0.0))
-            return Memory(options, rules, search, state, steps, begun, silent, said, bad, str(facts["shown"]))
+            return TranscribeMemory(options, rules, search, state, steps, begun, silent, said, bad, str(facts["shown"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
 
     # -- one batch ---------------------------------------------------------------------------------------------------
 
     def _decode(
-        self, search: Search, memories: list[Memory], logp: NDArray[np.float32], best: Steps, steps: Steps
+        self, search: Search, memories: list[TranscribeMemory], logp: NDArray[np.float32], best: Steps, steps: Steps
     ) -> list[list[Transcription]]:
         """``best`` [N, T]: the likeliest token of each row of ``logp`` [N, T, V]."""
         events: list[list[Transcription]] = [[] for _ in memories]
@@ -201,7 +201,7 @@ class Transcribe:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def _final(self, memory: Memory, units: list[Unit]) -> list[Transcription]:
+    def _final(self, memory: TranscribeMemory, units: list[Unit]) -> list[Transcription]:
         event = self.transcript.event(
             "final", units, len(units), memory.begun, memory.options.words, memory.known, memory.said
         )
@@ -212,7 +212,7 @@ class Transcribe:
         # A partial that came to nothing is taken back by an empty final.
         return [event] if event.text or (shown and memory.options.partials) else []
 
-    def _partial(self, search: Search, memory: Memory) -> list[Transcription]:
+    def _partial(self, search: Search, memory: TranscribeMemory) -> list[Transcription]:
         units, stable = search.units(memory.state), search.stable(memory.state)
         event = self.transcript.event(
             "partial", units, stable, memory.begun, memory.options.words, memory.known, memory.said

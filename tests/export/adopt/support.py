@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from export.adopt.build import adopt
 from export.adopt.report import Report
-from export.adopt.settings import Settings, read_settings
+from export.adopt.settings import AdoptSettings, read_settings
 from streamer.contract.judge import Verdict
 from streamer.contract.manifest import Manifest
 from streamer.contract.probe import deviation, run
@@ -82,7 +82,7 @@ def written(path: Path, graph: str, opset: int = 17, imports: str = "") -> Path:
     return path
 
 
-def settings(folder: Path, toml: str) -> Settings:
+def settings(folder: Path, toml: str) -> AdoptSettings:
     """As a user has them: a file."""
     path = folder / "adopt.toml"
     path.write_text(toml, "utf-8")

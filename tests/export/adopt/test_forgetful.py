@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from export.adopt.build import adopt
 from export.adopt.report import AdoptionError
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 from tests.export.adopt.support import adoption, exported, settings, written
 
 
@@ -47,7 +47,7 @@ class Bands(nn.Module):
         return self.out(y), h
 
 
-def refused(source: Path, said: Settings | None = None) -> str:
+def refused(source: Path, said: AdoptSettings | None = None) -> str:
     with pytest.raises(AdoptionError, match="forgets everything from call to call") as caught:
         adopt(source, source.with_name("out.onnx"), said, max_batch=2, long_chunks=20)
     assert not source.with_name("out.onnx").exists()

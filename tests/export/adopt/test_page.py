@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.adopt.settings import Settings, read_settings
+from export.adopt.settings import AdoptSettings, read_settings
 from streamer.engine.model import Model
 from tests.cli.command import ROOT, streamer
 
@@ -111,9 +111,9 @@ def test_a_golden_check_by_the_page(folder: Path) -> None:
 def test_every_key_can_be_set(tmp_path: Path) -> None:
     table = TEXT.partition("## What the TOML can say")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `\[(\w+)\]([^`]*)`", table, re.M)
-    assert {name for name, _ in listed} | {"recogniser"} == set(Settings.model_fields)
+    assert {name for name, _ in listed} | {"recogniser"} == set(AdoptSettings.model_fields)
     for name, keys in listed:
-        default = Settings.model_fields[name].annotation
+        default = AdoptSettings.model_fields[name].annotation
         fields: set[str] = set(getattr(default, "model_fields", ()))
         if name == "host":
             fields = {"fft", "hop", "window", "feature", "result", "chain"}

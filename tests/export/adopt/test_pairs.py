@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from export.adopt.flow import Flow
+from export.adopt.flow import GraphFlow
 from export.adopt.questions import OpenQuestionsError
 from export.adopt.read import read
 from export.adopt.roles import Port, Roles, assign
-from export.adopt.settings import Settings
+from export.adopt.settings import AdoptSettings
 from tests.export.adopt.support import written
 
 
 def roles(inputs: dict[str, int], outputs: dict[str, int]) -> Roles:
     """Tensors [1, size] by their names alone."""
     ports = [[Port(name, "float32", (1, size)) for name, size in one.items()] for one in (inputs, outputs)]
-    return assign(*ports, Settings())
+    return assign(*ports, AdoptSettings())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def graph(tmp_path: Path, body: str, states: tuple[str, str] = ("alpha", "beta")
         f"(float[1, 4] y, float[1, 4] left, float[1, 4] right) {{ {body} }}",
     )
     foreign = read(source)
-    return assign(foreign.inputs, foreign.outputs, Settings(), Flow(foreign.model()))
+    return assign(foreign.inputs, foreign.outputs, AdoptSettings(), GraphFlow(foreign.model()))
 
 
 def test_by_the_arithmetic(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from export.adopt.recogniser import adopt_folder
 from export.adopt.recogniser.tokens import read_tokens
-from export.adopt.settings import Recogniser, Settings
+from export.adopt.settings import AdoptSettings, RecogniserSettings
 from streamer.contract.probe import run
 from streamer.engine.model import Model
 from streamer.tasks import create
@@ -26,7 +26,7 @@ from tests.export.bundles.sherpa import FRAME, Sherpa
 pytestmark = pytest.mark.long
 
 #: sherpa-onnx counts a conformer's frames before they are subsampled.
-AS_SHERPA = {"conformer": Settings(counters={"processed_lens": 32})}
+AS_SHERPA = {"conformer": AdoptSettings(counters={"processed_lens": 32})}
 WITHOUT_BATCH = {"wenet-ctc"}
 #: Rows of features in a call, and how many of them are new.
 WINDOWS = dict.fromkeys(("zipformer2-ctc", "zipformer2"), (45, 32))
@@ -204,7 +204,7 @@ def test_the_command_and_its_file(tmp_path: Path) -> None:
 def test_early_is_as_if_there_were_silence_before(kind: str, folder: Path, model: Model, tmp_path: Path) -> None:
     if kind == "t-one":
         pytest.skip("T-one takes sound: it waits for nothing")
-    settings = AS_SHERPA.get(kind, Settings()).model_copy(update={"recogniser": Recogniser(early=True)})
+    settings = AS_SHERPA.get(kind, AdoptSettings()).model_copy(update={"recogniser": RecogniserSettings(early=True)})
     assert adopt_folder(folder, tmp_path / "early.onnx", settings, max_batch=2, long_chunks=12).ok
     early = Model.load(tmp_path / "early.onnx")
     assert early.manifest.latency <= model.manifest.latency

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from models.speech.corpus import english, shards
-from models.speech.corpus.shards import RATE, Row
+from models.speech.corpus.shards import RATE, CorpusRow
 
 BEEPS = 3
 #: Where this variable names a file, a shard with an odd number says so there when it is half done, and waits.
@@ -25,13 +25,13 @@ def nothing(folder: Path) -> None:
 def beeping(folder: Path, data: Path, seed: int, index: int) -> float:
     rng = random.Random(f"{seed}-{index}")
 
-    def beeps() -> Iterator[tuple[Row, np.ndarray]]:
+    def beeps() -> Iterator[tuple[CorpusRow, np.ndarray]]:
         for i in range(BEEPS):
             if i and index % 2 and HANGS in os.environ:
                 Path(os.environ[HANGS]).touch()
                 time.sleep(600)
             wave = np.sin(np.arange(RATE // 10 * rng.randint(5, 9)) * rng.uniform(0.05, 0.5))
-            row = Row(
+            row = CorpusRow(
                 "tone", f"tone {index}", "BEEP NOW", [["B", "IY", "P"], ["N", "AW"]], "made", "voice none; text none"
             )
             yield row, (wave * 9000).astype(np.int16)

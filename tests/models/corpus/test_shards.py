@@ -14,14 +14,16 @@ import pytest
 from rich.console import Console
 
 from models.speech.corpus import english, shards
-from models.speech.corpus.shards import RATE, Row
+from models.speech.corpus.shards import RATE, CorpusRow
 from tests.models.corpus.makers import HANGS, beeping, nothing
 
 HOURS = 5 / 3600
 
 
-def row(text: str = "YES", source: str = "tone") -> Row:
-    return Row(source, "somebody american x1.00", text, [["Y", "EH", "S"]], "made", "voice free; text mine", [[1, 9]])
+def row(text: str = "YES", source: str = "tone") -> CorpusRow:
+    return CorpusRow(
+        source, "somebody american x1.00", text, [["Y", "EH", "S"]], "made", "voice free; text mine", [[1, 9]]
+    )
 
 
 def tone(samples: int, step: float = 0.1) -> np.ndarray:
@@ -42,7 +44,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_fails_is_not_there(tmp_path: Path) -> None:
-    def failing() -> Iterator[tuple[Row, np.ndarray]]:
+    def failing() -> Iterator[tuple[CorpusRow, np.ndarray]]:
         yield row(), tone(800)
         raise OSError("the disk is full")
 

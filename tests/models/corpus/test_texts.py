@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.speech.corpus.spoken import speak, words
-from models.speech.corpus.texts import MADE, SOURCES, Make, Texts, fits, piece
+from models.speech.corpus.texts import MADE, SOURCES, CorpusTexts, Make, fits, piece
 
 NAMES = ["Abe", "Miriam", "Zhang"]
 
@@ -26,7 +26,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def test_every_source_is_drawn_and_fits(library: Path) -> None:
-    texts, rng = Texts(library), random.Random(1)
+    texts, rng = CorpusTexts(library), random.Random(1)
     drawn = [texts.draw(rng) for _ in range(300)]
     assert {text.source.name for text in drawn} == {source.name for source in SOURCES}
     assert all(len(words(text.spoken)) and not any(c.isdigit() for c in text.spoken) for text in drawn)
@@ -35,7 +35,7 @@ def test_every_source_is_drawn_and_fits(library: Path) -> None:
 
 
 def test_the_same_generator_draws_the_same(library: Path) -> None:
-    first, second = ([Texts(library).draw(random.Random(7)) for _ in range(20)] for _ in range(2))
+    first, second = ([CorpusTexts(library).draw(random.Random(7)) for _ in range(20)] for _ in range(2))
     assert first == second
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.speech.corpus.g2p import arpabet, closest, fitted, timed
-from models.speech.corpus.kokoro import Graph, Kokoro, Speaker, blend, session
+from models.speech.corpus.kokoro import Graph, Kokoro, VoiceBlend, blend, session
 from models.speech.corpus.packages import Packages, corpus_folder
 from models.speech.corpus.vocoder import Vocoder
 from models.speech.corpus.voices import HibariVoices, KokoroVoices, draw_speaker, rethroated, trimmed
@@ -26,7 +26,7 @@ voices_are_here = pytest.mark.skipif(
 def test_a_blend_is_a_weighted_mean_of_both_halves() -> None:
     rng = np.random.default_rng(1)
     voices = {name: rng.standard_normal((510, 256)).astype(np.float32) for name in ("a", "b")}
-    style = blend(voices, Speaker({"a": 0.25, "b": 0.75}, {"b": 1.0}))
+    style = blend(voices, VoiceBlend({"a": 0.25, "b": 0.75}, {"b": 1.0}))
     np.testing.assert_allclose(style[:, :128], 0.25 * voices["a"][:, :128] + 0.75 * voices["b"][:, :128], rtol=1e-5)
     np.testing.assert_array_equal(style[:, 128:], voices["b"][:, 128:])
 
