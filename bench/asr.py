@@ -19,6 +19,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from bench.report import finish
+from bench.words import plain
 from models.speech import data
 from models.speech.data import Utterance
 from models.training.score import bootstrap, edits
@@ -80,10 +81,22 @@ def english_parts(rate: int) -> list[Part]:
         Part("test children", children),
         Part("adults, sentences not in train", [u for u in adults if u.text not in trained]),
         Part("children, sentences not in train", [u for u in children if u.text not in trained]),
+        *(Part(name, utterances) for name, utterances in elsewhere().items()),
     ]
 
 
-PARTS: dict[str, Callable[[int], list[Part]]] = {"digits": digit_parts, "english-small": english_parts}
+def elsewhere() -> dict[str, list[Utterance]]:
+    """Report sets of other people: volunteers at their own microphones, a native reader, spoken orders."""
+    from bench.recognisers import clips
+
+    found: dict[str, list[Utterance]] = {}
+    for clip in clips(whole=False):
+        if not clip.part.startswith("learners"):
+            found.setdefault(clip.part, []).append(Utterance(clip.key, clip.speaker, clip.text, [], 30, clip.pcm))
+    return found
+
+
+PARTS: dict[str, Callable[[int], list[Part]]] = {"digits": digit_parts, "english": english_parts}
 
 
 def transcripts(
@@ -128,8 +141,9 @@ def transcripts(
 
 def score(part: Part, texts: Sequence[str]) -> dict[str, Any]:
     """Word error rate with its interval, and the counts behind it."""
-    wrong = [edits(u.text.split(), text.upper().split()) for u, text in zip(part.utterances, texts, strict=True)]
-    words = [len(u.text.split()) for u in part.utterances]
+    said = [plain(u.text) for u in part.utterances]
+    wrong = [edits(words, plain(text)) for words, text in zip(said, texts, strict=True)]
+    words = [len(words) for words in said]
     low, high = bootstrap(wrong, words, [u.speaker for u in part.utterances])
     return {
         "wer": sum(wrong) / sum(words),

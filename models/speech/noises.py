@@ -75,19 +75,27 @@ def hum(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
 
 
 def music(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
-    """Notes of a scale with decaying harmonics, several at a time."""
+    """Notes and chords of a scale, plucked, bowed or blown, several at a time, now and then with drums."""
     total = np.zeros(length + 3 * sample_rate, np.float32)
     at = 0
     while at < length:
         seconds = rng.uniform(0.15, 2.0)
         time = np.arange(int(seconds * sample_rate)) / sample_rate
         pitch = 55.0 * 2.0 ** (float(rng.choice([0, 2, 4, 5, 7, 9, 11])) / 12 + int(rng.integers(1, 5)))
-        numbers = np.arange(1, 7)
-        harmonics = np.exp(-rng.uniform(0.3, 1.2) * (numbers - 1))[:, None]
-        tone = (harmonics * np.sin(2 * np.pi * pitch * numbers[:, None] * time)).sum(0)
+        chord = rng.choice([0, 3, 4, 7, 12], size=int(rng.integers(2, 5)), replace=False) if rng.random() < 0.4 else [0]
+        numbers = np.arange(1, int(rng.integers(3, 16)))
+        heights = np.exp(-rng.uniform(0.1, 1.2) * (numbers - 1)) if rng.random() < 0.5 else 1.0 / numbers
         attack = np.minimum(1.0, time / rng.uniform(0.003, 0.08))
-        note = tone * attack * np.exp(-time * rng.uniform(0.5, 6.0)) * rng.uniform(0.3, 1.0)
-        total[at : at + len(note)] += note.astype(np.float32)
+        envelope = attack * np.exp(-time * rng.uniform(0.2, 6.0)) * rng.uniform(0.3, 1.0)
+        for interval in chord:
+            base = pitch * 2.0 ** (float(interval) / 12)
+            audible = numbers[base * numbers < 0.45 * sample_rate]
+            waves = heights[: len(audible), None] * np.sin(2 * np.pi * base * audible[:, None] * time)
+            total[at : at + len(time)] += (waves.sum(0) * envelope).astype(np.float32)
+        if rng.random() < 0.3:
+            drum = np.sin(2 * np.pi * rng.uniform(40, 120) * time) * np.exp(-time * rng.uniform(10, 40))
+            snare = rng.standard_normal(len(time)) * np.exp(-time * rng.uniform(20, 60)) * rng.uniform(0, 1)
+            total[at : at + len(time)] += (rng.uniform(0.5, 4.0) * (drum + snare)).astype(np.float32)
         at += int(rng.uniform(0.0, 0.4) * sample_rate)
     return total[:length]
 
