@@ -31,7 +31,7 @@ __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 ENV_PREFIX = "STREAMER_"
 SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
 #: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
-NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_DATA", "STREAMER_WHISPER"})
+NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_CORPUS", "STREAMER_DATA", "STREAMER_WHISPER"})
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
 NO_LIMITS = frozenset(
     {

@@ -33,7 +33,11 @@ def classes() -> dict[str, set[str]]:
                     own[node.name].add(part.target.id)
                 elif isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
                     own[node.name].add(part.attr)
-    return {name: own[name].union(*(own[base] for base in bases[name] if base in own)) for name in own}
+
+    def all_of(name: str) -> set[str]:
+        return own[name].union(*(all_of(base) for base in bases[name] if base in own and base != name))
+
+    return {name: all_of(name) for name in list(own)}
 
 
 CLASSES = classes()

@@ -99,7 +99,7 @@ def test_whoever_has_a_part_gets_the_rest_even_after_a_crash(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
-        (b"{", 400, "Invalid JSON"),
+        (b"{", 400, "is not JSON"),
         (b"[]", 400, "the body"),
         ({"model": "characters", "length": 0}, 400, "length"),
         ({"model": "characters", "length": 10**12}, 400, "max_generated_tokens"),

@@ -8,6 +8,7 @@ import http.client
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +54,8 @@ def post(
 
 def forecast(running: Running, stream: str, readings: int) -> dict[str, Any]:
     """Of a stream, once so many of its readings were run."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         status, body = running.get(f"/v1/forecast/{stream}")
         if status == 200 and (found := json.loads(body))["scores"]["readings"] >= readings:
             return found
@@ -263,8 +264,13 @@ def test_forecasts_are_on_the_metrics_page_as_far_as_there_is_room(tmp_path: Pat
 
 def test_too_much_at_a_time_is_answered_with_come_back(tmp_path: Path) -> None:
     with daemon(tmp_path, MODEL, max_waiting_readings=1000, lanes=1) as running:
-        big = ndjson([("a", hour, math.sin(hour)) for hour in range(8000)])
-        assert post(running, "/v1/readings", big)[0] == 200
+        big = ndjson([("a", hour, math.sin(hour)) for hour in range(40000)])
+        answers: list[int] = []
+        sender = threading.Thread(target=lambda: answers.append(post(running, "/v1/readings", big)[0]))
+        sender.start()  # it is answered when all of it is run
+        deadline = time.monotonic() + 60
+        while running.metrics()["streamer_waiting_readings"] <= 1000:
+            assert time.monotonic() < deadline
         status, body, headers = post(running, "/v1/readings", ndjson([("b", hour, 1.0) for hour in range(1000)]))
         assert status == 503
         assert "max_waiting_readings" in body
@@ -272,6 +278,8 @@ def test_too_much_at_a_time_is_answered_with_come_back(tmp_path: Path) -> None:
         page = running.metrics()
         assert page['streamer_refused_readings_total{reason="busy"}'] == 1000
         assert page["streamer_waiting_readings"] > 0  # it was answered meanwhile
+        sender.join()
+        assert answers == [200]
 
 
 def test_without_a_model_for_sensors_it_is_said_so(toy: Path, tmp_path: Path) -> None:

@@ -395,7 +395,7 @@ CASES = (
         r"""cp talk.wav $'t\xe4.wav'; streamer transcribe --srt -o out/ $'t\xe4.wav'; tail -n +3 $'out/t\xe4.srt'""",
         "read",
         put(wav()),
-        gives="AB",
+        gives="Ab.",
     ),
     Case(
         "a name that is not UTF-8, no such file",

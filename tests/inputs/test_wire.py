@@ -138,9 +138,13 @@ async def _talk(url: str, start: str, data: bytes) -> Result:
 def test_case(case: Case, running: Running, tmp_path: Path) -> None:
     case.make(tmp_path)
     data = next(tmp_path.iterdir()).read_bytes()
-    before = sum(value for name, value in running.metrics().items() if name.startswith("streamer_suspected_streams"))
+    before = sum(
+        value for name, value in running.metrics().items() if name.startswith("streamer_suspected_streams_total")
+    )
     hold(case, asyncio.run(_talk(running.url, case.command, data)))
-    after = sum(value for name, value in running.metrics().items() if name.startswith("streamer_suspected_streams"))
+    after = sum(
+        value for name, value in running.metrics().items() if name.startswith("streamer_suspected_streams_total")
+    )
     assert after - before == (1 if "looks_like" in case.says else 0)
 
 

@@ -70,7 +70,7 @@ def test_a_token_that_is_there_twice_is_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        ("<blk> 0\nA\n", 2, r"line 2: 'A' is no token with its number"),
+        ("<blk> 0\nA\n", 2, r"line 2: 'A' is not a token with its number"),
         ("<blk> 0\nA 0\n", 2, r"line 2: 0 is '<blk>' already"),
         ("<blk> 0\nA 1\n", 5, r"2 tokens, up to number 1, the model scores 5"),
         ("A 0\nB 1\n", 2, "no blank"),
