@@ -105,6 +105,7 @@ class Calibrated(nn.Module):
         seen = (state["seen"] + learnt).clamp(max=MANY)
         usable = (1.0 / seen.clamp(min=1.0)).clamp(min=self.pace.size)
         size = size + usable * learnt * (residuals / now.restless.clamp(min=0.1) - size)
+        size = size.clamp(max=10 * LIMIT)  # it never is more, but in a broken state
         # which of the quantiles the reading was below, in units of what was said of the spread
         inside = now.off / now.spread.clamp(min=1e-37)
         below = (inside[:, None] < self.gauss + tracked).to(inside.dtype)

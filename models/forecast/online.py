@@ -151,6 +151,8 @@ class Online(Streaming):
         odds = torch.tensor([1.0] + [1 + config.handicap] * (self.members - 1))
         self.register_buffer("odds", odds[:, None], persistent=False)
         self.register_buffer("ahead", steps.float(), persistent=False)
+        place = torch.arange(len(self.grid.steps))
+        self.register_buffer("_near", 0.1 ** (place - place[:, None]).abs().float(), persistent=False)
         self.register_buffer("first", (torch.arange(self.members) == 0).float()[:, None], persistent=False)
 
     def initial_state(self, batch: int) -> State:
@@ -250,7 +252,7 @@ class Online(Streaming):
 
         # what each member says of the steps ahead [B, M, H], relative to the last reading and within what the sensor
         # has shown; persistence, which is first of all, says 0
-        ahead, ago = self.seasonal(ring, past, heard_of)
+        ahead, ago, same = self.seasonal(ring, past, heard_of)
         said = torch.cat([*([ahead - value[:, None]] if config.seasons else []), *answers], 1)
         said = torch.minimum(torch.maximum(said, (low - value)[:, None]), (high - value)[:, None])
         # and what it said of this reading when it came: not what it would say by now, with what it has learnt since
@@ -264,6 +266,8 @@ class Online(Streaming):
         said_then = present.index_select(1, self._grid_ago) * warm
         losses = state["losses"] + (1 - kept) * (said_then * sure)[:, None] * (errors.square() - state["losses"])
         weights = self.hedge(losses)
+        if config.seasons:
+            weights = self.shared(weights, same)
         mean = ((weights[:, 1:] @ self.grid.between.T) * said).sum(1)
 
         # after a reading in doubt another one like it is no second surprise, but counts as a move, as the way back does
@@ -306,7 +310,8 @@ class Online(Streaming):
         run = after.run
         alike = (reading - before.recent[:, :1]).abs() <= 0.5 * (reading - taken).abs()
         stays = ((there > 0) & (found.sure <= 0) & (run > 1) & (before.doubted > 0) & alike).double()
-        told = base + mean.double() + stays * (reading - taken) * (run / (run + self.ahead))
+        lasts = run.square() / (run.square() + self.ahead.square())
+        told = base + mean.double() + stays * (reading - taken) * lasts
         outputs = {
             "mean": told,
             "quantiles": told[:, :, None] + offsets.double(),
@@ -321,10 +326,11 @@ class Online(Streaming):
         steps = ((last[:, 1:] - last[:, :-1]) * per).clamp(-LIMIT, LIMIT)
         return steps.index_select(1, self._newer).reshape(-1, len(self._edges), self.lags)
 
-    def seasonal(self, ring: Tensor, past: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    def seasonal(self, ring: Tensor, past: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For each season what it says for the steps ahead [B, seasons, H], and what it said of now at the steps of the
         grid [B, seasons, S]: the reading at the same phase, the last one that is known then. The last reading where the
-        season is no whole number of readings, or too long, or not over yet."""
+        season is no whole number of readings, or too long, or not over yet. And [B, seasons, S], 1 where the steps
+        ahead are whole seasons, so that it is the last reading, too."""
         turn = past[:, WAVES, :1] - past[:, WAVES, 1:2]
         turn = (turn - turn.floor()).clamp(min=1e-6)  # of a week, from one reading to the next
         exact = torch.tensor(self.config.seasons) / 7 / turn  # [B, seasons]
@@ -337,7 +343,21 @@ class Online(Streaming):
         now = torch.where(known, back, self.ahead).index_select(2, self.grid.at)
         at = (self.ring - 1 - torch.cat([then, now], 2)).long().clamp(0, self.ring - 1)
         got = torch.gather(ring, 1, at.flatten(1)).reshape(-1, *at.shape[1:])
-        return got.split([self.config.horizon, len(self.grid.steps)], 2)
+        ahead, ago = got.split([self.config.horizon, len(self.grid.steps)], 2)
+        same = (known & (back == self.ahead)).to(ring.dtype).index_select(2, self.grid.at)
+        return ahead, ago, same
+
+    def shared(self, weights: Tensor, same: Tensor) -> Tensor:
+        """``weights`` [B, M, S] where persistence and "as a season ago" are ``same`` [B, seasons, S]. Whole seasons
+        ahead both are as good, but the weights go for the steps in between, too, where they are not: so there they
+        share what they have together as they do at the nearest other steps of the grid."""
+        naive, others = weights.split([self.naive, self.learnt], 1)
+        some = same.amax(1, keepdim=True)
+        group = torch.cat([some, same], 1)
+        near = ((naive * (1.0 - some)) @ self._near).clamp(min=1e-12) * group
+        shares = near / near.sum(1, keepdim=True).clamp(min=1e-12)
+        together = (naive * group).sum(1, keepdim=True)
+        return torch.cat([naive * (1.0 - group) + together * shares, others], 1)
 
     def hedge(self, losses: Tensor) -> Tensor:
         """Weights [B, M, S] from discounted losses; where there are none yet, persistence alone."""

@@ -124,6 +124,18 @@ def test_stuck_switched_and_climbing_sensors_are_followed(model: Model) -> None:
         assert error < most, (name, error)
 
 
+@pytest.mark.parametrize("day", [24, 12])
+def test_steps_before_a_whole_day_are_as_good_as_others(model: Model, day: int) -> None:
+    """A whole day ahead persistence is as good as "as a day ago"; not so the steps before."""
+    time = np.arange(30 * day)
+    hours = np.random.default_rng(3).uniform(18, 25, (day, SEEDS))
+    noise = np.random.default_rng(4).standard_normal((len(time), SEEDS))
+    truth = (hours[time % day] + 0.03 * noise).round(2)
+    said = run(model, truth, day=day)
+    errors = np.array([rms(said, truth, 15 * day, 29 * day, step).mean() for step in range(1, day)])
+    assert errors[1:].max() < 2 * np.median(errors), errors.round(2)
+
+
 def test_an_error_that_comes_back_now_and_then_is_never_learnt(model: Model) -> None:
     clean = waves(700)
     values = np.where(np.random.default_rng(1).random(clean.shape) < 0.05, -127.0, clean)
