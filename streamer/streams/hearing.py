@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Pcm = NDArray[np.int16]
 
 #: Seconds of a final's own sound before its first word (the first model may have missed some) and behind its last.
-BEFORE, AFTER = 1.0, 1.2
+BEFORE, AFTER = 1.0, 0.6
 #: Seconds heard beyond a final's own sound, where there is more: words that begin or end there are not its own.
 CONTEXT = 0.3
 #: A final that comes sooner behind its last word, in seconds and in shares of the pause that ends an utterance, was cut
