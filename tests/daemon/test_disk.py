@@ -16,6 +16,7 @@ from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
 from tests.daemon.running import Running, daemon
 from tests.daemon.talk import dial, expected, noise, text, transcribe
+from tests.toys import samples
 
 
 def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ async def page(port: int, path: str) -> str:
 def test_however_many_wait_for_the_disk_nobody_else_does(toy: Path, tmp_path: Path) -> None:
     """A page, a long text frame of rows and a stream that is awake need threads or none, but never those in which
     others wait for the disk."""
-    rows = json.dumps({"type": "rows", "values": [0] * 8000})  # long: it is read in a thread
+    rows = json.dumps({"type": "rows", "values": samples(2, 8000).tolist()})  # long: it is read in a thread
 
     async def go() -> None:
         listener = _bind("127.0.0.1", 0)
@@ -88,9 +89,10 @@ def test_however_many_wait_for_the_disk_nobody_else_does(toy: Path, tmp_path: Pa
         one = Daemon(settings, listener, store, Notifier.from_environment(), None, None)
         living = asyncio.create_task(one.live())
         try:
-            async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
-                while one.streams.closed is not None:
-                    await asyncio.sleep(0.01)
+            async with asyncio.timeout(20), contextlib.AsyncExitStack() as stack:
+                await one.server.listening.wait()
+                while " 200 OK" not in await page(port, "/readyz"):
+                    pass
                 waiting = [await stack.enter_async_context(dial(url)) for _ in range(40)]  # more than there are threads
                 for number, socket in enumerate(waiting):
                     await socket.send(json.dumps({"type": "resume", "stream": f"nobody{number}"}))

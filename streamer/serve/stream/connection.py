@@ -170,8 +170,8 @@ class StreamConnection:
     def _later(
         self, work: asyncio.Future[T], then: Callable[[T], None], lost: Callable[[T], None] | None = None
     ) -> None:
-        """``work`` is under way in a thread, ``then`` here with what it gave; messages wait meanwhile. ``lost``: instead
-        of ``then`` once the connection is gone."""
+        """``work`` is under way in a thread; ``then`` here with what it gave, messages wait meanwhile. ``lost``:
+        instead of ``then`` once the connection is gone."""
         self._waiting = True
         self.socket.pause()
 
