@@ -220,14 +220,13 @@ class Registry:
         Go on feeding from ``session.received``. The sink gets at once what came after ``after_seq`` and is still kept;
         ``None``: nothing, and it is kept no longer.
         """
-        self._open_for_streams()
-        session = self._table.get(stream)
-        source = "memory"
+        if (awake := self.reattach(stream, sink, after_seq=after_seq)) is not None:
+            return awake
+        session: Session | None = None  # it sleeps, or was put to sleep at this moment
         for _ in range(TRIES):
             if session is not None and self._admission.attach(session, sink, after_seq):
-                self.metrics.resumes.labels(source).inc()
+                self.metrics.resumes.labels("store").inc()
                 return session
-            source = "store"  # it sleeps, or was put to sleep at this moment
             with self._table.claim(stream) as claim:
                 data = self._admission.saved(stream)
                 if data is None:
@@ -235,6 +234,16 @@ class Registry:
                     raise self._admission.refuse("unknown_stream", text)
                 session = self._admission.wake(stream, data, claim)
         raise self._admission.refuse("duplicate", f"stream {stream[:64]!r} leaves at this moment: try again", 1.0)
+
+    def reattach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session | None:
+        """:meth:`attach` to a stream that is awake, without waiting for anything; ``None``: it is not. Raises
+        :class:`Refused`."""
+        self._open_for_streams()
+        session = self._table.get(stream)
+        if session is None or not self._admission.attach(session, sink, after_seq):
+            return None
+        self.metrics.resumes.labels("memory").inc()
+        return session
 
     def detach(self, session: Session, sink: Sink | None = None) -> None:
         """The client went away. With ``sink`` nothing happens if the stream was meanwhile resumed with another one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import threading
@@ -12,13 +13,15 @@ from typing import Any
 from streamer.serve.daemon import Daemon, _bind
 from streamer.serve.notify import Notifier
 from streamer.settings import Settings
+from streamer.store.sessions import SqliteStore
 from tests.daemon.running import Running, daemon
 from tests.daemon.talk import dial, expected, noise, text, transcribe
+from tests.toys import samples
 
 
 def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) -> None:
     """Somebody holds the store's file; a client resumes a stream that may be in there. Meanwhile pages are answered and
-    streams run; the page before the one that waits has its answer."""
+    streams run. When the resume has its answer is not said: a read waits for the keeper's write at most."""
     pcm = noise(1, 2)
 
     async def talk(running: Running, holder: sqlite3.Connection) -> None:
@@ -34,7 +37,6 @@ def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) ->
                 await waiting.send('{"type":"resume","stream":"nobody"}')
                 answer = asyncio.create_task(waiting.recv())
                 assert (await asyncio.to_thread(running.get, "/healthz"))[0] == 200
-                assert not answer.done()  # the page came before: nobody waits in the event loop
                 assert text(await transcribe(running.url, [pcm])) == expected(toy, pcm)
             finally:
                 holder.rollback()
@@ -46,6 +48,73 @@ def test_the_event_loop_does_not_wait_for_the_disk(toy: Path, tmp_path: Path) ->
             asyncio.run(talk(running, holder))
         finally:
             holder.close()
+
+
+class HeldStore(SqliteStore):
+    """A disk that reads nothing before it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.free = threading.Event()
+
+    def get(self, id: str) -> bytes | None:
+        assert self.free.wait(60)
+        return super().get(id)
+
+
+async def page(port: int, path: str) -> str:
+    """Without threads: the daemon's are what is looked at, and it lives in this process."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
+
+
+def test_however_many_wait_for_the_disk_nobody_else_does(toy: Path, tmp_path: Path) -> None:
+    """A page, a long text frame of rows and a stream that is awake need threads or none, but never those in which
+    others wait for the disk."""
+    rows = json.dumps({"type": "rows", "values": samples(2, 8000).tolist()})  # long: it is read in a thread
+
+    async def go() -> None:
+        listener = _bind("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        url = f"ws://127.0.0.1:{port}/v1/stream"
+        settings = Settings(
+            models=(str(toy),), state_directory=tmp_path, host="127.0.0.1", port=0, lanes=1, handshake_seconds=60
+        )
+        store = HeldStore(tmp_path / "sessions.sqlite")
+        one = Daemon(settings, listener, store, Notifier.from_environment(), None, None)
+        living = asyncio.create_task(one.live())
+        try:
+            async with asyncio.timeout(20), contextlib.AsyncExitStack() as stack:
+                await one.server.listening.wait()
+                while " 200 OK" not in await page(port, "/readyz"):
+                    pass
+                waiting = [await stack.enter_async_context(dial(url)) for _ in range(40)]  # more than there are threads
+                for number, socket in enumerate(waiting):
+                    await socket.send(json.dumps({"type": "resume", "stream": f"nobody{number}"}))
+                assert " 200 OK" in await page(port, "/metrics")
+                busy = await stack.enter_async_context(dial(url))
+                await busy.send('{"type":"start","sample_rate":8000}')
+                stream = json.loads(await busy.recv())["stream"]
+                await busy.send(rows)
+                while json.loads(await busy.recv())["type"] == "ack":
+                    pass
+                other = await stack.enter_async_context(dial(url))
+                await other.send(json.dumps({"type": "resume", "stream": stream}))
+                assert json.loads(await other.recv())["type"] == "ready"
+                store.free.set()
+                for socket in waiting:
+                    assert json.loads(await socket.recv())["code"] == "unknown_stream"
+        finally:
+            store.free.set()
+            one._stop.set()
+            await living
+            listener.close()
+
+    asyncio.run(go())
 
 
 def test_streams_and_sensors_are_drained_side_by_side_within_one_time(toy: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from streamer.refusals import Refused
+from streamer.serve.disk_threads import disk_thread
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller, connected
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.lasting import Positions, lasting_secret
@@ -170,7 +171,7 @@ class Sequences:
             session.keep_no_events()
             return session, self._positions.take(left[0])
 
-        found = await asyncio.to_thread(attach)
+        found = await disk_thread(attach)
         if found is None:
             raise KServeError(400, _must_start(owned.model, owned.id))
         session, answered = found
@@ -192,7 +193,7 @@ class Sequences:
     async def _delete(self, model: str, key: str) -> None:
         """What is evicted is on the disk, for clients that are told where to go on. This one is told to start again."""
         try:
-            await asyncio.to_thread(self._slots.registry.delete, key)
+            await disk_thread(lambda: self._slots.registry.delete(key))
         except Refused as error:
             log.warning("an evicted sequence stays on the disk", extra={"stream": key, "reason": error.message})
         finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from streamer.refusals import Refused
+from streamer.serve.disk_threads import disk_thread
 
 if TYPE_CHECKING:
     from streamer.streams.registry import Registry
@@ -58,14 +59,14 @@ class Slots:
                 return session
             except Refused as error:
                 if error.reason == "duplicate" and key is not None:  # of the last run; nobody came back for it
-                    await asyncio.to_thread(self.registry.delete, key)
+                    await disk_thread(partial(self.registry.delete, key))
                     continue
                 if error.reason != "capacity":
                     raise
                 if self._expecting[model] < self._releasing[model] and asyncio.get_running_loop().time() < until:
                     await self._released_slot(model)
                     continue
-                if await asyncio.to_thread(self.registry.keeper.make_room, model):
+                if await disk_thread(partial(self.registry.keeper.make_room, model)):
                     continue
                 if not patient:
                     raise

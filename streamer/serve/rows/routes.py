@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamer.refusals import BadInput, Overflow, Refused
 from streamer.serve.body import SHORT, in_thread, problem, read_body, unzip
+from streamer.serve.disk_threads import disk_thread
 from streamer.serve.readings.parsed import BodyError
 from streamer.serve.stream.protocol import encode, load
 from streamer.streams.exchange import Exchange
@@ -243,7 +244,7 @@ class RowRoutes:
         finally:
             self._registry.detach(session, exchange.sink)
             if session.state == "ended" or not (session.resumed or session.received):  # over, or it has never begun
-                await asyncio.to_thread(self._registry.discard, session)
+                await disk_thread(lambda: self._registry.discard(session))
         facts = {"stream": key, "model": model, "resumed": resumed, "position": position, "acknowledged": safe}
         lines = LINES in request.given.get("accept", form or "")
         size = sum(array.nbytes for event in exchange.events for array in event.get("outputs", {}).values())
@@ -254,7 +255,7 @@ class RowRoutes:
         given: dict[str, Any] = {"model": model, "key": key, "sink": exchange.sink}
         given |= {"options": body.options, "conditions": body.conditions}
         awake = self._registry.rejoin(**given)
-        return await asyncio.to_thread(lambda: self._registry.open(**given)) if awake is None else awake
+        return await disk_thread(lambda: self._registry.open(**given)) if awake is None else awake
 
     def _expect(self, said: str | None, session: Session) -> None:
         """``?position=N``: the client's own count, so that no row is sent twice or left out."""
@@ -282,19 +283,19 @@ class RowRoutes:
         """Of the stream that has the key already."""
         if awake := self._registry.model_of(key):
             return awake
-        asleep = await asyncio.to_thread(self._registry.look, key)
+        asleep = await disk_thread(lambda: self._registry.look(key))
         return None if asleep is None else asleep["model"]
 
     # -- facts and the end -------------------------------------------------------------------------------------------
 
     async def _get(self, request: Request, key: str) -> Response:
-        found = await asyncio.to_thread(self._registry.look, key)
+        found = await disk_thread(lambda: self._registry.look(key))
         if found is None:
             raise HttpProblem(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
         return JSONResponse(found)
 
     async def _delete(self, request: Request, key: str) -> Response:
-        if not await asyncio.to_thread(self._registry.delete, key):
+        if not await disk_thread(lambda: self._registry.delete(key)):
             raise HttpProblem(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
         return Response(status_code=204)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from numpy.typing import NDArray
 
 from streamer.refusals import BadInput, NotAttached, NotSound, Refused, TooManyMarkers
+from streamer.serve.disk_threads import disk_thread
 from streamer.serve.outbox import Outbox
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
@@ -138,7 +139,8 @@ class StreamConnection:
         elif len(data) <= SHORT:
             self._try(lambda: self._frame(*self._read(data)))
         else:
-            self._later(lambda: self._read(data), lambda found: self._frame(*found))
+            reading = self.socket.loop.run_in_executor(None, self._read, data)
+            self._later(reading, lambda found: self._frame(*found))
 
     def _try(self, call: Callable[[], None]) -> None:
         """What goes wrong costs this stream its connection, and no other."""
@@ -165,9 +167,11 @@ class StreamConnection:
             return "not_pcm"
         return "bad_audio" if self._session is None or self._session.sound else "bad_rows"
 
-    def _later(self, work: Callable[[], T], then: Callable[[T], None], lost: Callable[[T], None] | None = None) -> None:
-        """``work`` in a thread, ``then`` here with what it gave; messages wait meanwhile. ``lost``: instead of ``then``
-        once the connection is gone."""
+    def _later(
+        self, work: asyncio.Future[T], then: Callable[[T], None], lost: Callable[[T], None] | None = None
+    ) -> None:
+        """``work`` is under way in a thread; ``then`` here with what it gave, messages wait meanwhile. ``lost``:
+        instead of ``then`` once the connection is gone."""
         self._waiting = True
         self.socket.pause()
 
@@ -181,7 +185,7 @@ class StreamConnection:
             elif future.exception() is None and lost is not None:
                 lost(future.result())
 
-        self.socket.loop.run_in_executor(None, work).add_done_callback(back)
+        work.add_done_callback(back)
 
     def on_writable(self) -> None:
         if self._unsent:
@@ -215,11 +219,11 @@ class StreamConnection:
         if isinstance(frame, (Start, Resume)):
             self._handshake_over()
             self._partials, self._binary = frame.partials, frame.outputs == "binary"
-            if isinstance(frame, Start) and frame.key is None:  # which waits for no disk
-                self._opened(self._start(frame))
+            if (session := self._awake(frame)) is not None:
+                self._opened(session)
             else:
                 work = partial(self._start, frame) if isinstance(frame, Start) else partial(self._resume, frame)
-                self._later(work, self._opened, lambda session: self._registry.detach(session, self._sink))
+                self._later(disk_thread(work), self._opened, lambda session: self._registry.detach(session, self._sink))
         elif self._session is not None and rows is not None:
             self._feed(rows)
         elif self._session is not None and isinstance(frame, Marker):
@@ -235,6 +239,22 @@ class StreamConnection:
             key=frame.key,
             after_seq=frame.seq,
             overflow=frame.overflow,
+            options=frame.options,
+            conditions=frame.conditions,
+        )
+
+    def _awake(self, frame: Start | Resume) -> Session | None:
+        """What is had without waiting for the disk; ``None``: only a thread can tell."""
+        if isinstance(frame, Resume):
+            return self._registry.reattach(frame.stream, self._sink, after_seq=frame.seq)
+        if frame.key is None:
+            return self._start(frame)
+        return self._registry.rejoin(
+            model=frame.model,
+            sink=self._sink,
+            key=frame.key,
+            after_seq=frame.seq,
+            sample_rate=frame.sample_rate,
             options=frame.options,
             conditions=frame.conditions,
         )
