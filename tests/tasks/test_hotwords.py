@@ -17,7 +17,7 @@ from streamer.tasks.transcribe.hotwords import Biased, phrase
 from streamer.tasks.transcribe.letters import Letters
 from streamer.tasks.transcribe.lexicon import Lexicon, expected, parse
 from streamer.tasks.transcribe.ngram import NGram
-from tests.tasks.world import finals, peaky, play, rows, task, texts
+from tests.tasks.world import peaky, play, rows, spoken, task, texts
 
 TOKENS = ["<blank>", "A", "B", "C", "D"]
 WORDS = "a\tA\nab\tA B\nba\tB A\nc\tC\nad\tA D\nda\tD A\nb\tB\n"
@@ -171,7 +171,7 @@ def test_streams_with_and_without_in_one_batch_are_as_alone(seed: int, cuts: set
             together[i] += events
     for i, memory in enumerate(memories):
         together[i] += WITH.finish(memory)
-        assert finals([e.to_dict() for e in together[i]]) == finals(alone[i])
+        assert spoken([e.to_dict() for e in together[i]]) == spoken(alone[i])
 
 
 @settings(deadline=None, max_examples=15)

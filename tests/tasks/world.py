@@ -78,5 +78,14 @@ def finals(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for event in events if event["type"] == "final"]
 
 
+def spoken(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The finals with words. One without takes back the partial before it, and partials depend on the chunks."""
+    for before, event in pairwise([{"type": "final", "text": ""}, *events]):
+        if event["type"] == "final" and not event["text"]:
+            assert before["type"] == "partial"
+            assert before["text"]
+    return [event for event in finals(events) if event["text"]]
+
+
 def texts(events: list[dict[str, Any]]) -> list[str]:
     return [event["text"] for event in finals(events)]
