@@ -54,7 +54,7 @@ class Segments(torch.utils.data.IterableDataset[ForecastBatch]):
         weights = np.array([shares[s.source] / count[s.source] for s in sensors])
         self.weights = weights / weights.sum()
         self.rng = np.random.default_rng(seed)
-        self.levels = histories(sensors, options.memory)
+        self.levels = self.histories()
 
     def __iter__(self) -> Iterator[ForecastBatch]:
         for _ in range(self.options.batches):
@@ -65,7 +65,7 @@ class Segments(torch.utils.data.IterableDataset[ForecastBatch]):
         reach = options.length + self.horizon
         values = np.full((options.batch, reach), np.nan, np.float32)
         phases = np.zeros((options.batch, options.length, 2), np.float32)
-        start = torch.zeros(options.batch, PACKED, dtype=torch.float64)
+        start = self.levels[0].new_zeros(options.batch, self.levels[0].shape[1])
         signs = np.ones(options.batch, np.float32)
         for row, index in enumerate(rng.choice(len(self.sensors), options.batch, p=self.weights)):
             sensor = self.sensors[int(index)]
@@ -78,10 +78,17 @@ class Segments(torch.utils.data.IterableDataset[ForecastBatch]):
                 start[row] = self.levels[int(index)][first]
             if rng.random() < 0.5:  # upside down
                 signs[row] = -1
-        upside = torch.from_numpy(signs)
-        before = FrontAverages.of(start).turned(upside[:, None].double())
         whole = torch.from_numpy(values * signs[:, None])
-        return prepare(whole, torch.from_numpy(phases), before, self.horizon, options.memory)
+        return self.prepared(whole, torch.from_numpy(phases), start, torch.from_numpy(signs))
+
+    def histories(self) -> list[Tensor]:
+        """For each sensor the averages before every reading, [N, anything]."""
+        return histories(self.sensors, self.options.memory)
+
+    def prepared(self, values: Tensor, phases: Tensor, start: Tensor, signs: Tensor) -> ForecastBatch:
+        """``start`` [B, anything]: the averages before the first, of the readings not yet times ``signs`` [B]."""
+        before = FrontAverages.of(start).turned(signs[:, None].double())
+        return prepare(values, phases, before, self.horizon, self.options.memory)
 
 
 def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:

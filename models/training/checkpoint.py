@@ -22,7 +22,8 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def save(path: Path, model: Any, info: dict[str, Any]) -> None:
-    """Write atomically: whoever looks finds the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo."""
+    """Write atomically: whoever looks finds the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo.
+    Raises ``TypeError`` for others."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     kind = _kind(model)
     document = {"format": FORMAT, "kind": kind, "config": model.config.to_dict(), "weights": weights, "info": info}
@@ -35,7 +36,10 @@ def save(path: Path, model: Any, info: dict[str, Any]) -> None:
 def _kind(model: Any) -> str:
     zoo = {where.rpartition(":")[0].replace(":", "."): name for name, where in ARCHITECTURES.items()}
     mine = zoo.get(f"{type(model).__module__}.{type(model).__qualname__}")
-    return mine or next(name for name, (module, _) in KINDS.items() if isinstance(model, module))
+    found = [mine] if mine else [name for name, (module, _) in KINDS.items() if isinstance(model, module)]
+    if not found:  # no StopIteration: Lightning would take it for the end of the training
+        raise TypeError(f"{type(model).__module__}.{type(model).__qualname__}: not in KINDS, nor in the zoo's")
+    return found[0]
 
 
 def load(path: str | Path) -> tuple[Any, dict[str, Any]]:

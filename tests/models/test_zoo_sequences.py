@@ -10,11 +10,12 @@ import torch
 
 from bench.replay import clocks, replay, rows
 from export.build import build
-from models.forecast.forecasting import ForecastTrainingOptions, Segments, prepare
+from models.forecast.forecasting import ForecastTrainingOptions
 from models.forecast.normalise import Averages
 from models.forecast.sensors import Sensor
 from models.training import checkpoint
 from models.zoo.forecast import sequences
+from models.zoo.forecast.plain import PlainSegments, prepare
 from models.zoo.forecast.sequence import FAMILIES, LAYERS, SequenceConfig, SequenceForecaster, body, info, sized
 from models.zoo.forecast.sequence_pictures import curves, depths, draw_depth
 from streamer.engine.model import Model
@@ -51,7 +52,7 @@ def readings(batch: int, length: int, seed: int = 0) -> torch.Tensor:
     clock = np.arange(length) * 3600.0
     there = rng.random((batch, length)) > 0.1
     parts = [rows(np.where(t, v, np.nan), clocks(clock)) for v, t in zip(values, there, strict=True)]
-    return torch.from_numpy(np.stack(parts))
+    return torch.from_numpy(np.stack(parts)).float()
 
 
 @torch.no_grad()
@@ -221,7 +222,7 @@ def test_what_one_has_without_a_model() -> None:
 
 def test_a_forecast_without_error_costs_nothing() -> None:
     options = ForecastTrainingOptions(batch=4, length=60)
-    batch = Segments(waves(3, 300), {"waves": 1.0}, HORIZON, options).batch()
+    batch = PlainSegments(waves(3, 300), {"waves": 1.0}, HORIZON, options).batch()
     perfect = batch.labels[..., None].expand(-1, -1, -1, 4)
     assert float(sequences.loss(perfect, batch, (0.1, 0.5, 0.9))) == 0
     low, high = perfect.clone(), perfect.clone()

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions, Segments
+from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions
 from models.forecast.sensors import Sensor, ett, synthetic
 from models.training import checkpoint
 from models.training.budget import Budget, fit
 from models.zoo.forecast.attending_forecaster import AttendingConfig, AttendingForecaster
+from models.zoo.forecast.plain import PlainSegments
 from models.zoo.forecast.sequence import LAGS
 from models.zoo.forecast.sequence import info as said_of
 from models.zoo.forecast.sequences import (
@@ -73,7 +74,7 @@ def learn(
     """``validation`` picks the best average, ``test`` is in the scores."""
     options = ForecastTrainingOptions(batch=batch, length=length)
     config = config or AttendingConfig()
-    pool = list_of(Segments(sensors, shares, config.horizon, options), min(POOL, budget.steps or POOL))
+    pool = list_of(PlainSegments(sensors, shares, config.horizon, options), min(POOL, budget.steps or POOL))
     torch.manual_seed(1)
     model = AttendingForecaster(config)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.forecast.network import PLAIN, inputs
+from models.forecast.network import PLAIN
 from models.forecast.normalise import ABSURD, DAY_HARMONICS, WEEK_HARMONICS, Averages, follow, pace_of, waves
 from models.layers import (
     Chain,
@@ -31,6 +31,7 @@ from models.layers import (
     inner,
     outer,
 )
+from models.zoo.forecast.plain import inputs
 
 FAMILIES = ("rnn", "lstm", "gru", "residual", "tcn", "transformer", "mingru")
 LAYERS = {"linear": 0, "rnn": 2, "lstm": 2, "gru": 2, "residual": 8, "tcn": 7, "transformer": 2, "mingru": 3}
@@ -115,7 +116,7 @@ class SequenceForecaster(Streaming):
         return {"past": torch.zeros(batch, LAGS, 1), **outer(self.body.initial_state(batch), "body")}
 
     def moves(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """[B, T, PLAIN + CLOCK] of :func:`models.forecast.network.inputs` -> [B, T, H, 1 + Q]: change from the last
+        """[B, T, PLAIN + CLOCK] of :func:`models.zoo.forecast.plain.inputs` -> [B, T, H, 1 + Q]: change from the last
         reading in units of the pace, mean and then quantiles, which ascend by construction."""
         known, past = self.straight(x, state["past"])
         x, part = self.body(torch.tanh(self.enter(x)), inner(state, "body"))

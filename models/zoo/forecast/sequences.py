@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions, Segments
+from models.forecast.forecasting import ForecastBatch, ForecastTrainingOptions
 from models.forecast.normalise import LIMIT
 from models.forecast.sensors import DAY, WEEK, Sensor, ett, synthetic
 from models.layers import MinGRU, Recurrent
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted, fit
+from models.zoo.forecast.plain import PlainSegments
 from models.zoo.forecast.sequence import FAMILIES, LAGS, LAYERS, SequenceForecaster, info, sized
 from models.zoo.forecast.sequence_pictures import depths, draw_depth, draw_gradients
 from models.zoo.generate.teaching import leave
@@ -105,7 +106,7 @@ def learn(
     """``held``: "validation" picks the best average of a run, "test" is in the table. ``steps``: instead of minutes."""
     torch.set_num_threads(1)
     options = ForecastTrainingOptions(batch=batch, length=length)
-    pool = list_of(Segments(sensors, shares, 24, options), min(POOL, steps or POOL))
+    pool = list_of(PlainSegments(sensors, shares, 24, options), min(POOL, steps or POOL))
     torch.manual_seed(1)
     models = {family: sized(family, parameters) for family in ("linear", *FAMILIES)}
     cost = seconds(models, pool[0])
@@ -128,7 +129,7 @@ def learn(
         print(f"python -m export {name}/best.pt -o models/zoo/trained/{name.name}.onnx --scores {name}/scores.json")
 
 
-def list_of(segments: Segments, count: int) -> list[ForecastBatch]:
+def list_of(segments: PlainSegments, count: int) -> list[ForecastBatch]:
     return [segments.batch() for _ in range(count)]
 
 
