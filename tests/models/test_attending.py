@@ -103,6 +103,6 @@ def test_the_recipe_and_its_file(tmp_path: Path) -> None:
     told: dict[int, Forecast] = {}
     replay(path, [fed], lambda number, row, event: told.update({row: event}))
     with torch.no_grad():
-        want, _ = model(torch.from_numpy(fed)[None], model.initial_state(1))
+        want, _ = model(torch.from_numpy(fed).float()[None], model.initial_state(1))
     assert len(told) == 40
     assert all(np.allclose(told[row].mean, want["mean"][0, row], rtol=1e-4, atol=1e-3) for row in (0, 19, 39))

@@ -90,7 +90,7 @@ def test_what_is_no_picture_is_told(file: Path, picture: Path, tmp_path: Path) -
     broken.write_bytes(b"no picture")
     done = streamer("transcribe", "--model", file, broken)
     assert done.returncode == 2
-    assert "no picture" in one_line(done.stderr)
+    assert "not a picture" in one_line(done.stderr)
     for command, says in (
         (("--model", file, picture, "samples/digits.flac"), "apart"),
         ((picture,), "--model written-line"),

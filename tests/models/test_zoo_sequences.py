@@ -126,7 +126,7 @@ def test_the_last_day_goes_straight_to_the_answer() -> None:
     model.direct.weight.copy_(torch.diag(torch.ones(HORIZON - 1), 1))
     hours = np.arange(480)
     values = 20 + 5 * np.sin(2 * np.pi * hours / DAY)
-    said, _ = model(torch.from_numpy(rows(values, clocks(hours * 3600.0)))[None], model.initial_state(1))
+    said, _ = model(torch.from_numpy(rows(values, clocks(hours * 3600.0))).float()[None], model.initial_state(1))
     assert np.allclose(said["mean"][0, -1], values[-DAY:], atol=0.3)
 
 
@@ -183,7 +183,7 @@ def test_it_trains_is_judged_and_forecasts(family: str, trained: Path, tmp_path:
     told: dict[int, Forecast] = {}
     replay(path, [fed, fed[:20]], lambda number, row, event: told.update({row: event} if number == 0 else {}))
     with torch.no_grad():
-        want, _ = model(torch.from_numpy(fed)[None], model.initial_state(1))
+        want, _ = model(torch.from_numpy(fed).float()[None], model.initial_state(1))
     assert len(told) == 50
     for row in (0, 19, 49):
         assert np.allclose(told[row].mean, want["mean"][0, row], rtol=1e-4, atol=1e-3)
