@@ -174,6 +174,7 @@ def forecast(
 
         draw(plot, fleet.layout, by_label(fleet), history.kept, source.timed)
     if scores is not None:
+        sys.stdout.flush()  # they may go the same way, behind the readings
         write_scores(scores, fleet)
     if interrupted:
         raise typer.Exit(130)
