@@ -15,7 +15,7 @@ from streamer.client import StreamClient
 from streamer.engine.catalogue import resolve
 from tests.daemon.running import Running, daemon
 
-WEIGHTS = Path(os.environ.get("STREAMER_WHISPER") or "/var/tmp/whisper")
+WEIGHTS = Path(os.environ.get("STREAMER_WHISPER") or "whisper")
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "digits.flac"
 
 

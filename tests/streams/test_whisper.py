@@ -1,4 +1,4 @@
-"""Whisper itself as the second recogniser. With weights where ``$STREAMER_WHISPER`` (or /var/tmp/whisper) has them."""
+"""Whisper itself as the second recogniser. With weights where ``$STREAMER_WHISPER`` (or ./whisper) has them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streamer.streams.registry import Registry
 from streamer.streams.whisper import Whisper, WhisperError
 from tests.cli.command import streamer
 
-WEIGHTS = Path(os.environ.get("STREAMER_WHISPER") or "/var/tmp/whisper")
+WEIGHTS = Path(os.environ.get("STREAMER_WHISPER") or "whisper")
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "digits.flac"
 
 
