@@ -178,7 +178,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", action="append", default=[], help="peers: systems whose names begin so")
     parser.add_argument("--part", action="append", default=[], help="peers: a report set, such as 'LJ Speech'")
     parser.add_argument("--whole", action="store_true", help="peers: all learners, not those of one speaker in eight")
-    parser.add_argument("--anew", action="store_true", help="peers: hear all clips again")
+    parser.add_argument("--again", action="store_true", help="peers: hear all clips again")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args(argv)
     if not (data.data_folder() / "speech").is_dir():
@@ -193,7 +193,7 @@ def main(argv: list[str]) -> int:
             only=arguments.only,
             sets=arguments.part,
             whole=arguments.whole,
-            anew=arguments.anew,
+            again=arguments.again,
             as_json=arguments.json,
         )
         return 0

@@ -1,7 +1,7 @@
 """English beside its peers on the same clips: Whisper on whole clips, PocketSphinx, own models, and the second pass.
 
 ``python -m bench asr --peers`` prints the table that a user would choose by. Every clip that was heard is kept in the
-cache, so that a run that is stopped goes on where it was; ``--anew`` forgets them.
+cache, so that a run that is stopped goes on where it was; ``--again`` forgets them.
 """
 
 from __future__ import annotations
@@ -202,11 +202,11 @@ def _bytes(folder: Path) -> int:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def heard(name: str, make: Callable[[], System], size: int, recordings: Sequence[Clip], anew: bool) -> list[Result]:
+def heard(name: str, make: Callable[[], System], size: int, recordings: Sequence[Clip], again: bool) -> list[Result]:
     """Each clip once in the life of the cache, which knows a system by its name, size and the settings here."""
     mark = hashlib.sha256(f"{name} {size}".encode()).hexdigest()[:12]
     path = data.cache_folder() / f"peers-{mark}.jsonl"
-    if anew:
+    if again:
         path.unlink(missing_ok=True)
     known: dict[str, Result] = {}
     if path.exists():
@@ -242,7 +242,7 @@ def peers(
     only: Sequence[str] = (),
     sets: Sequence[str] = (),
     whole: bool = False,
-    anew: bool = False,
+    again: bool = False,
     as_json: bool = False,
 ) -> None:
     """``folder``: of Whisper models in CTranslate2's format, ``second`` one of them, for the second pass. ``only``: the
@@ -253,7 +253,7 @@ def peers(
     for name, (make, size) in systems(models, folder, second).items():
         if only and not name.startswith(tuple(only)):
             continue
-        got = heard(name, make, size, recordings, anew)
+        got = heard(name, make, size, recordings, again)
         cpu = sum(result.cpu for result in got) / seconds
         results[name] = {
             "parts": score(recordings, got),

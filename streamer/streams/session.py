@@ -1,10 +1,8 @@
 """One stream: buffer, positions, a place in the engine, the task's memory.
 
-Several threads meet here: the wire feeds, a lane takes chunks and delivers results, the registry takes snapshots, the
-second pass settles finals. One lock (reentrant, never held across a run of a model, or while the disk is waited for)
-orders them. Under it the sink is called, so that events leave in order. The task's memory belongs to the lane that has
-the stream, and between two chunks to who holds the lock: the task's last words may run a model (streams/finals.py),
-without the lock.
+The wire feeds, a lane takes and delivers, the registry takes snapshots, the second pass settles finals. One lock
+(reentrant, never held across a run of a model or a wait for the disk) orders them; under it the sink is called, so that
+events leave in order. The lane that has the stream owns the task's memory; between two chunks the lock's holder does.
 """
 
 from __future__ import annotations
