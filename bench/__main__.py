@@ -23,6 +23,7 @@ NAMES = (
     "universal",
     "sensors",
     "soak",
+    "attack",
     "zoo",
 )
 

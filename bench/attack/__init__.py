@@ -1,0 +1,73 @@
+"""Attacks on a daemon of its own process, and what it must hold: ``python -m bench attack [NAME ...]``.
+
+Each attack is a module here with ``run(settings) -> Iterator[Row]``. It starts its own daemon, does it harm for a while
+and yields one row for each thing that has to hold: what was measured, the reach, whether that was kept. A small version
+of each runs in the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+from bench.report import finish
+
+#: Every attack: its name is its module's.
+NAMES: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``what`` was to hold, what was ``found``, and the ``reach``, as a reader would say them."""
+
+    attack: str
+    what: str
+    reach: str
+    found: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How hard: 1 is what the documentation's figures were measured with, tests use less. ``seed`` of all that is
+    random."""
+
+    share: float = 1.0
+    seed: int = 0
+
+
+class Attack(Protocol):
+    def run(self, scale: Scale) -> Iterator[Row]: ...
+
+
+def attack(name: str) -> Attack:
+    return cast(Attack, import_module(f"bench.attack.{name}"))
+
+
+def main(argv: list[str]) -> None:
+    """Exit status 1 where one did not hold."""
+    parser = argparse.ArgumentParser(prog="python -m bench attack", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(NAMES)}")
+    parser.add_argument("--share", type=float, default=1.0, help="how hard and how long: 0.1 is a quick look")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    given = parser.parse_args(argv)
+    if unknown := sorted(set(given.names) - set(NAMES)):
+        parser.error(f"no attack is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    rows: list[Row] = []
+    for name in given.names or NAMES:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows += attack(name).run(Scale(given.share, given.seed))
+    finish(
+        "attack",
+        {"rows": [asdict(row) for row in rows]},
+        columns=("attack", "what", "reach", "found", "held"),
+        rows=[(row.attack, row.what, row.reach, row.found, "yes" if row.held else "NO") for row in rows],
+        as_json=given.json,
+    )
+    if not all(row.held for row in rows):
+        sys.exit(1)
