@@ -187,7 +187,7 @@ def main(argv: list[str]) -> int:
         from bench.recognisers import default_folder, peers
 
         peers(
-            arguments.model or ["english-small"],
+            arguments.model or ["english"],
             folder=arguments.whisper or default_folder(),
             second=arguments.second,
             only=arguments.only,

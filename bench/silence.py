@@ -1,8 +1,8 @@
 """The silence law: what a recogniser writes down when nobody speaks. It has to write down nothing.
 
 Each sound is a stream of its own, many minutes long, chunk by chunk through the model and its decoder at default
-settings. The sounds are made here, with NumPy, by other means than those that training uses. Then ``--after``: some
-speech behind a stretch of nothing has to be read as it is without it.
+settings. The sounds are made here, with NumPy, by other means than those that training uses. ``--after 60``: the sample
+recording behind an hour of nothing, a step of the level, an unplugged microphone has to be read as it is alone.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from bench.report import finish
@@ -21,6 +24,8 @@ from streamer.engine.stepper import Stepper
 from streamer.tasks import create
 
 Pcm = NDArray[np.int16]
+
+SAMPLES = Path(__file__).parent.parent / "samples"
 
 #: Sounds are made in pieces of so many seconds, each with its own random numbers: an hour takes no memory.
 PIECE = 10
@@ -138,6 +143,10 @@ SOUNDS: dict[str, Make] = {
 }
 
 
+#: Sounds of :data:`SOUNDS` of a device that is on while nobody is there.
+STILL = ("digital zeros", "dither of one bit")
+
+
 @dataclass(frozen=True)
 class Invented:
     """What was made of one sound: the words of its finals, and partials that showed something, taken back or not."""
@@ -186,14 +195,90 @@ def invented(model: Model, seconds: float) -> list[Invented]:
     return [Invented(sound, h.words, h.partials) for sound, h in zip(SOUNDS, heard, strict=True)]
 
 
+def spoken(name: str, rate: int) -> Pcm:
+    """The sample recording that a recogniser reads well."""
+    path = SAMPLES / ("digits.flac" if name.startswith("digits") else "english.opus")
+    pcm, recorded = soundfile.read(path, dtype="int16", always_2d=True)
+    return np.asarray(soxr.resample(pcm[:, 0], recorded, rate), np.int16)
+
+
+def disturbances(speech: Pcm, rate: int, seconds: float) -> dict[str, list[Iterator[Pcm]]]:
+    """Streams that end with ``speech``, by what comes before it. A level steps by 40 dB down, and up again; an unplugged
+    microphone gives zeros from one sample to the next, and plugged in again a click."""
+
+    def pieces(*parts: Pcm | Iterator[Pcm]) -> list[Iterator[Pcm]]:
+        return [iter([part]) if isinstance(part, np.ndarray) else part for part in parts]
+
+    def nothing(sound: str, length: float) -> Iterator[Pcm]:
+        return silence(sound, rate, length)
+
+    quiet = (speech / 100).astype(np.int16)
+    middle = speech[: len(speech) // 2]
+    click = np.array([20000, -15000, 8000, -3000, 1000], np.int16)
+    return {
+        **{f"{seconds / 60:g} min of {sound}": pieces(nothing(sound, seconds), speech) for sound in STILL},
+        "40 dB down, then up": pieces(
+            speech, nothing("dither of one bit", 3), quiet, nothing("digital zeros", 3), speech
+        ),
+        "a DC offset of 900": pieces(nothing("DC offset", 5), np.clip(speech + 900.0, -32768, 32767).astype(np.int16)),
+        "unplugged in a word, back after 30 s": pieces(middle, nothing("digital zeros", 30), click, speech),
+    }
+
+
+@dataclass(frozen=True)
+class After:
+    """``wrong``: words of the speech at the stream's end that are read otherwise than in a stream of its own, of
+    ``words``."""
+
+    before: str
+    wrong: int
+    words: int
+
+
+def after(model: Model, name: str, seconds: float) -> list[After]:
+    """The same speech behind each of :func:`disturbances`, beside the speech alone."""
+    from models.training.score import edits
+
+    rate = model.manifest.input.sample_rate or 16000
+    speech = spoken(name, rate)
+    alone = listen(model, [[iter([speech])]])[0].words
+    found = []
+    for before, pieces in disturbances(speech, rate, seconds).items():
+        heard = listen(model, [pieces])[0].words
+        # what was said before the end is not judged, but for the words that would stand in their place
+        wrong = min(edits(alone, heard[start:]) for start in range(max(1, len(heard) - 2 * len(alone)), len(heard) + 1))
+        found.append(After(before, min(wrong, edits(alone, heard)), len(alone)))
+    return found
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m bench silence", description=__doc__)
     parser.add_argument("--model", action="append", help="default: every recogniser that ships")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each sound (default %(default)s)")
+    parser.add_argument(
+        "--after",
+        type=float,
+        metavar="MINUTES",
+        help="speech behind so many minutes of nothing, steps of the level, ...",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    names = options.model or ["english", "digits"]
+    if options.after is not None:
+        compared = {name: after(Model.load(resolve(name)), name, 60 * options.after) for name in names}
+        finish(
+            "silence",
+            {
+                name: {one.before: {"wrong": one.wrong, "words": one.words} for one in all_}
+                for name, all_ in compared.items()
+            },
+            columns=("model", "before the speech", "words read otherwise", "of"),
+            rows=[(name, one.before, one.wrong, one.words) for name, all_ in compared.items() for one in all_],
+            as_json=options.json,
+        )
+        return
     rows, results = [], {}
-    for name in options.model or ["english", "digits"]:
+    for name in names:
         heard = invented(Model.load(resolve(name)), 60 * options.minutes)
         results[name] = {h.sound: {"words": len(h.words), "partials": h.partials} for h in heard}
         rows += [(name, h.sound, len(h.words), h.partials, " ".join(h.words[:8])) for h in heard]

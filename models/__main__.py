@@ -14,7 +14,7 @@ from models.zoo import RECIPES, find
 
 EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
-  python -m models train english-small --minutes 300   more patience, better model
+  python -m models train digits --minutes 300    more patience, better model
   python -m models train digits --resume               go on where it was stopped
   python -m models train digits --everybody --warm runs/digits/best.pt --folder runs/last --minutes 15 --rate 5e-4
   python -m models train forecast-universal --minutes 30

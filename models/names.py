@@ -16,7 +16,6 @@ NAMES = (
     "digits",
     "english",
     "english-wavenet",
-    "english-small",
     "librispeech",
     "librispeech-tiny",
     "tiny-lstm",

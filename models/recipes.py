@@ -20,7 +20,7 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
     from models.speech import librispeech
     from models.training import tiny
 
-    if everybody and name in NAMES and name not in ("digits", "english", "english-wavenet", "english-small"):
+    if everybody and name in NAMES and name not in ("digits", "english", "english-wavenet"):
         raise ValueError(f"{name} has no development speakers to train on: leave out --everybody")
     if name in ("librispeech", "librispeech-tiny"):
         if corpus is None:
@@ -30,8 +30,6 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
         return speech.digits(everybody)
     if name in ("english", "english-wavenet"):
         return english.english("lstm" if name == "english" else "wavenet", everybody)
-    if name == "english-small":
-        return speech.english_small(everybody)
     if name in ("tiny-lstm", "tiny-wavenet"):
         return tiny.tiny(name.removeprefix("tiny-"))
     raise ValueError(f"no recipe {name!r}; there are: {', '.join(NAMES)}")

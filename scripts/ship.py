@@ -1,7 +1,7 @@
 """Make a trained checkpoint one of the shipped models: export, measure, write the card beside it.
 
     python scripts/ship.py runs/digits/best.pt --log runs/digits/log.jsonl
-    python scripts/ship.py runs/english-small/best.pt --options runs/english-small/options.json --lm runs/lm.bin
+    python scripts/ship.py runs/english/best.pt --options runs/english/options.json --lm runs/lm.bin
 
 Needs the shared recordings. The scores come from the exported file itself, through the registry, engine and decoder.
 """

@@ -31,9 +31,9 @@ EPILOG = {
     "transcribe": commands.examples(
         "streamer transcribe talk.flac",
         "streamer transcribe --srt -o subtitles/ *.mp3",
-        "streamer transcribe --json --model english-small a.wav b.wav",
+        "streamer transcribe --json --model digits a.wav b.wav",
         "ffmpeg -v error -i rtsp://camera/ -f wav - | streamer transcribe -",
-        "streamer transcribe --model english-small --revise base talk.wav",
+        "streamer transcribe --revise base talk.wav",
         "arecord -t raw -f S16_LE -r 16000 | streamer transcribe - --rate 16000",
         "streamer transcribe --url ws://127.0.0.1:8765 talk.opus",
     ),

@@ -67,7 +67,8 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
         name="english" if family == "lstm" else f"english-{family}",
         config=FAMILIES[family],
         options=CtcOptions(
-            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3
+            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3,
+            rested=0.25,
         ),
         augmentation=Augmentation(
             speeds=(0.88, 1.14), speed=0.5, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0),

@@ -1,11 +1,11 @@
-"""The recipes of the two models that the project ships."""
+"""The recipe of the recogniser of digits that ships."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from models.shipped import english
-from models.speech import align, data, synthetic
+from models.speech import align, data
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
 from models.speech.ctc import CtcOptions
@@ -15,7 +15,7 @@ from models.speech.mixture import UtteranceSource
 from models.speech.scenes import SpeechScenes
 from models.training.recipe import Recipe, dev_speakers, set_normaliser
 
-__all__ = ["LEFT_OUT", "digits", "english_small", "set_normaliser"]
+__all__ = ["LEFT_OUT", "digits", "set_normaliser"]
 
 #: The speaker of the isolated-digit set that is left out of training, for reporting only.
 LEFT_OUT = "jackson"
@@ -33,52 +33,6 @@ def aligned_train(rate: int) -> list[Utterance]:
     for utterance in corpus:
         utterance.segments = times[utterance.key].tolist()
     return corpus
-
-
-def english_small(everybody: bool = False) -> Recipe:
-    rate = 16000
-    corpus = aligned_train(rate)
-    train, dev = data.by_speaker(corpus, dev_speakers(corpus))
-    train = corpus if everybody else train
-    # once the training speakers are known by heart, only other throats, microphones and rooms teach anything new
-    strong = Augmentation(
-        noise=0.35, snr=(6.0, 35.0), reverb=0.15, frequency_width=8, time_masks=3, time_width=20, warp=0.12, tilt=0.35
-    )
-    return Recipe(
-        name="english-small",
-        config=AcousticConfig(
-            "lstm",
-            rate,
-            len(TOKENS),
-            strides=(2, 2),
-            channels=192,
-            kernel=3,
-            dilations=(1, 2, 4, 1, 2, 4),
-            hidden=288,
-            layers=2,
-            dropout=0.1,
-        ),
-        options=CtcOptions(minutes=120, rate=2e-3, weight_decay=0.02, consistent_from=0.8),
-        augmentation=strong,
-        sources=[
-            UtteranceSource("speechocean", train, lambda p: 1.0, joined=(2, 2), together=0.15),
-            UtteranceSource("flite", synthetic.flite_sentences(5000, rate), _moving(0.15, 0.1)),
-            UtteranceSource("espeak", synthetic.sentences(5000, rate), _moving(0.05, 0.0)),
-        ],
-        noise=data.kitchen(rate),
-        dev={
-            "dev": dev,
-            "adults": [u for u in dev if u.age >= 16],
-            "children": [u for u in dev if u.age < 16],
-        },
-        seconds=40.0,
-        batches=250,
-        limit=lambda p: 14.0,
-        info={
-            "data": "speechocean762 train without ten development speakers (2.6 h); flite and espeak-ng phrases",
-            "licence": LICENCE,
-        },
-    )
 
 
 def digits(everybody: bool = False) -> Recipe:

@@ -22,6 +22,7 @@ from models.speech.acoustic import Acoustic
 from models.speech.augment import Augmentation, spec_augment, warp_spectrum
 from models.speech.data import TOKENS
 from models.speech.mixture import SpeechBatch, Targets
+from models.speech.rest import begun, rest
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted
 
@@ -37,6 +38,8 @@ class CtcOptions(Budget):
     delay: float = 0.24  # seconds that the framewise loss lets the model listen on before it must have named a frame
     bfloat16: bool = True
     primed: float = 0.0  # share of the examples that begin as if the stream had been running, silent or not, before
+    rested: float = 0.0  # share of the examples that begin in the state that up to ``rest`` seconds of nothing leave
+    rest: float = 60.0
     truncate: int = 0  # back-propagation through time stops every so many mel frames; 0: never
 
 
@@ -73,6 +76,12 @@ class CtcTraining(Budgeted):
         self.augmentation = augmentation
         self.heads = Heads(model, model.encoder.stride)
         self.rng = np.random.default_rng(0)
+        self.kept: list[State] = []
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.options.rested:
+            self.kept = rest(self.model, self.options.rest, self.rng)
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -104,14 +113,19 @@ class CtcTraining(Budgeted):
         """Hidden layers [views * B, T, ...] of augmented features: all recordings' first view, then their second."""
         model = self.model
         with torch.no_grad():
-            state = model.initial_state(len(pcm) * views)
+            state, rested = model.initial_state(len(pcm) * views), None
+            if self.options.rested:
+                state, rested = begun(state, self.kept, self.options.rested, self.rng)
             mel, norm = model.front.layers["mel"], model.front.layers["norm"]
             energies, _ = mel(pcm, mel.initial_state(len(pcm)))
             energies = energies.repeat(views, 1, 1)
             energies = warp_spectrum(energies, mel.mels, self.augmentation, self.rng)
             running = inner(state, "front.norm")
             if self.options.primed:
-                running = primed(mel, norm, energies, self.options.primed, self.rng)
+                other = primed(mel, norm, energies, self.options.primed, self.rng)
+                if rested is not None:
+                    other = {name: torch.where(rested[:, None], running[name], value) for name, value in other.items()}
+                running = other
             features, _ = norm(energies, running)
             features = spec_augment(features, self.augmentation, self.rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.options.bfloat16):

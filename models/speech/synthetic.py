@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import soxr
 
-from models.speech.data import DIGITS, PHONES, Pcm, Utterance, cached, data_folder, pronounce, speechocean
+from models.speech.data import DIGITS, PHONES, Pcm, Utterance, cached, pronounce
 
 ACCENTS = ("en-us", "en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029")
 VARIANTS = (
@@ -62,38 +62,6 @@ def digit_strings(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Ut
     return cached(f"espeak-digits-{count}-{sample_rate}-{seed}", make)
 
 
-def _texts(rng: random.Random, rate: int) -> Iterator[list[str]]:
-    """Phrases of 2 to 10 words cut from the shared text, and sentences of the training transcripts, without end."""
-    book = (data_folder() / "text" / "sentences.txt").read_text().splitlines()
-    lessons = [u.text for u in speechocean("train", rate)]
-    while True:
-        if rng.random() < 0.3:
-            yield rng.choice(lessons).split()
-        else:
-            whole, length = rng.choice(book).split(), rng.randint(2, 10)
-            start = rng.randrange(max(1, len(whole) - length + 1))
-            yield whole[start : start + length]
-
-
-def sentences(count: int, sample_rate: int = 16000, seed: int = 1) -> list[Utterance]:
-    """Phrases by espeak-ng, spelt by CMUdict."""
-
-    def make() -> Iterator[Utterance]:
-        rng = random.Random(seed)
-        texts = _texts(rng, sample_rate)
-        made = 0
-        while made < count:
-            words = next(texts)
-            spelt = [pronounce(word) for word in words]
-            if not words or not all(spelt):
-                continue
-            pcm = speak(" ".join(words).lower(), sample_rate=sample_rate, **random_voice(rng))  # type: ignore[arg-type]
-            yield Utterance(f"phrase{made}", f"espeak{made}", " ".join(words), [s[0] for s in spelt], 0, pcm)
-            made += 1
-
-    return cached(f"espeak-sentences-{count}-{sample_rate}-{seed}", make)
-
-
 FLITE_VOICES = ("awb", "kal16", "rms", "slt")
 #: flite's phones that ARPAbet without stress writes otherwise.
 FLITE_PHONES = {"AX": "AH", "AXR": "ER", "EL": "L", "EM": "M", "EN": "N"}
@@ -132,12 +100,6 @@ def read_by_flite(name: str, texts: Sequence[str], sample_rate: int, seed: int =
             yield Utterance(f"{name}{i}", f"flite-{voice}", text, [phones], 0, pcm, segments)
 
     return cached(f"flite-{name}-{len(texts)}-{sample_rate}-{seed}", make)
-
-
-def flite_sentences(count: int, sample_rate: int = 16000, seed: int = 1) -> list[Utterance]:
-    """Phrases by flite, spelt as flite speaks them."""
-    texts = _texts(random.Random(f"flite{seed}"), sample_rate)
-    return read_by_flite("phrase", [" ".join(next(texts)) for _ in range(count)], sample_rate, seed)
 
 
 def flite_digits(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Utterance]:

@@ -1,7 +1,7 @@
 """Settings of the decoder by coordinate descent on development speakers, with the daemon's own decoder: the mean
 error of the sets that the recipe's checkpoints are chosen by.
 
-    python -m models.speech.tune runs/english-small/best.pt --lexicon dev/lexicon.txt --lm dev/lm.bin -o options.json
+    python -m models.speech.tune runs/english/best.pt --lexicon dev/lexicon.txt --lm dev/lm.bin -o options.json
 
 The language model must not have seen the development speakers' transcripts (``python -m models.speech.lm --held-out
 ...``), or it is trusted too much. The result is what ``python -m export --options`` takes.

@@ -86,7 +86,7 @@ class Local:
     ) -> None:
         from prometheus_client import CollectorRegistry
 
-        from streamer.engine.catalogue import find_models, resolve
+        from streamer.engine.catalogue import ENGLISH, find_models, resolve
         from streamer.engine.model import ModelError
         from streamer.metrics import Metrics
         from streamer.settings import Settings
@@ -96,7 +96,7 @@ class Local:
             shipped = [path.stem for path in find_models()]
             if not shipped:
                 raise ModelError("no model is installed: name a file with --model FILE.onnx")
-            model = "digits" if "digits" in shipped else shipped[0]
+            model = ENGLISH if ENGLISH in shipped else shipped[0]
         settings = Settings(
             models=(str(resolve(model)),),
             capacity=streams,

@@ -7,8 +7,20 @@ from pathlib import Path
 
 from streamer.engine.model import ModelError
 
-__all__ = ["DENOISER", "NUMBERS", "SENSORS", "WRITTEN", "default_models", "find_examples", "find_models", "resolve"]
+__all__ = [
+    "DENOISER",
+    "ENGLISH",
+    "NUMBERS",
+    "SENSORS",
+    "WRITTEN",
+    "default_models",
+    "find_examples",
+    "find_models",
+    "resolve",
+]
 
+#: The shipped recogniser that transcribes where no model is named.
+ENGLISH = "english"
 #: The shipped model for any sensor.
 SENSORS = "forecast-universal"
 #: The shipped model that takes noise out of speech.
@@ -31,11 +43,11 @@ def find_models() -> list[Path]:
 
 def default_models() -> list[str]:
     """Shipped models that are served where none are named: all for audio, and one for sensors. The first one answers
-    clients that name none: it writes down what is said."""
+    clients that name none: :data:`ENGLISH`, where it is installed."""
     names = [path.stem for path in find_models()]
     inside = (NUMBERS, WRITTEN)
     served = [name for name in names if name not in inside and (not name.startswith("forecast-") or name == SENSORS)]
-    return sorted(served, key=lambda name: name == DENOISER)
+    return sorted(served, key=lambda name: (name != ENGLISH, name == DENOISER))
 
 
 def find_examples() -> list[Path]:

@@ -39,7 +39,7 @@ ELSEWHERE = {
     "streamer listen --device USB --seconds 60 --json": "tests/cli/test_microphone.py",
     "streamer listen --url ws://127.0.0.1:8765 --model digits": "tests/cli/test_microphone.py",
     "streamer enhance --listen --output-device cable": "tests/cli/test_microphone.py",
-    "streamer transcribe --model english-small --revise base talk.wav": "tests/streams/test_whisper.py",
+    "streamer transcribe --revise base talk.wav": "tests/streams/test_whisper.py",
     "streamer adopt silero_vad.onnx --config silero.toml": "tests/export/adopt/test_public_signatures.py",
     "streamer adopt encoder.onnx -o encoder.streamer.onnx": "tests/export/adopt/test_plain_exports.py",
     "streamer adopt sherpa-onnx-streaming-zipformer-en-2023-06-26 -o english.onnx": "tests/export/adopt",

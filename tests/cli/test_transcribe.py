@@ -196,6 +196,6 @@ def test_digits_hears_a_telephone_too(tmp_path: Path) -> None:
     sf.write(tmp_path / "narrow.wav", Resampler(rate, 8000).push(wide), 8000)
     heard = streamer("transcribe", "--model", "digits", tmp_path / "narrow.wav")
     assert heard.stdout.split() == (ROOT / "samples" / "digits.txt").read_bytes().split()
-    refused = streamer("transcribe", "--model", "english-small", tmp_path / "narrow.wav")
+    refused = streamer("transcribe", "--model", "english", tmp_path / "narrow.wav")
     assert refused.returncode != 0
     assert "record at 16000 Hz" in one_line(refused.stderr)

@@ -65,7 +65,7 @@ WORLDS = {
         {"decoder": BEAM, "numbers": "written", "text": "written"},
         lambda task, model: WrittenFinals(task),
     ),
-    "lexicon": World("english-small", "rules", {"decoder": BEAM}),
+    "lexicon": World("english", "rules", {"decoder": BEAM}),
     "transducer": World("transducer-digits", "options"),
     "running": World("vad", "steps"),
     "final": World("sentiment", "steps"),

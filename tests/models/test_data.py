@@ -90,5 +90,3 @@ def test_synthetic_speech() -> None:
     made = synthetic.digit_strings(3)
     assert all(1 <= len(u.text.split()) <= 10 and u.is_digits for u in made)
     assert all(len(u.pcm) > 8000 * 0.2 for u in made)
-    phrases = synthetic.sentences(3)
-    assert all(u.flat and u.pcm.std() > 100 for u in phrases)

@@ -75,24 +75,17 @@ def test_measured_norms_compute_the_same() -> None:
 
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "english.opus"
-SHIPPED = {
-    "english-small": AcousticConfig(
-        "lstm", 16000, 40, strides=(2, 2), channels=192, dilations=(1, 2, 4, 1, 2, 4), hidden=288, layers=2
-    ),
-    "english": FAMILIES["lstm"],
-}
 
 
-@pytest.mark.parametrize(("name", "near"), [("english-small", 1e-3), ("english", 0.05)])
-def test_weights_come_back_out_of_a_file(name: str, near: float) -> None:
-    """Of one in int8 all but the rounding of what flows through it: in probabilities."""
-    path = resolve(name)
-    file, model = Model.load(path), reread(path, SHIPPED[name])
+def test_weights_come_back_out_of_a_file_in_int8() -> None:
+    """All but the rounding of what flows through it: in probabilities."""
+    path = resolve("english")
+    file, model = Model.load(path), reread(path, FAMILIES["lstm"])
     size = file.manifest.input.chunk_shape[0]
     pcm = read_audio(SAMPLE, 16000)[: 24 * size]
     stepper = Stepper(file)
     rows = [stepper.step(chunk[None])[file.manifest.outputs[0].name][0] for chunk in pcm.reshape(-1, size)]
     theirs, mine = np.exp(np.concatenate(rows)), np.exp(whole(model, torch.from_numpy(pcm)[None])[0].numpy())
-    assert np.abs(mine - theirs).max() < near
-    assert np.abs(mine - theirs).mean() < near / 20
-    assert np.abs(theirs[:-1] - theirs[1:]).max() > 2 * near  # it is no constant
+    assert np.abs(mine - theirs).max() < 0.05
+    assert np.abs(mine - theirs).mean() < 0.002
+    assert np.abs(theirs[:-1] - theirs[1:]).max() > 0.5  # it is no constant
