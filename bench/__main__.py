@@ -14,6 +14,7 @@ NAMES = (
     "memory",
     "asr",
     "silence",
+    "noise",
     "decode",
     "hotwords",
     "generate",

@@ -203,8 +203,8 @@ def spoken(name: str, rate: int) -> Pcm:
 
 
 def disturbances(speech: Pcm, rate: int, seconds: float) -> dict[str, list[Iterator[Pcm]]]:
-    """Streams that end with ``speech``, by what comes before it. A level steps by 40 dB down, and up again; an unplugged
-    microphone gives zeros from one sample to the next, and plugged in again a click."""
+    """Streams that end with ``speech``, by what comes before it. The level steps by 40 dB down, and up again; an
+    unplugged microphone gives zeros from one sample to the next, and plugged in again a click."""
 
     def pieces(*parts: Pcm | Iterator[Pcm]) -> list[Iterator[Pcm]]:
         return [iter([part]) if isinstance(part, np.ndarray) else part for part in parts]

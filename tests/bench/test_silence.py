@@ -1,4 +1,4 @@
-"""The silence law: no recogniser that ships writes a word where nobody speaks, or reads speech otherwise behind nothing."""
+"""The silence law: no recogniser that ships writes a word where nobody speaks, or reads speech otherwise behind it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from streamer.engine.catalogue import find_models, resolve
 from streamer.engine.model import Model
 
 RECOGNISERS = [p.stem for p in find_models() if Model.load(p).manifest.task == "transcribe"]
+LONG = (pytest.mark.long, pytest.mark.timeout(1500))
 
 
 def test_there_are_recognisers() -> None:
     assert {"english", "digits"} <= set(RECOGNISERS)
 
 
-@pytest.mark.parametrize(
-    "seconds",
-    [20, pytest.param(600, marks=(pytest.mark.long, pytest.mark.timeout(1500)))],
-    ids=["short", "ten minutes"],
-)
+@pytest.mark.parametrize("seconds", [20, pytest.param(600, marks=LONG)], ids=["short", "ten minutes"])
 @pytest.mark.parametrize("name", RECOGNISERS)
 def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -> None:
     heard = silence.invented(Model.load(resolve(name)), seconds)
@@ -27,9 +24,7 @@ def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -
     assert [(h.sound, h.words, h.partials) for h in heard if h.words or h.partials] == []
 
 
-@pytest.mark.parametrize(
-    "seconds", [60, pytest.param(3600, marks=(pytest.mark.long, pytest.mark.timeout(1500)))], ids=["short", "an hour"]
-)
+@pytest.mark.parametrize("seconds", [60, pytest.param(3600, marks=LONG)], ids=["short", "an hour"])
 @pytest.mark.parametrize("name", RECOGNISERS)
 def test_speech_is_read_as_if_nothing_had_been_before_it(name: str, seconds: float) -> None:
     found = silence.after(Model.load(resolve(name)), name, seconds)

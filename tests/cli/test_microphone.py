@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,23 @@ def test_the_sample_is_read_by_the_shipped_model(cable: Cable) -> None:
     while len(words) < len(expected):
         words += listener.event(type="final")["text"].split()
     assert words == expected
+    assert listener.interrupt() == 130
+
+
+def test_sentences_are_read_by_the_shipped_english(cable: Cable) -> None:
+    """No model is named. It gets some words wrong; most are the recording's."""
+    _need([] if "english" in [path.stem for path in find_models()] else ["models/pretrained/english.onnx"])
+    sample = SAMPLE.with_name("english.opus")
+    said = sample.with_suffix(".txt").read_text("utf-8").split()
+    listener = Listener(cable, "--json")
+    listener.listening()
+    _wait(cable.recording)
+    cable.play(sample)
+    words: list[str] = []
+    while "leaves" not in words and len(words) < len(said) - 3:
+        words += listener.event(type="final")["text"].split()
+    heard = SequenceMatcher(None, said, words).get_matching_blocks()
+    assert sum(block.size for block in heard) > 0.6 * len(said)
     assert listener.interrupt() == 130
 
 
