@@ -199,3 +199,38 @@ def test_digits_hears_a_telephone_too(tmp_path: Path) -> None:
     refused = streamer("transcribe", "--model", "english", tmp_path / "narrow.wav")
     assert refused.returncode != 0
     assert "record at 16000 Hz" in one_line(refused.stderr)
+
+
+@pytest.mark.long
+def test_thousands_of_files_take_no_more_memory_than_some(toy: Path, recording: Path, tmp_path: Path) -> None:
+    """Every file is answered, one that can't be read stops none, and the summary counts."""
+    pcm, rate = sf.read(recording, dtype="int16")
+    names = [f"{number:05d}.wav" for number in range(2000)]
+    sf.write(tmp_path / names[0], pcm, rate)
+    for name in names[1:]:
+        os.link(tmp_path / names[0], tmp_path / name)
+    (tmp_path / names[1234]).unlink()
+    (tmp_path / names[1234]).write_bytes(b"no sound at all")
+
+    def run(some: list[str]) -> tuple[list[str], str, int, float]:
+        """The lines, the last one of standard error, the exit code, and MiB at most."""
+        with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
+            command = [*STREAMER, "transcribe", "--json", "--model", str(toy), *some]
+            running = subprocess.Popen(command, stdout=out, stderr=err, cwd=tmp_path, env=environment())
+            _, status, usage = os.wait4(running.pid, 0)
+            running.returncode = os.waitstatus_to_exitcode(status)
+            for file in (out, err):
+                file.seek(0)
+            return out.read().splitlines(), err.read().splitlines()[-1], running.returncode, usage.ru_maxrss / 1024
+
+    _, _, code, little = run(names[:60])
+    assert code == 0
+    lines, last, code, much = run(names)
+    said = [event for event in events("\n".join(lines).encode()) if event["type"] == "final"]
+    texts: dict[str, list[str]] = {}
+    for event in said:
+        texts.setdefault(event["file"], []).append(event["text"])
+    assert texts == {name: ["AB", "BBA"] for name in names if name != names[1234]}
+    assert code != 0
+    assert "2000" in last
+    assert much < little + 40
