@@ -17,7 +17,7 @@ __all__ = ["Opened", "opened"]
 #: Lengths this close to 2^31 or 2^32 are placeholders: 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF, less a header.
 NEAR = 2**16
 CHUNKS = 10_000
-#: Chunks that may follow the samples.
+#: If one of these chunks follows a data chunk of length 0, there really are no samples.
 EMPTY = frozenset({b"LIST", b"id3 ", b"ID3 ", b"cue ", b"bext", b"JUNK", b"junk", b"fact", b"PEAK", b"smpl", b"_PMX"})
 #: Formats that libsndfile reads from RF64, which allows lengths beyond 4 GB.
 PLAIN = frozenset({1, 3, 6, 7})

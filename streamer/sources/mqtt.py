@@ -47,7 +47,7 @@ __all__ = ["Mqtt", "MqttOptions", "Subscription", "Watch"]
 
 log = logging.getLogger(__name__)
 
-#: Name for the model of single sensors until :class:`Mqtt` is given one.
+#: Default name of the model for single sensors.
 SINGLE = "sensors"
 
 
