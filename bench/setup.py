@@ -1,4 +1,4 @@
-"""What the measurements of the daemon share: a model, sound, a registry, a daemon process, its CPU time."""
+"""Shared by the measurements of the daemon: a model, sound, a registry, a daemon process, its CPU time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The silence law: what a recogniser writes down when nobody speaks. It has to write down nothing.
+"""The silence law: a recogniser must write nothing without speech.
 
 Each sound is a stream of its own, many minutes long, chunk by chunk through the model and its decoder at default
 settings. The sounds are made here, with NumPy, by other means than those that training uses. Then ``--after``: some

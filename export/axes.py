@@ -1,4 +1,4 @@
-"""Which axis of a module's tensors is the batch, found by running it: rows side by side give what each gives alone."""
+"""Finds the batch axis of a module's tensors by running it: rows in a batch must give what each gives alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Values = Callable[[str, Sequence[int]], Tensor]
 class TensorLayout:
     """A module's tensor beside the file's, which has the batch on axis 0 and, of inputs and outputs, time on axis 1.
 
-    ``batch``: its axis in the module's tensor; ``None``: there is none, and the file takes one stream a call.
+    ``batch``: its axis in the module's tensor; ``None`` for no batch axis: the file takes one stream a call.
     ``time``: the axis of time once the batch is gone; ``None``: the tensor is one step (of an output: one a chunk).
     ``timed``: whether it is an input or an output; states and conditions have no time.
     """

@@ -1,4 +1,5 @@
-"""A checkpoint's module to a judged file: trace, fold, quantise, describe, judge, and only then put it in its place."""
+"""Builds a file from a checkpoint's module: trace, fold, quantise, describe, judge, and only then move it to its
+place."""
 
 from __future__ import annotations
 

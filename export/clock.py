@@ -1,7 +1,7 @@
-"""Which axis is time, found by the chunk law itself: one call with three chunks gives what three calls give.
+"""Finds the time axis by the chunk law itself: one call with three chunks must give what three calls give.
 
-Where a module takes no other length than the example's, only its shape says which it is: then one step is a row of
-features, or the axis that has one place, and the tool prints what was taken.
+If a module only takes the example's length, the shape decides: one step is a row of features, or the axis of size one,
+and the tool prints its choice.
 """
 
 from __future__ import annotations

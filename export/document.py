@@ -1,4 +1,4 @@
-"""What a checkpoint knows about itself, as a manifest: the one place where training's words become the daemon's."""
+"""Makes a manifest from a checkpoint's facts: the only place that translates training's terms to the daemon's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How a module's ``forward`` is called: which parameter takes which tensor, and where the new state comes back.
+"""Finds how a module's ``forward`` is called: which parameter takes which tensor, and where the new state is returned.
 
-Nothing is declared: the structure of the given states, the parameters of ``forward`` and one call of it say it.
+This is inferred from the structure of the given states, the parameters of ``forward`` and one call of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a module is, found by running it and printed line by line: its call, its state, its axes, its limits."""
+"""Analyses a module by running it, and prints the findings: its call, its state, its axes, its limits."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def look(
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``eval()`` for a while: whoever trains goes on where it was."""
+    """``eval()`` within the block; the training mode is restored afterwards."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

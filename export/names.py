@@ -1,4 +1,4 @@
-"""The names that the author of a ``forward`` has for its tensors, read from its source where that is at hand."""
+"""Names of tensors from the source of ``forward``, if it is available."""
 
 from __future__ import annotations
 

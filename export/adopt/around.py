@@ -1,4 +1,5 @@
-"""The adopted graph: the contract's tensors outside, the foreign graph inside, and between them what the host did."""
+"""Builds the adopted graph: the contract's tensors outside, the foreign graph inside, and the host's work in
+between."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class Adopted:
 
 
 class Outside:
-    """The contract's inputs and outputs as they come up. ``batch``: what axis 0 is called, or its fixed size."""
+    """Collects the contract's inputs and outputs. ``batch``: the name of axis 0, or its fixed size."""
 
     def __init__(self, batch: str | int) -> None:
         self.batch = batch
@@ -61,7 +62,7 @@ class Outside:
 
 
 def around(chain: GraphChain, report: Report) -> Adopted:
-    """Uses the graphs of ``chain`` up."""
+    """The adopted graph. Consumes the graphs of ``chain``."""
     ops, outside = Ops(), Outside("batch" if chain.free else 1)
     stream = chain.source
     spec = chain.input

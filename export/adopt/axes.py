@@ -1,4 +1,4 @@
-"""What the graph does with the axes of its stream: which it goes along in time, which are rows, which are features."""
+"""Finds the roles of the axes of a graph's stream input: time, rows, features."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where the batch is in every tensor of a graph, found and proved by running two streams together and apart.
+"""Finds the batch axis of every tensor of a graph, and proves it by running two streams together and separately.
 
-A graph whose batch is free is taken as it is. One whose batch is fixed at 1 is freed (:mod:`export.adopt.free`) with
-the likeliest axes of its states, then with others; what then runs two rows as it runs each of them is right. Where
-none does, the batch stays 1.
+A graph with a free batch axis is used as it is. A batch fixed at 1 is made free (:mod:`export.adopt.free`) with the
+most likely batch axes of its states, then with others; a choice is right if two rows give what each gives alone. If no
+choice is right, the batch stays 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole way from somebody's file to an adopted one: found out, put together, recorded, judged, written."""
+"""Adoption from the foreign file to the adopted one: analyse, assemble, record the golden example, judge, write."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HALF_TOLERANCE = 1e-2
 
 
 class BrokenLawsError(AdoptionError):
-    """The judge does not let the adopted file through; ``verdict`` says why."""
+    """The adopted file breaks a law; ``verdict`` says which."""
 
     def __init__(self, verdict: Verdict) -> None:
         broken = "; ".join(f"{f.law}: {f.check}{f' ({f.detail})' if f.detail else ''}" for f in verdict.refusals)

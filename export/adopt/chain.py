@@ -1,4 +1,4 @@
-"""All that adoption knows of the file to be: the parts in their order, the stream in, the results out."""
+"""The plan of the adopted file: its parts in order, the input stream, the outputs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The adopted file against what the user's own host gave a model and got of it: two ``.npz`` files, arrays by name.
+"""Compares the adopted file with inputs and outputs recorded by the user's own host: two ``.npz`` files, arrays by
+name.
 
-The laws can't see states that are swapped, an axis that was taken for another, or a start value that was left out: a
-file with such a fault is a model as good as any. Only the host knows.
+The laws can't detect swapped states, a wrong axis or a missing initial value: a file with such a fault is a valid
+model. Only the host's recordings show it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The host's code that a model needs, in NumPy: what the adopted file is held to, sample by sample.
+"""The host's code that a model needs, in NumPy: the reference for the adopted file, sample by sample.
 
-The original files run as they came, a stream by itself; overlap, transforms, counters and the way from one file to the
-next happen out here, in float64.
+The original files run unchanged, one stream at a time; overlap, transforms, counters and the chaining of files are done
+here, in float64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the file leaves open, so that the user is asked once: as TOML to paste, a reason above every line."""
+"""Collects everything that the file leaves open into one question to the user: TOML to paste, with reasons as
+comments."""
 
 from __future__ import annotations
 

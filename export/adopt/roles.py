@@ -1,4 +1,4 @@
-"""Which tensor is what, by the graph, by names and by shapes: streams, memory and its way back, constants, results."""
+"""Assigns roles to tensors by the graph, by names and by shapes: streams, state pairs, constants, outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can't be guessed from names and shapes, in a short TOML file; every table and every line is optional."""
+"""Settings for what can't be guessed from names and shapes, in a TOML file; every table and every line is optional."""
 
 from __future__ import annotations
 

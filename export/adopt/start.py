@@ -1,4 +1,4 @@
-"""What a state begins with where it is not zeros: a number, a list, or a file of NumPy's."""
+"""Initial values of states other than zeros: a number, a list, or a NumPy file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream: how it lies in its tensor, which axis is time, and how much of it is new in each call."""
+"""The input stream: its tensor's layout, its time axis, and how many of its rows are new in each call."""
 
 from __future__ import annotations
 

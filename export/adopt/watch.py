@@ -1,7 +1,8 @@
-"""A file run once as it came, and once with its last row changed: which positions of a tensor see the end of a call.
+"""Finds which positions of a tensor depend on the end of a call, by two runs: one as recorded, one with the last row
+changed.
 
-Along time only the last ones do, along anything else all of them. So an axis of time and one of classes differ, and a
-recurrence over time from one over frequency.
+Along a time axis only the last positions depend on it, along any other axis all of them. That distinguishes time from
+classes, and a recurrence over time from one over frequency.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The recipe ``denoiser``: speech out of a kitchen. Trained on read sentences in noise, to give back the sentence."""
+"""The recipe ``denoiser``: removes kitchen noise from speech; trained on read sentences in noise to restore the
+sentence."""
 
 from __future__ import annotations
 

@@ -136,8 +136,10 @@ def _read(cache: Path | None) -> dict[str, object]:
 
 def _parsed(found: object, limit: int) -> Tuning | None:
     """The cached tuning, if it is valid."""
+    if not isinstance(found, dict):
+        return None
     try:
-        tuning = Tuning(**found)  # type: ignore[arg-type]
+        tuning = Tuning(**found)
         whole = isinstance(tuning.batch, int) and isinstance(tuning.pays, int)
         fits = whole and 1 <= tuning.pays <= tuning.batch <= limit and 0 <= tuning.wait <= LONGEST_WAIT
     except TypeError:

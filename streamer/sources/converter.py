@@ -36,8 +36,8 @@ class Converter:
         self._spool = None if path is not None else _spooled(source, what)
         given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
-        command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]  # type: ignore[list-item]
+        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
+        command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]
         command += ["-c:a", "pcm_s16le", "pipe:1"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, close_fds=True

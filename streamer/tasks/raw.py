@@ -107,4 +107,6 @@ def listed(array: Any) -> Any:
         return array
     if array.dtype.kind != "f" or bool(np.isfinite(array).all()):
         return array.tolist()
-    return np.where(np.isfinite(array), array, None).tolist()  # type: ignore[call-overload]
+    found = array.astype(object)
+    found[~np.isfinite(array)] = None
+    return found.tolist()

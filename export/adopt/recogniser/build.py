@@ -1,4 +1,4 @@
-"""The whole way from a folder to one file: found out, put together, recorded, judged, written."""
+"""Adoption of a recogniser's folder to one file: analyse, assemble, record the golden example, judge, write."""
 
 from __future__ import annotations
 

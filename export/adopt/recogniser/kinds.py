@@ -1,7 +1,7 @@
-"""The families of public streaming recognisers: how each one's host cuts features into calls, and what else it gives.
+"""Families of public streaming recognisers: how each family's host cuts features into calls, and its further inputs.
 
-From the names of inputs and from metadata, as sherpa-onnx reads them. ``window`` rows of features go into a call, which
-goes on by ``shift``.
+Recognised by the names of inputs and by metadata, as in sherpa-onnx. A call takes ``window`` rows of features and
+advances by ``shift``.
 """
 
 from __future__ import annotations

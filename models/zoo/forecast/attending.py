@@ -102,8 +102,8 @@ def info(config: AttendingConfig) -> dict[str, Any]:
 def looks(model: AttendingForecaster, held: Held, last: int = 240) -> NDArray[np.float32]:
     """[H, M]: the mean attention of the last readings."""
     x = torch.from_numpy(rows_of(held.values[:, -(held.first + last) :]))
-    told, _ = model(x, model.initial_state(len(x)))
-    return told["attention"][:, -last:].mean((0, 1)).numpy()
+    outputs, _ = model(x, model.initial_state(len(x)))
+    return outputs["attention"][:, -last:].mean((0, 1)).numpy()
 
 
 def draw(weights: NDArray[np.float32], path: Path) -> None:

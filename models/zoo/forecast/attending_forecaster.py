@@ -85,8 +85,8 @@ class ForecastDecoder(nn.Module):
         keys, far = memory.transpose(1, 2), -1e9 * (1 - there)
         said, weights = [], []
         for step in range(known.shape[1]):
-            told = self.ahead[step].expand(h.shape[0], -1)
-            h = gru_step(self.cell, torch.cat([compressed(before), told], 1), h)
+            place = self.ahead[step].expand(h.shape[0], -1)
+            h = gru_step(self.cell, torch.cat([compressed(before), place], 1), h)
             # slot i is M - 1 - i readings old, and this step another ``step`` + 1 away from it
             away = self.distance[step : step + self.slots].flip(0)
             score = (self.query(h)[:, None] @ keys)[:, 0] / math.sqrt(h.shape[1]) + away + far

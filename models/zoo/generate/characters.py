@@ -27,7 +27,7 @@ TEXTS = {
 
 
 def encode(text: str) -> Tokens:
-    """Letters to tokens; raises ``ValueError`` at one that is none of them."""
+    """Letters to tokens; raises ``ValueError`` for an unknown letter."""
     return np.array([TOKENS.index(c) for c in text.lower()], np.int64)
 
 

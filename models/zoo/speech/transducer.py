@@ -8,18 +8,20 @@ gives the same answer, so that there is nothing to branch on.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import Recurrent, State, Streaming, inner, outer
+from models.layers.config import Config
 from models.zoo.speech.listener import Ear, ListenerConfig
 
 
 @dataclass(frozen=True)
-class TransducerConfig:
+class TransducerConfig(Config):
     """``symbols``: at most so many tokens come out in a frame."""
 
     ear: ListenerConfig
@@ -28,11 +30,8 @@ class TransducerConfig:
     memory: int = 32
     joint: int = 56
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ear": self.ear.to_dict()}
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TransducerConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         return cls(**{**values, "ear": ListenerConfig.from_dict(values["ear"])})
 
 

@@ -236,10 +236,10 @@ def _ids(
 def _counts(names: Sequence[str], at: int, sample: Sequence[Sequence[str]], roles: ColumnRoles, least: int) -> bool:
     """Whether the column only numbers the lines: it grows by one with each, and each has a different time."""
     rows = [row for row in sample if at < len(row)]
-    found = [number(row[at]) for row in rows]
-    if len(found) < least or any(value is None or value != int(value) for value in found):
+    found = [value for row in rows if (value := number(row[at])) is not None and value.is_integer()]
+    if len(rows) < least or len(found) < len(rows):
         return False
-    steps = {later - earlier for earlier, later in pairwise(found)}  # type: ignore[operator]
+    steps = {later - earlier for earlier, later in pairwise(found)}
     moments = [tuple(row[t] for t in roles.time if t < len(row)) for row in rows]
     return steps <= {1.0} and (not roles.time or len(set(moments)) == len(moments))
 
