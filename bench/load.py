@@ -1,4 +1,4 @@
-"""Clients by the dozen in a process of their own, until terminated: ``python -m bench.load PORT STREAMS [SOUND]``.
+"""Many clients in a separate process, until terminated: ``python -m bench.load PORT STREAMS [SOUND]``.
 
 Every client sends one chunk a message, as fast as the daemon takes them, and reads what comes.
 """

@@ -55,7 +55,7 @@ MODELS = ("forecast-online", "forecast-universal")
 PARTS = ("fleet", "ways", "others")
 STEP = 60.0
 WARM = 2
-#: Readings that a model without memory reads again.
+#: Window of a model without memory, in readings.
 WINDOW = 96
 #: Readings that the others are timed on, after as many as they need before they can forecast.
 TIMED, BEFORE = 50, 100

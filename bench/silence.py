@@ -140,7 +140,7 @@ SOUNDS: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Invented:
-    """What was made of one sound: the words of its finals, and partials that showed something, taken back or not."""
+    """The output for one sound: the words of its finals, and the number of partials with text, taken back or not."""
 
     sound: str
     words: list[str]
@@ -180,7 +180,7 @@ def _chunks(pieces: list[Iterator[Pcm]], size: int) -> Iterator[Pcm]:
 
 
 def invented(model: Model, seconds: float) -> list[Invented]:
-    """What the model makes of ``seconds`` of each sound."""
+    """The model's output for ``seconds`` of each sound."""
     rate = model.manifest.input.sample_rate or 16000
     heard = listen(model, [[silence(sound, rate, seconds)] for sound in SOUNDS])
     return [Invented(sound, h.words, h.partials) for sound, h in zip(SOUNDS, heard, strict=True)]

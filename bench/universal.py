@@ -117,7 +117,7 @@ def fitted(name: str) -> Callable[[Values, int], Values]:
 
 
 def mase(forecast: Values, sensor: Sensor, origin: int) -> float | None:
-    """``None`` where the seasonal naive forecast never erred."""
+    """MASE; ``None`` if the seasonal naive forecast has no error."""
     history, truth = sensor.values[:origin], sensor.values[origin : origin + STEPS]
     lag = sensor.season if sensor.season < origin else 1
     scale = np.abs(history[lag:] - history[:-lag]).mean()

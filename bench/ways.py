@@ -35,7 +35,7 @@ TOGETHER = 5000
 SENDERS = 2
 #: Seconds from one reading of a sensor to the next, and the first one's time.
 STEP, EPOCH = 60, 1_767_225_600
-#: Nothing was run for so many seconds: nothing more will be.
+#: After so many seconds without a run, the remaining readings count as lost.
 QUIET = 3.0
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 PROTO = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}

@@ -33,7 +33,7 @@ GOLDEN_BYTES = 192 * 1024
 
 
 class RefusedError(Exception):
-    """The file breaks a law and was not written; ``verdict`` says which."""
+    """The file was not written, since it breaks a law; ``verdict`` says which."""
 
     def __init__(self, verdict: Verdict) -> None:
         findings = "\n".join(

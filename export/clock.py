@@ -41,7 +41,7 @@ class ModuleAxes:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What came of one way. ``deviation``: ``None`` where it could not be run; ``outputs``: their time axes."""
+    """The result of one trial. ``deviation``: ``None`` if it could not be run; ``outputs``: their time axes."""
 
     deviation: float | None
     outputs: tuple[int | None, ...] = ()
@@ -101,7 +101,7 @@ def find_time(
 
 
 def _bare(tensor: Tensor, batch: int | None) -> tuple[int, ...]:
-    """The shape without the batch."""
+    """A shape without its batch axis."""
     return tuple(size for axis, size in enumerate(tensor.shape) if axis != batch)
 
 

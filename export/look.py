@@ -19,9 +19,9 @@ from export.recurrent import carried, optional_state, remembers, three_lines
 
 __all__ = ["ModuleSignature", "Say", "evaluating", "fits", "look"]
 
-#: Gets each line of what is found and done.
+#: Callback for each line of the report.
 Say = Callable[[str], None]
-#: What one file can hold.
+#: Most bytes of one ONNX file.
 MOST_BYTES = 2**31 - 2**24
 
 Limits = dict[str, tuple[int, int]]

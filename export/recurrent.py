@@ -190,7 +190,7 @@ export(module, x, torch.zeros(...), "net.onnx")""",
 
 
 def three_lines(module: nn.Module) -> str:
-    """What to write instead, for the first layer that has to remember something."""
+    """Advice: code to write instead, for the first layer that needs a state."""
     for name, layer in module.named_modules():
         name = name or "layer"
         if isinstance(layer, nn.LSTM | nn.GRU | nn.RNN):

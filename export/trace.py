@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 
 
 class StreamingModule(Protocol):
-    """What can be exported: an ``nn.Module`` whose memory is passed in and returned. Of several inputs the chunk is a
+    """A module that can be exported: its state is passed in and returned. With several inputs the chunk is a
     dictionary."""
 
     def initial_state(self, batch: int) -> State: ...

@@ -111,7 +111,7 @@ def put(
     counts: ir.Value | None = None,
     more: Mapping[str, ir.Value] | None = None,
 ) -> dict[str, ir.Value]:
-    """One foreign graph behind ``x``, canonical, with its states; what it gives, raw, by name.
+    """Append a foreign graph with input ``x`` (canonical) and its states; returns its outputs (raw) by name.
 
     ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call is one of the stream's;
     where it is none, states stay as they were. ``more``: the part's further streams, raw.

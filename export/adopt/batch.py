@@ -31,14 +31,14 @@ __all__ = ["Settled", "back", "first_call", "settle"]
 
 Arrays = dict[str, NDArray[Any]]
 Axes = Mapping[str, int | None]
-#: Of every result its raw sizes at batch 1, and the axis of its batch.
+#: For every result its raw sizes at batch 1, and its batch axis.
 Results = dict[str, tuple[tuple[int, ...], int | None]]
 
-#: Calls that two streams are run for, each with its states of the call before.
+#: Number of calls for which two streams are run, each with the states of the call before.
 CALLS = 3
-#: Between rows run together and apart, relative; whole numbers must be the same.
+#: Relative tolerance between rows run together and separately; integers must be equal.
 TOLERANCE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
-#: Choices of axes that are tried, of at most so many that are thought of.
+#: Most choices of axes that are tried, of at most so many that are generated.
 TRIES, CHOICES = 64, 4096
 
 
@@ -94,7 +94,7 @@ def settle(part: GraphPart, report: Report, *, fixed: bool = False) -> Settled:
 
 
 def first_call(part: GraphPart) -> Arrays:
-    """What a call of a stream at its start is given."""
+    """The inputs of a stream's first call."""
     (call, *_) = _alone(part, 0)
     return {name.removeprefix("in "): array for name, array in call.items() if name.startswith("in ")}
 

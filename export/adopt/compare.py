@@ -30,7 +30,8 @@ HALF_TOLERANCE = 1e-2
 
 
 def compare_with(model: Model, chain: GraphChain, files: tuple[Path, Path]) -> str:
-    """What to report. ``files``: inputs and outputs, from the start of one stream. Raises :class:`AdoptionError`."""
+    """Compare, and return lines for the report. ``files``: inputs and outputs from the start of one stream. Raises
+    :class:`AdoptionError`."""
     given, wanted = (_read(path) for path in files)
     part = chain.parts[0].part
     specs = dict(zip((s.name for s in part.streams), (chain.input, *chain.more), strict=True))

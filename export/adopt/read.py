@@ -19,7 +19,7 @@ from streamer.contract.manifest import KEY
 
 __all__ = ["Foreign", "read"]
 
-#: Operators of the runtime itself; whatever else is in a file needs a library that no daemon has.
+#: Domains of the runtime's own operators; others need a library that the daemon does not have.
 DOMAINS = {"", "ai.onnx", "com.microsoft", "ai.onnx.ml"}
 #: Below this, some operators that go around the graph take attributes in the place of inputs.
 OLDEST_OPSET = 11
@@ -62,7 +62,7 @@ def session(data: bytes) -> onnxruntime.InferenceSession:
 
 
 def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
-    """``opset``: at least this one; an older file is converted. Raises :class:`AdoptionError`."""
+    """Read a file. ``opset``: the lowest; an older file is converted. Raises :class:`AdoptionError`."""
     proto = _load(path)
     if KEY in {entry.key for entry in proto.metadata_props}:
         raise AdoptionError(f"{path} has a manifest already: streamer check {path} judges it")

@@ -29,7 +29,7 @@ class _Table(BaseModel):
 
 
 class Described(_Table):
-    """What the manifest says of the model. ``latency`` and ``flush`` in steps of the first output."""
+    """The model's description for the manifest. ``latency`` and ``flush`` in steps of the first output."""
 
     name: str | None = None
     version: str = "1"

@@ -1,4 +1,4 @@
-"""Running normalisation: a stream's own mean and variance, learnt while it runs."""
+"""Running normalisation by a stream's own mean and variance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes of the two models that the project ships."""
+"""The recipes of the shipped recognisers ``digits`` and ``english-small``."""
 
 from __future__ import annotations
 

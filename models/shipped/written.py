@@ -1,4 +1,4 @@
-"""The recipe ``written``: punctuation and capitals for what a recogniser hears, from texts that have them."""
+"""The recipe ``written``: punctuation and capitals for a recogniser's words, trained on punctuated texts."""
 
 from __future__ import annotations
 

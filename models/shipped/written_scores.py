@@ -1,4 +1,4 @@
-"""F1 of punctuation and capitals, of a model and of the plain alternative."""
+"""F1 of punctuation and capitals, for a model and for a rule-based baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies between a mouth and a recogniser: microphones, codecs, converters that are driven too hard."""
+"""Augmentation by the recording channel: microphones, codecs, clipping converters, level changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training examples drawn from a mixture of sources, augmented, and gathered into batches of like length."""
+"""Training examples drawn from a mixture of sources, augmented, and grouped into batches of similar length."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Scenes for a recogniser that is to be used anywhere: rooms, microphones, noises, music, other people, codecs, levels;
-and those in which nobody speaks, whose label is nothing."""
+"""Acoustic scenes for robust recognition: rooms, microphones, noises, music, other people, codecs, levels;
+and scenes without speech, with an empty label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model on disk: weights, shape, tokens and where it comes from. ``models.load`` reads it back."""
+"""A trained model on disk: weights, configuration, tokens and provenance. ``models.load`` reads it back."""
 
 from __future__ import annotations
 

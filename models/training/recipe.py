@@ -1,4 +1,4 @@
-"""What a recipe is, and what recipes share."""
+"""The class of recipes, and functions that recipes share."""
 
 from __future__ import annotations
 

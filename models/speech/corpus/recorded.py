@@ -1,4 +1,4 @@
-"""Recorded people with a text, other than the shared data: the prompts of Debian's Asterisk package (one speaker)."""
+"""Recorded speech with a text, besides the shared data: the prompts of Debian's Asterisk package (one speaker)."""
 
 from __future__ import annotations
 

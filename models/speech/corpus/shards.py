@@ -1,4 +1,4 @@
-"""A corpus on disk: shards of some minutes, each one FLAC file and a table of what lies where in it.
+"""A corpus on disk: shards of some minutes, each one FLAC file and a table of its utterances.
 
 A shard is there when its table is; the table is written last and under its final name by a rename, so that a run that
 was killed leaves no half of one to be read. Recordings are read one by one, where they are wanted.

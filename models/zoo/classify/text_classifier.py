@@ -1,4 +1,4 @@
-"""A reader of bytes: an embedding, a GRU stack, a probability for each label behind every byte (many-to-one)."""
+"""A classifier of bytes: an embedding, a GRU stack, a probability for each label after every byte (many-to-one)."""
 
 from __future__ import annotations
 

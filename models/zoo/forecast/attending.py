@@ -1,4 +1,4 @@
-"""The recipe ``attending``: encoder-decoder with attention, beside the forecasters of the recipe ``sequences``.
+"""The recipe ``attending``: encoder-decoder with attention, compared with the forecasters of the recipe ``sequences``.
 
 Trained on the same batches as they, for as many steps, scored on the same months. Training takes the loss at some of a
 segment's readings: each is two dozen steps of the decoder.

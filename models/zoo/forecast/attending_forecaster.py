@@ -1,8 +1,8 @@
-"""Encoder-decoder with attention as a forecaster: one GRU hears the readings, another says the steps ahead in turn.
+"""Encoder-decoder with attention as a forecaster: one GRU reads the readings, another forecasts the steps in turn.
 
 Seq2seq with attention (Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's) over a bounded memory:
-what the encoder held at the last ``slots`` readings. With each reading the decoder begins anew from where the encoder
-is, hears its own forecast of the step before, and looks back. How far back is told by distance, as in
+what the encoder held at the last ``slots`` readings. With each reading the decoder starts from the encoder's
+state, takes its own forecast of the step before, and attends to the past. Positions are relative, as in
 :class:`models.layers.WindowAttention`: step h ahead of a slot's reading is h plus the slot's age away, so that "a day
 before that hour" is one entry of a table, whatever the step.
 """

@@ -1,4 +1,4 @@
-"""The recipe ``characters``: a GRU that writes English, letter by letter, after the shared sentences."""
+"""The recipe ``characters``: a GRU that writes English, letter by letter, trained on the shared sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parallel WaveNet (van den Oord et al. 2018, arXiv 1711.10433): all samples of a call at once, out of noise.
+"""Parallel WaveNet (van den Oord et al. 2018, arXiv 1711.10433): all samples of a call in parallel, from noise.
 
 An inverse autoregressive flow: each of a few stacks of dilated convolutions looks at the noise that went into earlier
 samples and says, for every sample, by how much the noise is to be shifted and scaled. No sample waits for another one,

@@ -1,4 +1,4 @@
-"""Training of token generators on given tokens (teacher forcing), and what they are compared with."""
+"""Training of token generators by teacher forcing, and their n-gram baselines."""
 
 from __future__ import annotations
 

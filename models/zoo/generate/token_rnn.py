@@ -1,4 +1,4 @@
-"""A recurrent network that writes: GRU over tokens, the token it chose fed back inside the graph (Graves 2013)."""
+"""A recurrent generator: a GRU over tokens, with the chosen token fed back inside the graph (Graves 2013)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A small listener: log-mel, running normalisation, two strided convolutions, a GRU, a probability for each label."""
+"""A small classifier of sound: log-mel, running normalisation, two strided convolutions, a GRU, a probability for each
+label."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from models.layers.config import Config
 
 @dataclass(frozen=True)
 class AudioClassifierConfig(Config):
-    """One label is a yes or no of its own; several share a probability of 1."""
+    """With one label the output is a sigmoid, with several a softmax."""
 
     labels: int
     sample_rate: int = 16000

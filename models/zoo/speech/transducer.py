@@ -1,9 +1,9 @@
 """A recurrent transducer (Graves 2012, arXiv 1211.3711) in one stream: encoder, predictor, joiner, and the search.
 
-The encoder hears, the predictor knows what was written, the joiner says from both what comes next: a token, or the
-blank, with which the next frame begins. The greedy search is inside the graph: in each frame the joiner is asked
-``symbols`` times, and the predictor goes on where its answer is a token. After a blank it is asked the same again and
-gives the same answer, so that there is nothing to branch on.
+The encoder reads the sound, the predictor the tokens so far; from both the joiner predicts the next token, or the
+blank, which advances to the next frame. The greedy search is inside the graph: in each frame the joiner runs
+``symbols`` times, and the predictor advances after a token. After a blank the joiner gets the same inputs and gives the
+same answer, so there is no branch.
 """
 
 from __future__ import annotations
