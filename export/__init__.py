@@ -1,5 +1,4 @@
-"""Exports PyTorch to one ONNX file with its manifest, tested against the laws: ``export(module, example, states,
-"net.onnx")``.
+"""Exports PyTorch to one judged ONNX file with its manifest: ``export(module, example, states, "net.onnx")``.
 
 ``streamer export`` does the same from the command line. ``python -m export CHECKPOINT`` exports what ``models``
 trained.

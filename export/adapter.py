@@ -1,5 +1,4 @@
-"""Adapts a module to the contract: batch on axis 0, time on axis 1 of inputs and outputs, states that start as
-zeros."""
+"""Adapts a module to the contract: batch on axis 0, time on axis 1 of inputs and outputs, zero initial states."""
 
 from __future__ import annotations
 

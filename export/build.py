@@ -1,5 +1,4 @@
-"""Builds a file from a checkpoint's module: trace, fold, quantise, describe, judge, and only then move it to its
-place."""
+"""Builds a file from a checkpoint's module: trace, fold, quantise, describe, judge, then move it to its place."""
 
 from __future__ import annotations
 

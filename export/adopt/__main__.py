@@ -1,5 +1,4 @@
-"""``python -m export.adopt MODEL.onnx|FOLDER``: reports what is found and done, prints the judge's table, writes the
-file."""
+"""``python -m export.adopt MODEL.onnx|FOLDER``: prints findings and the judge's table, writes the file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Builds the adopted graph: the contract's tensors outside, the foreign graph inside, and the host's work in
-between."""
+"""Builds the adopted graph: the contract's tensors outside, the foreign graph inside, the host's work in between."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Compares the adopted file with inputs and outputs recorded by the user's own host: two ``.npz`` files, arrays by
-name.
+"""Compares the adopted file with inputs and outputs recorded by the user's own host, in two ``.npz`` files.
 
 The laws can't detect swapped states, a wrong axis or a missing initial value: a file with such a fault is a valid
 model. Only the host's recordings show it.

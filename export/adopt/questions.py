@@ -1,5 +1,4 @@
-"""Collects everything that the file leaves open into one question to the user: TOML to paste, with reasons as
-comments."""
+"""Collects what the file leaves open into one question to the user: TOML to paste, with reasons as comments."""
 
 from __future__ import annotations
 

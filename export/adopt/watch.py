@@ -1,5 +1,4 @@
-"""Finds which positions of a tensor depend on the end of a call, by two runs: one as recorded, one with the last row
-changed.
+"""Finds which positions of a tensor depend on the end of a call, by two runs that differ in the last row.
 
 Along a time axis only the last positions depend on it, along any other axis all of them. That distinguishes time from
 classes, and a recurrence over time from one over frequency.

@@ -1,5 +1,4 @@
-"""The card of a forecaster of a user's own sensors: its data, its scores and naive baselines, and the check for
-leaks."""
+"""The card of a forecaster of a user's own sensors: its data, its scores and naive baselines, the check for leaks."""
 
 from __future__ import annotations
 

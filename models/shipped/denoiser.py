@@ -1,5 +1,4 @@
-"""The recipe ``denoiser``: removes kitchen noise from speech; trained on read sentences in noise to restore the
-sentence."""
+"""The recipe ``denoiser``: removes kitchen noise from speech; trained to restore read sentences."""
 
 from __future__ import annotations
 

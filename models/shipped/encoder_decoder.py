@@ -1,5 +1,4 @@
-"""A sequence-to-sequence model in one stream: a phrase is read into a bounded memory, then written with attention to
-it.
+"""A sequence-to-sequence model in one stream: it reads a phrase into a bounded memory, then attends to it.
 
 Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's, so that training needs no loop. Whether a stream
 is reading or writing is part of its state.

@@ -1,5 +1,4 @@
-"""Backends of the commands: streams are decoded in this process or by a daemon. Same interface: blocking,
-thread-safe."""
+"""Backends of the commands: streams are decoded in this process or by a daemon. Blocking, thread-safe."""
 
 from __future__ import annotations
 

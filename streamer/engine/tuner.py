@@ -1,5 +1,4 @@
-"""Measures the best batch size, and how long a chunk may wait for one, per model and machine at load; results are kept
-in a cache file.
+"""Measures the best batch size, and how long a chunk may wait for one, per model and machine at load; cached in a file.
 
 On a CPU the gain differs too much for a rule of thumb: batching makes an LSTM of 4x512 3.6 times as fast, a causal
 WaveNet 1.1 times. Batch sizes are increased while the time per stream still falls; every size in use is run at least

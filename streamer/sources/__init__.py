@@ -1,5 +1,4 @@
-"""Sources of input: sound from files, standard input and the microphone, as PCM s16le mono; readings from files and
-MQTT."""
+"""Sources of input: sound from files, standard input and the microphone, as PCM s16le mono; readings."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Decodes what libsndfile can't through ``ffmpeg``, if it is installed: M4A, WebM, AAC, AMR, WMA, the sound of
-films."""
+"""Decodes what libsndfile can't through ``ffmpeg``, if it is installed: M4A, WebM, AAC, AMR, WMA, videos."""
 
 from __future__ import annotations
 

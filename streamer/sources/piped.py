@@ -1,5 +1,4 @@
-"""MP3 and Ogg files read through a pipe: from a file libsndfile stops at its estimate of the length, from a pipe it
-reads everything.
+"""MP3 and Ogg files read through a pipe: from a file libsndfile stops at its estimate of the length.
 
 Sources: RFC 3533 (Ogg pages), the Xing and LAME tags of MP3 files (delay and padding of the encoder).
 """

@@ -1,5 +1,4 @@
-"""Log-mel features as in Kaldi and NeMo, from 16-bit PCM: in NumPy for a whole recording, and in a graph, chunk by
-chunk.
+"""Log-mel features as in Kaldi and NeMo, from 16-bit PCM: in NumPy for a whole recording, in a graph by chunks.
 
 Frames are of 25 ms, 10 ms apart, and centred in their 10 ms (Kaldi's ``snip_edges=false``): frame i covers the samples
 from ``shift * i + (shift - length) / 2``. Before the first sample the sound is its own mirror image. Matched to the

@@ -1,5 +1,4 @@
-"""The reference host of a recogniser in NumPy, with the original files: features, windows, calls in order, the
-search."""
+"""The reference host of a recogniser in NumPy, with the original files: features, windows, calls, the search."""
 
 from __future__ import annotations
 

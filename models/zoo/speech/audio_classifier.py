@@ -1,5 +1,4 @@
-"""A small classifier of sound: log-mel, running normalisation, two strided convolutions, a GRU, a probability for each
-label."""
+"""A small classifier of sound: log-mel, running normalisation, two strided convolutions, a GRU, label probabilities."""
 
 from __future__ import annotations
 

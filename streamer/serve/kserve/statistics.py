@@ -1,5 +1,4 @@
-"""``/v2/models/{model}/stats``: requests answered over KServe v2, and the engine's counts of model runs, which include
-all protocols."""
+"""``/v2/models/{model}/stats``: requests answered over KServe v2, and the engine's runs for all protocols."""
 
 from __future__ import annotations
 

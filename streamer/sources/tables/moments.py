@@ -1,5 +1,4 @@
-"""Parses moments as people and programs write them: ISO 8601 and variants, month names, AM and PM, day or month
-first."""
+"""Parses moments as people and programs write them: ISO 8601 and variants, month names, AM and PM, either day order."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Readings in time order: a descending or shuffled file is sorted, up to a bound. A few late readings keep their place
-and are counted as late."""
+"""Readings in time order: a descending or shuffled file is sorted, up to a bound. A few late ones stay and are counted."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""CSV and similar tables: a header, then one line for each time: wide (a column is a stream) or long (a column names
-the stream).
+"""CSV and similar tables: a header, then a line for each time: wide (a column is a stream) or long (a column names it).
 
 A line or cell that can't be read is reported with its line number, counted and left out; the rest is used. A quoted
 field may span lines only if the joined line has as many fields as the header, so that one stray quote does not swallow
