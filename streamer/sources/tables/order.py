@@ -1,4 +1,4 @@
-"""Readings in time order: a descending or shuffled file is sorted, up to a bound. A few late ones stay and are counted."""
+"""Readings in time order: a descending or shuffled file is sorted, up to a bound; a few late ones stay, counted."""
 
 from __future__ import annotations
 
