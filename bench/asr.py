@@ -86,7 +86,7 @@ def english_parts(rate: int) -> list[Part]:
 
 
 def elsewhere() -> dict[str, list[Utterance]]:
-    """Report sets of other people: volunteers at their own microphones, a native reader, spoken orders."""
+    """Report sets of other speakers: volunteers with their own microphones, a native reader, spoken orders."""
     from bench.recognisers import clips
 
     found: dict[str, list[Utterance]] = {}

@@ -1,4 +1,4 @@
-"""What decoding costs: CPU time per stream and step, greedy and beam, alone and in a batch.
+"""The cost of decoding: CPU time per stream and step, greedy and beam, alone and in a batch.
 
 The input is made to look like a trained phone model's: sharp posteriors, mostly blank, over words drawn from the
 lexicon, with a little of the mass on wrong phones. Lexicon and language model are those of ``models.speech.lm``

@@ -61,7 +61,7 @@ def bare(model: Model, batch: int, threads: int, seconds: float) -> tuple[float,
 
 
 class NoTask:
-    """Takes the outputs and makes nothing of them."""
+    """A task that ignores the outputs."""
 
     def open(self, options: Mapping[str, Any]) -> None:
         return None
@@ -134,7 +134,7 @@ class InProcess:
 
 
 class WebSocket:
-    """A daemon, and clients that send as fast as they are let; between the turns they are stopped."""
+    """A daemon, and clients that send as fast as back-pressure allows; between turns they are stopped."""
 
     def __init__(self, path: Path, streams: int, lanes: int, sound: str) -> None:
         # clients that are stopped answer no ping and read nothing

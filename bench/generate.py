@@ -1,6 +1,6 @@
 """Samples per second of the WaveNet generator, cached in one file, beside what else one could do with the network.
 
-``naive``: an ONNX graph that gets the receptive field anew for every sample, and computes the last frame's head alone;
+``naive``: an ONNX graph that gets the whole receptive field for every sample, and computes the last frame's head alone;
 drawing the sample is not counted. ``PyTorch``: the same module with the same caches, eager, in inference mode. One
 thread each, in turns, the best of several rounds: the ratios are of one run on one machine. Weights do not matter to
 speed; without ``--checkpoint`` PyTorch and naive have fresh ones in the recipe's shape.
@@ -101,14 +101,14 @@ def main(argv: list[str]) -> int:
     module = checkpoint.load(given.checkpoint)[0] if given.checkpoint else WaveNetGenerator(WaveNetConfig()).eval()
     rate, width = model.manifest.options["sample_rate"], module.config.width
     call = model.manifest.chunk * width
-    anew = naive(module, (1, 16))
+    again = naive(module, (1, 16))
     ways = {
         ONE: (cached(model, 1), call),
         MANY: (cached(model, 16), 16 * call),
         "PyTorch, same caches": (eager(module, model.manifest.chunk, 1), call),
         "PyTorch, same caches, 16 streams": (eager(module, model.manifest.chunk, 16), 16 * call),
-        "naive, receptive field anew": (anew[0], 1),
-        "naive, receptive field anew, 16 streams": (anew[1], 16),
+        "naive, whole receptive field": (again[0], 1),
+        "naive, whole receptive field, 16 streams": (again[1], 16),
     }
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(given.rounds):

@@ -1,4 +1,4 @@
-"""What hotwords bring and what they cost: terms that are said, and text in which they are not.
+"""Benefit and harm of hotwords: on recordings with the terms, and on recordings without them.
 
 Terms are the seldom words of a set of recordings. Each set is decoded four ways: as it is and with all its terms as
 hotwords, by the model's own lexicon and by one from which the terms are taken, as names are missing from it. Recordings

@@ -1,4 +1,4 @@
-"""Time from the last sample of a chunk to its result: streams at the pace of real time, through the WebSocket.
+"""Latency from the last sample of a chunk to its result: real-time streams through the WebSocket.
 
 Clients and daemon are two processes on one machine. A client sends 20 ms of sound every 20 ms and a marker behind each
 chunk; what is measured is sending the marker to receiving it, so every chunk gives one number, results or not. The

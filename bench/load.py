@@ -1,4 +1,4 @@
-"""Clients by the dozen in a process of their own, until terminated: ``python -m bench.load PORT STREAMS [SOUND]``.
+"""Many clients in a separate process, until terminated: ``python -m bench.load PORT STREAMS [SOUND]``.
 
 Every client sends one chunk a message, as fast as the daemon takes them, and reads what comes.
 """
@@ -18,7 +18,7 @@ from bench import setup
 
 
 async def client(port: int, rate: int, pieces: list[bytes]) -> None:
-    given = {"compression": None, "max_queue": None, "ping_interval": None}  # whoever measures may stop this process
+    given = {"compression": None, "max_queue": None, "ping_interval": None}  # the bench may stop this process
     async with websockets.connect(f"ws://127.0.0.1:{port}/v1/stream", **given) as socket:
         await socket.send(json.dumps({"type": "start", "sample_rate": rate}))
         reader = asyncio.create_task(read(socket))

@@ -143,7 +143,7 @@ class Timed:
 
 
 def streaming(model: str, revise: str = "") -> System:
-    """As the daemon does it; the finals are put together."""
+    """Streaming recognition as in the daemon; returns the joined finals."""
     settings = Settings(
         models=(str(resolve(model)),), lanes=1, max_batch=1, capacity=2, buffer_seconds=60.0, revise_seconds=600.0
     )

@@ -18,7 +18,7 @@ from streamer.sensors.timeline import phases
 from streamer.tasks import Event, Forecast, create
 
 Floats = NDArray[np.floating[Any]]
-#: Told of every answer: which series, which row, what.
+#: Called for every answer with series number, row number and event.
 Take = Callable[[int, int, Forecast], None]
 
 
@@ -52,7 +52,7 @@ class Replayed:
         self._over.release()
 
     def released(self) -> None:
-        """Nobody waits for the slot."""
+        """Nothing to do: no one waits for the slot."""
 
 
 def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64) -> None:

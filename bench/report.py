@@ -1,4 +1,4 @@
-"""How a measurement is shown: a table, a picture in ``bench/results/``, with ``--json`` an object as the last line."""
+"""Output of measurements: a table, a picture in ``bench/results/``, with ``--json`` an object as the last line."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ the new states on as the next call's inputs; nothing is copied. Fleet: in this p
 readings and their forecasts, without the disk: names to slots, clocks, every stream's states out of the memory of all
 streams and back, forecasts scored, calibrated and kept. Both get the same readings, a daily wave with noise and a level
 of its own for each stream, and run by turns, so that other work on the machine hits none more than the other: what is
-told is the median of the turns' ratios, in CPU time (of the whole process, all threads) and by the clock. The fleet is
-fed two ways: all streams together, which is how a scraper or a gateway sends; and one random half of them after the
+reported is the median of the turns' ratios, in CPU time (of the whole process, all threads) and by the clock. The fleet
+is fed two ways: all streams together, which is how a scraper or a gateway sends; and one random half of them after the
 other, so that the slots of a batch do not lie side by side. Turns in which memory is touched for the first time come
 before and do not count.
 
@@ -14,7 +14,7 @@ ReadingRoutes in: the same readings through a daemon of its own process, see ``b
 
 Others, one thread, microseconds of CPU for one reading learnt and a forecast of all our steps ahead: river's
 Holt-Winters and SNARIMAX of one stream, and our own network without its memory: the last 96 readings from a zero state,
-each time anew. The graph takes one reading a call (its time axis is fixed), so that is 96 calls, with as many streams
+each time again. The graph takes one reading a call (its time axis is fixed), so that is 96 calls, with as many streams
 in a batch as the fleet has. Ours: the fleet's CPU time, and that of one stream alone, a batch of one.
 """
 
@@ -55,7 +55,7 @@ MODELS = ("forecast-online", "forecast-universal")
 PARTS = ("fleet", "ways", "others")
 STEP = 60.0
 WARM = 2
-#: Readings that a model without memory reads again.
+#: Window of a model without memory, in readings.
 WINDOW = 96
 #: Readings that the others are timed on, after as many as they need before they can forecast.
 TIMED, BEFORE = 50, 100
@@ -171,8 +171,8 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
     }
 
 
-def calls(model: Model, batch: int, count: int, *, anew: int = 0) -> float:
-    """CPU seconds per reading and stream with states that go on; ``anew``: from zero states over so many readings."""
+def calls(model: Model, batch: int, count: int, *, window: int = 0) -> float:
+    """CPU seconds per reading and stream with states kept; ``window``: from zero states over so many readings."""
     values = waves(WINDOW + count, batch)
     rows = np.ones((*values.shape, 1, 4), model.manifest.input.dtype)
     rows[..., 0, 0] = values
@@ -182,9 +182,9 @@ def calls(model: Model, batch: int, count: int, *, anew: int = 0) -> float:
     stepper = Stepper(model, batch)
     for end in range(WINDOW, WINDOW + count):
         begin = time.thread_time()
-        if anew:
+        if window:
             stepper.reset()
-        for row in rows[end - anew + 1 : end + 1] if anew else rows[end : end + 1]:
+        for row in rows[end - window + 1 : end + 1] if window else rows[end : end + 1]:
             stepper.step(row)
         took.append((time.thread_time() - begin) / batch)
     return median(took)
@@ -214,7 +214,7 @@ def others(path: Path, batch: int, count: int = TIMED) -> dict[str, float]:
     season = {"alpha": 0.3, "beta": 0.1, "gamma": 0.6, "seasonality": 24}
     return {
         "one stream alone": calls(model, 1, 10 * count),
-        f"window of {WINDOW} again": calls(model, batch, max(1, count // 10), anew=WINDOW),
+        f"window of {WINDOW} again": calls(model, batch, max(1, count // 10), window=WINDOW),
         "river HoltWinters": river(lambda: time_series.HoltWinters(**season), horizon, count),
         "river SNARIMAX": river(lambda: time_series.SNARIMAX(p=24, d=1, q=0), horizon, count),
     }

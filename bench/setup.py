@@ -1,4 +1,4 @@
-"""What the measurements of the daemon share: a model, sound, a registry, a daemon process, its CPU time."""
+"""Shared by the measurements of the daemon: a model, sound, a registry, a daemon process, its CPU time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def model_path(wanted: str | None) -> Iterator[Path]:
 
 
 def sound(rate: int, seconds: float, seed: int = 0, source: str = "speech") -> NDArray[np.int16]:
-    """What streams are fed: speech, since what a decoder costs depends on it. Another ``seed`` begins elsewhere in it.
+    """Input for streams: speech, since a decoder's cost depends on it. Another ``seed`` starts at another position.
 
     ``speech`` is the sample recording over and over: a synthesiser reads digits, and more than half of it are pauses.
     ``noise`` is no language at all, which leaves a model unsure at every step: the worst that a beam search can meet.

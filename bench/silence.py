@@ -1,4 +1,4 @@
-"""The silence law: what a recogniser writes down when nobody speaks. It has to write down nothing.
+"""The silence law: a recogniser must write nothing without speech.
 
 Each sound is a stream of its own, many minutes long, chunk by chunk through the model and its decoder at default
 settings. The sounds are made here, with NumPy, by other means than those that training uses. ``--after 60``: the sample
@@ -149,7 +149,7 @@ STILL = ("digital zeros", "dither of one bit")
 
 @dataclass(frozen=True)
 class Invented:
-    """What was made of one sound: the words of its finals, and partials that showed something, taken back or not."""
+    """The output for one sound: the words of its finals, and the number of partials with text, taken back or not."""
 
     sound: str
     words: list[str]
@@ -189,7 +189,7 @@ def _chunks(pieces: list[Iterator[Pcm]], size: int) -> Iterator[Pcm]:
 
 
 def invented(model: Model, seconds: float) -> list[Invented]:
-    """What the model makes of ``seconds`` of each sound."""
+    """The model's output for ``seconds`` of each sound."""
     rate = model.manifest.input.sample_rate or 16000
     heard = listen(model, [[silence(sound, rate, seconds)] for sound in SOUNDS])
     return [Invented(sound, h.words, h.partials) for sound, h in zip(SOUNDS, heard, strict=True)]

@@ -1,4 +1,4 @@
-"""Years of a sensor's bad days: a forecaster must be none the worse for them.
+"""Endurance test of a forecaster: years of faulty readings must not make it worse.
 
 Each round is a sensor that is well (a daily wave with noise), then stuck, then throwing spikes of up to 1e12 and
 infinities, then silent, and well again, at a level of its own. Rounds follow one another in the same streams, from

@@ -1,4 +1,4 @@
-"""From exec to ready (``/readyz`` answers 200: models loaded and warm). Cold: no measured batch size is remembered."""
+"""Start time from exec to ready (``/readyz`` answers 200: models loaded and warm). Cold: without cached batch sizes."""
 
 from __future__ import annotations
 

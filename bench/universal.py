@@ -1,8 +1,8 @@
-"""The shipped forecaster on sensors that it never saw, beside what one would fit to each of them: MASE over 24 steps.
+"""The shipped forecaster on unseen sensors, next to models fitted to each of them: MASE over 24 steps.
 
 Series: M4 hourly (training part as history, the competition's test as truth), NAB's, and the two held-out files of
 the occupancy data; of the last two kinds several origins each. The forecaster runs through the engine, one reading at a
-time, from the first reading on. AutoETS and AutoTheta (statsforecast, extra ``bench``) are fitted anew at each origin
+time, from the first reading on. AutoETS and AutoTheta (statsforecast, extra ``bench``) are fitted again at each origin
 to at most ``HISTORY`` readings. MASE: mean absolute error over that of the seasonal naive forecast within the history
 (Hyndman and Koehler 2006), so numbers of different sensors can be averaged. Needs the shared data set or ``--data``.
 """
@@ -117,7 +117,7 @@ def fitted(name: str) -> Callable[[Values, int], Values]:
 
 
 def mase(forecast: Values, sensor: Sensor, origin: int) -> float | None:
-    """``None`` where the seasonal naive forecast never erred."""
+    """MASE; ``None`` if the seasonal naive forecast has no error."""
     history, truth = sensor.values[:origin], sensor.values[origin : origin + STEPS]
     lag = sensor.season if sensor.season < origin else 1
     scale = np.abs(history[lag:] - history[:-lag]).mean()

@@ -1,10 +1,10 @@
-"""Readings into a daemon of its own process, by each of its ways in, as fast as it takes them.
+"""Sends readings to a daemon by each of its protocols, as fast as it takes them.
 
 HTTP: two senders on connections of their own, ``TOGETHER`` readings a request, encoded beforehand; a sender goes on
 when it has its answer, which comes when the readings are on the disk (that of the temporary folder). MQTT: one client
 publishes, a real mosquitto passes on, one reading a message, every sensor a topic; with QoS 1 the broker gives the
 daemon as many as it may hold unacknowledged, QoS 0 is dropped where the daemon is slower, which shows as ``dropped``.
-Forecasts are published back, the latest of each sensor, as the daemon does unless told otherwise. Counted is what the
+Forecasts are published back, the latest of each sensor, which is the daemon's default. Counted is what the
 daemon's own metrics say was run, over the time from the first byte until the last forecast was made; CPU is the
 daemon's alone. Senders, and the broker, run on the same cores. The daemon is killed in the end: what a clean end saves,
 and the saving every five minutes, is no part of it.
@@ -35,7 +35,7 @@ TOGETHER = 5000
 SENDERS = 2
 #: Seconds from one reading of a sensor to the next, and the first one's time.
 STEP, EPOCH = 60, 1_767_225_600
-#: Nothing was run for so many seconds: nothing more will be.
+#: After so many seconds without a run, the remaining readings count as lost.
 QUIET = 3.0
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 PROTO = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}

@@ -1,4 +1,4 @@
-"""Words to be scored: every system's text, and the reference, in the same spelling."""
+"""Normalises words for scoring: every system's text and the reference in the same spelling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.speech.corpus.spoken import speak
 
 __all__ = ["plain"]
 
-#: Contractions that can be told without their sentence; "'d" and the "'s" of names can't.
+#: Contractions that are clear without their sentence; "'d" and the "'s" of names can't.
 _SHORT = (
     (r"\bwon't\b", "will not"), (r"\bcan't\b", "can not"), (r"\bcannot\b", "can not"), (r"\bshan't\b", "shall not"),
     (r"n't\b", " not"), (r"'ll\b", " will"), (r"'re\b", " are"), (r"'ve\b", " have"), (r"\bi'm\b", "i am"),

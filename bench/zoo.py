@@ -131,7 +131,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(argv)
     paths = given.files or [*sorted(TRAINED.glob("*.onnx")), *(p for p in find_models() if p.parent != TRAINED)]
-    # in a thread of its own: what flushes denormals there must not do so in whoever called
+    # in a separate thread, since flushing denormals is a setting of the thread
     with ThreadPoolExecutor(1, initializer=flush_denormals) as lane:
         found = list(lane.map(lambda path: facts(path, given.rounds), paths))
     table = [row(one) for one in found]

@@ -1,6 +1,7 @@
-"""PyTorch to one ONNX file with its manifest, held to the laws: ``export(module, example, states, "net.onnx")``.
+"""Exports PyTorch to one judged ONNX file with its manifest: ``export(module, example, states, "net.onnx")``.
 
-``streamer export`` is the same from the command line. ``python -m export CHECKPOINT`` exports what ``models`` trained.
+``streamer export`` does the same from the command line. ``python -m export CHECKPOINT`` exports what ``models``
+trained.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["ExportError", "RefusedError", "export"]
 
 
 def __getattr__(name: str) -> Any:
-    """PyTorch takes seconds to import: it is when something is asked for."""
+    """Import on first use, since PyTorch takes seconds to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

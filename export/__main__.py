@@ -1,4 +1,4 @@
-"""``python -m export CHECKPOINT -o FILE.onnx``: one file with its manifest, judged before it exists."""
+"""``python -m export CHECKPOINT -o FILE.onnx``: writes one file with its manifest, after the judge has passed it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: written. 1: refused, nothing was written. 2: the checkpoint or an option is no good."""
+    """Exit code: 0 if the file was written, 1 if the judge refused it, 2 for a bad checkpoint or option."""
     given = _parser().parse_args(arguments)
     try:
         import models  # torch takes seconds; the help should not
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _changes(given: argparse.Namespace, info: dict[str, Any]) -> dict[str, Any]:
-    """What the command line says over what the checkpoint says."""
+    """The command line's changes to the checkpoint's facts."""
     changes: dict[str, Any] = {
         name: getattr(given, name) for name in ("name", "version", "description") if getattr(given, name) is not None
     }

@@ -1,4 +1,4 @@
-"""A module as the file has it: batch on axis 0, time on axis 1 of inputs and outputs, states that start as zeros."""
+"""Adapts a module to the contract: batch on axis 0, time on axis 1 of inputs and outputs, zero initial states."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from export.look import ModuleSignature
 
 __all__ = ["STARTED", "Adapted"]
 
-#: The state that says a stream has begun, where a module's own states do not start as zeros.
+#: An extra state, which is set once a stream has begun, for modules whose own states do not start as zeros.
 STARTED = "stream.started"
-#: 16-bit samples as the numbers in [-1, 1) that a module for sound takes.
+#: Scale of 16-bit samples to [-1, 1).
 PCM_SCALE = 1 / 32768
 
 State = dict[str, Tensor]
@@ -22,12 +22,11 @@ State = dict[str, Tensor]
 class Adapted(nn.Module):
     """Keeps the contract of :class:`export.trace.StreamingModule`.
 
-    ``pcm``: the first input comes as 16-bit samples and is scaled. ``probabilities``: what makes them of the first
-    output's last axis, ``softmax`` or ``sigmoid``. What is outside an integer input's limits is taken for the nearest
-    inside.
+    ``pcm``: the first input is 16-bit samples, which are scaled. ``probabilities``: the function that turns the first
+    output's last axis into probabilities, ``softmax`` or ``sigmoid``. Integer inputs are clipped to their limits.
 
-    ``whole``: it takes any number of chunks a call; ``untimed``: outputs that a call has once, whatever its length;
-    ``folded``: states whose start is not zero.
+    ``whole``: a call takes any number of chunks; ``untimed``: outputs that are independent of a call's length;
+    ``folded``: states whose initial value is not zero.
     """
 
     def __init__(self, found: ModuleSignature, *, pcm: bool, probabilities: str | None = None) -> None:
@@ -43,7 +42,7 @@ class Adapted(nn.Module):
         self.untimed = {n for n, layout in zip(forward.output_names, axes.outputs, strict=True) if layout.time is None}
 
     def initial_state(self, batch: int) -> State:
-        """All zeros; what a state of the module starts as is put in its place inside."""
+        """All zeros; the module's own initial values are put in inside the graph."""
         names = self._forward.state_names
         state = {n: torch.zeros((batch, *s.shape[1:]), dtype=s.dtype) for n, s in zip(names, self._start, strict=True)}
         return {**state, STARTED: torch.zeros((batch, 1), dtype=torch.bool)} if self.folded else state
@@ -75,7 +74,7 @@ class Adapted(nn.Module):
         return tensor.float() * PCM_SCALE if self._pcm and name == self._forward.inputs[0] else tensor
 
     def _states(self, state: State) -> list[Tensor]:
-        """As the module takes them: those of a stream that has not begun are its own start."""
+        """The module's states; for a stream that has not begun, its initial values."""
         taken = []
         for name, layout, start in zip(self._forward.state_names, self._axes.states, self._start, strict=True):
             tensor = state[name]

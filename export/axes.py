@@ -1,4 +1,4 @@
-"""Which axis of a module's tensors is the batch, found by running it: rows side by side give what each gives alone."""
+"""Finds the batch axis of a module's tensors by running it: rows in a batch must give what each gives alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from export.forward import Forward
 
 __all__ = ["Places", "TensorLayout", "Values", "far", "find_batch", "fixed_batch"]
 
-#: Rows side by side that are tried: more than one, and no size that an axis is likely to have.
+#: Batch size of the trial: more than one, and unlikely as the size of another axis.
 ROWS = 3
-#: Ways of placing the batch that are tried, the likeliest first.
+#: Most placements of the batch axis that are tried, the likeliest first.
 MOST_WAYS = 512
-#: Relative; a wrong axis is off by far more.
+#: Relative tolerance; a wrong axis deviates far more.
 NEAR = 1e-3
 
 #: Values to try, by the name of an input or condition and the shape that is wanted.
@@ -28,7 +28,7 @@ Values = Callable[[str, Sequence[int]], Tensor]
 class TensorLayout:
     """A module's tensor beside the file's, which has the batch on axis 0 and, of inputs and outputs, time on axis 1.
 
-    ``batch``: its axis in the module's tensor; ``None``: there is none, and the file takes one stream a call.
+    ``batch``: its axis in the module's tensor; ``None`` for no batch axis: the file takes one stream a call.
     ``time``: the axis of time once the batch is gone; ``None``: the tensor is one step (of an output: one a chunk).
     ``timed``: whether it is an input or an output; states and conditions have no time.
     """
@@ -62,7 +62,7 @@ class Places:
 
 
 def find_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], values: Values) -> Places | None:
-    """``None`` where no way of placing the batch keeps rows apart, or the module takes one stream only."""
+    """The batch axes; ``None`` if no placement keeps rows separate, or the module takes only one stream."""
     tensors = [*given, *states]
     tried: set[tuple[int, ...]] = set()
     for way in itertools.islice(_ways(tensors), MOST_WAYS):
@@ -85,7 +85,7 @@ def fixed_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tens
 
 
 def _ways(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
-    """Axes of one size, one of each tensor; tensors of one shape have it in one place."""
+    """Candidates: axes of the same size, one for each tensor; tensors of the same shape use the same axis."""
     for size in dict.fromkeys(tensors[0].shape):
         shapes = dict.fromkeys(tuple(tensor.shape) for tensor in tensors)
         candidates = [[axis for axis, length in enumerate(shape) if length == size] for shape in shapes]

@@ -1,4 +1,4 @@
-"""A checkpoint's module to a judged file: trace, fold, quantise, describe, judge, and only then put it in its place."""
+"""Builds a file from a checkpoint's module: trace, fold, quantise, describe, judge, then move it to its place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GOLDEN_BYTES = 192 * 1024
 
 
 class RefusedError(Exception):
-    """The file breaks a law and was not written; ``verdict`` says which."""
+    """The file was not written, since it breaks a law; ``verdict`` says which."""
 
     def __init__(self, verdict: Verdict) -> None:
         findings = "\n".join(

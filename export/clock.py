@@ -1,7 +1,7 @@
-"""Which axis is time, found by the chunk law itself: one call with three chunks gives what three calls give.
+"""Finds the time axis by the chunk law itself: one call with three chunks must give what three calls give.
 
-Where a module takes no other length than the example's, only its shape says which it is: then one step is a row of
-features, or the axis that has one place, and the tool prints what was taken.
+If a module only takes the example's length, the shape decides: one step is a row of features, or the axis of size one,
+and the tool prints its choice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ModuleAxes:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What came of one way. ``deviation``: ``None`` where it could not be run; ``outputs``: their time axes."""
+    """The result of one trial. ``deviation``: ``None`` if it could not be run; ``outputs``: their time axes."""
 
     deviation: float | None
     outputs: tuple[int | None, ...] = ()
@@ -101,7 +101,7 @@ def find_time(
 
 
 def _bare(tensor: Tensor, batch: int | None) -> tuple[int, ...]:
-    """The shape without the batch."""
+    """A shape without its batch axis."""
     return tuple(size for axis, size in enumerate(tensor.shape) if axis != batch)
 
 

@@ -23,16 +23,16 @@ from streamer.commands.check import show
 
 __all__ = ["load_weights", "made", "main"]
 
-#: Where trainers put a state_dict in what they save.
+#: Keys under which trainers save a state_dict.
 INSIDE = ("state_dict", "model_state_dict", "model", "weights")
-#: The user's file as a module.
+#: Module name of the user's file.
 OURS = "exported_source"
-#: What wrappers put before every name.
+#: Prefixes that wrappers add to every name.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: written. 1: refused, nothing was written. 2: the function or an option is no good."""
+    """Exit code: 0 if the file was written, 1 if it was refused, 2 for a bad function or option."""
     given = _parser().parse_args(arguments)
     try:
         wanted = made(given.source)
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def made(source: str) -> dict[str, Any]:
-    """What the function returned, as arguments of :func:`export.export`. Raises :class:`ExportError`."""
+    """The function's result as arguments of :func:`export.export`. Raises :class:`ExportError`."""
     where, colon, function = source.rpartition(":")
     if not colon or not function.isidentifier():
         raise ExportError(f"{source!r} does not name a function: FILE.py:FUNCTION, as in my_module.py:make_model")

@@ -1,4 +1,4 @@
-"""What a checkpoint knows about itself, as a manifest: the one place where training's words become the daemon's."""
+"""Makes a manifest from a checkpoint's facts: the only place that translates training's terms to the daemon's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from streamer.contract.manifest import (
 
 __all__ = ["chunk_length", "flat_scores", "golden", "input_spec", "manifest", "options", "revision"]
 
-#: Audio that pushes the last result out, where a checkpoint does not say.
+#: Seconds of audio that flush the last result, if a checkpoint does not state it.
 FLUSH_SECONDS = 0.4
 CHUNK_MS = 300
 
@@ -51,7 +51,7 @@ def chunk_length(info: Mapping[str, Any], milliseconds: float | None = None) -> 
 
 
 def input_spec(info: Mapping[str, Any], milliseconds: float | None = None) -> Input:
-    """``info["input"]`` as it is, else PCM in chunks as :func:`chunk_length` says."""
+    """``info["input"]`` if given, else PCM in chunks of :func:`chunk_length`."""
     if "input" in info:
         if milliseconds is not None:
             raise ValueError(f"the chunks of {info['name']} are not made of milliseconds")

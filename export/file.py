@@ -1,4 +1,4 @@
-"""A file on the disk: written whole, and put in its place only once it is judged."""
+"""Writes a model file: to a draft first, which is moved to its place only after the judge has passed it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["draft_of", "write"]
 
 @contextmanager
 def draft_of(target: Path) -> Iterator[Path]:
-    """A draft of ``target`` in a folder beside it, so that the last step is a rename: whoever looks sees the old file
-    or a judged one. What the block leaves there takes its place, unless it raises."""
+    """A draft of ``target`` in a folder beside it, so that the last step is a rename: readers see the old file or a
+    judged one. The file that the block writes there replaces ``target``, unless the block raises."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         draft = Path(folder) / target.name

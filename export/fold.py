@@ -1,4 +1,4 @@
-"""What the exporter leaves to be computed at run time, computed now; what it says about this machine, removed.
+"""Folds constants that the exporter leaves to be computed at run time, and removes traces of the exporting machine.
 
 The dynamo exporter writes an LSTM's weights in PyTorch's gate order and re-orders them with Slice and Concat nodes.
 Folded, every weight is stored once, in ONNX's order, which is also what makes a graph with LSTMs quantisable.

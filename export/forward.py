@@ -1,6 +1,6 @@
-"""How a module's ``forward`` is called: which parameter takes which tensor, and where the new state comes back.
+"""Finds how a module's ``forward`` is called: which parameter takes which tensor, and where the new state is returned.
 
-Nothing is declared: the structure of the given states, the parameters of ``forward`` and one call of it say it.
+This is inferred from the structure of the given states, the parameters of ``forward`` and one call of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from export.names import SourceNames, joined, layer_names
 
 __all__ = ["DTYPES", "ExportError", "Forward", "bind", "leaves", "tensors"]
 
-#: What a manifest can say.
+#: Dtypes that a manifest allows.
 DTYPES = (
     torch.bool,
     torch.int8,
@@ -64,7 +64,7 @@ class Forward:
         return [found[i] for i in self.where_outputs], [found[i] for i in self.where_states]
 
     def said(self) -> str:
-        """The call, as one would write it."""
+        """The call as source text, for messages."""
         state = ", ".join(self.state_names)
         several = len(self.parameters) == 1 and len(self.state_names) > 1
         given = ", ".join((*self.inputs, *self.conditions, *([f"({state})" if several else state] if state else [])))
@@ -222,7 +222,7 @@ def _alike(old: Any, new: Any) -> bool:
 
 
 def _difference(wanted: list[tuple[Path, Any]], got: list[Any]) -> str:
-    """Why a state is not what it was."""
+    """How a returned state differs from the given one."""
     path, old, new = next(
         (path, old, new) for (path, old), new in zip(wanted, got, strict=True) if not _alike(old, new)
     )

@@ -1,7 +1,7 @@
-"""Integer arithmetic that keeps the company law: weights per output channel, activations with a scale of their own row.
+"""Quantisation that keeps the company law: weights scaled per output channel, activations per row.
 
-``quantize_dynamic`` takes an activation's scale over the whole batch tensor, so a loud neighbour changes everybody's
-rounding. Here every row (one step of one stream) is scaled by its own largest value, in plain operators; an LSTM's
+``quantize_dynamic`` computes an activation's scale over the whole batch, so a loud stream changes the rounding of all
+others. Here every row (one step of one stream) is scaled by its own largest value, in plain operators; an LSTM's
 recurrent product needs no measured scale, as its hidden state lies in (-1, 1), and is unrolled over a chunk's steps.
 
 Activations are uint8 around 128 (onnxruntime has no fast kernel for int8 x int8 on x86), weights int8 of 7 bits:
@@ -32,11 +32,11 @@ class _Graft:
     def __init__(self, model: ir.Model, anchor: ir.Node, name: str) -> None:
         self.model, self.anchor, self.name, self.count = model, anchor, name, 0
 
-    def op(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: object) -> ir.Value:
+    def op(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: int) -> ir.Value:
         return self.ops(kind, *inputs, outputs=outputs, **attributes)[0]
 
-    def ops(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: object) -> tuple[ir.Value, ...]:
-        node = ir.node(kind, list(inputs), attributes=attributes or None, num_outputs=outputs)  # type: ignore[arg-type]
+    def ops(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: int) -> tuple[ir.Value, ...]:
+        node = ir.node(kind, list(inputs), attributes=attributes or None, num_outputs=outputs)
         for value in node.outputs:
             value.name = f"{self.name}.{kind.lower()}.{self.count}"
             self.count += 1
@@ -122,10 +122,11 @@ def _lstm(model: ir.Model, node: ir.Node) -> bool:
 
     ONNX: X [T, B, K], W [1, 4H, K], R [1, 4H, H], B [1, 8H], gates in the order i, o, f, c.
     """
-    x, w, r = node.inputs[0], _fixed(node.inputs[1]), _fixed(node.inputs[2])
+    x, w, recurrent = node.inputs[0], _fixed(node.inputs[1]), node.inputs[2]
+    r = _fixed(recurrent)
     plain = set(node.attributes) <= {"hidden_size", "direction", "layout", "input_forget"}
     plain &= not node.attributes.get_int("layout", 0) and not node.attributes.get_int("input_forget", 0)
-    if x is None or w is None or r is None or not plain or len(w) != 1 or len(node.inputs) < 7:
+    if x is None or w is None or recurrent is None or r is None or not plain or len(w) != 1 or len(node.inputs) < 7:
         return False
     bias, h, c = _fixed(node.inputs[3]), node.inputs[5], node.inputs[6]
     if bias is None or h is None or c is None or node.inputs[4] is not None or node.outputs[0].shape is None:
@@ -133,7 +134,7 @@ def _lstm(model: ir.Model, node: ir.Node) -> bool:
     steps, size = node.outputs[0].shape[0], r.shape[2]
     if not isinstance(steps, int):
         return False
-    name = str(node.inputs[2].name)  # type: ignore[union-attr]
+    name = str(recurrent.name)
     outside, inside = _Graft(model, node, f"{name}.int8.input"), _Graft(model, node, f"{name}.int8.step")
     summed = outside.constant("bias", bias[0, : 4 * size] + bias[0, 4 * size :])
     gates = outside.op("Add", outside.product(*outside.rows(x), w[0].T), summed)  # [T, B, 4H]

@@ -1,4 +1,4 @@
-"""What a module is, found by running it and printed line by line: its call, its state, its axes, its limits."""
+"""Analyses a module by running it, and prints the findings: its call, its state, its axes, its limits."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from export.recurrent import carried, optional_state, remembers, three_lines
 
 __all__ = ["ModuleSignature", "Say", "evaluating", "fits", "look"]
 
-#: Gets each line of what is found and done.
+#: Callback for each line of the report.
 Say = Callable[[str], None]
-#: What one file can hold.
+#: Most bytes of one ONNX file.
 MOST_BYTES = 2**31 - 2**24
 
 Limits = dict[str, tuple[int, int]]
@@ -78,7 +78,7 @@ def look(
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``eval()`` for a while: whoever trains goes on where it was."""
+    """``eval()`` within the block; the training mode is restored afterwards."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,8 +1,7 @@
-"""Anybody's ``torch.nn.Module`` to a judged file: ``export(module, example, states, "plant.onnx")``.
+"""Exports any ``torch.nn.Module`` to a judged file: ``export(module, example, states, "plant.onnx")``.
 
 ``forward`` takes a stream's new rows and its state, and returns outputs and the new state, as PyTorch's recurrent
-layers do. How it is called, where the batch is and what is time is found by running it (:mod:`export.look`), and
-printed.
+layers do. Its call, its batch axis and its time axis are found by running it (:mod:`export.look`), and printed.
 """
 
 from __future__ import annotations

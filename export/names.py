@@ -1,4 +1,4 @@
-"""The names that the author of a ``forward`` has for its tensors, read from its source where that is at hand."""
+"""Names of tensors from the source of ``forward``, if it is available."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SourceNames:
 
 
 def _named(expression: ast.expr | None, path: Path) -> str | None:
-    """The name that stands at ``path`` of an expression; ``None`` where none does."""
+    """The name at ``path`` of an expression; ``None`` if there is none."""
     for part in path:
         if isinstance(expression, ast.Tuple | ast.List) and isinstance(part, int) and part < len(expression.elts):
             expression = expression.elts[part]

@@ -1,8 +1,8 @@
-"""Modules whose ``forward`` takes no state: what PyTorch's recurrent layers keep to themselves is passed in and out.
+"""Modules whose ``forward`` takes no state: the states of PyTorch's recurrent layers are passed in and out.
 
-``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` that are called without a state start from zeros in every call. With the state of
-the call before they go on, and nothing else of the module changes; that this is all the memory there is, the chunk law
-shows: the untouched module's own run of a whole sequence.
+``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` start from zeros in every call without a state. Here they get the state of the
+call before; nothing else of the module changes. The chunk law, compared with the unchanged module's run of a whole
+sequence, shows that the module has no other memory.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def optional_state(
 
 def remembers(module: nn.Module, call: Callable[[], Any]) -> list[str]:
     """Tensors that a call changes on the module itself: ``self.h``, where a state must not live. What the first call
-    alone makes (a table of sines) is none."""
+    alone creates (a table of sines) does not count."""
 
     def held() -> dict[str, Any]:
         found: dict[str, Any] = dict(module.named_buffers())
@@ -190,7 +190,7 @@ export(module, x, torch.zeros(...), "net.onnx")""",
 
 
 def three_lines(module: nn.Module) -> str:
-    """What to write instead, for the first layer that has to remember something."""
+    """Advice: code to write instead, for the first layer that needs a state."""
     for name, layer in module.named_modules():
         name = name or "layer"
         if isinstance(layer, nn.LSTM | nn.GRU | nn.RNN):

@@ -1,4 +1,4 @@
-"""A streaming PyTorch module to an ONNX graph: memory as named inputs and outputs, only the batch axis free.
+"""Traces a streaming PyTorch module to an ONNX graph: states as named inputs and outputs, only the batch axis free.
 
 The module keeps the contract of ``models/``: ``initial_state(batch) -> dict[str, Tensor]`` (batch on axis 0) and
 ``module(chunk, state) -> (tensor or dict of tensors, state)``. A state ``encoder.0.h`` becomes the graph's input
@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 
 
 class StreamingModule(Protocol):
-    """What can be exported: an ``nn.Module`` whose memory is passed in and returned. Of several inputs the chunk is a
+    """A module that can be exported: its state is passed in and returned. With several inputs the chunk is a
     dictionary."""
 
     def initial_state(self, batch: int) -> State: ...
@@ -96,7 +96,7 @@ def trace(module: StreamingModule, inputs: Mapping[str, Tensor], *, free: bool =
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The exporter and its libraries think aloud, and print a whole graph where they fail: the error is raised, too."""
+    """Silences the exporter and its libraries, which print a whole graph when they fail; the error is raised anyway."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,6 @@
 """The judge's PyTorch side: PyTorch whole = PyTorch chunked = ONNX chunked, on a longer signal than the golden example.
 
-What needs no PyTorch is judged by :mod:`streamer.contract.judge`; :func:`verify` runs both, and no file exists that it
-refused.
+Checks without PyTorch are in :mod:`streamer.contract.judge`; :func:`verify` runs both, before a file is written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PyTorch beside the file: a module's own run of a whole sequence, where it takes one, and of the same in pieces."""
+"""PyTorch reference runs for comparison with the file: of a whole sequence, if the module takes one, and in pieces."""
 
 from __future__ import annotations
 

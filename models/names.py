@@ -1,4 +1,4 @@
-"""Names of the recipes, apart from them so that ``--help`` loads no torch."""
+"""Names of the recipes, in a separate module so that ``--help`` does not import torch."""
 
 #: Models that learn while they run: ``train`` only writes their checkpoint.
 UNTRAINED = ("forecast-online",)

@@ -11,10 +11,10 @@ __all__ = ["NAMES", "Recipe", "make", "set_normaliser"]
 
 
 def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Recipe:
-    """The recipe called ``name``. Raises ``ValueError`` with what is wrong and what there is.
+    """The recipe called ``name``. Raises ``ValueError`` with the problem and the known names.
 
-    ``everybody``: the development speakers are trained on, too. For the last minutes of a training whose settings are
-    chosen: the error rates that are shown no longer say anything about other speakers.
+    ``everybody``: train on the development speakers, too. For the last minutes of a training with final settings: error
+    rates on these speakers are no longer meaningful then.
     """
     from models.shipped import english, speech
     from models.speech import librispeech

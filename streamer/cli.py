@@ -97,7 +97,7 @@ SHORT = {
     "classify": "Find speech, words or a mood, as it comes.",
     "enhance": "Take the noise out of speech, live too.",
     "run": "Run any model on rows: outputs as a table.",
-    "adopt": "Make somebody's stateful ONNX model fit.",
+    "adopt": "Make a stateful ONNX model from elsewhere fit.",
     "export": "Make a model file of your PyTorch module.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",

@@ -1,4 +1,4 @@
-"""What bytes are, by their first ones: sound in a container, a picture, a text. Raw PCM looks like none of them.
+"""Recognises formats by their first bytes: sound in a container, a picture, a text. Raw PCM matches none of them.
 
 Sources: RFC 3533 (Ogg), RFC 9639 (FLAC), RFC 8794 (EBML), ISO/IEC 14496-12 (``ftyp``), ISO/IEC 11172-3 (MP3), 13818-7
 (ADTS), EBU Tech 3306 (RF64), and the magic numbers of the others.
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 __all__ = ["HEAD", "Container", "container", "id3_length"]
 
-#: So many first bytes are enough.
+#: Number of first bytes that decide.
 HEAD = 4096
-#: Fewer characters than these may be sound by chance.
+#: Sound may look like a shorter text by chance.
 TEXT = 64
-#: Nor is a sample that is sent again and again a text.
+#: A repeated sample is not a text: a text has at least so many different characters.
 LETTERS = 12
 
 _PRINTABLE = frozenset(range(0x20, 0x7F)) | {9, 10, 13}
@@ -28,7 +28,7 @@ _HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 800
 
 @dataclass(frozen=True)
 class Container:
-    """``name``: as people call it. ``way``: ``library`` decodes it here, ``ffmpeg`` does, or it is no sound (empty)."""
+    """``name``: the common name. ``way``: decoded by libsndfile (``library``) or ``ffmpeg``; empty: not sound."""
 
     name: str
     way: str = ""
@@ -63,7 +63,7 @@ _MAGIC: tuple[tuple[bytes, Container], ...] = (
 
 
 def container(head: bytes) -> Container | None:
-    """What begins with ``head``, the first :data:`HEAD` bytes or fewer; ``None``: nothing that is known."""
+    """The format that begins with ``head``, the first :data:`HEAD` bytes or fewer; ``None`` if unknown."""
     if head[:4] in (b"RIFF", b"RIFX"):
         form = {b"WAVE": _WAV, b"AVI ": Container("AVI", "ffmpeg"), b"WEBP": Container("a WebP picture")}
         return form.get(head[8:12], _WAV if len(head) < 12 else Container("a RIFF file that is no WAV"))
@@ -88,7 +88,7 @@ def id3_length(head: bytes) -> int:
 
 
 def mp3_frame(head: bytes) -> tuple[int, int]:
-    """Bytes and samples of the layer III frame that ``head`` begins with; (0, 0) if it is none."""
+    """Bytes and samples of the layer III frame that ``head`` begins with; (0, 0) if there is no such frame."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0, 0
     version, index, hz = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -106,7 +106,7 @@ def _adts_frame(head: bytes) -> int:
 
 
 def _frames(head: bytes) -> Container | None:
-    """Two frames, one behind the other: four bytes alone may be two samples."""
+    """Whether two frames follow each other: the four bytes of one frame header may be two samples."""
     size, _ = mp3_frame(head)
     if size and mp3_frame(head[size:])[0] and head[1] == head[size + 1]:
         return _MP3

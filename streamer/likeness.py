@@ -1,7 +1,7 @@
-"""Whether bytes that are sent as 16 bit PCM look like something else: float32, 8 bit, big-endian, two channels.
+"""Detects other formats in bytes that are sent as 16 bit PCM: float32, 8 bit, big-endian, two channels.
 
-A guess, said as one: nothing is refused for it. It must be right on real recordings, silence, noise and music, so each
-kind has a mark that int16 sound does not have, and two windows of the stream must agree.
+The result is a warning; nothing is refused because of it. It must raise no false alarm on recordings, silence, noise
+and music, so each kind has a mark that int16 sound does not have, and two windows of the stream must agree.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from streamer.containers import HEAD, Container, container
 
 __all__ = ["KINDS", "Likeness", "likeness"]
 
-#: Bytes of a window, and how many windows are looked at, silent ones not counted.
+#: Bytes of a window, and how many windows are examined, silent ones not counted.
 WINDOW = 8192
 WINDOWS = 16
 #: So many windows that are louder than this rms, smooth, and nothing else to see, are enough: a look takes as long as a
 #: chunk of a small model.
 PLAIN = 4
 LOUD = 200
-#: So much of a window must speak for a kind.
+#: The share of a window that must match a kind.
 MOST = 0.95
-#: Correlation of neighbouring samples: of sound, and of what is no sound.
+#: Correlation of neighbouring samples: above the first it is sound, below the second it is not.
 SMOOTH, ROUGH = 0.6, 0.3
 #: float32 from 2^-24 to 2^16, as the upper half of its bits.
 LOWEST, HIGHEST = 0x3380, 0x4780
 
-#: What it looks like, and what to do.
+#: Kinds of input, and the advice for each.
 KINDS = {
     "float32": "32 bit float: send int16, each sample times 32767",
     "float64": "64 bit float: send int16, each sample times 32767",
@@ -44,7 +44,7 @@ KINDS = {
 
 
 def likeness(window: bytes) -> str:
-    """A key of :data:`KINDS` for what the window (an even number of bytes) looks like; empty: int16 or not clear."""
+    """The key of :data:`KINDS` that the window (an even number of bytes) matches; empty for int16 or if unclear."""
     pcm = np.frombuffer(window, "<i2")
     if len(pcm) < 256 or np.count_nonzero(pcm) < len(pcm) // 8:
         return ""
@@ -53,7 +53,8 @@ def likeness(window: bytes) -> str:
 
 @dataclass
 class Likeness:
-    """Looks at the beginning of one stream. ``refused``: a container, by the first bytes; ``kind``: of two windows."""
+    """Examines the beginning of one stream. ``refused``: a container, by the first bytes; ``kind``: that of two
+    windows."""
 
     done: bool = False
     refused: Container | None = None
@@ -65,7 +66,7 @@ class Likeness:
     _plain: int = 0
 
     def push(self, data: bytes) -> bool:
-        """The next bytes; True once ``refused`` or ``kind`` is set, after which nothing more is looked at."""
+        """Take the next bytes; True once ``refused`` or ``kind`` is set, after which bytes are ignored."""
         if self.done:
             return False
         if len(self._head) < HEAD:
@@ -85,7 +86,7 @@ class Likeness:
         return seen or self._windows >= WINDOWS or self._plain >= PLAIN
 
     def end(self) -> bool:
-        """No more comes: of a stream that was shorter than two windows one must do. As :meth:`push`."""
+        """End of the stream: for one shorter than two windows a single window decides. Returns as :meth:`push`."""
         if self.done:
             return False
         self.done = True
@@ -116,13 +117,13 @@ def _share(flags: NDArray[np.bool_]) -> float:
 
 
 def _in_band(halves: NDArray[np.int16], lowest: int, highest: int) -> NDArray[np.bool_]:
-    """Which of them, their sign aside, lie from ``lowest`` to ``highest``."""
+    """Which values, without their signs, lie from ``lowest`` to ``highest``."""
     inside: NDArray[np.bool_] = (halves.view(np.uint16) & 0x7FFF) - np.uint16(lowest) <= highest - lowest
     return inside
 
 
 def _floats(pcm: NDArray[np.int16]) -> str:
-    """The upper half of a float has an exponent in it, in a narrow band; the lower halves are spread over all."""
+    """Floats: the upper half has the exponent, in a narrow band; the lower halves are spread over all values."""
     for name, parts in (("float64", 4), ("float32", 2)):
         table = pcm[: len(pcm) // parts * parts].reshape(-1, parts)
         every = np.ascontiguousarray(table[:, -1])
@@ -152,7 +153,7 @@ def _bytes(window: bytes) -> str:
 
 
 def _halves(pcm: NDArray[np.int16]) -> str:
-    """Of 32 bit integers the lower halves are nothing, or noise."""
+    """32 bit integers: the lower halves are zero, or noise."""
     for one, other in ((pcm[0::2], pcm[1::2]), (pcm[1::2], pcm[0::2])):
         if np.count_nonzero(other) < len(other) // 2 or np.count_nonzero(one) > (1 - MOST) * len(one) / 5:
             continue
@@ -164,7 +165,7 @@ def _halves(pcm: NDArray[np.int16]) -> str:
 
 
 def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
-    """What is rough as int16 and smooth as something else."""
+    """Other byte orders and encodings: rough as int16 and smooth as one of them."""
     if _quiet_swapped(pcm):
         return "big-endian"
     if _correlation(pcm.astype(np.float64), 1) > ROUGH:
@@ -183,7 +184,7 @@ def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
 
 
 def _both_ways(values: NDArray[np.float64]) -> float:
-    """The correlation of neighbours, within pairs and between them: the smaller one."""
+    """The smaller correlation of neighbouring samples: within pairs or between them."""
     centred = values - values.mean()
     pairs = len(centred) // 2 * 2
     power = float(np.dot(centred, centred)) / 2
@@ -195,7 +196,7 @@ def _both_ways(values: NDArray[np.float64]) -> float:
 
 
 def _quiet_swapped(pcm: NDArray[np.int16]) -> bool:
-    """Quiet sound in the other byte order: the lower byte is but the sign of the upper one."""
+    """Quiet sound in the other byte order: the lower byte is only the sign of the upper one."""
     low, high = pcm.view(np.uint16) & 0xFF, pcm.view(np.uint16) >> 8
     signs = np.where(high >= 128, 255, 0)
     many = np.count_nonzero(np.bincount(high)) > 3
@@ -203,9 +204,9 @@ def _quiet_swapped(pcm: NDArray[np.int16]) -> bool:
 
 
 def _pairs(pcm: NDArray[np.int16]) -> str:
-    """Two channels in turn: neighbours within a pair differ otherwise than those of two pairs, in every piece.
+    """Two interleaved channels: neighbours within a pair differ more or less than those between pairs, in every piece.
 
-    Medians, as the steps of a square wave may all lie between two pairs.
+    Medians are compared, since all steps of a square wave may lie between pairs.
     """
     table = pcm[: len(pcm) // 512 * 512].reshape(-1, 512).astype(np.float64)
     within = np.abs(table[:, 1::2] - table[:, 0::2])
@@ -230,8 +231,8 @@ def _pairs(pcm: NDArray[np.int16]) -> str:
 
 
 def _louder(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much more the even samples of each row stand out of their neighbours than the odd ones, as a share of its
-    power."""
+    """How much more the even samples of each row differ from their neighbours than the odd ones, as a share of the
+    row's power."""
     inner = table[:, 1:-1]
     out = (inner - (table[:, :-2] + table[:, 2:]) / 2) * inner
     share: NDArray[np.float64] = out[:, 1::2].sum(axis=1) - out[:, 0::2].sum(axis=1)
@@ -240,7 +241,7 @@ def _louder(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _row_correlations(table: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
-    """:func:`_correlation` of each row; none is constant."""
+    """:func:`_correlation` of each row; no row may be constant."""
     centred = table - table.mean(axis=1, keepdims=True)
     shifted: NDArray[np.float64] = (centred[:, lag:] * centred[:, :-lag]).sum(axis=1)
     power: NDArray[np.float64] = np.square(centred).sum(axis=1)

@@ -104,7 +104,9 @@ class Metrics:
         self.snapshots = counter("snapshots", "snapshots written to the store")
         self.snapshot_bytes = counter("snapshot_bytes", "bytes of snapshots written")
         self.save_seconds = histogram("save_seconds", "time of one checkpoint", SAVE)
-        self.lost_states = counter("lost_states", "sensors that began anew: their saved states could not be used")
+        self.lost_states = counter(
+            "lost_states", "sensors restarted from an empty state: their saved states could not be used"
+        )
         self.store_errors = counter("store_errors", "failures of the store", "kind")
 
         # -- wire ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Names that clients give: of sensors, of stream keys, of topics. They are keys in memory, on the disk and on pages."""
+"""Names given by clients: sensors, stream keys, topics. They are keys in memory, in the store and in metrics."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 __all__ = ["NAME_CHARACTERS", "SERIES_CHARACTERS", "NameRefusedError", "check_name", "series_name"]
 
 NAME_CHARACTERS = 200
-#: Of a name that is made of a metric and its labels, as Prometheus has them.
+#: Longest name made of a metric and its labels, as in Prometheus.
 SERIES_CHARACTERS = 1000
 SHOWN = 40
 
 
 class NameRefusedError(ValueError):
-    """The text is no name. The message says what a name is and shows the beginning of the text."""
+    """The text is not a valid name. The message says what a name is and shows the beginning of the text."""
 
 
 def check_name(text: str, most: int = NAME_CHARACTERS) -> str:
-    """``text`` as it is, if it is a name: 1 to ``most`` printable characters.
+    """``text`` unchanged, if it is a valid name: 1 to ``most`` printable characters.
 
     No printable character is a control character or a lone surrogate, so a name can always be written as UTF-8.
     Raises :class:`NameRefusedError`.
@@ -28,7 +28,7 @@ def check_name(text: str, most: int = NAME_CHARACTERS) -> str:
 
 
 def series_name(metric: str, labels: Iterable[tuple[str, str]]) -> str:
-    """``metric{label="value",...}`` with the labels in order. Raises :class:`NameRefusedError` if that is no name."""
+    """``metric{label="value",...}`` with the labels sorted. Raises :class:`NameRefusedError` for an invalid name."""
     pairs = sorted((label, value) for label, value in labels if value)
     inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
     return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)

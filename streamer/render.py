@@ -1,4 +1,4 @@
-"""Results as text: subtitles (SRT, WebVTT), JSON lines and plain lines. Pure functions of events."""
+"""Events as text: subtitles (SRT, WebVTT), JSON lines and plain lines. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_CUE_SECONDS = 1.0
 
 
 def json_line(event: Event, file: str) -> str:
-    """``partial`` or ``final`` as the line that ``--json`` prints: type, file, text, start, end, words; times in s."""
+    """A ``partial`` or ``final`` as a line of ``--json``: type, file, text, start, end, words; times in seconds."""
     keys = ("word", "start", "end", "confidence", "written")
     words = [{key: word[key] for key in keys if key in word} for word in event["words"]]
     line = {"type": event["type"], "file": file, "text": event["text"]}
@@ -27,14 +27,14 @@ def json_line(event: Event, file: str) -> str:
 
 
 def label_line(event: Event, file: str) -> str:
-    """What a classifier says as the line that ``--json`` prints: type, file, and its own; times in s."""
+    """A classifier's event as a line of ``--json``: type, file, and the event's own fields; times in seconds."""
     own = {key: value for key, value in event.items() if key not in ("type", "seq")}
     return dumped({"type": event["type"], "file": file} | own)
 
 
 def dumped(line: Mapping[str, Any]) -> str:
-    """JSON that is always UTF-8: the bytes of a file's name that are not become ``\\udc80`` to ``\\udcff``, which
-    :func:`os.fsencode` turns back."""
+    """JSON that is always UTF-8: bytes of a file name that are not become ``\\udc80`` to ``\\udcff``, as
+    :func:`os.fsdecode` has them."""
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode()
@@ -44,7 +44,7 @@ def dumped(line: Mapping[str, Any]) -> str:
 
 
 def subtitles(events: Iterable[Event]) -> list[tuple[float, float, str]]:
-    """Cues ``(start, end, text)`` of the finals: cut at word ends where one would be too long to read."""
+    """Cues ``(start, end, text)`` of finals, split at word ends where one would be too long to read."""
     cues: list[tuple[float, float, str]] = []
     for event in events:
         if event["type"] != "final" or not event["text"]:

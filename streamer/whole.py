@@ -1,4 +1,4 @@
-"""Whole numbers in JSON: 16000.0 is one, as JavaScript, Lua and many serialisers write it."""
+"""Whole numbers in JSON: 16000.0 counts as an integer, since JavaScript, Lua and many serialisers write it so."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 __all__ = ["whole"]
 
-#: Beyond it a float64 has no fractions, and may not be the number that was meant.
+#: Larger float64 values have no fractions and may have been rounded.
 EXACT = 2**53
 
 
 def whole(value: Any) -> Any:
-    """``value``, a JSON value, in which every float that is a whole number is an ``int``. Its lists are walked through,
-    so give it no tensors."""
+    """A JSON value with every float that is a whole number turned into an ``int``. Walks through lists, so it is not
+    for tensors."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= EXACT else value
     if isinstance(value, list):

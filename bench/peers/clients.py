@@ -29,7 +29,7 @@ PATHS = {"streamer": "/v1/stream", "sherpa-onnx": "/", "fastapi": "/stream"}
 
 @dataclass
 class Watch:
-    """What the clients have seen since ``since``, all together."""
+    """Totals of all clients since ``since``."""
 
     since: float = float("inf")
     chunks: int = 0

@@ -1,4 +1,4 @@
-"""``python -m export.adopt MODEL.onnx|FOLDER``: what is found and done, the judge's table, and a file that fits."""
+"""``python -m export.adopt MODEL.onnx|FOLDER``: prints findings and the judge's table, writes the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: written. 1: refused, nothing was written."""
+    """Exit code: 0 if the file was written, 1 if the model was refused."""
     given = _parser().parse_args(arguments)
     from export.adopt.build import BrokenLawsError, adopt
     from export.adopt.recogniser import adopt_folder
@@ -90,7 +90,7 @@ def _next_steps(target: Path) -> list[str]:
 
 
 class _Progress:
-    """What goes on, on stderr: in one line of a terminal, else a line now and then."""
+    """Progress on stderr: one updated line on a terminal, else a line now and then."""
 
     #: Seconds between lines where there is no terminal.
     EVERY = 5.0

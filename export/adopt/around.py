@@ -1,4 +1,4 @@
-"""The adopted graph: the contract's tensors outside, the foreign graph inside, and between them what the host did."""
+"""Builds the adopted graph: the contract's tensors outside, the foreign graph inside, the host's work in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Adopted:
 
 
 class Outside:
-    """The contract's inputs and outputs as they come up. ``batch``: what axis 0 is called, or its fixed size."""
+    """Collects the contract's inputs and outputs. ``batch``: the name of axis 0, or its fixed size."""
 
     def __init__(self, batch: str | int) -> None:
         self.batch = batch
@@ -61,7 +61,7 @@ class Outside:
 
 
 def around(chain: GraphChain, report: Report) -> Adopted:
-    """Uses the graphs of ``chain`` up."""
+    """The adopted graph. Consumes the graphs of ``chain``."""
     ops, outside = Ops(), Outside("batch" if chain.free else 1)
     stream = chain.source
     spec = chain.input
@@ -110,7 +110,7 @@ def put(
     counts: ir.Value | None = None,
     more: Mapping[str, ir.Value] | None = None,
 ) -> dict[str, ir.Value]:
-    """One foreign graph behind ``x``, canonical, with its states; what it gives, raw, by name.
+    """Append a foreign graph with input ``x`` (canonical) and its states; returns its outputs (raw) by name.
 
     ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call is one of the stream's;
     where it is none, states stay as they were. ``more``: the part's further streams, raw.

@@ -1,4 +1,4 @@
-"""What the graph does with the axes of its stream: which it goes along in time, which are rows, which are features."""
+"""Finds the roles of the axes of a graph's stream input: time, rows, features."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SAME = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Where", "BatchNormalization", "LayerNormalization", "Erf", "Gelu", "Not"),
     *("Pad", "Max", "Min", "Softmax", "PRelu", "HardSigmoid", "HardSwish", "Selu", "Softplus", "Mod"),
 }
-#: Operators that leave the numbers of tokens what they are.
+#: Operators that do not change token numbers.
 _MOVED = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Slice"}
-#: More values than this are not followed.
+#: Most values that are traced.
 _MOST = 2000
 
 Mapping = tuple[int | None, ...]

@@ -1,8 +1,8 @@
-"""Where the batch is in every tensor of a graph, found and proved by running two streams together and apart.
+"""Finds the batch axis of every tensor of a graph, and proves it by running two streams together and separately.
 
-A graph whose batch is free is taken as it is. One whose batch is fixed at 1 is freed (:mod:`export.adopt.free`) with
-the likeliest axes of its states, then with others; what then runs two rows as it runs each of them is right. Where
-none does, the batch stays 1.
+A graph with a free batch axis is used as it is. A batch fixed at 1 is made free (:mod:`export.adopt.free`) with the
+most likely batch axes of its states, then with others; a choice is right if two rows give what each gives alone. If no
+choice is right, the batch stays 1.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["Settled", "back", "first_call", "settle"]
 
 Arrays = dict[str, NDArray[Any]]
 Axes = Mapping[str, int | None]
-#: Of every result its raw sizes at batch 1, and the axis of its batch.
+#: For every result its raw sizes at batch 1, and its batch axis.
 Results = dict[str, tuple[tuple[int, ...], int | None]]
 
-#: Calls that two streams are run for, each with its states of the call before.
+#: Number of calls for which two streams are run, each with the states of the call before.
 CALLS = 3
-#: Between rows run together and apart, relative; whole numbers must be the same.
+#: Relative tolerance between rows run together and separately; integers must be equal.
 TOLERANCE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
-#: Choices of axes that are tried, of at most so many that are thought of.
+#: Most choices of axes that are tried, of at most so many that are generated.
 TRIES, CHOICES = 64, 4096
 
 
@@ -94,7 +94,7 @@ def settle(part: GraphPart, report: Report, *, fixed: bool = False) -> Settled:
 
 
 def first_call(part: GraphPart) -> Arrays:
-    """What a call of a stream at its start is given."""
+    """The inputs of a stream's first call."""
     (call, *_) = _alone(part, 0)
     return {name.removeprefix("in "): array for name, array in call.items() if name.startswith("in ")}
 

@@ -1,4 +1,4 @@
-"""The whole way from somebody's file to an adopted one: found out, put together, recorded, judged, written."""
+"""Adoption from the foreign file to the adopted one: analyse, assemble, record the golden example, judge, write."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HALF_TOLERANCE = 1e-2
 
 
 class BrokenLawsError(AdoptionError):
-    """The judge does not let the adopted file through; ``verdict`` says why."""
+    """The adopted file breaks a law; ``verdict`` says which."""
 
     def __init__(self, verdict: Verdict) -> None:
         broken = "; ".join(f"{f.law}: {f.check}{f' ({f.detail})' if f.detail else ''}" for f in verdict.refusals)
@@ -80,7 +80,7 @@ def adopt(
     long_chunks: int = 400,
     compare: tuple[Path, Path] | None = None,
 ) -> Verdict:
-    """Write ``target``. Raises :class:`AdoptionError`, and then leaves what was there before.
+    """Write ``target``. Raises :class:`AdoptionError`, and then leaves an existing file unchanged.
 
     ``beside``: the folder from which the settings name files. ``long_chunks``: length of the judge's endurance run.
     ``compare``: what the user's own host gave the model and got of it (:mod:`export.adopt.compare`).
@@ -117,13 +117,13 @@ def adopt(
 
 
 def together_only(verdict: Verdict) -> bool:
-    """The company law is the only one that is broken."""
+    """Whether the company law is the only broken one."""
     return {finding.law for finding in verdict.refusals} == {"company"}
 
 
 def state_bound(draft: Path, verdict: Verdict, report: Report) -> bool:
-    """Where rows together are but a rounding from what they are alone, the file states that as its own bound, and it is
-    to be judged again. ``False``: it is more than rounding."""
+    """If rows in a batch differ from single rows only by rounding, state that as the file's own bound and return
+    ``True``: the file has to be judged again. ``False`` if the difference is larger."""
     by = max(float("inf") if f.measured is None else f.measured for f in verdict.refusals)
     if not 2 * by <= COMPANY_LIMIT:
         return False
@@ -142,7 +142,7 @@ def state_bound(draft: Path, verdict: Verdict, report: Report) -> bool:
 
 
 def leak(verdict: Verdict) -> str:
-    """How much of a row goes into its neighbours."""
+    """The influence of a row on its neighbours."""
     worst = max(verdict.refusals, key=lambda f: float("inf") if f.measured is None else f.measured)
     by = "not finite" if worst.measured is None or not np.isfinite(worst.measured) else f"{worst.measured:.2g} off"
     return f"rows see each other, {by} {worst.check} ({worst.detail.split(';')[-1].strip()})"
@@ -324,7 +324,7 @@ def _options(settings: AdoptSettings, beside: Path) -> dict[str, Any]:
 
 
 def model_name(target: Path) -> str:
-    """What a model in this file is called."""
+    """The model's name, from its file name."""
     stem = target.name.removesuffix(".onnx").removesuffix(".streamer")
     return (re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "adopted")[:64]
 

@@ -1,4 +1,4 @@
-"""All that adoption knows of the file to be: the parts in their order, the stream in, the results out."""
+"""The plan of the adopted file: its parts in order, the input stream, the outputs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class GraphChain:
 
 
 def chain_of(parts: Sequence[Settled], settings: AdoptSettings, report: Report) -> GraphChain:
-    """Raises :class:`AdoptionError` for results that the contract can't hold."""
+    """The chain of graphs. Raises :class:`AdoptionError` for outputs that do not fit the contract."""
     stream, source = parts[0].part.stream, settings.input
     scale = None
     if source.sample_rate is not None:

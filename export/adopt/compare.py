@@ -1,7 +1,7 @@
-"""The adopted file against what the user's own host gave a model and got of it: two ``.npz`` files, arrays by name.
+"""Compares the adopted file with inputs and outputs recorded by the user's own host, in two ``.npz`` files.
 
-The laws can't see states that are swapped, an axis that was taken for another, or a start value that was left out: a
-file with such a fault is a model as good as any. Only the host knows.
+The laws can't detect swapped states, a wrong axis or a missing initial value: a file with such a fault is a valid
+model. Only the host's recordings show it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ HALF_TOLERANCE = 1e-2
 
 
 def compare_with(model: Model, chain: GraphChain, files: tuple[Path, Path]) -> str:
-    """What to report. ``files``: inputs and outputs, from the start of one stream. Raises :class:`AdoptionError`."""
+    """Compare, and return lines for the report. ``files``: inputs and outputs from the start of one stream. Raises
+    :class:`AdoptionError`."""
     given, wanted = (_read(path) for path in files)
     part = chain.parts[0].part
     specs = dict(zip((s.name for s in part.streams), (chain.input, *chain.more), strict=True))

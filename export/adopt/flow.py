@@ -1,9 +1,8 @@
-"""How values flow through a graph: from which input to which output a memory goes, and which recurrences keep none.
+"""Data flow of a graph: which input and output form a state, and which recurrences keep no state between calls.
 
-An LSTM, GRU, RNN, Scan or Loop says itself which of its inputs is its state at the start and which of its outputs the
-state at the end. Both are followed to the graph's own inputs and outputs through operators that only move numbers
-about. Where a cell was written out in plain arithmetic, the shortest way counts: a state takes part in its own next
-value by fewer and simpler operators than in anybody else's.
+LSTM, GRU, RNN, Scan and Loop define which input is the initial state and which output the final one. Both are traced to
+the graph's inputs and outputs through operators that only move data. If a cell is written out in plain arithmetic, the
+shortest path counts: a state reaches its own next value through fewer and simpler operators than any other state's.
 """
 
 from __future__ import annotations

@@ -101,9 +101,10 @@ def _known(value: ir.Value) -> list[int]:
 
 
 def _sizes(value: ir.Value | None) -> tuple[int, ...] | None:
-    if value is None or value.shape is None or not all(isinstance(size, int) for size in value.shape):
+    if value is None or value.shape is None:
         return None
-    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
+    sizes = tuple(size for size in value.shape if isinstance(size, int))
+    return sizes if len(sizes) == len(value.shape) else None
 
 
 def _batch_axis(sizes: tuple[int, ...] | None) -> int | None:

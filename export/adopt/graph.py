@@ -1,4 +1,4 @@
-"""A part's graph by itself: constants in the place of inputs, the outputs that count, and what follows folded."""
+"""Reduces a part's graph: constants in place of inputs, only the needed outputs, and constant folding."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The host's code that a model needs, in NumPy: what the adopted file is held to, sample by sample.
+"""The host's code that a model needs, in NumPy: the reference for the adopted file, sample by sample.
 
-The original files run as they came, a stream by itself; overlap, transforms, counters and the way from one file to the
-next happen out here, in float64.
+The original files run unchanged, one stream at a time; overlap, transforms, counters and the chaining of files are done
+here, in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 
 def drive(chain: GraphChain, signal: Signal) -> dict[str, Array]:
-    """``signal`` of one stream, from its start -> every output of the adopted file, [chunks, 1, ...]."""
+    """Run ``signal`` of one stream from its start: every output of the adopted file, [chunks, 1, ...]."""
     runs = [_Run(settled, signal.conditions) for settled in chain.parts]
     first, *more = chain.parts[0].part.streams
     feeds = [_Window(first, signal.inputs[chain.input.name])]
@@ -86,7 +86,7 @@ class _Run:
 def _spectral(
     chain: GraphChain, runs: Sequence[_Run], sound: Array, tail: Array
 ) -> tuple[list[dict[str, Array]], Array | None, Array]:
-    """One call's frames there and back; the sound that they add up to, and what is left for the next call."""
+    """Transform one call's frames and back; the sound by overlap-add, and the overlap for the next call."""
     host, kind = chain.host, chain.source.kind
     assert host is not None
     count = chain.source.layout.shape[0]

@@ -1,8 +1,7 @@
-"""How a tensor of the foreign graph is laid out, seen from the contract, where the batch is axis 0 and time axis 1.
+"""Layouts of the foreign graph's tensors relative to the contract, where the batch is axis 0 and time axis 1.
 
-A *canonical* array is [batch, ...] as the contract has it; a *raw* one is as the foreign graph wants it. Every raw axis
-says which canonical axes it holds: one, none (its size is 1), or two where the batch is folded into another axis, as
-``[B * 33, 16]``.
+A *canonical* array is [batch, ...] as in the contract; a *raw* one is as the foreign graph takes it. Every raw axis
+holds one canonical axis, none (its size is 1), or two if the batch is folded into another axis, as in ``[B * 33, 16]``.
 """
 
 from __future__ import annotations

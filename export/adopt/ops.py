@@ -1,4 +1,4 @@
-"""Operators around a foreign graph, in the order in which they run; only such as mean the same in every opset."""
+"""Builds operators around a foreign graph in execution order; only operators with the same meaning in every opset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one graph before it runs: its streams, how large every state is, and where its batch may be."""
+"""The static plan of one graph: its streams, the size of every state, and the candidates for its batch axis."""
 
 from __future__ import annotations
 

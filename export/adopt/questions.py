@@ -1,4 +1,4 @@
-"""What the file leaves open, so that the user is asked once: as TOML to paste, a reason above every line."""
+"""Collects what the file leaves open into one question to the user: TOML to paste, with reasons as comments."""
 
 from __future__ import annotations
 
@@ -41,11 +41,8 @@ class Asked:
 
     def text(self) -> str:
         count = len(self.questions)
-        many = "one thing is" if count == 1 else f"{count} things are"
-        lines = [
-            f"{many} not to be read from the file. Put this into a TOML file, change what is not so, and say it with "
-            "-c FILE.toml:"
-        ]
+        many = "one question" if count == 1 else f"{count} questions"
+        lines = [f"the file leaves {many} open. Put this into a TOML file, correct it, and give it with -c FILE.toml:"]
         order = sorted({q.table for q in self.questions}, key=lambda t: _TABLES.index(t) if t in _TABLES else 99)
         for table in order:
             lines += ["", f"[{table}]"]

@@ -1,9 +1,9 @@
-"""A file to a graph, or the reason why there is none: only what the daemon's runtime knows, and nothing hidden."""
+"""Reads a foreign file into a graph, or says why it can't be used: only operators that the daemon's runtime has."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from streamer.contract.manifest import KEY
 
 __all__ = ["Foreign", "read"]
 
-#: Operators of the runtime itself; whatever else is in a file needs a library that no daemon has.
+#: Domains of the runtime's own operators; others need a library that the daemon does not have.
 DOMAINS = {"", "ai.onnx", "com.microsoft", "ai.onnx.ml"}
 #: Below this, some operators that go around the graph take attributes in the place of inputs.
 OLDEST_OPSET = 11
@@ -28,7 +28,8 @@ DTYPES = {"BOOL", "INT8", "UINT8", "INT16", "INT32", "INT64", "FLOAT16", "FLOAT"
 
 @dataclass
 class Foreign:
-    """A file as it came. ``data``: its bytes, weights included, for the runtime. ``model`` belongs to whoever asks."""
+    """A file as it came. ``data``: its bytes, weights included, for the runtime. ``model`` returns a new copy on each
+    access."""
 
     path: Path
     data: bytes
@@ -61,7 +62,7 @@ def session(data: bytes) -> onnxruntime.InferenceSession:
 
 
 def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
-    """``opset``: at least this one; an older file is converted. Raises :class:`AdoptionError`."""
+    """Read a file. ``opset``: the lowest; an older file is converted. Raises :class:`AdoptionError`."""
     proto = _load(path)
     if KEY in {entry.key for entry in proto.metadata_props}:
         raise AdoptionError(f"{path} has a manifest already: streamer check {path} judges it")
@@ -104,7 +105,7 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _need_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises :class:`AdoptionError` that names the files of weights which are not beside the model."""
+    """Raises :class:`AdoptionError` that names missing files of external weights."""
     places = {
         entry.value
         for tensor in proto.graph.initializer
@@ -122,8 +123,8 @@ def _need_weights(proto: onnx.ModelProto, path: Path) -> None:
 def _domains(proto: onnx.ModelProto) -> Iterator[str]:
     own = {(function.domain, function.name) for function in proto.functions}
 
-    def walk(nodes: object) -> Iterator[str]:
-        for node in nodes:  # type: ignore[attr-defined]
+    def walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+        for node in nodes:
             if node.domain not in DOMAINS and (node.domain, node.op_type) not in own:
                 yield node.domain
             for attribute in node.attribute:

@@ -1,4 +1,4 @@
-"""What adoption has to say: lines of what was found and done, or the reason why not."""
+"""Messages of adoption: lines about what was found and done, or the reason for a refusal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class AdoptionError(ValueError):
 
 
 class Report:
-    """Lines in the order in which they come; ``say`` gets each at once, ``doing`` what is going on meanwhile."""
+    """Collects lines in order; ``say`` gets each at once, ``doing`` gets progress messages."""
 
     def __init__(
         self, say: Callable[[str], None] = lambda line: None, doing: Callable[[str], None] = lambda what: None

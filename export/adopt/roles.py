@@ -1,4 +1,4 @@
-"""Which tensor is what, by the graph, by names and by shapes: streams, memory and its way back, constants, results."""
+"""Assigns roles to tensors by the graph, by names and by shapes: streams, state pairs, constants, outputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from export.adopt.settings import AdoptSettings
 
 __all__ = ["Port", "Roles", "assign", "key"]
 
-#: Parts of a name that say which side of the call a state is on, not which state it is.
+#: Parts of a state's name that only distinguish its input from its output.
 _BEFORE = {"in", "input", "prev", "previous", "old", "past", "init", "initial", "start"}
 _BEHIND = {"out", "output", "next", "new", "present", "updated", "final", "last", "end"}
 _STORED = {"cache", "cached"}
 #: What is left of a name may end in the number of a step: of ``h_0`` comes ``h_n`` or ``h_1``, of ``h_t`` ``h_t1``.
 _STEPS = ((("0",), ("n",)), (("0",), ("1",)), (("t",), ("t", "1")), ((), ("n",)), (("tm", "1"), ("t",)), (("t",), ()))
-#: Inputs of this name are the stream, whatever output looks alike.
+#: Inputs with this name are the stream, even if an output looks similar.
 _STREAMS = {"input", "audio", "audio_signal", "signal", "pcm", "wav", "waveform", "speech", "mix", "noisy", "features"}
 _STREAMS |= {"x", "ids", "tokens", "obs", "observation", "wav_in", "spec_in", "input_frame"}
 #: Words in the name of an input that is set once for a stream.
@@ -149,7 +149,7 @@ def assign(
 
 
 def _stream(free: Sequence[Port], outputs: Sequence[Port], names: list[str]) -> str:
-    """The first input that can be no state, if there is one."""
+    """The first input that can't be a state, if there is one."""
     if not free:
         raise AdoptionError(
             "every input has a value or is a state, so none takes the stream: say which does, "
@@ -173,7 +173,7 @@ def _given(ins: Mapping[str, Port], outs: Mapping[str, Port], said: Mapping[str,
 
 
 def _by_graph(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) -> dict[str, str]:
-    """What recurrent operators say. Where one gives its state twice, names decide."""
+    """Pairs by recurrent operators. If one returns its state twice, names decide."""
     shapes = {port.name: port for port in outputs}
     claims: dict[str, str] = {}
     for port in free:
@@ -250,7 +250,7 @@ def _called_alike(before: str, behind: str) -> bool:
 
 
 def _open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked: Asked) -> None:
-    """Inputs that have no value yet."""
+    """Inputs without a value so far."""
     for port in free:
         if _is_rate(port):
             asked.ask("input", "sample_rate = 16000", f"{port} takes the sample rate")

@@ -1,4 +1,4 @@
-"""What can't be guessed from names and shapes, in a short TOML file; every table and every line is optional."""
+"""Settings for what can't be guessed from names and shapes, in a TOML file; every table and every line is optional."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Table(BaseModel):
 
 
 class Described(_Table):
-    """What the manifest says of the model. ``latency`` and ``flush`` in steps of the first output."""
+    """The model's description for the manifest. ``latency`` and ``flush`` in steps of the first output."""
 
     name: str | None = None
     version: str = "1"

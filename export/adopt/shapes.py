@@ -1,8 +1,8 @@
-"""Shapes of a graph's values, operator by operator, in the order in which they run.
+"""Incremental shape inference: shapes of a graph's values, operator by operator, in execution order.
 
-Inference over the whole graph takes a second for some thousand operators, and whoever changes one of them wants to
-know what follows. Here that costs one operator. Sizes are plain numbers, so that what is computed from them, such as
-the target of a Reshape, is known, too.
+Inference over the whole graph takes a second for some thousand operators, too long after each change of one operator.
+Here a change costs one operator. Sizes are plain numbers, so values computed from them, such as the target of a
+Reshape, are known, too.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Walk:
     def _compute(self, node: ir.Node) -> None:
         if node.op_type == "Shape" and node.domain == "":
             shape = node.inputs[0].shape if node.inputs[0] is not None else None
-            if shape is not None and all(isinstance(size, int) for size in shape):
-                sizes = [int(size) for size in shape]  # type: ignore[arg-type]
+            sizes = [size for size in shape or () if isinstance(size, int)]
+            if shape is not None and len(sizes) == len(shape):
                 cut = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes)))
                 self._say(node.outputs[0], np.array(sizes[cut], np.int64))
             return

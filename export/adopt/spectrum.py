@@ -1,4 +1,4 @@
-"""Frames, their spectra, and their way back to sound by overlap-add: bases for the graph, transforms for the host.
+"""Frames, their spectra, and synthesis by overlap-add: bases for the graph, transforms for the host.
 
 Analysis: ``X[f] = sum_n w[n] x[n] exp(-2 pi i f n / N)``. Synthesis: the inverse transform, times ``w`` over the sum of
 the squares of all windows that lie over a sample; with the window ``none`` frames are added up as they are.

@@ -1,4 +1,4 @@
-"""What a state begins with where it is not zeros: a number, a list, or a file of NumPy's."""
+"""Initial values of states other than zeros: a number, a list, or a NumPy file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["start_of"]
 
 
 def start_of(settings: AdoptSettings, port: Port, raw: tuple[int, ...]) -> NDArray[Any]:
-    """[start] of this state, [] or ``raw``. Raises :class:`AdoptionError` for what does not fit."""
+    """The initial value of a state from [start], of shape [] or ``raw``. Raises :class:`AdoptionError` if it does not
+    fit."""
     said = settings.start.get(port.name, 0)
     try:
         array = np.load(said, allow_pickle=False) if isinstance(said, str) else np.asarray(said)

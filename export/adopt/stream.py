@@ -1,4 +1,4 @@
-"""The stream: how it lies in its tensor, which axis is time, and how much of it is new in each call."""
+"""The input stream: its tensor's layout, its time axis, and how many of its rows are new in each call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from export.adopt.settings import AdoptSettings, Host, SourceSettings
 
 __all__ = ["InputStream", "batch_axis", "beside", "frames_of", "rows_of", "said_of", "size_of", "spectral", "symbol_of"]
 
-#: Names that a host gives to sound before anything was made of it.
+#: Common names of raw sound inputs.
 _SOUND = {"audio", "wav", "pcm", "waveform", "signal", "samples", "sound", "speech", "noisy", "mix", "wav_in"}
 
 
@@ -253,7 +253,7 @@ def _layout(port: Port, batch: int | None, shape: tuple[int, ...], places: Mappi
 
 
 def said_of(stream: InputStream, port: Port, settings: AdoptSettings) -> str:
-    """What was taken for what, and the line that changes it."""
+    """The assumed role, and the line of TOML that changes it."""
     if settings.host is not None and stream.kind not in ("pcm", "rows"):
         return f"{stream.kind} of frames of {settings.host.fft} samples, {stream.chunk} new in each call"
     before = f", the last {stream.overlap} of the call before in front of them" if stream.overlap else ""
@@ -276,7 +276,7 @@ def symbol_of(port: Port, axis: int) -> str:
 
 
 def size_of(port: Port, axis: int, known: Mapping[str, int]) -> int | None:
-    """What is declared, or said of the axis's symbol, or of the axis."""
+    """The declared size, else the user's value for the axis's symbol or for the axis."""
     size = port.dims[axis]
     if isinstance(size, int):
         return size

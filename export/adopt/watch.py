@@ -1,7 +1,7 @@
-"""A file run once as it came, and once with its last row changed: which positions of a tensor see the end of a call.
+"""Finds which positions of a tensor depend on the end of a call, by two runs that differ in the last row.
 
-Along time only the last ones do, along anything else all of them. So an axis of time and one of classes differ, and a
-recurrence over time from one over frequency.
+Along a time axis only the last positions depend on it, along any other axis all of them. That distinguishes time from
+classes, and a recurrence over time from one over frequency.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Axis = int | str
 
 
 def seen_end(old: NDArray[Any], new: NDArray[Any], axis: int) -> NDArray[np.bool_]:
-    """For every position along ``axis``, whether anything there changed."""
+    """Whether anything changed at each position along ``axis``."""
     rest = tuple(other for other in range(old.ndim) if other != axis)
     changed: NDArray[np.bool_] = np.any(old != new, axis=rest)
     return changed
@@ -139,7 +139,7 @@ def _kind(one: Recurrence) -> str:
 def _over_time(
     part: GraphPart, model: ir.Model, found: Sequence[Recurrence], feeds: Mapping[str, NDArray[Any]]
 ) -> dict[Recurrence, bool]:
-    """Whether each goes along time. What can't be seen counts as time."""
+    """Whether each recurrence runs along time; assumed so if it can't be observed."""
     tensors = {one: one.over if one.over is not None else one.node.inputs[0] for one in found}
     here = {id(value) for node in model.graph for value in node.outputs} | {id(v) for v in model.graph.inputs}
     shown = {id(value): value for value in tensors.values() if value is not None and id(value) in here}

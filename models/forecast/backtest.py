@@ -1,4 +1,4 @@
-"""How good a forecaster of several sensors is on rows that it has not seen, beside what costs nothing."""
+"""Scores a forecaster of several sensors on unseen rows, next to naive baselines."""
 
 from __future__ import annotations
 

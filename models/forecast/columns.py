@@ -1,4 +1,4 @@
-"""What is found about the columns of a table, on its training rows: what can be learnt from, and what looks wrong."""
+"""Examines the columns of a table on its training rows: which are usable, and which look wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Choice", "choose", "copies", "missing"]
 Floats = NDArray[np.float64]
 #: Correlation of differences from which on one column is said to be another.
 ALIKE = 0.99
-#: Share of missing readings that is told of.
+#: Share of missing readings from which on a column is reported.
 MOSTLY = 0.5
 #: Rows that columns are compared on, at most, and different values that the changes of a column must have.
 COMPARED, VARIED = 20_000, 8

@@ -1,4 +1,4 @@
-"""What stands before a forecaster of one sensor: running level, scale and pace, and which readings are in doubt.
+"""The front end of a forecaster of one sensor: running level, scale and pace, and detection of doubtful readings.
 
 A reading that is far outside of all that a sensor has shown, and far from the median of its last readings, is in doubt
 (the identifier of Hampel 1974, without looking ahead). It moves nothing here, and the forecaster treats it as missing,

@@ -1,4 +1,4 @@
-"""Some steps of a horizon, close together where they are near: what is kept for these is there for all.
+"""A grid of steps of the horizon, denser for near steps: values are tracked on the grid and interpolated between.
 
 How far off a forecast is grows smoothly with the steps ahead, so the weights of a mixture and the widths of intervals
 are tracked at these steps alone, and lie on straight lines in between.

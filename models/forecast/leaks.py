@@ -1,8 +1,8 @@
-"""Does anything that is learnt, chosen or forecast know what comes later? Found out by changing what comes later.
+"""Detects leaks of later readings into anything that is learnt, chosen or forecast, by changing the later readings.
 
-The rows behind a cut get other readings, and everything is made again: scaling, examples, forecasts. What belongs
-before the cut must be the same, bit for bit. A forecaster is run over the cut in one call, so that it has every chance
-to look ahead.
+The rows after a cut get other readings, and everything is computed again: scaling, examples, forecasts. Results for the
+time before the cut must be bit-identical. A forecaster is run across the cut in one call, so that a look-ahead would
+show.
 """
 
 from __future__ import annotations

@@ -7,21 +7,21 @@ In :mod:`models.forecast.multivariate` it has the readings of several sensors, a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.forecast.front import Followed, pace_of
 from models.layers import GatedStack, RecurrentStack, State, Streaming
+from models.layers.config import Config
 
 #: Level, difference, mask, age, spread; then the harmonics of the clock.
 PLAIN = 5
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Config):
     """``family``: "gru", "lstm", "rnn", or "convolution" (gated, causal, dilated: a WaveNet's stack). ``plain``:
     channels beside the clock's."""
 
@@ -34,13 +34,6 @@ class NetworkConfig:
     horizon: int = 48
     dropout: float = 0.1
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "dilations": list(self.dilations)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        return cls(**{**values, "dilations": tuple(values["dilations"])})
 
 
 class Network(Streaming):

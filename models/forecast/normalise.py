@@ -1,4 +1,4 @@
-"""What makes one forecaster serve any sensor: running level, scale and pace, and the harmonics of the clock."""
+"""Normalisation, with which one forecaster serves any sensor: running level, scale and pace, and clock harmonics."""
 
 from __future__ import annotations
 

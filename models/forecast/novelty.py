@@ -1,4 +1,4 @@
-"""How probable a reading is: how far it lies outside of what its sensor has ever shown, and how well it was forecast.
+"""The probability of a reading, by its distance from the sensor's range so far, and by the error of its forecast.
 
 Residuals of one step say little of what people call an anomaly: a level that shifts is soon forecast again, and a
 daily peak that stays out is no surprise from one reading to the next. So three things are watched: the reading, its
@@ -6,7 +6,8 @@ distance from the mean of its hour of the day, and the late average of that. Of 
 is kept (it shrinks, but in tens of thousands of readings), and a reading is as novel as it lies outside of one of them,
 in units of that range. That is the size which an eye sees in a plot, and it needs no distribution of the sensor's own:
 of a hundred sensors and processes of every kind, records of a size are equally rare (see ``python -m bench nab``, and
-the tests). A new range is learnt at once, and what is less novel than what was told just before is not told again.
+the tests). A new range is learnt at once, and a reading that is less novel than one reported just before is not
+reported again.
 
 The same is done in Numenta's detector for values alone (Lavin and Ahmad 2015, arXiv 1510.03336: a reading outside of
 the range so far, and 5 % of it, is an anomaly, whatever its network says).
@@ -31,7 +32,7 @@ MEMORY = 20_000.0
 SHARE = 0.25
 #: What lies outside by less than this share of the range is not novel; by ``UNIT`` more, it counts as one nat.
 SLACK, UNIT = 0.01, 0.1
-#: Half-life, in readings, in which what was told is forgotten.
+#: Half-life, in readings, of what was reported before (state ``told``).
 QUIET = 50.0
 #: Of readings at the age of ``AGED``, this share is novel at all; before, more are by the power of the age.
 RATE, AGED, POWER = 0.002, 4000.0, 0.8
@@ -83,7 +84,7 @@ class Novelty(Streaming):
         outside = ((now - shown) / unit).amax((1, 2))[:, None]
         novel = (outside * (1 / UNIT) + (1 - SLACK / UNIT)).clamp(min=1.0).log()
         novel = torch.where(age > 2 * WARM, novel * there, 0.0)
-        told = state["told"] * 0.5 ** (1 / QUIET)
+        reported = state["told"] * 0.5 ** (1 / QUIET)
 
         wider = torch.maximum(shown - width * (0.5 / MEMORY), now)
         wider = torch.where(warm[:, None], wider, now)
@@ -93,9 +94,9 @@ class Novelty(Streaming):
             "visits": (state["visits"] + hour).clamp(max=VISITS),
             "late": late,
             "shown": torch.where(there[:, :, None] > 0, wider, shown),
-            "told": torch.maximum(told, novel),
+            "told": torch.maximum(reported, novel),
         }
-        return self._probability(novel - told, residual, RATE * AGED**POWER * part**POWER), new
+        return self._probability(novel - reported, residual, RATE * AGED**POWER * part**POWER), new
 
     def _probability(self, news: Tensor, residual: Tensor, rate: Tensor) -> Tensor:
         """How often a reading is so novel, or its residual so improbable, as the rarer of both is."""

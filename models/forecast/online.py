@@ -311,10 +311,10 @@ class Online(Streaming):
         alike = (reading - before.recent[:, :1]).abs() <= 0.5 * (reading - taken).abs()
         stays = ((there > 0) & (found.sure <= 0) & (run > 1) & (before.doubted > 0) & alike).double()
         lasts = run.square() / (run.square() + self.ahead.square())
-        told = base + mean.double() + stays * (reading - taken) * lasts
+        centre = base + mean.double() + stays * (reading - taken) * lasts
         outputs = {
-            "mean": told,
-            "quantiles": told[:, :, None] + offsets.double(),
+            "mean": centre,
+            "quantiles": centre[:, :, None] + offsets.double(),
             "anomaly": anomaly[:, 0].float(),
             "drift": bands.drift[:, 0],
         }

@@ -1,4 +1,4 @@
-"""All that is made of a table of sensors before anything is trained: parts, columns, scaling, examples."""
+"""Preparation of a table of sensors for training: parts, columns, scaling, examples."""
 
 from __future__ import annotations
 

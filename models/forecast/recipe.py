@@ -1,4 +1,4 @@
-"""The recipe for somebody's own table of sensors: a forecaster of its columns, from one CSV to a model with its card.
+"""The recipe for a user's own table of sensors: from one CSV to a forecaster of its columns, with its card.
 
 Rows are split in order of time. Everything that is learnt or chosen is of the rows before: columns and scaling of the
 training part, the best checkpoint of the validation part; the test part is scored once, at the end, and nothing is

@@ -1,4 +1,4 @@
-"""The card of a forecaster of somebody's own sensors: its data, its scores beside naive ones, and whether it cheats."""
+"""The card of a forecaster of a user's own sensors: its data, its scores and naive baselines, the check for leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of sensors as a file has it, and as the daemon would run it: rows in order, a constant step, what is missing.
+"""Reads a table of sensors and arranges it as the daemon would: rows in order, a constant step, missing rows masked.
 
 Rows come from the same reader as those of ``streamer forecast``, and times become steps by the rules of
 :mod:`streamer.sensors.timeline`, all at once.

@@ -1,4 +1,4 @@
-"""Training examples of a table: windows of its rows at random, all of whose labels lie within one part of it."""
+"""Training examples from a table: random windows of its rows, with all labels within one part of it."""
 
 from __future__ import annotations
 

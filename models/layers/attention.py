@@ -1,6 +1,6 @@
-"""Causal attention over a sliding window: the last keys and values are the state, and nothing counts without end.
+"""Causal attention over a sliding window: the last keys and values are the state, with no unbounded counter.
 
-Position is distance alone: each head adds to its scores a learned bias for every distance in the window (Raffel et al.
+Positions are relative: each head adds to its scores a learned bias for every distance in the window (Raffel et al.
 2020, arXiv 1910.10683, without buckets), which begins as ALiBi's slopes (Press et al. 2022, arXiv 2108.12409). The bias
 is a table that the graph holds, so a stream has no position of its own, whatever its age.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.layers.base import State, Streaming
 
-#: Added to a score, leaves it no share.
+#: Added to the scores of masked steps.
 FAR = -1e9
 
 

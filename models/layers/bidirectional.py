@@ -1,4 +1,4 @@
-"""A bidirectional LSTM with bounded latency: the past without end, the future for so many steps.
+"""A bidirectional LSTM with bounded latency: the whole past, and a fixed number of future steps.
 
 Zhang et al. 2016 (arXiv 1510.08983, "latency-controlled BLSTM") run the backward direction over blocks of a fixed size
 with some steps behind them. Then a step's answer depends on where in its block it lies, and a stream could only be cut

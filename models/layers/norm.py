@@ -1,4 +1,4 @@
-"""Running normalisation: a stream's own mean and variance, learnt while it runs."""
+"""Running normalisation by a stream's own mean and variance."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ class RunningNorm(Streaming):
         self.register_buffer("std", torch.ones(features))
         self.register_buffer("lower", torch.ones(block, block).tril(), persistent=False)
         self.register_buffer("steps", torch.arange(1.0, block + 1.0), persistent=False)
+
+    @torch.no_grad()
+    def set_constants(self, features: Tensor) -> None:
+        """Set the constants to mean and standard deviation of training data [..., F]."""
+        axes = tuple(range(features.dim() - 1))
+        self.mean.copy_(features.mean(axes))
+        self.std.copy_(features.std(axes).clamp(min=0.1))
 
     def initial_state(self, batch: int) -> State:
         # three tensors of their own: an exporter would take aliases for one input

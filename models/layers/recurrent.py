@@ -1,4 +1,4 @@
-"""Recurrent stacks with residual connections and layer norm; their states are batch-first like everybody's."""
+"""Recurrent stacks with residual connections and layer norm; their states are batch-first as in all layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deep stacks are made of: a layer added to its own input, and a position-wise one."""
+"""Building blocks of deep stacks: residual connections and position-wise feed-forward layers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Sampling inside the graph: settings of each step, noise that is counted instead of drawn, the choice of a token.
+"""Sampling inside the graph: settings of each step, counter-based random numbers, the choice of a token.
 
-ONNX's own random operators keep their state where no snapshot reaches it and draw for a batch as a whole. Here a draw
-is a hash of the stream's seed and of how many draws the stream has had (the idea of Philox, Salmon et al. 2011; the
-mixing function is Wellons' lowbias32), in int64 arithmetic: the same on every machine, in any company.
+ONNX's own random operators keep their state outside of any snapshot and draw for a whole batch. Here a draw is a hash
+of the stream's seed and its number of draws (the idea of Philox, Salmon et al. 2011; the mixing function is Wellons'
+lowbias32), in int64 arithmetic: the same on every machine and in every batch.
 """
 
 from __future__ import annotations

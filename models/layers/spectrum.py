@@ -1,4 +1,4 @@
-"""Sound to short-time spectra and back, with half a window of delay, in matrix products that stay small."""
+"""Short-time spectra and synthesis, with half a window of delay, by small matrix products."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _turns(rows: int, columns: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 class Spectrum(nn.Module):
-    """What analysis and synthesis share: a window of ``size`` samples, ``size / 2`` bins; the one at half the sample
-    rate is left out.
+    """Base of analysis and synthesis: a window of ``size`` samples, ``size / 2`` bins, without the one at half the
+    sample rate.
 
     A Fourier transform of ``a * b`` points is one of ``a``, a turn of each number, and one of ``b`` (Cooley and Tukey
     1965): three small products instead of a basis of ``size ** 2`` numbers, which would be most of a small file. The

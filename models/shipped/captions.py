@@ -1,21 +1,21 @@
-"""A network that reads words and says what stands behind each and how it is capitalised, a few words later.
+"""A network that reads words and predicts the punctuation after each and its capitals, a few words later.
 
-A word is seen as the sum of two rows of a hashed table and the mean of its letters' trigrams, hashed, too (Bloom
-embeddings, Serra and Karatzoglou 2017; Bojanowski et al. 2017): there is no list of words, so none is unknown. A
-recurrent network reads them, and its head sees its memory beside the words around the one in question: those before it,
-and as many behind it as it looks ahead. So the look-ahead is a delay, and what was read so far is state.
+A word's embedding is the sum of two rows of a hashed table and the mean of its hashed letter trigrams (Bloom
+embeddings, Serra and Karatzoglou 2017; Bojanowski et al. 2017): there is no vocabulary, so no word is unknown. A
+recurrent network reads the embeddings; its head sees the hidden state and the words around the current one: some before
+it, and the words of the look-ahead after it. So the look-ahead is a delay, and the words read so far are state.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import RecurrentStack, State, Streaming, inner, outer
+from models.layers.config import Config
 from streamer.tasks.marks import CASES, LETTERS, MARKS, WIDTH
 
 #: Largest multiplier of a hash: products of codes and sums over a word stay far below 2^63.
@@ -25,7 +25,7 @@ BEFORE = 2
 
 
 @dataclass(frozen=True)
-class CaptionsConfig:
+class CaptionsConfig(Config):
     """``ahead``: rows. ``words`` and ``trigrams``: rows of the two tables; primes. ``packed``: tables of int8."""
 
     ahead: int = 3
@@ -38,13 +38,6 @@ class CaptionsConfig:
     mixed: int = 96
     dropout: float = 0.1
     packed: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> CaptionsConfig:
-        return cls(**values)
 
 
 class CaptionTable(nn.Module):

@@ -1,4 +1,4 @@
-"""The recipe ``denoiser``: speech out of a kitchen. Trained on read sentences in noise, to give back the sentence."""
+"""The recipe ``denoiser``: removes kitchen noise from speech; trained to restore read sentences."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Many-to-many in one stream: a phrase is read into a bounded memory, then said anew, attending to it.
+"""A sequence-to-sequence model in one stream: it reads a phrase into a bounded memory, then attends to it.
 
-Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's, so that training needs no loop. Which of the two
-is happening is state like everything else, and decided for each stream by itself.
+Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's, so that training needs no loop. Whether a stream
+is reading or writing is part of its state.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
+from models.layers.config import Config
 from models.layers.memory import RingMemory, gru_step
 from models.layers.sampling import log_prob
 
@@ -22,7 +22,7 @@ NOTHING, END = 0, 1
 
 
 @dataclass(frozen=True)
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(Config):
     """``words``: how many there are, codes 1 to ``words``. ``signs``: codes of what is said, END and NOTHING among
     them. ``slots``: words that the memory holds."""
 
@@ -31,13 +31,6 @@ class EncoderDecoderConfig:
     hidden: int = 88
     embedding: int = 24
     slots: int = 24
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncoderDecoderConfig:
-        return cls(**values)
 
 
 class EncoderDecoder(Streaming):
@@ -86,21 +79,21 @@ class EncoderDecoder(Streaming):
 
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         x = x.long().minimum(torch.tensor([high for _, high in self.limits()])).clamp(min=0)
-        told = []
+        outputs = []
         for t in range(x.shape[1]):
             row, state = self._step(x[:, t, :1], x[:, t, 1:] > 0, state)
-            told.append(row)
-        return {name: torch.stack([row[name] for row in told], dim=1) for name in told[0]}, state
+            outputs.append(row)
+        return {name: torch.stack([row[name] for row in outputs], dim=1) for name in outputs[0]}, state
 
     def _step(self, word: Tensor, end: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """``word`` [B, 1] int64, ``end`` [B, 1] bool."""
         memory = inner(state, "memory")
         reads = word > 0
         speaks = (state["saying"] > 0) & ~reads
-        anew = (state["saying"] > 0) & reads
+        restarts = (state["saying"] > 0) & reads
         # reading
-        memory = self.memory.clear(anew, memory)
-        encoder = torch.where(anew, 0.0, state["encoder"])
+        memory = self.memory.clear(restarts, memory)
+        encoder = torch.where(restarts, 0.0, state["encoder"])
         encoder = torch.where(reads, gru_step(self.encoder, self.word(word[:, 0]), encoder), encoder)
         memory = self.memory.write(encoder, reads, memory)
         starts = end & ~speaks & (memory["count"] > 0)
@@ -118,12 +111,12 @@ class EncoderDecoder(Streaming):
             "saying": (starts | (speaks & ~over)).long(),
             **outer(self.memory.clear(over, memory), "memory"),
         }
-        told = {
+        outputs = {
             "signs": sign[:, 0],
             "log_prob": torch.where(speaks[:, 0], nats, 0.0),
             "attention": torch.where(speaks, weights, 0.0),
         }
-        return told, new
+        return outputs, new
 
     def _say(self, h: Tensor, context: Tensor) -> Tensor:
         return self.head(self.mix(torch.cat([h, context], dim=-1)).tanh())

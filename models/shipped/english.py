@@ -24,13 +24,14 @@ from models.training.recipe import Recipe, dev_speakers
 
 RATE = 16000
 #: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
-#: word. ``nothing``: scenes in which nobody speaks.
+#: word. ``nothing``: scenes without speech.
 SHARES = {
     "speechocean": (0.17, 0.34), "orders": (0.05, 0.15), "kokoro": (0.62, 0.36), "hibari": (0.06, 0.03),
     "debian": (0.03, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.04, 0.08),
 }  # fmt: skip
 SYNTHETIC = ("kokoro", "hibari", "debian", "asterisk")
-#: The corpus's first shard is for development: speakers that no other shard has, blends being drawn anew each time.
+#: The corpus's first shard is for development: no other shard has its speakers, since every shard draws new voice
+#: blends.
 HELD_OUT = "english-00000"
 
 LICENCE = (

@@ -1,14 +1,14 @@
-"""A denoiser: short-time spectra, a small recurrent network that says what of each bin is kept, and back to samples."""
+"""A denoiser: short-time spectra, a small recurrent network that predicts a mask for each bin, and synthesis."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import RecurrentStack, RunningNorm, State, Streaming, inner, outer
+from models.layers.config import Config
 from models.layers.spectrum import Analysis, Synthesis
 
 #: Of a bin's energy: digital silence is a finite number just below a recording's own noise.
@@ -16,7 +16,7 @@ FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
-class MaskingConfig:
+class MaskingConfig(Config):
     sample_rate: int = 16000
     size: int = 512  # samples of the window; half of it is the delay
     hidden: int = 96
@@ -24,13 +24,6 @@ class MaskingConfig:
     cell: str = "gru"
     taps: int = 3  # frames that an output is made of
     low: int = 112  # bins of which the frames before are used: 3.5 kHz
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MaskingConfig:
-        return cls(**values)
 
 
 class Masking(Streaming):
@@ -89,11 +82,9 @@ class Masking(Streaming):
 
     @torch.no_grad()
     def normalise(self, pcm: Tensor) -> None:
-        """Mean and standard deviation of the energies of int16 [B, N] become the normaliser's start."""
+        """Set the normaliser's constants from the energies of int16 [B, N]."""
         spectrum, _ = self.analysis(pcm.to(torch.float32) / 32768.0, self.analysis.initial_state(len(pcm)))
-        found = energies(spectrum)
-        self.norm.mean.copy_(found.mean((0, 1)))
-        self.norm.std.copy_(found.std((0, 1)).clamp(min=0.1))
+        self.norm.set_constants(energies(spectrum))
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ def written(model: EncoderDecoder, phrases: list[list[str]]) -> list[str]:
         shift = words.shape[1] - len(said)  # all phrases end in the same row
         rows[row, shift : words.shape[1], 0] = words[row, : len(said)].int()
         rows[row, words.shape[1] - 1, 1] = 1
-    told, _ = model(rows, model.initial_state(len(phrases)))
-    said_signs = told["signs"][:, words.shape[1] :].tolist()
+    outputs, _ = model(rows, model.initial_state(len(phrases)))
+    said_signs = outputs["signs"][:, words.shape[1] :].tolist()
     return [text(signs[: signs.index(END)] if END in signs else signs) for signs in said_signs]
 
 

@@ -1,4 +1,4 @@
-"""Number phrases made by rule: written numbers by class, and their words, said in one of the ways there are."""
+"""Number phrases made by rule: written numbers by class, each with the words of one of its readings."""
 
 from __future__ import annotations
 

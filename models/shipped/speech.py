@@ -1,4 +1,4 @@
-"""The recipe of the recogniser of digits that ships."""
+"""The recipe of the shipped recogniser ``digits``."""
 
 from __future__ import annotations
 

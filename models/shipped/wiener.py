@@ -1,4 +1,4 @@
-"""What a trained denoiser is compared with: a Wiener filter over a running estimate of the noise, causal as it is."""
+"""The baseline for the denoiser: a causal Wiener filter with a running estimate of the noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe ``written``: punctuation and capitals for what a recogniser hears, from texts that have them."""
+"""The recipe ``written``: punctuation and capitals for a recogniser's words, trained on punctuated texts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 class Streams(torch.utils.data.IterableDataset[Batch]):
     """Codes [B, T, WIDTH], marks and cases [B, T] of stretches that begin with a line. The texts are drawn and
-    disturbed anew whenever they have been used up."""
+    with new noise whenever they have been used up."""
 
     def __init__(self, corpus: Corpus, ahead: int, batches: int, noise: TextNoise = TextNoise(), seed: int = 1) -> None:  # noqa: B008
         vocabulary = Vocabulary()

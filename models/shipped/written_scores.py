@@ -1,4 +1,4 @@
-"""F1 of punctuation and capitals, of a model and of the plain alternative."""
+"""F1 of punctuation and capitals, for a model and for a rule-based baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDING = [MARKS.index(mark) for mark in ENDS]
 @dataclass(frozen=True)
 class Judged:
     """Of each word: its true mark and case, whether a final ends there, and probabilities [n, marks], [n, cases].
-    Negative: nobody knows."""
+    Negative: unknown."""
 
     words: list[str]
     marks: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Texts for the recipe ``written``: spoken words with what is written behind them and their case, by document.
+"""Texts for the recipe ``written``: spoken words with the punctuation after each and its case, by document.
 
 Numbers, dates and abbreviations are put into words first, as a recogniser hears them. One document in ten is for
 choosing, one in ten for the report; a document is a call, a block of dialogue, or (prompts) a sentence.
@@ -63,7 +63,7 @@ class Corpus:
 
 
 def labelled(text: str, rng: random.Random) -> Line | None:
-    """A written text as what is said of it and what is to be written; ``None`` where it can't be told, or was written
+    """A written text as its spoken words and what is to be written; ``None`` if these are unclear, or it was written
     without care: no capital at its start, or no mark at its end."""
     text = text.strip()
     if len(text) < 2 or not (text[0].isupper() or text[0].isdigit()) or text[-1] not in '.?!"':
@@ -170,7 +170,7 @@ def load(data: Path) -> Corpus:
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
-#: Of what a stream says: no word, only a pause; and a label that nobody knows.
+#: A pause instead of a word; and the label of an unknown mark or case.
 PAUSE, UNKNOWN = 0, -100
 
 
@@ -232,7 +232,7 @@ def streamed(lines: Sequence[NDArray[np.int64]], noise: TextNoise, ahead: int, r
     first = np.zeros(len(table), bool)
     first[np.cumsum([0, *(len(line) for line in lines[:-1])])] = True
     last = np.roll(first, -1)
-    if noise.wrong:  # the word is another one: what stands behind it stays, its own case is nobody's
+    if noise.wrong:  # another word: the punctuation after it stays, its case is unknown
         wrong = rng.random(len(table)) < noise.wrong
         table[wrong, 0] = table[rng.integers(0, len(table), int(wrong.sum())), 0]
         table[wrong & (table[:, 2] > 0) & ~first, 2] = UNKNOWN

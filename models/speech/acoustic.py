@@ -8,8 +8,7 @@ CTC's blank plateau within a few hundred steps, an LSTM alone takes many times a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from models.layers import (
     inner,
     outer,
 )
+from models.layers.config import Config
 
 #: How far above the mel floor the mean log energy of a frame lies in which nothing is heard: white noise of an rms of 2
 #: units of int16 has 1.2. And the least variance by which features are divided.
@@ -33,7 +33,7 @@ QUIET, LEAST = 1.0, 0.4
 
 
 @dataclass(frozen=True)
-class AcousticConfig:
+class AcousticConfig(Config):
     """Everything that fixes the shape of a model."""
 
     family: str  # "wavenet" | "lstm"
@@ -53,14 +53,6 @@ class AcousticConfig:
     gated: bool = (
         False  # the normaliser does not learn from digital silence and dither, nor takes steady noise for speech
     )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "dilations": list(self.dilations), "strides": list(self.strides)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AcousticConfig:
-        tuples = {name: tuple(values[name]) for name in ("dilations", "strides") if name in values}
-        return cls(**(values | tuples))
 
 
 class Acoustic(Streaming):

@@ -1,4 +1,4 @@
-"""When each phone of a training recording is spoken: forced alignment by PocketSphinx and its stock acoustic model.
+"""Times of the phones in training recordings: forced alignment by PocketSphinx and its stock acoustic model.
 
 CTC has to find out by itself where the phones are, which three hours of speech teach slowly and badly; with alignments,
 training adds a framewise loss to it, and words can be cut out of recordings. The canonical phones of the corpus are

@@ -1,4 +1,4 @@
-"""What lies between a mouth and a recogniser: microphones, codecs, converters that are driven too hard."""
+"""Augmentation by the recording channel: microphones, codecs, clipping converters, level changes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def clipped(wave: Wave, rng: np.random.Generator) -> Wave:
 
 
 def stepped(wave: Wave, rng: np.random.Generator) -> Wave:
-    """Another level from some place on, by up to 20 dB either way: somebody moved, a gain control woke up."""
+    """Another level from some place on, by up to 20 dB either way, as by a speaker who moves or a gain control."""
     at = int(rng.integers(len(wave)))
     gain = np.ones(len(wave), np.float32)
     gain[at:] = 10 ** (rng.uniform(-20, 20) / 20)

@@ -178,8 +178,8 @@ def ctc(log_probs: Tensor, lengths: Tensor, targets: Targets, views: int) -> Ten
 
 
 def symbols_of(counts: Tensor, lengths: Tensor) -> Tensor:
-    """How many symbols rows of ``counts`` are worth: one without any, in which nobody speaks, as many as a quarter of
-    its steps. By its own count a batch of such rows would outweigh all speech."""
+    """The weight of rows in symbols: their ``counts``, or a quarter of the steps for a row without speech. Weighted by
+    its own count of zero, a batch of such rows would outweigh all speech."""
     return torch.where(counts > 0, counts, lengths.div(4, rounding_mode="floor")).sum().clamp(min=1)
 
 

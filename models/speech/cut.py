@@ -8,7 +8,7 @@ import numpy as np
 
 from models.speech.data import Utterance
 
-#: Frames of 10 ms kept around a word where the neighbours leave room: an alignment is no knife.
+#: Frames of 10 ms kept around a word where the neighbours leave room, since an alignment is not exact.
 MARGIN = 4
 FADE = 0.005  # seconds, so that no cut clicks
 

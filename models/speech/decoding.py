@@ -1,4 +1,4 @@
-"""Words out of log-probabilities by the daemon's own decoder, and the error rates of whole sets of recordings."""
+"""Decodes log-probabilities with the daemon's own decoder, and computes error rates of sets of recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exported recogniser's confidences and times are off by, measured; and the options that put it right.
+"""Measures the errors of an exported recogniser's confidences and word times, and fits the options that correct them.
 
     python -m models.speech.fitting FILE.onnx                      # on development recordings: the report alone
     python -m models.speech.fitting FILE.onnx -o NEW.onnx          # and a file with what was fitted in its options
@@ -91,14 +91,14 @@ def _listed(folder: str, column: str = "text", only: Mapping[str, str] = {}) -> 
 
 @dataclass
 class Scored:
-    """One recording: what was said, the words of its finals, which of the words said each of them is (or ``None``), and
-    the second of the stream, its model's chunk full, at which an event first had each word at about its place
-    (``told``)."""
+    """One recording. ``said``: the reference words; ``utterance``: the words of its finals; ``match``: the reference
+    word of each, or ``None``; ``reported``: the time in the stream, in whole chunks, of the first event with each word
+    at about its place."""
 
     said: list[str]
     utterance: list[list[Word]]
     match: list[int | None]
-    told: list[float] = field(default_factory=list)
+    reported: list[float] = field(default_factory=list)
 
     @property
     def words(self) -> list[Word]:
@@ -111,7 +111,7 @@ def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> lis
     for utterance, logp in zip(utterances, posteriors(model, [np.asarray(u.pcm) for u in utterances]), strict=True):
         memory = task.open({})
         finals: list[list[Word]] = []
-        told: list[float] = []
+        reported: list[float] = []
         shown: list[tuple[float, Word]] = []  # of this utterance's events
         for at in range(0, len(logp) + manifest.steps, manifest.steps):
             steps = min(manifest.steps, len(logp) - at)
@@ -124,12 +124,12 @@ def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> lis
                 shown += [(now, word) for word in event.words]
                 if event.type == "final":
                     finals.append(list(event.words))
-                    told += [next(time for time, word in shown if _same(word, final)) for final in event.words]
+                    reported += [next(time for time, word in shown if _same(word, final)) for final in event.words]
                     shown.clear()
             if steps <= 0:
                 break
         said = utterance.text.lower().split()
-        found.append(Scored(said, finals, matches(said, [w.word for words in finals for w in words]), told))
+        found.append(Scored(said, finals, matches(said, [w.word for words in finals for w in words]), reported))
     return found
 
 
@@ -191,7 +191,7 @@ def fit(tables: Sequence[tuple[Floats, Floats]], ridge: float = 1e-3) -> dict[st
 
 
 def calibration_error(sure: Floats, right: Floats, bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015): of bins of equal width, the mean distance of what is told from
+    """Expected calibration error (Naeini et al. 2015): of bins of equal width, the mean distance of the confidence from
     the share that is right, by their words."""
     place = np.minimum((sure * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -222,10 +222,10 @@ def spoken_at(utterances: Sequence[Utterance]) -> list[Floats | None]:
 def off(heard: Sequence[Scored], spoken: Sequence[Floats | None]) -> Floats:
     """[words, 3] of the words that are right: seconds that begin and end are late, and from its end to its telling."""
     rows = [
-        (word.start - times[match, 0], word.end - times[match, 1], told - times[match, 1])
+        (word.start - times[match, 0], word.end - times[match, 1], reported - times[match, 1])
         for one, times in zip(heard, spoken, strict=True)
         if times is not None
-        for word, match, told in zip(one.words, one.match, one.told, strict=True)
+        for word, match, reported in zip(one.words, one.match, one.reported, strict=True)
         if match is not None
     ]
     return np.array(rows, np.float64).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""A larger acoustic model that begins as a smaller trained one, and hears what that hears.
+"""Initialises a larger acoustic model from a smaller trained one, with the same outputs.
 
 Net2Net (Chen et al. 2016, arXiv 1511.05641): new channels and units get random weights coming in and zeros going out
 to the old ones, new residual layers add zero. What is not exactly kept are the layer norms, which now also see the new

@@ -1,4 +1,4 @@
-"""A model of letters and their sounds from CMUdict, for words that no lexicon holds. NumPy only.
+"""Trains a letter-to-sound model on CMUdict, for words that a lexicon lacks. NumPy only.
 
     python -m models.speech.letters -o letters.bin     # and how good it is on every tenth word, left out
 

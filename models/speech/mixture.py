@@ -1,4 +1,4 @@
-"""Training examples drawn from a mixture of sources, augmented, and gathered into batches of like length."""
+"""Training examples drawn from a mixture of sources, augmented, and grouped into batches of similar length."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from models.speech.augment import Augmentation, Wave, Waveforms
 from models.speech.data import Pcm, Utterance, encode
 from models.speech.scenes import SpeechScenes
 
-#: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) where nobody speaks.
+#: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) without speech.
 QUIET = 0
 #: The frame belongs to a recording whose phones have no known times.
 UNKNOWN = -1
 
-#: How long nobody speaks in such an example.
+#: Seconds of an example without speech.
 QUIET_SECONDS = (2.0, 12.0)
 
 Spell = Callable[[Sequence[Utterance]], list[int]]
@@ -33,8 +33,8 @@ class UtteranceSource:
 
     ``weight``: share of the *examples* as a function of progress (0 at the start of training, 1 at its end).
     ``joined``: smallest and largest number of utterances of one speaker that are joined into one example.
-    Without any utterances its examples are scenes in which nobody speaks (:meth:`.scenes.SpeechScenes.nothing`).
-    ``more``: gives the utterances of a source that grows while somebody trains, asked before each epoch; while it gives
+    Without any utterances its examples are scenes without speech (:meth:`.scenes.SpeechScenes.nothing`).
+    ``more``: returns the utterances of a source that grows during training, called before each epoch; while it returns
     none, the source has no share.
     ``gaps``: seconds between joined ones. ``together``: the chance that an example is a joined one.
     """

@@ -1,4 +1,4 @@
-"""Sounds that are no speech, recorded and made: what a listener must not take for it."""
+"""Recorded and synthetic sounds without speech, which a recogniser must not transcribe."""
 
 from __future__ import annotations
 

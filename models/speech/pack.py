@@ -1,4 +1,4 @@
-"""A language, a decoder's settings or anything else of the options into a file that was exported already.
+"""Writes a language, decoder settings or other options into an exported file.
 
     python -m models.speech.pack FILE.onnx --language DIRECTORY -o NEW.onnx
     python -m models.speech.pack FILE.onnx --options options.json -o NEW.onnx
@@ -37,8 +37,8 @@ def language(folder: Path) -> dict[str, Any]:
 
 
 def repack(source: Path, target: Path, options: Mapping[str, Any], **changes: Any) -> None:
-    """``options`` over the file's own; ``None`` takes one away. ``changes``: of the manifest beside them. Raises
-    ``ValueError`` for what does not fit."""
+    """Write ``target`` with ``options`` over the file's own; ``None`` removes an option. ``changes``: to other fields
+    of the manifest. Raises ``ValueError`` if they do not fit."""
     model = onnx.load(source)
     (entry,) = [entry for entry in model.metadata_props if entry.key == KEY]
     manifest = Manifest.from_metadata({KEY: entry.value})

@@ -1,4 +1,4 @@
-"""The trained weights of a file that this project exported, back in PyTorch: training goes on from what ships.
+"""Loads the trained weights of an exported file back into PyTorch, so that training can go on from a shipped model.
 
 Of an int8 file they come back rounded, as its arithmetic has them.
 """

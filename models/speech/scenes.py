@@ -1,5 +1,5 @@
-"""Scenes for a recogniser that is to be used anywhere: rooms, microphones, noises, music, other people, codecs, levels;
-and those in which nobody speaks, whose label is nothing."""
+"""Acoustic scenes for robust recognition: rooms, microphones, noises, music, other people, codecs, levels;
+and scenes without speech, with an empty label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.speech.noises import Noises
 
 
 class SpeechScenes(Waveforms):
-    """In place of :class:`Waveforms`. ``neighbour``: gives somebody's speech, to be heard from afar."""
+    """In place of :class:`Waveforms`. ``neighbour``: returns speech of another person, for the background."""
 
     def __init__(self, options: Augmentation, sample_rate: int, noise: Pcm, rng: np.random.Generator) -> None:
         super().__init__(options, sample_rate, noise, rng)
@@ -56,7 +56,7 @@ class SpeechScenes(Waveforms):
         return out
 
     def nothing(self, seconds: float) -> Pcm:
-        """A stretch in which nobody speaks: digital silence, its last bit, noises at any level, one behind another."""
+        """A stretch without speech: digital silence, noise in the last bit, noises at any level, in sequence."""
         rng, rate = self.rng, self.sample_rate
         pieces: list[Wave] = []
         left = int(seconds * rate)

@@ -72,7 +72,7 @@ def flite(text: str, voice: str, sample_rate: int) -> tuple[Pcm, list[str], list
     path = f"/dev/fd/{(write := os.memfd_create('flite'))}"
     try:
         command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", path]
-        told = subprocess.run(command, capture_output=True, check=True, text=True, pass_fds=(write,)).stdout
+        timings = subprocess.run(command, capture_output=True, check=True, text=True, pass_fds=(write,)).stdout
         data = os.pread(write, os.fstat(write).st_size, 0)
     finally:
         os.close(write)
@@ -80,7 +80,7 @@ def flite(text: str, voice: str, sample_rate: int) -> tuple[Pcm, list[str], list
         pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         pcm = pcm if file.getframerate() == sample_rate else soxr.resample(pcm, file.getframerate(), sample_rate)
     phones, segments, start = [], [], 0
-    for name, end in (entry.split(":") for entry in told.split()):
+    for name, end in (entry.split(":") for entry in timings.split()):
         phone, stop = FLITE_PHONES.get(name.upper(), name.upper()), round(100 * float(end))
         if phone in PHONES:
             phones.append(phone)

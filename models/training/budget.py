@@ -1,4 +1,4 @@
-"""Training within a budget, with Lightning: a schedule over it, an average of the weights, a log, a way to go on."""
+"""Training within a budget, with Lightning: a schedule over it, an average of the weights, a log, and resuming."""
 
 from __future__ import annotations
 

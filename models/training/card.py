@@ -1,4 +1,4 @@
-"""The one-page card beside a model: what it is, what it was trained on, what it gets wrong, how that was measured."""
+"""A model's one-page card: architecture, training data, typical errors, scores and how they were measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model on disk: weights, shape, tokens and where it comes from. ``models.load`` reads it back."""
+"""A trained model on disk: weights, configuration, tokens and provenance. ``models.load`` reads it back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def save(path: Path, model: Any, info: dict[str, Any]) -> None:
-    """Write atomically: whoever looks finds the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo.
+    """Write atomically: readers see the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo.
     Raises ``TypeError`` for others."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     kind = _kind(model)

@@ -1,4 +1,4 @@
-"""What a recipe is, and what recipes share."""
+"""The class of recipes, and functions that recipes share."""
 
 from __future__ import annotations
 
@@ -72,15 +72,13 @@ class Recipe:
 
 
 def set_normaliser(model: Acoustic, utterances: list[Utterance], seed: int = 0) -> None:
-    """Mean and standard deviation of the log-mel energies of some recordings become the normaliser's start."""
+    """Set the normaliser's constants from the log-mel energies of some recordings."""
     rng = np.random.default_rng(seed)
     chosen = [utterances[int(i)] for i in rng.permutation(len(utterances))[:200]]
     mel, norm = model.front.layers["mel"], model.front.layers["norm"]
     with torch.no_grad():
         frames = [mel(torch.from_numpy(_whole_steps(u.pcm, model.hop)), mel.initial_state(1))[0][0] for u in chosen]
-        every = torch.cat(frames)
-        norm.mean.copy_(every.mean(0))
-        norm.std.copy_(every.std(0).clamp(min=0.1))
+        norm.set_constants(torch.cat(frames))
 
 
 def _whole_steps(pcm: Pcm, hop: int) -> Pcm:

@@ -1,4 +1,4 @@
-"""Recipes that train in seconds on a language of tones made on the spot: no corpus, no hope, every line of the code."""
+"""Recipes for tests that train in seconds on synthetic words of tones: useless models, but all of the training code."""
 
 from __future__ import annotations
 

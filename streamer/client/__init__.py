@@ -1,4 +1,4 @@
-"""Clients of ``/v1/stream``: they keep what the daemon has not promised to keep, so a restart is only a delay."""
+"""Clients of ``/v1/stream``. They keep data until the daemon acknowledges it, so a daemon's restart is only a delay."""
 
 from streamer.client.replay import ReplayClient, StreamError
 from streamer.client.rows import RowStream, SyncRowStream

@@ -1,4 +1,4 @@
-"""What a client of a stream still holds, in order: frames that are sent and not yet safe, then those not yet sent."""
+"""A client's replay buffer, in order: frames that are sent and not yet acknowledged, then frames not yet sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Item", "ReplayBuffer"]
 
 
 class Item(NamedTuple):
-    """A frame as sent. ``start`` and ``end`` in rows; equal for control frames."""
+    """A frame. ``start`` and ``end`` in rows; equal for control frames."""
 
     start: int
     end: int
@@ -17,7 +17,7 @@ class Item(NamedTuple):
 
 
 class ReplayBuffer:
-    """``held``: bytes of all frames. ``acknowledged``: the daemon has made the rows before it safe."""
+    """``held``: bytes of all frames. ``acknowledged``: the rows before this position are on the daemon's disk."""
 
     def __init__(self) -> None:
         self.held = self.acknowledged = 0
@@ -29,7 +29,7 @@ class ReplayBuffer:
 
     @property
     def waiting(self) -> bool:
-        """Something is to be sent."""
+        """Whether there is a frame to send."""
         return bool(self._outgoing)
 
     def put(self, item: Item) -> None:
@@ -37,16 +37,16 @@ class ReplayBuffer:
         self._outgoing.append(item)
 
     def send_next(self) -> bytes | str:
-        """The next frame; from now on it is one that was sent."""
+        """The next frame, which now counts as sent."""
         item = self._outgoing.popleft()
         self._unacked.append(item)
         return item.data
 
     def rewind(self, position: int, row_bytes: int) -> None:
-        """The daemon goes on from row ``position``: what lies behind it goes out again.
+        """The daemon resumes at row ``position``: mark the frames after it as not sent.
 
-        Control frames standing exactly there go too, because nobody knows whether they arrived; the daemon ignores
-        repeats. What lies before stays until it is acknowledged: the next crash may fall back further.
+        Control frames exactly at the position are sent again too, since it is unknown whether they arrived; the daemon
+        ignores repeats. Frames before it stay until they are acknowledged: after a crash the position may be earlier.
         """
         kept: deque[Item] = deque()
         again: deque[Item] = deque()

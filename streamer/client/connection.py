@@ -1,4 +1,4 @@
-"""A WebSocket that knows whether anything came lately: a peer that is gone without a word says nothing for ever."""
+"""A WebSocket with a receive timeout, which detects a peer that vanished without closing the connection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from websockets.asyncio.client import ClientConnection, connect
 
 __all__ = ["Connection", "dial"]
 
-#: A connection is given up after so many silent intervals in a row. One would be too few: a process that was stopped
-#: for a while finds its clock moved on, and what came meanwhile still unread.
+#: A connection is closed after so many silent intervals in a row. One would be too few: a process that was stopped for
+#: a while finds the clock advanced before it has read what arrived.
 INTERVALS = 3
 
 
 class Connection(ClientConnection):
-    """Pings count as well: the daemon sends one every ``ping_seconds``, also while it reads nothing."""
+    """Records when data arrived. Pings count: the daemon sends one every ``ping_seconds``, even while it does not
+    read."""
 
     heard = True
 
@@ -23,7 +24,7 @@ class Connection(ClientConnection):
         super().data_received(data)
 
     async def watch(self, seconds: float) -> None:
-        """Return once nothing came for ``seconds``; of 0 never."""
+        """Return once nothing arrived for ``seconds``; with 0 never."""
         silent = 0
         while silent < INTERVALS:
             self.heard = False
@@ -32,7 +33,7 @@ class Connection(ClientConnection):
 
 
 def dial(url: str) -> connect:
-    """No ping timeout of ours: a daemon that holds the socket for back-pressure doesn't read pongs either."""
+    """Connect, without a ping timeout: a daemon that pauses reading for back-pressure reads no pings either."""
     return connect(
         url,
         create_connection=Connection,

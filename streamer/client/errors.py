@@ -1,19 +1,19 @@
-"""Why a stream can't go on, and which reasons pass."""
+"""Errors of a stream, and which of them are transient."""
 
 from __future__ import annotations
 
 __all__ = ["ASLEEP", "PASSING", "PASSING_LATER", "StreamError"]
 
-#: Errors that pass: the daemon is starting or going down, or this connection was the trouble and not the stream.
+#: Transient errors: the daemon is starting or stopping, or the connection failed and not the stream.
 PASSING = frozenset({"starting", "draining", "not_reading", "start_timeout"})
-#: And these, once a stream has begun: somebody took the slot while the daemon was away.
+#: Also transient once a stream has begun: the slot was taken by another stream while this client was away.
 PASSING_LATER = PASSING | {"capacity", "overload", "store"}
-#: The stream is on the disk and only sleeps: the next row wakes it.
+#: The stream is suspended to the disk: the next row wakes it.
 ASLEEP = "idle_timeout"
 
 
 class StreamError(Exception):
-    """The stream can't go on. ``code`` as on the wire, or ``unreachable``."""
+    """The stream has failed. ``code``: as on the wire, or ``unreachable``."""
 
     def __init__(self, code: str, message: str, retry_after: float | None = None):
         super().__init__(f"{code}: {message}")

@@ -1,8 +1,8 @@
-"""One stream over one WebSocket that is made again: what is not yet safe is kept, and sent again after a loss.
+"""One stream over a WebSocket that reconnects: data is kept until it is acknowledged, and sent again after a loss.
 
-Every sent frame waits in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, is
-told a ``position``, sends again from there, and drops the events whose ``seq`` it has seen. What a row is, is the
-subclass's business: this module counts rows and cuts bytes.
+Every sent frame stays in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, gets a
+``position``, sends again from there, and drops the events whose ``seq`` it has seen. Subclasses define what a row is:
+this module counts rows and cuts bytes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ __all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
 
 log = logging.getLogger(__name__)
 
-#: The longest binary frame, or one row if that is longer. A daemon refuses those above its ``max_frame_bytes``, and
-#: what a frame takes is handed over at once.
+#: The longest binary frame, or one row if that is longer. A daemon refuses frames above its ``max_frame_bytes``.
 FRAME_BYTES = 256 * 1024
 
 
@@ -39,9 +38,9 @@ class ReplayBounds(TypedDict, total=False):
     tries ``first_delay`` (0.1) to ``max_delay`` (5) seconds.
 
     ``hello_seconds`` (30): how long the daemon may take to answer a start or resume. ``silence_seconds`` (60; 0:
-    never): a connection on which nothing comes for so long, not even a ping, is made again; it has to be longer than
-    the daemon's ``ping_seconds`` (20). ``close_seconds`` (10): how long leaving the ``async with`` block waits until
-    the daemon has taken what was sent."""
+    never): the client reconnects after so long without any frame, not even a ping; it has to be longer than the
+    daemon's ``ping_seconds`` (20). ``close_seconds`` (10): how long leaving the ``async with`` block waits for the
+    daemon to read what was sent."""
 
     max_unacked_bytes: int
     retry_seconds: float
@@ -53,8 +52,8 @@ class ReplayBounds(TypedDict, total=False):
 
 
 class ReplayClient:
-    """``url`` with or without the path. ``start``: the first frame of a new stream. ``row_bytes``: of one row; 0 until
-    ``ready`` tells."""
+    """``url`` with or without the path. ``start``: the first frame of a new stream. ``row_bytes``: size of one row; 0
+    until the ``ready`` frame announces it."""
 
     def __init__(
         self,
@@ -90,10 +89,10 @@ class ReplayClient:
         self._finished = False
         self._over = False  # no event comes any more
         self._fresh = False  # something was sent since the stream was last found asleep
-        #: Rows of the stream that were sent. Those that an earlier connection of the same key sent are among them.
+        #: Number of rows of the stream that were sent, including those of earlier connections with the same key.
         self.position = 0
         self.seq = 0
-        #: The stream's id and the last ``ready`` frame; how often the connection was made anew.
+        #: The stream's id, the last ``ready`` frame, and how often the client reconnected.
         self.id: str | None = None
         self.ready: dict[str, Any] = {}
         self.reconnects = 0
@@ -102,7 +101,7 @@ class ReplayClient:
 
     @property
     def acknowledged(self) -> int:
-        """How many rows of the stream the daemon has made safe."""
+        """Number of rows that the daemon has acknowledged, that is written to its disk."""
         return self._buffer.acknowledged
 
     async def __aenter__(self) -> Self:
@@ -118,8 +117,8 @@ class ReplayClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Without an exception under way: first wait until the daemon has taken everything (``close_seconds``), then
-        raise what the stream ended with, unless that was told already."""
+        """Unless an exception is being raised: wait until the daemon has read everything (``close_seconds``), then
+        raise the stream's error if it was not raised before."""
         try:
             if kind is None:
                 await self._flush()
@@ -166,7 +165,7 @@ class ReplayClient:
         return self._iterate()
 
     async def close(self) -> None:
-        """Go away at once, whatever was not sent yet; the daemon keeps the stream for its grace time."""
+        """Close at once, without sending what is queued; the daemon keeps the stream for its grace time."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -182,14 +181,14 @@ class ReplayClient:
         await self._room.wait()
 
     async def _next(self) -> dict[str, Any] | None:
-        """The next event; ``None`` when there are no more, however often it is asked."""
+        """The next event; ``None`` at the end, also when called again."""
         while not self._events and not self._over:
             self._told.clear()
             await self._told.wait()
         return self._events.popleft() if self._events else None
 
     def _check(self) -> None:
-        """Raise what the stream has failed with."""
+        """Raise the stream's error, if it has failed."""
         if self._error is not None:
             self._error_told = True
             raise self._error
@@ -207,10 +206,10 @@ class ReplayClient:
         self._changed.set()
 
     async def _flush(self) -> None:
-        """Wait until the daemon has taken what was sent: it may lie in a socket, or before a full buffer.
+        """Wait until the daemon has read what was sent, which may still be in a socket or wait for a full buffer.
 
-        A ping is answered once everything before it was read; a second one not before the daemon reads on, so once it
-        had room for that.
+        A ping is answered once everything before it was read; a second one only once the daemon reads on, that is, had
+        room for the data before it.
         """
         if self._error is not None or not (self._buffer.waiting or self._ending or self.acknowledged < self.position):
             return
@@ -294,7 +293,7 @@ class ReplayClient:
             log.info("reconnecting", extra={"stream": self.id, "reason": reason})
 
     async def _wanted(self) -> None:
-        """Wait until there is a use for the stream: it sleeps. At once if something may have crossed the news of it."""
+        """Wait until a suspended stream is needed. Returns at once if data may have crossed the message about it."""
         crossed = self._fresh and bool(self._buffer)
         self._fresh = False
         if not crossed:
@@ -302,7 +301,7 @@ class ReplayClient:
             await self._changed.wait()
 
     async def _hello(self, socket: Connection) -> None:
-        """Start or resume, and put the replay buffer where the daemon stands."""
+        """Start or resume, and rewind the replay buffer to the daemon's position."""
         resume = {"type": "resume", "stream": self.id, "seq": self.seq, **self._resume_as}
         await socket.send(json.dumps(self._start if self.id is None else resume))
         frame = json.loads(await socket.recv())
@@ -352,21 +351,21 @@ class ReplayClient:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, socket: Connection) -> None:
-        told: dict[str, Any] | None = None  # the event whose binary frame comes next
+        header: dict[str, Any] | None = None  # the event whose binary frame comes next
         async for message in socket:
             if isinstance(message, bytes):
-                if told is not None:
-                    self._receive(self._with_body(told, message))
-                told = None
+                if header is not None:
+                    self._receive(self._with_body(header, message))
+                header = None
             elif self._has_body(event := json.loads(message)):
-                told = event
+                header = event
             else:
                 self._receive(event)
             if self._finished:
                 return
 
     def _has_body(self, event: Mapping[str, Any]) -> bool:
-        """A binary frame follows this event."""
+        """Whether a binary frame follows this event."""
         return bool(event["type"] == "audio")
 
     def _with_body(self, event: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -391,7 +390,7 @@ class ReplayClient:
                 raise error
             log.warning("the daemon complains", extra={"code": error.code, "reason": error.message})
         elif (seq := event.get("seq", 0)) > self.seq or (kind == "partial" and not seq):  # else seen before a crash
-            self.seq = max(self.seq, seq)  # without a number: what is told at once, while finals are heard again
+            self.seq = max(self.seq, seq)  # an event without a number overtakes finals that wait for the second pass
             if kind == "end":
                 self._finished = True
                 self._room.set()

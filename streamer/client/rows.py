@@ -34,10 +34,10 @@ Rows = NDArray[Any] | list[Any] | Mapping[str, Any]
 class RowStream(ReplayClient):
     """One stream of a model's rows. A row is one step along time: [*row_shape] of each input.
 
-    ``key``: a name under which the stream goes on after this client, and after the daemon's restart; without it the
-    stream ends with the client. ``conditions``: what is set once, by name. ``ready`` says what the model takes and
-    gives. Positions count rows, those that came under the same key before included. Events are those of
-    ``docs/protocols/streams.md``; the ``outputs`` of one are arrays [steps, ...] by name.
+    ``key``: a name under which the stream outlives this client and a restart of the daemon; without it the stream ends
+    with the client. ``conditions``: arrays set once for the stream, by name. ``ready`` describes the model's inputs and
+    outputs. Positions count all rows of the key, including those of earlier connections. Events are those of
+    ``docs/protocols/streams.md``, with ``outputs`` as arrays [steps, ...] by name.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class RowStream(ReplayClient):
         await self.send_bytes(self._encode(rows))
 
     async def step(self, rows: Rows) -> Arrays:
-        """Send ``rows`` and wait for what comes of them: outputs [steps, ...] by name.
+        """Send ``rows`` and wait for their outputs [steps, ...] by name.
 
-        For one caller at a time that reads no events meanwhile: outputs of earlier rows that were not read are passed
-        over, but for those of the chunk that these rows fill. Raises ``ValueError`` unless the rows end a chunk, since
-        a part of one has no outputs yet; for a model whose task gives something else than outputs; and with
-        ``overflow="gap"``, where rows may never be run.
+        For one caller at a time that reads no events meanwhile: unread outputs of earlier rows are dropped, except
+        those of the chunk that these rows complete. Raises ``ValueError`` if the rows do not end a chunk, since a part
+        of one has no outputs yet; if the model's task gives no outputs; and with ``overflow="gap"``, where rows may be
+        dropped.
         """
         data = self._encode(rows)
         chunk = int(self.ready["chunk_rows"])
@@ -106,7 +106,7 @@ class RowStream(ReplayClient):
     # -- the wire ----------------------------------------------------------------------------------------------------
 
     def _encode(self, rows: Rows) -> bytes:
-        """Rows as on the wire: the inputs of a row one behind the other, little-endian."""
+        """Rows in the wire format: the inputs of a row concatenated, little-endian."""
         specs = self.ready["inputs"]
         if not isinstance(rows, Mapping):
             if len(specs) > 1:
@@ -143,9 +143,9 @@ class RowStream(ReplayClient):
 
 
 class SyncRowStream:
-    """:class:`RowStream` for code without an event loop: a thread of its own runs one. Not for several threads.
+    """:class:`RowStream` for code without an event loop; a background thread runs one. Not thread-safe.
 
-    A call that is interrupted (``KeyboardInterrupt``) is given up; the stream goes on.
+    An interrupted call (``KeyboardInterrupt``) is cancelled; the stream goes on.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class SyncRowStream:
         self._run(self._open.safe(position))
 
     def end(self) -> list[dict[str, Any]]:
-        """No more rows; the events that were not read yet, the last of type ``end``."""
+        """End the stream; returns the unread events, the last of type ``end``."""
 
         async def rest(stream: RowStream) -> list[dict[str, Any]]:
             await stream.end()
@@ -254,13 +254,13 @@ class SyncRowStream:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """The thread of a stream: once the loop stops, whatever still runs on it is cancelled, and the loop closed."""
+    """A stream's thread: once the loop stops, its remaining tasks are cancelled and the loop is closed."""
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.get_loop().run_forever()
 
 
 def _fit(rows: Any, spec: Mapping[str, Any]) -> NDArray[Any]:
-    """[n, *row_shape] in the input's dtype, little-endian; whole numbers stay what they are."""
+    """[n, *row_shape] in the input's dtype, little-endian; integers are converted exactly or refused."""
     wanted = np.dtype(spec["dtype"]).newbyteorder("<")
     array = np.asarray(rows)
     shape = tuple(spec["shape"])

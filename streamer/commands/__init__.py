@@ -14,7 +14,7 @@ __all__ = ["CommandError", "complain", "ctrl_c", "examples", "hush_libraries", "
 
 
 class CommandError(Exception):
-    """Ends the command with one line on standard error. ``code``: 2 for bad input or usage, 1 for a failure."""
+    """Ends the command with one line on standard error. ``code``: 2 for bad input or usage, 1 for other failures."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)
@@ -22,14 +22,14 @@ class CommandError(Exception):
 
 
 def complain(message: str) -> None:
-    """Say it on standard error, in the form of every error of the command line."""
+    """Print an error on standard error, in the format of all commands."""
     print(f"streamer: {message}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def ctrl_c() -> Iterator[threading.Event]:
-    """Ctrl-C as a flag. As an exception it could land inside the scheduler's work and lose the stream its place, and
-    the last words would never come. A second one is an exception again, for whoever does not want to wait for them.
+    """Turns Ctrl-C into a flag. As an exception it could interrupt the scheduler, and the stream's last words would be
+    lost. A second Ctrl-C raises as usual, to quit without waiting for them.
     """
     pressed = threading.Event()
 
@@ -50,9 +50,9 @@ def examples(*lines: str) -> str:
 
 
 def hush_libraries() -> None:
-    """PortAudio, ALSA and mpg123 write their thoughts to file descriptor 2, across the live lines: lead it nowhere.
+    """Redirect file descriptor 2 to /dev/null: PortAudio, ALSA and mpg123 write messages to it, across the live lines.
 
-    Python's own ``sys.stderr`` keeps the way out. For the rest of the process.
+    Python's ``sys.stderr`` keeps working. Stays so for the rest of the process.
     """
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
@@ -62,7 +62,8 @@ def hush_libraries() -> None:
 
 
 def quit_silently() -> NoReturn:
-    """Whoever read standard output is gone (``streamer ... | head``): no message, a shell's exit code for SIGPIPE."""
+    """The reader of standard output is gone (``streamer ... | head``): quit without a message, with the exit code for
+    SIGPIPE."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
     raise SystemExit(141)

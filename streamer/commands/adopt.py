@@ -1,4 +1,4 @@
-"""``streamer adopt``: somebody else's stateful ONNX model, made to fit by ``export.adopt``."""
+"""``streamer adopt``: makes a stateful ONNX model from elsewhere fit the contract, by ``export.adopt``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def adopt(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="TOML", help="What names and shapes do not tell.")
+        Path | None, typer.Option("--config", "-c", metavar="TOML", help="What names and shapes do not show.")
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,

@@ -1,4 +1,4 @@
-"""Sound of a model back into a file: its delay taken away, at the rate and of the length of what went in."""
+"""Writes a model's sound with its delay removed, at the sample rate and with the length of the input."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["Conversion", "Out", "SoundAligner", "check", "out_to", "pcm_of"]
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
-#: What may have been sent and not yet written: a reader of standard output that is slow holds up the reading, too.
+#: Bound on sound that was sent and not yet written, so that a slow reader of standard output also slows down the input.
 AHEAD_SECONDS = 10.0
 
 
 def check(file: str, output: str | None) -> str:
-    """Where it shall go. Raises :class:`CommandError` for what can't be written, before any work."""
+    """Check the output before any work. Raises :class:`CommandError` if it can't be written."""
     if output is None:
         raise CommandError(f"where to? streamer enhance {file} -o FILE.wav (-o - for raw PCM into a pipe)", 2)
     if output == "-":
@@ -59,14 +59,14 @@ class Out(Protocol):
 
 
 class _Pipe:
-    """Raw PCM on standard output, as it comes."""
+    """Raw PCM to standard output, as it comes."""
 
     def write(self, pcm: bytes) -> None:
         sys.stdout.buffer.write(pcm)
         sys.stdout.buffer.flush()
 
     def close(self) -> None:
-        """Standard output belongs to the process."""
+        """Does nothing: standard output belongs to the process."""
 
 
 class _File:
@@ -89,12 +89,12 @@ class _File:
 
 
 def out_to(output: str, rate: int) -> Out:
-    """``-``, or a file whose name says its format. Raises :class:`CommandError`."""
+    """The output ``-``, or a file whose suffix gives the format. Raises :class:`CommandError`."""
     return _Pipe() if check("-", output) == "-" else _File(Path(output), rate)
 
 
 class SoundAligner:
-    """What comes back, at ``given`` Hz and ``delay`` samples late, as what went in: at ``rate`` Hz, nothing moved."""
+    """Resamples output at ``given`` Hz, ``delay`` samples late, to ``rate`` Hz, aligned in time with the input."""
 
     def __init__(self, given: int, delay: int, rate: int) -> None:
         self._skip = delay
@@ -102,14 +102,14 @@ class SoundAligner:
         self.written = 0
 
     def push(self, pcm: bytes, length: int) -> bytes:
-        """``length``: samples that went in so far. What is more belongs to the padding of the last chunk."""
+        """Take output. ``length``: input samples so far; output beyond it comes from padding of the last chunk."""
         samples = np.frombuffer(pcm, "<i2")
         start = min(self._skip, len(samples))
         self._skip -= start
         return self._count(self._resampler.push(samples[start:]), length)
 
     def finish(self, length: int) -> bytes:
-        """The rest, so that there are ``length`` samples in all."""
+        """The remaining samples, so that there are ``length`` in all."""
         return self._count(self._resampler.finish(), length)
 
     def _count(self, samples: NDArray[np.int16], length: int) -> bytes:
@@ -119,7 +119,7 @@ class SoundAligner:
 
 
 class Conversion(TranscribeJob):
-    """The same threads for one input; sound comes back."""
+    """:class:`TranscribeJob`'s threads for one input, with sound as output."""
 
     def __init__(
         self, backend: Backend, job: Job, rate: int, output: str, screen: Screen | None, channel: Channel | None = None
@@ -141,7 +141,7 @@ class Conversion(TranscribeJob):
                 self._to.close()
 
     def _pump(self, job: Job, source: AudioFile | RawSound, feed: Any) -> None:
-        """In the feeding thread; nothing comes back before something was sent."""
+        """Runs in the feeding thread; no output comes before the first input."""
         given = int(feed.ready.get("output_rate") or 0)
         if not given:
             raise CommandError(f"the model {feed.ready['model']} gives no sound back", 2)
@@ -151,7 +151,7 @@ class Conversion(TranscribeJob):
         super()._pump(job, source, _Measured(feed, self))
 
     def sent(self, samples: int) -> None:
-        """Waits until little enough is on its way."""
+        """Wait until little enough sound is in flight."""
         assert self._aligner is not None
         with self._room:
             self._sent += samples
@@ -176,7 +176,7 @@ class Conversion(TranscribeJob):
 
 
 class _Measured:
-    """A feed whose samples are counted."""
+    """A feed that counts its samples."""
 
     def __init__(self, feed: Any, conversion: Conversion) -> None:
         self._feed, self._conversion = feed, conversion

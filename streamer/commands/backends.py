@@ -1,4 +1,4 @@
-"""Where streams are decoded: in this process or by a daemon. Both look the same: blocking, thread-safe."""
+"""Backends of the commands: streams are decoded in this process or by a daemon. Blocking, thread-safe."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Sink = Callable[[Event], None]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
-#: For the second hearing of a file's finals; nobody but its user waits for them.
+#: Seconds that a file's final may wait for its second pass; long, since no live listener waits.
 PATIENCE = 24 * 3600.0
-#: The codes of refusals for which the user's input is to blame.
+#: Codes of refusals that the user's input caused.
 BAD_INPUT = frozenset({"unknown_model", "options", "rate", "bad_audio", "not_pcm", "bad_frame"})
 
 
 class Feed(Protocol):
     """One stream. Its events go to the sink given to ``open``, from another thread, ``end`` or ``error`` last.
-    ``ready``: what a client is told of it, as over the wire."""
+    ``ready``: the stream's description, as the ``ready`` frame of the protocol."""
 
     ready: dict[str, Any]
 
@@ -60,9 +60,9 @@ def connect(
     revise: str | None = None,
     live: bool = False,
 ) -> Backend:
-    """``streams``: how many there will be at a time. ``task``: what the model must be for. ``options``: of each stream.
-    ``revise``: the Whisper model of a second pass in this process, empty: none; of a daemon only whether. ``live``:
-    somebody looks on, and a final has its usual deadline.
+    """The backend for a model. ``streams``: how many run at a time. ``task``: that of the model. ``options``: those of
+    each stream. ``revise``: the Whisper model of the second pass in this process, empty for none; a daemon has its own,
+    for which any name means yes. ``live``: a user is watching, so a final has its usual deadline.
 
     Raises :class:`CommandError` and the engine's own errors.
     """
@@ -73,7 +73,7 @@ def connect(
 
 
 class Local:
-    """A registry of this process, with one model and nothing on disk."""
+    """A registry in this process, with one model and nothing on the disk."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Local:
         settings = Settings(
             models=(str(resolve(model)),),
             capacity=streams,
-            max_batch=streams,  # nobody else is here: no measuring of batch sizes that will not occur,
+            max_batch=streams,  # the only streams: no measuring of batch sizes that will not occur,
             idle_seconds=0,  # and no idle time
             revise=revise,
             revise_seconds=10.0 if live else PATIENCE,  # a file goes no further while its finals are heard again
@@ -146,7 +146,7 @@ class _LocalFeed:
         self.ready = registry.describe(self._session)
 
     def _take(self, events: list[Event]) -> None:
-        """From a lane."""
+        """Called by a lane."""
         for event in events:
             self._over = self._over or event["type"] in ("end", "error")
             self._sink(event)
@@ -164,12 +164,12 @@ class _LocalFeed:
         self._session.end()
 
     def close(self) -> None:
-        """Also of a stream that has ended: nobody comes back for it, and thousands of files follow one another."""
+        """Delete the stream, also one that has ended: no client resumes it, and there may be thousands of files."""
         self._registry.discard(self._session)
 
 
 class Remote:
-    """A daemon. One thread runs an event loop for the clients of all streams."""
+    """Streams of a daemon. One thread runs an event loop for the clients of all streams."""
 
     def __init__(self, url: str, model: str | None, options: Mapping[str, Any]) -> None:
         if "://" not in url:
@@ -181,7 +181,7 @@ class Remote:
             raise CommandError(f"--url {url}: {error}", 2) from error
         if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
             raise CommandError(f"--url {url}: expected something like ws://127.0.0.1:8765", 2)
-        try:  # the client waits patiently for a daemon that went away; one that was never there is told at once
+        try:  # the client waits for a daemon that went away; one that was never there is an error at once
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
             reason = error.strerror or str(error)
@@ -196,7 +196,7 @@ class Remote:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """On the loop, waited for here."""
+        """Run a coroutine on the loop and wait for it here."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

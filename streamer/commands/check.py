@@ -1,4 +1,4 @@
-"""``streamer check``: does this file keep its promises, on this machine?"""
+"""``streamer check``: tests a model file against its contract and the laws, on this machine."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(
 
 
 def show(verdict: Verdict) -> None:
-    """The verdict as a table on standard output."""
+    """Print the findings as a table on standard output."""
     from rich.console import Console
     from rich.table import Table
 

@@ -69,7 +69,7 @@ def classify(
 
 
 class Classification(TranscribeJob):
-    """The same threads; other results."""
+    """:class:`TranscribeJob`'s threads, with a classifier's events."""
 
     def _result(self, job: Job, event: dict[str, Any]) -> None:
         if "label" not in event:
@@ -78,7 +78,7 @@ class Classification(TranscribeJob):
 
 
 class SegmentLines(TextOutput):
-    """A segment a line, when it has ended. A final is one where the answer is about the whole stream."""
+    """Prints one line for each ended segment; for a model in mode ``final``, one for the final answer."""
 
     def __init__(self, names: list[str], paths: dict[str, Path]) -> None:
         super().__init__(names, paths)
@@ -95,7 +95,7 @@ class SegmentLines(TextOutput):
 
 
 def _text_model(model: str | None, url: str | None) -> TextClassifier | None:
-    """The model, if it takes texts; looked at only where a name is given: the default hears."""
+    """The named model if it takes text, else ``None``; the default model takes sound."""
     if url is not None or model is None:
         return None
     from streamer.engine.catalogue import resolve
@@ -116,7 +116,7 @@ def _read(texts: TextClassifier, name: str, lines: bool, out: CommandOutput) -> 
 
 
 def _lines(name: str) -> Iterator[list[bytes]]:
-    """Each line that is not empty, as soon as it has come."""
+    """Each non-empty line, as soon as it is available."""
     rest = b""
     for piece in _pieces(name):
         *whole, rest = (rest + piece).split(b"\n")
@@ -126,7 +126,7 @@ def _lines(name: str) -> Iterator[list[bytes]]:
 
 
 def _pieces(name: str) -> Iterator[bytes]:
-    """A file or standard input, as it comes."""
+    """The bytes of a file or of standard input, as they come."""
     if name == "-" and sys.stdin.isatty():
         raise CommandError("-: standard input is a terminal; pipe a text into it", 2)
     total = 0

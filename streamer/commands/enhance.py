@@ -102,8 +102,8 @@ def _listen(
             try:
                 where = to.name if isinstance(to, Loudspeaker) else output
                 late = float(feed.ready["chunk_seconds"]) + float(feed.ready["latency_seconds"])
-                told = f"from {microphone.name} to {where}, {1000 * late:.0f} ms late and what the devices add"
-                print(f"{told}; Ctrl-C ends", file=sys.stderr, flush=True)
+                path = f"from {microphone.name} to {where}, {1000 * late:.0f} ms late plus the devices' latency"
+                print(f"{path}; Ctrl-C ends", file=sys.stderr, flush=True)
                 live.run(microphone, feed, to, seconds)
             finally:
                 to.close()
@@ -116,7 +116,7 @@ def _listen(
 
 
 class Live:
-    """The caller's thread fetches and feeds; events come from another one, and their sound goes out from there."""
+    """Live mode: the caller's thread reads and feeds; events come in another thread, which plays their sound."""
 
     def __init__(self) -> None:
         self._out: Any = None
@@ -126,7 +126,7 @@ class Live:
         self._error: Exception | None = None
 
     def take(self, event: dict[str, Any]) -> None:
-        """From the engine's thread or the client's."""
+        """Called from the engine's thread or the client's."""
         from streamer.commands.aligned import pcm_of
 
         kind = event["type"]
@@ -141,7 +141,7 @@ class Live:
                 complain("the model is too slow: sound was left out")
             elif kind == "error":
                 self._error = CommandError(f"the stream failed: {event['message']}")
-        except Exception as error:  # of the output: told by the caller's thread
+        except Exception as error:  # an error of the output, raised again in the caller's thread
             self._error = error
         if kind in ("end", "error") or self._error is not None:
             self._over.set()

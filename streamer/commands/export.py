@@ -1,4 +1,4 @@
-"""``streamer export``: a PyTorch module of one's own, made a model file."""
+"""``streamer export``: exports the user's PyTorch module to a model file."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["forecast"]
 
 REDRAW_SECONDS = 0.25
-#: Streams in the table that is redrawn; the last one holds all.
+#: Most streams in the live table; the table at the end has all of them.
 ROWS = 20
-#: Readings that are run together, at most.
+#: Most readings that are run together.
 BATCH = 1024
 
 
@@ -199,7 +199,7 @@ def forecast(
 
 
 class Run:
-    """A thread that reads; the caller's has what is there run, a batch at a time, and shows it."""
+    """One thread reads the input; the caller's thread runs the available readings in batches and shows the results."""
 
     def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float) -> None:
         self._source, self._fleet, self._screen, self._step = source, fleet, screen, step
@@ -257,7 +257,7 @@ class Run:
             self._read.put(error)
 
     def _batches(self) -> Iterator[list[Reading]]:
-        """What is there, at least one reading, at most ``BATCH``."""
+        """The available readings, at least one and at most ``BATCH``."""
         ended = False
         while not ended:
             item, readings = self._read.get(), list[Any]()
@@ -280,7 +280,7 @@ class Run:
                 yield readings
 
     def _timed(self, reading: Reading | Row) -> Reading | Row:
-        """Readings without times are counted."""
+        """The reading with a time: one without gets its number in the stream, times the step."""
         from streamer.sensors.columns import Reading
 
         if reading.time is not None:
@@ -291,7 +291,7 @@ class Run:
         return replace(reading, time=at) if isinstance(reading, Reading) else reading._replace(time=at)
 
     def _look_for_breaks(self, forecasts: Forecasts) -> None:
-        """Said once for each stream; the table counts the others."""
+        """Report a stream's first break; the table counts the others."""
         from streamer.sensors.look import ALONE
 
         for at in forecasts.breaks.nonzero()[0].tolist():
@@ -335,7 +335,7 @@ def _complain_of_break(stream: str, at: float, why: int) -> None:
 
 @dataclass
 class ReadingHistory:
-    """The last readings of the first streams, for the picture."""
+    """Keeps the last readings of the first streams, for the plot."""
 
     most: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
@@ -354,7 +354,7 @@ class ReadingHistory:
 
 
 def _screen(table: bool) -> Any:
-    """Live lines where somebody looks: the table on standard output, or progress beside output that goes elsewhere."""
+    """Live lines on a terminal: the table on standard output, or progress on standard error if the output is a file."""
     from streamer.commands.screen import Screen
 
     if table and sys.stdout.isatty():

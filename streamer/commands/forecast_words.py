@@ -1,4 +1,4 @@
-"""What ``streamer forecast`` says at its end of what it was given."""
+"""Messages of ``streamer forecast`` about its input, printed at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["could_not", "mostly_late", "nothing", "other_step"]
 
 
 def could_not(source: Readings) -> str:
-    """What could not be read, counted; empty: all of it was."""
+    """The counts of what could not be read; empty if everything was read."""
     lines = [f"{source.bad} of {source.lines} lines"] * bool(source.bad)
     cells = [f"{source.cells} cell{'s' * (source.cells > 1)}"] * bool(source.cells)
     were = "was" if source.bad + source.cells == 1 else "were"
@@ -19,7 +19,7 @@ def could_not(source: Readings) -> str:
 
 
 def nothing(source: Readings) -> str:
-    """Why there is no reading, and what to do."""
+    """Why there are no readings, and what to do."""
     if source.bad or source.cells:
         return "no line and no cell could be read as one"
     if source.header:
@@ -28,7 +28,7 @@ def nothing(source: Readings) -> str:
 
 
 def mostly_late(fleet: Fleet) -> str:
-    """What to say where most readings were left out because they came late; empty: they were not."""
+    """Advice if most readings were left out because they came late; else empty."""
     counts = fleet.table.timelines.counts
     late, run = int(counts["late"].sum()), int(fleet.table.latest.readings.sum())
     said = f"most readings came late: sort them, or name a file, which is sorted ({late} late, {run} run)"
@@ -36,7 +36,7 @@ def mostly_late(fleet: Fleet) -> str:
 
 
 def other_step(fleet: Fleet) -> str:
-    """What to say where rows come at another step than in training; empty: they don't."""
+    """A warning if the rows' step differs from that of the training data; else empty."""
     manifest, slots = fleet.model.manifest, np.array(list(fleet.slots.values()), np.intp)
     trained = manifest.input.step_seconds
     if not fleet.layout.variables or not trained or not len(slots):

@@ -1,4 +1,4 @@
-"""What ``streamer forecast`` writes: a table, JSON lines, CSV, Parquet, and the scores as a file."""
+"""Outputs of ``streamer forecast``: a table, JSON lines, CSV, Parquet, and the scores as a file."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ __all__ = [
     "write_scores",
 ]
 
-#: For a table that goes into a pipe.
+#: Columns of a table that is written into a pipe.
 WIDTH = 140
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastRow:
-    """One reading and what was said after it. ``quantiles`` float32 [H, Q], ``None``: the stream has had no value."""
+    """One reading and the forecast after it. ``quantiles``: float32 [H, Q], ``None`` if the stream has had no value
+    yet."""
 
     stream: str
     time: float
@@ -53,7 +54,7 @@ class ForecastRow:
 
     @classmethod
     def each(cls, forecasts: Forecasts) -> Iterator[ForecastRow]:
-        """One for each reading; of rows, one for each target."""
+        """One item for each reading; for rows, one for each target."""
         count, targets = len(forecasts), forecasts.targets or ("",)
         times, steps = forecasts.times.tolist(), forecasts.steps.tolist()
         values, anomalies, known = (
@@ -67,20 +68,20 @@ class ForecastRow:
                 yield cls(label(name, target), times[at], _there(value), _there(steps[at]), curves, anomaly)
 
     def own(self) -> ForecastRow:
-        """To be kept: without the rest of its batch."""
+        """A copy to keep, which does not hold the batch's arrays in memory."""
         return self if self.quantiles is None else replace(self, quantiles=self.quantiles.copy())
 
 
 class ForecastOutput:
     def add(self, row: ForecastRow, timed: bool) -> None:
-        """A reading and its forecast, as they come."""
+        """Take a reading and its forecast."""
 
     def finished(self, timed: bool) -> None:
-        """No more come."""
+        """All readings have been added."""
 
 
 class JsonForecasts(ForecastOutput):
-    """``last``: of each stream only the last so many, at the end."""
+    """JSON lines. ``last``: only the last so many forecasts of each stream, at the end."""
 
     def __init__(self, fleet: Fleet, last: int | None) -> None:
         self._levels, self._kept = fleet.layout.levels, None if last is None else Kept(last)
@@ -97,7 +98,7 @@ class JsonForecasts(ForecastOutput):
 
 
 class LongOutput(ForecastOutput):
-    """The last forecasts of each stream, one row for each step ahead."""
+    """Writes the last forecasts of each stream, one row for each step ahead."""
 
     def __init__(self, fleet: Fleet, last: int) -> None:
         self._levels, self._kept = fleet.layout.levels, Kept(last)
@@ -110,7 +111,7 @@ class LongOutput(ForecastOutput):
         return ["stream", "from", "ahead", "time", *self._levels]
 
     def rows(self) -> Iterator[tuple[str, float, int, float | None, list[float]]]:
-        """Stream, time of the reading, steps ahead, the time that is, quantiles."""
+        """Rows of stream, time of the reading, steps ahead, forecast time, quantiles."""
         for row in self._kept:
             if row.quantiles is not None:
                 for ahead, quantiles in enumerate(rounded(row.quantiles).tolist(), 1):
@@ -132,7 +133,7 @@ class ParquetOutput(LongOutput):
         self._path = path
 
     def finished(self, timed: bool) -> None:
-        """Times are timestamps in UTC, to the microsecond; of readings without times numbers."""
+        """Write the file; times are timestamps in UTC, to the microsecond, or numbers for readings without times."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -152,7 +153,7 @@ class ParquetOutput(LongOutput):
 
 
 def need_pyarrow(path: Path) -> None:
-    """Before anything runs. Raises :class:`CommandError`."""
+    """Check for pyarrow before anything runs. Raises :class:`CommandError`."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -175,7 +176,7 @@ class TableOutput(ForecastOutput):
 
 
 class Kept:
-    """The last readings of each stream; iterated in the order in which they came."""
+    """The last readings of each stream, iterated in order of arrival."""
 
     def __init__(self, last: int) -> None:
         self._last = last
@@ -197,7 +198,7 @@ class Kept:
 
 
 def table(fleet: Fleet, most: int | None = None) -> Table:
-    """One row a stream, of the first ``most`` streams."""
+    """A table with one row for each of the first ``most`` streams."""
     horizon, (low, _, high) = fleet.layout.horizon, fleet.layout.outer
     inside = f"in {100 * (float(high) - float(low)):.0f} %"
     names = ("readings", "missing", "MAE 1", "MASE 1", f"MAE 1-{horizon}", f"MASE 1-{horizon}", inside)
@@ -222,7 +223,7 @@ def table(fleet: Fleet, most: int | None = None) -> Table:
 
 
 def left_out(fleet: Fleet) -> str:
-    """What the readings' times had to be forgiven, in words; empty: nothing."""
+    """Counts of gaps, clock changes and readings left out, in words; empty if there are none."""
     parts = (
         ("masked", "steps without a reading"),
         ("duplicates", "duplicates left out"),
@@ -265,7 +266,7 @@ def _there(value: float) -> float | None:
 
 
 def _digits(value: float) -> str:
-    """The shortest that means the same; JSON knows no NaN."""
+    """A number in JSON; ``null`` for NaN, which JSON lacks."""
     return f"{value!r}".removesuffix(".0") if math.isfinite(value) else "null"
 
 

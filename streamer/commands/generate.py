@@ -1,4 +1,4 @@
-"""``streamer generate``: a model that writes, plays or speaks by itself."""
+"""``streamer generate``: text, notes or sound from a generative model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["generate"]
 
-#: Where neither --length nor --seconds is given, of what goes into a file.
+#: Default length of output to a file, without --length and --seconds.
 SECONDS = {"notes": 20.0, "audio": 1.0}
 
 
@@ -32,7 +32,7 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="Tokens: of text, letters. Default: until Ctrl-C.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Of notes or sound, instead of a length.")] = None,
     conditions: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="What a model can be told, e.g. digit=7.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A condition of the model, e.g. digit=7.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="FILE.txt, FILE.wav, FILE.mid. Default: the terminal.")
@@ -84,7 +84,7 @@ def _conditions(given: list[str]) -> dict[str, str]:
 
 
 def _left(options: GenerateOptions, memory: GenerateMemory, length: int | None, seconds: float | None) -> int:
-    """Tokens still to come, or as many as one may think of."""
+    """The number of tokens to generate; practically endless without a limit."""
     left = sys.maxsize if length is None else length - memory.position
     if seconds is not None and options.sample_rate is not None:
         left = min(left, round(seconds * options.sample_rate) - memory.position)

@@ -1,4 +1,4 @@
-"""How speech is to be heard and written: options that ``transcribe`` and ``listen`` share."""
+"""Options of transcription that ``transcribe`` and ``listen`` share."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ ReviseOption = Annotated[
 
 
 def stream_options(numbers: str | None, text: str | None, hotwords: Path | None, *, for_people: bool) -> dict[str, Any]:
-    """Options of a stream as the command line has them. ``for_people``: on a terminal or as subtitles; unless they say
-    otherwise they get punctuation and capitals, where this installation has the model for it."""
+    """Stream options from command-line options. ``for_people``: the output goes to a terminal or into subtitles; then
+    punctuation and capitals are the default, if this installation has the model for it."""
     if text is None and for_people:
         from streamer.engine.catalogue import WRITTEN, find_models
 
@@ -46,7 +46,7 @@ def stream_options(numbers: str | None, text: str | None, hotwords: Path | None,
 
 
 def read_hotwords(path: Path) -> list[str]:
-    """The lines of a file; empty ones and those that begin with # are no hotwords."""
+    """The hotwords in a file, one a line; empty lines and those that begin with # are skipped."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -57,7 +57,7 @@ def read_hotwords(path: Path) -> list[str]:
 
 
 def second_pass(revise: str | None, url: str | None) -> str | None:
-    """What ``--revise`` says: the model, empty for none. A daemon has its own."""
+    """The model that ``--revise`` names, empty for none. A daemon uses its own model."""
     if url is None or revise is None:
         return "" if revise == "off" else revise
     if revise not in ("on", "off"):

@@ -1,4 +1,4 @@
-"""``streamer listen``: the microphone."""
+"""``streamer listen``: transcribes the microphone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["listen"]
 
-#: Silence fed for an interruption, at most: enough to close the utterance that it cut off.
+#: Most silence in seconds that replaces an interruption: enough to end the utterance that was cut off.
 GAP_SECONDS = 3.0
 END_SECONDS = 20.0
 
@@ -78,7 +78,7 @@ def listen(
 
 
 class Listening:
-    """The caller's thread fetches, feeds and shows; PortAudio's and the engine's threads only fill queues."""
+    """The caller's thread reads, feeds and shows; PortAudio's and the engine's threads only fill queues."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class Listening:
         self._ended = False
 
     def run(self, seconds: float | None) -> None:
-        """Until ``seconds`` have passed, Ctrl-C, or the stream fails (:class:`CommandError`)."""
+        """Run until ``seconds`` have passed, Ctrl-C, or the stream fails (:class:`CommandError`)."""
         from streamer.sources.microphone import Block, Lost
 
         until = None if seconds is None else time.monotonic() + seconds
         with ctrl_c() as interrupted:
-            told = f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends"
-            print(told, file=sys.stderr, flush=True)
+            message = f"listening to {self._microphone.name} at {self._microphone.rate} Hz, Ctrl-C ends"
+            print(message, file=sys.stderr, flush=True)
             for event in self._microphone.events(
                 lambda: interrupted.is_set() or (until is not None and time.monotonic() > until)
             ):
@@ -138,7 +138,7 @@ class Listening:
         self._peak = max(level, 0.85 * self._peak)  # falls slowly enough to be seen
 
     def _gap(self, seconds: float) -> None:
-        """Silence stands for the interruption, so that the words before and after it stay apart."""
+        """Feed silence for an interruption, so that the words before and after it are not joined."""
         self._gaps += 1
         at = self._fed / self._microphone.rate
         complain(f"the microphone is back after {seconds:.1f} s, which are missing at {at:.1f} s")

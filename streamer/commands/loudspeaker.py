@@ -1,7 +1,7 @@
-"""Sound that comes a little at a time, to a device that takes it at its own pace.
+"""Plays sound that arrives in small pieces on a device with its own clock.
 
-The device's clock is not the microphone's: what comes too early waits, within a bound; behind it the oldest goes, and
-where nothing is there silence is played. Both are counted.
+The device's clock differs from the microphone's: early sound waits in a bounded buffer, beyond which the oldest is
+dropped; when the buffer is empty, silence is played. Both are counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from streamer.commands import CommandError
 
 __all__ = ["Loudspeaker", "devices"]
 
-#: Sound that waits before the first is played, and what may wait at most.
+#: Seconds of sound that are buffered before playing begins, and the most that may be buffered.
 FIRST_SECONDS, MOST_SECONDS = 0.06, 0.4
 
 
@@ -28,7 +28,7 @@ def _portaudio() -> Any:
 
 
 def devices() -> list[tuple[int, str, int, bool]]:
-    """``(index, name, channels, default)`` of everything that plays."""
+    """``(index, name, channels, default)`` of every output device."""
     sd = _portaudio()
     default = sd.default.device[1]
     return [
@@ -39,8 +39,9 @@ def devices() -> list[tuple[int, str, int, bool]]:
 
 
 class Loudspeaker:
-    """``device``: number, name or part of the name; ``None``: the system's choice. ``dropped`` and ``missed``: seconds
-    that were too many or too few. Raises :class:`CommandError` if it can't be opened at ``rate``."""
+    """``device``: number, name or part of the name; ``None``: the system's default. ``dropped`` and ``missed``: seconds
+    of sound dropped, and of silence played for lack of sound. Raises :class:`CommandError` if it can't be opened at
+    ``rate``."""
 
     def __init__(self, device: str | None, rate: int) -> None:
         sd = _portaudio()
@@ -70,14 +71,14 @@ class Loudspeaker:
                 self.dropped += excess / 2 / self.rate
 
     def close(self) -> None:
-        """What waits is still played."""
+        """Play what is buffered, then close."""
         while self._playing and self._waiting and self._stream.active:
             threading.Event().wait(0.02)
         self._stream.stop()
         self._stream.close()
 
     def _called(self, out: Any, frames: int, at: Any, status: Any) -> None:
-        """PortAudio's thread."""
+        """The callback, in PortAudio's thread."""
         with self._lock:
             self._playing = self._playing or len(self._waiting) >= 2 * int(FIRST_SECONDS * self.rate)
             count = min(len(out), len(self._waiting)) if self._playing else 0

@@ -1,4 +1,4 @@
-"""Notes as a standard MIDI file, and as sound of a plain synthesiser."""
+"""Notes to a standard MIDI file, or to sound by a simple synthesiser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _number(value: int) -> bytes:
 
 
 def synthesise(notes: Sequence[Note], rate: int = RATE) -> NDArray[np.int16]:
-    """Five harmonics that die away, and a tenth of a second for the last note to do so."""
+    """Sound of the notes: five decaying harmonics each, and a tenth of a second for the last note's decay."""
     end = max((note.end for note in notes), default=0.0)
     sound = np.zeros(round((end + 0.1) * rate))
     for note in notes:

@@ -1,4 +1,4 @@
-"""``streamer models``: what is installed."""
+"""``streamer models``: lists the installed models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def models(
 
 
 def _show(row: dict[str, Any]) -> str:
-    """A few lines for one model: scores and licences are sentences, which no table holds."""
+    """Print a few lines for one model; scores and licences are too long for a table."""
     if "error" in row:
         return f"{row['name']}: broken: {row['error']}"
     rate = "" if row["sample_rate"] is None else f", {row['sample_rate'] / 1000:g} kHz"
@@ -50,7 +50,7 @@ def _show(row: dict[str, Any]) -> str:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """One row. A shipped file that can't be loaded is a row that says so, not the end of the list."""
+    """One model's facts. A shipped file that can't be loaded is listed with its error."""
     from streamer.engine.model import Model, ModelError
 
     try:

@@ -1,4 +1,4 @@
-"""Where results go: lines of text, JSON lines or subtitles, to standard output or to files."""
+"""Outputs of transcription: lines of text, JSON lines or subtitles, to standard output or to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 class CommandOutput:
-    """Writes to the file of each input, or all to standard output. A file is made when there is something to write."""
+    """Writes to a file for each input, or everything to standard output. A file is created with its first result."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
         self.names = list(names)
@@ -25,10 +25,10 @@ class CommandOutput:
         self._files: dict[str, TextIO] = {}
 
     def event(self, name: str, event: Event) -> None:
-        """One result of the input ``name``: ``partial``, ``final`` or ``segment``."""
+        """Take one result of the input ``name``: ``partial``, ``final`` or ``segment``."""
 
     def finished(self, name: str, heard: bool) -> None:
-        """No more events from this input; ``heard``: some of it could be read."""
+        """The input has no more events; ``heard``: at least a part of it could be read."""
         if name in self._files:
             self._files.pop(name).close()
 
@@ -49,7 +49,8 @@ class CommandOutput:
 
 
 class TextOutput(CommandOutput):
-    """One final a line. Several inputs on standard output stay apart: in the order given, the name before each line."""
+    """One final a line. On standard output several inputs follow one another in order, with the name before each
+    line."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path]) -> None:
         super().__init__(names, paths)
@@ -59,7 +60,7 @@ class TextOutput(CommandOutput):
         self._turn = 0  # whose lines are written to standard output now
 
     def line(self, name: str, event: Event) -> str:
-        """What the event is as a line; empty: none."""
+        """The event as a line; empty for no line."""
         return str(event["text"]) if event["type"] == "final" else ""
 
     def event(self, name: str, event: Event) -> None:
@@ -77,7 +78,7 @@ class TextOutput(CommandOutput):
         super().finished(name, heard)
 
     def _flush(self) -> None:
-        """What the input whose turn it is has said; the others wait until it is done."""
+        """Write the lines of the current input; the others wait until it is done."""
         while not self._paths and self._turn < len(self.names):
             name = self.names[self._turn]
             if lines := self._waiting.pop(name, None):
@@ -88,7 +89,7 @@ class TextOutput(CommandOutput):
 
 
 class JsonOutput(CommandOutput):
-    """Events as they come, one a line."""
+    """Writes events as they come, one JSON object a line."""
 
     def event(self, name: str, event: Event) -> None:
         line = render.json_line if "text" in event else render.label_line
@@ -96,7 +97,7 @@ class JsonOutput(CommandOutput):
 
 
 class SubtitleOutput(CommandOutput):
-    """Written whole, once the input is done: a cue's end depends on what follows."""
+    """Writes subtitles at the end of the input, since a cue's end depends on the next cue."""
 
     def __init__(self, names: Sequence[str], paths: dict[str, Path], form: str) -> None:
         super().__init__(names, paths)
@@ -115,7 +116,8 @@ class SubtitleOutput(CommandOutput):
 
 
 def destinations(names: Sequence[str], wanted: str | None, form: str) -> dict[str, Path]:
-    """Input name -> file to write; empty: standard output. Raises :class:`CommandError` rather than overwrite."""
+    """Input name -> file to write; empty: standard output. Raises :class:`CommandError` if two outputs are the
+    same file, or an output is an input."""
     if wanted is None:
         if len(names) > 1 and form in ("srt", "vtt"):
             raise CommandError("subtitles of several files need a folder: -o FOLDER/", 2)

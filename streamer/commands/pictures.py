@@ -18,7 +18,7 @@ def is_picture(name: str) -> bool:
 
 
 def read_lines(names: Sequence[str], model: str | None, out: CommandOutput) -> int:
-    """One line of writing in each file; the exit code. Raises :class:`CommandError` where none can be read at all."""
+    """Read one line of writing from each file; the exit code. Raises :class:`CommandError` if no file can be read."""
     from streamer.engine.catalogue import resolve
     from streamer.engine.model import Model, ModelError
     from streamer.streams.written_lines import LineReader, PictureError, grey

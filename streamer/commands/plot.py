@@ -1,4 +1,4 @@
-"""``streamer forecast --plot``: history, the last forecast as a fan, and how surprising each reading was."""
+"""``streamer forecast --plot``: history, the last forecast as a fan chart, and each reading's anomaly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from streamer.sensors.look import SensorView
 
 __all__ = ["Past", "draw", "need_matplotlib"]
 
-#: Readings before the fan, in lengths of it.
+#: Length of the history, in forecast horizons.
 BEFORE = 5
-#: Readings that are less probable are marked.
+#: Readings below this probability are marked.
 RARE = 1e-3
-#: Inches: of readings and of their surprise, for each stream.
+#: Heights in inches of a stream's two plots: readings, and anomaly.
 HEIGHTS = (2.9, 0.7)
 
 
 class Past(NamedTuple):
-    """A reading that has been."""
+    """A past reading."""
 
     time: float
     value: float | None
@@ -30,7 +30,7 @@ class Past(NamedTuple):
 
 
 def need_matplotlib(path: Path) -> None:
-    """Before anything runs: a picture that can't be made is told at once. Raises :class:`CommandError`."""
+    """Check for matplotlib before anything runs. Raises :class:`CommandError`."""
     try:
         import matplotlib
     except ImportError as error:
@@ -45,7 +45,7 @@ def need_matplotlib(path: Path) -> None:
 def draw(
     path: Path, layout: RowLayout, sensors: Mapping[str, SensorView], history: Mapping[str, Sequence[Past]], timed: bool
 ) -> None:
-    """``sensors`` and ``history`` by label; of a history the newest is last."""
+    """Draw the plots. ``sensors`` and ``history`` by label; a history ends with the newest reading."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, sum(HEIGHTS) * len(history)), layout="constrained")
@@ -91,7 +91,7 @@ def _draw_readings(axes: Any, layout: RowLayout, sensor: SensorView, shown: Sequ
         quantiles = dict(zip(levels, sensor.quantiles.T, strict=True))
         for number in range(len(levels) // 2):  # pairs of levels, the widest first
             low, high = levels[number], levels[-1 - number]
-            if (low, high) in (("0.1", "0.9"),):  # too close to its neighbours to be told apart
+            if (low, high) in (("0.1", "0.9"),):  # too close to its neighbours to be distinguished
                 continue
             label = f"{float(low):.0%} to {float(high):.0%}"
             axes.fill_between(
@@ -112,7 +112,7 @@ def _draw_readings(axes: Any, layout: RowLayout, sensor: SensorView, shown: Sequ
 
 
 def _draw_surprise(axes: Any, shown: Sequence[Past], timed: bool) -> None:
-    """One over the probability of each reading, where there is one."""
+    """Plot the inverse probability of each reading that has one."""
     there = [one for one in shown if one.value is not None]
     times = [_clock(one.time, timed) for one in there]
     axes.vlines(times, 1, [1 / max(one.anomaly, 1e-9) for one in there], color="C3", linewidth=1)

@@ -1,4 +1,4 @@
-"""``streamer run``: rows in, outputs out, of any model."""
+"""``streamer run``: runs any model on rows."""
 
 from __future__ import annotations
 

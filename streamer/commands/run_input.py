@@ -1,4 +1,4 @@
-"""Rows for ``streamer run`` out of CSV, NDJSON and NPY: as they come, each error with its line."""
+"""Rows for ``streamer run`` from CSV, NDJSON and NPY, as they come; errors name the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.contract.manifest import Manifest
 
 __all__ = ["read_rows"]
 
-#: Rows of a file that are run together: memory stays small, calls stay few.
+#: Rows of a file that are run together: large enough for few calls, small enough for little memory.
 PIECE = 4096
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 
@@ -27,7 +27,7 @@ Inputs = dict[str, Any]
 
 @contextmanager
 def read_rows(path: str, manifest: Manifest, columns: Sequence[str] | None) -> Iterator[Iterator[Inputs]]:
-    """Pieces of rows, by input. What the bytes begin with says which format it is. Raises ``ValueError``."""
+    """Pieces of rows by input name. The format is detected by the first bytes. Raises ``ValueError``."""
     if path == "-":
         yield _sniff("standard input", cast(io.BufferedReader, sys.stdin.buffer), manifest, columns, 1)
         return
@@ -51,7 +51,7 @@ def _sniff(
 
 
 def _together(rows: Iterator[Inputs], count: int) -> Iterator[Inputs]:
-    """``count`` rows in a piece. Behind a pipe somebody may wait for each; of a file nobody does."""
+    """Pieces of ``count`` rows."""
     while piece := list(itertools.islice(rows, count)):
         yield {key: list(itertools.chain.from_iterable(row[key] for row in piece)) for key in piece[0]}
 
@@ -140,7 +140,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _number(name: str, line: int, cell: str) -> float:
-    """An empty cell is NaN, which a model may or may not take."""
+    """A cell's number; NaN for an empty cell, which not every model accepts."""
     try:
         return float(cell) if cell.strip() else float("nan")
     except ValueError:

@@ -22,7 +22,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Writer(Protocol):
-    #: Steps of output that were written.
+    #: Number of output steps written.
     steps: int
 
     def __enter__(self) -> Self: ...
@@ -33,7 +33,7 @@ class Writer(Protocol):
 
 
 def make_writer(kind: str, path: Path | None, manifest: Manifest) -> Writer:
-    """``path`` ``None``: standard output. Raises ``ValueError`` for a format that there is not."""
+    """The writer for a path, ``None`` for standard output. Raises ``ValueError`` for an unknown format."""
     if kind == "csv":
         return _Csv(path, manifest)
     if kind in ("ndjson", "jsonl", "json"):
@@ -61,7 +61,7 @@ class _Text:
             self._file.close()
 
     def _each_step(self, outputs: Arrays) -> list[dict[str, NDArray[Any]]]:
-        """Outputs of every step by name. Of an output with one row for several steps, that row with its last step."""
+        """Outputs of each step by name. An output with one row for several steps appears with the last of them."""
         first = self.manifest.outputs[0].shape[0]
         rows = len(outputs[self.manifest.outputs[0].name])
         found: list[dict[str, NDArray[Any]]] = [{} for _ in range(rows)]
@@ -106,7 +106,7 @@ class _Ndjson(_Text):
 
 
 class _Numpy:
-    """All outputs when the rows have ended: one array, or several by name."""
+    """Writes all outputs at the end: one array, or several by name."""
 
     def __init__(self, path: Path | None, manifest: Manifest, *, one: bool) -> None:
         names = [output.name for output in manifest.outputs]
@@ -143,7 +143,7 @@ class _Numpy:
 
 
 def _cells(value: NDArray[Any]) -> list[str]:
-    """A float32 in as many digits as it takes to be that one; true and false as 1 and 0."""
+    """A float32 with as few digits as identify it; true and false as 1 and 0."""
     array = np.asarray(value)
     return [str(number) for number in (array.astype(np.int8) if array.dtype.kind == "b" else array).ravel()]
 

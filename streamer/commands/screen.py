@@ -1,6 +1,6 @@
-"""The terminal: finals scroll by, the partial is redrawn in place below them, and below that a status line.
+"""The terminal display: finals scroll, the partial is redrawn in place below them, followed by a status line.
 
-Nothing here is used where output is no terminal.
+Only used if the output is a terminal.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from rich.text import Text
 
 __all__ = ["Screen", "clock", "meter"]
 
-#: Below this a level meter shows nothing (dB below full scale).
+#: Lower end of the level meter, in dB relative to full scale.
 FLOOR_DB = -60.0
 BAR = 24
 
 
 class Screen:
-    """Owns the bottom lines of the terminal while it is entered. Standard output if ``text``, else standard error."""
+    """Manages the bottom lines of the terminal while entered: of standard output if ``text``, else of standard
+    error."""
 
     def __init__(self, *, text: bool) -> None:
         self.text = text
@@ -49,7 +50,7 @@ class Screen:
         self._live.stop()
 
     def partial(self, file: str, text: str) -> None:
-        """What ``file`` says as far as is known; empty: nothing is open."""
+        """Show the partial text of ``file``; empty removes it."""
         if text:
             self._partials[file] = text
         elif self._partials.pop(file, None):

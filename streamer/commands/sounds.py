@@ -1,4 +1,4 @@
-"""Where generated things go: the terminal, a file of text, sound or notes, the loudspeaker."""
+"""Outputs of ``generate``: the terminal, a file of text, sound or notes, the loudspeaker."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Sink:
         raise NotImplementedError
 
     def close(self) -> None:
-        """There is no more."""
+        """End the output."""
 
 
 def sink(options: GenerateOptions, path: Path | None, play: bool, as_json: bool) -> Sink:
-    """Raises :class:`CommandError` for a file that does not fit what the model makes, or can't be written."""
+    """The output for a file name. Raises :class:`CommandError` if the format does not fit the model's output, or the
+    file can't be written."""
     kind = options.kind
     if play and kind == "text":
         raise CommandError("text can't be played: --play is for sound and notes", 2)
@@ -73,7 +74,7 @@ class TextSink(Sink):
 
 
 class NoteLines(Sink):
-    """A note a line: start, end, name."""
+    """Writes one line for each note: start, end, name."""
 
     names = "C C# D D# E F F# G G# A A# B".split()
 
@@ -83,12 +84,12 @@ class NoteLines(Sink):
 
 
 class NoteFile(Sink):
-    """A MIDI file, or what it sounds like; written whole, for a note's place follows from the others."""
+    """Writes a MIDI file, or its sound, at the end: a note's place in the file depends on the others."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._notes: list[Note] = []
-        path.write_bytes(b"")  # whether it can be written is told before, not after the work
+        path.write_bytes(b"")  # fails before the work if the file can't be written
 
     def event(self, event: Any) -> None:
         self._notes.append(event)
@@ -115,7 +116,7 @@ class Wav(Sink):
 
 
 class SpeakerSink(Sink):
-    """The system's loudspeaker; notes are heard when they have ended, all at once."""
+    """Plays on the system's loudspeaker; notes are played together at the end."""
 
     def __init__(self, options: GenerateOptions) -> None:
         from streamer.commands.midi import RATE

@@ -1,4 +1,4 @@
-"""What of a command runs in a process of its own: ``export`` imports PyTorch or onnx, which the daemon never does."""
+"""Runs ``export`` and ``adopt`` in a separate process: they import PyTorch or onnx, which the daemon never does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streamer.commands import CommandError
 
 __all__ = ["ONNX", "run_tool"]
 
-#: Where the package ``export`` lies beside ``streamer``: a checkout, or where the wheel was installed.
+#: The folder that holds the packages ``export`` and ``streamer``: a checkout, or site-packages.
 ROOT = Path(__file__).resolve().parents[2]
 #: Packages of the extra ``export``, and what installs them.
 ONNX = dict.fromkeys(("onnx", "onnx_ir", "onnxscript"), "pip install 'streamer[export]'")
 
 
 def run_tool(command: str, module: str, arguments: list[str], needs: Mapping[str, str]) -> int:
-    """``python -m MODULE ARGUMENTS`` with this Python; its exit code. ``needs``: package -> what installs it.
+    """Run ``python -m MODULE ARGUMENTS`` with this Python; its exit code. ``needs``: package -> command to install it.
 
     Raises :class:`CommandError` where one is missing.
     """

@@ -1,4 +1,4 @@
-"""``streamer transcribe``: files and standard input."""
+"""``streamer transcribe``: transcribes files and standard input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelOption", "Job", "TranscribeJob", "conclude", "given_once", "screen", "transcribe"]
 
-#: So many inputs are summed up at the end, even if all of them were read.
+#: From this many inputs on a summary is printed at the end, even if all of them were read.
 SUMMED = 10
 
 ChannelOption = Annotated[
@@ -111,14 +111,14 @@ def transcribe(
 
 
 def given_once(files: Sequence[str]) -> None:
-    """Raises :class:`CommandError` for an input that is named twice."""
+    """Check the inputs. Raises :class:`CommandError` if one is named twice."""
     for name, times in Counter(files).items():
         if times > 1:
             raise CommandError(f"{name} is given twice", 2)
 
 
 def conclude(work: Sequence[Job]) -> None:
-    """What became of many inputs, and the exit code: 1 before 2 before 0."""
+    """Print a summary of many inputs; the exit code, of which 1 takes precedence over 2 and 2 over 0."""
     failed = [job for job in work if job.code]
     if len(work) >= SUMMED or (failed and len(work) > 1):
         said = f"{len(work) - len(failed)} of {len(work)} inputs were read"
@@ -139,7 +139,7 @@ class Job:
 
 
 class TranscribeJob:
-    """Feeding threads, one for each file in the works, and the caller's thread, which alone writes."""
+    """Feeding threads, one for each file in progress, and the caller's thread, which does all the writing."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class TranscribeJob:
         job.ended.wait()
 
     def _take(self, job: Job, event: dict[str, Any]) -> None:
-        """From a lane or the client's thread."""
+        """Called from a lane or the client's thread."""
         self._inbox.put((job, event))
         if event["type"] in ("end", "error"):
             job.ended.set()
@@ -270,7 +270,7 @@ class TranscribeJob:
         raise CommandError("that model gives sound back: streamer enhance takes it", 2)
 
     def _count(self, job: Job) -> None:
-        """Of an input that is over."""
+        """Count an input that has ended."""
         self._over += 1
         self._done += job.done
         self._total += job.total or job.done
@@ -296,7 +296,7 @@ class TranscribeJob:
 
 
 def screen(form: str, to_files: bool) -> Any:
-    """Live lines where somebody looks: text if standard output is a terminal, progress if standard error is one."""
+    """Live lines on a terminal: text if standard output is one, progress if only standard error is one."""
     from streamer.commands.screen import Screen
 
     if form == "text" and not to_files and sys.stdout.isatty():
@@ -306,7 +306,7 @@ def screen(form: str, to_files: bool) -> Any:
 
 
 def _blame(name: str, error: Exception) -> int:
-    """Report what ended a file; the exit code."""
+    """Report the error that ended a file; the exit code."""
     from streamer.sources import SourceError
 
     if isinstance(error, SourceError):

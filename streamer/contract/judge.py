@@ -1,12 +1,12 @@
-"""The judge: holds a model file to its contract and to laws 1 to 3, on this machine, with nothing but the file.
+"""The judge: tests a model file against its contract and laws 1 to 3, on this machine, from the file alone.
 
-It treats the file as a stranger. Chunk law: the golden example inside the file was recorded by PyTorch from the whole
-sequence in one call; here it is run chunk by chunk. Company law: streams run alone, then beside others, and their rows
-are compared. Sleep law: states go through bytes into a freshly loaded file. ``export/verify.py`` adds PyTorch beside
-it, and runs this before a file may exist; ``streamer check`` runs it on any machine. ``docs/laws.md`` has the reasons.
+Chunk law: the golden example inside the file was recorded by PyTorch from the whole sequence in one call; here it is
+run chunk by chunk. Company law: streams run alone, then in a batch with others, and their rows are compared. Sleep law:
+states are serialised and restored into a freshly loaded file. ``export/verify.py`` adds the comparison with PyTorch and
+runs this before a file is written; ``streamer check`` runs it on any machine. ``docs/laws.md`` has the reasons.
 
-Inputs are made from a fixed seed that the verdict names. Deviations are relative: a step's largest difference over the
-step's largest reference value, the worst step counts.
+Inputs are made from a fixed seed that the findings name. Deviations are relative: a step's largest difference over the
+step's largest reference value; the worst step counts.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = ["CHUNK_TOLERANCE", "COMPANY_TOLERANCE", "Decoding", "Finding", "Verdi
 
 #: Chunk law, float32.
 CHUNK_TOLERANCE = 1e-4
-#: Company law. It says "does not depend"; only the rounding of float32 kernels that differ with the batch is excused. A
-#: file that was adopted may state a larger bound of its own, up to 1e-3.
+#: Company law, which allows only the rounding of float32 kernels that depends on the batch size. An adopted file may
+#: state a larger bound of its own, up to 1e-3.
 COMPANY_TOLERANCE = 1e-5
-#: A quantised file says how far from PyTorch it landed; farther than this it is another model, not a smaller one.
+#: A quantised file states its deviation from PyTorch; above this it counts as a different model.
 QUANTISED_LIMIT = 0.15
-#: Chunks in which a state that was put where float32 stops counting must show that it comes back.
+#: Number of chunks in which a state that was set to float32's counting limit must return from it.
 RETURN_CHUNKS = 32
-#: Above this a float32 stops counting, so a state that gets there is broken.
+#: Float32's counting limit (x + 1 == x above it): a state that reaches it is broken.
 FLOAT_LIMIT = float(2**24)
 
 
@@ -82,7 +82,7 @@ class Verdict:
 
 
 class Decoding(Protocol):
-    """Of a task, what the judge tries: :class:`streamer.tasks.Task`."""
+    """The part of :class:`streamer.tasks.Task` that the judge tests."""
 
     def open(self, options: Mapping[str, Any]) -> Any: ...
 
@@ -101,8 +101,8 @@ def judge(
     seed: int = 0,
     long_chunks: int = 400,
 ) -> Verdict:
-    """Every check on one file; a bad file raises nothing, it gives a failed check. ``load`` raises ``ValueError`` or
-    ``OSError`` for a file that is no good. ``long_chunks``: length of the endurance run."""
+    """All checks on one file; a bad file gives failed checks, no exception. ``load`` raises ``ValueError`` or
+    ``OSError`` for a bad file. ``long_chunks``: length of the endurance run."""
     path = Path(path)
     try:
         model = load(path)
@@ -204,7 +204,7 @@ def _golden(model: Runnable) -> Iterator[Finding]:
 
 
 def _company(model: Runnable, rng: np.random.Generator) -> Iterator[Finding]:
-    """Real streams of different ages run alone, then beside each other and beside poison; rows must not change."""
+    """Streams of different ages run alone, then together and next to poisoned rows; their rows must not change."""
     limit, tolerance = model.manifest.max_batch, model.manifest.provenance.company or COMPANY_TOLERANCE
     streams, length = min(8, limit), 3
     signal = random_signal(model.manifest, length + 3, streams, rng)
@@ -256,7 +256,7 @@ def _company(model: Runnable, rng: np.random.Generator) -> Iterator[Finding]:
                 worst = found
         if worst is not None:
             yield worst
-    # a slot somebody just left: the state rows are zeroed in place, as the engine does, and a new stream starts there
+    # a reused slot: its state rows are zeroed in place, as the engine does, and a new stream starts there
     pair = range(min(2, streams))
     used = run(model, together.rows(pair), rows(states, pair))[1]
     for array in used.values():
@@ -296,7 +296,7 @@ def _sleep(model: Runnable, load: Callable[[Path], Runnable], rng: np.random.Gen
 
 
 def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterator[Finding]:
-    """Silence, full scale and noise, one after another: finite outputs, states that stay where float32 still counts."""
+    """Silence, full scale and noise in turn: outputs stay finite, states stay below float32's counting limit."""
     sound = random_signal(model.manifest, 1, 1, rng)
     extreme = next(found for name, found, _ in poisons(model, sound, rng) if name == "extreme values")
     kinds = (
@@ -325,14 +325,14 @@ def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterat
 
 
 def _loud(extreme: Array) -> Array:
-    """Full scale for floats is far beyond any sensor, and not where the first product is infinite."""
+    """A full-scale signal; for floats far beyond any sensor, but low enough for finite products."""
     return np.where(extreme > 0, 1e6, -1e6).astype(extreme.dtype) if extreme.dtype.kind == "f" else extreme
 
 
 def _counters(model: Runnable, state: Arrays, sizes: list[dict[str, float]], sound: Signal) -> list[str]:
-    """Float states that grew as much in the second half as in the first count something. Put at 2^24, where float32
-    stops counting, one that saturates or averages comes back down, the others stay there. Several chunks of ``sound``:
-    a single one may be a missing reading, with which a sensor's state rightly stays as it is."""
+    """Finds float states that are unbounded counters: candidates grew as much in the second half as in the first. Set
+    to 2^24, where float32 stops counting, a state that saturates or averages comes back down; a counter does not.
+    ``sound`` has several chunks, since one may be a missing reading, with which a sensor's state does not change."""
     half, end = sizes[len(sizes) // 2], sizes[-1]
     suspects = [key for key in state if state[key].dtype.kind == "f" and end[key] > 1.5 * half[key] > 0]
     stuck = []

@@ -1,9 +1,9 @@
 """The contract between export and daemon: one JSON document inside the ONNX file.
 
 A model file carries, under the key ``streamer.manifest`` of its ``metadata_props``, everything the daemon needs to run
-it: what goes in, what comes out, which tensors are memory and how they pair up (by name, never by position), what the
-numbers mean (task and options), where they come from (provenance) and a golden example with which the file proves
-itself on any machine. ``export/`` writes it, ``streamer/`` reads it; nothing else connects the two worlds.
+it: inputs, outputs, state tensors as pairs of input and output (by name, never by position), task and options,
+provenance, and a golden example with which the file can be tested on any machine. ``export/`` writes it, ``streamer/``
+reads it; nothing else connects the two.
 
 Units: a *step* is one row of the first output's time axis; a *chunk* is what one call of the model consumes. Shapes
 never include the batch axis, which is axis 0 of every tensor.
@@ -50,7 +50,7 @@ MAX_UNPACKED_BYTES = 256 * 2**20
 
 
 class ManifestError(ValueError):
-    """The file has no manifest, or one that this build does not understand. The message says what to do about it."""
+    """The file has no manifest, or one that this build does not understand. The message says what to do."""
 
 
 class _Part(BaseModel):
@@ -110,7 +110,7 @@ class Tensor(_Part):
 
 
 class StreamInput(_Part):
-    """A tensor of which every chunk brings new rows. ``chunk_shape``: without batch, time first.
+    """An input tensor with new rows in every chunk. ``chunk_shape``: without batch, time first.
 
     ``limits``: lowest and highest value of each channel, for an integer input that holds settings or tokens instead of
     a signal; the graph takes what is outside for the nearest inside.
@@ -138,12 +138,12 @@ class StreamInput(_Part):
 
 
 class Input(StreamInput):
-    """What the model consumes, one chunk at a time: its first input, which has the clock.
+    """The model's first input, which has the clock.
 
     ``chunk_shape`` is for example ``(4800,)`` for 300 ms of PCM at 16 kHz. Exactly one of ``sample_rate`` (Hz) and
     ``step_seconds`` (nominal time between readings, ``0`` if any) says how the chunk relates to time.
-    ``lowest_rate``: Hz down to which recordings are taken, of which the upper half of the band is missing then; a model
-    that was trained on such may say so, for all others it is ``sample_rate``.
+    ``lowest_rate``: lowest sample rate in Hz of accepted recordings, whose upper band is then missing; only for a model
+    trained on such recordings, default ``sample_rate``.
     """
 
     sample_rate: Annotated[int, Field(ge=1)] | None = None
@@ -214,12 +214,12 @@ class Golden(_Part):
 
 
 class Provenance(_Part):
-    """Where the numbers come from: for people and for ``streamer models``.
+    """Where the weights come from, for users and ``streamer models``.
 
     ``parameters``: trained numbers, where the exporter counted them; then ``receptive_field`` is how many rows of the
     input (samples, readings) an output depends on, absent where the memory has no end.
-    ``company``: how far a row beside others may be from the same row alone, where the kernels of somebody else's graph
-    round otherwise with the batch; the law's own bound where it is absent.
+    ``company``: bound on the deviation of a row in a batch from the same row alone, for adopted graphs whose kernels
+    round differently with the batch size; default: the law's bound.
     """
 
     data: str
@@ -342,7 +342,7 @@ class Manifest(_Part):
     # -- to and from the file ------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """What is empty is left out, so that a file of one input says nothing of others."""
+        """The manifest as JSON, without empty fields."""
         own = {name: True for name in ("more_inputs", "conditions") if not getattr(self, name)}
         golden = {name: True for name in ("more_inputs", "conditions") if not getattr(self.golden, name)}
         return self.model_dump_json(by_alias=True, exclude_none=True, exclude={**own, "golden": golden})

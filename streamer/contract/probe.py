@@ -1,4 +1,4 @@
-"""What the judge tries on a model, and how it compares: test signals, poisonous neighbours, runs chunk by chunk."""
+"""The judge's tools: test signals, poisoned batch neighbours, chunked runs, and comparison."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Arrays = dict[str, Array]
 
 
 class Runnable(Protocol):
-    """A model file that is loaded: :class:`streamer.engine.model.Model`."""
+    """A loaded model file: :class:`streamer.engine.model.Model`."""
 
     @property
     def manifest(self) -> Manifest: ...
@@ -48,7 +48,7 @@ class Runnable(Protocol):
 
 @dataclass(frozen=True)
 class Signal:
-    """What streams side by side are fed. ``inputs``: [chunks, batch, ...] of every stream input; ``conditions``:
+    """Test input for a batch of streams. ``inputs``: [chunks, batch, ...] of every stream input; ``conditions``:
     [batch, ...] of each."""
 
     inputs: Arrays
@@ -70,7 +70,7 @@ class Signal:
 
 
 def beside(signals: Sequence[Signal]) -> Signal:
-    """Their streams in one batch."""
+    """The streams of both signals in one batch."""
     first = signals[0]
     return Signal(
         {name: np.concatenate([one.inputs[name] for one in signals], axis=1) for name in first.inputs},
@@ -79,7 +79,7 @@ def beside(signals: Sequence[Signal]) -> Signal:
 
 
 def random_signal(manifest: Manifest, chunks: int, batch: int, rng: np.random.Generator) -> Signal:
-    """As :func:`probe` for every input; conditions at random, none of them zero."""
+    """A :func:`probe` for every input; random conditions, none of them zero."""
     inputs = {spec.name: probe(spec, chunks, batch, rng) for spec in manifest.inputs}
     return Signal(inputs, {given.name: _condition(given, batch, rng) for given in manifest.conditions})
 
@@ -96,8 +96,9 @@ def _condition(spec: Condition, batch: int, rng: np.random.Generator) -> Array:
 
 
 def probe(spec: StreamInput, chunks: int, batch: int, rng: np.random.Generator) -> Array:
-    """[chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a drifting walk;
-    of several channels the walk is the first one, the others have a fixed level. Settings stay for some steps."""
+    """A test input [chunks, batch, *chunk_shape]: for integers a gliding tone with noise and pauses, for floats a
+    random walk; of several channels only the first is the walk, the others have a fixed level. Settings change every
+    few steps."""
     shape = (batch, chunks * spec.chunk_shape[0], *spec.chunk_shape[1:])
     noise = rng.standard_normal(shape)
     dtype = np.dtype(spec.dtype)
@@ -123,7 +124,7 @@ def probe(spec: StreamInput, chunks: int, batch: int, rng: np.random.Generator) 
 
 
 def _settings(limits: Sequence[tuple[int, int]], shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Each channel at 0 half of the time, else anywhere within its limits; it changes every eighth step."""
+    """Each channel is 0 half of the time, else anywhere within its limits; it changes every eighth step."""
     if len(shape) == 2:  # [batch, steps]: one channel without an axis of its own
         return _settings(limits, (*shape, 1), rng)[..., 0]
     low, high = np.array(limits).T
@@ -152,15 +153,15 @@ def deviation(got: Array, want: Array) -> float:
 
 
 def worst(got: Mapping[str, Array], want: Mapping[str, Array]) -> tuple[float, bool, str]:
-    """Over all tensors: (worst deviation, whether everything is equal bit for bit, name of the worst)."""
+    """Over all tensors: (largest deviation, whether all are bit-identical, name of the tensor with the largest)."""
     each = {name: deviation(got[name], want[name]) for name in want}
     name = max(each, key=lambda key: each[key])
     return each[name], all(got[key].tobytes() == want[key].tobytes() for key in want), name
 
 
 def run(model: Runnable, signal: Signal | Array, state: Arrays | None = None) -> tuple[Arrays, Arrays]:
-    """Chunks one after another: outputs [chunks, batch, ...] by name, and the state after them. An array [chunks,
-    batch, ...] is the signal of a model's only input."""
+    """Run the chunks in order: outputs [chunks, batch, ...] by name, and the final states. An array
+    [chunks, batch, ...] is the signal of a model's only input."""
     manifest = model.manifest
     if not isinstance(signal, Signal):
         zeros = {c.name: np.zeros((signal.shape[1], *c.shape), c.dtype) for c in manifest.conditions}
@@ -185,8 +186,8 @@ def flat(outputs: Arrays, state: Arrays) -> Arrays:
 
 
 def poisons(model: Runnable, signal: Signal, rng: np.random.Generator) -> Iterator[tuple[str, Signal, Arrays]]:
-    """Neighbours of ``signal``'s shape, with their state [1, ...]: what the worst client or a broken stream puts into
-    a batch of one. Conditions of integers stay within their limits: no stream gets others."""
+    """Poisoned neighbours of ``signal``'s shape with their states [1, ...]: the worst that a client or a broken stream
+    can put into a row. Integer conditions stay within their limits, since no stream gets others."""
     zero, manifest = model.zero_state(signal.batch), model.manifest
     makes: dict[str, Callable[[Array], Array]] = {
         "zero rows (padding)": np.zeros_like,

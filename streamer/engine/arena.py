@@ -1,10 +1,10 @@
-"""The memory of all streams of a model: one contiguous array per state tensor, ``[capacity, ...]``; a slot is one row
-of each, and of the conditions that its stream has set.
+"""The states of all streams of a model: one contiguous array per state tensor, ``[capacity, ...]``. A slot is one row
+of each array, and of the arrays of conditions.
 
-:class:`Slot` is the only handle: the row's index and the generation of its owner. A result of another generation is
-late: it is for a former owner. Rows of different slots may be read and written by different threads at once. A slot
-whose chunk is in flight is retired first and released when the chunk has come back, so that no late scatter can reach
-the next owner.
+:class:`Slot` is the only handle: a row's index and the generation of its owner. A result with another generation is
+late, that is for a former owner. Rows of different slots may be read and written by different threads concurrently. A
+slot with a chunk in flight is first retired, and released when the chunk has come back, so that no late scatter can
+reach the next owner.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Indexes = NDArray[np.intp]
 
 
 class ArenaError(ValueError):
-    """The states of this many streams do not fit into the memory that is allowed."""
+    """The states of this many streams exceed the memory limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A row of the arena in the hands of one owner."""
+    """The handle of one owner of an arena row."""
 
     index: int
     generation: int
 
 
 class Arena:
-    """``conditions`` are kept beside the states: gathered like them, never scattered. Thread-safe."""
+    """States and ``conditions`` of streams; conditions are gathered like states, but never scattered. Thread-safe."""
 
     def __init__(
         self, states: Sequence[State], capacity: int, max_bytes: int, conditions: Sequence[Condition] = ()
@@ -50,7 +50,8 @@ class Arena:
             )
         self.capacity = capacity
         self.bytes_per_slot = each
-        #: Of every row: the generation of its owner, or of nobody. For callers in columns, read-only.
+        #: The generation of each row's owner; a row without an owner has one that no slot has. For callers with
+        #: columns, read-only.
         self.generations = np.zeros(capacity, np.int64)
         self._states, self._given = tuple(states), {given.name: given for given in conditions}
         # zeros() maps pages lazily: slots that were never used cost no memory
@@ -74,8 +75,8 @@ class Arena:
         return self.renew(index)
 
     def renew(self, index: int) -> Slot:
-        """Zero the row and give it a new generation, so that results for its former owner are late. :meth:`acquire`
-        does it; callers that hand out rows themselves call it for each new stream."""
+        """Zero the row and give it a new generation, so that results for its former owner are late. Called by
+        :meth:`acquire`; callers that assign rows themselves call it for each new stream."""
         with self._lock:
             self.generations[index] += 1
             slot = Slot(index, int(self.generations[index]))
@@ -84,20 +85,20 @@ class Arena:
         return slot
 
     def slot(self, index: int) -> Slot:
-        """The handle of whoever owns the row now."""
+        """The handle of the row's current owner."""
         return Slot(index, int(self.generations[index]))
 
     def current(self, slot: Slot) -> bool:
         return bool(self.generations[slot.index] == slot.generation)
 
     def retire(self, slot: Slot) -> None:
-        """From here on results for the slot's owner are late. The row itself is free only after :meth:`release`."""
+        """Make results for the slot's owner late from now on. The row is free only after :meth:`release`."""
         with self._lock:
             if self.generations[slot.index] == slot.generation:
                 self.generations[slot.index] += 1
 
     def release(self, slot: Slot) -> None:
-        """The row is free. Once for each :meth:`acquire`; nothing of it may be in flight."""
+        """Free the row. Call once for each :meth:`acquire`, with no chunk of it in flight."""
         self.retire(slot)
         with self._lock:
             self._free.append(slot.index)
@@ -105,12 +106,12 @@ class Arena:
     # -- one stream ----------------------------------------------------------------------------------------------------
 
     def clear(self, slot: Slot) -> None:
-        """The stream begins again: states are zeros, its conditions stay."""
+        """Reset the stream: set its states to zeros, keep its conditions."""
         for state in self._states:
             self._rows[state.in_][slot.index] = 0
 
     def set_conditions(self, slot: Slot, given: Mapping[str, NDArray[Any]]) -> None:
-        """Those that are not given stay as they are. Raises ``ValueError``, and then none is set."""
+        """Set the given conditions, leave the others. Raises ``ValueError`` before setting any."""
         for name, array in given.items():
             if name not in self._given:
                 known = ", ".join(self._given) or "none"
@@ -129,7 +130,7 @@ class Arena:
         return {name: rows[slot.index].copy() for name, rows in self._rows.items()}
 
     def write(self, slot: Slot, states: Mapping[str, NDArray[Any]]) -> None:
-        """What :meth:`read` gave. Raises ``ValueError`` if names, dtypes or shapes are not this model's."""
+        """The inverse of :meth:`read`. Raises ``ValueError`` if names, dtypes or shapes do not match the model."""
         if set(states) != set(self._rows):
             raise ValueError(f"the states {sorted(states)} are not the model's {sorted(self._rows)}")
         for name, array in states.items():
@@ -145,19 +146,19 @@ class Arena:
         return found
 
     def gather(self, indexes: Indexes, into: Mapping[str, NDArray[Any]]) -> None:
-        """Rows ``indexes`` to the first rows of the arrays in ``into``, keyed by input name."""
+        """Copy rows ``indexes`` to the first rows of the arrays in ``into``, keyed by input name."""
         n = len(indexes)
         for name, rows in self._rows.items():
             rows.take(indexes, axis=0, out=into[name][:n], mode="clip")  # "raise" would copy through a buffer
 
     def views(self, indexes: Indexes) -> dict[str, NDArray[Any]] | None:
-        """What :meth:`gather` gives without its copy, to be read until the next :meth:`scatter`; ``None`` where the
-        slots don't follow one another."""
+        """Views of the rows that :meth:`gather` would copy, valid until the next :meth:`scatter`; ``None`` if the slots
+        are not consecutive."""
         where = _side_by_side(indexes)
         return None if where is None else {name: rows[where] for name, rows in self._rows.items()}
 
     def scatter(self, indexes: Indexes, outputs: Mapping[str, NDArray[Any]]) -> None:
-        """The first rows of the new states, keyed by output name, back to their slots."""
+        """Copy the first rows of the new states, keyed by output name, back to their slots."""
         n, where = len(indexes), _side_by_side(indexes)
         for state in self._states:
             self._rows[state.in_][indexes if where is None else where] = outputs[state.out][:n]

@@ -1,8 +1,8 @@
-"""The one batch runner: gather, run, run a failing row alone, scatter. Lanes of streams and of sensors call it.
+"""The batch runner: gather, run, isolate failing rows, scatter. Used by the lanes of streams and of sensors.
 
-Nobody pays for a neighbour. When a run fails its batch is halved until the failing rows are alone: the others go on,
-each failing one has its own error and keeps the state that it had before. A row whose slot has another owner by the
-time it comes back is late: its new state and its outputs are dropped.
+A failing row does not affect the others. When a run fails, its batch is halved until the failing rows are alone: the
+others succeed, and each failing row has its own error and keeps its previous state. A row whose slot has another owner
+when the run ends is late: its new state and its outputs are dropped.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ Indexes = NDArray[np.intp]
 
 
 def rungs(limit: int) -> list[int]:
-    """Batch sizes that are run, ascending: powers of two up to ``limit``, and ``limit`` itself. Others are padded
-    up.
-    """
+    """The batch sizes in use, ascending: powers of two up to ``limit``, and ``limit``. Other sizes are padded."""
     return sorted({limit, *(2**i for i in range(limit.bit_length()) if 2**i <= limit)})
 
 
@@ -38,8 +36,8 @@ def error_line(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """``outputs`` by name, their first N rows those of the batch; only rows that are ``good`` bool [N] mean anything.
-    ``errors``: of each row that failed. ``late``: rows that came back for a former owner. ``seconds``: of the run."""
+    """``outputs``: arrays by name, of which the first N rows are the batch's; only rows with ``good`` [N] are valid.
+    ``errors``: by row that failed. ``late``: number of rows for former owners. ``seconds``: duration of the run."""
 
     outputs: Arrays
     good: NDArray[np.bool_]
@@ -49,7 +47,7 @@ class BatchResult:
 
 
 class BatchRunner:
-    """Of one thread: its buffers are used again. ``limit``: rows of a batch."""
+    """For one thread, since buffers are reused. ``limit``: most rows of a batch."""
 
     def __init__(self, model: Model, arena: Arena, limit: int) -> None:
         self._model, self._arena, self._limit = model, arena, limit
@@ -65,13 +63,13 @@ class BatchRunner:
         }
 
     def rows(self, count: int) -> list[Arrays]:
-        """Where at most ``count`` chunks are written before :meth:`run_rows`: for each its row of every stream
-        input."""
+        """Buffers for at most ``count`` chunks, to be filled before :meth:`run_rows`: for each chunk its row of every
+        stream input."""
         return self._row_views[self._rung(count)]
 
     def run_rows(self, count: int, indexes: Indexes, generations: NDArray[np.int64]) -> BatchResult:
-        """Run the chunks that were written into the first rows of ``rows(count)``; ``indexes`` [N] and ``generations``
-        [N] say whose they are, N at least one and at most ``count``. No stream twice."""
+        """Run the chunks in the first N rows of ``rows(count)``, 1 <= N <= ``count``. ``indexes`` [N] and
+        ``generations`` [N] are their slots, all different."""
         feeds = self._buffers[self._rung(count)]
         if len(indexes) == len(feeds[self._inputs[0]]) and (views := self._arena.views(indexes)) is not None:
             return self._run({**feeds, **views}, indexes, generations)
@@ -81,8 +79,8 @@ class BatchRunner:
     def run(
         self, indexes: Indexes, generations: NDArray[np.int64], inputs: Arrays
     ) -> Iterator[tuple[slice, BatchResult]]:
-        """Run any number of streams that are all different, ``inputs`` [N, *chunk_shape] by name, in as many batches
-        as they need: which rows of N, and what came of them. Slots that follow one another are run without a copy."""
+        """Run one chunk of any number N of different streams, ``inputs`` [N, *chunk_shape] by name, in as many batches
+        as needed; yields slices of N with their results. Consecutive slots are run without a copy."""
         for begin in range(0, len(indexes), self._limit):
             part = slice(begin, min(begin + self._limit, len(indexes)))
             yield part, self._run_part(indexes[part], generations[part], {n: a[part] for n, a in inputs.items()})
@@ -111,7 +109,7 @@ class BatchRunner:
         start = perf_counter()
         try:
             outputs = self._model.run(feeds)
-        except Exception as error:  # whatever it is: it is the problem of the rows that cause it
+        except Exception as error:  # any error belongs to the rows that cause it
             outputs = self._run_apart(feeds, n, error, errors)
         seconds = perf_counter() - start
         good = self._arena.current_rows(indexes, generations)
@@ -129,7 +127,7 @@ class BatchRunner:
         return BatchResult(outputs, good, errors, late, seconds)
 
     def _run_apart(self, feeds: Arrays, n: int, error: Exception, errors: dict[int, Exception]) -> Arrays:
-        """The first ``n`` rows, in halves of halves where they fail; those that fail alone go to ``errors``."""
+        """Run the first ``n`` rows, halving failing batches recursively; rows that fail alone go to ``errors``."""
         outputs = {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in self._shapes.items()}
         if len(feeds[self._inputs[0]]) == 1:
             errors[0] = error

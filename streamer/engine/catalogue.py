@@ -1,4 +1,4 @@
-"""Which models there are, by name: the shipped ones, the small ones of a checkout's zoo, and files by path."""
+"""Models by name: the shipped ones, the small ones of a checkout's zoo, and files by path."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ENGLISH = "english"
 SENSORS = "forecast-universal"
 #: The shipped model that takes noise out of speech.
 DENOISER = "denoiser"
-#: The shipped model that writes numbers in digits; no stream is its own.
+#: The shipped model that writes numbers in digits; used on finals, not served as a stream.
 NUMBERS = "numbers"
-#: The shipped model of punctuation and capitals; no stream is its own either.
+#: The shipped model of punctuation and capitals; used on finals, too.
 WRITTEN = "written"
 
 
@@ -42,8 +42,8 @@ def find_models() -> list[Path]:
 
 
 def default_models() -> list[str]:
-    """Shipped models that are served where none are named: all for audio, and one for sensors. The first one answers
-    clients that name none: :data:`ENGLISH`, where it is installed."""
+    """The shipped models that are served by default: all for audio, and one for sensors. The first one,
+    :data:`ENGLISH`, serves clients that name no model."""
     names = [path.stem for path in find_models()]
     inside = (NUMBERS, WRITTEN)
     served = [name for name in names if name not in inside and (not name.startswith("forecast-") or name == SENSORS)]
@@ -56,7 +56,7 @@ def find_examples() -> list[Path]:
 
 
 def resolve(name_or_path: str) -> Path:
-    """A shipped model's name, one of the zoo's, or a path. Raises :class:`ModelError` that names what there is."""
+    """The file of a shipped model, of a zoo model, or at a path. Raises :class:`ModelError` that lists known names."""
     shipped: dict[str, Path] = {}
     for path in (*find_models(), *find_examples()):
         shipped.setdefault(path.stem, path)

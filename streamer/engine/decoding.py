@@ -1,7 +1,7 @@
-"""A batch of outputs to events, by the task. Where its step raises, only the stream that it raises for fails.
+"""Decodes a batch of outputs to events by the task. If the task raises, only the stream that causes it fails.
 
-A step changes memories while it runs, so nobody knows how far it came. Each memory is copied before it; if the step
-raises, every row is decoded once more, alone and from its copy.
+A step changes memories while it runs, so after an exception they may be half-changed. Each memory is copied before the
+step; if it raises, every row is decoded again alone, from its copy.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Decoded", "decode"]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """``memories`` [N] are those to go on with, ``events`` those of each row, ``errors`` by row those of the streams
-    that failed: their memories mean nothing. ``cause``: why the rows were decoded one by one, ``None``: they were not.
+    """``memories`` [N]: the memories after the step. ``events``: by row. ``errors``: by row of the streams that failed,
+    whose memories are invalid. ``cause``: the exception for which rows were decoded one by one, ``None`` without one.
     """
 
     memories: Sequence[Any]
@@ -33,13 +33,13 @@ class Decoded:
 def decode(
     task: Task, memories: Sequence[Any], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
 ) -> Decoded:
-    """As :meth:`Task.step`, for ``outputs`` [N, ...]. Raises nothing that belongs to one of the rows."""
+    """As :meth:`Task.step`, for ``outputs`` [N, ...]. Exceptions caused by a row are returned, not raised."""
     copies: list[Any] = []
     try:
         for memory in memories:
             copies.append(task.copy(memory))
         return Decoded(memories, _step(task, memories, outputs, steps), {})
-    except Exception as error:  # whatever it is: it is the problem of the rows that cause it
+    except Exception as error:  # any error belongs to the rows that cause it
         cause = error
     kept: list[Any] = []
     events: list[Sequence[Event]] = []

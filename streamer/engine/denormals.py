@@ -22,7 +22,8 @@ _LAYOUTS = {
 
 
 def flush_denormals() -> bool:
-    """Set it for this thread. False where it can't be done (another CPU or C library): slower there, never wrong."""
+    """Flush denormals to zero in this thread. False where that is not supported (another CPU or C library): slower, but
+    never wrong."""
     layout = _LAYOUTS.get(platform.machine())
     if layout is None or not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False

@@ -1,8 +1,8 @@
-"""The engine of one model: its arena, its scheduler, and lanes that run whatever is ready.
+"""The engine of one model: an arena, a scheduler, and lanes that run ready chunks.
 
 The path of a chunk: :meth:`Engine.ready` queues its stream; a lane (:mod:`streamer.engine.lanes`) takes a batch, runs
-it (:mod:`streamer.engine.batch`), lets the task decode all rows at once and gives every client its events. Two engines
-share nothing.
+it (:mod:`streamer.engine.batch`), has the task decode all rows at once and delivers every client's events. Engines
+share no state.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from streamer.tasks import Task
 
 __all__ = ["WAIT_SHARE", "Client", "Engine", "EngineStream"]
 
-#: Of a chunk's time, what it may wait for company at most.
+#: The largest share of a chunk's duration that it may wait to be batched.
 WAIT_SHARE = 0.1
 
 
 class Engine:
-    """``limit``: largest batch. ``max_state_bytes`` bounds all streams' states together (:class:`ArenaError` at once).
+    """``limit``: largest batch. ``max_state_bytes`` bounds the states of all streams; the constructor raises
+    :class:`ArenaError` if they do not fit.
 
-    ``wait``: seconds that a ready chunk may wait for company, at most a tenth of a chunk's time; ``pays``: of so many
-    nobody waits for more.
+    ``wait``: seconds that a ready chunk may wait to be batched with others, at most a tenth of a chunk's duration;
+    ``pays``: a batch of this size does not wait.
     """
 
     def __init__(
@@ -79,12 +80,12 @@ class Engine:
         return EngineStream(client, slot)
 
     def ready(self, stream: EngineStream) -> None:
-        """The client has a chunk. Never blocks; a closed stream is passed over."""
+        """The client has a chunk. Never blocks; ignores a closed stream."""
         self._scheduler.ready(stream)
 
     def close_stream(self, stream: EngineStream) -> bool:
-        """Give the slot back: at once (True), or when the chunk in flight has come back, whose result then is late and
-        dropped; then :meth:`Client.released` is called.
+        """Free the slot: at once (True), or when the chunk in flight has come back. Then its result is late and
+        dropped, and :meth:`Client.released` is called.
         """
         self.arena.retire(stream.slot)
         if not self._scheduler.remove(stream):
@@ -93,7 +94,7 @@ class Engine:
         return True
 
     def gather(self, gather: Gather) -> None:
-        """Lanes are woken by way of ``gather`` from now on."""
+        """Wake lanes through ``gather`` from now on."""
         self._scheduler.gather = gather
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class Engine:
             lane.start()
 
     def close(self, timeout: float | None = None) -> bool:
-        """Lanes finish their batch and end; what is queued stays unrun. False if one did not come back in time."""
+        """Stop the lanes after their current batch; queued chunks are not run. False if a lane did not end in time."""
         self._scheduler.close()
         until = None if timeout is None else monotonic() + timeout
         for lane in self._lanes:
@@ -112,9 +113,9 @@ class Engine:
         return not any(lane.is_alive() for lane in self._lanes)
 
     def stuck(self, seconds: float) -> bool:
-        """There was work for that long, and no batch has come back."""
+        """Whether there was work for so many seconds without a finished batch."""
         return self._scheduler.stalled() > seconds
 
     def waited(self) -> float:
-        """Seconds that the longest waiting chunk has been ready."""
+        """Seconds since the longest waiting chunk became ready."""
         return self._scheduler.waited()

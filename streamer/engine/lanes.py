@@ -1,7 +1,7 @@
-"""A lane: a thread that takes whoever is ready, as one batch, and gives every client its events.
+"""A lane: a thread that takes the ready streams as one batch, runs it, and delivers every client's events.
 
-take, run, decode, deliver: a step on one screen. What one client, one row of the run or one row of the task's step does
-wrong is its own: its client hears :meth:`Client.fail`, the others go on.
+A step is take, run, decode, deliver. An error of one client, one row of the run or one row of the task's step fails
+only that client (:meth:`Client.fail`); the others go on.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ log = logging.getLogger(__name__)
 
 
 class Client(Protocol):
-    """What the engine asks of a session. Called from lanes only, never two calls at a time for one stream."""
+    """The interface between the engine and a session. Called from lanes only, one call at a time for each stream."""
 
     memory: Any  # the task's
 
     def take(self, rows: Mapping[str, NDArray[Any]]) -> int:
-        """Copy the next chunk into ``rows``, by stream input; how many of its steps are real. -1: nothing now,
-        :meth:`Engine.ready` is called when there is.
+        """Copy the next chunk into ``rows``, by stream input; returns the number of steps that are not padding. -1:
+        there is no chunk now, and :meth:`Engine.ready` will be called for the next one.
         """
 
     def deliver(self, events: Sequence[Event]) -> bool:
-        """What the chunk gave. True when there is another chunk to run. Does not raise."""
+        """Take the chunk's events. True when there is another chunk to run. Does not raise."""
 
     def fail(self, message: str) -> None:
-        """The chunk is lost, and the stream's state with it. Does not raise."""
+        """The chunk failed, and the stream's state is lost. Does not raise."""
 
     def released(self) -> None:
-        """The slot is free, where :meth:`Engine.close_stream` could not free it at once. Does not raise."""
+        """The slot is free; called when :meth:`Engine.close_stream` could not free it at once. Does not raise."""
 
 
 class EngineStream:
@@ -62,9 +62,9 @@ class EngineStream:
 class Lane(threading.Thread):
     """``limit``: streams in a batch.
 
-    ``python``: held while the lane works in Python and NumPy, shared by the lanes of one engine and no other. The
-    interpreter runs one thread at a time anyhow, and two that both want it hand it over at every larger NumPy call,
-    which costs decoding up to half as much again. Never held during a run.
+    ``python``: a lock shared by the lanes of one engine, held while a lane works in Python and NumPy. Only one thread
+    can hold the GIL anyway, and two that compete for it switch at every larger NumPy call, which slows decoding down by
+    up to a half. Never held during a run.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Lane(threading.Thread):
             more: set[EngineStream] = set()
             try:
                 self._step(runner, batch, taken, more)
-            except Exception as error:  # whatever it is, it is this batch's problem and not the next one's
+            except Exception as error:  # any error belongs to this batch; the lane goes on
                 self._fail(dict.fromkeys(taken, error), error)
             for closed in self._scheduler.done(batch, [stream in more for stream in batch]):
                 self._arena.release(closed.slot)
@@ -102,7 +102,7 @@ class Lane(threading.Thread):
     def _step(
         self, runner: BatchRunner, batch: list[EngineStream], taken: list[EngineStream], more: set[EngineStream]
     ) -> None:
-        """``taken``: those that had a chunk. ``more``: those that have another one."""
+        """``taken``: streams that had a chunk. ``more``: streams that have another one."""
         begin = perf_counter()
         with self._python:
             steps = self._take(runner.rows(len(batch)), batch, taken)
@@ -117,7 +117,7 @@ class Lane(threading.Thread):
     def _give(
         self, taken: list[EngineStream], steps: list[int], result: BatchResult, more: set[EngineStream], begin: float
     ) -> None:
-        """Outputs by the task to the clients."""
+        """Decode the outputs by the task and deliver the events."""
         if result.errors:
             errors = {taken[row]: error for row, error in result.errors.items()}
             self._fail(errors, next(iter(errors.values())))
@@ -160,7 +160,7 @@ class Lane(threading.Thread):
     def _decode(
         self, taken: list[EngineStream], steps: list[int], result: BatchResult
     ) -> tuple[list[EngineStream], list[int], Decoded]:
-        """All good rows at once: whose they are, their steps, and what the task gave."""
+        """Decode all good rows at once: their streams, their steps, and the task's events."""
         n = len(taken)
         outputs = {name: result.outputs[name][:n] for name in self._outputs}
         if result.late or result.errors:
@@ -176,7 +176,8 @@ class Lane(threading.Thread):
         return taken, steps, done
 
     def _fail(self, errors: Mapping[EngineStream, Exception], cause: Exception) -> None:
-        """``errors``: whose chunk is lost, and why. ``cause``: one for the log, which may be nobody's."""
+        """``errors``: reasons by the stream whose chunk failed. ``cause``: an exception for the log, which need not
+        belong to a stream."""
         what = {"model": self._model.manifest.name, "streams": len(errors), "error": error_line(cause)}
         log.error("a batch failed", extra=what)
         log.debug("the failure in full", exc_info=cause)

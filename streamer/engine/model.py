@@ -1,7 +1,7 @@
-"""A model file, loaded: shared weights, no streams. The only module that imports onnxruntime.
+"""A loaded model file: shared weights, no streams. The only module that imports onnxruntime.
 
-Tensors are bound by name. The manifest is checked against the graph once, at load, so that a file whose parts
-disagree is refused with the tensors named instead of failing in the middle of somebody's stream.
+Tensors are bound by name. The manifest is checked against the graph once, at load, so that an inconsistent file is
+refused with the tensors named instead of failing in the middle of a stream.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _DTYPES = {
 
 
 class ModelError(ValueError):
-    """A file that can't be served: missing, corrupt, foreign, or at odds with its own manifest. Says what to do."""
+    """A file that can't be served: missing, corrupt, without a manifest, or inconsistent with it. Says what to do."""
 
 
 class Model:
-    """One file. ``digest`` is the SHA-256 of its bytes and part of every snapshot: states fit no other file."""
+    """One file. ``digest`` is the SHA-256 of its bytes and part of every snapshot, since states fit only this file."""
 
     def __init__(self, session: Any, manifest: Manifest, path: Path, digest: str) -> None:
         self.manifest = manifest
@@ -48,7 +48,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1) -> Model:
-        """Read, check and prepare. ``threads``: intra-op threads of one ``run``. Raises :class:`ModelError`."""
+        """Load and check a file. ``threads``: intra-op threads of one ``run``. Raises :class:`ModelError`."""
         path = Path(path)
         try:
             data = path.read_bytes()
@@ -85,11 +85,11 @@ class Model:
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
     def zero_state(self, batch: int) -> dict[str, NDArray[Any]]:
-        """The start of ``batch`` streams, keyed by the states' input names."""
+        """The initial states of ``batch`` streams, keyed by the states' input names."""
         return {s.in_: np.zeros((batch, *s.shape), s.dtype) for s in self.manifest.states}
 
     def zero_feeds(self, batch: int) -> dict[str, NDArray[Any]]:
-        """Every input that :meth:`run` takes: a chunk of zeros for ``batch`` new streams that set no condition."""
+        """Every input that :meth:`run` takes: a chunk of zeros for ``batch`` new streams without conditions."""
         chunk = {i.name: np.zeros((batch, *i.chunk_shape), i.dtype) for i in self.manifest.inputs}
         conditions = {c.name: np.zeros((batch, *c.shape), c.dtype) for c in self.manifest.conditions}
         return {**chunk, **conditions, **self.zero_state(batch)}
@@ -100,7 +100,7 @@ def _session(data: bytes, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4  # what goes wrong is raised, and logged by whoever catches it
+    options.log_severity_level = 4  # errors are raised, and logged where they are caught
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")

@@ -1,4 +1,4 @@
-"""The judge with this build's own runtime and tasks: ``streamer check`` and everything that writes a file."""
+"""The judge with this build's runtime and tasks, for ``streamer check`` and for everything that writes a model file."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["judge_file"]
 
 
 def judge_file(path: str | Path, *, seed: int = 0, long_chunks: int = 400) -> Verdict:
-    """Every check of :func:`streamer.contract.judge.judge` on one file; a bad one gives a failed check."""
+    """All checks of :func:`streamer.contract.judge.judge` on one file; a bad file gives failed checks, no exception."""
     return judge(path, Model.load, create, seed=seed, long_chunks=long_chunks)

@@ -1,11 +1,11 @@
-"""Who runs next: first come, first served, every stream at most once.
+"""The scheduler: streams run first come, first served, each at most once in a batch.
 
-A stream is idle, queued or running, and never two of these; that keeps two chunks of one stream out of a batch and
-its results in order. A lane takes what is ready the moment it becomes free: batches grow with the load by themselves.
+A stream is idle, queued or running, which keeps two chunks of one stream out of a batch and its results in order. A
+lane takes the ready streams as soon as it becomes free, so batches grow with the load by themselves.
 
-Where batching pays, a lane that finds fewer ready than pay waits for company, within a bound that is counted from the
-moment at which a chunk became ready. It does not wait where nobody is likely to come in that time, nor with the chunk
-of a stream that is behind: one that had another chunk at once.
+Where batching pays, a lane that finds fewer ready streams than pay waits for more, within a bound counted from the
+moment at which a chunk became ready. It does not wait if no arrival is likely in that time, nor with the chunk of a
+stream that is behind, that is one that had its next chunk at once.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Place(Enum):
 
 
 class Queued(Protocol):
-    """What the scheduler keeps in a stream; written under its lock only. ``since``: monotonic time of being queued;
-    ``due``: until when its chunk may wait for company."""
+    """The scheduler's fields of a stream, written under its lock only. ``since``: monotonic time of being queued;
+    ``due``: until when its chunk may wait to be batched."""
 
     place: Place
     since: float
@@ -38,22 +38,23 @@ class Queued(Protocol):
 
 
 Q = TypeVar("Q", bound=Queued)
-#: Called when a chunk is ready, with what wakes a lane for it. True: that will be called in a moment, once for all that
-#: come together; False: a lane is woken now. Under the scheduler's lock, so it must not block.
+#: Called when a chunk is ready, with a function that wakes a lane. True: the callee will call the function soon, once
+#: for all chunks of this moment; False: the scheduler wakes a lane now. Called under the scheduler's lock: must not
+#: block.
 Gather = Callable[[Callable[[], None]], bool]
 
 
 #: Weight of the newest interval between two arrivals in their running mean.
 NEWEST = 0.1
-#: Seconds; a longer interval counts as this: a pause says nothing about the arrivals behind it.
+#: Longer intervals, in seconds, count as this: a pause says nothing about the arrivals after it.
 LONGEST = 1.0
 
 
 class Scheduler(Generic[Q]):
     """``limit``: streams per batch at most. ``ladder``: batch sizes that need no padding, up to it. Thread-safe.
 
-    ``wait``: seconds that a chunk may wait for company, 0: never. ``pays``: once so many chunks are ready, a lane
-    starts at once. ``held(seconds)`` records how long a lane waited. ``gather``: see :data:`Gather`.
+    ``wait``: seconds that a chunk may wait to be batched, 0: never. ``pays``: with this many ready chunks a lane starts
+    at once. ``held(seconds)`` records how long a lane waited. ``gather``: see :data:`Gather`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Scheduler(Generic[Q]):
         self._interval = LONGEST  # mean time between arrivals
 
     def ready(self, stream: Q) -> None:
-        """The stream has a chunk. Telling it twice does no harm, nor does telling it of a closed one."""
+        """The stream has a chunk. Idempotent; ignores a closed stream."""
         with self._changed:
             if stream.closing:
                 return
@@ -92,8 +93,8 @@ class Scheduler(Generic[Q]):
             self._push(stream, self.wait)
 
     def take(self) -> list[Q]:
-        """Wait for work, and for company; an empty list when closed. What is ready is shared with the other lanes that
-        are waiting, where that leaves each a batch that pays."""
+        """Wait for work, and for more streams where batching pays; an empty list when closed. Ready streams are divided
+        among the waiting lanes, if that leaves each a batch that pays."""
         held = 0.0
         with self._changed:
             self._waiting += 1
@@ -123,7 +124,7 @@ class Scheduler(Generic[Q]):
         return batch
 
     def done(self, batch: Iterable[Q], more: Iterable[bool]) -> list[Q]:
-        """The batch is back. ``more``: the stream has another chunk already. Returns those that were closed
+        """The batch has been run. ``more``: streams that have another chunk already. Returns streams that were closed
         meanwhile.
         """
         closed = []
@@ -140,10 +141,10 @@ class Scheduler(Generic[Q]):
         return closed
 
     def remove(self, stream: Q) -> bool:
-        """Close the stream for good. True if it is out; False if it is running (:meth:`done` returns it) or closed
-        already.
+        """Close the stream for good. True if it is not running; False if it is running (:meth:`done` will return it) or
+        was closed before.
 
-        So exactly one caller learns that nothing of the stream is under way any more.
+        So exactly one caller learns that no chunk of the stream is in flight any more.
         """
         with self._changed:
             if stream.closing:
@@ -162,7 +163,7 @@ class Scheduler(Generic[Q]):
     # -- how it goes ---------------------------------------------------------------------------------------------------
 
     def waited(self) -> float:
-        """Seconds that the longest waiting stream has been ready: beyond a chunk's duration, streams fall behind real
+        """Seconds since the longest waiting stream became ready; above a chunk's duration, streams fall behind real
         time.
         """
         with self._changed:
@@ -178,19 +179,20 @@ class Scheduler(Generic[Q]):
             return self._clock() - self._progress if self._ready or self._running else 0.0
 
     def _size(self, ready: int) -> int:
-        """All that are ready, unless much of their batch would be padding: then what fills a smaller one."""
+        """The number of streams to take: all ready ones, unless much of the batch would be padding; then a smaller
+        batch."""
         smaller = [rung for rung in self._ladder if rung <= ready]
         padded = next((rung for rung in self._ladder if rung >= ready), ready)
         return smaller[-1] if smaller and padded - ready > ready // 4 else ready
 
     def _left(self) -> float | None:
-        """Seconds to wait for company; 0: run what is ready, ``None``: nothing is."""
+        """Seconds to wait for more streams; 0: run the ready ones, ``None``: none is ready."""
         if not self._ready:
             return None
         if len(self._ready) >= self.pays:
             return 0.0
         left = min(stream.due for stream in self._ready) - self._clock()
-        return left if left > self._interval else 0.0  # else nobody is likely to come
+        return left if left > self._interval else 0.0  # else no arrival is likely
 
     def _push(self, stream: Q, wait: float) -> None:
         if stream.place is Place.RUNNING:

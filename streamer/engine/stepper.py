@@ -1,6 +1,6 @@
-"""Some streams of a model side by side, in this thread: chunks in, outputs out, states kept in between.
+"""Steps a batch of streams of a model in the caller's thread: chunks in, outputs out, states kept in between.
 
-For whoever runs a model without an engine: commands, evaluation, benches, tests.
+For running a model without an engine: commands, evaluation, benches, tests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Stepper:
         return self.model.manifest
 
     def reset(self) -> None:
-        """Begin again: every state is zeros."""
+        """Set every state to zeros."""
         self.states = self.model.zero_state(self.batch)
 
     def step(self, rows: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Arrays:

@@ -1,9 +1,8 @@
-"""How large a batch pays, and how long a chunk may wait for one: measured per model and machine at load, remembered in
-a cache file.
+"""Measures the best batch size, and how long a chunk may wait for one, per model and machine at load; cached in a file.
 
-On a CPU this differs by more than any rule of thumb: an LSTM of 4x512 gains 3.6 times from batching, a causal WaveNet
-1.1 times. The ladder of batch sizes is climbed while the time per stream still falls; every rung that will be used is
-run once at least, so that no stream pays for a first run.
+On a CPU the gain differs too much for a rule of thumb: batching makes an LSTM of 4x512 3.6 times as fast, a causal
+WaveNet 1.1 times. Batch sizes are increased while the time per stream still falls; every size in use is run at least
+once, so that no stream is delayed by a first run.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Tuning", "best_batch", "company", "tune"]
 
 log = logging.getLogger(__name__)
 
-#: A rung must make the time per stream this much shorter to be worth its longer wait.
+#: A larger batch size must reduce the time per stream by this share to be worth its longer run.
 GAIN = 0.03
 #: CPU seconds that a batch costs beside its run, whatever its size: gathering, scattering, bookkeeping, and
 #: the decoder's NumPy calls (0.3 ms greedy, 2 ms a beam). More weight for small models.
@@ -39,7 +38,7 @@ MAX_REMEMBERED = 64
 SAVES = 0.15
 #: Of the batch sizes whose time per stream is within this share of the best one's, the smallest is taken.
 NEAR = 0.1
-#: Seconds that a chunk waits for company at most, whatever it saves.
+#: Seconds that a chunk waits to be batched at most, however much that saves.
 LONGEST_WAIT = 0.015
 
 
@@ -53,8 +52,8 @@ class Tuning:
 
 
 def tune(model: Model, limit: int, cache: Path | None = None) -> Tuning:
-    """For batches of at most ``limit``; the rungs up to the largest are warm afterwards. A useless cache is no
-    error."""
+    """Measure for batches of at most ``limit``; all sizes up to the chosen one are warm afterwards. An unreadable cache
+    is ignored."""
     limit = min(limit, model.manifest.max_batch)
     key = f"{model.digest} {limit} {_machine()}"
     remembered = _read(cache)
@@ -80,8 +79,8 @@ def tune(model: Model, limit: int, cache: Path | None = None) -> Tuning:
 
 
 def company(ladder: list[int], costs: list[float], best: int) -> tuple[int, float]:
-    """The batch for which waiting pays, and how long: no longer than the time that it saves, all its streams together.
-    (1, 0) where it saves little."""
+    """The batch size for which waiting pays, and for how many seconds: no longer than the time that it saves for all
+    its streams. (1, 0) if it saves little."""
     lowest = costs[ladder.index(best)]
     pays = next(i for i, cost in enumerate(costs) if cost <= lowest * (1 + NEAR))
     saved = costs[0] - costs[pays]
@@ -91,7 +90,7 @@ def company(ladder: list[int], costs: list[float], best: int) -> tuple[int, floa
 
 
 def best_batch(ladder: list[int], costs: list[float]) -> int:
-    """The rung beyond which none is better by more than :data:`GAIN`. ``costs``: seconds per stream, rung by rung."""
+    """The batch size beyond which none is better by more than :data:`GAIN`. ``costs``: seconds per stream by size."""
     best = 0
     for i in range(1, len(costs)):
         if costs[i] < costs[best] * (1 - GAIN):
@@ -100,7 +99,8 @@ def best_batch(ladder: list[int], costs: list[float]) -> int:
 
 
 def _time(model: Model, batch: int, repeats: int, budget: float) -> float:
-    """Shortest of some runs after one that warms up, in CPU seconds of this thread: others' work must not decide."""
+    """The shortest of some runs after a warm-up run, in CPU seconds of this thread, which exclude other processes'
+    work."""
     feeds = model.zero_feeds(batch)
     model.run(feeds)
     times: list[float] = []
@@ -134,9 +134,11 @@ def _read(cache: Path | None) -> dict[str, object]:
 
 
 def _parsed(found: object, limit: int) -> Tuning | None:
-    """What was remembered, if it is that."""
+    """The cached tuning, if it is valid."""
+    if not isinstance(found, dict):
+        return None
     try:
-        tuning = Tuning(**found)  # type: ignore[arg-type]
+        tuning = Tuning(**found)
         whole = isinstance(tuning.batch, int) and isinstance(tuning.pays, int)
         fits = whole and 1 <= tuning.pays <= tuning.batch <= limit and 0 <= tuning.wait <= LONGEST_WAIT
     except TypeError:

@@ -1,4 +1,4 @@
-"""What brings audio in by itself: files, standard input, the microphone. All of it becomes PCM s16le mono."""
+"""Sources of input: sound from files, standard input and the microphone, as PCM s16le mono; readings."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["SourceError"]
 
 
 class SourceError(ValueError):
-    """Input that can't be used. The message names the input and what is wrong with it."""
+    """Input that can't be used. The message names the input and the problem."""

@@ -1,4 +1,4 @@
-"""Several channels become one, and float samples int16."""
+"""Downmixing several channels to one, and float samples to int16."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["CHANNELS", "Channel", "Mixer", "scale_of", "to_int16"]
 Channel = Literal["left", "right", "mix"]
 CHANNELS: tuple[Channel, ...] = ("left", "right", "mix")
 
-#: Below this share of the power that unrelated channels would have together, the channels cancel each other.
+#: Channels cancel each other if their sum has less than this share of the power that unrelated channels would have.
 CANCELS = 0.1
-#: Mean square of what is no silence.
+#: Mean square above which a block is not silence.
 HEARD = 1e-6
-#: Another channel is taken only if it is so much louder: two of them in antiphase are equally loud.
+#: The mixer switches to another channel only if it is louder by this factor: two in antiphase are equally loud.
 LOUDER = 4.0
-#: Peaks up to here are overshoots, as a decoder of MP3 makes them: they clip.
+#: Peaks up to here are overshoots, for example of an MP3 decoder: they clip.
 OVERSHOOT = 2.0
-#: Full scale of integers that somebody has written as floats.
+#: Full scales of integer samples that were stored as floats.
 FULL = (2.0**15, 2.0**23, 2.0**31)
 
 
 def to_int16(mono: NDArray[np.float32]) -> NDArray[np.int16]:
-    """``[samples]`` float32 in [-1, 1] to int16; what is louder clips."""
+    """float32 [samples] in [-1, 1] to int16; louder samples clip."""
     pcm: NDArray[np.int16] = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
     return pcm
 
 
 def scale_of(peak: float) -> float:
-    """By what samples with this peak are divided. Raises :class:`SourceError` for no scale at all."""
+    """The divisor for samples with this peak. Raises :class:`SourceError` if no known full scale fits."""
     if peak <= OVERSHOOT:
         return 1.0
     if peak <= 64:
@@ -46,9 +46,11 @@ def scale_of(peak: float) -> float:
 
 
 class Mixer:
-    """``channels`` to one. ``wanted``: ``None`` chooses: the mean, but the louder one where the others cancel it.
+    """Mixes ``channels`` to one. ``wanted``: the channel, or ``None`` for the mean, or the loudest channel where the
+    mean would cancel out.
 
-    ``say``: called once, when the choice is not the mean. Raises :class:`SourceError` for a channel that isn't there.
+    ``say``: called once, when the choice is not the mean. Raises :class:`SourceError` for a channel that does not
+    exist.
     """
 
     def __init__(self, channels: int, rate: int, wanted: Channel | None, say: Callable[[str], None]) -> None:

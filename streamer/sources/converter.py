@@ -1,4 +1,4 @@
-"""What libsndfile can't decode, through ``ffmpeg`` if it is installed: M4A, WebM, AAC, AMR, WMA, the sound of films."""
+"""Decodes what libsndfile can't through ``ffmpeg``, if it is installed: M4A, WebM, AAC, AMR, WMA, videos."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from streamer.sources.source import Source
 __all__ = ["Converter"]
 
 INSTALL = "sudo apt install ffmpeg"
-#: Of standard input, which is put on the disk first: the index of an M4A may lie behind its sound.
+#: Most bytes of standard input, which is copied to the disk first: the index of an M4A may follow its sound.
 MOST = 4 * 2**30
-#: Of what ffmpeg says, the end is told.
+#: Characters at the end of ffmpeg's messages that an error quotes.
 SAID = 400
 
 
 class Converter:
-    """``source`` becomes WAV: a :class:`Source` to read it from, 16 bit at its own rate and channels.
+    """Converts ``source`` to WAV, 16 bit at its own rate and channels, readable as a :class:`Source`.
 
-    ``path``: of the file, or ``None`` for a pipe. ``what``: its container's name. Raises :class:`SourceError`.
+    ``path``: of the file, or ``None`` for a pipe. ``what``: the container's name. Raises :class:`SourceError`.
     """
 
     def __init__(self, source: Source, path: Path | None, what: str) -> None:
@@ -35,8 +35,8 @@ class Converter:
         self._spool = None if path is not None else _spooled(source, what)
         given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
-        command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]  # type: ignore[list-item]
+        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
+        command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]
         command += ["-c:a", "pcm_s16le", "pipe:1"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, close_fds=True
@@ -45,7 +45,7 @@ class Converter:
         self.source = Source(self._process.stdout.fileno(), owned=False)
 
     def check(self) -> None:
-        """At the end. Raises :class:`SourceError` if ffmpeg failed, with what it said."""
+        """Call at the end. Raises :class:`SourceError` with ffmpeg's message if it failed."""
         if self._process.wait() == 0:
             return
         self._said.seek(0, os.SEEK_END)

@@ -26,10 +26,10 @@ from streamer.sources.source import Source
 __all__ = ["AudioFile", "open_sound"]
 
 BLOCK_SECONDS = 0.5
-#: Of a pipe: what is spoken now shall be read now.
+#: Seconds of a pipe's block, short so that live speech is passed on at once.
 LIVE_SECONDS = 0.1
 KNOWN = "wav, flac, ogg/opus, mp3, aiff, au and caf can; others if ffmpeg is installed"
-#: Names of what has no mark to be known by.
+#: Suffixes of raw formats, which have no magic number.
 FFMPEG_NAMES = frozenset(
     {".ac3", ".eac3", ".dts", ".mp2", ".mka", ".spx", ".ape", ".wv", ".tta", ".g722", ".ts", ".mpg"}
 )
@@ -49,8 +49,8 @@ class SoundDecoder(Protocol):
 
 
 def open_sound(name: str, rate: int, channel: Channel | None, say: Callable[[str], None]) -> AudioFile | RawSound:
-    """A recording by its name; ``-``: standard input, which is raw PCM at ``rate`` Hz if it does not begin as a known
-    container does. ``say``: what the user should know of it. Raises :class:`SourceError`.
+    """Open a recording by its name. ``-`` is standard input, which is raw PCM at ``rate`` Hz unless it begins as a
+    known container. ``say`` gets notes for the user. Raises :class:`SourceError`.
     """
     if name != "-":
         return AudioFile(Path(name), channel=channel, say=say)
@@ -67,7 +67,7 @@ def open_sound(name: str, rate: int, channel: Channel | None, say: Callable[[str
 
 
 def _head(source: Source) -> bytes:
-    """The first bytes; of a pipe that speaks slowly as many as it takes to know it."""
+    """The first bytes; from a slow pipe only as many as are needed to recognise the format."""
     position, head = 0, b""
     while len(head) < HEAD and (piece := source.some(position)):
         head += piece
@@ -78,17 +78,17 @@ def _head(source: Source) -> bytes:
 
 
 class _Forward(sf.SoundFile):  # type: ignore[misc]
-    """It is never asked to go back: a FLAC of unknown length fails at that."""
+    """A file that hides ``seek``: libsndfile would seek in a FLAC of unknown length, and fail."""
 
     def seekable(self) -> bool:
         return False
 
 
 class AudioFile:
-    """One recording. Opening it reads its beginning, and the samples of a float WAV, whose scale is not sure.
+    """One recording. Opening it reads the beginning; of a float WAV all samples, to find their scale.
 
-    ``rate`` in Hz, ``seconds`` as far as is known (0 if not), ``say``: what the user should know. ``source``: instead
-    of ``path``, an open one. Raises :class:`SourceError`.
+    ``rate`` in Hz; ``seconds``: duration, 0 if unknown. ``say`` gets notes for the user. ``source``: an open source,
+    instead of ``path``. Raises :class:`SourceError`.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class AudioFile:
             raise self._named(error) from error
 
     def blocks(self) -> Iterator[bytes]:
-        """PCM s16le mono, half a second a time, of a pipe less.
+        """PCM s16le mono in blocks of half a second, shorter ones from a pipe.
 
-        Raises :class:`SourceError` at numbers that are none, and behind the last sample if some are missing.
+        Raises :class:`SourceError` at NaN and infinite samples, and after the last sample if some are missing.
         """
         got = 0
         size = max(1, min(2**20, int(self.rate * (LIVE_SECONDS if self._live else BLOCK_SECONDS))))
@@ -216,7 +216,7 @@ class AudioFile:
         raise SourceError(f"goes on at {rate} Hz, it began at {self.rate}: what follows was left out; cut it there")
 
     def _measure(self) -> None:
-        """The peak of float samples, in a pass of its own."""
+        """Find the peak of float samples in a separate pass."""
         assert self._source is not None
         peak = 0.0
         other = self._by_library(self._source, container(self._source.at(0, HEAD)), 0)
@@ -225,7 +225,7 @@ class AudioFile:
                 finite = np.abs(block[np.isfinite(block)])
                 peak = max(peak, float(finite.max(initial=0.0)))
         except sf.LibsndfileError:
-            pass  # told when its samples are read
+            pass  # reported when the samples are read
         finally:
             other.close()
         self._scale = scale_of(peak)
@@ -233,7 +233,7 @@ class AudioFile:
             self._say(f"its float samples reach {peak:.6g}, where full scale is 1: they are divided by {self._scale:g}")
 
     def _scaled(self, block: NDArray[np.float32], got: int) -> NDArray[np.float32]:
-        """Of a pipe the first block decides."""
+        """Samples on the right scale; for a pipe the first block decides it."""
         peak = float(np.abs(block).max())
         if not self._scale:
             self._scale = scale_of(peak) if peak > 64 else 1.0
@@ -250,7 +250,7 @@ class AudioFile:
         return block if self._scale == 1 else block / np.float32(self._scale)
 
     def _end(self, got: int) -> None:
-        """What should have come. Raises :class:`SourceError`."""
+        """Check that all announced samples came. Raises :class:`SourceError`."""
         behind = f"behind {got / self.rate:.2f} s"
         if self._converter is not None:
             with self._naming():
@@ -277,7 +277,7 @@ class AudioFile:
             raise self._named(error) from error
 
     def _named(self, error: BaseException) -> BaseException:
-        """With the file's name in front."""
+        """The error with the file's name in front."""
         if isinstance(error, SourceError) and not str(error).startswith(f"{self.name}: "):
             return SourceError(f"{self.name}: {error}")
         if isinstance(error, OSError):
@@ -298,7 +298,7 @@ def _open(path: Path) -> Source:
 
 
 def _reason(error: sf.LibsndfileError) -> str:
-    """libsndfile's, where it knows one: of what is no MP3 it says that the file does not exist."""
+    """libsndfile's reason, unless it is misleading: for a bad MP3 it says that the file does not exist."""
     text = error.error_string.strip().rstrip(".")
     useless = ("File does not exist", "Format not recognised", "Supported file format but", "Unspecified internal")
     return "" if not text or text.startswith(useless) else f" ({text})"

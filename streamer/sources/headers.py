@@ -1,5 +1,5 @@
-"""Where the samples of a file begin and end. Length fields are often wrong: who writes into a pipe can't know them, and
-a recorder that was stopped had no time to correct them. So the length is taken from what is there.
+"""Where the samples of a file begin and end. Length fields are often wrong: a writer into a pipe can't know the length,
+and a recorder that was killed did not correct it. So the length is taken from the actual bytes.
 
 Sources: EBU Tech 3306 (RIFF, RF64, W64), RFC 9639 (FLAC), Apple's AIFF and CAF specifications, Sun's AU.
 """
@@ -14,20 +14,20 @@ from streamer.sources.source import ENDLESS, Source, View
 
 __all__ = ["Opened", "opened"]
 
-#: So near to 2^31 or 2^32 a length is no length: 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF, less a header.
+#: Lengths this close to 2^31 or 2^32 are placeholders: 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF, less a header.
 NEAR = 2**16
 CHUNKS = 10_000
-#: What may follow a chunk without samples.
+#: If one of these chunks follows a data chunk of length 0, there really are no samples.
 EMPTY = frozenset({b"LIST", b"id3 ", b"ID3 ", b"cue ", b"bext", b"JUNK", b"junk", b"fact", b"PEAK", b"smpl", b"_PMX"})
-#: Formats that libsndfile reads from RF64, too, which has room for lengths beyond 4 GB.
+#: Formats that libsndfile reads from RF64, which allows lengths beyond 4 GB.
 PLAIN = frozenset({1, 3, 6, 7})
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
 @dataclass
 class Opened:
-    """``view``: what libsndfile is given. ``missing``: bytes that are announced and not there, of a file. ``end``:
-    where the announced samples of a pipe end, ``None`` if nobody knows. ``note``: what the user should know."""
+    """``view``: the file for libsndfile. ``missing``: announced bytes that the file lacks. ``end``: position at which a
+    pipe's announced samples end, ``None`` if unknown. ``note``: a note for the user."""
 
     view: View
     missing: int = 0
@@ -36,7 +36,8 @@ class Opened:
 
 
 def opened(kind: str, source: Source, start: int = 0) -> Opened:
-    """``kind``: a container's name; it begins at ``start``. Raises :class:`SourceError` without a name in its text."""
+    """Open a container of the given ``kind`` that begins at ``start``. Raises :class:`SourceError`, without the file's
+    name."""
     if kind in ("WAV", "RF64"):
         return _wav(source, start)
     if kind == "FLAC":
@@ -70,7 +71,7 @@ def _bounded(view: View, source: Source, start: int, length: int | None) -> Open
 
 
 def _wav(source: Source, start: int) -> Opened:
-    """libsndfile gets a header that was made here: it believes the one of the file, or guesses."""
+    """A view with a new header, since libsndfile trusts the file's own length fields, or guesses."""
     order = ">" if source.at(start, 4) == b"RIFX" else "<"
     form, announced, at = b"", 0, start + 12
     wide = None
@@ -133,7 +134,7 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
 
 
 def _header(form: bytes, code: int, length: int, channels: int, order: str) -> bytes:
-    """RF64 where libsndfile reads it so; ``length`` of the samples in bytes."""
+    """A WAV header, RF64 for formats that libsndfile reads from it; ``length`` of the samples in bytes."""
     head = struct.pack(f"{order}4sI", b"fmt ", len(form)) + form + bytes(len(form) % 2)
     if order == "<" and (code in PLAIN or code == 0xFFFE):
         wide = struct.pack("<4sIQQQI", b"ds64", 28, length + 80 + len(head), length, length // max(1, channels), 0)
@@ -148,12 +149,12 @@ def _header(form: bytes, code: int, length: int, channels: int, order: str) -> b
 
 
 def _goes_on_as_chunk(source: Source, at: int, length: int, order: str) -> bool:
-    """Behind contents of ``length``, with or without the byte that makes it even."""
+    """Whether a chunk follows contents of ``length``, with or without a padding byte."""
     return _is_chunk(source, at, order) or (length % 2 == 1 and _is_chunk(source, at + 1, order))
 
 
 def _is_chunk(source: Source, at: int, order: str) -> bool:
-    """Whether a chunk begins there, or a tag: else it is more of the samples."""
+    """Whether a chunk or a tag begins there, rather than more samples."""
     head = source.at(at, 8)
     if head.startswith((b"TAG", b"ID3", b"APETAGEX")):
         return True
@@ -166,7 +167,7 @@ def _is_chunk(source: Source, at: int, order: str) -> bool:
 
 
 def _flac(source: Source, start: int) -> Opened:
-    """The number of samples is 0 where the writer did not know it, and libsndfile fails at the end then."""
+    """FLAC: the number of samples is 0 where the writer did not know it; libsndfile would then fail at the end."""
     head = bytearray(source.at(start, 42))
     if len(head) == 42 and not (head[21] & 15 or any(head[22:26])):
         head[21] |= 15
@@ -176,7 +177,7 @@ def _flac(source: Source, start: int) -> Opened:
 
 
 def _chunk(source: Source, at: int, wanted: bytes, layout: str) -> tuple[int, int | None]:
-    """Where the contents of a chunk begin, and its length if that is known."""
+    """The position of a chunk's contents, and their length if it is known."""
     size = struct.calcsize(layout)
     for _ in range(CHUNKS):
         head = source.at(at, size)
@@ -190,7 +191,7 @@ def _chunk(source: Source, at: int, wanted: bytes, layout: str) -> tuple[int, in
 
 
 def _caf(source: Source, start: int) -> Opened:
-    """A length of -1 is allowed: to the end. libsndfile refuses it."""
+    """CAF: a length of -1 means up to the end; libsndfile refuses it."""
     at = start + 8
     for _ in range(CHUNKS):
         head = source.at(at, 12)

@@ -1,7 +1,7 @@
-"""The microphone, through PortAudio: found by name, counted when it overruns, opened again when it comes back.
+"""The microphone, through PortAudio: found by name, reopened when it comes back, with overruns counted.
 
-PortAudio calls back from a real-time thread, which may not wait: blocks go into a bounded queue, and what does not fit
-is dropped and counted.
+PortAudio's callback runs in a real-time thread, which must not wait: blocks go into a bounded queue; when it is full,
+they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["Block", "Lost", "Microphone", "Restored", "devices"]
 BLOCK_SECONDS = 0.03
 QUEUE_SECONDS = 5.0
 POLL_SECONDS = 0.1
-#: A device that calls back this rarely is gone, whatever it says.
+#: A device without a callback for so long is treated as gone.
 SILENT_SECONDS = 2.0
 FIRST_DELAY, MAX_DELAY = 0.2, 2.0
-#: While the device is away: a daemon gives up a stream that sends nothing.
+#: Seconds between blocks of silence while the device is gone, since a daemon ends a stream that sends nothing.
 ALIVE_SECONDS = 10.0
 
 
@@ -36,14 +36,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The device is gone; it is tried again and again."""
+    """The device is gone; the source keeps trying to reopen it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """It is back after ``seconds``."""
+    """The device is back after ``seconds``."""
 
     seconds: float
 
@@ -60,7 +60,7 @@ def _portaudio() -> Any:
 
 
 def devices() -> list[tuple[int, str, int, bool]]:
-    """``(index, name, channels, default)`` of everything that records."""
+    """``(index, name, channels, default)`` of every input device."""
     sd = _portaudio()
     default = sd.default.device[0]
     return [
@@ -71,7 +71,7 @@ def devices() -> list[tuple[int, str, int, bool]]:
 
 
 def find(wanted: str | None) -> int | None:
-    """PortAudio's index of a device given by index, name or a part of it; ``None``: the default one."""
+    """PortAudio's index of a device given by index, name or a part of the name; ``None``: the default device."""
     if wanted is None:
         return None
     known = devices()
@@ -92,10 +92,11 @@ def find(wanted: str | None) -> int | None:
 
 
 class Microphone:
-    """An endless source. ``rate``: the one wished for; :attr:`rate` is what the device gives, and stays the same.
+    """An endless source. ``rate``: the preferred sample rate; :attr:`rate` is the device's actual one and never
+    changes.
 
-    ``overruns``: times that samples were lost, inside the driver or because this process was too slow to fetch them.
-    Raises :class:`SourceError` if the device can't be opened the first time; later that is only an interruption.
+    ``overruns``: how often samples were lost, in the driver or because this process read too slowly. Raises
+    :class:`SourceError` if the device can't be opened at first; later that is only an interruption.
     """
 
     def __init__(self, device: str | None, rate: int) -> None:
@@ -115,7 +116,7 @@ class Microphone:
             raise SourceError(f"can't open the microphone {device or '(default)'}: {_line(error)}") from error
 
     def events(self, stopped: Callable[[], bool]) -> Iterator[Block | Lost | Restored]:
-        """Until ``stopped()``, which is asked several times a second."""
+        """Events until ``stopped()`` returns true; it is called several times a second."""
         heard, quiet = time.monotonic(), 0.0
         while not stopped():
             try:
@@ -137,7 +138,7 @@ class Microphone:
             yield Block(pcm)
 
     def close(self) -> None:
-        """Also of a stream whose device is gone, where every call may fail."""
+        """Close the device, also one that is gone, where every call may fail."""
         if self._stream is not None:
             with contextlib.suppress(self._sd.PortAudioError):
                 self._stream.abort()
@@ -148,7 +149,7 @@ class Microphone:
     # -- the device ------------------------------------------------------------------------------------------------
 
     def _choose_rate(self, index: int | None, rate: int) -> int:
-        """The wished one if the device takes it, else the device's own: the stream is resampled anyway."""
+        """The preferred rate if the device supports it, else the device's own: the stream is resampled anyway."""
         try:
             self._sd.check_input_settings(index, channels=1, dtype="int16", samplerate=rate)
         except self._sd.PortAudioError:
@@ -172,7 +173,7 @@ class Microphone:
         self._stream = stream
 
     def _called(self, data: Any, frames: int, at: Any, status: Any) -> None:
-        """PortAudio's thread."""
+        """The callback, in PortAudio's thread."""
         if status.input_overflow:
             self.overruns += 1
         try:
@@ -181,8 +182,8 @@ class Microphone:
             self.overruns += 1
 
     def _reopen(self, stopped: Callable[[], bool]) -> Iterator[Block]:
-        """With back-off, until it works or nobody wants it any more. Now and then a little silence."""
-        delay, told = FIRST_DELAY, time.monotonic()
+        """Retry with back-off until the device opens or ``stopped()``; yields a little silence now and then."""
+        delay, last_silence = FIRST_DELAY, time.monotonic()
         while not stopped():
             self.close()
             try:
@@ -196,8 +197,8 @@ class Microphone:
                 while time.monotonic() < until and not stopped():
                     time.sleep(0.05)
                 delay = min(MAX_DELAY, delay * 2)
-            if time.monotonic() - told > ALIVE_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - last_silence > ALIVE_SECONDS:
+                last_silence = time.monotonic()
                 yield Block(bytes(2 * int(self.rate * BLOCK_SECONDS)))
 
 

@@ -1,10 +1,10 @@
 """Readings from an MQTT broker, and forecasts back to it, inside the daemon's event loop.
 
-What arrives with QoS 1 is acknowledged once it is safe, that is once ``take`` said so. Whatever happens before that
-(a lost connection, our own end, a ``take`` that fails) the broker sends it again, in order: at least once. The session
-is the broker's to keep (MQTT 5, fixed client id), so that it also keeps what comes while we are down. All that is held
-here is bounded: of QoS 1 by a receive maximum, which makes the broker wait, of QoS 0 by dropping. Retained messages are
-not asked for: they are of a time that nobody knows.
+A QoS 1 message is acknowledged once ``take`` has returned, that is once it is on the disk. If anything fails before
+that (the connection, this process, ``take``), the broker delivers it again, in order: at least once. The broker keeps
+the session (MQTT 5, fixed client id), including messages that arrive while this process is down. Memory is bounded: for
+QoS 1 by a receive maximum, which makes the broker wait, for QoS 0 by dropping. Retained messages are not requested,
+since their time is unknown.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ __all__ = ["Mqtt", "MqttOptions", "Subscription", "Watch"]
 
 log = logging.getLogger(__name__)
 
-#: The model for single sensors, where nobody says what it is called.
+#: Default name of the model for single sensors.
 SINGLE = "sensors"
 
 
 class Mqtt:
-    """One broker. All of it is for the event loop's thread. ``take`` gets batches by model and returns once they are
-    safe, with an error for each model whose batch can't be taken now. What it raises is the error of all. ``models``:
-    what is served, see :meth:`Subscription.read`. Raises OSError where ``ca_file`` can't be read."""
+    """The connection to one broker; to be used in the event loop's thread only.
+
+    ``take`` gets batches by model and returns once they are on the disk, with an error for each model whose batch can't
+    be taken now; an exception that it raises counts for all. ``models``: the served models, as in
+    :meth:`Subscription.read`. Raises ``OSError`` if ``ca_file`` can't be read."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Mqtt:
             self._tls.sslsocket_class = TlsSocket
 
     def publish(self, forecasts: Forecasts) -> None:
-        """The latest forecast of each stream goes out as soon as there is a connection."""
+        """Queue a forecast; the latest of each stream is sent as soon as there is a connection."""
         self._outbox.put(forecasts)
 
     async def run(self) -> NoReturn:
@@ -102,7 +104,7 @@ class Mqtt:
             log.info("connected to the MQTT broker", extra={"host": self._options.host, "port": self._options.port})
             post = partial(link.publish, qos=self._options.qos, retain=self._options.retain)
             sender = asyncio.create_task(self._outbox.send(post))
-            # A sender that fails must not cancel readings that are on their way to the disk: it ends the connection.
+            # A failing sender ends the connection, but must not cancel readings that are being written to the disk.
             sender.add_done_callback(link.ended)
             try:
                 await self._receive(link)
@@ -142,7 +144,7 @@ class Mqtt:
                 raise aiomqtt.MqttError(f"readings are not taken: {reason}")
 
     async def _failed(self, found: Mapping[str, list[Reading | Row]]) -> Mapping[str, Exception]:
-        """What can't be taken, by model."""
+        """Pass batches to ``take``; errors by model."""
         try:
             return await self._take({model: self._batch(model, readings) for model, readings in found.items()})
         except Exception as error:
@@ -153,7 +155,7 @@ class Mqtt:
         return ReadingBatch.of_rows(readings, variables, model) if variables else ReadingBatch.of(readings)
 
     def _read(self, message: aiomqtt.Message, found: dict[str, list[Reading | Row]]) -> tuple[str, str | None]:
-        """The outcome, and the model it is for; what it says goes to ``found``, by model."""
+        """Parse one message: its outcome and model; its readings are added to ``found``, by model."""
         if (topic := message.topic.value) == self._status:
             if message.payload == b"online":
                 self._outbox.announce()
@@ -173,14 +175,14 @@ class Mqtt:
         return "partly" if faults else "taken", model
 
     def _complain(self, topic: str, what: str, error: MalformedError) -> None:
-        """Once for each topic."""
+        """Log a malformed payload, once for each topic."""
         if topic not in self._complained and len(self._complained) < self._options.max_complaints:
             self._complained.add(topic)
             log.warning(what, extra={"topic": topic[:200], "reason": str(error)})
 
 
 class ForecastQueue:
-    """Forecasts to be sent, the latest of each stream, and what Home Assistant is to know of their streams."""
+    """Forecasts to be sent, the latest of each stream, and the discovery messages for Home Assistant."""
 
     def __init__(self, options: MqttOptions, watch: Watch) -> None:
         self._options, self._watch = options, watch
@@ -228,7 +230,7 @@ class ForecastQueue:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting or self._due:
-                if self._due:  # goes first, so that nobody sees a forecast of which he knows nothing
+                if self._due:  # discovery messages go before the forecasts that they announce
                     stream, _ = self._due.popitem()  # where this fails, all are due with the next connection
                     name, target = stream
                     topic, config = discovery(self._options, name, self._levels[stream], target)
@@ -251,7 +253,7 @@ class ForecastQueue:
 
 
 class MessageQueue(asyncio.Queue[aiomqtt.Message]):
-    """Messages that came. There is always place for those of QoS 1, of which the broker sends no more than it may."""
+    """Received messages. There is always room for QoS 1, whose number the receive maximum bounds."""
 
     def __init__(self, options: MqttOptions, watch: Watch) -> None:
         super().__init__(options.max_waiting + options.max_unacknowledged)
@@ -274,8 +276,8 @@ class TlsSocket(ssl.SSLSocket):
 
 
 class Link(aiomqtt.Client):
-    """One connection: aiomqtt's client and what it lacks, which is acknowledging by hand and an end that leaves nothing
-    open. It is used once, since message ids mean nothing to the next connection."""
+    """One connection: aiomqtt's client plus manual acknowledgement and a complete shutdown. For one use only, since
+    message ids are not valid on the next connection."""
 
     def __init__(self, options: MqttOptions, watch: Watch, tls: ssl.SSLContext | None) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -304,7 +306,7 @@ class Link(aiomqtt.Client):
         try:
             return await asyncio.shield(opening)
         except BaseException:
-            # a thread connects, which nobody can interrupt: wait for it, so that nothing is left open
+            # a thread connects, which can't be interrupted: wait for it, so that nothing is left open
             await asyncio.wait([opening])
             self._cut(opening)
             raise
@@ -321,7 +323,7 @@ class Link(aiomqtt.Client):
         return self._disconnected.done()
 
     async def waiting(self, most: int) -> list[aiomqtt.Message]:
-        """All messages that wait, at least one. Raises MqttError where none does and the connection is over."""
+        """All waiting messages, at least one. Raises ``MqttError`` when there are none and the connection is over."""
         messages = [await anext(self.messages)]
         while len(messages) < most and not self._queue.empty():
             messages.append(self._queue.get_nowait())
@@ -338,7 +340,7 @@ class Link(aiomqtt.Client):
 
     def _cut(self, future: asyncio.Future[Any]) -> None:
         if future.done() and not future.cancelled():
-            future.exception()  # seen, so asyncio doesn't complain that nobody looked
+            future.exception()  # retrieved, so that asyncio does not log it as never retrieved
         self._client._sock_close()
         if self._misc_task is not None:
             self._misc_task.cancel()

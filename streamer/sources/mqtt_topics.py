@@ -1,6 +1,6 @@
-"""MQTT without a network: which topics are read, what a payload says, how what goes out is named.
+"""MQTT without I/O: subscriptions, payloads, and the topics of forecasts.
 
-A path is the unit of failure: one that can't be read says why (:class:`MalformedError`) and costs its own reading.
+A path is the unit of failure: one that can't be read raises :class:`MalformedError` and loses only its own reading.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streamer.sources.times import parse_time
 
 __all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]
 
-#: Of one message without named paths; a device that says more is better asked for what is wanted.
+#: Most numbers of one message without named paths; a device that sends more needs named paths.
 MAX_NUMBERS = 100
 TOPIC_BYTES = 65535
 
@@ -40,11 +40,11 @@ class MalformedError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """One line of the settings: ``TOPIC-PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]``, with double
-    quotes around what holds spaces. A path leads into a JSON payload, with dots: ``ENERGY.Power``,
-    ``phases.0.current``; where it leads to a list, to each number of it. Without any, a payload is a number, or JSON of
-    which every number is read. ``missing``: what stands for no value, besides the usual
-    words. ``model``: the payload is a row of that model's variables, whose names are its paths, and the stream is named
-    as the topic. Without it a payload with all variables of a model is such a row, too.
+    quotes around text with spaces. A path leads into a JSON payload, with dots: ``ENERGY.Power``,
+    ``phases.0.current``; a path to a list reads each number in it. Without a path the payload is a number, or JSON of
+    which every number is read. ``missing``: text that stands for no value, besides the usual words. ``model``: the
+    payload is a row of that model's variables, whose names are its paths, and the stream is named after the topic;
+    without it a payload with all variables of a model is such a row, too.
     """
 
     pattern: str
@@ -55,7 +55,7 @@ class Subscription:
 
     @classmethod
     def parse(cls, text: str, missing: Sequence[str] = ()) -> Subscription:
-        """``missing``: of all topics. Raises ``ValueError``."""
+        """Parse a line. ``missing``: texts that stand for no value in all topics. Raises ``ValueError``."""
         try:
             pattern, *words = _words(text) or [""]
             _check_pattern(pattern)
@@ -87,9 +87,9 @@ class Subscription:
         models: Mapping[str, Sequence[str]],
         faults: list[MalformedError] | None = None,
     ) -> tuple[str, list[Reading] | Row]:
-        """A model's name and what the message says to it. ``models``: their variables by name, none of the one that is
-        for single sensors. Raises :class:`MalformedError` where there is nothing to read; what can't be read beside
-        what can goes to ``faults``."""
+        """The model's name and the message's readings. ``models``: variables of each model by its name, empty for the
+        model of single sensors. Raises :class:`MalformedError` if nothing can be read; if only some paths can't,
+        their errors go to ``faults``."""
         said = self._payload(payload)
         wanted, faults = self._model(said, models), [] if faults is None else faults
         if not models[wanted]:
@@ -120,7 +120,7 @@ class Subscription:
         return None if self.time is None else _time(self.time, at_path(said, self.time))
 
     def readings(self, topic: str, payload: bytes) -> list[Reading]:
-        """Of single sensors. Raises :class:`MalformedError`."""
+        """Readings of single sensors. Raises :class:`MalformedError`."""
         return self._readings(topic, self._payload(payload), [])
 
     def _readings(self, topic: str, said: Any, faults: list[MalformedError]) -> list[Reading]:
@@ -128,7 +128,7 @@ class Subscription:
         return [Reading(_stream(topic, path), at, value) for path, value in self._each(self._values(said), faults)]
 
     def _each(self, found: Iterable[tuple[str, Any]], faults: list[MalformedError]) -> list[tuple[str, float | None]]:
-        """The values that are numbers, or missing; raises the first fault where none is."""
+        """The values that are numbers, or missing; raises the first fault if there is none."""
         sentinels, read = Sentinels.of(self.missing), list[tuple[str, float | None]]()
         for path, value in found:
             try:
@@ -177,13 +177,13 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is to be counted. Every message that came has one outcome: ``taken``; ``partly``
-    (but for paths that can't be read); a reason of :class:`MalformedError`;
-    ``status`` (Home Assistant's); ``unmatched`` (of subscriptions that a session had before); ``dropped`` (QoS 0, too
-    many); ``returned`` (QoS 1, not acknowledged, it comes again), ``lost`` (QoS 0 that could not be taken).
+    """Callbacks for counting. Every received message has one outcome: ``taken``; ``partly`` (without the paths that
+    can't be read); a reason of :class:`MalformedError`; ``status`` (Home Assistant's); ``unmatched`` (from an earlier
+    subscription of the session); ``dropped`` (QoS 0, queue full); ``returned`` (QoS 1, not acknowledged, will be
+    delivered again); ``lost`` (QoS 0 that could not be taken).
 
-    Every forecast: ``sent``, ``superseded`` by a later one, ``dropped`` (too many streams), ``failed``; besides,
-    ``undiscovered`` counts those sent of streams beyond ``max_discovered``."""
+    Every forecast has one, too: ``sent``, ``superseded`` by a later one, ``dropped`` (too many streams), ``failed``.
+    ``undiscovered`` also counts forecasts sent for streams beyond ``max_discovered``."""
 
     connected: Callable[[bool], None] = lambda connected: None
     reconnect: Callable[[], None] = lambda: None
@@ -193,7 +193,8 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class MqttOptions:
-    """Raises ``ValueError`` for what can't work. ``subscriptions`` may be empty: then forecasts only go out."""
+    """Settings of the broker. Raises ``ValueError`` for invalid ones. Without ``subscriptions`` it only sends
+    forecasts."""
 
     subscriptions: tuple[Subscription, ...] = ()
     host: str = "127.0.0.1"
@@ -247,7 +248,7 @@ class MqttOptions:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Is there a topic that matches both patterns? A topic is a pattern, too."""
+    """Whether some topic matches both patterns. A topic is a pattern, too."""
     a, b = sorted((one.split("/"), other.split("/")), key=len)
     if a[0] != b[0] and (a[0][:1] == "$" or b[0][:1] == "$"):
         return False  # wildcards don't match $SYS and its like
@@ -264,8 +265,8 @@ def stream_topic(prefix: str, stream: str) -> str:
 
 
 def discovery(options: MqttOptions, stream: str, level: str, target: str = "") -> tuple[str, dict[str, Any]]:
-    """Topic and payload that make Home Assistant show the forecast of one stream, or of one target of it: its state is
-    what ``level`` says for one step ahead, its attributes are the whole curve."""
+    """Discovery topic and payload, with which Home Assistant shows the forecast of one stream or of one of its targets.
+    The entity's state is the quantile ``level`` one step ahead, its attributes are the whole forecast."""
     prefix = options.prefix
     topic = stream_topic(prefix, stream)
     shown = f"{stream}.{target}" if target else stream
@@ -296,7 +297,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _clean(topic: str) -> str:
-    """Brokers close the connection on wildcards and control characters."""
+    """A topic without wildcards and control characters, on which brokers close the connection."""
     return "".join(c if c.isprintable() and c not in "+#" else "_" for c in topic)
 
 
@@ -334,13 +335,13 @@ def _value(path: str, said: Any, sentinels: Sentinels) -> float | None:
     except OverflowError:
         return None
     except NumberError as error:
-        why = str(error).partition(": say which")[0]  # which nobody can here
+        why = str(error).partition(": say which")[0]  # advice for the command line only
         raise MalformedError("number", f"{path}: {str(said)[:40]!r} {why}") from None
     return value if abs(value) < LARGEST and value not in sentinels.numbers else None  # NaN, too
 
 
 def _words(text: str) -> list[str]:
-    """Words of a line of the settings; double quotes hold spaces together. Raises ``ValueError``."""
+    """Words of a line of the settings; double quotes group text with spaces. Raises ``ValueError``."""
     if text.count('"') % 2:
         raise ValueError("has a quote that is never closed")
     return [word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', text)]
@@ -356,7 +357,7 @@ def _time(path: str, said: Any) -> float:
 
 
 def alone(forecasts: Forecasts, row: int) -> Forecasts:
-    """A copy of one reading, which does not hold on to the others."""
+    """A copy of one reading, so that it does not keep the whole batch in memory."""
     arrays = {f.name: getattr(forecasts, f.name) for f in fields(forecasts)}
     copies: dict[str, Any] = {n: a[row : row + 1].copy() for n, a in arrays.items() if isinstance(a, np.ndarray)}
     return replace(forecasts, names=[forecasts.names[row]], **copies)

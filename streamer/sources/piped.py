@@ -1,4 +1,4 @@
-"""MP3 and Ogg, through a pipe: of a file libsndfile reads no more than it guesses the length to be, of a pipe all.
+"""MP3 and Ogg files read through a pipe: from a file libsndfile stops at its estimate of the length.
 
 Sources: RFC 3533 (Ogg pages), the Xing and LAME tags of MP3 files (delay and padding of the encoder).
 """
@@ -20,7 +20,7 @@ from streamer.sources.source import Source
 
 __all__ = ["Piped", "mp3", "ogg"]
 
-#: Samples by which a decoder of MP3 is late, beside the encoder's delay.
+#: Delay of an MP3 decoder in samples, besides the encoder's delay.
 DECODER = 529
 PAGE = 27
 PIECE = 1152
@@ -28,9 +28,9 @@ BEGINS, ENDS = 2, 4
 
 
 class Piped:
-    """libsndfile at the end of a pipe. ``skip``: samples to leave out, ``frames``: how many there are, 0 if unknown.
+    """libsndfile reading from a pipe. ``skip``: samples to leave out; ``frames``: number of samples, 0 if unknown.
 
-    ``pieces`` are read in a thread of its own, which ends with :meth:`close`. Raises ``sf.LibsndfileError``.
+    A separate thread writes ``pieces`` into the pipe; it ends with :meth:`close`. Raises ``sf.LibsndfileError``.
     """
 
     def __init__(self, pieces: Iterator[bytes], skip: int = 0, frames: int = 0) -> None:
@@ -49,7 +49,7 @@ class Piped:
         self._left = frames or 2**62
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> NDArray[np.float32]:
-        """As that of ``soundfile``. Raises ``OSError`` or :class:`SourceError` of what brings the bytes."""
+        """As ``soundfile``'s. Raises the ``OSError`` or :class:`SourceError` of the iterator ``pieces``."""
         while self._skip and len(lost := self._file.read(min(self._skip, frames), dtype=dtype, always_2d=True)):
             self._skip -= len(lost)
         parts: list[NDArray[np.float32]] = []
@@ -80,14 +80,15 @@ class Piped:
                     rest = rest[os.write(write, rest) :]
         except BrokenPipeError:
             pass  # closed before the end
-        except Exception as error:  # told by the reader
+        except Exception as error:  # raised again by read()
             self._error = error
         finally:
             os.close(write)
 
 
 def mp3(source: Source, start: int = 0) -> Piped:
-    """Without its tags: a frame of tags (Xing, Info, VBRI) says a length, which is often another one's."""
+    """An MP3 without its tags: a frame of tags (Xing, Info, VBRI) announces a length, which is often that of another
+    file."""
     while (tag := id3_length(source.at(start, 10))) > 0:
         start += tag
     head = source.at(start, 4096)
@@ -106,7 +107,7 @@ def mp3(source: Source, start: int = 0) -> Piped:
 
 
 def _announced(source: Source, start: int, tag: bytes, samples: int, skip: int, padding: int) -> int:
-    """How many samples there are without the padding, where the tag speaks of this very file; else 0."""
+    """Number of samples without padding, if the tag matches this file; else 0."""
     has_frames, has_bytes = tag[7] & 1, tag[7] & 2
     count = int.from_bytes(tag[8:12], "big")
     length = int.from_bytes(tag[12:16] if has_frames else tag[8:12], "big")
@@ -120,7 +121,7 @@ def _announced(source: Source, start: int, tag: bytes, samples: int, skip: int, 
 
 
 class Links:
-    """The streams of an Ogg file, one behind the other (chained: several files in one, or a radio's songs)."""
+    """The links of a chained Ogg file, one after another: concatenated files, or an internet radio's songs."""
 
     def __init__(self, source: Source, start: int = 0) -> None:
         self._source, self._at = source, start
@@ -128,7 +129,7 @@ class Links:
         self.missing = 0  # bytes that the last page lacks
 
     def pages(self) -> Iterator[bytes]:
-        """Of the next link, whole."""
+        """The whole pages of the next link."""
         self.more = False
         inside = False
         while (head := self._source.at(self._at, PAGE)) and head[:4] == b"OggS" and len(head) == PAGE:
@@ -151,7 +152,8 @@ def ogg(source: Source, start: int, changed: Callable[[int], None]) -> OggChain:
 
 
 class OggChain:
-    """All links of an Ogg file as one decoder. ``changed``: told the sample rate of a link that has another one."""
+    """All links of an Ogg file as one decoder. ``changed``: called with the sample rate of a link whose rate
+    differs."""
 
     frames = 0
 
@@ -161,7 +163,7 @@ class OggChain:
         self.samplerate, self.channels, self.subtype = self._part.samplerate, self._part.channels, self._part.subtype
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> NDArray[np.float32]:
-        """As that of ``soundfile``. Raises :class:`SourceError` behind the last sample of a file that was cut."""
+        """As ``soundfile``'s. Raises :class:`SourceError` after the last sample of a truncated file."""
         while not len(block := self._part.read(frames, dtype, always_2d)):
             if self._links.missing:
                 raise SourceError(f"is truncated: at least {self._links.missing} bytes are missing")

@@ -12,8 +12,8 @@ __all__ = ["RawSound"]
 
 
 class RawSound:
-    """PCM s16le mono at ``rate`` Hz, as it comes: nothing waits for a block to fill. ``say``: that it looks like
-    another format, once."""
+    """PCM s16le mono at ``rate`` Hz, passed on as it comes, without waiting for full blocks. ``say`` gets one warning
+    if the bytes look like another format."""
 
     seconds = 0.0
 
@@ -23,7 +23,7 @@ class RawSound:
         self._source, self._say = source, say
 
     def blocks(self) -> Iterator[bytes]:
-        """Whole samples. Raises :class:`SourceError` behind the last one if half a sample is left over."""
+        """Whole samples. Raises :class:`SourceError` after the last one if half a sample is left over."""
         rest = b""
         total = 0
         likeness = Likeness()
@@ -49,4 +49,4 @@ class RawSound:
         self._say(f"-: this looks like {KINDS[likeness.kind]} (raw PCM is 16 bit, little-endian, one channel)")
 
     def close(self) -> None:
-        """Standard input belongs to the process."""
+        """Does nothing: standard input belongs to the process."""

@@ -1,5 +1,5 @@
-"""Sensor readings from CSV, JSON and bare numbers, line by line as they come: a pipe that never ends takes no more than
-its last line. What a line and a cell may look like is in :mod:`streamer.sources.tables`.
+"""Sensor readings from CSV, JSON and bare numbers, line by line as they come, in bounded memory for an endless pipe.
+The formats of lines and cells are in :mod:`streamer.sources.tables`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamer.sources.tables.table import SourceTable
 
 __all__ = ["LINE_BYTES", "MISSING", "SHOWN", "TIMES", "Columns", "Reading", "Readings", "Row"]
 
-#: What is no table although it is text, and what to do.
+#: Texts that are not tables, and the advice for each.
 STRANGERS = (
     (re.compile(r"\s*<.*", re.DOTALL), "is XML or HTML: readings are CSV or JSON"),
     (re.compile(r"--+[\w'()+,./:=?-]{8,}\s*"), "is form data: send the file itself (curl --data-binary @FILE)"),
@@ -39,13 +39,13 @@ STRANGERS = (
 
 
 class Readings:
-    """One input: a path, ``-``, or ``data`` that is there already. Iterate it once. Raises :class:`SourceError` where
-    nothing can be read at all. ``plain``: lines of bare numbers are readings, too.
+    """One input: a path, ``-``, or ``data`` in memory. Iterate it once. Raises :class:`SourceError` if nothing can be
+    read. ``plain``: lines of bare numbers are readings, too.
 
-    :meth:`names` says what the columns are called, before anything else is read. ``columns`` may be set until then.
-    ``complain`` gets a sentence for each of the first bad lines and cells, and for what was read in a way that should
-    be known; ``bad`` counts the lines, ``cells`` the cells of others. ``timed`` and the ``header`` of a CSV are known
-    behind the first reading, :meth:`left_out` behind the last.
+    :meth:`names` returns the columns' names, before anything else is read; ``columns`` may be set until then.
+    ``complain`` gets a sentence for each of the first bad lines and cells, and for each guess that the user should
+    know; ``bad`` counts bad lines, ``cells`` bad cells of other lines. ``timed`` and the ``header`` of a CSV are set
+    after the first reading, :meth:`left_out` is complete after the last.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Readings:
         self.report = TableReport(name, complain)
         self._raw = _open(name) if data is None else io.BufferedReader(io.BytesIO(data))
         self.total = os.fstat(self._raw.fileno()).st_size if data is None and name != "-" else 0
-        #: All of it is there: it is no pipe.
+        #: The whole input is available: it is not a pipe.
         self.whole = data is not None or self.total > 0
         zipped = data is None and cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
         file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if zipped else self._raw
@@ -71,7 +71,7 @@ class Readings:
 
     @property
     def done(self) -> int:
-        """Bytes read, to be compared with ``total`` (0 where the end is not known)."""
+        """Bytes read so far; ``total`` is the size, 0 if unknown."""
         return self._raw.tell() if self.total else 0
 
     @property
@@ -96,7 +96,7 @@ class Readings:
 
     @property
     def times(self) -> tuple[str, ...]:
-        """Columns of the time."""
+        """Names of the time columns."""
         return () if self._found is None else self._found.times
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Readings:
             self._raw.close()
 
     def names(self) -> tuple[str, ...]:
-        """Columns of a CSV, or keys of the first object; empty where the first line is neither."""
+        """Columns of a CSV, or keys of the first object; empty if the first line is neither."""
         try:
             self._begin()
         except SourceError:
@@ -130,7 +130,7 @@ class Readings:
                 yield Reading(name, row.time, value)
 
     def rows(self) -> Iterator[Row]:
-        """A line each, with the stream apart from the columns."""
+        """One row a line, with the stream separate from the columns."""
         self._begin()
         if self._found is not None:
             try:
@@ -141,7 +141,7 @@ class Readings:
             self.report.whole(f"can't be read behind line {self._text.number}: {trouble}")
 
     def left_out(self) -> list[str]:
-        """What was left out on purpose and how the text was read, in sentences."""
+        """Sentences about what was left out on purpose and how ambiguous text was read."""
         found = self.report.left_out()
         text = self._text
         if text.encoding != "UTF-8":
@@ -154,7 +154,7 @@ class Readings:
         return found
 
     def _begin(self) -> None:
-        """Raises :class:`SourceError`, the same each time."""
+        """Read the beginning. Raises :class:`SourceError`, the same one on every call."""
         if self._refused is not None:
             raise self._refused
         if self._found is None:
@@ -192,7 +192,7 @@ class Readings:
             self._found = table
 
     def _first(self) -> str | None:
-        """The first line that is not blank, which comes again; ``None``: there is none, and it is said why."""
+        """The first line that is not blank, which is put back; ``None`` if there is none, after a complaint."""
         text = self._text
         while True:
             try:
@@ -211,7 +211,8 @@ class Readings:
                 return line
 
     def _second_is_plain(self) -> bool:
-        """Of a file, where the second line shows what the first one is; nobody waits for that of a pipe."""
+        """Whether a file's second line is a bare number, which shows that the first one is not a header. For a pipe no
+        second line is waited for."""
         if not self.whole:
             return True
         text, taken = self._text, list[tuple[int, str]]()

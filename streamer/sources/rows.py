@@ -1,4 +1,4 @@
-"""Readings of one table, put together again: those of one time are a row, for models of several variables."""
+"""Joins readings of the same time to rows, for models of several variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Row", "rows"]
 
 
 def rows(readings: Iterable[Reading], columns: int = 0) -> Iterator[Row]:
-    """A row ends where the time changes or a column comes again; at once where it has so many ``columns``."""
+    """Rows of readings. A row ends when the time changes, a column repeats, or it has ``columns`` values."""
     time: float | None = None
     values: dict[str, float | None] = {}
     for reading in readings:

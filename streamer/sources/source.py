@@ -1,4 +1,4 @@
-"""Bytes of a file or a pipe by their position, and as the file that libsndfile wants to have."""
+"""Bytes of a file or a pipe by position, and a file object over them for libsndfile."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["KEPT", "Source", "View"]
 
-#: Bytes at the start of a pipe that can be read again: headers are read twice.
+#: Bytes at the start of a pipe that are kept, since headers are read twice.
 KEPT = 2 * 2**20
-#: And of those read last: a decoder of FLAC looks back.
+#: Most recent bytes of a pipe that are kept, since a FLAC decoder seeks back.
 RECENT = 2**18
 PIECE = 2**16
-#: What a pipe says of its length, as no one knows it.
+#: Length reported for a pipe, which has none.
 ENDLESS = 2**40
 
 
 class Source:
-    """``fd``: of a file, a pipe or a terminal, closed by :meth:`close` if it is ``owned``. ``size`` in bytes from where
-    it stood, ``None`` for what has no size. Reads raise ``OSError``.
+    """Positioned reads from ``fd``: a file, a pipe or a terminal; :meth:`close` closes it if it is ``owned``. ``size``:
+    bytes from the initial position, ``None`` if unknown. Reads raise ``OSError``.
     """
 
     def __init__(self, fd: int, owned: bool = True) -> None:
@@ -33,11 +33,12 @@ class Source:
 
     @property
     def position(self) -> int:
-        """Bytes that were read from a pipe."""
+        """Bytes read from a pipe so far."""
         return self._at
 
     def at(self, position: int, count: int) -> bytes:
-        """``count`` bytes from there; fewer at the end, and of what a pipe has let go of, or is far ahead."""
+        """``count`` bytes from ``position``; fewer at the end, and for positions that a pipe no longer keeps or has not
+        reached yet."""
         if self.size is not None:
             return self._pread(position, count)
         while self._at < position + count and (position <= self._at or position + count <= KEPT) and self._fetch():
@@ -51,7 +52,7 @@ class Source:
         return kept + self.at(position + len(kept), count - len(kept)) if kept else b""
 
     def some(self, position: int) -> bytes:
-        """What is there from ``position`` on, at most 64 KB, without waiting for more; empty at the end."""
+        """The bytes available from ``position`` on, at most 64 KB, without waiting for more; empty at the end."""
         if self.size is not None:
             return self._pread(position, PIECE)
         if position == self._at and not self._fetch():
@@ -59,7 +60,7 @@ class Source:
         return self.at(position, min(PIECE, self._at - position))
 
     def pieces(self, position: int) -> Iterator[bytes]:
-        """From there to the end, as it comes."""
+        """The bytes from ``position`` to the end, as they come."""
         while piece := self.some(position):
             position += len(piece)
             yield piece
@@ -89,8 +90,8 @@ class Source:
 
 
 class View:
-    """A file for libsndfile: ``head``, then the bytes of ``source`` from ``start`` on, ``length`` of them, ``None``: to
-    its end. ``goes_on``: asked once where ``length`` ends, whether the rest belongs to it, too.
+    """A file for libsndfile: ``head``, then ``length`` bytes of ``source`` from ``start`` on (``None``: to the end).
+    ``goes_on`` is called once at the end of ``length``: whether the rest belongs to the samples, too.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""When a reading was taken: the ways in which files say it, all of them to unix seconds, UTC."""
+"""Times of readings in the formats that files use, to unix seconds, UTC."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def parse_time(said: str | int | float) -> float:
 
 
 def seconds(found: Moment, zone: tzinfo = UTC) -> float:
-    """Unix time. ``zone``: of a moment that names none."""
+    """Unix time of a moment. ``zone``: for a moment without a zone of its own."""
     whole = found.local.replace(tzinfo=found.zone or zone)
     return whole.timestamp() + found.carry + found.fraction
 
 
 def in_calendar(time: float) -> bool:
-    """Whether these unix seconds are a time that can be shown, a step or so either way; NaN is none."""
+    """Whether these unix seconds, give or take a step, are within the calendar of ``datetime``; false for NaN."""
     return EARLIEST < time < LATEST
 
 
 def unit_of(number: float) -> float:
-    """How many of a unix time's unit are a second, by its size."""
+    """Units per second of a unix time, guessed by its size."""
     size = abs(number)
     return next((unit for limit, unit in UNITS if size >= limit), 1.0)
 

@@ -1,4 +1,4 @@
-"""Tasks: what a model's numbers mean. A task turns rows of output into events."""
+"""Tasks turn rows of a model's output into events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task has in common: the protocol that the engine asks for, and the events that several rooms know.
+"""The protocol that every task implements, and the events that several packages use.
 
 A task is made once per model (:func:`streamer.tasks.create`) and shared by all of its streams. What belongs to one
 stream is an opaque *memory* that the task opens, steps, saves and loads. Tasks run on NumPy alone.
@@ -37,7 +37,7 @@ class Word:
 
 
 class Event(Protocol):
-    """What a task has to say. ``type`` is ``partial`` (superseded by the next partial or final) or anything else."""
+    """One result of a task. ``type`` is ``partial`` (superseded by the next partial or final) or anything else."""
 
     @property
     def type(self) -> str: ...
@@ -61,7 +61,7 @@ class Transcription:
     stable: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """``stable`` is told of partials only: of a final everything is."""
+        """``stable`` is left out of a final, whose words are all stable."""
         words = [word.to_dict() for word in self.words]
         event = {"type": self.type, "text": self.text, "start": self.start, "end": self.end, "words": words}
         return event | {"stable": self.stable} if self.type == "partial" else event
@@ -69,12 +69,12 @@ class Transcription:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is to come, said after one reading. ``mean`` [H]: the next H readings; ``quantiles``: levels (``"0.05"``) to
-    [H], in ascending order of levels and never crossing.
+    """The forecast after one reading. ``mean`` [H]: the next H readings; ``quantiles``: levels (``"0.05"``) to [H], in
+    ascending order of levels and never crossing.
 
-    ``anomaly``: the probability that a reading is at least as far from what was expected as this one, in (0, 1]; 1
-    where nothing was expected. ``drift``: residuals of late over usual ones, 1: as ever. ``None``: it is not told.
-    ``target``: which of a model's several variables it is about.
+    ``anomaly``: the probability that a reading is at least as far from its forecast as this one, in (0, 1]; 1 where
+    there was no forecast. ``drift``: recent residuals over the long-term ones, 1 without drift. Either is ``None``
+    where the model does not compute it. ``target``: the variable that is forecast, of a model with several.
     """
 
     mean: tuple[float, ...]
@@ -92,7 +92,7 @@ class Forecast:
 
 
 class Task(Protocol):
-    """What the engine asks of a task. Memories are opaque to everybody else and belong to one stream each."""
+    """The interface between the engine and a task. A memory belongs to one stream and is opaque outside of the task."""
 
     def open(self, options: Mapping[str, Any]) -> Any:
         """A new stream's memory. Raises ``ValueError`` with a message for the client on bad options."""
@@ -106,13 +106,13 @@ class Task(Protocol):
         """
 
     def copy(self, memory: Any) -> Any:
-        """The same memory once more: a step of one changes nothing of the other. Called before every step, so cheap."""
+        """An independent copy: a step of one does not change the other. Called before every step, so it is cheap."""
 
     def finish(self, memory: Any) -> Sequence[Event]:
-        """The stream has ended: what is still open becomes final."""
+        """The stream has ended: return the last final results."""
 
     def save(self, memory: Any) -> bytes:
-        """The whole memory; the same memory gives the same bytes."""
+        """The whole memory as bytes; equal memories give equal bytes."""
 
     def load(self, data: bytes) -> Any:
-        """A memory that goes on exactly where the saved one stood. Raises ``ValueError`` on anybody else's bytes."""
+        """The inverse of :meth:`save`. Raises ``ValueError`` for bytes that :meth:`save` of this task did not write."""

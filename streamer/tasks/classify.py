@@ -1,9 +1,9 @@
-"""The task ``classify``: which of the labels, step by step, or of the whole stream.
+"""The task ``classify``: labels step by step, or one label for the whole stream.
 
-A model gives a probability for each label and step. ``running``: they become segments by hysteresis. A segment of a
-label begins with the step at which its probability reaches ``on``, is told once it has lasted ``minimum`` seconds, and
-ends when the probability has been below ``off`` for ``hangover`` seconds. ``final``: the answer is the last step's.
-Both tell their running answer once a chunk, and a final one at the end of the stream.
+A model gives a probability for each label and step. Mode ``running`` turns them into segments by hysteresis: a segment
+of a label begins with the step at which its probability reaches ``on``, is reported once it has lasted ``minimum``
+seconds, and ends when the probability has been below ``off`` for ``hangover`` seconds. In mode ``final`` the answer is
+the last step's. Both modes report a running answer once a chunk, and a final one at the end of the stream.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
-#: What is kept of each label, a row of a stream's memory: OPEN (0 nothing, 1 not yet told, 2 told), FIRST and LAST
-#: step, TOTAL (probabilities since FIRST), KEPT (TOTAL up to LAST), HELD (steps in segments that have ended), SUM (of
-#: all steps).
+#: Columns of a label's row in a stream's memory: OPEN (0: no segment, 1: begun and not yet reported, 2: reported),
+#: FIRST and LAST step, TOTAL (sum of probabilities since FIRST), KEPT (TOTAL up to LAST), HELD (steps in segments that
+#: have ended), SUM (of probabilities over all steps).
 OPEN, FIRST, LAST, TOTAL, KEPT, HELD, SUM = range(7)
 FIELDS = 7
 
@@ -39,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class SegmentRules(_Strict):
-    """``on`` and ``off``: probabilities; ``minimum`` and ``hangover``: seconds, of a model without a clock steps."""
+    """``on`` and ``off``: probabilities. ``minimum`` and ``hangover``: seconds; steps for a model without a clock."""
 
     on: Probability = 0.5
     off: Probability = 0.35
@@ -56,8 +56,8 @@ class SegmentRules(_Strict):
 class ClassifyOptions(_Strict):
     """``options`` of a manifest whose task is ``classify``.
 
-    ``labels``: of the columns of the first output. ``quiet``: those that are never a segment ("something else").
-    ``delay_steps``: answers come out this many steps after what they are about (times are corrected by it).
+    ``labels``: names of the first output's columns. ``quiet``: labels that never make a segment ("something else").
+    ``delay_steps``: the model's answers lag behind its input by this many steps (times are corrected by it).
     ``text``: the input is the bytes of a text in UTF-8, one a step.
     """
 
@@ -88,8 +88,8 @@ class ClassifyStreamOptions(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """``phase`` "begin" or "end"; of a segment that goes on there is no ``end``. Seconds since the start of the stream
-    (steps, where the model has no clock). ``confidence``: the mean probability so far."""
+    """The begin or end of a segment, as ``phase`` says; ``end`` is ``None`` in a begin. Times are seconds since the
+    start of the stream (steps, where the model has no clock). ``confidence``: the mean probability so far."""
 
     phase: str
     label: str
@@ -105,9 +105,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``partial`` (at ``end``) or ``final`` (of the stream). ``label``: in the mode ``running`` that of the segment
-    under way, in a final of those that had the most time; ``None`` if there is none. ``scores``: label -> probability,
-    of the last step; in a final of the mode ``running`` their mean over all steps."""
+    """The running answer (``partial``, at the time ``end``) or that for the whole stream (``final``).
+
+    ``label``: in mode ``running`` that of the current segment, in its final the label with the most time in segments;
+    ``None`` without a segment. ``scores``: label -> probability of the last step; in a final of mode ``running`` the
+    mean over all steps."""
 
     type: str
     label: str | None
@@ -124,7 +126,7 @@ class Answer:
 class ClassifyMemory:
     """One stream. ``labels`` [L, FIELDS] and ``last`` [L], the last step's probabilities, are float64: exact counts.
 
-    ``bad``: steps whose row was no probabilities: taken as 0.
+    ``bad``: counts steps whose row did not hold probabilities; they are taken as 0.
     """
 
     options: ClassifyStreamOptions
@@ -185,7 +187,7 @@ class Classify:
         return ClassifyMemory(memory.options, memory.labels.copy(), memory.last.copy(), memory.steps, memory.bad)
 
     def finish(self, memory: ClassifyMemory) -> list[Event]:
-        """What is open ends; then the final answer, unless the stream was empty."""
+        """The ends of open segments, then the final answer unless the stream was empty."""
         if not memory.steps:
             return []
         ended: list[Event] = []
@@ -239,7 +241,7 @@ class Classify:
         steps: NDArray[np.int64],
         events: list[list[Event]],
     ) -> None:
-        """All rows and labels at once, one step after another; element by element, so rows don't know of each other."""
+        """All rows and labels at once, step by step. Operations are elementwise, so rows do not affect each other."""
         on, off, minimum, hangover = self._rules(memories)
         table = np.stack([memory.labels for memory in memories], axis=2).transpose(1, 2, 0)  # [FIELDS, N, L]
         opened, first, last, total, kept, held, every = (table[i].copy() for i in range(FIELDS))

@@ -1,7 +1,7 @@
-"""The task ``enhance``: sound in, sound out, as many samples, a constant time later.
+"""The task ``enhance``: sound in, as many samples of sound out, after a constant delay.
 
-The model gives the samples; here they become PCM, and are told where in the stream they belong: ``start`` has the
-model's delay taken away. What a chunk gives is one event.
+The task turns the model's samples into PCM and gives them their place in the stream: ``start`` is corrected by the
+model's delay. Each chunk gives one event.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FULL_SCALE = 32768.0
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """int16 PCM at the model's rate. ``start`` and ``end``: seconds since the start of the stream of the sound that it
-    is, so that the first one begins before 0, by the model's delay."""
+    """int16 PCM at the model's rate. ``start`` and ``end``: its place in the input, in seconds since the start of the
+    stream; the first event begins before 0, by the model's delay."""
 
     pcm: Pcm
     start: float
@@ -43,7 +43,7 @@ class Sound:
 
 @dataclass(slots=True)
 class EnhanceMemory:
-    """``position``: samples that have come out. ``bad``: those of them that were no numbers: silence."""
+    """``position``: samples given out. ``bad``: those among them that were NaN or infinite and became silence."""
 
     position: int = 0
     bad: int = 0
@@ -109,7 +109,7 @@ class Enhance:
 
 
 def _pcm(samples: NDArray[Any]) -> tuple[Pcm, int]:
-    """What is louder clips; how many were no numbers."""
+    """The samples as int16, clipped, and how many of them were NaN or infinite."""
     if samples.dtype == np.int16:
         return samples.copy(), 0
     sane = np.isfinite(samples)

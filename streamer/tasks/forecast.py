@@ -1,8 +1,7 @@
 """The task ``forecast``: a mean and quantiles for every step of the horizon, after every reading.
 
-A model is for one variable of any sensor, or for several named ones: of each row of a table it forecasts the targets
-among them. All that is learnt and tracked is state of the graph, so a stream's memory here is only how many readings it
-has had.
+A model takes one variable of any sensor, or a row of several named variables, of which it forecasts the targets. All
+that is learnt and tracked is state of the graph; a stream's memory here only counts its readings.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class ForecastOptions(BaseModel):
     """``options`` of a manifest whose task is ``forecast``: levels of the quantiles, ascending, and steps ahead.
 
-    ``variables``: names of the columns that a row has, where a model takes several; it then holds their values, as many
-    masks (1: it is there), time of day and time of week. ``targets``: those of them that are forecast.
+    ``variables``: names of a row's columns, for a model that takes several; the input row then holds their values, as
+    many masks (1: present), time of day and time of week. ``targets``: the variables that are forecast.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -104,7 +103,7 @@ class Forecaster:
         rows = {name: outputs[name].reshape(*shape, len(names), -1) for name in ("mean", *self.says) if name in outputs}
         curves = outputs["quantiles"].reshape(*shape, len(names), *outputs["quantiles"].shape[-2:]).swapaxes(3, 4)
         means, quantiles = rows.pop("mean").tolist(), curves.tolist()
-        told = {name: values[..., 0].tolist() for name, values in rows.items()}
+        scalars = {name: values[..., 0].tolist() for name, values in rows.items()}
         events: list[list[Event]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
             memory.readings += real
@@ -113,7 +112,7 @@ class Forecaster:
                     Forecast(
                         tuple(means[row][step][number]),
                         dict(zip(self.levels, map(tuple, quantiles[row][step][number]), strict=True)),
-                        **{name: values[row][step][number] for name, values in told.items()},
+                        **{name: values[row][step][number] for name, values in scalars.items()},
                         target=target,
                     )
                     for step in range(real)

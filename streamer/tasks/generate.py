@@ -1,9 +1,9 @@
 """The task ``generate``: a model that runs on its own output; tokens become text, notes or sound.
 
-A step of the model gives one or several tokens. What it is asked for comes with every step, as a row of whole
-numbers (:meth:`Generate.controls`): a new seed, temperature, top-k, conditions, tokens that are given instead of drawn.
-The last token and the noise are state of the graph, so a stream's memory here is only where it is, and which notes
-sound.
+A step of the model gives one or several tokens. Its input row holds the request as whole numbers
+(:meth:`Generate.controls`): a new seed, temperature, top-k, conditions, tokens that are forced instead of drawn. The
+last token and the random state are state of the graph; a stream's memory here holds its position and the notes that
+are sounding.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class GenerateOptions(_Strict):
     """``options`` of a manifest whose task is ``generate``.
 
     ``kind``: ``text`` (tokens are characters), ``notes`` (tokens are ``on:PITCH``, ``off:PITCH``, ``wait:TICKS``) or
-    ``audio`` (tokens are mu-law levels at ``sample_rate``). Token 0 of text and notes says nothing: it is what the
-    model starts from. ``columns``: what the numbers of an input row are, in order. ``conditions``: column -> names of
-    its values. ``temperature``: what is best by experience.
+    ``audio`` (tokens are mu-law levels at ``sample_rate``). Token 0 of text and notes is the start token and has no
+    output. ``columns``: names of an input row's numbers, in order. ``conditions``: column -> names of its values.
+    ``temperature``: the recommended default.
     """
 
     kind: Literal["text", "notes", "audio"]
@@ -70,8 +70,8 @@ class GenerateOptions(_Strict):
 
 
 class Request(_Strict):
-    """What a client asks of its own stream. ``seed``: 1 to 2^31 - 1. ``top_k``: 0 for all. ``conditions``: by name.
-    ``prompt``: what the stream begins with, in tokens of the model: characters of a text."""
+    """A client's options for its stream. ``seed``: 1 to 2^31 - 1. ``top_k``: 0 for all. ``conditions``: by name.
+    ``prompt``: characters with which the text begins."""
 
     seed: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
@@ -82,7 +82,7 @@ class Request(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """``log_prob``: what the model gave these characters at temperature 1, in nats."""
+    """``log_prob``: log-probability of these characters at temperature 1, in nats."""
 
     position: int
     text: str
@@ -174,7 +174,7 @@ class Generate:
         for name, value in request.conditions.items():
             if name not in self.options.conditions:
                 known = ", ".join(self.options.conditions) or "nothing"
-                raise ValueError(f"{self.name} can't be told {name!r}, it can be told {known}")
+                raise ValueError(f"{self.name} has no condition {name!r}; its conditions: {known}")
             if value not in self.options.conditions[name]:
                 raise ValueError(f"{name} of {self.name} is one of {', '.join(self.options.conditions[name])}")
         if request.prompt and self.options.kind != "text":
@@ -218,7 +218,7 @@ class Generate:
         return [note for token in said for note in self._play(memory, token)]
 
     def _play(self, memory: GenerateMemory, token: str) -> list[Event]:
-        """A pitch that is struck again while it sounds ends, and a new note begins."""
+        """Note-on of a pitch that is sounding ends the earlier note and begins a new one."""
         what, _, number = token.partition(":")
         if what == "wait":
             memory.ticks += int(number)

@@ -1,7 +1,7 @@
-"""The task ``rewrite``, word by word: what stands behind each word, and its capitals. The words stay what they were.
+"""The task ``rewrite``, word by word: punctuation after each word, and its capitals. The letters do not change.
 
-A row is a word as the codes of its letters, zeros behind them; a row of zeros is a pause. The model looks ``latency``
-rows ahead, and what it says of a word comes that much later: as many pauses behind the last word bring the rest out.
+A row is one word as the codes of its letters, padded with zeros; a row of zeros is a pause. The model looks ``latency``
+rows ahead, so its output for a word comes that many rows later: as many pauses after the last word flush it.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ __all__ = [
     "write",
 ]
 
-#: Letters that are told apart; a letter's code is its place here and 1, all others share the code behind the last.
+#: The known letters: a letter's code is its index here plus 1; all other letters share the next code.
 LETTERS = "abcdefghijklmnopqrstuvwxyz'0123456789-."
-#: Letters of a word that are looked at.
+#: The model sees this many letters of a word.
 WIDTH = 20
 MARKS = ("", ",", ".", "?")
 CASES = ("lower", "capital", "upper")
-#: Behind these a sentence begins.
+#: Marks after which a sentence begins.
 ENDS = frozenset({".", "?"})
-#: Capital wherever they stand.
+#: Words that are capitalised everywhere.
 I = frozenset({"i", "i'm", "i'll", "i'd", "i've"})  # noqa: E741
 _BEHIND = re.compile(r"[,.?!;:…]$")
 
 
 class MarksOptions(BaseModel):
-    """``options`` of a manifest whose task is ``rewrite``, of a model that writes word by word. ``letters``: code 1 and
-    up. ``marks``: what may stand behind a word, by its place in the output. ``weights``: of each mark, with which its
-    probability is multiplied before the largest is taken."""
+    """``options`` of a manifest whose task is ``rewrite``, for a model that works word by word. ``letters``: have the
+    codes from 1 on. ``marks``: the punctuation marks of the output's columns, empty for none. ``weights``: each mark's
+    probability is multiplied by its weight before the largest is taken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -63,7 +63,7 @@ class MarksOptions(BaseModel):
 
 @dataclass(slots=True)
 class MarksMemory:
-    """``step``: how many there were. ``begins``: the next word is a sentence's first."""
+    """``step``: number of steps so far. ``begins``: the next word begins a sentence."""
 
     step: int = 0
     begins: bool = True
@@ -101,7 +101,7 @@ class Marks:
         return marks.argmax(-1), np.nan_to_num(outputs["cases"].astype(np.float32)).argmax(-1)
 
     def written(self, words: Sequence[str], marks: Sequence[int], cases: Sequence[int], begins: bool) -> list[str]:
-        """Each word with its mark and capitals. ``begins``: the first is a sentence's first."""
+        """Each word with its mark and capitals. ``begins``: the first word begins a sentence."""
         found: list[str] = []
         for word, mark, case in zip(words, marks, cases, strict=True):
             found.append(write(word, self.options.marks[mark], CASES[case], begins))
@@ -109,7 +109,7 @@ class Marks:
         return found
 
     def ends(self, mark: int) -> bool:
-        """A sentence, that is."""
+        """Whether a sentence ends after this mark."""
         return self.options.marks[mark] in ENDS
 
     # -- the protocol: a stream of words of its own --------------------------------------------------------------------
@@ -169,8 +169,8 @@ def coded(words: Sequence[str], letters: str = LETTERS, width: int = WIDTH) -> N
 
 
 def write(word: str, mark: str, case: str, begins: bool) -> str:
-    """``word`` with a mark behind it, and in capitals as ``case`` says; ``begins``: a sentence. No letter becomes
-    another one, and a word that has a mark already gets no second one."""
+    """``word`` followed by a mark, with capitals by ``case``; ``begins``: it begins a sentence. Letters stay the same
+    but for their case, and a word that has a mark already gets no second one."""
     if word.upper() == word:  # a recogniser that knows no small letters
         word = _same(word, word.lower())
     if case == "upper":
@@ -182,24 +182,24 @@ def write(word: str, mark: str, case: str, begins: bool) -> str:
 
 
 def _upper(word: str) -> str:
-    """CEO's, and not CEO'S."""
+    """In capitals, but with a small letter after an apostrophe: CEO's."""
     stem, sign, rest = word.rpartition("'")
     return _same(word, (stem.upper() + sign + rest) if stem and rest.lower() == "s" else word.upper())
 
 
 def _same(word: str, other: str) -> str:
-    """``other``, if it has the letters of ``word``: of some alphabets a capital is two letters."""
+    """``other`` if it is ``word`` in another case, letter for letter, else ``word``: some capitals are two letters."""
     return other if len(other) == len(word) and other.lower() == word.lower() else word
 
 
 def is_known(text: str) -> bool:
-    """Are most of its letters told apart here? Words of another script are none of ours."""
+    """Whether most of the word's letters are known; words in other scripts are left as they are."""
     letters = [letter for letter in text.lower() if letter.isalpha()]
     return 2 * sum(letter in LETTERS for letter in letters) > len(letters)
 
 
 def is_written(text: str) -> bool:
-    """Has it capitals among small letters, or marks behind words? Then whoever wrote it knew how."""
+    """Whether a text has capitals among small letters, or punctuation already: then it is left as it is."""
     words = [word for word in text.split() if word.lower() not in I]
     plain = " ".join(words)
     return plain not in (plain.lower(), plain.upper()) or any(

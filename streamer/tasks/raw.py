@@ -1,4 +1,4 @@
-"""The task ``raw``: the model's outputs as they are, for a model whose numbers no other task has a meaning for."""
+"""The task ``raw``: the model's outputs unchanged, for models that fit no other task."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Outputs", "Raw", "RawMemory", "listed", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What one chunk gave. ``start`` and ``end``: the rows of the stream that it is about; ``steps``: how many steps
-    of output that is; ``outputs``: by name, in the manifest's order, the real steps only."""
+    """The outputs of one chunk. ``start`` and ``end``: the range of input rows; ``steps``: the number of output steps;
+    ``outputs``: arrays by name, in the manifest's order, without the steps of padding."""
 
     start: int
     end: int
@@ -27,7 +27,7 @@ class Outputs:
     type: str = "outputs"
 
     def to_arrays(self) -> dict[str, Any]:
-        """As :meth:`to_dict`, with arrays: whoever sends bytes needs no lists."""
+        """As :meth:`to_dict`, but with arrays, for a sender of bytes."""
         where = {"type": self.type, "start": self.start, "end": self.end, "steps": self.steps}
         return {**where, "outputs": dict(self.outputs)}
 
@@ -37,7 +37,7 @@ class Outputs:
 
 @dataclass(slots=True)
 class RawMemory:
-    """``step``: how many the stream has had."""
+    """``step``: number of steps so far."""
 
     step: int = 0
 
@@ -55,7 +55,7 @@ class Raw:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Raw:
-        """The same for a model of another task, whose options are not looked at."""
+        """The task for a model whose manifest names another one; its options are ignored."""
         return cls(manifest.model_copy(update={"options": {}}))
 
     def open(self, options: Mapping[str, Any]) -> RawMemory:
@@ -107,4 +107,6 @@ def listed(array: Any) -> Any:
         return array
     if array.dtype.kind != "f" or bool(np.isfinite(array).all()):
         return array.tolist()
-    return np.where(np.isfinite(array), array, None).tolist()  # type: ignore[call-overload]
+    found = array.astype(object)
+    found[~np.isfinite(array)] = None
+    return found.tolist()

@@ -1,7 +1,8 @@
-"""The task ``rewrite``: a phrase of words goes in, then the model writes it, sign by sign.
+"""The task ``rewrite``: a phrase of words goes in, then the model writes it character by character.
 
-Rows (word, end): a word's code or 0, and 1 with the last word of a phrase. From the next row on each row without a word
-gives one sign, up to the end of the phrase (:mod:`models.shipped.encoder_decoder`).
+An input row is (word, end): a word's code or 0, and 1 with the last word of a phrase. After that row each row without a
+word gives one character, up to the end of the phrase (:mod:`models.shipped.encoder_decoder`). The manifest calls the
+characters ``signs``.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from streamer.tasks.base import TaskError
 
 __all__ = ["END", "Rewrite", "RewriteMemory", "RewriteOptions", "Rewritten"]
 
-#: The code of a phrase's end; 0 says nothing. Those of the signs follow.
+#: Output code for the end of a phrase; 0 is no output, codes from 2 on are characters.
 END = 1
-#: Signs of one phrase; what is longer does not end.
+#: Most characters of one phrase; further ones are dropped.
 MOST = 4096
 Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=65536)]
 
 
 class RewriteOptions(BaseModel):
-    """``options`` of a manifest whose task is ``rewrite``. ``words``: code 1 and up. ``signs``: code 2 and up."""
+    """``options`` of a manifest whose task is ``rewrite``. ``words`` have the codes from 1 on, ``signs`` from 2 on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -38,7 +39,7 @@ class RewriteOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A phrase, whole. ``step``: that of its end; ``log_prob``: what the model gave it, in nats."""
+    """A whole phrase. ``step``: the step at which it ended; ``log_prob``: its log-probability in nats."""
 
     step: int
     text: str
@@ -51,7 +52,7 @@ class Rewritten:
 
 @dataclass(slots=True)
 class RewriteMemory:
-    """``step``: how many there were. ``said``: codes of the signs of the phrase in the works."""
+    """``step``: number of steps so far. ``said``: character codes of the current phrase."""
 
     step: int = 0
     said: list[int] = field(default_factory=list)
@@ -80,7 +81,8 @@ class Rewrite:
         self.codes = {word: code for code, word in enumerate(self.options.words, 1)}
 
     def rows(self, phrases: Sequence[Sequence[str]], more: int) -> NDArray[np.int32]:
-        """Input [N, T, 2]: phrases that end in the same row, and ``more`` rows at least for what is said to them."""
+        """Input [N, T, 2]: phrases aligned so that all end in the same row, then at least ``more`` rows of zeros for
+        the output."""
         longest = max(map(len, phrases))
         rows = np.zeros((len(phrases), longest + more, 2), np.int32)
         for row, words in zip(rows, phrases, strict=True):
@@ -121,7 +123,7 @@ class Rewrite:
         return found
 
     def _sign(self, code: int) -> str:
-        """A code that no sign has is a question mark: a file must not end the stream."""
+        """The character of a code; ``?`` for an unknown code, so that a bad file can't end the stream."""
         return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
 
     def copy(self, memory: RewriteMemory) -> RewriteMemory:

@@ -1,4 +1,4 @@
-"""A task's memory as bytes: a JSON head, plain arrays behind it. The same everywhere, and reading it runs no code."""
+"""A task's memory as bytes: a JSON header, then plain arrays. The format is portable, and loading it runs no code."""
 
 from __future__ import annotations
 

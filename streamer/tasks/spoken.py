@@ -1,8 +1,8 @@
-"""How written numbers are said in English: the words and signs there are, and every way to read a written number.
+"""How written numbers are said in English: the vocabulary, and every reading of a written number.
 
-What writes numbers down (:mod:`streamer.streams.numbers`) is checked by reading them aloud again, and what it was
-trained on was made by the same readings. No sequence of words is a reading of two written numbers, so what passes is
-what was said.
+The model that writes numbers (:mod:`streamer.streams.numbers`) is checked with these readings: its output must have the
+spoken words among its readings. The same readings made its training data. No sequence of words is a reading of two
+different written numbers, so an output that passes the check is right.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ UNITS = (
     "eighteen nineteen"
 ).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-#: Ordinals that do not end in -th behind the cardinal's last word.
+#: Ordinals that are not the cardinal's last word plus -th.
 ODD = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
        "twelve": "twelfth"}  # fmt: skip
 LARGE = ("hundred", "thousand", "million")
 MONEY = {"$": "dollars", "€": "euros"}
 HALVES = ("am", "pm")
-#: Beyond this a number is no longer written out of words.
+#: Larger numbers are left in words.
 MOST = 9_999_999
 
 
@@ -31,31 +31,31 @@ def _th(word: str) -> str:
     return ODD.get(word) or (word[:-1] + "ieth" if word.endswith("y") else word + "th")
 
 
-#: What a number is made of; a word's code is its place here and 1.
+#: Words of a spoken number; a word's code is its index here plus 1.
 WORDS = (
     *UNITS, *TENS, *LARGE, *map(_th, (*UNITS[1:], *TENS, *LARGE)), "point", "minus", "percent", "and", "oh", "a",
     "half", "quarter", "past", "to", "o'clock", *HALVES, *MONEY.values(), "cents",
 )  # fmt: skip
-#: What is written; a sign's code is its place here and 2.
+#: Characters of a written number; a character's code is its index here plus 2.
 SIGNS = (*"0123456789", ".", ",", ":", "-", "%", *MONEY, "st", "nd", "rd", "th", " am", " pm")
 SAME = {"negative": "minus", "dollar": "dollars", "euro": "euros", "cent": "cents", "a.m.": "am", "p.m.": "pm"}
 WRITTEN = re.compile(
     r"(?P<minus>-)?(?P<money>[$€])?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<part>\d+))?(?P<end>%|st|nd|rd|th)?"
 )
 TIME = re.compile(r"(?P<hour>[1-9]|1[0-2])(?::(?P<minute>[0-5]\d))?(?P<half> am| pm)?")
-#: "and" joins what stands before it with what follows only behind these.
+#: "and" is part of a number only after these words.
 JOINED = frozenset({*LARGE, "dollars", "euros"})
 
 
 def known(word: str) -> str:
-    """The one of :data:`WORDS` that a transcript's word is; empty if it is none."""
+    """The word of :data:`WORDS` that a transcript's word stands for; empty if there is none."""
     word = word.lower()
     word = SAME.get(word, word)
     return word if word in WORDS else ""
 
 
 def canonical(words: Sequence[str]) -> tuple[str, ...]:
-    """Without the "and" of "two hundred and five"; "a hundred" is one hundred, "oh" is zero."""
+    """The words without the "and" of "two hundred and five"; "a" becomes "one" before hundred, "oh" becomes "zero"."""
     found: list[str] = []
     for i, word in enumerate(words):
         if word == "and" and i and words[i - 1] in JOINED and i + 1 < len(words):
@@ -67,7 +67,7 @@ def canonical(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def says(words: Sequence[str], written: str) -> bool:
-    """Whether ``words`` (of :data:`WORDS`) are one of the ways to read ``written``."""
+    """Whether ``words`` (of :data:`WORDS`) are a reading of ``written``."""
     return canonical(words) in set(readings(written))
 
 
@@ -87,17 +87,17 @@ def ordinal(n: int) -> tuple[str, ...]:
 
 
 def suffix(n: int) -> str:
-    """What an ordinal ends with in digits."""
+    """The suffix of an ordinal in digits: st, nd, rd or th."""
     return "th" if n // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
 
 
 def grouped(n: int) -> str:
-    """Commas from five digits on: 1999 may be a year."""
+    """With commas from five digits on, since 1999 may be a year."""
     return f"{n:,}" if n >= 10_000 else str(n)
 
 
 def readings(written: str) -> Iterator[tuple[str, ...]]:
-    """Every way to say it, canonical; none if it isn't written as this project writes numbers."""
+    """Every canonical reading of a written number; empty if the text is not written as this project writes numbers."""
     if time := TIME.fullmatch(written):
         yield from _times(int(time["hour"]), time["minute"], (time["half"] or "").strip())
     if number := WRITTEN.fullmatch(written):
@@ -138,8 +138,8 @@ def _plain(whole: str, n: int, part: str | None) -> Iterator[tuple[str, ...]]:
 
 
 def _years(whole: str, n: int) -> Iterator[tuple[str, ...]]:
-    """ "nineteen ninety nine", "nineteen oh five"; "twelve hundred fifty" is as good. Two numbers that look like a time
-    of the day are no year."""
+    """ "nineteen ninety nine", "nineteen oh five", and also "twelve hundred fifty". Two numbers that look like a time
+    of day are not a year."""
     century, rest = divmod(n, 100)
     if len(whole) != 4 or whole[0] == "0":
         return
@@ -165,10 +165,10 @@ def _times(hour: int, minute: str | None, half: str) -> Iterator[tuple[str, ...]
         yield (*cardinal(m), "past", *name, *tail)
     if m in (15, 30):
         yield ("quarter" if m == 15 else "half", "past", *name, *tail)
-    if m == 45:  # "ten to six" may be a range, a quarter is none
+    if m == 45:  # "ten to six" may be a range, "a quarter to six" can't
         yield ("quarter", "to", *cardinal(hour % 12 + 1), *tail)
 
 
 def text(signs: Iterable[int]) -> str:
-    """Codes of signs, 2 and above, as they are written."""
+    """The text of character codes from 2 on."""
     return "".join(SIGNS[sign - 2] for sign in signs)

@@ -1,4 +1,4 @@
-"""The model's outputs as they are, for streams of any task that ask for them with the option ``tensors``."""
+"""Raw model outputs for streams of any task, on request: the stream option ``tensors``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from streamer.tasks.raw import Raw, RawMemory
 
 __all__ = ["WithTensors"]
 
-#: What the saved memory of a stream that asked for tensors begins with; no task's own does.
+#: Prefix of the saved memory of such a stream; no task's own memory begins with it.
 MARK = b"\0tensors"
 
 
 class WithTensors:
-    """``task`` for all other streams. The option is all that is read of the options of one that asks for tensors."""
+    """Serves streams with the option ``tensors``, ignoring their other options, and passes all others to ``task``."""
 
     def __init__(self, task: Task, manifest: Manifest) -> None:
         self.task, self._raw = task, Raw.of(manifest)

@@ -220,7 +220,7 @@ CASES = (
         "two sensors under one name",
         wide("date,station,t", *(f"2024-05-0{d},{s},{d}" for d in (1, 2) for s in "AB")),
         -1,
-        "data.csv: several lines have the time '2024-05-01', and column 'station' tells them apart (A and B): "
+        "data.csv: several lines have the time '2024-05-01', and column 'station' distinguishes them (A and B): "
         "--id station",
         2,
     ),

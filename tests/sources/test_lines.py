@@ -13,7 +13,7 @@ from streamer.sources import SourceError
 from streamer.sources.readings import Readings
 from streamer.sources.tables.encoding import Lines, TooLongError, no_text
 from streamer.sources.tables.layouts import Columns, guess_columns, key, suggested
-from streamer.sources.tables.separators import Dialect, choose, find_header, is_comment, split, told_separator
+from streamer.sources.tables.separators import Dialect, choose, declared_separator, find_header, is_comment, split
 from streamer.sources.times import show_time
 
 TEXTS = st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=20), max_size=20)
@@ -102,7 +102,12 @@ def test_the_line_of_the_header(widths: list[int], at: int) -> None:
 
 
 def test_small_signs() -> None:
-    assert (told_separator("sep=;"), told_separator('"sep=,"'), told_separator("sep=\t"), told_separator("time;a")) == (
+    assert (
+        declared_separator("sep=;"),
+        declared_separator('"sep=,"'),
+        declared_separator("sep=\t"),
+        declared_separator("time;a"),
+    ) == (
         ";",
         ",",
         "\t",
@@ -131,7 +136,7 @@ def test_roles_of_columns() -> None:
 @pytest.mark.parametrize("stations", [("A", "B"), ("1", "2")])
 def test_two_series_under_one_name_are_refused_unless_something_else_is_known(stations: tuple[str, str]) -> None:
     rows = [[f"2024-05-0{day}", station, f"{day}.5"] for day in range(1, 5) for station in stations]
-    with pytest.raises(SourceError, match="column 'where' tells them apart"):
+    with pytest.raises(SourceError, match="column 'where' distinguishes them"):
         guess_columns(["date", "where", "t"], Columns(), rows)
     assert guess_columns(["date", "where", "t"], Columns(id="where"), rows).ids == (1,)
     with pytest.raises(SourceError, match="--id sensor --id where"):

@@ -83,7 +83,7 @@ def test_a_request_becomes_rows_of_whole_numbers() -> None:
         (LETTERS, {"prompt": "abc"}, "does not know 'c'"),
         (LETTERS, {"temperature": -1.0}, "temperature"),
         (LETTERS, {"seed": 0}, "seed"),
-        (LETTERS, {"conditions": {"word": "one"}}, "can't be told 'word'"),
+        (LETTERS, {"conditions": {"word": "one"}}, "has no condition 'word'"),
         (SOUND, {"conditions": {"word": "ten"}}, "one of nothing, one, two"),
         (SOUND, {"top_k": 3}, "leave out top_k"),
         (SOUND, {"prompt": "a"}, "takes no prompt"),

@@ -1,8 +1,8 @@
-"""Public streaming recognisers, a folder of graphs and a list of tokens, become one file of the task ``transcribe``.
+"""Turns public streaming recognisers, folders with graphs and tokens, into one file of the task ``transcribe``.
 
-``files`` finds what is in the folder, ``kinds`` knows what each family's host does, ``frontend`` and ``transducer``
-bring that into the graph, ``assemble`` puts it together, ``host`` is the same in NumPy around the files as they came,
-and ``build`` goes the whole way.
+``files`` finds the parts in the folder, ``kinds`` describes what each family's host does, ``frontend`` and
+``transducer`` implement that in the graph, ``assemble`` builds the file, ``host`` is the reference in NumPy around the
+original files, and ``build`` runs all of it.
 """
 
 from export.adopt.recogniser.build import adopt_folder

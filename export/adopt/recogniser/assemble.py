@@ -1,8 +1,7 @@
-"""The file to be: sound in, features, the recogniser, its search, log-probabilities out; all memory as states.
+"""Assembles the adopted graph: sound in, features, the recogniser, its search, log-probabilities out; memory as states.
 
-A call brings ``shift`` new rows of features, and the recogniser wants ``window`` rows at once, so that it runs some
-calls behind the sound. Until there is a whole window nothing counts: the results of those calls are certain blanks, and
-the recogniser's states stay zero.
+A call brings ``shift`` new rows of features, and the recogniser takes ``window`` rows at once, so it runs some calls
+behind the sound. Until the first window is complete, results are certain blanks and the recogniser's states stay zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole way from a folder to one file: found out, put together, recorded, judged, written."""
+"""Adoption of a recogniser's folder to one file: analyse, assemble, record the golden example, judge, write."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def adopt_folder(
     seed: int = 0,
     long_chunks: int = 400,
 ) -> Verdict:
-    """Write ``target``. Raises :class:`AdoptionError`, and then leaves what was there before.
+    """Write ``target``. Raises :class:`AdoptionError`, and then leaves an existing file unchanged.
 
     ``long_chunks``: length of the judge's endurance run.
     """
@@ -216,7 +216,7 @@ def _manifest(
 
 
 def _options(tokens: Tokens, settings: AdoptSettings, delay: int) -> dict[str, Any]:
-    """Of the task; what the user said of it comes first."""
+    """The task's options; the user's settings take precedence."""
     given = json.loads(json.dumps({key: value for key, value in settings.task.items() if key != "name"}))
     found = {"tokens": list(tokens.texts), "blank": tokens.blank, "units": tokens.units, "delay_steps": delay}
     return {**found, **given}

@@ -1,4 +1,4 @@
-"""What is in a folder as it was downloaded: which graph is which, and the list of tokens."""
+"""Finds the graphs and the list of tokens in a downloaded folder."""
 
 from __future__ import annotations
 

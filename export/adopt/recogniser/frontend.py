@@ -1,5 +1,4 @@
-"""Log-mel features as Kaldi and NeMo have them, from 16-bit PCM: in NumPy for a whole recording, and in a graph, chunk
-by chunk.
+"""Log-mel features as in Kaldi and NeMo, from 16-bit PCM: in NumPy for a whole recording, in a graph by chunks.
 
 Frames are of 25 ms, 10 ms apart, and centred in their 10 ms (Kaldi's ``snip_edges=false``): frame i covers the samples
 from ``shift * i + (shift - length) / 2``. Before the first sample the sound is its own mirror image. Matched to the
@@ -117,7 +116,7 @@ class Frontend:
         """int16 [B, count * shift] and the samples before it [B, carry] -> rows [B, count, bins], samples for the next
         call. ``begins`` bool [B, 1]: before this call there is the mirror image; ``None``: there always is ``before``.
 
-        The first row of call c is frame ``count * c - 1``: of the first call a frame that is none.
+        The first row of call c is frame ``count * c - 1``: in the first call there is no such frame.
         """
         if begins is not None:
             image = ops("Gather", pcm, ops.constant(np.arange(self.early)[::-1]), axis=1)

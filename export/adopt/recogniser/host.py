@@ -1,4 +1,4 @@
-"""What a host does with the files as they came, in NumPy: features, windows, calls one after another, the search."""
+"""The reference host of a recogniser in NumPy, with the original files: features, windows, calls, the search."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The families of public streaming recognisers: how each one's host cuts features into calls, and what else it gives.
+"""Families of public streaming recognisers: how each family's host cuts features into calls, and its further inputs.
 
-From the names of inputs and from metadata, as sherpa-onnx reads them. ``window`` rows of features go into a call, which
-goes on by ``shift``.
+Recognised by the names of inputs and by metadata, as in sherpa-onnx. A call takes ``window`` rows of features and
+advances by ``shift``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Kind:
 
 
 def kind_of(encoder: Foreign, transducer: bool, settings: AdoptSettings, report: Report) -> Kind:
-    """Raises :class:`AdoptionError` for a family that is not known, or says too little of itself."""
+    """The family of a model. Raises :class:`AdoptionError` for an unknown family, or missing metadata."""
     names = {port.name for port in encoder.inputs}
     said = encoder.metadata
     if said.get("feature", "").lower() == "whisper":
@@ -213,7 +213,7 @@ def _number(encoder: Foreign, name: str, default: int | None = None) -> int:
 
 
 def _with(settings: AdoptSettings, **changes: Any) -> AdoptSettings:
-    """What the user said of the model comes first."""
+    """Metadata with the user's settings, which take precedence."""
     given = settings.model_dump(exclude_unset=True)
     merged = {name: {**change, **given.get(name, {})} for name, change in changes.items()}
     return AdoptSettings.model_validate({**given, **merged}, strict=False)

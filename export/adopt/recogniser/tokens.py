@@ -1,7 +1,7 @@
-"""``tokens.txt`` as k2, NeMo, WeNet and T-one write it: a symbol and its number on every line.
+"""Reads ``tokens.txt`` as k2, NeMo, WeNet and T-one write it: a symbol and its number on every line.
 
-What comes out are tokens as the task ``transcribe`` reads them: ``▁`` in front of a new word, and ``<0xNN>`` for a byte
-of UTF-8, whichever way the list wrote bytes.
+The result are tokens for the task ``transcribe``: ``▁`` at the beginning of a new word, and ``<0xNN>`` for a byte of
+UTF-8, in whatever form the list has bytes.
 """
 
 from __future__ import annotations

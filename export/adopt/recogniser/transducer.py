@@ -1,7 +1,7 @@
-"""The search of a transducer whose predictor sees its last few tokens alone, in the graph: one token a frame at most.
+"""In-graph greedy search of a transducer with a stateless predictor: at most one token a frame.
 
-In every frame the joiner is asked once, for the encoder's frame and what the decoder makes of the last ``context``
-tokens (k2's stateless predictor; Ghodsi et al. 2020). A token that is neither the blank nor unknown is written down.
+In every frame the joiner runs once, on the encoder's frame and the decoder's output for the last ``context`` tokens
+(k2's stateless predictor; Ghodsi et al. 2020). A token that is neither the blank nor unknown is emitted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m models corpus english --hours 60``: its options, apart from what loads networks."""
+"""``python -m models corpus english --hours 60``: its options, without importing the networks."""
 
 from __future__ import annotations
 

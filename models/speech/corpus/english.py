@@ -1,7 +1,7 @@
 """``python -m models corpus english``: hours of English for training, shard by shard.
 
 Shard ``i`` depends on the seed and on ``i`` alone, and every stretch of shards holds the sources in their shares: a run
-can be killed, go on, or be asked for more hours later, and whoever trains can begin with what is there.
+can be killed, go on, or be asked for more hours later, and training can begin with the finished part.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Pronounce:
 
 def label(text: str, american: Pronounce) -> tuple[list[str], list[list[str]]]:
     """Words and their phones: of CMUdict's pronunciations the one that is nearest to what the rules say in this
-    sentence, and theirs for words that it does not hold. Labels are American whoever speaks, as the lexicon is."""
+    sentence, and theirs for words that it does not hold. Labels are American for all speakers, as the lexicon is."""
     from models.speech.data import pronounce
 
     said, phones = [], []

@@ -1,4 +1,4 @@
-"""Kokoro-82M (Apache-2.0, StyleTTS 2: Li et al. 2023, arXiv 2306.07691): one network, as many voices as one can mix.
+"""Kokoro-82M (Apache-2.0, StyleTTS 2: Li et al. 2023, arXiv 2306.07691): one network, any number of blended voices.
 
 A voice is a table of styles [510, 256], a row for each length of text: the first half steers the vocoder (timbre), the
 second the prosody. Weighted blends of voices are new speakers, and the two halves need not be of the same blend.

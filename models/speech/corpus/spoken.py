@@ -33,7 +33,7 @@ _DOTTED = re.compile(
 )
 #: What a spoken text may hold.
 _LEFT = re.compile(r"[A-Za-z^' ,.?!;:-]+")
-LONGEST = 24  # letters of a word; what is longer is none
+LONGEST = 24  # letters of a word; a longer one is refused
 _DIGITS = "zero one two three four five six seven eight nine".split()
 
 
@@ -71,8 +71,8 @@ def amount(text: str) -> str:
 
 
 def speak(text: str, rng: random.Random) -> str | None:
-    """A text in spoken words with its sentence marks, ``None`` where a part of it cannot be told. ``rng``: for what has
-    more than one reading."""
+    """A text in spoken words with its sentence marks, ``None`` if the reading of a part is unclear. ``rng``: for what
+    has more than one reading."""
     text = text.translate(_QUOTES).replace("\\r", "")
     for pattern, say in _rules():
         text = pattern.sub(lambda match, say=say: f" {say(match, rng)} ", text)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What is read aloud: lines of the shared texts in spoken words, and made ones of what those hold too little of."""
+"""Texts for the corpus: lines of the shared texts in spoken words, and generated ones for rare kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voices: each turns a text into samples in one of its many manners. All they do depends on the generator alone."""
+"""Voices turn a text into samples with random settings, drawn only from the given random generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of written lines: fonts of Debian's packages, distorted, on paper that is not clean.
+"""Synthetic pictures of written lines: fonts of Debian's packages, distorted, on noisy paper.
 
 ``apt install`` with these names brings the fonts: fonts-breip fonts-dkg-handwriting fonts-femkeklaver fonts-kristi
 fonts-rufscript fonts-comic-neue fonts-ecolier-court fonts-humor-sans fonts-sjfonts fonts-havana fonts-kaushanscript

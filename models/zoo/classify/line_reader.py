@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from models.layers import Chain, RecurrentStack, State, Streaming, Subsample, inner, outer
+from models.layers.config import Config
 
 
 @dataclass(frozen=True)
-class LineReaderConfig:
+class LineReaderConfig(Config):
     """``height``: grey values of a column."""
 
     tokens: int
@@ -20,13 +20,6 @@ class LineReaderConfig:
     hidden: int = 64
     layers: int = 2
     dropout: float = 0.1
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LineReaderConfig:
-        return cls(**values)
 
 
 class LineReaderNetwork(Streaming):

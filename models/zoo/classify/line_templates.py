@@ -1,4 +1,4 @@
-"""What a reader of lines is compared with: letters apart where no ink is, each the nearest of known ones."""
+"""The baseline for readers of lines: letters separated at columns without ink, classified by nearest template."""
 
 from __future__ import annotations
 

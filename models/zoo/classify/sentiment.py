@@ -1,4 +1,4 @@
-"""The recipe ``sentiment``: for, against, or neither? Byte by byte, with an answer at any time, on texts made here."""
+"""The recipe ``sentiment``: for, against or neither, byte by byte with an answer at any time, on generated texts."""
 
 from __future__ import annotations
 

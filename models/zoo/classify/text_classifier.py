@@ -1,34 +1,27 @@
-"""A reader of bytes: an embedding, a GRU stack, a probability for each label behind every byte (many-to-one)."""
+"""A classifier of bytes: an embedding, a GRU stack, a probability for each label after every byte (many-to-one)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import RecurrentStack, State, Streaming, inner, outer
+from models.layers.config import Config
 
-#: Bytes that are told apart; capitals are taken for small letters, and all others for one another.
+#: The distinguished bytes; capitals count as small letters, and all other bytes share one code.
 KNOWN = b"\n abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()"
 
 
 @dataclass(frozen=True)
-class TextClassifierConfig:
+class TextClassifierConfig(Config):
     labels: int
     embedding: int = 24
     hidden: int = 72
     layers: int = 2
     cell: str = "gru"
     dropout: float = 0.1
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TextClassifierConfig:
-        return cls(**values)
 
 
 class TextClassifierNetwork(Streaming):

@@ -1,4 +1,4 @@
-"""The recipe ``written-line``: a line of handwriting, read column by column. Pictures made here, of Debian's fonts."""
+"""The recipe ``written-line``: a line of handwriting, read column by column; synthetic pictures of Debian's fonts."""
 
 from __future__ import annotations
 

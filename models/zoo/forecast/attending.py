@@ -1,4 +1,4 @@
-"""The recipe ``attending``: encoder-decoder with attention, beside the forecasters of the recipe ``sequences``.
+"""The recipe ``attending``: encoder-decoder with attention, compared with the forecasters of the recipe ``sequences``.
 
 Trained on the same batches as they, for as many steps, scored on the same months. Training takes the loss at some of a
 segment's readings: each is two dozen steps of the decoder.
@@ -102,8 +102,8 @@ def info(config: AttendingConfig) -> dict[str, Any]:
 def looks(model: AttendingForecaster, held: Held, last: int = 240) -> NDArray[np.float32]:
     """[H, M]: the mean attention of the last readings."""
     x = torch.from_numpy(rows_of(held.values[:, -(held.first + last) :]))
-    told, _ = model(x, model.initial_state(len(x)))
-    return told["attention"][:, -last:].mean((0, 1)).numpy()
+    outputs, _ = model(x, model.initial_state(len(x)))
+    return outputs["attention"][:, -last:].mean((0, 1)).numpy()
 
 
 def draw(weights: NDArray[np.float32], path: Path) -> None:

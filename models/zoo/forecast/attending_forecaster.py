@@ -1,8 +1,8 @@
-"""Encoder-decoder with attention as a forecaster: one GRU hears the readings, another says the steps ahead in turn.
+"""Encoder-decoder with attention as a forecaster: one GRU reads the readings, another forecasts the steps in turn.
 
 Seq2seq with attention (Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's) over a bounded memory:
-what the encoder held at the last ``slots`` readings. With each reading the decoder begins anew from where the encoder
-is, hears its own forecast of the step before, and looks back. How far back is told by distance, as in
+what the encoder held at the last ``slots`` readings. With each reading the decoder starts from the encoder's
+state, takes its own forecast of the step before, and attends to the past. Positions are relative, as in
 :class:`models.layers.WindowAttention`: step h ahead of a slot's reading is h plus the slot's age away, so that "a day
 before that hour" is one entry of a table, whatever the step.
 """
@@ -85,8 +85,8 @@ class ForecastDecoder(nn.Module):
         keys, far = memory.transpose(1, 2), -1e9 * (1 - there)
         said, weights = [], []
         for step in range(known.shape[1]):
-            told = self.ahead[step].expand(h.shape[0], -1)
-            h = gru_step(self.cell, torch.cat([compressed(before), told], 1), h)
+            place = self.ahead[step].expand(h.shape[0], -1)
+            h = gru_step(self.cell, torch.cat([compressed(before), place], 1), h)
             # slot i is M - 1 - i readings old, and this step another ``step`` + 1 away from it
             away = self.distance[step : step + self.slots].flip(0)
             score = (self.query(h)[:, None] @ keys)[:, 0] / math.sqrt(h.shape[1]) + away + far

@@ -1,4 +1,4 @@
-"""What the zoo's forecasters see of a sensor: the plain running averages of :mod:`models.forecast.normalise`, float32.
+"""The inputs of the zoo's forecasters: the plain running averages of :mod:`models.forecast.normalise`, float32.
 
 The trained files of the zoo learnt on these. There are no readings in doubt here, as there are in
 :mod:`models.forecast.front`: each counts.

@@ -9,7 +9,7 @@ step ahead, relative to the last reading. Beside the body the last day goes stra
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,7 @@ from models.layers import (
     inner,
     outer,
 )
+from models.layers.config import Config
 from models.zoo.forecast.plain import inputs
 
 FAMILIES = ("rnn", "lstm", "gru", "residual", "tcn", "transformer", "mingru")
@@ -42,7 +43,7 @@ LAGS, FARTHEST = 24, 50.0
 
 
 @dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(Config):
     """``family``: of :data:`LAYERS`; "residual" is of LSTMs. ``window``: readings that one layer of attention sees."""
 
     family: str
@@ -51,13 +52,6 @@ class SequenceConfig:
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     window: int = WINDOW
     memory: float = 2000.0  # readings over which level and scale are averaged
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "quantiles": [*self.quantiles]}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SequenceConfig:
-        return cls(**{**values, "quantiles": tuple(values["quantiles"])})
 
 
 def body(family: str, hidden: int, window: int = WINDOW) -> Streaming:

@@ -1,4 +1,4 @@
-"""Two pictures of training through time and through depth: where gradients go, and what a residual connection does."""
+"""Two pictures of gradients, through time and through depth, with and without residual connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe ``characters``: a GRU that writes English, letter by letter, after the shared sentences."""
+"""The recipe ``characters``: a GRU that writes English, letter by letter, trained on the shared sentences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXTS = {
 
 
 def encode(text: str) -> Tokens:
-    """Letters to tokens; raises ``ValueError`` at one that is none of them."""
+    """Letters to tokens; raises ``ValueError`` for an unknown letter."""
     return np.array([TOKENS.index(c) for c in text.lower()], np.int64)
 
 

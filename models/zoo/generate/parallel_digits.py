@@ -1,4 +1,4 @@
-"""The recipe ``parallel-digits``: spoken digits all samples at once, distilled from the WaveNet of ``spoken-digits``.
+"""The recipe ``parallel-digits``: all samples of a spoken digit in parallel, distilled from ``spoken-digits``' WaveNet.
 
 Probability density distillation (van den Oord et al. 2018, arXiv 1711.10433, sections 4 and 5): student and teacher
 each have a distribution for every sample, of the same 256 levels, so that the divergence of the two is a sum and no

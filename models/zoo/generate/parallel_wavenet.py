@@ -1,4 +1,4 @@
-"""Parallel WaveNet (van den Oord et al. 2018, arXiv 1711.10433): all samples of a call at once, out of noise.
+"""Parallel WaveNet (van den Oord et al. 2018, arXiv 1711.10433): all samples of a call in parallel, from noise.
 
 An inverse autoregressive flow: each of a few stacks of dilated convolutions looks at the noise that went into earlier
 samples and says, for every sample, by how much the noise is to be shifted and scaled. No sample waits for another one,
@@ -8,14 +8,14 @@ and what a sample depends on has an end: ``receptive_field`` samples of noise, a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
+from models.layers.config import Config
 from models.layers.sampling import ControlColumns, Noise, Onset
 from models.zoo.generate.wavenet_generator import WAVES, clock
 
@@ -24,7 +24,7 @@ EDGE = 2.0**-25
 
 
 @dataclass(frozen=True)
-class ParallelConfig:
+class ParallelConfig(Config):
     """``flows``: the dilations of each one's stack. ``width``: samples of a step, as of the teacher's frames.
     ``labels`` and ``pace`` as in :class:`models.zoo.generate.wavenet_generator.WaveNetConfig`."""
 
@@ -37,17 +37,10 @@ class ParallelConfig:
     labels: int = 11
     pace: int = 1600
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "flows": [list(flow) for flow in self.flows]}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ParallelConfig:
-        return cls(**{**values, "flows": tuple(map(tuple, values["flows"]))})
-
 
 class WaveFlow(Streaming):
-    """Noise [B, N] and what every layer's gates are told [B, N, L * 2C] -> shift and log-scale [B, N], each from the
-    noise before it. State: the last noise, and of every layer the inputs that it looks back to."""
+    """Noise [B, N] and the conditioning of every layer's gates [B, N, L * 2C] -> shift and log-scale [B, N], each from
+    the noise before it. State: the last noise, and of every layer the inputs that it looks back to."""
 
     def __init__(self, dilations: tuple[int, ...], channels: int, hidden: int, spread: float) -> None:
         super().__init__()
@@ -115,10 +108,10 @@ class ParallelWaveNet(Streaming):
     def play(self, noise: Tensor, labels: Tensor, since: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
         """Logistic noise [B, T * width] -> samples in [-1, 1] of the mu-law's scale, their distributions' middle and
         log-scale given the noise before [B, T * width] each, and the state."""
-        told, new = self.guided(labels, since), {}
+        guides, new = self.guided(labels, since), {}
         x, middle, width = noise, torch.zeros_like(noise), torch.zeros_like(noise)
-        for i, (flow, tell) in enumerate(zip(self.flows, self.told, strict=True)):
-            guide = tell(told).repeat_interleave(self.config.width, dim=1)
+        for i, (flow, project) in enumerate(zip(self.flows, self.told, strict=True)):
+            guide = project(guides).repeat_interleave(self.config.width, dim=1)
             shift, scale, part = flow(x, guide, inner(state, f"flow{i}"))
             x = x * scale.exp() + shift
             middle, width = middle * scale.exp() + shift, width + scale
@@ -138,8 +131,8 @@ class ParallelWaveNet(Streaming):
         force = settings.force.flatten(1)
         token = torch.where(force >= 0, force, level)
         share = levels_log_prob(middle, scale, c.vocabulary, token)
-        told = {"tokens": token.unflatten(1, (steps, c.width)), "log_prob": share.unflatten(1, (steps, c.width))}
-        return told, {**new, **outer(noise, "noise"), **outer(onset, "onset")}
+        outputs = {"tokens": token.unflatten(1, (steps, c.width)), "log_prob": share.unflatten(1, (steps, c.width))}
+        return outputs, {**new, **outer(noise, "noise"), **outer(onset, "onset")}
 
 
 def levels_log_prob(middle: Tensor, scale: Tensor, levels: int, token: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recipe ``spoken-digits``: a WaveNet that says the digit it is told, at 8 kHz, after espeak-ng."""
+"""The recipe ``spoken-digits``: a WaveNet that says a given digit at 8 kHz, trained on espeak-ng."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of token generators on given tokens (teacher forcing), and what they are compared with."""
+"""Training of token generators by teacher forcing, and their n-gram baselines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def teach(
 
 @torch.no_grad()
 def bits(model: Any, tokens: Tokens, length: int = 2048) -> float:
-    """Bits per token, in pieces of ``length`` that each begin anew."""
+    """Bits per token, over pieces of ``length`` that each start from zero state."""
     whole = torch.from_numpy(tokens[: len(tokens) // length * length].reshape(-1, length))
     nats = [F.cross_entropy(model.teach(part).flatten(0, 1), part.flatten()) for part in whole.split(8)]
     sizes = [len(part) for part in whole.split(8)]

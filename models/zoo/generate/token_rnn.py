@@ -1,31 +1,24 @@
-"""A recurrent network that writes: GRU over tokens, the token it chose fed back inside the graph (Graves 2013)."""
+"""A recurrent generator: a GRU over tokens, with the chosen token fed back inside the graph (Graves 2013)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
+from models.layers.config import Config
 from models.layers.sampling import ControlColumns, Noise, choose, log_prob
 
 
 @dataclass(frozen=True)
-class TokenRNNConfig:
+class TokenRNNConfig(Config):
     """Token 0 is what stands before the first one."""
 
     vocabulary: int
     hidden: int = 160
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TokenRNNConfig:
-        return cls(**values)
 
 
 class TokenRNN(Streaming):
@@ -71,8 +64,8 @@ class TokenRNN(Streaming):
             tokens.append(token)
             logits.append(logit)
         chosen = torch.stack(tokens, dim=1)  # [B, T, 1]
-        told = {"tokens": chosen, "log_prob": log_prob(torch.stack(logits, dim=1), chosen[:, :, 0])[:, :, None]}
-        return told, {"h": h, "token": token, **outer(noise, "noise")}
+        outputs = {"tokens": chosen, "log_prob": log_prob(torch.stack(logits, dim=1), chosen[:, :, 0])[:, :, None]}
+        return outputs, {"h": h, "token": token, **outer(noise, "noise")}
 
     def _cell(self, x: Tensor, again: Tensor, h: Tensor) -> Tensor:
         """PyTorch's GRU: gates reset, update, new."""

@@ -9,21 +9,21 @@ all steps; what is left of a layer in a step is eight small operators.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.base import State, Streaming, inner, outer
+from models.layers.config import Config
 from models.layers.sampling import ControlColumns, Noise, Onset, choose, log_prob
 
 
 @dataclass(frozen=True)
-class WaveNetConfig:
+class WaveNetConfig(Config):
     """``labels``: values of the condition ``digit``. ``embedding``: numbers that stand for a sample. ``pace``: frames
-    of a label that are told apart."""
+    of a label that are distinguished."""
 
     vocabulary: int = 256
     width: int = 4
@@ -35,13 +35,6 @@ class WaveNetConfig:
     embedding: int = 8
     guide: int = 32
     pace: int = 1600
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "dilations": list(self.dilations)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> WaveNetConfig:
-        return cls(**{**values, "dilations": tuple(values["dilations"])})
 
 
 #: Cosines that tell how long ago a label began: half a turn in ``pace`` frames, and each faster than the one before.
@@ -166,12 +159,12 @@ class WaveNetGenerator(Streaming):
                 logits.append(logit)
             frame = torch.cat(heard[c.width :], 1)
         flat = torch.cat(chosen, 1)  # [B, T * width]
-        told = {"tokens": flat, "log_prob": log_prob(torch.stack(logits, 1), flat)}
+        outputs = {"tokens": flat, "log_prob": log_prob(torch.stack(logits, 1), flat)}
         new = {"frame": flat[:, -c.width :], **outer(noise, "noise"), **outer(onset, "onset")}
         for i, d in enumerate(c.dilations):
             whole = torch.cat([state[f"past.{i:02}"], torch.stack(inputs[i], 1)], 1)
             new[f"past.{i:02}"] = whole[:, whole.shape[1] - d :]
-        return {name: part.unflatten(1, (steps, c.width)) for name, part in told.items()}, new
+        return {name: part.unflatten(1, (steps, c.width)) for name, part in outputs.items()}, new
 
     def _stack(
         self, x: Tensor, inputs: list[list[Tensor]], known: list[Tensor], matrices: list[list[Tensor]]

@@ -1,19 +1,19 @@
-"""A small listener: log-mel, running normalisation, two strided convolutions, a GRU, a probability for each label."""
+"""A small classifier of sound: log-mel, running normalisation, two strided convolutions, a GRU, label probabilities."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import Chain, LogMel, RecurrentStack, RunningNorm, State, Streaming, Subsample, inner, outer
+from models.layers.config import Config
 
 
 @dataclass(frozen=True)
-class AudioClassifierConfig:
-    """One label is a yes or no of its own; several share a probability of 1."""
+class AudioClassifierConfig(Config):
+    """With one label the output is a sigmoid, with several a softmax."""
 
     labels: int
     sample_rate: int = 16000
@@ -23,13 +23,6 @@ class AudioClassifierConfig:
     hidden: int = 40
     layers: int = 1
     cell: str = "gru"
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AudioClassifierConfig:
-        return cls(**values)
 
 
 class AudioClassifier(Streaming):
@@ -68,8 +61,7 @@ class AudioClassifier(Streaming):
 
     @torch.no_grad()
     def normalise(self, pcm: Tensor) -> None:
-        """Mean and standard deviation of the energies of int16 [B, N] become the normaliser's start."""
-        mel, norm = self.front.layers["mel"], self.front.layers["norm"]
+        """Set the normaliser's constants from the energies of int16 [B, N]."""
+        mel = self.front.layers["mel"]
         energies, _ = mel(pcm, mel.initial_state(len(pcm)))
-        norm.mean.copy_(energies.mean((0, 1)))
-        norm.std.copy_(energies.std((0, 1)).clamp(min=0.1))
+        self.front.layers["norm"].set_constants(energies)

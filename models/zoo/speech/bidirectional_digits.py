@@ -1,4 +1,4 @@
-"""The recipe ``bidirectional-digits``: what it is worth to listen on before answering."""
+"""The recipe ``bidirectional-digits``: what a few steps of look-ahead are worth."""
 
 from __future__ import annotations
 

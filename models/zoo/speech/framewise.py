@@ -1,4 +1,4 @@
-"""Training of classifiers on one label a step, and how well they tell yes from no."""
+"""Training of classifiers on one label a step, and their scores (ROC AUC, F1)."""
 
 from __future__ import annotations
 

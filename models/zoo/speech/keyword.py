@@ -1,4 +1,4 @@
-"""The recipe ``keyword``: the ten digits in running speech, one event for each, while everything else goes by."""
+"""The recipe ``keyword``: spots the ten digits in running speech, with one event for each."""
 
 from __future__ import annotations
 

@@ -6,8 +6,7 @@ any family of :mod:`models.zoo.forecast.sequence`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +24,12 @@ from models.layers import (
     inner,
     outer,
 )
+from models.layers.config import Config
 from models.zoo.forecast.sequence import body
 
 
 @dataclass(frozen=True)
-class ListenerConfig:
+class ListenerConfig(Config):
     """``tokens``: size of the vocabulary, blank (index 0) included. ``ahead``: the recurrent layer is a bidirectional
     LSTM that listens on for so many steps before it answers; ``None``: a GRU, which knows the past alone, or a body of
     ``family``."""
@@ -43,13 +43,6 @@ class ListenerConfig:
     hidden: int = 60
     ahead: int | None = None
     family: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "dilations": list(self.dilations)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ListenerConfig:
-        return cls(**{**values, "dilations": tuple(values["dilations"])})
 
 
 class Body(Streaming):
@@ -109,11 +102,10 @@ class Ear(Streaming):
 
     @torch.no_grad()
     def normalise(self, pcm: Tensor) -> None:
-        """Mean and standard deviation of the energies of int16 [B, N] become the normaliser's start."""
-        mel, norm = self.front.layers["mel"], self.front.layers["norm"]
+        """Set the normaliser's constants from the energies of int16 [B, N]."""
+        mel = self.front.layers["mel"]
         energies, _ = mel(pcm, mel.initial_state(len(pcm)))
-        norm.mean.copy_(energies.mean((0, 1)))
-        norm.std.copy_(energies.std((0, 1)).clamp(min=0.1))
+        self.front.layers["norm"].set_constants(energies)
 
 
 class Listener(Streaming):

@@ -1,25 +1,27 @@
 """A recurrent transducer (Graves 2012, arXiv 1211.3711) in one stream: encoder, predictor, joiner, and the search.
 
-The encoder hears, the predictor knows what was written, the joiner says from both what comes next: a token, or the
-blank, with which the next frame begins. The greedy search is inside the graph: in each frame the joiner is asked
-``symbols`` times, and the predictor goes on where its answer is a token. After a blank it is asked the same again and
-gives the same answer, so that there is nothing to branch on.
+The encoder reads the sound, the predictor the tokens so far; from both the joiner predicts the next token, or the
+blank, which advances to the next frame. The greedy search is inside the graph: in each frame the joiner runs
+``symbols`` times, and the predictor advances after a token. After a blank the joiner gets the same inputs and gives the
+same answer, so there is no branch.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import Recurrent, State, Streaming, inner, outer
+from models.layers.config import Config
 from models.zoo.speech.listener import Ear, ListenerConfig
 
 
 @dataclass(frozen=True)
-class TransducerConfig:
+class TransducerConfig(Config):
     """``symbols``: at most so many tokens come out in a frame."""
 
     ear: ListenerConfig
@@ -28,11 +30,8 @@ class TransducerConfig:
     memory: int = 32
     joint: int = 56
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ear": self.ear.to_dict()}
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TransducerConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         return cls(**{**values, "ear": ListenerConfig.from_dict(values["ear"])})
 
 

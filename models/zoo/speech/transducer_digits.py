@@ -1,4 +1,4 @@
-"""The recipe ``transducer-digits``: strings of digits, by a transducer and by CTC on the same ear."""
+"""The recipe ``transducer-digits``: strings of digits, by a transducer and by CTC with the same encoder."""
 
 from __future__ import annotations
 

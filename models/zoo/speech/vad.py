@@ -1,4 +1,4 @@
-"""The recipe ``vad``: is somebody speaking? Trained on read sentences among noises, labelled by the clean energy."""
+"""The recipe ``vad``: voice activity detection, trained on read sentences in noise, labelled by the clean energy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ INFO = {
 
 class Scene(NamedTuple):
     pcm: Pcm
-    labels: NDArray[np.int64]  # 1 where somebody speaks, a step
+    labels: NDArray[np.int64]  # by step, 1 for speech
 
 
 def active(wave: Wave) -> NDArray[np.bool_]:

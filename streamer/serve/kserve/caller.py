@@ -1,4 +1,4 @@
-"""Who sends a request, and whether the connection of somebody else is still there."""
+"""Identifies the client of a request, and finds out whether other clients' connections are still open."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from urllib.parse import unquote
 
 __all__ = ["SECRET_HEADER", "Caller", "connected", "grpc_peer"]
 
-#: A client that says who it is, on every request: any text that no other client knows.
+#: Header with which a client identifies itself on every request: any text that no other client knows.
 SECRET_HEADER = "streamer-client"
-#: TCP connections as Linux tells of them, and its number for one that is established.
+#: Linux's tables of TCP connections, and its state number for an established one.
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 ESTABLISHED = "01"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``stream``: number of the gRPC stream that the request came on; 0: none. ``secret``: of the client, in plain."""
+    """The client of a request. ``stream``: number of its gRPC stream, 0 for none. ``secret``: the header's plain
+    text."""
 
     address: str
     port: int
@@ -30,13 +31,13 @@ class Caller:
 
     @property
     def scope(self) -> str:
-        """What is the same on the client's next connection: its secret or else its address; 32 hexadecimal digits."""
+        """Identity that the client keeps across connections: of its secret, else its address; 32 hexadecimal digits."""
         said = f"secret {self.secret}" if self.secret else f"address {self.address}"
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def grpc_peer(peer: str) -> tuple[str, int]:
-    """Address and port out of ``ipv4:127.0.0.1:4711`` or ``ipv6:%5B::1%5D:4711``; of other sockets their name, 0."""
+    """Address and port from ``ipv4:127.0.0.1:4711`` or ``ipv6:%5B::1%5D:4711``; for other sockets their name and 0."""
     kind, _, rest = unquote(peer).partition(":")
     host, _, port = rest.rpartition(":")
     if kind not in ("ipv4", "ipv6") or not port.isdigit():
@@ -45,9 +46,9 @@ def grpc_peer(peer: str) -> tuple[str, int]:
 
 
 def connected(callers: Iterable[Caller], tables: Iterable[Path] = TABLES) -> set[Caller]:
-    """Those whose TCP connection to this process's machine is still there, as the kernel says. Reads /proc.
+    """The peers whose TCP connection to this machine is still established. Reads /proc.
 
-    Where the kernel does not tell, all of them: rather a sequence that waits for its end than one that is taken.
+    All of them where /proc is missing: better a sequence that is kept too long than one that is taken over.
     """
     callers = set(callers)
     alive: set[tuple[str, int]] = set()
@@ -66,7 +67,7 @@ def connected(callers: Iterable[Caller], tables: Iterable[Path] = TABLES) -> set
 
 
 def _peer(written: str) -> tuple[str, int]:
-    """Address and port out of ``0100007F:1A2B``: words of four bytes, each as the machine holds them."""
+    """Address and port from ``0100007F:1A2B``: words of four bytes in the machine's byte order."""
     host, _, port = written.partition(":")
     data = bytes.fromhex(host)
     words = [data[at : at + 4] for at in range(0, len(data), 4)]
@@ -75,7 +76,7 @@ def _peer(written: str) -> tuple[str, int]:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address that is written as IPv6 (``::ffff:127.0.0.1``) is that IPv4 address."""
+    """The IPv4 address of one that is mapped to IPv6 (``::ffff:127.0.0.1``); any other address unchanged."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

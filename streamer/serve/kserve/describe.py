@@ -1,4 +1,4 @@
-"""What KServe v2 tells of the server and of a model, as JSON-ready documents; gRPC's messages have the same names."""
+"""KServe v2's metadata of the server and of a model, as JSON-ready documents; gRPC's messages have the same names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server() -> dict[str, Any]:
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
-    """Shapes are those of one chunk, with -1 for the batch."""
+    """A model's metadata. Shapes are those of one chunk, with -1 for the batch."""
     return {
         "name": manifest.name,
         "versions": [manifest.version],
@@ -50,7 +50,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
 
 
 def config(manifest: Manifest, capacity: int, idle_seconds: float) -> dict[str, Any]:
-    """As Triton's ``config.pbtxt`` would say it. Every state starts at zero."""
+    """A model's configuration as in Triton's ``config.pbtxt``. Every state starts at zero."""
     return {
         "name": manifest.name,
         "platform": PLATFORM,
@@ -82,7 +82,7 @@ def config(manifest: Manifest, capacity: int, idle_seconds: float) -> dict[str, 
 
 
 def _inputs(manifest: Manifest) -> list[tuple[str, str, tuple[int, ...], bool]]:
-    """Name, dtype, shape, and whether a request may leave it out."""
+    """Each input's name, dtype, shape, and whether it is optional."""
     return [
         *((given.name, given.dtype, given.chunk_shape, False) for given in manifest.inputs),
         *((given.name, given.dtype, given.shape, True) for given in manifest.conditions),

@@ -1,4 +1,4 @@
-"""What a client of KServe v2 is told when its request can't be answered."""
+"""Errors of KServe v2 requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["KServeError"]
 
 
 class KServeError(Exception):
-    """``status`` as HTTP has it; gRPC's is made of it. ``retry_after`` in seconds where trying again may help."""
+    """A failed request. ``status``: HTTP's, mapped to gRPC's. ``retry_after``: seconds, if trying again may help."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Inference over gRPC: messages to requests, answers to messages. No I/O."""
+"""Inference over gRPC: messages to requests, responses to messages. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.serve.kserve.tensors import NamedTensor, parse_bytes, parse_number
 
 __all__ = ["encode", "fill", "parse", "text"]
 
-#: Which field of a tensor's contents holds a datatype. FP16 has none.
+#: The field of a tensor's contents for each datatype. FP16 has none.
 CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -24,7 +24,7 @@ CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-#: Parameters whose kind Triton insists on: a client that is wrong here would be wrong there.
+#: Parameters whose type is checked as in Triton.
 KINDS = {
     "sequence_id": ("int64_param", "string_param"),
     "sequence_start": ("bool_param",),
@@ -54,7 +54,7 @@ def parse(message: Any) -> tuple[str, str, InferRequest]:
 
 
 def encode(answer: InferAnswer, *, final: bool = False) -> Any:
-    """A ``ModelInferResponse``; every tensor is bytes. ``final``: it says that no other answer comes."""
+    """A ``ModelInferResponse``, with every tensor as bytes. ``final``: it is marked as the request's last response."""
     message = MESSAGES["ModelInferResponse"](
         model_name=answer.model.encode(), model_version=answer.version.encode(), id=answer.id.encode()
     )
@@ -72,7 +72,7 @@ def encode(answer: InferAnswer, *, final: bool = False) -> Any:
 
 
 def fill(message: Any, document: Mapping[str, Any]) -> Any:
-    """What a JSON document says, in a message with the same names; fields that the message lacks are left out."""
+    """Copy a JSON document into a message with the same names; fields that the message lacks are left out."""
     for name, value in document.items():
         field = message.DESCRIPTOR.fields_by_name.get(name)
         if field is None:
@@ -94,7 +94,7 @@ def fill(message: Any, document: Mapping[str, Any]) -> Any:
 
 
 def text(data: bytes, what: str) -> str:
-    """Raises :class:`KServeError`."""
+    """Decode UTF-8. Raises :class:`KServeError`."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,8 @@
 """The messages of ``inference.GRPCInferenceService``, as far as this daemon reads and writes them, by their numbers.
 
-Made from a table in a pool of their own, so that they never meet those of a client in the same process. Text is
-declared as bytes: what is no UTF-8 is answered, not cut off. A map is a list of pairs on the wire.
+Made from a table in a separate descriptor pool, so that they do not collide with those of a client in the same process.
+Text is declared as bytes, so that invalid UTF-8 gets an error response instead of a closed stream. A map is a list of
+pairs on the wire.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ CODES = {
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-#: What Triton serves and this daemon does not; its clients get a sentence instead of a missing method.
+#: Triton's methods that this daemon does not implement; clients get an error message.
 UNSERVED = (
     "RepositoryModelLoad",
     "RepositoryModelUnload",
@@ -48,8 +48,8 @@ UNSERVED = (
 
 
 class GrpcServer:
-    """Made and used on the event loop. ``port`` is the one that is bound, once :meth:`start` is done. ``memory``: what
-    the messages of all requests hold, those of HTTP included."""
+    """For the event loop's thread only. ``port``: the bound port, after :meth:`start`. ``memory``: the account of the
+    bytes that all requests' messages hold, those of HTTP included."""
 
     def __init__(self, service: InferenceService, host: str, port: int, memory: RequestMemory) -> None:
         self._service, self._memory = service, memory
@@ -60,7 +60,7 @@ class GrpcServer:
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-            # a connection that is half dead keeps its sequences from going on
+            # a half-open connection prevents its sequences from going on
             ("grpc.keepalive_time_ms", ping),
             ("grpc.keepalive_timeout_ms", ping),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -70,13 +70,13 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((self._handlers(),))
 
     async def start(self) -> None:
-        """Raises ``RuntimeError`` if the address is taken."""
+        """Bind and serve. Raises ``RuntimeError`` if the address is in use."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.port = self._server.add_insecure_port(f"{host}:{self.port}")
         await self._server.start()
 
     async def stop(self, seconds: float) -> None:
-        """No new calls; those under way have ``seconds`` to end."""
+        """Refuse new calls; running ones have ``seconds`` to end."""
         await self._server.stop(seconds)
 
     def _handlers(self) -> Any:
@@ -134,7 +134,7 @@ class GrpcServer:
         raise KServeError(501, f"this method is not served here: the extensions are {', '.join(describe.EXTENSIONS)}")
 
     def _guarded(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        """The message is charged until it is answered; what can't be answered gets its code and a sentence."""
+        """Run a call with its message charged to the memory account; errors become a status code and a message."""
 
         async def answer(request: Any, context: Any) -> Any:
             try:
@@ -154,7 +154,7 @@ class GrpcServer:
         return encode(await self._service.infer(model, version, wanted, _caller(context)))
 
     async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answers in the order of the requests. So many are under way at most, then the client is not read."""
+        """Answer requests in order. Once the limit of concurrent requests is reached, the client is not read."""
         free = asyncio.Semaphore(self._service.settings.kserve_max_pipelined)
         under_way: asyncio.Queue[tuple[asyncio.Task[Any], int] | None] = asyncio.Queue()
         with self._service.stream() as number, self._memory.account() as account:
@@ -193,7 +193,7 @@ class GrpcServer:
                         entry[0].cancel()
 
     async def _answer(self, id: bytes, parsed: tuple[str, str, InferRequest], caller: Caller) -> Any:
-        """A ``ModelStreamInferResponse``: a request's failure is its own, the stream goes on."""
+        """A ``ModelStreamInferResponse``, with the error of a failed request; the stream goes on."""
         model, version, wanted = parsed
         try:
             answer = await self._service.infer(model, version, wanted, caller)
@@ -208,14 +208,14 @@ class GrpcServer:
 
 
 async def _parsed(request: Any) -> tuple[str, str, InferRequest]:
-    """Numbers that are not raw bytes take long to read: not on the event loop. Raises :class:`KServeError`."""
+    """Parse a request, in a thread if its numbers are not raw bytes, which is slow. Raises :class:`KServeError`."""
     if request.raw_input_contents or request.ByteSize() <= SHORT:
         return parse(request)
     return await asyncio.to_thread(parse, request)
 
 
 def _charged(account: Account, request: Any) -> int:
-    """Bytes of the message, which the account now holds. Raises :class:`KServeError`."""
+    """Charge the message's bytes to the account, and return them. Raises :class:`KServeError`."""
     size: int = request.ByteSize()
     try:
         account.charge(size)

@@ -1,6 +1,6 @@
-"""Inference over HTTP: a JSON object, and behind it the tensors that are bytes. No I/O.
+"""Inference over HTTP: a JSON object, followed by binary tensors. No I/O.
 
-Numbers that JSON does not have are written as Triton writes them, ``NaN`` and ``Infinity``: its clients read them.
+Numbers that JSON lacks are written as by Triton, ``NaN`` and ``Infinity``: its clients read them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from streamer.whole import whole
 
 __all__ = ["LENGTH_HEADER", "encode", "parse"]
 
-#: Bytes of JSON at the beginning of a body that has tensors behind it.
+#: Header with the length of the JSON part of a body with binary tensors.
 LENGTH_HEADER = "inference-header-content-length"
 MAX_TENSORS = 64
 
 
 def parse(body: bytes, json_bytes: int | None) -> InferRequest:
-    """``json_bytes``: what :data:`LENGTH_HEADER` says, ``None`` without it. Raises :class:`KServeError`."""
+    """Parse a body. ``json_bytes``: the value of :data:`LENGTH_HEADER`, ``None`` without it. Raises
+    :class:`KServeError`."""
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise KServeError(400, f"Inference-Header-Content-Length is {json_bytes}, and the body has {len(body)} bytes")
     try:
@@ -51,7 +52,7 @@ def parse(body: bytes, json_bytes: int | None) -> InferRequest:
 
 
 def encode(answer: InferAnswer, wanted: InferRequest) -> tuple[bytes, int | None]:
-    """The body, and how many bytes of it are JSON where tensors are behind that."""
+    """The body, and the length of its JSON part if binary tensors follow."""
     asked = {output.name: output.binary for output in wanted.outputs}
     described: list[dict[str, Any]] = []
     tail: list[bytes] = []
@@ -74,7 +75,7 @@ def encode(answer: InferAnswer, wanted: InferRequest) -> tuple[bytes, int | None
 
 
 def _input(entry: dict[str, Any], tail: memoryview) -> tuple[NamedTensor, int]:
-    """The tensor, and how many bytes of ``tail`` it took."""
+    """A tensor, and the number of bytes of ``tail`` that it used."""
     name, datatype, shape = entry.get("name"), entry.get("datatype"), whole(entry.get("shape"))
     if not isinstance(name, str) or not name:
         raise KServeError(400, "an input has no name")

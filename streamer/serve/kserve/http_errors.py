@@ -1,4 +1,4 @@
-"""A KServe error as HTTP has it."""
+"""KServe errors as HTTP responses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["error_response"]
 
 
 def error_response(error: KServeError) -> Response:
-    """``Retry-After`` only where the error says that trying again does no harm: nothing was taken."""
+    """The response, with ``Retry-After`` only if the error has it: then nothing was taken, and a retry is safe."""
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return JSONResponse({"error": error.message}, error.status, headers)

@@ -26,12 +26,12 @@ __all__ = ["INFER_PATH", "InferEndpoint"]
 
 log = logging.getLogger(__name__)
 
-#: Paths whose requests may have long bodies.
+#: Paths with the larger limit for request bodies.
 INFER_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/infer")
 
 
 class InferEndpoint:
-    """An ASGI application in front of ``app``: a router and its layers would cost as much as the rest of an answer."""
+    """An ASGI application in front of ``app``: a router and its layers would take as long as the rest of a request."""
 
     def __init__(self, app: ASGIApp, service: InferenceService) -> None:
         self._app, self._service, self._settings = app, service, service.settings
@@ -58,7 +58,7 @@ class InferEndpoint:
         length = _length(request)
         encoding = request.headers.get("content-encoding", "")
         body = await read_body(request, self._settings.max_body_bytes)
-        # what is slow is JSON and unpacking; the event loop has other streams to serve
+        # parsing JSON and decompressing are slow, so they run in a thread
         slow = bool(encoding) or (len(body) if length is None else length) > SHORT
         read = partial(self._read, body, encoding, length, model, version)
         wanted: InferRequest = await asyncio.to_thread(read) if slow else read()

@@ -1,7 +1,7 @@
-"""What outlives the daemon beside the snapshots: a secret, and up to which row each sequence was answered.
+"""State that survives a restart besides the snapshots: a secret, and the answered position of each sequence.
 
-A snapshot says which rows a sequence has taken. Only if those are the rows that its client was answered for may it go
-on without a word: after a crash the snapshot may be older.
+A snapshot has the number of rows that a sequence has taken. The sequence may resume silently only if its client got the
+answers for exactly these rows: after a crash the snapshot may be older.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SECRET_BYTES = 32
 
 
 class Positions:
-    """One JSON file, written when the daemon goes down, read and removed when it starts: after a crash there is none.
-    Thread-safe.
+    """A JSON file that is written when the daemon stops, and read and removed when it starts; after a crash there is
+    none. Thread-safe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,12 +33,12 @@ class Positions:
         self._known = self._read()
 
     def take(self, key: str) -> int | None:
-        """Rows answered in the last run, once."""
+        """Remove and return the number of rows of a sequence that were answered in the last run."""
         with self._lock:
             return self._known.pop(key, None)
 
     def save(self, positions: Mapping[str, int]) -> None:
-        """Those of the last run that nobody has asked for are kept too. Waits for the disk."""
+        """Write the positions, including those of the last run that were not taken. Waits for the disk."""
         with self._lock:
             whole = {**self._known, **positions}
         if not whole:
@@ -66,7 +66,7 @@ class Positions:
             self._remove()
 
     def _remove(self) -> None:
-        """For good: should it come back after a loss of power, it would speak for another sequence."""
+        """Remove the file durably: if it reappeared after a power loss, it could vouch for another sequence."""
         try:
             self._path.unlink(missing_ok=True)
             directory = os.open(self._path.parent, os.O_RDONLY)
@@ -79,8 +79,8 @@ class Positions:
 
 
 def lasting_secret(path: Path) -> bytes:
-    """32 bytes, made once; a file of another length is replaced. Where they can't be kept, new ones: then sequences end
-    with the daemon."""
+    """A secret of 32 bytes that is created once; a file of another length is replaced. If it can't be stored, it is new
+    on each start, and sequences do not survive a restart."""
     new = secrets.token_bytes(SECRET_BYTES)
     draft = path.with_suffix(".tmp-secret")
     try:

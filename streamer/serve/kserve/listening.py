@@ -1,4 +1,4 @@
-"""The gRPC port, if it is wanted and its libraries are there."""
+"""The optional gRPC port, if it is configured and its libraries are installed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ log = logging.getLogger(__name__)
 
 
 class AddressTakenError(OSError):
-    """The message says which and what to do."""
+    """The address is in use. The message names it and says what to do."""
 
 
 class MissingExtraError(ImportError):
-    """The message says how to install it."""
+    """A library is missing. The message says how to install it."""
 
 
 class Grpc:
-    """Nothing, where ``kserve_grpc_port`` is 0."""
+    """The gRPC server; does nothing if ``kserve_grpc_port`` is 0."""
 
     def __init__(self, service: InferenceService, settings: Settings, memory: RequestMemory) -> None:
         self._service, self._settings, self._memory = service, settings, memory
         self._server: GrpcServer | None = None
 
     async def start(self) -> None:
-        """Raises :class:`MissingExtraError` or :class:`AddressTakenError`."""
+        """Start the server. Raises :class:`MissingExtraError` or :class:`AddressTakenError`."""
         host, port = self._settings.host, self._settings.kserve_grpc_port
         if not port:
             return
@@ -51,6 +51,6 @@ class Grpc:
         log.info("listening for gRPC", extra={"host": host, "port": server.port})
 
     async def stop(self) -> None:
-        """Calls under way have ``linger_seconds`` to end."""
+        """Stop the server; running calls have ``linger_seconds`` to end."""
         if self._server is not None:
             await self._server.stop(self._settings.linger_seconds)

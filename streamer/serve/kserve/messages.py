@@ -1,4 +1,4 @@
-"""One inference request and its answer, the same for HTTP and gRPC, and the parameters that Triton gives a meaning."""
+"""An inference request and its response, the same for HTTP and gRPC, and Triton's parameters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAX_UNSIGNED = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class SequenceFlags:
-    """``id``: 1 to 2^64 - 1, or text; 42 and "42" are two sequences. ``position``: rows that the client says were taken
-    before this request; ``None``: it says nothing.
+    """``id``: 1 to 2^64 - 1, or text; 42 and "42" are different sequences. ``position``: the client's count of rows
+    taken before this request, ``None`` if it gave none.
     """
 
     id: int | str
@@ -37,8 +37,8 @@ class WantedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """``timeout``: seconds. ``outputs`` empty: all of them, ``binary`` or not. ``final``: the answer is to say that it
-    is the last one of its request (``triton_enable_empty_final_response``).
+    """``timeout``: seconds. ``outputs``: empty for all, ``binary`` or not. ``final``: the response is to be marked as
+    the last one of its request (``triton_enable_empty_final_response``).
     """
 
     inputs: tuple[NamedTensor, ...]
@@ -60,7 +60,7 @@ class InferAnswer:
 
 
 def read_parameters(given: Mapping[str, Any]) -> tuple[SequenceFlags | None, float | None]:
-    """The sequence and the timeout in seconds. Other names are the client's own affair. Raises :class:`KServeError`."""
+    """The sequence and the timeout in seconds. Other parameters are ignored. Raises :class:`KServeError`."""
     given = {name: whole(value) for name, value in given.items()}
     timeout = given.get("timeout", 0)
     if not _integer(timeout) or timeout < 0:

@@ -1,5 +1,5 @@
-"""How a sequence begins, goes on after a broken connection or a restart, and ends. Everything runs on the event loop;
-what may wait for the disk (a sequence that comes back from a snapshot) runs in a thread.
+"""Begins sequences, resumes them after a broken connection or a restart, and ends them. Runs on the event loop;
+restoring a sequence from a snapshot, which waits for the disk, runs in a thread.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ __all__ = ["Sequences", "check_position"]
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
-#: How many sequences of one id and address are looked for on the disk. More than one can't be told apart anyhow.
+#: Most sequences of one id and address that are looked up on the disk; more than one are ambiguous anyway.
 LEFT = 4
 
 
 class _Order:
-    """Requests for one id that have to wait before they know whose it is: none may overtake another."""
+    """Keeps requests for one id in order while they wait for the lookup of its owner."""
 
     def __init__(self) -> None:
         self.lock, self.waiting = asyncio.Lock(), 0
 
 
 class Sequences:
-    """``directory``: where the daemon's state lies. ``by_address``: a sequence whose connection broke goes on for its
-    address.
+    """``directory``: the daemon's state directory. ``by_address``: a sequence whose connection broke may be resumed
+    from the same address.
     """
 
     def __init__(self, slots: Slots, directory: Path, *, by_address: bool) -> None:
@@ -58,7 +58,7 @@ class Sequences:
 
     @contextmanager
     def stream(self) -> Iterator[int]:
-        """A number for one ``ModelStreamInfer``: what it starts is its own as long as it lasts."""
+        """A number for one ``ModelStreamInfer`` call, which owns the sequences that it starts as long as it lasts."""
         self._stream_number += 1
         number = self._stream_number
         self._streams.add(number)
@@ -106,7 +106,7 @@ class Sequences:
         return owned
 
     def end(self, owned: Owned[SessionRequests], error: KServeError | None = None) -> None:
-        """Its id is free at once, its slot when the lane that ran its last rows has put them down."""
+        """End a sequence. Its id is free at once, its slot when the lane is done with its last rows."""
         running, owned.sequence = owned.sequence, None
         self._table.remove(owned)
         self._table.free(owned.key)
@@ -116,14 +116,14 @@ class Sequences:
                 self._slots.release(running.session)
 
     async def save_positions(self) -> None:
-        """After the registry has drained: which rows were answered of which sequence. Waits for the disk."""
+        """Save the answered position of each sequence, after the registry has drained. Waits for the disk."""
         answered = {o.key: o.sequence.answered for o in self._table.all() if o.sequence is not None}
         await asyncio.to_thread(self._positions.save, answered)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _enter(self, owned: Owned[SessionRequests], start: Callable[[SessionRequests], Any]) -> None:
-        """The owner's requests may come; the first one starts the session, or none does."""
+        """Enter a sequence for its owner; its first request starts the session."""
 
         async def guarded(running: SessionRequests) -> Session:
             try:
@@ -138,7 +138,7 @@ class Sequences:
         owned.sequence = SessionRequests(self._slots.put, guarded, lambda code, why: self._lost(owned, code, why))
 
     async def _left(self, model: str, id: int | str, caller: Caller) -> Owned[SessionRequests]:
-        """A sequence that a broken connection left, or the daemon's last run."""
+        """A sequence left over from a broken connection or from the daemon's last run."""
         if not caller.secret and not self._by_address:
             raise KServeError(400, _must_start(model, id))
         others = self._table.others(model, id, caller)
@@ -157,7 +157,7 @@ class Sequences:
         return found
 
     async def _wake(self, owned: Owned[SessionRequests], running: SessionRequests) -> Session:
-        """From a snapshot, or from where the registry keeps what a start of the daemon brought back."""
+        """Restore a session from a snapshot, or take it from the registry if the daemon's start restored it."""
         keys = self._table.keys(owned, LEFT)
 
         def attach() -> tuple[Session, int | None] | None:
@@ -177,12 +177,12 @@ class Sequences:
         session, answered = found
         self._table.rename(owned, session.id)
         running.answered = session.received
-        # The daemon may have died: answers went out for rows that no snapshot has.
+        # The daemon may have crashed after answers for rows that no snapshot has.
         running.doubtful = answered != session.received
         return session
 
     def _lost(self, owned: Owned[SessionRequests], code: str, message: str) -> None:
-        """The daemon gave the sequence up."""
+        """The daemon ended the sequence."""
         if owned.sequence is None:
             return
         self._table.lose(owned, f"it was evicted, {message}" if code == "idle_timeout" else message)
@@ -191,7 +191,7 @@ class Sequences:
         task.add_done_callback(self._tasks.discard)
 
     async def _delete(self, model: str, key: str) -> None:
-        """What is evicted is on the disk, for clients that are told where to go on. This one is told to start again."""
+        """Delete an evicted sequence's snapshot: its client, unlike those of other protocols, has to start again."""
         try:
             await disk_thread(lambda: self._slots.registry.delete(key))
         except Refused as error:
@@ -202,7 +202,8 @@ class Sequences:
 
 
 def check_position(flags: SequenceFlags, running: SessionRequests, position: int) -> None:
-    """``position``: rows that the sequence has taken. Raises :class:`KServeError`."""
+    """Check the client's position against ``position``, the rows that the sequence has taken. Raises
+    :class:`KServeError`."""
     who = f"sequence {_shown(flags.id)}"
     if flags.position is not None and flags.position != position:
         raise KServeError(409, f"{who} is at row {position}, not at {flags.position}: nothing was taken")
@@ -219,7 +220,7 @@ def _must_start(model: str, id: int | str) -> str:
     return (
         f"inference request for sequence {_shown(id)} to model '{model}' must specify the START flag on the first"
         " request of the sequence (a sequence belongs to the connection that started it, or with the header"
-        f" {SECRET_HEADER} to whoever sends the same secret)"
+        f" {SECRET_HEADER} to the client with the same secret)"
     )
 
 

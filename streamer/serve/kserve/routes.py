@@ -24,7 +24,7 @@ def kserve_routes(service: InferenceService) -> list[BaseRoute]:
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
-    """What can't be answered gets its status and a sentence."""
+    """Turn errors into a status and a message."""
 
     async def answer(request: Request) -> Response:
         try:

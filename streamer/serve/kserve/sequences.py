@@ -1,12 +1,12 @@
-"""Whose sequence is whose. Ids are chosen by clients, so each client has its own: 42 of one is not 42 of another.
+"""Ownership of sequences. Clients choose ids, so ids are separate for each client: 42 of one is not 42 of another.
 
-A sequence belongs to the client that started it. That is
+A sequence belongs to the client that started it. The client is identified
 
-- with the header ``streamer-client``: whoever sends the same secret, on any connection;
-- else the connection (of a gRPC stream: that stream) that it was last used on. Once that is gone, a request from the
-  same address goes on with it, if there is only one it may mean.
+- by the secret in the header ``streamer-client``, on any connection;
+- else by the connection (or gRPC stream) on which the sequence was last used. After that is closed, a request from the
+  same address resumes the sequence, if it is the only candidate.
 
-Nobody else can reach it, nor learn that it exists. Everything here runs on the event loop.
+No other client can use the sequence or learn that it exists. Everything here runs on the event loop.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ S = TypeVar("S")
 
 
 class SeveralLeftError(LookupError):
-    """Several sequences of broken connections have this id."""
+    """Several sequences of closed connections have this id."""
 
 
 @dataclass(slots=True, eq=False)
 class Owned(Generic[S]):
-    """``sequence`` ``None``: it is gone, and ``gone`` says why; kept until its client has been told."""
+    """A sequence and its owner. ``sequence`` is ``None`` after it was lost, ``gone`` is the reason; kept until the
+    error was sent to its client."""
 
     model: str
     id: int | str
@@ -43,8 +44,8 @@ class Owned(Generic[S]):
 
 
 class SequenceTable(Generic[S]):
-    """``secret``: of the daemon, the same after a restart: without it nobody can tell a sequence's key.
-    ``max_gone``: sequences that are gone and whose clients do not know it yet; the oldest are forgotten first.
+    """All sequences by owner. ``secret``: the daemon's, kept across restarts, which makes sequences' keys unguessable.
+    ``max_gone``: most lost sequences that are remembered for their clients; the oldest are forgotten first.
     """
 
     def __init__(self, secret: bytes, max_gone: int = 4096) -> None:
@@ -58,16 +59,16 @@ class SequenceTable(Generic[S]):
         return [owned for group in self._owned.values() for owned in group]
 
     def own(self, model: str, id: int | str, caller: Caller) -> Owned[S] | None:
-        """The caller's own: of its secret, its stream, its connection."""
+        """The caller's own sequence: by its secret, its stream or its connection."""
         group = self._owned.get((model, id, caller.scope), ())
         return next((owned for owned in group if _same(owned.caller, caller)), None)
 
     def others(self, model: str, id: int | str, caller: Caller) -> list[Owned[S]]:
-        """Those of other connections from the same address."""
+        """The sequences of other connections from the same address."""
         return [o for o in self._owned.get((model, id, caller.scope), ()) if not _same(o.caller, caller)]
 
     def take_over(self, model: str, id: int | str, caller: Caller, dead: Collection[Caller]) -> Owned[S] | None:
-        """The one of :meth:`others` whose connection is among the ``dead`` becomes the caller's. Raises
+        """Give the caller the one of :meth:`others` whose connection is among the ``dead``. Raises
         :class:`SeveralLeftError`."""
         left = [owned for owned in self.others(model, id, caller) if owned.caller in dead]
         if len(left) > 1:
@@ -78,7 +79,7 @@ class SequenceTable(Generic[S]):
         return None
 
     def enter(self, model: str, id: int | str, caller: Caller) -> Owned[S]:
-        """A new one, whose key among all streams no other has."""
+        """Enter a new sequence, with a unique key among all streams."""
         free = (self.key(model, id, caller, number) for number in itertools.count())
         key = next(key for key in free if key not in self._keys)
         self._keys.add(key)
@@ -87,13 +88,13 @@ class SequenceTable(Generic[S]):
         return owned
 
     def rename(self, owned: Owned[S], key: str) -> None:
-        """It has had another key since the last run."""
+        """Give a sequence the key that it has had since the last run."""
         self._keys.discard(owned.key)
         self._keys.add(key)
         owned.key = key
 
     def remove(self, owned: Owned[S]) -> None:
-        """Its id is free for a new one; its key only after :meth:`free`, when nothing is left of the old one."""
+        """Free the sequence's id; its key is free only after :meth:`free`, when the old session is deleted."""
         self._gone.pop(id(owned), None)
         place = (owned.model, owned.id, owned.caller.scope)
         group = self._owned.get(place, [])
@@ -102,7 +103,8 @@ class SequenceTable(Generic[S]):
             self._owned.pop(place, None)
 
     def keys(self, owned: Owned[S], count: int) -> list[str]:
-        """The keys that it may have had in the daemon's last run: the first ``count``, without those of others now."""
+        """The keys that the sequence may have had in the daemon's last run: the first ``count``, without those in
+        use."""
         found = (self.key(owned.model, owned.id, owned.caller, number) for number in range(count))
         return [key for key in found if key == owned.key or key not in self._keys]
 
@@ -110,13 +112,14 @@ class SequenceTable(Generic[S]):
         self._keys.discard(key)
 
     def key(self, model: str, id: int | str, caller: Caller, number: int = 0) -> str:
-        """Of the sequence among all streams, at most 200 characters; ``number`` of them have this id and scope."""
+        """A sequence's key among all streams, at most 200 characters. ``number`` counts those with this id and
+        scope."""
         said = f"{caller.scope} {number} {'text' if isinstance(id, str) else 'integer'} {id}"
         digest = hmac.new(self._secret, said.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
         return f"kserve/{model}/{digest[:40]}"
 
     def lose(self, owned: Owned[S], why: str) -> None:
-        """It is gone without its client's doing: the next request for it is told."""
+        """The sequence was lost on the server; the next request for it gets the reason."""
         owned.sequence, owned.gone = None, why
         self._gone[id(owned)] = owned
         if len(self._gone) > self._max_gone:
@@ -124,7 +127,7 @@ class SequenceTable(Generic[S]):
 
 
 def _same(owner: Caller, caller: Caller) -> bool:
-    """Both of one scope. What a connection's unary requests started, its streams may go on with."""
+    """Whether two callers of one scope are the same client. A connection's streams may use its unary sequences."""
     if caller.secret or owner == caller:
         return True
     return (owner.address, owner.port, owner.stream) == (caller.address, caller.port, 0)

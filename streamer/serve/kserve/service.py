@@ -1,6 +1,6 @@
-"""KServe v2 without a wire: requests in, answers out, sequences between them. HTTP and gRPC call the same service.
+"""The KServe v2 service behind both HTTP and gRPC: requests in, responses out, with sequences.
 
-Everything runs on the event loop; what may wait for the disk runs in a thread.
+Runs on the event loop; disk access runs in a thread.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["InferenceService"]
 
 Arrays = dict[str, NDArray[Any]]
-#: HTTP's status for each reason that the registry has for refusing a stream.
+#: HTTP status for each of the registry's reasons to refuse a stream.
 STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "conditions": 400}
 
 
 class InferenceService:
-    """``put``: from a lane to the event loop, in order. ``closed()``: why nothing new is welcome, or ``None``."""
+    """``put``: passes calls from a lane to the event loop, in order. ``closed()``: why new requests are refused, or
+    ``None``."""
 
     def __init__(
         self,
@@ -58,12 +59,12 @@ class InferenceService:
     # -- what is served ----------------------------------------------------------------------------------------------
 
     def ready(self) -> str | None:
-        """Why not, or ``None``."""
+        """Why a model is not ready, or ``None``."""
         closed = self._closed()
         return ": ".join(closed) if closed else None
 
     def manifest(self, model: str, version: str = "") -> Manifest:
-        """Raises :class:`KServeError`: 404."""
+        """A model's manifest. Raises :class:`KServeError` 404."""
         try:
             manifest = self._registry.engine(model).manifest
         except Refused:
@@ -78,7 +79,7 @@ class InferenceService:
         return describe.config(manifest, self.settings.capacity, self.settings.idle_seconds)
 
     def statistics(self, model: str = "", version: str = "") -> dict[str, Any]:
-        """Of one model, or of all."""
+        """Statistics of one model, or of all."""
         names = [model] if model else [found["name"] for found in self._registry.models()]
         found = []
         for name in names:
@@ -100,7 +101,7 @@ class InferenceService:
     # -- inference ---------------------------------------------------------------------------------------------------
 
     async def infer(self, model: str, version: str, request: InferRequest, caller: Caller) -> InferAnswer:
-        """Raises :class:`KServeError`."""
+        """Answer a request. Raises :class:`KServeError`."""
         manifest = self.manifest(model, version)
         requests = self._requests.setdefault(model, statistics.Requests())
         begin, good = perf_counter_ns(), False
@@ -133,7 +134,7 @@ class InferenceService:
             async with asyncio.timeout(request.timeout) as waiting:
 
                 def take(position: int) -> None:
-                    """From here on the request is run: what was taken and not answered would be sent and run twice."""
+                    """From here on the request is run to its end: unanswered rows would be sent again and run twice."""
                     taken.append(position)
                     waiting.reschedule(None)
 
@@ -156,7 +157,7 @@ class InferenceService:
         conditions: Arrays,
         take: Callable[[int], None],
     ) -> list[Arrays]:
-        """From zero state, which is dropped afterwards."""
+        """Run a request without a sequence from zero state, and drop the state afterwards."""
         patient = request.timeout is not None
         running = SessionRequests(
             self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
@@ -201,5 +202,6 @@ class InferenceService:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def save_positions(self) -> None:
-        """After the registry has drained, so that a restart costs no sequence. Waits for the disk."""
+        """Save the answered positions after the registry has drained, so that sequences survive a restart. Waits for
+        the disk."""
         await self._sequences.save_positions()

@@ -1,4 +1,4 @@
-"""One session of the registry as KServe uses it: requests bring rows and wait for the outputs of exactly those."""
+"""Requests on one session of the registry: each brings rows and waits for the outputs of exactly these rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request whose rows up to ``end`` were fed."""
+    """A waiting request whose rows up to ``end`` were fed."""
 
     end: int
     answer: asyncio.Future[list[Arrays]]
@@ -33,11 +33,12 @@ class _Waiting:
 
 
 class SessionRequests:
-    """On the event loop, but for :meth:`sink`, which lanes call. ``put``: from a lane to the loop, in order.
+    """For the event loop, except :meth:`sink`, which lanes call. ``put``: passes calls from a lane to the loop, in
+    order.
 
-    ``start``: makes the session, or brings it back, for the first request; others wait. ``lost``: called with code and
-    reason when the daemon gives the session up. ``answered``: rows whose outputs were handed out. ``doubtful``: it came
-    back from a snapshot that may be older than its client's last answer.
+    ``start``: creates or restores the session for the first request; others wait. ``lost``: called with code and reason
+    when the daemon ends the session. ``answered``: number of rows whose outputs were returned. ``doubtful``: the
+    session was restored from a snapshot that may be older than its client's last answer.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class SessionRequests:
         self._closed: KServeError | None = None
 
     async def run(self, rows: NDArray[Any], before: Callable[[int], None] = lambda position: None) -> list[Arrays]:
-        """Outputs of each chunk of ``rows``, after those of the requests before.
+        """Outputs of each chunk of ``rows``, after those of earlier requests.
 
-        ``before(position)`` is called just before they are taken, with the number of rows taken so far, and may raise.
-        Raises :class:`KServeError`, and what ``start`` raises.
+        ``before(position)`` is called just before the rows are taken, with the number of rows taken so far; it may
+        raise. Raises :class:`KServeError`, and what ``start`` raises.
         """
         async with self._turn:
             self._check()
@@ -74,7 +75,7 @@ class SessionRequests:
                 return []
             try:
                 session.feed_rows(rows)
-            except BadInput:  # the rows are good: what failed a moment ago is not told yet
+            except BadInput:  # the rows are valid: the session has failed, and its error is still on its way
                 text = "the sequence ended while this request waited: nothing was taken"
                 raise KServeError(503, text, 1.0) from None
             waiting = _Waiting(session.received, asyncio.get_running_loop().create_future())
@@ -82,11 +83,11 @@ class SessionRequests:
         return await waiting.answer
 
     def sink(self, events: list[dict[str, Any]]) -> None:
-        """For the session."""
+        """The session's sink of events."""
         self._put(partial(self._deliver, events))
 
     def close(self, error: KServeError) -> None:
-        """Requests that wait get the error, and so do those that come."""
+        """Fail waiting and future requests with the error."""
         self._closed = error
         self._progress.set()
         while self._waiting:
@@ -121,7 +122,7 @@ class SessionRequests:
 
 
 def joined(parts: list[Arrays], name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """One output of a request's chunks, one behind the other, with a batch axis; ``shape``: of one chunk."""
+    """One output of a request's chunks, concatenated, with a batch axis. ``shape``: of one chunk."""
     if len(parts) == 1:
         return parts[0][name].reshape(1, *shape)
     if not parts:

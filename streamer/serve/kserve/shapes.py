@@ -1,4 +1,4 @@
-"""A request's tensors against the manifest: rows of the stream inputs, conditions, and which outputs are wanted."""
+"""Checks a request's tensors against the manifest: rows of the stream inputs, conditions, and requested outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 class RequestReader:
-    """What requests for one model look like. Every error is a :class:`KServeError` with the status 400."""
+    """Reads requests for one model. Every error is a :class:`KServeError` with status 400."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -30,7 +30,7 @@ class RequestReader:
         self._outputs = {output.name: output for output in manifest.outputs}
 
     def rows(self, request: InferRequest) -> tuple[Array, dict[str, Array]]:
-        """Rows [n], n a multiple of the chunk, and conditions by name. No rows at all: only with the end of a
+        """Rows [n], n a multiple of the chunk, and conditions by name. No rows are allowed only at the end of a
         sequence."""
         given = self._named(request)
         rows = {name: self._stream_input(name, given.pop(name)) for name in self._inputs if name in given}
@@ -50,7 +50,7 @@ class RequestReader:
         return found, conditions
 
     def outputs(self, request: InferRequest) -> list[Output]:
-        """Those that are wanted, in the order of the request, or all in the manifest's."""
+        """The requested outputs in the request's order, or all in the manifest's order."""
         if not request.outputs:
             return list(self.manifest.outputs)
         for wanted in request.outputs:
@@ -59,7 +59,7 @@ class RequestReader:
         return [self._outputs[wanted.name] for wanted in request.outputs]
 
     def raw_shape(self, size: int) -> tuple[str, str, tuple[int, ...]]:
-        """Name, datatype and shape of a body of ``size`` bytes that is one tensor and nothing else."""
+        """Name, datatype and shape of a body of ``size`` bytes that is a single raw tensor."""
         if len(self._inputs) != 1:
             raise self._bad(f"it has {len(self._inputs)} inputs: a body of bytes alone is for one")
         ((name, (dtype, shape)),) = self._inputs.items()
@@ -83,7 +83,7 @@ class RequestReader:
         return given
 
     def _stream_input(self, name: str, tensor: NamedTensor) -> Array:
-        """[rows, ...] without the batch axis."""
+        """An input as [rows, ...] without the batch axis."""
         shape, (_, chunk) = tensor.array.shape, self._inputs[name]
         if len(shape) != 1 + len(chunk) or shape[2:] != chunk[1:] or shape[0] != 1 or shape[1] % chunk[0]:
             several = f", or a multiple of {chunk[0]} rows" if chunk[0] > 1 else ", or any number of rows"

@@ -1,4 +1,4 @@
-"""Slots for sequences: taken, given back, and waited for. Everything runs on the event loop."""
+"""Slots for sequences: acquiring, waiting, releasing. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Slots"]
 
-#: Seconds. A slot that a stream of another protocol gives back is found after so long at most.
+#: Seconds between checks for slots that streams of other protocols released.
 RETRY_SECONDS = 0.25
-#: Seconds that a request without a timeout waits at most for slots that are being given back: a batch's time.
+#: Seconds that a request without a timeout waits at most for a slot that is being released: the duration of a batch.
 RELEASE_SECONDS = 5.0
 
 
 class Slots:
-    """Sessions of the registry, and the requests that wait for one, ``max_backlog`` at most.
+    """Opens sessions of the registry; at most ``max_backlog`` requests wait for one.
 
-    ``put``: from a lane to the event loop, in order.
+    ``put``: passes calls from a lane to the event loop, in order.
     """
 
     def __init__(self, registry: Registry, put: Callable[[Callable[[], None]], None], max_backlog: int) -> None:
@@ -42,8 +42,8 @@ class Slots:
     async def open(
         self, model: str, key: str | None, conditions: Mapping[str, NDArray[Any]], sink: Sink, patient: bool
     ) -> Session:
-        """From zero state. Without a ``key`` it is in no snapshot. ``patient``: wait for a slot. Raises
-        :class:`Refused`."""
+        """Open a session with zero state. Without a ``key`` it is not checkpointed. ``patient``: wait for a slot.
+        Raises :class:`Refused`."""
         until = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
             try:
@@ -58,7 +58,7 @@ class Slots:
                 session.keep_no_events()
                 return session
             except Refused as error:
-                if error.reason == "duplicate" and key is not None:  # of the last run; nobody came back for it
+                if error.reason == "duplicate" and key is not None:  # left over from the last run, not resumed
                     await disk_thread(partial(self.registry.delete, key))
                     continue
                 if error.reason != "capacity":
@@ -76,12 +76,12 @@ class Slots:
             await self._free_slot(model)
 
     def release(self, session: Session) -> None:
-        """It is done with. Never waits: a sequence is answered before its lane has put it down."""
+        """Release a session. Never waits: its lane may still be busy with it."""
         self._releasing[session.model] += 1
         self.registry.release(session, partial(self.put, partial(self._released, session.model)))
 
     def freed(self, model: str) -> None:
-        """There may be a slot: whoever has waited longest tries again."""
+        """There may be a free slot: the longest waiting request tries again."""
         backlog = self._backlog.get(model)
         while backlog:
             waiting = backlog.popleft()

@@ -1,5 +1,4 @@
-"""What ``/v2/models/{model}/stats`` tells: requests as they were answered here, runs of the model as the engine counted
-them (of every road to it, not only this one)."""
+"""``/v2/models/{model}/stats``: requests answered over KServe v2, and the engine's runs for all protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ __all__ = ["Requests", "document"]
 
 @dataclass(slots=True)
 class Requests:
-    """Requests of one model. Times in nanoseconds; ``last``: milliseconds since the epoch."""
+    """Request statistics of one model. Times in nanoseconds; ``last``: milliseconds since the epoch."""
 
     good: int = 0
     good_ns: int = 0
@@ -34,7 +33,7 @@ class Requests:
 
 
 def document(name: str, version: str, requests: Requests, metrics: ModelMetrics) -> dict[str, Any]:
-    """``inference_count``: chunks run; ``execution_count``: batches; their quotient is the mean batch."""
+    """The document. ``inference_count``: chunks run; ``execution_count``: batches; their quotient is the mean batch."""
     batches = int(_sample(metrics.batch_size, "_count"))
     run, decode = _sample(metrics.run_seconds, "_sum"), _sample(metrics.decode_seconds, "_sum")
     busy = _sample(metrics.busy_seconds, "_total")
@@ -60,5 +59,5 @@ def document(name: str, version: str, requests: Requests, metrics: ModelMetrics)
 
 
 def _sample(child: MetricWrapperBase, suffix: str) -> float:
-    """Of one model's own metric. Nothing else of the metrics page is computed for it."""
+    """The value of one model's metric, without computing the rest of the metrics page."""
     return next(s.value for metric in child.collect() for s in metric.samples if s.name.endswith(suffix))

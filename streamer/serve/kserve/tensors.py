@@ -1,4 +1,4 @@
-"""Tensors as KServe v2 writes them: a name, a datatype, a shape, and numbers as JSON or as little-endian bytes."""
+"""KServe v2's tensors: a name, a datatype, a shape, and numbers as JSON or as little-endian bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.streams.rows import to_array
 
 __all__ = ["DATATYPES", "NamedTensor", "datatype_of", "listed", "parse_bytes", "parse_numbers", "raw_bytes"]
 
-#: KServe's names of what a manifest can say. BYTES and BF16 are no model's.
+#: KServe's datatypes for a manifest's dtypes. No model has BYTES or BF16.
 DATATYPES = {
     "BOOL": "bool",
     "INT8": "int8",
@@ -33,7 +33,7 @@ MAX_AXES = 16
 
 @dataclass(frozen=True, slots=True)
 class NamedTensor:
-    """``array`` has its batch axis, and the machine's byte order."""
+    """A tensor. ``array`` includes the batch axis and has native byte order."""
 
     name: str
     array: NDArray[Any]
@@ -44,12 +44,12 @@ class NamedTensor:
 
 
 def datatype_of(dtype: DTypeLike) -> str:
-    """KServe's name of a manifest's dtype."""
+    """KServe's datatype for a manifest's dtype."""
     return _NAMES[np.dtype(dtype).name]
 
 
 def parse_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> NamedTensor:
-    """From little-endian bytes, row by row. Raises :class:`KServeError`."""
+    """Parse little-endian, row-major bytes. Raises :class:`KServeError`."""
     dtype = _dtype(name, datatype, shape)
     wanted = math.prod(shape) * dtype.itemsize
     if len(data) != wanted:
@@ -63,7 +63,7 @@ def parse_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | 
 
 
 def parse_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: Any) -> NamedTensor:
-    """From JSON's lists, flat or nested, or from a message's field. Raises :class:`KServeError`."""
+    """Parse JSON lists, flat or nested, or a message's field. Raises :class:`KServeError`."""
     dtype = _dtype(name, datatype, shape)
     try:
         found = to_array(numbers, dtype.name, f"input '{name}'")
@@ -76,12 +76,12 @@ def parse_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: Any
 
 
 def raw_bytes(array: NDArray[Any]) -> bytes:
-    """Little-endian, row by row."""
+    """Little-endian, row-major bytes."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def listed(array: NDArray[Any]) -> list[Any]:
-    """The flat list that JSON shows."""
+    """The flat list for JSON."""
     found: list[Any] = array.reshape(-1).tolist()
     return found
 

@@ -1,4 +1,4 @@
-"""The daemon's MQTT broker: readings from it to the sensors, their forecasts back to it."""
+"""Connects the sensors to an MQTT broker: readings come in, forecasts go out."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 class Calls(Protocol):
     def put(self, call: Callable[[], None], /) -> None:
-        """The event loop calls it soon. From any thread."""
+        """Have the event loop call a function soon. Thread-safe."""
 
 
 class Broker:
-    """Nothing at all without the setting ``mqtt_host``. ``calls`` runs on the event loop what lanes hand over."""
+    """Does nothing without the setting ``mqtt_host``. ``calls`` passes calls from lanes to the event loop."""
 
     def __init__(self, sensors: Sensors, calls: Calls) -> None:
         self._sensors = sensors
@@ -42,7 +42,7 @@ class Broker:
         self._taking = asyncio.Lock()
 
     def check(self) -> None:
-        """Once the sensors are loaded. Raises :class:`ModelError` for settings that can't be used."""
+        """Check the settings, after the sensors are loaded. Raises :class:`ModelError` for invalid ones."""
         settings, metrics = self._sensors.settings, self._sensors.metrics
         if not settings.mqtt_host:
             return
@@ -73,15 +73,15 @@ class Broker:
             self._task = asyncio.get_running_loop().create_task(self._mqtt.run())
 
     async def stop(self) -> None:
-        """What was not acknowledged the broker keeps for the next run."""
+        """Disconnect; the broker keeps what was not acknowledged for the next run."""
         if self._task is not None:
-            async with self._taking:  # what is on its way to the disk is acknowledged
+            async with self._taking:  # acknowledge what is being written to the disk
                 self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def _take(self, batches: Mapping[str, ReadingBatch]) -> dict[str, Exception]:
-        """Batches by model; returns what could not be taken. The others are safe: they must not come again."""
+        """Take batches by model; returns errors by model. The other batches are on the disk and acknowledged."""
         failed: dict[str, Exception] = {}
         async with self._taking:
             for model, batch in batches.items():
@@ -96,7 +96,7 @@ class Broker:
         return failed
 
     def _drop(self, fleet: Fleet, result: StepResult) -> None:
-        """Called by lanes, for what the event loop came too late for."""
+        """Called by lanes for results that were dropped because the event loop was behind."""
         self._sensors.metrics.mqtt_forecasts.labels("dropped").inc(len(result.slots))
 
     def _publish(self, fleet: Fleet, result: StepResult) -> None:
@@ -105,7 +105,7 @@ class Broker:
 
 
 def options(settings: Settings) -> MqttOptions:
-    """Raises ``ValueError`` for what can't work."""
+    """The options from the settings. Raises ``ValueError`` for invalid ones."""
     return MqttOptions(
         subscriptions=tuple(Subscription.parse(line, settings.missing) for line in settings.mqtt_topics),
         host=settings.mqtt_host,

@@ -1,4 +1,4 @@
-"""What clients of InfluxDB ask before they write: whether it is there, and for a database, which needs none here."""
+"""InfluxDB's endpoints that clients call before they write: ping, and creating a database, which is not needed here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.serve.readings.parsed import BodyError
 
 __all__ = ["routes"]
 
-#: Clients read the major version to choose their way to write.
+#: Clients choose their write endpoint by the major version.
 VERSION = "1.8.10-streamer"
 MOST = 2**16  # bytes of a query
 HEADERS = {"X-Influxdb-Version": VERSION, "X-Influxdb-Build": "OSS"}
@@ -24,7 +24,7 @@ SHOW = re.compile(r"show\s+(databases|measurements|retention\s+policies\b.*)", r
 
 
 def routes(trouble: Callable[[], str]) -> list[Route]:
-    """``trouble``: why readings are not taken now; empty: they are."""
+    """The routes. ``trouble``: returns why readings are not accepted now, empty if they are."""
 
     async def health(request: Request) -> Response:
         said = trouble()
@@ -46,7 +46,7 @@ async def ping(request: Request) -> Response:
 
 
 async def query(request: Request) -> Response:
-    """``CREATE DATABASE`` and ``SHOW DATABASES``, which writers send at their start; there is nothing else to query."""
+    """Answers ``CREATE DATABASE`` and ``SHOW DATABASES``, which writers send when they start; nothing else."""
     asked = request.query_params.get("q", "")
     if not asked and request.method == "POST":
         try:

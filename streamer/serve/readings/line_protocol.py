@@ -1,6 +1,6 @@
 """InfluxDB's line protocol: ``measurement,tag=value field=1.5,other=2i 1630424257000000000``.
 
-Every numeric field is a stream. A line is the unit of failure; the others are taken (Influx calls it a partial write).
+Every numeric field is a stream. A bad line is refused, the others are taken (Influx calls it a partial write).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from streamer.sources.times import in_calendar
 
 __all__ = ["parse"]
 
-#: Parts of a line: the series with its escapes; fields, where a string may hold anything; a time. Possessive: a part
-#: that has been read is not tried in another way.
+#: Parts of a line: the series with its escapes; fields, where a string may hold anything; a time. The quantifiers are
+#: possessive, so there is no backtracking.
 STRING = rb'"(?:[^"\\]|\\.)*+"'
 KEY = rb"(?:[^\\ \n]|\\[^\n])++"
 FIELDS = rb'(?:[^"\\ \n]|\\[^\n]|%s)++' % STRING
@@ -34,8 +34,8 @@ _names: Names[tuple[bytes, bytes]] = Names()
 
 
 def parse(body: bytes, unit: float) -> Parsed:
-    """``unit``: of times, in seconds. A line without one has arrived now. Raises :class:`BodyError` where nothing at
-    all is a line."""
+    """Parse a body. ``unit``: of times, in seconds. A line without a time gets the time of arrival. Raises
+    :class:`BodyError` if no line can be read."""
     found = Collected()
     begin, number, searches = 0, 1, 0
     while begin < len(body):
@@ -59,7 +59,7 @@ def parse(body: bytes, unit: float) -> Parsed:
 
 
 def _through_string(body: bytes, begin: int, unit: float, found: Collected) -> bytes | None:
-    """The line that begins here if a string in it holds ends of lines, and it is one."""
+    """The line that begins here, if it is valid with a string that contains line ends."""
     rest = body[begin : begin + STRING_BYTES]
     parts = LINE.match(rest)
     if parts is None or parts.end() == len(rest) < len(body) - begin:
@@ -129,7 +129,7 @@ def _name(series: bytes, key: bytes) -> str:
 
 
 def _behind(part: re.Match[bytes], whole: bytes) -> int:
-    """Where the next part begins: behind the comma, which may not be the last thing there is."""
+    """The start of the next part, after the comma, which must not be the end of the line."""
     if part.end() == len(whole) > part.end(part.lastindex or 0):
         raise ValueError(f"{_shown(whole)} ends with a comma")
     return part.end()

@@ -13,13 +13,13 @@ from streamer.sources.times import in_calendar
 
 __all__ = ["answer", "parse"]
 
-#: Flag of a data point that says that there is no value.
+#: Flag of a data point without a value.
 NO_VALUE = 1
 OTHERS = ("histogram", "exponentialHistogram", "summary")
 
 
 def parse(body: bytes, content_type: str) -> Parsed:
-    """Raises :class:`BodyError`."""
+    """Parse a body. Raises :class:`BodyError`."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         request = _from_json(body)
@@ -36,7 +36,7 @@ def parse(body: bytes, content_type: str) -> Parsed:
 
 
 def answer(content_type: str, rejected: int, message: str) -> tuple[bytes, str]:
-    """Body and type of the reply, in the encoding of the request."""
+    """Body and content type of the response, in the request's encoding."""
     if content_type.partition(";")[0].strip().lower() == "application/json":
         partial = {"rejectedDataPoints": str(rejected), "errorMessage": message} if rejected else {}
         return json.dumps({"partialSuccess": partial}).encode(), "application/json"
@@ -77,7 +77,7 @@ def _points(metric: str, outer: dict[str, str], points: Sequence[dict[str, Any]]
 
 
 def _time(said: Any) -> float:
-    """Unix seconds; NaN where the point says none."""
+    """Unix seconds; NaN for a point without a time."""
     time = _integer(said) / 1e9
     if time and not in_calendar(time):
         raise ValueError(f"timeUnixNano {str(said)[:40]} is not a time that a calendar shows")
@@ -97,14 +97,14 @@ def _value(name: str, point: dict[str, Any]) -> float:
 
 
 def _integer(said: Any) -> int:
-    """JSON's mapping writes 64 bits as text."""
+    """A 64-bit integer, which the JSON mapping writes as text."""
     if isinstance(said, bool) or not re.fullmatch("-?[0-9]{1,20}", str(said)):
         raise ValueError(f"{str(said)[:40]!r} is not an integer of 64 bits")
     return int(said)
 
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
-    """Those that are text, numbers or true and false."""
+    """The attributes with text, numbers or booleans."""
     found = {}
     for pair in pairs:
         value = pair.get("value", {})
@@ -125,7 +125,7 @@ def _from_json(body: bytes) -> dict[str, Any]:
 
 
 def _from_protobuf(body: bytes) -> dict[str, Any]:
-    """As the JSON would be."""
+    """A protobuf message in the form of the JSON mapping."""
     request = _messages()["Request"]()
     from google.protobuf.message import DecodeError
 

@@ -1,4 +1,4 @@
-"""What all protocols that carry many readings have in common: the result, the refusal, the names of streams."""
+"""Shared by all protocols for readings: the parsed result, its errors, and the cache of stream names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from streamer.sources.tables.order import descend
 
 __all__ = ["EXPECTED", "BodyError", "Collected", "Names", "Parsed", "expected", "named", "read_batch"]
 
-FAULTS = 10  # told in words; more are counted
-#: Names that are remembered by the bytes they are made of: bytes of these and of the names, roughly.
+FAULTS = 10  # reported in words; more are only counted
+#: Bound of the cache of names, in bytes of keys and names, roughly.
 KEPT_BYTES = 2**25
 EACH, PART = 150, 50  # what an entry and each object in it take besides
 
@@ -30,7 +30,7 @@ K = TypeVar("K", bound=tuple[bytes, ...])
 
 
 class BodyError(ValueError):
-    """A body of which nothing can be taken. ``status``: HTTP."""
+    """A body without any usable reading. ``status``: HTTP's."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -39,8 +39,8 @@ class BodyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """``skipped``: what was no reading or could not be one, by reason. ``faults``: the first that are the sender's
-    mistake, in words; a reason that is nobody's mistake (``string``, ``stale``) has none."""
+    """The readings of a body. ``skipped``: number of unused items by reason. ``faults``: messages for the first ones
+    that are the sender's mistake; harmless reasons (``string``, ``stale``) have none."""
 
     batch: ReadingBatch
     skipped: dict[str, int]
@@ -49,7 +49,7 @@ class Parsed:
 
 @dataclass(slots=True)
 class Collected:
-    """A :class:`Parsed` in the making."""
+    """Collects readings for a :class:`Parsed`."""
 
     names: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Collected:
 
 
 class Names(dict[K, str]):
-    """Names by what they are made of; emptied when it is full, so that nobody fills the memory with names."""
+    """A cache of names by their raw bytes; emptied when full, so that its memory is bounded."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class Names(dict[K, str]):
 
 
 def read_batch(source: Readings, layout: RowLayout, stream: str) -> ReadingBatch:
-    """All of a CSV or JSON, in its order, but the newest first are turned around. Of a model of rows: its variables, a
-    line each; ``stream``: of lines that name none."""
+    """All readings of a CSV or JSON, in order; a descending file is reversed. For a model of rows: its variables, one
+    line each; ``stream``: for lines that name none."""
     if not layout.variables:
         batch = ReadingBatch.of(list(source))
     else:
@@ -96,7 +96,7 @@ def read_batch(source: Readings, layout: RowLayout, stream: str) -> ReadingBatch
 
 
 def expected(source: Readings) -> str:
-    """What a text without a reading should have been."""
+    """A description of the expected format, for a text without readings."""
     if source.header and not source.bad and not source.cells:
         shown = ", ".join(source.header)[:100]
         what = f"there is a header ({shown}) and no line with a value below it"

@@ -1,4 +1,4 @@
-"""What a message of the command line advises, as a request's parameter; where there is none, without the advice."""
+"""Rewrites the advice in messages of the command line as request parameters, or removes it where there are none."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def as_parameters(text: str) -> str:
 
 
 def without(text: str) -> str:
-    """For a way in that has no parameters."""
+    """The message without advice, for protocols without parameters."""
     return ADVICE.sub(lambda match: "a header is needed, such as time,value" if match[0][0] == "g" else "", text)

@@ -1,7 +1,7 @@
 """Prometheus remote write, 1.0 and 2.0: snappy around protobuf, thousands of samples a request.
 
-Labels are declared as bytes (the wire is the same), so that a series that was seen before costs one look into a
-dictionary instead of a parse of its labels.
+Labels are declared as bytes (the wire format is the same), so that a known series costs one dictionary lookup instead
+of parsing its labels.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ except ImportError as error:
 
 __all__ = ["negotiate"]
 
-#: A NaN with these bits says that a series has ended; it is not a reading.
+#: A NaN with these bits marks the end of a series; it is not a reading.
 STALE = struct.pack(">Q", 0x7FF0000000000002)
-#: Bytes of all labels of a series; more are not a name of a stream anyhow.
+#: Most bytes of a series' labels; more can't be a stream's name anyway.
 LABEL_BYTES = 4 * SERIES_CHARACTERS
 TYPES = {
     "prometheus.WriteRequest": "v1",
@@ -50,7 +50,7 @@ _names: Names[tuple[bytes, ...]] = Names()
 
 
 def negotiate(headers: Mapping[str, str]) -> Callable[[bytes, int], Parsed]:
-    """What parses the body: it gets the body and the largest size unpacked. Raises :class:`BodyError`: 415."""
+    """The parser for a content type; it takes the body and the largest unpacked size. Raises :class:`BodyError` 415."""
     kind, *parameters = headers.get("content-type", "application/x-protobuf").split(";")
     if kind.strip().lower() != "application/x-protobuf":
         raise BodyError(415, f"Content-Type {kind[:60]!r}: application/x-protobuf")
@@ -65,7 +65,7 @@ def negotiate(headers: Mapping[str, str]) -> Callable[[bytes, int], Parsed]:
 
 
 def unpack(body: bytes, limit: int) -> bytes:
-    """Snappy's block format, which says its length first: a bomb is refused unopened."""
+    """Unpack Snappy's block format, which begins with the unpacked length: a bomb is refused without unpacking."""
     length, shift = 0, 0
     for byte in body[:5]:
         length |= (byte & 0x7F) << shift
@@ -76,7 +76,7 @@ def unpack(body: bytes, limit: int) -> bytes:
         raise BodyError(400, "the body is not snappy's block format")
     if length > limit:
         raise BodyError(413, f"the body unpacks to {length} bytes, the limit is {limit} (max_unpacked_bytes)")
-    # a copy of 64 bytes takes 3: what is said to be longer is not snappy, and must not be made room for
+    # a copy of 64 bytes takes 3: a larger announced ratio is not snappy, and no memory is allocated for it
     if length > 32 * len(body):
         raise BodyError(400, "the body is shorter than snappy can be for the length it says")
     try:
@@ -129,7 +129,7 @@ def _decode(kind: str, data: bytes) -> Any:
 
 
 def _new(labels: tuple[bytes, ...], pairs: Pairs, series: Any, found: Collected) -> str | None:
-    """The name of a series that was not seen before; ``None``: it has none, its samples are counted."""
+    """The name of a new series; ``None`` if it has no valid name, then its samples are counted."""
     try:
         if len(labels) + sum(map(len, labels)) > LABEL_BYTES:
             raise ValueError(f"its labels have more than {LABEL_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""Results of sensors on their way from lanes to the event loop, at most so many: a lane never waits for who reads."""
+"""A bounded queue of sensors' results from lanes to the event loop; lanes never wait for readers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from streamer.sensors.ingest import Fleet
 
 __all__ = ["MOST", "ResultQueue"]
 
-#: Readings whose results wait for the event loop: it is seconds behind then.
+#: Most readings whose results wait for the event loop, which is seconds behind then.
 MOST = 16_384
 
 Receiver = Callable[[Fleet, StepResult], None]
 
 
 class ResultQueue:
-    """``receive`` gets them on the event loop, in order, which ``call`` brings there. Where more than ``most`` readings
-    would wait the oldest results are left out, and ``dropped``, called by lanes, gets them."""
+    """``call`` schedules ``receive`` on the event loop, which gets the results in order. If more than ``most`` readings
+    would wait, the oldest results are passed to ``dropped`` instead, in the lane's thread."""
 
     def __init__(
         self, call: Callable[[Callable[[], None]], None], receive: Receiver, dropped: Receiver, most: int = MOST

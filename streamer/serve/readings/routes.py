@@ -1,7 +1,7 @@
 """Readings over HTTP, and forecasts of sensors.
 
-A request is one batch, and its answer comes when the batch is on the disk. Readings that can't be taken are left out,
-counted and named in the answer; the others are taken.
+A request is one batch, answered when the batch is on the disk. Bad readings are left out, counted and named in the
+response; the others are taken.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["WRITES", "routes"]
 
-#: Paths whose requests may have long bodies.
+#: Paths with the larger limit for request bodies.
 WRITES = frozenset({"/v1/readings", "/api/v2/write", "/write", "/api/v1/write", "/v1/metrics"})
 #: Influx's names of units, in seconds; ``u`` is what its first version calls microseconds.
 UNITS = {"ns": 1e-9, "n": 1e-9, "us": 1e-6, "u": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 PAGE = 1000
-#: What is said of a reading without a forecast; the log says what went wrong.
+#: The error for a reading without a forecast; the log has the details.
 FAILED = "the reading was taken, but it failed when it was run: do not send it again"
 
 Endpoint = Callable[["ReadingRoutes", Request], Awaitable[Response]]
@@ -62,7 +62,7 @@ def routes(sensors: Sensors) -> list[Route]:
 def guarded(
     endpoint: Callable[[ReadingRoutes, Request], Awaitable[Response]],
 ) -> Callable[[ReadingRoutes, Request], Awaitable[Response]]:
-    """What can't be taken gets its status and a sentence."""
+    """Turn errors into a status and a message."""
 
     async def answer(self: ReadingRoutes, request: Request) -> Response:
         try:
@@ -93,11 +93,11 @@ class ReadingRoutes:
 
     @guarded
     async def readings(self, request: Request) -> Response:
-        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: answered with the forecasts after each,
-        with an ``error`` in place of one where a reading failed.
+        """CSV or NDJSON, as ``streamer forecast`` reads it. ``?forecast=1``: the response has the forecast after each
+        reading, or an ``error`` if a reading failed.
 
-        ``?model=``: which model takes them, else the columns say it. Rows of a model of several variables are of the
-        stream that a column names, else of ``?stream=``, else of one that is named as the model."""
+        ``?model=``: the model, which is otherwise chosen by the columns. Rows of a model of several variables belong to
+        the stream that a column names, else to ``?stream=``, else to one with the model's name."""
         query = request.query_params
         body = await self._body(request)
         source, fleet, batch, faults = await in_thread(lambda: self._parse(request, body), len(body))
@@ -140,8 +140,8 @@ class ReadingRoutes:
             raise BodyError(400, f"body: form data (curl -F). {EXPECTED}")
         if body[:2] == b"\x1f\x8b":
             body = unzip(body, "gzip", self._settings.max_unpacked_bytes)
-        told: list[str] = []
-        source = Readings("body", columns, told.append, body)
+        faults: list[str] = []
+        source = Readings("body", columns, faults.append, body)
         fleet = self._sensors.choose(query.get("model"), source.names())
         try:
             batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
@@ -149,7 +149,7 @@ class ReadingRoutes:
             drops = kind == "application/x-www-form-urlencoded" and body.count(b"\n") < 2
             said = as_parameters(str(error))
             raise BodyError(400, f"{said}. {EXPECTED}" if drops or b"\n" not in body.strip() else said) from None
-        return source, fleet, batch, [as_parameters(fault) for fault in told if fault not in source.report.notes]
+        return source, fleet, batch, [as_parameters(fault) for fault in faults if fault not in source.report.notes]
 
     @guarded
     async def line_protocol(self, request: Request) -> Response:
@@ -225,7 +225,7 @@ class ReadingRoutes:
         return Response(status_code=204)
 
     def trouble(self) -> str:
-        """Why readings are not taken now; empty: they are."""
+        """Why readings are not accepted now; empty if they are."""
         try:
             self._sensors.served()
         except (BusyError, NoSensorsError) as error:
@@ -253,7 +253,7 @@ class ReadingRoutes:
 
 
 def _unused(run: Forecasts | None) -> list[tuple[str, str, Sequence[tuple[str, float]]]]:
-    """Readings that are on the disk and were not run: a name, in words, and which."""
+    """Readings that are on the disk and were not run: a name, a message, and which ones."""
     if run is None:
         return []
     found = (("late", "late readings", run.late), ("duplicate", "readings of a time that was there", run.duplicates))
@@ -261,7 +261,7 @@ def _unused(run: Forecasts | None) -> list[tuple[str, str, Sequence[tuple[str, f
 
 
 def _lines(forecasts: Forecasts) -> str:
-    """The forecasts, and behind them the readings that failed."""
+    """The forecasts, then the readings that failed."""
     found = [forecasts.to_dict(row) for row in range(len(forecasts))]
     found += ({"stream": name, "time": time, "error": FAILED} for name, time in forecasts.failed)
     return "".join(json.dumps(line) + "\n" for line in found)

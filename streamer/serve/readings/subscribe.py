@@ -1,4 +1,4 @@
-"""``/v1/sensors``: readings in, one JSON object a line, and forecasts out to whoever subscribed.
+"""``/v1/sensors``: readings in, one JSON object a line, and forecasts out to subscribers.
 
     -> {"id": "pump1", "time": 1630424257, "temperature": 73.9}
     <- {"type": "taken", "readings": 1, "refused": 0}
@@ -6,8 +6,8 @@
     <- {"type": "subscribed", "streams": ["pump*"]}
     <- {"type": "forecast", "stream": "pump1.temperature", "time": 1630424257, ...}
 
-A connection whose readings can't be taken now is not read until they can: its client waits, and nothing is lost. One
-that does not read its forecasts misses the oldest of them, which is counted.
+A connection whose readings can't be taken now is not read until they can: its client waits, and nothing is lost. A
+client that does not read its forecasts loses the oldest, which are counted.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = ["PATH", "Subscriber", "Subscribers"]
 log = logging.getLogger(__name__)
 
 PATH = "/v1/sensors"
-#: Messages of one connection that wait for those before them; it is not read meanwhile.
+#: Most queued messages of one connection; at this number it is not read.
 AHEAD = 16
-#: Names of streams for which it is remembered who wants them.
+#: Size of the cache of subscribers by stream name.
 REMEMBERED = 100_000
 
 
 class Subscribe(BaseModel):
-    """Patterns of names (``*``, ``?``); they replace those before. An empty list: nothing any more."""
+    """Patterns of names (``*``, ``?``), which replace earlier ones. An empty list unsubscribes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,7 +60,7 @@ class Subscribe(BaseModel):
 
 
 class Subscribers:
-    """All connections to ``/v1/sensors``. Everything runs on the event loop but :meth:`watch` and :meth:`_drop`."""
+    """All connections to ``/v1/sensors``. Runs on the event loop, except :meth:`watch` and :meth:`_drop`."""
 
     def __init__(self, sensors: Sensors, outbox: Outbox) -> None:
         self.sensors, self.settings, self.metrics = sensors, sensors.settings, sensors.metrics
@@ -105,7 +105,7 @@ class Subscribers:
                     connection.send(frame)
 
     def _drop(self, fleet: Fleet, result: StepResult) -> None:
-        """Called by lanes, for what the event loop came too late for."""
+        """Called by lanes for results that were dropped because the event loop was behind."""
         connections = list(self.connections)
         for name in result.names.tolist():
             found = self._wanted.get(name)
@@ -224,7 +224,7 @@ class Subscriber:
         self.send(encode(answer))
 
     async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:
-        """Waits for room, and for the disk. ``None``: the client went away before."""
+        """Take readings; waits for room, and for the disk. ``None`` if the client disconnected before."""
         while not self.socket.closing:
             try:
                 return await self._shared.sensors.take(batch, "websocket", fleet)
@@ -236,7 +236,7 @@ class Subscriber:
 
 
 def _control(data: bytes) -> Subscribe | None:
-    """``None``: they are readings."""
+    """The control message; ``None`` for readings."""
     if b'"type"' not in data or b"\n" in data.strip():
         return None
     try:

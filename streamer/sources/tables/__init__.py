@@ -1,1 +1,1 @@
-"""Readings out of text: encoding, separators, numbers, times and layouts, each pure and for every way in."""
+"""Readings from text: encoding, separators, numbers, times and layouts; pure functions, used for every input."""

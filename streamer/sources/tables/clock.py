@@ -1,4 +1,4 @@
-"""The column of the time: what its first cells show holds for all of them; where they show too little, it is asked."""
+"""The time column: its format is guessed from the first cells; if they are ambiguous, the user has to give it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from streamer.sources.times import COMPACT, in_calendar, seconds, show_time, uni
 __all__ = ["FORMATS", "Clock", "find_zone", "is_time", "number"]
 
 UNIT_NAMES = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-#: What ``--time-format`` takes beside a pattern of ``strptime``.
+#: Values of ``--time-format`` besides a ``strptime`` pattern.
 FORMATS = ("iso", DAY_FIRST, MONTH_FIRST, YEAR_FIRST, "excel", *UNIT_NAMES)
-#: A spreadsheet's number of a day, in [1982, 2064): as unix time it would be a morning of 1970.
+#: Range of a spreadsheet's day numbers for [1982, 2064); as unix time they would be a morning in 1970.
 DAYS = (30000.0, 60000.0)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SPREADSHEET_EPOCH = 25569  # its number of 1 January 1970
@@ -37,7 +37,7 @@ _ABBREVIATED = re.compile(r"(.*\d)\s+([A-Z]{2,5})")
 
 
 def number(cell: str) -> float | None:
-    """``None``: it is no plain number."""
+    """The cell as a plain number; ``None`` if it is not one."""
     try:
         found = None if "_" in cell else float(cell.replace("\u2212", "-"))
     except ValueError:
@@ -46,7 +46,7 @@ def number(cell: str) -> float | None:
 
 
 def is_time(cell: str) -> bool:
-    """Whether the cell can only be a time: no plain number, unless it is written like a day."""
+    """Whether the cell can only be a time: not a plain number, unless it is written like a date."""
     cell = cell.strip()
     if COMPACT.fullmatch(cell) and len(cell) > 8:
         return True
@@ -72,9 +72,10 @@ def find_zone(name: str | None) -> tzinfo | None:
 
 
 class Clock:
-    """``name``: of the column, for messages. ``sample``: its first cells. ``format``: one of ``FORMATS`` or a pattern
-    of ``strptime``; empty: as the sample shows. ``zone``: of times that name none; ``None``: UTC. Raises
-    :class:`SourceError` where the sample can be read in two ways. ``note``: what should be said of the reading."""
+    """Parses the cells of a time column. ``name``: of the column, for messages. ``sample``: its first cells.
+    ``format``: one of ``FORMATS`` or a ``strptime`` pattern; empty: guessed from the sample. ``zone``: of times without
+    a zone, ``None`` for UTC. ``note``: a remark for the user about the guess. Raises :class:`SourceError` if the sample
+    is ambiguous."""
 
     def __init__(self, name: str, sample: Sequence[str], format: str = "", zone: tzinfo | None = None) -> None:
         self.name, self.note = name, ""
@@ -92,8 +93,8 @@ class Clock:
             self._learn(cells)
 
     def __call__(self, cell: str, stream: str = "") -> float:
-        """Unix seconds. Raises ``ValueError`` that shows the cell. ``stream``: whose reading it is, for the hour that
-        comes twice when a clock is set back."""
+        """The cell as unix seconds. Raises ``ValueError`` that shows the cell. ``stream``: the reading's stream, for
+        the hour that occurs twice when clocks are set back."""
         found = self._known.get(cell)
         if found is None:
             text = cell.strip()
@@ -234,7 +235,7 @@ class Clock:
         return seconds(found._replace(local=found.local.replace(fold=self._fold(found.local, stream))), self._zone)
 
     def _abbreviated(self, text: str, name: str) -> float:
-        """A time with ``CEST`` or ``EST`` behind it, which are this zone's names or not known."""
+        """A time followed by an abbreviation such as ``CEST`` or ``EST``, which must be a name of this zone."""
         local = moment(text, self._order).local
         for fold in (0, 1):
             found = local.replace(tzinfo=self._zone, fold=fold)
@@ -243,7 +244,7 @@ class Clock:
         raise ValueError(f"the zone {name!r} is not known in {self._zone} then")
 
     def _fold(self, local: datetime, stream: str) -> int:
-        """Which of the two hours of one name it is: the second once a stream's times have gone back in it."""
+        """Which of the two hours with the same name it is: the second once the stream's times have gone back in it."""
         before = self._folds.get(stream)
         fold = 0
         if before is not None and abs(local - before[0]) < timedelta(hours=3):
@@ -255,6 +256,6 @@ class Clock:
 
 
 def _day(value: float, zone: tzinfo) -> float:
-    """Unix seconds of a spreadsheet's number, to the millisecond: it holds no more."""
+    """Unix seconds of a spreadsheet's day number, to the millisecond, which is its precision."""
     local = EPOCH.replace(tzinfo=None) + timedelta(milliseconds=round((value - SPREADSHEET_EPOCH) * 86400e3))
     return local.replace(tzinfo=zone).timestamp()

@@ -1,4 +1,4 @@
-"""JSON out of lines: a value a line, several on a line, or one over many lines, as programs print it."""
+"""JSON values from lines: one a line, several on a line, or one over many lines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from streamer.sources.tables.report import TableReport
 
 __all__ = ["DOCUMENT_BYTES", "Documents", "decode"]
 
-#: Of a value that goes over several lines.
+#: Most characters of a value that spans several lines.
 DOCUMENT_BYTES = 64 * 2**20
-#: Lines that are tried one by one where the value that they seemed to be has no end.
+#: Lines that are tried one by one if the value that they seemed to form has no end.
 AGAIN = 1000
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]')
 _WORDS = re.compile(r'"(?:[^"\\]|\\.)*"|[-+]?\b(?:nan|inf|infinity|None|True|False)\b', re.IGNORECASE)
@@ -35,7 +35,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def decode(text: str) -> list[Any]:
-    """The values in a text, one or several. ``nan`` and what Python writes are read, too. Raises ``ValueError``."""
+    """The values in a text, one or several. ``nan`` and Python's literals are read, too. Raises ``ValueError``."""
     try:
         return _values(text)
     except json.JSONDecodeError as error:
@@ -62,7 +62,8 @@ def _values(text: str) -> list[Any]:
 
 
 class Documents:
-    """Values out of ``lines``. ``number``: the line where the last begins. What can't be read goes to ``report``."""
+    """Values from ``lines``. ``number``: the line on which the last value begins. Bad lines are counted in
+    ``report``."""
 
     def __init__(self, lines: Lines, report: TableReport) -> None:
         self._lines, self._report = lines, report
@@ -107,7 +108,7 @@ class Documents:
                 self._report.line(self._lines.number, str(error))
 
     def _whole(self, text: str, left: list[str]) -> Iterator[Any]:
-        """A value that goes on in the next lines."""
+        """A value that spans several lines."""
         taken, size = [(self.number, text)], len(text)
         while (line := self._next()) is not None:
             more = line.strip()
@@ -143,7 +144,7 @@ class Documents:
 
 
 def _open_brackets(text: str, before: list[str] | None = None) -> list[str] | None:
-    """Those that are open behind the text; ``None``: it closes what is not open."""
+    """The brackets still open after the text; ``None`` if it closes one that is not open."""
     found = list(before or ())
     for token in _TOKENS.findall(text):
         if token in "{[":
@@ -154,7 +155,7 @@ def _open_brackets(text: str, before: list[str] | None = None) -> list[str] | No
 
 
 def _may_follow(text: str, left: list[str]) -> bool:
-    """Whether an object may stand behind the text, with these brackets open."""
+    """Whether an object may follow the text, with these brackets open."""
     last = text.rstrip()[-1:]
     return last == ":" or (left[-1:] == ["["] and last in "[,")
 

@@ -1,4 +1,4 @@
-"""Bytes to lines of text as they come: UTF-8, UTF-16, cp1252, and every end of a line; what is no text has its name."""
+"""Bytes to lines of text as they come: UTF-8, UTF-16, cp1252, with any line ends; other files are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["LINE_BYTES", "Lines", "TooLongError", "no_text"]
 
 LINE_BYTES = 2**20
 BLOCK = 2**16
-#: First bytes of files that hold tables and are no text, and what to do.
+#: Magic numbers of binary files with tables, and the advice for each.
 CONTAINERS = (
     (b"PK\x03\x04", "is a zip archive or a spreadsheet (xlsx, ods): unpack it, or save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "is a spreadsheet (xls): save the sheet as CSV"),
@@ -31,11 +31,11 @@ CONTAINERS = (
 
 
 class TooLongError(ValueError):
-    """A line is longer than is read; it is left out."""
+    """A line is longer than the limit and left out."""
 
 
 def no_text(head: bytes) -> str:
-    """What a file is that is no text, and what to do; empty: it may be text."""
+    """Name of a binary file's format, and the advice for it; empty if it may be text."""
     return next((said for magic, said in CONTAINERS if head.startswith(magic)), "")
 
 
@@ -48,10 +48,10 @@ codecs.register_error("streamer.cp1252", _cp1252)
 
 
 class Lines:
-    """Lines of ``file`` without their ends, one at a time: a pipe is read no further than what is there. ``number``:
-    of the last line, from 1. ``encoding``: ``UTF-8`` or ``UTF-16``. ``foreign``: lines with bytes that are not UTF-8,
-    which are read as cp1252; ``first_foreign``: number and text of the first. ``trouble``: why nothing could be read
-    behind the last line, which is no end of the input.
+    """Lines of ``file`` without their line ends, one at a time; from a pipe only what is available is read. ``number``:
+    of the last line, from 1. ``encoding``: ``UTF-8`` or ``UTF-16``. ``foreign``: number of lines with bytes that are
+    not UTF-8, which are read as cp1252; ``first_foreign``: number and text of the first. ``trouble``: the read error
+    after the last line, if reading stopped before the end of the input.
 
     A line ends at LF, CR LF or CR. No more than ``most`` bytes of a line are kept."""
 
@@ -70,7 +70,7 @@ class Lines:
         self.trouble = ""
 
     def begin(self) -> bytes:
-        """The first bytes, from which the encoding is known."""
+        """Read the first bytes and detect the encoding."""
         if not self._begun:
             self._begun = True
             head = self._block()
@@ -82,11 +82,11 @@ class Lines:
 
     @property
     def waiting(self) -> bool:
-        """A line can be had without reading any further."""
+        """Whether a line is available without reading further."""
         return bool(self._ready or self._back)
 
     def next(self) -> str | None:
-        """``None``: there are no more. Raises :class:`TooLongError`."""
+        """The next line, ``None`` at the end. Raises :class:`TooLongError`."""
         if self._back:
             self.number, text = self._back.popleft()
             return text
@@ -104,7 +104,7 @@ class Lines:
         return found
 
     def back(self, lines: list[tuple[int, str]]) -> None:
-        """They come again, before all others."""
+        """Put lines back; they come again before all others."""
         self._back.extendleft(reversed(lines))
 
     def _block(self) -> bytes:
@@ -165,7 +165,7 @@ class Lines:
 
 
 def _wide(head: bytes) -> str:
-    """The codec of UTF-16, with a byte order mark or known by its zeros; empty: it is not that."""
+    """The codec for UTF-16, detected by a byte order mark or by its zeros; empty if the text is not UTF-16."""
     if head.startswith(codecs.BOM_UTF16_LE):
         return "utf-16-le"
     if head.startswith(codecs.BOM_UTF16_BE):

@@ -18,11 +18,11 @@ from streamer.sources.tables.report import TableReport
 from streamer.sources.tables.separators import (
     Dialect,
     choose,
+    declared_separator,
     find_header,
     is_comment,
     open_quote,
     split,
-    told_separator,
 )
 
 __all__ = ["ANNOTATION", "COMMENTS", "SAMPLE", "SPANNED", "Head", "is_value", "read_head"]
@@ -30,7 +30,7 @@ __all__ = ["ANNOTATION", "COMMENTS", "SAMPLE", "SPANNED", "Head", "is_value", "r
 SAMPLE = 1000  # lines
 GATHER = 8  # lines of a pipe, at most, until two are alike
 SPANNED = 8  # lines of one quoted field, at most
-#: Of InfluxDB's tables, above their header.
+#: Annotation lines above the header in InfluxDB's tables.
 ANNOTATION = re.compile(r'"?#(datatype|group|default)\b')
 COMMENTS = "lines with comments (#)"
 
@@ -38,7 +38,7 @@ Line = tuple[int, str]
 
 
 class Head(NamedTuple):
-    """``rows``: the first of them, whose lines come again."""
+    """The beginning of a table. ``rows``: its first rows, whose lines are read again."""
 
     dialect: Dialect
     names: list[str]
@@ -46,12 +46,12 @@ class Head(NamedTuple):
 
 
 def read_head(lines: Lines, report: TableReport, names: Sequence[str] = (), eager: bool = True) -> Head:
-    """``names``: of the columns, where there is no header. ``eager``: all of it is there, so a long sample may be read.
-    Raises :class:`SourceError`."""
-    told, comment, found = "", "", list[Line]()
+    """``names``: of the columns, for a table without a header. ``eager``: the whole input is available, so a long
+    sample may be read. Raises :class:`SourceError`."""
+    separator, comment, found = "", "", list[Line]()
     while len(found) < SAMPLE and (line := _next(lines, report, found, eager)) is not None:
         text = line[1]
-        if not found and not told and (told := told_separator(text)):
+        if not found and not separator and (separator := declared_separator(text)):
             continue
         if ANNOTATION.match(text):
             if found:  # the next of several tables
@@ -64,7 +64,7 @@ def read_head(lines: Lines, report: TableReport, names: Sequence[str] = (), eage
             found.append(line)
     if not found:
         raise SourceError("has no line that can be read" if report.bad else "is empty")
-    dialect = Dialect(told) if told else choose([text for _, text in found])
+    dialect = Dialect(separator) if separator else choose([text for _, text in found])
     found = _joined(found)
     rows = [_cells(text, dialect) for _, text in found]
     at = 0 if names else find_header([len(row) for row in rows])
@@ -79,7 +79,7 @@ def read_head(lines: Lines, report: TableReport, names: Sequence[str] = (), eage
 
 
 def is_value(cell: str) -> bool:
-    """A number or a time, which no column is called."""
+    """Whether a cell is a number or a time, and so can't be a column's name."""
     cell = cell.strip()
     if not cell:
         return False
@@ -92,7 +92,7 @@ def is_value(cell: str) -> bool:
 
 
 def _next(lines: Lines, report: TableReport, found: list[Line], eager: bool) -> Line | None:
-    """The next line that belongs to the sample; ``None``: it is enough."""
+    """The next line of the sample; ``None`` when the sample is complete."""
     if not eager and not lines.waiting and len(found) > 1:
         widths = {text.count(mark) for _, text in found[-2:] for mark in ",;\t|" if mark in text}
         if len(widths) == 1 or len(found) >= GATHER:
@@ -108,7 +108,7 @@ def _next(lines: Lines, report: TableReport, found: list[Line], eager: bool) -> 
 
 
 def _joined(lines: list[Line]) -> list[Line]:
-    """With a header that goes on in the next lines as one."""
+    """The lines, with a header that spans several lines joined to one."""
     number_of, text = lines[0]
     for more in range(1, min(SPANNED, len(lines))):
         if not open_quote(text):
@@ -144,9 +144,9 @@ def _header(
     if strange is None or any(key(cell) in TIMES for cell in header):
         return header, 1
     with contextlib.suppress(ValueError):  # a comment need not be cut into fields
-        told = _names(comment, dialect) if comment else []
-        if len(told) == len(header) and not any(map(is_value, told)):
-            return told, 0
+        commented = _names(comment, dialect) if comment else []
+        if len(commented) == len(header) and not any(map(is_value, commented)):
+            return commented, 0
     holds = f"line {number_of} holds {strange.strip()[:40]!r}, which names no column"
     raise SourceError(f"no header: give --columns {suggested(cells)} ({holds})")
 
@@ -156,7 +156,7 @@ def _names(text: str, dialect: Dialect) -> list[str]:
 
 
 def _are_names(cells: list[str]) -> bool:
-    """Of rows, as R writes them: the rows are counted, or have words."""
+    """Whether the first column holds row names, as R writes them: row numbers, or words."""
     found = [number(cell) for cell in cells]
     if all(value is None for value in found):
         return not any(map(is_time, cells))

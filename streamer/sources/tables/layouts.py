@@ -1,5 +1,5 @@
-"""What the columns of a table are: the time, the stream, values; found by the names that tools write, and by the first
-cells. What is not used is told, with the reason."""
+"""Roles of a table's columns: time, stream, values; found by the names that tools write, and by the first cells. Unused
+columns are reported with the reason."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ IDS = (
     "id", "sensor", "stream", "name", "series", "unique_id", "entity_id", "sensor_id", "series_id", "stream_id",
     "device_id", "item_id", "statistic_id", "device", "sensor_name", "device_name", "topic",
 )  # fmt: skip
-#: Columns that number the lines.
+#: Names of columns that number the lines.
 NUMBERED = frozenset(
     ("", "#", "index", "idx", "no", "no.", "nr", "nr.", "row", "rowid", "entry_id", "unnamed:_0", "level_0", "lfd")
 )
 CALENDAR = ("year", "month", "day", "hour", "minute", "second")
-#: Of InfluxDB's answers: never tags.
+#: Columns of InfluxDB's answers that are not tags.
 INFLUX = frozenset(("", "result", "table", "_start", "_stop", "_time", "_value", "_field", "_measurement"))
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the user said; the rest is guessed. ``id`` and ``time``: a column, or several that belong together.
-    ``wide``: no column says the stream, whatever its name. ``names``: of the columns, where no header has them.
+    """The user's options for a table; everything else is guessed. ``id`` and ``time``: a column, or several that belong
+    together. ``wide``: no column names the stream. ``names``: of the columns, for a table without a header.
     ``missing``: cells that stand for no value. ``decimal``: ``.`` or ``,``. ``time_format`` and ``zone``: as in
     :class:`Clock`."""
 
@@ -64,7 +64,7 @@ class Columns:
         return _several(self.time)
 
     def whose(self, names: Sequence[str]) -> str | None:
-        """The column that says the stream."""
+        """The column that names the stream."""
         if self.id:
             return self.ids[0]
         return None if self.wide else guess([name for name in names if name not in self.values], IDS)
@@ -72,7 +72,7 @@ class Columns:
 
 @dataclass
 class ColumnRoles:
-    """Positions of columns. ``left``: why a column is left out, by its name."""
+    """Positions of columns by role. ``left``: names of columns that are left out, and why."""
 
     time: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
@@ -84,7 +84,7 @@ class ColumnRoles:
 
 @lru_cache(4096)
 def key(name: str) -> str:
-    """A name as it is compared: ``Time (UTC)`` and ``time`` are the same."""
+    """A normalised name for comparison: ``Time (UTC)`` and ``time`` are equal."""
     bare = re.sub(r"\s*[(\[][^)\]]*[)\]]\s*$", "", name.strip())
     return re.sub(r"[\s./-]+", "_", (bare or name).strip().lower()).strip("_" if bare[:1] != "_" else " ")
 
@@ -95,7 +95,7 @@ def guess(names: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def suggested(cells: Sequence[str]) -> str:
-    """Names for columns that have none, as ``--columns`` takes them."""
+    """Suggested names for columns without a header, in the form of ``--columns``."""
     names: list[str] = []
     for cell in cells:
         kind = "time" if is_time(cell) or clock_only(cell) else "value" if number(cell) is not None else "id"
@@ -107,7 +107,7 @@ def suggested(cells: Sequence[str]) -> str:
 
 
 def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Sequence[str]]) -> ColumnRoles:
-    """``sample``: the first rows. Raises :class:`SourceError` that says what is wrong with the columns."""
+    """The roles of the columns. ``sample``: the first rows. Raises :class:`SourceError` if the columns don't fit."""
     for wanted in (*columns.ids, *columns.times, *columns.values):
         if wanted not in names:
             raise SourceError(f"has no column {wanted!r}: there are {', '.join(names)[:300]}")
@@ -145,7 +145,7 @@ def _cells(sample: Sequence[Sequence[str]], at: int) -> list[str]:
 
 
 def _day_and_part(keys: dict[str, int], sample: Sequence[Sequence[str]]) -> tuple[int, int] | None:
-    """A date, and a time that is a part of the day (of a spreadsheet), or 930 for half past nine."""
+    """A date column, and a time column that holds a fraction of the day (spreadsheets), or 930 for half past nine."""
     if "date" not in keys or "time" not in keys:
         return None
     days, parts = _cells(sample, keys["date"]), _cells(sample, keys["time"])
@@ -234,18 +234,18 @@ def _ids(
 
 
 def _counts(names: Sequence[str], at: int, sample: Sequence[Sequence[str]], roles: ColumnRoles, least: int) -> bool:
-    """Whether the column only numbers the lines: one more with each, of which each has a time of its own."""
+    """Whether the column only numbers the lines: it grows by one with each, and each has a different time."""
     rows = [row for row in sample if at < len(row)]
-    found = [number(row[at]) for row in rows]
-    if len(found) < least or any(value is None or value != int(value) for value in found):
+    found = [value for row in rows if (value := number(row[at])) is not None and value.is_integer()]
+    if len(rows) < least or len(found) < len(rows):
         return False
-    steps = {later - earlier for earlier, later in pairwise(found)}  # type: ignore[operator]
+    steps = {later - earlier for earlier, later in pairwise(found)}
     moments = [tuple(row[t] for t in roles.time if t < len(row)) for row in rows]
     return steps <= {1.0} and (not roles.time or len(set(moments)) == len(moments))
 
 
 def _no_value(at: int, name: str, sample: Sequence[Sequence[str]], roles: ColumnRoles) -> str | None:
-    """Why a column is not taken for values; ``None``: it is."""
+    """Why a column does not hold values; ``None`` if it does."""
     if roles.influx:
         return None if name == "_value" else ""
     if roles.left.get(name):
@@ -265,7 +265,8 @@ def _no_value(at: int, name: str, sample: Sequence[Sequence[str]], roles: Column
 
 
 def _check_one_series(names: Sequence[str], sample: Sequence[Sequence[str]], roles: ColumnRoles) -> None:
-    """Raises :class:`SourceError` where lines of one time are told apart by a column that is not used."""
+    """Raises :class:`SourceError` if an unused column distinguishes lines of the same time, as a stream's name
+    would."""
     if not roles.time:
         return
     width = max((*roles.time, *roles.ids, *roles.values)) + 1
@@ -290,6 +291,6 @@ def _check_one_series(names: Sequence[str], sample: Sequence[Sequence[str]], rol
             shown = " and ".join(apart[0][:2])
             asked = " ".join(f"--id {names[i]}" for i in (*roles.ids, at))
             raise SourceError(
-                f"several lines have the time {several[0][0][roles.time[0]]!r}, and column {name!r} tells them apart "
+                f"several lines have the time {several[0][0][roles.time[0]]!r}, and column {name!r} distinguishes them "
                 f"({shown[:60]}): {asked}"
             )

@@ -1,4 +1,4 @@
-"""A moment as people and programs write it: ISO 8601 and its relatives, month names, AM and PM, day or month first."""
+"""Parses moments as people and programs write them: ISO 8601 and variants, month names, AM and PM, either day order."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ _MONTHS = {
 
 
 class Moment(NamedTuple):
-    """``local`` without a zone; ``zone``: what was said of it, ``None``: nothing. ``fraction`` in seconds of the last
-    one, as far as a ``datetime`` does not hold it. ``carry``: whole seconds more (24:00 and leap seconds)."""
+    """A parsed moment. ``local``: without a zone; ``zone``: ``None`` if the text names none. ``fraction``: the part of
+    the last second that a ``datetime`` can't hold. ``carry``: whole seconds to add (24:00 and leap seconds)."""
 
     local: datetime
     zone: tzinfo | None
@@ -64,12 +64,12 @@ class Moment(NamedTuple):
 
 
 class AmbiguousDateError(ValueError):
-    """The text may be one of two days."""
+    """The text can be read as two different days."""
 
 
 def moment(text: str, order: str = "") -> Moment:
-    """``order``: ``day-first`` or ``month-first``, for dates of numbers that do not begin with the year. Raises
-    ``ValueError``; :class:`AmbiguousDateError` where ``order`` is needed."""
+    """Parse a moment. ``order``: ``day-first`` or ``month-first``, for numeric dates that do not begin with the year.
+    Raises ``ValueError``; :class:`AmbiguousDateError` if ``order`` is needed."""
     text = text.strip()
     if text[4:5] == "-" and len(text) > 9:  # nearly all of them
         try:
@@ -99,7 +99,7 @@ def moment(text: str, order: str = "") -> Moment:
 
 
 def day_or_month_first(text: str) -> tuple[str, set[str]] | None:
-    """Of a date of numbers that does not begin with a whole year: its separator, and the orders that it allows."""
+    """For a numeric date that does not begin with a four-digit year: its separator, and the orders that it allows."""
     found = _TIME.search(text)
     date = text[: found.start()] if found else text
     match = _NUMBERS.fullmatch(_WEEKDAY.sub("", date.strip()).rstrip(" ,T"))
@@ -114,19 +114,19 @@ def day_or_month_first(text: str) -> tuple[str, set[str]] | None:
 
 
 def clock_only(text: str) -> bool:
-    """Whether it is a time of day and no date."""
+    """Whether the text is a time of day without a date."""
     text = text.strip()
     found = _TIME.match(text)
     return found is not None and _zone_or_nothing(text[found.end() :].strip())
 
 
 def has_clock(text: str) -> bool:
-    """Whether a time of day is in it, or it is a number."""
+    """Whether the text contains a time of day, or is a number."""
     return _TIME.search(text) is not None or "T" in text or text.strip().replace(".", "").isdigit()
 
 
 def read_format(text: str, pattern: str) -> Moment:
-    """As ``strptime`` reads it. Raises ``ValueError``."""
+    """Parse by a ``strptime`` pattern. Raises ``ValueError``."""
     made = datetime.strptime(text.strip(), pattern)
     return Moment(made.replace(tzinfo=None), made.tzinfo)
 

@@ -1,7 +1,7 @@
-"""How people and programs write numbers: decimal commas, thousands, units, words for nothing.
+"""Parses numbers as people and programs write them: decimal commas, thousands separators, units, words for "missing".
 
-A number is read where it can mean one thing only. ``1,234`` is 1.234 or 1234: what the other cells of its column, or of
-its table, show decides, and where they show nothing it is refused.
+A number is read only if it is unambiguous. ``1,234`` is 1.234 or 1234: the other cells of its column, or of its table,
+decide; if they don't, it is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamer.sensors.columns import LARGEST
 
 __all__ = ["MISSING", "NO_NUMBER", "SWITCHES", "NumberError", "Numbers", "Sentinels", "evidence"]
 
-#: Words for "there is no value", in lower case.
+#: Words for a missing value, in lower case.
 MISSING = frozenset(
     "|na|n/a|n.a.|nan|-nan|null|(null)|<null>|none|nil|<na>|nat|-|--|---|.|?|??|*|unknown|unavailable|undefined|missing"
     "|inf|+inf|-inf|infinity|-infinity|+infinity|\\n|#n/a|#nv|#value!|#ref!|#div/0!|#num!|#wert!|1.#qnan|1.#ind|-1.#ind"
@@ -42,12 +42,12 @@ _SPACES = re.compile(r"[\s'\u2019]")
 
 
 class NumberError(ValueError):
-    """What is said behind the cell: ``is no number``, or why."""
+    """The message follows the quoted cell: ``is no number``, or a reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """What the user says stands for no value: as text and, where it is a number, as that."""
+    """The user's texts for a missing value, compared as text and, if numeric, as numbers."""
 
     words: frozenset[str] = frozenset()
     numbers: frozenset[float] = frozenset()
@@ -66,9 +66,9 @@ class Sentinels:
 
 @dataclass(slots=True)
 class Numbers:
-    """A column's. ``decimal``: ``"."`` or ``","`` where it is known, else empty; ``lean``: what ``1,234`` is taken for
-    then (``","``: 1.234; empty: refused). ``switches``: on and off are 1 and 0. ``unit``: that of the first number;
-    ``None``: there was none yet."""
+    """Parses one column's cells. ``decimal``: ``"."`` or ``","`` if known, else empty; then ``lean`` says how to read
+    ``1,234`` (``","``: 1.234; empty: refused). ``switches``: on and off are 1 and 0. ``unit``: the first number's unit;
+    ``None`` before the first number."""
 
     decimal: str = ""
     lean: str = ""
@@ -77,7 +77,7 @@ class Numbers:
     unit: str | None = None
 
     def __call__(self, cell: str) -> float | None:
-        """``None``: missing. Raises :class:`NumberError`."""
+        """The cell's value, ``None`` if missing. Raises :class:`NumberError`."""
         cell = cell.strip()
         if self.decimal != "," and "_" not in cell:  # most cells
             try:
@@ -122,7 +122,8 @@ class Numbers:
 
 
 def evidence(cells: Iterable[str]) -> set[str]:
-    """The decimal marks that these cells prove: ``20,4`` and ``1.234,5`` a comma, ``20.4`` and ``1,234.5`` a point."""
+    """The decimal marks that these cells prove: ``20,4`` and ``1.234,5`` prove a comma, ``20.4`` and ``1,234.5`` a
+    point."""
     found: set[str] = set()
     for cell in cells:
         parts = _parts(cell.strip())
@@ -142,7 +143,7 @@ def evidence(cells: Iterable[str]) -> set[str]:
 
 
 def _parts(cell: str) -> tuple[str, str, str, str] | None:
-    """Sign, digits with their marks, power of ten and unit; ``None``: no number."""
+    """Sign, digits with their marks, power of ten and unit; ``None`` if the cell is not a number."""
     if len(cell) > LONGEST or "_" in cell:
         return None
     cell = cell.replace("\u2212", "-")
@@ -158,13 +159,13 @@ def _parts(cell: str) -> tuple[str, str, str, str] | None:
 
 
 def _grouped(body: str, mark: str) -> bool:
-    """Whether the one ``mark`` in it may stand between thousands."""
+    """Whether the single ``mark`` may be a thousands separator."""
     before, _, behind = body.partition(mark)
     return len(behind) == 3 and 1 <= len(before) <= 3 and before[0] != "0"
 
 
 def _plain(body: str, decimal: str, lean: str) -> str:
-    """As Python writes it. Raises :class:`NumberError`."""
+    """A number in Python's notation. Raises :class:`NumberError`."""
     spaced: list[str] = _SPACES.split(body)
     if len(spaced) > 1:
         last_group = re.split(r"[.,]", spaced[-1])

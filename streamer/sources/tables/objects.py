@@ -1,4 +1,4 @@
-"""Records of JSON to rows: the time, the stream, and every number at any depth, or those that are named."""
+"""JSON records to rows: the time, the stream, and every number at any depth, or only the named ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEW = 10
 
 
 def at_path(said: Any, path: str) -> Any:
-    """What stands behind keys with dots between them; ``NOTHING``: there is none. A key may hold dots itself."""
+    """The value at a path of keys joined by dots; ``NOTHING`` if there is none. A key may contain dots itself."""
     if isinstance(said, dict) and path in said:
         return said[path]
     for step in path.split("."):
@@ -38,7 +38,8 @@ def at_path(said: Any, path: str) -> Any:
 
 
 class Objects:
-    """As :class:`Table`, for JSON. ``names``: keys of the first object."""
+    """Counterpart of :class:`~streamer.sources.tables.table.SourceTable` for JSON. ``names``: keys of the first
+    object."""
 
     def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns]) -> None:
         self._report, self._columns = report, columns
@@ -56,7 +57,7 @@ class Objects:
         self._alone = False
 
     def begin(self) -> None:
-        """Read as far as the first value."""
+        """Read up to the first value."""
         self._first = self._next()
         for record in self._first or ():
             names = list(record.values)

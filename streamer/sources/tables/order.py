@@ -1,5 +1,4 @@
-"""Readings in the order of their times: a file that descends or is shuffled is sorted, up to a bound. A few that are
-late stay where they are, and are told of as late."""
+"""Readings in time order: a descending or shuffled file is sorted, up to a bound; a few late ones stay, counted."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ from streamer.sources import SourceError
 
 __all__ = ["FEW", "MOST", "descend", "in_order", "sorted_order"]
 
-#: Readings that are held to be sorted.
+#: Most readings that are held in memory for sorting.
 MOST = 1_000_000
-#: A reading this many steps ahead of those around it is a glitch of a clock, and no sign of disorder.
+#: A reading this many steps ahead of its neighbours is a clock glitch, not a sign of disorder.
 GLITCH = 10.0
-#: Share of readings earlier than one before them, up to which these are late ones, and no disorder.
+#: Up to this share, readings that are earlier than one before them count as late, not as disorder.
 FEW = 0.02
 
 T = TypeVar("T", Reading, Row)
@@ -28,8 +27,8 @@ Floats = NDArray[np.float64]
 
 
 def in_order(readings: Iterable[T], note: Callable[[str], None], most: int = MOST) -> Iterator[T]:
-    """Of each stream in the order of time; those of one time stay as they came. Raises :class:`SourceError` where they
-    are not in order, and more than ``most``."""
+    """The readings, each stream in time order; the sort is stable. Raises :class:`SourceError` for more than ``most``
+    readings out of order."""
     source = iter(readings)
     held: list[T] = []
     for reading in source:
@@ -48,7 +47,7 @@ def in_order(readings: Iterable[T], note: Callable[[str], None], most: int = MOS
 
 
 def sorted_order(names: list[str] | NDArray[np.object_], times: Floats) -> NDArray[np.intp] | None:
-    """How readings are put into the order of time, each stream by itself; ``None``: they are."""
+    """The permutation that sorts each stream by time; ``None`` if they are sorted."""
     if not len(times) or np.isnan(times).any():
         return None
     numbers: dict[str, int] = {}
@@ -75,7 +74,7 @@ def sorted_order(names: list[str] | NDArray[np.object_], times: Floats) -> NDArr
 
 
 def descend(names: Sequence[str], times: Floats) -> bool:
-    """Whether the newest of each stream comes first, and some stream has more than two."""
+    """Whether every stream is in descending order, and some stream has more than two readings."""
     last: dict[str, float] = {}
     count = Counter(names)
     if not count or max(count.values()) < 3:

@@ -1,4 +1,4 @@
-"""Lines that are payloads, as ``mosquitto_sub`` prints them: numbers, JSON objects, with a topic before each or not."""
+"""Lines that are payloads, as ``mosquitto_sub`` prints them: numbers or JSON objects, with or without a topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOPIC = re.compile(r"(?P<topic>\S[^{\[]*?)\s+(?P<payload>[{\[].*|\S+)")
 
 
 def is_plain(line: str) -> bool:
-    """Whether a first line is a payload and no header."""
+    """Whether a first line is a payload rather than a header."""
     line = line.strip()
     if not line:
         return False
@@ -35,7 +35,8 @@ def is_plain(line: str) -> bool:
 
 
 class Plain:
-    """As :class:`Table`. A line without a topic is of the stream ``value``."""
+    """Counterpart of :class:`~streamer.sources.tables.table.SourceTable` for payloads. Lines without a topic belong to
+    the stream ``value``."""
 
     timed = False
     times: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What of an input was not used: said for the first of it, counted for the rest."""
+"""Reports on the unused parts of an input: the first ones in words, all of them counted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ SHOWN = 10  # complaints, then they are only counted
 
 
 class TableReport:
-    """``complain`` gets a sentence for each of the first lines and cells that can't be read. ``bad`` counts the lines,
-    ``cells`` the cells of other lines, ``passed`` what is left out on purpose, with the first example."""
+    """``complain`` gets a sentence for each of the first lines and cells that can't be read. ``bad`` counts bad lines,
+    ``cells`` bad cells of other lines, ``passed`` what is left out on purpose, with the first example."""
 
     def __init__(self, name: str, complain: Callable[[str], None]) -> None:
         self.name, self._complain = name, complain
-        self.bad = self.cells = self._told = 0
+        self.bad = self.cells = self._complaints = 0
         self.notes: list[str] = []
         self.passed: dict[str, tuple[int, str]] = {}
         #: Columns that are left out, and why.
@@ -24,30 +24,30 @@ class TableReport:
     def line(self, number: int, what: str) -> None:
         """A line that gives no reading."""
         self.bad += 1
-        self._tell(f"line {number}: {what}")
+        self._count(f"line {number}: {what}")
 
     def cell(self, number: int, column: str, what: str, count: int = 1) -> None:
         """A cell that gives no reading, of a line that may give others."""
         self.cells += count
-        self._tell(f"line {number}: column {column}: {what}")
+        self._count(f"line {number}: column {column}: {what}")
 
     def whole(self, what: str) -> None:
-        """Something that is wrong behind the last line."""
+        """An error of the whole input, found after the last line."""
         self.bad += 1
         self._complain(f"{self.name}: {what}")
 
     def note(self, what: str) -> None:
-        """Said once: how something was read that could have been meant in another way."""
+        """Report, once, how ambiguous text was read."""
         self.notes.append(f"{self.name}: {what}")
         self._complain(self.notes[-1])
 
     def leave(self, what: str, example: str) -> None:
-        """Left out on purpose: ``what`` are several of them."""
+        """Count something left out on purpose; ``what`` is its name in the plural."""
         count, first = self.passed.get(what, (0, example))
         self.passed[what] = (count + 1, first)
 
     def left_out(self) -> list[str]:
-        """Sentences, for the end."""
+        """Sentences about what was left out, for the end."""
         found = []
         for what, (count, first) in self.passed.items():
             some = (
@@ -62,9 +62,9 @@ class TableReport:
             found.append(f"columns left out: {', '.join(columns)}{more}")
         return found
 
-    def _tell(self, what: str) -> None:
-        self._told += 1
-        if self._told <= SHOWN:
+    def _count(self, what: str) -> None:
+        self._complaints += 1
+        if self._complaints <= SHOWN:
             self._complain(f"{self.name}: {what}")
-        elif self._told == SHOWN + 1:
+        elif self._complaints == SHOWN + 1:
             self._complain(f"{self.name}: more lines and cells that can't be read are only counted")

@@ -1,4 +1,4 @@
-"""Where a line of a table is cut, and which line is the header."""
+"""The separator of a table's fields, and which line is the header."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Dialect", "choose", "find_header", "is_comment", "open_quote", "split", "told_separator"]
+__all__ = ["Dialect", "choose", "declared_separator", "find_header", "is_comment", "open_quote", "split"]
 
-#: In this order where two fit equally well: what separates fields is rarely part of a name, but for the comma.
+#: Candidates in order of preference for ties: apart from the comma, a separator is rarely part of a name.
 SEPARATORS = "\t;|,"
 BLANKS = " "
 TOLD = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 class Dialect(NamedTuple):
-    """``wrapped``: every line is one quoted field, with the fields inside it."""
+    """How lines are split. ``wrapped``: every line is one quoted field that contains the fields."""
 
     separator: str = ","
     wrapped: bool = False
 
 
-def told_separator(line: str) -> str:
-    """Of a spreadsheet's first line ``sep=;``; empty: it is none."""
+def declared_separator(line: str) -> str:
+    """The separator that a spreadsheet's first line ``sep=;`` declares; empty for any other line."""
     found = TOLD.fullmatch(line)
     return found[1] if found else ""
 
@@ -35,7 +35,7 @@ def is_comment(line: str) -> bool:
 
 
 def choose(lines: Sequence[str]) -> Dialect:
-    """Of a table that begins with these lines."""
+    """The dialect of a table that begins with these lines."""
     best, found = (0.0, 0), ""
     for separator in SEPARATORS:
         widths = Counter(len(_loose(line, separator)) for line in lines)
@@ -58,8 +58,8 @@ def choose(lines: Sequence[str]) -> Dialect:
 
 
 def find_header(widths: Sequence[int]) -> int:
-    """Which line is the header: the first, unless most lines behind it are wider, and alike: then the first of those.
-    Lines before it are titles."""
+    """The index of the header: the first line, unless most lines after it are wider and equally wide: then the first of
+    those. Lines before it are titles."""
     behind = widths[1:]
     if len(behind) < 2:
         return 0
@@ -70,12 +70,12 @@ def find_header(widths: Sequence[int]) -> int:
 
 
 def open_quote(line: str) -> bool:
-    """Whether a quoted field goes on behind the end of the line."""
+    """Whether a quoted field continues after the end of the line."""
     return line.count('"') % 2 == 1
 
 
 def split(line: str, dialect: Dialect) -> list[str]:
-    """Raises ``ValueError`` that says what is wrong with the quotes."""
+    """The fields of a line. Raises ``ValueError`` for bad quotes."""
     separator, wrapped = dialect
     if separator == BLANKS:
         return line.split()

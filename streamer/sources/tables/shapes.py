@@ -1,4 +1,4 @@
-"""JSON as services write it, to plain records: Home Assistant, The Things Stack, ChirpStack, Prometheus, InfluxDB,
+"""JSON of known services to plain records: Home Assistant, The Things Stack, ChirpStack, Prometheus, InfluxDB,
 Telegraf, Node-RED, Shelly, pandas, ThingSpeak, Open-Meteo."""
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from streamer.sources.tables.layouts import TIMES, key
 
 __all__ = ["ObjectRecord", "numbers_in", "records"]
 
-#: Numbers of one object that are not at its top, at most.
+#: Most nested numbers of one object.
 NESTED = 1000
 _TIMES = frozenset(TIMES)
 
 
 class ObjectRecord(NamedTuple):
-    """``values``: an object. ``stream`` and ``time``: what is said beside it, ``None``: see in it. ``alone``: its one
-    value is called as its stream. ``part``: of a larger object, of which nothing else is read."""
+    """A record. ``values``: an object. ``stream`` and ``time``: given outside of the object, ``None``: look in it.
+    ``alone``: its only value has the stream's name. ``part``: part of a larger object, of which nothing else is
+    read."""
 
     values: Mapping[str, Any]
     stream: str | None = None
@@ -30,7 +31,7 @@ class ObjectRecord(NamedTuple):
 
 
 def records(value: Any) -> Iterator[ObjectRecord]:
-    """Raises ``ValueError`` for what is neither an object nor a list of them."""
+    """The records of a JSON value. Raises ``ValueError`` if it is neither an object nor a list of objects."""
     if isinstance(value, list):
         if not value:
             return
@@ -51,8 +52,8 @@ def records(value: Any) -> Iterator[ObjectRecord]:
 
 
 def numbers_in(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What stands at any depth that is neither an object nor a list, with the keys to it. Raises ``ValueError`` where
-    it is too much."""
+    """All values at any depth that are neither objects nor lists, with the keys that lead to them. Raises
+    ``ValueError`` if there are too many."""
     count = 0
     for name, value in said.items():
         if not isinstance(value, dict | list):
@@ -74,7 +75,7 @@ def numbers_in(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _known(said: dict[str, Any]) -> Iterator[ObjectRecord] | None:
-    """The records of a service that is known by its keys."""
+    """The records of a service that is recognised by its keys."""
     get = said.get
     if isinstance(get("end_device_ids"), dict) and isinstance(get("uplink_message"), dict):
         up, ids = said["uplink_message"], said["end_device_ids"]
@@ -150,7 +151,7 @@ def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[ObjectReco
 
 
 def _senml(said: list[dict[str, Any]]) -> Iterator[ObjectRecord]:
-    """RFC 8428: names and times add to those of a base, which holds from its record on."""
+    """SenML (RFC 8428): names and times add to base values, which apply from their record on."""
     name, at = "", 0.0
     for item in said:
         name, at = str(item.get("bn", name)), float(item.get("bt", at))
@@ -203,7 +204,7 @@ def _split(said: dict[str, Any]) -> Iterator[ObjectRecord]:
 
 
 def _columnar(said: dict[str, Any], clock: str) -> Iterator[ObjectRecord]:
-    """Lists beside each other, one of which is the time."""
+    """Parallel lists, one of which is the time."""
     count = len(said[clock])
     columns = {name: values for name, values in said.items() if isinstance(values, list)}
     if odd := next((name for name, values in columns.items() if len(values) != count), None):

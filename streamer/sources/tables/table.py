@@ -1,9 +1,8 @@
-"""CSV and its relatives: a header, then one line for each time: wide (a column is a stream) or long (a column says the
-stream).
+"""CSV and similar tables: a header, then a line for each time: wide (a column is a stream) or long (a column names it).
 
-A line is the unit of failure, a cell that of a value: what can't be read is told with its number, counted and left out.
-A quoted field may go on in the next lines only where the line that comes of it has the fields of the header: one stray
-quote must not swallow the rest.
+A line or cell that can't be read is reported with its line number, counted and left out; the rest is used. A quoted
+field may span lines only if the joined line has as many fields as the header, so that one stray quote does not swallow
+the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from streamer.sources.tables.separators import Dialect, is_comment, open_quote, 
 
 __all__ = ["SourceTable", "stream_of"]
 
-#: Words before the first number of a column that are taken for values that can't be read.
+#: Most words before the first number of a column that count as unreadable values.
 FEW = 10
 QUOTES = '" '
 MIDNIGHT = re.compile(r"[ T]00:00(:00([.,]0+)?)?$")
@@ -33,7 +32,7 @@ MIDNIGHT = re.compile(r"[ T]00:00(:00([.,]0+)?)?$")
 
 @dataclass(slots=True)
 class _Column:
-    """``sure``: it holds numbers. ``words``: cells before that, which hold none."""
+    """A column of values. ``sure``: it has had numbers. ``words``: cells without a number before the first one."""
 
     name: str
     numbers: Numbers
@@ -44,8 +43,8 @@ class _Column:
 
 
 class SourceTable:
-    """``eager``: all of it is there, so a long sample of it may be read. :meth:`begin` finds the ``names`` of the
-    columns, :attr:`columns` may be set until :meth:`rows`. ``timed`` and ``used`` are known then."""
+    """``eager``: the whole input is available, so a long sample may be read. :meth:`begin` finds the ``names`` of the
+    columns; :attr:`columns` may be set before :meth:`rows`, which sets ``timed`` and ``used``."""
 
     def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns], eager: bool) -> None:
         self._lines, self._report, self._columns, self._eager = lines, report, columns, eager
@@ -60,8 +59,8 @@ class SourceTable:
         self._least, self._alone = 0, False
 
     def begin(self, names: Sequence[str] = ()) -> None:
-        """Find separator and header; the lines behind it come again. ``names``: there is none. Raises
-        :class:`SourceError`."""
+        """Find the separator and the header; the lines after it are read again. ``names``: the columns of a table
+        without a header. Raises :class:`SourceError`."""
         self._dialect, self.names, self._sample = read_head(self._lines, self._report, names, self._eager)
 
     # -- what the columns are ------------------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ class SourceTable:
         self._alone = len(roles.values) == 1
 
     def _holds_words(self, column: _Column, at: int) -> bool:
-        """Whether most of the first cells are words; if not, and there are numbers, it is sure."""
+        """Whether most of the first cells are words; if not, and there are numbers, the column becomes ``sure``."""
         reader = Numbers(column.numbers.decimal, column.numbers.lean, column.numbers.sentinels, column.numbers.switches)
         found = words = 0
         first = ""
@@ -135,7 +134,7 @@ class SourceTable:
     # -- lines ---------------------------------------------------------------------------------------------------------
 
     def rows(self) -> Iterator[Row]:
-        """One for each line. Raises :class:`SourceError`."""
+        """One row for each line. Raises :class:`SourceError`."""
         self._plan()
         lines, report, first = self._lines, self._report, True
         while True:
@@ -168,7 +167,7 @@ class SourceTable:
                 self._left(column.name, column.first)
 
     def _aside(self, text: str) -> bool:
-        """A comment, or the beginning of another table of InfluxDB's."""
+        """Whether a line is a comment, or the beginning of InfluxDB's next table."""
         if ANNOTATION.match(text):
             self._again()
             return True
@@ -203,7 +202,7 @@ class SourceTable:
         return cells
 
     def _spanned(self, text: str) -> list[str] | None:
-        """Fields of a line that goes on in the next ones; ``None``: it does not."""
+        """The fields of a line that continues on the next ones; ``None`` if it does not."""
         taken: list[tuple[int, str]] = []
         number = self._lines.number
         while len(taken) < SPANNED:
@@ -228,7 +227,8 @@ class SourceTable:
         return None
 
     def _is_header(self, cells: list[str]) -> bool:
-        """A header in the middle: it is left out; with other names, it holds for the lines behind it."""
+        """Whether a line is a repeated header, which is left out; one with other names applies to the lines after
+        it."""
         times = self._roles.time
         if (
             not times
@@ -249,7 +249,7 @@ class SourceTable:
         return True
 
     def _is_second_header(self, cells: list[str]) -> bool:
-        """Units, or other words, below the header."""
+        """Whether a line below the header holds units or other words."""
         if any(map(is_value, cells)) or not any(is_value(cell) for row in self._sample[1:3] for cell in row):
             return False
         if self._clock and self._readable(cells):
@@ -278,8 +278,9 @@ class SourceTable:
                 time = self._clock(self._moment(cells), stream or "")
             except ValueError as error:
                 message = str(error)
-                told = message if message.startswith("column ") else f"column {self._clock.name}: {message}"
-                raise ValueError(told) from None
+                raise ValueError(
+                    message if message.startswith("column ") else f"column {self._clock.name}: {message}"
+                ) from None
         found: dict[str, float | None] = {}
         for at, column in self._values:
             try:
@@ -334,7 +335,7 @@ class SourceTable:
         return check_name(said)
 
     def named(self, row: Row, column: str) -> str:
-        """The stream of a value of a row."""
+        """The stream's name for a value of a row."""
         if row.stream is None:
             return column
         if self._alone or column.lower() in ("value", "state") or self._roles.influx:
@@ -343,7 +344,7 @@ class SourceTable:
 
 
 def stream_of(labels: dict[str, str]) -> str:
-    """Of InfluxDB's columns, as of its line protocol: ``measurement.field{tag="..."}``."""
+    """The stream's name from InfluxDB's columns, as for its line protocol: ``measurement.field{tag="..."}``."""
     measurement, field = labels.pop("_measurement", ""), labels.pop("_field", "")
     metric = ".".join(part for part in (measurement, "" if field == "value" and measurement else field) if part)
     return series_name(metric or "value", labels.items())

@@ -6,10 +6,10 @@ lexicon's tree, last token), and paths that reach the same prefix are added. A w
 ended, and as going on where the tree does.
 
 A step works on flat lists of hypotheses and candidates of all streams. Every number of a stream comes from element-wise
-operations and stable sorts, so it does not depend on the company. Steps that are almost surely blank only move all
-paths into "ends in blank"; the factor that all hypotheses would share is left out, which is why the result does not
-depend on where a chunk ends, and streams need not step together: a turn takes every stream's next step that is none of
-these.
+operations and stable sorts, so it does not depend on the other streams. A step that is almost surely blank only moves
+all paths into "ends in blank"; the factor that all hypotheses would share is left out, which is why the result does not
+depend on where a chunk ends. Streams need not be at the same step: a turn takes every stream's next step that is not
+skipped as blank.
 """
 
 from __future__ import annotations
@@ -49,39 +49,38 @@ from streamer.tasks.transcribe.search import Checks, Steps, Unit
 
 __all__ = ["Beam", "BeamState"]
 
-#: No entry in a table of words has this number.
-NOBODY = NONE - 1
+#: Not the number of any entry in a table of words, nor ``NONE``.
+UNREPORTED = NONE - 1
 #: Words that ended since a stream's table was written to have numbers from here on; no table is that long.
 NEW = 1 << 40
 
 
 @dataclass(slots=True, eq=False)
 class BeamState:
-    """One stream: its hypotheses that live, ``beam`` [FIELDS, at most B], best first, and the ``words`` behind them.
+    """One stream: its live hypotheses ``beam`` [FIELDS, at most B], best first, and their ``words``.
 
-    ``resting``: the last steps were skipped as blank, and the beam does not say so yet. ``head``: the entry of the best
-    hypothesis.
-    For partials, remembered as long as the words are not swept: ``told``, the entry whose words were asked for last;
-    ``chain`` and ``units``, the entries before it and itself, and their words; ``shared``, how many of them all
-    hypotheses have in common.
+    ``resting``: the last steps were skipped as blank, and this is not yet in the beam. ``head``: the word entry of the
+    best hypothesis. A cache for partials, valid until the words are swept: ``reported``, the entry whose words were
+    returned last; ``chain`` and ``units``, the entries up to and including it, and their words; ``shared``, how many of
+    them all hypotheses have in common.
     """
 
     beam: NDArray[np.int64]
     words: WordHistory = field(default_factory=WordHistory)
     resting: bool = False
     head: int = NONE
-    told: int = NOBODY
+    reported: int = UNREPORTED
     chain: list[int] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
     shared: int = 0
 
     def begin(self, beam: NDArray[np.int64], words: WordHistory) -> None:
-        """Other hypotheses and words: the numbers of entries hold no more."""
+        """Replace hypotheses and words; entry numbers in the cache become invalid."""
         self.beam, self.words, self.head = beam, words, int(beam[HIST, 0])
-        self.told, self.chain, self.units, self.shared = NOBODY, [], [], 0
+        self.reported, self.chain, self.units, self.shared = UNREPORTED, [], [], 0
 
     def rest(self) -> None:
-        """Put into the beam what was skipped."""
+        """Apply the skipped blank steps to the beam."""
         if self.resting:
             rest(self.beam.view(np.float64), totals(self.beam), np.ones(self.beam.shape[1], np.bool_))
             self.resting = False
@@ -89,8 +88,9 @@ class BeamState:
 
 @dataclass(slots=True)
 class Done:
-    """What turns have left behind: ``beams``, fields and counts of the streams that take no part any more, the later
-    ones first; words that ended, ``count`` in all. Entries are numbered from :data:`NEW` on until it is settled.
+    """Results of turns that are not yet stored in the streams: ``beams``, fields and counts of the streams without
+    further turns, the later ones first; ``words`` that ended, ``count`` in all. New entries are numbered from
+    :data:`NEW` on until :meth:`settle` gives them their numbers.
     """
 
     beams: list[list[NDArray[np.int64]]] = field(default_factory=list)
@@ -102,19 +102,19 @@ class Done:
         self.count += len(words.row)
 
     def settle(self, states: Sequence[BeamState], hyps: Hypotheses) -> None:
-        """Everything to its stream; ``hyps`` are those of the first streams, ``beams`` those of the next."""
+        """Store all results; ``hyps`` belong to the first streams, ``beams`` to those after them."""
         parts = [(hyps.fields, hyps.count), *reversed(self.beams)]
         fields = np.concatenate([part for part, _ in parts], axis=1)
         ends = np.concatenate([count for _, count in parts]).cumsum().tolist()
         self.beams.clear()
         if self.words:
-            self._tell(states, fields[HIST])
+            self._store_words(states, fields[HIST])
         begin = 0
         for state, end, head in zip(states, ends, fields[HIST].take([0, *ends[:-1]]).tolist(), strict=False):
             state.beam, state.head, begin = fields[:, begin:end].copy(), head, end
 
-    def _tell(self, states: Sequence[BeamState], entries: NDArray[np.int64]) -> None:
-        """New words to their streams; ``entries`` that point to them are numbered as there."""
+    def _store_words(self, states: Sequence[BeamState], entries: NDArray[np.int64]) -> None:
+        """Append new words to their streams' tables and renumber ``entries`` that point to them."""
         row = np.concatenate([words.row for words in self.words])
         order = row.argsort(kind="stable")
         edges = row.take(order).searchsorted(np.arange(len(states) + 1))
@@ -234,18 +234,18 @@ class Beam:
         return state.head != NONE
 
     def news(self, state: BeamState) -> bool:
-        return state.head != state.told
+        return state.head != state.reported
 
     def units(self, state: BeamState) -> list[Unit]:
         """The whole words of the best hypothesis."""
-        state.told = state.head
-        same, new = state.words.beyond(state.told, state.chain)
+        state.reported = state.head
+        same, new = state.words.beyond(state.reported, state.chain)
         state.chain = state.chain[:same] + new
         state.units = state.units[:same] + state.words.units(new, self._lexicon.words)
         return state.units
 
     def stable(self, state: BeamState) -> int:
-        """Words that all hypotheses share. Once they do, all that come after do."""
+        """The number of words that all hypotheses share; their later extensions share them too."""
         if self.news(state):
             self.units(state)
         state.shared = state.words.common(set(state.beam[HIST].tolist()), state.chain, state.shared)
@@ -272,10 +272,10 @@ class Beam:
         return units
 
     def cut(self, state: BeamState) -> list[Unit]:
-        """The whole words of the best hypothesis. Those that go on from the same words live on, without them.
+        """The whole words of the best hypothesis. Hypotheses with the same words survive, with these words removed.
 
-        They may have heard these words end earlier than the best has, and begun the next one before that: words that
-        were told keep their times, so what follows begins after them.
+        A surviving hypothesis may have ended these words earlier than the best one and begun its next word before they
+        end. Reported words keep their times, so the start of such a word is moved behind them.
         """
         entry = state.head
         if entry == NONE:

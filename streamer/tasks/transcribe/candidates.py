@@ -1,13 +1,13 @@
 """One step of the prefix beam search: all extensions of all hypotheses of all streams, merged and cut back to the beam.
 
-Shapes: ``n`` streams, ``H`` hypotheses of them all, ``V`` tokens. What survives the first look is a flat list of
-candidates ``[C]`` in three parts: hypotheses that stay, those that go on inside a word, words that end. Within a part
-the order of a stream's candidates does not depend on other streams, numbers come from element-wise operations and from
-sums over the stream's own candidates, and ties fall by that order: the same way in any company.
+Shapes: ``n`` streams, ``H`` hypotheses of them all, ``V`` tokens. Candidates above the threshold form a flat list
+``[C]`` in three parts: hypotheses that stay, those that go on inside a word, words that end. Within a part the order of
+a stream's candidates does not depend on other streams, numbers come from element-wise operations and from sums over the
+stream's own candidates, and ties are broken by that order. So a stream's result does not depend on the batch.
 
-A trained model is sure of itself: a step has a dozen candidates, not thousands, and its cost is the number of NumPy
-calls. So what does not depend on the hypotheses is made once for all steps (:meth:`Extender.turns`), only hypotheses
-that live are looked at, and the three parts are slices instead of masks.
+A trained model's posteriors are sharp: a step has a dozen candidates, not thousands, and its cost is the number of
+NumPy calls. So what does not depend on the hypotheses is computed once for all steps (:meth:`Extender.turns`), only
+live hypotheses are looked at, and the three parts are slices instead of masks.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from streamer.tasks.transcribe.options import Decoder
 
 __all__ = ["Ended", "Extender", "Turn"]
 
-#: By how much the sum of paths that meet may lie above the best candidate before: far more than it can.
+#: Upper bound (nats) on how far the sum of merged paths may lie above the best single candidate.
 SLACK = 8.0
-#: Candidates from which on looking for those alike by part of their keys first is worth its calls.
+#: From this many candidates on, a first search for duplicates by part of their keys pays.
 MANY = 200
-#: Candidates and streams up to which one 64-bit number holds stream, score and place.
+#: Up to this many candidates and streams one 64-bit number holds stream, score and place.
 PLACES, STREAMS = 1 << 16, 1 << 15
 
 
 @dataclass(slots=True)
 class Ended:
-    """Words that ended in one step: their streams [W], and hypotheses [FIELDS, W], words and steps [W] to tell of."""
+    """Words that ended in one step: streams [W], hypotheses [FIELDS, W], word numbers and last steps [W]."""
 
     row: Ints
     fields: Ints
@@ -69,11 +69,11 @@ class Ended:
 
 @dataclass(slots=True)
 class Turn:
-    """What one step of ``n`` streams is worth, whatever their hypotheses are.
+    """The part of one step of ``n`` streams that does not depend on their hypotheses.
 
-    ``step`` [n]: its number in each stream. ``gap`` [n]: skipped blank steps lie before it, ``None``: nowhere.
-    ``posterior`` [n * V]: log-posteriors, not below :data:`FLOOR`. ``blank`` [n]: what the blank adds to a score.
-    Tokens probable enough to extend a hypothesis [P], by stream: ``row``, ``token`` and ``gain``, what it adds.
+    ``step`` [n]: its number in each stream. ``gap`` [n]: whether skipped blank steps lie before it, ``None``: for no
+    stream. ``posterior`` [n * V]: log-posteriors, not below :data:`FLOOR`. ``blank`` [n]: score of the blank. Tokens
+    probable enough to extend a hypothesis [P], by stream: ``row``, ``token`` and its score ``gain``.
     """
 
     step: Ints
@@ -96,7 +96,7 @@ class Extender:
         #: The word that a node ends, where there is one.
         self._word = lexicon.ends.take(np.minimum(lexicon.first, max(0, len(lexicon.ends) - 1)))
         self._spread = spread(np.arange(len(lexicon.words)))
-        #: Its last element is that of the node that is none.
+        #: Look-ahead by node, with a last element for index -1, "no node".
         self._ahead = np.append(settings.lm_weight * lexicon.ahead, -np.inf)
         self._vocabulary = lexicon.children.shape[1]
         self._span = settings.beam_threshold + SLACK
@@ -135,9 +135,9 @@ class Extender:
             begin, first = end, last
 
     def step(self, hyps: Hypotheses, turn: Turn, known: int) -> tuple[Hypotheses, Ended | None]:
-        """The hypotheses after one more step, and the words that ended in it. ``hyps`` is used up.
+        """The hypotheses after one more step, and the words that ended in it. Overwrites ``hyps``.
 
-        Hypotheses that end a word point to it by number: ``known`` and on, whatever the stream.
+        The words that ended are numbered from ``known`` on across all streams; hypotheses refer to them by number.
         """
         threshold, size = self._settings.beam_threshold, self._vocabulary
         fields, total, row = hyps.fields, hyps.total, hyps.row
@@ -264,10 +264,10 @@ class Extender:
     # -- the new beam ----------------------------------------------------------------------------------------------
 
     def _merge(self, new: Ints, score: Floats, marks: Ints) -> Ints:
-        """Paths to the same prefix are added up in the likeliest of its candidates; these, in order.
+        """Add up the paths to each prefix in its likeliest candidate; the indexes of these candidates, in order.
 
-        Of the candidates for a prefix one at most is a hypothesis that stays, and only that has paths ending in blank.
-        ``marks`` [C]: of each stream another, in the upper 16 bits.
+        At most one of a prefix's candidates is a hypothesis that stays, and only that one has paths ending in blank.
+        ``marks`` [C]: the stream's number in the upper 16 bits.
         """
         key = new[NODE] * self._vocabulary
         key += new[LAST]
@@ -303,7 +303,7 @@ class Extender:
         return _where(alone)
 
     def _select(self, heads: Ints, score: Floats, row: Ints, marks: Ints, best: Floats) -> tuple[Ints, Ints, Ints]:
-        """The best hypotheses of each stream, best first: candidates, their streams, and each stream's number of them.
+        """The best candidates of each stream, best first: their indexes, their streams, and the count of each stream.
 
         Scores are compared as 32-bit fractions of the range that the threshold allows.
         """
@@ -335,7 +335,8 @@ class Extender:
 
 
 def rest(values: Floats, total: Floats, which: Bools) -> None:
-    """Blank steps were skipped: all paths of these hypotheses [H] of ``values`` [FIELDS, H] end in blank now."""
+    """Apply skipped blank steps: all paths of the hypotheses ``which`` [H] of ``values`` [FIELDS, H] now end in
+    blank."""
     np.copyto(values[PB], total, where=which)
     np.copyto(values[PN], -np.inf, where=which)
 
@@ -345,7 +346,7 @@ _NUMBERS.flags.writeable = False
 
 
 def _counting(n: int) -> Ints:
-    """0 to ``n`` - 1, not to be written to."""
+    """0 to ``n`` - 1; read-only."""
     return _NUMBERS[:n] if n <= len(_NUMBERS) else np.arange(n)
 
 
@@ -354,7 +355,7 @@ def _where(which: NDArray[np.generic]) -> Ints:
 
 
 def _alike(keys: Ints) -> Ints:
-    """Places of keys that are not alone, and of few others, in order."""
+    """Indexes, in order, of all keys that occur more than once, and of a few others."""
     places = np.int64((1 << 24) - 1)
     if len(keys) > places:
         return np.arange(len(keys))

@@ -1,8 +1,8 @@
-"""How sure a word is, as a probability that it is right: a logistic function fitted to development recordings.
+"""Word confidence as the probability that a word is right: a logistic function fitted to development recordings.
 
-What the acoustic model was sure of is a poor guess alone: a word may sound clear and be another one. What is asked as
-well: how likely the word is to the language model, how long it is, and the same of its neighbours and of the
-utterance. :mod:`models.speech.fit` fits the weights, which are an option of the model's file.
+The acoustic model's posterior alone is a poor estimate: a word may sound clear and be another one. Further features are
+the word's language-model scores, its length, and the same of its neighbours and of the utterance.
+:mod:`models.speech.fitting` fits the weights, which are an option in the model's file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["FEATURES", "LEAST", "features", "probabilities"]
 #: ``unigram``: its log-probabilities after the words before it and by itself, 0 without a language model; ``near``:
 #: means with the words next to it; ``mean``: means over the utterance.
 FEATURES = ("own", "letters", "lm", "unigram", "near_own", "near_lm", "mean_own", "mean_lm")
-#: Plain confidences below this one are taken as this.
+#: Lower bound of plain confidences.
 LEAST = 1e-3
 
 Floats = NDArray[np.float64]
 
 
 def features(words: Sequence[str], confidences: Sequence[float], lm: NGram | None) -> Floats:
-    """[words, :data:`FEATURES`] of the words of one utterance, as far as it is known."""
+    """Features [words, :data:`FEATURES`] of one utterance's words so far."""
     own = np.log(np.maximum(confidences, LEAST))
     letters = np.array([len(word) for word in words], np.float64)
     score = unigram = np.zeros(len(words))
@@ -42,7 +42,7 @@ def features(words: Sequence[str], confidences: Sequence[float], lm: NGram | Non
 
 
 def _near(values: Floats) -> Floats:
-    """The mean of each and of those next to it."""
+    """The mean of each value and its neighbours."""
     total, count = values.copy(), np.ones(len(values))
     total[1:] += values[:-1]
     total[:-1] += values[1:]
@@ -52,6 +52,6 @@ def _near(values: Floats) -> Floats:
 
 
 def probabilities(table: Floats, weights: Floats, bias: float) -> Floats:
-    """[words] of features [words, :data:`FEATURES`] and their weights."""
+    """Probabilities [words] from features [words, :data:`FEATURES`] and their weights."""
     score = (table * weights).sum(axis=1)
     return np.asarray(1 / (1 + np.exp(-(score + bias))))

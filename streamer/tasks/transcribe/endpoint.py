@@ -1,4 +1,4 @@
-"""Where utterances end: three silence rules (as in Kaldi's and sherpa's online endpointing), decided step by step.
+"""Endpointing: where utterances end, by three silence rules as in Kaldi and sherpa, decided step by step.
 
 Silence is a run of steps whose most probable token is the blank (or the word boundary). All counts start again with an
 utterance. The rules look at one step at a time, so an endpoint's place does not depend on the chunks.
@@ -21,7 +21,7 @@ NEVER = np.iinfo(np.int64).max
 
 
 class Rules(NamedTuple):
-    """The rules in steps; ``NEVER`` is off."""
+    """The rules' bounds in steps; ``NEVER`` switches a rule off."""
 
     silence: int
     trailing: int
@@ -46,8 +46,8 @@ def silence_runs(silent: NDArray[np.bool_], carried: NDArray[np.int64]) -> NDArr
 class Endpoints:
     """Ends the utterances of one batch (:class:`streamer.tasks.transcribe.search.Checks`).
 
-    A step is looked at where a rule may hold: where a silence becomes long enough, and at later steps of it that may
-    decode something.
+    Only steps at which a rule may hold are checked: where a silence becomes long enough, and later steps of that
+    silence that may decode something.
     """
 
     def __init__(
@@ -60,10 +60,11 @@ class Endpoints:
         spoken: Steps,
         ended: Callable[[int, int, list[Unit]], None],
     ) -> None:
-        """``runs`` [N, T]: silence that ends with each step. ``busy`` [N, T]: silence or not, something may be decoded.
+        """``runs`` [N, T]: length of the silence that ends with each step. ``busy`` [N, T]: steps that may decode
+        something, silent or not.
 
-        ``spoken`` [N, T]: steps of the utterance, this one included. ``ended(row, step, units)`` is told of each that
-        ends, ``step`` is its last.
+        ``spoken`` [N, T]: steps of the utterance, this one included. ``ended(row, step, units)`` is called for each
+        utterance that ends; ``step`` is its last.
         """
         self._search, self._states, self._ended = search, states, ended
         self._rules = rules

@@ -19,21 +19,22 @@ __all__ = ["Greedy", "GreedyState"]
 
 @dataclass(slots=True)
 class GreedyState:
-    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of what is out.
+    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of each token
+    given out.
 
-    ``told``: how many tokens were out when they were asked for last.
+    ``reported``: how many tokens :meth:`Greedy.units` returned last.
     """
 
     last: int
     tokens: list[tuple[int, int, int, float]] = field(default_factory=list)
-    told: int = -1
+    reported: int = -1
 
 
 class Greedy:
-    """Shared by all streams of a model: the token names. Tokens are ``[V]``, log-probabilities ``[N, T, V]``.
+    """Shared by all streams of a model. ``tokens``: names [V]; log-probabilities are [N, T, V].
 
-    ``blank_penalty``: subtracted from the blank's log-probability; a model that leaves out words needs some.
-    ``collapse``: a token that is said twice in a row is one; not so of a transducer, which says each once.
+    ``blank_penalty``: subtracted from the blank's log-probability; useful for a model that leaves out words.
+    ``collapse``: equal tokens in a row count as one (CTC); off for a transducer, which emits each token once.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Greedy:
         return logp
 
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """None: silence puts nothing out."""
+        """No step: silence emits nothing."""
         return np.zeros(logp.shape[:2], np.bool_)
 
     def advance(
@@ -111,22 +112,22 @@ class Greedy:
         return any(token != self._boundary for token, *_ in state.tokens)
 
     def news(self, state: GreedyState) -> bool:
-        return len(state.tokens) != state.told
+        return len(state.tokens) != state.reported
 
     def units(self, state: GreedyState) -> list[Unit]:
-        state.told = len(state.tokens)
+        state.reported = len(state.tokens)
         return [Unit(self._tokens[token], start, end, logp) for token, start, end, logp in state.tokens]
 
     def stable(self, state: GreedyState) -> int:
         return len(state.tokens)
 
     def copy(self, state: GreedyState) -> GreedyState:
-        return GreedyState(state.last, list(state.tokens), state.told)
+        return GreedyState(state.last, list(state.tokens), state.reported)
 
     def finish(self, state: GreedyState) -> list[Unit]:
         units = self.units(state)
         state.tokens.clear()
-        state.told = -1
+        state.reported = -1
         return units
 
     def cut(self, state: GreedyState) -> list[Unit]:
@@ -135,7 +136,7 @@ class Greedy:
         keep = boundaries[-1] + 1 if boundaries else len(state.tokens)
         units = self.units(GreedyState(state.last, state.tokens[:keep]))
         del state.tokens[:keep]
-        state.told = -1
+        state.reported = -1
         return units
 
     def dump(self, state: GreedyState) -> tuple[dict[str, Any], list[NDArray[Any]]]:

@@ -1,4 +1,4 @@
-"""The words behind a beam's hypotheses: back-pointers in flat arrays that are swept so that they stay small."""
+"""The words of a beam's hypotheses: back-pointers in flat arrays, garbage-collected so that they stay small."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Table = NDArray[np.int64]
 
 @dataclass(slots=True, eq=False)
 class WordHistory:
-    """Entries, each a word after another entry's or after none. They only grow in number: whoever knows some of them
-    may share the table with others.
+    """Word entries, each with a back-pointer to the word before it. Entries are only appended, so copies of a state
+    may share one table.
 
-    Chains are walked entry by entry in Python, for which an ``array`` is the fastest thing that is also small.
+    Chains are walked entry by entry in Python, for which an ``array`` is fast and small.
     """
 
     links: array[int] = field(default_factory=lambda: array("q"))  # four an entry: PARENT, WORD, START, END
@@ -68,7 +68,8 @@ class WordHistory:
         return [Unit(words[links[4 * e + 1]], links[4 * e + 2], links[4 * e + 3], means[e]) for e in chain]
 
     def beyond(self, entry: int, chain: Sequence[int]) -> tuple[int, list[int]]:
-        """How many entries of ``chain`` come before ``entry``, and those between, itself included; all oldest first."""
+        """How many entries of ``chain`` are ancestors of ``entry``, and the entries after them up to ``entry``; oldest
+        first."""
         links, same = self.links, len(chain)
         new: list[int] = []
         while entry != NONE:  # parents have lower numbers than their children, in the chain, too
@@ -81,8 +82,8 @@ class WordHistory:
         return 0, new[::-1]
 
     def common(self, entries: set[int], chain: Sequence[int], known: int = 0) -> int:
-        """How many entries of ``chain`` come before all of ``entries``, one of which is its last. ``known``: at
-        least.
+        """How many entries of ``chain`` are ancestors of all ``entries``, one of which is its last. ``known``: a lower
+        bound.
         """
         links, least = self.links, len(chain)
         depth = {NONE: 0} | {entry: n for n, entry in enumerate(chain[max(0, known - 1) :], max(1, known))}
@@ -96,7 +97,8 @@ class WordHistory:
         return least
 
     def swept(self, entries: NDArray[np.int64]) -> tuple[Table, NDArray[np.int64]]:
-        """The table of what ``entries`` reach, in order, and ``entries`` renumbered; both are new arrays."""
+        """The table of the entries reachable from ``entries``, in order, and ``entries`` renumbered; both new
+        arrays."""
         table = self.table()
         used = np.zeros(len(table), np.bool_)
         front = np.unique(entries[entries != NONE])

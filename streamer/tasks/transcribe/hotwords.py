@@ -1,8 +1,8 @@
-"""Words that a stream's user expects: a bonus on top of the language model's score for the phrases they stand in.
+"""Hotwords: a bonus on top of the language model's score for phrases that a stream's user expects.
 
-:class:`Biased` stands where the language model stood, so the search does not know of it. Its state is the language
-model's and a place in the phrases (an automaton after Aho & Corasick 1975): each word that takes a phrase further earns
-the bonus at once, so that the beam keeps it, and what was earned is taken back if the phrase breaks off before its end.
+:class:`Biased` has the language model's interface, so the search needs no change. Its state is the language model's
+plus a state of the phrases' automaton (Aho & Corasick 1975): each word that extends a phrase earns the bonus at once,
+so that the beam keeps it, and the bonus is taken back if the phrase breaks off before its end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Biased", "LanguageModel", "phrase"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-#: Words of one phrase.
+#: Most words of one phrase.
 MOST_WORDS = 8
 
 
@@ -40,7 +40,7 @@ def phrase(text: str) -> tuple[str, ...]:
 
 
 class Biased:
-    """A language model, or none, that expects phrases. Of the same use as :class:`.ngram.NGram`, read only.
+    """A language model, or none, with a bonus for phrases. Same interface as :class:`.ngram.NGram`; read-only.
 
     Words are the model's numbers; those that it does not know have numbers behind its own and the score of its rarest
     word. Without a model every word scores 0, and those that are in no phrase have the number 0. ``bonus``: nats a
@@ -110,7 +110,7 @@ class Biased:
         return len(self._next) * self._contexts
 
     def unigram(self, words: Ints) -> Floats:
-        """What a word scores without any context; those that begin a phrase with their bonus."""
+        """Each word's score without context, with the bonus of words that begin a phrase."""
         if self._lm is None:
             return np.asarray(self._first.take(words))
         strange = words >= self._size
@@ -118,7 +118,7 @@ class Biased:
         return np.asarray(plain + self._first.take(words))
 
     def score(self, states: Ints, words: Ints) -> tuple[Floats, Ints]:
-        """As :meth:`.ngram.NGram.score`, with what the phrases earn."""
+        """As :meth:`.ngram.NGram.score`, with the phrases' bonus."""
         place, before = np.divmod(states, self._contexts)
         column = self._column.take(words)
         total = self._gain[place, column]
@@ -132,5 +132,5 @@ class Biased:
         return total, after
 
 
-#: What a search may ask.
+#: The type of language model that a search takes.
 LanguageModel = NGram | Biased

@@ -1,7 +1,7 @@
 """Hypotheses of the prefix beam search as flat arrays, and the arithmetic of their log-probabilities.
 
-A hypothesis is a column of an int64 array [FIELDS, H], floats as their bits. A stream's hypotheses are neighbours, best
-first; only those that live are kept.
+A hypothesis is a column of an int64 array [FIELDS, H], with floats stored as their bits. A stream's hypotheses are
+adjacent, best first; only live ones are kept.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ __all__ = [
 PB, PN, DONE, PEAK, HASH, NODE, LAST, LM, HIST, START, TOKENS = range(11)
 FIELDS = 11
 START_HASH = 0x2545F4914F6CDD1D
-#: A log-probability below this is as good as impossible; it keeps sums finite and exact whatever the model says.
+#: Log-probabilities are raised to this floor, which keeps sums finite and exact for any model output.
 FLOOR = -1000.0
-#: Below all that a stream can reach, above what a dead hypothesis has.
+#: Below every reachable score and above that of a dead hypothesis.
 IMPOSSIBLE = -1e300
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-#: A place in a saved beam that nobody has, [FIELDS, 1].
+#: An empty place in a saved beam, [FIELDS, 1].
 DEAD: Ints = np.zeros((FIELDS, 1), np.int64)
 DEAD[[PB, PN]] = np.float64(-np.inf).view(np.int64)
 DEAD[HIST] = -1
@@ -66,8 +66,8 @@ _A, _B, _C = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.ui
 
 @dataclass(slots=True)
 class Hypotheses:
-    """Those of ``n`` streams: ``fields`` [FIELDS, H]; ``total`` [H], log p of all paths of each; ``row`` [H], its
-    stream; ``count`` [n], at least 1, and ``begin`` [n], how many a stream has and where they begin.
+    """The hypotheses of ``n`` streams: ``fields`` [FIELDS, H]; ``total`` [H], log p of all paths of each; ``row`` [H],
+    its stream; ``count`` [n], at least 1, and ``begin`` [n]: a stream's number of hypotheses and its first one.
     """
 
     fields: Ints
@@ -91,9 +91,9 @@ class Hypotheses:
 
 
 def logadd(a: Floats, b: Floats, *, possible: bool = False) -> Floats:
-    """``log(exp(a) + exp(b))``, elementwise: ``np.logaddexp`` by functions that NumPy runs five times as fast.
+    """``log(exp(a) + exp(b))``, elementwise: as ``np.logaddexp``, five times as fast.
 
-    ``possible``: of no pair both are infinite.
+    ``possible``: the caller knows that no pair is infinite on both sides.
     """
     high = np.maximum(a, b)
     apart = np.minimum(a, b)
@@ -105,7 +105,7 @@ def logadd(a: Floats, b: Floats, *, possible: bool = False) -> Floats:
 
 
 def added(scores: Floats, keys: Ints) -> Floats:
-    """Each score [M] together with all others of the same key."""
+    """For each score [M] the log of the summed probabilities of all scores with the same key."""
     order = keys.argsort(kind="stable")
     ordered = keys.take(order)
     begins = np.append(True, ordered[1:] != ordered[:-1])
@@ -116,7 +116,7 @@ def added(scores: Floats, keys: Ints) -> Floats:
 
 
 def sums(values: Floats, begin: Ints, group: Ints) -> Floats:
-    """``log(sum(exp))`` of each group; groups are neighbours and ``begin`` at these places."""
+    """``log(sum(exp))`` of each group; a group's elements are adjacent, and ``begin`` has the first of each."""
     top = np.maximum.reduceat(values, begin)
     scaled = np.exp(values - np.maximum(top, IMPOSSIBLE).take(group))
     return np.asarray(top + np.log(np.maximum(np.add.reduceat(scaled, begin), 1.0)))
@@ -134,7 +134,7 @@ def alive(fields: Ints) -> Ints:
 
 
 def padded(fields: Ints, width: int) -> Ints:
-    """[FIELDS, ``width``]: with places that nobody has."""
+    """[FIELDS, ``width``]: filled up with empty places."""
     whole = np.repeat(DEAD, width, axis=1)
     whole[:, : fields.shape[1]] = fields
     return whole
@@ -154,7 +154,7 @@ def spread(b: Ints) -> NDArray[np.uint64]:
 
 
 def mix_in(a: Ints, x: NDArray[np.uint64]) -> Ints:
-    """The second half, ``x`` is used up."""
+    """The second half of :func:`mix`; overwrites ``x``."""
     x ^= a.view(np.uint64)
     x ^= x >> _U30
     x *= _B

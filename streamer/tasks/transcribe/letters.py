@@ -14,7 +14,7 @@ from streamer.tasks.transcribe.ngram import NGram
 
 __all__ = ["LONGEST", "Letters", "pair"]
 
-#: Letters of a word; a longer one is none.
+#: Most letters of a word; a longer one is refused.
 LONGEST = 40
 BEAM = 32
 
@@ -25,7 +25,7 @@ def pair(letter: str, tokens: tuple[str, ...]) -> str:
 
 
 class Letters:
-    """Read only. ``letters``: those that it knows, lower case."""
+    """The pronunciation model, read-only. ``letters``: the lower-case letters that it knows."""
 
     def __init__(self, data: bytes) -> None:
         """``data``: an n-gram model (:class:`.ngram.NGram`) over pairs. Raises ``ValueError`` on anything else."""
@@ -43,7 +43,7 @@ class Letters:
         self.letters = frozenset(pairs)
 
     def tokens(self) -> set[str]:
-        """All that a pronunciation may hold."""
+        """All tokens that a pronunciation may contain."""
         return {token for tokens in self._tokens for token in tokens}
 
     def pronounce(self, word: str, most: int = 2, worst: float = 2.0) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """A pronunciation lexicon as a prefix tree in flat arrays, with language-model look-ahead.
 
-Look-ahead (Ortmanns, Ney & Eiden 1996): every node knows the best unigram log-probability among the words below it,
-so that a hypothesis pays for its next word while it is still inside, and a small beam keeps the right ones.
+Look-ahead (Ortmanns, Ney & Eiden 1996): every node has the best unigram log-probability among the words below it, so
+that a hypothesis is charged for its next word before the word ends, and a small beam keeps the right hypotheses.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Entries = list[tuple[str, list[int]]]
 class Lexicon:
     """Node 0 is the root, where words begin.
 
-    ``children`` [nodes, V]: the node that a token leads to, -1 for none. ``first`` [nodes], ``count`` [nodes]: where
-    in ``ends`` a node's words are. ``leaf`` [nodes]: nothing goes on from here. ``words``: spellings; ``lm_word``
-    [words]: their number in the language model. ``ahead`` [nodes]: the look-ahead, 0 at the root and without a
+    ``children`` [nodes, V]: the node that a token leads to, -1 for none. ``first`` [nodes], ``count`` [nodes]: the
+    slice of ``ends`` with a node's words. ``leaf`` [nodes]: it has no children. ``words``: spellings; ``lm_word``
+    [words]: their numbers in the language model. ``ahead`` [nodes]: the look-ahead, 0 at the root and without a
     language model. ``parent`` [nodes]: -1 for the root.
     """
 
@@ -85,7 +85,7 @@ class Lexicon:
         return word in self._number
 
     def pronunciations(self, word: str) -> list[list[int]]:
-        """Tokens of each way to say a word; none for a word that is not here."""
+        """The tokens of each pronunciation of a word; empty for an unknown word."""
         found = []
         for node in self._nodes(word):
             tokens = []
@@ -97,7 +97,7 @@ class Lexicon:
         return found
 
     def _nodes(self, word: str) -> list[int]:
-        """Where a word ends."""
+        """The nodes at which a word ends."""
         number = self._number.get(word)
         if number is None:
             return []
@@ -110,8 +110,8 @@ class Lexicon:
         return {word: i for i, word in enumerate(self.words)}
 
     def expecting(self, entries: Entries, lm: Biased) -> Lexicon:
-        """A lexicon with these words as well, whose look-ahead expects what ``lm`` does. The large table of children is
-        shared until it is written to, page by page. Numbers of words and nodes that are here stay."""
+        """A lexicon with these words added and look-ahead from ``lm``. The large table of children is shared
+        copy-on-write, page by page. Existing words and nodes keep their numbers."""
         made = copy(self)
         made.__dict__.pop("_number", None)
         made._shared, made._room = None, 0
@@ -131,7 +131,7 @@ class Lexicon:
         return made
 
     def _graft(self, entries: Entries) -> None:
-        """Paths of new words into ``children``, which has room for them, and all else that is told of nodes."""
+        """Add paths of new words to ``children``, which has room for them, and extend the other arrays of nodes."""
         nodes = len(self.parent)
         parents: list[int] = []
         ends: dict[int, list[int]] = {}
@@ -155,7 +155,7 @@ class Lexicon:
         self.first = np.concatenate([self.first, np.zeros(more, np.int64)])
         self.count = np.concatenate([self.count, np.zeros(more, np.int64)])
         blocks, behind = [self.ends], len(self.ends)
-        for node, words in ends.items():  # a node's words are neighbours: those that get more move behind all others
+        for node, words in ends.items():  # a node's words are adjacent: a node's growing list moves to the end
             old = self.ends[self.first[node] : self.first[node] + self.count[node]].tolist()
             block = list(dict.fromkeys(old + words))
             self.first[node], self.count[node] = behind, len(block)
@@ -164,7 +164,7 @@ class Lexicon:
         self.ends = np.concatenate(blocks)
 
     def _private(self, more: int) -> NDArray[np.int32]:
-        """The children and room for ``more`` nodes, copied only where they are written to."""
+        """The table of children with room for ``more`` nodes, copy-on-write."""
         rows, columns = self.children.shape
         size = 4 * columns * (rows + more)
         with self._sharing:
@@ -180,14 +180,15 @@ class Lexicon:
 
 
 def _memory() -> IO[bytes]:
-    """A file that is on no disk, where the system has such files."""
+    """An anonymous file in memory (memfd), where the system has such files."""
     return open(os.memfd_create("lexicon"), "r+b") if sys.platform == "linux" else TemporaryFile()
 
 
 def _tree(tokens: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int64], ...]:
-    """Of paths [E, L] (-1 behind their ends): the node where each ends [E], and every node's parent, token and depth.
+    """The tree of paths [E, L], padded with -1: the end node of each path [E], and every node's parent, token and
+    depth.
 
-    Nodes are numbered as they are met, path after path: children have higher numbers than their parents.
+    Nodes are numbered in order of first use, path after path: children have higher numbers than their parents.
     """
     at = np.zeros(len(tokens), np.int64)
     met = [np.zeros((1, 4), np.int64) - [0, 0, 1, 1]]  # path and depth at which it is met, parent, token
@@ -228,15 +229,16 @@ def parse(text: str, tokens: Sequence[str]) -> Entries:
 
 
 def trivial(tokens: Sequence[str], blank: int) -> Entries:
-    """Every token is a word: what decoding without a lexicon means."""
+    """The lexicon in which every token is a word, for decoding without a lexicon."""
     return [(token, [i]) for i, token in enumerate(tokens) if i != blank]
 
 
 def expected(
     hotwords: Sequence[str], lexicon: Lexicon, letters: Letters | None, tokens: Sequence[str]
 ) -> tuple[list[tuple[str, ...]], Entries]:
-    """Phrases in the lexicon's spelling, and pronunciations of their words that it lacks: as their letters sound, and
-    of short words in capitals (``API``) letter by letter too. Raises ``ValueError`` for a word that can't be said."""
+    """Phrases in the lexicon's spelling, and pronunciations of words that it lacks: by letter-to-sound rules, and for
+    short words in capitals (``API``) also letter by letter. Raises ``ValueError`` for a word without a
+    pronunciation."""
     index = {token: i for i, token in enumerate(tokens)}
     phrases: dict[tuple[str, ...], None] = {}
     entries: Entries = []

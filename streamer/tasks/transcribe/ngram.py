@@ -21,12 +21,12 @@ __all__ = ["NGram"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: Two to this many places for the keys of all n-grams: ten times as many as a model of 360,000 has.
+#: The hash filter has two to this power places: ten times the n-grams of a model of 360,000.
 BUCKET_BITS = 22
 
 
 class NGram:
-    """The model, read only. ``words``: its vocabulary, with ``<s>``, ``</s>`` and ``<unk>``. Natural logarithms."""
+    """The model, read-only. ``words``: its vocabulary, with ``<s>``, ``</s>`` and ``<unk>``. Natural logarithms."""
 
     def __init__(self, data: bytes) -> None:
         """Raises ``ValueError`` if ``data`` is no such model."""
@@ -80,7 +80,7 @@ class NGram:
         self._keys = np.concatenate(keys)
         if (np.diff(self._keys) <= 0).any() or not np.isfinite(self._logp).all():
             raise ValueError("the n-gram model is damaged: its n-grams are not in order")
-        #: Most n-grams that are asked for are not there, and most of these are known not to be without a search.
+        #: Most lookups are of n-grams that the model lacks; this filter rejects most of them without a search.
         self._known = np.zeros(1 << BUCKET_BITS, np.bool_)
         self._known[_bucket(self._keys)] = True
         self._link(np.concatenate(parents), np.concatenate(words))

@@ -19,7 +19,7 @@ Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Bonus = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
-#: Far above what the daemon's own settings allow a stream.
+#: Far above what the daemon's settings allow for a stream.
 Phrases = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=2000)]
 
 
@@ -39,7 +39,7 @@ class Decoder(_Strict):
     token_threshold: Probability = 0.01
     #: At most this many tokens are tried per step.
     max_tokens: Annotated[int, Field(ge=1, le=65536)] = 8
-    #: Steps whose blank posterior is above this only lengthen what is there; 1 tries every step.
+    #: Steps whose blank posterior is above this extend no hypothesis; 1 tries every step.
     blank_skip: Probability = 0.95
     lm_weight: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     word_score: Weight = 0.0
@@ -48,7 +48,7 @@ class Decoder(_Strict):
     blank_penalty: Weight = 0.0
     #: Add the probability of the sentence end to what an utterance ends with.
     sentence_end: bool = True
-    #: What makes one hypothesis: the same words (``history``) or the same language-model state (``state``: wider).
+    #: Hypotheses are merged when they have the same words (``history``) or the same language-model state (``state``).
     merge: Literal["history", "state"] = "history"
     #: Token between words, if the model has one: optional between two words, never part of one.
     boundary: str | None = None
@@ -57,8 +57,8 @@ class Decoder(_Strict):
 class Endpoint(_Strict):
     """The three silence rules that end an utterance, in seconds; ``None`` switches a rule off.
 
-    ``silence``: this long nothing, nothing decoded. ``trailing``: this long nothing after something was decoded.
-    ``length``: an utterance this long is cut after its last whole word; never off, it bounds a stream's memory.
+    ``silence``: this much silence with nothing decoded. ``trailing``: this much silence after something was decoded.
+    ``length``: an utterance this long is cut after its last whole word; never off, since it bounds a stream's memory.
     """
 
     silence: Seconds | None = 2.4
@@ -67,16 +67,16 @@ class Endpoint(_Strict):
 
 
 class Confidence(_Strict):
-    """A word's probability to be right, from what :mod:`streamer.tasks.transcribe.confidence` tells of it: ``bias`` and
-    a weight for each feature, through the logistic function."""
+    """Logistic regression of a word's probability to be right on the features of
+    :mod:`streamer.tasks.transcribe.confidence`: ``bias`` and a weight for each feature."""
 
     bias: Finite
     weights: Annotated[list[Finite], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
 
 
 class Times(_Strict):
-    """Seconds from the step of a word's first token to the word's beginning, and from behind that of its last token to
-    its end: what a model's tokens are off by, as measured."""
+    """Measured corrections of word times, in seconds: from the start of the first token's step to the word's begin, and
+    from the end of the last token's step to the word's end."""
 
     start: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     end: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
@@ -90,8 +90,8 @@ class TranscribeOptions(_Strict):
     ``lexicon``: lines ``WORD<tab>TOKEN TOKEN ...`` in UTF-8, several pronunciations allowed.
     ``lm``: an n-gram model in the format of :mod:`streamer.tasks.transcribe.ngram`,
     over the lexicon's words, or over the tokens where there is no lexicon.
-    ``letters``: how words that the lexicon lacks are said, by :mod:`streamer.tasks.transcribe.letters`.
-    ``hotword_bonus``: nats that a word of an expected phrase earns, where a stream does not say.
+    ``letters``: pronunciation model for words that the lexicon lacks (:mod:`streamer.tasks.transcribe.letters`).
+    ``hotword_bonus``: default bonus in nats for each word of a hotword phrase.
     ``confidence``: how confidences become probabilities; ``times``: how steps become times of words.
     ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
     """
@@ -132,19 +132,19 @@ class TranscribeStreamOptions(_Strict):
     endpoint: Endpoint
     partials: bool = True
     words: bool = True
-    #: Names and terms that are expected, one to eight words each; what a word of them earns, in nats.
+    #: Expected names and terms, one to eight words each, and the bonus of each of their words in nats.
     hotwords: Phrases = []
     hotword_bonus: Bonus = 5.0
-    #: Of finals: numbers as they were said, or in digits. Another model writes them, behind this task.
+    #: Numbers in finals: as spoken, or in digits. Another model writes them, after this task.
     numbers: Literal["spoken", "written"] = "spoken"
-    #: Of finals: the plain words, or with punctuation and capitals, by another model, too.
+    #: Finals as plain words, or with punctuation and capitals, which another model adds after this task.
     text: Literal["spoken", "written"] = "spoken"
-    #: Finals are heard once more, where there is a second recogniser.
+    #: Whether a second recogniser, where there is one, decodes finals again.
     revise: bool = True
 
 
 def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> TranscribeStreamOptions:
-    """The client's wishes over the model's defaults. Raises ``ValueError`` that names every wrong key.
+    """The client's options over the model's defaults. Raises ``ValueError`` that names every wrong key.
 
     ``decoder`` is the name of a kind or a table of settings, ``endpoint`` a table of seconds.
     """

@@ -1,4 +1,4 @@
-"""What every CTC decoder offers the task, and the units that it puts out."""
+"""The interface of CTC decoders, and the units that they emit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Steps = NDArray[np.int64]
 
 
 class Unit(NamedTuple):
-    """One thing a decoder put out: a word, or a token where there is no lexicon.
+    """One output of a decoder: a word, or a token where there is no lexicon.
 
     ``start`` and ``end``: absolute steps at which its first and its last token appeared.
     ``logp``: mean over its tokens of the highest log-posterior each of them had.
@@ -27,13 +27,13 @@ class Unit(NamedTuple):
 
 
 class Checks(Protocol):
-    """What may happen to the rows of a batch while they are decoded: an utterance ends."""
+    """Ends utterances of a batch's rows while they are decoded."""
 
-    #: The step [N] after which each row must be asked next; beyond its last step, or later, for never.
+    #: The step [N] after which to call :meth:`ask` for each row; beyond its last step for never.
     due: Steps
 
     def ask(self, row: int) -> bool:
-        """The row's state is that after its step ``due``: whether it was changed. ``due`` becomes the next."""
+        """Called with the row's state after its step ``due``; whether the state was changed. Sets the next ``due``."""
 
 
 class Search(Protocol):
@@ -43,7 +43,7 @@ class Search(Protocol):
         """The state of a stream that begins."""
 
     def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``logp`` [N, T, V] as the other calls and the endpoints' silence shall see it."""
+        """``logp`` [N, T, V] with the decoder's penalties, for its other methods and for endpointing."""
 
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which steps [N, T] of ``logp`` [N, T, V] may change the units although they are silent."""
@@ -54,28 +54,29 @@ class Search(Protocol):
         """The first ``end[i]`` steps of row *i* of ``logp`` [N, T, V]; its step 0 is the stream's ``origin[i]``th."""
 
     def decoded(self, state: Any) -> bool:
-        """Whether the best hypothesis holds anything."""
+        """Whether the best hypothesis has any unit."""
 
     def news(self, state: Any) -> bool:
-        """Whether the texts of :meth:`units` may be others than when they were asked for last. Costs nothing."""
+        """Whether :meth:`units` may have changed since its last call. Cheap."""
 
     def units(self, state: Any) -> list[Unit]:
-        """What is decoded now."""
+        """The units decoded so far."""
 
     def stable(self, state: Any) -> int:
         """How many of these units will not change."""
 
     def copy(self, state: Any) -> Any:
-        """The same state once more; what happens to one does not happen to the other."""
+        """An independent copy of the state."""
 
     def finish(self, state: Any) -> list[Unit]:
-        """The utterance is over: its units. The state begins the next; a token that goes on is not repeated."""
+        """End the utterance and return its units. The state begins the next one; a token that continues across the end
+        is not repeated."""
 
     def cut(self, state: Any) -> list[Unit]:
-        """The utterance is too long: its whole words. What follows them opens the next utterance."""
+        """Cut an utterance that is too long: return its whole words. The rest opens the next utterance."""
 
     def dump(self, state: Any) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         """JSON facts and arrays from which :meth:`restore` makes the state again, bit for bit."""
 
     def restore(self, facts: dict[str, Any], arrays: list[NDArray[Any]]) -> Any:
-        """The inverse of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` on anybody else's data."""
+        """The inverse of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other data."""

@@ -1,8 +1,8 @@
 """The task ``transcribe``: log-probabilities in, transcripts with word times and confidence out.
 
-A model says them in one of two shapes. [steps, tokens]: CTC's, which a decoder here turns into tokens. [steps, symbols,
-tokens]: a transducer's, which has searched in its own graph; the best token of each row is what it took, several in a
-step, none of them repeats the one before.
+The log-probabilities have one of two shapes. [steps, tokens] is CTC, which a decoder here turns into tokens. [steps,
+symbols, tokens] is a transducer that searches inside its graph: the best token of each row is the one that it chose.
+There may be several tokens in a step, and repeats are not collapsed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Wanted = tuple[Decoder, tuple[str, ...], float]
 
 @dataclass(slots=True, eq=False)
 class TranscribeMemory:
-    """One stream. All counts are steps since the stream's start; ``silent`` is the run of silent steps up to now."""
+    """One stream. All counts are steps since the stream's start; ``silent`` counts the silent steps at its end."""
 
     options: TranscribeStreamOptions
     rules: Rules
@@ -223,7 +223,8 @@ class Transcribe:
         return [event]
 
     def _search(self, decoder: Decoder, hotwords: Sequence[str] = (), bonus: float = 0.0) -> Search:
-        """The search with these settings: one for all streams that want it, gone when none does."""
+        """The search with these settings, shared by all streams with the same ones and dropped with the last of
+        them."""
         if self.transducer and (decoder.kind != "greedy" or decoder.blank_penalty):
             raise ValueError(
                 "a transducer has searched in its own graph: decoder.kind is greedy, without blank_penalty"
@@ -252,7 +253,7 @@ class Transcribe:
 
     @property
     def hotword_sets(self) -> int:
-        """Different lists of hotwords that streams have now."""
+        """The number of different hotword lists in use."""
         return len({phrases for _, phrases, _ in list(self._searches) if phrases})
 
     @cached_property
@@ -297,10 +298,10 @@ def decode_all(
 def _distributions(
     raw: NDArray[Any], blank: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
-    """Log-probabilities [N, T, V] that can't hurt, the likeliest token of each row [N, T], and which rows [N, T] could
-    have hurt, ``None``: none. Those are NaN, infinite or all impossible.
+    """Valid log-probabilities [N, T, V], the likeliest token of each row [N, T], and which rows [N, T] were invalid,
+    ``None`` for no row. A row is invalid if it has NaN or infinity, or if all its tokens are impossible.
 
-    Such a row becomes a certain blank. Rounding may leave a log-probability a little above 0: it is cut to 0.
+    An invalid row becomes a certain blank. Log-probabilities that rounding left slightly above 0 become 0.
     """
     logp = np.ascontiguousarray(raw, np.float32)
     best = logp.argmax(axis=2)  # of a row with NaN: where that is
@@ -317,7 +318,7 @@ def _distributions(
 
 
 def _boundary(options: TranscribeOptions) -> int | None:
-    """Index of the token between words: as named, else a space or bar among characters."""
+    """Index of the token between words: the named one, else a space or bar among characters."""
     if options.decoder.boundary is not None:
         return options.tokens.index(options.decoder.boundary)
     if options.units == "characters":

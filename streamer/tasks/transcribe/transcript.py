@@ -22,7 +22,7 @@ Known = dict[tuple[Unit, ...], Word]
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """How one model's units read. ``joined``: units are characters, and words lie between ``boundary`` units.
+    """How one model's units become words. ``joined``: units are characters, with ``boundary`` units between words.
 
     ``pieces``: units are parts of words (:mod:`streamer.tasks.transcribe.pieces`). ``step_seconds``: time of one step.
     ``delay``: steps by which units come later than their sound.
@@ -47,8 +47,8 @@ class Transcript:
         known: Known | None = None,
         after: float = 0.0,
     ) -> Transcription:
-        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: listed;
-        ``after``: seconds before which nothing of it was said."""
+        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: list words
+        in the event; ``after``: end of the previous event, in seconds."""
         found, whole = self.words(units, stable, {} if known is None else known)
         found = _in_turn(found, after)
         if words:
@@ -80,7 +80,7 @@ class Transcript:
         return [known.get(parts) or known.setdefault(parts, self._word(parts)) for parts in map(tuple, words)], whole
 
     def _words(self, cuts: Sequence[slice], whole: int, units: Sequence[Unit], known: Known) -> tuple[list[Word], int]:
-        """As :meth:`words`, of what lies between the cuts; words without any text are left out."""
+        """As :meth:`words`, for the units between the cuts; words without any text are left out."""
         parts = [tuple(units[cut]) for cut in cuts]
         found = [known.get(part) or known.setdefault(part, self._word(part)) for part in parts]
         return [word for word in found if word.word], sum(1 for word in found[:whole] if word.word)
@@ -90,7 +90,7 @@ class Transcript:
         return round(max(0, step - self.delay) * self.step_seconds, 3)
 
     def _sure(self, words: list[Word]) -> list[Word]:
-        """The same with probabilities in the place of plain confidences, where the model has weights for that."""
+        """The words with calibrated confidences, where the model has weights for that."""
         if self.confidence is None or not words:
             return words
         table = features([word.word for word in words], [word.confidence for word in words], self.lm)
