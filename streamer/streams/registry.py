@@ -23,6 +23,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.engine.scheduler import Gather
 from streamer.metrics import Metrics
+from streamer.names import name_of
 from streamer.store import Store
 from streamer.streams.admission import Admission, StreamRequest
 from streamer.streams.captions import captioner
@@ -141,6 +142,10 @@ class Registry:
             self.store.close()
         return all(ended)
 
+    def bound_owners(self, quota: Callable[[str], int | None]) -> None:
+        """``quota(owner)``: streams that an owner may have awake at a time; ``None``: any number."""
+        self._admission.quota = quota
+
     # -- streams -----------------------------------------------------------------------------------------------------
 
     def open(
@@ -171,7 +176,7 @@ class Registry:
             session = self._admission.begin(id, request, sink) if self._table.get(id) is None else None
             if session is None:
                 raise self._admission.refuse(
-                    "duplicate", f"stream {id} exists already: resume it, or choose another id"
+                    "duplicate", f"stream {name_of(id)} exists already: resume it, or choose another id"
                 )
             return session
         self._admission.check(key)
@@ -194,7 +199,7 @@ class Registry:
                 session = self._admission.with_room(partial(self._admission.begin, key, request, sink, claim), model)
                 if session is not None:
                     return session
-        raise self._admission.refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
+        raise self._admission.refuse("duplicate", f"stream {name_of(key)!r} is being opened by others: try again", 1.0)
 
     def rejoin(
         self,
@@ -230,10 +235,12 @@ class Registry:
             with self._table.claim(stream) as claim:
                 data = self._admission.saved(stream)
                 if data is None:
-                    text = f"no stream {stream[:64]!r} is known here: start a new one"
+                    text = f"no stream {name_of(stream)[:64]!r} is known here: start a new one"
                     raise self._admission.refuse("unknown_stream", text)
                 session = self._admission.wake(stream, data, claim)
-        raise self._admission.refuse("duplicate", f"stream {stream[:64]!r} leaves at this moment: try again", 1.0)
+        raise self._admission.refuse(
+            "duplicate", f"stream {name_of(stream)[:64]!r} leaves at this moment: try again", 1.0
+        )
 
     def reattach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session | None:
         """:meth:`attach` to a stream that is awake, without waiting for anything; ``None``: it is not. Raises
@@ -280,7 +287,9 @@ class Registry:
             with self._admission.store_errors():
                 if self.keeper.delete(stream):
                     return True
-        raise self._admission.refuse("duplicate", f"stream {stream!r} is being opened by others: try again", 1.0)
+        raise self._admission.refuse(
+            "duplicate", f"stream {name_of(stream)!r} is being opened by others: try again", 1.0
+        )
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -306,7 +315,7 @@ class Registry:
         session = self._table.get(stream)
         if session is not None:
             return {
-                "stream": session.id,
+                "stream": name_of(session.id),
                 "model": session.model,
                 "position": session.received,
                 "acknowledged": self.keeper.acknowledged(session) or 0,
@@ -324,7 +333,7 @@ class Registry:
         except SnapshotError as error:
             raise self._admission.refuse("snapshot", f"the saved stream can't be read: {error}") from error
         return {
-            "stream": stream,
+            "stream": name_of(stream),
             "model": saved.model,
             "position": saved.received,
             "acknowledged": saved.received,
@@ -374,7 +383,9 @@ class Registry:
         over = Event()
         session.when_run(over.set)
         if not over.wait(self.settings.stuck_seconds):
-            text = f"the stream {session.id!r} has been ended, and what it was sent is still being run: try again"
+            text = (
+                f"the stream {name_of(session.id)!r} has been ended, and what it was sent is still being run: try again"
+            )
             raise self._admission.refuse("duplicate", text, 1.0)
 
     def _rejoin(

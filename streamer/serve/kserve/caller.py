@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from streamer.names import SEPARATOR
+
 __all__ = ["SECRET_HEADER", "Caller", "connected", "grpc_peer"]
 
 #: A client that says who it is, on every request: any text that no other client knows.
@@ -21,17 +23,21 @@ ESTABLISHED = "01"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``stream``: number of the gRPC stream that the request came on; 0: none. ``secret``: of the client, in plain."""
+    """``stream``: number of the gRPC stream that the request came on; 0: none. ``secret``: of the client, in plain.
+    ``owner``: of the token that it came with, "": none."""
 
     address: str
     port: int
     stream: int = 0
     secret: str = ""
+    owner: str = ""
 
     @property
     def scope(self) -> str:
-        """What is the same on the client's next connection: its secret or else its address; 32 hexadecimal digits."""
+        """What is the same on the client's next connection: its secret or else its address, with its token's owner; 32
+        hexadecimal digits."""
         said = f"secret {self.secret}" if self.secret else f"address {self.address}"
+        said = f"{self.owner}{SEPARATOR}{said}" if self.owner else said
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
