@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import ssl
+from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 
-__all__ = ["Connection", "dial"]
+__all__ = ["Connection", "dial", "without_secrets"]
 
 #: A connection is given up after so many silent intervals in a row. One would be too few: a process that was stopped
 #: for a while finds its clock moved on, and what came meanwhile still unread.
@@ -31,10 +35,23 @@ class Connection(ClientConnection):
             silent = silent + 1 if seconds and not self.heard else 0
 
 
-def dial(url: str) -> connect:
-    """No ping timeout of ours: a daemon that holds the socket for back-pressure doesn't read pongs either."""
+def without_secrets(url: str) -> str:
+    """As it may be shown: no user, no password."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:
+    """``token``: of the daemon, else $STREAMER_TOKEN. ``ca``: certificates to trust (PEM), else $STREAMER_CA, else the
+    system's. Raises OSError where they can't be read.
+
+    No ping timeout of ours: a daemon that holds the socket for back-pressure doesn't read pongs either."""
+    token = token or os.environ.get("STREAMER_TOKEN")
+    ca = ca or os.environ.get("STREAMER_CA")
+    secure = url.startswith("wss:")
     return connect(
         url,
+        additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+        ssl=ssl.create_default_context(cafile=ca) if secure and ca else None,
         create_connection=Connection,
         compression=None,
         proxy=None,

@@ -7,7 +7,7 @@ __all__ = ["ASLEEP", "PASSING", "PASSING_LATER", "StreamError"]
 #: Errors that pass: the daemon is starting or going down, or this connection was the trouble and not the stream.
 PASSING = frozenset({"starting", "draining", "not_reading", "start_timeout"})
 #: And these, once a stream has begun: somebody took the slot while the daemon was away.
-PASSING_LATER = PASSING | {"capacity", "overload", "store"}
+PASSING_LATER = PASSING | {"capacity", "overload", "store", "quota"}
 #: The stream is on the disk and only sleeps: the next row wakes it.
 ASLEEP = "idle_timeout"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamer.serve.stream.connection import StreamConnections
     from streamer.streams.generators import Generators
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_router"]
 
 INDEX = """streamer: stateful streaming inference
 
@@ -49,7 +49,14 @@ INDEX = """streamer: stateful streaming inference
 """
 
 
-def create_app(
+def create_app(streams: StreamConnections, *others: Any) -> ASGIApp:
+    """As :func:`create_router`, with rows before it."""
+    rows = RowRoutes(streams)
+    return rows.before(create_router(rows, streams, *others))
+
+
+def create_router(
+    rows: RowRoutes,
     streams: StreamConnections,
     registry: CollectorRegistry,
     models: Callable[[], list[dict[str, Any]]],
@@ -57,8 +64,10 @@ def create_app(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
-) -> ASGIApp:
-    """``health()`` says what is wrong with the engine, or ``None``."""
+) -> Starlette:
+    """All routes; which scope each needs stands in :mod:`streamer.serve.access.rules`.
+
+    ``health()`` says what is wrong with the engine, or ``None``."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -82,8 +91,7 @@ def create_app(
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})
 
-    rows = RowRoutes(streams)
-    app = Starlette(
+    return Starlette(
         routes=[
             *kserve_routes(kserve),
             Route("/", index),
@@ -96,4 +104,3 @@ def create_app(
             *routes(sensors),
         ]
     )
-    return rows.before(app)

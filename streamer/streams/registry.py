@@ -143,7 +143,7 @@ class Registry:
         return all(ended)
 
     def bound_owners(self, quota: Callable[[str], int | None]) -> None:
-        """``quota(owner)``: streams that an owner may have awake at a time; ``None``: any number."""
+        """``quota(owner)``: streams that an owner may have awake at a time; ``None``: any."""
         self._admission.quota = quota
 
     # -- streams -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from streamer.serve.access.gate import token_file
+from streamer.settings import token_path
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -35,7 +35,7 @@ def check_exposure(settings: Settings) -> None:
     warns of what is allowed and not safe."""
     if is_local(settings.host):
         return
-    asked = token_file(settings).exists() or bool(settings.tls_client_ca_file)
+    asked = token_path(settings).exists() or bool(settings.tls_client_ca_file)
     if not asked and not settings.insecure:
         raise ExposedError(
             f"host {settings.host} can be reached from other machines, and nobody would be asked who he is: make a"

@@ -10,7 +10,6 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,12 +21,13 @@ from streamer.serve.access.limits import Guesses
 from streamer.serve.access.origins import Origins
 from streamer.serve.access.rules import needed
 from streamer.serve.access.tokens import AccessScope, TokenFile, TokenFileError, digest
+from streamer.settings import token_path
 
 if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["SUBPROTOCOL", "Access", "Gate", "token_file"]
+__all__ = ["SUBPROTOCOL", "Access", "Gate"]
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,6 @@ log = logging.getLogger(__name__)
 #: daemon takes this one, so the token never comes back.
 SUBPROTOCOL = "streamer"
 TOKEN_PROTOCOL = "streamer.token."
-
-
-def token_file(settings: Settings) -> TokenFile:
-    return TokenFile(
-        Path(settings.token_file).expanduser() if settings.token_file else settings.state_directory / "tokens.json"
-    )
 
 
 class Access:
@@ -51,7 +45,7 @@ class Access:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = monotonic) -> None:
-        self.file, self._metrics, self._clock = token_file(settings), metrics, clock
+        self.file, self._metrics, self._clock = TokenFile(token_path(settings)), metrics, clock
         self._origins = Origins(settings.host, settings.allowed_hosts, settings.allowed_origins)
         most, addresses = settings.max_failed_tokens, settings.max_failed_addresses
         self._guesses = Guesses(most, settings.failed_token_seconds, addresses, clock)

@@ -40,7 +40,7 @@ class Grant:
         self.token, self.owner, self.revoked = token, "" if token is None else token.owner, False
         requests = None if token is None else token.requests_per_second
         data = None if token is None else token.bytes_per_second
-        self._requests = None if requests is None else Allowance(requests, max(1.0, requests), clock)
+        self._requests = None if requests is None else Allowance(requests, requests, clock)
         self.bytes = None if data is None else Allowance(data, data, clock)
 
     @property

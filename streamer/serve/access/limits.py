@@ -12,22 +12,21 @@ __all__ = ["Allowance", "Guesses"]
 class Allowance:
     """So many a second; ``burst``: what is stored when nothing comes. On the event loop.
 
-    What is asked for is had as long as anything is left, and may then be owed: a body's length is known when it is
-    read.
+    What is asked for is had as long as one is left, and may then be owed: a body's length is known when it is read.
     """
 
     __slots__ = ("_at", "_burst", "_clock", "_left", "rate")
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
-        self.rate, self._burst, self._clock = rate, burst, clock
-        self._left, self._at = burst, clock()
+        self.rate, self._burst, self._clock = rate, max(1.0, burst), clock
+        self._left, self._at = self._burst, clock()
 
     def wait(self) -> float:
         """Seconds until something may come; 0: now."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self.rate)
         self._at = now
-        return 0.0 if self._left > 0 else (1e-9 - self._left) / self.rate
+        return 0.0 if self._left > 1 - 1e-6 else (1 - self._left) / self.rate
 
     def take(self, count: float) -> float:
         """It came; seconds until the next may."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from streamer.sensors.commit import Receipt
     from streamer.sensors.host import Sensors
     from streamer.sensors.ingest import Fleet
+    from streamer.serve.access.tokens import AccessScope
     from streamer.serve.websocket import Socket
 
 __all__ = ["PATH", "Subscriber", "Subscribers"]
@@ -191,6 +192,7 @@ class Subscriber:
         if not text:
             raise WireError("bad_frame", "readings are JSON in text frames, one object a line")
         if (wanted := _control(data)) is not None:
+            self._needs("read")
             most = self._shared.settings.max_subscriptions
             if len(wanted.streams) > most:
                 raise WireError("bad_frame", f"{len(wanted.streams)} patterns, {most} are allowed (max_subscriptions)")
@@ -198,6 +200,7 @@ class Subscriber:
             self._shared.changed()
             self.send(encode({"type": "subscribed", "streams": self.patterns}))
             return
+        self._needs("write")
         faults: list[str] = []
         source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
         try:
@@ -222,6 +225,11 @@ class Subscriber:
         left = list(map(without, source.left_out() + source.report.notes))
         answer |= ({"left_out": left} if left else {}) | ({"errors": faults} if faults else {})
         self.send(encode(answer))
+
+    def _needs(self, scope: AccessScope) -> None:
+        """Raises :class:`WireError`. One connection is for both, and a token mostly for one."""
+        if not self.socket.grant.may(scope):
+            raise WireError("scope", f"this token may not do that: it needs the scope {scope}")
 
     async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:
         """Waits for room, and for the disk. ``None``: the client went away before."""
