@@ -108,8 +108,9 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
 
 def set_level(level: str) -> None:
     """The level of our own records; uvicorn and websockets report every connection at ``info``, so theirs is
-    warning."""
+    warning. What uvicorn warns of are requests that it can't read: who sends many would fill the disk."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger().setLevel(number)
     for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio"):
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+        least = logging.ERROR if name == "uvicorn.error" and number > logging.DEBUG else logging.WARNING
+        logging.getLogger(name).setLevel(max(number, least))
