@@ -24,6 +24,7 @@ class MqttSettings(BaseSettings):
     mqtt_ca_file: str = Field("", description="certificates to trust; empty: the system's")
     mqtt_cert_file: str = Field("", description="our own certificate (PEM) for the broker; empty: none")
     mqtt_key_file: str = Field("", description="its private key (PEM)")
+    mqtt_owner: str = Field("", description="whose its sensors are, an owner of tokens; empty: of those who need none")
     mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from streamer.sensors.owners import VIEWER
+from streamer.serve.access.grant import grant_of
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.readings.routes import routes
@@ -85,6 +87,8 @@ def create_router(
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         async with rendering:  # every stream is asked: not on the event loop
+            grant = grant_of(request.scope)
+            VIEWER.set(None if grant.may("admin") else grant.owner)
             page = await asyncio.to_thread(encoder, registry)
         return Response(page, headers={"Content-Type": content_type})
 

@@ -54,7 +54,8 @@ SINGLE = "sensors"
 class Mqtt:
     """One broker. All of it is for the event loop's thread. ``take`` gets batches by model and returns once they are
     safe, with an error for each model whose batch can't be taken now. What it raises is the error of all. ``models``:
-    what is served, see :meth:`Subscription.read`. Raises OSError where ``ca_file`` can't be read."""
+    what is served, see :meth:`Subscription.read`. Raises OSError where ``ca_file`` or our own
+    certificate can't be read."""
 
     def __init__(
         self,
@@ -71,6 +72,8 @@ class Mqtt:
         self._tls = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
         if self._tls is not None:
             self._tls.sslsocket_class = TlsSocket
+            if options.cert_file is not None:
+                self._tls.load_cert_chain(options.cert_file, options.key_file)
 
     def publish(self, forecasts: Forecasts) -> None:
         """The latest forecast of each stream goes out as soon as there is a connection."""

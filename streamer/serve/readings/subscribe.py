@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.ingest import BusyError
+from streamer.sensors.owners import owned_by
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
 from streamer.serve.readings.remedies import without
@@ -134,7 +136,10 @@ class Subscriber:
         shared.connections.add(self)
 
     def wants(self, name: str) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
+        own = name_of(name)
+        return owner_of(name) == self.socket.grant.owner and any(
+            fnmatch.fnmatchcase(own, pattern) for pattern in self.patterns
+        )
 
     def send(self, frame: bytes) -> None:
         if self.socket.writable and not self._unsent:
@@ -206,6 +211,7 @@ class Subscriber:
         try:
             fleet = self._shared.sensors.choose(None, source.names())
             batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
+            batch = owned_by(self.socket.grant.owner, batch)
         except SourceError as error:
             raise WireError("bad_json", without(str(error))) from None
         except LookupError as error:
