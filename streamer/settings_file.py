@@ -33,6 +33,8 @@ def read_toml(path: Path, shown: Collection[str] = ()) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error, shown)}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+        raise SettingsError(f"{path} is not TOML: something in it is too long, or too deep") from error
 
 
 def _hint(text: str, error: tomllib.TOMLDecodeError, names: Collection[str]) -> str:
