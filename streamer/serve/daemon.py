@@ -115,16 +115,32 @@ def _bind(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling: it would close the sockets before the streams are drained."""
 
-    def __init__(self, config: uvicorn.Config):
+    def __init__(self, config: uvicorn.Config, handshake_seconds: float):
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._handshake_seconds = handshake_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """uvicorn's own leaves a client a minute for a TLS handshake, in which nobody counts its connection."""
+        config, self.servers = self.config, []
+        await self.lifespan.startup()
+        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+        patience = None if config.ssl is None else self._handshake_seconds
+        for listener in sockets or ():
+            server = await asyncio.get_running_loop().create_server(
+                functools.partial(protocol, config=config, **state),
+                sock=listener,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=patience,
+            )
+            self.servers.append(server)
+        self.started = True
         self.listening.set()
 
 
@@ -256,7 +272,8 @@ class Daemon:
                 server_header=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=int(settings.linger_seconds) + 1,
-            )
+            ),
+            settings.handshake_seconds,
         )
 
     def _admit(self, path: str) -> Callable[[Socket], Any] | tuple[int, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from time import monotonic
 
@@ -38,6 +39,7 @@ class Grant:
 
     def __init__(self, token: Token | None, clock: Callable[[], float] = monotonic) -> None:
         self.token, self.owner, self.revoked = token, "" if token is None else token.owner, False
+        self.generating = 0  # streams of /v1/generate, which nobody finds by a name
         requests = None if token is None else token.requests_per_second
         data = None if token is None else token.bytes_per_second
         self._requests = None if requests is None else Allowance(requests, requests, clock)
@@ -55,6 +57,21 @@ class Grant:
         if SEPARATOR in name:
             raise Refused("key", f"{name[:40]!a} is not a name (1 to 200 printable characters)")
         return stream_id(self.owner, name)
+
+    @contextmanager
+    def generated(self) -> Iterator[None]:
+        """One stream of ``/v1/generate`` more, meanwhile."""
+        self.generating += 1
+        try:
+            yield
+        finally:
+            self.generating -= 1
+
+    def check_generated(self) -> None:
+        """Raises :class:`Denied` where there are as many as there may be."""
+        if self.max_streams is not None and self.generating >= self.max_streams:
+            text = f"this token has {self.max_streams} generated streams already (max_streams): end one, or wait"
+            raise Denied(429, "streams", text, 1.0)
 
     def request(self) -> None:
         """One comes. Raises :class:`Denied`: too many, or too much."""
