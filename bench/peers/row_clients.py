@@ -27,7 +27,8 @@ class Http:
 
     async def open(self, port: int, key: str) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        self._head = f"POST {self.path.format(key=key)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        path = self.path.format(key=key)
+        self._head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
     async def ask(self, row: np.ndarray) -> None:
         await self._post(json.dumps([row.tolist()]).encode())
