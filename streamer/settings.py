@@ -29,7 +29,7 @@ from streamer.settings_access import AccessSettings
 from streamer.settings_file import SettingsError, read_toml
 from streamer.settings_mqtt import MqttSettings
 
-__all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render", "token_path"]
+__all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
 ENV_PREFIX = "STREAMER_"
 SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
@@ -325,12 +325,6 @@ class Settings(MqttSettings, AccessSettings):
             origin.update(dict.fromkeys(given, "the command line"))
             lines = [_explain(e["loc"], e["msg"], e["input"], origin) for e in error.errors()]
             raise SettingsError("\n".join(lines)) from None
-
-
-def token_path(settings: Settings) -> Path:
-    """Where the tokens are."""
-    given = settings.token_file
-    return Path(given).expanduser() if given else settings.state_directory / "tokens.json"
 
 
 #: Settings whose values are never shown, whatever is wrong with them.

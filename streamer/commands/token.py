@@ -110,8 +110,8 @@ def remove(
 
 
 def _file(config: Path | None, file: Path | None) -> TokenFile:
-    from streamer.serve.access.tokens import TokenFile
-    from streamer.settings import Settings, SettingsError, token_path
+    from streamer.serve.access.tokens import TokenFile, token_path
+    from streamer.settings import Settings, SettingsError
 
     if file is not None:
         return TokenFile(file)

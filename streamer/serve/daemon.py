@@ -171,8 +171,8 @@ class Daemon:
         self.metrics = Metrics()
         self.access = Access(settings, self.metrics)
         self.access.load()
-        self.registry = Registry(settings, self.metrics, store, gather=Inbox(asyncio.get_running_loop()).gather)
-        self.registry.bound_owners(self.access.max_streams)
+        gather = Inbox(asyncio.get_running_loop()).gather
+        self.registry = Registry(settings, self.metrics, store, gather=gather, quota=self.access.max_streams)
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = StreamConnections(self.registry, settings, self.metrics, asyncio.get_running_loop())

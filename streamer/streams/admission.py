@@ -28,11 +28,13 @@ from streamer.streams.table import Claim, StreamTable
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["Admission", "StreamRequest"]
+__all__ = ["Admission", "Quota", "StreamRequest"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: Streams that an owner may have awake at a time; ``None``: any number.
+Quota = Callable[[str], int | None]
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,11 @@ class Admission:
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float],
+        quota: Quota = lambda owner: None,
     ) -> None:
         self.reviser: Reviser | None = None
-        #: Streams that an owner may have awake at a time; ``None``: any number.
-        self.quota: Callable[[str], int | None] = lambda owner: None
         self._engines, self._table, self._keeper, self._settings = engines, table, keeper, settings
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._quota = metrics, clock, quota
         self._limits = Limits(
             settings.buffer_seconds,
             settings.buffer_bytes,
@@ -218,7 +219,7 @@ class Admission:
         """Of a stream that has just been entered, which is taken out again where its owner has too many then. Raises
         :class:`Refused`."""
         owner = owner_of(session.id)
-        most = self.quota(owner) if owner else None
+        most = self._quota(owner) if owner else None
         if most is not None and self._table.count(owner) > most:
             self._table.leave(session)
             session.close()

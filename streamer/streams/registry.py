@@ -25,7 +25,7 @@ from streamer.engine.scheduler import Gather
 from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.store import Store
-from streamer.streams.admission import Admission, StreamRequest
+from streamer.streams.admission import Admission, Quota, StreamRequest
 from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
@@ -51,7 +51,7 @@ class Registry:
 
     ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
     see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
-    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names.
+    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names. ``quota``: of owners.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Registry:
         clock: Callable[[], float] = monotonic,
         gather: Gather | None = None,
         recogniser: SecondRecogniser | None = None,
+        quota: Quota = lambda owner: None,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
@@ -70,7 +71,7 @@ class Registry:
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
-        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
+        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
         self._draining = False
@@ -141,10 +142,6 @@ class Registry:
         if self.store is not None:
             self.store.close()
         return all(ended)
-
-    def bound_owners(self, quota: Callable[[str], int | None]) -> None:
-        """``quota(owner)``: streams that an owner may have awake at a time; ``None``: any."""
-        self._admission.quota = quota
 
     # -- streams -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from streamer.settings import token_path
+from streamer.serve.access.tokens import token_path
 
 if TYPE_CHECKING:
     from streamer.settings import Settings

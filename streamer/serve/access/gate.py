@@ -20,8 +20,7 @@ from streamer.serve.access.grant import ANYONE, Denied, Grant
 from streamer.serve.access.limits import Guesses
 from streamer.serve.access.origins import Origins
 from streamer.serve.access.rules import needed
-from streamer.serve.access.tokens import AccessScope, TokenFile, TokenFileError, digest
-from streamer.settings import token_path
+from streamer.serve.access.tokens import AccessScope, TokenFile, TokenFileError, digest, token_path
 
 if TYPE_CHECKING:
     from streamer.metrics import Metrics

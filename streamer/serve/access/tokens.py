@@ -15,13 +15,27 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from streamer.names import check_name
 
-__all__ = ["PREFIX", "SCOPES", "AccessScope", "Token", "TokenFile", "TokenFileError", "digest", "new_secret"]
+if TYPE_CHECKING:
+    from streamer.settings import Settings
+
+__all__ = [
+    "PREFIX",
+    "SCOPES",
+    "AccessScope",
+    "Token",
+    "TokenFile",
+    "TokenFileError",
+    "digest",
+    "new_secret",
+    "now",
+    "token_path",
+]
 
 AccessScope = Literal["stream", "read", "write", "admin"]
 #: What a token may be for. ``admin`` holds the others.
@@ -80,6 +94,12 @@ def digest(secret: str) -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def token_path(settings: Settings) -> Path:
+    """Where the tokens of a daemon with these settings are."""
+    given = settings.token_file
+    return Path(given).expanduser() if given else settings.state_directory / "tokens.json"
 
 
 class TokenFile:
