@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from streamer.refusals import NoSlot
-from streamer.serve.access.grant import Denied, Grant, grant_of
+from streamer.serve.access.grant import ANYONE, Denied, Grant, grant_of
 from streamer.serve.body import problem, read_body
 from streamer.serve.readings.parsed import BodyError
 from streamer.whole import whole
@@ -92,7 +92,9 @@ class EventLines(Response):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, generators: Generators, stream: GeneratorStream, there: asyncio.Event, grant: Grant) -> None:
+    def __init__(
+        self, generators: Generators, stream: GeneratorStream, there: asyncio.Event, grant: Grant = ANYONE
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._generators, self._stream, self._there, self._grant = generators, stream, there, grant
