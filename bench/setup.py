@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,14 +124,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(path: Path, **environment: str) -> Iterator[Served]:
-    """``streamer serve`` on a free port, ready."""
+def serving(path: Path, log: IO[bytes] | None = None, **environment: str) -> Iterator[Served]:
+    """``streamer serve`` on a free port, ready. ``log``: where its records go, else standard error."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
         variables = {"STREAMER_STATE_DIRECTORY": folder, "STREAMER_LOG_LEVEL": "warning", **environment}
         command = [sys.executable, "-m", "streamer", "serve", "--model", str(path), "--port", "0"]
         begin = time.perf_counter()
-        process = subprocess.Popen([*command, "--port-file", str(port_file)], env={**os.environ, **variables})
+        process = subprocess.Popen(
+            [*command, "--port-file", str(port_file)], env={**os.environ, **variables}, stderr=log
+        )
         try:
             while not port_file.exists() or not ready(int(port_file.read_text())):
                 if process.poll() is not None:

@@ -85,6 +85,13 @@ EPILOG = {
     ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),
+    "token": commands.examples(
+        "streamer token add alice",
+        "streamer token add grafana --scope read",
+        "streamer token add plant --scope write --requests-per-second 50",
+        "STREAMER_STATE_DIRECTORY=/var/lib/streamer streamer token list",
+        "streamer token remove alice",
+    ),
 }
 
 #: For the list of commands, where a longer one would be cut off.
@@ -101,6 +108,7 @@ SHORT = {
     "export": "Make a model file of your PyTorch module.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
+    "token": "Say who may use a daemon.",
 }
 
 app = typer.Typer(
@@ -163,11 +171,13 @@ def _register() -> None:
     from streamer.commands.models import models
     from streamer.commands.run import run
     from streamer.commands.serve import serve
+    from streamer.commands.token import token
     from streamer.commands.transcribe import transcribe
 
     shown = (serve, transcribe, listen, forecast, generate, classify, enhance, run, adopt, export, check, models)
     for command in shown:
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
+    app.add_typer(token, name="token", help=SHORT["token"], short_help=SHORT["token"], epilog=EPILOG["token"])
 
 
 _register()

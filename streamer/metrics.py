@@ -124,6 +124,12 @@ class Metrics:
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
 
+        # -- who may do what -------------------------------------------------------------------------------------------
+        self.denied = counter(
+            "denied_requests", "requests refused at the door: host, origin, token, scope, guess, rate, bytes", "reason"
+        )
+        self.tokens = gauge("tokens", "tokens that are known")
+
         # -- bounds and build ------------------------------------------------------------------------------------------
         self.capacity = gauge("capacity", "streams that fit", "model")
         self.batch_wait = gauge("batch_wait_seconds", "longest wait for company, as configured or measured", "model")

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["NAME_CHARACTERS", "SERIES_CHARACTERS", "NameRefusedError", "check_name", "series_name"]
+__all__ = [
+    "NAME_CHARACTERS",
+    "SEPARATOR",
+    "SERIES_CHARACTERS",
+    "NameRefusedError",
+    "check_name",
+    "name_of",
+    "owner_of",
+    "series_name",
+    "stream_id",
+]
 
 NAME_CHARACTERS = 200
 #: Longest name made of a metric and its labels, as in Prometheus.
 SERIES_CHARACTERS = 1000
 SHOWN = 40
+#: Between the owner of a stream and its name. It is not printable, so no name that a client gives holds it.
+SEPARATOR = "\x1f"
 
 
 class NameRefusedError(ValueError):
@@ -32,6 +44,21 @@ def series_name(metric: str, labels: Iterable[tuple[str, str]]) -> str:
     pairs = sorted((label, value) for label, value in labels if value)
     inside = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
     return check_name(f"{metric}{{{inside}}}" if inside else metric, SERIES_CHARACTERS)
+
+
+def stream_id(owner: str, name: str) -> str:
+    """The id of a stream of that ``owner`` among those of all; "": nobody's, and then it is the name itself."""
+    return f"{owner}{SEPARATOR}{name}" if owner else name
+
+
+def owner_of(id: str) -> str:
+    """Whose stream it is; "": nobody's."""
+    return id.rpartition(SEPARATOR)[0]
+
+
+def name_of(id: str) -> str:
+    """What its owner calls it."""
+    return id.rpartition(SEPARATOR)[2]
 
 
 def _escaped(value: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,17 +25,22 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from streamer.settings_access import AccessSettings
 from streamer.settings_file import SettingsError, read_toml
+from streamer.settings_mqtt import MqttSettings
 
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
 ENV_PREFIX = "STREAMER_"
 SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
-#: Variables with the prefix that are read elsewhere: where the file is, and where the tests find shared data.
-NOT_SETTINGS = frozenset({"STREAMER_CONFIG", "STREAMER_CORPUS", "STREAMER_DATA", "STREAMER_WHISPER"})
+#: Variables with the prefix that are read elsewhere: where the file is, a client's, and where tests find shared data.
+NOT_SETTINGS = frozenset(
+    {"STREAMER_CA", "STREAMER_CONFIG", "STREAMER_CORPUS", "STREAMER_DATA", "STREAMER_TOKEN", "STREAMER_WHISPER"}
+)
 #: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
 NO_LIMITS = frozenset(
     {
+        "insecure",
         "port",
         "lanes",
         "revise_threads",
@@ -63,13 +69,16 @@ def _state_directory() -> Path:
     return Path(base) / "streamer"
 
 
-class Settings(BaseSettings):
+class Settings(MqttSettings, AccessSettings):
     """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     # -- where it listens --------------------------------------------------------------------------------------------
-    host: str = Field("127.0.0.1", description="address to listen on; there is no authentication, so keep it local")
+    host: str = Field(
+        "127.0.0.1",
+        description="address to listen on; one that other machines reach needs a token (streamer token add)",
+    )
     port: int = Field(8765, ge=0, le=65535, description="TCP port; 0 takes a free one, see --port-file")
     max_connections: Count = Field(4096, description="WebSocket connections at a time; more are answered 503")
 
@@ -213,33 +222,6 @@ class Settings(BaseSettings):
         10, description="the sensors with the least probable readings, on the metrics page wherever else they are"
     )
 
-    # -- MQTT --------------------------------------------------------------------------------------------------------
-    mqtt_host: str = Field("", description="broker (MQTT 5) that sensors are read from; empty: none")
-    mqtt_port: int = Field(1883, ge=1, le=65535, description="the broker's TCP port, with TLS mostly 8883")
-    mqtt_username: str = Field("", description="empty: none")
-    mqtt_password: SecretStr = Field(SecretStr(""), description="better in the environment than in a file")
-    mqtt_tls: bool = Field(False, description="encrypt, and check the broker's certificate")
-    mqtt_ca_file: str = Field("", description="certificates to trust; empty: the system's")
-    mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
-    mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="what to read: 'PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]', such as"
-        " 'sensors/+/temperature' (a number) or 'tele/+/SENSOR time=Time ENERGY.Power' (JSON); quotes around spaces",
-    )
-    mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
-    mqtt_publish: bool = Field(True, description="publish forecasts")
-    mqtt_discovery: str = Field("", description="Home Assistant's prefix, mostly homeassistant; empty: no discovery")
-    mqtt_session_seconds: Count = Field(604800, description="time that the broker keeps messages while we are away")
-    mqtt_max_delay: Positive = Field(60.0, description="longest wait before connecting again")
-    mqtt_max_message_bytes: Count = Field(65536, description="the broker leaves out longer messages")
-    mqtt_max_batch: Count = Field(1000, description="messages that are taken together")
-    mqtt_max_unacknowledged: Annotated[int, Field(ge=1, le=65535)] = Field(
-        1000, description="messages of QoS 1 that are not yet safe; then the broker waits"
-    )
-    mqtt_max_waiting: Count = Field(4096, description="messages of QoS 0 that wait; more are dropped, and counted")
-    mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
-    mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
-
     # -- KServe v2 ---------------------------------------------------------------------------------------------------
     kserve_grpc_port: int = Field(
         0,
@@ -294,7 +276,9 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
-    @field_validator("models", "metrics_sensors", "mqtt_topics", "missing", mode="before")
+    @field_validator(
+        "models", "metrics_sensors", "mqtt_topics", "missing", "allowed_hosts", "allowed_origins", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""
@@ -329,7 +313,7 @@ class Settings(BaseSettings):
         Raises :class:`SettingsError` with every problem on a line of its own.
         """
         path = find_config(config)
-        from_file = read_toml(path) if path else {}
+        from_file = read_toml(path, frozenset(cls.model_fields) - SECRETS) if path else {}
         _refuse_unknown({name: f"{name} in {path}" for name in from_file})
         _refuse_unknown(_from_environment(), prefix=ENV_PREFIX)
         environment = EnvSettingsSource(cls)()
@@ -341,6 +325,10 @@ class Settings(BaseSettings):
             origin.update(dict.fromkeys(given, "the command line"))
             lines = [_explain(e["loc"], e["msg"], e["input"], origin) for e in error.errors()]
             raise SettingsError("\n".join(lines)) from None
+
+
+#: Settings whose values are never shown, whatever is wrong with them.
+SECRETS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
 
 
 def find_config(config: Path | None = None) -> Path | None:
@@ -359,7 +347,8 @@ def render(settings: Settings | None = None) -> str:
         "# Settings of `streamer serve`. Environment: STREAMER_<NAME> (upper case), which wins over this file.",
         "",
     ]
-    for name, field in Settings.model_fields.items():
+    own = Settings.__annotations__  # where it listens and what it runs; then those of settings_access and settings_mqtt
+    for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] not in own):
         lines.append(f"# {field.description}")
         if settings is not None:
             lines += [f"{name} = {_toml(getattr(settings, name))}", ""]
@@ -400,6 +389,9 @@ def _refuse_unknown(found: Mapping[str, str], prefix: str = "") -> None:
 
 
 def _explain(location: tuple[int | str, ...], message: str, value: Any, origin: Mapping[str, str]) -> str:
-    name = str(location[0]) if location else "settings"
+    if not location:  # of several settings together; the value is all of them, secrets too
+        return message.removeprefix("Value error, ")
+    name = str(location[0])
     where = f" ({origin[name]})" if name in origin else ""
-    return f"setting {name} = {value!r}{where}: {message}"
+    shown = "**" if name in SECRETS else re.sub(r"[^/'\"\s]+@", "**@", repr(value))
+    return f"setting {name} = {shown}{where}: {message}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ class SettingsError(ValueError):
     """A setting that can't be used. The message names it, says where it came from and what would do."""
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """UTF-8, or UTF-16 with its mark. Raises :class:`SettingsError` that names the line."""
+def read_toml(path: Path, shown: Collection[str] = ()) -> dict[str, Any]:
+    """UTF-8, or UTF-16 with its mark. Raises :class:`SettingsError` that names the line, and shows it where it is that
+    of one of the settings ``shown``: any other may hold a password."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -30,16 +32,20 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error)}") from error
+        raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error, shown)}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+        raise SettingsError(f"{path} is not TOML: something in it is too long, or too deep") from error
 
 
-def _hint(text: str, error: tomllib.TOMLDecodeError) -> str:
+def _hint(text: str, error: tomllib.TOMLDecodeError, names: Collection[str]) -> str:
     """The line that can't be read, and what is often meant."""
     said = str(error)
     found = re.search(r"at line (\d+)", said)
     lines = text.splitlines()
     line = lines[min(int(found[1]), len(lines)) - 1].strip() if found and lines else ""
-    shown, value = repr(line[:60]), line.partition("=")[2].strip()
+    name = re.match(r"[\w.-]*", line)[0]  # type: ignore[index]  # it matches everything
+    shown = repr(line[:60]) if name in names else f"what is set as {name}" if name else "a line"
+    value = line.partition("=")[2].strip()
     if text.lstrip().startswith("{"):
         return ": it looks like JSON; settings are lines like port = 8765"
     if re.fullmatch(r"[\w.-]+\s*:.*", line):
@@ -56,4 +62,4 @@ def _hint(text: str, error: tomllib.TOMLDecodeError) -> str:
         return f": in {shown} write '...' around a text with backslashes"
     if value and value[0] not in "\"'[{":
         return f": in {shown} a text needs quotes"
-    return f": {shown}" if line else ""
+    return f": {shown}" if line and name in names else ""

@@ -27,7 +27,8 @@ class Http:
 
     async def open(self, port: int, key: str) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        self._head = f"POST {self.path.format(key=key)} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        path = self.path.format(key=key)
+        self._head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
     async def ask(self, row: np.ndarray) -> None:
         await self._post(json.dumps([row.tolist()]).encode())
@@ -78,7 +79,7 @@ class KServe(Http):
         text = json.dumps(document).encode()
         # the secret is one client's on every connection: the sequences of the turn before begin again
         more = f"streamer-client: bench\r\nInference-Header-Content-Length: {len(text)}"
-        self._head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: bench\r\n{more}\r\n"
+        self._head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"
         await self._post(text + row.tobytes())
         self._sequence = {**self._sequence, "sequence_start": False}
 

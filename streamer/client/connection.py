@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import ssl
+from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 
-__all__ = ["Connection", "dial"]
+__all__ = ["Connection", "dial", "without_secrets"]
 
 #: A connection is closed after so many silent intervals in a row. One would be too few: a process that was stopped for
 #: a while finds the clock advanced before it has read what arrived.
@@ -32,10 +36,23 @@ class Connection(ClientConnection):
             silent = silent + 1 if seconds and not self.heard else 0
 
 
-def dial(url: str) -> connect:
-    """Connect, without a ping timeout: a daemon that pauses reading for back-pressure reads no pings either."""
+def without_secrets(url: str) -> str:
+    """As it may be shown: no user, no password."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:
+    """Connect. ``token``: of the daemon, else $STREAMER_TOKEN. ``ca``: certificates to trust (PEM), else $STREAMER_CA,
+    else the system's. Raises OSError where they can't be read.
+
+    There is no ping timeout: a daemon that pauses reading for back-pressure reads no pings either."""
+    token = token or os.environ.get("STREAMER_TOKEN")
+    ca = ca or os.environ.get("STREAMER_CA")
+    secure = url.startswith("wss:")
     return connect(
         url,
+        additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+        ssl=ssl.create_default_context(cafile=ca) if secure and ca else None,
         create_connection=Connection,
         compression=None,
         proxy=None,

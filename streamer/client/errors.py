@@ -7,7 +7,7 @@ __all__ = ["ASLEEP", "PASSING", "PASSING_LATER", "StreamError"]
 #: Transient errors: the daemon is starting or stopping, or the connection failed and not the stream.
 PASSING = frozenset({"starting", "draining", "not_reading", "start_timeout"})
 #: Also transient once a stream has begun: the slot was taken by another stream while this client was away.
-PASSING_LATER = PASSING | {"capacity", "overload", "store"}
+PASSING_LATER = PASSING | {"capacity", "overload", "store", "quota"}
 #: The stream is suspended to the disk: the next row wakes it.
 ASLEEP = "idle_timeout"
 

@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 from websockets.exceptions import InvalidStatus, WebSocketException
 
+from streamer.client.bounds import ReplayBounds
 from streamer.client.buffer import Item, ReplayBuffer
-from streamer.client.connection import Connection, dial
+from streamer.client.connection import Connection, dial, without_secrets
 from streamer.client.errors import ASLEEP, PASSING, PASSING_LATER, StreamError
 
 __all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
@@ -30,25 +31,6 @@ log = logging.getLogger(__name__)
 
 #: The longest binary frame, or one row if that is longer. A daemon refuses frames above its ``max_frame_bytes``.
 FRAME_BYTES = 256 * 1024
-
-
-class ReplayBounds(TypedDict, total=False):
-    """``max_unacked_bytes`` (64 MiB) bounds the replay buffer: senders wait for acknowledgements when it is full.
-    ``retry_seconds`` (60) is how long the daemon may be away before :class:`StreamError` ``unreachable``; between two
-    tries ``first_delay`` (0.1) to ``max_delay`` (5) seconds.
-
-    ``hello_seconds`` (30): how long the daemon may take to answer a start or resume. ``silence_seconds`` (60; 0:
-    never): the client reconnects after so long without any frame, not even a ping; it has to be longer than the
-    daemon's ``ping_seconds`` (20). ``close_seconds`` (10): how long leaving the ``async with`` block waits for the
-    daemon to read what was sent."""
-
-    max_unacked_bytes: int
-    retry_seconds: float
-    first_delay: float
-    max_delay: float
-    hello_seconds: float
-    silence_seconds: float
-    close_seconds: float
 
 
 class ReplayClient:
@@ -67,6 +49,7 @@ class ReplayClient:
         self._start = dict(start)
         self._resume_as: dict[str, Any] = {}  # what a resume says beside the stream
         self._row_bytes = row_bytes
+        self._token, self._ca = bounds.get("token"), bounds.get("ca")
         self._max_unacked = bounds.get("max_unacked_bytes", 64 * 2**20)
         self._retry_seconds = bounds.get("retry_seconds", 60.0)
         self._delays = (bounds.get("first_delay", 0.1), bounds.get("max_delay", 5.0))
@@ -254,7 +237,7 @@ class ReplayClient:
         while not self._finished:
             reason, open_socket, asleep = "connection lost", None, False
             try:
-                async with dial(self.url) as connection:
+                async with dial(self.url, self._token, self._ca) as connection:
                     open_socket = socket = cast(Connection, connection)
                     async with asyncio.timeout(self._hello_seconds):
                         await self._hello(socket)
@@ -269,8 +252,10 @@ class ReplayClient:
                     raise
                 reason = str(error)
             except InvalidStatus as error:
-                if error.response.status_code != 503:
-                    raise StreamError("refused", f"{self.url} answered {error}") from error
+                if error.response.status_code not in (429, 503):
+                    said = (error.response.body or b"").decode(errors="replace").strip() or str(error)
+                    text = f"{without_secrets(self.url)} answered {error.response.status_code}: {said[:300]}"
+                    raise StreamError("refused", text) from error
                 reason = str(error)
             except (OSError, TimeoutError, WebSocketException) as error:
                 reason = str(error) or type(error).__name__
@@ -285,7 +270,9 @@ class ReplayClient:
                 attempt, since = 0, time.monotonic()
                 continue
             if time.monotonic() - since > self._retry_seconds:
-                raise StreamError("unreachable", f"no daemon at {self.url} for {self._retry_seconds:g} s ({reason})")
+                raise StreamError(
+                    "unreachable", f"no daemon at {without_secrets(self.url)} for {self._retry_seconds:g} s ({reason})"
+                )
             first, longest = self._delays
             # Full jitter: a thousand clients of a restarted daemon must not come back in step.
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(longest, first * 2 ** min(attempt, 30)))

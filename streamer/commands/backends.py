@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -59,17 +60,20 @@ def connect(
     options: Mapping[str, Any] | None = None,
     revise: str | None = None,
     live: bool = False,
+    token: str | None = None,
+    ca: Path | None = None,
 ) -> Backend:
     """The backend for a model. ``streams``: how many run at a time. ``task``: that of the model. ``options``: those of
     each stream. ``revise``: the Whisper model of the second pass in this process, empty for none; a daemon has its own,
-    for which any name means yes. ``live``: a user is watching, so a final has its usual deadline.
+    for which any name means yes. ``live``: a user is watching, so a final has its usual deadline. ``token`` and ``ca``:
+    for a daemon.
 
     Raises :class:`CommandError` and the engine's own errors.
     """
     wishes = dict(options or {})
     if revise is not None and url:
         wishes["revise"] = bool(revise)
-    return Remote(url, model, wishes) if url else Local(model, streams, task, wishes, revise or "", live)
+    return Remote(url, model, wishes, token, ca) if url else Local(model, streams, task, wishes, revise or "", live)
 
 
 class Local:
@@ -171,24 +175,36 @@ class _LocalFeed:
 class Remote:
     """Streams of a daemon. One thread runs an event loop for the clients of all streams."""
 
-    def __init__(self, url: str, model: str | None, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str | None,
+        options: Mapping[str, Any],
+        token: str | None = None,
+        ca: Path | None = None,
+    ) -> None:
+        from streamer.client.connection import without_secrets
+
         if "://" not in url:
             url = f"ws://{url}"
+        shown = without_secrets(url)
         parts = urlsplit(url)
         try:
             port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
         except ValueError as error:
-            raise CommandError(f"--url {url}: {error}", 2) from error
+            raise CommandError(f"--url {shown}: {error}", 2) from error
         if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-            raise CommandError(f"--url {url}: expected something like ws://127.0.0.1:8765", 2)
+            raise CommandError(f"--url {shown}: expected something like ws://127.0.0.1:8765", 2)
         try:  # the client waits for a daemon that went away; one that was never there is an error at once
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
             reason = error.strerror or str(error)
             raise CommandError(
-                f"no daemon at {url} ({reason}): start one with streamer serve, or leave --url out"
+                f"no daemon at {shown} ({reason}): start one with streamer serve, or leave --url out"
             ) from error
-        self.url = url
+        if ca is not None and not ca.is_file():
+            raise CommandError(f"--ca {ca}: there is no such file", 2)
+        self.url, self.shown, self.token, self.ca = url, shown, token, ca
         self.rate = 16000
         self._model, self._options = model, options
         self._loop = asyncio.new_event_loop()
@@ -241,11 +257,19 @@ class _RemoteFeed:
     ) -> _RemoteFeed:
         from streamer.client import StreamClient, StreamError
 
-        client = StreamClient(backend.url, sample_rate=rate, model=model, overflow=overflow, options=options)
+        client = StreamClient(
+            backend.url,
+            sample_rate=rate,
+            model=model,
+            overflow=overflow,
+            options=options,
+            token=backend.token,
+            ca=backend.ca,
+        )
         try:
             await client.__aenter__()
         except StreamError as error:
-            raise CommandError(f"{backend.url}: {error.message}", 2 if error.code in BAD_INPUT else 1) from error
+            raise CommandError(f"{backend.shown}: {error.message}", 2 if error.code in BAD_INPUT else 1) from error
         return cls(backend, client, sink)
 
     async def _read(self) -> None:

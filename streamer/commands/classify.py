@@ -12,6 +12,7 @@ import typer
 
 from streamer.commands import CommandError, hush_libraries
 from streamer.commands.outputs import CommandOutput, JsonOutput, TextOutput
+from streamer.commands.remote import CaOption, TokenOption
 from streamer.commands.transcribe import ChannelOption, Job, TranscribeJob, conclude, given_once, screen
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def classify(
         str | None, typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
     rate: Annotated[int, typer.Option(help="Sample rate of raw PCM on stdin, in Hz.", min=1)] = 16000,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", help="Recordings at a time; they share batches.", min=1, max=1024)
@@ -59,7 +62,7 @@ def classify(
     work = [Job(name) for name in files]
     wishes = {"segments": limits} if limits else {}
     chosen = model if url else model or "vad"
-    backend = connect(chosen, url, min(jobs, len(files)), task="classify", options=wishes)
+    backend = connect(chosen, url, min(jobs, len(files)), task="classify", options=wishes, token=token, ca=ca)
     try:
         with screen("lines", False) as shown:
             Classification(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.remote import CaOption, TokenOption
 from streamer.commands.transcribe import ChannelOption
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def enhance(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A shipped name or a path. Default: denoiser.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
     rate: Annotated[int, typer.Option(help="Sample rate of raw PCM on stdin, in Hz.", min=1)] = 16000,
     listen: Annotated[bool, typer.Option("--listen", help="From the microphone, to the loudspeaker or -o.")] = False,
     device: Annotated[
@@ -62,7 +65,7 @@ def enhance(
     if file is not None:
         output = check(file, output or ("-" if file == "-" else None))
     hush_libraries()
-    backend = connect(model or "denoiser", url, 1, task="enhance")
+    backend = connect(model or "denoiser", url, 1, task="enhance", token=token, ca=ca)
     try:
         if file is None:
             _listen(backend, device, output, output_device, seconds)

@@ -21,6 +21,7 @@ from streamer.commands.hearing import (
     second_pass,
     stream_options,
 )
+from streamer.commands.remote import CaOption, TokenOption
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Feed
@@ -41,6 +42,8 @@ def listen(
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Show the microphones and exit.")] = False,
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after this time. Default: at Ctrl-C.", min=0.1)] = None,
     numbers: NumbersOption = None,
     text: TextOption = None,
@@ -59,7 +62,7 @@ def listen(
     hush_libraries()
     for_people = sys.stdout.isatty() and not json
     options = stream_options(numbers, text, hotwords, for_people=for_people)
-    backend = connect(model, url, 1, options=options, revise=second_pass(revise, url), live=True)
+    backend = connect(model, url, 1, options=options, revise=second_pass(revise, url), live=True, token=token, ca=ca)
     try:
         microphone = Microphone(device, backend.rate)
         try:

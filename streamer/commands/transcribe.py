@@ -23,6 +23,7 @@ from streamer.commands.hearing import (
     second_pass,
     stream_options,
 )
+from streamer.commands.remote import CaOption, TokenOption
 
 if TYPE_CHECKING:
     from streamer.commands.backends import Backend
@@ -53,6 +54,8 @@ def transcribe(
     ],
     model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
     rate: Annotated[int, typer.Option(help="Sample rate of raw PCM on stdin, in Hz.", min=1)] = 16000,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", help="Files at a time; they share batches.", min=1, max=1024)
@@ -101,7 +104,9 @@ def transcribe(
     work = [Job(name) for name in files]
     for_people = form in ("srt", "vtt") or (form == "text" and not paths and sys.stdout.isatty())
     options = stream_options(numbers, text, hotwords, for_people=for_people)
-    backend = connect(model, url, min(jobs, len(files)), options=options, revise=second_pass(revise, url))
+    backend = connect(
+        model, url, min(jobs, len(files)), options=options, revise=second_pass(revise, url), token=token, ca=ca
+    )
     try:
         with screen(form, bool(paths)) as shown:
             TranscribeJob(backend, work, rate, out, shown, channel).run(min(jobs, len(files)))

@@ -352,7 +352,7 @@ class Manifest(_Part):
         """Parse and check. Raises :class:`ManifestError` with every problem named, one a line."""
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"the manifest is not JSON ({error}): export the model again") from error
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
@@ -367,6 +367,8 @@ class Manifest(_Part):
                 f"  {'.'.join(str(part) for part in e['loc']) or 'manifest'}: {e['msg']}" for e in error.errors()
             )
             raise ManifestError(f"the manifest does not fit schema {SCHEMA}:\n{problems}") from error
+        except ValueError as error:  # a text that is not Unicode
+            raise ManifestError(f"the manifest can't be read ({error}): export the model again") from error
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Manifest:

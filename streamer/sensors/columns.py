@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.names import name_of
 from streamer.sensors.digits import rounded
 
 __all__ = ["LARGEST", "Forecasts", "Reading", "ReadingBatch", "Row", "StepResult"]
@@ -135,7 +136,11 @@ class Forecasts:
     def to_dict(self, row: int) -> dict[str, Any]:
         """One reading, JSON-ready; with ``targets``, the forecast of each stands under its name."""
         step = float(self.steps[row])
-        found = {"stream": self.names[row], "time": float(self.times[row]), "step": None if step != step else step}
+        found = {
+            "stream": name_of(self.names[row]),
+            "time": float(self.times[row]),
+            "step": None if step != step else step,
+        }
         if not self.targets:
             return found | self._said((row,))
         return found | {"targets": {name: self._said((row, at)) for at, name in enumerate(self.targets)}}

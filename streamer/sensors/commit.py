@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.names import SERIES_CHARACTERS, NameRefusedError, check_name
+from streamer.names import SERIES_CHARACTERS, NameRefusedError, check_name, name_of
 from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.directory import Directory
 from streamer.store.journal import Change, Record
@@ -160,7 +160,7 @@ class CommitPlan(Generic[T]):
 
     def _open(self, name: str, more: int) -> int:
         try:
-            check_name(name, SERIES_CHARACTERS)
+            check_name(name_of(name), SERIES_CHARACTERS)
         except NameRefusedError:
             return NAMELESS
         if self._count + more >= self._directory.capacity or (reserved := self._directory.reserve()) is None:
@@ -184,5 +184,5 @@ def _receipt(names: Sequence[str], slots: NDArray[np.intp]) -> Receipt:
     for code, reason in REASONS.items():
         refused = np.flatnonzero(slots == code)
         if len(refused):
-            refusals.append(Refusal(reason, len(refused), names[int(refused[0])]))
+            refusals.append(Refusal(reason, len(refused), name_of(names[int(refused[0])])))
     return Receipt(int((slots >= 0).sum()), tuple(refusals))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.model import ModelError
+from streamer.names import name_of
 from streamer.sensors.arrivals import Arrivals
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
@@ -288,7 +289,9 @@ class Sensors:
         owners = [fleet for fleet in self.served().values() if name in fleet.slots]
         if len(owners) > 1:
             models = ", ".join(fleet.model.manifest.name for fleet in owners)
-            raise AmbiguousError(f"{name[:200]!r} is a stream of several models: name one of {models} (model=NAME)")
+            raise AmbiguousError(
+                f"{name_of(name)[:200]!r} is a stream of several models: name one of {models} (model=NAME)"
+            )
         return owners[0] if owners else None
 
     def _save_all(self) -> None:

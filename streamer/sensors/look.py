@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.names import name_of
 from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.scores import WINDOW, Scores
@@ -67,7 +68,7 @@ def label(stream: str, target: str) -> str:
 def to_dict(sensors: Sequence[SensorView]) -> dict[str, Any]:
     """All of one stream, JSON-ready; the forecast of each target stands under its name."""
     first = sensors[0]
-    found = {"stream": first.name, "time": first.time, "step": first.step}
+    found = {"stream": name_of(first.name), "time": first.time, "step": first.step}
     if not first.target:
         return found | first.said()
     return found | {"targets": {sensor.target: sensor.said() for sensor in sensors}}

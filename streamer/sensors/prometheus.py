@@ -9,10 +9,12 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streamer.names import SEPARATOR, name_of
 from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView, look_all
+from streamer.sensors.owners import VIEWER, visible
 from streamer.sensors.timeline import Timelines
 
 __all__ = ["SensorCollector"]
@@ -40,7 +42,7 @@ class SensorCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         streams = self._choose()
         page = Page()
-        for number, name in streams:
+        for number, name in filter(lambda stream: visible(stream[1]), streams):
             for sensor in look_all(self._fleets[number], name):
                 page.add(sensor, self._fleets[number].layout)
         yield from page.families()
@@ -59,7 +61,7 @@ class SensorCollector(Collector):
         if now != self._known:
             found: dict[_Stream, None] = {}
             for pattern in self._patterns:
-                found |= dict.fromkeys(s for s in first if pattern == "*" or fnmatch.fnmatch(s[1], pattern))
+                found |= dict.fromkeys(s for s in first if pattern == "*" or fnmatch.fnmatch(name_of(s[1]), pattern))
             self._known, self._wanted, self._shown = now, len(found), []
             left = self._most
             for stream in found:
@@ -78,8 +80,9 @@ class SensorCollector(Collector):
             latest, targets = fleet.table.latest, fleet.layout.targets or ("",)
             anomaly = latest.anomaly.ravel()
             there = np.flatnonzero(latest.begun.ravel() & ~np.isnan(latest.value.ravel()))
+            there = there[[visible(fleet.names[row // len(targets)]) for row in there.tolist()]]
             for row in there[np.argsort(anomaly[there], kind="stable")][: self._top].tolist():
-                if name := fleet.names[row // len(targets)]:
+                if name := _label(fleet.names[row // len(targets)]):
                     target = targets[row % len(targets)]
                     found.append((float(anomaly[row]), f"{name}.{target}" if target else name))
         for value, name in sorted(found)[: self._top]:
@@ -134,7 +137,7 @@ class Page:
         return sum(len(family.samples) for family in self.families())
 
     def add(self, sensor: SensorView, layout: RowLayout) -> None:
-        name = sensor.label
+        name = _label(sensor.label)
         self._reading.add_metric((name,), float("nan") if sensor.value is None else sensor.value)
         if sensor.quantiles is not None:
             curves = rounded(sensor.quantiles)
@@ -149,6 +152,11 @@ class Page:
                 value = getattr(sensor.late[band], kind)
                 if value is not None:
                     family.add_metric((name, band), value)
+
+
+def _label(name: str) -> str:
+    """Of a stream; of another's with the owner before it."""
+    return name_of(name) if VIEWER.get() is not None else name.replace(SEPARATOR, "/")
 
 
 def _ahead(layout: RowLayout) -> list[int]:

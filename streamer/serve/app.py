@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from streamer.sensors.owners import VIEWER
+from streamer.serve.access.grant import grant_of
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.readings.routes import routes
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from streamer.serve.stream.connection import StreamConnections
     from streamer.streams.generators import Generators
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_router"]
 
 INDEX = """streamer: stateful streaming inference
 
@@ -49,7 +51,14 @@ INDEX = """streamer: stateful streaming inference
 """
 
 
-def create_app(
+def create_app(streams: StreamConnections, *others: Any) -> ASGIApp:
+    """As :func:`create_router`, with rows before it."""
+    rows = RowRoutes(streams)
+    return rows.before(create_router(rows, streams, *others))
+
+
+def create_router(
+    rows: RowRoutes,
     streams: StreamConnections,
     registry: CollectorRegistry,
     models: Callable[[], list[dict[str, Any]]],
@@ -57,8 +66,10 @@ def create_app(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
-) -> ASGIApp:
-    """``health()`` says what is wrong with the engine, or ``None``."""
+) -> Starlette:
+    """All routes; which scope each needs stands in :mod:`streamer.serve.access.rules`.
+
+    ``health()`` says what is wrong with the engine, or ``None``."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -76,14 +87,15 @@ def create_app(
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         async with rendering:  # every stream is asked: not on the event loop
+            grant = grant_of(request.scope)
+            VIEWER.set(None if grant.may("admin") else grant.owner)
             page = await asyncio.to_thread(encoder, registry)
         return Response(page, headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})
 
-    rows = RowRoutes(streams)
-    app = Starlette(
+    return Starlette(
         routes=[
             *kserve_routes(kserve),
             Route("/", index),
@@ -96,4 +108,3 @@ def create_app(
             *routes(sensors),
         ]
     )
-    return rows.before(app)

@@ -21,6 +21,10 @@ from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.host import Sensors
 from streamer.serve import logs
+from streamer.serve.access.exposure import ExposedError, check_exposure
+from streamer.serve.access.gate import Access, Gate
+from streamer.serve.access.tls import ServerTls, TlsError
+from streamer.serve.access.tokens import TokenFileError
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
@@ -32,9 +36,9 @@ from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
-from streamer.serve.readings.subscribe import PATH, Subscribers
+from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
 from streamer.serve.rows.routes import PREFIX
-from streamer.serve.stream.connection import StreamConnections
+from streamer.serve.stream.connection import StreamConnection, StreamConnections
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
@@ -59,6 +63,13 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     logs.configure(settings.log_level, settings.log_format)
     notifier = Notifier.from_environment()
     try:
+        check_exposure(settings)
+        tls = ServerTls.of(settings)
+    except (ExposedError, TlsError) as error:
+        log.error(str(error))
+        notifier.close()
+        return EX_CONFIG
+    try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
@@ -70,7 +81,12 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         lock = StateLock(settings.state_directory)  # before anything of it is opened
         store = SqliteStore(settings.state_directory / "sessions.sqlite")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(functools.partial(Daemon, settings, listener, store, notifier, config, port_file)))
+            return runner.run(
+                _live(functools.partial(Daemon, settings, listener, store, notifier, config, port_file, tls))
+            )
+    except TokenFileError as error:
+        log.error(str(error))
+        return EX_CONFIG
     except StoreError as error:
         log.error(f"{error}; choose another place with the setting state_directory")
         return EX_CANTCREAT
@@ -99,21 +115,33 @@ def _bind(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling: it would close the sockets before the streams are drained."""
 
-    def __init__(self, config: uvicorn.Config):
+    def __init__(self, config: uvicorn.Config, handshake_seconds: float):
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._handshake_seconds = handshake_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """uvicorn's own leaves a client a minute for a TLS handshake, in which nobody counts its connection."""
+        config, self.servers = self.config, []
+        await self.lifespan.startup()
+        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+        patience = None if config.ssl is None else self._handshake_seconds
+        for listener in sockets or ():
+            server = await asyncio.get_running_loop().create_server(
+                functools.partial(protocol, config=config, **state),
+                sock=listener,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=patience,
+            )
+            self.servers.append(server)
+        self.started = True
         self.listening.set()
-
-    def stop_listening(self) -> None:
-        for server in self.servers:
-            server.close()
 
 
 async def _live(make: Callable[[], Daemon]) -> int:
@@ -131,6 +159,7 @@ class Daemon:
         notifier: Notifier,
         config: Path | None,
         port_file: Path | None,
+        tls: ServerTls | None = None,
     ):
         self.settings = settings
         self.listener = listener
@@ -138,14 +167,18 @@ class Daemon:
         self._config = config
         self._port_file = port_file
         self._stop = asyncio.Event()
+        self._tls = tls
         self.metrics = Metrics()
-        self.registry = Registry(settings, self.metrics, store, gather=Inbox(asyncio.get_running_loop()).gather)
+        self.access = Access(settings, self.metrics)
+        self.access.load()
+        gather = Inbox(asyncio.get_running_loop()).gather
+        self.registry = Registry(settings, self.metrics, store, gather=gather, quota=self.access.max_streams)
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
         self.streams = StreamConnections(self.registry, settings, self.metrics, asyncio.get_running_loop())
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
-        self.grpc = Grpc(self.kserve, settings, self.memory)
+        self.grpc = Grpc(self.kserve, settings, self.memory, self.access, tls)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -205,7 +238,8 @@ class Daemon:
         settings = self.settings
         answer = functools.partial(
             Socket,
-            admit=lambda path: self.subscribers.admit() if path == PATH else self.streams.admit(path),
+            access=self.access,
+            admit=self._admit,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,
@@ -225,19 +259,30 @@ class Daemon:
         )
         served = InferEndpoint(app, self.kserve)
         bounded = Bounds(served, self.metrics, settings.max_requests, self.memory)
+        tls = self._tls
         return _Server(
             uvicorn.Config(
-                bounded,
+                Gate(bounded, self.access),
                 http=request,  # type: ignore[arg-type]
                 ws=answer,  # type: ignore[arg-type]  # called like the class it stands for
+                ssl_context_factory=None if tls is None else lambda config, default: tls.context,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=int(settings.linger_seconds) + 1,
-            )
+            ),
+            settings.handshake_seconds,
         )
+
+    def _admit(self, path: str) -> Callable[[Socket], Any] | tuple[int, str]:
+        """Who answers a WebSocket at ``path``."""
+        if path != PATH:
+            return self.streams.admit(path)
+        if self.streams.closed is not None:
+            return 503, f"{': '.join(self.streams.closed)}\n"
+        return self.subscribers.admit()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -253,8 +298,9 @@ class Daemon:
         self._stop.set()
 
     def _reload(self) -> None:
-        """SIGHUP: the log level is read again; everything else needs a restart, which costs clients nothing but
-        time."""
+        """SIGHUP: the log level, tokens and certificates are read again; everything else needs a restart, which costs
+        clients nothing but time."""
+        self._reloading = asyncio.create_task(self.reload_access(always=True))
         try:
             level = Settings.load(self._config).log_level
         except SettingsError as error:
@@ -263,10 +309,22 @@ class Daemon:
         logs.set_level(level)
         log.warning("log level reloaded", extra={"log_level": level})
 
+    async def reload_access(self, *, always: bool = False) -> None:
+        """Tokens and certificates, where their files have changed, or ``always``; who came with a token that is gone
+        is sent away."""
+        await asyncio.to_thread(self.access.reload, always=always)
+        if self._tls is not None:
+            await asyncio.to_thread(self._tls.reload, always=always)
+        peers: list[StreamConnection | Subscriber] = [*self.streams.connections, *self.subscribers.connections]
+        for peer in peers:
+            if peer.socket.grant.revoked:
+                peer.socket.close(1008, "the token of this connection was removed")
+
     async def _beat(self) -> None:
         """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""
         interval = min(self.notifier.watchdog_seconds or STATUS_SECONDS, STATUS_SECONDS)
         while True:
+            await self.reload_access()
             trouble = self._trouble()
             if trouble is None:
                 if self.notifier.watchdog_seconds is not None:
@@ -283,7 +341,6 @@ class Daemon:
         self.notifier.stopping("draining")
         self.streams.drain()
         self.generators.drain()
-        self.server.stop_listening()
         await self.broker.stop()
         left = max(0.0, deadline - monotonic())  # side by side: neither has more time for the other's work
         sensors, saved = await asyncio.gather(

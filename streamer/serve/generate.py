@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from streamer.refusals import NoSlot
+from streamer.serve.access.grant import ANYONE, Denied, Grant, grant_of
 from streamer.serve.body import problem, read_body
 from streamer.serve.readings.parsed import BodyError
 from streamer.whole import whole
@@ -71,7 +72,9 @@ class GenerateRoute:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(there.set)
 
+        grant = grant_of(request.scope)
         try:
+            grant.check_generated()
             stream = self._generators.open(wish.model, wish.options, wish.length, wish.after, wake)
         except KeyError as error:
             return problem(404, error.args[0])
@@ -79,7 +82,9 @@ class GenerateRoute:
             return problem(400, str(error))
         except NoSlot as error:
             return problem(503, str(error), 1.0)
-        return EventLines(self._generators, stream, there)
+        except Denied as error:
+            return problem(error.status, error.message, error.retry_after)
+        return EventLines(self._generators, stream, there, grant)
 
 
 class EventLines(Response):
@@ -87,12 +92,18 @@ class EventLines(Response):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, generators: Generators, stream: GeneratorStream, there: asyncio.Event) -> None:
+    def __init__(
+        self, generators: Generators, stream: GeneratorStream, there: asyncio.Event, grant: Grant = ANYONE
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self._generators, self._stream, self._there = generators, stream, there
+        self._generators, self._stream, self._there, self._grant = generators, stream, there, grant
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._grant.generated():
+            await self._answer(receive, send)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         writing = asyncio.create_task(self._write(send))
         gone = asyncio.create_task(_gone(receive))
         try:

@@ -2,25 +2,53 @@
 
 Built on :mod:`logging`, so uvicorn's, websockets' and our own records take the same path. Context goes in by ``extra``:
 ``log.info("resumed", extra={"stream": id})`` becomes ``{"event": "resumed", "stream": id}``.
+
+Names and reasons come from outside. Whatever they hold, a record stays one line, looks like no other record, and tells
+a terminal nothing: what is not printable is written as an escape, and in columns what could be taken for another column
+stands in quotes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from streamer.names import SEPARATOR, name_of, owner_of
 
 __all__ = ["StreamLogger", "configure", "set_level"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
 
+#: In columns a value without any of these stands as it is.
+_QUOTED = re.compile(r"""[\s"=\\]""")
+
+
 def _context(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller gave by ``extra``, in the order given."""
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    """What the caller gave by ``extra``, in the order given; of a stream its name, and whose it is."""
+    found = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    stream = found.get("stream")
+    if isinstance(stream, str) and SEPARATOR in stream:
+        found |= {"stream": name_of(stream), "owner": owner_of(stream)}
+    return found
+
+
+def escaped(text: str) -> str:
+    """``text`` with everything that is not printable as an escape that JSON reads."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number <= 0xFFFF:
+        return f"\\u{number:04x}"
+    number -= 0x10000  # a pair, as JSON has it
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,15 +63,25 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return escaped(json.dumps(line, ensure_ascii=False, default=str))  # all that is not in quotes is printable
 
 
 class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
-        pairs = "".join(f"  {key}={value}" for key, value in _context(record).items())
-        line = f"{time} {record.levelname.lower():<7} {record.getMessage()}{pairs}"
-        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+        pairs = "".join(f"  {escaped(key)}={_value(value)}" for key, value in _context(record).items())
+        line = f"{time} {record.levelname.lower():<7} {escaped(record.getMessage())}{pairs}"
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).split("\n")
+            line += "".join(f"\n    {escaped(part)}" for part in trace)  # set in, so that none looks like a record
+        return line
+
+
+def _value(value: Any) -> str:
+    text = str(value)
+    if text and not _QUOTED.search(text):
+        return escaped(text)
+    return '"' + escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 class StreamLogger(logging.LoggerAdapter[logging.Logger]):
@@ -70,8 +108,9 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
 
 def set_level(level: str) -> None:
     """The level of our own records; uvicorn and websockets report every connection at ``info``, so theirs is
-    warning."""
+    warning. What uvicorn warns of are requests that it can't read: who sends many would fill the disk."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger().setLevel(number)
     for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio"):
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+        least = logging.ERROR if name == "uvicorn.error" and number > logging.DEBUG else logging.WARNING
+        logging.getLogger(name).setLevel(max(number, least))

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C where that is built
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
+from streamer.serve.access.gate import SUBPROTOCOL, Access
+from streamer.serve.access.grant import ANYONE, Denied, Grant
 from streamer.serve.frames import Cutter
 from streamer.serve.stream.protocol import Binary, WireError, encode
 
@@ -36,7 +39,9 @@ class Peer(Protocol):
 
 
 class Socket(asyncio.Protocol):
-    """``admit(path)`` says who answers: a :class:`Peer` factory, or an HTTP status and text for the refusal."""
+    """``access``: whether the client may come in at all. ``admit(path)`` says who answers then: a :class:`Peer`
+    factory, or an HTTP status and text for the refusal. ``grant``: what the client may do.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Socket(asyncio.Protocol):
         config: Any,
         server_state: Any,
         app_state: dict[str, Any],
+        access: Access,
         admit: Callable[[str], Callable[[Socket], Peer] | tuple[int, str]],
         max_frame_bytes: int,
         ping_seconds: float,
@@ -52,17 +58,20 @@ class Socket(asyncio.Protocol):
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
-        self._admit = admit
+        self._access, self._admit = access, admit
+        self.grant: Grant = ANYONE
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
         self._linger_seconds = linger_seconds
-        self._codec = ServerProtocol(max_size=max_frame_bytes)  # no extensions: audio doesn't deflate, bombs do
+        # no extensions: audio doesn't deflate, bombs do
+        self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=_subprotocol)
         self._max_frame_bytes = max_frame_bytes
         self._cutter: Cutter | None = None  # once the handshake is over
         self._peer: Peer | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
         self._reading = True
+        self._waiting: asyncio.TimerHandle | None = None  # more came than the grant allows: not read meanwhile
         self._heard = True  # anything came since the last ping
         self._ping_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -78,6 +87,8 @@ class Socket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        if self.grant.bytes is not None and (seconds := self.grant.spend(len(data))):
+            self._wait(seconds)
         if self._cutter is None:
             self._decode(data)
         else:
@@ -107,7 +118,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         self.closing = True
-        for timer in (self._ping_timer, self._stall_timer, self._close_timer):
+        for timer in (self._ping_timer, self._stall_timer, self._close_timer, self._waiting):
             if timer is not None:
                 timer.cancel()
         if self._peer is not None:
@@ -148,13 +159,15 @@ class Socket(asyncio.Protocol):
         """Stop reading: the client's own send buffer fills, and it waits."""
         if self._reading and not self.closing:
             self._reading = False
-            self._transport.pause_reading()
+            if self._waiting is None:
+                self._transport.pause_reading()
 
     def resume(self) -> None:
         if not self._reading and not self._transport.is_closing():
             self._reading = True
             self._heard = True  # pongs lay in the kernel meanwhile
-            self._transport.resume_reading()
+            if self._waiting is None:
+                self._transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
         """Say why, and drop the connection once the client has answered or ``linger_seconds`` have passed."""
@@ -167,22 +180,54 @@ class Socket(asyncio.Protocol):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _handshake(self, request: Request) -> None:
-        admitted = self._admit(request.path.partition("?")[0])
-        response = self._codec.accept(request)
-        if isinstance(admitted, tuple) and response.status_code == 101:
-            response = self._codec.reject(*admitted)
-            if admitted[0] == 503:
-                response.headers["Retry-After"] = "1"
+        response: Response = self._codec.accept(request)
+        peer: Callable[[Socket], Peer] | None = None
+        if response.status_code == 101:
+            try:
+                peer = self._admitted(request)
+            except Denied as denied:
+                response = self._codec.reject(denied.status, denied.message.rstrip("\n") + "\n")
+                response.headers.update(denied.headers)
         self._codec.send_response(response)
         self._flush()
-        if response.status_code != 101 or isinstance(admitted, tuple):
+        if peer is None:
             self.closing = True
             self._transport.close()
             return
-        self._peer = admitted(self)
+        self._peer = peer(self)
         if not self._codec.reader.buffer:  # a client that did not wait for the answer has given the codec its frames
             self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
+
+    def _admitted(self, request: Request) -> Callable[[Socket], Peer]:
+        """Raises :class:`Denied`."""
+        path = request.path.partition("?")[0]
+        headers = {name.lower(): ", ".join(request.headers.get_all(name)) for name in request.headers}
+        address = (self._transport.get_extra_info("peername") or ("",))[0]
+        offered = [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
+        self.grant = self._access.admit("GET", path, headers, address, offered)
+        admitted = self._admit(path)
+        if isinstance(admitted, tuple):
+            raise Denied(admitted[0], "", admitted[1], 1.0 if admitted[0] == 503 else None)
+        return admitted
+
+    def _wait(self, seconds: float) -> None:
+        """Its client's own send buffer fills, and it sends no faster than its token may."""
+        if self.closing:
+            return
+        if self._waiting is None and self._reading:
+            self._transport.pause_reading()
+        elif self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+            self._heard = True
+            if self._reading and not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def _frame(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -218,13 +263,14 @@ class Socket(asyncio.Protocol):
     def _linger(self) -> None:
         self.closing = True
         self._flush()
+        self._go_on()
         self.resume()
         # The codec discards what still comes; closing with unread data would send a reset that overtakes the reason.
         seconds = self._linger_seconds if self.writable else self._send_seconds
         self._close_timer = self.loop.call_later(seconds, self._transport.abort)
 
     def _ping(self) -> None:
-        if not self._heard and self._reading:
+        if not self._heard and self._reading and self._waiting is None:
             self.close(1011, "no answer to a ping")
             return
         self._heard = False
@@ -243,6 +289,11 @@ class Socket(asyncio.Protocol):
                 self._transport.write(b"".join(output))
             if output[-1] == b"" and self._transport.can_write_eof():  # the codec's mark for end of file
                 self._transport.write_eof()
+
+
+def _subprotocol(codec: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Ours if the client offers it: a browser goes no further without one of its own."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 
 
 def _clip(reason: str) -> str:

@@ -56,7 +56,7 @@ class Mqtt:
 
     ``take`` gets batches by model and returns once they are on the disk, with an error for each model whose batch can't
     be taken now; an exception that it raises counts for all. ``models``: the served models, as in
-    :meth:`Subscription.read`. Raises ``OSError`` if ``ca_file`` can't be read."""
+    :meth:`Subscription.read`. Raises ``OSError`` if ``ca_file`` or our own certificate can't be read."""
 
     def __init__(
         self,
@@ -73,6 +73,8 @@ class Mqtt:
         self._tls = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
         if self._tls is not None:
             self._tls.sslsocket_class = TlsSocket
+            if options.cert_file is not None:
+                self._tls.load_cert_chain(options.cert_file, options.key_file)
 
     def publish(self, forecasts: Forecasts) -> None:
         """Queue a forecast; the latest of each stream is sent as soon as there is a connection."""

@@ -203,6 +203,8 @@ class MqttOptions:
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca_file: str | None = None  # None: the authorities that the system trusts
+    cert_file: str | None = None  # our own, and its key, for a broker that asks for them
+    key_file: str | None = None
     client_id: str = "streamer"  # two clients of one name throw each other out, again and again
     session_seconds: int = 7 * 86400  # the broker keeps messages for us so long while we are down
     keepalive_seconds: int = 30

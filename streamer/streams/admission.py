@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from streamer.engine.engine import Engine
 from streamer.metrics import Metrics
-from streamer.names import NameRefusedError, check_name
+from streamer.names import NameRefusedError, check_name, name_of, owner_of
 from streamer.refusals import NoSlot, RateError, Refused
 from streamer.store import StoreError
 from streamer.streams.chunker import Policy
@@ -28,11 +28,13 @@ from streamer.streams.table import Claim, StreamTable
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["Admission", "StreamRequest"]
+__all__ = ["Admission", "Quota", "StreamRequest"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: Streams that an owner may have awake at a time; ``None``: any number.
+Quota = Callable[[str], int | None]
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class Admission:
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float],
+        quota: Quota = lambda owner: None,
     ) -> None:
         self.reviser: Reviser | None = None
         self._engines, self._table, self._keeper, self._settings = engines, table, keeper, settings
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._quota = metrics, clock, quota
         self._limits = Limits(
             settings.buffer_seconds,
             settings.buffer_bytes,
@@ -88,7 +91,7 @@ class Admission:
     def check(self, key: str) -> None:
         """Raises :class:`Refused` for a key that is not a name."""
         try:
-            check_name(key)
+            check_name(name_of(key))
         except NameRefusedError as error:
             raise self.refuse("key", f"key {error}") from error
 
@@ -120,6 +123,7 @@ class Admission:
         if not self._table.enter(session, self._clock(), claim):
             session.close()
             return None
+        self._check_quota(session)
         self._metrics.opened.labels(session.model).inc()
         return session
 
@@ -158,7 +162,9 @@ class Admission:
                 raise self.refuse("options", str(error)) from error
         if any(differs):
             said = " and ".join(filter(None, differs))
-            raise self.refuse("conflict", f"stream {session.id!r} goes on with {said}: delete it, or take another key")
+            raise self.refuse(
+                "conflict", f"stream {name_of(session.id)!r} goes on with {said}: delete it, or take another key"
+            )
 
     def saved(self, id: str) -> bytes | None:
         """Its snapshot, after what was noted of it was done. Waits for the disk. Raises :class:`Refused`."""
@@ -188,6 +194,8 @@ class Admission:
             self._metrics.store_errors.labels("snapshot").inc()
             raise self.refuse("snapshot", f"the saved stream can't go on: {error}") from error
         if self._table.enter(session, self._clock(), claim):
+            if room:  # else it is the start that brings it back
+                self._check_quota(session)
             return session
         session.close()
         return self._table.get(id)
@@ -206,6 +214,17 @@ class Admission:
                 log.exception("a saved stream could not be brought back", extra={"stream": id})
         if count:
             log.info("streams brought back", extra={"streams": count})
+
+    def _check_quota(self, session: Session) -> None:
+        """Of a stream that has just been entered, which is taken out again where its owner has too many then. Raises
+        :class:`Refused`."""
+        owner = owner_of(session.id)
+        most = self._quota(owner) if owner else None
+        if most is not None and self._table.count(owner) > most:
+            self._table.leave(session)
+            session.close()
+            text = f"{most} streams of this token's owner are awake already (max_streams): end one, or wait"
+            raise self.refuse("quota", text, 5.0)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

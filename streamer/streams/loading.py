@@ -13,6 +13,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
+from streamer.names import name_of
 from streamer.streams.finals import WrittenFinals
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session
@@ -133,7 +134,7 @@ def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
     were received when its client came. ``seq``: of the last event."""
     sound = {} if session.sample_rate is None else {"sample_rate": session.sample_rate}
     return {
-        "stream": session.id,
+        "stream": name_of(session.id),
         "model": session.model,
         "task": manifest.task,
         **sound,

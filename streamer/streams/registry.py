@@ -23,8 +23,9 @@ from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.engine.scheduler import Gather
 from streamer.metrics import Metrics
+from streamer.names import name_of
 from streamer.store import Store
-from streamer.streams.admission import Admission, StreamRequest
+from streamer.streams.admission import Admission, Quota, StreamRequest
 from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
@@ -50,7 +51,7 @@ class Registry:
 
     ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
     see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
-    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names.
+    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names. ``quota``: of owners.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Registry:
         clock: Callable[[], float] = monotonic,
         gather: Gather | None = None,
         recogniser: SecondRecogniser | None = None,
+        quota: Quota = lambda owner: None,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
@@ -69,7 +71,7 @@ class Registry:
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
-        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
+        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
         self._draining = False
@@ -171,7 +173,7 @@ class Registry:
             session = self._admission.begin(id, request, sink) if self._table.get(id) is None else None
             if session is None:
                 raise self._admission.refuse(
-                    "duplicate", f"stream {id} exists already: resume it, or choose another id"
+                    "duplicate", f"stream {name_of(id)} exists already: resume it, or choose another id"
                 )
             return session
         self._admission.check(key)
@@ -194,7 +196,7 @@ class Registry:
                 session = self._admission.with_room(partial(self._admission.begin, key, request, sink, claim), model)
                 if session is not None:
                     return session
-        raise self._admission.refuse("duplicate", f"stream {key!r} is being opened by others: try again", 1.0)
+        raise self._admission.refuse("duplicate", f"stream {name_of(key)!r} is being opened by others: try again", 1.0)
 
     def rejoin(
         self,
@@ -230,10 +232,12 @@ class Registry:
             with self._table.claim(stream) as claim:
                 data = self._admission.saved(stream)
                 if data is None:
-                    text = f"no stream {stream[:64]!r} is known here: start a new one"
+                    text = f"no stream {name_of(stream)[:64]!r} is known here: start a new one"
                     raise self._admission.refuse("unknown_stream", text)
                 session = self._admission.wake(stream, data, claim)
-        raise self._admission.refuse("duplicate", f"stream {stream[:64]!r} leaves at this moment: try again", 1.0)
+        raise self._admission.refuse(
+            "duplicate", f"stream {name_of(stream)[:64]!r} leaves at this moment: try again", 1.0
+        )
 
     def reattach(self, stream: str, sink: Sink, *, after_seq: int | None = 0) -> Session | None:
         """:meth:`attach` to a stream that is awake, without waiting for anything; ``None``: it is not. Raises
@@ -280,7 +284,9 @@ class Registry:
             with self._admission.store_errors():
                 if self.keeper.delete(stream):
                     return True
-        raise self._admission.refuse("duplicate", f"stream {stream!r} is being opened by others: try again", 1.0)
+        raise self._admission.refuse(
+            "duplicate", f"stream {name_of(stream)!r} is being opened by others: try again", 1.0
+        )
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -306,7 +312,7 @@ class Registry:
         session = self._table.get(stream)
         if session is not None:
             return {
-                "stream": session.id,
+                "stream": name_of(session.id),
                 "model": session.model,
                 "position": session.received,
                 "acknowledged": self.keeper.acknowledged(session) or 0,
@@ -324,7 +330,7 @@ class Registry:
         except SnapshotError as error:
             raise self._admission.refuse("snapshot", f"the saved stream can't be read: {error}") from error
         return {
-            "stream": stream,
+            "stream": name_of(stream),
             "model": saved.model,
             "position": saved.received,
             "acknowledged": saved.received,
@@ -374,7 +380,9 @@ class Registry:
         over = Event()
         session.when_run(over.set)
         if not over.wait(self.settings.stuck_seconds):
-            text = f"the stream {session.id!r} has been ended, and what it was sent is still being run: try again"
+            text = (
+                f"the stream {name_of(session.id)!r} has been ended, and what it was sent is still being run: try again"
+            )
             raise self._admission.refuse("duplicate", text, 1.0)
 
     def _rejoin(

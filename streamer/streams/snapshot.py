@@ -130,7 +130,7 @@ class Snapshot:
             states = dict(zip(names, rows, strict=True))
             facts |= {"memory": memory.tobytes(), "resampler": resampler.tobytes(), "states": states, "heard": heard}
             return cls(**facts, pending=pending)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
             raise SnapshotError(f"the snapshot does not fit this build: {error}") from error
 
 

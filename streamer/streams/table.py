@@ -10,10 +10,12 @@ or was deleted, and what was read before is not entered.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from streamer.names import owner_of
 from streamer.streams.session import Session
 
 __all__ = ["Claim", "StreamTable"]
@@ -34,6 +36,7 @@ class StreamTable:
         self._claims: dict[str, list[Claim]] = {}
         self._sessions: dict[str, Session] = {}
         self._away: dict[str, float] = {}  # detached streams: since when
+        self._owners: Counter[str] = Counter()  # how many of each
 
     def get(self, id: str) -> Session | None:
         with self._lock:
@@ -42,6 +45,11 @@ class StreamTable:
     def all(self) -> list[Session]:
         with self._lock:
             return list(self._sessions.values())
+
+    def count(self, owner: str) -> int:
+        """Streams of that owner in memory."""
+        with self._lock:
+            return self._owners[owner]
 
     def hotwords(self, model: str) -> set[tuple[str, ...]]:
         """The different lists that streams of a model have."""
@@ -80,7 +88,9 @@ class StreamTable:
         with self._lock:
             if claim is not None and claim.stale:
                 return False
+            before = len(self._sessions)
             mine = self._sessions.setdefault(session.id, session) is session
+            self._owners[owner_of(session.id)] += len(self._sessions) - before
             if mine and session.sink is None:
                 self._away[session.id] = now
             return mine
@@ -92,6 +102,9 @@ class StreamTable:
                 return False
             del self._sessions[session.id]
             self._away.pop(session.id, None)
+            self._owners[owner := owner_of(session.id)] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
             self._make_stale(session.id)
             return True
 
@@ -125,3 +138,4 @@ class StreamTable:
         with self._lock:
             self._sessions.clear()
             self._away.clear()
+            self._owners.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 __all__ = ["pack", "unpack"]
 
 MAGIC = b"STM1"
+#: What :func:`pack` writes of an array's type.
+PLAIN = re.compile(r"[<>|=][a-zA-Z?]\d{0,6}")
 
 
 def pack(facts: dict[str, Any], arrays: Sequence[NDArray[Any]]) -> bytes:
@@ -35,9 +39,13 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         head = json.loads(data[8 : 8 + length])
         at, arrays = 8 + length, []
         for dtype, shape in head["arrays"]:
+            if not PLAIN.fullmatch(dtype):  # NumPy would evaluate it
+                raise ValueError(f"{dtype[:40]!r} is no type of its arrays")
             kind = np.dtype(dtype)
-            count = int(np.prod(shape, dtype=np.int64))
-            if kind.hasobject or count < 0:
+            if not all(isinstance(length, int) and length >= 0 for length in shape):
+                raise ValueError(f"{str(shape)[:40]} is no shape")
+            count = math.prod(shape)
+            if kind.hasobject:
                 raise ValueError("an array of it can't be")
             arrays.append(np.frombuffer(data, kind, count, at).reshape(shape).astype(kind.newbyteorder("=")))
             at += count * kind.itemsize
@@ -47,5 +55,5 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         if not isinstance(facts, dict):
             raise ValueError("its facts are missing")
         return facts, arrays
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, struct.error) as error:
         raise ValueError(f"not a saved task memory: {error}") from error

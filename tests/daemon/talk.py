@@ -122,7 +122,7 @@ async def deaf(port: int) -> asyncio.StreamWriter:
     reader, writer = await asyncio.open_connection(sock=plain, limit=1024)
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     writer.write(
-        f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
+        f"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n".encode()
     )
     await reader.readuntil(b"\r\n\r\n")  # frames must not come before the answer (RFC 6455, section 4.1)
     writer.transport.pause_reading()

@@ -117,7 +117,7 @@ async def http_garbage(running: Running) -> None:
 
 async def silent_tcp(running: Running) -> None:
     assert await raw(running, b"") == b""
-    assert await raw(running, b"GET / HTTP/1.1\r\nHost: x\r\nX: ") == b""
+    assert await raw(running, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ") == b""
 
 
 async def endless_headers(running: Running) -> None:
@@ -127,7 +127,7 @@ async def endless_headers(running: Running) -> None:
 async def wrong_path(running: Running) -> None:
     handshake = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    answer = await raw(running, b"GET /v2/stream HTTP/1.1\r\nHost: x\r\n" + handshake + key)
+    answer = await raw(running, b"GET /v2/stream HTTP/1.1\r\nHost: localhost\r\n" + handshake + key)
     assert answer.startswith(b"HTTP/1.1 404")
     assert b"/v1/stream" in answer
 

@@ -99,7 +99,7 @@ def test_websockets_are_none_of_them(toy: Path, tmp_path: Path) -> None:
         for _ in range(3):
             one = stack.enter_context(connect(running.port))
             one.sendall(
-                b"GET /v1/stream HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                b"GET /v1/stream HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
                 b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             )
             assert one.recv(4096).startswith(b"HTTP/1.1 101 ")

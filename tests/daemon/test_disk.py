@@ -66,7 +66,7 @@ async def page(port: int, path: str) -> str:
     """Without threads: the daemon's are what is looked at, and it lives in this process."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         return (await reader.read()).decode()
     finally:
         writer.close()

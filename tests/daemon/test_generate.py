@@ -121,7 +121,7 @@ def endless(port: int) -> socket.socket:
     """A client that asks for much and reads nothing."""
     body = json.dumps(wish(9, 10_000_000)).encode()
     client = socket.create_connection(("127.0.0.1", port), timeout=60)
-    client.sendall(b"POST /v1/generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+    client.sendall(b"POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
     assert client.recv(12) == b"HTTP/1.1 200"
     return client
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from websockets.exceptions import InvalidStatus
 
 from tests.daemon.running import Running, daemon
 from tests.daemon.talk import opened, until_closed
@@ -104,7 +105,7 @@ def test_the_watchdog_starves_while_the_engine_is_stuck(tmp_path: Path) -> None:
 
 
 def test_while_it_drains_it_is_not_ready_but_alive(tmp_path: Path) -> None:
-    """Asked on a connection that was there before: the daemon listens no more."""
+    """A load balancer and a Prometheus, who come anew, are told so too; only streams are not welcome."""
 
     def ask(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
         connection.request("GET", path)
@@ -127,9 +128,15 @@ def test_while_it_drains_it_is_not_ready_but_alive(tmp_path: Path) -> None:
         running.wait_for("STOPPING=1")
         assert ask(connection, "/readyz") == (503, "draining: the daemon is going down: try again in a moment\n")
         assert ask(connection, "/healthz") == (200, "ok\n")
-        with pytest.raises(ConnectionRefusedError):
-            running.get("/readyz")
         connection.close()
+        assert running.get("/readyz") == (503, "draining: the daemon is going down: try again in a moment\n")
+        assert running.metrics()["streamer_connections"] == 0
+        with pytest.raises(InvalidStatus) as refused:
+            asyncio.run(go(running))
+        assert refused.value.response.status_code == 503
+        assert b"draining" in (refused.value.response.body or b"")
+        for path in ("/v1/streams/a?model=toy", "/v1/generate"):
+            assert running.ask("POST", path, b"[]").status == 503, path
         running.stop(signal.SIGKILL)
 
 

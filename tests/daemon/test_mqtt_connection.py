@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from streamer.sources import SourceError
+from tests.daemon.certificates import Authority
 from tests.daemon.mosquitto import Broker, Daemon, need_mosquitto, until
 
 
@@ -89,6 +90,29 @@ def test_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     finally:
         broker.stop()
     assert "certificate verify failed" in caplog.records[0].__dict__["reason"]
+
+
+def test_a_broker_that_asks_for_our_certificate(tmp_path: Path) -> None:
+    need_mosquitto()
+    authority = Authority(tmp_path / "certificates")
+    certificate, key = authority.issue("broker")
+    lines = (f"certfile {certificate}", f"keyfile {key}", f"cafile {authority.pem}", "require_certificate true")
+    own, own_key = authority.issue("daemon")
+    broker = Broker(tmp_path, *lines).start()
+
+    async def main() -> None:
+        daemon = Daemon()
+        trusted = {"host": "localhost", "tls": True, "ca_file": str(authority.pem)}
+        async with daemon.trying(broker.port, **trusted):
+            await until(lambda: daemon.reconnects >= 1)
+            assert not daemon.connections
+        async with daemon.running(broker.port, **trusted, cert_file=str(own), key_file=str(own_key)):
+            pass
+
+    try:
+        asyncio.run(main())
+    finally:
+        broker.stop()
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,3 +115,43 @@ def test_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "streamer.toml").write_bytes("port = 1\n# Käse\n".encode("cp1252"))
     with pytest.raises(SettingsError, match="line 2: byte 0xe4 is not UTF-8: save it as UTF-8"):
         Settings.load(tmp_path / "streamer.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mqtt_password = 123456789\n",
+        "mqtt_password = [123456789]\n",
+        "mqtt_password = 123456789x\n",
+        "mqtt_password: 123456789\n",
+        "mqtt_password = '123456789\n",
+        'mqtt_password = "123456789\n',
+        "mqtt_password = 123456789\nmqtt_password = 123456789\n",
+        "mqtt_pasword = 123456789x\n",
+        'mqtt_host = "mqtt://me:123456789@broker"\n',
+        'mqtt_host = "me:123456789@broker"\n',
+        "token = 123456789x\n",
+        'mqtt_password = "123456789"\ntls_cert_file = "x"\n',
+        'mqtt_password = "\\123456789"\n',
+    ],
+)
+def test_no_secret_is_in_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.load(write(tmp_path, text))
+    assert "123456789" not in str(refused.value)
+    assert len(str(refused.value)) > 20
+
+
+@pytest.mark.parametrize("value", ["broker", "[::1]/path", ""])
+def test_no_secret_of_the_environment_either(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMER_MQTT_HOST", f"u:123456789@{value}")
+    monkeypatch.setenv("STREAMER_MQTT_PASSWORD", "123456789")
+    with pytest.raises(SettingsError, match=r"setting mqtt_host = '\*\*@") as refused:
+        Settings.load()
+    assert "123456789" not in str(refused.value)
+
+
+def test_the_effective_settings_show_none(tmp_path: Path) -> None:
+    settings = Settings.load(write(tmp_path, 'mqtt_password = "123456789"\n'))
+    assert settings.mqtt_password.get_secret_value() == "123456789"
+    assert "123456789" not in render(settings) + repr(settings) + str(settings)

@@ -7,26 +7,38 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
 from streamer.sensors.host import Sensors
-from streamer.serve.app import create_app
+from streamer.serve.app import create_app, create_router
 from streamer.serve.kserve.service import InferenceService
+from streamer.serve.rows.routes import RowRoutes
 from streamer.serve.stream.connection import StreamConnections
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
 
-__all__ = ["application", "ask"]
+__all__ = ["application", "ask", "router"]
 
 
 def application(registry: Registry) -> ASGIApp:
     """To be called on the event loop that answers."""
+    return create_app(*_parts(registry))
+
+
+def router(registry: Registry) -> Starlette:
+    """The routes of that application."""
+    streams, *others = _parts(registry)
+    return create_router(RowRoutes(streams), streams, *others)
+
+
+def _parts(registry: Registry) -> tuple[Any, ...]:
     settings, metrics = registry.settings, registry.metrics
     streams = StreamConnections(registry, settings, metrics, asyncio.get_running_loop())
     streams.closed = None
     kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
     sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)
-    return create_app(streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve)
+    return streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve
 
 
 async def ask(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from streamer.refusals import NotAttached
+from streamer.serve.access.grant import ANYONE
 from streamer.serve.stream.connection import StreamConnection, StreamConnections
 from streamer.streams.exchange import Exchange
 from streamer.streams.registry import Registry
@@ -26,6 +27,7 @@ class Peer:
     """The other side of the connection's socket: what it was sent. ``then`` is called with each event."""
 
     writable = True
+    grant = ANYONE
 
     def __init__(self, streams: StreamConnections, then: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
         self.loop = asyncio.get_running_loop()

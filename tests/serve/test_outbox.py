@@ -17,6 +17,7 @@ from streamer.metrics import Metrics
 from streamer.sensors.columns import StepResult
 from streamer.sensors.host import Sensors
 from streamer.serve import outbox as module
+from streamer.serve.access.grant import ANYONE
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.results import ResultQueue
 from streamer.serve.readings.subscribe import Subscriber, Subscribers
@@ -141,6 +142,8 @@ class Reader:
     """A socket that can be written to."""
 
     writable, closing = True, False
+
+    grant = ANYONE
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

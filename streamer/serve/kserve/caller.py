@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from streamer.names import SEPARATOR
+
 __all__ = ["SECRET_HEADER", "Caller", "connected", "grpc_peer"]
 
 #: Header with which a client identifies itself on every request: any text that no other client knows.
@@ -22,17 +24,20 @@ ESTABLISHED = "01"
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The client of a request. ``stream``: number of its gRPC stream, 0 for none. ``secret``: the header's plain
-    text."""
+    text. ``owner``: of the token that it came with, "" for none."""
 
     address: str
     port: int
     stream: int = 0
     secret: str = ""
+    owner: str = ""
 
     @property
     def scope(self) -> str:
-        """Identity that the client keeps across connections: of its secret, else its address; 32 hexadecimal digits."""
+        """Identity that the client keeps across connections: of its secret, else its address, with its token's owner;
+        32 hexadecimal digits."""
         said = f"secret {self.secret}" if self.secret else f"address {self.address}"
+        said = f"{self.owner}{SEPARATOR}{said}" if self.owner else said
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from streamer.serve.access.grant import ANYONE, Denied, Grant
+from streamer.serve.access.rules import grpc_scopes
 from streamer.serve.body import SHORT
 from streamer.serve.bounds import Account, RequestMemory, TooMuchError
 from streamer.serve.kserve import describe
@@ -18,16 +22,23 @@ from streamer.serve.kserve.grpc_codec import encode, fill, parse, text
 from streamer.serve.kserve.grpc_messages import MESSAGES
 
 if TYPE_CHECKING:
+    from streamer.serve.access.gate import Access
+    from streamer.serve.access.tls import ServerTls
     from streamer.serve.kserve.messages import InferRequest
     from streamer.serve.kserve.service import InferenceService
 
 __all__ = ["GrpcServer"]
 
+#: Of the call under way: each is a task of its own.
+_GRANT: ContextVar[Grant] = ContextVar("grant", default=ANYONE)
 SERVICE = "inference.GRPCInferenceService"
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.FAILED_PRECONDITION,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
@@ -49,10 +60,19 @@ UNSERVED = (
 
 class GrpcServer:
     """For the event loop's thread only. ``port``: the bound port, after :meth:`start`. ``memory``: the account of the
-    bytes that all requests' messages hold, those of HTTP included."""
+    bytes that all requests' messages hold, those of HTTP included. ``access``: who may call what. ``tls``:
+    certificates, or none."""
 
-    def __init__(self, service: InferenceService, host: str, port: int, memory: RequestMemory) -> None:
-        self._service, self._memory = service, memory
+    def __init__(
+        self,
+        service: InferenceService,
+        host: str,
+        port: int,
+        memory: RequestMemory,
+        access: Access,
+        tls: ServerTls | None = None,
+    ) -> None:
+        self._service, self._memory, self._access, self._tls = service, memory, access, tls
         self._host, self.port = host, port
         settings = service.settings
         ping = round(settings.ping_seconds * 1000)
@@ -72,7 +92,11 @@ class GrpcServer:
     async def start(self) -> None:
         """Bind and serve. Raises ``RuntimeError`` if the address is in use."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        self.port = self._server.add_insecure_port(f"{host}:{self.port}")
+        address = f"{host}:{self.port}"
+        if self._tls is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, _credentials(self._tls))
         await self._server.start()
 
     async def stop(self, seconds: float) -> None:
@@ -93,7 +117,9 @@ class GrpcServer:
             **dict.fromkeys(UNSERVED, (self._unserved, "Empty")),
         }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(self._guarded(call), MESSAGES[message].FromString, _serialise)
+            name: grpc.unary_unary_rpc_method_handler(
+                self._guarded(name, call), MESSAGES[message].FromString, _serialise
+            )
             for name, (call, message) in unary.items()
         }
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
@@ -133,37 +159,61 @@ class GrpcServer:
     async def _unserved(self, request: Any, context: Any) -> Any:
         raise KServeError(501, f"this method is not served here: the extensions are {', '.join(describe.EXTENSIONS)}")
 
-    def _guarded(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Run a call with its message charged to the memory account; errors become a status code and a message."""
+    def _guarded(self, name: str, call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        """Run the call of a method, if its client may, with its message charged to the memory account; errors become a
+        status code and a message."""
 
         async def answer(request: Any, context: Any) -> Any:
             try:
+                grant = self._admit(name, context)
+                _GRANT.set(grant)
                 with self._memory.account() as account:
-                    _charged(account, request)
+                    grant.spend(_charged(account, request))
                     return await call(request, context)
-            except KServeError as error:
-                again = () if error.retry_after is None else (("retry-after", str(max(1, round(error.retry_after)))),)
-                await context.abort(CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.message, again)
+            except (KServeError, Denied) as error:
+                await _refuse(context, error)
 
         return answer
+
+    def _admit(self, name: str, context: Any) -> Grant:
+        """Raises :class:`Denied`."""
+        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        return self._access.admit_grpc(grpc_scopes(name), metadata, grpc_peer(context.peer())[0])
+
+    def _still(self, grant: Grant) -> None:
+        """Of a stream that goes on: it may send one more request. Raises :class:`KServeError`."""
+        try:
+            if grant.revoked:
+                raise Denied(401, "token", "the token of this stream was removed")
+            grant.request()
+        except Denied as denied:
+            self._access.count(denied)
+            raise KServeError(denied.status, denied.message, denied.retry_after) from None
 
     # -- inference ---------------------------------------------------------------------------------------------------
 
     async def _infer(self, request: Any, context: Any) -> Any:
         model, version, wanted = await _parsed(request)
-        return encode(await self._service.infer(model, version, wanted, _caller(context)))
+        return encode(await self._service.infer(model, version, wanted, _caller(context, _GRANT.get())))
 
     async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answer requests in order. Once the limit of concurrent requests is reached, the client is not read."""
+        try:
+            grant = self._admit("ModelStreamInfer", context)
+        except Denied as denied:
+            await _refuse(context, denied)
+            return
         free = asyncio.Semaphore(self._service.settings.kserve_max_pipelined)
         under_way: asyncio.Queue[tuple[asyncio.Task[Any], int] | None] = asyncio.Queue()
         with self._service.stream() as number, self._memory.account() as account:
-            caller = _caller(context, number)
+            caller = _caller(context, grant, number)
 
             async def take(request: Any) -> tuple[asyncio.Task[Any], int]:
                 held = 0
                 try:
+                    self._still(grant)
                     held = _charged(account, request)
+                    grant.spend(held)
                     parsed = await _parsed(request)  # here: what is read faster must not overtake
                 except KServeError as error:
                     answer = self._failed(request.id, error)
@@ -224,10 +274,26 @@ def _charged(account: Account, request: Any) -> int:
     return size
 
 
-def _caller(context: Any, stream: int = 0) -> Caller:
+async def _refuse(context: Any, error: KServeError | Denied) -> None:
+    """Ends the call."""
+    again = () if error.retry_after is None else (("retry-after", str(max(1, ceil(error.retry_after)))),)
+    await context.abort(CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.message, again)
+
+
+def _credentials(tls: ServerTls) -> Any:
+    """What :class:`ServerTls` has read last, for every new connection."""
+
+    def current() -> Any:
+        return grpc.ssl_server_certificate_configuration([(tls.key, tls.chain)], root_certificates=tls.client_ca)
+
+    return grpc.dynamic_ssl_server_credentials(current(), current, tls.client_ca is not None)
+
+
+def _caller(context: Any, grant: Grant, stream: int = 0) -> Caller:
     address, port = grpc_peer(context.peer())
     said = dict(context.invocation_metadata() or ()).get(SECRET_HEADER, "")
-    return Caller(address, port, stream, said if isinstance(said, str) else said.decode("latin-1"))
+    secret = said if isinstance(said, str) else said.decode("latin-1")
+    return Caller(address, port, stream, secret, grant.owner)
 
 
 def _named(request: Any) -> tuple[str, str]:

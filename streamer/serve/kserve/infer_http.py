@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from streamer.serve.access.grant import grant_of
 from streamer.serve.body import SHORT, problem, read_body, unzip
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller
 from streamer.serve.kserve.errors import KServeError
@@ -83,7 +84,7 @@ class InferEndpoint:
 
 def _caller(request: Request) -> Caller:
     host, port = request.scope.get("client") or ("", 0)
-    return Caller(host, port, secret=request.headers.get(SECRET_HEADER, ""))
+    return Caller(host, port, secret=request.headers.get(SECRET_HEADER, ""), owner=grant_of(request.scope).owner)
 
 
 def _length(request: Request) -> int | None:

@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streamer.serve.access.gate import Access
+    from streamer.serve.access.tls import ServerTls
     from streamer.serve.bounds import RequestMemory
     from streamer.serve.kserve.grpc_server import GrpcServer
     from streamer.serve.kserve.service import InferenceService
@@ -27,8 +29,16 @@ class MissingExtraError(ImportError):
 class Grpc:
     """The gRPC server; does nothing if ``kserve_grpc_port`` is 0."""
 
-    def __init__(self, service: InferenceService, settings: Settings, memory: RequestMemory) -> None:
+    def __init__(
+        self,
+        service: InferenceService,
+        settings: Settings,
+        memory: RequestMemory,
+        access: Access,
+        tls: ServerTls | None = None,
+    ) -> None:
         self._service, self._settings, self._memory = service, settings, memory
+        self._access, self._tls = access, tls
         self._server: GrpcServer | None = None
 
     async def start(self) -> None:
@@ -41,7 +51,7 @@ class Grpc:
         except ImportError as error:
             text = f"kserve_grpc_port is {port}, and {error.name} is missing: pip install 'streamer[kserve]'"
             raise MissingExtraError(text) from error
-        server = GrpcServer(self._service, host, port, self._memory)
+        server = GrpcServer(self._service, host, port, self._memory, self._access, self._tls)
         try:
             await server.start()
         except RuntimeError as error:

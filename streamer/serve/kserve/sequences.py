@@ -19,6 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from streamer.names import stream_id
 from streamer.serve.kserve.caller import Caller
 
 __all__ = ["Owned", "SequenceTable", "SeveralLeftError"]
@@ -112,11 +113,11 @@ class SequenceTable(Generic[S]):
         self._keys.discard(key)
 
     def key(self, model: str, id: int | str, caller: Caller, number: int = 0) -> str:
-        """A sequence's key among all streams, at most 200 characters. ``number`` counts those with this id and
-        scope."""
+        """A sequence's key among all streams, at most 200 characters behind its owner. ``number`` counts those with
+        this id and scope."""
         said = f"{caller.scope} {number} {'text' if isinstance(id, str) else 'integer'} {id}"
         digest = hmac.new(self._secret, said.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
-        return f"kserve/{model}/{digest[:40]}"
+        return stream_id(caller.owner, f"kserve/{model}/{digest[:40]}")
 
     def lose(self, owned: Owned[S], why: str) -> None:
         """The sequence was lost on the server; the next request for it gets the reason."""

@@ -33,7 +33,7 @@ __all__ = ["InferenceService"]
 
 Arrays = dict[str, NDArray[Any]]
 #: HTTP status for each of the registry's reasons to refuse a stream.
-STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "conditions": 400}
+STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "conditions": 400, "quota": 429}
 
 
 class InferenceService:
@@ -139,7 +139,7 @@ class InferenceService:
                     waiting.reschedule(None)
 
                 if request.sequence is None:
-                    parts = await self._one_off(manifest, request, rows, conditions, take)
+                    parts = await self._one_off(manifest, request, rows, conditions, caller, take)
                 else:
                     parts = await self._step(manifest, request, rows, conditions, caller, take)
         except TimeoutError:
@@ -155,12 +155,14 @@ class InferenceService:
         request: InferRequest,
         rows: NDArray[Any],
         conditions: Arrays,
+        caller: Caller,
         take: Callable[[int], None],
     ) -> list[Arrays]:
         """Run a request without a sequence from zero state, and drop the state afterwards."""
         patient = request.timeout is not None
         running = SessionRequests(
-            self._slots.put, lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient)
+            self._slots.put,
+            lambda mine: self._slots.open(manifest.name, None, conditions, mine.sink, patient, caller.owner),
         )
         try:
             return await running.run(rows, take)

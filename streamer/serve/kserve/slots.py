@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from streamer.names import stream_id
 from streamer.refusals import Refused
 from streamer.serve.disk_threads import disk_thread
 
@@ -40,17 +42,23 @@ class Slots:
         self._expecting: Counter[str] = Counter()  # requests that wait for one of those
 
     async def open(
-        self, model: str, key: str | None, conditions: Mapping[str, NDArray[Any]], sink: Sink, patient: bool
+        self,
+        model: str,
+        key: str | None,
+        conditions: Mapping[str, NDArray[Any]],
+        sink: Sink,
+        patient: bool,
+        owner: str = "",
     ) -> Session:
-        """Open a session with zero state. Without a ``key`` it is not checkpointed. ``patient``: wait for a slot.
-        Raises :class:`Refused`."""
+        """Open a session with zero state. Without a ``key`` it is not checkpointed, and one of its ``owner``'s.
+        ``patient``: wait for a slot. Raises :class:`Refused`."""
         until = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:
             try:
                 session = self.registry.open(
                     model=model,
                     sink=sink,
-                    stream=key,
+                    stream=stream_id(owner, uuid.uuid4().hex) if key is None else key,
                     options={"tensors": True},
                     conditions=conditions,
                     lasting=key is not None,

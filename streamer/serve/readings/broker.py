@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from streamer.engine.model import ModelError
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.host import NoSensorsError, Sensors
 from streamer.sensors.ingest import Fleet
+from streamer.sensors.owners import only, owned_by, shown
 from streamer.serve.readings.results import ResultQueue
 from streamer.sources import SourceError
 from streamer.sources.mqtt_topics import MqttOptions, Subscription, Watch
@@ -86,7 +90,8 @@ class Broker:
         async with self._taking:
             for model, batch in batches.items():
                 try:
-                    receipt = await self._sensors.take(batch, "mqtt", self._sensors.choose(model))
+                    own = owned_by(self._sensors.settings.mqtt_owner, batch)
+                    receipt = await self._sensors.take(own, "mqtt", self._sensors.choose(model))
                 except Exception as error:
                     failed[model] = error
                     continue
@@ -101,7 +106,12 @@ class Broker:
 
     def _publish(self, fleet: Fleet, result: StepResult) -> None:
         assert self._mqtt is not None
-        self._mqtt.publish(self._sensors.current(fleet, result))
+        own = only(self._sensors.settings.mqtt_owner, result.names.tolist())
+        if len(own) < len(result.names):  # others' are nobody's business at the broker
+            rows = np.array(own, np.intp)
+            parts = {f.name: getattr(result, f.name)[rows] for f in fields(result)}
+            result = StepResult(**parts)
+        self._mqtt.publish(shown(self._sensors.current(fleet, result)))
 
 
 def options(settings: Settings) -> MqttOptions:
@@ -114,6 +124,8 @@ def options(settings: Settings) -> MqttOptions:
         password=settings.mqtt_password.get_secret_value() or None,
         tls=settings.mqtt_tls,
         ca_file=settings.mqtt_ca_file or None,
+        cert_file=settings.mqtt_cert_file or None,
+        key_file=settings.mqtt_key_file or None,
         client_id=settings.mqtt_client_id,
         session_seconds=settings.mqtt_session_seconds,
         max_delay=settings.mqtt_max_delay,

@@ -6,6 +6,7 @@ response; the others are taken.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamer.names import SEPARATOR, name_of, stream_id
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import Receipt
 from streamer.sensors.host import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
+from streamer.sensors.owners import only, owned_by, shown
+from streamer.serve.access.grant import grant_of
 from streamer.serve.body import in_thread, problem, read_body, unzip
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
@@ -103,19 +107,20 @@ class ReadingRoutes:
         source, fleet, batch, faults = await in_thread(lambda: self._parse(request, body), len(body))
         lost = source.bad + source.cells
         self.count({"malformed": lost})
+        batch = owned_by(grant_of(request.scope).owner, batch)
         if not len(batch):
             raise BodyError(400, "; ".join([*faults[:5], expected(source)]))
         if query.get("forecast", "0") not in ("0", "false", ""):
             receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
             if not lost and not receipt.refused:
-                lines = await in_thread(lambda: _lines(forecasts), len(body))
+                lines = await in_thread(lambda: _lines(shown(forecasts)), len(body))
                 return Response(lines, media_type="application/x-ndjson")
             run: Forecasts | None = forecasts
         else:
             receipt, run = await self._sensors.tell(batch, "http", fleet, self._settings.answer_seconds)
         said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + lost}
         left = list(map(as_parameters, source.left_out() + source.report.notes))
-        for name, what, found in _unused(run):
+        for name, what, found in _unused(run and shown(run)):
             said["taken"] -= len(found)
             said[name] = len(found)
             left.append(f"{len(found)} {what}, the first: {found[0][0][:200]} at {show_time(found[0][1])}")
@@ -160,7 +165,7 @@ class ReadingRoutes:
             raise BodyError(400, f"precision {precision[:20]!r}: ns, us, ms or s")
         body = await self._body(request)
         parsed = await in_thread(lambda: parse(body, UNITS[precision]), len(body))
-        receipt = await self._take(parsed, "line_protocol")
+        receipt = await self._take(request, parsed, "line_protocol")
         if errors := parsed.faults + self._refused(receipt):
             text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
             return JSONResponse({"code": "invalid", "message": text, "error": text}, 400)
@@ -173,7 +178,7 @@ class ReadingRoutes:
         raw = await read_body(request, self._settings.max_body_bytes)
         parse = negotiate(request.headers)
         parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), len(raw))
-        receipt = await self._take(parsed, "remote_write")
+        receipt = await self._take(request, parsed, "remote_write")
         headers = {
             "X-Prometheus-Remote-Write-Samples-Written": str(receipt.taken + parsed.skipped.get("stale", 0)),
             "X-Prometheus-Remote-Write-Histograms-Written": "0",
@@ -191,7 +196,7 @@ class ReadingRoutes:
         content_type = request.headers.get("content-type", "")
         body = await self._body(request)
         parsed = await in_thread(lambda: parse(body, content_type), len(body))
-        receipt = await self._take(parsed, "otlp")
+        receipt = await self._take(request, parsed, "otlp")
         rejected = receipt.refused + sum(parsed.skipped.values())
         from streamer.serve.readings.otlp import answer
 
@@ -205,14 +210,16 @@ class ReadingRoutes:
         """``?match=pump*``, and ``?after=NAME`` for the next page."""
         query = request.query_params
         after = query.get("after", "")
-        names = [name for name in self._sensors.names(query.get("match", "*")) if name > after]
+        known = self._sensors.names()
+        own = (name_of(known[row]) for row in only(grant_of(request.scope).owner, known))
+        names = [name for name in fnmatch.filter(own, query.get("match", "*")) if name > after]
         more = {"after": names[PAGE - 1]} if len(names) > PAGE else {}
         return JSONResponse({"streams": names[:PAGE]} | more)
 
     @guarded
     async def forecast(self, request: Request) -> Response:
         name = request.path_params["stream"]
-        found = self._sensors.look(name, request.query_params.get("model"))
+        found = self._sensors.look(self._own(request, name), request.query_params.get("model"))
         if not found:
             return problem(404, f"no sensor {name[:200]!r} has sent a reading: GET /v1/forecast lists them")
         return JSONResponse(to_dict(found))
@@ -220,7 +227,7 @@ class ReadingRoutes:
     @guarded
     async def forget(self, request: Request) -> Response:
         name = request.path_params["stream"]
-        if not await self._sensors.forget(name, request.query_params.get("model")):
+        if not await self._sensors.forget(self._own(request, name), request.query_params.get("model")):
             return problem(404, f"no sensor {name[:200]!r} is known")
         return Response(status_code=204)
 
@@ -239,14 +246,18 @@ class ReadingRoutes:
             if count:
                 self._sensors.metrics.refused_readings.labels(reason).inc(count)
 
+    def _own(self, request: Request, name: str) -> str:
+        """The sensor that the caller calls so."""
+        return stream_id(grant_of(request.scope).owner, name.replace(SEPARATOR, "\0"))
+
     async def _body(self, request: Request) -> bytes:
         raw = await read_body(request, self._settings.max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
         return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), len(raw))
 
-    async def _take(self, parsed: Parsed, way: str) -> Receipt:
+    async def _take(self, request: Request, parsed: Parsed, way: str) -> Receipt:
         self.count(parsed.skipped)
-        return await self._sensors.take(parsed.batch, way)
+        return await self._sensors.take(owned_by(grant_of(request.scope).owner, parsed.batch), way)
 
     def _refused(self, receipt: Receipt) -> list[str]:
         return [refusal.text(self._settings.max_sensors) for refusal in receipt.refusals]

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.ingest import BusyError
+from streamer.sensors.owners import owned_by
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
 from streamer.serve.readings.remedies import without
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from streamer.sensors.commit import Receipt
     from streamer.sensors.host import Sensors
     from streamer.sensors.ingest import Fleet
+    from streamer.serve.access.tokens import AccessScope
     from streamer.serve.websocket import Socket
 
 __all__ = ["PATH", "Subscriber", "Subscribers"]
@@ -133,7 +136,10 @@ class Subscriber:
         shared.connections.add(self)
 
     def wants(self, name: str) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
+        own = name_of(name)
+        return owner_of(name) == self.socket.grant.owner and any(
+            fnmatch.fnmatchcase(own, pattern) for pattern in self.patterns
+        )
 
     def send(self, frame: bytes) -> None:
         if self.socket.writable and not self._unsent:
@@ -191,6 +197,7 @@ class Subscriber:
         if not text:
             raise WireError("bad_frame", "readings are JSON in text frames, one object a line")
         if (wanted := _control(data)) is not None:
+            self._needs("read")
             most = self._shared.settings.max_subscriptions
             if len(wanted.streams) > most:
                 raise WireError("bad_frame", f"{len(wanted.streams)} patterns, {most} are allowed (max_subscriptions)")
@@ -198,11 +205,13 @@ class Subscriber:
             self._shared.changed()
             self.send(encode({"type": "subscribed", "streams": self.patterns}))
             return
+        self._needs("write")
         faults: list[str] = []
         source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
         try:
             fleet = self._shared.sensors.choose(None, source.names())
             batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
+            batch = owned_by(self.socket.grant.owner, batch)
         except SourceError as error:
             raise WireError("bad_json", without(str(error))) from None
         except LookupError as error:
@@ -222,6 +231,11 @@ class Subscriber:
         left = list(map(without, source.left_out() + source.report.notes))
         answer |= ({"left_out": left} if left else {}) | ({"errors": faults} if faults else {})
         self.send(encode(answer))
+
+    def _needs(self, scope: AccessScope) -> None:
+        """Raises :class:`WireError`. One connection is for both, and a token mostly for one."""
+        if not self.socket.grant.may(scope):
+            raise WireError("scope", f"this token may not do that: it needs the scope {scope}")
 
     async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:
         """Take readings; waits for room, and for the disk. ``None`` if the client disconnected before."""

@@ -25,7 +25,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from streamer.names import name_of
 from streamer.refusals import BadInput, Overflow, Refused
+from streamer.serve.access.grant import grant_of
 from streamer.serve.body import SHORT, in_thread, problem, read_body, unzip
 from streamer.serve.disk_threads import disk_thread
 from streamer.serve.readings.parsed import BodyError
@@ -52,6 +54,7 @@ STATUS = {
     "unknown_model": 404,
     "unknown_stream": 404,
     "key": 400,
+    "quota": 429,
     "options": 400,
     "rate": 400,
     "conflict": 409,
@@ -162,7 +165,7 @@ class RowRoutes:
         if closed := self._streams.closed:
             return problem(503, ": ".join(closed), 1.0)
         try:
-            return await endpoint(request, key)
+            return await endpoint(request, grant_of(request.scope).own(key))
         except HttpProblem as known:
             return known.response()
         except BodyError as error:
@@ -245,7 +248,7 @@ class RowRoutes:
             self._registry.detach(session, exchange.sink)
             if session.state == "ended" or not (session.resumed or session.received):  # over, or it has never begun
                 await disk_thread(lambda: self._registry.discard(session))
-        facts = {"stream": key, "model": model, "resumed": resumed, "position": position, "acknowledged": safe}
+        facts = {"stream": name_of(key), "model": model, "resumed": resumed, "position": position, "acknowledged": safe}
         lines = LINES in request.given.get("accept", form or "")
         size = sum(array.nbytes for event in exchange.events for array in event.get("outputs", {}).values())
         return await in_thread(lambda: _answer(exchange.events, facts, lines), size * JSON_GROWTH)
@@ -291,12 +294,12 @@ class RowRoutes:
     async def _get(self, request: Request, key: str) -> Response:
         found = await disk_thread(lambda: self._registry.look(key))
         if found is None:
-            raise HttpProblem(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
+            raise HttpProblem(404, f"no stream {name_of(key)[:200]!r} is known here", code="unknown_stream")
         return JSONResponse(found)
 
     async def _delete(self, request: Request, key: str) -> Response:
         if not await disk_thread(lambda: self._registry.delete(key)):
-            raise HttpProblem(404, f"no stream {key[:200]!r} is known here", code="unknown_stream")
+            raise HttpProblem(404, f"no stream {name_of(key)[:200]!r} is known here", code="unknown_stream")
         return Response(status_code=204)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -232,11 +233,13 @@ class StreamConnection:
             self._session.end(self._sink)
 
     def _start(self, frame: Start) -> Session:
+        grant = self.socket.grant
         return self._registry.open(
             model=frame.model,
             sample_rate=frame.sample_rate,
             sink=self._sink,
-            key=frame.key,
+            stream=None if frame.key is not None else grant.own(uuid.uuid4().hex),
+            key=None if frame.key is None else grant.own(frame.key),
             after_seq=frame.seq,
             overflow=frame.overflow,
             options=frame.options,
@@ -246,13 +249,13 @@ class StreamConnection:
     def _awake(self, frame: Start | Resume) -> Session | None:
         """What is had without waiting for the disk; ``None``: only a thread can tell."""
         if isinstance(frame, Resume):
-            return self._registry.reattach(frame.stream, self._sink, after_seq=frame.seq)
+            return self._registry.reattach(self.socket.grant.own(frame.stream), self._sink, after_seq=frame.seq)
         if frame.key is None:
             return self._start(frame)
         return self._registry.rejoin(
             model=frame.model,
             sink=self._sink,
-            key=frame.key,
+            key=self.socket.grant.own(frame.key),
             after_seq=frame.seq,
             sample_rate=frame.sample_rate,
             options=frame.options,
@@ -262,7 +265,7 @@ class StreamConnection:
     def _resume(self, frame: Resume) -> Session:
         # A half-dead connection must not keep its owner out: the newer one wins, the registry tells the older one's
         # sink.
-        return self._registry.attach(frame.stream, self._sink, after_seq=frame.seq)
+        return self._registry.attach(self.socket.grant.own(frame.stream), self._sink, after_seq=frame.seq)
 
     def _opened(self, session: Session) -> None:
         self._session = session

@@ -64,6 +64,8 @@ CLOSE_CODES: Mapping[str, int] = {
     "capacity": 1013,
     "overload": 1013,
     "store": 1013,
+    "quota": 1013,
+    "scope": 1008,
     "starting": 1013,
     "draining": 1012,
 }

@@ -1,0 +1,87 @@
+"""Which scope a request needs: one table, read from the top, the first line that fits counts.
+
+What no line names needs ``admin``: a route that somebody adds and forgets here is closed, not open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from streamer.serve.access.tokens import AccessScope
+
+__all__ = ["GRPC", "RULES", "AccessRule", "grpc_scopes", "needed"]
+
+READ = ("GET", "HEAD")
+ANY: tuple[str, ...] = ()
+
+
+class AccessRule(NamedTuple):
+    """``path`` as it is, or all that begin with it where a ``*`` ends it. ``methods``: none stands for any. One of the
+    ``scopes`` is enough; none: anybody may."""
+
+    methods: tuple[str, ...]
+    path: str
+    scopes: tuple[AccessScope, ...]
+
+    def fits(self, method: str, path: str) -> bool:
+        there = path.startswith(self.path[:-1]) if self.path.endswith("*") else path == self.path
+        return there and (not self.methods or method in self.methods)
+
+
+RULES: tuple[AccessRule, ...] = (
+    # whether it is there and well: probes have no tokens
+    AccessRule(READ, "/", ()),
+    AccessRule(READ, "/healthz", ()),
+    AccessRule(READ, "/readyz", ()),
+    AccessRule(READ, "/health", ()),
+    AccessRule(ANY, "/ping", ()),
+    AccessRule(READ, "/v2/health/*", ()),
+    # what it says of itself
+    AccessRule(READ, "/metrics", ("read",)),
+    AccessRule(READ, "/v1/models", ("read", "stream")),
+    AccessRule(READ, "/v2", ("read", "stream")),
+    AccessRule(READ, "/v2/*", ("read", "stream")),
+    AccessRule(ANY, "/v2/repository/index", ("read", "stream")),
+    # streams
+    AccessRule(ANY, "/v1/stream", ("stream",)),
+    AccessRule(ANY, "/v1/streams/*", ("stream",)),
+    AccessRule(ANY, "/v1/generate", ("stream",)),
+    AccessRule(ANY, "/v2/models/*", ("stream",)),
+    # sensors
+    AccessRule(ANY, "/v1/sensors", ("read", "write")),  # which of its frames: see subscribe.py
+    AccessRule(READ, "/v1/forecast", ("read",)),
+    AccessRule(READ, "/v1/forecast/*", ("read",)),
+    AccessRule(("DELETE",), "/v1/forecast/*", ("write",)),
+    AccessRule(ANY, "/v1/readings", ("write",)),
+    AccessRule(ANY, "/api/v2/write", ("write",)),
+    AccessRule(ANY, "/write", ("write",)),
+    AccessRule(ANY, "/query", ("write", "read")),
+    AccessRule(ANY, "/api/v1/write", ("write",)),
+    AccessRule(ANY, "/v1/metrics", ("write",)),
+    # streams of everybody
+    AccessRule(ANY, "/v1/sessions*", ("admin",)),
+)
+
+#: The same for methods of gRPC.
+GRPC: dict[str, tuple[AccessScope, ...]] = {
+    "ServerLive": (),
+    "ServerReady": (),
+    "ServerMetadata": ("read", "stream"),
+    "ModelReady": ("read", "stream"),
+    "ModelMetadata": ("read", "stream"),
+    "ModelConfig": ("read", "stream"),
+    "ModelStatistics": ("read", "stream"),
+    "RepositoryIndex": ("read", "stream"),
+    "ModelInfer": ("stream",),
+    "ModelStreamInfer": ("stream",),
+}
+
+
+def needed(method: str, path: str, rules: Sequence[AccessRule] = RULES) -> tuple[AccessScope, ...]:
+    """One of these; none: anybody may."""
+    return next((rule.scopes for rule in rules if rule.fits(method, path)), ("admin",))
+
+
+def grpc_scopes(method: str) -> tuple[AccessScope, ...]:
+    return GRPC.get(method, ("admin",))

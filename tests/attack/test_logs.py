@@ -1,0 +1,14 @@
+"""The attack, small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.attack import Scale
+from bench.attack.logs import run
+
+
+def test_everything_holds(toy: Path) -> None:
+    rows = list(run(Scale(share=0.05), toy))
+    assert len(rows) >= 4
+    assert [row for row in rows if not row.held] == []
