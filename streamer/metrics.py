@@ -90,6 +90,10 @@ class Metrics:
         self.refused_readings = counter("refused_readings", "readings, lines and bodies that were not taken", "reason")
         self.sensors = gauge("sensors", "sensors that are known")
         self.waiting_readings = gauge("waiting_readings", "readings that were taken and are not yet run")
+        self.oldest_reading = gauge("oldest_reading_seconds", "time that the oldest reading has waited to be run")
+        self.reading_wait = gauge(
+            "reading_wait_seconds", "time that a reading of a sensor of which none waits would wait, as measured"
+        )
         self.unsaved_sensors = gauge("unsaved_sensors", "sensors with readings that are in the journal only")
         self.subscriptions = gauge("subscriptions", "WebSocket connections that brought or get sensors")
         self.dropped_forecasts = counter("dropped_forecasts", "forecasts a slow subscriber did not get", "protocol")

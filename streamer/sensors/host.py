@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is to be saved.
 SAVE_SECONDS = 1.0
+#: Share of the time of a drain in which readings are run; the rest is for saving.
+RUNNING = 0.75
 
 
 class NoSensorsError(LookupError):
@@ -83,6 +85,8 @@ class Sensors:
         if fleets:
             self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
             self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
+            self.metrics.oldest_reading.set_function(lambda: max(fleet.waits() for fleet in fleets))
+            self.metrics.reading_wait.set_function(lambda: max(fleet.behind() for fleet in fleets))
             self.metrics.unsaved_sensors.set_function(
                 lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
             )
@@ -115,26 +119,31 @@ class Sensors:
             lanes=settings.lanes,
             step=settings.sensor_step or None,
             gap=settings.max_gap_steps,
+            earned=settings.gap_steps_per_reading,
             most=settings.max_scored_steps,
             waiting=settings.max_waiting_readings,
+            seconds=settings.max_waiting_seconds,
             max_state_bytes=settings.max_state_bytes,
             journal=journal,
             clock=self._clock,
             limit=settings.max_batch,
         )
-        saver = Saver(fleet, journal, self.metrics, settings.sensor_save_seconds)
+        patience = settings.stuck_seconds
+        saver = Saver(fleet, journal, self.metrics, settings.sensor_save_seconds, patience=patience)
         self._served.append(Served(fleet, saver))
         saver.restore()
 
     def drain(self, timeout: float) -> int:
-        """Take nothing more, run what was taken, save all of it; how many sensors."""
+        """Take nothing more, run what was taken, save all of it; how many sensors. What is not run by ``RUNNING`` of
+        the time stays in the journal, and so do readings of sensors that are not saved by the end of it."""
         self._draining = True
         self._stop.set()  # no further round of the thread that saves: all is saved here
-        until = time.monotonic() + timeout
+        begin = time.monotonic()
         for fleet, saver in self._served:
-            if not fleet.drain(max(0.0, until - time.monotonic())):
+            if not fleet.drain(max(0.0, begin + RUNNING * timeout - time.monotonic())):
                 log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
-            saver.save(whole=True)
+                fleet.close(0.0)  # its lanes end with the piece that they are at: what is saved stands still
+            saver.save(whole=True, until=begin + timeout)
         return sum(len(served.fleet.slots) for served in self._served)
 
     def close(self) -> bool:
@@ -153,6 +162,15 @@ class Sensors:
             if fleet.stuck(seconds):
                 return f"sensors of {name} have work that took more than {seconds:g} s"
         return None
+
+    def waiting(self) -> str:
+        """What waits to be run, for people; empty: nothing has for a second."""
+        found = [fleet for fleet in self.fleets.values() if fleet.waits() > 1.0]
+        return "".join(
+            f"{fleet.waiting} readings of {fleet.model.manifest.name} wait, the oldest for {fleet.waits():.0f} s;"
+            f" one that comes now {fleet.behind():.1f} s\n"
+            for fleet in found
+        )
 
     # -- in ------------------------------------------------------------------------------------------------------------
 

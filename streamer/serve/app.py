@@ -69,7 +69,9 @@ def create_app(
 
     async def readyz(request: Request) -> Response:
         trouble = ": ".join(streams.closed) if streams.closed else health()
-        return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
+        if trouble:
+            return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"})
+        return PlainTextResponse(f"ready\n{sensors.waiting()}")
 
     rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too
 

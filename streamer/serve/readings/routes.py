@@ -121,7 +121,7 @@ class ReadingRoutes:
             left.append(f"{len(found)} {what}, the first: {found[0][0][:200]} at {show_time(found[0][1])}")
         errors = faults + self._refused(receipt)
         said |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
-        return JSONResponse(said, 400 if errors else 200)
+        return JSONResponse(said, _status(receipt) if errors else 200, _later(receipt))
 
     def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         query = request.query_params
@@ -163,7 +163,8 @@ class ReadingRoutes:
         receipt = await self._take(parsed, "line_protocol")
         if errors := parsed.faults + self._refused(receipt):
             text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
-            return JSONResponse({"code": "invalid", "message": text, "error": text}, 400)
+            said = {"code": "unavailable" if receipt.later else "invalid", "message": text, "error": text}
+            return JSONResponse(said, _status(receipt), _later(receipt))
         return Response(status_code=204)
 
     @guarded
@@ -180,8 +181,9 @@ class ReadingRoutes:
             "X-Prometheus-Remote-Write-Exemplars-Written": "0",
         }
         if errors := parsed.faults + self._refused(receipt):
-            # 400: the sender must not send it again, what could be taken was
-            return problem(400, f"{receipt.taken} samples were taken; {'; '.join(errors)}", headers=headers)
+            # 400: the sender must not send it again, what could be taken was; 503: what was is a duplicate then
+            text = f"{receipt.taken} samples were taken; {'; '.join(errors)}"
+            return problem(_status(receipt), text, headers=headers | (_later(receipt) or {}))
         return Response(status_code=204, headers=headers)
 
     @guarded
@@ -250,6 +252,15 @@ class ReadingRoutes:
 
     def _refused(self, receipt: Receipt) -> list[str]:
         return [refusal.text(self._settings.max_sensors) for refusal in receipt.refusals]
+
+
+def _status(receipt: Receipt) -> int:
+    """Of an answer to readings of which some were refused."""
+    return 503 if receipt.later else 400
+
+
+def _later(receipt: Receipt) -> dict[str, str] | None:
+    return {"Retry-After": "5"} if receipt.later else None
 
 
 def _unused(run: Forecasts | None) -> list[tuple[str, str, Sequence[tuple[str, float]]]]:
