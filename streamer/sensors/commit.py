@@ -31,8 +31,8 @@ REASONS = {FULL: "capacity", NAMELESS: "name", BEHIND: "behind"}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``reason``: ``capacity`` (there are as many sensors as are allowed), ``name`` (it is not a name) or ``behind`` (too
-    many readings of the sensor wait to be run: they may come again later)."""
+    """``reason``: ``capacity`` (there are as many sensors as are allowed), ``name`` (it is not a name) or ``behind``
+    (too many readings of the sensor wait to be run: they may come again later)."""
 
     reason: str
     count: int

@@ -73,7 +73,9 @@ class Saver:
         misses = 0
         for first in range(0, len(behind), self._group):
             if monotonic() > until:
-                log.warning("sensors are left unsaved: their readings are run again", extra={"sensors": len(behind) - first})
+                log.warning(
+                    "sensors are left unsaved: their readings are run again", extra={"sensors": len(behind) - first}
+                )
                 break
             slots = behind[first : first + self._group]
             with self._metrics.save_seconds.time():

@@ -134,7 +134,11 @@ class SensorTable:
             self.progress.write(slot, saved)
 
     def ran(
-        self, streams: Slots, first: NDArray[np.intp], at: NDArray[np.intp], seq: NDArray[np.int64],
+        self,
+        streams: Slots,
+        first: NDArray[np.intp],
+        at: NDArray[np.intp],
+        seq: NDArray[np.int64],
         last: NDArray[np.bool_],
     ) -> None:
         """Readings ``first`` to ``at`` of each stream were run, of columns ``seq`` and ``last`` that stand stream by

@@ -22,8 +22,8 @@ ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
 #: Late readings, at least, each a step (``FASTER`` to ``SLOWER``) behind the one before it, that show a jump ahead to
 #: have been a glitch of a clock; and more than came since the jump.
 AGREEING = 3
-#: Gaps that may be filled at once, each of ``limit`` masked steps; after that they are earned by readings, ``EARNED`` by
-#: each where nobody says how many. Else a few bytes could order hours of work.
+#: Gaps that may be filled at once, each of ``limit`` masked steps; after that they are earned by readings, ``EARNED``
+#: by each where nobody says how many. Else a few bytes could order hours of work.
 SAVED, EARNED = 8, 16
 #: Breaks. Forecasts made before a break are not scored with readings after it. ``WHOLE``: no break. ``GAP``: more steps
 #: are missing than are filled. ``RESTARTED``: the clock was set back. ``CHANGED``: the step of the sensor changed.

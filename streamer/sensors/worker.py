@@ -33,7 +33,7 @@ Slots = NDArray[np.intp]
 Floats = NDArray[np.float64]
 #: Readings that a lane takes at a time, at least one work.
 TAKE = 4096
-#: A piece: at most so many rounds, of at least one step of every stream, and no further round after so many steps of all
+#: A piece: at most so many rounds, of one step of every stream, and no further round after so many steps of all
 #: together, or where something came. Between two pieces the lane's slots can be copied.
 ROUNDS, STEPS = 16, 1024
 #: Weight of the newest measurement in the rate of steps.
