@@ -104,6 +104,15 @@ class Metrics:
         self.mqtt_messages = counter("mqtt_messages", "messages from the broker", "outcome")
         self.mqtt_forecasts = counter("mqtt_forecasts", "forecasts for the broker", "outcome")
 
+        # -- versions and other daemons --------------------------------------------------------------------------------
+        self.reloads = counter(
+            "model_reloads", "model files that had changed, by what became of it", "model", "outcome"
+        )
+        self.old_models = gauge("old_models", "old versions of models that have streams, or may have")
+        self.moved = counter(
+            "moved", "streams and sensors that went to another daemon, or came from one", "kind", "way"
+        )
+
         # -- snapshots -------------------------------------------------------------------------------------------------
         self.snapshots = counter("snapshots", "snapshots written to the store")
         self.snapshot_bytes = counter("snapshot_bytes", "bytes of snapshots written")

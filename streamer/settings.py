@@ -275,6 +275,9 @@ class Settings(BaseSettings):
     )
 
     # -- how long things live ----------------------------------------------------------------------------------------
+    max_old_models: Annotated[int, Field(ge=0)] = Field(
+        4, description="old versions of models that are kept for their streams after a reload; then it is refused"
+    )
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")
     idle_seconds: Seconds = Field(
         600.0, description="time without any input before a connected stream is put to sleep; 0: never"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["AmbiguousError", "NoSensorsError", "Sensors"]
+__all__ = ["AmbiguousError", "ElsewhereError", "NoSensorsError", "Sensors"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,14 @@ class AmbiguousError(LookupError):
     """Several models are served for these readings, or know a stream of this name: ``model`` has to say which."""
 
 
+class ElsewhereError(BusyError):
+    """All sensors have moved to the daemon at ``url``."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"the sensors are served at {url} from now on: send readings there")
+        self.url = url
+
+
 class Served(NamedTuple):
     fleet: Fleet
     saver: Saver
@@ -70,6 +78,9 @@ class Sensors:
         #: By the name of the model.
         self.fleets: dict[str, Fleet] = {}
         self._loaded = self._draining = False
+        #: The daemon that the sensors are on their way to, and the one that has all of them.
+        self.moving_to: str | None = None
+        self.elsewhere: str | None = None
         self._arrivals = Arrivals()
         self._no_values = _numbers(settings.missing)
         self._stop = threading.Event()
@@ -228,6 +239,10 @@ class Sensors:
             fleet = fleet or self.choose()
             if self._draining:
                 raise BusyError("the daemon is going down")
+            if self.elsewhere is not None:
+                raise ElsewhereError(self.elsewhere)
+            if self.moving_to is not None:
+                raise BusyError(f"the sensors are on their way to {self.moving_to}")
             writing = fleet.write(self._arrivals(self._masked(batch)), answer=answer, count=count)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
@@ -255,7 +270,7 @@ class Sensors:
 
     def look(self, name: str, model: str | None = None) -> list[SensorView]:
         """All targets of a stream; empty: there is no such stream."""
-        fleet = self._owner(name, model)
+        fleet = self.owner(name, model)
         if fleet is None:
             return []
         found = look_all(fleet, name)
@@ -268,7 +283,7 @@ class Sensors:
         return names if pattern == "*" else fnmatch.filter(names, pattern)
 
     async def forget(self, name: str, model: str | None = None) -> bool:
-        fleet = self._owner(name, model)
+        fleet = self.owner(name, model)
         return fleet is not None and await asyncio.wrap_future(fleet.forget(name))
 
     def watch(self, watcher: Callable[[Fleet, StepResult], None]) -> None:
@@ -300,7 +315,7 @@ class Sensors:
             raise NoSensorsError("no model for sensors is served here: name forecast-universal in the setting models")
         return self.fleets
 
-    def _owner(self, name: str, model: str | None) -> Fleet | None:
+    def owner(self, name: str, model: str | None) -> Fleet | None:
         if model is not None:
             return self.choose(model)
         owners = [fleet for fleet in self.served().values() if name in fleet.slots]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from time import monotonic
 from typing import Any
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from streamer.engine.arena import Arena
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
+from streamer.sensors.arrival import Arrival, settle
 from streamer.sensors.backlog import DEPTH, Work
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import CommitPlan, Planned, Receipt, promise
@@ -33,7 +35,7 @@ from streamer.sensors.latest import Latest
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.reply import Reply
 from streamer.sensors.scores import Track
-from streamer.sensors.table import Progress, SensorTable, Watcher
+from streamer.sensors.table import Parts, Progress, SensorTable, Watcher
 from streamer.sensors.timeline import EARNED, Timelines
 from streamer.sensors.worker import SensorLane
 from streamer.store import StoreError
@@ -73,6 +75,7 @@ class _Entry:
     safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
     only: tuple[int, int] | None = None  # see Plan.forget
+    bring: Arrival | None = None  # the stream that is to come
 
 
 class Fleet:
@@ -214,8 +217,15 @@ class Fleet:
         gone = [(name, self._forget(name, only)) for name, only in found]
         return [name for name, future in gone if future.result(timeout)]
 
+    def bring(self, name: str, parts: Parts, data: bytes) -> Future[str | None]:
+        """A stream of another daemon goes on here, as ``parts`` of its :meth:`SensorTable.read`, which are ``data`` on
+        the disk. Why it can't; ``None``: it is there. Raises :class:`StoreError` by the future."""
+        return self._ask(_Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
+
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
-        entry = _Entry(NO_READINGS, None, forget=name, only=only)
+        return self._ask(_Entry(NO_READINGS, None, forget=name, only=only))
+
+    def _ask(self, entry: _Entry) -> Future[Any]:
         with self._changed:
             if self._closed:
                 raise BusyError("the daemon is going down")
@@ -289,7 +299,19 @@ class Fleet:
 
     def _write_all(self) -> None:
         while entries := self._next():
-            self._commit(entries)
+            for arriving, group in groupby(entries, lambda entry: entry.bring is not None):
+                if arriving:
+                    for entry in group:
+                        self._settle(entry)
+                else:
+                    self._commit(list(group))
+
+    def _settle(self, entry: _Entry) -> None:
+        assert entry.bring is not None
+        try:
+            entry.safe.set_result(settle(self, entry.bring, self._next_seq - 1))
+        except Exception as error:
+            self._fail(entry, error)
 
     def _next(self) -> list[_Entry]:
         with self._changed:

@@ -21,7 +21,7 @@ from streamer.store import StoreError
 from streamer.store.journal import Journal, Saved
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["Saver"]
+__all__ = ["Saver", "from_bytes", "to_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Saver:
         if not fleet.names[slot]:
             return None
         id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(table.applied[slot])
-        return Saved(id, name, seq, fleet.model.digest, _to_bytes(table.read(slot)))
+        return Saved(id, name, seq, fleet.model.digest, to_bytes(table.read(slot)))
 
     def _done(self, saved: dict[int, Saved]) -> int:
         """The last record that no stream needs any more once ``saved`` is on the disk."""
@@ -197,7 +197,7 @@ class Saver:
         if saved.model != self._fleet.model.digest:
             return False
         try:
-            table.write(slot, _from_bytes(saved.data))
+            table.write(slot, from_bytes(saved.data))
         except Exception as error:  # whatever is wrong with it, the others are to be restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
             table.clear(slot)
@@ -206,13 +206,13 @@ class Saver:
         return True
 
 
-def _to_bytes(parts: dict[str, dict[str, NDArray[Any]]]) -> bytes:
+def to_bytes(parts: dict[str, dict[str, NDArray[Any]]]) -> bytes:
     names = [[part, name] for part, arrays in parts.items() for name in arrays]
     body = pack({"names": names}, [parts[part][name] for part, name in names])
     return zlib.crc32(body).to_bytes(4, "little") + body
 
 
-def _from_bytes(data: bytes) -> dict[str, dict[str, NDArray[Any]]]:
+def from_bytes(data: bytes) -> dict[str, dict[str, NDArray[Any]]]:
     if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
         raise ValueError("its checksum is wrong")
     facts, arrays = unpack(data[4:])

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
+from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 
@@ -43,6 +44,8 @@ INDEX = """streamer: stateful streaming inference
   /v1/sensors            WebSocket: readings in, forecasts out
   /v1/forecast           sensors by name; /v1/forecast/NAME one of them
 
+  /v1/sessions           what is here, for administrators; /v1/drain, /v1/reload
+
   /healthz     200 while the process lives
   /readyz      200 while new streams are welcome, else 503 and why
   /metrics     Prometheus (OpenMetrics on request)
@@ -57,6 +60,7 @@ def create_app(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
+    moving: MovingRoutes,
 ) -> ASGIApp:
     """``health()`` says what is wrong with the engine, or ``None``."""
 
@@ -68,7 +72,7 @@ def create_app(
         return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        trouble = ": ".join(streams.closed) if streams.closed else health()
+        trouble = ": ".join(streams.closed) if streams.closed else health() or streams.registry.gone()
         if trouble:
             return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"})
         return PlainTextResponse(f"ready\n{sensors.waiting()}")
@@ -96,6 +100,7 @@ def create_app(
             *rows.routes(),
             Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
+            *moving.routes(),
         ]
     )
     return rows.before(app)

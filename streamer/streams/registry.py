@@ -28,7 +28,9 @@ from streamer.streams.admission import Admission, StreamRequest
 from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
 from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
+from streamer.streams.moving import Mover
 from streamer.streams.numbers import formatter
+from streamer.streams.reload import Reloader
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -70,6 +72,12 @@ class Registry:
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
+        self._reloader = self._admission.versions = Reloader(
+            self._engines, settings, metrics, self._load, self._start, self._table.all, clock
+        )
+        self.keeper.also = self._reloader.sweep
+        #: Streams as bytes: out, in, and over to another daemon.
+        self.mover = Mover(self._table, self.keeper, self._admission, settings.stuck_seconds)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
         self._draining = False
@@ -85,7 +93,7 @@ class Registry:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
             try:
-                engine = load_engine(resolve(name), self.settings, self.metrics, self._table.all)
+                engine = self._load(resolve(name))
             except OtherTaskError as error:
                 self.others[error.task].append(error.path)
                 continue
@@ -99,12 +107,22 @@ class Registry:
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
-            if self._gather is not None:
-                engine.gather(self._gather)
-            engine.start()
+            self._start(engine)
         self.sweep()
         self._admission.wake_all()
         self.keeper.start()
+
+    def _load(self, path: Path) -> Engine:
+        return load_engine(path, self.settings, self.metrics, self._table.all)
+
+    def _start(self, engine: Engine) -> None:
+        if self._gather is not None:
+            engine.gather(self._gather)
+        engine.start()
+
+    def reload(self) -> dict[str, dict[str, Any]]:
+        """New versions of model files: see :class:`streamer.streams.reload.Reloader`."""
+        return self._reloader.reload([path for paths in self.others.values() for path in paths])
 
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""
@@ -132,6 +150,7 @@ class Registry:
         self.keeper.stop()
         self.keeper.settle()
         ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
+        ended += self._reloader.close()
         if self._reviser is not None:
             ended.append(self._reviser.close(self.settings.stuck_seconds))
         for session in self._table.all():
@@ -294,7 +313,7 @@ class Registry:
 
     def describe(self, session: Session) -> dict[str, Any]:
         """For the client of a stream: where to go on, how long results take, and what it takes and gives."""
-        return describe_stream(session, self._engines[session.model].manifest)
+        return describe_stream(session, session.engine.manifest)
 
     def model_of(self, stream: str) -> str | None:
         """The model of a stream that is awake."""
@@ -336,10 +355,15 @@ class Registry:
     def stuck(self) -> str | None:
         """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""
         seconds = self.settings.stuck_seconds
-        for name, engine in self._engines.copy().items():
+        for engine in [*self._engines.copy().values(), *self._reloader.old]:
             if engine.stuck(seconds):
-                return f"model {name} has work and no batch came back for {seconds:g} s"
+                return f"model {engine.manifest.name} has work and no batch came back for {seconds:g} s"
         return None
+
+    def gone(self) -> str | None:
+        """Where new streams are sent instead; ``None``: they are begun here."""
+        url = self._admission.elsewhere
+        return None if url is None else f"moved: every new stream goes on at {url}"
 
     def checkpoint(self, *, whole: bool = False) -> None:
         self.keeper.checkpoint(whole=whole)

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import Receipt
-from streamer.sensors.host import AmbiguousError, NoSensorsError
+from streamer.sensors.host import AmbiguousError, ElsewhereError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
 from streamer.serve.body import in_thread, problem, read_body, unzip
@@ -77,6 +77,11 @@ def guarded(
             return problem(404, str(error))
         except AmbiguousError as error:
             return problem(409, str(error))
+        except ElsewhereError as error:
+            where = f"{error.url.rstrip('/')}{request.url.path}" + (
+                f"?{request.url.query}" if request.url.query else ""
+            )
+            return problem(307, str(error), headers={"Location": where})
         except BusyError as error:
             return problem(503, str(error), error.retry_after)
         except StoreError as error:
