@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from streamer.names import SERIES_CHARACTERS, NameRefusedError, check_name
-from streamer.sensors.table import Parts
+from streamer.sensors.table import Parts, SensorTable
+from streamer.sensors.worker import SensorLane
 from streamer.store import StoreError
-from streamer.store.journal import Saved
-
-if TYPE_CHECKING:
-    from streamer.sensors.ingest import Fleet
+from streamer.store.journal import Journal, Saved
 
 __all__ = ["Arrival", "settle"]
 
@@ -24,16 +23,18 @@ class Arrival(NamedTuple):
     data: bytes
 
 
-def settle(fleet: Fleet, arrival: Arrival, seq: int) -> str | None:
-    """Called by the fleet's writer; ``seq``: of the last record that there is. Why it can't come; ``None``: it is here,
+def settle(
+    arrival: Arrival, table: SensorTable, journal: Journal | None, lane_of: Callable[[int], SensorLane], seq: int
+) -> str | None:
+    """Called by a fleet's writer; ``seq``: of the last record that there is. Why it can't come; ``None``: it is here,
     and on the disk. Raises :class:`StoreError`: it is not."""
-    name, directory, table = arrival.name, fleet.directory, fleet.table
+    name, directory = arrival.name, table.directory
     try:
         check_name(name, SERIES_CHARACTERS)
     except NameRefusedError as error:
         return f"{name[:60]!a} is not a name: {error}"
     slot, opened = directory.slots.get(name, -1), False
-    if slot >= 0 and (table.latest.readings[slot] or fleet.written[slot]):
+    if slot >= 0 and (table.latest.readings[slot] or directory.written[slot]):
         return f"sensor {name[:200]!r} has readings here: delete it first"
     if slot < 0:
         if len(directory.slots) >= directory.capacity or (reserved := directory.reserve()) is None:
@@ -46,24 +47,24 @@ def settle(fleet: Fleet, arrival: Arrival, seq: int) -> str | None:
         if opened:
             directory.release(slot)
 
-    with fleet.lane_of(slot).lock:
+    with lane_of(slot).lock:
         try:
-            with fleet.lane_of(slot).rows:
+            with lane_of(slot).rows:
                 table.write(slot, arrival.parts)
         except (ValueError, KeyError) as error:
             undo()
             return f"the state of {name[:200]!r} does not fit this model: {error}"
         table.applied[slot] = seq
-    if fleet.journal is not None:
+    if journal is not None:
         try:
             if opened:
-                fleet.journal.append([(id, name)], [])
-            fleet.journal.save([Saved(id, name, seq, fleet.model.digest, arrival.data)], 0)
+                journal.append([(id, name)], [])
+            journal.save([Saved(id, name, seq, table.model.digest, arrival.data)], 0)
         except BaseException:
             if opened:
                 with contextlib.suppress(StoreError):  # else a start finds a sensor without a reading
-                    fleet.journal.append([(id, None)], [])
-            with fleet.lane_of(slot).lock:
+                    journal.append([(id, None)], [])
+            with lane_of(slot).lock:
                 undo()
             raise
     if opened:

@@ -309,7 +309,7 @@ class Fleet:
     def _settle(self, entry: _Entry) -> None:
         assert entry.bring is not None
         try:
-            entry.safe.set_result(settle(self, entry.bring, self._next_seq - 1))
+            entry.safe.set_result(settle(entry.bring, self.table, self.journal, self.lane_of, self._next_seq - 1))
         except Exception as error:
             self._fail(entry, error)
 

@@ -25,7 +25,7 @@ from tests.daemon.talk import RATE, expected, noise, opened, pieces, same, text,
 from tests.rows import row_model, some_rows
 from tests.toys import toy_model
 
-KILL = signal.SIGKILL
+KILL, EPOCH = signal.SIGKILL, 1_767_225_600
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_rows_move_by_socket_and_by_request(tmp_path: Path) -> None:
 
 def readings(names: list[str], first: int, last: int) -> bytes:
     lines = [
-        {"stream": name, "time": 3600 * hour, "value": float(np.sin(hour / 4 + at))}
+        {"stream": name, "time": EPOCH + 3600 * hour, "value": float(np.sin(hour / 4 + at))}
         for hour in range(first, last)
         for at, name in enumerate(names)
     ]

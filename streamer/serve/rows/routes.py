@@ -238,6 +238,8 @@ class RowRoutes:
                 raise HttpProblem(504, f"the rows were taken, but {late}", position=position) from None
             if exchange.error is not None:
                 code = exchange.error["code"]
+                if (url := exchange.error.get("url")) is not None:
+                    raise Refused(code, exchange.error["message"], None, url)
                 raise HttpProblem(STATUS.get(code, 503), exchange.error["message"], code=code)
             safe = self._registry.keeper.acknowledged(session) or 0
             if not end and _flag(request, "safe"):
