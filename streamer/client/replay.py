@@ -266,8 +266,7 @@ class ReplayClient:
             except StreamError as error:
                 asleep = error.code in ASLEEP and self.id is not None
                 if error.code == MOVED and error.url is not None:
-                    self.url = followed(self.url, error.url)
-                    attempt, since = 0, time.monotonic()
+                    self.url, attempt, since = followed(self.url, error.url), 0, time.monotonic()
                 elif not asleep and error.code not in (PASSING if self.id is None else PASSING_LATER):
                     raise
                 reason = str(error)

@@ -25,11 +25,9 @@ from streamer.engine.scheduler import Gather
 from streamer.metrics import Metrics
 from streamer.store import Store
 from streamer.streams.admission import Admission, StreamRequest
-from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
-from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
+from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, load_writers, make_reviser
 from streamer.streams.moving import Mover
-from streamer.streams.numbers import formatter
 from streamer.streams.reload import Reloader
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session, Sink
@@ -100,7 +98,7 @@ class Registry:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        self._load_writers()
+        load_writers(self.settings, (engine.manifest.task for engine in self._engines.values()))
         self._reviser = self._admission.reviser = make_reviser(self.settings, self.metrics, self._recogniser)
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
@@ -372,22 +370,6 @@ class Registry:
         self.keeper.sweep()
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _load_writers(self) -> None:
-        """Of finals: now, and not on the event loop when the first stream asks."""
-        transcribes = any(engine.manifest.task == "transcribe" for engine in self._engines.values())
-        for load, setting, what in (
-            (formatter, self.settings.numbers, "numbers can't be written in digits"),
-            (captioner, self.settings.text, "finals can't be punctuated"),
-        ):
-            if not transcribes and setting != "written":
-                continue
-            try:
-                load()
-            except ModelError as error:
-                if setting == "written":
-                    raise
-                log.info(what, extra={"reason": str(error)})
 
     def _open_for_streams(self) -> None:
         if self._draining:
