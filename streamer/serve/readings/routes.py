@@ -19,7 +19,7 @@ from streamer.sensors.commit import Receipt
 from streamer.sensors.host import AmbiguousError, ElsewhereError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
-from streamer.serve.body import in_thread, problem, read_body, unzip
+from streamer.serve.body import in_thread, problem, read_body, threads_behind, unzip
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
 from streamer.serve.readings.remedies import as_parameters
@@ -113,7 +113,7 @@ class ReadingRoutes:
         if query.get("forecast", "0") not in ("0", "false", ""):
             receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
             if not lost and not receipt.refused:
-                lines = await in_thread(lambda: _lines(forecasts), len(body))
+                lines = await in_thread(lambda: _lines(forecasts), forecasts.quantiles.nbytes)
                 return Response(lines, media_type="application/x-ndjson")
             run: Forecasts | None = forecasts
         else:
@@ -176,6 +176,7 @@ class ReadingRoutes:
     async def remote_write(self, request: Request) -> Response:
         from streamer.serve.readings.remote_write import negotiate
 
+        self._check_threads()
         raw = await read_body(request, self._settings.max_body_bytes)
         parse = negotiate(request.headers)
         parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), len(raw))
@@ -246,7 +247,16 @@ class ReadingRoutes:
             if count:
                 self._sensors.metrics.refused_readings.labels(reason).inc(count)
 
+    def _check_threads(self) -> None:
+        """Raises :class:`BusyError` where bodies, or answers, wait too long for a thread: as readings would."""
+        if (seconds := threads_behind()) > (most := self._settings.max_waiting_seconds / 4):
+            self.count({"busy": 1})
+            raise BusyError(
+                f"bodies wait for {seconds:.1f} s to be read (a quarter of max_waiting_seconds)", seconds - most
+            )
+
     async def _body(self, request: Request) -> bytes:
+        self._check_threads()
         raw = await read_body(request, self._settings.max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
         return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), len(raw))
