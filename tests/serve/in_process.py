@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message
 from streamer.sensors.host import Sensors
 from streamer.serve.app import create_app
 from streamer.serve.kserve.service import InferenceService
+from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.stream.connection import StreamConnections
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
@@ -26,7 +27,8 @@ def application(registry: Registry) -> ASGIApp:
     streams.closed = None
     kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
     sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)
-    return create_app(streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve)
+    moving = MovingRoutes(registry, sensors, settings, lambda: {"models": registry.reload()})
+    return create_app(streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve, moving)
 
 
 async def ask(
