@@ -92,6 +92,14 @@ EPILOG = {
         "STREAMER_STATE_DIRECTORY=/var/lib/streamer streamer token list",
         "streamer token remove alice",
     ),
+    "drain": commands.examples("streamer drain --to http://10.0.0.2:8765"),
+    "reload": commands.examples("streamer reload", "systemctl reload streamer"),
+    "sessions": commands.examples(
+        "streamer sessions list",
+        "streamer sessions export meeting-7 -o meeting-7.stream",
+        "streamer sessions import meeting-7 meeting-7.stream --url http://10.0.0.2:8765",
+        "streamer sessions evict meeting-7",
+    ),
 }
 
 #: For the list of commands, where a longer one would be cut off.
@@ -109,6 +117,9 @@ SHORT = {
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
     "token": "Say who may use a daemon.",
+    "drain": "Move all streams and sensors to another daemon.",
+    "reload": "Have a daemon load model files that changed.",
+    "sessions": "A daemon's streams: list, export, import, evict.",
 }
 
 app = typer.Typer(
@@ -160,6 +171,7 @@ def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _register() -> None:
+    from streamer.commands.admin import drain, reload, sessions
     from streamer.commands.adopt import adopt
     from streamer.commands.check import check
     from streamer.commands.classify import classify
@@ -174,10 +186,26 @@ def _register() -> None:
     from streamer.commands.token import token
     from streamer.commands.transcribe import transcribe
 
-    shown = (serve, transcribe, listen, forecast, generate, classify, enhance, run, adopt, export, check, models)
+    shown = (
+        serve,
+        transcribe,
+        listen,
+        forecast,
+        generate,
+        classify,
+        enhance,
+        run,
+        adopt,
+        export,
+        check,
+        models,
+        drain,
+        reload,
+    )
     for command in shown:
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
     app.add_typer(token, name="token", help=SHORT["token"], short_help=SHORT["token"], epilog=EPILOG["token"])
+    app.add_typer(sessions, name="sessions", epilog=EPILOG["sessions"], short_help=SHORT["sessions"])
 
 
 _register()

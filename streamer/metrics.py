@@ -90,6 +90,10 @@ class Metrics:
         self.refused_readings = counter("refused_readings", "readings, lines and bodies that were not taken", "reason")
         self.sensors = gauge("sensors", "sensors that are known")
         self.waiting_readings = gauge("waiting_readings", "readings that were taken and are not yet run")
+        self.oldest_reading = gauge("oldest_reading_seconds", "time that the oldest reading has waited to be run")
+        self.reading_wait = gauge(
+            "reading_wait_seconds", "time that a reading of a sensor of which none waits would wait, as measured"
+        )
         self.unsaved_sensors = gauge("unsaved_sensors", "sensors with readings that are in the journal only")
         self.subscriptions = gauge("subscriptions", "WebSocket connections that brought or get sensors")
         self.dropped_forecasts = counter("dropped_forecasts", "forecasts a slow subscriber did not get", "protocol")
@@ -99,6 +103,15 @@ class Metrics:
         self.mqtt_reconnects = counter("mqtt_reconnects", "connections to the broker after the first")
         self.mqtt_messages = counter("mqtt_messages", "messages from the broker", "outcome")
         self.mqtt_forecasts = counter("mqtt_forecasts", "forecasts for the broker", "outcome")
+
+        # -- versions and other daemons --------------------------------------------------------------------------------
+        self.reloads = counter(
+            "model_reloads", "model files that had changed, by what became of it", "model", "outcome"
+        )
+        self.old_models = gauge("old_models", "old versions of models that have streams, or may have")
+        self.moved = counter(
+            "moved", "streams and sensors that went to another daemon, or came from one", "kind", "way"
+        )
 
         # -- snapshots -------------------------------------------------------------------------------------------------
         self.snapshots = counter("snapshots", "snapshots written to the store")

@@ -48,8 +48,9 @@ class NoSlot(RuntimeError):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help."""
+    """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help.
+    ``url``: of the daemon that has it now (reason ``moved``)."""
 
-    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, message: str, retry_after: float | None = None, url: str | None = None) -> None:
         super().__init__(message)
-        self.reason, self.message, self.retry_after = reason, message, retry_after
+        self.reason, self.message, self.retry_after, self.url = reason, message, retry_after, url

@@ -190,11 +190,23 @@ class Settings(MqttSettings, AccessSettings):
     max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
         240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"
     )
+    gap_steps_per_reading: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        16,
+        description="missing steps that are run for each reading of a sensor in the long run; 8 gaps of max_gap_steps"
+        " are free, then a gap is filled as far as its readings have earned",
+    )
     max_scored_steps: Annotated[int, Field(ge=1, le=64)] = Field(
         8, description="steps ahead, spread evenly over the horizon, at which a sensor's forecasts are scored"
     )
     max_waiting_readings: Count = Field(
-        100_000, description="readings taken and not yet run; a request that finds more is answered 503"
+        100_000,
+        description="readings taken and not yet run, of one sensor an eighth of that at most counted; a request that"
+        " finds more is answered 503",
+    )
+    max_waiting_seconds: Positive = Field(
+        10.0,
+        description="time in which what waits of all sensors would be run, as measured; a request that finds more is"
+        " answered 503",
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
         16 * 2**20, description="largest body of a request that brings readings; a larger one is answered 413"
@@ -245,6 +257,9 @@ class Settings(MqttSettings, AccessSettings):
     )
 
     # -- how long things live ----------------------------------------------------------------------------------------
+    max_old_models: Annotated[int, Field(ge=0)] = Field(
+        4, description="old versions of models that are kept for their streams after a reload; then it is refused"
+    )
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")
     idle_seconds: Seconds = Field(
         600.0, description="time without any input before a connected stream is put to sleep; 0: never"

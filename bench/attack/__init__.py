@@ -22,6 +22,8 @@ NAMES: tuple[str, ...] = (
     "tenants",
     "logs",
     "fuzz",
+    "gaps",
+    "readings",
 )
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 
-__all__ = ["Connection", "dial", "without_secrets"]
+from streamer.client.errors import MOVED, StreamError
+
+__all__ = ["Connection", "dial", "followed", "socket_url", "without_secrets"]
 
 #: A connection is closed after so many silent intervals in a row. One would be too few: a process that was stopped for
 #: a while finds the clock advanced before it has read what arrived.
@@ -39,6 +41,21 @@ class Connection(ClientConnection):
 def without_secrets(url: str) -> str:
     """As it may be shown: no user, no password."""
     return re.sub(r"//[^/]*@", "//", url)
+
+
+def socket_url(url: str) -> str:
+    """The URL of a daemon's streams; ``url`` with or without the path."""
+    url = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1).rstrip("/")
+    return url if url.endswith("/v1/stream") else url + "/v1/stream"
+
+
+def followed(url: str, to: str) -> str:
+    """The socket that a stream has moved ``to``. Raises :class:`StreamError` where that would give up encryption."""
+    to = socket_url(to)
+    if url.startswith("wss:") and not to.startswith("wss:"):
+        shown = without_secrets(to)
+        raise StreamError(MOVED, f"the stream has moved to {shown}, which is not encrypted: connect there by hand")
+    return to
 
 
 def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:

@@ -22,8 +22,8 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from streamer.client.bounds import ReplayBounds
 from streamer.client.buffer import Item, ReplayBuffer
-from streamer.client.connection import Connection, dial, without_secrets
-from streamer.client.errors import ASLEEP, PASSING, PASSING_LATER, StreamError
+from streamer.client.connection import Connection, dial, followed, socket_url, without_secrets
+from streamer.client.errors import ASLEEP, MOVED, PASSING, PASSING_LATER, StreamError
 
 __all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
 
@@ -44,8 +44,7 @@ class ReplayClient:
         row_bytes: int = 0,
         **bounds: Unpack[ReplayBounds],
     ):
-        url = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1).rstrip("/")
-        self.url = url if url.endswith("/v1/stream") else url + "/v1/stream"
+        self.url = socket_url(url)
         self._start = dict(start)
         self._resume_as: dict[str, Any] = {}  # what a resume says beside the stream
         self._row_bytes = row_bytes
@@ -247,8 +246,10 @@ class ReplayClient:
                     finally:
                         since = time.monotonic()  # the daemon was there until now, whatever ended it
             except StreamError as error:
-                asleep = error.code == ASLEEP and self.id is not None
-                if not asleep and error.code not in (PASSING if self.id is None else PASSING_LATER):
+                asleep = error.code in ASLEEP and self.id is not None
+                if error.code == MOVED and error.url is not None:
+                    self.url, attempt, since = followed(self.url, error.url), 0, time.monotonic()
+                elif not asleep and error.code not in (PASSING if self.id is None else PASSING_LATER):
                     raise
                 reason = str(error)
             except InvalidStatus as error:
@@ -297,7 +298,7 @@ class ReplayClient:
             if frame["code"] == "unknown_stream" and self.acknowledged == 0:
                 self.id = None
                 frame["code"] = "starting"
-            raise StreamError(frame["code"], frame["message"], frame.get("retry_after"))
+            raise StreamError(frame["code"], frame["message"], frame.get("retry_after"), frame.get("url"))
         position = int(frame["position"])
         self.reconnects += self._opened.is_set()
         if not self._opened.is_set():  # a key that was used before goes on where it was
@@ -372,7 +373,7 @@ class ReplayClient:
             self._buffer.acknowledge(int(event["position"]))
             self._room.set()
         elif kind == "error":
-            error = StreamError(event["code"], event["message"], event.get("retry_after"))
+            error = StreamError(event["code"], event["message"], event.get("retry_after"), event.get("url"))
             if event.get("fatal", True):
                 raise error
             log.warning("the daemon complains", extra={"code": error.code, "reason": error.message})

@@ -24,14 +24,15 @@ __all__ = ["CommitPlan", "Planned", "Receipt", "RecordPart", "Refusal", "promise
 T = TypeVar("T")
 #: Readings of one record of the journal, and of one piece of a lane's work.
 RECORD = 4096
-#: In place of a slot: there is no room for the sensor; its name is not a name.
-FULL, NAMELESS = -1, -2
-REASONS = {FULL: "capacity", NAMELESS: "name"}
+#: In place of a slot: there is no room for the sensor; its name is not a name; too many readings of it wait to be run.
+FULL, NAMELESS, BEHIND = -1, -2, -3
+REASONS = {FULL: "capacity", NAMELESS: "name", BEHIND: "behind"}
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``reason``: ``capacity`` (there are as many sensors as are allowed) or ``name`` (it is not a name)."""
+    """``reason``: ``capacity`` (there are as many sensors as are allowed), ``name`` (it is not a name) or ``behind``
+    (too many readings of the sensor wait to be run: they may come again later)."""
 
     reason: str
     count: int
@@ -41,6 +42,9 @@ class Refusal:
         if self.reason == "name":
             what = f"what is not a name (1 to {SERIES_CHARACTERS} printable characters)"
             return f"{self.count} readings are of {what}, such as {self.example[:60]!a}"
+        if self.reason == "behind":
+            which = f"of sensors of which too many wait to be run (max_waiting_readings), such as {self.example[:200]}"
+            return f"{self.count} readings are {which}: send them again later"
         what = f"more than {capacity} sensors (max_sensors)"
         return f"{self.count} readings are of {what}, such as {self.example[:200]}"
 
@@ -55,6 +59,11 @@ class Receipt:
     @property
     def refused(self) -> int:
         return sum(refusal.count for refusal in self.refusals)
+
+    @property
+    def later(self) -> bool:
+        """Some of what was refused would be taken later."""
+        return any(refusal.reason == "behind" for refusal in self.refusals)
 
 
 def promise() -> Future[Any]:
@@ -85,10 +94,11 @@ class Planned(Generic[T]):
 
 
 class CommitPlan(Generic[T]):
-    """One group, request by request, in order. ``next_seq``: of the first record."""
+    """One group, request by request, in order. ``next_seq``: of the first record. ``behind``: slots of which no reading
+    is taken now."""
 
-    def __init__(self, directory: Directory, next_seq: int) -> None:
-        self._directory, self.next_seq = directory, next_seq
+    def __init__(self, directory: Directory, next_seq: int, behind: NDArray[np.bool_] | None = None) -> None:
+        self._directory, self.next_seq, self._behind = directory, next_seq, behind
         self._names: dict[str, int] = {}  # what differs from the directory: slots by name, FULL: gone
         self._count = len(directory.slots)
         self.changes: list[Change] = []
@@ -156,6 +166,8 @@ class CommitPlan(Generic[T]):
                     own[name] = slot
                     opened.append((name, slot))
             slots[at] = slot
+        if self._behind is not None:
+            slots[(slots >= 0) & self._behind[slots]] = BEHIND
         return slots
 
     def _open(self, name: str, more: int) -> int:

@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["AmbiguousError", "NoSensorsError", "Sensors"]
+__all__ = ["AmbiguousError", "ElsewhereError", "NoSensorsError", "Sensors"]
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is to be saved.
 SAVE_SECONDS = 1.0
+#: Share of the time of a drain in which readings are run; the rest is for saving.
+RUNNING = 0.75
 
 
 class NoSensorsError(LookupError):
@@ -52,6 +54,14 @@ class NoSensorsError(LookupError):
 
 class AmbiguousError(LookupError):
     """Several models are served for these readings, or know a stream of this name: ``model`` has to say which."""
+
+
+class ElsewhereError(BusyError):
+    """All sensors have moved to the daemon at ``url``."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"the sensors are served at {url} from now on: send readings there")
+        self.url = url
 
 
 class Served(NamedTuple):
@@ -69,6 +79,9 @@ class Sensors:
         #: By the name of the model.
         self.fleets: dict[str, Fleet] = {}
         self._loaded = self._draining = False
+        #: The daemon that the sensors are on their way to, and the one that has all of them.
+        self.moving_to: str | None = None
+        self.elsewhere: str | None = None
         self._arrivals = Arrivals()
         self._no_values = _numbers(settings.missing)
         self._stop = threading.Event()
@@ -84,6 +97,8 @@ class Sensors:
         if fleets:
             self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
             self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
+            self.metrics.oldest_reading.set_function(lambda: max(fleet.waits() for fleet in fleets))
+            self.metrics.reading_wait.set_function(lambda: max(fleet.behind() for fleet in fleets))
             self.metrics.unsaved_sensors.set_function(
                 lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
             )
@@ -116,26 +131,31 @@ class Sensors:
             lanes=settings.lanes,
             step=settings.sensor_step or None,
             gap=settings.max_gap_steps,
+            earned=settings.gap_steps_per_reading,
             most=settings.max_scored_steps,
             waiting=settings.max_waiting_readings,
+            seconds=settings.max_waiting_seconds,
             max_state_bytes=settings.max_state_bytes,
             journal=journal,
             clock=self._clock,
             limit=settings.max_batch,
         )
-        saver = Saver(fleet, journal, self.metrics, settings.sensor_save_seconds)
+        patience = settings.stuck_seconds
+        saver = Saver(fleet, journal, self.metrics, settings.sensor_save_seconds, patience=patience)
         self._served.append(Served(fleet, saver))
         saver.restore()
 
     def drain(self, timeout: float) -> int:
-        """Take nothing more, run what was taken, save all of it; how many sensors."""
+        """Take nothing more, run what was taken, save all of it; how many sensors. What is not run by ``RUNNING`` of
+        the time stays in the journal, and so do readings of sensors that are not saved by the end of it."""
         self._draining = True
         self._stop.set()  # no further round of the thread that saves: all is saved here
-        until = time.monotonic() + timeout
+        begin = time.monotonic()
         for fleet, saver in self._served:
-            if not fleet.drain(max(0.0, until - time.monotonic())):
+            if not fleet.drain(max(0.0, begin + RUNNING * timeout - time.monotonic())):
                 log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
-            saver.save(whole=True)
+                fleet.close(0.0)  # its lanes end with the piece that they are at: what is saved stands still
+            saver.save(whole=True, until=begin + timeout)
         return sum(len(served.fleet.slots) for served in self._served)
 
     def close(self) -> bool:
@@ -154,6 +174,15 @@ class Sensors:
             if fleet.stuck(seconds):
                 return f"sensors of {name} have work that took more than {seconds:g} s"
         return None
+
+    def waiting(self) -> str:
+        """What waits to be run, for people; empty: nothing has for a second."""
+        found = [fleet for fleet in self.fleets.values() if fleet.waits() > 1.0]
+        return "".join(
+            f"{fleet.waiting} readings of {fleet.model.manifest.name} wait, the oldest for {fleet.waits():.0f} s;"
+            f" one that comes now {fleet.behind():.1f} s\n"
+            for fleet in found
+        )
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -211,6 +240,10 @@ class Sensors:
             fleet = fleet or self.choose()
             if self._draining:
                 raise BusyError("the daemon is going down")
+            if self.elsewhere is not None:
+                raise ElsewhereError(self.elsewhere)
+            if self.moving_to is not None:
+                raise BusyError(f"the sensors are on their way to {self.moving_to}")
             writing = fleet.write(self._arrivals(self._masked(batch)), answer=answer, count=count)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
@@ -238,7 +271,7 @@ class Sensors:
 
     def look(self, name: str, model: str | None = None) -> list[SensorView]:
         """All targets of a stream; empty: there is no such stream."""
-        fleet = self._owner(name, model)
+        fleet = self.owner(name, model)
         if fleet is None:
             return []
         found = look_all(fleet, name)
@@ -251,7 +284,7 @@ class Sensors:
         return names if pattern == "*" else fnmatch.filter(names, pattern)
 
     async def forget(self, name: str, model: str | None = None) -> bool:
-        fleet = self._owner(name, model)
+        fleet = self.owner(name, model)
         return fleet is not None and await asyncio.wrap_future(fleet.forget(name))
 
     def watch(self, watcher: Callable[[Fleet, StepResult], None]) -> None:
@@ -283,7 +316,7 @@ class Sensors:
             raise NoSensorsError("no model for sensors is served here: name forecast-universal in the setting models")
         return self.fleets
 
-    def _owner(self, name: str, model: str | None) -> Fleet | None:
+    def owner(self, name: str, model: str | None) -> Fleet | None:
         if model is not None:
             return self.choose(model)
         owners = [fleet for fleet in self.served().values() if name in fleet.slots]

@@ -9,12 +9,14 @@ stream's lane touches the stream. Any thread may write.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from time import monotonic
 from typing import Any
 
@@ -24,6 +26,8 @@ from numpy.typing import NDArray
 from streamer.engine.arena import Arena
 from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
+from streamer.sensors.arrival import Arrival, settle
+from streamer.sensors.backlog import DEPTH, Work
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import CommitPlan, Planned, Receipt, promise
 from streamer.sensors.directory import Directory
@@ -31,9 +35,9 @@ from streamer.sensors.latest import Latest
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.reply import Reply
 from streamer.sensors.scores import Track
-from streamer.sensors.table import SensorTable, Watcher
-from streamer.sensors.timeline import Timelines
-from streamer.sensors.worker import SensorLane, Work
+from streamer.sensors.table import Parts, Progress, SensorTable, Watcher
+from streamer.sensors.timeline import EARNED, Timelines
+from streamer.sensors.worker import SensorLane
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record
 from streamer.tasks.forecast import Forecaster
@@ -42,6 +46,8 @@ __all__ = ["BusyError", "Fleet", "PendingWrite"]
 
 log = logging.getLogger(__name__)
 
+#: Streams whose long queues fill all the room that there is for readings that wait.
+SHARES = 8
 NO_READINGS = ReadingBatch((), np.zeros(0), np.zeros(0))
 
 
@@ -69,13 +75,16 @@ class _Entry:
     safe: Future[Any] = field(default_factory=promise)
     forget: str | None = None  # the stream that is to go
     only: tuple[int, int] | None = None  # see Plan.forget
+    bring: Arrival | None = None  # the stream that is to come
 
 
 class Fleet:
     """Sensors of one model: each stream is one sensor, or a plant of several (see :class:`RowLayout`).
 
     ``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
-    ``most``: steps ahead that are scored. ``waiting``: readings that wait, at most, beside one batch.
+    ``earned``: masked steps for each reading, in the long run. ``most``: steps ahead that are scored. ``waiting``:
+    readings that wait, at most, beside one batch; of one stream, ``1 / SHARES`` of them are counted at most, so that it
+    leaves room for others. ``seconds``: time in which what waits would be run, at most.
 
     Raises :class:`ArenaError` where ``capacity`` streams do not fit into ``max_state_bytes``.
     """
@@ -92,7 +101,9 @@ class Fleet:
         step: float | None = None,
         gap: int = 1000,
         most: int = 64,
+        earned: int = EARNED,
         waiting: int = 100_000,
+        seconds: float = math.inf,
         max_state_bytes: int = 2**31,
         clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
@@ -111,19 +122,21 @@ class Fleet:
             self.directory,
             model,
             Arena(model.manifest.states, slots, max_state_bytes, model.manifest.conditions),
-            Timelines(slots, step, gap),
+            Timelines(slots, step, gap, earned),
             Track(slots * len(layout.chosen), layout.horizon, layout.quantiles, most),
             Latest(slots, layout, clock),
             metrics,
             min(limit, model.manifest.max_batch, self._per_lane),
             np.zeros(slots, np.int64),
+            Progress(slots),
         )
-        self.lanes = [SensorLane(self.table, f"sensors-{i}", self._less) for i in range(lanes)]
+        self.lanes = [SensorLane(self.table, f"sensors-{i}", self._ran) for i in range(lanes)]
         self._next_seq = 1 if journal is None else journal.next_seq
-        self._max_waiting = waiting
+        self._max_waiting, self._max_seconds = waiting, seconds
         self._inbox: deque[_Entry] = deque()
-        #: Readings that were taken in and not yet run.
+        #: Readings that were taken in and not yet run; of every slot those that are with its lane.
         self.waiting = 0
+        self._queued = np.zeros(slots, np.int64)
         self._changed = threading.Condition()
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="readings", daemon=True)
@@ -181,8 +194,8 @@ class Fleet:
                 self._changed.wait_for(lambda: self._closed or self._room_for(len(batch)))
             if self._closed:
                 raise BusyError("the daemon is going down")
-            if not self._room_for(len(batch)):
-                raise BusyError(f"{self.waiting} readings wait already (max_waiting_readings)")
+            if not wait and (busy := self._too_much(len(batch))) is not None:
+                raise busy
             self.waiting += len(batch)
             self._inbox.append(entry)
             self._changed.notify_all()
@@ -204,8 +217,15 @@ class Fleet:
         gone = [(name, self._forget(name, only)) for name, only in found]
         return [name for name, future in gone if future.result(timeout)]
 
+    def bring(self, name: str, parts: Parts, data: bytes) -> Future[str | None]:
+        """A stream of another daemon goes on here, as ``parts`` of its :meth:`SensorTable.read`, which are ``data`` on
+        the disk. Why it can't; ``None``: it is there. Raises :class:`StoreError` by the future."""
+        return self._ask(_Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
+
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
-        entry = _Entry(NO_READINGS, None, forget=name, only=only)
+        return self._ask(_Entry(NO_READINGS, None, forget=name, only=only))
+
+    def _ask(self, entry: _Entry) -> Future[Any]:
         with self._changed:
             if self._closed:
                 raise BusyError("the daemon is going down")
@@ -213,12 +233,17 @@ class Fleet:
             self._changed.notify_all()
         return entry.safe
 
-    def replay(self, record: Record, slot_of: dict[int, int]) -> None:
-        """Readings of the last run, before :meth:`start`'s threads take any others: what a state holds is left out."""
+    def replay(self, record: Record, slot_of: dict[int, int], ran: NDArray[np.int64]) -> None:
+        """Readings of the last run, before :meth:`start`'s threads take any others: what a state holds is left out.
+        ``ran``, by slot: readings behind its saved record that it holds, too; those of this record are taken off."""
         slots = np.array([slot_of.get(id, -1) for id in record.ids.tolist()], np.intp)
         keep = slots >= 0
         keep[keep] = self.saved[slots[keep]] < record.seq
         self.written[slots[keep]] = record.seq
+        for slot in np.unique(slots[keep][ran[slots[keep]] > 0]).tolist():
+            over = np.flatnonzero(keep & (slots == slot))[: ran[slot]]
+            keep[over] = False
+            ran[slot] -= len(over)
         self.waiting += int(keep.sum())
         self._dispatch(record.take(keep), slots[keep], None, np.zeros(0, np.intp))
 
@@ -232,8 +257,38 @@ class Fleet:
     def lane_of(self, slot: int) -> SensorLane:
         return self.lanes[slot // self._per_lane]
 
+    def waits(self) -> float:
+        """Seconds that the oldest reading has waited to be run."""
+        return max(lane.waited() for lane in self.lanes)
+
+    def behind(self) -> float:
+        """Seconds in which what waits would be run, as measured, with no more than ``DEPTH`` readings of any stream: as
+        long as one that comes now waits at most, if none of its own stream is before it. 0: not yet measured."""
+        rate = sum(lane.rate for lane in self.lanes)
+        return self._counted(DEPTH) / rate if rate else 0.0
+
     def _room_for(self, count: int) -> bool:
         return not self.waiting or self.waiting + count <= self._max_waiting
+
+    def _counted(self, most: int) -> int:
+        """Readings that wait, of each stream ``most`` at most."""
+        return self.waiting - int(self._queued.sum() - np.minimum(self._queued, most).sum())
+
+    def _too_much(self, count: int) -> BusyError | None:
+        if not self.waiting:
+            return None
+        if self._counted(max(1, self._max_waiting // SHARES)) + count > self._max_waiting:
+            return BusyError(f"{self.waiting} readings wait already (max_waiting_readings)")
+        if (seconds := self.behind()) > self._max_seconds:
+            said = f"readings wait for {seconds:.1f} s to be run, at most {self._max_seconds:g} s are allowed"
+            return BusyError(f"{said} (max_waiting_seconds)", max(1.0, seconds - self._max_seconds))
+        return None
+
+    def _ran(self, slots: NDArray[np.intp]) -> None:
+        with self._changed:
+            np.subtract.at(self._queued, slots, 1)
+            self.waiting -= len(slots)
+            self._changed.notify_all()
 
     def _less(self, count: int) -> None:
         with self._changed:
@@ -244,7 +299,19 @@ class Fleet:
 
     def _write_all(self) -> None:
         while entries := self._next():
-            self._commit(entries)
+            for arriving, group in groupby(entries, lambda entry: entry.bring is not None):
+                if arriving:
+                    for entry in group:
+                        self._settle(entry)
+                else:
+                    self._commit(list(group))
+
+    def _settle(self, entry: _Entry) -> None:
+        assert entry.bring is not None
+        try:
+            entry.safe.set_result(settle(entry.bring, self.table, self.journal, self.lane_of, self._next_seq - 1))
+        except Exception as error:
+            self._fail(entry, error)
 
     def _next(self) -> list[_Entry]:
         with self._changed:
@@ -255,7 +322,7 @@ class Fleet:
 
     def _commit(self, entries: list[_Entry]) -> None:
         """All of them as one transaction. Where that fails, each is tried alone: none pays for another's fault."""
-        plan: CommitPlan[_Entry] = CommitPlan(self.directory, self._next_seq)
+        plan: CommitPlan[_Entry] = CommitPlan(self.directory, self._next_seq, self._queued >= self._max_waiting)
         for entry in entries:
             try:
                 if entry.forget is None:
@@ -299,7 +366,7 @@ class Fleet:
             self._dispatch(record, slots, entry.reply, part.at)
         for name, slot in planned.closed:
             self.directory.leave(name)
-            self.lane_of(slot).put(Work.calling(partial(self.table.release, slot)))
+            self.lane_of(slot).put(Work.calling(partial(self.table.release, slot), np.array([slot])))
         self._less(receipt.refused)
         entry.safe.set_result(bool(receipt.taken) if entry.forget is not None else receipt)
 
@@ -314,10 +381,12 @@ class Fleet:
         at: NDArray[np.intp],
     ) -> None:
         whose = slots // self._per_lane
+        with self._changed:
+            np.add.at(self._queued, slots, 1)
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
             calls = () if reply is None else (reply.part, reply.fail, reply.leave)
-            told = [partial(call, at[mine]) for call in calls]
+            told: list[Any] = [partial(call, at[mine]) for call in calls]
             columns = record.times[mine], record.values[mine], record.stamped[mine]
             generations = self.table.arena.generations[slots[mine]]
             self.lanes[number].put(Work(slots[mine], generations, *columns, record.seq, *told))

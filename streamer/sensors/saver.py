@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from time import monotonic
 from typing import Any
 
@@ -19,7 +21,7 @@ from streamer.store import StoreError
 from streamer.store.journal import Journal, Saved
 from streamer.tasks.snapshot import pack, unpack
 
-__all__ = ["Saver"]
+__all__ = ["Saver", "from_bytes", "to_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,19 @@ TOGETHER = 8 * 2**20
 
 class Saver:
     """``seconds``: between two times that a stream that changes is saved. After a crash its readings since then are run
-    again."""
+    again. ``patience`` in seconds: with a lane that is within a step."""
 
     def __init__(
-        self, fleet: Fleet, journal: Journal, metrics: Metrics, seconds: float, clock: Callable[[], float] = monotonic
+        self,
+        fleet: Fleet,
+        journal: Journal,
+        metrics: Metrics,
+        seconds: float,
+        clock: Callable[[], float] = monotonic,
+        patience: float = 10.0,
     ) -> None:
         self._fleet, self._journal, self._metrics = fleet, journal, metrics
-        self._seconds, self._clock = seconds, clock
+        self._seconds, self._clock, self._patience = seconds, clock, patience
         self._aged = clock()
         self._at = np.full(len(fleet.ids), clock())  # of every slot: when it was saved
         self._group = max(1, TOGETHER // fleet.table.bytes_per_slot)
@@ -47,13 +55,14 @@ class Saver:
 
     # -- to the disk ---------------------------------------------------------------------------------------------------
 
-    def save(self, *, whole: bool = False) -> int:
+    def save(self, *, whole: bool = False, until: float = math.inf) -> int:
         """Save the streams whose time has come, or all that changed if ``whole``; how many were saved. A failure is
-        logged and counted, and the journal keeps the readings. Any thread may call it: one at a time saves."""
+        logged and counted, and the journal keeps the readings, as it does of those that are left at ``until``, in
+        monotonic seconds. Any thread may call it: one at a time saves."""
         with self._saving:
-            return self._save(whole)
+            return self._save(whole, until)
 
-    def _save(self, whole: bool) -> int:
+    def _save(self, whole: bool, until: float) -> int:
         fleet, now, count = self._fleet, self._clock(), 0
         behind = np.flatnonzero(fleet.written > fleet.saved)
         if not whole:
@@ -63,6 +72,11 @@ class Saver:
         behind = behind[np.argsort(self._at[behind], kind="stable")]
         misses = 0
         for first in range(0, len(behind), self._group):
+            if monotonic() > until:
+                log.warning(
+                    "sensors are left unsaved: their readings are run again", extra={"sensors": len(behind) - first}
+                )
+                break
             slots = behind[first : first + self._group]
             with self._metrics.save_seconds.time():
                 saved = self._write(self._copy(slots.tolist(), now), now)
@@ -118,24 +132,27 @@ class Saver:
         self._aged = now
 
     def _copy(self, slots: Sequence[int], now: float) -> list[tuple[int, Saved]]:
+        """Those of a lane in one turn of its lock. A lane that hangs keeps its streams: they are left out."""
         found = []
-        for slot in slots:
-            try:
-                if (saved := self._copy_one(slot)) is not None:
-                    found.append((slot, saved))
-            except Exception as error:
-                self._failed(slot, self._fleet.names[slot], error, now)
+        for lane, theirs in groupby(sorted(slots), self._fleet.lane_of):
+            with lane.lock.within(self._patience) as held:
+                for slot in theirs:
+                    try:
+                        if not held:
+                            raise TimeoutError(f"its lane hangs, no step came back for {self._patience:g} s")
+                        if (saved := self._copy_one(slot)) is not None:
+                            found.append((slot, saved))
+                    except Exception as error:
+                        self._failed(slot, self._fleet.names[slot], error, now)
         return found
 
     def _copy_one(self, slot: int) -> Saved | None:
         """``None``: it went away meanwhile."""
         fleet, table = self._fleet, self._fleet.table
-        with fleet.lane_of(slot).lock:
-            if not fleet.names[slot]:
-                return None
-            id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(table.applied[slot])
-            parts = table.read(slot)
-        return Saved(id, name, seq, fleet.model.digest, _to_bytes(parts))
+        if not fleet.names[slot]:
+            return None
+        id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(table.applied[slot])
+        return Saved(id, name, seq, fleet.model.digest, to_bytes(table.read(slot)))
 
     def _done(self, saved: dict[int, Saved]) -> int:
         """The last record that no stream needs any more once ``saved`` is on the disk."""
@@ -166,10 +183,10 @@ class Saver:
         if anew:
             self._metrics.lost_states.inc(anew)
             log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": anew})
-        readings = 0
+        readings, ran = 0, fleet.table.progress.ran.copy()
         for record in self._journal.records():
             readings += len(record.ids)
-            fleet.replay(record, slot_of)
+            fleet.replay(record, slot_of, ran)
         self._metrics.store_errors.labels("journal").inc(self._journal.damaged)
         if count:
             log.info("sensors restored", extra={"streams": count, "readings_run_again": readings})
@@ -180,7 +197,7 @@ class Saver:
         if saved.model != self._fleet.model.digest:
             return False
         try:
-            table.write(slot, _from_bytes(saved.data))
+            table.write(slot, from_bytes(saved.data))
         except Exception as error:  # whatever is wrong with it, the others are to be restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
             table.clear(slot)
@@ -189,13 +206,13 @@ class Saver:
         return True
 
 
-def _to_bytes(parts: dict[str, dict[str, NDArray[Any]]]) -> bytes:
+def to_bytes(parts: dict[str, dict[str, NDArray[Any]]]) -> bytes:
     names = [[part, name] for part, arrays in parts.items() for name in arrays]
     body = pack({"names": names}, [parts[part][name] for part, name in names])
     return zlib.crc32(body).to_bytes(4, "little") + body
 
 
-def _from_bytes(data: bytes) -> dict[str, dict[str, NDArray[Any]]]:
+def from_bytes(data: bytes) -> dict[str, dict[str, NDArray[Any]]]:
     if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
         raise ValueError("its checksum is wrong")
     facts, arrays = unpack(data[4:])

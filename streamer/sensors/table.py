@@ -20,7 +20,7 @@ from streamer.sensors.layout import RowLayout
 from streamer.sensors.scores import Track
 from streamer.sensors.timeline import Timelines
 
-__all__ = ["Parts", "SensorTable", "Watcher"]
+__all__ = ["Parts", "Progress", "SensorTable", "Watcher"]
 
 Slots = NDArray[np.intp]
 #: What is saved of one slot: arrays by name, by part.
@@ -30,6 +30,37 @@ Parts = dict[str, dict[str, NDArray[Any]]]
 class Watcher(Protocol):
     def __call__(self, result: StepResult, /) -> None:
         """Readings were run. Called by lanes, which wait for it. What it raises is logged."""
+
+
+class Progress:
+    """How far each stream is within a record: ``ran`` readings behind the one of :attr:`SensorTable.applied`, and of
+    the next one, if it is ``placed``, the steps that are ``masked`` before it and its break."""
+
+    def __init__(self, capacity: int) -> None:
+        self.ran = np.zeros(capacity, np.int64)
+        self._masked = np.zeros(capacity, np.int64)
+        self._breaks = np.zeros(capacity, np.uint8)
+        self._placed = np.zeros(capacity, np.bool_)
+
+    def of(self, slots: Slots) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Copies: masked, breaks, placed."""
+        return self._masked[slots], self._breaks[slots], self._placed[slots]
+
+    def keep(
+        self, slots: Slots, masked: NDArray[np.int64], breaks: NDArray[np.uint8], placed: NDArray[np.bool_]
+    ) -> None:
+        self._masked[slots], self._breaks[slots], self._placed[slots] = masked, breaks, placed
+
+    def clear(self, slot: int) -> None:
+        self.ran[slot] = self._masked[slot] = self._breaks[slot] = 0
+        self._placed[slot] = False
+
+    def read(self, slot: int) -> dict[str, NDArray[Any]]:
+        found = (self.ran[slot], self._masked[slot], self._breaks[slot], self._placed[slot])
+        return {"progress": np.array(found, np.int64)}
+
+    def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+        self.ran[slot], self._masked[slot], self._breaks[slot], self._placed[slot] = saved["progress"].tolist()
 
 
 @dataclass(slots=True)
@@ -47,6 +78,7 @@ class SensorTable:
     limit: int
     #: The last record of the journal that was run, by slot.
     applied: NDArray[np.int64]
+    progress: Progress
     watchers: tuple[Watcher, ...] = ()
     #: Counts of sensors that are gone, so that the sums over all never fall.
     gone: Counter[str] = field(default_factory=Counter)
@@ -73,6 +105,7 @@ class SensorTable:
         for row in self.tracks(np.array([slot])).tolist():
             self.track.clear(row)
         self.applied[slot] = 0
+        self.progress.clear(slot)
 
     def release(self, slot: int) -> None:
         """Clear the slot, and make it free."""
@@ -86,6 +119,7 @@ class SensorTable:
             "state": self.arena.read(self.arena.slot(slot)),
             "clock": self.timelines.read(slot),
             "latest": self.latest.read(slot),
+            "progress": self.progress.read(slot),
         }
         return parts | tracks
 
@@ -96,6 +130,25 @@ class SensorTable:
             self.track.write(row, parts[_track(at)])
         self.latest.write(slot, parts["latest"])
         self.timelines.write(slot, parts["clock"])
+        if (saved := parts.get("progress")) is not None:  # older ones were saved between two records
+            self.progress.write(slot, saved)
+
+    def ran(
+        self,
+        streams: Slots,
+        first: NDArray[np.intp],
+        at: NDArray[np.intp],
+        seq: NDArray[np.int64],
+        last: NDArray[np.bool_],
+    ) -> None:
+        """Readings ``first`` to ``at`` of each stream were run, of columns ``seq`` and ``last`` that stand stream by
+        stream: the record that holds a reading, and whether it is the stream's last one there."""
+        ends = np.flatnonzero(last & (np.arange(len(last)) < np.repeat(at, np.diff([*first.tolist(), len(last)]))))
+        final = np.full(len(streams), -1)
+        final[np.searchsorted(first, ends, side="right") - 1] = ends  # ascending: the last one stays
+        ended = final >= 0
+        self.applied[streams[ended]] = seq[final[ended]]
+        self.progress.ran[streams] = np.where(ended, at - 1 - final, self.progress.ran[streams] + at - first)
 
 
 def _track(target: int) -> str:

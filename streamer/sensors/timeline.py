@@ -22,6 +22,9 @@ ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
 #: Late readings, at least, each a step (``FASTER`` to ``SLOWER``) behind the one before it, that show a jump ahead to
 #: have been a glitch of a clock; and more than came since the jump.
 AGREEING = 3
+#: Gaps that may be filled at once, each of ``limit`` masked steps; after that they are earned by readings, ``EARNED``
+#: by each where nobody says how many. Else a few bytes could order hours of work.
+SAVED, EARNED = 8, 16
 #: Breaks. Forecasts made before a break are not scored with readings after it. ``WHOLE``: no break. ``GAP``: more steps
 #: are missing than are filled. ``RESTARTED``: the clock was set back. ``CHANGED``: the step of the sensor changed.
 #: ``GLITCH``: the readings before it had a time ahead of their own; counted as a restart.
@@ -44,14 +47,17 @@ class Placed(NamedTuple):
 
 
 class Timelines:
-    """``step`` in seconds, ``None``: each stream's own, inferred. ``limit``: masked steps for one gap, at most."""
+    """``step`` in seconds, ``None``: each stream's own, inferred. ``limit``: masked steps for one gap, at most.
+    ``earned``: masked steps that a stream may have for each reading, in the long run: it begins with ``SAVED`` gaps of
+    ``limit``, and never has more in hand."""
 
     #: What is counted, by slot.
     COUNTS = ("masked", "duplicates", "late", "gaps", "restarts", "changes")
 
-    def __init__(self, capacity: int, step: float | None, limit: int) -> None:
+    def __init__(self, capacity: int, step: float | None, limit: int, earned: int = EARNED) -> None:
         self._given = np.nan if step is None else step
-        self._limit = limit
+        self._limit, self._earned = limit, earned
+        self._credit = np.full(capacity, SAVED * limit, np.int64)
         self.step = np.full(capacity, self._given)
         self.last = np.full(capacity, np.nan)
         self._differences = np.zeros((capacity, LEARN))
@@ -94,8 +100,9 @@ class Timelines:
         paced = forward & ~np.isnan(step)
         steps = np.rint(np.minimum(ahead[paced] / step[paced], self._limit + 2.0))
         missing = np.maximum(steps, 1).astype(np.int64) - 1
-        masked[paced] = np.minimum(missing, self._limit)
-        breaks[paced] = np.where(missing > self._limit, GAP, WHOLE)
+        fill = np.minimum(self._limit, self._credit[slots[paced]])
+        masked[paced] = np.minimum(missing, fill)
+        breaks[paced] = np.where(missing > fill, GAP, WHOLE)
 
         with np.errstate(invalid="ignore"):
             jumped = forward & (ahead > SLOWER * self.pace(slots))
@@ -120,6 +127,8 @@ class Timelines:
             if which.any():
                 self.counts[name][slots] += which
         self.counts["masked"][slots] += masked
+        credit = self._credit[slots] + np.where(taken, self._earned, 0) - masked
+        self._credit[slots] = np.minimum(credit, SAVED * self._limit)
         return Placed(taken, masked, breaks, late)
 
     def pace(self, slots: Slots) -> Floats:
@@ -132,6 +141,7 @@ class Timelines:
 
     def clear(self, slot: int) -> None:
         self.step[slot], self.last[slot], self._known[slot] = self._given, np.nan, 0
+        self._credit[slot] = SAVED * self._limit
         self._before[slot] = self._late[slot] = np.nan
         self._since[slot] = self._behind[slot] = 0
         for counts in self.counts.values():
@@ -141,7 +151,12 @@ class Timelines:
         counts = np.array([counts[slot] for counts in self.counts.values()])
         times = np.array([self.step[slot], self.last[slot], *self._differences[slot]])
         jump = np.array([self._before[slot], self._late[slot], self._since[slot], self._behind[slot]])
-        return {"times": times, "counts": np.array([self._known[slot], *counts]), "jump": jump}
+        return {
+            "times": times,
+            "counts": np.array([self._known[slot], *counts]),
+            "jump": jump,
+            "credit": self._credit[slot : slot + 1].copy(),
+        }
 
     def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         step, self.last[slot], *self._differences[slot] = saved["times"]
@@ -150,6 +165,7 @@ class Timelines:
         jump = saved.get("jump", (np.nan, np.nan, 0, 0))
         self._before[slot], self._late[slot], self._since[slot], self._behind[slot] = jump
         self._known[slot], *counts = saved["counts"]
+        self._credit[slot] = min(int(saved.get("credit", [SAVED * self._limit])[0]), SAVED * self._limit)
         for name, count in zip(self.counts, counts, strict=True):
             self.counts[name][slot] = count
 

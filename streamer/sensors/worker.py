@@ -1,7 +1,8 @@
 """A lane: a thread that owns some of the slots and runs all of their readings that wait.
 
 A stream belongs to one lane for good, so its readings stay in order without locks. Readings of one stream are run one
-after another, in rounds; a round holds one of each stream that has any. A gap's masked steps are rounds, too.
+after another, in rounds; a round holds one step of each stream that has any. A gap's masked steps are rounds, too. What
+came meanwhile joins the next round, so a reading waits for one round and for the readings of its own stream before it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple
 
@@ -18,67 +18,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.denormals import flush_denormals
+from streamer.sensors.backlog import Backlog, Queued, Work
 from streamer.sensors.columns import StepResult
 from streamer.sensors.runner import Runner
 from streamer.sensors.table import SensorTable
 from streamer.sensors.timeline import WHOLE, phases
+from streamer.sensors.turn_lock import TurnLock
 
-__all__ = ["SensorLane", "Work"]
+__all__ = ["SensorLane"]
 
 log = logging.getLogger(__name__)
 
 Slots = NDArray[np.intp]
 Floats = NDArray[np.float64]
-#: Readings that a lane takes at a time, at least one piece of work: between two takes it can be copied.
+#: Readings that a lane takes at a time, at least one work.
 TAKE = 4096
+#: A piece: at most so many rounds, of one step of every stream, and no further round after so many steps of all
+#: together, or where something came. Between two pieces the lane's slots can be copied.
+ROUNDS, STEPS = 16, 1024
+#: Weight of the newest measurement in the rate of steps.
+SMOOTH = 0.1
 #: Readings whose forecasts are scored and given away together: a reading waits for that many, at most.
 TOGETHER = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Readings of slots of one lane. ``seq``: of the journal's record that holds them. ``generations``: of the slots
-    when the readings were taken; what comes for a former owner is late. ``call`` runs instead."""
-
-    slots: Slots
-    generations: NDArray[np.int64]
-    times: Floats
-    values: Floats
-    stamped: NDArray[np.bool_]
-    seq: int
-    #: Gets what was run, in parts, and ``None`` at the end.
-    deliver: Callable[[StepResult | None], None] | None = None
-    #: Gets which of the readings failed when they were run, if any did.
-    fail: Callable[[NDArray[np.intp]], None] | None = None
-    #: Gets which were left out, and of each whether it was late (else it was a duplicate).
-    leave: Callable[[tuple[NDArray[np.intp], NDArray[np.bool_]]], None] | None = None
-    call: Callable[[], None] | None = None
-
-    @classmethod
-    def calling(cls, call: Callable[[], None]) -> Work:
-        """No readings."""
-        nothing = np.zeros(0)
-        slots, generations, stamped = nothing.astype(np.intp), nothing.astype(np.int64), nothing.astype(np.bool_)
-        return cls(slots, generations, nothing, nothing, stamped, 0, call=call)
-
-
 class SensorLane(threading.Thread):
-    """``done`` is called with the number of readings that were just run.
+    """``done`` is called with the slots of readings that were just run, one for each.
 
-    Two locks guard the lane's slots. The lane holds ``lock`` while it runs a piece of work: the saver takes it, and may
-    wait for seconds. The lane holds ``rows`` for a moment after each step: readers of the latest results take it.
+    Two locks guard the lane's slots. The lane holds ``lock`` while it runs a piece: the saver takes it in its turn,
+    between two of them. The lane holds ``rows`` for a moment after each step: readers of the latest results take it.
     ``lock`` is taken before ``rows``.
     """
 
-    def __init__(self, table: SensorTable, name: str, done: Callable[[int], None]) -> None:
+    def __init__(self, table: SensorTable, name: str, done: Callable[[Slots], None]) -> None:
         super().__init__(name=name, daemon=True)
         self._table, self._done = table, done
-        self.lock = threading.Lock()
+        self.lock = TurnLock()
         self.rows = threading.Lock()
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._since: float | None = None  # when the present work was taken, or its last step was done
+        #: Steps a second in full batches, as measured lately; 0: there was none.
+        self.rate = 0.0
+        self._oldest: float | None = None  # when the oldest work was taken that is not yet run
 
     # -- from outside --------------------------------------------------------------------------------------------------
 
@@ -103,75 +86,89 @@ class SensorLane(threading.Thread):
         since = self._since
         return 0.0 if since is None else monotonic() - since
 
+    def waited(self) -> float:
+        """Seconds that the oldest reading has waited to be run."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else monotonic() - oldest
+
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         flush_denormals()
         table = self._table
         runner = Runner(table.model, table.arena, table.metrics, table.limit)
-        while taken := self._take():
-            for works in _together(taken):
-                with self.lock:
-                    self._work(works, runner)
-                for work in works:
-                    _hand_over(work.deliver, None)
+        backlog = Backlog(len(table.applied))
+        while (taken := self._take(backlog)) is not None:
+            with self.lock:
+                gone = [self._add(work, backlog) for work in taken]
+                piece = backlog.piece()
+                if piece is not None:
+                    gone.append(self._run(piece, backlog, runner))
+            self._done(np.concatenate([np.zeros(0, np.intp), *(rows.slots for rows in gone if rows)]))
+            for work in backlog.settle(np.concatenate([np.zeros(0, np.int64), *(rows.whose for rows in gone if rows)])):
+                _hand_over(work.deliver, None)
             with self._changed:
-                self._since = None
+                self._oldest = backlog.since
+                if not backlog:
+                    self._since = None
                 self._changed.notify_all()
-            self._done(sum(len(work.slots) for work in taken))
+        self._since = None  # nothing hangs: it was closed
 
-    def _take(self) -> list[Work]:
+    def _take(self, backlog: Backlog) -> list[Work] | None:
+        """What came, up to ``TAKE`` readings; waits where there is nothing else to run. ``None``: no more is run."""
         with self._changed:
-            while not self._queue and not self._closed:
+            while not self._queue and not backlog and not self._closed:
                 self._changed.wait()
             if self._closed:
-                return []
+                return None
             self._since = monotonic()
-            taken, count = [self._queue.popleft()], 0
+            taken, count = [], 0
             while self._queue and count < TAKE:
-                count += len(taken[-1].slots)
+                count += len(self._queue[0].slots)
                 taken.append(self._queue.popleft())
             return taken
 
-    def _work(self, works: list[Work], runner: Runner) -> None:
-        """Whatever goes wrong is the problem of the work that it is about, and not of what is run with it."""
+    def _add(self, work: Work, backlog: Backlog) -> Queued | None:
+        """What it says is to be done now is done: readings that will not be run by that, ``None``: there are none."""
+        if work.call is None:
+            try:
+                backlog.add(work)
+            except Exception:
+                log.exception("work of sensors failed")
+                self._table.metrics.failed_batches.inc()
+                self._table.metrics.failed_readings.inc(len(work.slots))
+                _hand_over(work.fail, np.arange(len(work.slots)))
+                _hand_over(work.deliver, None)
+                self._done(work.slots)
+            return None
+        dropped = backlog.drop(work.slots)
+        if dropped is not None:
+            self._table.metrics.late_results.inc(len(dropped.slots))
         try:
-            if works[0].call is not None:
-                with self.rows:
-                    works[0].call()
-                return
-            columns = _columns(works)
+            with self.rows:
+                work.call()
         except Exception:
-            if len(works) > 1:
-                for work in works:
-                    self._work([work], runner)
-                return
             log.exception("work of sensors failed")
             self._table.metrics.failed_batches.inc()
-            self._fail(works, np.zeros(len(works[0].slots), np.intp), np.arange(len(works[0].slots)))
-            return
-        self._run(works, columns, runner)
+        return dropped
 
-    def _run(self, works: list[Work], columns: _Columns, runner: Runner) -> None:
-        table = self._table
-        slots, generations, times, values, stamped, whose, own = columns
-        asked = np.array([work.deliver is not None for work in works])
-
-        current = table.arena.current_rows(slots, generations)
-        if late := len(slots) - int(current.sum()):
-            table.metrics.late_results.inc(late)
-        order = np.argsort(slots, kind="stable")
-        order = order[current[order]]
-        streams, first, count = np.unique(slots[order], return_index=True, return_counts=True)
-        at, end = first.copy(), first + count  # of every stream: its next reading, in `order`
-        masked = np.zeros(len(streams), np.int64)
-        breaks = np.zeros(len(streams), np.uint8)
-        placed = np.zeros(len(streams), np.bool_)  # its next reading has been looked at
+    def _run(self, piece: Queued, backlog: Backlog, runner: Runner) -> Queued:
+        """Some steps of each stream in ``piece``. Returns the readings that are done with; the others stay."""
+        table, works = self._table, backlog.works
+        current = table.arena.current_rows(piece.slots, piece.generations)
+        late = piece.take(~current)
+        if len(late.slots):
+            table.metrics.late_results.inc(len(late.slots))
+            piece = piece.take(current)
+        slots, generations, times, values, stamped, _, _, whose, own = piece
+        streams, first, count = np.unique(slots, return_index=True, return_counts=True)
+        at, end = first.copy(), first + count  # of every stream: its next reading
+        masked, breaks, placed = table.progress.of(streams)  # of the next reading, where it has been looked at
         failed: list[int] = []
         left: list[tuple[NDArray[np.intp], NDArray[np.bool_]]] = []
 
         def place(rows: Slots) -> None:
-            reading = order[at[rows]]
+            reading = at[rows]
             with self.rows:
                 found = table.timelines.place(streams[rows], times[reading], stamped[reading])
             masked[rows], breaks[rows] = found.masked, found.breaks
@@ -181,12 +178,12 @@ class SensorLane(threading.Thread):
             at[rows] += ~found.taken
 
         def step(rows: Slots) -> None:
-            gap, reading = masked[rows] > 0, order[at[rows]]
+            gap, reading = masked[rows] > 0, at[rows]
             pace = np.where(gap, table.timelines.step[streams[rows]], 0.0)
             then, value = times[reading] - masked[rows] * pace, values[reading]
             value[gap] = np.nan
             chunk = _Chunk(streams[rows], generations[reading], then, value, gap, breaks[rows], reading)
-            failed.extend(self._step(runner, chunk, lambda result: self._deliver(result, works, whose, own, asked)))
+            failed.extend(self._step(runner, chunk, lambda result: self._deliver(result, works, whose, own)))
             advance(rows)
 
         def advance(rows: Slots) -> None:
@@ -198,27 +195,38 @@ class SensorLane(threading.Thread):
 
         def leave(row: Slots) -> None:
             if not masked[row].any():
-                failed.extend(order[at[row]].tolist())
+                failed.extend(at[row].tolist())
             advance(row)
 
+        steps = rounds = 0
         while len(live := np.flatnonzero(at < end)):
-            new = live[~placed[live]]
-            self._apart(new, place, leave)
+            self._apart(live[~placed[live]], place, leave)
             if not placed[live].all():  # some were left out: the next reading of their streams comes first
                 continue
             for begin in range(0, len(live), TOGETHER):
-                self._apart(live[begin : begin + TOGETHER], step, leave)
-                self._since = monotonic()
+                group, before = live[begin : begin + TOGETHER], self._since or monotonic()
+                self._apart(group, step, leave)
+                self._since = now = monotonic()
+                if len(group) >= table.limit:
+                    self._measure(len(group) / max(now - before, 1e-6))
+            steps, rounds = steps + len(live), rounds + 1
+            if steps >= STEPS or rounds == ROUNDS or self._queue or self._closed:
+                break
         if failed:
             self._fail(works, whose[failed], own[failed])
-        if left and any(work.leave is not None for work in works):
+        if left:
             rows, late_ones = (np.concatenate(parts) for parts in zip(*left, strict=True))
             for owner in np.unique(whose[rows]).tolist():
                 mine = whose[rows] == owner
                 _hand_over(works[owner].leave, (own[rows[mine]], late_ones[mine]))
-        for work in works:
-            mine = table.arena.current_rows(work.slots, work.generations)
-            table.applied[work.slots[mine]] = work.seq
+        done = np.arange(len(slots)) < np.repeat(at, count)
+        backlog.keep(piece.take(~done))
+        table.ran(streams, first, at, piece.seq, piece.last)
+        table.progress.keep(streams, masked, breaks, placed)
+        return Queued.joined([piece.take(done), late])
+
+    def _measure(self, rate: float) -> None:
+        self.rate = rate if not self.rate else self.rate + SMOOTH * (rate - self.rate)
 
     def _apart(self, rows: Slots, call: Callable[[Slots], None], leave: Callable[[Slots], None]) -> None:
         """``call`` with all rows at once; where that fails with each alone, and those that fail alone are left."""
@@ -235,7 +243,7 @@ class SensorLane(threading.Thread):
             for at in range(len(rows)):
                 self._apart(rows[at : at + 1], call, leave)
 
-    def _fail(self, works: list[Work], whose: NDArray[np.intp], own: NDArray[np.intp]) -> None:
+    def _fail(self, works: dict[int, Work], whose: NDArray[np.int64], own: NDArray[np.intp]) -> None:
         """Count readings that failed, and tell the works they are of."""
         self._table.metrics.failed_readings.inc(len(own))
         for owner in np.unique(whose).tolist():
@@ -321,32 +329,19 @@ class SensorLane(threading.Thread):
     def _deliver(
         self,
         result: StepResult,
-        works: list[Work],
-        whose: NDArray[np.intp],
+        works: dict[int, Work],
+        whose: NDArray[np.int64],
         own: NDArray[np.intp],
-        asked: NDArray[np.bool_],
     ) -> None:
         """To each work that asked, its own part."""
-        if not asked.any():
-            return
         owners = whose[result.at]
-        for owner in np.unique(owners[asked[owners]]):
+        for owner in np.unique(owners).tolist():
+            if (give := works[owner].deliver) is None:
+                continue
             mine = owners == owner
             rows = {name: getattr(result, name)[mine] for name in StepResult.__slots__}
             rows["at"] = own[rows["at"]]
-            _hand_over(works[owner].deliver, StepResult(**rows))
-
-
-class _Columns(NamedTuple):
-    """Readings of works that are run as one, [N]. ``values`` [N, C]. ``whose``: of which work; ``own``: where there."""
-
-    slots: Slots
-    generations: NDArray[np.int64]
-    times: Floats
-    values: Floats
-    stamped: NDArray[np.bool_]
-    whose: NDArray[np.intp]
-    own: NDArray[np.intp]
+            _hand_over(give, StepResult(**rows))
 
 
 class _Chunk(NamedTuple):
@@ -362,22 +357,6 @@ class _Chunk(NamedTuple):
     reading: NDArray[np.intp]
 
 
-def _columns(works: list[Work]) -> _Columns:
-    def column(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(work, name) for work in works])
-
-    slots, counts = column("slots"), [len(work.slots) for work in works]
-    return _Columns(
-        slots,
-        column("generations"),
-        column("times"),
-        column("values").reshape(len(slots), -1),
-        column("stamped"),
-        np.repeat(np.arange(len(works)), counts),
-        np.concatenate([np.arange(count) for count in counts]),
-    )
-
-
 def _hand_over(receiver: Callable[[Any], None] | None, result: Any) -> None:
     """A receiver that fails costs itself its result, and nobody else anything."""
     try:
@@ -385,14 +364,3 @@ def _hand_over(receiver: Callable[[Any], None] | None, result: Any) -> None:
             receiver(result)
     except Exception:
         log.exception("a result of sensors could not be handed over")
-
-
-def _together(taken: list[Work]) -> list[list[Work]]:
-    """Work that may be run as one, in order: a call is alone."""
-    found: list[list[Work]] = []
-    for work in taken:
-        if work.call is None and found and found[-1][0].call is None:
-            found[-1].append(work)
-        else:
-            found.append([work])
-    return found

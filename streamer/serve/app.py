@@ -18,6 +18,7 @@ from streamer.sensors.owners import VIEWER
 from streamer.serve.access.grant import grant_of
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
+from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 
@@ -45,6 +46,8 @@ INDEX = """streamer: stateful streaming inference
   /v1/sensors            WebSocket: readings in, forecasts out
   /v1/forecast           sensors by name; /v1/forecast/NAME one of them
 
+  /v1/sessions           what is here, for administrators; /v1/drain, /v1/reload
+
   /healthz     200 while the process lives
   /readyz      200 while new streams are welcome, else 503 and why
   /metrics     Prometheus (OpenMetrics on request)
@@ -66,6 +69,7 @@ def create_router(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
+    moving: MovingRoutes,
 ) -> Starlette:
     """All routes; which scope each needs stands in :mod:`streamer.serve.access.rules`.
 
@@ -79,8 +83,10 @@ def create_router(
         return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        trouble = ": ".join(streams.closed) if streams.closed else health()
-        return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
+        trouble = ": ".join(streams.closed) if streams.closed else health() or streams.registry.gone()
+        if trouble:
+            return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"})
+        return PlainTextResponse(f"ready\n{sensors.waiting()}")
 
     rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too
 
@@ -106,5 +112,6 @@ def create_router(
             *rows.routes(),
             Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
+            *moving.routes(),
         ]
     )

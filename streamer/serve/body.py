@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
+from itertools import count
+from time import monotonic
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -13,13 +15,16 @@ from starlette.responses import JSONResponse, Response
 from streamer.serve.bounds import TooMuchError, charge
 from streamer.serve.readings.parsed import BodyError
 
-__all__ = ["in_thread", "problem", "read_body", "unzip"]
+__all__ = ["in_thread", "problem", "read_body", "threads_behind", "unzip"]
 
 T = TypeVar("T")
 #: Parsing a body longer than this goes to a thread: the event loop has audio to pass on.
 SHORT = 16 * 1024
 #: A body is unpacked by this many bytes at a time.
 PIECE = 2**20
+#: When calls that no thread has begun were made, by a number of their own.
+_waiting: dict[int, float] = {}
+_numbers = count()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -75,7 +80,26 @@ def unzip(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 async def in_thread(call: Callable[[], T], size: int) -> T:
-    return call() if size <= SHORT else await asyncio.to_thread(call)
+    """``call``, in a thread where it is about more than ``SHORT`` bytes."""
+    if size <= SHORT:
+        return call()
+    number = next(_numbers)
+
+    def run() -> T:
+        _waiting.pop(number, None)
+        return call()
+
+    _waiting[number] = monotonic()
+    try:
+        return await asyncio.to_thread(run)
+    finally:
+        _waiting.pop(number, None)
+
+
+def threads_behind() -> float:
+    """Seconds that the oldest call of :func:`in_thread` waits for a thread."""
+    since = list(_waiting.values())
+    return monotonic() - min(since) if since else 0.0
 
 
 def problem(

@@ -33,6 +33,7 @@ from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
 from streamer.serve.kserve.service import InferenceService
+from streamer.serve.moving.routes import ROUTES, MovingRoutes
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 #: used (no use in starting again).
 EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
+#: Where administrators bring streams and sensors.
+LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method == "PUT")
 
 
 def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
@@ -168,6 +171,7 @@ class Daemon:
         self._port_file = port_file
         self._stop = asyncio.Event()
         self._tls = tls
+        self._reloading: asyncio.Task[None] | None = None
         self.metrics = Metrics()
         self.access = Access(settings, self.metrics)
         self.access.load()
@@ -255,7 +259,14 @@ class Daemon:
             linger_seconds=settings.linger_seconds,
         )
         app = create_app(
-            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
+            self.streams,
+            self.metrics.registry,
+            self._models,
+            self._trouble,
+            self.sensors,
+            self.generators,
+            self.kserve,
+            MovingRoutes(self.registry, self.sensors, settings, self._reload_models),
         )
         served = InferEndpoint(app, self.kserve)
         bounded = Bounds(served, self.metrics, settings.max_requests, self.memory)
@@ -298,9 +309,10 @@ class Daemon:
         self._stop.set()
 
     def _reload(self) -> None:
-        """SIGHUP: the log level, tokens and certificates are read again; everything else needs a restart, which costs
-        clients nothing but time."""
-        self._reloading = asyncio.create_task(self.reload_access(always=True))
+        """SIGHUP: the log level, tokens, certificates and model files that changed are read again; everything else
+        needs a restart, which costs clients nothing but time."""
+        if self.streams.closed is None and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self._reload_all())
         try:
             level = Settings.load(self._config).log_level
         except SettingsError as error:
@@ -319,6 +331,14 @@ class Daemon:
         for peer in peers:
             if peer.socket.grant.revoked:
                 peer.socket.close(1008, "the token of this connection was removed")
+
+    async def _reload_all(self) -> None:
+        await self.reload_access(always=True)
+        await asyncio.to_thread(self._reload_models)
+
+    def _reload_models(self) -> dict[str, Any]:
+        """Any thread but the loop's. What fails is logged and counted, and the old version serves on."""
+        return {"models": self.registry.reload()}
 
     async def _beat(self) -> None:
         """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""
@@ -360,7 +380,7 @@ class Daemon:
 
 def _has_long_body(path: str) -> bool:
     """Requests there bring readings, rows or tensors."""
-    return path in WRITES or path.startswith(PREFIX) or INFER_PATH.fullmatch(path) is not None
+    return path in WRITES or path.startswith((PREFIX, *LONG)) or INFER_PATH.fullmatch(path) is not None
 
 
 def _write_port(path: Path, port: int) -> None:

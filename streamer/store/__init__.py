@@ -23,6 +23,9 @@ class Store(Protocol):
 
     def get(self, id: str) -> bytes | None: ...
 
+    def ids(self) -> list[str]:
+        """All that are there, in order."""
+
     def live(self) -> Iterator[tuple[str, bytes]]:
         """Those that were not retired: what a start brings back."""
 

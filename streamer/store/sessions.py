@@ -59,6 +59,10 @@ class SqliteStore:
             row = db.execute("SELECT data FROM sessions WHERE id = ?", (id,)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def ids(self) -> list[str]:
+        with self._database.transaction() as db:
+            return [id for (id,) in db.execute("SELECT id FROM sessions ORDER BY id")]
+
     def live(self) -> Iterator[tuple[str, bytes]]:
         with self._database.transaction() as db:
             ids = [id for (id,) in db.execute("SELECT id FROM sessions WHERE live = 1 ORDER BY saved DESC")]

@@ -20,6 +20,7 @@ from streamer.store import StoreError
 from streamer.streams.chunker import Policy
 from streamer.streams.intake import Limits
 from streamer.streams.keeper import Keeper
+from streamer.streams.moved import moved_to
 from streamer.streams.revision import Reviser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -27,6 +28,7 @@ from streamer.streams.table import Claim, StreamTable
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
+    from streamer.streams.reload import Reloader
 
 __all__ = ["Admission", "Quota", "StreamRequest"]
 
@@ -65,6 +67,10 @@ class Admission:
         quota: Quota = lambda owner: None,
     ) -> None:
         self.reviser: Reviser | None = None
+        #: Of each model, the versions that have streams; ``None``: one.
+        self.versions: Reloader | None = None
+        #: The daemon that new streams are sent to; ``None``: they are begun here.
+        self.elsewhere: str | None = None
         self._engines, self._table, self._keeper, self._settings = engines, table, keeper, settings
         self._metrics, self._clock, self._quota = metrics, clock, quota
         self._limits = Limits(
@@ -88,6 +94,11 @@ class Admission:
             raise self.refuse("unknown_model", f"no model {str(model)[:100]!r} is served here: {known}")
         return found
 
+    def digests(self, model: str) -> list[str]:
+        """Of the files of a model that is served, the newest first. Raises :class:`Refused`."""
+        old = [] if self.versions is None else self.versions.old
+        return [self.engine(model).model.digest, *(e.model.digest for e in old if e.manifest.name == model)]
+
     def check(self, key: str) -> None:
         """Raises :class:`Refused` for a key that is not a name."""
         try:
@@ -100,6 +111,8 @@ class Admission:
     def begin(self, id: str, request: StreamRequest, sink: Sink, claim: Claim | None = None) -> Session | None:
         """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile: with a ``claim``, also
         if it has left again. Raises :class:`Refused`."""
+        if self.elsewhere is not None:
+            raise self.moved("every new stream", self.elsewhere)
         engine = self.engine(request.model)
         if request.overflow not in ("wait", "gap"):
             raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
@@ -148,7 +161,7 @@ class Admission:
 
     def match(self, session: Session, request: StreamRequest) -> None:
         """Raises :class:`Refused` if a stream with a key is another one than what is asked for."""
-        engine = self._engines[session.model]
+        engine = session.engine
         rate, options = session.sample_rate, dict(self._with_defaults(engine, request.options))
         differs = [
             f"the model {session.model}" if request.model not in (None, session.model) else "",
@@ -171,7 +184,15 @@ class Admission:
         if not self._keeper.settle(id):
             raise self.refuse("store", "the session store failed: what is over of the stream is still there", 5.0)
         with self.store_errors():
-            return self._keeper.disk.get(id)
+            data = self._keeper.disk.get(id)
+        if data is not None and (url := moved_to(data)) is not None:
+            raise self.moved(f"stream {id[:64]!r}", url)
+        return data
+
+    def moved(self, what: str, url: str) -> Refused:
+        """Counted; to be raised."""
+        self._metrics.refusals.labels("moved").inc()
+        return Refused("moved", f"{what} goes on at {url}: connect there", None, url)
 
     @contextmanager
     def store_errors(self) -> Iterator[None]:
@@ -187,6 +208,8 @@ class Admission:
         try:
             snapshot = Snapshot.from_bytes(data)
             engine = self.engine(snapshot.model)
+            if self.versions is not None:
+                engine = self.versions.of(snapshot.model, snapshot.digest) or engine
             given = {"sample_rate": snapshot.sample_rate, "overflow": snapshot.overflow, "options": snapshot.options}
             make = partial(self._make, id, engine, snapshot=snapshot, **given)
             session = self.with_room(make, snapshot.model) if room else make()

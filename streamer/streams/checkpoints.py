@@ -64,6 +64,17 @@ class Checkpoints:
             return True
         return self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
 
+    def put_asleep(self, id: str, data: bytes) -> None:
+        """A stream that is not in memory, or in place of one that is about to leave it. Raises :class:`StoreError`."""
+        if self._store is None:
+            raise StoreError("this daemon keeps no streams on a disk")
+        self._store.put([(id, data)])
+        self._store.retire([id])
+
+    def ids(self) -> list[str]:
+        """All that are on the disk. Raises :class:`StoreError`."""
+        return [] if self._store is None else self._store.ids()
+
     def purge(self, seconds: float) -> None:
         """Forget what nobody came back for in that time."""
         self._guard("purge", lambda store: store.purge(seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamer.engine.engine import Engine
 from streamer.streams.delivery import Delivery, Sink
 from streamer.streams.hearing import SecondHearing
 from streamer.streams.holding import Holdable
@@ -14,9 +15,15 @@ class Facts(Holdable):
     """The session's. Nothing here waits or changes anything."""
 
     state: str
+    _engine: Engine
     _delivery: Delivery
     _intake: Intake
     _hearing: SecondHearing | None
+
+    @property
+    def engine(self) -> Engine:
+        """The version of its model that it is on, for good."""
+        return self._engine
 
     @property
     def sink(self) -> Sink | None:

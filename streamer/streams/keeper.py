@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamer.metrics import Metrics
 from streamer.store import Store, StoreError
@@ -42,6 +42,8 @@ class Keeper:
         self._writing = threading.RLock()  # one checkpoint, eviction or deletion at a time
         self._wake = threading.Event()
         self._stopped = self._draining = False
+        #: Called in every round, in the keeper's thread.
+        self.also: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class Keeper:
                 if not self._draining:
                     self._try(self.checkpoint)
                     self._try(self.sweep)
+                    self._try(self.also)
 
     def _try(self, call: Callable[[], object]) -> None:
         """What fails may go better in the next round, and keeps nothing else of this one from being done."""
@@ -176,6 +179,32 @@ class Keeper:
             if has_slot and session.lasting and self.evict(session, "capacity", until=until):
                 return True
         return False
+
+    def hand_over(self, session: Session, received: int, data: bytes, event: dict[str, Any]) -> bool:
+        """The stream, which its caller holds, goes on elsewhere from ``received``: ``data`` takes its place on the disk
+        and its client gets ``event``. False where more than that was acknowledged meanwhile, or it left. Raises
+        :class:`StoreError`: it stays."""
+        with self._writing:
+            if not self._table.holds(session) or (self.acknowledged(session) or 0) > received:
+                return False
+            self.settle(session.id)
+            self.disk.put_asleep(session.id, data)
+            session.tell(event)
+            session.close()
+            self.forget(session, delete=False)
+            self.settle(session.id)
+        return True
+
+    def replace(self, id: str, data: bytes, fits: Callable[[bytes | None], None]) -> bool:
+        """Write ``data`` as that of a stream that is asleep, or not there; ``fits`` raises where it may not be put in
+        place of what is there. False if it is awake. Raises :class:`StoreError`."""
+        with self._writing:
+            self.settle(id)
+            if self._table.get(id) is not None:
+                return False
+            fits(self.disk.get(id))
+            self.disk.put_asleep(id, data)
+            return self._table.deleted(id)
 
     def evict(self, session: Session, reason: str, message: str | None = None, until: float | None = None) -> bool:
         """Saved first, so that a later resume finds it: what can't be saved stays, and so does a stream that goes on at

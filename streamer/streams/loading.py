@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
 from streamer.names import name_of
+from streamer.streams.captions import captioner
 from streamer.streams.finals import WrittenFinals
+from streamer.streams.numbers import formatter
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session
 from streamer.streams.whisper import Whisper, WhisperError
@@ -24,7 +27,17 @@ from streamer.tasks.tensors import WithTensors
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["OtherTaskError", "describe", "describe_stream", "load_engine", "make_engine", "make_reviser"]
+__all__ = [
+    "OtherTaskError",
+    "describe",
+    "describe_stream",
+    "load_engine",
+    "load_writers",
+    "make_engine",
+    "make_reviser",
+]
+
+log = logging.getLogger(__name__)
 
 #: Tasks whose models are no streams of rows here: sensors have their own way in, generators take no input.
 ELSEWHERE = ("forecast", "generate")
@@ -108,6 +121,24 @@ def make_reviser(settings: Settings, metrics: Metrics, recogniser: SecondRecogni
     metrics.waiting_finals.set_function(lambda: reviser.waiting)
     metrics.waiting_final_seconds.set_function(lambda: reviser.waiting_seconds)
     return reviser
+
+
+def load_writers(settings: Settings, tasks: Iterable[str]) -> None:
+    """What writes finals: now, and not on the event loop when the first stream asks. Raises :class:`ModelError` where
+    the settings want one that can't be loaded."""
+    transcribes = "transcribe" in tasks
+    for load, setting, what in (
+        (formatter, settings.numbers, "numbers can't be written in digits"),
+        (captioner, settings.text, "finals can't be punctuated"),
+    ):
+        if not transcribes and setting != "written":
+            continue
+        try:
+            load()
+        except ModelError as error:
+            if setting == "written":
+                raise
+            log.info(what, extra={"reason": str(error)})
 
 
 def describe(engine: Engine) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.store import Store
 from streamer.streams.admission import Admission, Quota, StreamRequest
-from streamer.streams.captions import captioner
 from streamer.streams.keeper import Keeper
-from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, make_reviser
-from streamer.streams.numbers import formatter
+from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, load_writers, make_reviser
+from streamer.streams.moving import Mover
+from streamer.streams.reload import Reloader
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session, Sink
 from streamer.streams.snapshot import Snapshot, SnapshotError
@@ -72,6 +72,12 @@ class Registry:
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota)
+        self._reloader = self._admission.versions = Reloader(
+            self._engines, settings, metrics, self._load, self._start, self._table.all, clock
+        )
+        self.keeper.also = self._reloader.sweep
+        #: Streams as bytes: out, in, and over to another daemon.
+        self.mover = Mover(self._table, self.keeper, self._admission, settings.stuck_seconds)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
         self._draining = False
@@ -87,26 +93,36 @@ class Registry:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
             try:
-                engine = load_engine(resolve(name), self.settings, self.metrics, self._table.all)
+                engine = self._load(resolve(name))
             except OtherTaskError as error:
                 self.others[error.task].append(error.path)
                 continue
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 again = f"two models are named {engine.manifest.name!r}: serve one, or export it under another name"
                 raise ModelError(again)
-        self._load_writers()
+        load_writers(self.settings, (engine.manifest.task for engine in self._engines.values()))
         self._reviser = self._admission.reviser = make_reviser(self.settings, self.metrics, self._recogniser)
         for name, value in self.settings.limits().items():
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
-            if self._gather is not None:
-                engine.gather(self._gather)
-            engine.start()
+            self._start(engine)
         self.sweep()
         self._admission.wake_all()
         self.keeper.start()
+
+    def _load(self, path: Path) -> Engine:
+        return load_engine(path, self.settings, self.metrics, self._table.all)
+
+    def _start(self, engine: Engine) -> None:
+        if self._gather is not None:
+            engine.gather(self._gather)
+        engine.start()
+
+    def reload(self) -> dict[str, dict[str, Any]]:
+        """New versions of model files: see :class:`streamer.streams.reload.Reloader`."""
+        return self._reloader.reload([path for paths in self.others.values() for path in paths])
 
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""
@@ -134,6 +150,7 @@ class Registry:
         self.keeper.stop()
         self.keeper.settle()
         ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
+        ended += self._reloader.close()
         if self._reviser is not None:
             ended.append(self._reviser.close(self.settings.stuck_seconds))
         for session in self._table.all():
@@ -300,7 +317,7 @@ class Registry:
 
     def describe(self, session: Session) -> dict[str, Any]:
         """For the client of a stream: where to go on, how long results take, and what it takes and gives."""
-        return describe_stream(session, self._engines[session.model].manifest)
+        return describe_stream(session, session.engine.manifest)
 
     def model_of(self, stream: str) -> str | None:
         """The model of a stream that is awake."""
@@ -342,10 +359,15 @@ class Registry:
     def stuck(self) -> str | None:
         """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""
         seconds = self.settings.stuck_seconds
-        for name, engine in self._engines.copy().items():
+        for engine in [*self._engines.copy().values(), *self._reloader.old]:
             if engine.stuck(seconds):
-                return f"model {name} has work and no batch came back for {seconds:g} s"
+                return f"model {engine.manifest.name} has work and no batch came back for {seconds:g} s"
         return None
+
+    def gone(self) -> str | None:
+        """Where new streams are sent instead; ``None``: they are begun here."""
+        url = self._admission.elsewhere
+        return None if url is None else f"moved: every new stream goes on at {url}"
 
     def checkpoint(self, *, whole: bool = False) -> None:
         self.keeper.checkpoint(whole=whole)
@@ -354,22 +376,6 @@ class Registry:
         self.keeper.sweep()
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _load_writers(self) -> None:
-        """Of finals: now, and not on the event loop when the first stream asks."""
-        transcribes = any(engine.manifest.task == "transcribe" for engine in self._engines.values())
-        for load, setting, what in (
-            (formatter, self.settings.numbers, "numbers can't be written in digits"),
-            (captioner, self.settings.text, "finals can't be punctuated"),
-        ):
-            if not transcribes and setting != "written":
-                continue
-            try:
-                load()
-            except ModelError as error:
-                if setting == "written":
-                    raise
-                log.info(what, extra={"reason": str(error)})
 
     def _open_for_streams(self) -> None:
         if self._draining:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message
 from streamer.sensors.host import Sensors
 from streamer.serve.app import create_app, create_router
 from streamer.serve.kserve.service import InferenceService
+from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.rows.routes import RowRoutes
 from streamer.serve.stream.connection import StreamConnections
 from streamer.streams.generators import Generators
@@ -38,7 +39,8 @@ def _parts(registry: Registry) -> tuple[Any, ...]:
     streams.closed = None
     kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
     sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)
-    return streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve
+    moving = MovingRoutes(registry, sensors, settings, lambda: {"models": registry.reload()})
+    return streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve, moving
 
 
 async def ask(

@@ -302,7 +302,7 @@ def test_a_model_that_is_missing_matters_only_where_all_streams_want_it(
     def missing() -> Captioner:
         raise ModelError("no model 'written'")
 
-    monkeypatch.setattr("streamer.streams.registry.captioner", missing)
+    monkeypatch.setattr("streamer.streams.loading.captioner", missing)
     with running(toy, folder=tmp_path) as registry:
         registry.open(model=None, sample_rate=8000, sink=Events())
     with pytest.raises(ModelError, match="no model 'written'"), running(toy, folder=tmp_path, text="written"):

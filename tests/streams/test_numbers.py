@@ -128,7 +128,7 @@ def test_a_model_that_is_missing_matters_only_where_all_streams_want_it(
     def missing() -> Formatter:
         raise ModelError("no model 'numbers'")
 
-    monkeypatch.setattr("streamer.streams.registry.formatter", missing)
+    monkeypatch.setattr("streamer.streams.loading.formatter", missing)
     with running(toy, folder=tmp_path) as registry:
         registry.open(model=None, sample_rate=8000, sink=Events())
     with pytest.raises(ModelError, match="no model 'numbers'"), running(toy, folder=tmp_path, numbers="written"):

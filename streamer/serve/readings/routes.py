@@ -18,12 +18,12 @@ from starlette.routing import Route
 from streamer.names import SEPARATOR, name_of, stream_id
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import Receipt
-from streamer.sensors.host import AmbiguousError, NoSensorsError
+from streamer.sensors.host import AmbiguousError, ElsewhereError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
 from streamer.sensors.owners import only, owned_by, shown
 from streamer.serve.access.grant import grant_of
-from streamer.serve.body import in_thread, problem, read_body, unzip
+from streamer.serve.body import in_thread, problem, read_body, threads_behind, unzip
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
 from streamer.serve.readings.remedies import as_parameters
@@ -81,6 +81,11 @@ def guarded(
             return problem(404, str(error))
         except AmbiguousError as error:
             return problem(409, str(error))
+        except ElsewhereError as error:
+            where = f"{error.url.rstrip('/')}{request.url.path}" + (
+                f"?{request.url.query}" if request.url.query else ""
+            )
+            return problem(307, str(error), headers={"Location": where})
         except BusyError as error:
             return problem(503, str(error), error.retry_after)
         except StoreError as error:
@@ -113,7 +118,7 @@ class ReadingRoutes:
         if query.get("forecast", "0") not in ("0", "false", ""):
             receipt, forecasts = await self._sensors.ask(batch, "http", fleet)
             if not lost and not receipt.refused:
-                lines = await in_thread(lambda: _lines(shown(forecasts)), len(body))
+                lines = await in_thread(lambda: _lines(shown(forecasts)), forecasts.quantiles.nbytes)
                 return Response(lines, media_type="application/x-ndjson")
             run: Forecasts | None = forecasts
         else:
@@ -126,7 +131,7 @@ class ReadingRoutes:
             left.append(f"{len(found)} {what}, the first: {found[0][0][:200]} at {show_time(found[0][1])}")
         errors = faults + self._refused(receipt)
         said |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
-        return JSONResponse(said, 400 if errors else 200)
+        return JSONResponse(said, _status(receipt) if errors else 200, _later(receipt))
 
     def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         query = request.query_params
@@ -168,13 +173,15 @@ class ReadingRoutes:
         receipt = await self._take(request, parsed, "line_protocol")
         if errors := parsed.faults + self._refused(receipt):
             text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
-            return JSONResponse({"code": "invalid", "message": text, "error": text}, 400)
+            said = {"code": "unavailable" if receipt.later else "invalid", "message": text, "error": text}
+            return JSONResponse(said, _status(receipt), _later(receipt))
         return Response(status_code=204)
 
     @guarded
     async def remote_write(self, request: Request) -> Response:
         from streamer.serve.readings.remote_write import negotiate
 
+        self._check_threads()
         raw = await read_body(request, self._settings.max_body_bytes)
         parse = negotiate(request.headers)
         parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), len(raw))
@@ -185,8 +192,9 @@ class ReadingRoutes:
             "X-Prometheus-Remote-Write-Exemplars-Written": "0",
         }
         if errors := parsed.faults + self._refused(receipt):
-            # 400: the sender must not send it again, what could be taken was
-            return problem(400, f"{receipt.taken} samples were taken; {'; '.join(errors)}", headers=headers)
+            # 400: the sender must not send it again, what could be taken was; 503: what was is a duplicate then
+            text = f"{receipt.taken} samples were taken; {'; '.join(errors)}"
+            return problem(_status(receipt), text, headers=headers | (_later(receipt) or {}))
         return Response(status_code=204, headers=headers)
 
     @guarded
@@ -250,7 +258,16 @@ class ReadingRoutes:
         """The sensor that the caller calls so."""
         return stream_id(grant_of(request.scope).owner, name.replace(SEPARATOR, "\0"))
 
+    def _check_threads(self) -> None:
+        """Raises :class:`BusyError` where bodies, or answers, wait too long for a thread: as readings would."""
+        if (seconds := threads_behind()) > (most := self._settings.max_waiting_seconds / 4):
+            self.count({"busy": 1})
+            raise BusyError(
+                f"bodies wait for {seconds:.1f} s to be read (a quarter of max_waiting_seconds)", seconds - most
+            )
+
     async def _body(self, request: Request) -> bytes:
+        self._check_threads()
         raw = await read_body(request, self._settings.max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
         return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), len(raw))
@@ -261,6 +278,15 @@ class ReadingRoutes:
 
     def _refused(self, receipt: Receipt) -> list[str]:
         return [refusal.text(self._settings.max_sensors) for refusal in receipt.refusals]
+
+
+def _status(receipt: Receipt) -> int:
+    """Of an answer to readings of which some were refused."""
+    return 503 if receipt.later else 400
+
+
+def _later(receipt: Receipt) -> dict[str, str] | None:
+    return {"Retry-After": "5"} if receipt.later else None
 
 
 def _unused(run: Forecasts | None) -> list[tuple[str, str, Sequence[tuple[str, float]]]]:

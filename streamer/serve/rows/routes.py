@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ STATUS = {
     "snapshot": 409,
     "taken_over": 409,
     "deleted": 409,
+    "moved": 308,
     "idle_timeout": 409,
     "model_failed": 500,
 }
@@ -172,7 +173,10 @@ class RowRoutes:
             return problem(error.status, str(error))
         except Refused as error:
             status = STATUS.get(error.reason, 503)
-            return HttpProblem(status, error.message, error.retry_after, code=error.reason).response()
+            answer = HttpProblem(status, error.message, error.retry_after, code=error.reason).response()
+            if error.url is not None:
+                answer.headers["Location"] = error.url.rstrip("/") + PREFIX + quote(key)
+            return answer
 
     # -- rows in, outputs out ----------------------------------------------------------------------------------------
 
@@ -237,6 +241,8 @@ class RowRoutes:
                 raise HttpProblem(504, f"the rows were taken, but {late}", position=position) from None
             if exchange.error is not None:
                 code = exchange.error["code"]
+                if (url := exchange.error.get("url")) is not None:
+                    raise Refused(code, exchange.error["message"], None, url)
                 raise HttpProblem(STATUS.get(code, 503), exchange.error["message"], code=code)
             safe = self._registry.keeper.acknowledged(session) or 0
             if not end and _flag(request, "safe"):

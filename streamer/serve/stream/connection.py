@@ -150,7 +150,7 @@ class StreamConnection:
         except WireError as error:
             self._refuse(error)
         except Refused as error:
-            self._refuse(WireError(error.reason, error.message, error.retry_after))
+            self._refuse(WireError(error.reason, error.message, error.retry_after, error.url))
         except NotAttached:  # it is told by its sink, which closes it: what it still sent is nobody's
             self._unread.clear()
         except BadInput as error:

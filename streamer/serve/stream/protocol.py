@@ -68,6 +68,8 @@ CLOSE_CODES: Mapping[str, int] = {
     "scope": 1008,
     "starting": 1013,
     "draining": 1012,
+    "moved": 4301,
+    "evicted": 4410,
 }
 
 
@@ -79,11 +81,12 @@ KNOWN = 'one of {"type": "start"}, "resume", "rows", "marker" and "end" is expec
 class WireError(Exception):
     """What the client is told before its connection is closed. ``message`` says what to do about it."""
 
-    def __init__(self, code: str, message: str, retry_after: float | None = None):
+    def __init__(self, code: str, message: str, retry_after: float | None = None, url: str | None = None):
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.url = url
 
     @property
     def close_code(self) -> int:
@@ -93,6 +96,8 @@ class WireError(Exception):
         frame: dict[str, Any] = {"type": "error", "code": self.code, "message": self.message}
         if self.retry_after is not None:
             frame["retry_after"] = self.retry_after
+        if self.url is not None:
+            frame["url"] = self.url
         return frame
 
 

@@ -1,0 +1,1 @@
+"""Streams and sensors out of one daemon and into another, for administrators."""

@@ -1,0 +1,63 @@
+"""Another daemon, as this one and the command line speak to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from urllib.parse import quote, urlsplit
+
+from streamer.streams.moving import PeerError
+
+__all__ = ["Peer", "PeerError"]
+
+
+class Peer:
+    """``url``: ``http(s)://HOST:PORT``. ``token`` goes along as a bearer's. Every method raises :class:`PeerError`."""
+
+    def __init__(self, url: str, token: str | None = None, seconds: float = 30.0) -> None:
+        url = url.replace("ws://", "http://", 1).replace("wss://", "https://", 1).rstrip("/")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
+            raise PeerError(f"{url!r} is no daemon's address: http://HOST:PORT is expected")
+        self.url, self._parts, self._seconds = url, parts, seconds
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **query: str) -> bytes:
+        """The answer's body; a status of 400 and above is an error."""
+        asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+        try:
+            connection = self._connection()
+            try:
+                connection.request(method, f"{path}?{asked}" if asked else path, body, self._headers)
+                answer = connection.getresponse()
+                found = answer.read()
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            raise PeerError(f"{self.url} can't be reached: {error or type(error).__name__}") from error
+        if answer.status >= 300:
+            raise PeerError(f"{self.url} answered {answer.status}: {_reason(found)}")
+        return found
+
+    def bring(self, id: str, data: bytes) -> None:
+        """A stream, onto its disk."""
+        self.ask("PUT", f"/v1/sessions/{quote(id)}", data)
+
+    def bring_sensor(self, name: str, model: str, data: bytes) -> None:
+        self.ask("PUT", f"/v1/sensor-states/{quote(name)}", data, model=model)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname, self._parts.port
+        assert host is not None  # checked above
+        if self._parts.scheme == "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(host, port, timeout=self._seconds, context=context)
+        return http.client.HTTPConnection(host, port, timeout=self._seconds)
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace").strip()

@@ -1,0 +1,135 @@
+"""New versions of model files, while the daemon runs.
+
+A file that changed is loaded, judged and warmed beside the one that serves. New streams take it from then on. Streams
+of the old version finish on the old one, also those that sleep meanwhile: their states mean nothing to other weights.
+It goes once nobody has been on it for as long as a stream may sleep (``keep_seconds``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.engine.engine import Engine
+from streamer.engine.model import ModelError
+from streamer.engine.proof import judge_file
+
+if TYPE_CHECKING:
+    from streamer.metrics import Metrics
+    from streamer.settings import Settings
+    from streamer.streams.session import Session
+
+__all__ = ["Reloader"]
+
+log = logging.getLogger(__name__)
+
+#: Chunks of a long stream that a new file is judged with: others are being served meanwhile.
+LONG_CHUNKS = 40
+
+
+@dataclass(slots=True)
+class Retired:
+    """``since``: when a stream was last on it, in monotonic seconds."""
+
+    engine: Engine
+    since: float
+
+
+class Reloader:
+    """``engines`` by name, in which new versions take their places. ``load(path)``: warm, not started; ``start``
+    does that. ``sessions``: all that are awake."""
+
+    def __init__(
+        self,
+        engines: dict[str, Engine],
+        settings: Settings,
+        metrics: Metrics,
+        load: Callable[[Path], Engine],
+        start: Callable[[Engine], None],
+        sessions: Callable[[], list[Session]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._engines, self._settings, self._metrics = engines, settings, metrics
+        self._load, self._start, self._sessions, self._clock = load, start, sessions, clock
+        self._one = threading.Lock()
+        self._retired: list[Retired] = []
+        metrics.old_models.set_function(lambda: len(self._retired))
+
+    @property
+    def old(self) -> list[Engine]:
+        """Versions that have streams, or may have."""
+        return [retired.engine for retired in list(self._retired)]
+
+    def of(self, model: str, digest: str) -> Engine | None:
+        """The version of a model that a stream belongs to, where it is served still."""
+        now = self._engines.get(model)
+        there = [*([] if now is None else [now]), *self.old]
+        return next((e for e in there if e.manifest.name == model and e.model.digest == digest), None)
+
+    def reload(self, elsewhere: Sequence[Path] = ()) -> dict[str, dict[str, Any]]:
+        """By model: its ``outcome`` (``unchanged``, ``reloaded`` or ``failed`` with ``error``) and ``digest``.
+        ``elsewhere``: files that others serve, which take a restart."""
+        with self._one:
+            self.sweep()
+            found = {name: self._try(name, engine) for name, engine in list(self._engines.items())}
+        for path in elsewhere:
+            found[path.stem] = {"outcome": "restart", "file": str(path)}
+        return found
+
+    def sweep(self) -> None:
+        """Old versions that nobody can come back to go."""
+        now, used = self._clock(), {session.engine for session in self._sessions()}
+        for retired in list(self._retired):
+            if retired.engine in used:
+                retired.since = now
+            elif now - retired.since > self._settings.keep_seconds:
+                self._retired.remove(retired)
+                retired.engine.close(self._settings.stuck_seconds)
+                log.info("an old version is gone", extra=_facts(retired.engine))
+
+    def close(self) -> list[bool]:
+        return [engine.close(self._settings.stuck_seconds) for engine in self.old]
+
+    def _try(self, name: str, engine: Engine) -> dict[str, Any]:
+        path, digest = engine.model.path, engine.model.digest
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+                return {"outcome": "unchanged", "digest": digest}
+            new = self._judged(name, path)
+        except (ModelError, OSError) as error:
+            self._metrics.reloads.labels(name, "failed").inc()
+            log.error("a new version is not taken, the old one serves on", extra={"model": name, "error": str(error)})
+            return {"outcome": "failed", "digest": digest, "error": str(error)}
+        self._start(new)
+        self._retired.append(Retired(engine, self._clock()))  # before others can miss it
+        self._engines[name] = new
+        self._metrics.reloads.labels(name, "reloaded").inc()
+        log.warning("a new version serves", extra=_facts(new))
+        return {"outcome": "reloaded", "digest": new.model.digest, "version": new.manifest.version}
+
+    def _judged(self, name: str, path: Path) -> Engine:
+        if len(self._retired) >= self._settings.max_old_models:
+            text = f"{len(self._retired)} old versions have streams or may have (max_old_models)"
+            raise ModelError(f"{path}: {text}: wait, or restart")
+        verdict = judge_file(path, long_chunks=LONG_CHUNKS)
+        if not verdict.ok:
+            broken = "; ".join(
+                f"{finding.law}, {finding.check} {finding.detail}".strip() for finding in verdict.refusals[:3]
+            )
+            raise ModelError(f"{path} does not keep its promises: {broken} (streamer check says more)")
+        new = self._load(path)
+        if new.manifest.name != name:
+            raise ModelError(f"{path} holds a model named {new.manifest.name!r} now: a restart serves it")
+        old = self._engines[name].manifest
+        if new.manifest.row_dtype != old.row_dtype or new.manifest.task != old.task:
+            raise ModelError(f"{path} takes other rows, or is for another task, than before: a restart serves it")
+        return new
+
+
+def _facts(engine: Engine) -> dict[str, Any]:
+    return {"model": engine.manifest.name, "version": engine.manifest.version, "digest": engine.model.digest[:12]}

@@ -1,0 +1,112 @@
+"""A model file changes while the daemon runs: who is there finishes as it began, and who comes gets the new version."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamer.client import StreamClient
+from tests.daemon.running import Running, daemon
+from tests.daemon.talk import RATE, expected, noise, same, text, transcribe
+from tests.daemon.test_moving import ask
+from tests.toys import toy_model
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> list[Path]:
+    """The first one as it is served; copies of both that stay."""
+    folders = [tmp_path / name for name in ("served", "first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    first = toy_model(folders[1])
+    second = toy_model(folders[2], hidden=6, version="2")
+    return [Path(shutil.copy(first, folders[0])), first, second]
+
+
+def replace(served: Path, by: Path | bytes) -> None:
+    partial = served.with_suffix(".partial")
+    if isinstance(by, bytes):
+        partial.write_bytes(by)
+    else:
+        shutil.copy(by, partial)
+    partial.replace(served)
+
+
+def reloaded(running: Running) -> dict[str, Any]:
+    status, said, _ = ask(running, "POST", "/v1/reload")
+    assert status == 200
+    return json.loads(said)["models"]["toy"]  # type: ignore[no-any-return]
+
+
+def test_who_is_there_finishes_on_the_old_version(versions: list[Path], tmp_path: Path) -> None:
+    served, first, second = versions
+    pcm = noise(5, 6)
+    half = len(pcm) // 4 * 2
+
+    async def talk(running: Running) -> list[str]:
+        async with StreamClient(running.url, sample_rate=RATE) as stream:
+            await stream.send(pcm[:half])
+            await stream.safe()
+            replace(served, second)
+            assert (await asyncio.to_thread(reloaded, running))["outcome"] == "reloaded"
+            assert (await asyncio.to_thread(reloaded, running))["outcome"] == "unchanged"
+            new = text(await transcribe(running.url, [pcm]))
+            evicted = await asyncio.to_thread(ask, running, "POST", f"/v1/sessions/{stream.id}/evict")
+            assert evicted[0] == 204
+            await stream.send(pcm[half:])  # wakes it, on the version that it is of
+            await stream.end()
+            return [text([event async for event in stream]), new]
+
+    with daemon(tmp_path / "state", served, checkpoint_seconds=0.1) as running:
+        old, new = asyncio.run(talk(running))
+        assert [model["version"] for model in json.loads(running.get("/v1/models")[1])["models"]] == ["2"]
+        page = running.metrics()
+        assert page['streamer_model_reloads_total{model="toy",outcome="reloaded"}'] == 1
+        assert page["streamer_old_models"] == 1
+    same(old, expected(first, pcm))
+    same(new, expected(second, pcm))
+    assert new != old
+
+
+def test_an_old_version_that_nobody_can_come_back_to_goes(versions: list[Path], tmp_path: Path) -> None:
+    served, first, second = versions
+    with daemon(tmp_path / "state", served, checkpoint_seconds=0.05, keep_seconds=0, max_old_models=1) as running:
+        replace(served, second)
+        assert reloaded(running)["outcome"] == "reloaded"
+        while running.metrics()["streamer_old_models"]:
+            pass
+        replace(served, first)
+        assert reloaded(running)["outcome"] == "reloaded"
+
+
+def test_what_can_not_serve_is_not_taken_and_said_so(versions: list[Path], tmp_path: Path) -> None:
+    served, first, second = versions
+    renamed = toy_model(tmp_path, name="another")
+    with daemon(tmp_path / "state", served, max_old_models=1) as running:
+        for bad, why in ((b"no model", "no ONNX file"), (renamed, "named 'another'")):
+            replace(served, bad)
+            said = reloaded(running)
+            assert said["outcome"] == "failed"
+            assert why in said["error"]
+            assert text(asyncio.run(transcribe(running.url, [noise(1, 1)]))) == expected(first, noise(1, 1))
+        replace(served, second)
+        assert reloaded(running)["outcome"] == "reloaded"
+        replace(served, first)
+        assert "max_old_models" in reloaded(running)["error"]
+        assert running.metrics()['streamer_model_reloads_total{model="toy",outcome="failed"}'] == 3
+
+
+def test_sighup_reloads(versions: list[Path], tmp_path: Path) -> None:
+    served, _, second = versions
+    with daemon(tmp_path / "state", served) as running:
+        replace(served, second)
+        os.kill(running.process.pid, signal.SIGHUP)
+        while running.metrics().get('streamer_model_reloads_total{model="toy",outcome="reloaded"}') != 1:
+            assert running.process.poll() is None
