@@ -17,7 +17,10 @@ from typing import Protocol, cast
 from bench.report import finish
 
 #: Every attack: its name is its module's.
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = (
+    "loop",
+    "overload",
+)
 
 
 @dataclass(frozen=True, slots=True)

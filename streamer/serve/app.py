@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +18,7 @@ from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
+from streamer.serve.shared_page import SharedPage
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
@@ -71,13 +72,12 @@ def create_app(
         trouble = ": ".join(streams.closed) if streams.closed else health()
         return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
 
-    rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too
+    pages: dict[str, SharedPage] = {}  # by content type, of which there are a few
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        async with rendering:  # every stream is asked: not on the event loop
-            page = await asyncio.to_thread(encoder, registry)
-        return Response(page, headers={"Content-Type": content_type})
+        page = pages.setdefault(content_type, SharedPage(partial(encoder, registry)))  # every stream is asked
+        return Response(await page.get(), headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})

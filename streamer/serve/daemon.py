@@ -29,12 +29,14 @@ from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
 from streamer.serve.kserve.service import InferenceService
+from streamer.serve.loop_watch import LoopWatch
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
 from streamer.serve.stream.connection import StreamConnections
+from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
@@ -139,10 +141,13 @@ class Daemon:
         self._port_file = port_file
         self._stop = asyncio.Event()
         self.metrics = Metrics()
-        self.registry = Registry(settings, self.metrics, store, gather=Inbox(asyncio.get_running_loop()).gather)
+        loop = asyncio.get_running_loop()
+        self.watch, self.turns = LoopWatch(loop), Turns(loop)
+        self.metrics.loop_late.set_function(self.watch.behind)
+        self.registry = Registry(settings, self.metrics, store, gather=Inbox(loop).gather, behind=self._behind)
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
-        self.streams = StreamConnections(self.registry, settings, self.metrics, asyncio.get_running_loop())
+        self.streams = StreamConnections(self.registry, settings, self.metrics, loop)
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory)
@@ -206,6 +211,7 @@ class Daemon:
         answer = functools.partial(
             Socket,
             admit=lambda path: self.subscribers.admit() if path == PATH else self.streams.admit(path),
+            turns=self.turns,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,
@@ -219,6 +225,8 @@ class Daemon:
             long_body=_has_long_body,
             connections=Connections(self.metrics, settings.max_http_connections),
             linger_seconds=settings.linger_seconds,
+            send_seconds=settings.send_seconds,
+            turns=self.turns,
         )
         app = create_app(
             self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
@@ -295,6 +303,10 @@ class Daemon:
 
     def _trouble(self) -> str | None:
         return self.registry.stuck() or self.sensors.stuck() or self.generators.stuck()
+
+    def _behind(self) -> float:
+        """Seconds by which rows and results are late on this loop."""
+        return max(self.watch.behind(), self.streams.outbox.waited())
 
     def _status(self) -> str:
         names = ", ".join(model["name"] for model in self._models())

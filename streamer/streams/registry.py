@@ -50,6 +50,7 @@ class Registry:
 
     ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
     see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
+    ``behind``: seconds by which whoever passes rows and results on is late.
     ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names.
     """
 
@@ -61,6 +62,7 @@ class Registry:
         clock: Callable[[], float] = monotonic,
         gather: Gather | None = None,
         recogniser: SecondRecogniser | None = None,
+        behind: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
@@ -69,7 +71,7 @@ class Registry:
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
-        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock)
+        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, behind)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
         self._draining = False
@@ -99,6 +101,8 @@ class Registry:
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
+            self._admission.headroom.watch(engine)
+            engine.let_first([other for other in self._engines.values() if other is not engine])
             if self._gather is not None:
                 engine.gather(self._gather)
             engine.start()

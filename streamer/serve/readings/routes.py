@@ -19,7 +19,7 @@ from streamer.sensors.commit import Receipt
 from streamer.sensors.host import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
-from streamer.serve.body import in_thread, problem, read_body, unzip
+from streamer.serve.body import LONG, in_thread, is_packed, problem, read_body, unzip
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
 from streamer.serve.readings.remedies import as_parameters
@@ -100,7 +100,9 @@ class ReadingRoutes:
         stream that a column names, else of ``?stream=``, else of one that is named as the model."""
         query = request.query_params
         body = await self._body(request)
-        source, fleet, batch, faults = await in_thread(lambda: self._parse(request, body), len(body))
+        source, fleet, batch, faults = await in_thread(
+            lambda: self._parse(request, body), LONG if is_packed(body, "") else len(body)
+        )
         lost = source.bad + source.cells
         self.count({"malformed": lost})
         if not len(batch):
@@ -172,7 +174,7 @@ class ReadingRoutes:
 
         raw = await read_body(request, self._settings.max_body_bytes)
         parse = negotiate(request.headers)
-        parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), len(raw))
+        parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), LONG)  # it is packed
         receipt = await self._take(parsed, "remote_write")
         headers = {
             "X-Prometheus-Remote-Write-Samples-Written": str(receipt.taken + parsed.skipped.get("stale", 0)),
@@ -242,7 +244,8 @@ class ReadingRoutes:
     async def _body(self, request: Request) -> bytes:
         raw = await read_body(request, self._settings.max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
-        return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), len(raw))
+        size = LONG if is_packed(raw, encoding) else len(raw)
+        return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), size)
 
     async def _take(self, parsed: Parsed, way: str) -> Receipt:
         self.count(parsed.skipped)
