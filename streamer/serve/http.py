@@ -16,7 +16,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from streamer.serve.connections import Connections
 from streamer.serve.turns import Turns
-from streamer.serve.turns import Turns
 
 __all__ = ["Http", "JoinedWrites"]
 
@@ -128,15 +127,16 @@ class Http(HttpToolsProtocol):
         if self._refused:
             self.transport.close()
             return
-        waits, self._held = bool(self._held), self._held + data
+        waits = bool(self._held)
+        self._held, self._at = self._held[self._at :] + data, 0
         if waits:
-            self.flow.pause_reading()
+            self._pause()
         elif self._parse():
             self._go_on()
 
     def _go_on(self) -> None:
         """More of what is held, when it is our turn."""
-        self.flow.pause_reading()
+        self._pause()
         if not self._in_turns:
             self._in_turns = True
             self._turns.wait(self._turn)
@@ -146,24 +146,45 @@ class Http(HttpToolsProtocol):
         return self._in_turns
 
     def _parse(self) -> bool:
-        """A piece of what is held, or of a body all. True if there is more that need not wait for an answer."""
+        """The head of one request, its body, and the next one's head if that need not wait. True if there is more to
+        parse, in another turn."""
         while self._held and not self.transport.is_closing():
             if self._must_wait():
-                self.flow.pause_reading()
+                self._pause()
                 return False
-            body, size = self._in_body, PIECE
-            if body:
-                size = BODY_PIECE if self._body_left is None else max(1, self._body_left)
-            piece, self._held = self._held[:size], self._held[size:]
+            at, whole = self._at, True
+            if self._in_body:
+                self._at = at + (PIECE if self._body_left is None else max(1, self._body_left))
+            elif (end := self._held.find(HEAD_ENDS, at)) >= 0:
+                self._at = end + len(HEAD_ENDS)
+            else:
+                self._at, whole = at + PIECE, False
+            piece = self._held[at : self._at]
+            if self._at >= len(self._held):
+                self._held, self._at = b"", 0
             self._received += len(piece)
             super().data_received(piece)  # first: it is the headers that say how much may come
+            if self._upgraded:
+                self._hand_over()
+                return False
             if self._received > self._max_request_bytes and not self._writing:
                 self.transport.abort()
-            elif self._held and not body and not self._in_body:
+            elif self._held and not whole:
                 return True
-        if not self._held and not self._must_wait():
+        if self._paused and not self._held:
+            self._paused = False
             self.flow.resume_reading()
         return False
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.flow.pause_reading()
+
+    def _hand_over(self) -> None:
+        """What came behind the handshake is the WebSocket's."""
+        rest, self._held = self._held[self._at :], b""
+        if rest and not self.transport.is_closing():
+            cast(asyncio.Protocol, self.transport.get_protocol()).data_received(rest)
 
     def _must_wait(self) -> bool:
         """A request is whole and has no answer yet."""
@@ -202,13 +223,7 @@ class Http(HttpToolsProtocol):
             self._body_left -= len(body)
         super().on_body(body)
 
-    def on_body(self, body: bytes) -> None:
-        if self._body_left is not None:
-            self._body_left -= len(body)
-        super().on_body(body)
-
     def on_message_complete(self) -> None:
-        self._in_body = False
         self._in_body = False
         self._in_time()  # from here on uvicorn's keep-alive timer watches
         self._received = 0
@@ -237,12 +252,6 @@ class Http(HttpToolsProtocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
-
-
-def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
-    """What the headers say of the body; ``None``: nothing that can be relied on."""
-    said = next((value for name, value in headers if name == b"content-length"), b"")
-    return int(said) if said.isdigit() and len(said) < 20 else None
 
 
 def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
