@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.attack.clients import BINARY, CONTINUE, PING, TEXT, Wire, frame
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "Flood", "frame_of_rows"]
 
 #: Seconds until a connection that was closed comes again.
 PAUSE = 0.05
@@ -74,6 +74,10 @@ class Requests(asyncio.Protocol):
         self._writable = True
         while self._writable and not self._transport.is_closing():
             self._transport.write(self._request)
+
+
+def frame_of_rows(data: bytes) -> bytes:
+    return frame(BINARY, data)
 
 
 def _get(path: bytes, times: int = 500) -> bytes:

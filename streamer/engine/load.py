@@ -1,7 +1,8 @@
 """How loaded the lanes of one engine are: what batches cost by their size, and how many chunks came back late.
 
 A batch of n chunks takes about ``a + b * n`` seconds. The line is fitted to the batches of late, so that whatever else
-runs on the machine is in it, and to what was measured before the first stream came.
+runs on the machine is in it. Of sizes that have not come yet it is known what they cost before the first stream came:
+they are taken to have become dearer by as much as those that did.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Load", "batch_costs"]
 
 #: Weight that older batches lose with each new one.
 FORGET = 0.01
-#: Weight of what was measured at start, in batches: it tells what sizes cost that have not come yet.
+#: Weight of what was measured at start, in batches.
 TRUST = 5.0
 #: What Python takes for a batch, and for each stream of it: gathering, decoding, delivering.
 BATCH_SECONDS, ROW_SECONDS = 500e-6, 50e-6
@@ -82,17 +83,27 @@ class Load:
     def seconds(self, streams: int) -> float:
         """What a batch of so many takes; 0 where nothing is known."""
         weight, n, nn, s, ns = self._sums
+        dearer = 1.0
+        if weight and (foreseen := weight * self._foreseen(n / weight)):
+            dearer = s / foreseen
         for size, cost in self._known:
             weight += TRUST
             n += TRUST * size
             nn += TRUST * size * size
-            s += TRUST * cost
-            ns += TRUST * size * cost
+            s += TRUST * cost * dearer
+            ns += TRUST * size * cost * dearer
         if not weight:
             return 0.0
         spread = nn - n * n / weight
         slope = max(0.0, (ns - n * s / weight) / spread) if spread > 0 else 0.0
         return max(s / weight + slope * (streams - n / weight), slope * streams, 0.0)
+
+    def _foreseen(self, streams: float) -> float:
+        """Seconds of such a batch, as measured at start; 0 where nothing was."""
+        if not self._known:
+            return 0.0
+        (first, least), (last, most) = self._known[0], self._known[-1]
+        return least + (most - least) * (streams - first) / max(1, last - first)
 
     def share(self, streams: int) -> float:
         """Of all time of the lanes, what so many streams in real time take; 0 without a clock."""

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Headroom"]
 
-#: Of ``max_load``, up to which streams come in however many begin together.
-FREE = 0.5
-#: Above that so many may begin within :data:`PROVING` seconds for each that runs, or :data:`FEWEST`.
-GROWTH, FEWEST = 0.05, 2
+#: A stream that has begun within the last :data:`PROVING` seconds counts for so many: what it takes is only foreseen.
+SAFETY = 3.0
 PROVING = 1.0
 #: A stream that sent nothing for so many seconds is idle: it takes no share.
 IDLE = 2.0
@@ -88,8 +86,8 @@ class Headroom:
     def _full(self, engine: Engine) -> tuple[str, float] | None:
         most = self._settings.max_load
         engines = list(self._engines.values())
-        if sum(each.load.share(each.arena.used + 1) for each in engines) <= FREE * most:
-            return None  # which is nearly always so, and costs nothing to find out
+        if SAFETY * sum(each.load.share(each.arena.used + 1) for each in engines) <= most:
+            return None  # which is nearly always so, and costs little to find out
         sending, beginning = self._sending(engine)
         mine = engine.load.share(sending + 1)
         shares = [mine, *(self.share(each) for each in engines if each is not engine)]
@@ -98,13 +96,13 @@ class Headroom:
             most += RESERVE * (1 - most)
         if total > most:
             return f"streams in real time take {100 * total:.0f}% of the machine (max_load)", 5.0
-        if total > FREE * most and beginning >= max(FEWEST, GROWTH * sending):
-            return f"{beginning} streams have just begun, and their load is not known yet", PROVING
+        if total + (SAFETY - 1) * mine * (beginning + 1) / (sending + 1) > most and beginning:
+            return f"{beginning} streams have just begun, and what they take is not known yet", PROVING
         return None
 
     def _sending(self, engine: Engine) -> tuple[int, int]:
         """Streams of the model that send, and those of them that have just begun."""
-        now, name = monotonic(), engine.manifest.name  # not of the clock that tests move
+        now, name = self._clock(), engine.manifest.name
         sending = beginning = 0
         for session in self._table.all():
             if session.model == name and session.state == "active" and session.sink is not None:
