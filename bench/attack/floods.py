@@ -25,6 +25,7 @@ class Flood(Wire):
     def __init__(self, data: Callable[[int], bytes], rate: int | None = None, deaf: bool = False) -> None:
         super().__init__()
         self._data, self._deaf, self._count, self._writable = data, deaf, 0, True
+        self.ready, self.told = False, asyncio.Event()  # told: whether it was let in
         self._hello = {"type": "start", "partials": False, **({"sample_rate": rate} if rate else {})}
 
     def opened(self) -> None:
@@ -33,9 +34,17 @@ class Flood(Wire):
 
     def frame(self, opcode: int, payload: bytes) -> None:
         if opcode == TEXT and payload.startswith(b'{"type":"ready"'):
+            self.ready = True
+            self.told.set()
             if self._deaf:
                 self.transport.pause_reading()
             self._send()
+        elif opcode == TEXT and payload.startswith(b'{"type":"error"'):
+            self.told.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self.told.set()
 
     def pause_writing(self) -> None:
         self._writable = False

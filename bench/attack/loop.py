@@ -17,7 +17,7 @@ from bench.attack import Row, Scale
 from bench.attack.clients import percentile
 from bench.attack.floods import KINDS
 
-__all__ = ["run"]
+__all__ = ["CONNECTIONS", "PAGES", "flooded", "run"]
 
 SECONDS = 8.0
 PAGES = ("/healthz", "/readyz", "/metrics")
@@ -42,10 +42,10 @@ def run(scale: Scale) -> Iterator[Row]:
     for kind, counts in CONNECTIONS.items():
         for count in dict.fromkeys(max(1, round(count * scale.share)) for count in counts):
             with setup.model_path(None) as path, setup.serving(path, STREAMER_LANES="1") as daemon:
-                yield from _attack(daemon, kind, count, seconds)
+                yield from flooded(daemon, kind, count, seconds)
 
 
-def _attack(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iterator[Row]:
+def flooded(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iterator[Row]:
     what = f"{KINDS[kind]}, {count} connection{'s' if count > 1 else ''}"
     calm, _ = _probe(daemon.port, max(0.5, seconds / 8))
     before = daemon.resident_bytes()

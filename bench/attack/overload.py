@@ -8,6 +8,7 @@ last sample of a chunk to the marker behind it. Then all but the first leave; at
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from bench.attack import Row, Scale
 from bench.attack.clients import LiveClient, percentile
 from bench.attack.floods import Flood, frame_of_rows
 
-__all__ = ["run"]
+__all__ = ["overloaded", "run"]
 
 #: Clients a second, and at most, until one is refused; seconds for which more of them want in.
 ARRIVALS, MOST, SECONDS = 20, 600, 12.0
@@ -72,8 +73,17 @@ class Crowd:
 
     async def insist(self, number: int) -> None:
         """Until it is let in; it comes again when it is told to."""
-        while not (client := await self.come(number)).ready:
+        client = await self.come(number)
+        while not client.ready:
             await asyncio.sleep((client.refused or {}).get("retry_after", 1.0))
+            client = await self.come(number)
+
+    async def fill(self, most: int) -> None:
+        """One after the other, until one is refused."""
+        for number in range(most):
+            if not (await self.come(number)).ready:
+                break
+            await asyncio.sleep(1 / ARRIVALS)
 
     def late(self, begin: float, end: float) -> list[float]:
         return [lag for client in self.clients for lag in client.late(begin, end)]
@@ -88,15 +98,16 @@ class Crowd:
 
 def run(scale: Scale) -> Iterator[Row]:
     with setup.model_path(None) as path, setup.serving(path) as daemon:
-        rows = uvloop.run(_attack(Crowd.of(daemon), scale))
-    yield from rows
+        yield from overloaded(daemon, scale)
+
+
+def overloaded(daemon: setup.Served, scale: Scale) -> list[Row]:
+    return uvloop.run(_attack(Crowd.of(daemon), scale))
 
 
 async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
-    loop, seconds, rows = asyncio.get_running_loop(), max(3.0, SECONDS * scale.share), list[Row]()
-    most = max(4, round(MOST * scale.share))
-    while len(crowd.clients) < most and (await crowd.come(len(crowd.clients))).ready:
-        await asyncio.sleep(1 / ARRIVALS)
+    loop, seconds, rows = asyncio.get_running_loop(), max(0.5, SECONDS * scale.share), list[Row]()
+    await crowd.fill(max(4, round(MOST * scale.share)))
     fits = len(crowd.clients)
 
     async def measured(what: str, begin: float, count: int) -> None:
@@ -130,7 +141,7 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
     await crowd.leave(fits)
     rows.append(await _recovery(crowd, begin))
     await crowd.leave(fits // 2)
-    rows += await _files(crowd, seconds)
+    rows += await _files(crowd, seconds, max(1, round(FILES * min(1.0, scale.share))))
     await crowd.leave()
     return rows
 
@@ -148,16 +159,21 @@ async def _recovery(crowd: Crowd, begin: float) -> Row:
     return Row("overload", "in time again once the others have left", f"{RECOVERY:g} s", text, now - begin <= RECOVERY)
 
 
-async def _files(crowd: Crowd, seconds: float) -> list[Row]:
-    """Clients that send as fast as they may, beside live streams."""
+async def _files(crowd: Crowd, seconds: float, count: int) -> list[Row]:
+    """So many clients that send as fast as they may, beside live streams."""
     loop, live = asyncio.get_running_loop(), len(crowd.clients)
     data = frame_of_rows(b"".join(crowd.sounds[0]))
-    files = []
-    for _ in range(FILES):
-        make = lambda: Flood(lambda count: data, crowd.rate)  # noqa: E731
-        files.append((await loop.create_connection(make, "127.0.0.1", crowd.daemon.port))[1])
-    await asyncio.sleep(1)
-    begin, ran = loop.time(), await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total")
+    files: list[Flood] = []
+    until = loop.time() + 10 * RECOVERY
+    while len(files) < count and loop.time() < until:
+        make = functools.partial(Flood, lambda count: data, crowd.rate)
+        _, file = await loop.create_connection(make, "127.0.0.1", crowd.daemon.port)
+        await file.told.wait()
+        if file.ready:
+            files.append(file)
+        else:
+            file.transport.abort()
+            begin, ran = loop.time(), await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total")
     await asyncio.sleep(seconds)
     passed = loop.time() - begin
     ran = await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total") - ran
@@ -166,8 +182,8 @@ async def _files(crowd: Crowd, seconds: float) -> list[Row]:
     held = percentile(lags, 0.99) <= crowd.chunk
     for client in files:
         client.transport.abort()
-    speed = (ran / passed - live) / FILES
+    speed = (ran / passed - live) / max(1, len(files))
     return [
-        Row("overload", f"p99 of live streams beside {FILES} files", f"a chunk: {crowd.chunk:g} s", text, held),
+        Row("overload", f"p99 of live streams beside {len(files)} files", f"a chunk: {crowd.chunk:g} s", text, held),
         Row("overload", "files get what is left", "more than real time", f"{speed:.1f} times real time", speed > 1),
     ]
