@@ -173,7 +173,8 @@ async def _files(crowd: Crowd, seconds: float, count: int) -> list[Row]:
             files.append(file)
         else:
             file.transport.abort()
-            begin, ran = loop.time(), await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total")
+            await asyncio.sleep(1)
+    begin, ran = loop.time(), await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total")
     await asyncio.sleep(seconds)
     passed = loop.time() - begin
     ran = await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total") - ran
