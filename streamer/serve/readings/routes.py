@@ -20,6 +20,7 @@ from streamer.sensors.host import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
 from streamer.serve.body import LONG, in_thread, is_packed, problem, read_body, unzip
+from streamer.serve.bounds import TooMuchError
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
 from streamer.serve.readings.remedies import as_parameters
@@ -70,6 +71,8 @@ def guarded(
         except BodyError as error:
             self.count({"body": 1})
             return problem(error.status, str(error))
+        except TooMuchError as error:
+            return problem(503, str(error))
         except SourceError as error:
             self.count({"body": 1})
             return problem(400, str(error))

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.ingest import BusyError
+from streamer.serve.body import in_thread
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
 from streamer.serve.readings.remedies import without
@@ -198,11 +199,8 @@ class Subscriber:
             self._shared.changed()
             self.send(encode({"type": "subscribed", "streams": self.patterns}))
             return
-        faults: list[str] = []
-        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
         try:
-            fleet = self._shared.sensors.choose(None, source.names())
-            batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
+            source, fleet, batch, faults = await in_thread(lambda: self._parse(data), len(data))
         except SourceError as error:
             raise WireError("bad_json", without(str(error))) from None
         except LookupError as error:
@@ -222,6 +220,13 @@ class Subscriber:
         left = list(map(without, source.left_out() + source.report.notes))
         answer |= ({"left_out": left} if left else {}) | ({"errors": faults} if faults else {})
         self.send(encode(answer))
+
+    def _parse(self, data: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
+        """In a thread, if they are many."""
+        faults: list[str] = []
+        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
+        fleet = self._shared.sensors.choose(None, source.names())
+        return source, fleet, read_batch(source, fleet.layout, fleet.model.manifest.name), faults
 
     async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:
         """Waits for room, and for the disk. ``None``: the client went away before."""
