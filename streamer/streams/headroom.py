@@ -105,7 +105,8 @@ class Headroom:
         now, name = self._clock(), engine.manifest.name
         sending = beginning = 0
         for session in self._table.all():
-            if session.model == name and session.state == "active" and session.sink is not None:
-                sending += now - session.last_input < IDLE or session.buffered_rows > 0
+            if session.model == name and session.state == "active":
+                waits = session.sink is not None and session.buffered_rows > 0
+                sending += waits or now - session.last_input < IDLE
                 beginning += now - session.begun < PROVING
         return sending, beginning

@@ -135,7 +135,7 @@ def test_streams_rank_by_who_listens_and_by_how_far_ahead_they_are(toy: Path, tm
         file._intake.in_flight = False
 
 
-def test_idle_streams_and_those_without_a_client_are_no_load(toy: Path, tmp_path: Path) -> None:
+def test_idle_streams_are_no_load_and_those_without_a_client_none_for_long(toy: Path, tmp_path: Path) -> None:
     with running(toy, folder=tmp_path) as registry:
         headroom, engine = registry._admission.headroom, registry.engine(None)
         sessions = [opened(registry) for _ in range(5)]
@@ -146,7 +146,9 @@ def test_idle_streams_and_those_without_a_client_are_no_load(toy: Path, tmp_path
         assert headroom._sending(engine) == (0, 0)
         sessions[0].feed_rows(SILENCE)
         assert headroom._sending(engine) == (1, 0)
-        sessions[0].detach()
+        sessions[0].detach()  # a client of HTTP comes and goes with each request
+        assert headroom._sending(engine) == (1, 0)
+        sessions[0].last_input -= 60
         assert headroom._sending(engine) == (0, 0)
 
 
