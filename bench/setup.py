@@ -27,6 +27,9 @@ from streamer.streams.registry import Registry
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits.flac"
 
+#: A measurement of what the daemon can do must not be refused by what it thinks it can.
+OPEN: dict[str, object] = {"max_load": 0, "overload_seconds": 3600}
+
 
 def parser(name: str, text: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"python -m bench {name}", description=text)
@@ -86,7 +89,7 @@ def _noise(rng: np.random.Generator, rate: int, seconds: float) -> NDArray[np.in
 def running(path: Path, **settings: object) -> Iterator[Registry]:
     """A registry in this process, nothing on the disk."""
     with tempfile.TemporaryDirectory() as folder:
-        given = {"models": (str(path),), "state_directory": Path(folder), **settings}
+        given = {"models": (str(path),), "state_directory": Path(folder), **OPEN, **settings}
         registry = Registry(Settings(**given), Metrics())  # type: ignore[arg-type]
         try:
             registry.load()
@@ -125,10 +128,12 @@ class Served:
 
 @contextlib.contextmanager
 def serving(path: Path, log: IO[bytes] | None = None, **environment: str) -> Iterator[Served]:
-    """``streamer serve`` on a free port, ready. ``log``: where its records go, else standard error."""
+    """``streamer serve`` on a free port, ready; with settings by environment. It refuses no stream for its load.
+    ``log``: where its records go, else standard error."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
-        variables = {"STREAMER_STATE_DIRECTORY": folder, "STREAMER_LOG_LEVEL": "warning", **environment}
+        everybody = {f"STREAMER_{name.upper()}": str(value) for name, value in OPEN.items()}
+        variables = {"STREAMER_STATE_DIRECTORY": folder, "STREAMER_LOG_LEVEL": "warning", **everybody, **environment}
         command = [sys.executable, "-m", "streamer", "serve", "--model", str(path), "--port", "0"]
         begin = time.perf_counter()
         process = subprocess.Popen(

@@ -57,7 +57,10 @@ class Metrics:
         self.late_results = counter("late_results", "results dropped because their stream was gone", "model")
         self.lag_seconds = Durations("streamer_lag_seconds", "last sample of a chunk received to its result", LAG)
         self.registry.register(self.lag_seconds)
-        self.lag_max = gauge("lag_max_seconds", "longest time that a ready chunk is waiting now", "model")
+        self.lag_max = gauge(
+            "lag_max_seconds", "time since the oldest chunk that waits now, and is listened for, was due", "model"
+        )
+        self.load = gauge("load", "share of the lanes' time that streams in real time take, as measured", "model")
         self.rows = counter("rows", "rows that were run: samples of sound, vectors, tokens", "model")
         self.buffered = gauge("buffered_seconds", "audio received and not yet run, all streams", "model")
         self.buffered_rows = gauge("buffered_rows", "rows received and not yet run, all streams", "model")
@@ -129,6 +132,7 @@ class Metrics:
         self.sent_events = counter("sent_events", "events sent, by type", "type")
 
         # -- HTTP ------------------------------------------------------------------------------------------------------
+        self.loop_late = gauge("loop_late_seconds", "time by which the event loop was late, at worst of late")
         self.requests = gauge("requests", "HTTP requests being answered")
         self.http_connections = gauge("http_connections", "HTTP connections that are open, without WebSockets")
         self.closed_http_connections = counter(

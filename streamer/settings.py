@@ -116,8 +116,15 @@ class Settings(MqttSettings, AccessSettings):
         description="a ready chunk waits so long for company, at most a tenth of a chunk's time; 0: never;"
         " -1: as long as pays, as measured at start (never where max_batch is given)",
     )
-    overload_seconds: Positive = Field(
-        2.0, description="a chunk waits so long for a lane (or two chunks' time): new streams are refused"
+    overload_seconds: Seconds = Field(
+        0.0,
+        description="more results than a few come so late: new streams are refused; 0: half a chunk's time"
+        " (0.05 to 2 s)",
+    )
+    max_load: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.8,
+        description="share of the lanes' time that streams in real time may take, as measured; more streams are"
+        " refused; 0: no bound",
     )
 
     # -- what one stream may take ------------------------------------------------------------------------------------
@@ -213,6 +220,10 @@ class Settings(MqttSettings, AccessSettings):
     )
     max_unpacked_bytes: Annotated[int, Field(ge=1024, le=2**32)] = Field(
         64 * 2**20, description="largest such body once it is unpacked (gzip, snappy)"
+    )
+    max_json_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
+        4 * 2**20,
+        description="largest JSON of rows and tensors, unpacked; longer ones are answered 413: bytes may be longer",
     )
     body_seconds: Positive = Field(60.0, description="time for such a body to arrive")
     sensor_save_seconds: Positive = Field(

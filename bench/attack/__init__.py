@@ -24,6 +24,8 @@ NAMES: tuple[str, ...] = (
     "fuzz",
     "gaps",
     "readings",
+    "loop",
+    "overload",
 )
 
 

@@ -105,7 +105,9 @@ class Local:
             models=(str(resolve(model)),),
             capacity=streams,
             max_batch=streams,  # the only streams: no measuring of batch sizes that will not occur,
-            idle_seconds=0,  # and no idle time
+            idle_seconds=0,  # no idle time,
+            max_load=0,  # and no one to keep in time: files wait for one another
+            overload_seconds=3600,
             revise=revise,
             revise_seconds=10.0 if live else PATIENCE,  # a file goes no further while its finals are heard again
             max_waiting_finals=64 * streams,

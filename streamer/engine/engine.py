@@ -8,7 +8,7 @@ share no state.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamer.engine.arena import Arena
 from streamer.engine.batch import rungs
 from streamer.engine.lanes import Client, EngineStream, Lane
+from streamer.engine.load import Load
 from streamer.engine.model import Model
 from streamer.engine.scheduler import Gather, Scheduler
 from streamer.metrics import ModelMetrics
@@ -56,9 +57,10 @@ class Engine:
         self._scheduler: Scheduler[EngineStream] = Scheduler(
             self.limit, rungs(self.limit), wait=self.wait, pays=pays, held=metrics.held_seconds.observe
         )
+        self.load = Load(lanes, self.limit, self.manifest.chunk_seconds)
         python = threading.Lock()
         self._lanes = [
-            Lane(f"lane-{i}", model, task, self.arena, self._scheduler, metrics, self.limit, python)
+            Lane(f"lane-{i}", model, task, self.arena, self._scheduler, metrics, self.limit, python, self.load)
             for i in range(lanes)
         ]
 
@@ -97,6 +99,16 @@ class Engine:
         """Wake lanes through ``gather`` from now on."""
         self._scheduler.gather = gather
 
+    def let_first(self, others: Sequence[Engine]) -> None:
+        """What is due there goes before what is not due here."""
+
+        def pressing() -> bool:
+            now = monotonic()
+            return any(other._scheduler.earliest < now for other in others)
+
+        if others:
+            self._scheduler.elsewhere = pressing
+
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -117,5 +129,5 @@ class Engine:
         return self._scheduler.stalled() > seconds
 
     def waited(self) -> float:
-        """Seconds since the longest waiting chunk became ready."""
+        """Seconds for which the oldest chunk that somebody listens for has been due."""
         return self._scheduler.waited()

@@ -19,6 +19,7 @@ from streamer.engine.arena import Arena, Slot
 from streamer.engine.batch import BatchResult, BatchRunner, error_line
 from streamer.engine.decoding import Decoded, decode
 from streamer.engine.denormals import flush_denormals
+from streamer.engine.load import Load
 from streamer.engine.model import Model
 from streamer.engine.scheduler import Place, Scheduler
 from streamer.metrics import ModelMetrics
@@ -50,12 +51,14 @@ class Client(Protocol):
 
 
 class EngineStream:
-    """A client's place in the engine."""
+    """A client's place in the engine. The client says when its next chunk is due (``deadline``, monotonic; 0: long ago)
+    and whether somebody listens (``heard``), before it says that it is ready."""
 
-    __slots__ = ("client", "closing", "due", "place", "since", "slot")
+    __slots__ = ("client", "closing", "deadline", "due", "heard", "place", "since", "slot")
 
     def __init__(self, client: Client, slot: Slot) -> None:
         self.client, self.slot = client, slot
+        self.deadline, self.heard = 0.0, True
         self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
 
 
@@ -77,11 +80,12 @@ class Lane(threading.Thread):
         metrics: ModelMetrics,
         limit: int,
         python: threading.Lock,
+        load: Load,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.task = task
         self._model, self._arena, self._scheduler, self._metrics = model, arena, scheduler, metrics
-        self._limit, self._python = limit, python
+        self._limit, self._python, self._load = limit, python, load
         self._step_seconds = model.manifest.chunk_seconds / model.manifest.steps
         self._outputs = [output.name for output in model.manifest.outputs]
 
@@ -140,7 +144,9 @@ class Lane(threading.Thread):
                 self._fail({stream: error}, error)
         total = sum(real)
         audio = total * self._step_seconds
-        self._metrics.batch(len(taken), total, result.seconds, decoded - start, perf_counter() - begin, audio, late)
+        whole = perf_counter() - begin
+        self._metrics.batch(len(taken), total, result.seconds, decoded - start, whole, audio, late)
+        self._load.batch(len(taken), whole)
 
     def _take(
         self, rows: list[dict[str, NDArray[Any]]], batch: list[EngineStream], taken: list[EngineStream]

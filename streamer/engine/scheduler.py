@@ -1,4 +1,4 @@
-"""The scheduler: streams run first come, first served, each at most once in a batch.
+"""The scheduler: the earliest deadline runs first (:mod:`streamer.engine.ready`), each stream at most once in a batch.
 
 A stream is idle, queued or running, which keeps two chunks of one stream out of a batch and its results in order. A
 lane takes the ready streams as soon as it becomes free, so batches grow with the load by themselves.
@@ -11,11 +11,12 @@ stream that is behind, that is one that had its next chunk at once.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
+
+from streamer.engine.ready import HasDeadline, ReadyQueue
 
 __all__ = ["Gather", "Place", "Queued", "Scheduler"]
 
@@ -27,9 +28,9 @@ class Place(Enum):
     AGAIN = 3  # running, and to be queued again after that
 
 
-class Queued(Protocol):
+class Queued(HasDeadline, Protocol):
     """The scheduler's fields of a stream, written under its lock only. ``since``: monotonic time of being queued;
-    ``due``: until when its chunk may wait to be batched."""
+    ``due``: until when its chunk may wait to be batched. ``deadline`` and ``heard`` are the client's."""
 
     place: Place
     since: float
@@ -48,6 +49,8 @@ Gather = Callable[[Callable[[], None]], bool]
 NEWEST = 0.1
 #: Longer intervals, in seconds, count as this: a pause says nothing about the arrivals after it.
 LONGEST = 1.0
+#: Seconds after which a lane looks again whether other models' streams still wait for what is due.
+YIELD = 0.002
 
 
 class Scheduler(Generic[Q]):
@@ -72,7 +75,9 @@ class Scheduler(Generic[Q]):
         self._ladder = ladder
         self._held, self._clock = held, clock
         self.gather: Gather = lambda wake: False
-        self._ready: deque[Q] = deque()
+        #: Another model has a chunk waiting that is due: what is not due yet here lets it go first.
+        self.elsewhere: Callable[[], bool] = lambda: False
+        self._ready: ReadyQueue[Q] = ReadyQueue()
         self._changed = changed or threading.Condition()
         self._waiting = 0
         self._holding = False  # a lane waits for company
@@ -113,7 +118,7 @@ class Scheduler(Generic[Q]):
             self._waiting -= 1
             if self._closed:
                 return []
-            batch = [self._ready.popleft() for _ in range(self._size(min(share, self.limit)))]
+            batch = [self._ready.pop() for _ in range(self._size(min(share, self.limit)))]
             for stream in batch:
                 stream.place = Place.RUNNING
             self._running += len(batch)
@@ -163,11 +168,14 @@ class Scheduler(Generic[Q]):
     # -- how it goes ---------------------------------------------------------------------------------------------------
 
     def waited(self) -> float:
-        """Seconds since the longest waiting stream became ready; above a chunk's duration, streams fall behind real
-        time.
-        """
-        with self._changed:
-            return self._clock() - self._ready[0].since if self._ready else 0.0
+        """Seconds for which the oldest chunk that somebody listens for has been due: beyond a chunk's duration, streams
+        fall behind real time."""
+        return max(0.0, self._clock() - self._ready.earliest)  # which is infinite where nothing is
+
+    @property
+    def earliest(self) -> float:
+        """When the first chunk that somebody listens for is due; infinite where none waits. Without the lock."""
+        return self._ready.earliest
 
     def idle(self) -> bool:
         with self._changed:
@@ -189,6 +197,8 @@ class Scheduler(Generic[Q]):
         """Seconds to wait for more streams; 0: run the ready ones, ``None``: none is ready."""
         if not self._ready:
             return None
+        if self._ready.earliest > self._clock() and self.elsewhere():
+            return YIELD
         if len(self._ready) >= self.pays:
             return 0.0
         left = min(stream.due for stream in self._ready) - self._clock()
@@ -197,13 +207,15 @@ class Scheduler(Generic[Q]):
     def _push(self, stream: Q, wait: float) -> None:
         if stream.place is Place.RUNNING:
             stream.place = Place.AGAIN
+        elif stream.place is Place.QUEUED:
+            self._ready.push(stream, stream.deadline or stream.since)  # whether somebody listens may have changed
         elif stream.place is Place.IDLE:
             stream.since = self._clock()
             stream.due = stream.since + wait
             if not self._ready and not self._running:
                 self._progress = stream.since  # the clock of stalled() starts with the work
             stream.place = Place.QUEUED
-            self._ready.append(stream)
+            self._ready.push(stream, stream.deadline or stream.since)
             if self._holding and wait and len(self._ready) < self.pays:
                 return  # the lane that holds will see it
             if not self.gather(self._wake):

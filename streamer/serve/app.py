@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,7 @@ from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
+from streamer.serve.shared_page import SharedPage
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
@@ -88,15 +89,15 @@ def create_router(
             return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"})
         return PlainTextResponse(f"ready\n{sensors.waiting()}")
 
-    rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too
+    pages: dict[tuple[str, str | None], SharedPage] = {}  # by content type and viewer, of which there are a few
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        async with rendering:  # every stream is asked: not on the event loop
-            grant = grant_of(request.scope)
-            VIEWER.set(None if grant.may("admin") else grant.owner)
-            page = await asyncio.to_thread(encoder, registry)
-        return Response(page, headers={"Content-Type": content_type})
+        grant = grant_of(request.scope)
+        viewer = None if grant.may("admin") else grant.owner
+        if (page := pages.get((content_type, viewer))) is None:
+            page = pages[content_type, viewer] = SharedPage(partial(_page, encoder, registry, viewer))
+        return Response(await page.get(), headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
         return JSONResponse({"models": models()})
@@ -115,3 +116,9 @@ def create_router(
             *moving.routes(),
         ]
     )
+
+
+def _page(encoder: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, viewer: str | None) -> bytes:
+    """Every stream is asked: for a thread."""
+    VIEWER.set(viewer)
+    return encoder(registry)

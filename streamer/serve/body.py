@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Callable
 from itertools import count
@@ -13,13 +12,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from streamer.serve.bounds import TooMuchError, charge
+from streamer.serve.parse_threads import parse_thread
 from streamer.serve.readings.parsed import BodyError
 
-__all__ = ["in_thread", "problem", "read_body", "threads_behind", "unzip"]
+__all__ = ["LONG", "in_thread", "is_packed", "json_fits", "problem", "read_body", "threads_behind", "unzip"]
 
 T = TypeVar("T")
 #: Parsing a body longer than this goes to a thread: the event loop has audio to pass on.
 SHORT = 16 * 1024
+#: Bytes of one whose length is not known before it is unpacked.
+LONG = SHORT + 1
 #: A body is unpacked by this many bytes at a time.
 PIECE = 2**20
 #: When calls that no thread has begun were made, by a number of their own.
@@ -79,6 +81,19 @@ def unzip(body: bytes, encoding: str, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def is_packed(body: bytes, encoding: str) -> bool:
+    """It becomes longer, and may become much longer, when it is read."""
+    return bool(encoding.strip()) or body[:2] == b"\x1f\x8b"
+
+
+def json_fits(size: int, limit: int) -> None:
+    """Raises :class:`BodyError`: 413. Nobody else runs while JSON is read, and its numbers take ten times its bytes."""
+    if size > limit:
+        raise BodyError(
+            413, f"JSON of {size} bytes, the limit is {limit} (max_json_bytes): send it in parts, or as bytes"
+        )
+
+
 async def in_thread(call: Callable[[], T], size: int) -> T:
     """``call``, in a thread where it is about more than ``SHORT`` bytes."""
     if size <= SHORT:
@@ -91,7 +106,7 @@ async def in_thread(call: Callable[[], T], size: int) -> T:
 
     _waiting[number] = monotonic()
     try:
-        return await asyncio.to_thread(run)
+        return await parse_thread(run)
     finally:
         _waiting.pop(number, None)
 

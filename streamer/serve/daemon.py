@@ -33,6 +33,7 @@ from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
 from streamer.serve.kserve.service import InferenceService
+from streamer.serve.loop_watch import LoopWatch
 from streamer.serve.moving.routes import ROUTES, MovingRoutes
 from streamer.serve.notify import Notifier
 from streamer.serve.readings.broker import Broker
@@ -40,6 +41,7 @@ from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
 from streamer.serve.rows.routes import PREFIX
 from streamer.serve.stream.connection import StreamConnection, StreamConnections
+from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
@@ -175,11 +177,20 @@ class Daemon:
         self.metrics = Metrics()
         self.access = Access(settings, self.metrics)
         self.access.load()
-        gather = Inbox(asyncio.get_running_loop()).gather
-        self.registry = Registry(settings, self.metrics, store, gather=gather, quota=self.access.max_streams)
+        loop = asyncio.get_running_loop()
+        self.watch, self.turns = LoopWatch(loop), Turns(loop)
+        self.metrics.loop_late.set_function(self.watch.behind)
+        self.registry = Registry(
+            settings,
+            self.metrics,
+            store,
+            gather=Inbox(loop).gather,
+            quota=self.access.max_streams,
+            behind=self._behind,
+        )
         self.sensors = Sensors(settings, self.metrics)
         self.generators = Generators(settings, self.metrics)
-        self.streams = StreamConnections(self.registry, settings, self.metrics, asyncio.get_running_loop())
+        self.streams = StreamConnections(self.registry, settings, self.metrics, loop)
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory, self.access, tls)
@@ -244,6 +255,7 @@ class Daemon:
             Socket,
             access=self.access,
             admit=self._admit,
+            turns=self.turns,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,
@@ -257,6 +269,8 @@ class Daemon:
             long_body=_has_long_body,
             connections=Connections(self.metrics, settings.max_http_connections),
             linger_seconds=settings.linger_seconds,
+            send_seconds=settings.send_seconds,
+            turns=self.turns,
         )
         app = create_app(
             self.streams,
@@ -372,6 +386,10 @@ class Daemon:
 
     def _trouble(self) -> str | None:
         return self.registry.stuck() or self.sensors.stuck() or self.generators.stuck()
+
+    def _behind(self) -> float:
+        """Seconds by which rows and results are late on this loop."""
+        return max(self.watch.behind(), self.streams.outbox.waited())
 
     def _status(self) -> str:
         names = ", ".join(model["name"] for model in self._models())

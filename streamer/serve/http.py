@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from streamer.serve.connections import Connections
+from streamer.serve.turns import Turns
 
 __all__ = ["Http", "JoinedWrites"]
 
@@ -62,9 +63,19 @@ class JoinedWrites:
         return getattr(self.joined, name)
 
 
+#: Bytes that are parsed at a time where it can't be told where a request's headers or its body ends.
+PIECE = 4096
+HEAD_ENDS = b"\r\n\r\n"
+
+
 class Http(HttpToolsProtocol):
     """``long_body(path)``: requests there bring readings or rows; they have ``body_seconds``, and their handlers bound
-    them."""
+    them.
+
+    A client may send requests before the last one is answered. Each is parsed when the one before is answered, in
+    ``turns``, and no more is read meanwhile: a connection asks for one thing at a time. A client that does not read an
+    answer for ``send_seconds`` is dropped.
+    """
 
     def __init__(
         self,
@@ -75,13 +86,21 @@ class Http(HttpToolsProtocol):
         long_body: Callable[[str], bool],
         connections: Connections,
         linger_seconds: float,
+        send_seconds: float,
+        turns: Turns,
         **uvicorn: Any,
     ):
         super().__init__(**uvicorn)
         self._handshake_seconds, self._max_request_bytes = handshake_seconds, max_request_bytes
         self._body_seconds, self._long_body = body_seconds, long_body
         self._connections, self._linger_seconds = connections, linger_seconds
-        self._refused = False
+        self._send_seconds, self._turns = send_seconds, turns
+        self._held, self._at = b"", 0  # what was read, and how much of it is parsed
+        self._in_turns = self._paused = False
+        self._in_body = False
+        self._body_left: int | None = None  # bytes of the body under way that are to come, if that is known
+        self._stalled: asyncio.TimerHandle | None = None
+        self._refused = self._upgraded = False
         self._writing = False
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
@@ -96,6 +115,8 @@ class Http(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self._reads()
+        self._held, self._at = b"", 0
         self._connections.closed(self)
         super().connection_lost(exc)
 
@@ -106,10 +127,82 @@ class Http(HttpToolsProtocol):
         if self._refused:
             self.transport.close()
             return
-        self._received += len(data)
-        super().data_received(data)  # first: it is the headers that say how much may come
-        if self._received > self._max_request_bytes and not self._writing:
-            self.transport.abort()
+        waits = bool(self._held)
+        self._held, self._at = self._held[self._at :] + data, 0
+        if waits:
+            self._pause()
+        elif self._parse():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """More of what is held, when it is our turn."""
+        self._pause()
+        if not self._in_turns:
+            self._in_turns = True
+            self._turns.wait(self._turn)
+
+    def _turn(self) -> bool:
+        self._in_turns = self._parse()
+        return self._in_turns
+
+    def _parse(self) -> bool:
+        """The head of one request, its body, and the next one's head if that need not wait. True if there is more to
+        parse, in another turn."""
+        while self._held and not self.transport.is_closing():
+            if self._must_wait():
+                self._pause()
+                return False
+            at, whole = self._at, True
+            if self._in_body:
+                self._at = at + (PIECE if self._body_left is None else max(1, self._body_left))
+            elif (end := self._held.find(HEAD_ENDS, at)) >= 0:
+                self._at = end + len(HEAD_ENDS)
+            else:
+                self._at, whole = at + PIECE, False
+            piece = self._held[at : self._at]
+            if self._at >= len(self._held):
+                self._held, self._at = b"", 0
+            self._received += len(piece)
+            super().data_received(piece)  # first: it is the headers that say how much may come
+            if self._upgraded:
+                self._hand_over()
+                return False
+            if self._received > self._max_request_bytes and not self._writing:
+                self.transport.abort()
+            elif self._held and not whole:
+                return True
+        if self._paused and not self._held:
+            self._paused = False
+            self.flow.resume_reading()
+        return False
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.flow.pause_reading()
+
+    def _hand_over(self) -> None:
+        """What came behind the handshake is the WebSocket's."""
+        rest, self._held = self._held[self._at :], b""
+        if rest and not self.transport.is_closing():
+            cast(asyncio.Protocol, self.transport.get_protocol()).data_received(rest)
+
+    def _must_wait(self) -> bool:
+        """A request is whole and has no answer yet."""
+        return not self._in_body and self.cycle is not None and not self.cycle.response_complete
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self._send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reads()
+
+    def _reads(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def on_message_begin(self) -> None:
         self._hurry()
@@ -118,13 +211,20 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._connections.is_busy(self)
+        self._in_body, self._body_left = True, _length(self.headers)
         super().on_headers_complete()
         if self._long_body(self.scope.get("path", "")):
             self._writing = True
             self._in_time()
             self._hurry(self._body_seconds)
 
+    def on_body(self, body: bytes) -> None:
+        if self._body_left is not None:
+            self._body_left -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._in_body = False
         self._in_time()  # from here on uvicorn's keep-alive timer watches
         self._received = 0
         super().on_message_complete()
@@ -133,8 +233,11 @@ class Http(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle is None or self.cycle.response_complete:  # else the next request has come already
             self._connections.is_idle(self)
+        if self._held and not self._must_wait():
+            self._go_on()
 
     def handle_websocket_upgrade(self) -> None:
+        self._upgraded = True
         self._in_time()
         self._connections.closed(self)
         self.transport.flush()  # type: ignore[attr-defined]
@@ -149,3 +252,9 @@ class Http(HttpToolsProtocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
+
+
+def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """What the headers say of the body; ``None``: nothing that can be relied on."""
+    said = next((value for name, value in headers if name == b"content-length"), b"")
+    return int(said) if said.isdigit() and len(said) < 20 else None

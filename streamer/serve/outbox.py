@@ -26,13 +26,13 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self._loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()  # since when
         self._scheduled = False
         self._few = True  # there were, the last time
 
     def put(self, call: Callable[[], None]) -> None:
         """Run ``call`` on the event loop soon, after those put before. From any thread."""
-        self._waiting.append(call)
+        self._waiting.append((monotonic(), call))
         # Appending before looking at the flag, and _run() clearing it before it counts what waits: no wake-up is lost.
         if not self._scheduled:
             self._scheduled = True
@@ -43,6 +43,10 @@ class Outbox:
                     self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self._run)
             except RuntimeError:  # the loop is closed: nobody is left to tell
                 self._waiting.clear()
+
+    def waited(self) -> float:
+        """Seconds for which the oldest delivery has been waiting. On the event loop."""
+        return monotonic() - self._waiting[0][0] if self._waiting else 0.0
 
     def flush(self) -> None:
         """Deliver at once all that waits now, and not what comes meanwhile."""
@@ -59,7 +63,7 @@ class Outbox:
     def _deliver(self, until: float) -> None:
         for _ in range(len(self._waiting)):
             try:
-                self._waiting.popleft()()
+                self._waiting.popleft()[1]()
             except Exception:  # one connection's trouble must not cost the others their events
                 log.exception("a delivery failed")
             if monotonic() >= until:

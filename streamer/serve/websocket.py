@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any, Protocol, cast
 
 from websockets.exceptions import PayloadTooBig
@@ -23,10 +24,16 @@ from streamer.serve.access.gate import SUBPROTOCOL, Access
 from streamer.serve.access.grant import ANYONE, Denied, Grant
 from streamer.serve.frames import Cutter
 from streamer.serve.stream.protocol import Binary, WireError, encode
+from streamer.serve.turns import Turns
 
 __all__ = ["Peer", "Socket"]
 
 log = logging.getLogger(__name__)
+
+#: Seconds that one connection's messages take of the event loop before others have their turn.
+TURN = 0.0005
+WHOLE_PING = 0x89
+SHORTEST_MASKED, LONGEST_CONTROL = 6, 131
 
 
 class Peer(Protocol):
@@ -41,6 +48,9 @@ class Peer(Protocol):
 class Socket(asyncio.Protocol):
     """``access``: whether the client may come in at all. ``admit(path)`` says who answers then: a :class:`Peer`
     factory, or an HTTP status and text for the refusal. ``grant``: what the client may do.
+
+    What one read of the socket brought is worked off for :data:`TURN` at a time. Until that is done, or while the peer,
+    the grant's bound of bytes, or a client that does not read its pongs has paused it, no more is read.
     """
 
     def __init__(
@@ -51,6 +61,7 @@ class Socket(asyncio.Protocol):
         app_state: dict[str, Any],
         access: Access,
         admit: Callable[[str], Callable[[Socket], Peer] | tuple[int, str]],
+        turns: Turns,
         max_frame_bytes: int,
         ping_seconds: float,
         send_seconds: float,
@@ -58,7 +69,7 @@ class Socket(asyncio.Protocol):
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
-        self._access, self._admit = access, admit
+        self._access, self._admit, self._turns = access, admit, turns
         self.grant: Grant = ANYONE
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
@@ -70,8 +81,13 @@ class Socket(asyncio.Protocol):
         self._peer: Peer | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
+        self._uncut: Iterator[tuple[bytes, int]] | None = None  # frames of the last read that are still to come
+        self._late = bytearray()  # read behind those
+        self._in_turns = False
+        self._paused = False  # by the peer
         self._reading = True
         self._waiting: asyncio.TimerHandle | None = None  # more came than the grant allows: not read meanwhile
+        self._pong: bytes | None = None  # payload of the last ping that has no answer yet
         self._heard = True  # anything came since the last ping
         self._ping_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -90,18 +106,51 @@ class Socket(asyncio.Protocol):
         if self.grant.bytes is not None and (seconds := self.grant.spend(len(data))):
             self._wait(seconds)
         if self._cutter is None:
-            self._decode(data)
+            end = data.find(b"\r\n\r\n") + 4
+            self._decode(data[:end] if end > 3 else data)
+            data = data[end:] if end > 3 else b""
+        if self._cutter is None:
+            self._flush()
+        elif self._uncut is not None:
+            self._late += data
         else:
-            for frame, payload in self._cutter.cut(data):
-                if payload and not self._fragments and not self.closing and self._codec.state is OPEN:
-                    self._text = False
-                    self._message(apply_mask(frame[payload:], frame[payload - 4 : payload]))
-                else:
-                    self._decode(frame)
+            self._uncut = self._cutter.cut(data)
+            if self._work():
+                self._turns.wait(self._work)
+
+    def _work(self) -> bool:
+        """Some of the frames that were read. True if there are more that can be worked off."""
+        until = monotonic() + TURN
+        self._in_turns, more = True, False
+        while self._uncut is not None and not more and not self._paused and not self._transport.is_closing():
+            for frame, payload in self._uncut:
+                self._whole(frame, payload)
+                if self._paused:
+                    break
+                if monotonic() >= until:
+                    more = True
+                    break
+            else:
+                late, self._late = bytes(self._late), bytearray()
+                self._uncut = self._cutter.cut(late) if late and self._cutter is not None else None
         self._flush()
+        self._in_turns = more
+        self._read_or_not()
+        return more
+
+    def _whole(self, frame: bytes, payload: int) -> None:
+        """``payload``: where that of a final binary frame begins, 0 for all others."""
+        live = not self.closing and self._codec.state is OPEN
+        if payload and not self._fragments and live:
+            self._text = False
+            self._message(apply_mask(frame[payload:], frame[payload - 4 : payload]))
+        elif live and frame[0] == WHOLE_PING and SHORTEST_MASKED <= len(frame) <= LONGEST_CONTROL and frame[1] >= 128:
+            self._pong = apply_mask(frame[6:], frame[2:6])  # the last one alone is answered (RFC 6455, 5.5.3)
+        else:
+            self._decode(frame)
 
     def _decode(self, data: bytes) -> None:
-        """All but whole binary frames, by the codec."""
+        """All but whole binary frames and pings, by the codec."""
         self._codec.receive_data(data)
         if self._codec.parser_exc is not None and not self.closing:
             self._broken(self._codec.parser_exc)
@@ -137,6 +186,8 @@ class Socket(asyncio.Protocol):
             self._stall_timer = None
         if self._peer is not None and not self.closing:
             self._peer.on_writable()
+        self._flush()
+        self._read_or_not()
 
     def shutdown(self) -> None:
         """uvicorn is going down."""
@@ -157,17 +208,28 @@ class Socket(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading: the client's own send buffer fills, and it waits."""
-        if self._reading and not self.closing:
-            self._reading = False
-            if self._waiting is None:
-                self._transport.pause_reading()
+        if not self.closing:
+            self._paused = True
+            self._read_or_not()
 
     def resume(self) -> None:
-        if not self._reading and not self._transport.is_closing():
-            self._reading = True
+        if self._paused:
+            self._paused = False
             self._heard = True  # pongs lay in the kernel meanwhile
-            if self._waiting is None:
+            if self._uncut is not None and not self._in_turns:
+                self._in_turns = True
+                self._turns.wait(self._work)
+            self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        wanted = not self._paused and self._uncut is None and (self._pong is None or self.writable)
+        wanted = wanted and self._waiting is None
+        if wanted is not self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
                 self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def close(self, code: int, reason: str) -> None:
         """Say why, and drop the connection once the client has answered or ``linger_seconds`` have passed."""
@@ -195,8 +257,7 @@ class Socket(asyncio.Protocol):
             self._transport.close()
             return
         self._peer = peer(self)
-        if not self._codec.reader.buffer:  # a client that did not wait for the answer has given the codec its frames
-            self._cutter = Cutter(self._max_frame_bytes)
+        self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
 
     def _admitted(self, request: Request) -> Callable[[Socket], Peer]:
@@ -215,19 +276,17 @@ class Socket(asyncio.Protocol):
         """Its client's own send buffer fills, and it sends no faster than its token may."""
         if self.closing:
             return
-        if self._waiting is None and self._reading:
-            self._transport.pause_reading()
-        elif self._waiting is not None:
+        if self._waiting is not None:
             self._waiting.cancel()
         self._waiting = self.loop.call_later(seconds, self._go_on)
+        self._read_or_not()
 
     def _go_on(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
             self._heard = True
-            if self._reading and not self._transport.is_closing():
-                self._transport.resume_reading()
+            self._read_or_not()
 
     def _frame(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -262,9 +321,11 @@ class Socket(asyncio.Protocol):
 
     def _linger(self) -> None:
         self.closing = True
+        self._pong = None
         self._flush()
         self._go_on()
         self.resume()
+        self._read_or_not()
         # The codec discards what still comes; closing with unread data would send a reset that overtakes the reason.
         seconds = self._linger_seconds if self.writable else self._send_seconds
         self._close_timer = self.loop.call_later(seconds, self._transport.abort)
@@ -284,6 +345,10 @@ class Socket(asyncio.Protocol):
             self._peer.on_stalled()
 
     def _flush(self) -> None:
+        if self._pong is not None and self.writable:
+            pong, self._pong = self._pong, None
+            if self._codec.state is OPEN:
+                self._codec.send_pong(pong)
         if output := self._codec.data_to_send():
             if not self._transport.is_closing():
                 self._transport.write(b"".join(output))

@@ -18,6 +18,7 @@ from streamer.names import NameRefusedError, check_name, name_of, owner_of
 from streamer.refusals import NoSlot, RateError, Refused
 from streamer.store import StoreError
 from streamer.streams.chunker import Policy
+from streamer.streams.headroom import Headroom
 from streamer.streams.intake import Limits
 from streamer.streams.keeper import Keeper
 from streamer.streams.moved import moved_to
@@ -65,7 +66,9 @@ class Admission:
         metrics: Metrics,
         clock: Callable[[], float],
         quota: Quota = lambda owner: None,
+        behind: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self.headroom = Headroom(engines, table, settings, behind)
         self.reviser: Reviser | None = None
         #: Of each model, the versions that have streams; ``None``: one.
         self.versions: Reloader | None = None
@@ -106,6 +109,12 @@ class Admission:
         except NameRefusedError as error:
             raise self.refuse("key", f"key {error}") from error
 
+    def check_load(self, engine: Engine) -> None:
+        """Raises :class:`Refused` where one more stream could not be served in real time, even if slots are free."""
+        if (lack := self.headroom.lack(engine)) is not None:
+            why, after = lack
+            raise self.refuse("overload", f"{why}: try again in a moment, or where there is more room", after)
+
     # -- new ones ----------------------------------------------------------------------------------------------------
 
     def begin(self, id: str, request: StreamRequest, sink: Sink, claim: Claim | None = None) -> Session | None:
@@ -118,9 +127,7 @@ class Admission:
             raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
         if request.options.get("revise") is True and self.reviser is None:
             raise self.refuse("options", "finals are not heard again here (setting revise): leave the option out")
-        # a chunk that has been ready for so long says that the machine is full, even if slots are free
-        if (waited := engine.waited()) > max(self._settings.overload_seconds, 2 * engine.manifest.chunk_seconds):
-            raise self.refuse("overload", f"the machine is {waited:.1f} s behind already", waited + 1)
+        self.check_load(engine)
         if request.options.get("hotwords"):
             self._expecting(engine, request.options["hotwords"])
         session = self._make(
@@ -211,6 +218,8 @@ class Admission:
             if self.versions is not None:
                 engine = self.versions.of(snapshot.model, snapshot.digest) or engine
             given = {"sample_rate": snapshot.sample_rate, "overflow": snapshot.overflow, "options": snapshot.options}
+            if room and not snapshot.finished:
+                self.check_load(engine)
             make = partial(self._make, id, engine, snapshot=snapshot, **given)
             session = self.with_room(make, snapshot.model) if room else make()
         except SnapshotError as error:

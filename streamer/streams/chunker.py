@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from streamer.refusals import Overflow
+from streamer.streams.pace import Pace
 
 __all__ = ["Chunker", "Policy"]
 
@@ -22,20 +23,32 @@ Policy = Literal["wait", "gap"]
 
 
 class Chunker:
-    """``chunk``, ``hop`` and ``bound`` in rows of ``dtype``; ``flush`` in steps of one hop each."""
+    """``chunk``, ``hop`` and ``bound`` in rows of ``dtype``; ``flush`` in steps of one hop each. ``chunk_seconds`` of
+    real time, 0: no clock."""
 
-    def __init__(self, chunk: int, hop: int, flush: int, bound: int, policy: Policy, dtype: DTypeLike = "<i2") -> None:
+    def __init__(
+        self,
+        chunk: int,
+        hop: int,
+        flush: int,
+        bound: int,
+        policy: Policy,
+        dtype: DTypeLike = "<i2",
+        chunk_seconds: float = 0.0,
+    ) -> None:
         self.chunk, self.hop, self.flush = chunk, hop, flush
         self.bound = max(bound, 2 * chunk)
         self.policy = policy
         self.length = 0
         self.steps_left = -1  # of an ended stream; -1: it goes on
         self.arrived = 0.0  # monotonic time at which the chunk last taken was complete, 0 if not known
+        self.was_due = 0.0  # and at which it was due
         self.dtype = np.dtype(dtype)
         self._steps = chunk // hop
         self._pieces: deque[NDArray[Any]] = deque()
         self._start = 0  # rows of the first piece that are gone
-        self._times: deque[float] = deque()
+        self._times: deque[tuple[float, float]] = deque()  # of whole chunks: when each was complete, and is due
+        self._pace = Pace(chunk_seconds)
 
     @property
     def full(self) -> bool:
@@ -45,6 +58,11 @@ class Chunker:
     def ready(self) -> bool:
         """There is a chunk to take."""
         return self.length >= self.chunk or self.steps_left > 0
+
+    @property
+    def due(self) -> float:
+        """Monotonic time at which the next chunk, or the end, is due; 0 if not known."""
+        return self._times[0][1] if self._times else self._pace.last
 
     @property
     def whole(self) -> int:
@@ -66,7 +84,9 @@ class Chunker:
         if len(rows):
             self._pieces.append(rows)
             self.length += len(rows)
-            self._times.extend([monotonic()] * (self.length // self.chunk - whole))
+            for _ in range(self.length // self.chunk - whole):
+                now = monotonic()
+                self._times.append((now, self._pace.due(now)))
         if self.policy == "wait" or self.length <= self.bound:
             return 0
         dropped = self.length - self.bound // 2
@@ -106,7 +126,7 @@ class Chunker:
             self._skip(n)
         else:
             return -1
-        self.arrived = self._times.popleft() if self._times else 0.0
+        self.arrived, self.was_due = self._times.popleft() if self._times else (0.0, 0.0)
         if self.steps_left < 0:
             return self._steps
         steps = min(self._steps, self.steps_left)

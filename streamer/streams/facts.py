@@ -52,6 +52,11 @@ class Facts(Holdable):
         return self._intake.waiting * self._intake.row_seconds  # 0 without a clock
 
     @property
+    def resampled(self) -> bool:
+        """Its sound comes at another rate than the model's, which costs time to take in."""
+        return not self._intake.exact
+
+    @property
     def full(self) -> bool:
         """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` tells when to go on. Not with ``gap``."""
         return self._intake.full

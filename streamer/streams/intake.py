@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ class Intake:
         dtype = manifest.row_dtype
         seconds, size = limits.buffered_seconds, limits.buffered_bytes
         bound = round(seconds / self.row_seconds) if self.sound else size // dtype.itemsize
-        self._chunker = Chunker(manifest.chunk, manifest.hop, manifest.flush, bound, policy, dtype)
+        clock = manifest.chunk_seconds
+        self._chunker = Chunker(manifest.chunk, manifest.hop, manifest.flush, bound, policy, dtype, clock)
         self._latency = manifest.latency * manifest.hop
         self._taken = 0
         self._was_full = False
@@ -64,6 +66,11 @@ class Intake:
     def waiting(self) -> int:
         """Rows, the model's, that no lane has taken."""
         return self._chunker.length
+
+    @property
+    def exact(self) -> bool:
+        """The client's rows are the model's."""
+        return self._front.exact
 
     @property
     def full(self) -> bool:
@@ -92,6 +99,16 @@ class Intake:
     def arrived(self) -> float:
         """Monotonic time at which the chunk last taken was complete; 0 if not known."""
         return self._chunker.arrived
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time at which what a lane has to do next is due; 0 if not known."""
+        return self._chunker.due
+
+    @property
+    def lateness(self) -> float:
+        """Seconds since the chunk last taken was due; 0 if it is not yet, or not known."""
+        return max(0.0, monotonic() - self._chunker.was_due) if self._chunker.was_due else 0.0
 
     @property
     def position(self) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamer.contract.manifest import Manifest
 from streamer.engine.arena import ArenaError
 from streamer.engine.engine import Engine
+from streamer.engine.load import batch_costs
 from streamer.engine.model import Model, ModelError
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
@@ -93,6 +94,7 @@ def make_engine(
         )
     except ArenaError as error:
         raise ModelError(f"{path}: {error} (settings capacity and max_state_bytes)") from error
+    engine.load.expect(batch_costs(model, engine.limit))
     _watch(engine, lanes, sessions)
     return engine
 

@@ -51,7 +51,8 @@ class Registry:
 
     ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
     see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
-    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names. ``quota``: of owners.
+    ``behind``: seconds by which whoever passes rows and results on is late. ``quota``: of owners.
+    ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Registry:
         gather: Gather | None = None,
         recogniser: SecondRecogniser | None = None,
         quota: Quota = lambda owner: None,
+        behind: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
@@ -71,7 +73,7 @@ class Registry:
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
-        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota)
+        self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota, behind)
         self._reloader = self._admission.versions = Reloader(
             self._engines, settings, metrics, self._load, self._start, self._table.all, clock
         )
@@ -116,8 +118,12 @@ class Registry:
         return load_engine(path, self.settings, self.metrics, self._table.all)
 
     def _start(self, engine: Engine) -> None:
+        self._admission.headroom.watch(engine)
         if self._gather is not None:
             engine.gather(self._gather)
+        served = {engine, *self._engines.values()}
+        for each in served:
+            each.let_first([other for other in served if other is not each])
         engine.start()
 
     def reload(self) -> dict[str, dict[str, Any]]:

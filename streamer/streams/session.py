@@ -65,7 +65,8 @@ class Session(Facts):
         self.lasting, self.reader = lasting, RowReader(manifest)
         self.version = self.joined_at = 0  # joined_at: position at which this client came
         self.state, self.worthless = "active", False  # worthless: given up for good, no snapshot of it may stay
-        self.resumed, self.last_input = snapshot is not None, monotonic()  # resumed: it was here before this client
+        self.resumed = snapshot is not None  # it was here before this client
+        self.begun = self.last_input = monotonic()
         #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
@@ -97,8 +98,12 @@ class Session(Facts):
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
         """Whole rows as bytes, little-endian (sound: PCM s16le, and does it look so), any number. See feed_rows."""
+        self.feed_rows(self.rows(data), sink)
+
+    def rows(self, data: bytes) -> NDArray[Any]:
+        """``data`` as :meth:`feed` takes it, [n]. Raises :class:`BadInput`."""
         self._doubt.look(data, self.tell)
-        self.feed_rows(self.reader.of_bytes(data), sink)
+        return self.reader.of_bytes(data)
 
     def feed_rows(self, rows: NDArray[Any], sink: Sink | None = None) -> None:
         """``rows`` [n] of the manifest's ``row_dtype``, which may not change afterwards. Never blocks.
@@ -186,6 +191,8 @@ class Session(Facts):
                     self._emit(given + self._markers.due(intake.consumed))
                 arrived = intake.arrived
                 self._engine.metrics.chunk(ran, monotonic() - arrived if arrived else None)
+                if self.sink is not None:
+                    self._engine.load.ran(intake.lateness)
             if self._waiters:
                 self._call_waiters()
             if intake.drained() and self.on_drained is not None:
@@ -193,7 +200,10 @@ class Session(Facts):
             if self._holders:  # only a snapshot waits, and it holds the stream
                 self._changed.notify_all()
                 return False
-            return self.state == "active" and intake.due
+            if self.state != "active" or not intake.due:
+                return False
+            self._rank()
+            return True
 
     def fail(self, message: str) -> None:
         with self._lock:
@@ -235,6 +245,7 @@ class Session(Facts):
             if self.overflow == "gap" and after_seq is not None and after_seq > self.seq:
                 self._delivery.seq = after_seq  # after a crash the gaps need not fall where they did: new numbers
             self._delivery.attach(sink, after_seq)
+            self._wake()  # somebody listens again
             return True
 
     def keep_no_events(self) -> None:
@@ -247,6 +258,7 @@ class Session(Facts):
         with self._lock:
             if gone := self._delivery.detach(sink):
                 self.on_drained = None
+                self._wake()  # what nobody listens to runs last
             return gone
 
     def leave(self, code: str, message: str | None, version: int | None = None) -> bool:
@@ -296,7 +308,13 @@ class Session(Facts):
 
     def _wake(self) -> None:
         if self._stream is not None and self._intake.due and not self._holders and not self._intake.in_flight:
+            self._rank()
             self._engine.ready(self._stream)
+
+    def _rank(self) -> None:
+        """Who comes before whom in the engine."""
+        if self._stream is not None:
+            self._stream.deadline, self._stream.heard = self._intake.deadline, self.sink is not None
 
     def _release(self, then: Callable[[], None]) -> None:
         """Give the slot back, and do ``then`` once somebody else can have it."""

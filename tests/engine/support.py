@@ -81,7 +81,8 @@ def running(
     **settings: Any,
 ) -> Iterator[Registry]:
     """A loaded registry whose keeper stays out of the way (``checkpoint_seconds`` is long unless given)."""
-    given = {"lanes": 2, "capacity": 64, "checkpoint_seconds": 3600.0, **settings}
+    patient = {"overload_seconds": 60.0, "max_load": 0.0}  # the machine may be slow, and tests are not about that
+    given = {"lanes": 2, "capacity": 64, "checkpoint_seconds": 3600.0, **patient, **settings}
     paths = tuple(str(model) for model in models)
     kept = SqliteStore(folder / "sessions.sqlite") if store else None
     settings = Settings(models=paths, state_directory=folder, **given)

@@ -23,6 +23,7 @@ WAIT, PAYS = 0.010, 4
 class Item:
     def __init__(self) -> None:
         self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
+        self.deadline, self.heard = 0.0, True
 
 
 class World(threading.Condition):

@@ -136,6 +136,7 @@ def test_rungs_end_at_the_limit() -> None:
 class Item:
     def __init__(self) -> None:
         self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
+        self.deadline, self.heard = 0.0, True
 
 
 def test_first_come_first_served_and_nobody_twice() -> None:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from streamer.metrics import Metrics
 from streamer.serve.bounds import Bounds, RequestMemory
-from streamer.serve.readings.parsed import BodyError, Names, Parsed
+from streamer.serve.readings.parsed import READING, TOGETHER, BodyError, Names, Parsed
 from streamer.serve.readings.remote_write import negotiate, unpack
 from tests.serve.senders import field, integer, refused, request_v1, request_v2, snappy
 
@@ -176,7 +176,7 @@ def test_what_a_body_unpacks_to_is_charged(version: int) -> None:
     kind = "application/x-protobuf" if version == 1 else V2
     parse = negotiate({"content-type": kind})
     metrics = Metrics()
-    memory = RequestMemory(metrics, 300_000)
+    memory = RequestMemory(metrics, 10_000_000)
     held: list[int] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,10 +188,11 @@ def test_what_a_body_unpacks_to_is_charged(version: int) -> None:
     scope = {"type": "http", "path": "/api/v1/write"}
     bounded = Bounds(app, metrics, 10, memory)
     unpacked = len(unpack(body, LIMIT))
-    assert unpacked < memory.most < 2 * unpacked
+    readings = -(-20_000 // TOGETHER) * TOGETHER * READING
     with contextlib.suppress(BodyError):  # of the other version's meaning
         asyncio.run(bounded(scope, None, None))  # type: ignore[arg-type]
-    assert (held.pop(), memory.bytes) == (unpacked, 0)
+    assert held.pop() == unpacked + (readings if version == 1 else 0)
+    assert memory.bytes == 0
     with memory.account() as other:
         other.charge(memory.most - unpacked + 1)
         with pytest.raises(BodyError, match="max_request_memory") as caught:

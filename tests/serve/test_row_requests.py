@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from streamer.serve import parse_threads
 from streamer.streams.registry import Registry
 from tests.engine.support import running
 from tests.serve.in_process import application, ask
@@ -19,7 +20,7 @@ from tests.serve.kserve.plant import plant, rows, truth
 
 
 class Threads(ThreadPoolExecutor):
-    """The event loop's, counted."""
+    """Those for what is long, counted."""
 
     count = 0
 
@@ -43,15 +44,18 @@ def of_json(count: int) -> bytes:
     [
         (of_json(2), {}, 0),
         (of_json(2000), {}, 2),  # to be read, and its answer to be written
-        (gzip.compress(b" " * 10_000_000 + of_json(2)), {"content-encoding": "gzip"}, 1),  # short, and long unpacked
+        (gzip.compress(b" " * 4_000_000 + of_json(2)), {"content-encoding": "gzip"}, 1),  # short, and long unpacked
     ],
 )
 def test_a_stream_that_is_awake_takes_a_thread_only_for_what_is_long(
-    registry: Registry, body: bytes, headers: dict[str, str], hops: int
+    registry: Registry, body: bytes, headers: dict[str, str], hops: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    threads = Threads(2)
+    monkeypatch.setattr(parse_threads, "_threads", threads)
+    monkeypatch.setattr(parse_threads, "_json", threads)
+
     async def requests() -> None:
-        app, threads = application(registry), Threads(2)
-        asyncio.get_running_loop().set_default_executor(threads)
+        app = application(registry)
         status, _ = await ask(app, "POST", "/v1/streams/a", of_json(2), "model=plant")
         assert status == 200
         before = threads.count
@@ -59,7 +63,8 @@ def test_a_stream_that_is_awake_takes_a_thread_only_for_what_is_long(
         assert (status, json.loads(answer)["resumed"]) == (200, True)
         assert threads.count - before == hops
 
-    asyncio.run(requests())
+    with threads:
+        asyncio.run(requests())
 
 
 def test_requests_sent_together_are_run_in_their_order(registry: Registry) -> None:

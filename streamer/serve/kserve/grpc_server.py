@@ -20,6 +20,7 @@ from streamer.serve.kserve.caller import SECRET_HEADER, Caller, grpc_peer
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.grpc_codec import encode, fill, parse, text
 from streamer.serve.kserve.grpc_messages import MESSAGES
+from streamer.serve.parse_threads import parse_thread
 
 if TYPE_CHECKING:
     from streamer.serve.access.gate import Access
@@ -261,7 +262,7 @@ async def _parsed(request: Any) -> tuple[str, str, InferRequest]:
     """Parse a request, in a thread if its numbers are not raw bytes, which is slow. Raises :class:`KServeError`."""
     if request.raw_input_contents or request.ByteSize() <= SHORT:
         return parse(request)
-    return await asyncio.to_thread(parse, request)
+    return await parse_thread(lambda: parse(request))
 
 
 def _charged(account: Account, request: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from functools import partial
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamer.serve.access.grant import grant_of
-from streamer.serve.body import SHORT, problem, read_body, unzip
+from streamer.serve.body import SHORT, json_fits, problem, read_body, unzip
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.http_codec import LENGTH_HEADER, encode, parse
@@ -21,6 +20,7 @@ from streamer.serve.kserve.messages import InferRequest
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.kserve.shapes import RequestReader
 from streamer.serve.kserve.tensors import parse_bytes
+from streamer.serve.parse_threads import json_thread
 from streamer.serve.readings.parsed import BodyError
 
 __all__ = ["INFER_PATH", "InferEndpoint"]
@@ -62,12 +62,12 @@ class InferEndpoint:
         # parsing JSON and decompressing are slow, so they run in a thread
         slow = bool(encoding) or (len(body) if length is None else length) > SHORT
         read = partial(self._read, body, encoding, length, model, version)
-        wanted: InferRequest = await asyncio.to_thread(read) if slow else read()
+        wanted: InferRequest = await json_thread(read) if slow else read()
         answer = await self._service.infer(model, version, wanted, _caller(request))
         text = not all(o.binary for o in wanted.outputs) if wanted.outputs else not wanted.binary
         write = partial(encode, answer, wanted)
         slow = text and sum(tensor.array.nbytes for tensor in answer.outputs) > SHORT
-        content, json_bytes = await asyncio.to_thread(write) if slow else write()
+        content, json_bytes = await json_thread(write) if slow else write()
         if json_bytes is None:
             return Response(content, media_type="application/json")
         headers = {LENGTH_HEADER: str(json_bytes)}
@@ -77,6 +77,7 @@ class InferEndpoint:
         if encoding:
             body = unzip(body, encoding, self._settings.max_unpacked_bytes)
         if length != 0:
+            json_fits(len(body) if length is None else length, self._settings.max_json_bytes)
             return parse(body, length)
         name, datatype, shape = RequestReader(self._service.manifest(model, version)).raw_shape(len(body))
         return InferRequest((parse_bytes(name, datatype, shape, body),), binary=True)

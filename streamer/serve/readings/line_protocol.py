@@ -94,9 +94,7 @@ def _line(text: bytes, unit: float, found: Collected) -> None:
             continue
         readings.append((_names.get((series, key)) or _name(series, key), _number(said)))
     for name, value in readings:
-        found.names.append(name)
-        found.times.append(at)
-        found.values.append(value)
+        found.add(name, at, value)
     if strings:
         found.skipped["string"] += strings
 

@@ -71,9 +71,7 @@ def _points(metric: str, outer: dict[str, str], points: Sequence[dict[str, Any]]
         except (ValueError, OverflowError) as error:
             found.fault("malformed", str(error)[:200])
             continue
-        found.names.append(name)
-        found.times.append(time)
-        found.values.append(value)
+        found.add(name, time, value)
 
 
 def _time(said: Any) -> float:

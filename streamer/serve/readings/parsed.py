@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from streamer.names import series_name as named
 from streamer.sensors.columns import ReadingBatch
 from streamer.sensors.layout import RowLayout
+from streamer.serve.bounds import charge
 from streamer.sources.readings import Readings
 from streamer.sources.tables.order import descend
 
@@ -21,12 +23,17 @@ FAULTS = 10  # reported in words; more are only counted
 KEPT_BYTES = 2**25
 EACH, PART = 150, 50  # what an entry and each object in it take besides
 
+#: Bytes that a reading takes while its body is read, and readings that are counted together: a short line becomes much
+#: longer than it is.
+READING, TOGETHER = 256, 1024
+
 EXPECTED = (
     "Expected is CSV with a header (time,value) or JSON objects, one a line, sent as they are: curl --data-binary @FILE"
     " (-d drops the ends of lines)"
 )
 
 K = TypeVar("K", bound=tuple[bytes, ...])
+T = TypeVar("T")
 
 
 class BodyError(ValueError):
@@ -62,6 +69,14 @@ class Collected:
         if len(self.faults) < FAULTS:
             self.faults.append(message)
 
+    def add(self, name: str, time: float, value: float) -> None:
+        """Raises :class:`TooMuchError`."""
+        if len(self.names) % TOGETHER == 0:
+            charge(TOGETHER * READING)
+        self.names.append(name)
+        self.times.append(time)
+        self.values.append(value)
+
     def done(self) -> Parsed:
         return Parsed(ReadingBatch.made(self.names, self.times, self.values), dict(self.skipped), self.faults)
 
@@ -86,13 +101,21 @@ class Names(dict[K, str]):
 
 def read_batch(source: Readings, layout: RowLayout, stream: str) -> ReadingBatch:
     """All readings of a CSV or JSON, in order; a descending file is reversed. For a model of rows: its variables, one
-    line each; ``stream``: for lines that name none."""
+    line each; ``stream``: for lines that name none. Raises :class:`TooMuchError`."""
     if not layout.variables:
-        batch = ReadingBatch.of(list(source))
+        batch = ReadingBatch.of(list(_charged(source, 1)))
     else:
         source.columns = replace(source.columns, values=layout.variables)
-        batch = ReadingBatch.of_rows(list(source.rows()), layout.variables, stream)
+        rows = list(_charged(source.rows(), len(layout.variables)))
+        batch = ReadingBatch.of_rows(rows, layout.variables, stream)
     return batch.take(np.argsort(batch.times, kind="stable")) if descend(batch.names, batch.times) else batch
+
+
+def _charged(readings: Iterable[T], variables: int) -> Iterator[T]:
+    for number, reading in enumerate(readings):
+        if number % TOGETHER == 0:
+            charge(TOGETHER * READING * variables)
+        yield reading
 
 
 def expected(source: Readings) -> str:

@@ -155,9 +155,7 @@ def _samples(name: str, series: Any, found: Collected) -> None:
         if value != value and struct.pack(">d", value) == STALE:
             found.skipped["stale"] += 1
         elif in_calendar(time):
-            found.names.append(name)
-            found.times.append(time)
-            found.values.append(value)
+            found.add(name, time, value)
         else:
             strange += 1
     if strange:

@@ -23,7 +23,8 @@ from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
 from streamer.sensors.owners import only, owned_by, shown
 from streamer.serve.access.grant import grant_of
-from streamer.serve.body import in_thread, problem, read_body, threads_behind, unzip
+from streamer.serve.body import LONG, in_thread, is_packed, problem, read_body, threads_behind, unzip
+from streamer.serve.bounds import TooMuchError
 from streamer.serve.readings import influx
 from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
 from streamer.serve.readings.remedies import as_parameters
@@ -74,6 +75,8 @@ def guarded(
         except BodyError as error:
             self.count({"body": 1})
             return problem(error.status, str(error))
+        except TooMuchError as error:
+            return problem(503, str(error))
         except SourceError as error:
             self.count({"body": 1})
             return problem(400, str(error))
@@ -109,7 +112,9 @@ class ReadingRoutes:
         the stream that a column names, else to ``?stream=``, else to one with the model's name."""
         query = request.query_params
         body = await self._body(request)
-        source, fleet, batch, faults = await in_thread(lambda: self._parse(request, body), len(body))
+        source, fleet, batch, faults = await in_thread(
+            lambda: self._parse(request, body), LONG if is_packed(body, "") else len(body)
+        )
         lost = source.bad + source.cells
         self.count({"malformed": lost})
         batch = owned_by(grant_of(request.scope).owner, batch)
@@ -184,7 +189,7 @@ class ReadingRoutes:
         self._check_threads()
         raw = await read_body(request, self._settings.max_body_bytes)
         parse = negotiate(request.headers)
-        parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), len(raw))
+        parsed = await in_thread(lambda: parse(raw, self._settings.max_unpacked_bytes), LONG)  # it is packed
         receipt = await self._take(request, parsed, "remote_write")
         headers = {
             "X-Prometheus-Remote-Write-Samples-Written": str(receipt.taken + parsed.skipped.get("stale", 0)),
@@ -270,7 +275,8 @@ class ReadingRoutes:
         self._check_threads()
         raw = await read_body(request, self._settings.max_body_bytes)
         encoding = request.headers.get("content-encoding", "")
-        return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), len(raw))
+        size = LONG if is_packed(raw, encoding) else len(raw)
+        return await in_thread(lambda: unzip(raw, encoding, self._settings.max_unpacked_bytes), size)
 
     async def _take(self, request: Request, parsed: Parsed, way: str) -> Receipt:
         self.count(parsed.skipped)

@@ -26,6 +26,7 @@ from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.ingest import BusyError
 from streamer.sensors.owners import owned_by
+from streamer.serve.body import in_thread
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
 from streamer.serve.readings.remedies import without
@@ -206,11 +207,8 @@ class Subscriber:
             self.send(encode({"type": "subscribed", "streams": self.patterns}))
             return
         self._needs("write")
-        faults: list[str] = []
-        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
         try:
-            fleet = self._shared.sensors.choose(None, source.names())
-            batch = read_batch(source, fleet.layout, fleet.model.manifest.name)
+            source, fleet, batch, faults = await in_thread(lambda: self._parse(data), len(data))
             batch = owned_by(self.socket.grant.owner, batch)
         except SourceError as error:
             raise WireError("bad_json", without(str(error))) from None
@@ -236,6 +234,13 @@ class Subscriber:
         """Raises :class:`WireError`. One connection is for both, and a token mostly for one."""
         if not self.socket.grant.may(scope):
             raise WireError("scope", f"this token may not do that: it needs the scope {scope}")
+
+    def _parse(self, data: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
+        """In a thread, if they are many."""
+        faults: list[str] = []
+        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
+        fleet = self._shared.sensors.choose(None, source.names())
+        return source, fleet, read_batch(source, fleet.layout, fleet.model.manifest.name), faults
 
     async def _take(self, batch: ReadingBatch, fleet: Fleet) -> Receipt | None:
         """Take readings; waits for room, and for the disk. ``None`` if the client disconnected before."""

@@ -28,8 +28,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamer.names import name_of
 from streamer.refusals import BadInput, Overflow, Refused
 from streamer.serve.access.grant import grant_of
-from streamer.serve.body import SHORT, in_thread, problem, read_body, unzip
+from streamer.serve.body import SHORT, in_thread, json_fits, problem, read_body, unzip
 from streamer.serve.disk_threads import disk_thread
+from streamer.serve.parse_threads import json_thread, parse_thread
 from streamer.serve.readings.parsed import BodyError
 from streamer.serve.stream.protocol import encode, load
 from streamer.streams.exchange import Exchange
@@ -186,7 +187,8 @@ class RowRoutes:
         encoding = request.given.get("content-encoding", "")
         raw = await read_body(request, self._settings.max_body_bytes)
         if encoding or len(raw) > SHORT:  # what is packed may be long
-            body = await asyncio.to_thread(self._read, raw, encoding, kind, model.reader)
+            thread = parse_thread if kind == BYTES else json_thread
+            body = await thread(lambda: self._read(raw, encoding, kind, model.reader))
         else:
             body = RowBody.parse(raw, kind, model.reader)
         if len(body.rows) > model.most:
@@ -211,7 +213,10 @@ class RowRoutes:
         return found
 
     def _read(self, raw: bytes, encoding: str, kind: str, reader: RowReader) -> RowBody:
-        return RowBody.parse(unzip(raw, encoding, self._settings.max_unpacked_bytes), kind, reader)
+        body = unzip(raw, encoding, self._settings.max_unpacked_bytes)
+        if kind != BYTES:
+            json_fits(len(body), self._settings.max_json_bytes)
+        return RowBody.parse(body, kind, reader)
 
     async def _exchange(self, request: RowRequest, key: str, model: str, body: RowBody, form: str | None) -> Response:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -348,8 +353,8 @@ def _flag(request: RowRequest, name: str) -> bool:
 
 
 def _answer(events: list[dict[str, Any]], facts: dict[str, Any], lines: bool) -> Response:
-    said = [plain(event) for event in events]
-    if not lines:
-        return Response(encode({**facts, "events": said}), media_type="application/json")
-    rows = [*said, {"type": "position", **facts}]
+    if not lines:  # one by one: others have their turn in between
+        said = b",".join(encode(plain(event)) for event in events)
+        return Response(encode(facts)[:-1] + b',"events":[' + said + b"]}", media_type="application/json")
+    rows = [*map(plain, events), {"type": "position", **facts}]
     return Response("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), media_type=LINES)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from streamer.refusals import BadInput, NotAttached, NotSound, Refused, TooManyMarkers
 from streamer.serve.disk_threads import disk_thread
 from streamer.serve.outbox import Outbox
+from streamer.serve.parse_threads import json_thread, parse_thread
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
     Dialogue,
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 #: A text frame longer than this is read in a thread: the event loop has other streams.
 SHORT = 16 * 1024
+#: Rows of sound at another rate that are taken at a time.
+PIECE = 16 * 1024
 
 T = TypeVar("T")
 
@@ -140,8 +143,7 @@ class StreamConnection:
         elif len(data) <= SHORT:
             self._try(lambda: self._frame(*self._read(data)))
         else:
-            reading = self.socket.loop.run_in_executor(None, self._read, data)
-            self._later(reading, lambda found: self._frame(*found))
+            self._later(json_thread(lambda: self._read(data)), lambda found: self._frame(*found))
 
     def _try(self, call: Callable[[], None]) -> None:
         """What goes wrong costs this stream its connection, and no other."""
@@ -284,9 +286,27 @@ class StreamConnection:
         assert session is not None  # until it is open, messages wait
         if session.full:
             self._wait_with(data)
+        elif len(data) > SHORT and session.resampled:
+            self._later(parse_thread(lambda: self._feed_pieces(session, data)), self._fed)
         else:
             session.feed(data, self._sink)
             self._streams.received.inc(len(data))
+
+    def _feed_pieces(self, session: Session, data: bytes) -> NDArray[Any]:
+        """In a thread: whole, or as much as there is room for; the rest. Piece by piece, since the stream is locked
+        meanwhile."""
+        rows = session.rows(data)
+        for at in range(0, len(rows), PIECE):
+            if session.full or self._done:
+                return rows[at:]
+            piece = rows[at : at + PIECE]
+            session.feed_rows(piece, self._sink)
+            self._streams.received.inc(piece.nbytes)
+        return rows[:0]
+
+    def _fed(self, rest: NDArray[Any]) -> None:
+        if len(rest):
+            self._wait_with(rest)
 
     def _feed(self, rows: NDArray[Any]) -> None:
         session = self._session

@@ -1,0 +1,192 @@
+"""More live streams than the machine can run: those that are let in keep up, the others hear why they are not.
+
+First clients come one after the other until one is refused: that is how many fit. Then half as many more want in, and
+twice as many more, and try again when they are told to. Those that were let in send in real time and measure, from the
+last sample of a chunk to the marker behind it. Then all but the first leave; at last files come beside live streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import uvloop
+
+from bench import setup
+from bench.attack import Row, Scale
+from bench.attack.clients import LiveClient, percentile
+from bench.attack.floods import Flood, frame_of_rows
+
+__all__ = ["GUARDED", "overloaded", "run"]
+
+#: The daemon's own defaults, which measurements of other things do without.
+GUARDED = {"STREAMER_MAX_LOAD": "0.8", "STREAMER_OVERLOAD_SECONDS": "0"}
+#: Clients a second, and at most, until one is refused; seconds for which more of them want in.
+ARRIVALS, MOST, SECONDS = 20, 600, 12.0
+#: Files that come beside live streams.
+FILES = 8
+#: Times what fits that want in.
+OFFERED = (1.5, 3.0)
+#: Seconds that may pass, once those that are too many have left, until all is in time again.
+RECOVERY = 5.0
+
+
+@dataclass
+class Crowd:
+    """Clients of one daemon. ``chunk``: seconds of one. ``reasons``: why how many were refused."""
+
+    daemon: setup.Served
+    chunk: float
+    rate: int
+    sounds: list[list[bytes]]
+    clients: list[LiveClient] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    unkind: int = 0  # refused without a word on when to come again
+
+    @classmethod
+    def of(cls, daemon: setup.Served) -> Crowd:
+        info = json.loads(setup.get(daemon.port, "/v1/models"))["models"][0]
+        rate, chunk = info["sample_rate"], info["chunk_seconds"]
+        size = 2 * round(rate * chunk)
+        sounds = [setup.sound(rate, 20, seed).tobytes() for seed in range(8)]
+        pieces = [[data[at : at + size] for at in range(0, len(data) - size, size)] for data in sounds]
+        return cls(daemon, chunk, rate, pieces)
+
+    async def come(self, number: int) -> LiveClient:
+        """One client, let in or refused."""
+
+        def make() -> LiveClient:
+            return LiveClient(self.sounds[number % len(self.sounds)], self.chunk, sample_rate=self.rate)
+
+        _, client = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", self.daemon.port)
+        await client.told.wait()
+        if client.ready:
+            self.clients.append(client)
+            return client
+        refused = client.refused or {"code": f"HTTP {client.status}"}
+        self.reasons[refused["code"]] += 1
+        self.unkind += "retry_after" not in refused
+        client.leave()
+        return client
+
+    async def insist(self, number: int) -> None:
+        """Until it is let in; it comes again when it is told to."""
+        client = await self.come(number)
+        while not client.ready:
+            await asyncio.sleep((client.refused or {}).get("retry_after", 1.0))
+            client = await self.come(number)
+
+    async def fill(self, most: int) -> None:
+        """One after the other, until one is refused."""
+        for number in range(most):
+            if not (await self.come(number)).ready:
+                break
+            await asyncio.sleep(1 / ARRIVALS)
+
+    def late(self, begin: float, end: float) -> list[float]:
+        return [lag for client in self.clients for lag in client.late(begin, end)]
+
+    async def leave(self, most: int = 0) -> None:
+        """All but the first ``most``."""
+        gone, self.clients = self.clients[most:], self.clients[:most]
+        for client in gone:
+            client.leave()
+        await asyncio.gather(*(client.over.wait() for client in gone))
+
+
+def run(scale: Scale) -> Iterator[Row]:
+    with setup.model_path(None) as path, setup.serving(path, **GUARDED) as daemon:
+        yield from overloaded(daemon, scale)
+
+
+def overloaded(daemon: setup.Served, scale: Scale) -> list[Row]:
+    return uvloop.run(_attack(Crowd.of(daemon), scale))
+
+
+async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
+    loop, seconds, rows = asyncio.get_running_loop(), max(0.5, SECONDS * scale.share), list[Row]()
+    await crowd.fill(max(4, round(MOST * scale.share)))
+    fits = len(crowd.clients)
+
+    async def measured(what: str, begin: float, count: int) -> None:
+        end = loop.time() - crowd.chunk
+        await asyncio.sleep(2 * crowd.chunk)
+        lags = crowd.late(begin, end)
+        text = f"{percentile(lags, 0.99):.3f} s (p50 {percentile(lags, 0.5):.3f}, {count} streams, {len(lags)} chunks)"
+        held = percentile(lags, 0.99) <= crowd.chunk
+        rows.append(Row("overload", f"p99 of live streams {what}", f"a chunk: {crowd.chunk:g} s", text, held))
+
+    begin = loop.time()
+    await asyncio.sleep(seconds / 2)
+    await measured("as many as fit", begin, fits)
+    for times in OFFERED:
+        crowd.reasons.clear()
+        crowd.unkind = 0
+        more = [asyncio.create_task(crowd.insist(i)) for i in range(round(fits * times) - len(crowd.clients))]
+        begin = loop.time()
+        await asyncio.sleep(seconds)
+        await measured(f"at {times:g} times that", begin, len(crowd.clients))
+        for task in more:
+            task.cancel()
+        await asyncio.gather(*more, return_exceptions=True)
+        refused = crowd.reasons.total()
+        text = ", ".join(f"{code} {count}" for code, count in sorted(crowd.reasons.items())) or "none was refused"
+        held = crowd.unkind == 0 and set(crowd.reasons) <= {"overload", "capacity"} and refused > 0
+        rows.append(
+            Row("overload", f"refused at {times:g} times that", "with a reason, and when to return", text, held)
+        )
+    begin = loop.time()
+    await crowd.leave(fits)
+    rows.append(await _recovery(crowd, begin))
+    await crowd.leave(fits // 2)
+    rows += await _files(crowd, seconds, max(1, round(FILES * min(1.0, scale.share))))
+    await crowd.leave()
+    return rows
+
+
+async def _recovery(crowd: Crowd, begin: float) -> Row:
+    """From when the others left: until a second's chunks are in time, those that wait still among them."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(1)
+        now = loop.time()
+        late = percentile(crowd.late(now - 1 - crowd.chunk, now - crowd.chunk), 0.99)
+        if late <= crowd.chunk or now - begin > 10 * RECOVERY:
+            break
+    text = f"{now - begin:.0f} s (p99 {late:.3f} s)"
+    return Row("overload", "in time again once the others have left", f"{RECOVERY:g} s", text, now - begin <= RECOVERY)
+
+
+async def _files(crowd: Crowd, seconds: float, count: int) -> list[Row]:
+    """So many clients that send as fast as they may, beside live streams."""
+    loop, live = asyncio.get_running_loop(), len(crowd.clients)
+    data = frame_of_rows(b"".join(crowd.sounds[0]))
+    files: list[Flood] = []
+    until = loop.time() + 10 * RECOVERY
+    while len(files) < count and loop.time() < until:
+        make = functools.partial(Flood, lambda count: data, crowd.rate)
+        _, file = await loop.create_connection(make, "127.0.0.1", crowd.daemon.port)
+        await file.told.wait()
+        if file.ready:
+            files.append(file)
+        else:
+            file.transport.abort()
+            await asyncio.sleep(1)
+    begin, ran = loop.time(), await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total")
+    await asyncio.sleep(seconds)
+    passed = loop.time() - begin
+    ran = await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total") - ran
+    lags = crowd.late(begin, loop.time() - crowd.chunk)
+    text = f"{percentile(lags, 0.99):.3f} s ({live} streams, {len(lags)} chunks)"
+    held = percentile(lags, 0.99) <= crowd.chunk
+    for client in files:
+        client.transport.abort()
+    speed = (ran / passed - live) / max(1, len(files))
+    return [
+        Row("overload", f"p99 of live streams beside {len(files)} files", f"a chunk: {crowd.chunk:g} s", text, held),
+        Row("overload", "files get what is left", "more than real time", f"{speed:.1f} times real time", speed > 1),
+    ]
