@@ -46,6 +46,7 @@ NO_LIMITS = frozenset(
         "mqtt_publish",
         "kserve_grpc_port",
         "kserve_resume_by_address",
+        "unsaved_streams",
     }
 )
 
@@ -282,6 +283,17 @@ class Settings(BaseSettings):
         description="work and no batch back for so long: unhealthy, no watchdog; a snapshot waits no longer",
     )
     drain_seconds: Positive = Field(20.0, description="time for finishing what was received after SIGTERM")
+    unsaved_streams: bool = Field(
+        False,
+        description="new streams are taken while the disk can't be written, without acknowledgements; false: they are"
+        " refused until it can (store)",
+    )
+    min_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        8 * 2**20, description="with less room in the state directory it is not ready, as with a disk that is full"
+    )
+    disk_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="threads for connections and requests that wait for the disk; nobody else waits behind them"
+    )
 
     # -- where it writes ---------------------------------------------------------------------------------------------
     state_directory: Path = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +15,7 @@ from streamer.sensors.layout import RowLayout
 from streamer.tasks import TaskError, create
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["INPUT", "Loaded", "load_forecaster", "make_fleet", "open_fleet"]
+__all__ = ["INPUT", "Loaded", "load_forecaster", "load_forecasters", "make_fleet", "open_fleet"]
 
 #: One reading of one sensor: its value, whether it is there, time of day, time of week; float32 or float64.
 INPUT = (1, 4)
@@ -47,6 +48,22 @@ def load_forecaster(path: Path) -> Loaded:
     if not layout.variables and (spec.chunk_shape != INPUT or spec.dtype not in ("float32", "float64")):
         raise ModelError(f"{path}: takes {spec.chunk_shape}, not one reading with its clock {INPUT}")
     return Loaded(model, task, layout)
+
+
+def load_forecasters(paths: Sequence[Path]) -> list[Loaded]:
+    """What one daemon serves together. Raises :class:`ModelError`."""
+    found: list[Loaded] = []
+    for path in paths:
+        loaded = load_forecaster(path)
+        name, variables = loaded.model.manifest.name, loaded.layout.variables
+        for other in found:
+            if other.model.manifest.name == name:
+                raise ModelError(f"{path}: another model for sensors is named {name!r}, too")
+            if not other.layout.variables and not variables:
+                names = f"{other.model.path}, {path}"
+                raise ModelError(f"a daemon serves one model for sensors of one value, not {names}: run another daemon")
+        found.append(loaded)
+    return found
 
 
 def make_fleet(

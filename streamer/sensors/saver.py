@@ -163,6 +163,8 @@ class Saver:
             if saved.data:
                 anew += not self._wake(slot, saved)
                 fleet.table.latest.set_age(slot, ages.get(saved.id, 0.0))
+        if self._journal.loss is not None:
+            anew += self._journal.loss.lost.get("streams", 0)
         if anew:
             self._metrics.lost_states.inc(anew)
             log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": anew})

@@ -57,8 +57,9 @@ def create_app(
     sensors: Sensors,
     generators: Generators,
     kserve: InferenceService,
+    disk: Callable[[], str | None] = lambda: None,
 ) -> ASGIApp:
-    """``health()`` says what is wrong with the engine, or ``None``."""
+    """``health()`` says what is wrong with the engine, ``disk()`` why nothing can be saved; ``None``: all is well."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -69,6 +70,10 @@ def create_app(
 
     async def readyz(request: Request) -> Response:
         trouble = ": ".join(streams.closed) if streams.closed else health()
+        if trouble is None and (unsaved := disk()) is not None:
+            if streams.settings.unsaved_streams:
+                return PlainTextResponse(f"ready, but nothing is saved: {unsaved}\n")
+            trouble = f"nothing can be saved: {unsaved}"
         return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"}) if trouble else PlainTextResponse("ready\n")
 
     rendering = asyncio.Lock()  # one at a time: pages are never refused, and threads are for others too

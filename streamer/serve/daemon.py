@@ -24,6 +24,7 @@ from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
+from streamer.serve.disk_threads import set_disk_threads
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
@@ -38,7 +39,8 @@ from streamer.serve.stream.connection import StreamConnections
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
-from streamer.store.lock import StateLock
+from streamer.store.late import LateStore
+from streamer.store.lock import StateFolder
 from streamer.store.sessions import SqliteStore
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
@@ -65,20 +67,24 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
         notifier.close()
         return EX_UNAVAILABLE
-    lock: StateLock | None = None
+    folder = StateFolder(settings.state_directory)
+
+    def make() -> SqliteStore:
+        folder.claim()
+        return SqliteStore(settings.state_directory / "sessions.sqlite")
+
     try:
-        lock = StateLock(settings.state_directory)  # before anything of it is opened
-        store = SqliteStore(settings.state_directory / "sessions.sqlite")
+        store = LateStore(make)
+        given = (settings, listener, store, notifier, config, port_file, folder)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(functools.partial(Daemon, settings, listener, store, notifier, config, port_file)))
+            return runner.run(_live(functools.partial(Daemon, *given)))
     except StoreError as error:
         log.error(f"{error}; choose another place with the setting state_directory")
         return EX_CANTCREAT
     finally:
         listener.close()
         notifier.close()
-        if lock is not None:
-            lock.close()
+        folder.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -131,6 +137,7 @@ class Daemon:
         notifier: Notifier,
         config: Path | None,
         port_file: Path | None,
+        folder: StateFolder | None = None,
     ):
         self.settings = settings
         self.listener = listener
@@ -140,7 +147,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self.metrics = Metrics()
         self.registry = Registry(settings, self.metrics, store, gather=Inbox(asyncio.get_running_loop()).gather)
-        self.sensors = Sensors(settings, self.metrics)
+        self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
         self.streams = StreamConnections(self.registry, settings, self.metrics, asyncio.get_running_loop())
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
@@ -149,6 +156,9 @@ class Daemon:
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
+        set_disk_threads(settings.disk_threads)
+        if isinstance(store, LateStore):
+            store.when_open(functools.partial(self._store_opened, store))
 
     async def live(self) -> int:
         self._handle_signals()
@@ -221,7 +231,14 @@ class Daemon:
             linger_seconds=settings.linger_seconds,
         )
         app = create_app(
-            self.streams, self.metrics.registry, self._models, self._trouble, self.sensors, self.generators, self.kserve
+            self.streams,
+            self.metrics.registry,
+            self._models,
+            self._trouble,
+            self.sensors,
+            self.generators,
+            self.kserve,
+            self._disk_trouble,
         )
         served = InferEndpoint(app, self.kserve)
         bounded = Bounds(served, self.metrics, settings.max_requests, self.memory)
@@ -296,7 +313,19 @@ class Daemon:
     def _trouble(self) -> str | None:
         return self.registry.stuck() or self.sensors.stuck() or self.generators.stuck()
 
+    def _disk_trouble(self) -> str | None:
+        """Why what is sent can't be kept."""
+        return self.registry.disk_trouble() or self.sensors.disk_trouble()
+
+    def _store_opened(self, store: LateStore, late: bool) -> None:
+        if (loss := store.loss) is not None:
+            self.metrics.damaged("sessions", *loss.counts())
+        if late:
+            self.registry.wake_late()
+
     def _status(self) -> str:
+        if (disk := self._disk_trouble()) is not None:
+            return f"nothing is saved: {disk}"
         names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
 

@@ -69,6 +69,7 @@ class Keeper:
             if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
                 last = monotonic()
                 if not self._draining:
+                    self._try(self.look)
                     self._try(self.checkpoint)
                     self._try(self.sweep)
 
@@ -133,6 +134,10 @@ class Keeper:
             if not self.disk.put_away(id, delete=True):
                 raise StoreError("what is saved of the stream could not be deleted")
             return self._table.deleted(id)
+
+    def look(self) -> None:
+        """At the disk: whether it can be written."""
+        self.disk.look(self._settings.min_free_bytes)
 
     def checkpoint(self, *, whole: bool = False) -> None:
         """Write what changed since the last time, then acknowledge to the clients what was written.

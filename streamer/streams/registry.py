@@ -102,6 +102,7 @@ class Registry:
             if self._gather is not None:
                 engine.gather(self._gather)
             engine.start()
+        self.keeper.look()
         self.sweep()
         self._admission.wake_all()
         self.keeper.start()
@@ -340,6 +341,15 @@ class Registry:
             if engine.stuck(seconds):
                 return f"model {name} has work and no batch came back for {seconds:g} s"
         return None
+
+    def wake_late(self) -> None:
+        """The store could not be read at the start, and can now: what the last run left behind comes back."""
+        self._admission.wake_all(late=True)
+
+    def disk_trouble(self) -> str | None:
+        """Why nothing can be saved; ``None`` if all goes well."""
+        trouble = self.keeper.disk.trouble
+        return None if trouble is None else str(trouble)
 
     def checkpoint(self, *, whole: bool = False) -> None:
         self.keeper.checkpoint(whole=whole)
