@@ -85,6 +85,11 @@ EPILOG = {
     ),
     "check": commands.examples("streamer check digits", "streamer check path/to/model.onnx"),
     "models": commands.examples("streamer models"),
+    "sign": commands.examples(
+        "streamer sign --new-key me.key",
+        "streamer sign --key me.key plant.onnx",
+        "streamer sign --check me.key.pub plant.onnx",
+    ),
 }
 
 #: For the list of commands, where a longer one would be cut off.
@@ -101,6 +106,7 @@ SHORT = {
     "export": "Make a model file of your PyTorch module.",
     "check": "Does a model file keep its promises, here?",
     "models": "List the installed models and their scores.",
+    "sign": "Sign model files, or check who did.",
 }
 
 app = typer.Typer(
@@ -163,9 +169,10 @@ def _register() -> None:
     from streamer.commands.models import models
     from streamer.commands.run import run
     from streamer.commands.serve import serve
+    from streamer.commands.sign import sign
     from streamer.commands.transcribe import transcribe
 
-    shown = (serve, transcribe, listen, forecast, generate, classify, enhance, run, adopt, export, check, models)
+    shown = (serve, transcribe, listen, forecast, generate, classify, enhance, run, adopt, export, check, models, sign)
     for command in shown:
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
 

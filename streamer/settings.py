@@ -100,6 +100,16 @@ class Settings(BaseSettings):
         2 * 2**30,
         description="state of all streams of one model together; a capacity beyond that is refused at start",
     )
+    max_model_bytes: Count = Field(
+        4 * 2**30,
+        description="what one model may take: its file, what is packed in it, tables of its decoder, a batch; beyond"
+        " that it is refused at start, or its batch is smaller",
+    )
+    model_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="public keys, or .pub files, of whom models must be signed by (NAME.onnx.minisig, see streamer"
+        " sign); empty: by nobody. Shipped models are not asked",
+    )
     max_batch: int = Field(0, ge=0, description="largest batch; 0: where batching stops paying, as measured at start")
     batch_wait_ms: float = Field(
         -1.0,
@@ -306,7 +316,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
-    @field_validator("models", "metrics_sensors", "mqtt_topics", "missing", mode="before")
+    @field_validator("models", "model_keys", "metrics_sensors", "mqtt_topics", "missing", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""

@@ -91,7 +91,7 @@ class Sensors:
     def load(self, paths: Sequence[Path]) -> None:
         """The models, and the sensors of the last run. Raises :class:`ModelError` and :class:`StoreError`."""
         settings, fleets = self.settings, list[Fleet]()
-        self._late = load_forecasters(paths)
+        self._late = load_forecasters(paths, settings)
         if self._late:
             self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
             self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
