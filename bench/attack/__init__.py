@@ -17,7 +17,12 @@ from typing import Protocol, cast
 from bench.report import finish
 
 #: Every attack: its name is its module's.
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = (
+    "disks",
+    "files",
+    "full",
+    "kills",
+)
 
 
 @dataclass(frozen=True, slots=True)
