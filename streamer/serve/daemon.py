@@ -24,6 +24,7 @@ from streamer.serve import logs
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
+from streamer.serve.descriptors import raise_file_limit
 from streamer.serve.disk_threads import set_disk_threads
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
@@ -60,6 +61,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     taken."""
     logs.configure(settings.log_level, settings.log_format)
     notifier = Notifier.from_environment()
+    raise_file_limit(settings)
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:

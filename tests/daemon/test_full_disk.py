@@ -155,3 +155,22 @@ def test_a_place_that_is_none_is_still_refused_at_the_start(toy: Path, tmp_path:
         assert running.process.wait(60) == 73
     finally:
         running.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_while_nothing_can_be_saved_ends_it_at_once(
+    disk: SmallDisk, toy: Path, tmp_path: Path, number: int
+) -> None:
+    """The drain waits for a stream whose buffer is full of what nobody runs: the lane is stopped with the process."""
+    pcm = noise(6, 60)
+
+    async def talk(running: Running) -> int:
+        async with opened(running.url) as (socket, _):
+            await socket.send(pcm)
+            disk.fill()
+            running.process.send_signal(number)
+            running.process.send_signal(number)
+            return await asyncio.to_thread(running.process.wait, 60)
+
+    with daemon(tmp_path / "one", toy, state_directory=disk.path / "state", **QUICK) as running:
+        assert asyncio.run(talk(running)) in (0, 128 + number)  # 0: it was done before the second came
