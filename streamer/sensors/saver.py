@@ -170,8 +170,12 @@ class Saver:
             log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": anew})
         readings = 0
         for record in self._journal.records():
-            readings += len(record.ids)
-            fleet.replay(record, slot_of)
+            try:
+                fleet.replay(record, slot_of)
+                readings += len(record.ids)
+            except Exception:  # whatever is in it, it keeps nobody from starting
+                self._metrics.store_errors.labels("journal").inc()
+                log.exception("a record of the journal can't be run again", extra={"record": record.seq})
         self._metrics.store_errors.labels("journal").inc(self._journal.damaged)
         if count:
             log.info("sensors restored", extra={"streams": count, "readings_run_again": readings})
