@@ -18,6 +18,10 @@ __all__ = ["KINDS", "Likeness", "likeness"]
 #: Bytes of a window, and how many windows are looked at, silent ones not counted.
 WINDOW = 8192
 WINDOWS = 16
+#: So many windows that are louder than this rms, smooth, and nothing else to see, are enough: a look takes as long as a
+#: chunk of a small model.
+PLAIN = 4
+LOUD = 200
 #: So much of a window must speak for a kind.
 MOST = 0.95
 #: Correlation of neighbouring samples: of sound, and of what is no sound.
@@ -58,6 +62,7 @@ class Likeness:
     _head: bytes = b""
     _seen: list[str] = field(default_factory=list)
     _windows: int = 0
+    _plain: int = 0
 
     def push(self, data: bytes) -> bool:
         """The next bytes; True once ``refused`` or ``kind`` is set, after which nothing more is looked at."""
@@ -67,13 +72,17 @@ class Likeness:
             self._head += data[: HEAD - len(self._head)]
             self.refused = container(self._head)
         self._data += data[: WINDOW * WINDOWS]
-        while not self.refused and not self.kind and len(self._data) >= WINDOW and self._windows < WINDOWS:
+        while not self._enough() and len(self._data) >= WINDOW:
             self._look(bytes(self._data[:WINDOW]))
             del self._data[:WINDOW]
-        self.done = self.refused is not None or bool(self.kind) or self._windows >= WINDOWS
+        self.done = self._enough()
         if self.done:
             self._data.clear()
         return self.refused is not None or bool(self.kind)
+
+    def _enough(self) -> bool:
+        seen = self.refused is not None or bool(self.kind)
+        return seen or self._windows >= WINDOWS or self._plain >= PLAIN
 
     def end(self) -> bool:
         """No more comes: of a stream that was shorter than two windows one must do. As :meth:`push`."""
@@ -87,17 +96,28 @@ class Likeness:
         return bool(self.kind)
 
     def _look(self, window: bytes) -> None:
-        if any(window):
-            self._windows += 1
-            found = likeness(window)
-            if found and found in self._seen:
-                self.kind = found
-            self._seen.append(found)
+        if window.count(0) == len(window):
+            return
+        self._windows += 1
+        found = likeness(window)
+        if found and found in self._seen:
+            self.kind = found
+        self._seen.append(found)
+        self._plain += not found and _plain(window)
 
 
-def _in_band(halves: NDArray[np.int16]) -> NDArray[np.bool_]:
-    magnitude = halves.view(np.uint16) & 0x7FFF
-    inside: NDArray[np.bool_] = (magnitude >= LOWEST) & (magnitude <= HIGHEST)
+def _plain(window: bytes) -> bool:
+    pcm = np.frombuffer(window, "<i2").astype(np.float64)
+    return bool(pcm.std() > LOUD and _correlation(pcm, 1) > SMOOTH)
+
+
+def _share(flags: NDArray[np.bool_]) -> float:
+    return np.count_nonzero(flags) / flags.size
+
+
+def _in_band(halves: NDArray[np.int16], lowest: int, highest: int) -> NDArray[np.bool_]:
+    """Which of them, their sign aside, lie from ``lowest`` to ``highest``."""
+    inside: NDArray[np.bool_] = (halves.view(np.uint16) & 0x7FFF) - np.uint16(lowest) <= highest - lowest
     return inside
 
 
@@ -105,14 +125,14 @@ def _floats(pcm: NDArray[np.int16]) -> str:
     """The upper half of a float has an exponent in it, in a narrow band; the lower halves are spread over all."""
     for name, parts in (("float64", 4), ("float32", 2)):
         table = pcm[: len(pcm) // parts * parts].reshape(-1, parts)
+        every = np.ascontiguousarray(table[:, -1])
+        lowest, highest = (0x3E70, 0x40F0) if parts == 4 else (LOWEST, HIGHEST)  # 11 bits of exponent, or 8
+        inside = _in_band(every, lowest, highest)
+        if np.count_nonzero(inside) < 64:
+            continue
         some = table.any(axis=1)
-        upper, lower = table[some, -1], table[some, :-1]
-        if parts == 4:  # 11 bits of exponent instead of 8
-            magnitude = upper.view(np.uint16) & 0x7FFF
-            inside = (magnitude >= 0x3E70) & (magnitude <= 0x40F0)
-        else:
-            inside = _in_band(upper)
-        if len(upper) < 64 or inside.mean() < MOST or _in_band(np.ascontiguousarray(lower)).mean() > 0.5:
+        upper, lower = every[some], np.ascontiguousarray(table[some, :-1])
+        if _share(inside) * len(every) < MOST * len(upper) or _share(_in_band(lower, LOWEST, HIGHEST)) > 0.5:
             continue
         if 0.1 < (upper < 0).mean() < 0.9 and len(np.unique(upper)) >= 16:
             return name
@@ -122,10 +142,13 @@ def _floats(pcm: NDArray[np.int16]) -> str:
 def _bytes(window: bytes) -> str:
     """Unsigned 8 bit: both bytes of every sample stay around 128, and take many values."""
     raw = np.frombuffer(window, np.uint8).reshape(-1, 2)
-    around = min(((raw >= 64) & (raw <= 192)).mean(axis=0))
-    many = min(len(np.unique(raw[:, 0])), len(np.unique(raw[:, 1])))
-    silent = ((raw >= 120) & (raw <= 136)).mean() >= MOST
-    return "uint8" if silent or (around >= MOST and many >= 16) else ""
+    around = raw - np.uint8(64) <= 128
+    if _share(around) < MOST:
+        return ""
+    if _share(raw - np.uint8(120) <= 16) >= MOST:
+        return "uint8"
+    many = min(np.count_nonzero(np.bincount(column)) for column in raw.T)
+    return "uint8" if min(_share(column) for column in around.T) >= MOST and many >= 16 else ""
 
 
 def _halves(pcm: NDArray[np.int16]) -> str:
@@ -148,8 +171,8 @@ def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
         return ""
     swapped = pcm.byteswap().astype(np.float64)
     if (
-        len(np.unique(pcm & 0xFF)) > 32
-        and len(np.unique(pcm >> 8)) > 64
+        np.count_nonzero(np.bincount(pcm & 0xFF)) > 32
+        and np.count_nonzero(np.bincount(pcm.view(np.uint16) >> 8)) > 64
         and (_correlation(swapped, 1) > SMOOTH or (pcm.std() > 8000 and swapped.std() < pcm.std() / 4))
     ):
         return "big-endian"
@@ -175,7 +198,8 @@ def _quiet_swapped(pcm: NDArray[np.int16]) -> bool:
     """Quiet sound in the other byte order: the lower byte is but the sign of the upper one."""
     low, high = pcm.view(np.uint16) & 0xFF, pcm.view(np.uint16) >> 8
     signs = np.where(high >= 128, 255, 0)
-    return bool((low == signs).mean() >= MOST and 0.1 < (high >= 128).mean() < 0.9 and len(np.unique(high)) > 3)
+    many = np.count_nonzero(np.bincount(high)) > 3
+    return bool(many and _share(low == signs) >= MOST and 0.1 < _share(high >= 128) < 0.9)
 
 
 def _pairs(pcm: NDArray[np.int16]) -> str:
@@ -183,29 +207,44 @@ def _pairs(pcm: NDArray[np.int16]) -> str:
 
     Medians, as the steps of a square wave may all lie between two pairs.
     """
-    near = far = apart = left = right = pieces = 0
-    for start in range(0, len(pcm) - 511, 512):
-        piece = pcm[start : start + 512].astype(np.float64)
-        within, between = np.abs(piece[1::2] - piece[0::2]), np.abs(piece[2::2] - piece[1:-1:2])
-        if piece.std() < 20 or max(np.count_nonzero(within), np.count_nonzero(between)) < len(between) // 2:
-            continue
-        pieces += 1
-        second = _correlation(piece, 2)
-        a, b = float(np.median(within)), float(np.median(between))
-        near += a < 0.6 * b and second > 0.6
-        far += b < 0.6 * a and second > 0.6
-        louder = _louder(piece) if second > 0.6 else 0.0
-        left += louder > 0.3
-        right += louder < -0.3
-        apart += abs(_correlation(piece, 1)) < 0.35 and second > 0.75
-    return "stereo" if pieces >= 4 and max(near, far, apart, left, right) >= MOST * pieces else ""
+    table = pcm[: len(pcm) // 512 * 512].reshape(-1, 512).astype(np.float64)
+    within = np.abs(table[:, 1::2] - table[:, 0::2])
+    between = np.abs(table[:, 2::2] - table[:, 1:-1:2])
+    moving = np.maximum(np.count_nonzero(within, axis=1), np.count_nonzero(between, axis=1)) >= between.shape[1] // 2
+    some = moving & (table.std(axis=1) >= 20)
+    pieces = int(np.count_nonzero(some))
+    if pieces < 4:
+        return ""
+    table, within, between = table[some], within[some], between[some]
+    second = _row_correlations(table, 2)
+    alike = second > 0.6
+    a, b, louder = np.median(within, axis=1), np.median(between, axis=1), _louder(table)
+    marks = (
+        (a < 0.6 * b) & alike,
+        (b < 0.6 * a) & alike,
+        (np.abs(_row_correlations(table, 1)) < 0.35) & (second > 0.75),
+        (louder > 0.3) & alike,
+        (louder < -0.3) & alike,
+    )
+    return "stereo" if max(np.count_nonzero(mark) for mark in marks) >= MOST * pieces else ""
 
 
-def _louder(piece: NDArray[np.float64]) -> float:
-    """How much more the even samples stand out of their neighbours than the odd ones, as a share of the power."""
-    inner = piece[1:-1]
-    out = (inner - (piece[:-2] + piece[2:]) / 2) * inner
-    return float((out[1::2].sum() - out[0::2].sum()) / max(1.0, float(np.dot(piece, piece))))
+def _louder(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much more the even samples of each row stand out of their neighbours than the odd ones, as a share of its
+    power."""
+    inner = table[:, 1:-1]
+    out = (inner - (table[:, :-2] + table[:, 2:]) / 2) * inner
+    share: NDArray[np.float64] = out[:, 1::2].sum(axis=1) - out[:, 0::2].sum(axis=1)
+    power: NDArray[np.float64] = np.square(table).sum(axis=1)
+    return share / np.maximum(1.0, power)
+
+
+def _row_correlations(table: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
+    """:func:`_correlation` of each row; none is constant."""
+    centred = table - table.mean(axis=1, keepdims=True)
+    shifted: NDArray[np.float64] = (centred[:, lag:] * centred[:, :-lag]).sum(axis=1)
+    power: NDArray[np.float64] = np.square(centred).sum(axis=1)
+    return shifted / power
 
 
 def _correlation(values: NDArray[np.float64], lag: int) -> float:
