@@ -23,6 +23,7 @@ from bench import setup
 from bench.attack import Row, Scale
 from bench.attack.victim import Victim, until
 from streamer.client import StreamClient
+from streamer.client.replay import ReplayBounds
 from streamer.engine.catalogue import resolve
 from streamer.engine.model import Model
 
@@ -32,6 +33,8 @@ KILLS = 200
 MOMENTS = ("start", "run", "save", "drain")
 SENSOR = "forecast-online"
 SETTINGS = {"checkpoint_seconds": 0.1, "sensor_save_seconds": 0.3, "drain_seconds": 5, "min_free_bytes": 0}
+#: Of the client: it comes back at once.
+BOUNDS: ReplayBounds = {"retry_seconds": 600.0, "first_delay": 0.05, "max_delay": 0.3}
 #: Samples of a message, and of which a marker follows every so many.
 PIECE, MARKED = 1600, 20
 #: Readings of one kill that a twin is told at once afterwards.
@@ -87,8 +90,8 @@ class Siege:
 
     async def _disturbed(self) -> tuple[list[str], Victim]:
         killing = asyncio.create_task(asyncio.to_thread(self._kill))
-        async with StreamClient(self._url, sample_rate=self.rate, partials=False, retry_seconds=600) as stream:
-            while not killing.done() or self.sent < 2 * len(self.sound):
+        async with StreamClient(self._url, sample_rate=self.rate, partials=False, **BOUNDS) as stream:
+            while not killing.done() or self.sent < len(self.sound) // 4:
                 await stream.send(self._piece(self.sent))
                 self.sent += 2 * PIECE
                 if self.sent // (2 * PIECE) % MARKED == 0:
