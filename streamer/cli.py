@@ -100,6 +100,11 @@ EPILOG = {
         "streamer sessions import meeting-7 meeting-7.stream --url http://10.0.0.2:8765",
         "streamer sessions evict meeting-7",
     ),
+    "sign": commands.examples(
+        "streamer sign --new-key me.key",
+        "streamer sign --key me.key plant.onnx",
+        "streamer sign --check me.key.pub plant.onnx",
+    ),
 }
 
 #: For the list of commands, where a longer one would be cut off.
@@ -120,6 +125,7 @@ SHORT = {
     "drain": "Move all streams and sensors to another daemon.",
     "reload": "Have a daemon load model files that changed.",
     "sessions": "A daemon's streams: list, export, import, evict.",
+    "sign": "Sign model files, or check who did.",
 }
 
 app = typer.Typer(
@@ -183,6 +189,7 @@ def _register() -> None:
     from streamer.commands.models import models
     from streamer.commands.run import run
     from streamer.commands.serve import serve
+    from streamer.commands.sign import sign
     from streamer.commands.token import token
     from streamer.commands.transcribe import transcribe
 
@@ -199,6 +206,7 @@ def _register() -> None:
         export,
         check,
         models,
+        sign,
         drain,
         reload,
     )

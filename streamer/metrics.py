@@ -124,6 +124,11 @@ class Metrics:
             "lost_states", "sensors restarted from an empty state: their saved states could not be used"
         )
         self.store_errors = counter("store_errors", "failures of the store", "kind")
+        self.disk_trouble = gauge("disk_trouble", "1 while the disk can't be written, or is nearly full", "store")
+        self.damaged_stores = counter("damaged_stores", "stores that were damaged, and made anew", "store")
+        self.salvaged_rows = counter(
+            "salvaged_rows", "rows of damaged stores: kept, or lost as far as is known", "store", "outcome"
+        )
 
         # -- wire ------------------------------------------------------------------------------------------------------
         self.connections = gauge("connections", "open WebSocket connections")
@@ -156,6 +161,12 @@ class Metrics:
         self.state_bytes_bound = gauge("state_bytes_bound", "state of all streams when every slot is taken", "model")
         self.limit = gauge("limit", "every bound that is a setting, by its name", "name")
         self.build = Info("streamer_build", "version of the daemon and of what it runs on", registry=self.registry)
+
+    def damaged(self, store: str, kept: int, lost: int) -> None:
+        """A store was made anew of what could be read."""
+        self.damaged_stores.labels(store).inc()
+        self.salvaged_rows.labels(store, "kept").inc(kept)
+        self.salvaged_rows.labels(store, "lost").inc(lost)
 
     def model(self, name: str) -> ModelMetrics:
         return ModelMetrics(self, name)

@@ -52,6 +52,7 @@ NO_LIMITS = frozenset(
         "mqtt_publish",
         "kserve_grpc_port",
         "kserve_resume_by_address",
+        "unsaved_streams",
     }
 )
 
@@ -107,6 +108,16 @@ class Settings(MqttSettings, AccessSettings):
     max_state_bytes: Count = Field(
         2 * 2**30,
         description="state of all streams of one model together; a capacity beyond that is refused at start",
+    )
+    max_model_bytes: Count = Field(
+        4 * 2**30,
+        description="what one model may take: its file, what is packed in it, tables of its decoder, a batch; beyond"
+        " that it is refused at start, or its batch is smaller",
+    )
+    model_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="public keys, or .pub files, of whom models must be signed by (NAME.onnx.minisig, see streamer"
+        " sign); empty: by nobody. Shipped models are not asked",
     )
     max_batch: int = Field(0, ge=0, description="largest batch; 0: where batching stops paying, as measured at start")
     batch_wait_ms: float = Field(
@@ -290,6 +301,17 @@ class Settings(MqttSettings, AccessSettings):
         description="work and no batch back for so long: unhealthy, no watchdog; a snapshot waits no longer",
     )
     drain_seconds: Positive = Field(20.0, description="time for finishing what was received after SIGTERM")
+    unsaved_streams: bool = Field(
+        False,
+        description="new streams are taken while the disk can't be written, without acknowledgements; false: they are"
+        " refused until it can (store)",
+    )
+    min_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        8 * 2**20, description="with less room in the state directory it is not ready, as with a disk that is full"
+    )
+    disk_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="threads for connections and requests that wait for the disk; nobody else waits behind them"
+    )
 
     # -- where it writes ---------------------------------------------------------------------------------------------
     state_directory: Path = Field(
@@ -303,8 +325,9 @@ class Settings(MqttSettings, AccessSettings):
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
 
     @field_validator(
-        "models", "metrics_sensors", "mqtt_topics", "missing", "allowed_hosts", "allowed_origins", mode="before"
-    )
+        "models", "model_keys", "metrics_sensors", "mqtt_topics", "missing", "allowed_hosts", "allowed_origins",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``"digits, ./other.onnx"`` from the environment."""

@@ -26,6 +26,10 @@ NAMES: tuple[str, ...] = (
     "readings",
     "loop",
     "overload",
+    "disks",
+    "files",
+    "full",
+    "kills",
 )
 
 

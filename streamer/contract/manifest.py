@@ -11,19 +11,29 @@ never include the batch axis, which is axis 0 of every tensor.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import lzma
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from streamer.contract.packed import (
+    MAX_MODEL_BYTES,
+    MAX_UNPACKED_BYTES,
+    ManifestError,
+    ManifestPart,
+    Packed,
+    bytes_of,
+    packed_bytes,
+)
 
 __all__ = [
     "KEY",
+    "MAX_MODEL_BYTES",
+    "MAX_UNPACKED_BYTES",
     "SCHEMA",
     "Condition",
     "Golden",
@@ -44,49 +54,11 @@ SCHEMA = 1
 Dtype = Literal["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
 Task = Literal["transcribe", "forecast", "classify", "generate", "enhance", "rewrite", "raw"]
 Axis = Annotated[int, Field(ge=1)]
-#: Bytes that one packed blob (lexicon, language model, golden tensor) may unpack to: a foreign file must not fill the
-#: memory.
-MAX_UNPACKED_BYTES = 256 * 2**20
+#: Problems of a manifest that are listed.
+MAX_PROBLEMS = 20
 
 
-class ManifestError(ValueError):
-    """The file has no manifest, or one that this build does not understand. The message says what to do."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Packed(_Part):
-    """Bytes inside JSON: xz, then base64. ``size`` is the unpacked length and is checked."""
-
-    xz: str
-    size: Annotated[int, Field(ge=0, le=MAX_UNPACKED_BYTES)]
-
-    @classmethod
-    def pack(cls, data: bytes) -> Packed:
-        # the preset's own dictionary is 64 MiB, and takes ten times that to fill, for the smallest tensor
-        wanted = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": min(max(len(data), 2**12), 2**26)}
-        return cls(xz=base64.b64encode(lzma.compress(data, filters=[wanted])).decode("ascii"), size=len(data))
-
-    def unpack(self) -> bytes:
-        """The bytes. Raises :class:`ManifestError` if they are damaged or longer than declared."""
-        try:
-            decompressor = lzma.LZMADecompressor()
-            data = decompressor.decompress(base64.b64decode(self.xz, validate=True), max_length=self.size + 1)
-        except (binascii.Error, lzma.LZMAError, ValueError) as error:
-            raise ManifestError(
-                f"a packed part of the manifest is damaged ({error}): export the model again"
-            ) from error
-        if len(data) != self.size:
-            raise ManifestError(
-                f"a packed part of the manifest holds {len(data)} bytes or more where {self.size} are declared: "
-                "export the model again"
-            )
-        return data
-
-
-class Tensor(_Part):
+class Tensor(ManifestPart):
     """A small array by value (golden examples): little-endian, row-major, batch axis included."""
 
     dtype: Dtype
@@ -109,7 +81,7 @@ class Tensor(_Part):
             raise ManifestError(f"a golden tensor does not have its declared shape {self.shape}: {error}") from error
 
 
-class StreamInput(_Part):
+class StreamInput(ManifestPart):
     """An input tensor with new rows in every chunk. ``chunk_shape``: without batch, time first.
 
     ``limits``: lowest and highest value of each channel, for an integer input that holds settings or tokens instead of
@@ -159,7 +131,7 @@ class Input(StreamInput):
         return self
 
 
-class Condition(_Part):
+class Condition(ManifestPart):
     """An input that is set once for a stream, zeros unless it is given: a speaker vector, a language. ``shape``:
     without batch. ``limits``: lowest and highest value, for integers; a stream that asks for another is refused."""
 
@@ -179,10 +151,10 @@ class Condition(_Part):
 
     @property
     def nbytes(self) -> int:
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+        return bytes_of(self.dtype, self.shape)
 
 
-class State(_Part):
+class State(ManifestPart):
     """One memory tensor: the graph's input ``in`` and its output ``out``, alike, zero bytes at the start."""
 
     in_: Annotated[str, Field(alias="in")]
@@ -192,16 +164,16 @@ class State(_Part):
 
     @property
     def nbytes(self) -> int:
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+        return bytes_of(self.dtype, self.shape)
 
 
-class Output(_Part):
+class Output(ManifestPart):
     name: str
     dtype: Dtype
     shape: tuple[Axis, ...]
 
 
-class Golden(_Part):
+class Golden(ManifestPart):
     """A tiny recorded run from zero state: batch 1, chunk after chunk, to be met within the chunk law's tolerance.
 
     ``chunks`` are those of the first input, ``more_inputs`` those of each further one.
@@ -213,7 +185,7 @@ class Golden(_Part):
     conditions: dict[str, Tensor] = Field(default_factory=dict)
 
 
-class Provenance(_Part):
+class Provenance(ManifestPart):
     """Where the weights come from, for users and ``streamer models``.
 
     ``parameters``: trained numbers, where the exporter counted them; then ``receptive_field`` is how many rows of the
@@ -233,7 +205,7 @@ class Provenance(_Part):
     receptive_field: Annotated[int, Field(ge=1)] | None = None
 
 
-class Manifest(_Part):
+class Manifest(ManifestPart):
     """The whole document.
 
     ``more_inputs`` have the clock of ``input``: as many rows a chunk. ``conditions`` are set once for a stream.
@@ -264,7 +236,7 @@ class Manifest(_Part):
         ins = [i.name for i in self.inputs] + [c.name for c in self.conditions] + [s.in_ for s in self.states]
         outs = [*(o.name for o in self.outputs), *(s.out for s in self.states)]
         for kind, names in (("input", ins), ("output", outs)):
-            twice = sorted({n for n in names if names.count(n) > 1})
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise ValueError(f"{kind} names used twice: {', '.join(twice)}")
         for more in self.more_inputs:
@@ -339,6 +311,17 @@ class Manifest(_Part):
         """Bytes of memory that one stream takes, its conditions included."""
         return sum(state.nbytes for state in self.states) + sum(given.nbytes for given in self.conditions)
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes that one row of a batch takes while it is run: a chunk, outputs, and states on both sides."""
+        arrays = [(i.dtype, i.chunk_shape) for i in self.inputs] + [(o.dtype, o.shape) for o in self.outputs]
+        return sum(bytes_of(*array) for array in arrays) + self.state_bytes + sum(s.nbytes for s in self.states)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes that everything packed in it has once it is unpacked."""
+        return packed_bytes(self.options, self.golden.model_dump())
+
     # -- to and from the file ------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
@@ -352,19 +335,20 @@ class Manifest(_Part):
         """Parse and check. Raises :class:`ManifestError` with every problem named, one a line."""
         try:
             document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ManifestError(f"the manifest is not JSON ({error}): export the model again") from error
+        except (ValueError, RecursionError) as error:  # also: numbers of thousands of digits, brackets in brackets
+            raise ManifestError(f"the manifest is not JSON ({str(error)[:200]}): export the model again") from error
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise ManifestError(
-                f"the manifest has schema {schema!r}, this build reads schema {SCHEMA}: "
+                f"the manifest has schema {schema!r:.40}, this build reads schema {SCHEMA}: "
                 "export the model again, or install the streamer that it was made for"
             )
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             problems = "\n".join(
-                f"  {'.'.join(str(part) for part in e['loc']) or 'manifest'}: {e['msg']}" for e in error.errors()
+                f"  {'.'.join(str(part)[:80] for part in e['loc']) or 'manifest'}: {e['msg'][:400]}"
+                for e in error.errors(include_input=False, include_url=False)[:MAX_PROBLEMS]
             )
             raise ManifestError(f"the manifest does not fit schema {SCHEMA}:\n{problems}") from error
         except ValueError as error:  # a text that is not Unicode

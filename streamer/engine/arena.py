@@ -43,11 +43,7 @@ class Arena:
         self, states: Sequence[State], capacity: int, max_bytes: int, conditions: Sequence[Condition] = ()
     ) -> None:
         each = sum(state.nbytes for state in states) + sum(given.nbytes for given in conditions)
-        if each * capacity > max_bytes:
-            raise ArenaError(
-                f"{capacity} streams of {each} bytes of state need {each * capacity / 2**20:.0f} MiB, "
-                f"{max_bytes / 2**20:.0f} MiB are allowed: lower capacity to {max_bytes // each}, or allow more"
-            )
+        self.check(each, capacity, max_bytes)
         self.capacity = capacity
         self.bytes_per_slot = each
         #: The generation of each row's owner; a row without an owner has one that no slot has. For callers with
@@ -59,6 +55,16 @@ class Arena:
         self._rows |= {c.name: np.zeros((capacity, *c.shape), c.dtype) for c in conditions}
         self._free = list(range(capacity - 1, -1, -1))
         self._lock = threading.Lock()
+
+    @staticmethod
+    def check(each: int, capacity: int, max_bytes: int) -> None:
+        """Raises :class:`ArenaError` where ``capacity`` streams of ``each`` bytes do not fit: before anything is made
+        for them."""
+        if each * capacity > max_bytes:
+            raise ArenaError(
+                f"{capacity} streams of {each} bytes of state need {each * capacity // 2**20} MiB, "
+                f"{max_bytes // 2**20} MiB are allowed: lower capacity to {max_bytes // each}, or allow more"
+            )
 
     @property
     def used(self) -> int:

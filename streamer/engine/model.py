@@ -7,6 +7,9 @@ refused with the tensors named instead of failing in the middle of a stream.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from streamer.contract.manifest import Manifest, ManifestError
+from streamer.contract.manifest import MAX_MODEL_BYTES, Manifest, ManifestError
+from streamer.contract.signature import PublicKey, SignatureError, signature_of, verify
 
 __all__ = ["Model", "ModelError"]
 
@@ -47,13 +51,24 @@ class Model:
         self._outputs = [*(o.name for o in manifest.outputs), *(s.out for s in manifest.states)]
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 1) -> Model:
-        """Load and check a file. ``threads``: intra-op threads of one ``run``. Raises :class:`ModelError`."""
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        max_bytes: int = MAX_MODEL_BYTES,
+        keys: Sequence[PublicKey] = (),
+    ) -> Model:
+        """Load and check a file. ``threads``: intra-op threads of one ``run``. ``max_bytes``: of the file, of what it
+        unpacks to, and of a chunk of it, all together. ``keys``: one of them must have signed the file; none: no
+        signature is needed. Raises :class:`ModelError`."""
         path = Path(path)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"can't read the model {path}: {error.strerror or error}") from error
+        data = _read(path, max_bytes)
+        if keys:
+            try:
+                verify(data, signature_of(path), keys)
+            except SignatureError as error:
+                raise ModelError(f"{path}: {error}") from error
         try:
             # in a thread of its own: the runtime sets flush-to-zero on whichever thread makes the first session
             with ThreadPoolExecutor(1) as maker:
@@ -71,6 +86,13 @@ class Model:
             manifest = Manifest.from_metadata(session.get_modelmeta().custom_metadata_map)
         except ManifestError as error:
             raise ModelError(f"{path}: {error}") from error
+        parts = {"the file": len(data), "what it unpacks to": manifest.packed_bytes, "a chunk": manifest.chunk_bytes}
+        if sum(parts.values()) > max_bytes:
+            said = ", ".join(f"{what} {count}" for what, count in parts.items())
+            raise ModelError(
+                f"{path} takes {sum(parts.values())} bytes ({said}), {max_bytes} are allowed: allow more with the "
+                "setting max_model_bytes if you know where it comes from"
+            )
         problems = _disagreements(session, manifest)
         if problems:
             listed = "\n".join(f"  {problem}" for problem in problems)
@@ -93,6 +115,22 @@ class Model:
         chunk = {i.name: np.zeros((batch, *i.chunk_shape), i.dtype) for i in self.manifest.inputs}
         conditions = {c.name: np.zeros((batch, *c.shape), c.dtype) for c in self.manifest.conditions}
         return {**chunk, **conditions, **self.zero_state(batch)}
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ModelError(f"can't read the model {path}: it is no file")
+            if found.st_size > max_bytes:
+                raise ModelError(
+                    f"{path} has {found.st_size} bytes, {max_bytes} are allowed: allow more with the setting "
+                    "max_model_bytes if you know where it comes from"
+                )
+            return file.read(max_bytes + 1)
+    except OSError as error:
+        raise ModelError(f"can't read the model {path}: {error.strerror or error}") from error
 
 
 def _session(data: bytes, threads: int) -> Any:

@@ -32,6 +32,7 @@ OVERHEAD = 500e-6
 REPEATS = 5
 RUNG_SECONDS = 0.02
 MAX_REMEMBERED = 64
+MAX_CACHE_BYTES = 2**20
 
 
 #: Waiting is allowed only if batching saves at least this share of the time of a run alone.
@@ -124,12 +125,16 @@ def _read(cache: Path | None) -> dict[str, object]:
     if cache is None:
         return {}
     try:
-        found = json.loads(cache.read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
+        with cache.open("rb") as file:
+            found = json.loads(file.read(MAX_CACHE_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError("it is no table")
+        return found
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        log.warning("the cache of measured batch sizes is unreadable, measuring again", extra={"error": str(error)})
+    except (OSError, ValueError, RecursionError) as error:  # whoever wrote it, and however deep
+        extra = {"path": str(cache), "error": str(error)[:200]}
+        log.warning("the cache of measured batch sizes is unreadable, measuring again", extra=extra)
         return {}
 
 

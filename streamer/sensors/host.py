@@ -26,8 +26,9 @@ from streamer.sensors.arrivals import Arrivals
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
 from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView, look_all
-from streamer.sensors.open import load_forecaster, make_fleet
+from streamer.sensors.open import Loaded, load_forecasters, make_fleet
 from streamer.sensors.prometheus import SensorCollector
 from streamer.sensors.reply import gather
 from streamer.sensors.saver import Saver
@@ -70,12 +71,24 @@ class Served(NamedTuple):
 
 
 class Sensors:
-    """Closed and empty until :meth:`load`. ``clock``: monotonic seconds, for how long a sensor has been silent."""
+    """Closed and empty until :meth:`load`. ``clock``: monotonic seconds, for how long a sensor has been silent.
+    ``claim`` comes before a file of the state directory is opened, and raises :class:`StoreError`. A model whose
+    journal can't be opened, as the disk is full or gone, waits for it: readings are refused, as during the start."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        claim: Callable[[], object] = lambda: None,
+    ) -> None:
         self.settings, self.metrics, self._clock = settings, metrics, clock
         self._served: list[Served] = []
         self._journals: list[Journal] = []
+        self._claim = claim
+        self._late: list[Loaded] = []
+        self._trouble: StoreError | ModelError | None = None
+        self._watchers: list[Callable[[Fleet, StepResult], None]] = []
         #: By the name of the model.
         self.fleets: dict[str, Fleet] = {}
         self._loaded = self._draining = False
@@ -91,10 +104,9 @@ class Sensors:
 
     def load(self, paths: Sequence[Path]) -> None:
         """The models, and the sensors of the last run. Raises :class:`ModelError` and :class:`StoreError`."""
-        for path in paths:
-            self._open(path)
-        fleets = [served.fleet for served in self._served]
-        if fleets:
+        settings, fleets = self.settings, list[Fleet]()
+        self._late = load_forecasters(paths, settings)
+        if self._late:
             self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
             self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
             self.metrics.oldest_reading.set_function(lambda: max(fleet.waits() for fleet in fleets))
@@ -102,28 +114,51 @@ class Sensors:
             self.metrics.unsaved_sensors.set_function(
                 lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
             )
-            settings = self.settings
-            series, top = settings.max_sensor_series, settings.max_top_anomalies
-            self.metrics.registry.register(SensorCollector(fleets, settings.metrics_sensors, series, top))
-        for fleet in fleets:
-            fleet.start()
-        self.fleets = {fleet.model.manifest.name: fleet for fleet in fleets}
-        if fleets:
+            patterns, series, top = settings.metrics_sensors, settings.max_sensor_series, settings.max_top_anomalies
+            self.metrics.registry.register(SensorCollector(fleets, patterns, series, top))
+        self._fleets_shown = fleets
+        for loaded in self._late.copy():
+            self._open_in_time(loaded)
+        if self._served or self._late:
             self._thread.start()
         self._loaded = True
 
-    def _open(self, path: Path) -> None:
-        settings, loaded = self.settings, load_forecaster(path)
-        name, variables = loaded.model.manifest.name, loaded.layout.variables
-        for other, _ in self._served:
-            if other.model.manifest.name == name:
-                raise ModelError(f"{path}: another model for sensors is named {name!r}, too")
-            if not other.layout.variables and not variables:
-                names = f"{other.model.path}, {path}"
-                raise ModelError(f"a daemon serves one model for sensors of one value, not {names}: run another daemon")
+    def _open_in_time(self, loaded: Loaded) -> None:
+        """It is served from now on, or waits for the disk. At the start it raises what nobody can wait for."""
+        try:
+            fleet = self._open(loaded)
+        except (StoreError, ModelError) as error:  # the latter: such as more sensors than fit
+            if not self._loaded and not (isinstance(error, StoreError) and error.passing):
+                raise
+            if str(self._trouble) != str(error):
+                log.error(f"{error}; readings are refused until they can be kept")
+            self._trouble = error
+            return
+        self._late.remove(loaded)
+        for watcher in self._watchers:
+            fleet.watch(partial(watcher, fleet))
+        fleet.start()
+        self._fleets_shown.append(fleet)
+        self.fleets = {**self.fleets, fleet.model.manifest.name: fleet}
+
+    def _open(self, loaded: Loaded) -> Fleet:
+        settings, name, variables = self.settings, loaded.model.manifest.name, loaded.layout.variables
         file = f"sensors-{name}.sqlite" if variables else "sensors.sqlite"
+        self._claim()
         journal = Journal(settings.state_directory / file, variables)
+        try:
+            fleet, saver = self._restored(loaded, journal)
+        except BaseException:
+            journal.close()
+            raise
         self._journals.append(journal)
+        self._served.append(Served(fleet, saver))
+        if journal.loss is not None:
+            self.metrics.damaged(file.removesuffix(".sqlite"), *journal.loss.counts())
+        return fleet
+
+    def _restored(self, loaded: Loaded, journal: Journal) -> tuple[Fleet, Saver]:
+        settings = self.settings
         fleet = make_fleet(
             loaded,
             self.metrics,
@@ -142,8 +177,8 @@ class Sensors:
         )
         patience = settings.stuck_seconds
         saver = Saver(fleet, journal, self.metrics, settings.sensor_save_seconds, patience=patience)
-        self._served.append(Served(fleet, saver))
         saver.restore()
+        return fleet, saver
 
     def drain(self, timeout: float) -> int:
         """Take nothing more, run what was taken, save all of it; how many sensors. What is not run by ``RUNNING`` of
@@ -183,6 +218,15 @@ class Sensors:
             f" one that comes now {fleet.behind():.1f} s\n"
             for fleet in found
         )
+
+    def disk_trouble(self) -> str | None:
+        """Why readings can't be kept; ``None`` if all goes well."""
+        return None if (trouble := self._trouble) is None else str(trouble)
+
+    def layouts(self) -> dict[str, RowLayout]:
+        """Of every model by its name, also of those that wait for the disk."""
+        fleets = {name: fleet.layout for name, fleet in self.fleets.items()}
+        return fleets | {loaded.model.manifest.name: loaded.layout for loaded in self._late.copy()}
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -289,6 +333,7 @@ class Sensors:
 
     def watch(self, watcher: Callable[[Fleet, StepResult], None]) -> None:
         """It gets every result from now on. Called by lanes; :meth:`current` gives what it is about."""
+        self._watchers.append(watcher)
         for fleet in self.fleets.values():
             fleet.watch(partial(watcher, fleet))
 
@@ -312,6 +357,8 @@ class Sensors:
         Prometheus drop it."""
         if not self._loaded:
             raise BusyError("the daemon is starting")
+        if self._late:
+            raise BusyError(f"no readings are taken until they can be kept: {self._trouble}", 5.0)
         if not self.fleets:
             raise NoSensorsError("no model for sensors is served here: name forecast-universal in the setting models")
         return self.fleets
@@ -329,6 +376,7 @@ class Sensors:
 
     def _save_all(self) -> None:
         while not self._stop.wait(SAVE_SECONDS):
+            self._look_at_disk()
             for fleet, saver in self._served:
                 if self._stop.is_set():
                     return
@@ -337,6 +385,22 @@ class Sensors:
                         work()
                     except Exception:  # neither another model nor the next round is to pay for it
                         log.exception("sensors could not be looked after", extra={"model": fleet.model.manifest.name})
+
+    def _look_at_disk(self) -> None:
+        try:
+            for loaded in self._late.copy():
+                self._open_in_time(loaded)
+            if not self._late:
+                looks = [journal.look(self.settings.min_free_bytes) for journal in self._journals]
+                trouble = next(filter(None, looks), None)
+                if trouble is None and self._trouble is not None:
+                    log.warning("readings can be kept again")
+                elif trouble is not None and self._trouble is None:
+                    log.error(f"readings can't be kept: {trouble}")
+                self._trouble = trouble
+        except Exception:
+            log.exception("the disk could not be looked at")
+        self.metrics.disk_trouble.labels("sensors").set(self._trouble is not None)
 
     def _expire(self, fleet: Fleet) -> None:
         if not (keep := self.settings.sensor_keep_seconds):

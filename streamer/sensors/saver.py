@@ -180,13 +180,19 @@ class Saver:
             if saved.data:
                 anew += not self._wake(slot, saved)
                 fleet.table.latest.set_age(slot, ages.get(saved.id, 0.0))
+        if self._journal.loss is not None:
+            anew += self._journal.loss.lost.get("streams", 0)
         if anew:
             self._metrics.lost_states.inc(anew)
             log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": anew})
         readings, ran = 0, fleet.table.progress.ran.copy()
         for record in self._journal.records():
-            readings += len(record.ids)
-            fleet.replay(record, slot_of, ran)
+            try:
+                fleet.replay(record, slot_of, ran)
+                readings += len(record.ids)
+            except Exception:  # whatever is in it, it keeps nobody from starting
+                self._metrics.store_errors.labels("journal").inc()
+                log.exception("a record of the journal can't be run again", extra={"record": record.seq})
         self._metrics.store_errors.labels("journal").inc(self._journal.damaged)
         if count:
             log.info("sensors restored", extra={"streams": count, "readings_run_again": readings})

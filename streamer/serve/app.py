@@ -71,10 +71,11 @@ def create_router(
     generators: Generators,
     kserve: InferenceService,
     moving: MovingRoutes,
+    disk: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
     """All routes; which scope each needs stands in :mod:`streamer.serve.access.rules`.
 
-    ``health()`` says what is wrong with the engine, or ``None``."""
+    ``health()`` says what is wrong with the engine, ``disk()`` why nothing can be saved; ``None``: all is well."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -85,9 +86,15 @@ def create_router(
 
     async def readyz(request: Request) -> Response:
         trouble = ": ".join(streams.closed) if streams.closed else health() or streams.registry.gone()
+        said = "ready"
+        if trouble is None and (unsaved := disk()) is not None:
+            if streams.settings.unsaved_streams:
+                said = f"ready, but nothing is saved: {unsaved}"
+            else:
+                trouble = f"nothing can be saved: {unsaved}"
         if trouble:
             return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"})
-        return PlainTextResponse(f"ready\n{sensors.waiting()}")
+        return PlainTextResponse(f"{said}\n{sensors.waiting()}")
 
     pages: dict[tuple[str, str | None], SharedPage] = {}  # by content type and viewer, of which there are a few
 

@@ -28,6 +28,8 @@ from streamer.serve.access.tokens import TokenFileError
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
+from streamer.serve.descriptors import raise_file_limit
+from streamer.serve.disk_threads import set_disk_threads
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
@@ -45,7 +47,8 @@ from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
-from streamer.store.lock import StateLock
+from streamer.store.late import LateStore
+from streamer.store.lock import StateFolder
 from streamer.store.sessions import SqliteStore
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
@@ -67,6 +70,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     taken."""
     logs.configure(settings.log_level, settings.log_format)
     notifier = Notifier.from_environment()
+    raise_file_limit(settings)
     try:
         check_exposure(settings)
         tls = ServerTls.of(settings)
@@ -81,14 +85,17 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
         notifier.close()
         return EX_UNAVAILABLE
-    lock: StateLock | None = None
+    folder = StateFolder(settings.state_directory)
+
+    def make() -> SqliteStore:
+        folder.claim()
+        return SqliteStore(settings.state_directory / "sessions.sqlite")
+
     try:
-        lock = StateLock(settings.state_directory)  # before anything of it is opened
-        store = SqliteStore(settings.state_directory / "sessions.sqlite")
+        store = LateStore(make)
+        given = (settings, listener, store, notifier, config, port_file, folder, tls)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(
-                _live(functools.partial(Daemon, settings, listener, store, notifier, config, port_file, tls))
-            )
+            return runner.run(_live(functools.partial(Daemon, *given)))
     except TokenFileError as error:
         log.error(str(error))
         return EX_CONFIG
@@ -98,8 +105,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     finally:
         listener.close()
         notifier.close()
-        if lock is not None:
-            lock.close()
+        folder.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -164,6 +170,7 @@ class Daemon:
         notifier: Notifier,
         config: Path | None,
         port_file: Path | None,
+        folder: StateFolder | None = None,
         tls: ServerTls | None = None,
     ):
         self.settings = settings
@@ -188,7 +195,7 @@ class Daemon:
             quota=self.access.max_streams,
             behind=self._behind,
         )
-        self.sensors = Sensors(settings, self.metrics)
+        self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
         self.streams = StreamConnections(self.registry, settings, self.metrics, loop)
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
@@ -197,6 +204,9 @@ class Daemon:
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
+        set_disk_threads(settings.disk_threads)
+        if isinstance(store, LateStore):
+            store.when_open(functools.partial(self._store_opened, store))
 
     async def live(self) -> int:
         self._handle_signals()
@@ -281,6 +291,7 @@ class Daemon:
             self.generators,
             self.kserve,
             MovingRoutes(self.registry, self.sensors, settings, self._reload_models),
+            self._disk_trouble,
         )
         served = InferEndpoint(app, self.kserve)
         bounded = Bounds(served, self.metrics, settings.max_requests, self.memory)
@@ -391,7 +402,19 @@ class Daemon:
         """Seconds by which rows and results are late on this loop."""
         return max(self.watch.behind(), self.streams.outbox.waited())
 
+    def _disk_trouble(self) -> str | None:
+        """Why what is sent can't be kept."""
+        return self.registry.disk_trouble() or self.sensors.disk_trouble()
+
+    def _store_opened(self, store: LateStore, late: bool) -> None:
+        if (loss := store.loss) is not None:
+            self.metrics.damaged("sessions", *loss.counts())
+        if late:
+            self.registry.wake_late()
+
     def _status(self) -> str:
+        if (disk := self._disk_trouble()) is not None:
+            return f"nothing is saved: {disk}"
         names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
 

@@ -12,15 +12,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["THREADS", "disk_thread"]
+__all__ = ["disk_thread", "set_disk_threads"]
 
 T = TypeVar("T")
 
-#: The store has one connection, so that more would wait for one another. What waits for a thread is bounded by the
-#: connections and requests that may be under way.
-THREADS = 8
+# The store has one connection, so that many more would wait for one another. What waits for a thread is bounded by the
+# connections and requests that may be under way.
+_threads = ThreadPoolExecutor(8, thread_name_prefix="disk")
 
-_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+
+def set_disk_threads(count: int) -> None:
+    """How many there are (setting ``disk_threads``), from now on: before the first is used."""
+    global _threads
+    _threads.shutdown(wait=False)
+    _threads = ThreadPoolExecutor(count, thread_name_prefix="disk")
 
 
 def disk_thread(call: Callable[[], T]) -> asyncio.Future[T]:

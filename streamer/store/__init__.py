@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-__all__ = ["Store", "StoreError"]
+__all__ = ["DamagedError", "Store", "StoreError"]
 
 
 class StoreError(OSError):
-    """The store could not do it; what it was asked to keep is not safe."""
+    """The store could not do it; what it was asked to keep is not safe.
+
+    ``passing``: it may go better by itself later: the disk is full, gone, read-only or slow. ``full``: there is no
+    space."""
+
+    def __init__(self, message: str, *, passing: bool = False, full: bool = False) -> None:
+        super().__init__(message)
+        self.passing, self.full = passing or full, full
+
+
+class DamagedError(StoreError):
+    """What was kept is there, and is not what was kept."""
 
 
 class Store(Protocol):
@@ -39,5 +50,8 @@ class Store(Protocol):
 
     def purge(self, seconds: float) -> int:
         """Forget those that were retired longer ago than that; how many. Live ones stay, however old."""
+
+    def look(self, least: int = 0) -> StoreError | None:
+        """Why nothing can be written, or soon can't: fewer than ``least`` bytes are free. Does not raise."""
 
     def close(self) -> None: ...

@@ -12,29 +12,34 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.store.database import Database
+from streamer.store import StoreError
+from streamer.store.database import Database, ForeignError
+from streamer.store.salvage import Table, checksum
 
 __all__ = ["Change", "Journal", "Record", "Saved"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+#: 2: every row of a stream has a checksum, and a record's covers its number.
+VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
     seq INTEGER NOT NULL,
     model TEXT NOT NULL,
-    data BLOB NOT NULL
+    data BLOB NOT NULL,
+    crc INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS variables (
     number INTEGER PRIMARY KEY,
-    name TEXT NOT NULL
+    name TEXT NOT NULL,
+    crc INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS ages (
     id INTEGER PRIMARY KEY,
@@ -45,12 +50,8 @@ CREATE TABLE IF NOT EXISTS journal (
     data BLOB NOT NULL
 );
 """
-TABLES = {
-    "streams": ("id", "name", "seq", "model", "data"),
-    "variables": ("number", "name"),
-    "ages": ("id", "seconds"),
-    "journal": ("seq", "data"),
-}
+#: Ids and numbers of records beyond that were never given out.
+HIGHEST = 2**53
 #: A sensor's id with its name: it is new. With ``None``: it is gone.
 Change = tuple[int, str | None]
 
@@ -90,8 +91,9 @@ class Journal:
         # a negative id: the reading has the time of its arrival
         shape = (len(variables),) if variables else ()
         self._record = np.dtype([("id", "<i8"), ("time", "<f8"), ("value", "<f8", shape)])
-        self._database = Database(path, VERSION, SCHEMA, TABLES, partial(_check_variables, list(variables)))
-        self.set_aside = self._database.set_aside
+        tables, check = _tables(self._record.itemsize), partial(_check, list(variables))
+        self._database = Database(path, VERSION, SCHEMA, tables, check, _upgrade, partial(self._mend, variables))
+        self.set_aside, self.loss = self._database.set_aside, self._database.loss
         self.damaged = 0
         with self._database.transaction() as db:
             # not the largest id there is: a stream that is gone may still have readings in the journal
@@ -108,14 +110,14 @@ class Journal:
             packed["id"] = np.where(record.stamped, -record.ids, record.ids)
             packed["time"], packed["value"] = record.times, record.values
             data = packed.tobytes()
-            rows.append((record.seq, zlib.crc32(data).to_bytes(4, "little") + data))
+            rows.append((record.seq, _record_sum(record.seq, data) + data))
         with self._database.transaction() as db:
             # one by one: a name may go and come back in one group
             for id, name in changes:
                 if name is None:
                     db.execute("DELETE FROM streams WHERE id = ?", (id,))
                 else:
-                    db.execute("INSERT INTO streams VALUES (?, ?, 0, '', x'')", (id, name))
+                    db.execute("INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?)", _new_stream(id, name))
             db.executemany("INSERT INTO journal VALUES (?, ?)", rows)
 
     def save(self, states: Sequence[Saved], done: int) -> None:
@@ -123,8 +125,8 @@ class Journal:
         is older than the saved one is left out: the records behind it may be gone already."""
         with self._database.transaction() as db:
             db.executemany(
-                "UPDATE streams SET seq = ?, model = ?, data = ? WHERE id = ? AND seq <= ?",
-                ((saved.seq, saved.model, saved.data, saved.id, saved.seq) for saved in states),
+                "UPDATE streams SET seq = ?, model = ?, data = ?, crc = ? WHERE id = ? AND name = ? AND seq <= ?",
+                ((s.seq, s.model, s.data, checksum("streams", *s), s.id, s.name, s.seq) for s in states),
             )
             db.execute("DELETE FROM journal WHERE seq <= ?", (done,))
 
@@ -156,7 +158,7 @@ class Journal:
             if row is None:
                 return
             seq, data = row
-            if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+            if _record_sum(seq, data[4:]) != data[:4]:
                 self.damaged += 1
                 log.error("a record of the journal is damaged, its readings are lost", extra={"record": seq})
                 continue
@@ -164,16 +166,104 @@ class Journal:
             ids = packed["id"].astype(np.int64)
             yield Record(seq, np.abs(ids), packed["time"].copy(), packed["value"].copy(), ids < 0)
 
+    def look(self, least: int = 0) -> StoreError | None:
+        """As :meth:`Database.look`."""
+        return self._database.look(least)
+
     def close(self) -> None:
         self._database.close()
 
+    def _mend(self, variables: Sequence[str], db: sqlite3.Connection) -> None:
+        """After a salvage. A sensor that was lost may have left readings: nobody may get its id."""
+        if set(db.execute("SELECT number, name FROM variables")) <= set(enumerate(variables)):
+            db.execute("DELETE FROM variables")
+            db.executemany("INSERT INTO variables VALUES (?, ?, ?)", _variable_rows(variables))
+        highest = 0
+        for (data,) in db.execute("SELECT data FROM journal"):
+            highest = max(highest, int(np.abs(np.frombuffer(data, self._record, offset=4)["id"]).max(initial=0)))
+        for query in ("SELECT max(id) FROM ages", "SELECT max(seq) FROM sqlite_sequence"):
+            highest = max(highest, db.execute(query).fetchone()[0] or 0)
+        db.execute("DELETE FROM sqlite_sequence")
+        db.execute("INSERT INTO sqlite_sequence VALUES ('streams', ?)", (min(highest, HIGHEST - 1),))
 
-def _check_variables(variables: list[str], db: sqlite3.Connection) -> None:
+
+def _new_stream(id: int, name: str) -> tuple[Any, ...]:
+    return id, name, 0, "", b"", checksum("streams", id, name, 0, "", b"")
+
+
+def _variable_rows(variables: Sequence[str]) -> list[tuple[int, str, int]]:
+    return [(number, name, checksum("variables", number, name)) for number, name in enumerate(variables)]
+
+
+def _record_sum(seq: int, data: bytes) -> bytes:
+    return zlib.crc32(data, zlib.crc32(seq.to_bytes(8, "little"))).to_bytes(4, "little")
+
+
+def _tables(itemsize: int) -> tuple[Table, ...]:
+    def is_number(value: Any, lowest: int = 1) -> bool:
+        return isinstance(value, int) and lowest <= value < HIGHEST
+
+    def is_stream(row: tuple[Any, ...]) -> bool:
+        id, name, seq, model, data, crc = row
+        typed = is_number(id) and is_number(seq, 0) and isinstance(name, str) and isinstance(model, str)
+        return typed and name != "" and isinstance(data, bytes) and crc == checksum("streams", *row[:5])
+
+    def is_record(row: tuple[Any, ...]) -> bool:
+        seq, data = row
+        if not is_number(seq) or not isinstance(data, bytes) or len(data) < 4 or (len(data) - 4) % itemsize:
+            return False
+        return data[:4] == _record_sum(seq, data[4:])
+
+    def is_variable(row: tuple[Any, ...]) -> bool:
+        return is_number(row[0], 0) and isinstance(row[1], str) and row[2] == checksum("variables", *row[:2])
+
+    def is_age(row: tuple[Any, ...]) -> bool:
+        return is_number(row[0]) and isinstance(row[1], (int, float)) and 0 <= row[1] < HIGHEST
+
+    def is_sequence(row: tuple[Any, ...]) -> bool:
+        return row[0] == "streams" and is_number(row[1], 0)
+
+    return (
+        Table("streams", ("id", "name", "seq", "model", "data", "crc"), is_stream, 0, 1, newer=2, anew=_new_stream),
+        Table("journal", ("seq", "data"), is_record, number=0, dense=True),
+        Table("variables", ("number", "name", "crc"), is_variable, number=0, counted=False),
+        Table("ages", ("id", "seconds"), is_age, number=0, counted=False),
+        # SQLite's own: the highest id that a sensor ever had
+        Table("sqlite_sequence", ("name", "seq"), is_sequence, counted=False),
+    )
+
+
+def _check(variables: list[str], db: sqlite3.Connection) -> None:
+    """Whether its readings are of these variables, and whether its numbers go on."""
     found = [name for (name,) in db.execute("SELECT name FROM variables ORDER BY number")]
     (used,) = db.execute("SELECT EXISTS (SELECT 1 FROM streams) OR EXISTS (SELECT 1 FROM journal)").fetchone()
     if used and found != variables:
         there, taken = (", ".join(names) or "single sensors" for names in (found, variables))
-        raise sqlite3.DatabaseError(f"its readings are of {there}, the model takes {taken}")
+        raise ForeignError(f"its readings are of {there}, the model takes {taken}")
     if found != variables:
         db.execute("DELETE FROM variables")
-        db.executemany("INSERT INTO variables VALUES (?, ?)", enumerate(variables))
+        db.executemany("INSERT INTO variables VALUES (?, ?, ?)", _variable_rows(variables))
+    rows = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'streams'").fetchall()
+    (highest,) = db.execute("SELECT max(id) FROM streams").fetchone()
+    lowest = highest or 0
+    if len(rows) > 1 or (not rows and lowest) or (rows and not _is_last(rows[0][0], lowest)):
+        raise sqlite3.DatabaseError("its count of sensors is damaged")
+
+
+def _is_last(value: Any, lowest: int) -> bool:
+    return isinstance(value, int) and lowest <= value < HIGHEST
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    db.execute("ALTER TABLE variables ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+    for number, name in db.execute("SELECT number, name FROM variables").fetchall():
+        db.execute("UPDATE variables SET crc = ? WHERE number = ?", (checksum("variables", number, name), number))
+    db.execute("ALTER TABLE streams ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+    for (id,) in db.execute("SELECT id FROM streams").fetchall():
+        row = db.execute("SELECT id, name, seq, model, data FROM streams WHERE id = ?", (id,)).fetchone()
+        if isinstance(row[-1], bytes):
+            db.execute("UPDATE streams SET crc = ? WHERE id = ?", (checksum("streams", *row), id))
+    for (seq,) in db.execute("SELECT seq FROM journal").fetchall():
+        (data,) = db.execute("SELECT data FROM journal WHERE seq = ?", (seq,)).fetchone()
+        if isinstance(data, bytes) and zlib.crc32(data[4:]) == int.from_bytes(data[:4], "little"):
+            db.execute("UPDATE journal SET data = ? WHERE seq = ?", (_record_sum(seq, data[4:]) + data[4:], seq))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 from streamer.store import StoreError
+from streamer.store.database import store_error
 
-__all__ = ["StateLock"]
+__all__ = ["StateFolder", "StateLock"]
 
 
 class StateLock:
@@ -24,18 +27,38 @@ class StateLock:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StoreError(f"can't lock the state directory {directory}: {error}") from error
+            raise store_error(f"can't lock the state directory {directory}", self.path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # it is for people only, and a full disk has no room for it
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             holder = os.pread(self._file, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
             raise StoreError(f"the state directory {directory} is in use by another daemon, process {holder}") from None
         except OSError as error:
             os.close(self._file)
-            raise StoreError(f"can't lock the state directory {directory}: {error}") from error
+            raise store_error(f"can't lock the state directory {directory}", self.path, error) from error
 
     def close(self) -> None:
         os.close(self._file)
+
+
+class StateFolder:
+    """The state directory, whose lock is taken when it can be: a disk that is full may have no room for the file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory
+        self._lock: StateLock | None = None
+        self._taking = threading.Lock()
+
+    def claim(self) -> None:
+        """Before anything in it is opened, each time. Raises :class:`StoreError` as :class:`StateLock` does."""
+        with self._taking:
+            if self._lock is None:
+                self._lock = StateLock(self.path)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()

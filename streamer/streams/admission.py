@@ -16,7 +16,7 @@ from streamer.engine.engine import Engine
 from streamer.metrics import Metrics
 from streamer.names import NameRefusedError, check_name, name_of, owner_of
 from streamer.refusals import NoSlot, RateError, Refused
-from streamer.store import StoreError
+from streamer.store import DamagedError, StoreError
 from streamer.streams.chunker import Policy
 from streamer.streams.headroom import Headroom
 from streamer.streams.intake import Limits
@@ -123,6 +123,9 @@ class Admission:
         if self.elsewhere is not None:
             raise self.moved("every new stream", self.elsewhere)
         engine = self.engine(request.model)
+        if request.lasting and not self._settings.unsaved_streams and (trouble := self._keeper.disk.trouble):
+            text = f"nothing can be saved now, so that no new stream is taken (setting unsaved_streams): {trouble}"
+            raise self.refuse("store", text, 5.0)
         if request.overflow not in ("wait", "gap"):
             raise self.refuse("options", f"overflow is {request.overflow!r}: wait or gap")
         if request.options.get("revise") is True and self.reviser is None:
@@ -206,6 +209,8 @@ class Admission:
         """Raises :class:`Refused` for what the disk could not do."""
         try:
             yield
+        except DamagedError as error:
+            raise self.refuse("snapshot", f"the saved stream can't go on: {error}") from error
         except StoreError as error:
             raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
 
@@ -232,13 +237,16 @@ class Admission:
         session.close()
         return self._table.get(id)
 
-    def wake_all(self) -> None:
-        """What the last run left behind."""
+    def wake_all(self, *, late: bool = False) -> None:
+        """What the last run left behind. ``late``: the disk could not be read at the start, and clients are here."""
         count = 0
-        for id, data in self._keeper.disk.live():
+        for id, saved in self._keeper.disk.live():
+            if late and self._table.get(id) is not None:
+                continue
             try:
-                self.wake(id, data, room=False)
-                count += 1
+                with self._table.claim(id) as claim:  # late, others may have it run and sleep again meanwhile
+                    data = self._keeper.disk.get(id) if late else saved
+                    count += data is not None and self.wake(id, data, claim, room=False) is not None
             except Refused as error:
                 self._keeper.disk.put_away(id, delete=False)  # from here on its time runs
                 log.warning("a saved stream is not brought back", extra={"stream": id, "reason": error.message})

@@ -17,6 +17,9 @@ __all__ = ["Checkpoints"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds before the same failure is logged again.
+SILENCE = 60.0
+
 
 class Checkpoints:
     """``store`` ``None``: nothing is kept, and what was received counts as safe.
@@ -26,6 +29,19 @@ class Checkpoints:
 
     def __init__(self, store: Store | None, metrics: Metrics) -> None:
         self._store, self._metrics = store, metrics
+        #: Why nothing can be written, as far as is known.
+        self.trouble: StoreError | None = None
+        self._said: dict[str, tuple[str, float]] = {}
+
+    def look(self, least: int) -> None:
+        """Whether the disk can be written, and has ``least`` bytes free. Waits for it."""
+        before, self.trouble = self.trouble, None if self._store is None else self._store.look(least)
+        self._metrics.disk_trouble.labels("sessions").set(self.trouble is not None)
+        if before is not None and self.trouble is None:
+            log.warning("the session store can be written again")
+            self._said.clear()
+        elif self.trouble is not None:
+            self._say("look", self.trouble)
 
     def save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
         """Write all of them in one transaction; version and position of each that is safe now.
@@ -113,4 +129,14 @@ class Checkpoints:
 
     def _failed(self, kind: str, error: StoreError) -> None:
         self._metrics.store_errors.labels(kind).inc()
-        log.error("the session store failed", extra={"what": kind, "error": str(error)})
+        if error.full:
+            self.trouble = error
+        self._say(kind, error)
+
+    def _say(self, kind: str, error: StoreError) -> None:
+        """Now and then: a disk that is full stays so for hours, and is tried every other second."""
+        text, now = str(error), monotonic()
+        before = self._said.get(kind)
+        if before is None or before[0] != text or now - before[1] >= SILENCE:
+            self._said[kind] = text, now
+            log.error("the session store failed", extra={"what": kind, "error": text})

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from streamer.engine.engine import Engine, EngineStream
-from streamer.engine.model import Model, ModelError
+from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.refusals import NoSlot
-from streamer.streams.loading import describe, make_engine
+from streamer.streams.loading import describe, load_model, make_engine
 from streamer.tasks import Event
 from streamer.tasks.generate import Generate
 
@@ -163,7 +163,7 @@ class Generators:
     def load(self, paths: Sequence[Path]) -> None:
         """Raises :class:`ModelError`."""
         for path in paths:
-            engine = make_engine(Model.load(path), self.settings, self.metrics)
+            engine = make_engine(load_model(path, self.settings), self.settings, self.metrics)
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 raise ModelError(f"two generators are named {engine.manifest.name!r}: serve one")
         for engine in self._engines.values():

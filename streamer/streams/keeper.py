@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class Keeper:
             if monotonic() - last >= self._settings.checkpoint_seconds and not self._stopped:
                 last = monotonic()
                 if not self._draining:
+                    self._try(self.look)
                     self._try(self.checkpoint)
                     self._try(self.sweep)
                     self._try(self.also)
@@ -136,6 +138,10 @@ class Keeper:
             if not self.disk.put_away(id, delete=True):
                 raise StoreError("what is saved of the stream could not be deleted")
             return self._table.deleted(id)
+
+    def look(self) -> None:
+        """At the disk: whether it can be written."""
+        self.disk.look(self._settings.min_free_bytes)
 
     def checkpoint(self, *, whole: bool = False) -> None:
         """Write what changed since the last time, then acknowledge to the clients what was written.
@@ -209,7 +215,9 @@ class Keeper:
     def evict(self, session: Session, reason: str, message: str | None = None, until: float | None = None) -> bool:
         """Saved first, so that a later resume finds it: what can't be saved stays, and so does a stream that goes on at
         this moment. ``until``: monotonic time, for a chunk in flight."""
-        with self._writing, session.held():  # what is not run now is run after the resume, from the snapshot
+        # what is not run now is run after the resume, from the snapshot; with nothing to run there is nothing to hold
+        # while the disk is waited for: whoever comes back meanwhile is run at once, and the stream stays
+        with self._writing, session.held() if session.busy else nullcontext():
             done, version = session.state not in ("active", "ending"), None
             if not done and session.lasting:
                 saved = self._save([session], whole=True, until=self._patience() if until is None else until)

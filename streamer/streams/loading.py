@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.contract.manifest import Manifest
-from streamer.engine.arena import ArenaError
+from streamer.engine.arena import Arena, ArenaError
 from streamer.engine.engine import Engine
 from streamer.engine.load import batch_costs
 from streamer.engine.model import Model, ModelError
+from streamer.engine.trust import model_keys
 from streamer.engine.tuner import Tuning, tune
 from streamer.metrics import Metrics
 from streamer.names import name_of
@@ -33,6 +34,7 @@ __all__ = [
     "describe",
     "describe_stream",
     "load_engine",
+    "load_model",
     "load_writers",
     "make_engine",
     "make_reviser",
@@ -52,10 +54,15 @@ class OtherTaskError(ModelError):
         self.path, self.task = path, task
 
 
+def load_model(path: Path, settings: Settings) -> Model:
+    """Within the bounds of the settings, and signed where they ask for it. Raises :class:`ModelError`."""
+    return Model.load(path, max_bytes=settings.max_model_bytes, keys=model_keys(settings, path))
+
+
 def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]]) -> Engine:
     """Not started yet. ``sessions`` gives those of all models, for the gauges. Raises :class:`ModelError`, and
     :class:`OtherTaskError` for a model that is served elsewhere."""
-    model = Model.load(path)
+    model = load_model(path, settings)
     if model.manifest.task in ELSEWHERE:
         raise OtherTaskError(path, model.manifest.task)
     return make_engine(model, settings, metrics, sessions)
@@ -67,7 +74,7 @@ def make_engine(
     """Warm, its lanes not started. Raises :class:`ModelError`."""
     path, manifest = model.path, model.manifest
     try:
-        task: Task = create(manifest)
+        task: Task = create(manifest, settings.max_model_bytes)
     except TaskError as error:
         raise ModelError(f"{path}: {error}") from error
     if manifest.task == "transcribe":
@@ -75,12 +82,14 @@ def make_engine(
     if manifest.task != "generate":
         task = WithTensors(task, manifest)
     lanes = settings.lanes or len(os.sched_getaffinity(0))
-    most = min(manifest.max_batch, settings.capacity)
-    if settings.max_batch:
-        tuning = Tuning(settings.max_batch, settings.max_batch)
-    else:
-        tuning = tune(model, most, settings.state_directory / "tuning.json")
+    fitting = max(1, settings.max_model_bytes // (lanes * max(1, manifest.chunk_bytes)))
+    most = min(manifest.max_batch, settings.capacity, fitting)
     try:
+        Arena.check(manifest.state_bytes, settings.capacity, settings.max_state_bytes)
+        if settings.max_batch:
+            tuning = Tuning(min(settings.max_batch, fitting), min(settings.max_batch, fitting))
+        else:
+            tuning = tune(model, most, settings.state_directory / "tuning.json")
         engine = Engine(
             model,
             task,
@@ -94,6 +103,11 @@ def make_engine(
         )
     except ArenaError as error:
         raise ModelError(f"{path}: {error} (settings capacity and max_state_bytes)") from error
+    except ModelError:
+        raise
+    except Exception as error:  # of the runtime, for a graph that is no good or asks for more than there is
+        said = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ModelError(f"{path} can't be run ({said}): streamer check {path} shows where") from error
     engine.load.expect(batch_costs(model, engine.limit))
     _watch(engine, lanes, sessions)
     return engine

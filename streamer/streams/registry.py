@@ -110,6 +110,7 @@ class Registry:
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
         for engine in self._engines.values():
             self._start(engine)
+        self.keeper.look()
         self.sweep()
         self._admission.wake_all()
         self.keeper.start()
@@ -374,6 +375,15 @@ class Registry:
         """Where new streams are sent instead; ``None``: they are begun here."""
         url = self._admission.elsewhere
         return None if url is None else f"moved: every new stream goes on at {url}"
+
+    def wake_late(self) -> None:
+        """The store could not be read at the start, and can now: what the last run left behind comes back."""
+        self._admission.wake_all(late=True)
+
+    def disk_trouble(self) -> str | None:
+        """Why nothing can be saved; ``None`` if all goes well."""
+        trouble = self.keeper.disk.trouble
+        return None if trouble is None else str(trouble)
 
     def checkpoint(self, *, whole: bool = False) -> None:
         self.keeper.checkpoint(whole=whole)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from streamer.contract.manifest import Manifest
+from streamer.contract.manifest import MAX_MODEL_BYTES, Manifest
 from streamer.tasks.base import Event, Forecast, Task, TaskError, Transcription, Word
 
 __all__ = ["Event", "Forecast", "Task", "TaskError", "Transcription", "Word", "create"]
 
 
-def create(manifest: Manifest) -> Task:
-    """The task that ``manifest.task`` names. Raises :class:`TaskError` if it is not built or its options do not fit."""
+def create(manifest: Manifest, max_bytes: int = MAX_MODEL_BYTES) -> Task:
+    """The task that ``manifest.task`` names, whose tables may take ``max_bytes``. Raises :class:`TaskError` if it is
+    not built or its options do not fit, whatever they are."""
+    try:
+        return _create(manifest, max_bytes)
+    except TaskError:
+        raise
+    except Exception as error:  # options are JSON of anybody's, and a task reads them in many places
+        said = f"{type(error).__name__}: {str(error)[:300]}"
+        raise TaskError(
+            f"model {manifest.name!r}: its options can't be used ({said}): export the model again"
+        ) from error
+
+
+def _create(manifest: Manifest, max_bytes: int) -> Task:
     if manifest.task == "transcribe":
         from streamer.tasks.transcribe.task import Transcribe
 
-        return Transcribe(manifest)
+        return Transcribe(manifest, max_bytes)
     if manifest.task == "forecast":
         from streamer.tasks.forecast import Forecaster
 

@@ -116,8 +116,9 @@ def test_a_file_that_has_the_time_of_day_in_it_loses_no_stream(tmp_path: Path) -
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "version", "columns"])
-def test_a_file_that_can_not_be_used_is_set_aside(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(("damage", "left"), [("garbage", 0), ("truncated", 19), ("version", 20), ("columns", 0)])
+def test_a_file_that_can_not_be_used_is_set_aside(tmp_path: Path, damage: str, left: int) -> None:
+    """What can be read of it goes on."""
     path = tmp_path / "sessions.sqlite"
     if damage == "garbage":
         path.write_bytes(b"this is no database" * 1000)
@@ -131,7 +132,7 @@ def test_a_file_that_can_not_be_used_is_set_aside(tmp_path: Path, damage: str) -
         store.put([(str(i), bytes(5000)) for i in range(20)])
         store.close()
         if damage == "truncated":
-            path.write_bytes(path.read_bytes()[:30_000])
+            path.write_bytes(path.read_bytes()[:-1])
         else:
             db = sqlite3.connect(path)
             db.execute("PRAGMA user_version = 99")
@@ -140,7 +141,7 @@ def test_a_file_that_can_not_be_used_is_set_aside(tmp_path: Path, damage: str) -
     store = SqliteStore(path)
     assert store.set_aside is not None
     assert len(store.set_aside.read_bytes()) == len(before)
-    assert list(store.live()) == []
+    assert len(list(store.live())) == left
     store.put([("a", b"1")])
     store.close()
 

@@ -59,7 +59,7 @@ class Positions:
             return {str(key): int(value) for key, value in found.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             log.warning(f"{self._path} can't be used, sequences have to say where they go on: {error}")
             return {}
         finally:

@@ -60,10 +60,12 @@ class Broker:
             from streamer.sources.mqtt import Mqtt
 
             chosen = options(settings)
-            models = {name: fleet.layout.variables for name, fleet in self._sensors.served().items()}
+            models = {name: layout.variables for name, layout in self._sensors.layouts().items()}
             for subscription in chosen.subscriptions:
-                if subscription.model is not None:
+                if subscription.model not in (None, *models):
                     self._sensors.choose(subscription.model)
+            if not models:
+                self._sensors.served()  # which says that there are none
             self._mqtt = Mqtt(chosen, self._take, watch, models)
         except NoSensorsError as error:
             raise ModelError(f"mqtt_host is set, but {error}") from error

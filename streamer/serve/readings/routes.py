@@ -92,7 +92,8 @@ def guarded(
         except BusyError as error:
             return problem(503, str(error), error.retry_after)
         except StoreError as error:
-            return problem(503, f"nothing was taken: {error}", 5.0)
+            status = 507 if error.full and not request.url.path.startswith("/v1/metrics") else 503  # OTLP: only 503
+            return problem(status, f"nothing was taken: {error}", 5.0)
 
     return answer
 

@@ -20,12 +20,15 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.contract.manifest import MAX_MODEL_BYTES
 from streamer.tasks.transcribe.hotwords import Biased, phrase
 from streamer.tasks.transcribe.letters import Letters
 from streamer.tasks.transcribe.ngram import NGram
 
 __all__ = ["Lexicon", "expected", "parse", "trivial"]
 
+#: Bytes of a line once it is read: a string, a list and a pair.
+ENTRY_BYTES = 250
 #: Words in capitals of at most so many letters may be said letter by letter.
 SPELLED = 5
 
@@ -41,7 +44,14 @@ class Lexicon:
     language model. ``parent`` [nodes]: -1 for the root.
     """
 
-    def __init__(self, entries: Entries, vocabulary: int, boundary: int | None, lm: NGram | None) -> None:
+    def __init__(
+        self,
+        entries: Entries,
+        vocabulary: int,
+        boundary: int | None,
+        lm: NGram | None,
+        max_bytes: int = MAX_MODEL_BYTES,
+    ) -> None:
         self._sharing = Lock()  # streams are opened in several threads
         self._shared: IO[bytes] | None = None
         self._room = 0
@@ -49,10 +59,13 @@ class Lexicon:
         number = {word: i for i, word in enumerate(self.words)}
         words = np.array([number[word] for word, _ in entries], np.int64)
         lengths = np.array([len(tokens) for _, tokens in entries], np.int64)
-        tokens = np.full((len(entries), int(lengths.max(initial=0))), -1, np.int64)
+        longest = int(lengths.max(initial=0))
+        _allow(8 * len(entries) * longest, max_bytes, f"{len(entries)} words of up to {longest} tokens")
+        tokens = np.full((len(entries), longest), -1, np.int64)
         tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = [t for _, path in entries for t in path]
         node, self.parent, token, depth = _tree(tokens, vocabulary)
         nodes = len(self.parent)
+        _allow(4 * nodes * vocabulary, max_bytes, f"a tree of {nodes} nodes and {vocabulary} tokens")
         self.children = np.full((nodes, vocabulary), -1, np.int32)
         self.children[self.parent[1:], token[1:]] = np.arange(1, nodes)
         self.leaf = np.ones(nodes, np.bool_)
@@ -211,8 +224,19 @@ def _tree(tokens: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int64]
     return number[at], parent, table[order, 3], table[order, 1]
 
 
-def parse(text: str, tokens: Sequence[str]) -> Entries:
-    """Lines ``WORD<tab>TOKEN TOKEN ...``. Raises ``ValueError`` with the line's number on anything else."""
+def _allow(count: int, most: int, what: str) -> None:
+    """Before it is made."""
+    if count > most:
+        raise ValueError(
+            f"its lexicon takes {count} bytes ({what}), {most} are allowed: allow more with the setting max_model_bytes"
+        )
+
+
+def parse(text: str, tokens: Sequence[str], max_bytes: int = MAX_MODEL_BYTES) -> Entries:
+    """Lines ``WORD<tab>TOKEN TOKEN ...``. Raises ``ValueError`` with the line's number on anything else, and for more
+    than ``max_bytes`` once it is read."""
+    lines = text.count("\n") + 1
+    _allow(ENTRY_BYTES * lines + 8 * text.count(" "), max_bytes, f"{lines} lines of {len(text)} characters")
     index = {token: i for i, token in enumerate(tokens)}
     entries: Entries = []
     for number, line in enumerate(text.splitlines(), 1):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from streamer.contract.manifest import Manifest
+from streamer.contract.manifest import MAX_MODEL_BYTES, Manifest
 from streamer.tasks.base import TaskError, Transcription
 from streamer.tasks.snapshot import pack, unpack
 from streamer.tasks.transcribe.beam import Beam
@@ -60,7 +60,8 @@ class Transcribe:
     a transducer's [N, T, S, V]: ``symbols`` is S, and all that is counted in steps here is counted in its rows then.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, max_bytes: int = MAX_MODEL_BYTES) -> None:
+        self._max_bytes = max_bytes
         try:
             self.options = TranscribeOptions.model_validate_json(json.dumps(manifest.options))
         except ValidationError as error:
@@ -268,8 +269,9 @@ class Transcribe:
     def _lexicon(self) -> Lexicon:
         if self.options.lexicon is None:
             return Lexicon(trivial(self.options.tokens, self.options.blank), len(self.options.tokens), None, self._lm)
-        entries = parse(str(self.options.lexicon.unpack(), "utf-8"), self.options.tokens)
-        return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm)
+        text = str(self.options.lexicon.unpack(), "utf-8")
+        entries = parse(text, self.options.tokens, self._max_bytes)
+        return Lexicon(entries, len(self.options.tokens), self.boundary, self._lm, self._max_bytes)
 
 
 def decode_all(

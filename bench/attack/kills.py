@@ -1,0 +1,211 @@
+"""``kill -9`` at any moment, again and again: while it starts, runs, saves and drains.
+
+One stream of sound and one sensor go through all of it. At the end both have to be what they are where nobody is
+killed: every final and marker with its number and its times, every reading once, the same forecast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import setup
+from bench.attack import Row, Scale
+from bench.attack.victim import Victim, until
+from streamer.client import StreamClient
+from streamer.client.replay import ReplayBounds
+from streamer.engine.catalogue import resolve
+from streamer.engine.model import Model
+
+__all__ = ["run"]
+
+KILLS = 200
+MOMENTS = ("start", "run", "save", "drain")
+SENSOR = "forecast-online"
+SETTINGS = {"checkpoint_seconds": 0.1, "sensor_save_seconds": 0.3, "drain_seconds": 5, "min_free_bytes": 0}
+#: Of the client: it comes back at once.
+BOUNDS: ReplayBounds = {"retry_seconds": 600.0, "first_delay": 0.05, "max_delay": 0.3}
+#: Samples of a message, and of which a marker follows every so many.
+PIECE, MARKED = 1600, 20
+#: Readings of one kill that a twin is told at once afterwards.
+TOGETHER = 500
+
+
+def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder, setup.model_path(str(model) if model else None) as path:
+        yield from Siege(Path(folder), path, max(3, round(KILLS * scale.share)), scale.seed).rows()
+
+
+class Siege:
+    def __init__(self, folder: Path, model: Path, kills: int, seed: int) -> None:
+        self.folder, self.models, self.kills = folder, [model, resolve(SENSOR)], kills
+        self.rng = random.Random(seed)
+        self.rate = Model.load(model).manifest.input.sample_rate or 16000
+        self.sound = setup.sound(self.rate, 60, seed).tobytes()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.moments: Counter[str] = Counter()
+        self.over = threading.Event()
+        self.sent = 0
+        self.readings: list[tuple[float, float]] = []
+        self.odd: list[str] = []
+
+    def rows(self) -> Iterator[Row]:
+        sender = threading.Thread(target=self._send_readings)
+        sender.start()
+        try:
+            events, victim = asyncio.run(self._disturbed())
+        finally:
+            self.over.set()
+            sender.join()
+        try:
+            moments = ", ".join(f"{count} {name}" for name, count in sorted(self.moments.items()))
+            yield Row("kills", "starts", "all come up", f"{moments}; odd: {self.odd[:3]}", not self.odd)
+            whole = asyncio.run(self._undisturbed())
+            differ = sum(one != other for one, other in zip(events, whole, strict=False)) + abs(
+                len(events) - len(whole)
+            )
+            found = f"{len(whole)} finals and markers, {len(events)} came, {differ} differ"
+            yield Row(
+                "kills", "sound", "the events of a stream that nobody disturbs", found, not differ and bool(whole)
+            )
+            yield from self._sensor(victim)
+            code = victim.end()
+            yield Row("kills", "the end", "exit 0", f"exit {code}", code == 0)
+        finally:
+            victim.end(signal.SIGKILL)
+
+    # -- what is done to it --------------------------------------------------------------------------------------------
+
+    async def _disturbed(self) -> tuple[list[str], Victim]:
+        killing = asyncio.create_task(asyncio.to_thread(self._kill))
+        async with StreamClient(self._url, sample_rate=self.rate, partials=False, **BOUNDS) as stream:
+            while not killing.done() or self.sent < len(self.sound) // 4:
+                await stream.send(self._piece(self.sent))
+                self.sent += 2 * PIECE
+                if self.sent // (2 * PIECE) % MARKED == 0:
+                    await stream.marker(str(self.sent))
+                if not killing.done():
+                    await asyncio.sleep(PIECE / self.rate / 2)
+            victim = await killing
+            await stream.end()
+            return [_said(event) async for event in stream], victim
+
+    def _kill(self) -> Victim:
+        """So many times; the last one lives."""
+        for number in range(self.kills):
+            moment = MOMENTS[number % len(MOMENTS)]
+            self.moments[moment] += 1
+            victim = self._start()
+            if moment == "start":
+                time.sleep(self.rng.random() * 1.5)
+            else:
+                if not victim.wait_ready():
+                    self.odd.append(victim.said()[-300:])
+                    continue
+                time.sleep(self.rng.random() * 0.5)
+            if moment == "save":
+                log = self.folder / "state" / "sessions.sqlite-wal"
+                before = log.stat().st_mtime_ns if log.exists() else 0
+                until(lambda log=log, before=before: log.stat().st_mtime_ns != before, 10)  # type: ignore[misc]
+            elif moment == "drain":
+                victim.process.send_signal(signal.SIGTERM)
+                time.sleep(self.rng.random() * 0.2)
+            if not victim.lives and victim.process.returncode != 0:
+                self.odd.append(victim.said()[-300:])
+            victim.end(signal.SIGKILL)
+        victim = self._start()
+        if not victim.wait_ready():
+            self.odd.append(victim.said()[-300:])
+        return victim
+
+    def _start(self) -> Victim:
+        return Victim(self.folder, self.models, port=self.port, **SETTINGS)
+
+    @property
+    def _url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/stream"
+
+    def _piece(self, at: int) -> bytes:
+        at %= len(self.sound) - 2 * PIECE
+        return self.sound[at : at + 2 * PIECE]
+
+    def _send_readings(self) -> None:
+        """One by one, each again until it is taken."""
+        rng, number = random.Random(7), 0
+        while not self.over.wait(0.02):
+            reading = (1_700_000_000.0 + 60 * number, round(20 + rng.gauss(0, 1), 3))
+            while not self._post("disturbed", [reading]):
+                if self.over.wait(0.05):
+                    return
+            self.readings.append(reading)
+            number += 1
+
+    def _post(self, name: str, readings: list[tuple[float, float]]) -> bool:
+        body = "".join(json.dumps({"id": name, "ts": ts, "value": value}) + "\n" for ts, value in readings)
+        try:
+            return _request(self.port, body.encode()) == 200
+        except OSError:
+            return False
+
+    # -- what it is held against ---------------------------------------------------------------------------------------
+
+    async def _undisturbed(self) -> list[str]:
+        async with StreamClient(self._url, sample_rate=self.rate, partials=False) as stream:
+            for at in range(0, self.sent, 2 * PIECE):
+                await stream.send(self._piece(at))
+                if (at // (2 * PIECE) + 1) % MARKED == 0:
+                    await stream.marker(str(at + 2 * PIECE))
+            await stream.end()
+            return [_said(event) async for event in stream]
+
+    def _sensor(self, victim: Victim) -> Iterator[Row]:
+        for first in range(0, len(self.readings), TOGETHER):
+            until(lambda first=first: self._post("twin", self.readings[first : first + TOGETHER]))  # type: ignore[misc]
+        count = len(self.readings)
+        twin = self._forecast(victim, "twin", count)
+        mine = self._forecast(victim, "disturbed", count)
+        ran = int(mine["scores"]["readings"])
+        # one more may be there: it was taken, and its answer never came
+        found = f"{count} were acknowledged, {ran} were run"
+        yield Row("kills", "readings", "each once", found, ran in (count, count + 1) and count > 0)
+        if ran == count:
+            differ = [key for key in ("value", "time", "forecast", "quantiles") if twin.get(key) != mine.get(key)]
+            yield Row("kills", "forecast", "that of a sensor that nobody disturbs", f"{differ} differ", not differ)
+
+    def _forecast(self, victim: Victim, name: str, readings: int) -> dict[str, Any]:
+        def there() -> dict[str, Any] | None:
+            found = victim.forecast(name)
+            return found if found is not None and found["scores"]["readings"] >= readings else None
+
+        found = until(there)
+        assert isinstance(found, dict)
+        return found
+
+
+def _said(event: dict[str, Any]) -> str:
+    return json.dumps(event, sort_keys=True)
+
+
+def _request(port: int, body: bytes) -> int:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST", "/v1/readings", body)
+        return connection.getresponse().status
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
