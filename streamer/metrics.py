@@ -120,6 +120,7 @@ class Metrics:
             "closed_http_connections", "idle HTTP connections closed to make room for others"
         )
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
+        self.uploads = gauge("uploads", "recordings that are being transcribed")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
 
         # -- bounds and build ------------------------------------------------------------------------------------------

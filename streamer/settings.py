@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from streamer.settings_file import SettingsError, read_toml
+from streamer.settings_speech import NO_SPEECH_LIMITS, SpeechSettings
 
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
@@ -63,7 +64,7 @@ def _state_directory() -> Path:
     return Path(base) / "streamer"
 
 
-class Settings(BaseSettings):
+class Settings(SpeechSettings):
     """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -307,7 +308,9 @@ class Settings(BaseSettings):
 
     def limits(self) -> dict[str, float]:
         """Every bound by its name, for the metrics. The effective batch and lanes are a model's own gauges."""
-        values = {name: getattr(self, name) for name in type(self).model_fields if name not in NO_LIMITS}
+        values = {
+            name: getattr(self, name) for name in type(self).model_fields if name not in NO_LIMITS | NO_SPEECH_LIMITS
+        }
         return {name: value for name, value in values.items() if isinstance(value, (int, float))}
 
     @classmethod

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
+from streamer.serve.openai.routes import OpenAIRoutes, model_list
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 
@@ -33,6 +34,8 @@ INDEX = """streamer: stateful streaming inference
   /v1/streams/KEY  POST: rows in, outputs out; GET where it stands, DELETE it
   /v1/models   what is served
   /v1/generate POST: what a generator writes, as it writes it
+
+  /v1/audio/transcriptions  POST: a recording in, its text out (OpenAI)
 
   /v2/...      KServe v2: /v2/models/NAME/infer
 
@@ -80,7 +83,8 @@ def create_app(
         return Response(page, headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
-        return JSONResponse({"models": models()})
+        known = models()
+        return JSONResponse({"models": known, **(model_list(known) if streams.settings.openai else {})})
 
     rows = RowRoutes(streams)
     app = Starlette(
@@ -91,6 +95,7 @@ def create_app(
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/models", served),
+            *(OpenAIRoutes(streams).routes() if streams.settings.openai else []),
             *rows.routes(),
             Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),

@@ -30,6 +30,7 @@ from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
+from streamer.serve.openai.routes import TRANSCRIPTIONS
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
@@ -302,8 +303,8 @@ class Daemon:
 
 
 def _has_long_body(path: str) -> bool:
-    """Requests there bring readings, rows or tensors."""
-    return path in WRITES or path.startswith(PREFIX) or INFER_PATH.fullmatch(path) is not None
+    """Requests there bring readings, rows, tensors or recordings."""
+    return path in WRITES or path == TRANSCRIPTIONS or path.startswith(PREFIX) or INFER_PATH.fullmatch(path) is not None
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -55,6 +55,10 @@ class Converter:
             raise SourceError(f"is {self._what} without sound")
         raise SourceError(f"is {self._what} that ffmpeg can't decode ({lines[-1] if lines else 'it does not say why'})")
 
+    def interrupt(self) -> None:
+        """From any thread: what it has written so far can still be read."""
+        self._process.kill()
+
     def close(self) -> None:
         self._process.kill()
         assert self._process.stdout is not None

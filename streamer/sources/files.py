@@ -88,7 +88,7 @@ class AudioFile:
     """One recording. Opening it reads its beginning, and the samples of a float WAV, whose scale is not sure.
 
     ``rate`` in Hz, ``seconds`` as far as is known (0 if not), ``say``: what the user should know. ``source``: instead
-    of ``path``, an open one. Raises :class:`SourceError`.
+    of ``path``, an open one; ``name``: what messages call that. Raises :class:`SourceError`.
     """
 
     def __init__(
@@ -98,8 +98,9 @@ class AudioFile:
         source: Source | None = None,
         channel: Channel | None = None,
         say: Callable[[str], None] = lambda message: None,
+        name: str = "-",
     ) -> None:
-        self.name = "-" if path is None else str(path)
+        self.name = name if path is None else str(path)
         self._path, self._tell = path, say
         self._converter: Converter | None = None
         self._opened: Opened | None = None
@@ -149,6 +150,11 @@ class AudioFile:
             got += len(block)
             yield to_int16(self._mixer.mono(block)).tobytes()
         self._end(got)
+
+    def interrupt(self) -> None:
+        """From any thread: who waits for another program's samples waits no longer. It still has to be closed."""
+        if self._converter is not None:
+            self._converter.interrupt()
 
     def close(self) -> None:
         with contextlib.suppress(AttributeError, sf.LibsndfileError):

@@ -1,0 +1,42 @@
+"""Settings of the protocols that others' speech clients speak. They are part of :mod:`streamer.settings`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+__all__ = ["NO_SPEECH_LIMITS", "SpeechSettings"]
+
+#: Numbers here that bound nothing.
+NO_SPEECH_LIMITS = frozenset({"openai"})
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SpeechSettings(BaseSettings):
+    """Sizes in bytes, times in seconds, rates in Hz."""
+
+    # -- OpenAI ------------------------------------------------------------------------------------------------------
+    openai: bool = Field(True, description="OpenAI's transcription routes are served on port")
+    openai_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-transcribe", "gpt-realtime-whisper"),
+        description="model names of OpenAI's clients that stand for the first transcriber",
+    )
+    max_uploads: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="uploaded recordings that are transcribed at a time; one more is answered 503"
+    )
+    max_upload_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
+        25 * 2**20, description="largest uploaded recording; a larger one is answered 413"
+    )
+    max_upload_sound_seconds: Positive = Field(
+        7200.0, description="sound of one uploaded recording; a longer one is answered 413"
+    )
+    upload_seconds: Positive = Field(600.0, description="time for one uploaded recording to be transcribed")
+
+    @field_validator("openai_aliases", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
