@@ -10,10 +10,11 @@ from pydantic_settings import BaseSettings, NoDecode
 __all__ = ["NO_SPEECH_LIMITS", "SpeechSettings"]
 
 #: Numbers here that bound nothing.
-NO_SPEECH_LIMITS = frozenset({"openai"})
+NO_SPEECH_LIMITS = frozenset({"openai", "vosk_port", "vosk_sample_rate"})
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class SpeechSettings(BaseSettings):
@@ -35,6 +36,15 @@ class SpeechSettings(BaseSettings):
         7200.0, description="sound of one uploaded recording; a longer one is answered 413"
     )
     upload_seconds: Positive = Field(600.0, description="time for one uploaded recording to be transcribed")
+
+    # -- ports of their own ------------------------------------------------------------------------------------------
+    vosk_port: Port = Field(0, description="TCP port of Vosk's WebSocket protocol, its servers' is 2700; 0: none")
+    vosk_sample_rate: Annotated[int, Field(ge=1, le=768_000)] = Field(
+        8000, description="Hz of the sound of Vosk's clients that do not say theirs"
+    )
+    max_port_connections: Count = Field(
+        1024, description="connections to each of these ports; one more is closed at once"
+    )
 
     @field_validator("openai_aliases", mode="before")
     @classmethod

@@ -27,15 +27,17 @@ from streamer.serve.connections import Connections
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
-from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
+from streamer.serve.kserve.listening import Grpc, MissingExtraError
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
 from streamer.serve.openai.routes import TRANSCRIPTIONS
+from streamer.serve.ports import AddressTakenError
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
 from streamer.serve.stream.connection import StreamConnections
+from streamer.serve.vosk.server import VoskServer
 from streamer.serve.websocket import Socket
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
@@ -147,6 +149,7 @@ class Daemon:
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory)
+        self.vosk = VoskServer(self.streams)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -162,6 +165,7 @@ class Daemon:
         try:
             try:
                 await self.grpc.start()
+                await self.vosk.start()
                 await asyncio.to_thread(self._load)
             except (ModelError, MissingExtraError) as error:
                 log.error(str(error))
@@ -180,6 +184,8 @@ class Daemon:
             return 0
         finally:
             self.streams.close()
+            self.vosk.stop_listening()
+            self.vosk.close()
             self.subscribers.close()
             self.server.should_exit = True
             await serving
@@ -285,6 +291,7 @@ class Daemon:
         self.streams.drain()
         self.generators.drain()
         self.server.stop_listening()
+        self.vosk.stop_listening()
         await self.broker.stop()
         left = max(0.0, deadline - monotonic())  # side by side: neither has more time for the other's work
         sensors, saved = await asyncio.gather(

@@ -25,7 +25,8 @@ OnEvents = Callable[[list[dict[str, Any]]], None]
 
 
 class SpeechStream:
-    """``on_events``: called on the event loop with the task's events (``partial``, ``final``, ``rewritten``) in order.
+    """``on_events``: called on the event loop with the task's events (``partial``, ``final``, ``rewritten``) in order;
+    ``on_over`` where the stream is over before its time, for who waits for something else.
 
     Everything here is called on the event loop, but for :meth:`push`, which any thread may call, one at a time. Every
     wait ends with :class:`Refused` where the stream is over before its time: given up, or the daemon goes down.
@@ -40,8 +41,9 @@ class SpeechStream:
         model: str,
         sample_rate: int | None = None,
         options: Mapping[str, Any] | None = None,
+        on_over: Callable[[Refused], None] = lambda why: None,
     ) -> None:
-        self._streams, self._on_events = streams, on_events
+        self._streams, self._on_events, self._on_over = streams, on_events, on_over
         self._loop = asyncio.get_running_loop()
         self._waiters: list[asyncio.Future[None]] = []
         self._error: Refused | None = None
@@ -129,6 +131,8 @@ class SpeechStream:
                 said.append(event)
         if said:
             self._on_events(said)
+        if self._error is not None:
+            self._on_over(self._error)
         self._wake()
 
     def _wake(self) -> None:

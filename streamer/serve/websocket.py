@@ -36,7 +36,10 @@ class Peer(Protocol):
 
 
 class Socket(asyncio.Protocol):
-    """``admit(path)`` says who answers: a :class:`Peer` factory, or an HTTP status and text for the refusal."""
+    """``admit(path)`` says who answers: a :class:`Peer` factory, or an HTTP status and text for the refusal.
+
+    ``handshake_seconds``: time for the request, where no HTTP server stands before this one that has read it.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Socket(asyncio.Protocol):
         ping_seconds: float,
         send_seconds: float,
         linger_seconds: float,
+        handshake_seconds: float | None = None,
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
@@ -56,6 +60,7 @@ class Socket(asyncio.Protocol):
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
         self._linger_seconds = linger_seconds
+        self._handshake_seconds = handshake_seconds
         self._codec = ServerProtocol(max_size=max_frame_bytes)  # no extensions: audio doesn't deflate, bombs do
         self._max_frame_bytes = max_frame_bytes
         self._cutter: Cutter | None = None  # once the handshake is over
@@ -67,6 +72,7 @@ class Socket(asyncio.Protocol):
         self._ping_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self.writable = True
         self.closing = False
 
@@ -75,6 +81,8 @@ class Socket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
+        if self._handshake_seconds is not None:
+            self._overdue = self.loop.call_later(self._handshake_seconds, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
@@ -107,7 +115,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         self.closing = True
-        for timer in (self._ping_timer, self._stall_timer, self._close_timer):
+        for timer in (self._ping_timer, self._stall_timer, self._close_timer, self._overdue):
             if timer is not None:
                 timer.cancel()
         if self._peer is not None:
@@ -167,6 +175,8 @@ class Socket(asyncio.Protocol):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _handshake(self, request: Request) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
         admitted = self._admit(request.path.partition("?")[0])
         response = self._codec.accept(request)
         if isinstance(admitted, tuple) and response.status_code == 101:

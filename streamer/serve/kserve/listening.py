@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from streamer.serve.ports import AddressTakenError
+
 if TYPE_CHECKING:
     from streamer.serve.bounds import RequestMemory
     from streamer.serve.kserve.grpc_server import GrpcServer
     from streamer.serve.kserve.service import InferenceService
     from streamer.settings import Settings
 
-__all__ = ["AddressTakenError", "Grpc", "MissingExtraError"]
+__all__ = ["Grpc", "MissingExtraError"]
 
 log = logging.getLogger(__name__)
-
-
-class AddressTakenError(OSError):
-    """The message says which and what to do."""
 
 
 class MissingExtraError(ImportError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,10 @@ from openai import OpenAI
 from streamer.sources.files import AudioFile
 from tests.daemon.in_process import run_in_process
 from tests.daemon.running import Running, daemon
+from tests.daemon.talk import opened
 from tests.serve.openai.conftest import talking_to
 from tests.serve.openai.sounds import RATE, SAID, recording
+from tests.serve.waiting import until
 from tests.toys import level, samples, speech
 
 
@@ -39,13 +40,6 @@ def expected(toy: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def text(expected: list[dict[str, Any]]) -> str:
     return " ".join(final["text"] for final in expected)
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline = monotonic() + 60
-    while not reached():
-        assert monotonic() < deadline
-        sleep(0.01)
 
 
 def test_json(client: OpenAI, text: str) -> None:
@@ -229,8 +223,6 @@ def test_too_long_a_body_and_too_long_a_sound(tight: Running) -> None:
 
 
 def test_no_slot_is_said_with_retry_after(tight: Running) -> None:
-    from tests.daemon.talk import opened
-
     async def held() -> None:
         async with opened(tight.url):
             with talking_to(tight) as client:
@@ -238,8 +230,6 @@ def test_no_slot_is_said_with_retry_after(tight: Running) -> None:
                     client.audio.transcriptions.create(model="toy", file=recording(speech("A")))
                 assert refused.value.status_code == 503
                 assert refused.value.response.headers["retry-after"] == "5"
-
-    import asyncio
 
     asyncio.run(held())
 
