@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode
 __all__ = ["NO_SPEECH_LIMITS", "SpeechSettings"]
 
 #: Numbers here that bound nothing.
-NO_SPEECH_LIMITS = frozenset({"openai", "vosk_port", "vosk_sample_rate"})
+NO_SPEECH_LIMITS = frozenset({"openai", "vosk_port", "vosk_sample_rate", "wyoming_port"})
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -42,11 +42,18 @@ class SpeechSettings(BaseSettings):
     vosk_sample_rate: Annotated[int, Field(ge=1, le=768_000)] = Field(
         8000, description="Hz of the sound of Vosk's clients that do not say theirs"
     )
+    wyoming_port: Port = Field(0, description="TCP port of Wyoming (Home Assistant), mostly 10300; 0: none")
+    wyoming_languages: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("en",), description="languages that Wyoming's clients are told the models are for"
+    )
+    wyoming_zeroconf: str = Field(
+        "", max_length=60, description="name under which that port is announced in the local network; empty: it is not"
+    )
     max_port_connections: Count = Field(
         1024, description="connections to each of these ports; one more is closed at once"
     )
 
-    @field_validator("openai_aliases", mode="before")
+    @field_validator("openai_aliases", "wyoming_languages", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

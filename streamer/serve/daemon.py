@@ -27,11 +27,11 @@ from streamer.serve.connections import Connections
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
-from streamer.serve.kserve.listening import Grpc, MissingExtraError
+from streamer.serve.kserve.listening import Grpc
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
 from streamer.serve.openai.routes import TRANSCRIPTIONS
-from streamer.serve.ports import AddressTakenError
+from streamer.serve.ports import AddressTakenError, MissingExtraError
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscribers
@@ -39,6 +39,7 @@ from streamer.serve.rows.routes import PREFIX
 from streamer.serve.stream.connection import StreamConnections
 from streamer.serve.vosk.server import VoskServer
 from streamer.serve.websocket import Socket
+from streamer.serve.wyoming.server import WyomingServer
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
 from streamer.store.lock import StateLock
@@ -149,7 +150,7 @@ class Daemon:
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory)
-        self.vosk = VoskServer(self.streams)
+        self.vosk, self.wyoming = VoskServer(self.streams), WyomingServer(self.streams)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -166,6 +167,7 @@ class Daemon:
             try:
                 await self.grpc.start()
                 await self.vosk.start()
+                await self.wyoming.start()
                 await asyncio.to_thread(self._load)
             except (ModelError, MissingExtraError) as error:
                 log.error(str(error))
@@ -175,6 +177,7 @@ class Daemon:
                 return EX_UNAVAILABLE
             self.streams.closed = None
             self.broker.start()
+            await self.wyoming.announce()
             self.notifier.ready(self._status())
             log.info("ready", extra={"models": [m["name"] for m in self._models()]})
             beating = asyncio.create_task(self._beat())
@@ -184,8 +187,9 @@ class Daemon:
             return 0
         finally:
             self.streams.close()
-            self.vosk.stop_listening()
+            self._close_ports()
             self.vosk.close()
+            await self.wyoming.close()
             self.subscribers.close()
             self.server.should_exit = True
             await serving
@@ -291,7 +295,7 @@ class Daemon:
         self.streams.drain()
         self.generators.drain()
         self.server.stop_listening()
-        self.vosk.stop_listening()
+        self._close_ports()
         await self.broker.stop()
         left = max(0.0, deadline - monotonic())  # side by side: neither has more time for the other's work
         sensors, saved = await asyncio.gather(
@@ -300,6 +304,11 @@ class Daemon:
         self.streams.outbox.flush()
         await self.kserve.save_positions()
         log.info("drained", extra={"saved": saved, "sensors": sensors})
+
+    def _close_ports(self) -> None:
+        """No new connections."""
+        self.vosk.stop_listening()
+        self.wyoming.stop_listening()
 
     def _trouble(self) -> str | None:
         return self.registry.stuck() or self.sensors.stuck() or self.generators.stuck()

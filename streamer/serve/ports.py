@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["AddressTakenError", "Port"]
+__all__ = ["AddressTakenError", "MissingExtraError", "Port"]
 
 log = logging.getLogger(__name__)
 
 
 class AddressTakenError(OSError):
     """The message says which and what to do."""
+
+
+class MissingExtraError(ImportError):
+    """The message says how to install it."""
 
 
 class Port:

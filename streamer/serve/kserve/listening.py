@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from streamer.serve.ports import AddressTakenError
+from streamer.serve.ports import AddressTakenError, MissingExtraError
 
 if TYPE_CHECKING:
     from streamer.serve.bounds import RequestMemory
@@ -13,13 +13,9 @@ if TYPE_CHECKING:
     from streamer.serve.kserve.service import InferenceService
     from streamer.settings import Settings
 
-__all__ = ["Grpc", "MissingExtraError"]
+__all__ = ["Grpc"]
 
 log = logging.getLogger(__name__)
-
-
-class MissingExtraError(ImportError):
-    """The message says how to install it."""
 
 
 class Grpc:
