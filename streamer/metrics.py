@@ -109,8 +109,8 @@ class Metrics:
 
         # -- wire ------------------------------------------------------------------------------------------------------
         self.connections = gauge("connections", "open WebSocket connections")
-        self.port_connections = gauge(
-            "port_connections", "open connections to a protocol's own port (Vosk, Wyoming)", "protocol"
+        self.protocol_connections = gauge(
+            "protocol_connections", "open connections of Vosk, Wyoming and OpenAI's realtime", "protocol"
         )
         self.closes = counter("connection_closes", "WebSocket connections closed, by close code", "code")
         self.received_bytes = counter("received_bytes", "bytes of rows received: audio, tensors")

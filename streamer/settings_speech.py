@@ -49,8 +49,8 @@ class SpeechSettings(BaseSettings):
     wyoming_zeroconf: str = Field(
         "", max_length=60, description="name under which that port is announced in the local network; empty: it is not"
     )
-    max_port_connections: Count = Field(
-        1024, description="connections to each of these ports; one more is closed at once"
+    max_protocol_connections: Count = Field(
+        1024, description="connections of each of Vosk, Wyoming and OpenAI's realtime; one more is refused"
     )
 
     @field_validator("openai_aliases", "wyoming_languages", mode="before")

@@ -36,6 +36,7 @@ INDEX = """streamer: stateful streaming inference
   /v1/generate POST: what a generator writes, as it writes it
 
   /v1/audio/transcriptions  POST: a recording in, its text out (OpenAI)
+  /v1/realtime WebSocket: the same while it is spoken
 
   /v2/...      KServe v2: /v2/models/NAME/infer
 

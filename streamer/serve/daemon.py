@@ -30,6 +30,7 @@ from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
 from streamer.serve.kserve.listening import Grpc
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.notify import Notifier
+from streamer.serve.openai.realtime import REALTIME_PATH, Realtime
 from streamer.serve.openai.routes import TRANSCRIPTIONS
 from streamer.serve.ports import AddressTakenError, MissingExtraError
 from streamer.serve.readings.broker import Broker
@@ -150,6 +151,7 @@ class Daemon:
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory)
+        self.realtime = Realtime(self.streams)
         self.vosk, self.wyoming = VoskServer(self.streams), WyomingServer(self.streams)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
@@ -188,6 +190,7 @@ class Daemon:
         finally:
             self.streams.close()
             self._close_ports()
+            self.realtime.close()
             self.vosk.close()
             await self.wyoming.close()
             self.subscribers.close()
@@ -212,11 +215,17 @@ class Daemon:
     def _models(self) -> list[dict[str, Any]]:
         return self.registry.models() + self.sensors.describe() + self.generators.describe()
 
+    def _admit(self, path: str) -> Callable[[Socket], Any] | tuple[int, str]:
+        """Who answers a WebSocket at ``path``."""
+        if path == PATH:
+            return self.subscribers.admit()
+        return self.realtime.admit() if path == REALTIME_PATH else self.streams.admit(path)
+
     def _make_server(self) -> _Server:
         settings = self.settings
         answer = functools.partial(
             Socket,
-            admit=lambda path: self.subscribers.admit() if path == PATH else self.streams.admit(path),
+            admit=self._admit,
             max_frame_bytes=settings.max_frame_bytes,
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,

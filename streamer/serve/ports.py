@@ -32,14 +32,14 @@ class Port:
         self._server: asyncio.Server | None = None
 
     async def start(self, make: Callable[[], asyncio.BaseProtocol], count: Callable[[], int]) -> None:
-        """``make`` a protocol for every connection; ``count``: how many there are, ``max_port_connections`` at most.
-        Raises :class:`AddressTakenError`."""
+        """``make`` a protocol for every connection; ``count``: how many there are, at most
+        ``max_protocol_connections``. Raises :class:`AddressTakenError`."""
         if not self._port:
             return
         host, loop = self._settings.host, asyncio.get_running_loop()
 
         def accepted() -> asyncio.BaseProtocol:
-            if count() < self._settings.max_port_connections:
+            if count() < self._settings.max_protocol_connections:
                 return make()
             self._metrics.refusals.labels("connections").inc()
             return _Refusing()
@@ -49,7 +49,7 @@ class Port:
         except OSError as error:
             text = f"can't listen on {host}:{self._port}: choose another {self._protocol}_port"
             raise AddressTakenError(text) from error
-        self._metrics.port_connections.labels(self._protocol).set_function(count)
+        self._metrics.protocol_connections.labels(self._protocol).set_function(count)
         log.info("listening", extra={"host": host, "port": self._port, "protocol": self._protocol})
 
     def stop_listening(self) -> None:

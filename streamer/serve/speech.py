@@ -1,7 +1,7 @@
 """A stream of a transcriber for somebody else's protocol, from the event loop: sound in, events out, waits in between.
 
-What :mod:`streamer.streams.exchange` is for one request and its answer, this is for a conversation. The stream is in
-no snapshot: these protocols have no way to come back to it.
+What :mod:`streamer.streams.exchange` is for one request and its answer, this is for a conversation. Most of these
+protocols have no way to come back to a stream: it is in no snapshot then.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streamer.refusals import BadInput, NotAttached, Refused
+from streamer.serve.disk_threads import disk_thread
 from streamer.streams.delivery import Sink
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class SpeechStream:
 
     Everything here is called on the event loop, but for :meth:`push`, which any thread may call, one at a time. Every
     wait ends with :class:`Refused` where the stream is over before its time: given up, or the daemon goes down.
-    Opening may raise :class:`Refused`, too.
+    Opening may raise :class:`Refused`, too. ``id``: the stream is saved, and may be :meth:`resumed` by it.
     """
 
     def __init__(
@@ -42,17 +43,81 @@ class SpeechStream:
         sample_rate: int | None = None,
         options: Mapping[str, Any] | None = None,
         on_over: Callable[[Refused], None] = lambda why: None,
+        id: str | None = None,
     ) -> None:
+        self._prepare(streams, on_events, on_over)
+        self._opened(
+            streams.registry.open(
+                model=model,
+                sink=self._sink,
+                sample_rate=sample_rate,
+                options=options,
+                stream=id,
+                lasting=id is not None,
+            )
+        )
+        self.begin()
+
+    def _prepare(self, streams: StreamConnections, on_events: OnEvents, on_over: Callable[[Refused], None]) -> None:
         self._streams, self._on_events, self._on_over = streams, on_events, on_over
         self._loop = asyncio.get_running_loop()
         self._waiters: list[asyncio.Future[None]] = []
+        self._early: list[list[dict[str, Any]]] | None = []
         self._error: Refused | None = None
         self._ended = self._closed = False
         self._sink: Sink = self._from_lane  # bound once: the session knows us by it
-        self._session: Session = streams.registry.open(
-            model=model, sink=self._sink, sample_rate=sample_rate, options=options, lasting=False
-        )
-        self._session.on_drained = partial(streams.outbox.put, self._wake)
+
+    def _opened(self, session: Session) -> None:
+        self._session = session
+        session.on_drained = partial(self._streams.outbox.put, self._wake)
+
+    @classmethod
+    async def resumed(
+        cls,
+        streams: StreamConnections,
+        id: str,
+        on_events: OnEvents,
+        *,
+        after_seq: int = 0,
+        on_over: Callable[[Refused], None] = lambda why: None,
+    ) -> SpeechStream:
+        """The stream of that ``id`` once more, awake or asleep: after :meth:`begin` its events behind ``after_seq``."""
+        stream = cls.__new__(cls)
+        stream._prepare(streams, on_events, on_over)
+        registry, sink = streams.registry, stream._sink
+        session = registry.reattach(id, sink, after_seq=after_seq)
+        if session is None:
+            waking = disk_thread(lambda: registry.attach(id, sink, after_seq=after_seq))
+            try:
+                session = await asyncio.shield(waking)
+            except asyncio.CancelledError:  # the client is gone again
+                waking.add_done_callback(partial(_let_go, registry, sink))
+                raise
+        stream._opened(session)
+        return stream
+
+    def begin(self) -> None:
+        """Events are told from now on, those first that came before."""
+        early, self._early = self._early or [], None
+        for events in early:
+            self._deliver(events)
+
+    @property
+    def model(self) -> str:
+        return self._session.model
+
+    @property
+    def sample_rate(self) -> int:
+        return self._session.sample_rate or 0
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self._session.options
+
+    @property
+    def position(self) -> int:
+        """Samples that were taken."""
+        return self._session.received
 
     @property
     def seconds(self) -> float:
@@ -109,6 +174,12 @@ class SpeechStream:
             self._error = self._error or self._gone()
             self._wake()
 
+    def leave(self) -> None:
+        """The client is gone, and may come back: the stream waits for it, if it has an ``id``. Never waits."""
+        if not self._closed:
+            self._closed = True
+            self._streams.registry.detach(self._session, self._sink)
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _from_lane(self, events: list[dict[str, Any]]) -> None:
@@ -116,6 +187,9 @@ class SpeechStream:
 
     def _deliver(self, events: list[dict[str, Any]]) -> None:
         if self._closed:
+            return
+        if self._early is not None:
+            self._early.append(events)
             return
         said: list[dict[str, Any]] = []
         for event in events:
@@ -155,6 +229,11 @@ class SpeechStream:
 
     def _gone(self) -> Refused:
         return self._error or Refused("closed", "this stream is over: start another one")
+
+
+def _let_go(registry: Registry, sink: Sink, woken: asyncio.Future[Session]) -> None:
+    if not woken.cancelled() and woken.exception() is None:
+        registry.detach(woken.result(), sink)
 
 
 def transcribers(registry: Registry) -> list[dict[str, Any]]:

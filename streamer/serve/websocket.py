@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from websockets.exceptions import PayloadTooBig
@@ -17,6 +17,7 @@ from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-def
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from streamer.serve.frames import Cutter
 from streamer.serve.stream.protocol import Binary, WireError, encode
@@ -24,6 +25,8 @@ from streamer.serve.stream.protocol import Binary, WireError, encode
 __all__ = ["Peer", "Socket"]
 
 log = logging.getLogger(__name__)
+
+REALTIME = Subprotocol("realtime")
 
 
 class Peer(Protocol):
@@ -61,7 +64,10 @@ class Socket(asyncio.Protocol):
         self._send_seconds = send_seconds
         self._linger_seconds = linger_seconds
         self._handshake_seconds = handshake_seconds
-        self._codec = ServerProtocol(max_size=max_frame_bytes)  # no extensions: audio doesn't deflate, bombs do
+        #: Path and query that were asked for, from the handshake on.
+        self.target = ""
+        # no extensions: audio doesn't deflate, bombs do
+        self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=_subprotocol)
         self._max_frame_bytes = max_frame_bytes
         self._cutter: Cutter | None = None  # once the handshake is over
         self._peer: Peer | None = None
@@ -177,6 +183,7 @@ class Socket(asyncio.Protocol):
     def _handshake(self, request: Request) -> None:
         if self._overdue is not None:
             self._overdue.cancel()
+        self.target = request.path
         admitted = self._admit(request.path.partition("?")[0])
         response = self._codec.accept(request)
         if isinstance(admitted, tuple) and response.status_code == 101:
@@ -253,6 +260,11 @@ class Socket(asyncio.Protocol):
                 self._transport.write(b"".join(output))
             if output[-1] == b"" and self._transport.can_write_eof():  # the codec's mark for end of file
                 self._transport.write_eof()
+
+
+def _subprotocol(codec: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Browsers that speak OpenAI's realtime offer one, and insist on it."""
+    return REALTIME if REALTIME in offered else None
 
 
 def _clip(reason: str) -> str:

@@ -19,6 +19,6 @@ class VoskDaemon:
 @pytest.fixture(scope="session")
 def served(toy: Path, trap: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VoskDaemon]:
     port = free_port()
-    settings = {"vosk_port": port, "max_port_connections": 8, "max_hotwords": 0}
+    settings = {"vosk_port": port, "max_protocol_connections": 8, "max_hotwords": 0}
     with daemon(tmp_path_factory.mktemp("vosk"), toy, trap, **settings) as running:
         yield VoskDaemon(running, port)

@@ -207,7 +207,7 @@ def test_many_are_each_their_own(served: VoskDaemon, toy: Path) -> None:
 def idle(running: Any) -> bool:
     page = running.metrics()
     states = [value for name, value in page.items() if name.startswith("streamer_sessions{")]
-    return sum(states) == 0 == page['streamer_port_connections{protocol="vosk"}']
+    return sum(states) == 0 == page['streamer_protocol_connections{protocol="vosk"}']
 
 
 async def until_idle(running: Any) -> None:

@@ -40,7 +40,7 @@ def models(toy: Path, trap: Path, tmp_path_factory: pytest.TempPathFactory) -> l
 @pytest.fixture(scope="module")
 def served(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     port = free_port()
-    settings = {"wyoming_port": port, "wyoming_languages": "en,de", "max_port_connections": 8}
+    settings = {"wyoming_port": port, "wyoming_languages": "en,de", "max_protocol_connections": 8}
     with daemon(tmp_path_factory.mktemp("wyoming"), *models, **settings) as running:
         running.wyoming_port = port  # type: ignore[attr-defined]
         yield running
@@ -295,7 +295,7 @@ def test_many_are_each_their_own(served: Running, toy: Path) -> None:
 def idle(running: Running) -> bool:
     page = running.metrics()
     states = [value for name, value in page.items() if name.startswith("streamer_sessions{")]
-    return sum(states) == 0 == page['streamer_port_connections{protocol="wyoming"}']
+    return sum(states) == 0 == page['streamer_protocol_connections{protocol="wyoming"}']
 
 
 def test_who_leaves_in_the_middle_leaves_nothing(served: Running) -> None:
