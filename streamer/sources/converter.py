@@ -17,6 +17,14 @@ __all__ = ["Converter"]
 INSTALL = "sudo apt install ffmpeg"
 #: Of standard input, which is put on the disk first: the index of an M4A may lie behind its sound.
 MOST = 4 * 2**30
+#: ffmpeg's demuxers of one file each. Its others are playlists and the like: they name further files, and would have
+#: them read and written down for whoever sent the first one.
+FORMATS = (
+    *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dts", "dtshd"),
+    *("eac3", "flac", "flv", "g722", "loas", "m4a", "matroska", "mj2", "mlp", "mov", "mp3", "mp4", "mpc", "mpc8"),
+    *("mpeg", "mpegts", "nistsphere", "nut", "ogg", "rm", "tak", "truehd", "tta", "voc", "w64", "wav", "webm", "wv"),
+    "xwma",
+)
 #: Of what ffmpeg says, the end is told.
 SAID = 400
 
@@ -35,7 +43,8 @@ class Converter:
         self._spool = None if path is not None else _spooled(source, what)
         given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
+        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+        command += ["-format_whitelist", ",".join(FORMATS), "-i"]
         command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]  # type: ignore[list-item]
         command += ["-c:a", "pcm_s16le", "pipe:1"]
         self._process = subprocess.Popen(

@@ -87,7 +87,7 @@ class _Forward(sf.SoundFile):  # type: ignore[misc]
 class AudioFile:
     """One recording. Opening it reads its beginning, and the samples of a float WAV, whose scale is not sure.
 
-    ``rate`` in Hz, ``seconds`` as far as is known (0 if not), ``say``: what the user should know. ``source``: instead
+    ``rate`` in Hz, ``channels`` that become one, ``seconds`` as far as is known (0 if not), ``say``: what the user should know. ``source``: instead
     of ``path``, an open one; ``name``: what messages call that. Raises :class:`SourceError`.
     """
 
@@ -111,6 +111,7 @@ class AudioFile:
         try:
             self._file = self._decoder(self._source)
             self.rate: int = self._file.samplerate
+            self.channels: int = self._file.channels
             self._frames = 0 if self._live or self._file.frames >= 2**35 else self._file.frames
             self.seconds = self._frames / self.rate
             self._mixer = Mixer(self._file.channels, self.rate, channel, self._say)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Uploads"]
 
 T = TypeVar("T")
+#: Half a second of so many is what a thread decodes at a time: a few bytes may become thousands of silent channels.
+MAX_CHANNELS = 32
 
 
 class Uploads:
@@ -86,6 +88,8 @@ class Uploads:
         stream: SpeechStream | None = None
         try:
             stream = SpeechStream(self._streams, told, model=model, sample_rate=sound.rate, options=request.options)
+            if sound.channels > MAX_CHANNELS:
+                raise OpenAIError(400, f"{name} has {sound.channels} channels, {MAX_CHANNELS} at most", param="file")
             most = self._settings.max_upload_sound_seconds
             blocks = sound.blocks()
 

@@ -105,6 +105,11 @@ def test_deltas_add_up_to_the_text(client: OpenAI, model: str) -> None:
     assert (len(told) > 3) == (model == "worded")  # whose words are told before their utterance ends
 
 
+def test_more_channels_than_anybody_records(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="40 channels"):
+        client.audio.transcriptions.create(model="toy", file=recording(np.zeros((800, 40), np.int16)))
+
+
 def test_silence_is_an_empty_text(client: OpenAI) -> None:
     assert client.audio.transcriptions.create(model="toy", file=recording(level(0.0, 1.0))).text == ""
 
