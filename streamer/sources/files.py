@@ -87,8 +87,9 @@ class _Forward(sf.SoundFile):  # type: ignore[misc]
 class AudioFile:
     """One recording. Opening it reads its beginning, and the samples of a float WAV, whose scale is not sure.
 
-    ``rate`` in Hz, ``channels`` that become one, ``seconds`` as far as is known (0 if not), ``say``: what the user should know. ``source``: instead
-    of ``path``, an open one; ``name``: what messages call that. Raises :class:`SourceError`.
+    ``rate`` in Hz, ``channels`` that become one, ``seconds`` as far as is known (0 if not), ``say``: what the user
+    should know. ``source``: instead of ``path``, an open one; ``name``: what messages call that. Raises
+    :class:`SourceError`.
     """
 
     def __init__(
