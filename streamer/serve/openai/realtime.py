@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from streamer.refusals import Refused
+from streamer.render import dumped
 from streamer.serve.body import in_thread
 from streamer.serve.conversation import Conversation
 from streamer.serve.deltas import finals_are_plain
@@ -89,8 +89,10 @@ class RealtimeConversation(Conversation):
                 try:
                     if not text:
                         raise RealtimeProblem("invalid_json", "messages are text: sound is base64 in one")
-                    event = found = await in_thread(partial(read_event, data), len(data))
+                    event = found = await in_thread(partial(self._read, data), len(data))
                     await self._act(found)
+                except RecursionError:
+                    self._say([self._error(RealtimeProblem("invalid_value", "nested too deep"), None)])
                 except RealtimeProblem as problem:
                     self._say([self._error(problem, event)])
         finally:
@@ -98,6 +100,16 @@ class RealtimeConversation(Conversation):
                 self._stream.close()
             elif self._stream is not None:
                 self._stream.leave()
+
+    def _read(self, data: bytes) -> ClientEvent:
+        """Only sound is long; what else a client says is told back to it."""
+        most = self.streams.settings.max_control_bytes
+        sound = b'"input_audio_buffer.append"'
+        if len(data) <= most or sound in data[:200] + data[-200:]:
+            event = read_event(data)
+            if len(data) <= most or event.type == "input_audio_buffer.append":
+                return event
+        raise RealtimeProblem("too_long", f"a message of {len(data)} bytes, the limit is {most} (max_control_bytes)")
 
     def explain(self, why: Refused) -> list[bytes]:
         return [_frame(self._error(RealtimeProblem(why.reason, why.message), None))]
@@ -285,4 +297,4 @@ class RealtimeConversation(Conversation):
 
 
 def _frame(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, ensure_ascii=False).encode()
+    return dumped(event).encode()

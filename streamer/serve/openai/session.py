@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.serve.openai.g711 import alaw_to_pcm, ulaw_to_pcm
+from streamer.serve.strict_json import strict_json
 
 __all__ = ["ClientEvent", "RealtimeProblem", "SessionSettings", "read_event"]
 
@@ -138,12 +138,12 @@ class ClientEvent(BaseModel):
 def read_event(data: bytes) -> ClientEvent:
     """Raises :class:`RealtimeProblem`."""
     try:
-        return ClientEvent.model_validate(json.loads(data))
+        return ClientEvent.model_validate(strict_json(data))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "the event"
         raise RealtimeProblem("invalid_value", f"{name}: {first['msg']}", name) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RealtimeProblem("invalid_json", f"a message is JSON, sound in it is base64: {error}") from None
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from streamer.refusals import Refused
 from streamer.serve.deltas import written_words
+from streamer.serve.strict_json import strict_json
 
 __all__ = ["Config", "VoskFormat", "parse_text", "wav_header"]
 
@@ -43,8 +44,8 @@ class Config(BaseModel):
 def parse_text(data: bytes) -> Config | Literal["eof", "reset"]:
     """A text message, however it is spaced. Raises :class:`Refused`."""
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        document = strict_json(data)
+    except ValueError as error:
         raise Refused("bad_json", f"a text message is JSON, sound goes into binary ones: {error}") from None
     if isinstance(document, dict):
         if document.get("eof"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from streamer.refusals import Refused
 from streamer.serve.conversation import Conversation
 from streamer.serve.ports import Port
 from streamer.serve.speech import SpeechStream, transcriber
@@ -67,7 +68,7 @@ class VoskConversation(Conversation):
         try:
             while True:
                 data, text = await self.next()
-                order = parse_text(data) if text else None
+                order = self._order(data) if text else None
                 if isinstance(order, Config):
                     said.config = order.over(said.config)
                     continue
@@ -90,6 +91,12 @@ class VoskConversation(Conversation):
         finally:
             if stream is not None:
                 stream.close()
+
+    def _order(self, data: bytes) -> Config | str:
+        most = self.streams.settings.max_control_bytes
+        if len(data) > most:
+            raise Refused("too_long", f"a text of {len(data)} bytes, the limit is {most} (max_control_bytes)")
+        return parse_text(data)
 
     def _open(self, said: VoskFormat, header: tuple[int, int] | None) -> SpeechStream:
         """At the rate that was said, else at a WAV's own."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from streamer import __version__
 from streamer.refusals import Refused
+from streamer.render import dumped
+from streamer.serve.strict_json import strict_json
 
 __all__ = ["MAX_HEADER", "Header", "WyomingEvent", "encode_event", "parse_data", "parse_header"]
 
@@ -62,14 +64,14 @@ def encode_event(kind: str, data: dict[str, Any] | None = None) -> bytes:
     header: dict[str, Any] = {"type": kind, "version": __version__}
     if not data:
         return json.dumps(header).encode() + b"\n"
-    body = json.dumps(data, ensure_ascii=False).encode()
+    body = dumped(data).encode()
     return json.dumps(header | {"data_length": len(body)}).encode() + b"\n" + body
 
 
 def _object(data: bytes, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        found = strict_json(data)
+    except ValueError as error:
         raise Refused("bad_json", f"{what} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise Refused("bad_json", f"{what} is no JSON object")

@@ -328,9 +328,13 @@ def test_errors_leave_the_session_as_it_was(served: Running) -> None:
             for _, event in bad:
                 await connection.send(event)
                 codes.append((await connection.recv()).error.code)
-            for message in ("hello", b"\0\0", "[" * 50_000):
+            long = {"type": "session.update", "session": settings(note="x" * 20_000)}
+            deep = '{"type": "session.update", "session": {"x": ' + '{"a":' * 3000 + "1" + "}" * 3002
+            for message in ("hello", b"\0\0", "[" * 10_000, deep, '{"type": 1e999}', json.dumps(long)):
                 await connection._connection.send(message)
-                assert (await connection.recv()).error.code in ("invalid_json", "invalid_value")
+                assert (await connection.recv()).error.code in ("invalid_json", "invalid_value", "too_long")
+            await connection._connection.send('{"type": "session.update", "session": {"note": "\\ud800"}}')
+            assert (await connection.recv()).session.note == "\ud800"  # half a surrogate pair comes back as it is
             await say(connection, speech("AB").tobytes())
             await connection.input_audio_buffer.commit()
             return codes, (await events(connection))[-1].transcript

@@ -168,6 +168,8 @@ def test_a_reset_gives_the_result_and_time_goes_on(served: VoskDaemon) -> None:
     [
         (["hello"], 1007, "JSON"),
         (['{"stop": 1}'], 1007, "eof"),
+        (["[" * 10_000], 1007, "nested"),
+        ([json.dumps({"config": {"phrase_list": ["x"] * 9000}})], 1009, "max_control_bytes"),
         (['{"config": {"sample_rate": "fast"}}'], 1007, "config.sample_rate"),
         (['{"config": {"sample_rate": 100}}', b"\0\0"], 4400, "100"),
         (['{"config": {"model": "vosk-model-small"}}', b"\0\0"], 4404, "toy, trap"),
