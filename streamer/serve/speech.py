@@ -65,6 +65,7 @@ class SpeechStream:
         self._early: list[list[dict[str, Any]]] | None = []
         self._error: Refused | None = None
         self._ended = self._closed = False
+        self._after_seq = 0  # up to this event the client has all: a stream that fell back gives them again
         self._sink: Sink = self._from_lane  # bound once: the session knows us by it
 
     def _opened(self, session: Session) -> None:
@@ -84,6 +85,7 @@ class SpeechStream:
         """The stream of that ``id`` once more, awake or asleep: after :meth:`begin` its events behind ``after_seq``."""
         stream = cls.__new__(cls)
         stream._prepare(streams, on_events, on_over)
+        stream._after_seq = after_seq
         registry, sink = streams.registry, stream._sink
         session = registry.reattach(id, sink, after_seq=after_seq)
         if session is None:
@@ -191,6 +193,7 @@ class SpeechStream:
         if self._early is not None:
             self._early.append(events)
             return
+        after = self._after_seq
         said: list[dict[str, Any]] = []
         for event in events:
             kind = event["type"]
@@ -200,7 +203,7 @@ class SpeechStream:
                 self._error = Refused("draining", "the daemon is going down: try again in a moment", 1.0)
             elif kind == "end":
                 self._ended = True
-            elif kind in ("partial", "final", "rewritten"):
+            elif kind in ("partial", "final", "rewritten") and event.get("seq", after + 1) > after:
                 self._streams.sent(kind).inc()
                 said.append(event)
         if said:

@@ -484,6 +484,39 @@ def test_a_session_goes_on_after_a_restart(toy: Path, tmp_path: Path) -> None:
     assert texts == [final["text"] for final in finals(toy, pcm)]
 
 
+def test_nothing_is_told_twice_after_a_kill(toy: Path, tmp_path: Path) -> None:
+    """The daemon falls back behind what it has told already, and is told by the client what that was."""
+    pcm = speech(SAID).tobytes()
+    start = len(speech("A")) * 2
+
+    async def first(running: Running) -> tuple[str, list[Any]]:
+        async with connected(running) as connection:
+            session = await started(connection, turns=VAD)
+            await say(connection, pcm[:start])
+            until(lambda: running.metrics()["streamer_snapshots_total"] >= 1)
+            await say(connection, pcm[start:])
+            found = await events(connection, count=2)
+            running.stop(signal.SIGKILL)
+            return str(session.id), found
+
+    async def second(running: Running, id: str, after: str) -> list[Any]:
+        async with connected(running, session=id, after=after) as connection:
+            created = await connection.recv()
+            await say(connection, pcm[2 * created.session.streamer["position"] :])
+            await say(connection, speech("A" + " " * 16).tobytes())
+            return await events(connection)
+
+    with daemon(tmp_path, toy, checkpoint_seconds=2) as running:
+        id, before = run(first(running))
+    with daemon(tmp_path, toy, checkpoint_seconds=2) as running:
+        found = run(second(running, id, before[-1].event_id))
+    done = [event for event in found if event.type == PREFIX + "completed"]
+    assert [event.transcript for event in done] == ["A"]
+    assert "".join(event.delta for event in found if event.type == PREFIX + "delta") == "A"
+    items = {event.item_id for event in [*before, *found] if event.type == PREFIX + "completed"}
+    assert len(items) == 3
+
+
 def test_a_session_that_is_not_known(served: Running) -> None:
     async def talk(**query: str) -> tuple[str, int]:
         async with connected(served, **query) as connection:
