@@ -13,9 +13,9 @@ from streamer.refusals import Refused
 from streamer.render import dumped
 from streamer.serve.openai.session import AudioFormat, RealtimeProblem, SessionSettings, read_event
 from streamer.serve.strict_json import strict_json
-from streamer.serve.vosk.dialect import Config, parse_text, wav_header
+from streamer.serve.vosk.dialect import VoskConfig, parse_text, wav_header
 from streamer.serve.wyoming.events import encode_event, parse_data, parse_header
-from streamer.serve.wyoming.utterance import SoundFormat, Transcribe, checked, mono
+from streamer.serve.wyoming.utterance import SoundFormat, WyomingWish, checked, mono
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs, too
 WORDS = st.sampled_from(
@@ -44,9 +44,9 @@ def is_json(data: bytes) -> Any:
 def test_vosk(line: bytes) -> None:
     with suppress(Refused):
         found = parse_text(line)
-        assert found in ("eof", "reset") or isinstance(found, Config)
-        if isinstance(found, Config):
-            assert found.over(Config(sample_rate=8000)).sample_rate
+        assert found in ("eof", "reset") or isinstance(found, VoskConfig)
+        if isinstance(found, VoskConfig):
+            assert found.over(VoskConfig(sample_rate=8000)).sample_rate
             assert set(found.options) <= {"hotwords"}
 
 
@@ -65,7 +65,7 @@ def test_wyoming(line: bytes, data: bytes, payload: bytes) -> None:
         first, _, rest = encode_event("pong", event.data or None).partition(b"\n")
         assert is_json(first).get("data_length", 0) == len(rest)
         is_json(rest or b"{}")
-        assert isinstance(checked(Transcribe, event).hints, list)
+        assert isinstance(checked(WyomingWish, event).hints, list)
         assert len(mono(payload, checked(SoundFormat, event))) <= len(payload)
 
 

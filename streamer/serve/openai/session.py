@@ -26,13 +26,13 @@ class RealtimeProblem(Exception):  # noqa: N818
         self.code, self.message, self.param = code, message, param
 
 
-class _Part(BaseModel):
+class _Kept(BaseModel):
     """What has no effect here is kept, and told back."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class AudioFormat(_Part):
+class AudioFormat(_Kept):
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
     rate: Annotated[int, Field(ge=1, le=768_000)] | None = None
 
@@ -53,7 +53,7 @@ class AudioFormat(_Part):
         return ulaw_to_pcm(data) if self.type == "audio/pcmu" else alaw_to_pcm(data)
 
 
-class TranscriptionSettings(_Part):
+class TranscriptionSettings(_Kept):
     """``keywords`` are hotwords; ``text`` and ``numbers`` are options of a stream."""
 
     model: Annotated[str, Field(max_length=200)] | None = None
@@ -62,27 +62,27 @@ class TranscriptionSettings(_Part):
     numbers: Literal["spoken", "written"] | None = None
 
 
-class TurnDetection(_Part):
+class TurnDetection(_Kept):
     type: Literal["server_vad", "semantic_vad"] = "server_vad"
     silence_duration_ms: Annotated[int, Field(ge=10, le=60_000)] | None = None
 
 
-class AudioInput(_Part):
+class AudioInput(_Kept):
     format: AudioFormat = AudioFormat()
     noise_reduction: dict[str, Any] | None = None
     transcription: TranscriptionSettings | None = TranscriptionSettings()
     turn_detection: TurnDetection | None = TurnDetection()
 
 
-class Audio(_Part):
+class SessionAudio(_Kept):
     input: AudioInput = AudioInput()
 
 
-class SessionSettings(_Part):
+class SessionSettings(_Kept):
     """Of a session. Without ``turn_detection`` the client commits."""
 
     type: Literal["transcription"] = "transcription"
-    audio: Audio = Audio()
+    audio: SessionAudio = SessionAudio()
     include: list[str] | None = None
 
     @property

@@ -15,13 +15,13 @@ from streamer.refusals import Refused
 from streamer.serve.deltas import written_words
 from streamer.serve.strict_json import strict_json
 
-__all__ = ["Config", "VoskFormat", "parse_text", "wav_header"]
+__all__ = ["VoskConfig", "VoskFormat", "parse_text", "wav_header"]
 
 #: Vosk's word for whatever is not in a grammar.
 UNKNOWN = "[unk]"
 
 
-class Config(BaseModel):
+class VoskConfig(BaseModel):
     """What a client may say before its sound; what is left out stays as it was. Other fields are read over."""
 
     sample_rate: Annotated[float, Field(ge=1, le=768_000, allow_inf_nan=False)] | None = None
@@ -30,7 +30,7 @@ class Config(BaseModel):
     phrase_list: list[str] | None = None
     model: Annotated[str, Field(max_length=200)] | None = None
 
-    def over(self, before: Config) -> Config:
+    def over(self, before: VoskConfig) -> VoskConfig:
         """This, and where it says nothing what was said before."""
         return before.model_copy(update=self.model_dump(exclude_none=True))
 
@@ -41,7 +41,7 @@ class Config(BaseModel):
         return {"hotwords": phrases} if phrases else {}
 
 
-def parse_text(data: bytes) -> Config | Literal["eof", "reset"]:
+def parse_text(data: bytes) -> VoskConfig | Literal["eof", "reset"]:
     """A text message, however it is spaced. Raises :class:`Refused`."""
     try:
         document = strict_json(data)
@@ -54,7 +54,7 @@ def parse_text(data: bytes) -> Config | Literal["eof", "reset"]:
             return "reset"
         if "config" in document:
             try:
-                return Config.model_validate(document["config"])
+                return VoskConfig.model_validate(document["config"])
             except ValidationError as error:
                 first = error.errors()[0]
                 name = ".".join(map(str, ("config", *first["loc"])))
@@ -85,7 +85,7 @@ def wav_header(data: bytes) -> tuple[int, int] | None:
 class VoskFormat:
     """How one stream's events are said: one answer for each message. ``offset``: seconds of the streams before."""
 
-    config: Config
+    config: VoskConfig
     offset: float = 0.0
     _partial: str = ""
     _finals: list[Mapping[str, Any]] = field(default_factory=list)

@@ -9,7 +9,7 @@ from streamer.refusals import Refused
 from streamer.serve.conversation import Conversation
 from streamer.serve.ports import Port
 from streamer.serve.speech import SpeechStream, transcriber
-from streamer.serve.vosk.dialect import Config, VoskFormat, parse_text, wav_header
+from streamer.serve.vosk.dialect import VoskConfig, VoskFormat, parse_text, wav_header
 from streamer.serve.websocket import Socket
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ class VoskConversation(Conversation):
     """One connection: one stream after the other, a reset between two."""
 
     async def talk(self) -> None:
-        said = VoskFormat(Config())
+        said = VoskFormat(VoskConfig())
         stream: SpeechStream | None = None
         try:
             while True:
                 data, text = await self.next()
                 order = self._order(data) if text else None
-                if isinstance(order, Config):
+                if isinstance(order, VoskConfig):
                     said.config = order.over(said.config)
                     continue
                 if order is None:
@@ -92,7 +92,7 @@ class VoskConversation(Conversation):
             if stream is not None:
                 stream.close()
 
-    def _order(self, data: bytes) -> Config | str:
+    def _order(self, data: bytes) -> VoskConfig | str:
         most = self.streams.settings.max_control_bytes
         if len(data) > most:
             raise Refused("too_long", f"a text of {len(data)} bytes, the limit is {most} (max_control_bytes)")

@@ -14,7 +14,7 @@ from streamer.refusals import Refused
 from streamer.render import dumped
 from streamer.serve.strict_json import strict_json
 
-__all__ = ["MAX_HEADER", "Header", "WyomingEvent", "encode_event", "parse_data", "parse_header"]
+__all__ = ["MAX_HEADER", "EventHeader", "WyomingEvent", "encode_event", "parse_data", "parse_header"]
 
 #: Bytes of a header, line end and all, and of the data behind it: what asyncio's own readers take for a line.
 MAX_HEADER = MAX_DATA = 64 * 1024
@@ -28,7 +28,7 @@ class WyomingEvent:
 
 
 @dataclass(frozen=True)
-class Header:
+class EventHeader:
     """``data``: what stands in the header itself. Lengths in bytes, 0 for none."""
 
     type: str
@@ -37,7 +37,7 @@ class Header:
     payload_length: int
 
 
-def parse_header(line: bytes, max_payload: int) -> Header:
+def parse_header(line: bytes, max_payload: int) -> EventHeader:
     """Raises :class:`Refused`."""
     document = _object(line, "a line that is no event")
     kind, data = document.get("type"), document.get("data") or {}
@@ -51,10 +51,10 @@ def parse_header(line: bytes, max_payload: int) -> Header:
         if length > most:
             raise Refused("too_long", f"{name} of {kind[:60]!r} is {length}, the limit is {most}: send shorter events")
         lengths.append(length)
-    return Header(kind, data, *lengths)
+    return EventHeader(kind, data, *lengths)
 
 
-def parse_data(header: Header, data: bytes, payload: bytes) -> WyomingEvent:
+def parse_data(header: EventHeader, data: bytes, payload: bytes) -> WyomingEvent:
     """The whole event; what comes behind the header wins. Raises :class:`Refused`."""
     more = _object(data, f"the data of {header.type[:60]!r}") if data else {}
     return WyomingEvent(header.type, header.data | more, payload)

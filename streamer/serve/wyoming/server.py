@@ -14,7 +14,7 @@ from streamer.serve.ports import Port
 from streamer.serve.speech import SpeechStream, transcriber, transcribers
 from streamer.serve.wyoming.announce import Announcement
 from streamer.serve.wyoming.events import MAX_HEADER, WyomingEvent, encode_event, parse_data, parse_header
-from streamer.serve.wyoming.utterance import SoundFormat, Transcribe, checked, info, mono
+from streamer.serve.wyoming.utterance import SoundFormat, WyomingWish, checked, info, mono
 
 if TYPE_CHECKING:
     from streamer.serve.stream.connection import StreamConnections
@@ -69,7 +69,7 @@ class WyomingConnection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, streams: StreamConnections) -> None:
         self._reader, self._writer, self._streams, self._settings = reader, writer, streams, streams.settings
-        self._wish = Transcribe()
+        self._wish = WyomingWish()
         self._form: SoundFormat | None = None
         self._stream: SpeechStream | None = None
         self._deltas = Deltas(False)
@@ -132,7 +132,7 @@ class WyomingConnection:
         elif event.type == "ping":
             self._say("pong", {"text": event.data.get("text")})
         elif event.type == "transcribe":
-            self._wish = checked(Transcribe, event)
+            self._wish = checked(WyomingWish, event)
         elif event.type == "audio-start":
             self._done()
             self._begin(checked(SoundFormat, event))

@@ -12,12 +12,12 @@ from streamer import __version__
 from streamer.refusals import Refused
 from streamer.serve.wyoming.events import WyomingEvent
 
-__all__ = ["SoundFormat", "Transcribe", "checked", "info", "mono"]
+__all__ = ["SoundFormat", "WyomingWish", "checked", "info", "mono"]
 
 M = TypeVar("M", bound=BaseModel)
 
 
-class Transcribe(BaseModel):
+class WyomingWish(BaseModel):
     """``name`` of the model. Names and terms are hints: who can't use them hears without."""
 
     model_config = ConfigDict(frozen=True)

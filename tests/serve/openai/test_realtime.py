@@ -1,14 +1,10 @@
-"""``/v1/realtime`` as OpenAI's own client speaks it, and vLLM's dialect."""
+"""``/v1/realtime`` as OpenAI's own client speaks it."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import signal
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +12,25 @@ import numpy as np
 import openai
 import pytest
 import websockets
-from openai import AsyncOpenAI
 from websockets.exceptions import ConnectionClosed
 
-from tests.daemon.in_process import run_in_process
 from tests.daemon.running import Running, daemon
+from tests.serve.openai.realtime_talk import (
+    PREFIX,
+    RATE,
+    SAID,
+    VAD,
+    connected,
+    events,
+    finals,
+    run,
+    say,
+    settings,
+    short,
+    started,
+)
 from tests.serve.waiting import until
 from tests.toys import samples, speech
-
-RATE = 8000
-SAID = "AB  AAB" + " " * 16 + "BBA" + " " * 16
-PREFIX = "conversation.item.input_audio_transcription."
-
-
-def client_of(running: Running) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"http://127.0.0.1:{running.port}/v1", api_key="none", max_retries=0)
-
-
-@asynccontextmanager
-async def connected(running: Running, **query: str) -> AsyncIterator[Any]:
-    asked = {"intent": "transcription", **query}
-    async with client_of(running) as client, client.realtime.connect(extra_query=asked) as connection:
-        yield connection
-
-
-def settings(model: str = "toy", turns: Any = None, rate: int = RATE, **more: Any) -> dict[str, Any]:
-    form = {"type": "audio/pcm", "rate": rate}
-    audio = {"input": {"format": form, "transcription": {"model": model}, "turn_detection": turns}}
-    return {"type": "transcription", "audio": audio, **more}
-
-
-VAD = {"type": "server_vad"}
-
-
-async def started(connection: Any, **given: Any) -> Any:
-    created = await connection.recv()
-    assert created.type == "session.created"
-    await connection.session.update(session=settings(**given))
-    updated = await connection.recv()
-    assert updated.type == "session.updated", updated
-    return updated.session
-
-
-async def say(connection: Any, pcm: bytes, size: int = 1600) -> None:
-    for at in range(0, len(pcm), size):
-        await connection.input_audio_buffer.append(audio=base64.b64encode(pcm[at : at + size]).decode())
-
-
-async def events(connection: Any, last: str = PREFIX + "completed", count: int = 1) -> list[Any]:
-    found: list[Any] = []
-    async with asyncio.timeout(60):
-        while sum(event.type == last for event in found) < count:
-            found.append(await connection.recv())
-            assert found[-1].type != "error" or last == "error", found[-1]
-    return found
-
-
-def short(found: list[Any]) -> list[str]:
-    return [event.type.removeprefix(PREFIX) for event in found]
-
-
-def finals(model: Path, pcm: bytes, rate: int = RATE) -> list[dict[str, Any]]:
-    return [event for event in run_in_process(model, pcm, rate) if event["type"] == "final" and event["text"]]
-
-
-def run(coroutine: Any) -> Any:
-    return asyncio.run(coroutine)
-
 
 # -- the client commits -----------------------------------------------------------------------------------------------
 
@@ -412,157 +360,6 @@ def test_browsers_find_their_subprotocol(served: Running) -> None:
             return connection.subprotocol
 
     assert run(talk()) == "realtime"
-
-
-# -- coming back ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lasting(toy: Path, tmp_path: Path) -> Iterator[Running]:
-    with daemon(tmp_path, toy, checkpoint_seconds=0.2) as running:
-        yield running
-
-
-def test_a_session_goes_on_after_a_lost_connection(lasting: Running, toy: Path) -> None:
-    pcm = speech(SAID).tobytes()
-    half = len(speech("AB" + " " * 16 + "A")) * 2
-
-    async def talk() -> tuple[list[Any], Any, list[Any]]:
-        async with connected(lasting) as connection:
-            session = await started(connection, turns=VAD)
-            assert session.streamer["resumable"]
-            await say(connection, pcm[:half])
-            first = await events(connection)
-            connection._connection.transport.abort()
-        until(lambda: lasting.metrics()['streamer_sessions{model="toy",state="detached"}'] == 1)
-        async with connected(lasting, session=session.id, after=first[-1].event_id) as connection:
-            created = await connection.recv()
-            assert created.session.id == session.id
-            position = created.session.streamer["position"]
-            await connection.session.update(session=settings(turns=VAD))
-            await say(connection, pcm[2 * position :])
-            return first, created.session, await events(connection)
-
-    first, session, second = run(talk())
-    expected = finals(toy, pcm)
-    assert session.streamer["resumed"]
-    assert session.audio.input.format.rate == RATE
-    done = [event for event in [*first, *second] if event.type == PREFIX + "completed"]
-    assert [event.transcript for event in done] == [final["text"] for final in expected]
-    ended = [event for event in second if event.type == "input_audio_buffer.speech_stopped"]
-    assert ended[-1].audio_end_ms == round(1000 * expected[-1]["end"])
-    assert len({event.item_id for event in done}) == 2
-
-
-def test_a_session_goes_on_after_a_restart(toy: Path, tmp_path: Path) -> None:
-    pcm = speech(SAID).tobytes()
-    half = len(pcm) // 2 // 2 * 2
-
-    async def first(running: Running) -> str:
-        async with connected(running) as connection:
-            session = await started(connection, turns=VAD)
-            await say(connection, pcm[:half])
-            until(lambda: running.metrics()["streamer_received_bytes_total"] == half)
-            running.process.send_signal(signal.SIGTERM)
-            await connection._connection.wait_closed()
-            assert connection._connection.close_code == 1012
-            return str(session.id)
-
-    async def second(running: Running, id: str) -> list[Any]:
-        async with connected(running, session=id) as connection:
-            created = await connection.recv()
-            assert created.session.streamer["position"] == half // 2
-            await say(connection, pcm[half:])
-            return await events(connection, count=2)
-
-    with daemon(tmp_path, toy) as running:
-        id = run(first(running))
-        assert running.process.wait(60) == 0
-    with daemon(tmp_path, toy) as running:
-        found = run(second(running, id))
-    texts = [event.transcript for event in found if event.type == PREFIX + "completed"]
-    assert texts == [final["text"] for final in finals(toy, pcm)]
-
-
-def test_nothing_is_told_twice_after_a_kill(toy: Path, tmp_path: Path) -> None:
-    """The daemon falls back behind what it has told already, and is told by the client what that was."""
-    pcm = speech(SAID).tobytes()
-    start = len(speech("A")) * 2
-
-    async def first(running: Running) -> tuple[str, list[Any]]:
-        async with connected(running) as connection:
-            session = await started(connection, turns=VAD)
-            await say(connection, pcm[:start])
-            until(lambda: running.metrics()["streamer_snapshots_total"] >= 1)
-            await say(connection, pcm[start:])
-            found = await events(connection, count=2)
-            running.stop(signal.SIGKILL)
-            return str(session.id), found
-
-    async def second(running: Running, id: str, after: str) -> list[Any]:
-        async with connected(running, session=id, after=after) as connection:
-            created = await connection.recv()
-            await say(connection, pcm[2 * created.session.streamer["position"] :])
-            await say(connection, speech("A" + " " * 16).tobytes())
-            return await events(connection)
-
-    with daemon(tmp_path, toy, checkpoint_seconds=2) as running:
-        id, before = run(first(running))
-    with daemon(tmp_path, toy, checkpoint_seconds=2) as running:
-        found = run(second(running, id, before[-1].event_id))
-    done = [event for event in found if event.type == PREFIX + "completed"]
-    assert [event.transcript for event in done] == ["A"]
-    assert "".join(event.delta for event in found if event.type == PREFIX + "delta") == "A"
-    items = {event.item_id for event in [*before, *found] if event.type == PREFIX + "completed"}
-    assert len(items) == 3
-
-
-def test_a_session_that_is_not_known(served: Running) -> None:
-    async def talk(**query: str) -> tuple[str, int]:
-        async with connected(served, **query) as connection:
-            error = await connection.recv()
-            with pytest.raises(ConnectionClosed) as closed:
-                await connection.recv()
-            assert closed.value.rcvd is not None
-            return error.error.code, closed.value.rcvd.code
-
-    assert run(talk(session="sess_none")) == ("unknown_stream", 4404)
-    assert run(talk(session="sess_none", after="x")) == ("bad_frame", 1007)
-
-
-# -- vLLM's dialect ---------------------------------------------------------------------------------------------------
-
-
-async def flat(running: Running, pcm: bytes, model: str = "worded") -> list[dict[str, Any]]:
-    """The steps of vLLM's example of a client."""
-    async with websockets.connect(f"ws://127.0.0.1:{running.port}/v1/realtime") as connection:
-        created = json.loads(await connection.recv())
-        assert created["type"] == "session.created"
-        assert created["id"]
-        await connection.send(json.dumps({"type": "session.update", "model": model}))
-        await connection.send(json.dumps({"type": "input_audio_buffer.commit"}))
-        for at in range(0, len(pcm), 4096):
-            audio = base64.b64encode(pcm[at : at + 4096]).decode()
-            await connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
-        await connection.send(json.dumps({"type": "input_audio_buffer.commit", "final": True}))
-        found = []
-        async with asyncio.timeout(60):
-            while not found or found[-1]["type"] == "transcription.delta":
-                found.append(json.loads(await connection.recv()))
-        return found
-
-
-def test_vllms_dialect(served: Running) -> None:
-    found = run(flat(served, np.repeat(speech("AB" + " " * 16 + "BA"), 2).tobytes()))
-    assert found[-1]["type"] == "transcription.done"
-    assert found[-1]["text"] == "".join(event["delta"] for event in found[:-1]) == "A B B A"
-    assert len(found) > 3
-
-
-def test_vllms_dialect_has_errors_of_its_own(served: Running) -> None:
-    (error,) = run(flat(served, b"", "gpt-9"))[:1]
-    assert (error["type"], error["code"]) == ("error", "model_not_found")
-    assert isinstance(error["error"], str)
 
 
 def test_the_route_can_be_switched_off(toy: Path, tmp_path: Path) -> None:
