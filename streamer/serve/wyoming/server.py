@@ -87,11 +87,11 @@ class WyomingConnection:
             self._streams.metrics.bad_input.labels(why.reason).inc()
             log.info("client refused", extra={"code": why.reason, "reason": why.message})
             self._say("error", {"text": why.message, "code": why.reason})
-            with contextlib.suppress(ConnectionError, TimeoutError):
+            with contextlib.suppress(OSError, RuntimeError, TimeoutError):
                 await self._linger()
         finally:
             self._done()
-            self._writer.close()
+            await self._close()
 
     # -- events in ---------------------------------------------------------------------------------------------------
 
@@ -99,8 +99,12 @@ class WyomingConnection:
         patience = self._settings.handshake_seconds
         while (event := await self._next(patience)) is not None:
             await self._act(event)
-            async with asyncio.timeout(self._settings.send_seconds):
-                await self._writer.drain()
+            try:
+                async with asyncio.timeout(self._settings.send_seconds):
+                    await self._writer.drain()
+            except TimeoutError:
+                text = f"nothing was read for {self._settings.send_seconds:g} s (send_seconds)"
+                raise Refused("not_reading", text) from None
             patience = self._settings.idle_seconds
 
     async def _next(self, patience: float) -> WyomingEvent | None:
@@ -212,6 +216,15 @@ class WyomingConnection:
     def _language(self) -> dict[str, Any]:
         """As it was asked for."""
         return {} if self._wish.language is None else {"language": self._wish.language}
+
+    async def _close(self) -> None:
+        """What is still to be said is sent, but not for ever: whoever does not read is cut off."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(self._settings.linger_seconds):
+                await self._writer.wait_closed()
+        except (TimeoutError, OSError):
+            self._writer.transport.abort()
 
     async def _linger(self) -> None:
         """Read what still comes, or closing would send a reset that overtakes the reason."""

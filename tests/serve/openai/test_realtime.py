@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,24 @@ def test_no_slot_closes_with_the_reason(toy: Path, tmp_path: Path) -> None:
 
     with daemon(tmp_path, toy, capacity=1) as running:
         assert run(talk(running)) == 1013
+
+
+def test_who_does_not_read_is_dropped(toy: Path, tmp_path: Path) -> None:
+    with daemon(tmp_path, toy, send_seconds=0.5, linger_seconds=0.5) as running:
+
+        async def talk() -> None:
+            url = f"ws://127.0.0.1:{running.port}/v1/realtime"
+            connection = await websockets.connect(url, max_queue=1, close_timeout=0.1, ping_interval=None)
+            update = json.dumps({"type": "session.update", "session": settings(note="x" * 15_000)})
+            with suppress(ConnectionClosed):
+                async with asyncio.timeout(60):
+                    while True:
+                        await connection.send(update)
+            connection.transport.abort()
+
+        asyncio.run(talk())
+        until(lambda: running.metrics()['streamer_protocol_connections{protocol="realtime"}'] == 0)
+        assert running.metrics()['streamer_bad_input_total{reason="not_reading"}'] == 1
 
 
 def test_who_leaves_by_the_door_leaves_nothing(served: Running) -> None:

@@ -309,6 +309,29 @@ def test_who_leaves_in_the_middle_leaves_nothing(served: Running) -> None:
     until(lambda: idle(served))
 
 
+def test_who_does_not_read_is_dropped(toy: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with daemon(tmp_path, toy, wyoming_port=port, send_seconds=0.5, linger_seconds=0.5) as running:
+
+        async def talk() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            ping = Ping("x" * 60_000).event()
+            data = json.dumps(ping.data).encode()
+            event = json.dumps({"type": "ping", "data_length": len(data)}).encode() + b"\n" + data
+            with suppress(ConnectionError):
+                async with asyncio.timeout(60):
+                    while True:
+                        writer.write(event)
+                        await writer.drain()
+            assert not reader.at_eof()
+            writer.transport.abort()
+
+        asyncio.run(talk())
+        until(lambda: running.metrics()['streamer_protocol_connections{protocol="wyoming"}'] == 0)
+        assert running.metrics()['streamer_bad_input_total{reason="not_reading"}'] == 1
+        assert "Traceback" not in running.errors.read_text()
+
+
 def test_a_connection_too_many_is_closed(served: Running) -> None:
     until(lambda: idle(served))
 
