@@ -132,6 +132,9 @@ class Metrics:
 
         # -- wire ------------------------------------------------------------------------------------------------------
         self.connections = gauge("connections", "open WebSocket connections")
+        self.protocol_connections = gauge(
+            "protocol_connections", "open connections of Vosk, Wyoming and OpenAI's realtime", "protocol"
+        )
         self.closes = counter("connection_closes", "WebSocket connections closed, by close code", "code")
         self.received_bytes = counter("received_bytes", "bytes of rows received: audio, tensors")
         self.sent_events = counter("sent_events", "events sent, by type", "type")
@@ -144,6 +147,7 @@ class Metrics:
             "closed_http_connections", "idle HTTP connections closed to make room for others"
         )
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
+        self.uploads = gauge("uploads", "recordings that are being transcribed")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")
 
         # -- who may do what -------------------------------------------------------------------------------------------

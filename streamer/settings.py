@@ -27,7 +27,10 @@ from pydantic_settings import (
 
 from streamer.settings_access import AccessSettings
 from streamer.settings_file import SettingsError, read_toml
+from streamer.settings_kserve import KServeSettings
 from streamer.settings_mqtt import MqttSettings
+from streamer.settings_sensors import SensorSettings
+from streamer.settings_speech import NO_SPEECH_LIMITS, SpeechSettings
 
 __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
@@ -70,7 +73,7 @@ def _state_directory() -> Path:
     return Path(base) / "streamer"
 
 
-class Settings(MqttSettings, AccessSettings):
+class Settings(MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings):
     """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -199,85 +202,6 @@ class Settings(MqttSettings, AccessSettings):
         64 * 2**20, description="bytes waiting for a client that doesn't read, then it is detached"
     )
 
-    # -- sensors -----------------------------------------------------------------------------------------------------
-    max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
-    sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")
-    missing: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="what senders write where there is no value, such as -999, besides empty, NaN, NA and null"
-    )
-    max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"
-    )
-    gap_steps_per_reading: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        16,
-        description="missing steps that are run for each reading of a sensor in the long run; 8 gaps of max_gap_steps"
-        " are free, then a gap is filled as far as its readings have earned",
-    )
-    max_scored_steps: Annotated[int, Field(ge=1, le=64)] = Field(
-        8, description="steps ahead, spread evenly over the horizon, at which a sensor's forecasts are scored"
-    )
-    max_waiting_readings: Count = Field(
-        100_000,
-        description="readings taken and not yet run, of one sensor an eighth of that at most counted; a request that"
-        " finds more is answered 503",
-    )
-    max_waiting_seconds: Positive = Field(
-        10.0,
-        description="time in which what waits of all sensors would be run, as measured; a request that finds more is"
-        " answered 503",
-    )
-    max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
-        16 * 2**20, description="largest body of a request that brings readings; a larger one is answered 413"
-    )
-    max_unpacked_bytes: Annotated[int, Field(ge=1024, le=2**32)] = Field(
-        64 * 2**20, description="largest such body once it is unpacked (gzip, snappy)"
-    )
-    max_json_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
-        4 * 2**20,
-        description="largest JSON of rows and tensors, unpacked; longer ones are answered 413: bytes may be longer",
-    )
-    body_seconds: Positive = Field(60.0, description="time for such a body to arrive")
-    sensor_save_seconds: Positive = Field(
-        300.0, description="interval of saving a sensor's state; readings are on the disk before they are acknowledged"
-    )
-    sensor_keep_seconds: Seconds = Field(
-        30 * 86400.0,
-        description="time without a reading, counted while the daemon runs, after which a sensor is forgotten;"
-        " 0: never",
-    )
-    max_subscriptions: Count = Field(64, description="patterns that one WebSocket at /v1/sensors may subscribe to")
-    metrics_sensors: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("*",), description="patterns of sensors that are on the metrics page, in this order, as far as there is room"
-    )
-    max_sensor_series: Annotated[int, Field(ge=0)] = Field(
-        3000, description="series of sensors on the metrics page; sensors beyond that are left out, and counted"
-    )
-    max_top_anomalies: Annotated[int, Field(ge=0, le=1000)] = Field(
-        10, description="the sensors with the least probable readings, on the metrics page wherever else they are"
-    )
-
-    # -- KServe v2 ---------------------------------------------------------------------------------------------------
-    kserve_grpc_port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description="TCP port of KServe v2 over gRPC, Triton's is 8001; 0: none. Over HTTP it is on port",
-    )
-    kserve_resume_by_address: bool = Field(
-        True,
-        description="a sequence whose connection broke goes on for its address; false: only with the header"
-        " streamer-client",
-    )
-    kserve_max_requests: Count = Field(
-        1024, description="inference requests under way; one more is answered 503 (UNAVAILABLE)"
-    )
-    kserve_max_pipelined: Count = Field(
-        64, description="requests of one gRPC stream under way; then the client is not read"
-    )
-    kserve_max_backlog: Annotated[int, Field(ge=0)] = Field(
-        64, description="requests with a timeout that wait for a free slot; one more is answered 503 (UNAVAILABLE)"
-    )
-
     # -- how long things live ----------------------------------------------------------------------------------------
     max_old_models: Annotated[int, Field(ge=0)] = Field(
         4, description="old versions of models that are kept for their streams after a reload; then it is refused"
@@ -340,7 +264,9 @@ class Settings(MqttSettings, AccessSettings):
 
     def limits(self) -> dict[str, float]:
         """Every bound by its name, for the metrics. The effective batch and lanes are a model's own gauges."""
-        values = {name: getattr(self, name) for name in type(self).model_fields if name not in NO_LIMITS}
+        values = {
+            name: getattr(self, name) for name in type(self).model_fields if name not in NO_LIMITS | NO_SPEECH_LIMITS
+        }
         return {name: value for name, value in values.items() if isinstance(value, (int, float))}
 
     @classmethod
@@ -396,7 +322,7 @@ def render(settings: Settings | None = None) -> str:
         "# Settings of `streamer serve`. Environment: STREAMER_<NAME> (upper case), which wins over this file.",
         "",
     ]
-    own = Settings.__annotations__  # where it listens and what it runs; then those of settings_access and settings_mqtt
+    own = Settings.__annotations__  # where it listens and what it runs; then those of the other parts
     for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] not in own):
         lines.append(f"# {field.description}")
         if settings is not None:

@@ -19,6 +19,7 @@ from streamer.serve.access.grant import grant_of
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.moving.routes import MovingRoutes
+from streamer.serve.openai.routes import OpenAIRoutes, model_list
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 from streamer.serve.shared_page import SharedPage
@@ -37,6 +38,9 @@ INDEX = """streamer: stateful streaming inference
   /v1/streams/KEY  POST: rows in, outputs out; GET where it stands, DELETE it
   /v1/models   what is served
   /v1/generate POST: what a generator writes, as it writes it
+
+  /v1/audio/transcriptions  POST: a recording in, its text out (OpenAI)
+  /v1/realtime WebSocket: the same while it is spoken
 
   /v2/...      KServe v2: /v2/models/NAME/infer
 
@@ -107,7 +111,8 @@ def create_router(
         return Response(await page.get(), headers={"Content-Type": content_type})
 
     async def served(request: Request) -> Response:
-        return JSONResponse({"models": models()})
+        known = models()
+        return JSONResponse({"models": known, **(model_list(known) if streams.settings.openai else {})})
 
     return Starlette(
         routes=[
@@ -117,6 +122,7 @@ def create_router(
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/models", served),
+            *(OpenAIRoutes(streams).routes() if streams.settings.openai else []),
             *rows.routes(),
             Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),

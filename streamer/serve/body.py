@@ -29,8 +29,9 @@ _waiting: dict[int, float] = {}
 _numbers = count()
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Raises :class:`BodyError`: 413, or 503 where the bodies of all requests are too much."""
+async def read_body(request: Request, limit: int, setting: str = "max_body_bytes") -> bytes:
+    """``setting``: the name of the ``limit``. Raises :class:`BodyError`: 413, or 503 where the bodies of all
+    requests are too much."""
     parts: list[bytes] = []
     length = 0
     trouble: TooMuchError | None = None
@@ -50,7 +51,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     if trouble is not None:
         raise BodyError(503, str(trouble))
     if length > limit:
-        raise BodyError(413, f"a body of {length} bytes, the limit is {limit} (max_body_bytes): send it in parts")
+        raise BodyError(413, f"a body of {length} bytes, the limit is {limit} ({setting}): send it in parts")
     return b"".join(parts)
 
 

@@ -33,18 +33,23 @@ from streamer.serve.disk_threads import set_disk_threads
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
 from streamer.serve.kserve.infer_http import INFER_PATH, InferEndpoint
-from streamer.serve.kserve.listening import AddressTakenError, Grpc, MissingExtraError
+from streamer.serve.kserve.listening import Grpc
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.loop_watch import LoopWatch
 from streamer.serve.moving.routes import ROUTES, MovingRoutes
 from streamer.serve.notify import Notifier
+from streamer.serve.openai.realtime import REALTIME_PATH, Realtime
+from streamer.serve.openai.routes import TRANSCRIPTIONS
+from streamer.serve.ports import AddressTakenError, MissingExtraError
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
 from streamer.serve.rows.routes import PREFIX
 from streamer.serve.stream.connection import StreamConnection, StreamConnections
 from streamer.serve.turns import Turns
+from streamer.serve.vosk.server import VoskServer
 from streamer.serve.websocket import Socket
+from streamer.serve.wyoming.server import WyomingServer
 from streamer.settings import Settings, SettingsError
 from streamer.store import Store, StoreError
 from streamer.store.late import LateStore
@@ -201,6 +206,9 @@ class Daemon:
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
         self.grpc = Grpc(self.kserve, settings, self.memory, self.access, tls)
+        self.realtime = Realtime(self.streams)
+        self.vosk = VoskServer(self.streams, self.access, self.turns)
+        self.wyoming = WyomingServer(self.streams, self.access)
         self.subscribers = Subscribers(self.sensors, self.streams.outbox)
         self.broker = Broker(self.sensors, self.streams.outbox)
         self.server = self._make_server()
@@ -219,6 +227,8 @@ class Daemon:
         try:
             try:
                 await self.grpc.start()
+                await self.vosk.start()
+                await self.wyoming.start()
                 await asyncio.to_thread(self._load)
             except (ModelError, MissingExtraError) as error:
                 log.error(str(error))
@@ -228,6 +238,7 @@ class Daemon:
                 return EX_UNAVAILABLE
             self.streams.closed = None
             self.broker.start()
+            await self.wyoming.announce()
             self.notifier.ready(self._status())
             log.info("ready", extra={"models": [m["name"] for m in self._models()]})
             beating = asyncio.create_task(self._beat())
@@ -237,6 +248,10 @@ class Daemon:
             return 0
         finally:
             self.streams.close()
+            self._close_ports()
+            self.realtime.close()
+            self.vosk.close()
+            await self.wyoming.close()
             self.subscribers.close()
             self.server.should_exit = True
             await serving
@@ -314,6 +329,8 @@ class Daemon:
 
     def _admit(self, path: str) -> Callable[[Socket], Any] | tuple[int, str]:
         """Who answers a WebSocket at ``path``."""
+        if path == REALTIME_PATH:
+            return self.realtime.admit()
         if path != PATH:
             return self.streams.admit(path)
         if self.streams.closed is not None:
@@ -386,6 +403,7 @@ class Daemon:
         self.notifier.stopping("draining")
         self.streams.drain()
         self.generators.drain()
+        self._close_ports()
         await self.broker.stop()
         left = max(0.0, deadline - monotonic())  # side by side: neither has more time for the other's work
         sensors, saved = await asyncio.gather(
@@ -394,6 +412,11 @@ class Daemon:
         self.streams.outbox.flush()
         await self.kserve.save_positions()
         log.info("drained", extra={"saved": saved, "sensors": sensors})
+
+    def _close_ports(self) -> None:
+        """No new connections."""
+        self.vosk.stop_listening()
+        self.wyoming.stop_listening()
 
     def _trouble(self) -> str | None:
         return self.registry.stuck() or self.sensors.stuck() or self.generators.stuck()
@@ -420,8 +443,9 @@ class Daemon:
 
 
 def _has_long_body(path: str) -> bool:
-    """Requests there bring readings, rows or tensors."""
-    return path in WRITES or path.startswith((PREFIX, *LONG)) or INFER_PATH.fullmatch(path) is not None
+    """Requests there bring readings, rows, tensors or recordings."""
+    long = path in WRITES or path == TRANSCRIPTIONS or path.startswith((PREFIX, *LONG))
+    return long or INFER_PATH.fullmatch(path) is not None
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 TURN = 0.0005
 WHOLE_PING = 0x89
 SHORTEST_MASKED, LONGEST_CONTROL = 6, 131
+REALTIME = Subprotocol("realtime")
 
 
 class Peer(Protocol):
@@ -51,6 +52,9 @@ class Socket(asyncio.Protocol):
 
     What one read of the socket brought is worked off for :data:`TURN` at a time. Until that is done, or while the peer,
     the grant's bound of bytes, or a client that does not read its pongs has paused it, no more is read.
+
+    ``handshake_seconds``: time for the request, where no HTTP server stands before this one that has read it.
+    ``route``: the path whose scope is needed, whatever the client asks for; ``None``: the one that it asks for.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Socket(asyncio.Protocol):
         ping_seconds: float,
         send_seconds: float,
         linger_seconds: float,
+        handshake_seconds: float | None = None,
+        route: str | None = None,
     ):
         self.loop = asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
@@ -74,6 +80,9 @@ class Socket(asyncio.Protocol):
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
         self._linger_seconds = linger_seconds
+        self._handshake_seconds, self._route = handshake_seconds, route
+        #: Path and query that were asked for, from the handshake on.
+        self.target = ""
         # no extensions: audio doesn't deflate, bombs do
         self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=_subprotocol)
         self._max_frame_bytes = max_frame_bytes
@@ -92,6 +101,7 @@ class Socket(asyncio.Protocol):
         self._ping_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self.writable = True
         self.closing = False
 
@@ -100,6 +110,8 @@ class Socket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
+        if self._handshake_seconds is not None:
+            self._overdue = self.loop.call_later(self._handshake_seconds, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
@@ -167,7 +179,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         self.closing = True
-        for timer in (self._ping_timer, self._stall_timer, self._close_timer, self._waiting):
+        for timer in (self._ping_timer, self._stall_timer, self._close_timer, self._waiting, self._overdue):
             if timer is not None:
                 timer.cancel()
         if self._peer is not None:
@@ -242,6 +254,9 @@ class Socket(asyncio.Protocol):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _handshake(self, request: Request) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+        self.target = request.path
         response: Response = self._codec.accept(request)
         peer: Callable[[Socket], Peer] | None = None
         if response.status_code == 101:
@@ -266,7 +281,7 @@ class Socket(asyncio.Protocol):
         headers = {name.lower(): ", ".join(request.headers.get_all(name)) for name in request.headers}
         address = (self._transport.get_extra_info("peername") or ("",))[0]
         offered = [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
-        self.grant = self._access.admit("GET", path, headers, address, offered)
+        self.grant = self._access.admit("GET", self._route or path, headers, address, offered)
         admitted = self._admit(path)
         if isinstance(admitted, tuple):
             raise Denied(admitted[0], "", admitted[1], 1.0 if admitted[0] == 503 else None)
@@ -357,8 +372,8 @@ class Socket(asyncio.Protocol):
 
 
 def _subprotocol(codec: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Ours if the client offers it: a browser goes no further without one of its own."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+    """One of ours if the client offers it: browsers go no further without one of their own."""
+    return next((known for known in (Subprotocol(SUBPROTOCOL), REALTIME) if known in offered), None)
 
 
 def _clip(reason: str) -> str:

@@ -17,6 +17,14 @@ __all__ = ["Converter"]
 INSTALL = "sudo apt install ffmpeg"
 #: Most bytes of standard input, which is copied to the disk first: the index of an M4A may follow its sound.
 MOST = 4 * 2**30
+#: ffmpeg's demuxers of one file each. Its others are playlists and the like: they name further files, which ffmpeg
+#: would open for whoever sent the first one.
+FORMATS = (
+    *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dts", "dtshd"),
+    *("eac3", "flac", "flv", "g722", "loas", "m4a", "matroska", "mj2", "mlp", "mov", "mp3", "mp4", "mpc", "mpc8"),
+    *("mpeg", "mpegts", "nistsphere", "nut", "ogg", "rm", "tak", "truehd", "tta", "voc", "w64", "wav", "webm", "wv"),
+    "xwma",
+)
 #: Characters at the end of ffmpeg's messages that an error quotes.
 SAID = 400
 
@@ -35,7 +43,8 @@ class Converter:
         self._spool = None if path is not None else _spooled(source, what)
         given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i"]
+        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+        command += ["-format_whitelist", ",".join(FORMATS), "-i"]
         command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]
         command += ["-c:a", "pcm_s16le", "pipe:1"]
         self._process = subprocess.Popen(
@@ -54,6 +63,10 @@ class Converter:
         if lines and "matches no streams" in " ".join(lines):
             raise SourceError(f"is {self._what} without sound")
         raise SourceError(f"is {self._what} that ffmpeg can't decode ({lines[-1] if lines else 'it does not say why'})")
+
+    def interrupt(self) -> None:
+        """From any thread: what it has written so far can still be read."""
+        self._process.kill()
 
     def close(self) -> None:
         self._process.kill()

@@ -87,8 +87,9 @@ class _Forward(sf.SoundFile):  # type: ignore[misc]
 class AudioFile:
     """One recording. Opening it reads the beginning; of a float WAV all samples, to find their scale.
 
-    ``rate`` in Hz; ``seconds``: duration, 0 if unknown. ``say`` gets notes for the user. ``source``: an open source,
-    instead of ``path``. Raises :class:`SourceError`.
+    ``rate`` in Hz; ``channels``: how many there are, which become one; ``seconds``: duration, 0 if unknown. ``say``
+    gets notes for the user. ``source``: an open source, instead of ``path``, which messages call ``name``. Raises
+    :class:`SourceError`.
     """
 
     def __init__(
@@ -98,8 +99,9 @@ class AudioFile:
         source: Source | None = None,
         channel: Channel | None = None,
         say: Callable[[str], None] = lambda message: None,
+        name: str = "-",
     ) -> None:
-        self.name = "-" if path is None else str(path)
+        self.name = name if path is None else str(path)
         self._path, self._tell = path, say
         self._converter: Converter | None = None
         self._opened: Opened | None = None
@@ -110,6 +112,7 @@ class AudioFile:
         try:
             self._file = self._decoder(self._source)
             self.rate: int = self._file.samplerate
+            self.channels: int = self._file.channels
             self._frames = 0 if self._live or self._file.frames >= 2**35 else self._file.frames
             self.seconds = self._frames / self.rate
             self._mixer = Mixer(self._file.channels, self.rate, channel, self._say)
@@ -149,6 +152,11 @@ class AudioFile:
             got += len(block)
             yield to_int16(self._mixer.mono(block)).tobytes()
         self._end(got)
+
+    def interrupt(self) -> None:
+        """From any thread: who waits for another program's samples waits no longer. It still has to be closed."""
+        if self._converter is not None:
+            self._converter.interrupt()
 
     def close(self) -> None:
         with contextlib.suppress(AttributeError, sf.LibsndfileError):

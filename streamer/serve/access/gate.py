@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 #: daemon takes this one, so the token never comes back.
 SUBPROTOCOL = "streamer"
 TOKEN_PROTOCOL = "streamer.token."
+#: The same of OpenAI's clients in a browser.
+OPENAI_PROTOCOL = "openai-insecure-api-key."
 
 
 class Access:
@@ -156,7 +158,8 @@ def _secret(authorization: str, protocols: Sequence[str]) -> str:
             return base64.b64decode(rest, validate=True).decode("utf-8", "replace").partition(":")[2]
         except (binascii.Error, ValueError):
             return rest
-    return next((p.removeprefix(TOKEN_PROTOCOL) for p in protocols if p.startswith(TOKEN_PROTOCOL)), "")
+    known = (TOKEN_PROTOCOL, OPENAI_PROTOCOL)
+    return next((p.removeprefix(k) for p in protocols for k in known if p.startswith(k)), "")
 
 
 class Gate:

@@ -40,6 +40,7 @@ RULES: tuple[AccessRule, ...] = (
     # what it says of itself
     AccessRule(READ, "/metrics", ("read",)),
     AccessRule(READ, "/v1/models", ("read", "stream")),
+    AccessRule(READ, "/v1/models/*", ("read", "stream")),
     AccessRule(READ, "/v2", ("read", "stream")),
     AccessRule(READ, "/v2/*", ("read", "stream")),
     AccessRule(ANY, "/v2/repository/index", ("read", "stream")),
@@ -47,6 +48,8 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(ANY, "/v1/stream", ("stream",)),
     AccessRule(ANY, "/v1/streams/*", ("stream",)),
     AccessRule(ANY, "/v1/generate", ("stream",)),
+    AccessRule(ANY, "/v1/audio/transcriptions", ("stream",)),
+    AccessRule(ANY, "/v1/realtime", ("stream",)),
     AccessRule(ANY, "/v2/models/*", ("stream",)),
     # sensors
     AccessRule(ANY, "/v1/sensors", ("read", "write")),  # which of its frames: see subscribe.py

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from streamer.serve.ports import AddressTakenError, MissingExtraError
+
 if TYPE_CHECKING:
     from streamer.serve.access.gate import Access
     from streamer.serve.access.tls import ServerTls
@@ -13,17 +15,9 @@ if TYPE_CHECKING:
     from streamer.serve.kserve.service import InferenceService
     from streamer.settings import Settings
 
-__all__ = ["AddressTakenError", "Grpc", "MissingExtraError"]
+__all__ = ["Grpc"]
 
 log = logging.getLogger(__name__)
-
-
-class AddressTakenError(OSError):
-    """The address is in use. The message names it and says what to do."""
-
-
-class MissingExtraError(ImportError):
-    """A library is missing. The message says how to install it."""
 
 
 class Grpc:

@@ -1,0 +1,138 @@
+"""Recordings that come whole, run through ordinary streams.
+
+A recording is decoded as a file is, in a thread, half a second at a time and no faster than its stream takes it; the
+stream is one among all others. So an upload costs its bytes, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from streamer.serve.openai.errors import OpenAIError
+from streamer.serve.speech import SpeechStream, transcriber
+from streamer.sources import SourceError
+from streamer.sources.files import AudioFile
+from streamer.sources.memory import MemorySource
+
+if TYPE_CHECKING:
+    from streamer.serve.openai.requests import TranscriptionRequest
+    from streamer.serve.stream.connection import StreamConnections
+
+__all__ = ["Uploads"]
+
+T = TypeVar("T")
+#: Half a second of so many is what a thread decodes at a time: a few bytes may become thousands of silent channels.
+MAX_CHANNELS = 32
+
+
+class Uploads:
+    """Those under way: ``max_uploads`` at most, each with a thread while something of it is decoded."""
+
+    def __init__(self, streams: StreamConnections) -> None:
+        self._streams, self._settings = streams, streams.settings
+        self._threads = ThreadPoolExecutor(self._settings.max_uploads, thread_name_prefix="upload")
+        self._count = 0
+        streams.metrics.uploads.set_function(lambda: self._count)
+
+    def model(self, name: str | None) -> str:
+        """The model of that name, or the one that OpenAI's own names stand for. Raises :class:`Refused`."""
+        return transcriber(self._streams.registry, None if name in self._settings.openai_aliases else name)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """For one upload. Raises :class:`OpenAIError`."""
+        if self._count >= self._settings.max_uploads:
+            self._streams.metrics.refused_requests.labels("uploads").inc()
+            text = f"{self._count} recordings are being transcribed already (max_uploads): try again"
+            raise OpenAIError(503, text, code="uploads")
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+    async def transcribe(
+        self,
+        request: TranscriptionRequest,
+        data: memoryview,
+        name: str,
+        tell: Callable[[dict[str, Any]], None],
+        owner: str,
+    ) -> float:
+        """``tell`` gets the events in order; the seconds of sound. Within a :meth:`place`. ``owner``: of the stream.
+
+        Raises :class:`OpenAIError` and :class:`Refused`.
+        """
+        model = self.model(request.model)
+        try:
+            async with asyncio.timeout(self._settings.upload_seconds):
+                return await self._run(model, request, data, name, tell, owner)
+        except TimeoutError:
+            late = f"is not transcribed after {self._settings.upload_seconds:g} s (upload_seconds)"
+            raise OpenAIError(413, f"{name} {late}: send it in parts", param="file") from None
+        except SourceError as error:
+            raise OpenAIError(400, str(error), param="file", code="invalid_file") from error
+
+    async def _run(
+        self,
+        model: str,
+        request: TranscriptionRequest,
+        data: memoryview,
+        name: str,
+        tell: Callable[[dict[str, Any]], None],
+        owner: str,
+    ) -> float:
+        def told(events: list[dict[str, Any]]) -> None:
+            for event in events:
+                tell(event)
+
+        sound = await self._in_thread(lambda: AudioFile(None, source=MemorySource(data), name=name), AudioFile.close)
+        stream: SpeechStream | None = None
+        try:
+            stream = SpeechStream(
+                self._streams, told, model=model, sample_rate=sound.rate, options=request.options, owner=owner
+            )
+            if sound.channels > MAX_CHANNELS:
+                raise OpenAIError(400, f"{name} has {sound.channels} channels, {MAX_CHANNELS} at most", param="file")
+            most = self._settings.max_upload_sound_seconds
+            blocks = sound.blocks()
+
+            def step() -> bool:  # the resampler runs in the thread, too
+                block = next(blocks, None)
+                if block is not None:
+                    stream.push(block)
+                return block is not None
+
+            while await self._in_thread(step, interrupt=sound.interrupt):
+                if stream.seconds > most:
+                    text = f"{name} is longer than {most:g} s (max_upload_sound_seconds): send it in parts"
+                    raise OpenAIError(413, text, param="file")
+                await stream.room()
+            await stream.end()
+            return stream.seconds
+        finally:
+            if stream is not None:
+                stream.close()
+            self._threads.submit(sound.close)
+
+    async def _in_thread(
+        self,
+        call: Callable[[], T],
+        undo: Callable[[T], None] = lambda found: None,
+        interrupt: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Nobody leaves while the thread is at it: what it works on must not be closed meanwhile. Who wants to leave
+        calls ``interrupt``, and ``undo`` for what was made for nobody."""
+        work = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            interrupt()
+            await asyncio.wait([work])
+            if work.exception() is None:
+                undo(work.result())
+            raise
