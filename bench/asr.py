@@ -104,7 +104,9 @@ def transcripts(
 ) -> list[str]:
     """The text of each recording, every one a stream of its own, at most ``IN_FLIGHT`` at a time."""
     longest = max(len(pcm) for pcm in recordings) / rate + 1.0
-    settings = Settings(models=(str(model),), capacity=4 * IN_FLIGHT, buffer_seconds=longest)
+    settings = Settings(
+        models=(str(model),), capacity=4 * IN_FLIGHT, buffer_seconds=longest, max_load=0, overload_seconds=3600
+    )
     registry = Registry(settings, Metrics(CollectorRegistry()))
     registry.load()
     texts: list[list[str]] = [[] for _ in recordings]

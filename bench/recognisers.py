@@ -145,8 +145,9 @@ class Timed:
 def streaming(model: str, revise: str = "") -> System:
     """Streaming recognition as in the daemon; returns the joined finals."""
     settings = Settings(
-        models=(str(resolve(model)),), lanes=1, max_batch=1, capacity=2, buffer_seconds=60.0, revise_seconds=600.0
-    )
+        models=(str(resolve(model)),), lanes=1, max_batch=1, capacity=2, buffer_seconds=60.0, revise_seconds=600.0,
+        max_load=0, overload_seconds=3600,
+    )  # fmt: skip
     second = Timed(revise) if revise else None
     registry = Registry(settings, Metrics(CollectorRegistry()), recogniser=second)
     registry.load()

@@ -44,16 +44,22 @@ class RefusedError(Exception):
 
 
 def graph(
-    module: StreamingModule, inputs: Sequence[StreamInput | Condition], *, int8: bool = False, free: bool = True
+    module: StreamingModule,
+    inputs: Sequence[StreamInput | Condition],
+    *,
+    int8: bool = False,
+    free: bool = True,
+    cell_limit: float | None = None,
 ) -> ir.Model:
-    """The folded graph for chunks of ``inputs``, with nothing in it about where it was made. ``free``: any batch."""
+    """The folded graph for chunks of ``inputs``, with nothing in it about where it was made. ``free``: any batch.
+    ``cell_limit``: see :func:`export.int8.quantise`."""
     assert isinstance(module, torch.nn.Module)
     shapes = {spec.name: spec.shape if isinstance(spec, Condition) else spec.chunk_shape for spec in inputs}
     chunk = {spec.name: torch.from_numpy(np.zeros((1, *shapes[spec.name]), spec.dtype)) for spec in inputs}
     model = trace(module, chunk, free=free)
     weights = learned(model, {name for name, _ in module.named_parameters()})
     fold(model)
-    if int8 and not quantise(model, weights):
+    if int8 and not quantise(model, weights, cell_limit):
         raise ValueError("nothing in this model can be quantised: no trained matrix or LSTM of a size that pays")
     if free:
         name_batch_axis(model)
@@ -105,7 +111,8 @@ def build(
         )
 
     describe(spec, 0.0)  # what does not fit the contract is refused now, not after the slow part
-    model = graph(module, (spec,), int8=int8)
+    limit = info.get("cell_limit")
+    model = graph(module, (spec,), int8=int8, cell_limit=limit)
     with draft_of(target) as draft:
         longer = None
         write(draft, model, describe(spec, 0.0))
@@ -113,7 +120,7 @@ def build(
         write(draft, model, describe(spec, float(f"{reached:.2g}") if np.isfinite(reached) else 1e9))
         if int8:
             longer = draft.with_name(f"whole-{target.name}")
-            write(longer, graph(module, (once,), int8=True), describe(once, 0.0))
+            write(longer, graph(module, (once,), int8=True, cell_limit=limit), describe(once, 0.0))
         verdict = verify(module, draft, signal, longer=longer, seed=seed, long_chunks=long_chunks)
         if not verdict.ok:
             raise RefusedError(verdict)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -45,6 +44,7 @@ from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
 from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
 from streamer.serve.rows.routes import PREFIX
+from streamer.serve.server import UvicornServer, bind, write_port
 from streamer.serve.stream.connection import StreamConnection, StreamConnections
 from streamer.serve.turns import Turns
 from streamer.serve.vosk.server import VoskServer
@@ -84,7 +84,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         notifier.close()
         return EX_CONFIG
     try:
-        listener = _bind(settings.host, settings.port)
+        listener = bind(settings.host, settings.port)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
@@ -111,53 +111,6 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         listener.close()
         notifier.close()
         folder.close()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Before anything slow, so that a taken port is known at once."""
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: it would close the sockets before the streams are drained."""
-
-    def __init__(self, config: uvicorn.Config, handshake_seconds: float):
-        super().__init__(config)
-        self.listening = asyncio.Event()
-        self._handshake_seconds = handshake_seconds
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's own leaves a client a minute for a TLS handshake, in which nobody counts its connection."""
-        config, self.servers = self.config, []
-        await self.lifespan.startup()
-        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
-        state = {"server_state": self.server_state, "app_state": self.lifespan.state}
-        patience = None if config.ssl is None else self._handshake_seconds
-        for listener in sockets or ():
-            server = await asyncio.get_running_loop().create_server(
-                functools.partial(protocol, config=config, **state),
-                sock=listener,
-                ssl=config.ssl,
-                backlog=config.backlog,
-                ssl_handshake_timeout=patience,
-            )
-            self.servers.append(server)
-        self.started = True
-        self.listening.set()
 
 
 async def _live(make: Callable[[], Daemon]) -> int:
@@ -223,7 +176,7 @@ class Daemon:
         port = self.listener.getsockname()[1]
         log.info("listening", extra={"host": self.settings.host, "port": port})
         if self._port_file is not None:
-            _write_port(self._port_file, port)
+            write_port(self._port_file, port)
         try:
             try:
                 await self.grpc.start()
@@ -274,7 +227,7 @@ class Daemon:
     def _models(self) -> list[dict[str, Any]]:
         return self.registry.models() + self.sensors.describe() + self.generators.describe()
 
-    def _make_server(self) -> _Server:
+    def _make_server(self) -> UvicornServer:
         settings = self.settings
         answer = functools.partial(
             Socket,
@@ -311,7 +264,7 @@ class Daemon:
         served = InferEndpoint(app, self.kserve)
         bounded = Bounds(served, self.metrics, settings.max_requests, self.memory)
         tls = self._tls
-        return _Server(
+        return UvicornServer(
             uvicorn.Config(
                 Gate(bounded, self.access),
                 http=request,  # type: ignore[arg-type]
@@ -446,10 +399,3 @@ def _has_long_body(path: str) -> bool:
     """Requests there bring readings, rows, tensors or recordings."""
     long = path in WRITES or path == TRANSCRIPTIONS or path.startswith((PREFIX, *LONG))
     return long or INFER_PATH.fullmatch(path) is not None
-
-
-def _write_port(path: Path, port: int) -> None:
-    """Whole or not at all: somebody is waiting for it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(f"{port}\n")
-    partial.replace(path)

@@ -27,6 +27,11 @@ def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -
 @pytest.mark.parametrize("seconds", [60, pytest.param(3600, marks=LONG)], ids=["short", "an hour"])
 @pytest.mark.parametrize("name", RECOGNISERS)
 def test_speech_is_read_as_if_nothing_had_been_before_it(name: str, seconds: float) -> None:
+    """Behind zeros or dither to the word; behind a step of the level, with an offset, or half a sentence and a click one
+    word may differ: it is other sound, or another sentence before it."""
     found = silence.after(Model.load(resolve(name)), name, seconds)
     assert all(one.words > 15 for one in found)
-    assert [(one.before, one.wrong) for one in found if one.wrong] == []
+    still = [one for one in found if any(sound in one.before for sound in silence.STILL)]
+    assert len(still) == len(silence.STILL)
+    assert [(one.before, one.wrong) for one in still if one.wrong] == []
+    assert [(one.before, one.wrong) for one in found if one.wrong > 1] == []

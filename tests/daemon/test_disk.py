@@ -10,8 +10,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from streamer.serve.daemon import Daemon, _bind
+from streamer.serve.daemon import Daemon
 from streamer.serve.notify import Notifier
+from streamer.serve.server import bind
 from streamer.settings import Settings
 from streamer.store.sessions import SqliteStore
 from tests.daemon.running import Running, daemon
@@ -78,7 +79,7 @@ def test_however_many_wait_for_the_disk_nobody_else_does(toy: Path, tmp_path: Pa
     rows = json.dumps({"type": "rows", "values": samples(2, 8000).tolist()})  # long: it is read in a thread
 
     async def go() -> None:
-        listener = _bind("127.0.0.1", 0)
+        listener = bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         url = f"ws://127.0.0.1:{port}/v1/stream"
         settings = Settings(
@@ -131,7 +132,7 @@ def test_streams_and_sensors_are_drained_side_by_side_within_one_time(toy: Path,
         settings: Any = Settings(
             models=(str(toy),), state_directory=tmp_path, drain_seconds=7, host="127.0.0.1", port=0
         )
-        listener = _bind("127.0.0.1", 0)
+        listener = bind("127.0.0.1", 0)
         try:
             one = Daemon(settings, listener, None, Notifier.from_environment(), None, None)  # type: ignore[arg-type]
             one.server.servers = []

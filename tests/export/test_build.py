@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 
-from export.build import RefusedError, build
+from export import document
+from export.build import RefusedError, build, graph
 from export.compare import compare
 from models.speech.acoustic import Acoustic, AcousticConfig
 from streamer.contract.judge import Verdict
@@ -149,6 +153,25 @@ def test_int8_weights_are_bytes_of_seven_bits(built_int8: Built) -> None:
     learned = sum(p.numel() for name, p in built_int8.module.named_parameters() if p.ndim > 1 and "middle" not in name)
     assert sum(w.size for w in weights) > 0.7 * learned
     assert max(int(np.abs(w.astype(int)).max()) for w in weights) == 64
+
+
+def test_cells_stay_within_their_limit() -> None:
+    """Of an LSTM in int8, step by step; without a limit they pass it."""
+    made, info, chunk_ms = module("lstm")
+    spec = document.input_spec(info, chunk_ms)
+    pcm = np.random.default_rng(0).integers(-9000, 9000, (1, *spec.chunk_shape)).astype(np.int16)
+    reached = {}
+    for limit in (None, 0.05):
+        proto = ir.to_proto(graph(made, (spec,), int8=True, cell_limit=limit))
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        zeros = {i.name: np.zeros([1, *i.shape[1:]], np.float32) for i in session.get_inputs() if i.name != spec.name}
+        given = dict(
+            zip([o.name for o in session.get_outputs()], session.run(None, zeros | {spec.name: pcm}), strict=True)
+        )
+        cells = [array for name, array in given.items() if re.search(r"\.c(\.|_|$)", name)]
+        assert cells
+        reached[limit] = max(float(np.abs(array).max()) for array in cells)
+    assert reached[0.05] <= np.float32(0.05) < reached[None]
 
 
 def test_int8_beside_float32(builder: Builder) -> None:
