@@ -54,7 +54,7 @@ def written(stream: io.StringIO) -> str:
     return text[:-1]
 
 
-@pytest.mark.parametrize("text", ATTACKS)
+@pytest.mark.parametrize("text", ATTACKS, ids=range(len(ATTACKS)))
 def test_a_record_is_one_printable_line(log: tuple[str, logging.Logger, io.StringIO], text: str) -> None:
     style, logger, stream = log
     logger.info("said %s", text, extra={"reason": text, "stream": text})
