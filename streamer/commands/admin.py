@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from streamer.commands import CommandError
+from streamer.commands.remote import CaOption, TokenOption
 
 if TYPE_CHECKING:
     from streamer.serve.moving.peer import Peer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["drain", "reload", "sessions"]
 
 Url = Annotated[str, typer.Option("--url", help="The daemon.")]
-Token = Annotated[str | None, typer.Option("--token", help="A bearer's token, where the daemon asks for one.")]
+Owner = Annotated[str, typer.Option("--owner", help="Whose stream it is, where there are tokens.")]
 Id = Annotated[str, typer.Argument(help="The stream's id or key.")]
 HERE = "http://127.0.0.1:8765"
 #: Seconds for all streams and sensors of a daemon to move, and for a model to be judged.
@@ -32,21 +33,23 @@ sessions = typer.Typer(
 @sessions.command("list")
 def list_sessions(
     url: Url = HERE,
-    token: Token = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Every stream, awake or asleep: where it stands, and how much of it is on the disk."""
-    peer, after = _peer(url, token), ""
+    peer, after = _peer(url, token, ca), ""
     while True:
         page = _ask(peer, "GET", "/v1/sessions", after=after)
         for one in page["sessions"]:
+            whose = f"{one['owner']}/" if "owner" in one else ""
             if json_output:
                 typer.echo(json.dumps(one))
             elif "error" in one:
-                typer.echo(f"{one['stream']}\t{one['state']}\t{one['error']}")
+                typer.echo(f"{whose}{one['stream']}\t{one['state']}\t{one['error']}")
             else:
                 facts = f"{one['state']}\t{one['model']}\t{one['position']} ({one['acknowledged']} safe)"
-                typer.echo(f"{one['stream']}\t{facts}\t{one['age_seconds']:.0f} s")
+                typer.echo(f"{whose}{one['stream']}\t{facts}\t{one['age_seconds']:.0f} s")
         if not (after := page.get("after", "")):
             return
 
@@ -55,11 +58,13 @@ def list_sessions(
 def export_session(
     id: Id,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: standard output.")] = None,
+    owner: Owner = "",
     url: Url = HERE,
-    token: Token = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
 ) -> None:
     """Its bytes as a sleeping stream. It goes on where it is: what comes behind them is not in them."""
-    data = _bytes(_peer(url, token), "GET", f"/v1/sessions/{quote(id)}")
+    data = _bytes(_peer(url, token, ca), "GET", f"/v1/sessions/{quote(id)}", owner=owner)
     if output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -71,30 +76,33 @@ def export_session(
 def import_session(
     id: Id,
     file: Annotated[Path, typer.Argument(help="What export wrote; - for standard input.")],
+    owner: Owner = "",
     url: Url = HERE,
-    token: Token = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
 ) -> None:
     """It sleeps there until a client resumes it. Refused for another model file than it was made by."""
     data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    found = json.loads(_bytes(_peer(url, token), "PUT", f"/v1/sessions/{quote(id)}", data))
+    found = json.loads(_bytes(_peer(url, token, ca), "PUT", f"/v1/sessions/{quote(id)}", data, owner=owner))
     typer.echo(f"{found['stream']}\t{found['model']}\t{found['position']}")
 
 
 @sessions.command("evict")
-def evict_session(id: Id, url: Url = HERE, token: Token = None) -> None:
+def evict_session(id: Id, owner: Owner = "", url: Url = HERE, token: TokenOption = None, ca: CaOption = None) -> None:
     """Put it to sleep; its client wakes it with the next row."""
-    _bytes(_peer(url, token), "POST", f"/v1/sessions/{quote(id)}/evict")
+    _bytes(_peer(url, token, ca), "POST", f"/v1/sessions/{quote(id)}/evict", owner=owner)
 
 
 def drain(
     to: Annotated[str, typer.Option("--to", help="The daemon that goes on: http://HOST:PORT, as clients reach it.")],
     url: Url = HERE,
-    token: Token = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
     to_token: Annotated[str | None, typer.Option("--to-token", help="A token for the other one.")] = None,
 ) -> None:
     """Move every stream and sensor to another daemon. Clients follow; new ones are sent there until this one stops."""
     asked = {"to": to} | ({} if to_token is None else {"token": to_token})
-    found = _ask(_peer(url, token, LONG), "POST", "/v1/drain", asked)
+    found = _ask(_peer(url, token, ca, LONG), "POST", "/v1/drain", asked)
     for what, said in found.items():
         typer.echo(f"{what}\t{said['moved']} moved, {len(said['left'])} left")
         for name, why in said["left"].items():
@@ -103,9 +111,9 @@ def drain(
         raise typer.Exit(1)
 
 
-def reload(url: Url = HERE, token: Token = None) -> None:
+def reload(url: Url = HERE, token: TokenOption = None, ca: CaOption = None) -> None:
     """Load model files that changed: new streams take the new version, those that are there finish on the old one."""
-    found = _ask(_peer(url, token, LONG), "POST", "/v1/reload")
+    found = _ask(_peer(url, token, ca, LONG), "POST", "/v1/reload")
     failed = False
     for name, said in found["models"].items():
         failed |= said["outcome"] == "failed"
@@ -114,11 +122,11 @@ def reload(url: Url = HERE, token: Token = None) -> None:
         raise typer.Exit(1)
 
 
-def _peer(url: str, token: str | None, seconds: float = 60.0) -> Peer:
+def _peer(url: str, token: str | None, ca: Path | None, seconds: float = 60.0) -> Peer:
     from streamer.serve.moving.peer import Peer, PeerError
 
     try:
-        return Peer(url, token, seconds)
+        return Peer(url, token, seconds, ca)
     except PeerError as error:
         raise CommandError(str(error), 2) from error
 

@@ -14,6 +14,7 @@ from enum import Enum
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from streamer.names import name_of, owner_of
 from streamer.refusals import Refused
 from streamer.store import StoreError
 from streamer.streams.moved import moved_note, moved_to
@@ -83,7 +84,8 @@ class Mover:
         except SnapshotError as error:
             raise self._admission.refuse("snapshot", f"the stream can't be read: {error}") from error
         if saved.id != id:
-            raise self._admission.refuse("snapshot", f"these are the bytes of stream {saved.id!r}, not of {id!r}")
+            of = [f"{name_of(each)!r}" + (f" of {owner_of(each)}" if owner_of(each) else "") for each in (saved.id, id)]
+            raise self._admission.refuse("snapshot", f"these are the bytes of stream {of[0]}, not of {of[1]}")
         self._admission.check(id)
         digests = self._admission.digests(saved.model)
         if saved.digest not in digests:
@@ -99,12 +101,12 @@ class Mover:
             except SnapshotError:
                 return  # nobody could go on from it
             if (old.received, old.seq) > (saved.received, saved.seq):
-                text = f"stream {id!r} sleeps here at {old.received}, behind the {saved.received} of these bytes"
+                text = f"stream {name_of(id)!r} sleeps here at {old.received}, behind the {saved.received} of these bytes"
                 raise self._admission.refuse("conflict", f"{text}: delete it first")
 
         with self._admission.store_errors():
             if not self._keeper.replace(id, data, fits):
-                raise self._admission.refuse("duplicate", f"stream {id!r} is awake here: evict or delete it first")
+                raise self._admission.refuse("duplicate", f"stream {name_of(id)!r} is awake here: evict or delete it first")
         return saved
 
     def evict(self, id: str) -> bool:

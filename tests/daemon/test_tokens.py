@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from streamer.client import StreamClient, StreamError, SyncRowStream
 from streamer.serve.access.tokens import TokenFile, new_secret
+from streamer.serve.moving.peer import Peer, PeerError
 from tests.daemon.running import Answer, Running, daemon
 from tests.daemon.talk import RATE, noise, until_closed
 from tests.daemon.tenants import bearer, give, until
@@ -231,3 +232,22 @@ def test_no_token_is_in_the_log(served: Served) -> None:
     log = served.running.errors.read_text()
     assert "a wrong token" in log
     assert [each for each in (served.alice, served.bob, wrong) if each in log] == []
+
+
+def test_an_administrator_names_the_owner(served: Served) -> None:
+    for secret, body in ((served.alice, ROWS), (served.bob, b"[[7,8,9]]")):
+        assert rows(served, secret, "same", body=body).status == 200
+    ask, admin = served.running.ask, bearer(served.admin)
+    listed = json.loads(ask("GET", "/v1/sessions", headers=admin).text)["sessions"]
+    found = {one["owner"]: one["position"] for one in listed if one["stream"] == "same"}
+    assert found == {"alice": 2, "bob": 1}
+    assert "\x1f" not in json.dumps(listed)
+    peer = Peer(f"http://127.0.0.1:{served.running.port}", served.admin)
+    data = peer.ask("GET", "/v1/sessions/same", owner="alice")
+    assert ask("GET", "/v1/sessions/same", headers=admin).status == 404
+    assert ask("GET", "/v1/sessions/same?owner=alice", headers=bearer(served.alice)).status == 403
+    with pytest.raises(PeerError, match="409: these are the bytes of stream 'same'"):
+        peer.ask("PUT", "/v1/sessions/same", data, owner="bob")
+    peer.ask("POST", "/v1/sessions/same/evict", owner="alice")
+    assert json.loads(peer.ask("PUT", "/v1/sessions/same", data, owner="alice"))["position"] == 2
+    assert json.loads(ask("GET", "/v1/streams/same", headers=bearer(served.bob)).text)["position"] == 1

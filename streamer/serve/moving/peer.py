@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from streamer.streams.moving import PeerError
@@ -13,14 +14,15 @@ __all__ = ["Peer", "PeerError"]
 
 
 class Peer:
-    """``url``: ``http(s)://HOST:PORT``. ``token`` goes along as a bearer's. Every method raises :class:`PeerError`."""
+    """``url``: ``http(s)://HOST:PORT``. ``token`` goes along as a bearer's.
+    ``ca``: certificates to trust (PEM), else the system's. Every method raises :class:`PeerError`."""
 
-    def __init__(self, url: str, token: str | None = None, seconds: float = 30.0) -> None:
+    def __init__(self, url: str, token: str | None = None, seconds: float = 30.0, ca: Path | None = None) -> None:
         url = url.replace("ws://", "http://", 1).replace("wss://", "https://", 1).rstrip("/")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
             raise PeerError(f"{url!r} is no daemon's address: http://HOST:PORT is expected")
-        self.url, self._parts, self._seconds = url, parts, seconds
+        self.url, self._parts, self._seconds, self._ca = url, parts, seconds, ca
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def ask(self, method: str, path: str, body: bytes | None = None, **query: str) -> bytes:
@@ -51,7 +53,7 @@ class Peer:
         host, port = self._parts.hostname, self._parts.port
         assert host is not None  # checked above
         if self._parts.scheme == "https":
-            context = ssl.create_default_context()
+            context = ssl.create_default_context(cafile=self._ca)
             return http.client.HTTPSConnection(host, port, timeout=self._seconds, context=context)
         return http.client.HTTPConnection(host, port, timeout=self._seconds)
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamer.names import name_of, owner_of, stream_id
 from streamer.refusals import Refused
 from streamer.sensors.host import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError
@@ -123,48 +124,53 @@ class MovingRoutes:
 
     def _look(self, id: str) -> dict[str, Any] | None:
         try:
-            return self._registry.look(id)
+            found = self._registry.look(id)
         except Refused as error:
-            return {"stream": id, "state": error.reason, "error": error.message}
+            found = {"stream": name_of(id), "state": error.reason, "error": error.message}
+        return found and found | ({"owner": owner} if (owner := owner_of(id)) else {})
 
     async def export(self, request: Request) -> Response:
-        id = request.path_params["id"]
+        id = _id(request, "id")
         data = await disk_thread(lambda: self._registry.mover.export(id))
         if data is None:
-            return problem(404, f"no stream {id[:64]!r} is known here: GET /v1/sessions lists them")
+            return problem(404, f"no stream {name_of(id)[:64]!r} is known here: GET /v1/sessions lists them")
         return Response(data, media_type=OCTETS)
 
     async def bring(self, request: Request) -> Response:
-        id, data = request.path_params["id"], await read_body(request, self._settings.max_body_bytes)
+        id, data = _id(request, "id"), await read_body(request, self._settings.max_body_bytes)
         saved = await disk_thread(lambda: self._registry.mover.bring(id, data))
         self._count("streams", "in", 1)
         log.info("a stream was brought", extra={"stream": id, "position": saved.received})
-        return JSONResponse({"stream": id, "model": saved.model, "position": saved.received, "seq": saved.seq}, 201)
+        return JSONResponse(
+            {"stream": name_of(id), "model": saved.model, "position": saved.received, "seq": saved.seq}, 201
+        )
 
     async def evict(self, request: Request) -> Response:
-        id = request.path_params["id"]
+        id = _id(request, "id")
         if await disk_thread(lambda: self._registry.mover.evict(id)):
             return Response(status_code=204)
         known = await disk_thread(lambda: self._registry.look(id))
         if known is None:
-            return problem(404, f"no stream {id[:64]!r} is known here: GET /v1/sessions lists them")
-        return problem(409, f"stream {id[:64]!r} is {known['state']}: only one that is awake can be put to sleep")
+            return problem(404, f"no stream {name_of(id)[:64]!r} is known here: GET /v1/sessions lists them")
+        return problem(
+            409, f"stream {name_of(id)[:64]!r} is {known['state']}: only one that is awake can be put to sleep"
+        )
 
     # -- sensors -------------------------------------------------------------------------------------------------------
 
     async def export_sensor(self, request: Request) -> Response:
-        name, model = request.path_params["name"], request.query_params.get("model")
+        name, model = _id(request, "name"), request.query_params.get("model")
         data = await disk_thread(lambda: self._sensor_mover.export(name, model))
         if data is None:
-            return problem(404, f"no sensor {name[:200]!r} is known: GET /v1/forecast lists them")
+            return problem(404, f"no sensor {name_of(name)[:200]!r} is known: GET /v1/forecast lists them")
         return Response(data, media_type=OCTETS)
 
     async def bring_sensor(self, request: Request) -> Response:
-        name, model = request.path_params["name"], request.query_params.get("model")
+        name, model = _id(request, "name"), request.query_params.get("model")
         data = await read_body(request, self._settings.max_body_bytes)
         await disk_thread(lambda: self._sensor_mover.bring(name, model, data))
         self._count("sensors", "in", 1)
-        return JSONResponse({"sensor": name}, 201)
+        return JSONResponse({"sensor": name_of(name)}, 201)
 
     def _count(self, kind: str, way: str, count: int) -> None:
         self._registry.metrics.moved.labels(kind, way).inc(count)
@@ -200,3 +206,8 @@ class MovingRoutes:
     async def reload(self, request: Request) -> Response:
         """What became of each model: of one that failed the old version serves on."""
         return JSONResponse(await asyncio.to_thread(self._reload))
+
+
+def _id(request: Request, parameter: str) -> str:
+    """The id of the stream or sensor that ``?owner=`` calls so; of nobody's without."""
+    return stream_id(request.query_params.get("owner", ""), request.path_params[parameter])
