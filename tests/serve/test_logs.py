@@ -41,7 +41,8 @@ def log(request: pytest.FixtureRequest) -> Iterator[tuple[str, logging.Logger, i
     before, level = root.handlers[:], root.level
     logger = logging.getLogger("tests.logs")
     logs.configure("info", request.param, stream)
-    logger.handlers, logger.propagate = root.handlers[:], False
+    mine = [handler for handler in root.handlers if getattr(handler, "stream", None) is stream]
+    logger.handlers, logger.propagate = mine, False
     root.handlers[:] = before
     root.setLevel(level)
     logger.setLevel(logging.INFO)
