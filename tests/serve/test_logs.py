@@ -36,20 +36,16 @@ ATTACKS = [
 
 @pytest.fixture(params=["console", "json"])
 def log(request: pytest.FixtureRequest) -> Iterator[tuple[str, logging.Logger, io.StringIO]]:
-    """Not by way of the root while a test runs: what pytest captures there it can't send on, where it is no Unicode."""
+    """A logger that nobody else knows of: what pytest captures of the others it can't send on, where it is no
+    Unicode."""
     root, stream = logging.getLogger(), io.StringIO()
     before, level = root.handlers[:], root.level
-    logger = logging.getLogger("tests.logs")
     logs.configure("info", request.param, stream)
-    mine = [handler for handler in root.handlers if getattr(handler, "stream", None) is stream]
-    logger.handlers, logger.propagate = mine, False
+    logger = logging.Logger("tests.logs", logging.INFO)
+    logger.handlers = root.handlers[:]
     root.handlers[:] = before
     root.setLevel(level)
-    logger.setLevel(logging.INFO)
-    try:
-        yield request.param, logger, stream
-    finally:
-        logger.handlers, logger.propagate = [], True
+    yield request.param, logger, stream
 
 
 def written(stream: io.StringIO) -> str:
