@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -35,7 +34,7 @@ ATTACKS = [
 
 
 @pytest.fixture(params=["console", "json"])
-def log(request: pytest.FixtureRequest) -> Iterator[tuple[str, logging.Logger, io.StringIO]]:
+def log(request: pytest.FixtureRequest) -> tuple[str, logging.Logger, io.StringIO]:
     """A logger that nobody else knows of: what pytest captures of the others it can't send on, where it is no
     Unicode."""
     root, stream = logging.getLogger(), io.StringIO()
@@ -45,7 +44,7 @@ def log(request: pytest.FixtureRequest) -> Iterator[tuple[str, logging.Logger, i
     logger.handlers = root.handlers[:]
     root.handlers[:] = before
     root.setLevel(level)
-    yield request.param, logger, stream
+    return request.param, logger, stream
 
 
 def written(stream: io.StringIO) -> str:
