@@ -90,12 +90,14 @@ def frame_of_rows(data: bytes) -> bytes:
 
 
 def _get(path: bytes, times: int = 500) -> bytes:
-    return b"GET %b HTTP/1.1\r\nHost: daemon\r\n\r\n" % path * times
+    return b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path * times
 
 
 def _post(body: bytes, encoding: bytes = b"") -> bytes:
     said = b"Content-Encoding: %b\r\n" % encoding if encoding else b""
-    head = b"POST /v1/streams/flood HTTP/1.1\r\nHost: daemon\r\nContent-Type: application/json\r\n%bContent-Length: %d"
+    head = (
+        b"POST /v1/streams/flood HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%bContent-Length: %d"
+    )
     return head % (said, len(body)) + b"\r\n\r\n" + body
 
 

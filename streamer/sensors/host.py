@@ -109,8 +109,8 @@ class Sensors:
         if self._late:
             self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
             self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
-            self.metrics.oldest_reading.set_function(lambda: max(fleet.waits() for fleet in fleets))
-            self.metrics.reading_wait.set_function(lambda: max(fleet.behind() for fleet in fleets))
+            self.metrics.oldest_reading.set_function(lambda: max((fleet.waits() for fleet in fleets), default=0.0))
+            self.metrics.reading_wait.set_function(lambda: max((fleet.behind() for fleet in fleets), default=0.0))
             self.metrics.unsaved_sensors.set_function(
                 lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
             )

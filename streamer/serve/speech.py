@@ -7,6 +7,7 @@ protocols have no way to come back to a stream: it is in no snapshot then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -65,6 +66,7 @@ class SpeechStream:
     def _prepare(self, streams: StreamConnections, on_events: OnEvents, on_over: Callable[[Refused], None]) -> None:
         self._streams, self._on_events, self._on_over = streams, on_events, on_over
         self._loop = asyncio.get_running_loop()
+        self._freed = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
         self._early: list[list[dict[str, Any]]] | None = []
         self._error: Refused | None = None
@@ -177,9 +179,14 @@ class SpeechStream:
         if not self._closed:
             self._closed = True
             self._session.on_drained = None
-            self._streams.registry.release(self._session)
+            self._streams.registry.release(self._session, partial(self._streams.outbox.put, self._freed.set))
             self._error = self._error or self._gone()
             self._wake()
+
+    async def freed(self, seconds: float = 2.0) -> None:
+        """Behind :meth:`close`: until its slot is another's, or so long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._freed.wait(), seconds)
 
     def leave(self) -> None:
         """The client is gone, and may come back: the stream waits for it, if it has an ``id``. Never waits."""

@@ -101,12 +101,16 @@ class Mover:
             except SnapshotError:
                 return  # nobody could go on from it
             if (old.received, old.seq) > (saved.received, saved.seq):
-                text = f"stream {name_of(id)!r} sleeps here at {old.received}, behind the {saved.received} of these bytes"
+                text = (
+                    f"stream {name_of(id)!r} sleeps here at {old.received}, behind the {saved.received} of these bytes"
+                )
                 raise self._admission.refuse("conflict", f"{text}: delete it first")
 
         with self._admission.store_errors():
             if not self._keeper.replace(id, data, fits):
-                raise self._admission.refuse("duplicate", f"stream {name_of(id)!r} is awake here: evict or delete it first")
+                raise self._admission.refuse(
+                    "duplicate", f"stream {name_of(id)!r} is awake here: evict or delete it first"
+                )
         return saved
 
     def evict(self, id: str) -> bool:

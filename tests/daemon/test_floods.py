@@ -112,7 +112,9 @@ def test_half_a_sample_in_a_large_frame_is_refused_whole(served: Running) -> Non
 
 def test_requests_sent_ahead_are_answered_one_after_the_other(served: Running) -> None:
     pages = [b"/healthz", b"/metrics", b"/nothing", b"/v1/models"] * 25
-    request = b"".join(b"GET %b HTTP/1.1\r\nHost: d\r\nX-Long: %b\r\n\r\n" % (page, b"x" * 300) for page in pages)
+    request = b"".join(
+        b"GET %b HTTP/1.1\r\nHost: localhost\r\nX-Long: %b\r\n\r\n" % (page, b"x" * 300) for page in pages
+    )
     with connected(served, request) as wire:
         reader = Reader(wire)
         for page in pages:
@@ -126,13 +128,13 @@ def test_requests_sent_ahead_are_answered_one_after_the_other(served: Running) -
 def test_requests_in_pieces_with_bodies_are_answered(served: Running, size: int) -> None:
     """Of one with its length said, one in chunks, one without a body, and one behind an answer that came early."""
     body = b"[" + b"0," * 1000 + b"0]"
-    post = b"POST /v1/streams/pieces HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
+    post = b"POST /v1/streams/pieces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:500], body[500:])) + b"0\r\n\r\n"
-    lost = b"POST /nothing HTTP/1.1\r\nHost: d\r\nContent-Length: 5000\r\n\r\n" + bytes(5000)
+    lost = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n" + bytes(5000)
     data = post + b"Content-Length: %d\r\n\r\n" % len(body) + body
     data += post + b"Transfer-Encoding: chunked\r\n\r\n" + chunks
-    data += lost + b"GET /healthz HTTP/1.1\r\nHost: d\r\n\r\n"
-    data += b"DELETE /v1/streams/pieces HTTP/1.1\r\nHost: d\r\n\r\n"
+    data += lost + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    data += b"DELETE /v1/streams/pieces HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connected(served) as wire:
         reader = Reader(wire)
         for at in range(0, len(data), size):
@@ -152,7 +154,7 @@ def test_json_that_is_too_long_is_refused_and_as_bytes_it_may_be_longer(served: 
     headers = b""
     if packed:
         body, headers = gzip.compress(body), b"Content-Encoding: gzip\r\n"
-    head = b"POST /v1/streams/long HTTP/1.1\r\nHost: d\r\nConnection: close\r\n%bContent-Length: %d\r\n\r\n"
+    head = b"POST /v1/streams/long HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%bContent-Length: %d\r\n\r\n"
     with connected(served, head % (headers, len(body)) + body) as wire:
         reader = Reader(wire)
         answer = reader.head()

@@ -13,6 +13,7 @@ from streamer.serve.inbox import Inbox
 class Stream:
     def __init__(self) -> None:
         self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
+        self.deadline, self.heard = 0.0, True
 
 
 async def lanes_wait(scheduler: Scheduler[Stream], count: int) -> None:

@@ -9,11 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from bench.attack.clients import BINARY, PING, PONG, UPGRADE, frame
+from streamer.metrics import Metrics
 from streamer.serve import websocket
+from streamer.serve.access.gate import Access
 from streamer.serve.turns import Turns
 from streamer.serve.websocket import Socket
+from streamer.settings import Settings
 
 PATIENCE = 20
 
@@ -62,6 +66,7 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         turns, peers = Turns(loop), list[Peer]()
+        access = Access(Settings(), Metrics(CollectorRegistry()))
 
         def admit(path: str) -> Callable[[Socket], Peer]:
             def make(wire: Socket) -> Peer:
@@ -73,7 +78,9 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
         def make() -> Socket:
             server = SimpleNamespace(connections=set())
             bounds = {"max_frame_bytes": 2**20, "ping_seconds": 60, "send_seconds": 60, "linger_seconds": 1}
-            return Socket(config=None, server_state=server, app_state={}, admit=admit, turns=turns, **bounds)  # type: ignore[arg-type]
+            return Socket(
+                config=None, server_state=server, app_state={}, access=access, admit=admit, turns=turns, **bounds
+            )  # type: ignore[arg-type]
 
         transport, wire = await loop.create_connection(make, sock=there)
         wire.data_received(UPGRADE % b"/")

@@ -64,6 +64,9 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(ANY, "/v1/metrics", ("write",)),
     # streams of everybody
     AccessRule(ANY, "/v1/sessions*", ("admin",)),
+    AccessRule(ANY, "/v1/sensor-states/*", ("admin",)),
+    AccessRule(ANY, "/v1/drain", ("admin",)),
+    AccessRule(ANY, "/v1/reload", ("admin",)),
 )
 
 #: The same for methods of gRPC.

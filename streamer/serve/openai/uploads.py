@@ -115,9 +115,10 @@ class Uploads:
             await stream.end()
             return stream.seconds
         finally:
+            self._threads.submit(sound.close)
             if stream is not None:
                 stream.close()
-            self._threads.submit(sound.close)
+                await stream.freed()  # whoever is answered may send the next one at once
 
     async def _in_thread(
         self,

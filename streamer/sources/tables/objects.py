@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -61,7 +62,8 @@ class Objects:
         self._first = self._next()
         for record in self._first or ():
             names = list(record.values)
-            names += [name for name, _ in numbers_in(record.values) if name not in record.values]
+            with contextlib.suppress(ValueError):  # too deep, or too many: said where the record is read
+                names += [name for name, _ in numbers_in(record.values) if name not in record.values]
             self.names = names
             break
 

@@ -24,7 +24,7 @@ def paths(routes: list[BaseRoute], before: str = "") -> list[tuple[str, str]]:
             found += paths(route.routes, before + route.path)
         elif isinstance(route, Route) and "{rest:path}" not in route.path:
             path = before + route.path
-            for hole in ("{key:path}", "{stream:path}", "{model}", "{version}"):
+            for hole in ("{key:path}", "{stream:path}", "{name:path}", "{id:path}", "{model}", "{version}"):
                 path = path.replace(hole, "x")
             found += [(method, path) for method in route.methods or ()]
     return found

@@ -252,7 +252,7 @@ def long_upload(running: Running) -> socket.socket:
     boundary = "frontier"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.flac"\r\n\r\n'
     form = head.encode() + body + f"\r\n--{boundary}--\r\n".encode()
-    request = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n"
+    request = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(form)}\r\n"
     request += f"Content-Type: multipart/form-data; boundary={boundary}\r\n\r\n"
     plain = socket.create_connection(("127.0.0.1", running.port), timeout=60)
     plain.sendall(request.encode() + form)
