@@ -92,9 +92,9 @@ class _Graft:
 def quantise(model: ir.Model, learned: set[str], cell_limit: float | None = None) -> int:
     """In place; returns how many nodes were rewritten. ``learned``: names of trained matrices (:func:`learned`).
 
-    ``cell_limit``: an LSTM's cells stay within plus and minus that after each step (cell clipping: Sak et al. 2014, arXiv
-    1402.1128). Where a model meets silence, some cells count on for as long as it lasts, to values that training never
-    showed, and what comes behind it is read otherwise; beyond 10 the output of a cell no longer depends on it anyhow.
+    ``cell_limit``: an LSTM's cells stay within plus and minus that after each step (cell clipping: Sak et al. 2014,
+    arXiv 1402.1128). Where a model meets silence, some cells count on for as long as it lasts, to values that training
+    never showed, and what comes behind it is read otherwise; beyond 10 a cell's output no longer depends on it anyhow.
     """
     done = 0
     for node in list(model.graph):

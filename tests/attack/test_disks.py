@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.disks import run
 from tests.toys import toy_model
+
+pytestmark = pytest.mark.long
 
 
 def test_what_was_not_hit_is_there_and_every_loss_is_said(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from streamer.settings import Settings
 from streamer.streams.loading import load_engine
 from tests.toys import toy_model
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"a device"}))
 def test_each_is_refused_with_what_may_be_done(name: str, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from bench.attack import Scale
 from bench.attack.full import run
 from tests.toys import toy_model
 
+pytestmark = pytest.mark.long
+
 
 def test_it_says_so_and_goes_on(tmp_path: Path) -> None:
     rows = list(run(Scale(0.1), toy_model(tmp_path)))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.fuzz import fuzz, run
 from bench.attack.parsers import Parser
+
+pytestmark = pytest.mark.long
 
 
 def test_nothing_crashes(toy: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.gaps import differences, run
+
+pytestmark = pytest.mark.long
 
 SPEED = {"slowest of these answers", "SIGTERM to the end"}
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.kills import run
 from tests.toys import toy_model
+
+pytestmark = pytest.mark.long
 
 
 def test_nothing_is_lost_repeated_or_wrong(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import pytest
 from bench import setup
 from bench.attack import loop
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", loop.CONNECTIONS)
 def test_a_flood_leaves_the_pages_there_and_the_memory_bounded(kind: str, attacked: setup.Served) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench import setup
 from bench.attack import Scale
 from bench.attack.overload import overloaded
+
+pytestmark = pytest.mark.long
 
 
 def test_too_many_live_streams(attacked: setup.Served) -> None:

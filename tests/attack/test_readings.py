@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.readings import run
+
+pytestmark = pytest.mark.long
 
 
 def test_what_is_not_run_is_refused_with_a_reason() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.tenants import run
+
+pytestmark = pytest.mark.long
 
 
 def test_everything_holds(toy: Path) -> None:
