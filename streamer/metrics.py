@@ -125,7 +125,7 @@ class Metrics:
         )
         self.store_errors = counter("store_errors", "failures of the store", "kind")
         self.disk_trouble = gauge("disk_trouble", "1 while the disk can't be written, or is nearly full", "store")
-        self.damaged_stores = counter("damaged_stores", "stores that were damaged, and made anew", "store")
+        self.damaged_stores = counter("damaged_stores", "stores that were damaged, and rebuilt", "store")
         self.salvaged_rows = counter(
             "salvaged_rows", "rows of damaged stores: kept, or lost as far as is known", "store", "outcome"
         )
@@ -167,7 +167,7 @@ class Metrics:
         self.build = Info("streamer_build", "version of the daemon and of what it runs on", registry=self.registry)
 
     def damaged(self, store: str, kept: int, lost: int) -> None:
-        """A store was made anew of what could be read."""
+        """A store was rebuilt from what could be read."""
         self.damaged_stores.labels(store).inc()
         self.salvaged_rows.labels(store, "kept").inc(kept)
         self.salvaged_rows.labels(store, "lost").inc(lost)

@@ -172,7 +172,7 @@ def _contents(store: SqliteStore | Journal) -> Contents:
 
 
 def _lost(before: Contents, after: Contents) -> set[str]:
-    """Which are gone or begin anew. Raises ``AssertionError`` for one that is wrong."""
+    """Which are gone or start again. Raises ``AssertionError`` for one that is wrong."""
     for name, data in after.items():
         assert data in (before.get(name), b""), f"{name} came back as something else"
     return {name for name, data in before.items() if after.get(name, b"") != data}
@@ -227,7 +227,7 @@ def _starts(folder: Path, model: Path, scale: Scale) -> Iterator[Row]:
         victim = Victim(folder / title, [model, resolve("forecast-online")], state=state)
         try:
             ready = victim.wait_ready()
-            said = victim.said().count("made anew")
+            said = victim.said().count("rebuilt")
         finally:
             code = victim.end()
         held = ready and code == 0 and (said == 2 or title == "gone")

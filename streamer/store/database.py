@@ -205,7 +205,7 @@ class Database:
             extra |= {"rows_lost": loss.lost, "names_lost": loss.names[:NAMES], "pages_lost": loss.pages}
             said = f"{lost} rows of it are lost" if lost else "no row is known to be lost, what was written last may be"
             said += f", and what was on {loss.pages} pages" if loss.pages else ""
-            log.error(f"the store can't be used as it is, and is made anew: {said}", extra=extra)
+            log.error(f"the store can't be used as it is, and is rebuilt: {said}", extra=extra)
 
     def _put_in_place(self) -> None:
         _set_aside(self.path)
@@ -224,7 +224,7 @@ class Database:
             return
         whole = len(head) == 100 and int.from_bytes(head[60:64], "big") == self._version
         if whole and not self.path.exists() and not self._new.with_name(self._new.name + "-journal").exists():
-            log.warning("a store that was being made anew is finished", extra={"path": str(self.path)})
+            log.warning("a store that was being rebuilt is finished", extra={"path": str(self.path)})
             self._put_in_place()
         else:
             _remove(self._new)

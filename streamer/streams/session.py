@@ -349,7 +349,7 @@ class Session(Facts):
         return self.overflow == "wait" and self._delivery.held >= PATIENT and self.buffered_seconds > BACKLOG
 
     def _emit(self, events: list[dict[str, Any]], *, over: bool = False) -> None:
-        """``over``: what comes behind them begins anew."""
+        """``over``: what comes behind them starts again."""
         held: list[dict[str, Any]] = []
         if self._hearing is not None:
             finals = [event for event in events if event["type"] == "final" and event["text"]]

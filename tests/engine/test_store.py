@@ -83,7 +83,7 @@ def test_no_time_passes_while_nothing_runs_and_no_clock_that_is_set_makes_it_pas
     now += 60
     store.purge(3600)
     store.close()
-    now = 5.0  # another boot: its monotonic clock begins anew
+    now = 5.0  # another boot: its monotonic clock starts again
     wall = time.time()
     monkeypatch.setattr("time.time", lambda: wall + 60 * 86400)
     store = SqliteStore(path, lambda: now)

@@ -80,7 +80,7 @@ def contents(path: Path) -> tuple[Contents, Loss | None]:
 
 
 def lost_of(before: Contents, after: Contents, *, back: bool = False) -> set[str]:
-    """Which are gone, or begin anew. Raises where one is wrong: other bytes than were put, or a name of nobody.
+    """Which are gone, or start again. Raises where one is wrong: other bytes than were put, or a name of nobody.
     ``back``: what was deleted last may be there again, the log of that is lost."""
     for name, data in after.items():
         if back and name == "gone":

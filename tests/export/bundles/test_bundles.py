@@ -145,7 +145,7 @@ def test_the_same_utterances(kind: str, folder: Path, model: Model) -> None:
     """Sounds with pauses between them that end an utterance, by sherpa's clock, too, and are too short for its rule of
     silence alone.
 
-    A transducer goes on as it was, in both. A model of CTC begins anew in sherpa where its host says so, and goes on
+    A transducer goes on as it was, in both. A model of CTC starts again in sherpa where its host says so, and goes on
     here: its endpoints are compared without.
     """
     if kind == "t-one":
