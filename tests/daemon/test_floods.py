@@ -84,6 +84,8 @@ def test_of_pings_that_come_together_the_last_is_answered(served: Running) -> No
         pongs: list[bytes] = []
         while not pongs or pongs[-1] != b"4999":
             opcode, payload = reader.frame()
+            if opcode == TEXT:  # an acknowledgement came between
+                continue
             assert opcode == PONG
             pongs.append(payload)
         assert len(pongs) < 5000
