@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.sensors.columns import StepResult
 
-__all__ = ["DEPTH", "Backlog", "Queued", "Work"]
+__all__ = ["DEPTH", "Backlog", "QueuedReadings", "Work"]
 
 Slots = NDArray[np.intp]
 #: Readings of one stream in a piece.
@@ -52,7 +52,7 @@ class Work:
         return cls(slots, nothing.astype(np.int64), nothing, nothing, nothing.astype(np.bool_), 0, call=call)
 
 
-class Queued(NamedTuple):
+class QueuedReadings(NamedTuple):
     """Readings, [N]. ``values`` [N, C]. ``seq``: of their record. ``last``: no other of its stream is behind it in that
     record. ``whose``: number of the work; ``own``: where there."""
 
@@ -66,11 +66,11 @@ class Queued(NamedTuple):
     whose: NDArray[np.int64]
     own: NDArray[np.intp]
 
-    def take(self, rows: Any) -> Queued:
-        return Queued(*(column[rows] for column in self))
+    def take(self, rows: Any) -> QueuedReadings:
+        return QueuedReadings(*(column[rows] for column in self))
 
     @classmethod
-    def joined(cls, parts: list[Queued]) -> Queued:
+    def joined(cls, parts: list[QueuedReadings]) -> QueuedReadings:
         return parts[0] if len(parts) == 1 else cls(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -83,8 +83,8 @@ class Backlog:
         self.works: dict[int, Work] = {}
         self._left: dict[int, int] = {}
         self._number, self._empty = 0, list[int]()
-        self._near: list[Queued] = []
-        self._far: dict[int, deque[Queued]] = {}  # of every stream what is behind its readings in `_near`
+        self._near: list[QueuedReadings] = []
+        self._far: dict[int, deque[QueuedReadings]] = {}  # of every stream what is behind its readings in `_near`
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -99,7 +99,7 @@ class Backlog:
         count = len(work.slots)
         if not work.generations.shape == work.times.shape == work.stamped.shape == work.values.shape[:1] == (count,):
             raise ValueError("columns of readings are as long as their slots")
-        rows = Queued(
+        rows = QueuedReadings(
             work.slots,
             work.generations,
             work.times,
@@ -122,12 +122,12 @@ class Backlog:
         if len(rows.slots):
             self._near.append(rows)
 
-    def piece(self) -> Queued | None:
+    def piece(self) -> QueuedReadings | None:
         """The next readings, by stream, of each in its order. What is not run of them comes back by :meth:`keep`."""
         self._refill()
         if not self._near:
             return None
-        rows, self._near = Queued.joined(self._near), []
+        rows, self._near = QueuedReadings.joined(self._near), []
         rows = rows.take(np.argsort(rows.slots, kind="stable"))
         _, first, count = np.unique(rows.slots, return_index=True, return_counts=True)
         if count.max() > DEPTH:
@@ -138,7 +138,7 @@ class Backlog:
             rows = rows.take(np.arange(len(rows.slots)) - np.repeat(first, count) < DEPTH)
         return rows
 
-    def keep(self, rows: Queued) -> None:
+    def keep(self, rows: QueuedReadings) -> None:
         if len(rows.slots):
             self._near.insert(0, rows)
 
@@ -153,7 +153,7 @@ class Backlog:
             del self._left[number]
         return [self.works.pop(number) for number in ended]
 
-    def drop(self, slots: Slots) -> Queued | None:
+    def drop(self, slots: Slots) -> QueuedReadings | None:
         """The readings of ``slots`` that wait; they do no longer."""
         found = [part for slot in slots.tolist() for part in self._far.pop(slot, ())]
         kept = []
@@ -165,7 +165,7 @@ class Backlog:
             if len(part.slots):
                 kept.append(part)
         self._near = kept
-        return Queued.joined(found) if found else None
+        return QueuedReadings.joined(found) if found else None
 
     def _refill(self) -> None:
         if not self._far:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.denormals import flush_denormals
-from streamer.sensors.backlog import Backlog, Queued, Work
+from streamer.sensors.backlog import Backlog, QueuedReadings, Work
 from streamer.sensors.columns import StepResult
 from streamer.sensors.runner import Runner
 from streamer.sensors.table import SensorTable
@@ -128,7 +128,7 @@ class SensorLane(threading.Thread):
                 taken.append(self._queue.popleft())
             return taken
 
-    def _add(self, work: Work, backlog: Backlog) -> Queued | None:
+    def _add(self, work: Work, backlog: Backlog) -> QueuedReadings | None:
         """What it says is to be done now is done: readings that will not be run by that, ``None``: there are none."""
         if work.call is None:
             try:
@@ -152,7 +152,7 @@ class SensorLane(threading.Thread):
             self._table.metrics.failed_batches.inc()
         return dropped
 
-    def _run(self, piece: Queued, backlog: Backlog, runner: Runner) -> Queued:
+    def _run(self, piece: QueuedReadings, backlog: Backlog, runner: Runner) -> QueuedReadings:
         """Some steps of each stream in ``piece``. Returns the readings that are done with; the others stay."""
         table, works = self._table, backlog.works
         current = table.arena.current_rows(piece.slots, piece.generations)
@@ -223,7 +223,7 @@ class SensorLane(threading.Thread):
         backlog.keep(piece.take(~done))
         table.ran(streams, first, at, piece.seq, piece.last)
         table.progress.keep(streams, masked, breaks, placed)
-        return Queued.joined([piece.take(done), late])
+        return QueuedReadings.joined([piece.take(done), late])
 
     def _measure(self, rate: float) -> None:
         self.rate = rate if not self.rate else self.rate + SMOOTH * (rate - self.rate)

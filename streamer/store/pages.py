@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Log", "PageSet", "Row", "log_of", "promised_frames"]
+__all__ = ["Log", "PageRow", "PageSet", "log_of", "promised_frames"]
 
 PAGE_SIZE = 4096
 LOG_HEADER, FRAME_HEADER = 32, 24
@@ -25,7 +25,7 @@ INDEX_INTERIOR, INDEX_LEAF, TABLE_LEAF = 2, 10, 13
 INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
-class Row(NamedTuple):
+class PageRow(NamedTuple):
     """Of a table: its number, its columns as far as they can be read, and how many there were."""
 
     rowid: int
@@ -158,7 +158,7 @@ class PageSet:
         self._logged = {number: at for number, at in logged if number <= most}
         self._count = most
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[PageRow]:
         """Of all tables, in no order."""
         yield from (row for page, kind in self._leaves() if kind == TABLE_LEAF for row in self._cells(page, kind))
 
@@ -201,7 +201,7 @@ class PageSet:
             trunk = int.from_bytes(page[:4], "big")
         return found
 
-    def _cells(self, page: bytes, kind: int) -> Iterator[Row]:
+    def _cells(self, page: bytes, kind: int) -> Iterator[PageRow]:
         count = int.from_bytes(page[3:5], "big")
         first = 12 if kind == INDEX_INTERIOR else 8
         for number in range(min(count, (self._size - first) // 2)):
@@ -211,13 +211,13 @@ class PageSet:
             except (IndexError, ValueError, struct.error):
                 continue
 
-    def _cell(self, page: bytes, at: int, kind: int) -> Row:
+    def _cell(self, page: bytes, at: int, kind: int) -> PageRow:
         length, at = _varint(page, at)
         rowid = 0
         if kind == TABLE_LEAF:
             rowid, at = _varint(page, at)
             rowid -= (rowid >> 63) << 64
-        return Row(rowid, *_values(self._payload(page, at, length, kind)))
+        return PageRow(rowid, *_values(self._payload(page, at, length, kind)))
 
     def _payload(self, page: bytes, at: int, length: int, kind: int) -> bytes:
         """As much of it as there is."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamer.store.pages import PageSet, Row
+from streamer.store.pages import PageRow, PageSet
 
 __all__ = ["Loss", "Table", "checksum", "salvage"]
 
@@ -103,7 +103,7 @@ def salvage(path: Path, tables: Sequence[Table], into: sqlite3.Connection, loss:
         loss.names += sorted(missing)
 
 
-def _table_of(row: Row, tables: Sequence[Table]) -> tuple[Table | None, Values]:
+def _table_of(row: PageRow, tables: Sequence[Table]) -> tuple[Table | None, Values]:
     for table in tables:
         if len(row.values) == len(table.columns) == row.width and (
             table.number < 0 or row.values[table.number] is None
