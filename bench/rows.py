@@ -20,13 +20,13 @@ import numpy as np
 
 from bench import setup
 from bench.report import finish
-from bench.servers import Peer, cpu_seconds, free_port, process
+from bench.servers import ComparedServer, cpu_seconds, free_port, process
 
 ROADS = ("websocket", "http", "kserve", "kserve-grpc", "fastapi")
 COLUMNS = ("streams", "road", "rows a second", "to FastAPI", "CPU ms a row", "p50 ms", "p95 ms")
 
 
-def turn(road: str, peer: Peer, streams: int, seconds: float) -> dict[str, Any]:
+def turn(road: str, peer: ComparedServer, streams: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.peers.row_clients", road, str(peer.port), str(streams), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
         assert load.stdout is not None
@@ -67,8 +67,8 @@ def main(argv: list[str]) -> None:
         adopt(model, adopted, long_chunks=50)
         grpc_port = free_port()
         served = stack.enter_context(setup.serving(adopted, STREAMER_KSERVE_GRPC_PORT=str(grpc_port)))
-        ours = Peer("streamer", served.port, served.process.pid)
-        peers = dict.fromkeys(ROADS, ours) | {"kserve-grpc": Peer("streamer", grpc_port, served.process.pid)}
+        ours = ComparedServer("streamer", served.port, served.process.pid)
+        peers = dict.fromkeys(ROADS, ours) | {"kserve-grpc": ComparedServer("streamer", grpc_port, served.process.pid)}
         port = free_port()
         command = [sys.executable, "-m", "bench.peers.plain_rows", str(model), str(port)]
         peers["fastapi"] = stack.enter_context(process("fastapi", command, port))

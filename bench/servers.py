@@ -41,7 +41,7 @@ COLUMNS = ("clients", "server", "CPU ms a second of sound", "to ours", "p50 ms",
 
 
 @dataclass(frozen=True)
-class Peer:
+class ComparedServer:
     """A server that runs."""
 
     kind: str
@@ -66,7 +66,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(kind: str, command: Sequence[str], port: int) -> Iterator[Peer]:
+def process(kind: str, command: Sequence[str], port: int) -> Iterator[ComparedServer]:
     """A server that is ready once its port answers."""
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
@@ -79,14 +79,14 @@ def process(kind: str, command: Sequence[str], port: int) -> Iterator[Peer]:
                     log.seek(0)
                     raise SystemExit(f"{kind} did not start:\n{log.read().decode(errors='replace')[-2000:]}")
                 time.sleep(0.05)
-            yield Peer(kind, port, running.pid)
+            yield ComparedServer(kind, port, running.pid)
         finally:
             running.kill()
             running.wait(30)
 
 
 @contextlib.contextmanager
-def servers(kinds: Sequence[str], weights: Path, adopted: Path) -> Iterator[list[Peer]]:
+def servers(kinds: Sequence[str], weights: Path, adopted: Path) -> Iterator[list[ComparedServer]]:
     threads = len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         peers = []
@@ -94,7 +94,7 @@ def servers(kinds: Sequence[str], weights: Path, adopted: Path) -> Iterator[list
             port = free_port()
             if kind == "streamer":
                 served = stack.enter_context(setup.serving(adopted, STREAMER_LANES=str(threads)))
-                peers.append(Peer(kind, served.port, served.process.pid))
+                peers.append(ComparedServer(kind, served.port, served.process.pid))
             elif kind == "sherpa-onnx":
                 command = [
                     str(sherpa()), f"--port={port}", f"--t-one-ctc-model={weights / 'model.onnx'}",
@@ -109,7 +109,7 @@ def servers(kinds: Sequence[str], weights: Path, adopted: Path) -> Iterator[list
         yield peers
 
 
-def turn(peer: Peer, clients: int, full: bool, warm: float, seconds: float) -> dict[str, Any]:
+def turn(peer: ComparedServer, clients: int, full: bool, warm: float, seconds: float) -> dict[str, Any]:
     """One load on one server."""
     command = [
         sys.executable, "-m", "bench.peers.clients", peer.kind, str(peer.port), str(clients), str(warm), str(seconds),

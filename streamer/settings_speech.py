@@ -14,7 +14,7 @@ NO_SPEECH_LIMITS = frozenset({"openai", "vosk_port", "vosk_sample_rate", "wyomin
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
+PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
 
 class SpeechSettings(BaseSettings):
@@ -38,11 +38,11 @@ class SpeechSettings(BaseSettings):
     upload_seconds: Positive = Field(600.0, description="time for one uploaded recording to be transcribed")
 
     # -- ports of their own ------------------------------------------------------------------------------------------
-    vosk_port: Port = Field(0, description="TCP port of Vosk's WebSocket protocol, its servers' is 2700; 0: none")
+    vosk_port: PortNumber = Field(0, description="TCP port of Vosk's WebSocket protocol, its servers' is 2700; 0: none")
     vosk_sample_rate: Annotated[int, Field(ge=1, le=768_000)] = Field(
         8000, description="Hz of the sound of Vosk's clients that do not say theirs"
     )
-    wyoming_port: Port = Field(0, description="TCP port of Wyoming (Home Assistant), mostly 10300; 0: none")
+    wyoming_port: PortNumber = Field(0, description="TCP port of Wyoming (Home Assistant), mostly 10300; 0: none")
     wyoming_languages: Annotated[tuple[str, ...], NoDecode] = Field(
         ("en",), description="languages that Wyoming's clients are told the models are for"
     )

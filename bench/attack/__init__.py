@@ -1,8 +1,8 @@
 """Attacks on a daemon of its own process, and what it must hold: ``python -m bench attack [NAME ...]``.
 
-Each attack is a module here with ``run(settings) -> Iterator[Row]``. It starts its own daemon, does it harm for a while
-and yields one row for each thing that has to hold: what was measured, the reach, whether that was kept. A small version
-of each runs in the tests.
+Each attack is a module here with ``run(settings) -> Iterator[AttackRow]``. It starts its own daemon, does it harm for a
+while and yields one row for each thing that has to hold: what was measured, the reach, whether that was kept. A small
+version of each runs in the tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AttackRow:
     """``what`` was to hold, what was ``found``, and the ``reach``, as a reader would say them."""
 
     attack: str
@@ -54,7 +54,7 @@ class Scale:
 
 
 class Attack(Protocol):
-    def run(self, scale: Scale) -> Iterator[Row]: ...
+    def run(self, scale: Scale) -> Iterator[AttackRow]: ...
 
 
 def attack(name: str) -> Attack:
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     given = parser.parse_args(argv)
     if unknown := sorted(set(given.names) - set(NAMES)):
         parser.error(f"no attack is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    rows: list[Row] = []
+    rows: list[AttackRow] = []
     for name in given.names or NAMES:
         print(f"{name} ...", file=sys.stderr, flush=True)
         rows += attack(name).run(Scale(given.share, given.seed))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.victim import Victim
 from streamer.engine.catalogue import resolve
 from streamer.store import StoreError
@@ -63,7 +63,7 @@ ODD = {
 Contents = dict[str, bytes]
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     logger = logging.getLogger("streamer.store")
     level, logger.level = logger.level, logging.CRITICAL
     try:
@@ -88,7 +88,7 @@ class Bench:
         _open(path).close()
         self.closed = {name: path.read_bytes()}
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[AttackRow]:
         log = f"{self.name}-wal"
         share = self.scale.share
         last = len(self.files[log]) - 3 * (PAGE + 24)
@@ -115,7 +115,7 @@ class Bench:
 
     def _row(
         self, what: str, damages: Sequence[tuple[str | None, bytes | None]], most: int, *, silent: bool = False
-    ) -> Row:
+    ) -> AttackRow:
         """``damages``: which file is what; ``None``: the database of a store that was closed."""
         failed, worst, unsaid = list[str](), 0, 0
         for name, data in damages:
@@ -132,7 +132,7 @@ class Bench:
             unsaid += bool(lost) and loss is None and not silent
         found = f"{len(damages)} times; {len(failed)} failed {failed[:1]}, {worst} rows lost at most, {unsaid} unsaid"
         held = not failed and not unsaid and worst <= most
-        return Row(
+        return AttackRow(
             "disks", f"{self.name}: {what}", f"starts; at most {most} lost, none unsaid, none wrong", found, held
         )
 
@@ -213,7 +213,7 @@ def _flipped(data: bytes, bit: int) -> bytes:
     return bytes(hurt)
 
 
-def _starts(folder: Path, model: Path, scale: Scale) -> Iterator[Row]:
+def _starts(folder: Path, model: Path, scale: Scale) -> Iterator[AttackRow]:
     """A daemon on stores that are damaged, with files beside them that make no sense."""
     for title, damage in list(WHOLE.items())[: max(1, round(len(WHOLE) * scale.share))]:
         state = folder / title.replace(" ", "-") / "state"
@@ -232,4 +232,4 @@ def _starts(folder: Path, model: Path, scale: Scale) -> Iterator[Row]:
             code = victim.end()
         held = ready and code == 0 and (said == 2 or title == "gone")
         found = f"ready: {ready}, exit {code}, {said} stores said to be damaged"
-        yield Row("disks", f"a daemon on stores that are: {title}", "ready, says so, exit 0", found, held)
+        yield AttackRow("disks", f"a daemon on stores that are: {title}", "ready, says so, exit 0", found, held)

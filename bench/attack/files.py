@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.victim import Victim
 from streamer.contract.manifest import KEY, Packed
 
@@ -145,7 +145,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def run(scale: Scale) -> Iterator[Row]:
+def run(scale: Scale) -> Iterator[AttackRow]:
     names = sorted(CASES)[: max(3, round(len(CASES) * scale.share))]
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
@@ -154,16 +154,18 @@ def run(scale: Scale) -> Iterator[Row]:
             code, peak, said = start(Path(folder) / "daemon", path)
             found = f"exit {code}, {peak / 2**20:.0f} MiB, {said[:120]}"
             held = code == CONFIG and peak < MOST_BYTES and wanted in said
-            yield Row("files", name, f"exit {CONFIG}, below {MOST_BYTES / 2**20:.0f} MiB, says {wanted}", found, held)
+            yield AttackRow(
+                "files", name, f"exit {CONFIG}, below {MOST_BYTES / 2**20:.0f} MiB, says {wanted}", found, held
+            )
         yield _huge_batch(Path(folder))
 
 
-def _huge_batch(folder: Path) -> Row:
+def _huge_batch(folder: Path) -> AttackRow:
     """Of which nothing comes: the batch is what pays, and what fits."""
     victim = Victim(folder / "batch", [write(folder / "batch.onnx", _changed(max_batch=10**18))])
     served = victim.wait_ready()
     code = victim.end()
-    return Row(
+    return AttackRow(
         "files", "max_batch of 1e18", "is served, exit 0", f"served: {served}, exit {code}", served and code == 0
     )
 

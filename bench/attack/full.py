@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.small_disk import SmallDisk, small_disk
 from bench.attack.victim import Victim, until
 from streamer.client import StreamClient
@@ -28,34 +28,36 @@ ROUNDS = 20
 SETTINGS = {"checkpoint_seconds": 0.1, "sensor_save_seconds": 0.3, "min_free_bytes": 0}
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     rounds = max(2, round(ROUNDS * scale.share))
     with tempfile.TemporaryDirectory() as folder, setup.model_path(str(model) if model else None) as path:
         try:
             with small_disk(Path(folder)) as disk:
                 yield from _filled(Path(folder), path, disk, rounds, scale.seed)
         except PermissionError as error:
-            yield Row("full", "a file system of its own", "can be mounted", str(error), False)
+            yield AttackRow("full", "a file system of its own", "can be mounted", str(error), False)
 
 
-def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) -> Iterator[Row]:
+def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) -> Iterator[AttackRow]:
     models, state = [model, resolve("forecast-online")], disk.path / "state"
     disk.fill()
     victim = Victim(folder / "daemon", models, state=state, **SETTINGS)
     try:
         until(lambda: victim.get("/readyz")[0] == 503 and "full" in victim.get("/readyz")[1])
         alive = victim.get("/healthz")[0]
-        yield Row("full", "a start", "up, /healthz 200, /readyz 503", f"/healthz {alive}", alive == 200)
+        yield AttackRow("full", "a start", "up, /healthz 200, /readyz 503", f"/healthz {alive}", alive == 200)
         disk.empty()
         ready = victim.wait_ready()
-        yield Row("full", "room after the start", "/readyz 200", f"ready: {ready}", ready)
+        yield AttackRow("full", "room after the start", "/readyz 200", f"ready: {ready}", ready)
         rate = Model.load(model).manifest.input.sample_rate or 16000
         sound = setup.sound(rate, rounds, seed).tobytes()
         taken, odd, events = asyncio.run(_rounds(victim, disk, sound, rate, rounds))
         found = f"{rounds} times; odd: {odd[:3]}"
-        yield Row("full", "filled while it runs", "503 and back, no reading taken that can't be kept", found, not odd)
+        yield AttackRow(
+            "full", "filled while it runs", "503 and back, no reading taken that can't be kept", found, not odd
+        )
         whole = asyncio.run(_transcribed(victim.port, sound, rate))
-        yield Row("full", "the stream meanwhile", "as undisturbed", f"{len(events)} events", events == whole)
+        yield AttackRow("full", "the stream meanwhile", "as undisturbed", f"{len(events)} events", events == whole)
         victim.end(signal.SIGKILL)
         victim = Victim(folder / "daemon", models, state=state, **SETTINGS)
         victim.wait_ready()
@@ -69,7 +71,7 @@ def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) 
 
         with contextlib.suppress(TimeoutError):
             until(all_ran, 30)
-        yield Row("full", "readings after kill -9", f"all {taken} that were taken", f"{ran}", ran == taken)
+        yield AttackRow("full", "readings after kill -9", f"all {taken} that were taken", f"{ran}", ran == taken)
     finally:
         victim.end(signal.SIGKILL)
 

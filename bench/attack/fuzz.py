@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.parsers import Parser, parsers
 
 SECONDS = 20 * 60
@@ -115,7 +115,7 @@ def child(names: list[str], seconds: float, number: int) -> None:
             print(json.dumps({"name": name, "grown": grown, **found}), flush=True)
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     with tempfile.TemporaryDirectory() as folder:
         names = list(parsers(Path(folder)))
     seconds = SECONDS * scale.share
@@ -128,7 +128,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
         yield wire(daemon, seconds * WIRE, scale.seed)
 
 
-def _watched(names: list[str], seconds: float, number: int) -> Iterator[Row]:
+def _watched(names: list[str], seconds: float, number: int) -> Iterator[AttackRow]:
     """A process for all of them; how many are done when it is over: all, or up to the one that hangs."""
     command = [sys.executable, "-m", "bench.attack.fuzz", str(seconds), str(number), *names]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -147,16 +147,16 @@ def _watched(names: list[str], seconds: float, number: int) -> Iterator[Row]:
                 yield _row(said)
         if done < len(names):
             process.kill()
-            yield Row("fuzz", name, "no crash, no hang", "it hangs, or its process died", False)
+            yield AttackRow("fuzz", name, "no crash, no hang", "it hangs, or its process died", False)
             return done + 1
         return done
 
 
-def _row(said: dict[str, Any]) -> Row:
+def _row(said: dict[str, Any]) -> AttackRow:
     held = not said["crash"] and said["slowest"] < SLOW and said["grown"] < GROWTH
     text = f"{said['examples']} read, the slowest {1000 * said['slowest']:.0f} ms, {said['grown'] / 2**20:.0f} MiB"
     reach = f"no crash, none above {SLOW:g} s, less than {GROWTH // 2**20} MiB"
-    return Row("fuzz", said["name"], reach, f"{text}{', ' + said['crash'] if said['crash'] else ''}", held)
+    return AttackRow("fuzz", said["name"], reach, f"{text}{', ' + said['crash'] if said['crash'] else ''}", held)
 
 
 # -- a daemon ----------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ FRAMES = (
 )
 
 
-def wire(daemon: setup.Served, seconds: float, number: int) -> Row:
+def wire(daemon: setup.Served, seconds: float, number: int) -> AttackRow:
     """Damaged heads, and damaged frames behind a good one. It answers or hangs up, and is well in the end."""
     heads, frames = damaged(HEADS), st.lists(damaged(FRAMES), max_size=6).map(b"".join)
     before, until, sent = daemon.resident_bytes(), time.monotonic() + seconds, 0
@@ -212,7 +212,7 @@ def wire(daemon: setup.Served, seconds: float, number: int) -> Row:
     grown = daemon.resident_bytes() - before
     well = daemon.process.poll() is None and setup.ready(daemon.port)
     text = f"{sent} sent, {grown / 2**20:.0f} MiB, {'ready' if well else 'gone'}"
-    return Row(
+    return AttackRow(
         "fuzz",
         "HTTP heads and WebSocket frames, a daemon",
         f"ready, less than {GROWTH // 2**20} MiB",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from streamer.engine.catalogue import resolve
 
 STEP, EPOCH = 60, 1_767_225_600
@@ -81,7 +81,7 @@ def _until_run(served: setup.Served) -> None:
         time.sleep(0.1)
 
 
-def run(scale: Scale, model: str = "forecast-universal", drain: float = DRAIN, rounds: int = 3) -> Iterator[Row]:
+def run(scale: Scale, model: str = "forecast-universal", drain: float = DRAIN, rounds: int = 3) -> Iterator[AttackRow]:
     readings = attack(max(40, int(FAR * scale.share)), scale.seed)
     beside = others(rounds)
     settings = {"STREAMER_DRAIN_SECONDS": str(drain), "STREAMER_LANES": "1"}
@@ -99,20 +99,22 @@ def run(scale: Scale, model: str = "forecast-universal", drain: float = DRAIN, r
                     answers.append((status, time.perf_counter() - begin))
             waiting = int(served.value("streamer_waiting_readings"))
             good, slowest = sum(status == 200 for status, _ in answers), max(took for _, took in answers)
-            yield Row("gaps", "other sensors' readings that are answered", f"{len(answers)} of {len(answers)}",
+            yield AttackRow("gaps", "other sensors' readings that are answered", f"{len(answers)} of {len(answers)}",
                       f"{good}, while {waiting} readings waited", good == len(answers) and waiting > 0)  # fmt: skip
-            yield Row("gaps", "slowest of these answers", f"{SOON:g} s", f"{slowest:.2f} s", slowest <= SOON)
+            yield AttackRow("gaps", "slowest of these answers", f"{SOON:g} s", f"{slowest:.2f} s", slowest <= SOON)
             begin = time.perf_counter()
             served.process.terminate()
             code = served.process.wait(120)
             took = time.perf_counter() - begin
             sender.join()
-            yield Row("gaps", "SIGTERM to the end", f"{drain + LEAVE:g} s", f"{took:.1f} s", took <= drain + LEAVE)
-            yield Row("gaps", "exit code", "0", str(code), code == 0)
+            yield AttackRow(
+                "gaps", "SIGTERM to the end", f"{drain + LEAVE:g} s", f"{took:.1f} s", took <= drain + LEAVE
+            )
+            yield AttackRow("gaps", "exit code", "0", str(code), code == 0)
         with setup.serving(resolve(model), **settings) as served:
             left = int(served.value("streamer_waiting_readings"))
             status, _ = post(served.port, [("late", EPOCH, 1.0)], "?forecast=1")
-            yield Row("gaps", "a new sensor is answered beside what is run again", "200",
+            yield AttackRow("gaps", "a new sensor is answered beside what is run again", "200",
                       f"{status}, {left} readings waited at the start", status == 200)  # fmt: skip
             _until_run(served)
             found = said(served.port)
@@ -122,10 +124,10 @@ def run(scale: Scale, model: str = "forecast-universal", drain: float = DRAIN, r
         expected = said(served.port)
         masked = _masked(served)
     unlike = differences(found, expected)
-    yield Row("gaps", "what all sensors say, as of a daemon that nobody disturbed", f"within {ALIKE:g}",
+    yield AttackRow("gaps", "what all sensors say, as of a daemon that nobody disturbed", f"within {ALIKE:g}",
               unlike[0] if unlike else f"{len(found)} sensors alike", not unlike)  # fmt: skip
     most = SAVED * GAP + EARNED * len(readings)
-    yield Row("gaps", "steps that the gaps of the attack cost", f"at most {most}", str(masked), masked <= most)
+    yield AttackRow("gaps", "steps that the gaps of the attack cost", f"at most {most}", str(masked), masked <= most)
 
 
 def _ignored(port: int, readings: Sequence[Reading]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.victim import Victim, until
 from streamer.client import StreamClient
 from streamer.client.replay import ReplayBounds
@@ -41,7 +41,7 @@ PIECE, MARKED = 1600, 20
 TOGETHER = 500
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     with tempfile.TemporaryDirectory() as folder, setup.model_path(str(model) if model else None) as path:
         yield from Siege(Path(folder), path, max(3, round(KILLS * scale.share)), scale.seed).rows()
 
@@ -61,7 +61,7 @@ class Siege:
         self.readings: list[tuple[float, float]] = []
         self.odd: list[str] = []
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[AttackRow]:
         sender = threading.Thread(target=self._send_readings)
         sender.start()
         try:
@@ -71,18 +71,18 @@ class Siege:
             sender.join()
         try:
             moments = ", ".join(f"{count} {name}" for name, count in sorted(self.moments.items()))
-            yield Row("kills", "starts", "all come up", f"{moments}; odd: {self.odd[:3]}", not self.odd)
+            yield AttackRow("kills", "starts", "all come up", f"{moments}; odd: {self.odd[:3]}", not self.odd)
             whole = asyncio.run(self._undisturbed())
             differ = sum(one != other for one, other in zip(events, whole, strict=False)) + abs(
                 len(events) - len(whole)
             )
             found = f"{len(whole)} finals and markers, {len(events)} came, {differ} differ"
-            yield Row(
+            yield AttackRow(
                 "kills", "sound", "the events of a stream that nobody disturbs", found, not differ and bool(whole)
             )
             yield from self._sensor(victim)
             code = victim.end()
-            yield Row("kills", "the end", "exit 0", f"exit {code}", code == 0)
+            yield AttackRow("kills", "the end", "exit 0", f"exit {code}", code == 0)
         finally:
             victim.end(signal.SIGKILL)
 
@@ -170,7 +170,7 @@ class Siege:
             await stream.end()
             return [_said(event) async for event in stream]
 
-    def _sensor(self, victim: Victim) -> Iterator[Row]:
+    def _sensor(self, victim: Victim) -> Iterator[AttackRow]:
         for first in range(0, len(self.readings), TOGETHER):
             until(lambda first=first: self._post("twin", self.readings[first : first + TOGETHER]))  # type: ignore[misc]
         count = len(self.readings)
@@ -179,10 +179,12 @@ class Siege:
         ran = int(mine["scores"]["readings"])
         # one more may be there: it was taken, and its answer never came
         found = f"{count} were acknowledged, {ran} were run"
-        yield Row("kills", "readings", "each once", found, ran in (count, count + 1) and count > 0)
+        yield AttackRow("kills", "readings", "each once", found, ran in (count, count + 1) and count > 0)
         if ran == count:
             differ = [key for key in ("value", "time", "forecast", "quantiles") if twin.get(key) != mine.get(key)]
-            yield Row("kills", "forecast", "that of a sensor that nobody disturbs", f"{differ} differ", not differ)
+            yield AttackRow(
+                "kills", "forecast", "that of a sensor that nobody disturbs", f"{differ} differ", not differ
+            )
 
     def _forecast(self, victim: Victim, name: str, readings: int) -> dict[str, Any]:
         def there() -> dict[str, Any] | None:

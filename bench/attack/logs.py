@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.requests import bearer, first_frame, request
 
 FORGED = "12:00:00.000 error   forged by an attacker"
@@ -31,7 +31,7 @@ TEXTS = (
 RECORD = re.compile(r"\d\d:\d\d:\d\d\.\d\d\d (debug|info|warning|error|critical) +\S")
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     texts = TEXTS if scale.share >= 1 else TEXTS[: max(6, round(len(TEXTS) * scale.share * 4))]
     for style in ("console", "json"):
         with (
@@ -88,15 +88,15 @@ def attack(port: int, text: str) -> int:
     return len(frames) + 16
 
 
-def judged(style: str, log: bytes, count: int) -> Iterator[Row]:
+def judged(style: str, log: bytes, count: int) -> Iterator[AttackRow]:
     text = log.decode("utf-8", "replace")
     lines = text.removesuffix("\n").split("\n")
     bad = [line for line in lines if not line.isprintable() or "\ufffd" in line]
     found = f"{len(bad)} of {len(lines)}" + (f", {bad[0][:100]!a}" if bad else "")
-    yield Row("logs", f"{style}: lines with what is not printable, of {count} requests", "0", found, not bad)
+    yield AttackRow("logs", f"{style}: lines with what is not printable, of {count} requests", "0", found, not bad)
     forged = [line for line in lines if not _is_record(style, line)]
     found = f"{len(forged)}" + (f", {forged[0][:100]!a}" if forged else "")
-    yield Row("logs", f"{style}: lines that are no records of ours", "0", found, not forged and len(lines) > 3)
+    yield AttackRow("logs", f"{style}: lines that are no records of ours", "0", found, not forged and len(lines) > 3)
 
 
 def _is_record(style: str, line: str) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.clients import percentile
 from bench.attack.floods import KINDS
 
@@ -37,7 +37,7 @@ CONNECTIONS = {
 }
 
 
-def run(scale: Scale) -> Iterator[Row]:
+def run(scale: Scale) -> Iterator[AttackRow]:
     seconds = max(1.0, SECONDS * scale.share)
     for kind, counts in CONNECTIONS.items():
         for count in dict.fromkeys(max(1, round(count * scale.share)) for count in counts):
@@ -45,7 +45,7 @@ def run(scale: Scale) -> Iterator[Row]:
                 yield from flooded(daemon, kind, count, seconds)
 
 
-def flooded(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iterator[Row]:
+def flooded(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iterator[AttackRow]:
     what = f"{KINDS[kind]}, {count} connection{'s' if count > 1 else ''}"
     calm, _ = _probe(daemon.port, max(0.5, seconds / 8))
     before = daemon.resident_bytes()
@@ -60,13 +60,13 @@ def flooded(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iter
     for page, times in found.items():
         late = percentile(times, 0.99)
         text = f"{late:.3f} s ({len(times)} asked; before {percentile(calm[page], 0.99):.3f} s)"
-        yield Row("loop", f"{page} under {what}: p99", f"{REACH} s", text, late <= REACH)
+        yield AttackRow("loop", f"{page} under {what}: p99", f"{REACH} s", text, late <= REACH)
     grown = most - before
     text = f"{grown / 2**20:.0f} MiB"
-    yield Row("loop", f"memory under {what}", f"{GROWTH >> 20} MiB more", text, grown <= GROWTH)
+    yield AttackRow("loop", f"memory under {what}", f"{GROWTH >> 20} MiB more", text, grown <= GROWTH)
     after, _ = _probe(daemon.port, 0.5)
     late = max(map(max, after.values()))
-    yield Row("loop", f"pages once {KINDS[kind]} stop", f"{REACH} s", f"{late:.3f} s", late <= REACH)
+    yield AttackRow("loop", f"pages once {KINDS[kind]} stop", f"{REACH} s", f"{late:.3f} s", late <= REACH)
 
 
 def _heard(daemon: setup.Served, kind: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.requests import first_frame, request
 from streamer.serve.access.rules import RULES
 
@@ -47,7 +47,7 @@ CLIENTS: tuple[tuple[str, str, bytes, Mapping[str, str]], ...] = (
 )
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     paths = sorted({rule.path.replace("*", "victim") for rule in RULES} | {"/v1/forecast/victim", "/nothing"})
     requests = list(itertools.product(METHODS, paths))
     step = max(1, round(1 / scale.share)) if scale.share < 1 else 1
@@ -69,7 +69,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
 
         sockets = [dict(page) for page in PAGES[:4]] + [{"Host": EVIL, "Origin": f"http://{EVIL}"}]
         found = [first_frame(daemon.port, p, page)[0] for p in ("/v1/stream", "/v1/sensors") for page in sockets]
-        yield Row(
+        yield AttackRow(
             "origins",
             "WebSockets of pages: refused",
             "403",
@@ -77,7 +77,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
             set(found) == {403},
         )
         opened = daemon.value("streamer_sessions_opened_total") + daemon.value("streamer_readings_total")
-        yield Row("origins", "streams and readings that they left behind", "0", f"{opened:g}", opened == 0)
+        yield AttackRow("origins", "streams and readings that they left behind", "0", f"{opened:g}", opened == 0)
 
         answers = {name: request(daemon.port, "POST", p, body, headers) for name, p, body, headers in CLIENTS}
         away = [name for name, answer in answers.items() if answer.status == 403]
@@ -85,10 +85,10 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
         away += [] if request(daemon.port, "GET", "/v1/models", headers=own).status == 200 else ["its own page"]
         away += [] if first_frame(daemon.port, "/v1/stream", {})[0] == 101 else ["a WebSocket of no page"]
         served = f"{len(CLIENTS) + 2 - len(away)} of {len(CLIENTS) + 2}{': not ' + ', '.join(away) if away else ''}"
-        yield Row("origins", "clients that are no pages: served", "all", served, not away)
+        yield AttackRow("origins", "clients that are no pages: served", "all", served, not away)
 
 
-def refused(what: str, port: int, requests: list[tuple[str, str, dict[str, str]]]) -> Row:
+def refused(what: str, port: int, requests: list[tuple[str, str, dict[str, str]]]) -> AttackRow:
     """All of them, with a sentence that says what to do."""
     let_in = []
     for method, path, headers in requests:
@@ -96,4 +96,4 @@ def refused(what: str, port: int, requests: list[tuple[str, str, dict[str, str]]
         if answer.status != 403 or not any(word in answer.text for word in ("allowed_", "Content-Type")):
             let_in.append((method, path, headers, answer.status))
     text = f"{len(requests) - len(let_in)} of {len(requests)}" + (f", not {let_in[0]}" if let_in else "")
-    return Row("origins", f"{what}: refused", "all, with 403", text, not let_in)
+    return AttackRow("origins", f"{what}: refused", "all, with 403", text, not let_in)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import uvloop
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.clients import LiveClient, percentile
 from bench.attack.floods import Flood, frame_of_rows
 
@@ -98,17 +98,17 @@ class Crowd:
         await asyncio.gather(*(client.over.wait() for client in gone))
 
 
-def run(scale: Scale) -> Iterator[Row]:
+def run(scale: Scale) -> Iterator[AttackRow]:
     with setup.model_path(None) as path, setup.serving(path, **GUARDED) as daemon:
         yield from overloaded(daemon, scale)
 
 
-def overloaded(daemon: setup.Served, scale: Scale) -> list[Row]:
+def overloaded(daemon: setup.Served, scale: Scale) -> list[AttackRow]:
     return uvloop.run(_attack(Crowd.of(daemon), scale))
 
 
-async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
-    loop, seconds, rows = asyncio.get_running_loop(), max(0.5, SECONDS * scale.share), list[Row]()
+async def _attack(crowd: Crowd, scale: Scale) -> list[AttackRow]:
+    loop, seconds, rows = asyncio.get_running_loop(), max(0.5, SECONDS * scale.share), list[AttackRow]()
     await crowd.fill(max(4, round(MOST * scale.share)))
     fits = len(crowd.clients)
 
@@ -118,7 +118,7 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
         lags = crowd.late(begin, end)
         text = f"{percentile(lags, 0.99):.3f} s (p50 {percentile(lags, 0.5):.3f}, {count} streams, {len(lags)} chunks)"
         held = percentile(lags, 0.99) <= crowd.chunk
-        rows.append(Row("overload", f"p99 of live streams {what}", f"a chunk: {crowd.chunk:g} s", text, held))
+        rows.append(AttackRow("overload", f"p99 of live streams {what}", f"a chunk: {crowd.chunk:g} s", text, held))
 
     begin = loop.time()
     await asyncio.sleep(seconds / 2)
@@ -137,7 +137,7 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
         text = ", ".join(f"{code} {count}" for code, count in sorted(crowd.reasons.items())) or "none was refused"
         held = crowd.unkind == 0 and set(crowd.reasons) <= {"overload", "capacity"} and refused > 0
         rows.append(
-            Row("overload", f"refused at {times:g} times that", "with a reason, and when to return", text, held)
+            AttackRow("overload", f"refused at {times:g} times that", "with a reason, and when to return", text, held)
         )
     begin = loop.time()
     await crowd.leave(fits)
@@ -148,7 +148,7 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[Row]:
     return rows
 
 
-async def _recovery(crowd: Crowd, begin: float) -> Row:
+async def _recovery(crowd: Crowd, begin: float) -> AttackRow:
     """From when the others left: until a second's chunks are in time, those that wait still among them."""
     loop = asyncio.get_running_loop()
     while True:
@@ -158,10 +158,12 @@ async def _recovery(crowd: Crowd, begin: float) -> Row:
         if late <= crowd.chunk or now - begin > 10 * RECOVERY:
             break
     text = f"{now - begin:.0f} s (p99 {late:.3f} s)"
-    return Row("overload", "in time again once the others have left", f"{RECOVERY:g} s", text, now - begin <= RECOVERY)
+    return AttackRow(
+        "overload", "in time again once the others have left", f"{RECOVERY:g} s", text, now - begin <= RECOVERY
+    )
 
 
-async def _files(crowd: Crowd, seconds: float, count: int) -> list[Row]:
+async def _files(crowd: Crowd, seconds: float, count: int) -> list[AttackRow]:
     """So many clients that send as fast as they may, beside live streams."""
     loop, live = asyncio.get_running_loop(), len(crowd.clients)
     data = frame_of_rows(b"".join(crowd.sounds[0]))
@@ -187,6 +189,10 @@ async def _files(crowd: Crowd, seconds: float, count: int) -> list[Row]:
         client.transport.abort()
     speed = (ran / passed - live) / max(1, len(files))
     return [
-        Row("overload", f"p99 of live streams beside {len(files)} files", f"a chunk: {crowd.chunk:g} s", text, held),
-        Row("overload", "files get what is left", "more than real time", f"{speed:.1f} times real time", speed > 1),
+        AttackRow(
+            "overload", f"p99 of live streams beside {len(files)} files", f"a chunk: {crowd.chunk:g} s", text, held
+        ),
+        AttackRow(
+            "overload", "files get what is left", "more than real time", f"{speed:.1f} times real time", speed > 1
+        ),
     ]

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from streamer.engine.catalogue import resolve
 
 SENSORS, TOGETHER, EPOCH = 2000, 50, 1_767_225_600
@@ -66,7 +66,7 @@ def offered(port: int, rate: float, seconds: float, rounds: Iterator[int], senso
     raise AssertionError("rounds end")
 
 
-def run(scale: Scale, model: str = "forecast-universal") -> Iterator[Row]:
+def run(scale: Scale, model: str = "forecast-universal") -> Iterator[AttackRow]:
     sensors = max(4 * TOGETHER, int(SENSORS * scale.share) // TOGETHER * TOGETHER)
     seconds = max(3.0, LOAD * scale.share)
     settings = {"STREAMER_MAX_WAITING_SECONDS": str(STEP / 2), "STREAMER_SENSOR_STEP": str(STEP)}
@@ -84,13 +84,13 @@ def run(scale: Scale, model: str = "forecast-universal") -> Iterator[Row]:
             kinds = Counter(answer.status for answer in answers)
             slowest = max((answer.seconds for answer in answers if answer.status == 200), default=0.0)
             name = f"{load:g}x of {capacity:.0f} readings/s"
-            yield Row("readings", f"{name}: slowest answer with forecasts", f"{STEP} s", f"{slowest:.1f} s",
+            yield AttackRow("readings", f"{name}: slowest answer with forecasts", f"{STEP} s", f"{slowest:.1f} s",
                       slowest <= STEP)  # fmt: skip
             fair = kinds[200] > 0 and set(kinds) <= {200, 503} and all(answer.told for answer in answers)
-            yield Row("readings", f"{name}: answers are forecasts, or 503 with reason and Retry-After", "all",
+            yield AttackRow("readings", f"{name}: answers are forecasts, or 503 with reason and Retry-After", "all",
                       f"{kinds[200]} and {kinds[503]} of {len(answers)}", fair)  # fmt: skip
         waiting = _run_out(served)
-        yield Row("readings", "readings that wait when nobody sends any more", "0", str(waiting), waiting == 0)
+        yield AttackRow("readings", "readings that wait when nobody sends any more", "0", str(waiting), waiting == 0)
 
 
 def _run_out(served: setup.Served) -> int:

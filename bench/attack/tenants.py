@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from bench import setup
-from bench.attack import Row, Scale
+from bench.attack import AttackRow, Scale
 from bench.attack.requests import Answer, bearer, first_frame, request
 from streamer.serve.access.tokens import Token, TokenFile, digest, new_secret
 
@@ -24,7 +24,7 @@ MOST, EVERY = 5, 20.0
 RATE, STREAMS, DATA = 2.0, 2, 4000
 
 
-def run(scale: Scale, model: Path | None = None) -> Iterator[Row]:
+def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     with tempfile.TemporaryDirectory() as folder, setup.model_path(str(model) if model else None) as path:
         file = TokenFile(Path(folder) / "tokens.json")
         victim, thief = made(file, "victim", "stream"), made(file, "thief", "stream")
@@ -52,7 +52,7 @@ def made(file: TokenFile, name: str, scope: str, **limits: float) -> str:
     return secret
 
 
-def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterator[Row]:
+def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterator[AttackRow]:
     """By key over HTTP, by id over the WebSocket, by sequence over KServe, by whatever spelling."""
     noise = np.random.default_rng(seed).integers(-9000, 9000, (rounds, 3200)).astype("<i2")
     own, other = BYTES | bearer(victim), BYTES | bearer(thief)
@@ -80,7 +80,7 @@ def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterato
         for path in ("/v1/sessions", "/v1/sessions/secret", "/v1/sessions/victim%1Fsecret", "/metrics"):
             look(request(port, "GET", path, headers=other), path, 403)
         look(request(port, "POST", "/v1/sessions/victim%1Fsecret/export", b"", other), "export", 403)
-    yield Row(
+    yield AttackRow(
         "tenants",
         "attempts at another's stream that came to anything",
         "0",
@@ -98,10 +98,10 @@ def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterato
         return [json.loads(text)["events"] if text.startswith("{") else text for text in texts]
 
     same = told(said) == told(alone)
-    yield Row("tenants", "its owner's outputs", "as without the attack", "the same" if same else "others", same)
+    yield AttackRow("tenants", "its owner's outputs", "as without the attack", "the same" if same else "others", same)
 
 
-def scopes(port: int, reader: str) -> Row:
+def scopes(port: int, reader: str) -> AttackRow:
     wanted = [
         ("POST", "/v1/streams/a"), ("DELETE", "/v1/streams/a"), ("POST", "/v1/readings"), ("POST", "/write"),
         ("POST", "/api/v1/write"), ("POST", "/v1/metrics"), ("POST", "/v1/generate"), ("DELETE", "/v1/forecast/a"),
@@ -109,7 +109,7 @@ def scopes(port: int, reader: str) -> Row:
     ]  # fmt: skip
     found = [request(port, method, path, b"[]", bearer(reader)).status for method, path in wanted]
     held = set(found) == {403}
-    return Row(
+    return AttackRow(
         "tenants",
         "what a token that may only read can do beside",
         "nothing",
@@ -118,7 +118,7 @@ def scopes(port: int, reader: str) -> Row:
     )
 
 
-def guess(port: int, victim: str, guesses: int) -> Iterator[Row]:
+def guess(port: int, victim: str, guesses: int) -> Iterator[AttackRow]:
     """From one address, as fast as it goes, while the victim works from there, too."""
     begin = time.monotonic()
     looked_at, untold, kept_out = 0, 0, 0
@@ -130,12 +130,14 @@ def guess(port: int, victim: str, guesses: int) -> Iterator[Row]:
             kept_out += request(port, "GET", "/v1/models", headers=bearer(victim)).status != 200
     most = MOST + (time.monotonic() - begin) / EVERY + 1
     text = f"{looked_at} of {guesses}"
-    yield Row("tenants", "wrong tokens that were looked at", f"{MOST}, and one in {EVERY:g} s", text, looked_at <= most)
-    yield Row("tenants", "others without 429 and Retry-After", "0", str(untold), untold == 0)
-    yield Row("tenants", "times that they shut out who shares the address", "0", str(kept_out), kept_out == 0)
+    yield AttackRow(
+        "tenants", "wrong tokens that were looked at", f"{MOST}, and one in {EVERY:g} s", text, looked_at <= most
+    )
+    yield AttackRow("tenants", "others without 429 and Retry-After", "0", str(untold), untold == 0)
+    yield AttackRow("tenants", "times that they shut out who shares the address", "0", str(kept_out), kept_out == 0)
 
 
-def rate(port: int, secret: str) -> Row:
+def rate(port: int, secret: str) -> AttackRow:
     """Requests as fast as it goes, then when it was told to come again."""
     begin = time.monotonic()
     answers = [request(port, "GET", "/v1/models", headers=bearer(secret)) for _ in range(40)]
@@ -145,7 +147,7 @@ def rate(port: int, secret: str) -> Row:
     time.sleep(answers[-1].retry_after or 0)
     again = request(port, "GET", "/v1/models", headers=bearer(secret)).status
     held = 1 <= good <= most and told and again == 200
-    return Row(
+    return AttackRow(
         "tenants",
         f"answered of 40 requests at once, {RATE:g} a second allowed",
         f"{most:.0f} at most, then as told",
@@ -154,7 +156,7 @@ def rate(port: int, secret: str) -> Row:
     )
 
 
-def streams(port: int, secret: str) -> Row:
+def streams(port: int, secret: str) -> AttackRow:
     given = BYTES | bearer(secret)
     answers = [request(port, "POST", f"/v1/streams/{number}", bytes(640), given) for number in range(6)]
     good = [answer.status for answer in answers].count(200)
@@ -163,7 +165,7 @@ def streams(port: int, secret: str) -> Row:
     request(port, "DELETE", "/v1/streams/0", headers=given)
     again = request(port, "POST", "/v1/streams/9", bytes(640), given).status
     held = good == STREAMS and told and frame.get("code") == "quota" and "retry_after" in frame and again == 200
-    return Row(
+    return AttackRow(
         "tenants",
         f"streams that were opened of 7, {STREAMS} allowed",
         f"{STREAMS}, and one for one that ends",
@@ -172,7 +174,7 @@ def streams(port: int, secret: str) -> Row:
     )
 
 
-def data(port: int, secret: str) -> Row:
+def data(port: int, secret: str) -> AttackRow:
     """A body may be longer than a second's bytes; the next one waits for that."""
     given = BYTES | bearer(secret)
     first = request(port, "POST", "/v1/streams/long", bytes(DATA * 2), given)
@@ -182,7 +184,7 @@ def data(port: int, secret: str) -> Row:
     third = request(port, "POST", "/v1/streams/long", bytes(640), given)
     found = [first.status, second.status, third.status]
     held = found == [200, 429, 200] and 1 <= again <= 3
-    return Row(
+    return AttackRow(
         "tenants",
         f"a body of 2 s at {DATA} bytes a second, another at once, and when told",
         "200, 429, 200",

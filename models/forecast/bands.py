@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.forecast.calibration import EARLY, HASTE, MANY, NORMAL, SMALLEST, TAIL, Pace
+from models.forecast.calibration import EARLY, HASTE, MANY, NORMAL, SMALLEST, TAIL, Adaptation
 from models.forecast.normalise import LIMIT
 from models.layers import State
 
@@ -67,7 +67,7 @@ class Calibrated(nn.Module):
     ``tail`` [B, 5 + K]: size of late and usual one-step residuals; the same and their
     size with those in doubt; offsets of the marks."""
 
-    def __init__(self, steps: tuple[int, ...], levels: tuple[float, ...], pace: Pace) -> None:
+    def __init__(self, steps: tuple[int, ...], levels: tuple[float, ...], pace: Adaptation) -> None:
         super().__init__()
         self.count, self.pace, self.quantiles = len(steps), pace, len(levels)
         at = torch.tensor(levels)

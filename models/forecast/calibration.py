@@ -34,7 +34,7 @@ NORMAL, EARLY = 0.8, 4.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class Adaptation:
     """How fast it follows: ``step`` of the quantiles, in units of the residuals' size; ``size``: share of one reading
     in that size; half-lives, in readings, of the residuals of ``day`` and of ``season``, the root of whose ratio
     is restlessness; ``prior``: one step ahead, the residuals that a random walk's width counts for (farther ahead by
@@ -54,7 +54,7 @@ class Calibration(Streaming):
 
     receptive_field = None
 
-    def __init__(self, horizon: int, levels: tuple[float, ...], pace: Pace) -> None:
+    def __init__(self, horizon: int, levels: tuple[float, ...], pace: Adaptation) -> None:
         super().__init__()
         self.horizon, self.pace = horizon, pace
         self.register_buffer("levels", torch.tensor(levels), persistent=False)

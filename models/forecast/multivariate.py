@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.forecast.calibration import Calibration, Pace
+from models.forecast.calibration import Adaptation, Calibration
 from models.forecast.network import Network, NetworkConfig, compressed
 from models.forecast.normalise import ABSURD, LIMIT, waves
 from models.forecast.online import CLOCKS, Expert
@@ -58,7 +58,7 @@ class MultivariateConfig:
     handicap: float = 0.05
     half_life: float = 1500.0
     memory: float = 2000.0
-    pace: Pace = field(default_factory=Pace)
+    pace: Adaptation = field(default_factory=Adaptation)
 
     @property
     def horizon(self) -> int:
@@ -80,7 +80,7 @@ class MultivariateConfig:
         nested = {
             "network": NetworkConfig.from_dict(values["network"]),
             "experts": tuple(Expert(**expert) for expert in values["experts"]),
-            "pace": Pace(**values["pace"]),
+            "pace": Adaptation(**values["pace"]),
         }
         return cls(**{**values, **names, **nested})
 

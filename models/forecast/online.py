@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from models.forecast.bands import Calibrated, Residuals
-from models.forecast.calibration import Pace
+from models.forecast.calibration import Adaptation
 from models.forecast.front import LARGEST, PACKED, WINDOW, FrontAverages, follow, pace_of
 from models.forecast.grid import Grid
 from models.forecast.grouped import BLOCKS, GroupedRls, groups
@@ -69,7 +69,7 @@ class OnlineConfig:
     handicap: float = 0.05  # by so much of its loss persistence is preferred
     half_life: float = 1500.0  # readings after which a loss counts half
     memory: float = 2000.0  # readings over which level, scale and range are averaged
-    pace: Pace = field(default_factory=Pace)
+    pace: Adaptation = field(default_factory=Adaptation)
 
     def to_dict(self) -> dict[str, Any]:
         network = self.network.to_dict() if self.network else None
@@ -91,7 +91,7 @@ class OnlineConfig:
                 "network": NetworkConfig.from_dict(values["network"]) if values["network"] else None,
                 "quantiles": tuple(values["quantiles"]),
                 "seasons": tuple(values.get("seasons", cls.seasons)),  # older checkpoints have none
-                "pace": Pace(**values["pace"]),
+                "pace": Adaptation(**values["pace"]),
             }
         )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["AddressTakenError", "MissingExtraError", "Port"]
+__all__ = ["AddressTakenError", "MissingExtraError", "ProtocolPort"]
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class MissingExtraError(ImportError):
     """The message says how to install it."""
 
 
-class Port:
+class ProtocolPort:
     """Nothing, where ``port`` is 0. ``protocol``: its name; the setting is ``<protocol>_port``."""
 
     def __init__(self, settings: Settings, metrics: Metrics, protocol: str, port: int) -> None:

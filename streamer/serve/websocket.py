@@ -26,7 +26,7 @@ from streamer.serve.frames import Cutter
 from streamer.serve.stream.protocol import Binary, WireError, encode
 from streamer.serve.turns import Turns
 
-__all__ = ["Peer", "Socket"]
+__all__ = ["Responder", "Socket"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ SHORTEST_MASKED, LONGEST_CONTROL = 6, 131
 REALTIME = Subprotocol("realtime")
 
 
-class Peer(Protocol):
+class Responder(Protocol):
     """Who answers on a connection. All calls come from the event loop; they must not block."""
 
     def on_message(self, data: bytes, text: bool) -> None: ...
@@ -47,7 +47,7 @@ class Peer(Protocol):
 
 
 class Socket(asyncio.Protocol):
-    """``access``: whether the client may come in at all. ``admit(path)`` says who answers then: a :class:`Peer`
+    """``access``: whether the client may come in at all. ``admit(path)`` says who answers then: a :class:`Responder`
     factory, or an HTTP status and text for the refusal. ``grant``: what the client may do.
 
     What one read of the socket brought is worked off for :data:`TURN` at a time. Until that is done, or while the peer,
@@ -64,7 +64,7 @@ class Socket(asyncio.Protocol):
         server_state: Any,
         app_state: dict[str, Any],
         access: Access,
-        admit: Callable[[str], Callable[[Socket], Peer] | tuple[int, str]],
+        admit: Callable[[str], Callable[[Socket], Responder] | tuple[int, str]],
         turns: Turns,
         max_frame_bytes: int,
         ping_seconds: float,
@@ -87,7 +87,7 @@ class Socket(asyncio.Protocol):
         self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=_subprotocol)
         self._max_frame_bytes = max_frame_bytes
         self._cutter: Cutter | None = None  # once the handshake is over
-        self._peer: Peer | None = None
+        self._peer: Responder | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
         self._uncut: Iterator[tuple[bytes, int]] | None = None  # frames of the last read that are still to come
@@ -258,7 +258,7 @@ class Socket(asyncio.Protocol):
             self._overdue.cancel()
         self.target = request.path
         response: Response = self._codec.accept(request)
-        peer: Callable[[Socket], Peer] | None = None
+        peer: Callable[[Socket], Responder] | None = None
         if response.status_code == 101:
             try:
                 peer = self._admitted(request)
@@ -275,7 +275,7 @@ class Socket(asyncio.Protocol):
         self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
 
-    def _admitted(self, request: Request) -> Callable[[Socket], Peer]:
+    def _admitted(self, request: Request) -> Callable[[Socket], Responder]:
         """Raises :class:`Denied`."""
         path = request.path.partition("?")[0]
         headers = {name.lower(): ", ".join(request.headers.get_all(name)) for name in request.headers}

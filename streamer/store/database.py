@@ -18,7 +18,7 @@ from pathlib import Path
 
 from streamer.store import StoreError
 from streamer.store.pages import log_of, promised_frames
-from streamer.store.salvage import Loss, Table, salvage
+from streamer.store.salvage import Loss, TableSpec, salvage
 
 __all__ = ["Database", "ForeignError", "no_room", "store_error"]
 
@@ -55,7 +55,7 @@ class Database:
         path: Path,
         version: int,
         schema: str,
-        tables: Sequence[Table],
+        tables: Sequence[TableSpec],
         check: Callable[[sqlite3.Connection], None] = lambda db: None,
         upgrade: Callable[[sqlite3.Connection, int], None] | None = None,
         mend: Callable[[sqlite3.Connection], None] = lambda db: None,
@@ -165,7 +165,7 @@ class Database:
             raise
         return db
 
-    def _look_at(self, db: sqlite3.Connection, table: Table) -> None:
+    def _look_at(self, db: sqlite3.Connection, table: TableSpec) -> None:
         columns = tuple(name for _, name, *_ in db.execute(f"PRAGMA table_info({table.title})"))
         if columns != table.columns:
             raise sqlite3.DatabaseError(f"its table {table.title} has the columns {', '.join(columns)}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamer.store import StoreError
 from streamer.store.database import Database, ForeignError
-from streamer.store.salvage import Table, checksum
+from streamer.store.salvage import TableSpec, checksum
 
 __all__ = ["Change", "Journal", "Record", "Saved"]
 
@@ -199,7 +199,7 @@ def _record_sum(seq: int, data: bytes) -> bytes:
     return zlib.crc32(data, zlib.crc32(seq.to_bytes(8, "little"))).to_bytes(4, "little")
 
 
-def _tables(itemsize: int) -> tuple[Table, ...]:
+def _tables(itemsize: int) -> tuple[TableSpec, ...]:
     def is_number(value: Any, lowest: int = 1) -> bool:
         return isinstance(value, int) and lowest <= value < HIGHEST
 
@@ -224,12 +224,12 @@ def _tables(itemsize: int) -> tuple[Table, ...]:
         return row[0] == "streams" and is_number(row[1], 0)
 
     return (
-        Table("streams", ("id", "name", "seq", "model", "data", "crc"), is_stream, 0, 1, newer=2, anew=_new_stream),
-        Table("journal", ("seq", "data"), is_record, number=0, dense=True),
-        Table("variables", ("number", "name", "crc"), is_variable, number=0, counted=False),
-        Table("ages", ("id", "seconds"), is_age, number=0, counted=False),
+        TableSpec("streams", ("id", "name", "seq", "model", "data", "crc"), is_stream, 0, 1, newer=2, anew=_new_stream),
+        TableSpec("journal", ("seq", "data"), is_record, number=0, dense=True),
+        TableSpec("variables", ("number", "name", "crc"), is_variable, number=0, counted=False),
+        TableSpec("ages", ("id", "seconds"), is_age, number=0, counted=False),
         # SQLite's own: the highest id that a sensor ever had
-        Table("sqlite_sequence", ("name", "seq"), is_sequence, counted=False),
+        TableSpec("sqlite_sequence", ("name", "seq"), is_sequence, counted=False),
     )
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from streamer.store.pages import PageRow, PageSet
 
-__all__ = ["Loss", "Table", "checksum", "salvage"]
+__all__ = ["Loss", "TableSpec", "checksum", "salvage"]
 
 Values = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSpec:
     """Of a database whose rows can be told from damage.
 
     ``good``: the types of a row are right, and so is its checksum, where it has one. ``number``: the column that is the
@@ -63,7 +63,7 @@ def checksum(*parts: str | int | bytes) -> int:
     return found
 
 
-def salvage(path: Path, tables: Sequence[Table], into: sqlite3.Connection, loss: Loss) -> None:
+def salvage(path: Path, tables: Sequence[TableSpec], into: sqlite3.Connection, loss: Loss) -> None:
     """Every good row of the files at ``path``, which stay as they are, ``into`` a new database; ``loss`` says how many.
     Raises ``sqlite3.Error`` where they can't be written."""
     pages = PageSet(path)
@@ -103,7 +103,7 @@ def salvage(path: Path, tables: Sequence[Table], into: sqlite3.Connection, loss:
         loss.names += sorted(missing)
 
 
-def _table_of(row: PageRow, tables: Sequence[Table]) -> tuple[Table | None, Values]:
+def _table_of(row: PageRow, tables: Sequence[TableSpec]) -> tuple[TableSpec | None, Values]:
     for table in tables:
         if len(row.values) == len(table.columns) == row.width and (
             table.number < 0 or row.values[table.number] is None

@@ -16,7 +16,7 @@ from typing import Any
 
 from streamer.store import DamagedError, StoreError
 from streamer.store.database import Database
-from streamer.store.salvage import Loss, Table, checksum
+from streamer.store.salvage import Loss, TableSpec, checksum
 
 __all__ = ["SqliteStore"]
 
@@ -49,8 +49,8 @@ def _is_session(row: tuple[Any, ...]) -> bool:
 
 
 TABLES = (
-    Table("sessions", ("id", "saved", "live", "data", "crc"), _is_session, name=0, newer=1),
-    Table("clock", ("seconds",), lambda row: _is_number(row[0]) and row[0] >= 0, counted=False),
+    TableSpec("sessions", ("id", "saved", "live", "data", "crc"), _is_session, name=0, newer=1),
+    TableSpec("clock", ("seconds",), lambda row: _is_number(row[0]) and row[0] >= 0, counted=False),
 )
 
 

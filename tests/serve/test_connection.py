@@ -23,7 +23,7 @@ START = json.dumps({"type": "start", "key": "k"}).encode()
 PCM = samples(1, 1000).tobytes()
 
 
-class Peer:
+class RecordingSocket:
     """The other side of the connection's socket: what it was sent. ``then`` is called with each event."""
 
     writable = True
@@ -59,11 +59,11 @@ async def take_over(registry: Registry, late: Callable[[StreamConnection], None]
     position, and A's close code."""
     streams = StreamConnections(registry, registry.settings, registry.metrics, asyncio.get_running_loop())
     streams.closed = None
-    a = Peer(streams)
+    a = RecordingSocket(streams)
     a.stream.on_message(START, True)
     await asyncio.wait_for(a.ready.wait(), PATIENCE)
     a.stream.on_message(PCM, False)
-    b = Peer(streams, lambda event: late(a.stream) if event["type"] == "ready" else None)
+    b = RecordingSocket(streams, lambda event: late(a.stream) if event["type"] == "ready" else None)
     b.stream.on_message(START, True)
     await asyncio.wait_for(b.ready.wait(), PATIENCE)
     code = await asyncio.wait_for(a.closed, PATIENCE)

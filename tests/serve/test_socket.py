@@ -22,7 +22,7 @@ from streamer.settings import Settings
 PATIENCE = 20
 
 
-class Peer:
+class Echo:
     """Keeps what it is told. ``act`` is called with each message."""
 
     def __init__(self, wire: Socket) -> None:
@@ -42,7 +42,7 @@ class Peer:
 class Pair:
     """``peer`` at the daemon's end, ``client`` at the other."""
 
-    def __init__(self, client: socket.socket, wire: Socket, peer: Peer, turns: Turns) -> None:
+    def __init__(self, client: socket.socket, wire: Socket, peer: Echo, turns: Turns) -> None:
         self.client, self.wire, self.peer, self.turns = client, wire, peer, turns
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -65,12 +65,12 @@ def over_a_socket(test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
         here.setblocking(False)
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        turns, peers = Turns(loop), list[Peer]()
+        turns, peers = Turns(loop), list[Echo]()
         access = Access(Settings(), Metrics(CollectorRegistry()))
 
-        def admit(path: str) -> Callable[[Socket], Peer]:
-            def make(wire: Socket) -> Peer:
-                peers.append(Peer(wire))
+        def admit(path: str) -> Callable[[Socket], Echo]:
+            def make(wire: Socket) -> Echo:
+                peers.append(Echo(wire))
                 return peers[-1]
 
             return make

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from streamer.refusals import Refused
 from streamer.serve.conversation import Conversation
-from streamer.serve.ports import Port
+from streamer.serve.ports import ProtocolPort
 from streamer.serve.speech import SpeechStream, transcriber
 from streamer.serve.vosk.dialect import VoskConfig, VoskFormat, parse_text, wav_header
 from streamer.serve.websocket import Socket
@@ -31,7 +31,7 @@ class VoskServer:
     def __init__(self, streams: StreamConnections, access: Access, turns: Turns) -> None:
         self._streams, settings = streams, streams.settings
         self.connections: set[Socket] = set()  # where a socket enters itself, as it does at uvicorn
-        self._port = Port(settings, streams.metrics, "vosk", settings.vosk_port)
+        self._port = ProtocolPort(settings, streams.metrics, "vosk", settings.vosk_port)
         self._make = partial(
             Socket,
             config=None,

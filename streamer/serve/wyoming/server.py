@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from streamer.refusals import Refused
 from streamer.serve.conversation import reason_of
 from streamer.serve.deltas import Deltas, finals_are_plain
-from streamer.serve.ports import Port
+from streamer.serve.ports import ProtocolPort
 from streamer.serve.speech import SpeechStream, transcriber, transcribers
 from streamer.serve.wyoming.announce import Announcement
 from streamer.serve.wyoming.events import MAX_HEADER, WyomingEvent, encode_event, parse_data, parse_header
@@ -34,7 +34,7 @@ class WyomingServer:
     def __init__(self, streams: StreamConnections, access: Access) -> None:
         self._streams, self._access, settings = streams, access, streams.settings
         self._tasks: set[asyncio.Task[None]] = set()
-        self._port = Port(settings, streams.metrics, "wyoming", settings.wyoming_port)
+        self._port = ProtocolPort(settings, streams.metrics, "wyoming", settings.wyoming_port)
         self._announcement = Announcement(settings)
 
     async def start(self) -> None:
