@@ -30,6 +30,7 @@ NAMES: tuple[str, ...] = (
     "files",
     "full",
     "kills",
+    "endurance",
 )
 
 
