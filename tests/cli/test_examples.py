@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -145,7 +146,12 @@ def test_the_list_of_exceptions_is_of_examples() -> None:
     assert [place for place in ELSEWHERE.values() if not (ROOT / place).exists()] == []
 
 
-@pytest.mark.parametrize("line", [e for e in EXAMPLES if e not in ELSEWHERE and "streamer serve" not in e])
+def _marked(line: str) -> Any:
+    """Exports start PyTorch three times."""
+    return pytest.param(line, marks=pytest.mark.long) if " export " in line else line
+
+
+@pytest.mark.parametrize("line", [_marked(e) for e in EXAMPLES if e not in ELSEWHERE and "streamer serve" not in e])
 def test_example(line: str, workplace: Path, tools: Path, request: pytest.FixtureRequest) -> None:
     if " export " in line and importlib.util.find_spec("torch") is None:
         pytest.skip("needs PyTorch")

@@ -174,6 +174,7 @@ def test_the_cable_is_pulled_and_plugged_in_again(cable: Cable, toy16: Path, tmp
     assert listener.interrupt() == 130
 
 
+@pytest.mark.long
 def test_a_daemon_listens_and_its_restart_is_only_a_delay(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     folder = tmp_path / "daemon"
     folder.mkdir()
@@ -192,6 +193,7 @@ def test_a_daemon_listens_and_its_restart_is_only_a_delay(cable: Cable, toy16: P
         assert listener.interrupt() == 130
 
 
+@pytest.mark.long
 def test_overruns_are_counted_and_shown(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     """Whoever reads the output stops doing so, and the listener waits for him: nobody fetches from the microphone."""
     read, write = os.pipe()
@@ -207,6 +209,7 @@ def test_overruns_are_counted_and_shown(cable: Cable, toy16: Path, tmp_path: Pat
     assert listener.interrupt() == 130
 
 
+@pytest.mark.long
 def test_a_terminal_shows_level_text_and_overruns(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     main, side = pty.openpty()
     env = environment({**cable.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"})
@@ -279,6 +282,7 @@ def test_the_sample_is_read_by_the_shipped_model(cable: Cable) -> None:
     assert listener.interrupt() == 130
 
 
+@pytest.mark.long
 def test_sentences_are_read_by_the_shipped_english(cable: Cable) -> None:
     """No model is named. It gets some words wrong; most are the recording's."""
     _need([] if "english" in [path.stem for path in find_models()] else ["models/pretrained/english.onnx"])

@@ -92,6 +92,7 @@ def test_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "certificate verify failed" in caplog.records[0].__dict__["reason"]
 
 
+@pytest.mark.long
 def test_a_broker_that_asks_for_our_certificate(tmp_path: Path) -> None:
     need_mosquitto()
     authority = Authority(tmp_path / "certificates")

@@ -79,6 +79,7 @@ def names(running: Running) -> list[str]:
     return json.loads(running.get("/v1/forecast")[1])["streams"]
 
 
+@pytest.mark.long
 def test_its_own_metrics_become_streams(both: tuple[Running, int]) -> None:
     running, own = both
     wait(lambda: len(names(running)) > 300)

@@ -201,6 +201,7 @@ def test_a_websocket_frame_that_means_nothing_closes_with_the_reason(sensors: Ru
     asyncio.run(talk())
 
 
+@pytest.mark.long
 def test_a_million_new_series_are_capped_counted_and_refused_aloud(tmp_path: Path) -> None:
     with daemon(tmp_path, MODEL, max_sensors=40, max_body_bytes=2**26, max_unpacked_bytes=2**28) as running:
         post(running, "/v1/readings", ndjson([("old", 0, 1.0)]))
@@ -262,6 +263,7 @@ def test_forecasts_are_on_the_metrics_page_as_far_as_there_is_room(tmp_path: Pat
         assert page['streamer_readings_total{protocol="http"}'] == len(given)
 
 
+@pytest.mark.long
 def test_too_much_at_a_time_is_answered_with_come_back(tmp_path: Path) -> None:
     with daemon(tmp_path, MODEL, max_waiting_readings=1000, lanes=1) as running:
         big = ndjson([("a", hour, math.sin(hour)) for hour in range(40000)])

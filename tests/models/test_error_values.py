@@ -68,7 +68,7 @@ def rms(said: Said, truth: Values, first: int, behind: int, step: int) -> Values
 
 
 @pytest.mark.parametrize("sleep", [None, 301])
-@pytest.mark.parametrize("at", [0, 3, 12, 30, 300])
+@pytest.mark.parametrize("at", [0, 3, 12, 30, pytest.param(300, marks=pytest.mark.long)])
 def test_an_error_value_is_reported_and_forgotten(model: Model, at: int, sleep: int | None) -> None:
     if sleep and at != 300:
         pytest.skip("one restart is enough")

@@ -323,6 +323,7 @@ def test_after_a_crash_the_open_final_stands_as_it_was(toy: Path, tmp_path: Path
         assert count(registry, "second_pass_finals_total", outcome="lost") == 1
 
 
+@pytest.mark.long
 def test_a_final_that_waits_is_in_the_snapshot_as_it_was(toy: Path, tmp_path: Path, ear: Ear) -> None:
     ear.open.clear()
     pcm = talk("AB", "B")
@@ -382,6 +383,7 @@ def test_a_drain_waits_for_finals_and_gives_up_those_that_do_not_come(toy: Path,
         assert count(registry, "second_pass_finals_total", outcome="stopped") == 1
 
 
+@pytest.mark.long
 def test_a_stream_that_fails_gives_out_what_waited(tmp_path: Path, ear: Ear) -> None:
     model = toy_model(tmp_path, options=OPTIONS, fails_on=32767)
     ear.open.clear()
