@@ -45,6 +45,7 @@ class StreamClient(ReplayClient):
             **({"options": dict(options)} if options else {}),
         }
         super().__init__(url, start, SAMPLE_BYTES, **bounds)
+        self._resume_as = {"partials": partials}
 
     async def send(self, pcm: bytes) -> None:
         """Samples, 16 bit little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`."""

@@ -132,6 +132,27 @@ def test_markers_survive_a_cut(served: Running) -> None:
     assert asyncio.run(talk()) == [f"m{number}" for number in range(6)]
 
 
+def test_who_wants_no_partials_gets_none_after_a_cut_either(served: Running) -> None:
+    pcm = pieces(noise(31, 4), 1)
+
+    async def talk() -> list[str]:
+        async with (
+            Proxy.to(served.port) as proxy,
+            StreamClient(proxy.url, sample_rate=RATE, partials=False) as stream,
+        ):
+            for number, part in enumerate(pcm):
+                await stream.send(part)
+                if number == len(pcm) // 3:
+                    proxy.cut()
+                    await proxy.connections(2)
+            await stream.end()
+            return [event["type"] async for event in stream]
+
+    kinds = asyncio.run(talk())
+    assert "final" in kinds
+    assert "partial" not in kinds
+
+
 def test_the_newer_connection_wins(served: Running, toy: Path) -> None:
     pcm = noise(4, 2)
 
