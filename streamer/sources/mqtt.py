@@ -77,9 +77,8 @@ class Mqtt:
         self._complained: set[str] = set()
         self._topics: dict[str, _Topic] = {}
         self._tls = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
-        if self._tls is not None:
-            if options.cert_file is not None:
-                self._tls.load_cert_chain(options.cert_file, options.key_file)
+        if self._tls is not None and options.cert_file is not None:
+            self._tls.load_cert_chain(options.cert_file, options.key_file)
 
     def publish(self, forecasts: Forecasts) -> None:
         """Queue a forecast; the latest of each stream is sent as soon as there is a connection."""
@@ -141,7 +140,9 @@ class Mqtt:
                 link.acknowledge(messages)
                 self._count(outcome for outcome, _ in read)
                 continue
-            kept = [(each, outcome) for each, (outcome, model) in zip(messages, read, strict=True) if model not in failed]
+            kept = [
+                (each, outcome) for each, (outcome, model) in zip(messages, read, strict=True) if model not in failed
+            ]
             link.acknowledge(message for message, _ in kept)
             self._count(outcome for _, outcome in kept)
             others = [message for message, (_, model) in zip(messages, read, strict=True) if model in failed]

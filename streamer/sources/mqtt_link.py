@@ -106,7 +106,7 @@ class Link(asyncio.Protocol):
         return [_words(code) if int(code) >= 128 else "" for code in found.reason_codes]
 
     async def waiting(self, most: int) -> list[Message]:
-        """Messages that wait, at least one. Raises :class:`MqttError` when there are none and the connection is over."""
+        """Messages that wait, at least one. Raises :class:`MqttError` where there are none after the end."""
         while not self.messages:
             if self.over:
                 self._raise()
@@ -119,7 +119,8 @@ class Link(asyncio.Protocol):
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """What is no longer to come again. After the end it comes again all the same."""
-        self._send(b"".join([mqtt5.PubAckPacket(each.packet_id).write() for each in messages if each.packet_id is not None]))
+        ids = [each.packet_id for each in messages]
+        self._send(b"".join([mqtt5.PubAckPacket(id).write() for id in ids if id is not None]))
 
     async def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
         """Topics and payloads, with QoS 0; returns how many of them were longer than the broker takes, and are left
@@ -170,8 +171,9 @@ class Link(asyncio.Protocol):
     def _read(self) -> None:
         """Whole packets, up to the bound of messages that wait; what is left stays unread."""
         most, unread, begin = self._options.max_waiting, memoryview(self._unread), 0
+        room = most + self._options.max_unacknowledged * self._dropping  # some brokers send more than they may
         try:
-            while self._dropping or len(self.messages) < most:
+            while len(self.messages) < room:
                 packet, size = mqtt5.read(unread[begin:])
                 begin += size
                 if type(packet) is not Message:
@@ -194,9 +196,9 @@ class Link(asyncio.Protocol):
 
     def _hold(self) -> None:
         """So many messages wait that no more are read, for some time."""
+        self._stop_reading(True)
         if not self._full:
             self._full = True
-            self._stop_reading(True)
             self._timers["hold"] = self._loop.call_later(self._options.hold_seconds, self._drop)
 
     def _drop(self) -> None:
@@ -218,8 +220,8 @@ class Link(asyncio.Protocol):
     def _control(self, packet: Any) -> None:
         if isinstance(packet, mqtt5.DisconnectPacket):
             self._end(_said(packet))
-        elif isinstance(packet, (mqtt5.ConnAckPacket, mqtt5.SubAckPacket)) and self._answer is not None:
-            if not self._answer.done():
+        elif isinstance(packet, (mqtt5.ConnAckPacket, mqtt5.SubAckPacket)):
+            if self._answer is not None and not self._answer.done():
                 self._answer.set_result(packet)
 
     def _connect(self) -> bytes:

@@ -20,7 +20,16 @@ from streamer.sources.tables.numbers import MISSING, NumberError, Numbers, Senti
 from streamer.sources.tables.objects import NOTHING, at_path
 from streamer.sources.times import parse_time
 
-__all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "discovery", "overlap", "sentinels_of", "stream_topic"]
+__all__ = [
+    "MalformedError",
+    "MqttOptions",
+    "Subscription",
+    "Watch",
+    "discovery",
+    "overlap",
+    "sentinels_of",
+    "stream_topic",
+]
 
 #: Most numbers of one message without named paths; a device that sends more needs named paths.
 MAX_NUMBERS = 100

@@ -87,7 +87,8 @@ def test_what_waits_is_taken_together_and_the_broker_waits_with_the_rest(
             daemon.open.set()
             await until(lambda: len(daemon.values) >= 100)
         assert daemon.values == list(range(100))
-        assert 2 <= max(map(len, daemon.batches)) <= 3
+        assert max(map(len, daemon.batches)) <= batch
+        assert len(daemon.batches[0]) <= unacknowledged  # later mosquitto (2.0.11) sends more than it may
         assert daemon.messages == {"taken": 100}
 
     asyncio.run(main())
@@ -114,10 +115,10 @@ def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch:
         daemon.open.clear()
         async with Proxy.to(broker.port) as proxy:
             port = proxy._server.sockets[0].getsockname()[1]
-            async with daemon.running(port):
+            async with daemon.running(port, max_batch=1):
                 await say(broker.port, range(10))
                 await until(lambda: daemon.asked == 1)
-                await until(lambda: len(links[0].messages) >= 3)
+                await until(lambda: len(links[0].messages) == 9)
                 proxy.cut()
                 await until(lambda: links[0].over)
                 daemon.open.set()
@@ -291,7 +292,9 @@ def test_what_comes_faster_than_it_is_taken_waits_at_the_broker(broker: Broker) 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("answer", [b"\x20\x03\x00\x00", b"\x00\x00", b"\x20\x03\x00\x87\x00", b"\x20\x7f" + bytes(127)])
+@pytest.mark.parametrize(
+    "answer", [b"\x20\x03\x00\x00", b"\x00\x00", b"\x20\x03\x00\x87\x00", b"\x20\x7f" + bytes(127)]
+)
 def test_an_answer_that_is_none_is_no_connection(answer: bytes) -> None:
     async def main() -> None:
         daemon, gone = Daemon(), 0

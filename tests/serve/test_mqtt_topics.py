@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import math
 import re
 from typing import Any
 

@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from streamer.metrics import Metrics
 from streamer.serve.bounds import Bounds, RequestMemory
-from streamer.serve.readings.parsed import READING, TOGETHER, BodyError, Names, Parsed
 from streamer.serve.readings import remote_write
+from streamer.serve.readings.parsed import READING, TOGETHER, BodyError, Names, Parsed
 from streamer.serve.readings.remote_write import negotiate, unpack
 from tests.serve.senders import field, integer, refused, request_v1, request_v2, sample, snappy
 
@@ -212,16 +212,17 @@ ENDS = st.sampled_from([b"", field(5, b"metadata"), field(4, b""), field(1, fiel
 
 @given(st.lists(st.tuples(LABELS, st.lists(SAMPLES, max_size=2)), max_size=6), ENDS, st.binary(max_size=20))
 def test_what_is_read_quickly_is_read_as_with_care(series: list, extra: bytes, value: bytes) -> None:
-    odd = field(1, field(1, field(1, b"__name__") + field(2, b"o" + value.hex().encode())) + field(2, sample(1.0, 2**40)))
+    name = field(1, field(1, b"__name__") + field(2, b"o" + value.hex().encode()))
+    odd = field(1, name + field(2, sample(1.0, 2**40)))
     body = request_v1(*series, extra=extra) + odd
-    found = []
-    for _ in range(3):  # from the second time on by names that are known
-        batch = (one := parse(body, 1)).batch
-        found.append((list(batch.names), repr(batch.times.tolist()), repr(batch.values.tolist()), one.skipped, one.faults))
+    found = [said(parse(body, 1)) for _ in range(3)]  # from the second time on by names that are known
     remote_write._heads.clear()
-    batch = (one := parse(body, 1)).batch
-    careful = (list(batch.names), repr(batch.times.tolist()), repr(batch.values.tolist()), one.skipped, one.faults)
-    assert found == [careful] * 3
+    assert found == [said(parse(body, 1))] * 3
+
+
+def said(found: Parsed) -> tuple:
+    batch = found.batch
+    return list(batch.names), repr(batch.times.tolist()), repr(batch.values.tolist()), found.skipped, found.faults
 
 
 def test_a_sample_inside_a_label_is_none() -> None:
