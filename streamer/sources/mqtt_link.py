@@ -221,8 +221,7 @@ class Link(asyncio.Protocol):
         if isinstance(packet, mqtt5.DisconnectPacket):
             self._end(_said(packet))
         elif isinstance(packet, (mqtt5.ConnAckPacket, mqtt5.SubAckPacket)):
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(packet)
+            self._answered(packet)
 
     def _connect(self) -> bytes:
         options = self._options
@@ -247,6 +246,11 @@ class Link(asyncio.Protocol):
             self._answer = None
         return found if found is not None else self._raise()
 
+    def _answered(self, packet: Any) -> None:
+        """``None``: nothing more comes."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(packet)
+
     def _send(self, data: bytes) -> None:
         if data and not self.over and self._transport is not None:
             self._transport.write(data)
@@ -269,8 +273,7 @@ class Link(asyncio.Protocol):
             self._transport.abort()
         self._filled.set()
         self._writable.set()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(None)
+        self._answered(None)
 
     def _raise(self) -> NoReturn:
         raise MqttError(str(self._why))
