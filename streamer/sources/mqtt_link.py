@@ -80,16 +80,17 @@ class Link(asyncio.Protocol):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if not self.over and self._transport is not None:
-            self._transport.write(mqtt5.DisconnectPacket().write())
-            self._transport.resume_reading()
-            self._transport.close()  # once what was written before is sent
-            try:
+        try:
+            if not self.over and self._transport is not None:
+                self._transport.write(mqtt5.DisconnectPacket().write())
+                self._stop_reading(False)
+                self._transport.close()  # once what was written before is sent
                 async with asyncio.timeout(self._options.answer_seconds):
                     await self._closed.wait()
-            except TimeoutError:
-                pass
-        self._end("it was closed")
+        except TimeoutError:
+            pass
+        finally:
+            self._end("it was closed")
 
     @property
     def over(self) -> bool:
