@@ -41,7 +41,10 @@ class MqttSettings(BaseSettings):
     mqtt_max_unacknowledged: Annotated[int, Field(ge=1, le=65535)] = Field(
         1000, description="messages of QoS 1 that are not yet safe; then the broker waits"
     )
-    mqtt_max_waiting: Count = Field(4096, description="messages of QoS 0 that wait; more are dropped, and counted")
+    mqtt_max_waiting: Count = Field(4096, description="messages that wait; then the broker keeps what comes")
+    mqtt_hold_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        5.0, description="time that it keeps it; then what is of QoS 0 is dropped, and counted"
+    )
     mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
     mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
 

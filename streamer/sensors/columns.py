@@ -5,7 +5,7 @@ A request with five thousand samples is one of these, not five thousand objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from streamer.sensors.digits import rounded
 __all__ = ["LARGEST", "Forecasts", "Reading", "ReadingBatch", "Row", "StepResult"]
 
 Floats = NDArray[np.float64]
+Numbers = Sequence[float | None] | Floats
 #: From here on a reading counts as missing, as infinity does: relative to others it must be a float32.
 LARGEST = 1e30
 
@@ -61,15 +62,14 @@ class ReadingBatch:
         return ReadingBatch([self.names[row] for row in rows.tolist()], self.times[rows], self.values[rows], stamped)
 
     @classmethod
-    def made(cls, names: Sequence[str], times: Iterable[float], values: Iterable[float]) -> ReadingBatch:
-        """What is infinite or beyond any sensor (1e30) is missing."""
-        found = _plausible(np.fromiter(values, np.float64, len(names)))
-        return cls(names, np.fromiter(times, np.float64, len(names)), found)
+    def made(cls, names: Sequence[str], times: Numbers, values: Numbers) -> ReadingBatch:
+        """``None``: there is none. What is infinite or beyond any sensor (1e30) is missing."""
+        found = np.array(values, np.float64)  # None becomes NaN
+        return cls(names, np.array(times, np.float64), _plausible(found))
 
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> ReadingBatch:
-        names = [reading.stream for reading in readings]
-        return cls.made(names, map(_number, (r.time for r in readings)), map(_number, (r.value for r in readings)))
+        return cls.made([r.stream for r in readings], [r.time for r in readings], [r.value for r in readings])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row], variables: Sequence[str], stream: str) -> ReadingBatch:
@@ -135,25 +135,44 @@ class Forecasts:
 
     def to_dict(self, row: int) -> dict[str, Any]:
         """One reading, JSON-ready; with ``targets``, the forecast of each stands under its name."""
-        step = float(self.steps[row])
-        found = {
-            "stream": name_of(self.names[row]),
-            "time": float(self.times[row]),
-            "step": None if step != step else step,
-        }
-        if not self.targets:
-            return found | self._said((row,))
-        return found | {"targets": {name: self._said((row, at)) for at, name in enumerate(self.targets)}}
+        return self.to_dicts(slice(row, row + 1))[0]
 
-    def _said(self, at: tuple[int, ...]) -> dict[str, Any]:
-        value, known = float(self.values[at]), bool(self.known[at])
-        curves = rounded(self.quantiles[at]).T.tolist() if known else []
-        return {
-            "value": None if value != value else value,
-            "quantiles": dict(zip(self.levels, curves, strict=False)),
-            "anomaly": float(self.anomalies[at]) if known else None,
-            "drift": float(self.drifts[at]) if known else None,
-        }
+    def to_dicts(self, rows: slice = slice(None)) -> list[dict[str, Any]]:
+        """As :meth:`to_dict`, many readings."""
+        said, count = self._said(rows), len(self.targets)
+        if count:
+            parts = [said[first : first + count] for first in range(0, len(said), count)]
+            said = [{"targets": dict(zip(self.targets, part, strict=True))} for part in parts]
+        about = zip(self.names[rows], self.times[rows].tolist(), self.steps[rows].tolist(), said, strict=True)
+        return [
+            {"stream": name_of(name), "time": time, "step": None if step != step else step, **each}
+            for name, time, step, each in about
+        ]
+
+    def _said(self, rows: slice) -> list[dict[str, Any]]:
+        """One for each target of each reading."""
+        curves = self.quantiles[rows]
+        curves = np.swapaxes(rounded(curves.reshape(-1, *curves.shape[-2:])), -1, -2)
+        columns = (self.values, self.anomalies, self.drifts, self.known)
+        flat = (column[rows].ravel().tolist() for column in columns)
+        return [
+            {
+                "value": None if value != value else value,
+                "quantiles": dict(zip(self.levels, curve if known else (), strict=False)),
+                "anomaly": anomaly if known else None,
+                "drift": drift if known else None,
+            }
+            for curve, value, anomaly, drift, known in zip(curves.tolist(), *flat, strict=True)
+        ]
+
+    def finite(self) -> NDArray[np.bool_]:
+        """[N]: whether JSON has all numbers of the reading."""
+        known = self.known.reshape(len(self), -1)
+        said = np.isfinite(self.quantiles).reshape(*known.shape, -1).all(-1)
+        said &= np.isfinite(self.anomalies.reshape(known.shape)) & np.isfinite(self.drifts.reshape(known.shape))
+        values = ~np.isinf(self.values).reshape(known.shape)
+        found: NDArray[np.bool_] = ((said | ~known) & values).all(1) & np.isfinite(self.times)
+        return found
 
 
 def _number(value: float | None) -> float:

@@ -29,10 +29,13 @@ def rounded(quantiles: NDArray[np.floating], digits: int = DIGITS) -> NDArray[np
         width = np.floor(np.log10(rows[:, -1] - rows[:, 0]))
         places = np.where(np.isfinite(width), digits - 1 - width, FLOAT32 - 1 - size)
         places = np.minimum(places, FLOAT64 - 1 - size)
-        good = np.isfinite(places) & np.isfinite(rows).all(1)
+        good = np.isfinite(places) & np.isfinite(largest)
         places = np.where(good, places, 0.0)
-        up, down = 10.0 ** np.maximum(places, 0.0), 10.0 ** np.maximum(-places, 0.0)
-        made = np.rint(rows * up[:, None] / down[:, None]) * down[:, None] / up[:, None]
+        up, down = 10.0 ** np.maximum(places, 0.0)[:, None], 10.0 ** np.maximum(-places, 0.0)[:, None]
+        if (places >= 0).all():  # mostly
+            made = np.rint(rows * up) / up
+        else:
+            made = np.rint(rows * up / down) * down / up
     good &= np.isfinite(made).all(1)
     out[good] = made[good]
     return found

@@ -16,6 +16,8 @@ class Directory:
         count = self.per_lane * lanes
         #: Slots of the sensors that are known, by name, in the order in which they were opened.
         self.slots: dict[str, int] = {}
+        #: Changes whenever a name comes or goes.
+        self.version = 0
         #: Of every slot: the sensor's name and its id, which no other sensor ever had. "" and 0: the slot is free.
         self.names: list[str] = [""] * count
         self.ids = np.zeros(count, np.int64)
@@ -35,10 +37,12 @@ class Directory:
 
     def enter(self, name: str, slot: int) -> None:
         self.slots[name], self.names[slot] = slot, name
+        self.version += 1
 
     def leave(self, name: str) -> None:
         """The name is unknown from now on. The slot stays taken until :meth:`release`."""
         del self.slots[name]
+        self.version += 1
 
     def release(self, slot: int) -> None:
         self.ids[slot] = self.written[slot] = self.saved[slot] = 0

@@ -36,7 +36,7 @@ class SensorCollector(Collector):
     def __init__(self, fleets: Sequence[Fleet], patterns: Sequence[str], most: int, top: int) -> None:
         self._fleets, self._patterns, self._most, self._top = fleets, patterns, most, top
         self._shown: list[_Stream] = []
-        self._known: frozenset[_Stream] = frozenset()
+        self._known: list[int] | None = None  # versions of the directories that these were chosen from
         self._wanted = 0
 
     def collect(self) -> Iterator[Metric]:
@@ -55,10 +55,10 @@ class SensorCollector(Collector):
 
     def _choose(self) -> list[_Stream]:
         """Chosen again only when streams come or go: a page whose series flicker is no use."""
-        # in the order in which they were opened
-        first = [(number, name) for number, fleet in enumerate(self._fleets) for name in fleet.slots.copy()]
-        now = frozenset(first)
+        now = [fleet.directory.version for fleet in self._fleets]
         if now != self._known:
+            # in the order in which they were opened
+            first = [(number, name) for number, fleet in enumerate(self._fleets) for name in fleet.slots.copy()]
             found: dict[_Stream, None] = {}
             for pattern in self._patterns:
                 found |= dict.fromkeys(s for s in first if pattern == "*" or fnmatch.fnmatch(name_of(s[1]), pattern))
@@ -76,11 +76,12 @@ class SensorCollector(Collector):
             "streamer_anomaly_top", "probability of the last reading, of the least probable ones", labels=("stream",)
         )
         found: list[tuple[float, str]] = []
-        for fleet in self._fleets:
+        for fleet in self._fleets if self._top else ():
             latest, targets = fleet.table.latest, fleet.layout.targets or ("",)
             anomaly = latest.anomaly.ravel()
             there = np.flatnonzero(latest.begun.ravel() & ~np.isnan(latest.value.ravel()))
-            there = there[[visible(fleet.names[row // len(targets)]) for row in there.tolist()]]
+            if VIEWER.get() is not None:
+                there = there[[visible(fleet.names[row // len(targets)]) for row in there.tolist()]]
             for row in there[np.argsort(anomaly[there], kind="stable")][: self._top].tolist():
                 if name := _label(fleet.names[row // len(targets)]):
                     target = targets[row % len(targets)]

@@ -2,46 +2,28 @@
 
 A QoS 1 message is acknowledged once ``take`` has returned, that is once it is on the disk. If anything fails before
 that (the connection, this process, ``take``), the broker delivers it again, in order: at least once. The broker keeps
-the session (MQTT 5, fixed client id), including messages that arrive while this process is down. Memory is bounded: for
-QoS 1 by a receive maximum, which makes the broker wait, for QoS 0 by dropping. Retained messages are not requested,
-since their time is unknown.
+the session (MQTT 5, fixed client id), including messages that arrive while this process is down. Retained messages are
+not requested, since their time is unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import random
+import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, NoReturn, Self, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn
 
-import numpy as np
-
-from streamer.sensors.columns import Forecasts, Reading, ReadingBatch, Row
-from streamer.sources import SourceError
-from streamer.sources.mqtt_topics import (
-    MalformedError,
-    MqttOptions,
-    Subscription,
-    Watch,
-    alone,
-    discovery,
-    stream_topic,
-)
-
-try:
-    import aiomqtt
-    from paho.mqtt.packettypes import PacketTypes
-    from paho.mqtt.properties import Properties
-    from paho.mqtt.subscribeoptions import SubscribeOptions
-except ImportError as error:
-    raise SourceError("MQTT needs the package aiomqtt: pip install 'streamer[sensors]'") from error
+from streamer.names import NAME_CHARACTERS
+from streamer.sensors.columns import Forecasts, ReadingBatch, Row
+from streamer.sources.mqtt_forecasts import ForecastQueue
+from streamer.sources.mqtt_link import Link, Message, MqttError
+from streamer.sources.mqtt_topics import MalformedError, MqttOptions, Subscription, Watch, sentinels_of
 
 __all__ = ["Mqtt", "MqttOptions", "Subscription", "Watch"]
 
@@ -49,6 +31,29 @@ log = logging.getLogger(__name__)
 
 #: Default name of the model for single sensors.
 SINGLE = "sensors"
+#: A payload that is nothing but a number, as most are.
+NUMBER = re.compile(rb"[+-]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][+-]?[0-9]{1,3})?")
+#: Topics of which it is remembered how they are read.
+REMEMBERED = 100_000
+
+
+class _Topic(NamedTuple):
+    """``numbers``: the model that a payload of one number is for, as the reading of a sensor named like the topic;
+    ``None``: such a payload is read like any other. ``none``: numbers that stand for no value."""
+
+    subscription: Subscription | None
+    numbers: str | None = None
+    none: frozenset[float] = frozenset()
+
+
+@dataclass(slots=True)
+class _Found:
+    """What messages say for one model: readings of single sensors in columns, or rows."""
+
+    names: list[str] = field(default_factory=list)
+    times: list[float | None] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 class Mqtt:
@@ -70,11 +75,10 @@ class Mqtt:
         self._outbox = ForecastQueue(options, self._watch)
         self._status = f"{options.discovery}/status" if options.discovery else None
         self._complained: set[str] = set()
+        self._topics: dict[str, _Topic] = {}
         self._tls = ssl.create_default_context(cafile=options.ca_file) if options.tls else None
-        if self._tls is not None:
-            self._tls.sslsocket_class = TlsSocket
-            if options.cert_file is not None:
-                self._tls.load_cert_chain(options.cert_file, options.key_file)
+        if self._tls is not None and options.cert_file is not None:
+            self._tls.load_cert_chain(options.cert_file, options.key_file)
 
     def publish(self, forecasts: Forecasts) -> None:
         """Queue a forecast; the latest of each stream is sent as soon as there is a connection."""
@@ -86,9 +90,10 @@ class Mqtt:
             began = time.monotonic()
             try:
                 await self._connection()
-            except aiomqtt.MqttError as error:
-                context = {"host": self._options.host, "reason": str(error.__cause__ or error)}
-                log.warning("no connection to the MQTT broker", extra=context)
+            except MqttError as error:
+                log.warning(
+                    "no connection to the MQTT broker", extra={"host": self._options.host, "reason": str(error)}
+                )
             except Exception:
                 log.exception("the connection to the MQTT broker failed")
             finally:
@@ -104,8 +109,7 @@ class Mqtt:
             await self._subscribe(link)
             self._watch.connected(True)
             log.info("connected to the MQTT broker", extra={"host": self._options.host, "port": self._options.port})
-            post = partial(link.publish, qos=self._options.qos, retain=self._options.retain)
-            sender = asyncio.create_task(self._outbox.send(post))
+            sender = asyncio.create_task(self._outbox.send(link.publish))
             # A failing sender ends the connection, but must not cancel readings that are being written to the disk.
             sender.add_done_callback(link.ended)
             try:
@@ -115,66 +119,99 @@ class Mqtt:
                 await asyncio.wait([sender])
 
     async def _subscribe(self, link: Link) -> None:
-        wanted = SubscribeOptions(qos=1, noLocal=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         patterns = [subscription.pattern for subscription in self._options.subscriptions]
         patterns += [self._status] if self._status else []
         if not patterns:
             return
-        codes = cast(Any, await link.subscribe([(pattern, wanted) for pattern in patterns]))
-        for pattern, code in zip(patterns, codes, strict=True):
-            if code.is_failure:
-                log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": str(code)})
+        for pattern, why in zip(patterns, await link.subscribe(patterns), strict=True):
+            if why:
+                log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": why})
 
     async def _receive(self, link: Link) -> NoReturn:
         while True:
             messages = await link.waiting(self._options.max_batch)
             if link.over:  # what is not acknowledged comes again with the next connection
-                self._watch.messages("returned", sum(message.qos > 0 for message in messages))
-                messages = [message for message in messages if message.qos == 0]
-            found: dict[str, list[Reading | Row]] = {}
-            read = [(message, *self._read(message, found)) for message in messages]
+                self._watch.messages("returned", _again(messages))
+                messages = [message for message in messages if message.packet_id is None]
+            found: dict[str, _Found] = {}
+            read = [self._read(message, found) for message in messages]
             failed = await self._failed(found) if found else {}
-            safe = [(message, outcome) for message, outcome, model in read if model not in failed]
-            link.acknowledge([message for message, _ in safe])
-            for outcome, count in Counter(outcome for _, outcome in safe).items():
-                self._watch.messages(outcome, count)
-            if failed:
-                others = [message for message, _, model in read if model in failed]
-                self._watch.messages("returned", sum(message.qos > 0 for message in others))
-                self._watch.messages("lost", sum(message.qos == 0 for message in others))
-                reason = "; ".join(dict.fromkeys(map(str, failed.values())))
-                raise aiomqtt.MqttError(f"readings are not taken: {reason}")
+            if not failed:
+                link.acknowledge(messages)
+                self._count(outcome for outcome, _ in read)
+                continue
+            kept = [
+                (each, outcome) for each, (outcome, model) in zip(messages, read, strict=True) if model not in failed
+            ]
+            link.acknowledge(message for message, _ in kept)
+            self._count(outcome for _, outcome in kept)
+            others = [message for message, (_, model) in zip(messages, read, strict=True) if model in failed]
+            self._watch.messages("returned", _again(others))
+            self._watch.messages("lost", len(others) - _again(others))
+            reason = "; ".join(dict.fromkeys(map(str, failed.values())))
+            raise MqttError(f"readings are not taken: {reason}")
 
-    async def _failed(self, found: Mapping[str, list[Reading | Row]]) -> Mapping[str, Exception]:
+    def _count(self, outcomes: Iterable[str]) -> None:
+        for outcome, count in Counter(outcomes).items():
+            self._watch.messages(outcome, count)
+
+    async def _failed(self, found: Mapping[str, _Found]) -> Mapping[str, Exception]:
         """Pass batches to ``take``; errors by model."""
         try:
-            return await self._take({model: self._batch(model, readings) for model, readings in found.items()})
+            return await self._take({model: self._batch(model, said) for model, said in found.items()})
         except Exception as error:
             return dict.fromkeys(found, error)
 
-    def _batch(self, model: str, readings: list[Any]) -> ReadingBatch:
-        variables = self._models[model]
-        return ReadingBatch.of_rows(readings, variables, model) if variables else ReadingBatch.of(readings)
+    def _batch(self, model: str, said: _Found) -> ReadingBatch:
+        if variables := self._models[model]:
+            return ReadingBatch.of_rows(said.rows, variables, model)
+        return ReadingBatch.made(said.names, said.times, said.values)
 
-    def _read(self, message: aiomqtt.Message, found: dict[str, list[Reading | Row]]) -> tuple[str, str | None]:
+    def _read(self, message: Message, found: dict[str, _Found]) -> tuple[str, str | None]:
         """Parse one message: its outcome and model; its readings are added to ``found``, by model."""
-        if (topic := message.topic.value) == self._status:
-            if message.payload == b"online":
+        topic, payload = message.topic, message.payload
+        how = self._topics.get(topic) or self._look_at(topic)
+        if (model := how.numbers) is not None and NUMBER.fullmatch(payload):
+            said, value = found.get(model) or found.setdefault(model, _Found()), float(payload)
+            said.names.append(topic)
+            said.times.append(None)
+            said.values.append(None if value in how.none else value)
+            return "taken", model
+        if topic == self._status:
+            if payload == b"online":
                 self._outbox.announce()
             return "status", None
-        subscription = next((s for s in self._options.subscriptions if s.matches(topic)), None)
-        if subscription is None:
+        if how.subscription is None:
             return "unmatched", None
         faults: list[MalformedError] = []
         try:
-            model, said = subscription.read(topic, message.payload, self._models, faults)
+            model, read = how.subscription.read(topic, payload, self._models, faults)
         except MalformedError as error:
             self._complain(topic, "an MQTT message can't be read", error)
             return error.reason, None
         if faults:
             self._complain(topic, "a part of an MQTT message can't be read", faults[0])
-        found.setdefault(model, []).extend(said if isinstance(said, list) else [said])
+        said = found.setdefault(model, _Found())
+        if isinstance(read, Row):
+            said.rows.append(read)
+        else:
+            said.names += (reading.stream for reading in read)
+            said.times += (reading.time for reading in read)
+            said.values += (reading.value for reading in read)
         return "partly" if faults else "taken", model
+
+    def _look_at(self, topic: str) -> _Topic:
+        """How it is read; remembered where that can be a sensor's name."""
+        subscription = next((s for s in self._options.subscriptions if s.matches(topic)), None)
+        if subscription is None or topic == self._status:
+            return _Topic(subscription)
+        if not topic.isprintable() or len(topic) > NAME_CHARACTERS:
+            return _Topic(subscription)
+        model, none = subscription.numbers(self._models), sentinels_of(subscription.missing).numbers
+        if len(self._topics) >= REMEMBERED:
+            self._topics.clear()
+        how = self._topics[topic] = _Topic(subscription, model, none)
+        return how
 
     def _complain(self, topic: str, what: str, error: MalformedError) -> None:
         """Log a malformed payload, once for each topic."""
@@ -183,166 +220,6 @@ class Mqtt:
             log.warning(what, extra={"topic": topic[:200], "reason": str(error)})
 
 
-class ForecastQueue:
-    """Forecasts to be sent, the latest of each stream, and the discovery messages for Home Assistant."""
-
-    def __init__(self, options: MqttOptions, watch: Watch) -> None:
-        self._options, self._watch = options, watch
-        self._waiting: dict[str, Forecasts] = {}  # of one reading each
-        # discovered streams and targets, with the quantile that is shown
-        self._levels: dict[tuple[str, str], str] = {}
-        self._due: dict[tuple[str, str], None] = {}  # of them, those to be announced
-        self._filled = asyncio.Event()
-
-    def put(self, forecasts: Forecasts) -> None:
-        if not len(forecasts):
-            return
-        known: list[bool] = np.any(forecasts.known.reshape(len(forecasts), -1), axis=1).tolist()
-        latest = {name: row for row, name in enumerate(forecasts.names) if known[row]}
-        superseded = sum(known) - len(latest)
-        for name, row in latest.items():
-            for target in forecasts.targets or ("",):
-                self._discover((name, target), forecasts.levels)
-            if name in self._waiting:
-                superseded += 1
-            elif len(self._waiting) >= self._options.max_unsent:
-                del self._waiting[next(iter(self._waiting))]
-                self._watch.forecasts("dropped", 1)
-            self._waiting[name] = alone(forecasts, row)
-        self._watch.forecasts("superseded", superseded)
-        self._filled.set()
-
-    def _discover(self, stream: tuple[str, str], levels: Sequence[str]) -> None:
-        if not self._options.discovery:
-            return
-        middle = min(levels, key=lambda level: abs(float(level) - 0.5))
-        if stream not in self._levels and len(self._levels) >= self._options.max_discovered:
-            self._watch.forecasts("undiscovered", 1)
-        elif self._levels.get(stream) != middle:
-            self._levels[stream] = middle
-            self._due[stream] = None
-
-    def announce(self) -> None:
-        self._due = dict.fromkeys(self._levels)
-        self._filled.set()
-
-    async def send(self, post: Callable[[str, bytes], Awaitable[None]]) -> NoReturn:
-        self.announce()
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            while self._waiting or self._due:
-                if self._due:  # discovery messages go before the forecasts that they announce
-                    stream, _ = self._due.popitem()  # where this fails, all are due with the next connection
-                    name, target = stream
-                    topic, config = discovery(self._options, name, self._levels[stream], target)
-                    await post(topic, json.dumps(config).encode())
-                else:
-                    await self._forecast(post)
-
-    async def _forecast(self, post: Callable[[str, bytes], Awaitable[None]]) -> None:
-        forecasts = self._waiting.pop(stream := next(iter(self._waiting)))
-        try:
-            payload = json.dumps(forecasts.to_dict(0), allow_nan=False).encode()
-            await post(stream_topic(self._options.prefix, stream), payload)
-            self._watch.forecasts("sent", 1)
-        except ValueError as error:  # JSON has no infinity
-            self._watch.forecasts("failed", 1)
-            log.warning("a forecast can't be sent", extra={"stream": stream, "reason": str(error)})
-        except BaseException:
-            self._waiting.setdefault(stream, forecasts)
-            raise
-
-
-class MessageQueue(asyncio.Queue[aiomqtt.Message]):
-    """Received messages. There is always room for QoS 1, whose number the receive maximum bounds."""
-
-    def __init__(self, options: MqttOptions, watch: Watch) -> None:
-        super().__init__(options.max_waiting + options.max_unacknowledged)
-        self._most, self._watch = options.max_waiting, watch
-
-    def put_nowait(self, message: aiomqtt.Message) -> None:
-        if message.qos == 0 and self.qsize() >= self._most:
-            self._watch.messages("dropped", 1)
-        else:
-            super().put_nowait(message)
-
-
-class TlsSocket(ssl.SSLSocket):
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()  # which paho forgets
-            raise
-
-
-class Link(aiomqtt.Client):
-    """One connection: aiomqtt's client plus manual acknowledgement and a complete shutdown. For one use only, since
-    message ids are not valid on the next connection."""
-
-    def __init__(self, options: MqttOptions, watch: Watch, tls: ssl.SSLContext | None) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = options.session_seconds
-        properties.ReceiveMaximum = options.max_unacknowledged
-        properties.MaximumPacketSize = options.max_message_bytes
-        super().__init__(
-            options.host,
-            options.port,
-            username=options.username,
-            password=options.password,
-            identifier=options.client_id,
-            queue_type=cast(Any, lambda maxsize: MessageQueue(options, watch)),
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=False,
-            timeout=options.answer_seconds,
-            keepalive=options.keepalive_seconds,
-            properties=properties,
-            tls_context=tls,
-        )
-        self._client.connect_timeout = options.connect_seconds
-        self._client.manual_ack_set(True)
-
-    async def __aenter__(self) -> Self:
-        opening = asyncio.ensure_future(super().__aenter__())
-        try:
-            return await asyncio.shield(opening)
-        except BaseException:
-            # a thread connects, which can't be interrupted: wait for it, so that nothing is left open
-            await asyncio.wait([opening])
-            self._cut(opening)
-            raise
-
-    async def __aexit__(self, *error: Any) -> None:
-        try:
-            with contextlib.suppress(aiomqtt.MqttError):
-                await super().__aexit__(*error)
-        finally:
-            self._cut(self._disconnected)
-
-    @property
-    def over(self) -> bool:
-        return self._disconnected.done()
-
-    async def waiting(self, most: int) -> list[aiomqtt.Message]:
-        """All waiting messages, at least one. Raises ``MqttError`` when there are none and the connection is over."""
-        messages = [await anext(self.messages)]
-        while len(messages) < most and not self._queue.empty():
-            messages.append(self._queue.get_nowait())
-        return messages
-
-    def acknowledge(self, messages: list[aiomqtt.Message]) -> None:
-        for message in messages:
-            if message.qos and not self.over:
-                self._client.ack(message.mid, message.qos)
-
-    def ended(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and (error := task.exception()) and not self.over:
-            self._disconnected.set_exception(aiomqtt.MqttError(str(error)))
-
-    def _cut(self, future: asyncio.Future[Any]) -> None:
-        if future.done() and not future.cancelled():
-            future.exception()  # retrieved, so that asyncio does not log it as never retrieved
-        self._client._sock_close()
-        if self._misc_task is not None:
-            self._misc_task.cancel()
+def _again(messages: Sequence[Message]) -> int:
+    """How many of them come again where they are not acknowledged: those of QoS 1."""
+    return sum(message.packet_id is not None for message in messages)

@@ -9,19 +9,27 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from streamer.names import NAME_CHARACTERS, NameRefusedError, check_name
-from streamer.sensors.columns import LARGEST, Forecasts, Reading, Row
+from streamer.sensors.columns import LARGEST, Reading, Row
 from streamer.sources.tables.numbers import MISSING, NumberError, Numbers, Sentinels
 from streamer.sources.tables.objects import NOTHING, at_path
 from streamer.sources.times import parse_time
 
-__all__ = ["MalformedError", "MqttOptions", "Subscription", "Watch", "alone", "discovery", "overlap", "stream_topic"]
+__all__ = [
+    "MalformedError",
+    "MqttOptions",
+    "Subscription",
+    "Watch",
+    "discovery",
+    "overlap",
+    "sentinels_of",
+    "stream_topic",
+]
 
 #: Most numbers of one message without named paths; a device that sends more needs named paths.
 MAX_NUMBERS = 100
@@ -100,6 +108,13 @@ class Subscription:
             raise MalformedError("path", f"has none of {', '.join(models[wanted])[:NAME_CHARACTERS]}")
         return wanted, Row(self._moment(said), dict(self._each(there.items(), faults)), _stream(topic, ""))
 
+    def numbers(self, models: Mapping[str, Sequence[str]]) -> str | None:
+        """The model that a payload is for that is one number and nothing else; ``None``: there may be none, or it is
+        not read as a reading named after the topic."""
+        single = [name for name, variables in models.items() if not variables]
+        plain = not self.paths and self.time is None and self.model is None
+        return single[0] if plain and len(single) == 1 else None
+
     def _model(self, said: Any, models: Mapping[str, Sequence[str]]) -> str:
         if self.model is not None:
             if self.model not in models:
@@ -129,7 +144,7 @@ class Subscription:
 
     def _each(self, found: Iterable[tuple[str, Any]], faults: list[MalformedError]) -> list[tuple[str, float | None]]:
         """The values that are numbers, or missing; raises the first fault if there is none."""
-        sentinels, read = Sentinels.of(self.missing), list[tuple[str, float | None]]()
+        sentinels, read = sentinels_of(self.missing), list[tuple[str, float | None]]()
         for path, value in found:
             try:
                 read.append((path, _value(path or "the payload", value, sentinels)))
@@ -216,10 +231,10 @@ class MqttOptions:
     max_message_bytes: int = 65536  # the broker leaves out longer ones
     max_batch: int = 1000  # messages that are taken together
     max_unacknowledged: int = 1000  # QoS 1: then the broker waits
-    max_waiting: int = 4096  # QoS 0: then they are dropped, counted
+    max_waiting: int = 4096  # messages; then no more are read
+    hold_seconds: float = 5.0  # ... for so long; then those of QoS 0 are dropped, counted
     max_complaints: int = 1000  # topics whose malformed payload is logged; of more they are only counted
     prefix: str = "streamer"  # forecasts go to <prefix>/<stream>
-    qos: int = 0
     retain: bool = True
     max_unsent: int = 4096  # streams whose latest forecast waits: then the oldest is dropped, counted
     discovery: str | None = None  # Home Assistant's prefix, mostly "homeassistant"
@@ -231,8 +246,6 @@ class MqttOptions:
                 raise ValueError(
                     f"MQTT {name} {topic!r} is not a topic to publish to, such as {name!r} or 'home/{name}'"
                 )
-        if self.qos not in (0, 1):
-            raise ValueError(f"MQTT qos {self.qos} is neither 0 nor 1")
         if not 1 <= self.max_unacknowledged <= 65535:
             raise ValueError(f"MQTT max_unacknowledged {self.max_unacknowledged} is not between 1 and 65535")
         for subscription in self.subscriptions:
@@ -260,6 +273,11 @@ def overlap(one: str, other: str) -> bool:
         if mine != theirs and "+" not in (mine, theirs):
             return False
     return len(a) == len(b) or b[len(a)] == "#"
+
+
+@lru_cache(maxsize=1024)
+def sentinels_of(missing: tuple[str, ...]) -> Sentinels:
+    return Sentinels.of(missing)
 
 
 def stream_topic(prefix: str, stream: str) -> str:
@@ -300,6 +318,8 @@ def _check_pattern(pattern: str) -> None:
 
 def _clean(topic: str) -> str:
     """A topic without wildcards and control characters, on which brokers close the connection."""
+    if topic.isprintable() and "+" not in topic and "#" not in topic:
+        return topic
     return "".join(c if c.isprintable() and c not in "+#" else "_" for c in topic)
 
 
@@ -356,10 +376,3 @@ def _time(path: str, said: Any) -> float:
         return parse_time(said)
     except (ValueError, OverflowError) as error:
         raise MalformedError("time", f"{path}: {error}") from None
-
-
-def alone(forecasts: Forecasts, row: int) -> Forecasts:
-    """A copy of one reading, so that it does not keep the whole batch in memory."""
-    arrays = {f.name: getattr(forecasts, f.name) for f in fields(forecasts)}
-    copies: dict[str, Any] = {n: a[row : row + 1].copy() for n, a in arrays.items() if isinstance(a, np.ndarray)}
-    return replace(forecasts, names=[forecasts.names[row]], **copies)

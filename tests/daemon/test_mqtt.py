@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.sources.mqtt import Link, Subscription
+from streamer.sources.mqtt import Subscription
+from streamer.sources.mqtt_link import Link
 from tests.daemon.mosquitto import Broker, Daemon, other, say, until
 from tests.daemon.running import Proxy
 
@@ -86,7 +87,8 @@ def test_what_waits_is_taken_together_and_the_broker_waits_with_the_rest(
             daemon.open.set()
             await until(lambda: len(daemon.values) >= 100)
         assert daemon.values == list(range(100))
-        assert max(map(len, daemon.batches)) == 3
+        assert max(map(len, daemon.batches)) <= batch
+        assert len(daemon.batches[0]) <= unacknowledged  # later mosquitto (2.0.11) sends more than it may
         assert daemon.messages == {"taken": 100}
 
     asyncio.run(main())
@@ -113,10 +115,10 @@ def test_nothing_is_acknowledged_before_it_is_taken(broker: Broker, monkeypatch:
         daemon.open.clear()
         async with Proxy.to(broker.port) as proxy:
             port = proxy._server.sockets[0].getsockname()[1]
-            async with daemon.running(port):
+            async with daemon.running(port, max_batch=1):
                 await say(broker.port, range(10))
                 await until(lambda: daemon.asked == 1)
-                await until(lambda: len(links[0].messages) >= 3)
+                await until(lambda: len(links[0].messages) == 9)
                 proxy.cut()
                 await until(lambda: links[0].over)
                 daemon.open.set()
@@ -197,7 +199,7 @@ def test_qos_0_beyond_the_bound_is_dropped_and_qos_1_is_not(broker: Broker) -> N
     async def main() -> None:
         daemon = Daemon()
         daemon.open.clear()
-        async with daemon.running(broker.port, max_waiting=4):
+        async with daemon.running(broker.port, max_waiting=4, hold_seconds=0.01):
             await say(broker.port, range(1), qos=1)
             await until(lambda: daemon.asked == 1)
             await say(broker.port, range(1, 20), qos=0)
@@ -268,5 +270,58 @@ def test_old_and_overlong_messages_are_not_sent(broker: Broker) -> None:
                 await client.publish("n/new", "2", 1, retain=True)
                 await until(lambda: "n/new" in daemon.names)
         assert daemon.names == ["n/new"]
+
+    asyncio.run(main())
+
+
+def test_what_comes_faster_than_it_is_taken_waits_at_the_broker(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        daemon.open.clear()
+        async with daemon.running(broker.port, max_waiting=4, hold_seconds=60.0):
+            await say(broker.port, range(1), qos=1)
+            await until(lambda: daemon.asked == 1)
+            await say(broker.port, range(1, 200), qos=0)
+            await say(broker.port, range(200, 300), qos=1)
+            daemon.open.set()
+            await until(lambda: len(daemon.values) == 300)
+        assert daemon.values == list(range(300))
+        assert daemon.messages == {"taken": 300}
+        assert daemon.connections == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\x20\x03\x00\x00", b"\x00\x00", b"\x20\x03\x00\x87\x00", b"\x20\x7f" + bytes(127)]
+)
+def test_an_answer_that_is_none_is_no_connection(answer: bytes) -> None:
+    async def main() -> None:
+        daemon, gone = Daemon(), 0
+
+        async def strange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal gone
+            writer.write(answer)
+            while await reader.read(2**16):
+                pass
+            gone += 1
+            writer.close()
+
+        server = await asyncio.start_server(strange, "127.0.0.1", 0)
+        async with server, daemon.trying(server.sockets[0].getsockname()[1], answer_seconds=0.2):
+            await until(lambda: gone >= 2)
+        assert not daemon.connections
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_falls_silent_is_left(broker: Broker) -> None:
+    async def main() -> None:
+        daemon = Daemon()
+        async with Proxy.to(broker.port, last=b"\xd0\x00") as proxy:  # the answer to a ping
+            port = proxy._server.sockets[0].getsockname()[1]
+            async with daemon.running(port, keepalive_seconds=1):
+                await until(lambda: daemon.connections == 2)
+        assert daemon.reconnects >= 1
 
     asyncio.run(main())

@@ -118,6 +118,7 @@ def test_a_broker_that_asks_for_our_certificate(tmp_path: Path) -> None:
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "streamer.sources.mqtt")
-    monkeypatch.setitem(sys.modules, "aiomqtt", None)
+    monkeypatch.delitem(sys.modules, "streamer.sources.mqtt_link")
+    monkeypatch.setitem(sys.modules, "mqtt5", None)
     with pytest.raises(SourceError, match="pip install"):
         importlib.import_module("streamer.sources.mqtt")

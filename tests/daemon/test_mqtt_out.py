@@ -6,11 +6,11 @@ import asyncio
 import dataclasses
 from typing import Any
 
-import aiomqtt
 import numpy as np
 import pytest
 
-from streamer.sources.mqtt import Link, Subscription
+from streamer.sources.mqtt import Subscription
+from streamer.sources.mqtt_link import Link, MqttError
 from tests.daemon.mosquitto import Broker, Daemon, heard, other, say, until
 from tests.serve.test_mqtt_topics import told
 
@@ -80,12 +80,12 @@ def test_a_forecast_that_is_no_json_is_left_out(broker: Broker) -> None:
 def test_a_forecast_whose_sending_fails_goes_out_with_the_next_connection(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, failures = Link.publish, [aiomqtt.MqttError("Operation timed out")]
+    publish, failures = Link.publish, [MqttError("Operation timed out")]
 
-    async def failing(self: Link, *args: Any, **options: Any) -> None:
+    async def failing(self: Link, *args: Any) -> int:
         if failures:
             raise failures.pop()
-        await publish(self, *args, **options)
+        return await publish(self, *args)
 
     async def main() -> None:
         daemon = Daemon()

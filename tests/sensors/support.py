@@ -27,7 +27,7 @@ def fleet(start: bool = True, **options: Any) -> Fleet:
 def batch(readings: list[tuple[str, float, float | None]]) -> ReadingBatch:
     """(stream, hour, value)"""
     names, hours, values = zip(*readings, strict=True)
-    return ReadingBatch.made(names, (hour * HOUR for hour in hours), (np.nan if v is None else v for v in values))
+    return ReadingBatch.made(names, [hour * HOUR for hour in hours], list(values))
 
 
 def feed(fleet: Fleet, readings: list[tuple[str, float, float | None]]) -> Forecasts:

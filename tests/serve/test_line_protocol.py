@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.serve.readings import line_protocol
 from streamer.serve.readings.line_protocol import parse
 from streamer.serve.readings.parsed import BodyError
 from tests.serve.senders import refused
@@ -158,3 +160,21 @@ def test_a_pattern_takes_no_time_to_fail() -> None:
     for piece in (b"\\", b'"', b"a=", b",a", b"\\ ", b" "):
         with pytest.raises(BodyError):
             parse(b"m" + piece * 100_000 + b"\x00=", 1.0)
+
+
+@given(st.lists(PIECES, max_size=40).map("".join).map(str.encode), st.sampled_from([1.0, 1e-9]))
+def test_what_is_read_quickly_is_read_as_with_care(body: bytes, unit: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(line_protocol, "PLAIN", re.compile(rb"(?!)"))
+        careful = said(body, unit)
+    for _ in range(2):  # the second time all names are known
+        assert said(body, unit) == careful
+
+
+def said(body: bytes, unit: float) -> object:
+    try:
+        found = parse(body, unit)
+    except BodyError as error:
+        return str(error)
+    batch = found.batch
+    return list(batch.names), repr(batch.times.tolist()), repr(batch.values.tolist()), found.skipped, found.faults

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import math
 import re
 from typing import Any
 
@@ -9,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.sensors.columns import Forecasts, Reading, Row
+from streamer.sensors.columns import Forecasts, Reading, ReadingBatch, Row
+from streamer.sources.mqtt import NUMBER
 from streamer.sources.mqtt_topics import (
     MAX_NUMBERS,
     MalformedError,
     MqttOptions,
     Subscription,
-    alone,
     discovery,
     overlap,
+    sentinels_of,
     stream_topic,
 )
 
@@ -144,7 +144,7 @@ def test_a_bad_prefix_is_refused(prefix: str) -> None:
         MqttOptions(discovery=prefix)
 
 
-@pytest.mark.parametrize("bad", [{"qos": 2}, {"max_unacknowledged": 0}, {"max_unacknowledged": 65536}])
+@pytest.mark.parametrize("bad", [{"max_unacknowledged": 0}, {"max_unacknowledged": 65536}])
 def test_what_the_protocol_does_not_know_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         MqttOptions(**bad)
@@ -283,15 +283,6 @@ def test_discovery() -> None:
     assert other[1]["unique_id"] != config["unique_id"]
 
 
-def test_alone_is_a_copy_of_one_reading() -> None:
-    all_of_them = told(a=[3.0, 3.5, 4.0], b=[math.nan, 7.0, 8.0])
-    one = alone(all_of_them, 1)
-    assert one.to_dict(0) == all_of_them.to_dict(1)
-    assert len(one) == 1
-    arrays = [getattr(one, field.name) for field in dataclasses.fields(one)]
-    assert all(a.base is None and len(a) == 1 for a in arrays if isinstance(a, np.ndarray))
-
-
 MODELS = {"universal": (), "plant": ("inflow", "outflow"), "wide": ("inflow", "outflow", "tank.level")}
 
 
@@ -344,3 +335,20 @@ def test_home_assistant_gets_an_entity_for_each_target() -> None:
     assert topic != other
     assert config["value_template"] == "{{ value_json.targets[\"outflow\"].quantiles['0.5'][0] }}"
     assert config["state_topic"] == "streamer/plants/north"
+
+
+@given(st.from_regex(NUMBER, fullmatch=True))
+def test_a_payload_of_one_number_is_read_as_it_would_be_with_care(payload: bytes) -> None:
+    none = ("-127", "1e3")
+    subscription = Subscription.parse("t/#", none)
+    assert subscription.numbers({"sensors": ()}) == "sensors"
+    value = None if float(payload) in sentinels_of(none).numbers else float(payload)
+    (reading,) = subscription.readings("t/a", payload)
+    careful, quick = (ReadingBatch.made(["t/a"], [None], [each]).values for each in (reading.value, value))
+    np.testing.assert_array_equal(careful, quick)
+
+
+@pytest.mark.parametrize("line", ["t/# a", "t/# time=at", "t/# model=sensors"])
+def test_other_payloads_are_always_read_with_care(line: str) -> None:
+    assert Subscription.parse(line).numbers({"sensors": ()}) is None
+    assert Subscription.parse("t/#").numbers({"tank": ("level",)}) is None

@@ -135,6 +135,7 @@ def options(settings: Settings) -> MqttOptions:
         max_batch=settings.mqtt_max_batch,
         max_unacknowledged=settings.mqtt_max_unacknowledged,
         max_waiting=settings.mqtt_max_waiting,
+        hold_seconds=settings.mqtt_hold_seconds,
         prefix=settings.mqtt_prefix,
         max_unsent=settings.mqtt_max_unsent,
         discovery=settings.mqtt_discovery or None,

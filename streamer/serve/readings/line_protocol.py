@@ -5,6 +5,7 @@ Every numeric field is a stream. A bad line is refused, the others are taken (In
 
 from __future__ import annotations
 
+import math
 import re
 
 from streamer.serve.readings.parsed import BodyError, Collected, Names, Parsed, named
@@ -26,6 +27,11 @@ NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 INTEGER = re.compile(rb"[+-]?[0-9]{1,20}[iu]")
 TRUTHS = dict.fromkeys((b"t", b"T", b"true", b"True", b"TRUE"), 1.0)
 TRUTHS |= dict.fromkeys((b"f", b"F", b"false", b"False", b"FALSE"), 0.0)
+#: A line as most are: no escapes, no strings, nothing between its parts but one space.
+PLAIN = re.compile(
+    rb'([^\\ \r\t\n"#,=][^\\ \r\t\n"]*+) ([^\\ \r\t\n",=]++=[-+.0-9eEiu]++(?:,[^\\ \r\t\n",=]++=[-+.0-9eEiu]++)*+)'
+    rb"(?: (-?[0-9]{1,19}))?\r?(?:\n|\Z)"
+)
 LINE_BYTES = 2**20
 STRING_BYTES = 2**16  # of a line that goes on behind its end, in a string; Influx allows a string no more
 SEARCHES = 100  # for the end of such a string, in vain; then each is a line by itself
@@ -39,6 +45,9 @@ def parse(body: bytes, unit: float) -> Parsed:
     found = Collected()
     begin, number, searches = 0, 1, 0
     while begin < len(body):
+        if (plain := PLAIN.match(body, begin)) is not None and _plain(plain, unit, found):
+            number, begin = number + 1, plain.end()
+            continue
         end = body.find(b"\n", begin)
         text = body[begin : end if end >= 0 else len(body)]
         whole = text
@@ -56,6 +65,30 @@ def parse(body: bytes, unit: float) -> Parsed:
     if not found.names and found.faults and not found.skipped.keys() - {"malformed"}:
         raise BodyError(400, "; ".join(found.faults))
     return found.done()
+
+
+def _plain(line: re.Match[bytes], unit: float, found: Collected) -> bool:
+    """False: nothing of it was read, it has to be looked at with care."""
+    series, fields, time = line.groups()
+    readings = []
+    try:
+        for field in (fields,) if b"," not in fields else fields.split(b","):
+            key, _, said = field.partition(b"=")
+            if (name := _names.get((series, key))) is None:
+                return False
+            if said[-1] > ord("9"):
+                if INTEGER.fullmatch(said) is None:
+                    return False
+                said = said[:-1]
+            readings.append((name, float(said)))
+    except ValueError:
+        return False
+    at = math.nan if time is None else int(time) * unit
+    if (time is not None and not in_calendar(at)) or line.end() - line.start() > LINE_BYTES:
+        return False
+    for name, value in readings:
+        found.add(name, at, value)
+    return True
 
 
 def _through_string(body: bytes, begin: int, unit: float, found: Collected) -> bytes | None:
@@ -79,7 +112,7 @@ def _line(text: bytes, unit: float, found: Collected) -> None:
     if parts is None:
         raise ValueError(f"{_shown(text)} is not 'measurement,tag=value field=1.5 time'")
     series, fields, time = parts.groups()
-    at = float("nan") if time is None else int(time[:25]) * unit
+    at = math.nan if time is None else int(time[:25]) * unit
     if time is not None and not in_calendar(at):
         raise ValueError(f"{_shown(time)} is not a time (is the precision right?)")
     readings, strings, begin = [], 0, 0

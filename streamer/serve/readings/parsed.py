@@ -77,6 +77,13 @@ class Collected:
         self.times.append(time)
         self.values.append(value)
 
+    def extend(self, names: list[str], times: list[float], values: list[float]) -> None:
+        """Raises :class:`TooMuchError`."""
+        charge(len(names) * READING)
+        self.names += names
+        self.times += times
+        self.values += values
+
     def done(self) -> Parsed:
         return Parsed(ReadingBatch.made(self.names, self.times, self.values), dict(self.skipped), self.faults)
 

@@ -1,0 +1,289 @@
+"""One connection to an MQTT 5 broker. mqtt5 reads and writes the packets; here they are taken and given many at a time.
+
+A message of QoS 1 is acknowledged by :meth:`Link.acknowledge` and by nothing else. Messages wait in memory, in bounds:
+for QoS 1 the broker keeps the receive maximum; where too many of QoS 0 wait, the connection is not read for a while, so
+that the broker keeps them, and then they are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, Self, cast
+
+from streamer.sources import SourceError
+from streamer.sources.mqtt_topics import MqttOptions, Watch
+
+try:
+    import mqtt5
+except ImportError as error:
+    raise SourceError("MQTT needs the package mqtt5: pip install 'streamer[sensors]'") from error
+
+__all__ = ["Link", "Message", "MqttError"]
+
+Message = mqtt5.PublishPacket
+#: Bytes that wait to be sent; then the next forecasts wait for the broker.
+UNSENT_BYTES = 2**18
+#: Bytes beside a message's own in what is read at a time.
+READ_BYTES = 2**18
+SUBSCRIBE_ID = 1
+PING = mqtt5.PingReqPacket().write()
+
+
+class MqttError(Exception):
+    """There is no connection to the broker, or no longer. The message says why."""
+
+
+class Link(asyncio.Protocol):
+    """For one use, since message ids are not valid on the next connection. ``over``: it has ended; messages that came
+    before wait all the same."""
+
+    def __init__(self, options: MqttOptions, watch: Watch, tls: ssl.SSLContext | None) -> None:
+        self._options, self._watch, self._tls = options, watch, tls
+        self._loop = asyncio.get_running_loop()
+        self.messages: deque[Message] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._unread = b""
+        self._why: MqttError | None = None
+        self._closed = asyncio.Event()
+        self._filled = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._answer: asyncio.Future[Any] | None = None
+        self._full = self._dropping = False
+        self._heard = True
+        self._retain, self._longest = options.retain, 2**28
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def __aenter__(self) -> Self:
+        options = self._options
+        try:
+            async with asyncio.timeout(options.connect_seconds):
+                await self._loop.create_connection(lambda: self, options.host, options.port, ssl=self._tls)
+            found = await self._ask(self._connect())
+        except BaseException as error:
+            self._end(str(error))
+            if isinstance(error, TimeoutError):
+                raise MqttError("the broker does not answer") from error
+            if isinstance(error, OSError):
+                raise MqttError(str(error)) from error
+            raise
+        if int(found.reason_code):
+            self._end(_said(found))
+            self._raise()
+        self._retain &= found.retain_available
+        self._longest = found.max_packet_size or self._longest
+        seconds = options.keepalive_seconds if found.server_keep_alive is None else found.server_keep_alive
+        if seconds:
+            self._timers["beat"] = self._loop.call_later(seconds / 2, self._beat, seconds / 2)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if not self.over and self._transport is not None:
+                self._transport.write(mqtt5.DisconnectPacket().write())
+                self._stop_reading(False)
+                self._transport.close()  # once what was written before is sent
+                async with asyncio.timeout(self._options.answer_seconds):
+                    await self._closed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._end("it was closed")
+
+    @property
+    def over(self) -> bool:
+        return self._why is not None
+
+    async def subscribe(self, patterns: Sequence[str]) -> list[str]:
+        """Without retained messages. Why the broker refuses each; empty: it does not."""
+        chosen = {"no_local": True, "retain_as_published": False, "retain_handling": mqtt5.RetainHandling.SEND_NEVER}
+        filters = [mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE, **cast(Any, chosen)) for each in patterns]
+        try:
+            found = await self._ask(mqtt5.SubscribePacket(SUBSCRIBE_ID, filters).write())
+        except TimeoutError as error:
+            raise MqttError("the broker does not answer") from error
+        return [_words(code) if int(code) >= 128 else "" for code in found.reason_codes]
+
+    async def waiting(self, most: int) -> list[Message]:
+        """Messages that wait, at least one. Raises :class:`MqttError` where there are none after the end."""
+        while not self.messages:
+            if self.over:
+                self._raise()
+            self._filled.clear()
+            await self._filled.wait()
+        taken = [self.messages.popleft() for _ in range(min(most, len(self.messages)))]
+        if self._full and len(self.messages) <= self._options.max_waiting // 2:
+            self._go_on()
+        return taken
+
+    def acknowledge(self, messages: Iterable[Message]) -> None:
+        """What is no longer to come again. After the end it comes again all the same."""
+        ids = [each.packet_id for each in messages]
+        self._send(b"".join([mqtt5.PubAckPacket(id).write() for id in ids if id is not None]))
+
+    async def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
+        """Topics and payloads, with QoS 0; returns how many of them were longer than the broker takes, and are left
+        out. Waits while much waits to be sent. Raises :class:`MqttError`."""
+        if not self._writable.is_set():
+            try:
+                async with asyncio.timeout(self._options.answer_seconds):
+                    await self._writable.wait()
+            except TimeoutError:
+                raise MqttError("the broker does not read what is sent to it") from None
+        if self.over:
+            self._raise()
+        packets = [mqtt5.PublishPacket(topic, data, retain=self._retain).write() for topic, data in messages]
+        fitting = [packet for packet in packets if len(packet) <= self._longest]
+        self._send(b"".join(fitting))
+        return len(packets) - len(fitting)
+
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        """For a task that needs the connection: it ends with it."""
+        if not task.cancelled() and (error := task.exception()):
+            self._end(str(error))
+
+    # -- from the transport --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(UNSENT_BYTES)
+        self._writable.set()
+        if self.over:  # given up meanwhile
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed.set()
+        self._end(str(exc) if exc else "the broker has closed the connection")
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread = self._unread + data if self._unread else data
+        self._read()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Whole packets, up to the bound of messages that wait; what is left stays unread."""
+        most, unread, begin = self._options.max_waiting, memoryview(self._unread), 0
+        room = most + self._options.max_unacknowledged * self._dropping  # some brokers send more than they may
+        try:
+            while len(self.messages) < room:
+                packet, size = mqtt5.read(unread[begin:])
+                begin += size
+                if type(packet) is not Message:
+                    self._control(packet)
+                elif len(self.messages) < most or packet.packet_id is not None:  # QoS 1
+                    self.messages.append(packet)
+                else:
+                    self._watch.messages("dropped", 1)
+        except IndexError:  # the rest of a packet is still to come
+            if begin == 0 and len(unread) > self._options.max_message_bytes + READ_BYTES:
+                self._end("the broker sends a packet that is too long (max_message_bytes)")
+        except ValueError as error:
+            self._end(f"the broker sends what is no MQTT 5: {error}")
+        else:
+            self._hold()
+        self._unread = bytes(unread[begin:])
+        self._heard |= begin > 0
+        if self.messages:
+            self._filled.set()
+
+    def _hold(self) -> None:
+        """So many messages wait that no more are read, for some time."""
+        self._stop_reading(True)
+        if not self._full:
+            self._full = True
+            self._timers["hold"] = self._loop.call_later(self._options.hold_seconds, self._drop)
+
+    def _drop(self) -> None:
+        self._dropping = True
+        self._stop_reading(False)
+        self._read()
+
+    def _go_on(self) -> None:
+        self._full = self._dropping = False
+        self._timers.pop("hold").cancel()
+        self._read()
+        if not self._full:
+            self._stop_reading(False)
+
+    def _stop_reading(self, yes: bool) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.pause_reading if yes else self._transport.resume_reading)()
+
+    def _control(self, packet: Any) -> None:
+        if isinstance(packet, mqtt5.DisconnectPacket):
+            self._end(_said(packet))
+        elif isinstance(packet, (mqtt5.ConnAckPacket, mqtt5.SubAckPacket)):
+            self._answered(packet)
+
+    def _connect(self) -> bytes:
+        options = self._options
+        return mqtt5.ConnectPacket(
+            options.client_id,
+            username=options.username,
+            password=None if options.password is None else options.password.encode(),
+            keep_alive=options.keepalive_seconds,
+            session_expiry_interval=options.session_seconds,
+            receive_max=options.max_unacknowledged,
+            max_packet_size=options.max_message_bytes,
+        ).write()
+
+    async def _ask(self, packet: bytes) -> Any:
+        """The broker's answer. Raises :class:`MqttError` and ``TimeoutError``."""
+        self._answer = self._loop.create_future()
+        self._send(packet)
+        try:
+            async with asyncio.timeout(self._options.answer_seconds):
+                found = await self._answer
+        finally:
+            self._answer = None
+        return found if found is not None else self._raise()
+
+    def _answered(self, packet: Any) -> None:
+        """``None``: nothing more comes."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(packet)
+
+    def _send(self, data: bytes) -> None:
+        if data and not self.over and self._transport is not None:
+            self._transport.write(data)
+
+    def _beat(self, seconds: float) -> None:
+        """Nothing heard for one beat: there is nobody."""
+        if not self._heard and not self._full:
+            self._end(f"nothing came from the broker for {seconds:g} s")
+            return
+        self._heard = False
+        self._send(PING)
+        self._timers["beat"] = self._loop.call_later(seconds, self._beat, seconds)
+
+    def _end(self, why: str) -> None:
+        if self._why is None:
+            self._why = MqttError(why)
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._filled.set()
+        self._writable.set()
+        self._answered(None)
+
+    def _raise(self) -> NoReturn:
+        raise MqttError(str(self._why))
+
+
+def _said(packet: Any) -> str:
+    return packet.reason_str or _words(packet.reason_code)
+
+
+def _words(code: Any) -> str:
+    name: str = code.name
+    return name.replace("_", " ").capitalize()
