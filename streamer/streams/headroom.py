@@ -1,9 +1,9 @@
 """Whether one more stream can be served in real time beside those that are, or is refused now.
 
-Three signs of overload, any is enough: results come late, or the event loop does (``behind``); real-time streams take
-too large a share of the lanes' time, as it was measured; many streams have just begun, and what they cost is not
-measured yet. A stream that sends counts as one in real time, however fast it sends: what it brings beyond that is run
-when nothing else is due.
+A stream is let in where no other sends. Beside others there are three signs of overload, any is enough: results come
+late, or the event loop does (``behind``); real-time streams take too large a share of the lanes' time, as it was
+measured; many streams have just begun, and what they cost is not measured yet. A stream that sends counts as one in
+real time, however fast it sends: what it brings beyond that is run when nothing else is due.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from streamer.streams.table import StreamTable
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
+    from streamer.streams.session import Session
 
 __all__ = ["Headroom"]
 
@@ -60,6 +61,8 @@ class Headroom:
         if (found := self._lack(engine)) is None:
             return None
         why, after = found
+        if not any(self._sends(session) for session in self._table.all()):
+            return None  # whoever made it late has left: a stream that is alone is let in
         now = self._clock()
         self._retry = max(now, min(self._retry, now + LAST_RETRY)) + 1 / RETRIES  # not all of them at once
         return why, after + self._retry - now
@@ -103,10 +106,10 @@ class Headroom:
     def _sending(self, engine: Engine) -> tuple[int, int]:
         """Streams of the model that send, and those of them that have just begun."""
         now, name = self._clock(), engine.manifest.name
-        sending = beginning = 0
-        for session in self._table.all():
-            if session.model == name and session.state == "active":
-                waits = session.sink is not None and session.buffered_rows > 0
-                sending += waits or now - session.last_input < IDLE
-                beginning += now - session.begun < PROVING
-        return sending, beginning
+        mine = [session for session in self._table.all() if session.model == name and session.state == "active"]
+        beginning = sum(now - session.begun < PROVING for session in mine)
+        return sum(map(self._sends, mine)), beginning
+
+    def _sends(self, session: Session) -> bool:
+        waits = session.sink is not None and session.buffered_rows > 0
+        return session.state == "active" and (waits or self._clock() - session.last_input < IDLE)

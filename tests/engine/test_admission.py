@@ -230,3 +230,14 @@ def test_what_nobody_listens_to_keeps_nobody_waiting() -> None:
     assert any(not stream.heard for stream in machine.queue)  # it is still there, behind all others
     machine.run(60)
     assert not any(not stream.heard for stream in machine.queue)
+
+
+def test_a_stream_that_is_alone_is_let_in_however_late_the_last_ones_were() -> None:
+    machine = Machine(lambda n: 0.01)
+    machine.want()
+    for _ in range(10):
+        machine.load.ran(machine.load.allowed + 1)
+    assert "late" in machine.headroom.lack(machine.engine)[0]  # type: ignore[index]
+    machine.leave(0)
+    assert machine.load.late()
+    assert machine.headroom.lack(machine.engine) is None
