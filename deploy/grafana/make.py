@@ -1,5 +1,5 @@
-"""Writes the dashboards: ``python deploy/grafana/make.py [FOLDER]``, by default ``dashboards/`` beside this file. Change
-the modules here and not the JSON: a test compares.
+"""Writes the dashboards: ``python deploy/grafana/make.py [FOLDER]``, by default into ``dashboards/`` beside this file.
+Change the modules here and not the JSON: a test compares.
 """
 
 from __future__ import annotations
