@@ -12,9 +12,9 @@ from streamer.sensors.prometheus import SensorCollector
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 HEAD = """# Metrics
 
-`GET /metrics`, Prometheus text, or OpenMetrics if the client accepts it. Names and samples on the page: a counter has the suffix
-`_total`, a histogram `_bucket`, `_sum` and `_count`, an info `_info`. What they mean for who runs it, alerts and
-dashboards: [operations](operations.md#metrics).
+`GET /metrics`, Prometheus text, or OpenMetrics if the client accepts it. On the page a counter has the suffix `_total`,
+a histogram `_bucket`, `_sum` and `_count`, an info `_info`. What they mean for who runs it, alerts and dashboards:
+[operations](operations.md#metrics).
 
 This page is written from the code (`scripts/make_metrics_page.py`).
 
@@ -26,9 +26,9 @@ This page is written from the code (`scripts/make_metrics_page.py`).
 SENSORS = """
 ## Of sensors
 
-On the same page, written when it is read. Those with the label `stream` are as many as `metrics_sensors`, `max_sensor_series` and
-`max_top_anomalies` allow; of a target of a plant the stream is `plant.target`. `ahead` is a number of steps (`1`, the horizon), of
-scores `1` or `all`; `level` is that of a quantile.
+On the same page, written when it is read. Those with the label `stream` are as many as `metrics_sensors`,
+`max_sensor_series` and `max_top_anomalies` allow; of a target of a plant the stream is `plant.target`. `ahead` is a
+number of steps (`1`, the horizon), of scores `1` or `all`; `level` is that of a quantile.
 
 | name | type | labels | |
 |---|---|---|---|

@@ -30,13 +30,14 @@ DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus"
 BOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 
-#: (panel, metric) of queries without data here: what they count has not happened, and why not.
+#: (panel, metric) of queries that need not have data here: what they count has not happened, and why not.
 NOT_HERE = {
     ("Finals that were to be heard again", "streamer_second_pass_finals_total"): "needs Whisper",
     ("From a final to its second hearing", "streamer_second_pass_seconds_bucket"): "needs Whisper",
     ("Refused requests", "streamer_refused_requests_total"): "needs more requests than max_requests at a time",
     ("MQTT", "streamer_mqtt_messages_total"): "needs a broker",
     ("MQTT", "streamer_mqtt_forecasts_total"): "needs a broker",
+    ("Decoding and waiting for company", "streamer_held_seconds_sum"): "only where waiting pays, as measured at start",
     ("Dropped forecasts", "streamer_dropped_forecasts_total"): "needs a watcher that does not read",
 }
 
@@ -101,6 +102,9 @@ async def some_of_everything(running: Running, turn: int) -> None:
             await socket.send('{"type":"end"}')
             await until_closed(socket)
     await transcribe(running.url, [noise(turn, 1.0)])
+    async with opened(running.url) as (socket, ready):
+        assert running.ask("POST", f"/v1/sessions/{ready['stream']}/evict").status == 200
+        await until_closed(socket)
     rows = "\n".join(f"{60 * (100 * turn + n)},{20 + math.sin(n / 7)},{n % 5}" for n in range(100))
     post(running, "/v1/readings", f"time,temperature,level\n{rows}\n")
     post(running, "/v1/readings", "time,temperature,level\nnever,?,?\n")
@@ -152,7 +156,7 @@ def excused(title: str, query: str) -> bool:
 def test_every_panel_has_data(board: str, title: str, query: str, asked: Asked) -> None:
     server, found = asked
     assert server.ask("query", query=filled(query))["resultType"] == "vector"
-    assert bool(found[title, query]) != excused(title, query), NOT_HERE
+    assert found[title, query] or excused(title, query), NOT_HERE
 
 
 @pytest.mark.long
