@@ -18,8 +18,8 @@ class ObserveSettings(BaseSettings):
 
     log_text: bool = Field(
         False,
-        description="the words of finals stand in the log, at level debug: for finding faults with one's own voice."
-        " Sound, readings and tokens never do",
+        description="the log may hold what was said or sent: the words of finals (level debug), and refusals that quote"
+        " a client; sound and tokens never",
     )
     otel_endpoint: str = Field(
         "",

@@ -59,8 +59,8 @@ def tracer() -> Tracer | None:
     return _tracer
 
 
-def begin(name: str, headers: Mapping[str, str] | None = None, **attributes: Attribute) -> Span | None:
-    """A span under that of :func:`under`; ``None`` where there are none."""
+def begin(name: str, attributes: Mapping[str, Attribute], headers: Mapping[str, str] | None = None) -> Span | None:
+    """A span under that of :func:`under`, or of the trace in ``headers``; ``None`` where there are none."""
     return None if _tracer is None else _tracer.begin(name, _parent.get(), headers, attributes)
 
 

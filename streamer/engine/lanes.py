@@ -24,7 +24,7 @@ from streamer.engine.model import Model
 from streamer.engine.scheduler import Place, Scheduler
 from streamer.metrics import ModelMetrics
 from streamer.tasks import Event, Task
-from streamer.tracing import Span, tracer
+from streamer.tracing import Attribute, Span, tracer
 
 __all__ = ["Client", "EngineStream", "Lane"]
 
@@ -129,7 +129,8 @@ class Lane(threading.Thread):
         spans = tracer()
         if spans is not None and (row := spans.chosen(len(taken))) is not None:
             stream, parts = taken[row], [*parts, ("decode", monotonic())]
-            what = {"streamer.model": self._model.manifest.name, "streamer.batch_size": len(taken)}
+            name = self._model.manifest.name
+            what: dict[str, Attribute] = {"streamer.model": name, "streamer.batch_size": len(taken)}
             spans.past("chunk", stream.span, min(stream.since, parts[0][1]), parts, what)
 
     def _give(

@@ -24,7 +24,7 @@ from streamer.sensors.runner import Runner
 from streamer.sensors.table import SensorTable
 from streamer.sensors.timeline import WHOLE, phases
 from streamer.sensors.turn_lock import TurnLock
-from streamer.tracing import tracer
+from streamer.tracing import Attribute, tracer
 
 __all__ = ["SensorLane"]
 
@@ -119,9 +119,12 @@ class SensorLane(threading.Thread):
     def _trace(self, piece: QueuedReadings, done: QueuedReadings | None, oldest: float, begin: float) -> None:
         """Now and then. ``oldest``: when the first of what waited was taken."""
         if (spans := tracer()) is not None and spans.chosen(len(piece.slots)) is not None:
-            counts = {"streamer.readings": len(piece.slots), "streamer.done": 0 if done is None else len(done.slots)}
-            model = {"streamer.model": self._table.model.manifest.name}
-            spans.past("readings", None, min(oldest, begin), [("queue", begin), ("run", monotonic())], counts | model)
+            what: dict[str, Attribute] = {
+                "streamer.model": self._table.model.manifest.name,
+                "streamer.readings": len(piece.slots),
+                "streamer.done": 0 if done is None else len(done.slots),
+            }
+            spans.past("readings", None, min(oldest, begin), [("queue", begin), ("run", monotonic())], what)
 
     def _take(self, backlog: Backlog) -> list[Work] | None:
         """What came, up to ``TAKE`` readings; waits where there is nothing else to run. ``None``: no more is run."""

@@ -75,7 +75,7 @@ LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method ==
 def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
     """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
     taken."""
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
     notifier = Notifier.from_environment()
     raise_file_limit(settings)
     try:

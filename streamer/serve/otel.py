@@ -180,7 +180,7 @@ def _processor(settings: Settings, metrics: Metrics) -> Any:
             return SpanExportResult.SUCCESS if well else SpanExportResult.FAILURE
 
         def shutdown(self) -> None:
-            self._inner.shutdown()
+            self._inner.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
 
     class Bounded(SpanProcessor):
         """In front of the SDK's queue: what is being sent counts as well."""
@@ -203,7 +203,7 @@ def _processor(settings: Settings, metrics: Metrics) -> Any:
                 full.inc()
 
         def shutdown(self) -> None:
-            self._inner.shutdown()
+            self._inner.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
 
         def force_flush(self, timeout_millis: int = 30000) -> bool:
             return self._inner.force_flush(timeout_millis)

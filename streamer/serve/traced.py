@@ -21,8 +21,8 @@ class Traced:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
-        span = tracing.begin("request", request_headers(headers), **attributes)
+        what = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        span = tracing.begin("request", what, request_headers(headers))
         status = 0
 
         async def noted(message: Message) -> None:

@@ -280,7 +280,7 @@ class Socket(asyncio.Protocol):
             self._transport.close()
             return
         headers = request_headers({name.lower(): value for name, value in request.headers.raw_items()})
-        self.span = tracing.begin("connection", headers, **{"url.path": request.path.partition("?")[0]})
+        self.span = tracing.begin("connection", {"url.path": request.path.partition("?")[0]}, headers)
         with tracing.under(self.span):
             self._peer = peer(self)
         self._cutter = Cutter(self._max_frame_bytes)

@@ -82,7 +82,6 @@ class Admission:
             settings.max_replay_events,
             settings.max_replay_bytes,
             settings.max_waiting_markers,
-            settings.log_text,
         )
 
     def refuse(self, reason: str, message: str, retry_after: float | None = None) -> Refused:

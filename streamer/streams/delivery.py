@@ -25,27 +25,21 @@ class Delivery:
     """``sink``: where events go, ``None`` while the client is away. ``seq``: number of the last event.
 
     ``kept``: numbered events for a client that comes back, ``bound`` of them and ``max_bytes`` of tensors and sound at
-    most; ``lost()`` is called for each that falls out while nobody listens. ``log_text``: words of finals are logged.
+    most; ``lost()`` is called for each that falls out while nobody listens.
 
     A final that is heard a second time is open until :meth:`settle`. It has its number already, and so has all that
     comes behind it and waits for it: numbers follow from the rows alone, however long the second hearing takes.
     """
 
     def __init__(
-        self,
-        stream: str,
-        bound: int,
-        max_bytes: int,
-        lost: Callable[[], None],
-        sink: Sink | None = None,
-        log_text: bool = False,
+        self, stream: str, bound: int, max_bytes: int, lost: Callable[[], None], sink: Sink | None = None
     ) -> None:
         self.sink, self.seq, self.bound = sink, 0, bound
         self.kept: deque[KeptEvent] = deque()
         self._waiting: deque[dict[str, Any] | Callable[[], None]] = deque()  # the first one is open, or there is none
         self._open: set[int] = set()  # numbers
         self._max_bytes, self._bytes = max_bytes, 0
-        self._stream, self._lost, self._log_text = stream, lost, log_text
+        self._stream, self._lost = stream, lost
 
     def emit(self, events: list[dict[str, Any]], held: Sequence[dict[str, Any]] = ()) -> None:
         """Number the events, keep them, send them. From the first that is ``held`` on they wait."""
@@ -125,7 +119,7 @@ class Delivery:
             if self.kept and self.kept[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
                 self._bytes -= _size(self.kept.pop())  # superseded
             self.keep(event)
-            if self._log_text and event["type"] == "final":
+            if event["type"] == "final":
                 log.debug("final", extra={"stream": self._stream, "seq": event["seq"], "text": event["text"]})
         self.send(events)
 

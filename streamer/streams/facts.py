@@ -8,7 +8,7 @@ from streamer.streams.delivery import Delivery, Sink
 from streamer.streams.hearing import SecondHearing
 from streamer.streams.holding import Holdable
 from streamer.streams.intake import Intake
-from streamer.tracing import Span, begin
+from streamer.tracing import Attribute, Span, begin
 
 __all__ = ["Facts"]
 
@@ -83,15 +83,13 @@ class Facts(Holdable):
 
     def _begin_span(self) -> None:
         """Of the stream's time in this process."""
-        self._span = begin(
-            "stream",
-            **{
-                "streamer.stream": name_of(self.id),
-                "streamer.model": self.model,
-                "streamer.task": self._engine.manifest.task,
-                "streamer.resumed": self.resumed,
-            },
-        )
+        what: dict[str, Attribute] = {
+            "streamer.stream": name_of(self.id),
+            "streamer.model": self.model,
+            "streamer.task": self._engine.manifest.task,
+            "streamer.resumed": self.resumed,
+        }
+        self._span = begin("stream", what)
         if self._stream is not None:
             self._stream.span = self._span
 

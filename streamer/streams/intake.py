@@ -24,15 +24,13 @@ __all__ = ["DEFAULT_LIMITS", "Intake", "Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one stream may hold: ``buffered_seconds`` of sound, ``buffered_bytes`` of any other rows. ``log_text``: its
-    finals stand in the log."""
+    """What one stream may hold. ``buffered_seconds`` of sound, ``buffered_bytes`` of any other rows."""
 
     buffered_seconds: float = 10.0
     buffered_bytes: int = 2**20
     replay_events: int = 256
     replay_bytes: int = 2**22
     markers: int = 256
-    log_text: bool = False
 
 
 DEFAULT_LIMITS = Limits()

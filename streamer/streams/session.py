@@ -74,7 +74,7 @@ class Session(Facts):
         self.sound = self._intake.sound
         self._markers, self._waiters = Markers(limits.markers), Waiters()
         lost = engine.metrics.dropped_events.inc
-        self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink, limits.log_text)
+        self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
         self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
         self.memory = engine.task.open(self.options)
         self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)

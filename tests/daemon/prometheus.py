@@ -31,7 +31,8 @@ def need(program: str) -> str:
 def wait(what: Callable[[], Any]) -> Any:
     until = time.monotonic() + 120
     while not (found := what()):
-        assert time.monotonic() < until, "it never came"
+        if time.monotonic() > until:
+            raise TimeoutError("it never came")
         time.sleep(0.3)
     return found
 

@@ -103,7 +103,7 @@ async def some_of_everything(running: Running, turn: int) -> None:
             await until_closed(socket)
     await transcribe(running.url, [noise(turn, 1.0)])
     async with opened(running.url) as (socket, ready):
-        assert running.ask("POST", f"/v1/sessions/{ready['stream']}/evict").status == 200
+        assert running.ask("POST", f"/v1/sessions/{ready['stream']}/evict").status == 204
         await until_closed(socket)
     rows = "\n".join(f"{60 * (100 * turn + n)},{20 + math.sin(n / 7)},{n % 5}" for n in range(100))
     post(running, "/v1/readings", f"time,temperature,level\n{rows}\n")
@@ -141,7 +141,7 @@ def asked(
 
             try:
                 wait(all_there)
-            except AssertionError:
+            except TimeoutError:
                 missing = [key for key, value in found.items() if not value and not excused(*key)]
                 raise AssertionError(f"no data for {missing}") from None
             yield server, found

@@ -393,7 +393,7 @@ class StreamConnection:
 
     def _refuse(self, error: WireError) -> None:
         self._streams.metrics.bad_input.labels(error.code).inc()
-        log.info("client refused", extra={"code": error.code, "reason": error.message})
+        log.info("client refused", extra={"code": error.code, "detail": error.message})
         self._unsent.append(encode(error.to_dict()))
         self._close(error.close_code, error.message)
 
