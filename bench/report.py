@@ -130,9 +130,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def section(kept: Sequence[Kept]) -> str:
-    """What stands between the marks of one bench."""
-    if not kept:
-        return "Nothing is kept of it: run it with `--keep`.\n"
+    """What stands between the marks of one bench; nothing, where nothing is kept."""
     return "\n".join(
         f"`{one.command}` ({one.date}; {one.machine}):\n\n{markdown(one.columns, one.rows)}" for one in kept
     )
