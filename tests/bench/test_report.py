@@ -20,8 +20,6 @@ MARKED = (
 )
 COMMAND = "python -m bench toy --seconds 1"
 RUN = Kept("2026-01-02", "a machine", COMMAND, ["what", "how | much"], [["a|b", "1.5"]], {"x": 1})
-    "2026-01-02", "a machine", "python -m bench toy --seconds 1", ["what", "how | much"], [["a|b", "1.5"]], {"x": 1}
-)
 
 
 def test_the_page_is_what_is_kept() -> None:
