@@ -29,7 +29,7 @@ KEEP = "--keep"
 _command: list[str] | None = None
 
 
-class Kept(NamedTuple):
+class BenchRun(NamedTuple):
     """Figures of one run. ``command``: as it was typed, without ``--keep``. ``machine``: in words, with how busy it was
     before the run. ``rows``: cells as they were shown, by ``columns``."""
 
@@ -70,7 +70,7 @@ def finish(
         print(f"picture: {picture(name, plot)}")
     if _command is not None:
         command = shlex.join(["python", "-m", "bench", *_command])
-        add(name, Kept(time.strftime("%Y-%m-%d"), machine(), command, list(columns), cells, results))
+        add(name, BenchRun(time.strftime("%Y-%m-%d"), machine(), command, list(columns), cells, results))
         print(f"kept: {KEPT / name}.jsonl; python -m bench report writes {PAGE.name}")
     if as_json:
         print(json.dumps(results))
@@ -108,7 +108,7 @@ def machine() -> str:
     return f"{name}, {cores} cores, load average {os.getloadavg()[2]:.1f}"
 
 
-def add(name: str, kept: Kept, folder: Path | None = None) -> None:
+def add(name: str, kept: BenchRun, folder: Path | None = None) -> None:
     """One line more in ``NAME.jsonl``; an older one of the same command goes."""
     path = (folder or KEPT) / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
@@ -117,11 +117,11 @@ def add(name: str, kept: Kept, folder: Path | None = None) -> None:
     path.write_text("".join(lines), "utf-8")
 
 
-def read(path: Path) -> list[Kept]:
+def read(path: Path) -> list[BenchRun]:
     """In the order in which they were kept; none where there is no file."""
     if not path.exists():
         return []
-    return [Kept(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+    return [BenchRun(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -129,7 +129,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def section(kept: Sequence[Kept]) -> str:
+def section(kept: Sequence[BenchRun]) -> str:
     """What stands between the marks of one bench; nothing, where nothing is kept."""
     return "\n".join(
         f"`{one.command}` ({one.date}; {one.machine}):\n\n{markdown(one.columns, one.rows)}" for one in kept

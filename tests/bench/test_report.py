@@ -12,14 +12,14 @@ import pytest
 
 from bench import __main__ as command
 from bench import report
-from bench.report import Kept
+from bench.report import BenchRun
 
 MARKED = (
     "before\n<!-- begin: python -m bench toy -->\nold\n<!-- end -->\n"
     "between\n<!-- begin: python -m bench x -->\n<!-- end -->\n"
 )
 COMMAND = "python -m bench toy --seconds 1"
-RUN = Kept("2026-01-02", "a machine", COMMAND, ["what", "how | much"], [["a|b", "1.5"]], {"x": 1})
+RUN = BenchRun("2026-01-02", "a machine", COMMAND, ["what", "how | much"], [["a|b", "1.5"]], {"x": 1})
 
 
 def test_the_page_is_what_is_kept() -> None:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from tests.cli.command import ROOT
 
-__all__ = ["BLOCKS", "ELSEWHERE", "NOT_HERE", "Block", "help_of", "lines", "reason", "unknown_options"]
+__all__ = ["BLOCKS", "ELSEWHERE", "NOT_HERE", "PageBlock", "help_of", "lines", "reason", "unknown_options"]
 
 CARDS = sorted((ROOT / "models" / "pretrained").glob("*.md"))
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy" / "README.md", *CARDS]
 
 
-class Block(NamedTuple):
+class PageBlock(NamedTuple):
     page: str
     language: str
     text: str
@@ -26,13 +26,13 @@ class Block(NamedTuple):
         return f"{self.page}:{self.line}"
 
 
-def _blocks() -> list[Block]:
+def _blocks() -> list[PageBlock]:
     found = []
     for path in PAGES:
         text = path.read_text("utf-8")
         for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
             line = text[: match.start()].count("\n") + 1
-            found.append(Block(str(path.relative_to(ROOT)), match[1], match[2], line))
+            found.append(PageBlock(str(path.relative_to(ROOT)), match[1], match[2], line))
     return found
 
 
@@ -65,7 +65,7 @@ NOT_HERE = {
 }
 
 
-def lines(block: Block) -> list[str]:
+def lines(block: PageBlock) -> list[str]:
     """Commands, each without its comment."""
     joined = block.text.replace("\\\n", " ")
     found = [re.sub(r"\s+#\s.*", "", line).strip() for line in joined.splitlines()]

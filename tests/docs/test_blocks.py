@@ -22,7 +22,7 @@ from streamer.engine.catalogue import resolve
 from streamer.settings import Settings
 from tests.cli.command import ROOT, environment
 from tests.daemon.running import Running, daemon
-from tests.docs.pages import BLOCKS, ELSEWHERE, NOT_HERE, Block, help_of, lines, reason, unknown_options
+from tests.docs.pages import BLOCKS, ELSEWHERE, NOT_HERE, PageBlock, help_of, lines, reason, unknown_options
 from tests.rows import row_model
 
 COMMANDS = [(block, line) for block in BLOCKS if block.language == "sh" for line in lines(block)]
@@ -51,7 +51,7 @@ def test_no_reason_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("toml", "json", "yaml")], ids=str)
-def test_data_can_be_read(block: Block, tmp_path: Path) -> None:
+def test_data_can_be_read(block: PageBlock, tmp_path: Path) -> None:
     if block.language == "json":
         json.loads(block.text)
     elif block.language == "yaml":
@@ -62,14 +62,14 @@ def test_data_can_be_read(block: Block, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python" and b.page != SKETCH], ids=str)
-def test_python_is_python(block: Block) -> None:
+def test_python_is_python(block: PageBlock) -> None:
     compile(block.text, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize(
     ("block", "line"), [c for c in COMMANDS if re.match(r"python -m (models|bench|export) ", c[1])], ids=str
 )
-def test_words_and_options_exist(block: Block, line: str) -> None:
+def test_words_and_options_exist(block: PageBlock, line: str) -> None:
     words = shlex.split(line)[2:]
     if "NAME" in words:
         return
@@ -137,7 +137,7 @@ def here(text: str, running: Running) -> str:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("block", "line"), [c for c in COMMANDS if reason(c[1]) is None], ids=str)
-def test_the_command_runs(block: Block, line: str, folder: Path, request: pytest.FixtureRequest) -> None:
+def test_the_command_runs(block: PageBlock, line: str, folder: Path, request: pytest.FixtureRequest) -> None:
     if " check plant.onnx" in line:  # it keeps its laws, as a model from the page's own block does
         shutil.copy(resolve("vad"), folder / "checked.onnx")
         line = line.replace("plant.onnx", "checked.onnx")
@@ -153,7 +153,7 @@ def test_the_command_runs(block: Block, line: str, folder: Path, request: pytest
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_the_python_runs(block: Block, folder: Path, served: Running, tmp_path: Path) -> None:
+def test_the_python_runs(block: PageBlock, folder: Path, served: Running, tmp_path: Path) -> None:
     code = BEFORE.get(block.page, "") + here(block.text, served)
     if "async with AsyncOpenAI" in code:
         code = code.replace("base_url=...", f'base_url="http://127.0.0.1:{served.port}/v1"')
