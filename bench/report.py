@@ -70,8 +70,8 @@ def finish(
         print(f"picture: {picture(name, plot)}")
     if _command is not None:
         command = shlex.join(["python", "-m", "bench", *_command])
-        add(name, BenchRun(time.strftime("%Y-%m-%d"), machine(), command, list(columns), cells, results))
-        print(f"kept: {KEPT / name}.jsonl; python -m bench report writes {PAGE.name}")
+        add(_command[0], BenchRun(time.strftime("%Y-%m-%d"), machine(), command, list(columns), cells, results))
+        print(f"kept: {KEPT / _command[0]}.jsonl; python -m bench report writes {PAGE.name}")
     if as_json:
         print(json.dumps(results))
 

@@ -29,7 +29,7 @@ def test_the_page_is_what_is_kept() -> None:
 
 def test_every_bench_has_its_place() -> None:
     marked = [name for name, _ in report.MARKS.findall(report.PAGE.read_text("utf-8"))]
-    assert sorted(marked) == sorted(set(command.NAMES) - {"zoo", "report"})  # the zoo's table is docs/zoo.md's
+    assert sorted(marked) == sorted(set(command.NAMES) - {"report"})
 
 
 def test_figures_stand_under_the_command_that_printed_them(tmp_path: Path) -> None:
