@@ -135,14 +135,24 @@ def here(text: str, running: Running) -> str:
     return text.replace("127.0.0.1:8765", f"127.0.0.1:{running.port}")
 
 
+RUN = [block for block in BLOCKS if block.language == "sh" and any(reason(line) is None for line in lines(block))]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("block", "line"), [c for c in COMMANDS if reason(c[1]) is None], ids=str)
-def test_the_command_runs(block: PageBlock, line: str, folder: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("block", RUN, ids=str)
+def test_the_commands_run(block: PageBlock, folder: Path, request: pytest.FixtureRequest) -> None:
+    """One after the other: a later one may need what an earlier one wrote."""
+    for line in lines(block):
+        if reason(line) is None:
+            if "127.0.0.1:8765" in line:
+                line = here(line, request.getfixturevalue("served"))
+            _runs(line, folder)
+
+
+def _runs(line: str, folder: Path) -> None:
     if " check plant.onnx" in line:  # it keeps its laws, as a model from the page's own block does
         shutil.copy(resolve("vad"), folder / "checked.onnx")
         line = line.replace("plant.onnx", "checked.onnx")
-    if "127.0.0.1:8765" in line:
-        line = here(line, request.getfixturevalue("served"))
     done = shell(folder, line.replace("curl ", "curl -sS --fail-with-body "))
     assert done.returncode == 0, (done.stderr or done.stdout).decode()
     assert b"Traceback" not in done.stderr
