@@ -1,9 +1,12 @@
-"""``python -m bench NAME [--json] ...``: a table and a picture; ``--json``: one JSON object as last line."""
+"""``python -m bench NAME [--json] [--keep] ...``: a table and a picture; ``--json``: one JSON object as last line;
+``--keep``: the figures are kept for ``report``, which writes them into docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+
+from bench.report import keep
 
 NAMES = (
     "engine",
@@ -26,18 +29,20 @@ NAMES = (
     "soak",
     "attack",
     "zoo",
+    "report",
 )
 
 
 def main() -> int:
-    usage = f"usage: python -m bench {{{','.join(NAMES)}}} [--json] [--help]"
+    usage = f"usage: python -m bench {{{','.join(NAMES)}}} [--json] [--keep] [--help]"
     if sys.argv[1:2] in (["--help"], ["-h"]):
         print(f"{__doc__}\n\n{usage}")
         return 0
     if sys.argv[1:2] == [] or sys.argv[1] not in NAMES:
         print(usage, file=sys.stderr)
         return 2
-    import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+    name, *rest = keep(sys.argv[1:])
+    import_module(f"bench.{name}").main(rest)
     return 0
 
 

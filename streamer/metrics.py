@@ -156,6 +156,10 @@ class Metrics:
         )
         self.tokens = gauge("tokens", "tokens that are known")
 
+        # -- traces ----------------------------------------------------------------------------------------------------
+        self.spans = counter("spans", "spans for the collector: sent, failed (it did not take them), full", "outcome")
+        self.waiting_spans = gauge("waiting_spans", "spans that wait for the collector")
+
         # -- bounds and build ------------------------------------------------------------------------------------------
         self.capacity = gauge("capacity", "streams that fit", "model")
         self.batch_wait = gauge("batch_wait_seconds", "longest wait for company, as configured or measured", "model")

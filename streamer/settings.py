@@ -29,6 +29,7 @@ from streamer.settings_access import AccessSettings
 from streamer.settings_file import SettingsError, read_toml
 from streamer.settings_kserve import KServeSettings
 from streamer.settings_mqtt import MqttSettings
+from streamer.settings_observe import NO_OBSERVE_LIMITS, ObserveSettings
 from streamer.settings_sensors import SensorSettings
 from streamer.settings_speech import NO_SPEECH_LIMITS, SpeechSettings
 
@@ -73,7 +74,7 @@ def _state_directory() -> Path:
     return Path(base) / "streamer"
 
 
-class Settings(MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings):
+class Settings(ObserveSettings, MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings):
     """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -264,9 +265,8 @@ class Settings(MqttSettings, KServeSettings, SpeechSettings, AccessSettings, Sen
 
     def limits(self) -> dict[str, float]:
         """Every bound by its name, for the metrics. The effective batch and lanes are a model's own gauges."""
-        values = {
-            name: getattr(self, name) for name in type(self).model_fields if name not in NO_LIMITS | NO_SPEECH_LIMITS
-        }
+        bounds = type(self).model_fields.keys() - NO_LIMITS - NO_SPEECH_LIMITS - NO_OBSERVE_LIMITS
+        values = {name: getattr(self, name) for name in type(self).model_fields if name in bounds}
         return {name: value for name, value in values.items() if isinstance(value, (int, float))}
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import re
 import shlex
@@ -24,6 +23,7 @@ import pytest
 import soundfile as sf
 
 from tests.cli.command import KEYS, ROOT, STREAMER, WORD_KEYS, environment, streamer
+from tests.docs.pages import help_of, unknown_options
 from tests.toys import speech, toy_model
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -50,25 +50,13 @@ def test_commands_exist_as_written(command: list[str]) -> None:
     if program.startswith("scripts/"):
         assert (ROOT / program).stat().st_mode & 0o100
     elif program == "streamer":
-        assert _unknown(options, _help("streamer", arguments[0])) == []
+        assert unknown_options(options, help_of("streamer", arguments[0])) == []
     elif program == "python":
         assert arguments[0] == "-m"
         words = arguments[1:3] if arguments[1] == "models" else arguments[1:2]
-        assert _unknown(options[1:], _help(*words)) == []
+        assert unknown_options(options[1:], help_of(*words)) == []
     else:
         assert program in ("curl", "pip", "sudo")
-
-
-@functools.cache
-def _help(*words: str) -> str:
-    command = [sys.executable, "-m", *words, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _unknown(options: list[str], text: str) -> list[str]:
-    return [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
 
 
 def test_links_lead_somewhere() -> None:

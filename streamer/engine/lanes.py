@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from streamer.engine.model import Model
 from streamer.engine.scheduler import Place, Scheduler
 from streamer.metrics import ModelMetrics
 from streamer.tasks import Event, Task
+from streamer.tracing import Attribute, Span, tracer
 
 __all__ = ["Client", "EngineStream", "Lane"]
 
@@ -52,13 +53,14 @@ class Client(Protocol):
 
 class EngineStream:
     """A client's place in the engine. The client says when its next chunk is due (``deadline``, monotonic; 0: long ago)
-    and whether somebody listens (``heard``), before it says that it is ready."""
+    and whether somebody listens (``heard``), before it says that it is ready. ``span``: chunks may be parts of it."""
 
-    __slots__ = ("client", "closing", "deadline", "due", "heard", "place", "since", "slot")
+    __slots__ = ("client", "closing", "deadline", "due", "heard", "place", "since", "slot", "span")
 
     def __init__(self, client: Client, slot: Slot) -> None:
         self.client, self.slot = client, slot
         self.deadline, self.heard = 0.0, True
+        self.span: Span | None = None
         self.place, self.since, self.due, self.closing = Place.IDLE, 0.0, 0.0, False
 
 
@@ -107,7 +109,7 @@ class Lane(threading.Thread):
         self, runner: BatchRunner, batch: list[EngineStream], taken: list[EngineStream], more: set[EngineStream]
     ) -> None:
         """``taken``: streams that had a chunk. ``more``: streams that have another one."""
-        begin = perf_counter()
+        begin, watch = perf_counter(), _watch()
         with self._python:
             steps = self._take(runner.rows(len(batch)), batch, taken)
         if not taken:
@@ -115,8 +117,21 @@ class Lane(threading.Thread):
         indexes = np.array([stream.slot.index for stream in taken], np.intp)
         generations = np.array([stream.slot.generation for stream in taken], np.int64)
         result = runner.run_rows(len(batch), indexes, generations)
+        if watch is not None:
+            watch.append(("run", monotonic()))
         with self._python:
             self._give(taken, steps, result, more, begin)
+        if watch is not None:
+            self._trace(taken, watch)
+
+    def _trace(self, taken: list[EngineStream], parts: list[tuple[str, float]]) -> None:
+        """The way of one chunk of the batch, now and then."""
+        spans = tracer()
+        if spans is not None and (row := spans.chosen(len(taken))) is not None:
+            stream, parts = taken[row], [*parts, ("decode", monotonic())]
+            name = self._model.manifest.name
+            what: dict[str, Attribute] = {"streamer.model": name, "streamer.batch_size": len(taken)}
+            spans.past("chunk", stream.span, min(stream.since, parts[0][1]), parts, what)
 
     def _give(
         self, taken: list[EngineStream], steps: list[int], result: BatchResult, more: set[EngineStream], begin: float
@@ -191,3 +206,8 @@ class Lane(threading.Thread):
         for stream, error in errors.items():
             if not stream.closing:
                 stream.client.fail(error_line(error))
+
+
+def _watch() -> list[tuple[str, float]] | None:
+    """A chunk's way begins with its wait in the queue, which is over now; ``None``: nobody looks."""
+    return None if tracer() is None else [("queue", monotonic())]

@@ -24,6 +24,7 @@ from streamer.sensors.runner import Runner
 from streamer.sensors.table import SensorTable
 from streamer.sensors.timeline import WHOLE, phases
 from streamer.sensors.turn_lock import TurnLock
+from streamer.tracing import Attribute, tracer
 
 __all__ = ["SensorLane"]
 
@@ -101,9 +102,10 @@ class SensorLane(threading.Thread):
         while (taken := self._take(backlog)) is not None:
             with self.lock:
                 gone = [self._add(work, backlog) for work in taken]
-                piece = backlog.piece()
+                piece, begin, oldest = backlog.piece(), monotonic(), backlog.since
                 if piece is not None:
                     gone.append(self._run(piece, backlog, runner))
+                    self._trace(piece, gone[-1], oldest or begin, begin)
             self._done(np.concatenate([np.zeros(0, np.intp), *(rows.slots for rows in gone if rows)]))
             for work in backlog.settle(np.concatenate([np.zeros(0, np.int64), *(rows.whose for rows in gone if rows)])):
                 _hand_over(work.deliver, None)
@@ -113,6 +115,16 @@ class SensorLane(threading.Thread):
                     self._since = None
                 self._changed.notify_all()
         self._since = None  # nothing hangs: it was closed
+
+    def _trace(self, piece: QueuedReadings, done: QueuedReadings | None, oldest: float, begin: float) -> None:
+        """Now and then. ``oldest``: when the first of what waited was taken."""
+        if (spans := tracer()) is not None and spans.chosen(len(piece.slots)) is not None:
+            what: dict[str, Attribute] = {
+                "streamer.model": self._table.model.manifest.name,
+                "streamer.readings": len(piece.slots),
+                "streamer.done": 0 if done is None else len(done.slots),
+            }
+            spans.past("readings", None, min(oldest, begin), [("queue", begin), ("run", monotonic())], what)
 
     def _take(self, backlog: Backlog) -> list[Work] | None:
         """What came, up to ``TAKE`` readings; waits where there is nothing else to run. ``None``: no more is run."""

@@ -105,7 +105,7 @@ class Conversation:
             self._close(reason_of(error))
 
     def _close(self, why: Refused) -> None:
-        log.info("client refused", extra={"code": why.reason, "reason": why.message})
+        log.info("client refused", extra={"code": why.reason, "detail": why.message})
         self.streams.metrics.bad_input.labels(why.reason).inc()
         self.socket.send(self.explain(why))
         self.socket.close(CLOSE_CODES.get(why.reason, 1011), why.message)

@@ -39,6 +39,7 @@ from streamer.serve.moving.routes import ROUTES, MovingRoutes
 from streamer.serve.notify import Notifier
 from streamer.serve.openai.realtime import REALTIME_PATH, Realtime
 from streamer.serve.openai.routes import TRANSCRIPTIONS
+from streamer.serve.otel import start_tracing
 from streamer.serve.ports import AddressTakenError, MissingExtraError
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
@@ -46,6 +47,7 @@ from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
 from streamer.serve.rows.routes import PREFIX
 from streamer.serve.server import UvicornServer, bind, write_port
 from streamer.serve.stream.connection import StreamConnection, StreamConnections
+from streamer.serve.traced import Traced
 from streamer.serve.turns import Turns
 from streamer.serve.vosk.server import VoskServer
 from streamer.serve.websocket import Socket
@@ -73,7 +75,7 @@ LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method ==
 def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
     """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
     taken."""
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
     notifier = Notifier.from_environment()
     raise_file_limit(settings)
     try:
@@ -101,7 +103,7 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
         given = (settings, listener, store, notifier, config, port_file, folder, tls)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_live(functools.partial(Daemon, *given)))
-    except TokenFileError as error:
+    except (TokenFileError, MissingExtraError) as error:
         log.error(str(error))
         return EX_CONFIG
     except StoreError as error:
@@ -140,6 +142,7 @@ class Daemon:
         self._tls = tls
         self._reloading: asyncio.Task[None] | None = None
         self.metrics = Metrics()
+        self.tracer = start_tracing(settings, self.metrics)
         self.access = Access(settings, self.metrics)
         self.access.load()
         loop = asyncio.get_running_loop()
@@ -210,6 +213,8 @@ class Daemon:
             await serving
             await self.grpc.stop()
             ended = [await asyncio.to_thread(part.close) for part in (self.registry, self.sensors, self.generators)]
+            if self.tracer is not None:
+                await asyncio.to_thread(self.tracer.close)
             if not all(ended) and self._stop.is_set():
                 log.error("a batch never came back: leaving without it")
                 logging.shutdown()
@@ -266,7 +271,7 @@ class Daemon:
         tls = self._tls
         return UvicornServer(
             uvicorn.Config(
-                Gate(bounded, self.access),
+                Traced(Gate(bounded, self.access)),
                 http=request,  # type: ignore[arg-type]
                 ws=answer,  # type: ignore[arg-type]  # called like the class it stands for
                 ssl_context_factory=None if tls is None else lambda config, default: tls.context,

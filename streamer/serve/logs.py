@@ -3,6 +3,9 @@
 Built on :mod:`logging`, so uvicorn's, websockets' and our own records take the same path. Context goes in by ``extra``:
 ``log.info("resumed", extra={"stream": id})`` becomes ``{"event": "resumed", "stream": id}``.
 
+What people say and machines measure stands in no record: fields that may hold it (:data:`CONTENT`) are left out unless
+the daemon was told otherwise (``log_text``).
+
 Names and reasons come from outside. Whatever they hold, a record stays one line, looks like no other record, and tells
 a terminal nothing: what is not printable is written as an escape, and in columns what could be taken for another column
 stands in quotes.
@@ -24,14 +27,17 @@ __all__ = ["StreamLogger", "configure", "set_level"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
+#: Words of a final, and reasons that may quote what somebody sent.
+CONTENT = frozenset({"text", "detail"})
 
 #: In columns a value without any of these stands as it is.
 _QUOTED = re.compile(r"""[\s"=\\]""")
 
 
-def _context(record: logging.LogRecord) -> dict[str, Any]:
+def _context(record: logging.LogRecord, hidden: frozenset[str]) -> dict[str, Any]:
     """What the caller gave by ``extra``, in the order given; of a stream its name, and whose it is."""
-    found = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    left_out = _STANDARD | hidden
+    found = {key: value for key, value in vars(record).items() if key not in left_out}
     stream = found.get("stream")
     if isinstance(stream, str) and SEPARATOR in stream:
         found |= {"stream": name_of(stream), "owner": owner_of(stream)}
@@ -51,7 +57,15 @@ def _escape(character: str) -> str:
     return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
 
 
-class JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """``text``: also what is :data:`CONTENT`."""
+
+    def __init__(self, text: bool = False) -> None:
+        super().__init__()
+        self.hidden = frozenset[str]() if text else CONTENT
+
+
+class JsonFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line: dict[str, Any] = {
@@ -59,17 +73,18 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_context(record),
+            **_context(record, self.hidden),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return escaped(json.dumps(line, ensure_ascii=False, default=str))  # all that is not in quotes is printable
 
 
-class ConsoleFormatter(logging.Formatter):
+class ConsoleFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
-        pairs = "".join(f"  {escaped(key)}={_value(value)}" for key, value in _context(record).items())
+        context = _context(record, self.hidden)
+        pairs = "".join(f"  {escaped(key)}={_value(value)}" for key, value in context.items())
         line = f"{time} {record.levelname.lower():<7} {escaped(record.getMessage())}{pairs}"
         if record.exc_info:
             trace = self.formatException(record.exc_info).split("\n")
@@ -92,13 +107,14 @@ class StreamLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
-def configure(level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
-    """Send every logger of the process through one handler. ``style``: ``auto``, ``json`` or ``console``."""
+def configure(level: str = "info", style: str = "auto", stream: TextIO | None = None, *, text: bool = False) -> None:
+    """Send every logger of the process through one handler. ``style``: ``auto``, ``json`` or ``console``. ``text``:
+    records may hold what somebody said or sent."""
     out = stream or sys.stderr
     if style == "auto":
         style = "console" if out.isatty() else "json"
     handler = logging.StreamHandler(out)
-    handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter())
+    handler.setFormatter(JsonFormatter(text) if style == "json" else ConsoleFormatter(text))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -20,10 +20,12 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from streamer import tracing
 from streamer.serve.access.gate import SUBPROTOCOL, Access
 from streamer.serve.access.grant import ANYONE, Denied, Grant
 from streamer.serve.frames import Cutter
 from streamer.serve.stream.protocol import Binary, WireError, encode
+from streamer.serve.traced import request_headers
 from streamer.serve.turns import Turns
 
 __all__ = ["Responder", "Socket"]
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 TURN = 0.0005
 WHOLE_PING = 0x89
 SHORTEST_MASKED, LONGEST_CONTROL = 6, 131
+#: Close codes of connections that ended as they should.
+WELL = (1000, 1001, 1005, 1012)
 REALTIME = Subprotocol("realtime")
 
 
@@ -77,6 +81,7 @@ class Socket(asyncio.Protocol):
         self._connections: set[Any] = server_state.connections
         self._access, self._admit, self._turns = access, admit, turns
         self.grant: Grant = ANYONE
+        self.span: tracing.Span | None = None  # from the handshake to the end
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
         self._linger_seconds = linger_seconds
@@ -185,7 +190,10 @@ class Socket(asyncio.Protocol):
         if self._peer is not None:
             peer, self._peer = self._peer, None
             sent, received = self._codec.close_sent, self._codec.close_rcvd
-            peer.on_closed(sent.code if sent else received.code if received else 1006)
+            code = sent.code if sent else received.code if received else 1006
+            peer.on_closed(code)
+            if self.span is not None:
+                self.span.end(str(code) if code not in WELL else "", **{"streamer.close_code": code})
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -271,7 +279,10 @@ class Socket(asyncio.Protocol):
             self.closing = True
             self._transport.close()
             return
-        self._peer = peer(self)
+        headers = request_headers({name.lower(): value for name, value in request.headers.raw_items()})
+        self.span = tracing.begin("connection", {"url.path": request.path.partition("?")[0]}, headers)
+        with tracing.under(self.span):
+            self._peer = peer(self)
         self._cutter = Cutter(self._max_frame_bytes)
         self._ping_timer = self.loop.call_later(self._ping_seconds, self._ping)
 

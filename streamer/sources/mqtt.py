@@ -217,7 +217,7 @@ class Mqtt:
         """Log a malformed payload, once for each topic."""
         if topic not in self._complained and len(self._complained) < self._options.max_complaints:
             self._complained.add(topic)
-            log.warning(what, extra={"topic": topic[:200], "reason": str(error)})
+            log.warning(what, extra={"topic": topic[:200], "code": error.reason, "detail": str(error)})
 
 
 def _again(messages: Sequence[Message]) -> int:

@@ -119,6 +119,8 @@ class Delivery:
             if self.kept and self.kept[-1]["type"] == "partial" and event["type"] in ("partial", "final"):
                 self._bytes -= _size(self.kept.pop())  # superseded
             self.keep(event)
+            if event["type"] == "final":
+                log.debug("final", extra={"stream": self._stream, "seq": event["seq"], "text": event["text"]})
         self.send(events)
 
     def keep(self, event: dict[str, Any]) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from streamer.engine.engine import Engine
+from streamer.engine.engine import Engine, EngineStream
+from streamer.names import name_of
 from streamer.streams.delivery import Delivery, Sink
 from streamer.streams.hearing import SecondHearing
 from streamer.streams.holding import Holdable
 from streamer.streams.intake import Intake
+from streamer.tracing import Attribute, Span, begin
 
 __all__ = ["Facts"]
 
 
 class Facts(Holdable):
-    """The session's. Nothing here waits or changes anything."""
+    """The session's. Nothing here waits, or changes anything but its span."""
 
+    id: str
+    model: str
     state: str
+    resumed: bool
     _engine: Engine
     _delivery: Delivery
     _intake: Intake
     _hearing: SecondHearing | None
+    _stream: EngineStream | None
+    _span: Span | None = None
 
     @property
     def engine(self) -> Engine:
@@ -73,3 +80,21 @@ class Facts(Holdable):
         if self.state == "ending" or (self.state != "closed" and self._delivery.held):
             return True
         return self.state == "active" and (self._intake.in_flight or self._intake.due)
+
+    def _begin_span(self) -> None:
+        """Of the stream's time in this process."""
+        what: dict[str, Attribute] = {
+            "streamer.stream": name_of(self.id),
+            "streamer.model": self.model,
+            "streamer.task": self._engine.manifest.task,
+            "streamer.resumed": self.resumed,
+        }
+        self._span = begin("stream", what)
+        if self._stream is not None:
+            self._stream.span = self._span
+
+    def _end_span(self, error: str = "") -> None:
+        """``error``: a code. What comes after it is no part of the span any more."""
+        if self._span is not None:
+            span, self._span = self._span, None
+            span.end(error, **{"streamer.received": self._intake.received, "streamer.seq": self.seq})

@@ -84,6 +84,7 @@ class Session(Facts):
             self._stream = engine.open(self, self.reader.conditions(conditions or {}))
             if self._stream is None:
                 raise NoSlot(f"all {engine.arena.capacity} slots of {self.model} are taken")
+        self._begin_span()
         if snapshot is not None:
             self._restore(snapshot)
 
@@ -209,6 +210,7 @@ class Session(Facts):
         with self._lock:
             self._intake.in_flight = False
             if self.state != "closed":
+                self._end_span("model_failed")
                 self._delivery.settle_all()  # as they were
                 text = f"the model failed on this stream's {'audio' if self.sound else 'rows'}: {message}"
                 self._close(lambda: self.tell({"type": "error", "code": "model_failed", "message": text}))
@@ -332,6 +334,7 @@ class Session(Facts):
             self._waiters.due()
 
         self.state = "closed"
+        self._end_span()
         self._delivery.drop()
         if self._hearing is not None:
             self._hearing.drop()
@@ -384,6 +387,7 @@ class Session(Facts):
     def _ended(self) -> None:
         if self.state == "ending":
             self.state = "ended"
+            self._end_span()
             self._delivery.emit([{"type": "end", "position": self.received}])
             self._call_waiters()
             self._changed.notify_all()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import subprocess
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from streamer.engine.catalogue import resolve
+from tests.daemon.prometheus import need, prometheus, wait
 from tests.daemon.running import Running, daemon
 
 CONFIG = """
@@ -33,46 +30,16 @@ remote_write:
 """
 
 
-def need(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{program} is not installed (Debian: prometheus)")
-        pytest.skip(f"{program} is not installed (Debian: prometheus)")
-    return found
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, int]]:
     """The daemon, and the port of the Prometheus that writes into it."""
-    program = need("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        own = free.getsockname()[1]
     settings = {"max_sensors": 2000, "metrics_sensors": "go_goroutines*,*", "max_sensor_series": 300}
-    with daemon(folder / "streamer", resolve("forecast-online"), **settings) as running:
-        (folder / "prometheus.yml").write_text(CONFIG.format(own=own, port=running.port))
-        command = [
-            program,
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{own}",
-        ]
-        with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-            try:
-                yield running, own
-            finally:
-                process.terminate()
-                process.wait(30)
-
-
-def wait(what: Callable[[], Any]) -> Any:
-    until = time.monotonic() + 120
-    while not (found := what()):
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.3)
-    return found
+    with (
+        daemon(folder / "streamer", resolve("forecast-online"), **settings) as running,
+        prometheus(folder, lambda own: CONFIG.format(own=own, port=running.port)) as server,
+    ):
+        yield running, server.port
 
 
 def names(running: Running) -> list[str]:

@@ -36,6 +36,7 @@ from streamer.serve.stream.protocol import (
     parse_control,
 )
 from streamer.streams.registry import Registry
+from streamer.tracing import under
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -236,17 +237,18 @@ class StreamConnection:
 
     def _start(self, frame: Start) -> Session:
         grant = self.socket.grant
-        return self._registry.open(
-            model=frame.model,
-            sample_rate=frame.sample_rate,
-            sink=self._sink,
-            stream=None if frame.key is not None else grant.own(uuid.uuid4().hex),
-            key=None if frame.key is None else grant.own(frame.key),
-            after_seq=frame.seq,
-            overflow=frame.overflow,
-            options=frame.options,
-            conditions=frame.conditions,
-        )
+        with under(self.socket.span):
+            return self._registry.open(
+                model=frame.model,
+                sample_rate=frame.sample_rate,
+                sink=self._sink,
+                stream=None if frame.key is not None else grant.own(uuid.uuid4().hex),
+                key=None if frame.key is None else grant.own(frame.key),
+                after_seq=frame.seq,
+                overflow=frame.overflow,
+                options=frame.options,
+                conditions=frame.conditions,
+            )
 
     def _awake(self, frame: Start | Resume) -> Session | None:
         """What is had without waiting for the disk; ``None``: only a thread can tell."""
@@ -267,7 +269,8 @@ class StreamConnection:
     def _resume(self, frame: Resume) -> Session:
         # A half-dead connection must not keep its owner out: the newer one wins, the registry tells the older one's
         # sink.
-        return self._registry.attach(self.socket.grant.own(frame.stream), self._sink, after_seq=frame.seq)
+        with under(self.socket.span):
+            return self._registry.attach(self.socket.grant.own(frame.stream), self._sink, after_seq=frame.seq)
 
     def _opened(self, session: Session) -> None:
         self._session = session
@@ -390,7 +393,7 @@ class StreamConnection:
 
     def _refuse(self, error: WireError) -> None:
         self._streams.metrics.bad_input.labels(error.code).inc()
-        log.info("client refused", extra={"code": error.code, "reason": error.message})
+        log.info("client refused", extra={"code": error.code, "detail": error.message})
         self._unsent.append(encode(error.to_dict()))
         self._close(error.close_code, error.message)
 

@@ -97,7 +97,7 @@ class WyomingConnection:
         except Exception as error:
             why = reason_of(error)
             self._streams.metrics.bad_input.labels(why.reason).inc()
-            log.info("client refused", extra={"code": why.reason, "reason": why.message})
+            log.info("client refused", extra={"code": why.reason, "detail": why.message})
             self._say("error", {"text": why.message, "code": why.reason})
             with contextlib.suppress(OSError, RuntimeError, TimeoutError):
                 await self._linger()
@@ -178,7 +178,7 @@ class WyomingConnection:
         except Refused as error:
             if not hints or error.reason != "options":
                 raise
-            log.info("hints are left aside", extra={"reason": error.message})
+            log.info("hints are left aside", extra={"code": error.reason, "detail": error.message})
             self._open(form, {})
         self._say("transcript-start", self._language())
 
