@@ -29,6 +29,7 @@ from streamer.settings_access import AccessSettings
 from streamer.settings_file import SettingsError, read_toml
 from streamer.settings_kserve import KServeSettings
 from streamer.settings_mqtt import MqttSettings
+from streamer.settings_pages import PageSettings
 from streamer.settings_sensors import SensorSettings
 from streamer.settings_speech import NO_SPEECH_LIMITS, SpeechSettings
 
@@ -56,6 +57,7 @@ NO_LIMITS = frozenset(
         "kserve_grpc_port",
         "kserve_resume_by_address",
         "unsaved_streams",
+        "pages",
     }
 )
 
@@ -73,7 +75,7 @@ def _state_directory() -> Path:
     return Path(base) / "streamer"
 
 
-class Settings(MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings):
+class Settings(PageSettings, MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings):
     """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
