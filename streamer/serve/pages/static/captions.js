@@ -105,12 +105,12 @@ function hears(own, kind, detail) {
   }
 }
 
-function states(own, { state, message, seconds, code, latency }) {
+function states(own, { state, message, seconds, code }) {
   byId("status").classList.toggle("pulse", state === "connecting" || state === "waiting");
   if (state === "connecting" && !own.stopping) status("The daemon is called.");
   if (state === "live" && !own.stopping) {
     trouble();
-    status(`Listens. Words come about ${duration(latency ?? 0)} after they are spoken.`);
+    status("Listens.");
   }
   if (state === "waiting") {
     const known = REMEDIES[code] ? `${REMEDIES[code]} ` : "";

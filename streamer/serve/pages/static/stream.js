@@ -110,7 +110,7 @@ export class LiveStream {
       this.ready = true;
       this.pause = FIRST_PAUSE;
       this.goOnFrom(frame.position);
-      this.on("state", { state: "live", model: frame.model, latency: frame.latency_seconds });
+      this.on("state", { state: "live" });
       this.send();
     } else if (frame.type === "ack") {
       this.forget(frame.position);
