@@ -9,6 +9,7 @@ const BEHIND_SECONDS = 3; // sound that waits in this page before somebody is to
 
 const transcript = new Transcript(byId("captions"), "Press Start and speak. Space or Enter works, too.");
 let live = null; // {microphone, stream}
+let starting = false;
 let lost = 0, behind = 0, screen = null;
 
 const status = (text) => { if (byId("status").textContent !== text) byId("status").textContent = text; };
@@ -28,7 +29,8 @@ const wish = () => {
 async function start() {
   trouble();
   const { model, ...options } = wish();
-  byId("start").disabled = true;
+  if (starting) return;
+  starting = true; // the button stays as it is: one that is disabled loses the keyboard
   status("The browser asks for the microphone.");
   try {
     const early = []; // heard before the stream is there
@@ -48,6 +50,7 @@ async function start() {
     trouble(error.message);
     status("");
   }
+  starting = false;
   shows();
 }
 
@@ -73,7 +76,6 @@ function over() {
 
 function shows() {
   const button = byId("start");
-  button.disabled = false;
   button.textContent = live ? (live.stopping ? "Don't wait" : "Stop") : "Start";
   button.toggleAttribute("data-live", Boolean(live));
   for (const id of ["model", "written", "cleanup"]) byId(id).disabled = Boolean(live) || (id === "model" && !byId("model").options.length);

@@ -40,13 +40,15 @@ export async function openMicrophone(cleanup, heard, lost) {
   const node = new AudioWorkletNode(context, "pcm", options);
   const silence = new GainNode(context, { gain: 0 }); // some browsers run only what leads to the loudspeaker
   context.createMediaStreamSource(media).connect(node).connect(silence).connect(context.destination);
-  let ended;
+  let ended, stopped = false;
   const last = new Promise((resolve) => (ended = resolve));
   node.port.onmessage = ({ data }) => (data ? heard(data.block, data.peak) : ended());
   media.getTracks().forEach((track) => (track.onended = lost));
   return {
     rate: context.sampleRate,
     async stop() {
+      if (stopped) return;
+      stopped = true;
       media.getTracks().forEach((track) => (track.onended = null));
       node.port.postMessage("stop");
       await Promise.race([last, new Promise((resolve) => setTimeout(resolve, 500))]);
