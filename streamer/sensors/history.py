@@ -56,23 +56,26 @@ class History:
             return
         slots, count = result.slots, len(result.slots)
         values = result.values.reshape(count, self._each)
-        known = result.known.reshape(count, self._each)
-        curves = result.quantiles.reshape(count, self._each, *result.quantiles.shape[-2:])
-        fresh = self._count[slots] == 0
-        if fresh.any():
-            self._base[slots[fresh]] = np.nan_to_num(values[fresh])
-            self._next[slots[fresh]] = np.nan
-        broken = result.breaks > 0  # earlier forecasts do not reach this reading
-        base, at = self._base[slots], self._count[slots] % self.length
-        self._times[slots, at] = result.times
-        self._rows[slots, at, :, 0] = values - base
-        self._rows[slots, at, :, 1:4] = np.where(broken[:, None, None], np.nan, self._next[slots])
-        unknown = np.isnan(values) | ~known
-        self._rows[slots, at, :, 4] = np.where(unknown, np.nan, result.anomalies.reshape(count, self._each))
+        unknown = ~result.known.reshape(count, self._each)
+        read = self._count[slots]
+        if not read.all():
+            fresh = slots[read == 0]
+            self._base[fresh], self._next[fresh] = np.nan_to_num(values[read == 0]), np.nan
+        base, at = self._base[slots], read % self.length
+        row = np.empty((count, self._each, 5), np.float32)
+        row[:, :, 0] = values - base
+        row[:, :, 1:4] = self._next[slots]
+        row[:, :, 4] = result.anomalies.reshape(count, self._each)
+        if result.breaks.any():  # earlier forecasts do not reach these readings
+            row[result.breaks > 0, :, 1:4] = np.nan
+        row[unknown | np.isnan(values), 4] = np.nan
+        self._times[slots, at], self._rows[slots, at] = result.times, row
+        first = result.quantiles.reshape(count, self._each, *result.quantiles.shape[-2:])[:, :, 0]
         with np.errstate(over="ignore", invalid="ignore"):
-            ahead = curves[:, :, 0, self._outer] - base[:, :, None]
-            self._next[slots] = np.where(known[:, :, None], ahead, np.nan)
-        self._count[slots] += 1
+            ahead = (first[:, :, self._outer] - base[:, :, None]).astype(np.float32)
+        ahead[unknown] = np.nan
+        self._next[slots] = ahead
+        self._count[slots] = read + 1
 
     def clear(self, slot: int) -> None:
         self._count[slot] = 0

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from streamer.engine.catalogue import resolve
 from tests.daemon.running import Running, daemon
 from tests.pages.browser import PATIENCE, watched
+from tests.plants import toy_plant
 
 pytestmark = pytest.mark.long
 
@@ -74,6 +75,7 @@ def test_thousands_are_searched_paged_and_ordered(page: Page) -> None:
 
 def test_a_sensor_has_history_fan_band_anomaly_and_record(page: Page) -> None:
     pick(page, "pump-7")
+    expect(page.locator("#chart")).to_have_attribute("data-readings", f"{COUNT + 1}")
     expect(page.locator("#chart .main-svg").first).to_be_visible()
     traces = page.evaluate(
         """document.getElementById("chart").data.map(t =>
@@ -99,8 +101,7 @@ def test_readings_move_the_page_whatever_the_name(page: Page, plants: Running, n
         expect(page.locator("#tiles dd").first).to_have_text(f"{value}")
     last = "(d => [d.at(-2).y.at(-1), d.at(0).y.at(-1) !== null])(document.getElementById('chart').data)"
     expect(page.locator("#summary")).to_contain_text("321.5")
-    page.locator("#chart .main-svg").first.wait_for()
-    page.wait_for_timeout(0)
+    expect(page.locator("#chart")).to_have_attribute("data-readings", f"{COUNT + 2}")
     assert page.evaluate(last) == [321.5, True]
 
 
@@ -128,6 +129,35 @@ def test_arrows_move_through_the_list(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#name")).to_have_text("tank-1901")
     expect(page.locator("#sensors [aria-current]")).to_contain_text("tank-1901")
+
+
+def test_a_plant_is_shown_target_by_target(browser: Browser, tmp_path: Path) -> None:
+    with daemon(tmp_path / "daemon", toy_plant(tmp_path), sensor_step=3600) as running:
+
+        def row(at: int) -> None:
+            line = json.dumps(
+                {"id": "north", "time": START + 3600 * at, "inflow": 1, "outflow": 2 + at, "level": 30 + at}
+            )
+            assert running.ask("POST", "/v1/readings?forecast=1", line.encode()).status == 200
+
+        for at in range(5):
+            row(at)
+        with watched(browser, f"http://127.0.0.1:{running.port}") as page:
+            page.goto("/forecasts")
+            pick(page, "north.level")
+            expect(page.locator("#live")).to_have_text("live")
+            row(5)
+            expect(page.locator("#tiles dd").first).to_have_text("35")
+            page.get_by_label("Target").select_option("outflow")
+            expect(page.locator("#name")).to_have_text("north.outflow")
+            expect(page.locator("#tiles dd").first).to_have_text("7")
+            expect(page.locator("#chart")).to_have_attribute("data-readings", "6")
+            columns = json.loads(running.get("/v1/history/north")[1])["targets"]["outflow"]
+            assert columns["values"] == [2, 3, 4, 5, 6, 7]
+            # what the toy says of the next step: the last value, and 0.01 for each row that was run
+            middle = [2 + at + 0.01 * (at + 1) for at in range(5)]
+            assert columns["middle"][0] is None
+            assert columns["middle"][1:] == pytest.approx(middle, rel=1e-4)
 
 
 def test_without_the_charts_the_page_says_so_and_the_rest_works(

@@ -38,19 +38,36 @@ function fill({ total, sensors }) {
   byId("before").hidden = byId("after").hidden = matching <= PAGE;
   byId("before").disabled = offset === 0;
   byId("after").disabled = offset + PAGE >= matching;
-  const focused = document.activeElement?.dataset?.key;
-  byId("sensors").replaceChildren(...sensors.map(line));
-  if (focused) [...byId("sensors").querySelectorAll("button")].find((button) => button.dataset.key === focused)?.focus();
+  // lines that stay are kept: a click that is half done, the keyboard and a screen reader are on them
+  const old = new Map([...byId("sensors").children].map((item) => [item.firstChild.dataset.key, item]));
+  const items = sensors.map((sensor) => line(sensor, old.get(key(sensor))));
+  const same = items.length === old.size && items.every((item, at) => item === byId("sensors").children[at]);
+  if (!same) {
+    const focused = document.activeElement;
+    byId("sensors").replaceChildren(...items);
+    if (focused?.isConnected) focused.focus();
+  }
 }
 
-function line(sensor) {
+/** A line of the list: `item` with other texts, or a new one. */
+function line(sensor, item) {
   const odd = sensor.anomaly !== null && sensor.anomaly < ANOMALY;
-  const button = make("button", { type: "button", "data-key": key(sensor), onclick: () => go(sensor) },
-    make("span", { className: "name" }, label(sensor)), make("span", { className: "value right" }, shown(sensor.value, 4)),
-    make("span", { className: odd ? "note bad" : "note" }, odd ? `anomaly, p ${shown(sensor.anomaly, 1)}` : `${sensor.readings.toLocaleString()} readings`),
-    make("span", { className: "note right" }, sensor.mase === null ? "" : `${shown(sensor.mase, 2)} × naive`));
-  if (open && key(sensor) === key(open)) button.setAttribute("aria-current", "true");
-  return make("li", {}, button);
+  const texts = [label(sensor), shown(sensor.value, 4), odd ? `anomaly, p ${shown(sensor.anomaly, 1)}` : `${sensor.readings.toLocaleString()} readings`,
+    sensor.mase === null ? "" : `${shown(sensor.mase, 2)} × naive`];
+  if (!item) {
+    const parts = ["name", "value right", "note", "note right"].map((className) => make("span", { className }));
+    item = make("li", {}, make("button", { type: "button", "data-key": key(sensor), onclick: () => go(sensor) }, ...parts));
+  }
+  const button = item.firstChild;
+  texts.forEach((text, at) => button.children[at].textContent !== text && (button.children[at].textContent = text));
+  button.children[2].className = odd ? "note bad" : "note";
+  marks(button, open);
+  return item;
+}
+
+function marks(button, shown) {
+  if (shown && button.dataset.key === key(shown)) button.setAttribute("aria-current", "true");
+  else button.removeAttribute("aria-current");
 }
 
 function arrows(event) {
@@ -81,7 +98,7 @@ async function chosen() {
   const stream = wanted.get("sensor");
   if (!stream) return;
   const own = (open = { stream, model: wanted.get("model") ?? "", target: wanted.get("target") ?? "" });
-  for (const button of byId("sensors").querySelectorAll("button")) button.toggleAttribute("aria-current", button.dataset.key === key(own));
+  for (const button of byId("sensors").querySelectorAll("button")) marks(button, own);
   try {
     await load(own);
   } catch (error) {
@@ -175,7 +192,9 @@ async function chart(column, own, now) {
   if (!plotly) return;
   byId("chart").dataset.of = key(open);
   const next = Object.keys(own.quantiles ?? {}).length ? { time: now.time, step: now.step, quantiles: own.quantiles } : null;
+  const count = column.times.length;
   await draw(plotly, byId("chart"), column, next);
+  byId("chart").dataset.readings = count; // so many are drawn
 }
 
 function tiles(own, now) {
