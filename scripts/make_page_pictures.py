@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures" / "pages"
-DESKTOP = {"viewport": {"width": 1280, "height": 860}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+DESKTOP = {"viewport": {"width": 1280, "height": 1000}}
+PHONE = {"viewport": {"width": 390, "height": 1500}, "device_scale_factor": 1.5, "is_mobile": True, "has_touch": True}
 LOOKS = (("light", DESKTOP, "light"), ("phone", PHONE, "dark"))
 SPEAK = "%noloop"
 
@@ -110,11 +110,11 @@ def take(browser: Browser, url: str, name: str, device: dict[str, object], schem
     captions.goto("/")
     captions.get_by_role("button", name="Start").click()
     captions.locator("#captions .word").nth(16).wait_for()
-    captions.screenshot(path=OUT / f"captions-{name}.png", full_page=True)
+    captions.screenshot(path=OUT / f"captions-{name}.png")
     engine.goto("/engine")
     engine.locator("#streams tbody tr").first.wait_for()
     engine.get_by_text("of the last 15 s").first.wait_for()
-    engine.screenshot(path=OUT / f"engine-{name}.png", full_page=True)
+    engine.screenshot(path=OUT / f"engine-{name}.png")
     captions.context.close()
     engine.context.close()
     page = opened()
@@ -124,8 +124,9 @@ def take(browser: Browser, url: str, name: str, device: dict[str, object], schem
     page.locator("#chart[data-readings]").wait_for()
     page.get_by_label("Search").fill("")
     page.locator("#sensors button").nth(40).wait_for()
+    page.locator("body").click(position={"x": 2, "y": 2})  # nothing has the keyboard
     page.evaluate("scrollTo(0, 0)")
-    page.screenshot(path=OUT / f"forecasts-{name}.png", full_page=True)
+    page.screenshot(path=OUT / f"forecasts-{name}.png")
     page.context.close()
 
 

@@ -126,7 +126,7 @@ export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 120) return `${shown(seconds)} s`;
-  if (seconds < 7200) return `${shown(seconds / 60)} min`;
+  if (seconds < 3600) return `${shown(seconds / 60)} min`;
   return seconds < 172800 ? `${shown(seconds / 3600)} h` : `${shown(seconds / 86400)} days`;
 }
 

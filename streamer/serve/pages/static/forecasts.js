@@ -2,9 +2,11 @@
 import { ask, byId, make, openSocket, percent, shown, duration } from "./base.js";
 import { ANOMALY, draw, loadLibrary } from "./chart.js";
 
-const PAGE = 50, KEPT = 480; // sensors in the list; readings in the chart
+const PAGE = 50; // sensors in the list
+const KEPT = 144, KEPT_LONG = 1500; // readings in the chart
 const LIST_SECONDS = 5, SCORES_SECONDS = 5;
 let offset = 0, matching = 0, asked = 0;
+let kept = KEPT;
 let open = null; // the sensor that is shown: {stream, model, past, now, target}
 
 function trouble(text = "") {
@@ -52,17 +54,23 @@ function fill({ total, sensors }) {
 /** A line of the list: `item` with other texts, or a new one. */
 function line(sensor, item) {
   const odd = sensor.anomaly !== null && sensor.anomaly < ANOMALY;
-  const texts = [label(sensor), shown(sensor.value, 4), odd ? `anomaly, p ${shown(sensor.anomaly, 1)}` : `${sensor.readings.toLocaleString()} readings`,
+  const texts = [shown(sensor.value, 4), odd ? `anomaly, p ${shown(sensor.anomaly, 1)}` : `${sensor.readings.toLocaleString()} readings`,
     sensor.mase === null ? "" : `${shown(sensor.mase, 2)} × naive`];
   if (!item) {
     const parts = ["name", "value right", "note", "note right"].map((className) => make("span", { className }));
+    parts[0].append(...breakable(label(sensor)));
     item = make("li", {}, make("button", { type: "button", "data-key": key(sensor), onclick: () => go(sensor) }, ...parts));
   }
   const button = item.firstChild;
-  texts.forEach((text, at) => button.children[at].textContent !== text && (button.children[at].textContent = text));
+  texts.forEach((text, at) => button.children[at + 1].textContent !== text && (button.children[at + 1].textContent = text));
   button.children[2].className = odd ? "note bad" : "note";
   marks(button, open);
   return item;
+}
+
+/** A name that may go on in the next line behind its points and dashes, and nowhere else if that can be helped. */
+function breakable(name) {
+  return name.split(/(?<=[._\-/:,])/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
 }
 
 function marks(button, shown) {
@@ -116,7 +124,7 @@ async function chosen() {
 async function load(own) {
   const name = encodeURIComponent(own.stream);
   const which = own.model ? `model=${encodeURIComponent(own.model)}` : "";
-  const [past, now] = await Promise.all([ask(`/v1/history/${name}?limit=${KEPT}&${which}`), ask(`/v1/forecast/${name}?${which}`)]);
+  const [past, now] = await Promise.all([ask(`/v1/history/${name}?limit=${kept}&${which}`), ask(`/v1/forecast/${name}?${which}`)]);
   own.past = past.targets;
   own.levels = past.levels;
   own.now = now;
@@ -136,7 +144,7 @@ function goOn(frame) {
     const column = { times: frame.time, values: now.value, low: reached ? low : null, middle: reached ? middle : null, high: reached ? high : null, anomalies: now.anomaly };
     for (const [name, value] of Object.entries(column)) {
       past[name].push(value);
-      if (past[name].length > KEPT) past[name].shift();
+      if (past[name].length > kept) past[name].shift();
     }
   }
   const scores = open.now.targets ? null : open.now.scores;
@@ -297,6 +305,11 @@ byId("search").addEventListener("keydown", arrows);
 byId("sensors").addEventListener("keydown", arrows);
 byId("before").addEventListener("click", () => turn(-1));
 byId("after").addEventListener("click", () => turn(1));
+byId("long").addEventListener("click", ({ currentTarget }) => {
+  kept = kept === KEPT ? KEPT_LONG : KEPT;
+  currentTarget.setAttribute("aria-pressed", kept === KEPT_LONG);
+  void chosen();
+});
 byId("target").addEventListener("change", ({ target }) => go({ ...open, target: target.value }));
 addEventListener("hashchange", () => void chosen());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dirty);
