@@ -126,6 +126,8 @@ def take(browser: Browser, url: str, name: str, device: dict[str, object], schem
     page.locator("#sensors button").nth(40).wait_for()
     page.locator("body").click(position={"x": 2, "y": 2})  # nothing has the keyboard
     page.evaluate("scrollTo(0, 0)")
+    if device is PHONE:
+        page.evaluate("document.getElementById('detail').scrollIntoView()")
     page.screenshot(path=OUT / f"forecasts-{name}.png")
     page.context.close()
 
