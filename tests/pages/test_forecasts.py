@@ -143,6 +143,8 @@ def test_a_plant_is_shown_target_by_target(browser: Browser, tmp_path: Path) -> 
         for at in range(5):
             row(at)
         with watched(browser, f"http://127.0.0.1:{running.port}") as page:
+            found = json.loads(running.get("/v1/sensor-list?search=h.LEVEL")[1])
+            assert (found["total"], [sensor["target"] for sensor in found["sensors"]]) == (2, ["level"])
             page.goto("/forecasts")
             pick(page, "north.level")
             expect(page.locator("#live")).to_have_text("live")

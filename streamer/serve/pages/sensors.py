@@ -13,7 +13,7 @@ from streamer.names import name_of, owner_of
 from streamer.sensors.digits import rounded
 from streamer.sensors.history import PastReadings
 from streamer.sensors.ingest import Fleet
-from streamer.sensors.look import SensorView, look_all
+from streamer.sensors.look import SensorView, label, look_all
 
 __all__ = ["ORDERS", "Order", "SensorPage", "past", "sensor_page"]
 
@@ -32,43 +32,45 @@ class SensorPage(NamedTuple):
 
 class _Found(NamedTuple):
     rank: float
+    label: str
     name: str
     fleet: Fleet
-    slot: int
+    target: int
 
 
 def sensor_page(fleets: Iterable[Fleet], owner: str, page: SensorPage) -> dict[str, Any]:
-    """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is one of them. For a thread."""
+    """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is a sensor of its own. For a
+    thread."""
     found: list[_Found] = []
     total, wanted = 0, page.search.casefold()
     for fleet in fleets:
-        ranks = _ranks(fleet, page.order)
+        ranks, targets = _ranks(fleet, page.order), fleet.layout.targets or ("",)
         for name, slot in fleet.slots.copy().items():
-            if owner_of(name) == owner and fleet.table.latest.readings[slot]:
-                total += 1
-                if wanted in name_of(name).casefold():
-                    found.append(_Found(float(ranks[slot]), name, fleet, slot))
-    found.sort(key=lambda each: (each.rank, each.name))
+            if owner_of(name) != owner or not fleet.table.latest.readings[slot]:
+                continue
+            total += len(targets)
+            for at, target in enumerate(targets):
+                shown = label(name_of(name), target)
+                if wanted in shown.casefold():
+                    found.append(_Found(float(ranks[slot, at]), shown, name, fleet, at))
+    found.sort(key=lambda each: (each.rank, each.label))
     chosen = found[page.offset : page.offset + page.limit]
-    views = [(each.fleet, view) for each in chosen for view in look_all(each.fleet, each.name)]
-    return {"total": total, "matching": len(found), "sensors": [_line(fleet, view) for fleet, view in views]}
+    lines = [_line(each.fleet, views[each.target]) for each in chosen if (views := look_all(each.fleet, each.name))]
+    return {"total": total, "matching": len(found), "sensors": lines}
 
 
 def _ranks(fleet: Fleet, order: Order) -> NDArray[np.float64]:
-    """By slot, the first to be shown the least."""
+    """[slots, targets]: the first to be shown have the least."""
     latest = fleet.table.latest
-    slots = len(latest.readings)
-    if order == "recent":
-        return -latest.arrived
+    each = len(latest.readings), len(fleet.layout.chosen)
     if order == "name":
-        return np.zeros(slots)
-    known = latest.begun.reshape(slots, -1)
-    of = (latest.anomaly if order == "anomaly" else latest.drift).reshape(slots, -1)
+        return np.zeros(each)
+    if order == "recent":
+        return np.repeat(-latest.arrived[:, None], each[1], axis=1)
+    known = latest.begun.reshape(each)
     if order == "anomaly":
-        found: NDArray[np.float64] = np.where(known, of, 2.0).min(axis=1).astype(np.float64)
-    else:
-        found = -np.where(known, of, -1.0).max(axis=1).astype(np.float64)
-    return found
+        return np.where(known, latest.anomaly.reshape(each), 2.0).astype(np.float64)
+    return -np.where(known, latest.drift.reshape(each), -1.0).astype(np.float64)
 
 
 def _line(fleet: Fleet, view: SensorView) -> dict[str, Any]:
