@@ -30,6 +30,7 @@ from streamer.settings_file import SettingsError, read_toml
 from streamer.settings_kserve import KServeSettings
 from streamer.settings_mqtt import MqttSettings
 from streamer.settings_observe import NO_OBSERVE_LIMITS, ObserveSettings
+from streamer.settings_pages import PageSettings
 from streamer.settings_sensors import SensorSettings
 from streamer.settings_speech import NO_SPEECH_LIMITS, SpeechSettings
 
@@ -57,6 +58,7 @@ NO_LIMITS = frozenset(
         "kserve_grpc_port",
         "kserve_resume_by_address",
         "unsaved_streams",
+        "pages",
     }
 )
 
@@ -74,7 +76,9 @@ def _state_directory() -> Path:
     return Path(base) / "streamer"
 
 
-class Settings(ObserveSettings, MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings):
+class Settings(
+    ObserveSettings, PageSettings, MqttSettings, KServeSettings, SpeechSettings, AccessSettings, SensorSettings
+):
     """The effective settings. Sizes in bytes, times in seconds, rates in Hz."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)

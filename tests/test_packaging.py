@@ -77,6 +77,8 @@ def test_the_wheel_holds_the_daemon_its_models_and_the_exporter(wheel: Path) -> 
     packed = {n for n in names if n.startswith("streamer/pretrained/") and n.endswith(".onnx")}
     assert packed == shipped | {"streamer/pretrained/toy.onnx"}
     assert "streamer/pretrained/toy.md" in names
+    pages = {str(p.relative_to(ROOT)) for p in (ROOT / "streamer" / "serve" / "pages" / "static").iterdir()}
+    assert {n for n in names if n.startswith("streamer/serve/pages/static/")} == pages
 
 
 @pytest.mark.timeout(900)

@@ -168,6 +168,7 @@ class Sensors:
             gap=settings.max_gap_steps,
             earned=settings.gap_steps_per_reading,
             most=settings.max_scored_steps,
+            shown=settings.max_shown_readings if settings.pages else 0,
             waiting=settings.max_waiting_readings,
             seconds=settings.max_waiting_seconds,
             max_state_bytes=settings.max_state_bytes,

@@ -31,6 +31,7 @@ from streamer.sensors.backlog import DEPTH, Work
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import CommitPlan, Planned, Receipt, promise
 from streamer.sensors.directory import Directory
+from streamer.sensors.history import History
 from streamer.sensors.latest import Latest
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.reply import Reply
@@ -82,9 +83,10 @@ class Fleet:
     """Sensors of one model: each stream is one sensor, or a plant of several (see :class:`RowLayout`).
 
     ``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
-    ``earned``: masked steps for each reading, in the long run. ``most``: steps ahead that are scored. ``waiting``:
-    readings that wait, at most, beside one batch; of one stream, ``1 / SHARES`` of them are counted at most, so that it
-    leaves room for others. ``seconds``: time in which what waits would be run, at most.
+    ``earned``: masked steps for each reading, in the long run. ``most``: steps ahead that are scored. ``shown``:
+    readings kept for :class:`History`. ``waiting``: readings that wait, at most, beside one batch; of one stream,
+    ``1 / SHARES`` of them are counted at most, so that it leaves room for others. ``seconds``: time in which what waits
+    would be run, at most.
 
     Raises :class:`ArenaError` where ``capacity`` streams do not fit into ``max_state_bytes``.
     """
@@ -101,6 +103,7 @@ class Fleet:
         step: float | None = None,
         gap: int = 1000,
         most: int = 64,
+        shown: int = 0,
         earned: int = EARNED,
         waiting: int = 100_000,
         seconds: float = math.inf,
@@ -125,6 +128,7 @@ class Fleet:
             Timelines(slots, step, gap, earned),
             Track(slots * len(layout.chosen), layout.horizon, layout.quantiles, most),
             Latest(slots, layout, clock),
+            History(slots, layout, shown),
             metrics,
             min(limit, model.manifest.max_batch, self._per_lane),
             np.zeros(slots, np.int64),

@@ -155,6 +155,12 @@ class Track:
             first = last + 1
         return found | {"all": _scores(sums)}
 
+    def readings(self, slot: int) -> Floats:
+        """The last readings, one a step, the oldest first; NaN: missing."""
+        now, length = int(self._now[slot]), self._past.shape[1]
+        at = np.arange(max(0, now - length), now) % length
+        return np.where(self._there[slot, at], self._past[slot, at] + self._base[slot], np.nan)
+
     def _compare(self, slots: Slots, values: Floats, seasons: NDArray[np.int64]) -> Floats:
         """[N][row][step ahead]: what these readings add to the sums."""
         now, each, truth = self._now[slots][:, None], slots[:, None], values[:, None]

@@ -15,6 +15,7 @@ from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
 from streamer.sensors.columns import StepResult
 from streamer.sensors.directory import Directory
+from streamer.sensors.history import History
 from streamer.sensors.latest import Latest
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.scores import Track
@@ -74,6 +75,7 @@ class SensorTable:
     timelines: Timelines
     track: Track
     latest: Latest
+    history: History
     metrics: ModelMetrics
     limit: int
     #: The last record of the journal that was run, by slot.
@@ -102,6 +104,7 @@ class SensorTable:
         self.arena.renew(slot)
         self.timelines.clear(slot)
         self.latest.clear(slot)
+        self.history.clear(slot)
         for row in self.tracks(np.array([slot])).tolist():
             self.track.clear(row)
         self.applied[slot] = 0

@@ -336,6 +336,7 @@ class SensorLane(threading.Thread):
         said = quantiles, anomalies, drifts
         result = StepResult(slots, *owners, reading, times, values, steps, breaks, *said, known)
         table.latest.keep(result)
+        table.history.keep(result)
         return result
 
     def _deliver(

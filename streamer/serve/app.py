@@ -20,6 +20,7 @@ from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.openai.routes import OpenAIRoutes, model_list
+from streamer.serve.pages.routes import PageRoutes
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 from streamer.serve.shared_page import SharedPage
@@ -53,6 +54,8 @@ INDEX = """streamer: stateful streaming inference
 
   /v1/sessions           what is here, for administrators; /v1/drain, /v1/reload
 
+  /            in a browser: live captions; /forecasts, /engine
+
   /healthz     200 while the process lives
   /readyz      200 while new streams are welcome, else 503 and why
   /metrics     Prometheus (OpenMetrics on request)
@@ -80,9 +83,6 @@ def create_router(
     """All routes; which scope each needs stands in :mod:`streamer.serve.access.rules`.
 
     ``health()`` says what is wrong with the engine, ``disk()`` why nothing can be saved; ``None``: all is well."""
-
-    async def index(request: Request) -> Response:
-        return PlainTextResponse(INDEX)
 
     async def healthz(request: Request) -> Response:
         trouble = health()
@@ -117,7 +117,7 @@ def create_router(
     return Starlette(
         routes=[
             *kserve_routes(kserve),
-            Route("/", index),
+            *PageRoutes(INDEX, sensors, registry).routes(),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),

@@ -32,6 +32,10 @@ class AccessRule(NamedTuple):
 RULES: tuple[AccessRule, ...] = (
     # whether it is there and well: probes have no tokens
     AccessRule(READ, "/", ()),
+    # pages in a browser, which can send a token only once it has them: what they show has rules of its own
+    AccessRule(READ, "/forecasts", ()),
+    AccessRule(READ, "/engine", ()),
+    AccessRule(READ, "/pages/*", ()),
     AccessRule(READ, "/healthz", ()),
     AccessRule(READ, "/readyz", ()),
     AccessRule(READ, "/health", ()),
@@ -39,6 +43,7 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(READ, "/v2/health/*", ()),
     # what it says of itself
     AccessRule(READ, "/metrics", ("read",)),
+    AccessRule(READ, "/v1/engine", ("read",)),
     AccessRule(READ, "/v1/models", ("read", "stream")),
     AccessRule(READ, "/v1/models/*", ("read", "stream")),
     AccessRule(READ, "/v2", ("read", "stream")),
@@ -55,6 +60,8 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(ANY, "/v1/sensors", ("read", "write")),  # which of its frames: see subscribe.py
     AccessRule(READ, "/v1/forecast", ("read",)),
     AccessRule(READ, "/v1/forecast/*", ("read",)),
+    AccessRule(READ, "/v1/sensor-list", ("read",)),
+    AccessRule(READ, "/v1/history/*", ("read",)),
     AccessRule(("DELETE",), "/v1/forecast/*", ("write",)),
     AccessRule(ANY, "/v1/readings", ("write",)),
     AccessRule(ANY, "/api/v2/write", ("write",)),

@@ -14,7 +14,8 @@ from tests.engine.support import running
 from tests.serve.in_process import router
 from tests.serve.kserve.plant import plant
 
-PUBLIC = {"/", "/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
+PAGES = {"/", "/forecasts", "/engine", "/pages/charts.json", "/pages/x"}
+PUBLIC = PAGES | {"/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
 
 
 def paths(routes: list[BaseRoute], before: str = "") -> list[tuple[str, str]]:
@@ -24,7 +25,7 @@ def paths(routes: list[BaseRoute], before: str = "") -> list[tuple[str, str]]:
             found += paths(route.routes, before + route.path)
         elif isinstance(route, Route) and "{rest:path}" not in route.path:
             path = before + route.path
-            for hole in ("{key:path}", "{stream:path}", "{name:path}", "{id:path}", "{model}", "{version}"):
+            for hole in ("{key:path}", "{stream:path}", "{name:path}", "{id:path}", "{model}", "{version}", "{file}"):
                 path = path.replace(hole, "x")
             found += [(method, path) for method in route.methods or ()]
     return found

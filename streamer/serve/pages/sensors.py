@@ -1,0 +1,132 @@
+"""What the page of forecasts shows: some of the sensors at a time, and one sensor's past."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.names import name_of, owner_of
+from streamer.sensors.digits import rounded
+from streamer.sensors.history import PastReadings
+from streamer.sensors.ingest import Fleet
+from streamer.sensors.look import SensorView, label, look_all
+
+__all__ = ["ORDERS", "Order", "SensorPage", "past", "sensor_page"]
+
+Order = Literal["name", "anomaly", "drift", "recent"]
+ORDERS: tuple[Order, ...] = ("name", "anomaly", "drift", "recent")
+
+
+class SensorPage(NamedTuple):
+    """``search``: a part of the names, whatever the case. ``offset`` and ``limit`` count sensors that fit."""
+
+    search: str
+    order: Order
+    offset: int
+    limit: int
+
+
+class _Found(NamedTuple):
+    rank: float
+    label: str
+    name: str
+    fleet: Fleet
+    target: int
+
+
+def sensor_page(fleets: Iterable[Fleet], owner: str, page: SensorPage) -> dict[str, Any]:
+    """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is a sensor of its own. For a
+    thread."""
+    found: list[_Found] = []
+    total, wanted = 0, page.search.casefold()
+    for fleet in fleets:
+        ranks, targets = _ranks(fleet, page.order), fleet.layout.targets or ("",)
+        for name, slot in fleet.slots.copy().items():
+            if owner_of(name) != owner or not fleet.table.latest.readings[slot]:
+                continue
+            total += len(targets)
+            for at, target in enumerate(targets):
+                shown = label(name_of(name), target)
+                if wanted in shown.casefold():
+                    found.append(_Found(float(ranks[slot, at]), shown, name, fleet, at))
+    found.sort(key=lambda each: (each.rank, each.label))
+    chosen = found[page.offset : page.offset + page.limit]
+    lines = [_line(each.fleet, views[each.target]) for each in chosen if (views := look_all(each.fleet, each.name))]
+    return {"total": total, "matching": len(found), "sensors": lines}
+
+
+def _ranks(fleet: Fleet, order: Order) -> NDArray[np.float64]:
+    """[slots, targets]: the first to be shown have the least."""
+    latest = fleet.table.latest
+    each = len(latest.readings), len(fleet.layout.chosen)
+    if order == "name":
+        return np.zeros(each)
+    if order == "recent":
+        return np.repeat(-latest.arrived[:, None], each[1], axis=1)
+    known = latest.begun.reshape(each)
+    if order == "anomaly":
+        return np.where(known, latest.anomaly.reshape(each), 2.0).astype(np.float64)
+    return -np.where(known, latest.drift.reshape(each), -1.0).astype(np.float64)
+
+
+def _line(fleet: Fleet, view: SensorView) -> dict[str, Any]:
+    late = view.late["all"]
+    return {
+        "stream": name_of(view.name),
+        "target": view.target,
+        "model": fleet.model.manifest.name,
+        "time": view.time,
+        "value": view.value,
+        "step": view.step,
+        "readings": view.readings,
+        "anomaly": view.anomaly,
+        "drift": view.drift,
+        "mase": late.mase,
+        "coverage": late.coverage,
+    }
+
+
+def past(fleet: Fleet, name: str, most: int) -> dict[str, Any]:
+    """``most`` readings of each target: ``{"stream", "model", "levels", "targets": {TARGET: {"times", "values", "low",
+    "middle", "high", "anomalies"}}}``, the oldest first, ``null``: not there. Empty: there is no such sensor, or
+    nothing of it was run yet."""
+    views = look_all(fleet, name)
+    slot = fleet.slots.get(name, -1)
+    if not views or slot < 0:
+        return {}
+    table = fleet.table
+    with fleet.lane_of(slot).rows:
+        if fleet.names[slot] != name:
+            return {}
+        rows = table.tracks(np.array([slot])).tolist()
+        told = [(table.history.read(slot, at), table.track.readings(row)) for at, row in enumerate(rows)]
+    step, last = views[0].step, views[0].time
+    targets = {view.target: _columns(*each, step, last, most) for view, each in zip(views, told, strict=True)}
+    levels = list(fleet.layout.outer)
+    return {"stream": name_of(name), "model": fleet.model.manifest.name, "levels": levels, "targets": targets}
+
+
+def _columns(
+    shown: PastReadings, track: NDArray[np.float64], step: float | None, last: float, most: int
+) -> dict[str, list[float | None]]:
+    times, values = shown.times, shown.values
+    band, anomalies = shown.band, shown.anomalies
+    if step and len(track) > len(times):  # what came before the daemon's start, at the steps of its clock
+        old = last - step * np.arange(len(track) - 1, -1, -1)
+        early = np.flatnonzero(old < (times[0] if len(times) else math.inf) - step / 2)
+        nothing = np.full(len(early), np.nan)
+        times, values = np.concatenate([old[early], times]), np.concatenate([track[early], values])
+        band = np.concatenate([np.full((len(early), 3), np.nan), band])
+        anomalies = np.concatenate([nothing, anomalies])
+    kept = slice(max(0, len(times) - most), None)
+    low, middle, high = rounded(band[kept]).T
+    columns = {"times": times[kept], "values": values[kept], "low": low, "middle": middle, "high": high}
+    return {name: _list(column) for name, column in columns.items()} | {"anomalies": _list(anomalies[kept])}
+
+
+def _list(column: NDArray[np.float64]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in column.tolist()]
