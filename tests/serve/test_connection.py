@@ -27,7 +27,7 @@ class RecordingSocket:
     """The other side of the connection's socket: what it was sent. ``then`` is called with each event."""
 
     writable = True
-    grant = ANYONE
+    grant, span = ANYONE, None
 
     def __init__(self, streams: StreamConnections, then: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
         self.loop = asyncio.get_running_loop()
