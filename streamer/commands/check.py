@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streamer.commands.completion import model_names
+
 if TYPE_CHECKING:
     from streamer.contract.judge import Finding, Verdict
 
@@ -13,7 +15,9 @@ __all__ = ["check", "show"]
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="A shipped model's name, or the path of an .onnx file.")],
+    model: Annotated[
+        str, typer.Argument(help="A shipped model's name, or the path of an .onnx file.", autocompletion=model_names)
+    ],
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the test signals.")] = 0,
     chunks: Annotated[int, typer.Option(min=10, help="Length of the endurance run, in chunks.")] = 400,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.outputs import CommandOutput, JsonOutput, TextOutput
 from streamer.commands.remote import CaOption, TokenOption
 from streamer.commands.transcribe import ChannelOption, Job, TranscribeJob, conclude, given_once, screen
@@ -29,7 +30,8 @@ def classify(
         typer.Argument(help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin. Text for text models."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.")
+        str | None,
+        typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.", autocompletion=model_names),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.remote import CaOption, TokenOption
 from streamer.commands.transcribe import ChannelOption
 
@@ -31,7 +32,9 @@ def enhance(
         str | None,
         typer.Option("--output", "-o", help="FILE.wav, .flac or .ogg; - is raw PCM on stdout, as stdin's default."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A shipped name or a path. Default: denoiser.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A shipped name or a path. Default: denoiser.", autocompletion=model_names)
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
     ca: CaOption = None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain
+from streamer.commands.completion import model_names
 
 if TYPE_CHECKING:
     from streamer.commands.forecasts import ForecastRow
@@ -39,7 +40,7 @@ def forecast(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="A shipped name (streamer models lists them) or a path.")
+        str, typer.Option(help="A shipped name (streamer models lists them) or a path.", autocompletion=model_names)
     ] = "forecast-universal",
     time_column: Annotated[
         list[str] | None,

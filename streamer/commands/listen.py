@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.hearing import (
     HotwordsOption,
     NumbersOption,
@@ -40,7 +41,10 @@ def listen(
         str | None, typer.Option(help="Number, name or part of the name. Default: the system's choice.")
     ] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Show the microphones and exit.")] = False,
-    model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A shipped name (streamer models lists them) or a path.", autocompletion=model_names),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
     ca: CaOption = None,

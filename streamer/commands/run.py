@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, ctrl_c
+from streamer.commands.completion import model_names
 
 if TYPE_CHECKING:
     from streamer.contract.manifest import Manifest
@@ -17,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A name, or the path of an .onnx file.")],
+    model: Annotated[str, typer.Argument(help="A name, or the path of an .onnx file.", autocompletion=model_names)],
     rows: Annotated[str, typer.Argument(help="rows.csv, rows.ndjson, rows.npy, rows.npz (several inputs), or - .")],
     output: Annotated[
         Path | None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from streamer.commands import CommandError, complain, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.hearing import (
     HotwordsOption,
     NumbersOption,
@@ -52,7 +53,10 @@ def transcribe(
             metavar="FILE",
         ),
     ],
-    model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A shipped name (streamer models lists them) or a path.", autocompletion=model_names),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
     ca: CaOption = None,
