@@ -20,7 +20,7 @@ from tests.cli.command import STREAMER, environment
 
 __all__ = ["Terminal", "terminal"]
 
-SECONDS = 60.0
+SECONDS = 30.0
 
 
 class Terminal:
