@@ -276,7 +276,7 @@ def _explain(error: Exception) -> int:
         commands.complain(str(error))
         return 2 if isinstance(error, ValueError) else 1
     if isinstance(error, OSError):
-        commands.complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        commands.complain(f"{error.filename}: {commands.why(error)}" if error.filename else commands.why(error))
         return 1
     commands.complain(f"internal error: {type(error).__name__}: {error} (streamer --debug COMMAND ... shows where)")
     return 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.commands import CommandError, hush_libraries
+from streamer.commands import CommandError, hush_libraries, why
 from streamer.commands.completion import model_names
 from streamer.commands.outputs import CommandOutput, JsonOutput, TextOutput
 from streamer.commands.remote import CaOption, TokenOption
@@ -54,7 +54,7 @@ def classify(
             _read(texts, name, lines, out)
         return
     if lines:
-        raise CommandError("--lines is for models that take text", 2)
+        raise CommandError("--lines is for models that take text: leave it out, or name one with --model", 2)
     from streamer.commands.backends import connect
 
     hush_libraries()
@@ -145,6 +145,6 @@ def _pieces(name: str) -> Iterator[bytes]:
             if name != "-":
                 os.close(file)
     except OSError as error:
-        raise CommandError(f"{name}: can't be read: {error.strerror or error}", 2) from error
+        raise CommandError(f"{name}: can't be read: {why(error)}", 2) from error
     if not total:
-        raise CommandError(f"{name}: is empty (0 bytes)", 2)
+        raise CommandError(f"{name}: is empty (0 bytes): name a file with text in it", 2)

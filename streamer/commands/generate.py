@@ -82,7 +82,7 @@ def generate(
 def _conditions(given: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     if bad := [text for text, (name, mark, value) in zip(given, pairs, strict=True) if not (name and mark and value)]:
-        raise CommandError(f"--set {bad[0]}: is no NAME=VALUE", 2)
+        raise CommandError(f"--set {bad[0]}: is no NAME=VALUE: say for instance --set digit=seven", 2)
     return {name: value for name, _, value in pairs}
 
 

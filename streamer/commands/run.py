@@ -75,14 +75,16 @@ def _conditions(given: list[str], manifest: Manifest) -> dict[str, Any]:
     for text in given:
         name, mark, value = text.partition("=")
         if not mark or not value:
-            raise CommandError(f"--set {text}: is no NAME=VALUE", 2)
+            raise CommandError(f"--set {text}: is no NAME=VALUE: say for instance --set speaker=3", 2)
         if value.startswith("@"):
             array = np.load(value[1:], allow_pickle=False)
         else:
             try:
                 array = np.array([float(part) for part in value.split(",")])
             except ValueError:
-                raise CommandError(f"--set {name}: {value!r} is no list of numbers", 2) from None
+                raise CommandError(
+                    f"--set {name}: {value!r} is no list of numbers: say 1,2,3 or @FILE.npy", 2
+                ) from None
         shape = shapes.get(name, array.shape)
         found[name] = array.reshape(shape) if array.size == np.prod(shape) else array
     return found

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError
-from streamer.commands.remote import CaOption, TokenOption
+from streamer.commands.remote import CaOption, TokenOption, advice
 
 if TYPE_CHECKING:
     from streamer.commands.top_look import DaemonLook
-    from streamer.serve.moving.peer import Peer, PeerError
+    from streamer.serve.moving.peer import Peer
 
 __all__ = ["top"]
 
@@ -44,7 +44,7 @@ def top(
         watch = Watched(Peer(url, token, ANSWER_SECONDS, ca), every)
         watch.look()
     except PeerError as error:
-        raise CommandError(_advice(error)) from error
+        raise CommandError(advice(error)) from error
     if json_output:
         _lines(watch, once, lambda: typer.echo(json.dumps(watch.now.to_dict(url))))
     elif once or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
@@ -121,12 +121,3 @@ def _live(watch: Watched, url: str) -> None:
         while True:
             live.refresh()
             watch.again()
-
-
-def _advice(error: PeerError) -> str:
-    """What went wrong, and what to do next."""
-    if error.status in (401, 403):
-        return f"{error}: give a token of scope read or admin with --token or STREAMER_TOKEN"
-    if error.status is None:
-        return f"{error}: start one with streamer serve, or name another with --url"
-    return str(error)

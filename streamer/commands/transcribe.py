@@ -82,7 +82,7 @@ def transcribe(
     """Write down what is said in recordings. The text is shown as it grows; in a pipe, one line for each utterance."""
     chosen = [name for name, wanted in (("json", json), ("srt", srt), ("vtt", vtt)) if wanted]
     if len(chosen) > 1:
-        raise CommandError(f"--{chosen[0]} and --{chosen[1]} exclude each other", 2)
+        raise CommandError(f"--{chosen[0]} and --{chosen[1]} exclude each other: leave one out", 2)
     form = chosen[0] if chosen else "text"
     given_once(files)
 
@@ -123,7 +123,7 @@ def given_once(files: Sequence[str]) -> None:
     """Check the inputs. Raises :class:`CommandError` if one is named twice."""
     for name, times in Counter(files).items():
         if times > 1:
-            raise CommandError(f"{name} is given twice", 2)
+            raise CommandError(f"{name} is given twice: name it once", 2)
 
 
 def conclude(work: Sequence[Job]) -> None:
