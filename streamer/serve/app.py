@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from streamer.sensors.owners import VIEWER
@@ -20,6 +21,7 @@ from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.openai.routes import OpenAIRoutes, model_list
+from streamer.serve.parse_threads import parse_thread
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 from streamer.serve.shared_page import SharedPage
@@ -56,6 +58,8 @@ INDEX = """streamer: stateful streaming inference
   /healthz     200 while the process lives
   /readyz      200 while new streams are welcome, else 503 and why
   /metrics     Prometheus (OpenMetrics on request)
+
+  /openapi.json, /asyncapi.json  all of this for programs: HTTP, WebSockets
 """
 
 
@@ -114,13 +118,23 @@ def create_router(
         known = models()
         return JSONResponse({"models": known, **(model_list(known) if streams.settings.openai else {})})
 
-    return Starlette(
+    documents: dict[str, bytes] = {}  # made once, when somebody asks for the first time
+
+    async def document(request: Request) -> Response:
+        name = request.url.path
+        if name not in documents:
+            documents[name] = await parse_thread(lambda: _document(name, app.routes))
+        return Response(documents[name], media_type="application/json")
+
+    app = Starlette(
         routes=[
             *kserve_routes(kserve),
             Route("/", index),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/openapi.json", document),
+            Route("/asyncapi.json", document),
             Route("/v1/models", served),
             *(OpenAIRoutes(streams).routes() if streams.settings.openai else []),
             *rows.routes(),
@@ -129,6 +143,14 @@ def create_router(
             *moving.routes(),
         ]
     )
+    return app
+
+
+def _document(path: str, routes: Sequence[BaseRoute]) -> bytes:
+    from streamer.serve.documents.asyncapi import asyncapi
+    from streamer.serve.documents.openapi import openapi
+
+    return json.dumps(openapi(routes) if path == "/openapi.json" else asyncapi(), ensure_ascii=False).encode()
 
 
 def _page(encoder: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, viewer: str | None) -> bytes:

@@ -14,7 +14,8 @@ from tests.engine.support import running
 from tests.serve.in_process import router
 from tests.serve.kserve.plant import plant
 
-PUBLIC = {"/", "/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
+PROBES = {"/", "/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
+PUBLIC = PROBES | {"/openapi.json", "/asyncapi.json"}
 
 
 def paths(routes: list[BaseRoute], before: str = "") -> list[tuple[str, str]]:
