@@ -25,13 +25,21 @@ import numpy as np
 
 from streamer.sensors.columns import Forecasts, Reading, ReadingBatch, Row
 from streamer.sources import SourceError
+from streamer.sources.home_assistant import (
+    OFFLINE,
+    ONLINE,
+    announcements,
+    availability_topic,
+    curve,
+    curve_topic,
+    daemon_announcement,
+)
 from streamer.sources.mqtt_topics import (
     MalformedError,
     MqttOptions,
     Subscription,
     Watch,
     alone,
-    discovery,
     stream_topic,
 )
 
@@ -80,6 +88,10 @@ class Mqtt:
         """Queue a forecast; the latest of each stream is sent as soon as there is a connection."""
         self._outbox.put(forecasts)
 
+    def forget(self, stream: str, targets: Sequence[str] = ()) -> None:
+        """Have Home Assistant and the broker forget a stream: what is retained of it is taken back."""
+        self._outbox.forget(stream, targets)
+
     async def run(self) -> NoReturn:
         delay = self._options.first_delay
         while True:
@@ -104,6 +116,7 @@ class Mqtt:
             await self._subscribe(link)
             self._watch.connected(True)
             log.info("connected to the MQTT broker", extra={"host": self._options.host, "port": self._options.port})
+            await link.say(ONLINE)
             post = partial(link.publish, qos=self._options.qos, retain=self._options.retain)
             sender = asyncio.create_task(self._outbox.send(post))
             # A failing sender ends the connection, but must not cancel readings that are being written to the disk.
@@ -113,6 +126,7 @@ class Mqtt:
             finally:
                 sender.cancel()
                 await asyncio.wait([sender])
+                await link.say(OFFLINE)  # the will is for those who can't say it themselves
 
     async def _subscribe(self, link: Link) -> None:
         wanted = SubscribeOptions(qos=1, noLocal=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
@@ -192,6 +206,7 @@ class ForecastQueue:
         # discovered streams and targets, with the quantile that is shown
         self._levels: dict[tuple[str, str], str] = {}
         self._due: dict[tuple[str, str], None] = {}  # of them, those to be announced
+        self._gone: dict[str, tuple[str, ...]] = {}  # forgotten streams and their targets, to be cleared
         self._filled = asyncio.Event()
 
     def put(self, forecasts: Forecasts) -> None:
@@ -203,6 +218,7 @@ class ForecastQueue:
         for name, row in latest.items():
             for target in forecasts.targets or ("",):
                 self._discover((name, target), forecasts.levels)
+            self._gone.pop(name, None)  # it is back: what it says now is put in the place of what was retained
             if name in self._waiting:
                 superseded += 1
             elif len(self._waiting) >= self._options.max_unsent:
@@ -226,24 +242,54 @@ class ForecastQueue:
         self._due = dict.fromkeys(self._levels)
         self._filled.set()
 
+    def forget(self, stream: str, targets: Sequence[str]) -> None:
+        """Its forecasts that wait are dropped, and what is retained of it is to be cleared."""
+        self._waiting.pop(stream, None)
+        for target in targets or ("",):
+            self._levels.pop((stream, target), None)
+            self._due.pop((stream, target), None)
+        while len(self._gone) >= self._options.max_unsent:
+            del self._gone[next(iter(self._gone))]
+        self._gone[stream] = tuple(targets) or ("",)
+        self._filled.set()
+
     async def send(self, post: Callable[[str, bytes], Awaitable[None]]) -> NoReturn:
         self.announce()
+        if self._options.discovery:
+            topic, config = daemon_announcement(self._options)
+            await post(topic, json.dumps(config).encode())
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while self._waiting or self._due:
-                if self._due:  # discovery messages go before the forecasts that they announce
+            while self._waiting or self._due or self._gone:
+                if self._gone:
+                    await self._clear(post)
+                elif self._due:  # discovery messages go before the forecasts that they announce
                     stream, _ = self._due.popitem()  # where this fails, all are due with the next connection
                     name, target = stream
-                    topic, config = discovery(self._options, name, self._levels[stream], target)
-                    await post(topic, json.dumps(config).encode())
+                    for topic, config in announcements(self._options, name, self._levels[stream], target):
+                        await post(topic, json.dumps(config).encode())
                 else:
                     await self._forecast(post)
+
+    async def _clear(self, post: Callable[[str, bytes], Awaitable[None]]) -> None:
+        """An empty retained message takes back what is retained on its topic."""
+        stream, targets = next(iter(self._gone.items()))
+        for target in targets if self._options.discovery else ():
+            for topic, _ in announcements(self._options, stream, target=target):
+                await post(topic, b"")
+            await post(curve_topic(self._options.prefix, stream, target), b"")
+        await post(stream_topic(self._options.prefix, stream), b"")
+        if self._gone.get(stream) is targets:
+            del self._gone[stream]
 
     async def _forecast(self, post: Callable[[str, bytes], Awaitable[None]]) -> None:
         forecasts = self._waiting.pop(stream := next(iter(self._waiting)))
         try:
             payload = json.dumps(forecasts.to_dict(0), allow_nan=False).encode()
+            for target, attributes in curve(forecasts, 0, self._options.max_curve_bytes):
+                if (stream, target) in self._levels:
+                    await post(curve_topic(self._options.prefix, stream, target), attributes)
             await post(stream_topic(self._options.prefix, stream), payload)
             self._watch.forecasts("sent", 1)
         except ValueError as error:  # JSON has no infinity
@@ -286,6 +332,8 @@ class Link(aiomqtt.Client):
         properties.SessionExpiryInterval = options.session_seconds
         properties.ReceiveMaximum = options.max_unacknowledged
         properties.MaximumPacketSize = options.max_message_bytes
+        # only who asks for Home Assistant expects something else than forecasts below the prefix
+        status = availability_topic(options.prefix) if options.discovery else None
         super().__init__(
             options.host,
             options.port,
@@ -299,7 +347,10 @@ class Link(aiomqtt.Client):
             keepalive=options.keepalive_seconds,
             properties=properties,
             tls_context=tls,
+            # said by the broker once the connection is lost: by kill -9, a power cut, a broken cable
+            will=aiomqtt.Will(status, OFFLINE, qos=1, retain=True) if status else None,
         )
+        self._status = status
         self._client.connect_timeout = options.connect_seconds
         self._client.manual_ack_set(True)
 
@@ -319,6 +370,12 @@ class Link(aiomqtt.Client):
                 await super().__aexit__(*error)
         finally:
             self._cut(self._disconnected)
+
+    async def say(self, status: bytes) -> None:
+        """Whether the daemon is there: retained, for everybody who asks later."""
+        if self._status and not self.over:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await self.publish(self._status, status, qos=1, retain=True)
 
     @property
     def over(self) -> bool:

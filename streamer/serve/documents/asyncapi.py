@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from streamer import __version__
 from streamer.serve.access.rules import needed
 from streamer.serve.documents.components import Components, JsonSchema
-from streamer.serve.documents.events import ErrorEvent, SensorForecast, event_schemas
+from streamer.serve.documents.events import ErrorEvent, SensorForecast, generated_events, stream_events
 from streamer.serve.generate import GenerateRequest
 from streamer.serve.openai.realtime import REALTIME_PATH
 from streamer.serve.readings.subscribe import PATH as SENSORS_PATH
@@ -56,7 +56,7 @@ class RealtimeMessage(BaseModel):
 def asyncapi() -> dict[str, Any]:
     """AsyncAPI 3.0, JSON-ready."""
     components = Components()
-    stream, generated = event_schemas(components)
+    stream, generated = stream_events(components), generated_events(components)
     made = _Document(components)
     frames = [components.of(frame) for frame in (Start, Resume, Rows, Marker, End)]
     made.channel("stream", STREAM_PATH, "One connection, one stream of a model.", [*frames, BINARY], [*stream, BINARY])

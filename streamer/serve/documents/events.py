@@ -14,7 +14,7 @@ from streamer.tasks.classify import Answer, Segment
 from streamer.tasks.generate import Note, Text
 from streamer.tasks.rewrite import Rewritten
 
-__all__ = ["GENERATED", "STREAM", "NamedShape", "SensorForecast", "event_schemas"]
+__all__ = ["GENERATED", "STREAM", "NamedShape", "SensorForecast", "generated_events", "stream_events"]
 
 Seq = Annotated[int, Field(ge=1, description="of the event in its stream; a client that comes back says the last")]
 Position = Annotated[int, Field(ge=0, description="rows of the stream, in the client's own sample rate")]
@@ -176,9 +176,9 @@ STREAM: tuple[type[BaseModel], ...] = (
 GENERATED: tuple[type[BaseModel], ...] = (SamplesEvent, EndEvent, RestartEvent, ErrorEvent)
 
 
-def event_schemas(components: Components) -> tuple[list[JsonSchema], list[JsonSchema]]:
-    """References to the events of streams, and to those of generators."""
-    stream = [
+def stream_events(components: Components) -> list[JsonSchema]:
+    """References to the events of streams."""
+    found = [
         components.event(Transcription, ("partial", "final"), often=("stable", "revised")),
         components.event(Answer, ("partial", "final")),
         components.event(Segment, ("segment",)),
@@ -192,9 +192,13 @@ def event_schemas(components: Components) -> tuple[list[JsonSchema], list[JsonSc
         "type": "boolean",
         "description": "a final that waited to be heard once more, and whether it was",
     }
-    generated = [
+    return found
+
+
+def generated_events(components: Components) -> list[JsonSchema]:
+    """References to the events of generators."""
+    return [
         components.event(Text, ("text",), numbered=False),
         components.event(Note, ("note",), numbered=False),
         *map(components.of, GENERATED),
     ]
-    return stream, generated

@@ -13,7 +13,7 @@ from streamer import __version__
 from streamer.serve.access.rules import needed
 from streamer.serve.documents.answers import ErrorAnswer
 from streamer.serve.documents.components import Components, JsonSchema
-from streamer.serve.documents.events import event_schemas
+from streamer.serve.documents.events import stream_events
 from streamer.serve.documents.operations import FORM, OPERATIONS, Operation
 
 __all__ = ["BESIDE", "openapi", "paths"]
@@ -56,8 +56,7 @@ def paths(routes: Iterable[BaseRoute], before: str = "") -> Iterator[tuple[str, 
 def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """OpenAPI 3.1, JSON-ready. A route that :data:`OPERATIONS` does not name is left out."""
     components = Components()
-    stream, _ = event_schemas(components)
-    components.schemas["StreamAnswer"] = _streamed(stream)
+    components.schemas["StreamAnswer"] = _streamed(stream_events(components))
     found: dict[str, dict[str, Any]] = {}
     for method, path in (*paths(routes), *BESIDE):
         if (operation := OPERATIONS.get((method, path))) is not None:
@@ -145,7 +144,7 @@ def _schema(kind: Any, components: Components) -> JsonSchema:
 def _form(kind: Any, components: Components) -> JsonSchema:
     """Fields of a form, and the recording."""
     components.of(kind)
-    fields = components.schemas[kind.__name__]["properties"]
+    fields = components.schemas.pop(kind.__name__)["properties"]  # the form is more than these
     return {
         "type": "object",
         "properties": {"file": {"type": "string", "format": "binary"}, **fields},
