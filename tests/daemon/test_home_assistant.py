@@ -1,4 +1,4 @@
-"""Home Assistant's side of a real broker: announcements, availability, curves, and what becomes of forgotten sensors."""
+"""Home Assistant's side of a real broker: announcements, availability, curves, and forgotten sensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,46 +144,52 @@ def listener(broker: Broker) -> Any:
     made.close()
 
 
-def test_a_daemon_that_is_killed_is_unavailable_and_comes_back_as_the_same(
-    broker: Broker, listener: Listener, tmp_path: Path
-) -> None:
-    def wait(there: Any) -> None:
-        asyncio.run(until(there))
+def wait(there: Callable[[], bool]) -> None:
+    asyncio.run(until(there))
 
-    settings = {
-        "mqtt_host": "127.0.0.1",
-        "mqtt_port": broker.port,
-        "mqtt_discovery": "homeassistant",
-        "mqtt_prefix": "house",
-        "checkpoint_seconds": 0.2,
-    }
-    csv = "time,id,Wärme °C\n" + "".join(f"2026-01-01T00:{m:02d}:00Z,Küche 1,{20 + m % 3}\n" for m in range(12))
+
+def settings(broker: Broker) -> dict[str, Any]:
+    said = {"mqtt_host": "127.0.0.1", "mqtt_port": broker.port, "mqtt_discovery": "homeassistant"}
+    return {**said, "mqtt_prefix": "house", "checkpoint_seconds": 0.2}
+
+
+def test_a_daemon_that_is_killed_is_unavailable(broker: Broker, listener: Listener, tmp_path: Path) -> None:
+    with daemon(tmp_path / "daemon", resolve("forecast-universal"), **settings(broker)) as running:
+        wait(lambda: listener.topics.get("house/$status") == b"online")
+        running.stop(signal.SIGKILL)
+        wait(lambda: listener.topics["house/$status"] == b"offline")
+
+
+@pytest.mark.long
+def test_a_daemon_comes_back_as_the_same(broker: Broker, listener: Listener, tmp_path: Path) -> None:
+    head = "time,id,Wärme °C,Feuchte\n"
+    csv = head + "".join(f"2026-01-01T00:{m:02d}:00Z,Küche 1,{20 + m % 3},{60 - m % 5}\n" for m in range(12))
     status, topic = "house/$status", "house/Küche 1.Wärme °C"
 
     def configs() -> dict[str, str]:
         said = {t: json.loads(p) for t, p in listener.topics.items() if t.startswith("homeassistant/") and p}
         return {topic: config["unique_id"] for topic, config in said.items()}
 
-    with daemon(tmp_path / "daemon", resolve("forecast-universal"), **settings) as first:
+    with daemon(tmp_path / "daemon", resolve("forecast-universal"), **settings(broker)) as first:
         wait(lambda: listener.topics.get(status) == b"online")
         assert first.ask("POST", "/v1/readings", csv.encode()).status == 200
         wait(lambda: topic in listener.topics)
-        wait(lambda: len(configs()) == 3)
+        wait(lambda: len(configs()) == 5)
         before = configs()
         curve = json.loads(listener.topics["house/$curve/Küche 1.Wärme °C"])
         assert len(curve["times"]) == len(curve["quantiles"]["0.5"]) > 10
         assert listener.topics[status] == b"online"
         first.stop(signal.SIGKILL)
         wait(lambda: listener.topics[status] == b"offline")
-    with daemon(tmp_path / "daemon", resolve("forecast-universal"), **settings) as second:
+    with daemon(tmp_path / "daemon", resolve("forecast-universal"), **settings(broker)) as second:
         wait(lambda: listener.topics[status] == b"online")
-        more = b"time,id,W\xc3\xa4rme \xc2\xb0C\n2026-01-01T00:12:00Z,K\xc3\xbcche 1,21\n"
-        assert second.ask("POST", "/v1/readings", more).status == 200
+        more = f"{head}2026-01-01T00:12:00Z,Küche 1,21,60\n"
+        assert second.ask("POST", "/v1/readings", more.encode()).status == 200
         wait(lambda: json.loads(listener.topics[topic])["time"] == 1767226320.0)
         assert configs() == before
         path = "/v1/forecast/K%C3%BCche%201.W%C3%A4rme%20%C2%B0C"
         assert second.ask("DELETE", path).status == 204
         wait(lambda: listener.topics[topic] == b"")
-        assert len(configs()) == 1  # the daemon's own
+        assert len(configs()) == 3  # the other sensor's, and the daemon's own
         assert second.stop() == 0
         wait(lambda: listener.topics[status] == b"offline")
