@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def document(served: Running) -> dict[str, Any]:
     return found
 
 
-#: The parts of AsyncAPI 3.0 that the document has, as https://www.asyncapi.com/docs/reference/specification/v3.0.0 says.
+#: The parts of AsyncAPI 3.0 that are in the document (https://www.asyncapi.com/docs/reference/specification/v3.0.0).
 REFERENCE = {"type": "object", "required": ["$ref"], "properties": {"$ref": {"pattern": "^#/"}}}
 REFERENCES = {"type": "array", "items": REFERENCE}
 NAMES = {"pattern": "^[\\w.-]+$"}
