@@ -105,7 +105,7 @@ def _streams(look: DaemonLook, before: DaemonLook | None, width: int, room: int)
         return [Text("no streams yet", style="dim")]
     past = {_key(one): one for one in (before.sessions or [] if before is not None else [])}
     seconds = 0.0 if before is None else look.at - before.at
-    rows = [_Stream(one, past.get(_key(one)), seconds) for one in look.sessions]
+    rows = [StreamLine(one, past.get(_key(one)), seconds) for one in look.sessions]
     rows.sort(key=lambda row: (row.order, not row.rate, row.name))  # by what seldom changes: nothing jumps
     made: list[RenderableType] = [_table(STREAMS, rows[:room], width)]
     if len(rows) > room or look.more:
@@ -118,7 +118,7 @@ def _key(one: dict[str, Any]) -> tuple[str, str]:
     return one.get("owner", ""), one["stream"]
 
 
-class _Stream:
+class StreamLine:
     """One stream: its facts, and its rows per second since ``past``."""
 
     def __init__(self, facts: dict[str, Any], past: dict[str, Any] | None, seconds: float) -> None:

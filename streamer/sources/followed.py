@@ -8,10 +8,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Followed"]
+__all__ = ["FollowedFile"]
 
 
-class Followed(io.RawIOBase):
+class FollowedFile(io.RawIOBase):
     """At the end of the file a read waits for more, until :meth:`stop`, from any thread. A file that was replaced, or
     became shorter, is read again from its start; one that is gone is waited for. ``every``: seconds between two
     looks. Raises ``OSError`` if the file can't be opened at first."""

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from streamer.sensors.columns import Reading, Row
 from streamer.sources import SourceError
-from streamer.sources.followed import Followed
+from streamer.sources.followed import FollowedFile
 from streamer.sources.tables.documents import DOCUMENT_BYTES
 from streamer.sources.tables.encoding import LINE_BYTES, Lines, TooLongError, no_text
 from streamer.sources.tables.layouts import TIMES, Columns
@@ -242,13 +242,13 @@ class Readings:
         return error if message.startswith(f"{self.name}: ") else SourceError(f"{self.name}: {message}")
 
 
-def _follow(name: str) -> Followed:
+def _follow(name: str) -> FollowedFile:
     path = Path(name)
     if name == "-" or not path.is_file():
         why = "a pipe is followed anyway" if name == "-" or path.exists() else "there is no such file yet"
         raise SourceError(f"{name}: only a file can be followed: {why}; leave out --follow, or name another")
     try:
-        followed = Followed(path)
+        followed = FollowedFile(path)
     except OSError as error:
         raise SourceError(f"{name}: {(error.strerror or str(error)).lower()}") from error
     with path.open("rb") as file:

@@ -117,7 +117,7 @@ def validator(document: dict[str, Any], operation: str) -> Draft202012Validator:
     return Draft202012Validator({"anyOf": payloads, "components": said["components"]})
 
 
-class Talk:
+class DocumentedTalk:
     """A WebSocket whose text messages, both ways, are held to the document."""
 
     def __init__(self, document: dict[str, Any], socket: Any, channel: str) -> None:
@@ -145,7 +145,7 @@ class Talk:
 
 def test_messages_of_sound(served: Running, document: dict[str, Any]) -> None:
     with connect(served.url) as socket:
-        talk = Talk(document, socket, "stream")
+        talk = DocumentedTalk(document, socket, "stream")
         talk.say({"type": "start", "model": "toy", "key": "a"})
         talk.until("ready")
         talk.say(speech("AB A", 8000).tobytes())
@@ -160,7 +160,7 @@ def test_messages_of_sound(served: Running, document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("outputs", ["json", "binary"])
 def test_messages_of_rows(served: Running, document: dict[str, Any], outputs: str) -> None:
     with connect(served.url) as socket:
-        talk = Talk(document, socket, "stream")
+        talk = DocumentedTalk(document, socket, "stream")
         talk.say({"type": "start", "model": "plant", "outputs": outputs})
         talk.until("ready")
         rows = some_rows(3, 2)
@@ -174,14 +174,14 @@ def test_messages_of_rows(served: Running, document: dict[str, Any], outputs: st
 def test_messages_of_errors(served: Running, document: dict[str, Any]) -> None:
     for first in ({"type": "start", "model": "none"}, {"type": "resume", "stream": "none"}, {"type": "end"}):
         with connect(served.url) as socket:
-            talk = Talk(document, socket, "stream")
+            talk = DocumentedTalk(document, socket, "stream")
             talk.say(first)
             talk.until("error")
 
 
 def test_messages_of_sensors(served: Running, document: dict[str, Any]) -> None:
     with connect(f"ws://127.0.0.1:{served.port}/v1/sensors") as socket:
-        talk = Talk(document, socket, "sensors")
+        talk = DocumentedTalk(document, socket, "sensors")
         talk.say({"type": "subscribe", "streams": ["pump*"]})
         talk.until("subscribed")
         for minute in range(3):

@@ -116,7 +116,7 @@ def test_without_discovery_there_are_forecasts_alone(broker: Broker) -> None:
     asyncio.run(main())
 
 
-class Listener:
+class HomeAssistantClient:
     """paho's own client, as Home Assistant has it."""
 
     def __init__(self, port: int) -> None:
@@ -139,7 +139,7 @@ class Listener:
 
 @pytest.fixture
 def listener(broker: Broker) -> Any:
-    made = Listener(broker.port)
+    made = HomeAssistantClient(broker.port)
     yield made
     made.close()
 
@@ -153,7 +153,7 @@ def settings(broker: Broker) -> dict[str, Any]:
     return {**said, "mqtt_prefix": "house", "checkpoint_seconds": 0.2}
 
 
-def test_a_daemon_that_is_killed_is_unavailable(broker: Broker, listener: Listener, tmp_path: Path) -> None:
+def test_a_daemon_that_is_killed_is_unavailable(broker: Broker, listener: HomeAssistantClient, tmp_path: Path) -> None:
     with daemon(tmp_path / "daemon", resolve("forecast-universal"), **settings(broker)) as running:
         wait(lambda: listener.topics.get("house/$status") == b"online")
         running.stop(signal.SIGKILL)
@@ -161,7 +161,7 @@ def test_a_daemon_that_is_killed_is_unavailable(broker: Broker, listener: Listen
 
 
 @pytest.mark.long
-def test_a_daemon_comes_back_as_the_same(broker: Broker, listener: Listener, tmp_path: Path) -> None:
+def test_a_daemon_comes_back_as_the_same(broker: Broker, listener: HomeAssistantClient, tmp_path: Path) -> None:
     head = "time,id,Wärme °C,Feuchte\n"
     csv = head + "".join(f"2026-01-01T00:{m:02d}:00Z,Küche 1,{20 + m % 3},{60 - m % 5}\n" for m in range(12))
     status, topic = "house/$status", "house/Küche 1.Wärme °C"

@@ -249,7 +249,7 @@ class InferListing(BaseModel):
     state: str
 
 
-class Transcript(BaseModel):
+class TranscriptAnswer(BaseModel):
     """OpenAI's answer; the other fields with ``response_format`` ``verbose_json``."""
 
     model_config = ConfigDict(extra="allow")

@@ -57,7 +57,7 @@ def asyncapi() -> dict[str, Any]:
     """AsyncAPI 3.0, JSON-ready."""
     components = Components()
     stream, generated = stream_events(components), generated_events(components)
-    made = _Document(components)
+    made = _ChannelTable(components)
     frames = [components.of(frame) for frame in (Start, Resume, Rows, Marker, End)]
     made.channel("stream", STREAM_PATH, "One connection, one stream of a model.", [*frames, BINARY], [*stream, BINARY])
     told = [components.of(each) for each in (TakenAnswer, SubscribedAnswer, SensorForecast, ErrorEvent)]
@@ -93,7 +93,7 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
-class _Document:
+class _ChannelTable:
     """Channels, their operations and messages, as they are added."""
 
     def __init__(self, components: Components) -> None:

@@ -79,7 +79,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/audio/transcriptions"): Operation(
         SPEECH,
         "Write down a recording (OpenAI)",
-        {200: {JSON: a.Transcript, TEXT: {"type": "string"}, EVENTS: {"type": "string"}}},
+        {200: {JSON: a.TranscriptAnswer, TEXT: {"type": "string"}, EVENTS: {"type": "string"}}},
         (400, 404, 413, 500, 503),
         body={FORM: TranscriptionRequest},
         error=a.OpenAIErrorAnswer,
