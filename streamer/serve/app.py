@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp
 
 from streamer.sensors.owners import VIEWER
 from streamer.serve.access.grant import grant_of
+from streamer.serve.body import problem
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.moving.routes import MovingRoutes
@@ -141,9 +143,20 @@ def create_router(
             Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
             *moving.routes(),
-        ]
+        ],
+        exception_handlers={404: _not_here, 405: _not_here},
     )
     return app
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    """What no route takes, in the same form as every other error."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return problem(405, f"{request.method} is not for {path!r}: {allowed} is", headers=dict(error.headers or {}))
+    return problem(404, f"there is nothing at {path!r}: GET / says what is where")
 
 
 def _document(path: str, routes: Sequence[BaseRoute]) -> bytes:

@@ -144,6 +144,17 @@ def test_nonsense_is_refused_as_documented(schema: Any, method: str, path: str) 
     ask(schema, method, path, GenerationMode.NEGATIVE, 5)
 
 
+def test_what_no_route_takes_is_refused_in_the_same_form(asked: Running) -> None:
+    for method, path, status, said in (
+        ("GET", "/v1/nothing", 404, "GET / says what is where"),
+        ("DELETE", "/v1/streams/a%0Ab", 404, "GET / says what is where"),  # no name has a line end
+        ("DELETE", "/v1/readings", 405, "POST is"),
+    ):
+        answer = asked.ask(method, path)
+        assert answer.status == status
+        assert said in json.loads(answer.text)["error"]
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("method", "path"), EVERY)
