@@ -72,7 +72,7 @@ def why(error: Exception) -> str:
     """What the operating system says, and what to do about it."""
     if not isinstance(error, OSError):
         return str(error)
-    said = (error.strerror or str(error)).lower()
+    said = error.strerror or str(error)
     remedy = REMEDIES.get(error.errno or 0)
     return f"{said}: {remedy}" if remedy else said
 
