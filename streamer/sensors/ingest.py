@@ -111,8 +111,7 @@ class Fleet:
         self.model, self.metrics = model, metrics
         self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
-        #: They get the names of streams that are gone, by any thread.
-        self.forgotten_watchers: list[Callable[[str], None]] = []
+        self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of streams that are gone
         lanes = min(lanes, capacity)
         self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
         self.slots, self.names, self.ids = self.directory.slots, self.directory.names, self.directory.ids
