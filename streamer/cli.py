@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from streamer import commands
+from streamer.commands.completion import VARIABLE, completion, prepare
 
 __all__ = ["app", "main"]
 
@@ -100,6 +102,16 @@ EPILOG = {
         "streamer sessions import meeting-7 meeting-7.stream --url http://10.0.0.2:8765",
         "streamer sessions evict meeting-7",
     ),
+    "top": commands.examples(
+        "streamer top",
+        "streamer top --url https://10.0.0.2:8765 --every 5",
+        "streamer top --once --json | jq .models",
+    ),
+    "completion": commands.examples(
+        "streamer completion bash >> ~/.bashrc",
+        "streamer completion zsh > ~/.zfunc/_streamer",
+        "streamer completion fish > ~/.config/fish/completions/streamer.fish",
+    ),
     "sign": commands.examples(
         "streamer sign --new-key me.key",
         "streamer sign --key me.key plant.onnx",
@@ -126,6 +138,8 @@ SHORT = {
     "reload": "Have a daemon load model files that changed.",
     "sessions": "A daemon's streams: list, export, import, evict.",
     "sign": "Sign model files, or check who did.",
+    "top": "Watch a daemon: streams, sensors, lag, refusals.",
+    "completion": "Have the shell complete commands and options.",
 }
 
 app = typer.Typer(
@@ -191,6 +205,7 @@ def _register() -> None:
     from streamer.commands.serve import serve
     from streamer.commands.sign import sign
     from streamer.commands.token import token
+    from streamer.commands.top import top
     from streamer.commands.transcribe import transcribe
 
     shown = (
@@ -209,6 +224,8 @@ def _register() -> None:
         sign,
         drain,
         reload,
+        top,
+        completion,
     )
     for command in shown:
         app.command(epilog=EPILOG[command.__name__], short_help=SHORT[command.__name__])(_pipeable(command))
@@ -223,6 +240,8 @@ def main() -> None:
     """The entry point ``streamer``."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name goes out as the bytes that it is
         sys.stdout.reconfigure(errors="surrogateescape")
+    if os.environ.get(VARIABLE):
+        prepare()
     try:
         code = app(standalone_mode=False, prog_name="streamer")
     except _ClickError as error:
@@ -257,7 +276,7 @@ def _explain(error: Exception) -> int:
         commands.complain(str(error))
         return 2 if isinstance(error, ValueError) else 1
     if isinstance(error, OSError):
-        commands.complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        commands.complain(f"{error.filename}: {commands.why(error)}" if error.filename else commands.why(error))
         return 1
     commands.complain(f"internal error: {type(error).__name__}: {error} (streamer --debug COMMAND ... shows where)")
     return 1

@@ -46,6 +46,12 @@ class MqttSettings(BaseSettings):
         5.0, description="time that it keeps it; then what is of QoS 0 is dropped, and counted"
     )
     mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
+    mqtt_anomaly: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.001, description="a reading that is less probable than this is an anomaly for Home Assistant"
+    )
+    mqtt_max_curve_bytes: Annotated[int, Field(ge=1000)] = Field(
+        16000, description="bytes of a curve's attributes for Home Assistant; of longer ones the far end is left out"
+    )
     mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
 
     @field_validator("mqtt_host")

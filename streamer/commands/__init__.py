@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -10,7 +11,30 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["CommandError", "complain", "ctrl_c", "examples", "hush_libraries", "quit_silently"]
+__all__ = [
+    "TOO_SLOW",
+    "CommandError",
+    "complain",
+    "ctrl_c",
+    "examples",
+    "hush_libraries",
+    "quit_silently",
+    "why",
+]
+
+#: What to do where a daemon, or this machine, does not keep up.
+TOO_SLOW = "the machine is too busy, or the daemon hangs (streamer top shows it); try again"
+#: What to do about what the operating system says.
+REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.ENOTDIR: "check the name",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "change its rights, or run as somebody who may",
+    errno.EPERM: "change its rights, or run as somebody who may",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOSPC: "make room, or name another disk",
+    errno.EADDRINUSE: "end who has it, or choose another --port",
+}
 
 
 class CommandError(Exception):
@@ -42,6 +66,15 @@ def ctrl_c() -> Iterator[threading.Event]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def why(error: Exception) -> str:
+    """What the operating system says, and what to do about it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    said = error.strerror or str(error)
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{said}: {remedy}" if remedy else said
 
 
 def examples(*lines: str) -> str:

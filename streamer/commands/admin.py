@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from streamer.commands import CommandError
-from streamer.commands.remote import CaOption, TokenOption
+from streamer.commands.remote import CaOption, TokenOption, advice
 
 if TYPE_CHECKING:
     from streamer.serve.moving.peer import Peer
@@ -137,7 +137,7 @@ def _bytes(peer: Peer, method: str, path: str, body: bytes | None = None, **quer
     try:
         return peer.ask(method, path, body, **query)
     except PeerError as error:
-        raise CommandError(str(error), 1) from error
+        raise CommandError(advice(error)) from error
 
 
 def _ask(peer: Peer, method: str, path: str, body: Any = None, **query: str) -> Any:

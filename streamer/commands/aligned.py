@@ -37,15 +37,15 @@ def check(file: str, output: str | None) -> str:
         raise CommandError(f"where to? streamer enhance {file} -o FILE.wav (-o - for raw PCM into a pipe)", 2)
     if output == "-":
         if sys.stdout.isatty():
-            raise CommandError("-o -: standard output is a terminal; raw PCM is for a pipe", 2)
+            raise CommandError("-o -: standard output is a terminal, and raw PCM is for a pipe: name a file", 2)
         return output
     path = Path(output)
     if path.suffix.lower() not in FORMATS:
         raise CommandError(f"-o {output}: sound goes into a file {', '.join(FORMATS)}, or to - as raw PCM", 2)
     if not path.parent.is_dir():
-        raise CommandError(f"-o {output}: there is no folder {path.parent}", 2)
+        raise CommandError(f"-o {output}: there is no folder {path.parent}: make it first", 2)
     if file != "-" and path.exists() and Path(file).exists() and path.samefile(file):
-        raise CommandError(f"-o {output}: is the input itself", 2)
+        raise CommandError(f"-o {output}: is the input itself: choose another name", 2)
     return output
 
 
@@ -144,7 +144,10 @@ class Conversion(TranscribeJob):
         """Runs in the feeding thread; no output comes before the first input."""
         given = int(feed.ready.get("output_rate") or 0)
         if not given:
-            raise CommandError(f"the model {feed.ready['model']} gives no sound back", 2)
+            raise CommandError(
+                f"the model {feed.ready['model']} gives no sound back: name one of the task enhance (streamer models)",
+                2,
+            )
         self._to = out_to(self._output, source.rate)
         self._source_rate = source.rate
         self._aligner = SoundAligner(given, round(float(feed.ready["latency_seconds"]) * given), source.rate)

@@ -205,7 +205,9 @@ class Remote:
                 f"no daemon at {shown} ({reason}): start one with streamer serve, or leave --url out"
             ) from error
         if ca is not None and not ca.is_file():
-            raise CommandError(f"--ca {ca}: there is no such file", 2)
+            raise CommandError(
+                f"--ca {ca}: there is no such file: name one with the certificates to trust (PEM), or leave it out", 2
+            )
         self.url, self.shown, self.token, self.ca = url, shown, token, ca
         self.rate = 16000
         self._model, self._options = model, options
@@ -219,7 +221,9 @@ class Remote:
         try:
             return future.result()
         except CancelledError as error:
-            raise CommandError("the stream was closed") from error
+            raise CommandError(
+                "the stream was closed by the daemon: its log says why; start the command again"
+            ) from error
         except BaseException:
             future.cancel()
             raise

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.commands import CommandError, hush_libraries
+from streamer.commands import CommandError, hush_libraries, why
+from streamer.commands.completion import model_names
 from streamer.commands.outputs import CommandOutput, JsonOutput, TextOutput
 from streamer.commands.remote import CaOption, TokenOption
 from streamer.commands.transcribe import ChannelOption, Job, TranscribeJob, conclude, given_once, screen
@@ -29,7 +30,8 @@ def classify(
         typer.Argument(help="wav, flac, ogg/opus, mp3, aiff, au; others by ffmpeg. - is stdin. Text for text models."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.")
+        str | None,
+        typer.Option(help="A shipped name or a path. Default: vad, or the daemon's first.", autocompletion=model_names),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
@@ -52,7 +54,7 @@ def classify(
             _read(texts, name, lines, out)
         return
     if lines:
-        raise CommandError("--lines is for models that take text", 2)
+        raise CommandError("--lines is for models that take text: leave it out, or name one with --model", 2)
     from streamer.commands.backends import connect
 
     hush_libraries()
@@ -143,6 +145,6 @@ def _pieces(name: str) -> Iterator[bytes]:
             if name != "-":
                 os.close(file)
     except OSError as error:
-        raise CommandError(f"{name}: can't be read: {error.strerror or error}", 2) from error
+        raise CommandError(f"{name}: can't be read: {why(error)}", 2) from error
     if not total:
-        raise CommandError(f"{name}: is empty (0 bytes)", 2)
+        raise CommandError(f"{name}: is empty (0 bytes): name a file with text in it", 2)

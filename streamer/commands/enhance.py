@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands import TOO_SLOW, CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.remote import CaOption, TokenOption
 from streamer.commands.transcribe import ChannelOption
 
@@ -31,7 +32,9 @@ def enhance(
         str | None,
         typer.Option("--output", "-o", help="FILE.wav, .flac or .ogg; - is raw PCM on stdout, as stdin's default."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A shipped name or a path. Default: denoiser.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A shipped name or a path. Default: denoiser.", autocompletion=model_names)
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
     ca: CaOption = None,
@@ -56,9 +59,9 @@ def enhance(
         raise CommandError("give a file, or - for standard input, or --listen for the microphone", 2)
     for name, value in (("--device", device), ("--output-device", output_device), ("--seconds", seconds)):
         if value is not None and not listen:
-            raise CommandError(f"{name} is for --listen", 2)
+            raise CommandError(f"{name} is for --listen: add it, or leave {name} out", 2)
     if output is not None and output_device is not None:
-        raise CommandError("--output and --output-device exclude each other", 2)
+        raise CommandError("--output and --output-device exclude each other: leave one out", 2)
     from streamer.commands.aligned import check
     from streamer.commands.backends import connect
 
@@ -100,7 +103,10 @@ def _listen(
         try:
             given = int(feed.ready.get("output_rate") or 0)
             if not given:
-                raise CommandError(f"the model {feed.ready['model']} gives no sound back", 2)
+                raise CommandError(
+                    f"the model {feed.ready['model']} gives no sound back: name another (streamer models)",
+                    2,
+                )
             to: Out | Loudspeaker = Loudspeaker(output_device, given) if output is None else out_to(output, given)
             try:
                 where = to.name if isinstance(to, Loudspeaker) else output
@@ -169,7 +175,7 @@ class Live:
             if self._error is None:
                 feed.end()
                 if not self._over.wait(END_SECONDS):
-                    raise CommandError(f"the last sound did not come within {END_SECONDS:g} s")
+                    raise CommandError(f"the last sound did not come within {END_SECONDS:g} s: {TOO_SLOW}")
         if self._error is not None:
             raise self._error
         if interrupted.is_set():

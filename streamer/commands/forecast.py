@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, complain
+from streamer.commands.completion import model_names
 
 if TYPE_CHECKING:
     from streamer.commands.forecasts import ForecastRow
@@ -39,7 +40,7 @@ def forecast(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="A shipped name (streamer models lists them) or a path.")
+        str, typer.Option(help="A shipped name (streamer models lists them) or a path.", autocompletion=model_names)
     ] = "forecast-universal",
     time_column: Annotated[
         list[str] | None,
@@ -86,6 +87,9 @@ def forecast(
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="Write counts and scores of every stream here, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw history and last forecast of up to 6 streams here.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Read on as the file grows, until Ctrl-C, as tail -F does.")
+    ] = False,
     lenient: Annotated[bool, typer.Option("--lenient", help="Exit code 0 in spite of what can't be read.")] = False,
 ) -> None:
     """Forecast sensors, reading by reading: every stream is learnt while it runs, and its forecasts score themselves.
@@ -93,13 +97,13 @@ def forecast(
     MASE is the error relative to the better of "it stays as it is" and "as a day ago": below 1 is better.
     """
     if json and csv:
-        raise CommandError("--json and --csv exclude each other", 2)
+        raise CommandError("--json and --csv exclude each other: leave one out", 2)
     if last and not (json or csv or parquet):
-        raise CommandError("--last is for --json, --csv and --parquet", 2)
+        raise CommandError("--last is for --json, --csv and --parquet: add one of them", 2)
     if decimal not in (None, ".", ","):
-        raise CommandError(f"--decimal {decimal!r}: '.' or ','", 2)
+        raise CommandError(f"--decimal {decimal!r}: give '.' or ','", 2)
     if step is not None and not 0 < step < 1e9:
-        raise CommandError(f"--step {step:g}: seconds between two readings, more than 0", 2)
+        raise CommandError(f"--step {step:g}: give the seconds between two readings, more than 0", 2)
     if plot is not None:
         from streamer.commands.plot import need_matplotlib
 
@@ -139,10 +143,10 @@ def forecast(
     )
     if variables := loaded.layout.variables:
         if values:
-            raise CommandError(f"--value is not for {model}: it takes {', '.join(variables)}", 2)
+            raise CommandError(f"--value is not for {model}: it takes {', '.join(variables)}; leave --value out", 2)
         columns = replace(columns, values=variables, wide=True)
         capacity = capacity if id_column else 1
-    source = Readings(file, columns, complain, plain=True)
+    source = Readings(file, columns, complain, plain=True, follow=follow)
     try:
         table = Metrics(CollectorRegistry())
         fleet = make_fleet(loaded, table, capacity=capacity, step=step, gap=max_gap)
@@ -156,7 +160,7 @@ def forecast(
     interrupted = False
     try:
         with _screen(table=not (json or csv)) as screen:
-            run = Run(source, fleet, screen, step or 1.0)
+            run = Run(source, fleet, screen, step or 1.0, file if follow else "")
             try:
                 for row in run.results():
                     for out in outs:
@@ -199,10 +203,12 @@ def forecast(
 
 
 class Run:
-    """One thread reads the input; the caller's thread runs the available readings in batches and shows the results."""
+    """One thread reads the input; the caller's thread runs the available readings in batches and shows the results.
+    ``followed``: the name of a file that grows; empty: it ends."""
 
-    def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float) -> None:
+    def __init__(self, source: Readings, fleet: Fleet, screen: Any, step: float, followed: str = "") -> None:
         self._source, self._fleet, self._screen, self._step = source, fleet, screen, step
+        self._followed = followed
         self._since = time.monotonic()
         self._drawn = 0.0
         self._gaps: set[str] = set()
@@ -216,6 +222,9 @@ class Run:
         threading.Thread(target=self._read_all, name="lines", daemon=True).start()
         count = 0
         for readings in self._batches():
+            if not readings:  # none for a moment
+                self._draw(count)
+                continue
             writing = self._fleet.write(self._batch(readings), answer=True, wait=True)
             receipt = writing.safe.result()
             assert writing.forecasts is not None
@@ -257,10 +266,15 @@ class Run:
             self._read.put(error)
 
     def _batches(self) -> Iterator[list[Reading]]:
-        """The available readings, at least one and at most ``BATCH``."""
+        """The available readings, at most ``BATCH``; none where none came for ``REDRAW_SECONDS``."""
         ended = False
         while not ended:
-            item, readings = self._read.get(), list[Any]()
+            readings = list[Any]()
+            try:
+                item = self._read.get(timeout=REDRAW_SECONDS)
+            except queue.Empty:
+                yield readings
+                continue
             while True:
                 if item is None:
                     ended = True
@@ -312,12 +326,18 @@ class Run:
 
         from streamer.commands.forecasts import table
 
-        source = self._source
+        source, (width, height) = self._source, self._screen.size
         line = f"{count} readings, {count / max(now - self._since, 1e-3):.0f} a second"
-        if source.total:
-            filled = round(30 * min(1.0, source.done / source.total))
-            line = f"{'━' * filled}{'─' * (30 - filled)} {line}"
-        return Group(table(self._fleet, ROWS), line) if self._screen.text else line
+        if self._followed:
+            line = f"{count} readings; following {self._followed}, Ctrl-C ends"
+        elif source.total:
+            bar = min(30, max(0, width - len(line) - 1))
+            filled = round(bar * min(1.0, source.done / source.total))
+            line = f"{'━' * filled}{'─' * (bar - filled)} {line}"
+        if not self._screen.text:
+            return line
+        most = max(1, min(ROWS, height - 6))
+        return Group(table(self._fleet, most, width), self._screen.one_line(line))
 
 
 def _complain_of_break(stream: str, at: float, why: int) -> None:

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from streamer.commands import CommandError
+from streamer.commands import CommandError, why
 from streamer.sensors.columns import Forecasts
 from streamer.sensors.digits import rounded, shown
 from streamer.sensors.ingest import Fleet
@@ -149,7 +149,7 @@ class ParquetOutput(LongOutput):
         try:
             parquet.write_table(made, self._path)
         except OSError as error:
-            raise CommandError(f"can't write {self._path}: {error}") from error
+            raise CommandError(f"can't write {self._path}: {why(error)}") from error
 
 
 def need_pyarrow(path: Path) -> None:
@@ -159,7 +159,7 @@ def need_pyarrow(path: Path) -> None:
     except ImportError as error:
         raise CommandError("--parquet needs pyarrow: pip install 'streamer[parquet]'", 2) from error
     if not path.absolute().parent.is_dir():
-        raise CommandError(f"--parquet {path}: there is no folder {path.parent}", 2)
+        raise CommandError(f"--parquet {path}: there is no folder {path.parent}: make it first", 2)
 
 
 class TableOutput(ForecastOutput):
@@ -170,7 +170,7 @@ class TableOutput(ForecastOutput):
         if not self._fleet.slots:
             return
         console = Console(highlight=False) if sys.stdout.isatty() else Console(width=WIDTH, highlight=False)
-        console.print(table(self._fleet))
+        console.print(table(self._fleet, width=console.width))
         if left := left_out(self._fleet):
             console.print(left)
 
@@ -197,26 +197,31 @@ class Kept:
         return (row for _, row in found)
 
 
-def table(fleet: Fleet, most: int | None = None) -> Table:
-    """A table with one row for each of the first ``most`` streams."""
+def table(fleet: Fleet, most: int | None = None, width: int = WIDTH) -> Table:
+    """A table with one row for each of the first ``most`` streams, and the columns that fit into ``width``."""
     horizon, (low, _, high) = fleet.layout.horizon, fleet.layout.outer
     inside = f"in {100 * (float(high) - float(low)):.0f} %"
-    names = ("readings", "missing", "MAE 1", "MASE 1", f"MAE 1-{horizon}", f"MASE 1-{horizon}", inside)
+    # each with the width from which on it is shown
+    names = (("readings", 70), ("missing", 128), ("MAE 1", 94), ("MASE 1", 60), (f"MAE 1-{horizon}", 116),
+             (f"MASE 1-{horizon}", 106), (inside, 82))  # fmt: skip
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    made.add_column("stream", overflow="fold")
-    for name in names:
-        made.add_column(name, justify="right")
-    made.add_column(f"next, {float(low):.0%} to {float(high):.0%}", no_wrap=True)
+    if narrow := width < 60:
+        made.add_column("stream", no_wrap=True, overflow="ellipsis")
+    else:
+        made.add_column("stream", overflow="fold")
+    shown = [number for number, (_, least) in enumerate(names) if width >= least]
+    for number in shown:
+        made.add_column(names[number][0], justify="right")
+    made.add_column("next" if narrow else f"next, {float(low):.0%} to {float(high):.0%}", no_wrap=True)
     for sensor in by_label(fleet, most).values():
         first, every = sensor.life["1"], sensor.life["all"]
-        made.add_row(
-            sensor.label,
+        cells = (
             str(sensor.readings),
             str(sensor.missing),
             *(_short(x) for x in (first.mae, first.mase, every.mae, every.mase)),
             "" if every.coverage is None else f"{every.coverage:.1%}",
-            _next(sensor, fleet.layout),
         )
+        made.add_row(sensor.label, *(cells[number] for number in shown), _next(sensor, fleet.layout))
     if most is not None and len(fleet.slots) > most:
         made.add_row(f"and {len(fleet.slots) - most} more")
     return made
@@ -241,7 +246,7 @@ def write_scores(path: Path, fleet: Fleet) -> None:
     try:
         path.write_text(json.dumps({"horizon": fleet.layout.horizon, "streams": found}, indent=1) + "\n", "utf-8")
     except OSError as error:
-        raise CommandError(f"can't write {path}: {error.strerror}") from error
+        raise CommandError(f"can't write {path}: {why(error)}") from error
 
 
 def _next(sensor: SensorView, layout: RowLayout) -> str:

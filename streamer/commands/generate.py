@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, ctrl_c
+from streamer.commands.completion import model_names
 
 if TYPE_CHECKING:
     from streamer.commands.sounds import Sink
@@ -22,7 +23,9 @@ SECONDS = {"notes": 20.0, "audio": 1.0}
 
 
 def generate(
-    model: Annotated[str, typer.Option(help="A name, or the path of an .onnx file.")] = "characters",
+    model: Annotated[
+        str, typer.Option(help="A name, or the path of an .onnx file.", autocompletion=model_names)
+    ] = "characters",
     prompt: Annotated[str, typer.Option(help="Text to begin with.")] = "",
     temperature: Annotated[
         float | None, typer.Option(min=0, max=10, help="0: always the likeliest. Default: the model's.")
@@ -79,7 +82,7 @@ def generate(
 def _conditions(given: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     if bad := [text for text, (name, mark, value) in zip(given, pairs, strict=True) if not (name and mark and value)]:
-        raise CommandError(f"--set {bad[0]}: is no NAME=VALUE", 2)
+        raise CommandError(f"--set {bad[0]}: is no NAME=VALUE: say for instance --set digit=seven", 2)
     return {name: value for name, _, value in pairs}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from streamer.commands import CommandError
+from streamer.commands import CommandError, why
 
 __all__ = ["HotwordsOption", "NumbersOption", "ReviseOption", "TextOption", "second_pass", "stream_options"]
 
@@ -50,9 +50,11 @@ def read_hotwords(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise CommandError(f"--hotwords {path}: {error.strerror or error}", 2) from error
+        raise CommandError(f"--hotwords {path}: {why(error)}", 2) from error
     except UnicodeDecodeError as error:
-        raise CommandError(f"--hotwords {path}: no text in UTF-8 ({error.reason} at byte {error.start})", 2) from error
+        raise CommandError(
+            f"--hotwords {path}: no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8", 2
+        ) from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 

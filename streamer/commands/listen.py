@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.commands import CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands import TOO_SLOW, CommandError, complain, ctrl_c, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.hearing import (
     HotwordsOption,
     NumbersOption,
@@ -40,7 +41,10 @@ def listen(
         str | None, typer.Option(help="Number, name or part of the name. Default: the system's choice.")
     ] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Show the microphones and exit.")] = False,
-    model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A shipped name (streamer models lists them) or a path.", autocompletion=model_names),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
     ca: CaOption = None,
@@ -168,12 +172,14 @@ class Listening:
             self._screen.status(self._status())
 
     def _status(self) -> Any:
-        from streamer.commands.screen import clock, meter
+        from streamer.commands.screen import clock
 
-        line = meter(self._peak)
-        line.append(f"  {clock(self._fed / self._microphone.rate)}  {self._microphone.name}")
-        if self._told or self._gaps:
+        assert self._screen is not None
+        line = self._screen.meter(self._peak)
+        line.append(f"  {clock(self._fed / self._microphone.rate)}")
+        if self._told or self._gaps:  # before the name, which is cut first
             line.append(f"  overruns {self._told}, interruptions {self._gaps}", style="yellow")
+        line.append(f"  {self._microphone.name}")
         return line
 
     def _event(self, event: dict[str, Any]) -> None:
@@ -196,7 +202,7 @@ class Listening:
         elif kind == "error":
             raise CommandError(f"the stream failed: {event['message']}")
         elif kind == "late":
-            raise CommandError(f"the last results did not come within {END_SECONDS:g} s")
+            raise CommandError(f"the last results did not come within {END_SECONDS:g} s: {TOO_SLOW}")
         elif kind == "end":
             self._ended = True
 
@@ -207,6 +213,6 @@ def _list_devices() -> None:
     hush_libraries()
     found = devices()
     if not found:
-        raise CommandError("no microphone was found")
+        raise CommandError("no microphone was found: plug one in, or write down a recording with streamer transcribe")
     for index, name, channels, default in found:
         print(f"{'*' if default else ' '} {index:3d}  {name}  ({channels} channel{'s' if channels > 1 else ''})")

@@ -59,7 +59,9 @@ class Loudspeaker:
             self._stream.start()
         except (sd.PortAudioError, ValueError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CommandError(f"can't play on {device or '(default)'} at {rate} Hz: {said}", 2) from error
+            raise CommandError(
+                f"can't play on {device or '(default)'} at {rate} Hz: {said}: choose another with --output-device", 2
+            ) from error
 
     def write(self, pcm: bytes) -> None:
         """PCM s16le. Never blocks."""

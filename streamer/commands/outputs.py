@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from streamer import render
-from streamer.commands import CommandError
+from streamer.commands import CommandError, why
 
 __all__ = ["EXTENSIONS", "CommandOutput", "JsonOutput", "SubtitleOutput", "TextOutput", "destinations"]
 
@@ -43,7 +43,7 @@ class CommandOutput:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files[name] = path.open("w", encoding="utf-8")
             except OSError as error:
-                raise CommandError(f"can't write {path}: {error.strerror}") from error
+                raise CommandError(f"can't write {path}: {why(error)}") from error
         self._files[name].write(text)
         self._files[name].flush()
 
@@ -137,6 +137,6 @@ def destinations(names: Sequence[str], wanted: str | None, form: str) -> dict[st
         if path in seen:
             raise CommandError(f"{seen[path]} and {name} would both be written to {path}: run them apart", 2)
         if name != "-" and path.exists() and Path(name).exists() and path.samefile(name):
-            raise CommandError(f"-o {path}: is the input itself", 2)
+            raise CommandError(f"-o {path}: is the input itself: choose another name", 2)
         seen[path] = name
     return found

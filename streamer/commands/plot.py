@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from streamer.commands import CommandError
+from streamer.commands import CommandError, why
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView
 
@@ -37,9 +37,9 @@ def need_matplotlib(path: Path) -> None:
         raise CommandError("--plot needs matplotlib: pip install 'streamer[plot]'", 2) from error
     matplotlib.use("agg")
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise CommandError(f"--plot {path}: .png, .svg or .pdf", 2)
+        raise CommandError(f"--plot {path}: name a file that ends in .png, .svg or .pdf", 2)
     if not path.absolute().parent.is_dir():
-        raise CommandError(f"--plot {path}: there is no folder {path.parent}", 2)
+        raise CommandError(f"--plot {path}: there is no folder {path.parent}: make it first", 2)
 
 
 def draw(
@@ -63,7 +63,7 @@ def draw(
     try:
         figure.savefig(path, dpi=110)
     except OSError as error:
-        raise CommandError(f"can't write {path}: {error.strerror}") from error
+        raise CommandError(f"can't write {path}: {why(error)}") from error
 
 
 def _clock(time: float, timed: bool) -> Any:

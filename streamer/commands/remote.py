@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["CaOption", "TokenOption"]
+if TYPE_CHECKING:
+    from streamer.serve.moving.peer import PeerError
+
+__all__ = ["CaOption", "TokenOption", "advice"]
 
 TokenOption = Annotated[
     str | None,
@@ -18,3 +21,12 @@ TokenOption = Annotated[
 CaOption = Annotated[
     Path | None, typer.Option("--ca", envvar="STREAMER_CA", help="Certificates to trust at --url wss://... (PEM).")
 ]
+
+
+def advice(error: PeerError) -> str:
+    """Why a daemon did not do what it was asked for, and what to do next."""
+    if error.status in (401, 403):
+        return f"{error}: give a token that may do it with --token or STREAMER_TOKEN (streamer token makes one)"
+    if error.reached:
+        return str(error)
+    return f"{error}: start one with streamer serve, or name another with --url"

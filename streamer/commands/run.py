@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamer.commands import CommandError, ctrl_c
+from streamer.commands.completion import model_names
 
 if TYPE_CHECKING:
     from streamer.contract.manifest import Manifest
@@ -17,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A name, or the path of an .onnx file.")],
+    model: Annotated[str, typer.Argument(help="A name, or the path of an .onnx file.", autocompletion=model_names)],
     rows: Annotated[str, typer.Argument(help="rows.csv, rows.ndjson, rows.npy, rows.npz (several inputs), or - .")],
     output: Annotated[
         Path | None,
@@ -74,14 +75,16 @@ def _conditions(given: list[str], manifest: Manifest) -> dict[str, Any]:
     for text in given:
         name, mark, value = text.partition("=")
         if not mark or not value:
-            raise CommandError(f"--set {text}: is no NAME=VALUE", 2)
+            raise CommandError(f"--set {text}: is no NAME=VALUE: say for instance --set speaker=3", 2)
         if value.startswith("@"):
             array = np.load(value[1:], allow_pickle=False)
         else:
             try:
                 array = np.array([float(part) for part in value.split(",")])
             except ValueError:
-                raise CommandError(f"--set {name}: {value!r} is no list of numbers", 2) from None
+                raise CommandError(
+                    f"--set {name}: {value!r} is no list of numbers: say 1,2,3 or @FILE.npy", 2
+                ) from None
         shape = shapes.get(name, array.shape)
         found[name] = array.reshape(shape) if array.size == np.prod(shape) else array
     return found

@@ -57,7 +57,24 @@ class Screen:
             self._live.refresh()  # what is printed next would else be followed by the lines as drawn last
 
     def status(self, line: RenderableType) -> None:
-        self._status = line
+        """What stands below the partials; a single line is cut where the terminal ends."""
+        self._status = self.one_line(line) if isinstance(line, str | Text) else line
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal, now."""
+        return self._console.width, self._console.height
+
+    def meter(self, peak: float) -> Text:
+        """:func:`meter`, as long as a third of the terminal, of characters that it has."""
+        return meter(peak, min(BAR, max(4, self._console.width // 3)), ascii_only=self._console.options.ascii_only)
+
+    @staticmethod
+    def one_line(line: str | Text) -> Text:
+        """Cut where the terminal ends: a line that wraps would push the others about."""
+        text = Text(line) if isinstance(line, str) else line
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
     def _draw(self) -> RenderableType:
         rows: list[RenderableType] = []
@@ -74,10 +91,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def meter(peak: float) -> Text:
+def meter(peak: float, width: int = BAR, *, ascii_only: bool = False) -> Text:
     """A bar for a peak level in [0, 1], on a scale of decibels; red when the input clips."""
     db = 20 * math.log10(peak) if peak > 0 else -math.inf
-    filled = round(BAR * min(1.0, max(0.0, 1 - db / FLOOR_DB)))
+    filled = round(width * min(1.0, max(0.0, 1 - db / FLOOR_DB)))
     style = "red" if peak >= 0.99 else "green"
     number = f"{db:4.0f} dB" if db > FLOOR_DB else "silence"
-    return Text.assemble(("█" * filled, style), ("░" * (BAR - filled), "dim"), f" {number}")
+    full, empty = "#." if ascii_only else "█░"
+    return Text.assemble((full * filled, style), (empty * (width - filled), "dim"), f" {number}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from streamer.commands.completion import model_names
+
 __all__ = ["serve"]
 
 
@@ -17,7 +19,8 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A shipped name or a path; may be given several times.")
+        list[str] | None,
+        typer.Option(help="A shipped name or a path; may be given several times.", autocompletion=model_names),
     ] = None,
     numbers: Annotated[str | None, typer.Option(help="Numbers in finals: spoken (words) or written (digits).")] = None,
     text: Annotated[

@@ -8,7 +8,7 @@ import wave
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from streamer.commands import CommandError
+from streamer.commands import CommandError, why
 
 if TYPE_CHECKING:
     from streamer.tasks import Event
@@ -34,9 +34,11 @@ def sink(options: GenerateOptions, path: Path | None, play: bool, as_json: bool)
     if play and kind == "text":
         raise CommandError("text can't be played: --play is for sound and notes", 2)
     if (path is not None) + play + as_json > 1:
-        raise CommandError("one of --output, --play and --json", 2)
+        raise CommandError("--output, --play and --json exclude each other: give one of them", 2)
     if path is not None and path.suffix.lower() not in FORMS[kind]:
-        raise CommandError(f"-o {path}: this model makes {kind}, for a file {' or '.join(FORMS[kind])}", 2)
+        raise CommandError(
+            f"-o {path}: this model makes {kind}: name a file that ends in {' or '.join(FORMS[kind])}", 2
+        )
     if as_json:
         return Json()
     if play:
@@ -50,7 +52,7 @@ def sink(options: GenerateOptions, path: Path | None, play: bool, as_json: bool)
             return NoteLines() if path is None else NoteFile(path)
         return TextSink(sys.stdout if path is None else path.open("w", encoding="utf-8"))
     except OSError as error:
-        raise CommandError(f"can't write {path}: {error.strerror}") from error
+        raise CommandError(f"can't write {path}: {why(error)}") from error
 
 
 class Json(Sink):
@@ -130,7 +132,7 @@ class SpeakerSink(Sink):
             self._stream = sounddevice.OutputStream(rate, channels=1, dtype="int16")
             self._stream.start()
         except sounddevice.PortAudioError as error:
-            raise CommandError(f"can't play: {error}") from error
+            raise CommandError(f"can't play: {error}: choose another device, or write a file with -o") from error
         self._notes: list[Note] = []
 
     def event(self, event: Any) -> None:

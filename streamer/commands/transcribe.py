@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from streamer.commands import CommandError, complain, hush_libraries
+from streamer.commands.completion import model_names
 from streamer.commands.hearing import (
     HotwordsOption,
     NumbersOption,
@@ -52,7 +53,10 @@ def transcribe(
             metavar="FILE",
         ),
     ],
-    model: Annotated[str | None, typer.Option(help="A shipped name (streamer models lists them) or a path.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A shipped name (streamer models lists them) or a path.", autocompletion=model_names),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Let a daemon do it, e.g. ws://127.0.0.1:8765.")] = None,
     token: TokenOption = None,
     ca: CaOption = None,
@@ -78,7 +82,7 @@ def transcribe(
     """Write down what is said in recordings. The text is shown as it grows; in a pipe, one line for each utterance."""
     chosen = [name for name, wanted in (("json", json), ("srt", srt), ("vtt", vtt)) if wanted]
     if len(chosen) > 1:
-        raise CommandError(f"--{chosen[0]} and --{chosen[1]} exclude each other", 2)
+        raise CommandError(f"--{chosen[0]} and --{chosen[1]} exclude each other: leave one out", 2)
     form = chosen[0] if chosen else "text"
     given_once(files)
 
@@ -119,7 +123,7 @@ def given_once(files: Sequence[str]) -> None:
     """Check the inputs. Raises :class:`CommandError` if one is named twice."""
     for name, times in Counter(files).items():
         if times > 1:
-            raise CommandError(f"{name} is given twice", 2)
+            raise CommandError(f"{name} is given twice: name it once", 2)
 
 
 def conclude(work: Sequence[Job]) -> None:

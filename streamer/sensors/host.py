@@ -89,6 +89,7 @@ class Sensors:
         self._late: list[Loaded] = []
         self._trouble: StoreError | ModelError | None = None
         self._watchers: list[Callable[[Fleet, StepResult], None]] = []
+        self._forgotten_watchers: list[Callable[[Fleet, str], None]] = []
         #: By the name of the model.
         self.fleets: dict[str, Fleet] = {}
         self._loaded = self._draining = False
@@ -137,6 +138,7 @@ class Sensors:
         self._late.remove(loaded)
         for watcher in self._watchers:
             fleet.watch(partial(watcher, fleet))
+        fleet.forgotten_watchers += [partial(watcher, fleet) for watcher in self._forgotten_watchers]
         fleet.start()
         self._fleets_shown.append(fleet)
         self.fleets = {**self.fleets, fleet.model.manifest.name: fleet}
@@ -337,6 +339,12 @@ class Sensors:
         self._watchers.append(watcher)
         for fleet in self.fleets.values():
             fleet.watch(partial(watcher, fleet))
+
+    def watch_forgotten(self, watcher: Callable[[Fleet, str], None]) -> None:
+        """It gets the name of every sensor that is forgotten from now on, by any thread."""
+        self._forgotten_watchers.append(watcher)
+        for fleet in self.fleets.values():
+            fleet.forgotten_watchers.append(partial(watcher, fleet))
 
     def current(self, fleet: Fleet, result: StepResult) -> Forecasts:
         """What a watcher was given, without the sensors that were forgotten since: their slots may be others' now."""

@@ -114,6 +114,7 @@ class Fleet:
         self.model, self.metrics = model, metrics
         self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
+        self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of streams that are gone
         lanes = min(lanes, capacity)
         self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
         self.slots, self.names, self.ids = self.directory.slots, self.directory.names, self.directory.ids
@@ -227,7 +228,14 @@ class Fleet:
         return self._ask(_Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
 
     def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
-        return self._ask(_Entry(NO_READINGS, None, forget=name, only=only))
+        future = self._ask(_Entry(NO_READINGS, None, forget=name, only=only))
+        future.add_done_callback(lambda done: self._tell_forgotten(name, done))
+        return future
+
+    def _tell_forgotten(self, name: str, done: Future[bool]) -> None:
+        if not done.cancelled() and done.exception() is None and done.result():
+            for watcher in self.forgotten_watchers:
+                watcher(name)
 
     def _ask(self, entry: _Entry) -> Future[Any]:
         with self._changed:

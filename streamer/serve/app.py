@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from streamer.sensors.owners import VIEWER
 from streamer.serve.access.grant import grant_of
+from streamer.serve.body import problem
 from streamer.serve.generate import GenerateRoute
 from streamer.serve.kserve.routes import kserve_routes
 from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.openai.routes import OpenAIRoutes, model_list
 from streamer.serve.pages.routes import PageRoutes
+from streamer.serve.parse_threads import parse_thread
 from streamer.serve.readings.routes import routes
 from streamer.serve.rows.routes import RowRoutes
 from streamer.serve.shared_page import SharedPage
@@ -59,6 +63,8 @@ INDEX = """streamer: stateful streaming inference
   /healthz     200 while the process lives
   /readyz      200 while new streams are welcome, else 503 and why
   /metrics     Prometheus (OpenMetrics on request)
+
+  /openapi.json, /asyncapi.json  all of this for programs: HTTP, WebSockets
 """
 
 
@@ -114,21 +120,50 @@ def create_router(
         known = models()
         return JSONResponse({"models": known, **(model_list(known) if streams.settings.openai else {})})
 
-    return Starlette(
+    documents: dict[str, bytes] = {}  # made once, when somebody asks for the first time
+
+    async def document(request: Request) -> Response:
+        name = request.url.path
+        if name not in documents:
+            documents[name] = await parse_thread(lambda: _document(name, app.routes))
+        return Response(documents[name], media_type="application/json")
+
+    app = Starlette(
         routes=[
             *kserve_routes(kserve),
             *PageRoutes(INDEX, sensors, registry).routes(),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/openapi.json", document),
+            Route("/asyncapi.json", document),
             Route("/v1/models", served),
             *(OpenAIRoutes(streams).routes() if streams.settings.openai else []),
             *rows.routes(),
             Route("/v1/generate", GenerateRoute(generators, lambda: streams.closed).answer, methods=["POST"]),
             *routes(sensors),
             *moving.routes(),
-        ]
+        ],
+        exception_handlers={404: _not_here, 405: _not_here},
     )
+    return app
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    """What no route takes, in the same form as every other error."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return problem(405, f"{request.method} is not for {path!r}: {allowed} is", headers=dict(error.headers or {}))
+    return problem(404, f"there is nothing at {path!r}: GET / says what is where")
+
+
+def _document(path: str, routes: Sequence[BaseRoute]) -> bytes:
+    from streamer.serve.documents.asyncapi import asyncapi
+    from streamer.serve.documents.openapi import openapi
+
+    return json.dumps(openapi(routes) if path == "/openapi.json" else asyncapi(), ensure_ascii=False).encode()
 
 
 def _page(encoder: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, viewer: str | None) -> bytes:

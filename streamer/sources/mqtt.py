@@ -21,6 +21,7 @@ from typing import NamedTuple, NoReturn
 
 from streamer.names import NAME_CHARACTERS
 from streamer.sensors.columns import Forecasts, ReadingBatch, Row
+from streamer.sources.home_assistant import OFFLINE, ONLINE
 from streamer.sources.mqtt_forecasts import ForecastQueue
 from streamer.sources.mqtt_link import Link, Message, MqttError
 from streamer.sources.mqtt_topics import MalformedError, MqttOptions, Subscription, Watch, sentinels_of
@@ -84,6 +85,10 @@ class Mqtt:
         """Queue a forecast; the latest of each stream is sent as soon as there is a connection."""
         self._outbox.put(forecasts)
 
+    def forget(self, stream: str, targets: Sequence[str] = ()) -> None:
+        """Have Home Assistant and the broker forget a stream: what is retained of it is taken back."""
+        self._outbox.forget(stream, targets)
+
     async def run(self) -> NoReturn:
         delay = self._options.first_delay
         while True:
@@ -109,6 +114,7 @@ class Mqtt:
             await self._subscribe(link)
             self._watch.connected(True)
             log.info("connected to the MQTT broker", extra={"host": self._options.host, "port": self._options.port})
+            link.say(ONLINE)
             sender = asyncio.create_task(self._outbox.send(link.publish))
             # A failing sender ends the connection, but must not cancel readings that are being written to the disk.
             sender.add_done_callback(link.ended)
@@ -117,6 +123,7 @@ class Mqtt:
             finally:
                 sender.cancel()
                 await asyncio.wait([sender])
+                link.say(OFFLINE)  # the will is for those who can't say it themselves
 
     async def _subscribe(self, link: Link) -> None:
         patterns = [subscription.pattern for subscription in self._options.subscriptions]

@@ -1,18 +1,20 @@
-"""Forecasts that wait to go to the MQTT broker, the latest of each stream, as they are sent."""
+"""What waits to go to the MQTT broker, as it is sent: the latest forecast of each stream, what announces it to Home
+Assistant, and what takes it back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from streamer.sensors.columns import Forecasts
 from streamer.sources import SourceError
-from streamer.sources.mqtt_topics import MqttOptions, Watch, discovery, stream_topic
+from streamer.sources.home_assistant import announcements, curve, curve_topic, daemon_announcement
+from streamer.sources.mqtt_topics import MqttOptions, Watch, stream_topic
 
 try:
     import orjson
@@ -29,15 +31,23 @@ TOGETHER = 64
 Post = Callable[[Iterable[tuple[str, bytes]]], Awaitable[int]]
 
 
+class _Waiting(NamedTuple):
+    """``curves``: topics and payloads of what Home Assistant shows beside it."""
+
+    payload: bytes
+    curves: tuple[tuple[str, bytes], ...]
+
+
 class ForecastQueue:
     """Forecasts to be sent, and the discovery messages for Home Assistant."""
 
     def __init__(self, options: MqttOptions, watch: Watch) -> None:
         self._options, self._watch = options, watch
-        self._waiting: dict[str, bytes] = {}  # payloads by stream
+        self._waiting: dict[str, _Waiting] = {}  # by stream
         # discovered streams and targets, with the quantile that is shown
         self._levels: dict[tuple[str, str], str] = {}
         self._due: dict[tuple[str, str], None] = {}  # of them, those to be announced
+        self._gone: dict[str, tuple[str, ...]] = {}  # forgotten streams and their targets, to be cleared
         self._filled = asyncio.Event()
 
     def put(self, forecasts: Forecasts) -> None:
@@ -55,14 +65,24 @@ class ForecastQueue:
                 continue
             for target in forecasts.targets or ("",) if self._options.discovery else ():
                 self._discover((name, target), forecasts.levels)
+            self._gone.pop(name, None)  # it is back: what it says now takes the place of what was retained
             if name in self._waiting:
                 superseded += 1
             elif len(self._waiting) >= self._options.max_unsent:
                 del self._waiting[next(iter(self._waiting))]
                 self._watch.forecasts("dropped", 1)
-            self._waiting[name] = orjson.dumps(told[row])
+            curves = tuple(self._curves(forecasts, row)) if self._levels else ()
+            self._waiting[name] = _Waiting(orjson.dumps(told[row]), curves)
         self._watch.forecasts("superseded", superseded)
         self._filled.set()
+
+    def _curves(self, forecasts: Forecasts, row: int) -> Iterator[tuple[str, bytes]]:
+        name = forecasts.names[row]
+        if not any((name, target) in self._levels for target in forecasts.targets or ("",)):
+            return
+        for target, attributes in curve(forecasts, row, self._options.max_curve_bytes):
+            if (name, target) in self._levels:
+                yield curve_topic(self._options.prefix, name, target), attributes
 
     def _discover(self, stream: tuple[str, str], levels: Sequence[str]) -> None:
         middle = min(levels, key=lambda level: abs(float(level) - 0.5))
@@ -76,33 +96,64 @@ class ForecastQueue:
         self._due = dict.fromkeys(self._levels)
         self._filled.set()
 
+    def forget(self, stream: str, targets: Sequence[str]) -> None:
+        """Its forecasts that wait are dropped, and what is retained of it is to be cleared."""
+        self._waiting.pop(stream, None)
+        for target in targets or ("",):
+            self._levels.pop((stream, target), None)
+            self._due.pop((stream, target), None)
+        while len(self._gone) >= self._options.max_unsent:
+            del self._gone[next(iter(self._gone))]
+        self._gone[stream] = tuple(targets) or ("",)
+        self._filled.set()
+
     async def send(self, post: Post) -> NoReturn:
         self.announce()
+        if self._options.discovery:
+            topic, config = daemon_announcement(self._options)
+            await post([(topic, orjson.dumps(config))])
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while self._waiting or self._due:
-                if self._due:  # discovery messages go before the forecasts that they announce
+            while self._waiting or self._due or self._gone:
+                if self._gone:
+                    await self._clear(post)
+                elif self._due:  # discovery messages go before the forecasts that they announce
                     due = list(islice(self._due, TOGETHER))
-                    await post([self._discovery(stream) for stream in due])  # where this fails, all are due again
+                    # where this fails, all are due again
+                    await post([message for stream in due for message in self._announcements(stream)])
                     for stream in due:
                         self._due.pop(stream, None)
                 else:
                     await self._forecasts(post)
                 await asyncio.sleep(0)
 
-    def _discovery(self, stream: tuple[str, str]) -> tuple[str, bytes]:
+    def _announcements(self, stream: tuple[str, str]) -> Iterator[tuple[str, bytes]]:
         name, target = stream
-        topic, config = discovery(self._options, name, self._levels[stream], target)
-        return topic, orjson.dumps(config)
+        for topic, config in announcements(self._options, name, self._levels[stream], target):
+            yield topic, orjson.dumps(config)
+
+    async def _clear(self, post: Post) -> None:
+        """An empty retained message takes back what is retained on its topic."""
+        stream, targets = next(iter(self._gone.items()))
+        topics = [stream_topic(self._options.prefix, stream)]
+        for target in targets if self._options.discovery else ():
+            topics += [topic for topic, _ in announcements(self._options, stream, target=target)]
+            topics.append(curve_topic(self._options.prefix, stream, target))
+        await post([(topic, b"") for topic in topics])
+        if self._gone.get(stream) is targets:
+            del self._gone[stream]
 
     async def _forecasts(self, post: Post) -> None:
         taken = {name: self._waiting.pop(name) for name in list(islice(self._waiting, TOGETHER))}
         try:
-            failed = await post([(stream_topic(self._options.prefix, name), data) for name, data in taken.items()])
+            if curves := [each for waiting in taken.values() for each in waiting.curves]:
+                await post(curves)
+            prefix = self._options.prefix
+            failed = await post([(stream_topic(prefix, name), waiting.payload) for name, waiting in taken.items()])
         except BaseException:
-            for name, data in taken.items():
-                self._waiting.setdefault(name, data)
+            for name, waiting in taken.items():
+                self._waiting.setdefault(name, waiting)
             raise
         self._watch.forecasts("sent", len(taken) - failed)
         if failed:

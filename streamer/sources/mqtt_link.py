@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Self, cast
 
 from streamer.sources import SourceError
+from streamer.sources.home_assistant import OFFLINE, availability_topic
 from streamer.sources.mqtt_topics import MqttOptions, Watch
 
 try:
@@ -54,6 +55,8 @@ class Link(asyncio.Protocol):
         self._full = self._dropping = False
         self._heard = True
         self._retain, self._longest = options.retain, 2**28
+        # only who asks for Home Assistant expects something else than forecasts below the prefix
+        self._status = availability_topic(options.prefix) if options.discovery else None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def __aenter__(self) -> Self:
@@ -138,6 +141,11 @@ class Link(asyncio.Protocol):
         fitting = [packet for packet in packets if len(packet) <= self._longest]
         self._send(b"".join(fitting))
         return len(packets) - len(fitting)
+
+    def say(self, status: bytes) -> None:
+        """Whether the daemon is there: retained, for everybody who asks later. Nothing without Home Assistant."""
+        if self._status:
+            self._send(mqtt5.PublishPacket(self._status, status, retain=True).write())
 
     def ended(self, task: asyncio.Task[Any]) -> None:
         """For a task that needs the connection: it ends with it."""
@@ -234,7 +242,14 @@ class Link(asyncio.Protocol):
             session_expiry_interval=options.session_seconds,
             receive_max=options.max_unacknowledged,
             max_packet_size=options.max_message_bytes,
+            # said by the broker once the connection is lost: by kill -9, a power cut, a broken cable
+            will=self._will(),
         ).write()
+
+    def _will(self) -> mqtt5.Will | None:
+        if not self._status:
+            return None
+        return mqtt5.Will(self._status, payload=OFFLINE, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
 
     async def _ask(self, packet: bytes) -> Any:
         """The broker's answer. Raises :class:`MqttError` and ``TimeoutError``."""

@@ -5,7 +5,6 @@ A path is the unit of failure: one that can't be read raises :class:`MalformedEr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ __all__ = [
     "MqttOptions",
     "Subscription",
     "Watch",
-    "discovery",
+    "clean",
     "overlap",
     "sentinels_of",
     "stream_topic",
@@ -239,10 +238,12 @@ class MqttOptions:
     max_unsent: int = 4096  # streams whose latest forecast waits: then the oldest is dropped, counted
     discovery: str | None = None  # Home Assistant's prefix, mostly "homeassistant"
     max_discovered: int = 200  # streams; forecasts of more are sent without, counted
+    anomaly: float = 0.001  # a reading that is less probable is one, for Home Assistant
+    max_curve_bytes: int = 16000  # of an entity's attributes; Home Assistant keeps no longer ones
 
     def __post_init__(self) -> None:
-        for name, topic in (("prefix", self.prefix), ("discovery", self.discovery)):
-            if topic is not None and (not all(topic.split("/")) or topic != _clean(topic) or topic[0] == "$"):
+        for name, topic in (("prefix", self.prefix), ("clean", self.discovery)):
+            if topic is not None and (not all(topic.split("/")) or topic != clean(topic) or topic[0] == "$"):
                 raise ValueError(
                     f"MQTT {name} {topic!r} is not a topic to publish to, such as {name!r} or 'home/{name}'"
                 )
@@ -281,27 +282,9 @@ def sentinels_of(missing: tuple[str, ...]) -> Sentinels:
 
 
 def stream_topic(prefix: str, stream: str) -> str:
-    return f"{prefix}/{_clean(stream)}"
-
-
-def discovery(options: MqttOptions, stream: str, level: str, target: str = "") -> tuple[str, dict[str, Any]]:
-    """Discovery topic and payload, with which Home Assistant shows the forecast of one stream or of one of its targets.
-    The entity's state is the quantile ``level`` one step ahead, its attributes are the whole forecast."""
-    prefix = options.prefix
-    topic = stream_topic(prefix, stream)
-    shown = f"{stream}.{target}" if target else stream
-    readable = re.sub(r"[^a-zA-Z0-9]+", "_", f"{prefix}/{shown}").strip("_")[:64]
-    id = f"{readable}_{hashlib.blake2s(f'{prefix}/{shown}'.encode(errors='replace'), digest_size=4).hexdigest()}"
-    said = f"value_json.targets[{json.dumps(target)}]" if target else "value_json"
-    return f"{options.discovery}/sensor/{id}/config", {
-        "name": f"{_clean(shown)} forecast",
-        "unique_id": id,
-        "state_topic": topic,
-        "value_template": f"{{{{ {said}.quantiles['{level}'][0] }}}}",
-        "json_attributes_topic": topic,
-        "state_class": "measurement",
-        "device": {"identifiers": [prefix], "name": prefix},
-    }
+    """Never below ``prefix/$``, where the daemon's own topics are."""
+    name = clean(stream)
+    return f"{prefix}/{'_' + name[1:] if name.startswith('$') else name}"
 
 
 def _check_pattern(pattern: str) -> None:
@@ -316,7 +299,7 @@ def _check_pattern(pattern: str) -> None:
         raise ValueError("# stands for all levels from there on, and is the last: a/#")
 
 
-def _clean(topic: str) -> str:
+def clean(topic: str) -> str:
     """A topic without wildcards and control characters, on which brokers close the connection."""
     if topic.isprintable() and "+" not in topic and "#" not in topic:
         return topic

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from streamer.sensors.columns import Reading, Row
 from streamer.sources import SourceError
+from streamer.sources.followed import FollowedFile
 from streamer.sources.tables.documents import DOCUMENT_BYTES
 from streamer.sources.tables.encoding import LINE_BYTES, Lines, TooLongError, no_text
 from streamer.sources.tables.layouts import TIMES, Columns
@@ -40,7 +41,8 @@ STRANGERS = (
 
 class Readings:
     """One input: a path, ``-``, or ``data`` in memory. Iterate it once. Raises :class:`SourceError` if nothing can be
-    read. ``plain``: lines of bare numbers are readings, too.
+    read. ``plain``: lines of bare numbers are readings, too. ``follow``: at the end of the file more is waited for,
+    until :meth:`close`.
 
     :meth:`names` returns the columns' names, before anything else is read; ``columns`` may be set until then.
     ``complain`` gets a sentence for each of the first bad lines and cells, and for each guess that the user should
@@ -55,15 +57,21 @@ class Readings:
         complain: Callable[[str], None],
         data: bytes | None = None,
         plain: bool = False,
+        follow: bool = False,
     ) -> None:
         self.name, self.columns = name, columns
         self._plain = plain
         self.report = TableReport(name, complain)
-        self._raw = _open(name) if data is None else io.BufferedReader(io.BytesIO(data))
-        self.total = os.fstat(self._raw.fileno()).st_size if data is None and name != "-" else 0
+        self._followed = _follow(name) if follow else None
+        if self._followed is not None:
+            self._raw: IO[bytes] = io.BufferedReader(self._followed)
+        else:
+            self._raw = _open(name) if data is None else io.BufferedReader(io.BytesIO(data))
+        known = data is None and name != "-" and not follow
+        self.total = os.fstat(self._raw.fileno()).st_size if known else 0
         #: The whole input is available: it is not a pipe.
         self.whole = data is not None or self.total > 0
-        zipped = data is None and cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
+        zipped = data is None and not follow and cast(Any, self._raw).peek(2)[:2] == b"\x1f\x8b"
         file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if zipped else self._raw
         self._text = Lines(file)
         self._found: SourceTable | Objects | Plain | None = None
@@ -100,6 +108,8 @@ class Readings:
         return () if self._found is None else self._found.times
 
     def close(self) -> None:
+        if self._followed is not None:
+            self._followed.stop()  # or the thread that reads would keep the file from being closed
         if self.name != "-":
             self._raw.close()
 
@@ -230,6 +240,22 @@ class Readings:
     def _named(self, error: SourceError) -> SourceError:
         message = str(error)
         return error if message.startswith(f"{self.name}: ") else SourceError(f"{self.name}: {message}")
+
+
+def _follow(name: str) -> FollowedFile:
+    path = Path(name)
+    if name == "-" or not path.is_file():
+        why = "a pipe is followed anyway" if name == "-" or path.exists() else "there is no such file yet"
+        raise SourceError(f"{name}: only a file can be followed: {why}; leave out --follow, or name another")
+    try:
+        followed = FollowedFile(path)
+    except OSError as error:
+        raise SourceError(f"{name}: {(error.strerror or str(error)).lower()}") from error
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            followed.close()
+            raise SourceError(f"{name}: is gzipped, which can't be followed: leave out --follow, or unpack it")
+    return followed
 
 
 def _open(name: str) -> IO[bytes]:

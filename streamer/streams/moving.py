@@ -42,7 +42,13 @@ class Outcome(Enum):
 
 
 class PeerError(RuntimeError):
-    """The other daemon did not take it: it stays here."""
+    """The other daemon did not take it: it stays here. ``status``: of its answer, ``None`` where none came;
+    ``reason``: what it said. ``reached``: whether there is anybody at that address, as far as is known."""
+
+    def __init__(self, message: str, status: int | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason or message
+        self.reached = True
 
 
 #: Brings a stream's bytes to the other daemon's disk. Raises :class:`PeerError`.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,19 @@ from pathlib import Path
 from tests.cli.command import STREAMER, environment
 
 START_SECONDS = 60.0
+
+
+def until_ready(url: str) -> None:
+    """Wait until the daemon says that new streams are welcome."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url.replace('ws://', 'http://')}/readyz", timeout=30):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 @contextmanager

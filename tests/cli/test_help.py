@@ -14,7 +14,7 @@ from tests.cli.command import environment, one_line, streamer
 
 COMMANDS = (
     *("serve", "transcribe", "listen", "forecast", "generate", "classify", "enhance"),
-    *("run", "adopt", "export", "check", "models", "token", "sign"),
+    *("run", "adopt", "export", "check", "models", "token", "sign", "top", "completion"),
 )
 
 

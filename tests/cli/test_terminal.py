@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
 import subprocess
 from pathlib import Path
 
-from streamer.commands.screen import clock, meter
+import pytest
+from rich.console import Console, Group
+
+from streamer.commands.screen import Screen, clock, meter
 from tests.cli.command import STREAMER, environment
 
 #: Escape sequences that move or erase: what redrawing in place is made of.
@@ -89,3 +93,18 @@ def test_level_meter() -> None:
 
 def test_clock() -> None:
     assert [clock(s) for s in (0, 59.9, 61, 3723)] == ["0:00", "0:59", "1:01", "1:02:03"]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 100])
+def test_a_status_is_one_line_however_narrow_the_window_is(columns: int) -> None:
+    line = meter(0.1, max(4, columns // 3))
+    line.append("  1:02:03  a microphone with a very long name, as they have")
+    console = Console(width=columns, file=io.StringIO(), legacy_windows=False)
+    console.print(Group(Screen.one_line(line)))  # as the screen draws it
+    (shown,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(shown) <= columns
+    assert shown.endswith("…") or columns == 100
+
+
+def test_the_meter_without_unicode() -> None:
+    assert set(meter(0.1, 10, ascii_only=True).plain[:10]) == {"#", "."}

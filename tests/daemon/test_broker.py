@@ -35,8 +35,8 @@ def test_readings_come_in_and_forecasts_go_out(broker: Broker, tmp_path: Path) -
     async def talk() -> list[tuple[str, dict[str, Any]]]:
         found = []
         async with asyncio.timeout(60), aiomqtt.Client("127.0.0.1", broker.port) as client:
-            await client.subscribe("streamer/#")
-            await client.subscribe("homeassistant/#")
+            await client.subscribe("streamer/tele/#")
+            await client.subscribe("homeassistant/sensor/#")
             for hour in range(30):
                 power = {"Time": f"2026-03-01T{hour % 24:02}:{hour // 24:02}:00", "ENERGY": {"Power": hour}}
                 await client.publish("tele/plug/SENSOR", json.dumps(power), qos=1)

@@ -9,40 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.sources.mqtt import Subscription
 from streamer.sources.mqtt_link import Link, MqttError
 from tests.daemon.mosquitto import Broker, Daemon, heard, other, say, until
 from tests.serve.test_mqtt_topics import told
-
-
-def test_forecasts_and_discovery_are_seen(broker: Broker) -> None:
-    async def main() -> None:
-        daemon = Daemon()
-        # the status is among it, and what we announce, which must not come back
-        subscriptions = Subscription.parse("n/+"), Subscription.parse("homeassistant/#")
-        options = {"discovery": "homeassistant", "max_discovered": 1}
-        async with (
-            daemon.running(broker.port, *subscriptions, **options) as mqtt,
-            other(broker.port, "streamer/#", "homeassistant/sensor/#") as client,
-        ):
-            mqtt.publish(told(**{"n/a+": [1.0, 2.0, 3.0], "n/b": [np.nan, 5.0, 6.0]}))
-            (topic, config), *forecasts = await heard(client, 3)
-            assert topic == f"homeassistant/sensor/{config['unique_id']}/config"
-            assert [topic for topic, _ in forecasts] == [config["state_topic"], "streamer/n/b"]
-            assert config["state_topic"] == "streamer/n/a_"
-            (_, first), (_, second) = forecasts
-            assert (first["stream"], first["value"], first["quantiles"]["0.5"]) == ("n/a+", 1.0, [2.0, 3.0])
-            assert (second["value"], second["quantiles"]["0.9"]) == (None, [6.0, 7.0])
-            await client.publish("homeassistant/status", "offline")
-            await client.publish("homeassistant/status", "online")
-            assert await heard(client, 1) == [(topic, config)]
-            await until(lambda: daemon.messages["status"] >= 2)  # this broker sends twice where subscriptions overlap
-            assert set(daemon.messages) == {"status"}
-        assert daemon.forecasts == {"sent": 2, "undiscovered": 1, "superseded": 0}
-        async with other(broker.port, "streamer/#", "homeassistant/sensor/#") as late:
-            assert sorted(t for t, _ in await heard(late, 3)) == [topic, "streamer/n/a_", "streamer/n/b"]
-
-    asyncio.run(main())
 
 
 def test_the_latest_forecast_of_each_stream_waits_for_a_connection(broker: Broker) -> None:

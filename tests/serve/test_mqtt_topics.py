@@ -15,7 +15,6 @@ from streamer.sources.mqtt_topics import (
     MalformedError,
     MqttOptions,
     Subscription,
-    discovery,
     overlap,
     sentinels_of,
     stream_topic,
@@ -271,18 +270,6 @@ def test_a_stream_has_a_topic_that_every_broker_takes(stream: str) -> None:
     topic.encode()
 
 
-def test_discovery() -> None:
-    options = MqttOptions(prefix="home/forecasts", discovery="homeassistant")
-    topic, config = discovery(options, "tele/x/SENSOR.Power+", "0.5")
-    assert re.fullmatch(r"homeassistant/sensor/home_forecasts_tele_x_SENSOR_Power_[0-9a-f]{8}/config", topic)
-    assert config["unique_id"] == topic.split("/")[2]
-    assert config["state_topic"] == config["json_attributes_topic"] == "home/forecasts/tele/x/SENSOR.Power_"
-    assert config["value_template"] == "{{ value_json.quantiles['0.5'][0] }}"
-    assert config["device"]["identifiers"] == ["home/forecasts"]
-    other = discovery(options, "tele/x/SENSOR.Power#", "0.5")
-    assert other[1]["unique_id"] != config["unique_id"]
-
-
 MODELS = {"universal": (), "plant": ("inflow", "outflow"), "wide": ("inflow", "outflow", "tank.level")}
 
 
@@ -326,15 +313,6 @@ def test_a_row_that_fits_no_model_says_why(line: str, payload: str, models: Any,
     with pytest.raises(MalformedError) as caught:
         row_of(line, payload, models)
     assert caught.value.reason == why
-
-
-def test_home_assistant_gets_an_entity_for_each_target() -> None:
-    options = MqttOptions(discovery="homeassistant")
-    topic, config = discovery(options, "plants/north", "0.5", "outflow")
-    other, _ = discovery(options, "plants/north", "0.5", "level")
-    assert topic != other
-    assert config["value_template"] == "{{ value_json.targets[\"outflow\"].quantiles['0.5'][0] }}"
-    assert config["state_topic"] == "streamer/plants/north"
 
 
 @given(st.from_regex(NUMBER, fullmatch=True))

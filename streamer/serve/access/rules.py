@@ -41,6 +41,8 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(READ, "/health", ()),
     AccessRule(ANY, "/ping", ()),
     AccessRule(READ, "/v2/health/*", ()),
+    AccessRule(READ, "/openapi.json", ()),
+    AccessRule(READ, "/asyncapi.json", ()),
     # what it says of itself
     AccessRule(READ, "/metrics", ("read",)),
     AccessRule(READ, "/v1/engine", ("read",)),

@@ -37,9 +37,12 @@ class Peer:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:
-            raise PeerError(f"{self.url} can't be reached: {error or type(error).__name__}") from error
+            trouble = PeerError(f"{self.url} can't be reached: {error or type(error).__name__}")
+            trouble.reached = False
+            raise trouble from error
         if answer.status >= 300:
-            raise PeerError(f"{self.url} answered {answer.status}: {_reason(found)}")
+            reason = _reason(found)
+            raise PeerError(f"{self.url} answered {answer.status}: {reason}", answer.status, reason)
         return found
 
     def bring(self, id: str, data: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from streamer.engine.model import ModelError
+from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.host import NoSensorsError, Sensors
 from streamer.sensors.ingest import Fleet
@@ -39,7 +40,7 @@ class Broker:
     """Does nothing without the setting ``mqtt_host``. ``calls`` passes calls from lanes to the event loop."""
 
     def __init__(self, sensors: Sensors, calls: Calls) -> None:
-        self._sensors = sensors
+        self._sensors, self._calls = sensors, calls
         self._results = ResultQueue(calls.put, self._publish, self._drop)
         self._mqtt: Mqtt | None = None
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +74,7 @@ class Broker:
             raise ModelError(f"settings mqtt_...: {error}") from error
         if settings.mqtt_publish:
             self._sensors.watch(self._results.put)
+            self._sensors.watch_forgotten(lambda fleet, name: self._calls.put(lambda: self._forget(fleet, name)))
 
     def start(self) -> None:
         if self._mqtt is not None:
@@ -105,6 +107,11 @@ class Broker:
     def _drop(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes for results that were dropped because the event loop was behind."""
         self._sensors.metrics.mqtt_forecasts.labels("dropped").inc(len(result.slots))
+
+    def _forget(self, fleet: Fleet, name: str) -> None:
+        """A sensor is no more: its discovery and what is retained of it are taken back."""
+        if self._mqtt is not None and owner_of(name) == self._sensors.settings.mqtt_owner:
+            self._mqtt.forget(name_of(name), fleet.layout.targets or ())
 
     def _publish(self, fleet: Fleet, result: StepResult) -> None:
         assert self._mqtt is not None
@@ -140,4 +147,6 @@ def options(settings: Settings) -> MqttOptions:
         max_unsent=settings.mqtt_max_unsent,
         discovery=settings.mqtt_discovery or None,
         max_discovered=settings.mqtt_max_discovered,
+        anomaly=settings.mqtt_anomaly,
+        max_curve_bytes=settings.mqtt_max_curve_bytes,
     )

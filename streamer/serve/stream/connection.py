@@ -23,6 +23,7 @@ from streamer.serve.outbox import Outbox
 from streamer.serve.parse_threads import json_thread, parse_thread
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
+    STREAM_PATH,
     Dialogue,
     End,
     Frame,
@@ -75,8 +76,8 @@ class StreamConnections:
 
     def admit(self, path: str) -> Callable[[Socket], StreamConnection] | tuple[int, str]:
         """For :class:`streamer.serve.websocket.Socket`: who answers on ``path``, or the HTTP refusal."""
-        if path != "/v1/stream":
-            return 404, f"no WebSocket at {path[:100]}: streams are at /v1/stream\n"
+        if path != STREAM_PATH:
+            return 404, f"no WebSocket at {path[:100]}: streams are at {STREAM_PATH}\n"
         if self.closed is not None:
             self.metrics.refusals.labels(self.closed[0]).inc()
             return 503, f"{self.closed[0]}: {self.closed[1]}\n"

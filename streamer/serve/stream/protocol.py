@@ -21,6 +21,7 @@ from streamer.whole import whole
 
 __all__ = [
     "CLOSE_CODES",
+    "STREAM_PATH",
     "Binary",
     "Dialogue",
     "End",
@@ -36,6 +37,7 @@ __all__ = [
     "parse_control",
 ]
 
+STREAM_PATH = "/v1/stream"
 #: WebSocket close code for every error code; 4xxx are ours, and resemble the HTTP status. Anything else is 1011.
 CLOSE_CODES: Mapping[str, int] = {
     "audio_as_text": 1003,

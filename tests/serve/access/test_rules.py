@@ -15,7 +15,8 @@ from tests.serve.in_process import router
 from tests.serve.kserve.plant import plant
 
 PAGES = {"/", "/forecasts", "/engine", "/pages/charts.json", "/pages/x"}
-PUBLIC = PAGES | {"/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
+PROBES = {"/healthz", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
+PUBLIC = PAGES | PROBES | {"/openapi.json", "/asyncapi.json"}
 
 
 def paths(routes: list[BaseRoute], before: str = "") -> list[tuple[str, str]]:

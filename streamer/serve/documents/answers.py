@@ -1,0 +1,257 @@
+"""What HTTP answers and bodies look like, for the OpenAPI document; the tests hold real answers to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from streamer.serve.documents.events import NamedShape, TargetForecast
+from streamer.serve.kserve.messages import MAX_ID
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class ErrorAnswer(BaseModel):
+    """Why it was not done, and what to do. ``position`` and ``acknowledged``: where the stream stands."""
+
+    error: str
+    code: str | None = None
+    message: str | None = None
+    position: Count | None = None
+    acknowledged: Count | None = None
+
+
+class OpenAIErrorFacts(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIErrorAnswer(BaseModel):
+    """In OpenAI's shape."""
+
+    error: OpenAIErrorFacts | str
+
+
+class ServedModel(BaseModel):
+    """What is served, and what a row of it is. Of forecasters and generators some fields are not there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: str
+    task: str
+    licence: str
+    inputs: list[NamedShape] | None = None
+    conditions: list[NamedShape] | None = None
+    outputs: list[NamedShape] | None = None
+    digest: str | None = None
+
+
+class OpenAIModel(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ServedModels(BaseModel):
+    """``object`` and ``data``: the same for OpenAI's clients."""
+
+    models: list[ServedModel]
+    object: Literal["list"] | None = None
+    data: list[OpenAIModel] | None = None
+
+
+class StreamPlace(BaseModel):
+    """Where a stream stands. ``age_seconds``: of its last row, or of its sleep."""
+
+    stream: str
+    model: str
+    position: Count
+    acknowledged: Count
+    seq: Count
+    state: str
+    age_seconds: float
+
+
+class ListedStream(BaseModel):
+    """As :class:`StreamPlace`; of a stream that can't be read, why."""
+
+    stream: str
+    state: str
+    owner: str | None = None
+    model: str | None = None
+    position: Count | None = None
+    acknowledged: Count | None = None
+    seq: Count | None = None
+    age_seconds: float | None = None
+    error: str | None = None
+
+
+class StreamList(BaseModel):
+    """``after``: asks for the next page."""
+
+    sessions: list[ListedStream]
+    after: str | None = None
+
+
+class RowBatch(BaseModel):
+    """Rows of a model: ``values`` of one input, or ``inputs`` by name; ``options``, ``conditions``: of a new stream."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    values: list[Any] | None = None
+    inputs: dict[str, Any] | None = None
+    options: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
+
+
+class BroughtStream(BaseModel):
+    stream: str
+    model: str
+    position: Count
+    seq: Count
+
+
+class BroughtSensor(BaseModel):
+    sensor: str
+
+
+class SensorNames(BaseModel):
+    """``after``: asks for the next page."""
+
+    streams: list[str]
+    after: str | None = None
+
+
+class SensorState(BaseModel):
+    """The last reading of a sensor, its forecast and scores; of a model of several targets by their names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stream: str
+    time: float
+    step: float | None
+    targets: dict[str, TargetForecast] | None = None
+
+
+class TakenReadings(BaseModel):
+    """``taken``: readings that are on the disk; ``refused``: those that were left out, ``errors`` says why."""
+
+    taken: Count
+    refused: Count
+    late: Count | None = None
+    duplicate: Count | None = None
+    left_out: list[str] | None = None
+    errors: list[str] | None = None
+
+
+class MoveWish(BaseModel):
+    """``token``: for the other daemon."""
+
+    to: Annotated[str, Field(pattern="^https?://[^/?#]+/?$")]
+    token: str | None = None
+
+
+class MovedKind(BaseModel):
+    """``left``: what stays here, and why."""
+
+    moved: Count
+    left: dict[str, str]
+
+
+class MovedAnswer(BaseModel):
+    streams: MovedKind
+    sensors: MovedKind
+
+
+class ReloadedModel(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    outcome: str
+
+
+class ReloadAnswer(BaseModel):
+    models: dict[str, ReloadedModel]
+
+
+class InfluxHealth(BaseModel):
+    name: str
+    message: str
+    status: Literal["pass", "fail"]
+    checks: list[Any]
+    version: str
+
+
+class InfluxVersion(BaseModel):
+    version: str
+
+
+class InfluxResults(BaseModel):
+    results: list[dict[str, Any]]
+
+
+class InferServer(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class InferTensor(BaseModel):
+    """``data``: nested lists, or flat, in row-major order; in their place ``parameters.binary_data_size`` bytes behind
+    the JSON."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class WantedTensor(BaseModel):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferBody(BaseModel):
+    """KServe's request. ``parameters``: ``sequence_id``, ``sequence_start`` and ``sequence_end`` say which stream."""
+
+    id: Annotated[str, Field(max_length=MAX_ID)] = ""
+    parameters: dict[str, Any] = {}
+    inputs: list[InferTensor]
+    outputs: list[WantedTensor] = []
+
+
+class InferResult(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[InferTensor]
+
+
+class InferModel(BaseModel):
+    """Shapes: of one chunk, with -1 for the batch."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[InferTensor]
+    outputs: list[InferTensor]
+
+
+class InferListing(BaseModel):
+    name: str
+    version: str
+    state: str
+
+
+class TranscriptAnswer(BaseModel):
+    """OpenAI's answer; the other fields with ``response_format`` ``verbose_json``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: str
