@@ -255,3 +255,74 @@ class TranscriptAnswer(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     text: str
+
+
+class ChartFiles(BaseModel):
+    """``script``: the chart library's file below ``/pages/``, if the extra ``pages`` is installed. ``styles``: ids of
+    style elements that it looks for."""
+
+    script: str | None
+    styles: list[str]
+
+
+class EngineSample(BaseModel):
+    labels: dict[str, str]
+    value: float | None
+
+
+class EngineHistogram(BaseModel):
+    """``buckets``: counts by their upper bound, each with those of the smaller ones."""
+
+    labels: dict[str, str]
+    buckets: dict[str, float]
+    sum: float | None = None
+    count: float | None = None
+
+
+class EngineNumbers(BaseModel):
+    """Families of the metrics page, without their prefix ``streamer_``."""
+
+    metrics: dict[str, list[EngineSample]]
+    histograms: dict[str, list[EngineHistogram]]
+
+
+class ListedSensor(BaseModel):
+    """``mase`` and ``coverage``: of late, of all steps ahead together; ``null``: not known yet."""
+
+    stream: str
+    target: str
+    model: str
+    time: float
+    value: float | None
+    step: float | None
+    readings: Count
+    anomaly: float | None
+    drift: float | None
+    mase: float | None
+    coverage: float | None
+
+
+class SensorList(BaseModel):
+    """``total`` of all, ``matching`` those that the search found; some of these."""
+
+    total: Count
+    matching: Count
+    sensors: list[ListedSensor]
+
+
+class PastColumns(BaseModel):
+    """The oldest first. ``low``, ``middle``, ``high``: what was said of the reading one step before."""
+
+    times: list[float | None]
+    values: list[float | None]
+    low: list[float | None]
+    middle: list[float | None]
+    high: list[float | None]
+    anomalies: list[float | None]
+
+
+class SensorPast(BaseModel):
+    stream: str
+    model: str
+    levels: list[str]
+    targets: dict[str, PastColumns]

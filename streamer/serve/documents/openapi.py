@@ -35,6 +35,7 @@ PARTS: dict[str, JsonSchema] = {
     "name": {"type": "string", "minLength": 1, "description": "a name"},
     "model": {"type": "string", "minLength": 1, "description": "the name of a model"},
     "version": {"type": "string", "minLength": 1, "description": "the version of a model"},
+    "file": {"type": "string", "minLength": 1, "description": "the name of a file"},
 }
 #: Of everybody who comes to a route that is not public.
 DENIED = (401, 403, 429)

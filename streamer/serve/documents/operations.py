@@ -13,16 +13,19 @@ from typing import Any
 from streamer.serve.documents import answers as a
 from streamer.serve.generate import GenerateRequest
 from streamer.serve.openai.requests import TranscriptionRequest
+from streamer.serve.pages.sensors import ORDERS
 
 __all__ = ["EVENTS", "FORM", "OPERATIONS", "Operation"]
 
 JSON, TEXT, LINES, BYTES = "application/json", "text/plain", "application/x-ndjson", "application/octet-stream"
-FORM, EVENTS = "multipart/form-data", "text/event-stream"
+FORM, EVENTS, HTML = "multipart/form-data", "text/event-stream", "text/html"
+PAGE_TYPES = (HTML, "text/css", "text/javascript", "image/svg+xml")
 #: Of what is no JSON.
 ANY: dict[str, Any] = {}
 RAW: dict[str, Any] = {"type": "string", "format": "binary"}
 WORD: dict[str, Any] = {"type": "string", "maxLength": 200}
 FLAG: dict[str, Any] = {"enum": ["0", "1"]}
+NUMBER: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,9}$"}
 #: One value or several of the same name.
 WORDS: dict[str, Any] = {"type": "array", "items": WORD, "maxItems": 8}
 
@@ -58,11 +61,32 @@ COLUMNS = {"id": WORDS, "time": WORDS, "value": WORDS, "missing": WORDS, "column
            "forecast": FLAG}  # fmt: skip
 ROWS = {JSON: a.RowBatch, LINES: RAW, BYTES: RAW}
 SENSORS, STREAMS, ADMIN, SPEECH, HEALTH = "sensors", "streams", "administration", "speech", "health"
-KSERVE, INFLUX = "KServe v2", "InfluxDB"
+KSERVE, INFLUX, PAGES = "KServe v2", "InfluxDB", "pages"
 NO_SENSORS = (400, 404, 409, 413, 415, 503, 507)
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("GET", "/"): Operation(HEALTH, "What is where", _text(200)),
+    ("GET", "/"): Operation(
+        PAGES, "What is where; for a browser: captions", {200: {TEXT: {"type": "string"}, HTML: {"type": "string"}}}
+    ),
+    ("GET", "/forecasts"): Operation(PAGES, "For a browser: forecasts", {200: {HTML: {"type": "string"}}}),
+    ("GET", "/engine"): Operation(PAGES, "For a browser: the engine", {200: {HTML: {"type": "string"}}}),
+    ("GET", "/pages/charts.json"): Operation(PAGES, "Where the chart library is", _json(a.ChartFiles)),
+    ("GET", "/pages/{file}"): Operation(PAGES, "A file of the pages", {200: dict.fromkeys(PAGE_TYPES, RAW)}, (404,)),
+    ("GET", "/v1/engine"): Operation(PAGES, "What the engine does now", _json(a.EngineNumbers)),
+    ("GET", "/v1/sensor-list"): Operation(
+        PAGES,
+        "Some of the sensors",
+        _json(a.SensorList),
+        (400, 404, 503),
+        {"search": WORD, "order": {"enum": list(ORDERS)}, "offset": NUMBER, "limit": NUMBER},
+    ),
+    ("GET", "/v1/history/{stream}"): Operation(
+        PAGES,
+        "Readings of a sensor, and what was said of them",
+        _json(a.SensorPast),
+        (400, 404, 409, 503),
+        {"limit": NUMBER, "model": WORD},
+    ),
     ("GET", "/healthz"): Operation(HEALTH, "Does the process live?", _text(200, 503)),
     ("GET", "/readyz"): Operation(HEALTH, "Are new streams welcome?", _text(200, 503)),
     ("GET", "/openapi.json"): Operation(HEALTH, "This document", _json({"type": "object"})),
@@ -205,7 +229,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
 }
 for _model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-    _gone = (400, 404, 503)
+    _gone = (400, 404, 501, 503)  # 501: paths of extensions that are not served
     OPERATIONS |= {
         ("GET", _model): Operation(KSERVE, "A model's inputs and outputs", _json(a.InferModel), _gone),
         ("GET", f"{_model}/ready"): Operation(KSERVE, "Is a model ready?", {200: None}, _gone),
