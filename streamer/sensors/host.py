@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.model import ModelError
-from streamer.names import name_of
 from streamer.sensors.arrivals import Arrivals
+from streamer.sensors.choice import NoSensorsError, fleet_of_columns, fleet_of_name
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.layout import RowLayout
-from streamer.sensors.look import SensorView, look_all
+from streamer.sensors.look import SensorView, describe, look_all
 from streamer.sensors.open import Loaded, load_forecasters, make_fleet
 from streamer.sensors.prometheus import SensorCollector
 from streamer.sensors.reply import gather
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
 
-__all__ = ["AmbiguousError", "ElsewhereError", "NoSensorsError", "Sensors"]
+__all__ = ["ElsewhereError", "Sensors"]
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,6 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 1.0
 #: Share of the time of a drain in which readings are run; the rest is for saving.
 RUNNING = 0.75
-
-
-class NoSensorsError(LookupError):
-    """No model is served for these readings."""
-
-
-class AmbiguousError(LookupError):
-    """Several models are served for these readings, or know a stream of this name: ``model`` has to say which."""
 
 
 class ElsewhereError(BusyError):
@@ -236,25 +228,7 @@ class Sensors:
     def choose(self, model: str | None = None, columns: Collection[str] = ()) -> Fleet:
         """The fleet that readings of these ``columns`` belong to. Raises, as most methods do, :class:`BusyError`,
         :class:`NoSensorsError` and :class:`AmbiguousError`."""
-        fleets = self.served()
-        if model is not None:
-            if model not in fleets:
-                raise NoSensorsError(f"no model {model[:100]!r} for sensors is served here: {', '.join(fleets)}")
-            return fleets[model]
-        given = frozenset(columns)
-        fitting = [f for f in fleets.values() if f.layout.variables and given.issuperset(f.layout.variables)]
-        if fitting:
-            widest = max(len(fleet.layout.variables) for fleet in fitting)
-            fitting = [fleet for fleet in fitting if len(fleet.layout.variables) == widest]
-        else:
-            fitting = [fleet for fleet in fleets.values() if not fleet.layout.variables]
-        if not fitting:
-            taken = "; ".join(f"{name} takes {', '.join(fleet.layout.variables)}" for name, fleet in fleets.items())
-            raise NoSensorsError(f"no model is served here for {', '.join(columns)[:200] or 'single sensors'}: {taken}")
-        if len(fitting) > 1:
-            names = ", ".join(fleet.model.manifest.name for fleet in fitting)
-            raise AmbiguousError(f"the columns fit several models: name one of {names} (model=NAME)")
-        return fitting[0]
+        return fleet_of_columns(self.served(), model, columns)
 
     async def take(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> Receipt:
         """Returns when the readings are on the disk. Raises :class:`BusyError`, :class:`StoreError` or
@@ -357,7 +331,7 @@ class Sensors:
 
     def describe(self) -> list[dict[str, Any]]:
         """JSON-ready, like the other models."""
-        return [_describe(fleet) for fleet in self.fleets.values()]
+        return [describe(fleet) for fleet in self.fleets.values()]
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -373,15 +347,7 @@ class Sensors:
         return self.fleets
 
     def owner(self, name: str, model: str | None) -> Fleet | None:
-        if model is not None:
-            return self.choose(model)
-        owners = [fleet for fleet in self.served().values() if name in fleet.slots]
-        if len(owners) > 1:
-            models = ", ".join(fleet.model.manifest.name for fleet in owners)
-            raise AmbiguousError(
-                f"{name_of(name)[:200]!r} is a stream of several models: name one of {models} (model=NAME)"
-            )
-        return owners[0] if owners else None
+        return self.choose(model) if model is not None else fleet_of_name(self.served(), name)
 
     def _save_all(self) -> None:
         while not self._stop.wait(SAVE_SECONDS):
@@ -425,21 +391,3 @@ def _numbers(words: Sequence[str]) -> NDArray[np.float64]:
         with contextlib.suppress(ValueError):
             found.append(float(word))
     return np.array(found, np.float64)
-
-
-def _describe(fleet: Fleet) -> dict[str, Any]:
-    manifest, layout = fleet.model.manifest, fleet.layout
-    rows = {"variables": list(layout.variables), "targets": list(layout.targets)} if layout.variables else {}
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "task": manifest.task,
-        "licence": manifest.licence,
-        "horizon": layout.horizon,
-        "quantiles": list(layout.levels),
-        **rows,
-        "capacity": fleet.capacity,
-        "streams": len(fleet.slots),
-        "max_batch": fleet.table.limit,
-        "digest": fleet.model.digest,
-    }

@@ -14,7 +14,7 @@ from streamer.sensors.digits import rounded
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.scores import WINDOW, Scores
 
-__all__ = ["ALONE", "SensorView", "by_label", "label", "look", "look_all", "to_dict"]
+__all__ = ["ALONE", "SensorView", "by_label", "describe", "label", "look", "look_all", "to_dict"]
 
 
 #: The name of a table's only stream of rows, which nobody needs to see.
@@ -118,3 +118,22 @@ def _sensor(fleet: Fleet, name: str, slot: int, target: int) -> SensorView:
         table.track.summary(row),
         table.track.summary(row, late=True),
     )
+
+
+def describe(fleet: Fleet) -> dict[str, Any]:
+    """The model, as ``/v1/models`` says it; JSON-ready."""
+    manifest, layout = fleet.model.manifest, fleet.layout
+    rows = {"variables": list(layout.variables), "targets": list(layout.targets)} if layout.variables else {}
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "licence": manifest.licence,
+        "horizon": layout.horizon,
+        "quantiles": list(layout.levels),
+        **rows,
+        "capacity": fleet.capacity,
+        "streams": len(fleet.slots),
+        "max_batch": fleet.table.limit,
+        "digest": fleet.model.digest,
+    }

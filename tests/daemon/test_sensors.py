@@ -21,7 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
-from streamer.sensors.host import NoSensorsError, Sensors
+from streamer.sensors.choice import NoSensorsError
+from streamer.sensors.host import Sensors
 from streamer.sensors.ingest import BusyError
 from streamer.settings import Settings
 from tests.daemon.running import Running, daemon

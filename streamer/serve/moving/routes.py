@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from streamer.names import name_of, owner_of, stream_id
 from streamer.refusals import Refused
-from streamer.sensors.host import AmbiguousError, NoSensorsError
+from streamer.sensors.choice import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError
 from streamer.sensors.moving import SensorMover, SensorStateError
 from streamer.serve.body import problem, read_body

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from streamer.names import SEPARATOR, stream_id
-from streamer.sensors.host import AmbiguousError, NoSensorsError
+from streamer.sensors.choice import AmbiguousError, NoSensorsError
 from streamer.sensors.ingest import BusyError
 from streamer.serve.access.grant import grant_of
 from streamer.serve.body import LONG, in_thread, problem

@@ -12,8 +12,9 @@ import numpy as np
 
 from streamer.engine.model import ModelError
 from streamer.names import name_of, owner_of
+from streamer.sensors.choice import NoSensorsError
 from streamer.sensors.columns import ReadingBatch, StepResult
-from streamer.sensors.host import NoSensorsError, Sensors
+from streamer.sensors.host import Sensors
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.owners import only, owned_by, shown
 from streamer.serve.readings.results import ResultQueue

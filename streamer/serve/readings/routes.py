@@ -16,9 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamer.names import SEPARATOR, name_of, stream_id
+from streamer.sensors.choice import AmbiguousError, NoSensorsError
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import Receipt
-from streamer.sensors.host import AmbiguousError, ElsewhereError, NoSensorsError
+from streamer.sensors.host import ElsewhereError
 from streamer.sensors.ingest import BusyError, Fleet
 from streamer.sensors.look import to_dict
 from streamer.sensors.owners import only, owned_by, shown

@@ -1,0 +1,54 @@
+"""Which fleet readings or a name belong to, where several models for sensors are served."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from streamer.names import name_of
+from streamer.sensors.ingest import Fleet
+
+__all__ = ["AmbiguousError", "NoSensorsError", "fleet_of_columns", "fleet_of_name"]
+
+
+class NoSensorsError(LookupError):
+    """No model is served for these readings."""
+
+
+class AmbiguousError(LookupError):
+    """Several models are served for these readings, or know a stream of this name: ``model`` has to say which."""
+
+
+def fleet_of_columns(fleets: Mapping[str, Fleet], model: str | None, columns: Collection[str]) -> Fleet:
+    """The one called ``model``, or of those whose variables are among ``columns`` the one with the most; where there
+    is none, that for single sensors. Raises :class:`NoSensorsError` and :class:`AmbiguousError`."""
+    if model is not None:
+        if model not in fleets:
+            raise NoSensorsError(f"no model {model[:100]!r} for sensors is served here: {', '.join(fleets)}")
+        return fleets[model]
+    given = frozenset(columns)
+    fitting = [f for f in fleets.values() if f.layout.variables and given.issuperset(f.layout.variables)]
+    if fitting:
+        widest = max(len(fleet.layout.variables) for fleet in fitting)
+        fitting = [fleet for fleet in fitting if len(fleet.layout.variables) == widest]
+    else:
+        fitting = [fleet for fleet in fleets.values() if not fleet.layout.variables]
+    if not fitting:
+        taken = "; ".join(f"{name} takes {', '.join(fleet.layout.variables)}" for name, fleet in fleets.items())
+        raise NoSensorsError(f"no model is served here for {', '.join(columns)[:200] or 'single sensors'}: {taken}")
+    if len(fitting) > 1:
+        raise AmbiguousError(f"the columns fit several models: name one of {_names(fitting)} (model=NAME)")
+    return fitting[0]
+
+
+def fleet_of_name(fleets: Mapping[str, Fleet], name: str) -> Fleet | None:
+    """The one that knows the sensor; ``None``: none does. Raises :class:`AmbiguousError`."""
+    owners = [fleet for fleet in fleets.values() if name in fleet.slots]
+    if len(owners) > 1:
+        raise AmbiguousError(
+            f"{name_of(name)[:200]!r} is a stream of several models: name one of {_names(owners)} (model=NAME)"
+        )
+    return owners[0] if owners else None
+
+
+def _names(fleets: Collection[Fleet]) -> str:
+    return ", ".join(fleet.model.manifest.name for fleet in fleets)
