@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,8 @@ from tests.toys import toy_model
 
 #: Another daemon would have to be there, and this one would be empty behind it; `test_moving.py` does it.
 NOT_ASKED = {("POST", "/v1/drain")}
+#: Requests of each kind to a route in the long test; $STREAMER_EXAMPLES asks for more.
+EXAMPLES = int(os.environ.get("STREAMER_EXAMPLES", "40"))
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +162,6 @@ def test_what_no_route_takes_is_refused_in_the_same_form(asked: Running) -> None
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("method", "path"), EVERY)
 def test_for_long(schema: Any, method: str, path: str) -> None:
-    ask(schema, method, path, GenerationMode.POSITIVE, 200)
+    ask(schema, method, path, GenerationMode.POSITIVE, EXAMPLES)
     if (method, path) in WRONG:
-        ask(schema, method, path, GenerationMode.NEGATIVE, 200)
+        ask(schema, method, path, GenerationMode.NEGATIVE, EXAMPLES)
