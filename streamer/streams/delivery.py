@@ -120,7 +120,7 @@ class Delivery:
                 self._bytes -= _size(self.kept.pop())  # superseded
             self.keep(event)
             if event["type"] == "final":
-                log.debug("final", extra={"stream": self._stream, "seq": event["seq"], "text": event["text"]})
+                log.debug("final", extra={"stream": self._stream, "seq": event["seq"], "text": event.get("text")})
         self.send(events)
 
     def keep(self, event: dict[str, Any]) -> None:

@@ -47,6 +47,12 @@ ELSEWHERE = {
     "STREAMER_STATE_DIRECTORY=/var/lib/streamer streamer token list": "tests/cli/test_token.py",
     "streamer token remove alice": "tests/cli/test_token.py",
     "streamer drain --to http://10.0.0.2:8765": "tests/daemon/test_moving.py",
+    "streamer top": "tests/cli/test_top.py",
+    "streamer top --url https://10.0.0.2:8765 --every 5": "tests/cli/test_top.py",
+    "streamer top --once --json | jq .models": "tests/cli/test_top.py",
+    "streamer completion bash >> ~/.bashrc": "tests/cli/test_completion.py",
+    "streamer completion zsh > ~/.zfunc/_streamer": "tests/cli/test_completion.py",
+    "streamer completion fish > ~/.config/fish/completions/streamer.fish": "tests/cli/test_completion.py",
     "streamer reload": "tests/daemon/test_reload.py",
     "systemctl reload streamer": "tests/daemon/test_reload.py",
     "streamer sessions list": "tests/daemon/test_moving.py",
@@ -173,7 +179,7 @@ def test_example(line: str, workplace: Path, tools: Path, request: pytest.Fixtur
         stdin=subprocess.DEVNULL,
         capture_output=True,
         cwd=workplace,
-        env=environment({"PATH": f"{tools}:{os.environ['PATH']}"}),
+        env=environment({"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(workplace)}),
         timeout=200,
     )
     assert done.returncode == 0, (done.stderr or done.stdout).decode()

@@ -101,13 +101,13 @@ def test_sound_goes_into_a_wav_file(files: dict[str, Path], tmp_path: Path) -> N
         ("text", ["--prompt", "xyz"], "does not know 'x' 'y' 'z'"),
         ("text", ["--seconds", "3"], "text has no seconds"),
         ("text", ["--play"], "can't be played"),
-        ("text", ["-o", "a.wav"], "makes text, for a file .txt"),
+        ("text", ["-o", "a.wav"], "makes text: name a file that ends in .txt"),
         ("audio", [], "give a file"),
         ("audio", ["--set", "digit"], "no NAME=VALUE"),
         ("audio", ["--set", "digit=nine", "-o", "a.wav"], "one of silence, one"),
         ("audio", ["--top-k", "3", "-o", "a.wav"], "leave out top_k"),
-        ("audio", ["--json", "-o", "a.wav"], "one of --output, --play and --json"),
-        ("notes", ["-o", "a.txt"], "for a file .mid or .midi or .wav"),
+        ("audio", ["--json", "-o", "a.wav"], "--output, --play and --json exclude each other"),
+        ("notes", ["-o", "a.txt"], "name a file that ends in .mid or .midi or .wav"),
     ],
 )
 def test_what_can_not_be_done_is_one_line(

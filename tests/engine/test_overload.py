@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ def costs(engine: Engine, seconds: float) -> None:
 
 def test_a_machine_that_is_full_as_measured_refuses_more_and_says_when_to_come_again(toy: Path, tmp_path: Path) -> None:
     with running(toy, folder=tmp_path, max_load=1e-9) as registry:
-        registry._admission.headroom._clock = lambda: 100.0
+        opened(registry)  # who is alone is let in
+        now = monotonic()
+        registry._admission.headroom._clock = lambda: now
         errors = [refused(registry, "overload") for _ in range(10)]
         first = errors[0].retry_after
         assert first is not None
@@ -82,6 +85,7 @@ def test_late_results_close_the_door_until_they_come_in_time(toy: Path, tmp_path
 def test_an_event_loop_that_is_late_closes_the_door(toy: Path, tmp_path: Path) -> None:
     with running(toy, folder=tmp_path) as registry:
         registry._admission.headroom._behind = lambda: 100.0
+        opened(registry)  # who is alone is let in
         assert "event loop" in refused(registry, "overload").message
 
 
@@ -103,6 +107,7 @@ def test_a_stream_that_sleeps_is_refused_for_load_and_sleeps_on(toy: Path, tmp_p
         registry.checkpoint()
         registry.sweep()
         assert registry.model_of("mine") is None
+        opened(registry)
         registry._admission.headroom._behind = lambda: 100.0
         with pytest.raises(Refused) as caught:
             registry.attach("mine", Events())
