@@ -117,7 +117,7 @@ async function chosen() {
   } catch (error) {
     if (open !== own) return;
     trouble(error.message);
-    if (![400, 401, 403, 409].includes(error.status)) later(own); // 404: a daemon that starts has no sensors yet
+    if (error.status === 0 || error.status === 429 || error.status >= 500) later(own); // it is away, or starts
     return;
   }
   if (open !== own) return;
