@@ -60,8 +60,12 @@ class History:
         read = self._count[slots]
         if not read.all():
             fresh = slots[read == 0]
-            self._base[fresh], self._next[fresh] = np.nan_to_num(values[read == 0]), np.nan
+            self._base[fresh] = self._next[fresh] = np.nan
+        first = result.quantiles.reshape(count, self._each, *result.quantiles.shape[-2:])[:, :, 0]
         base, at = self._base[slots], read % self.length
+        if (begins := np.isnan(base)).any():  # a value that is missing is no level: what is forecast is, if anything
+            level = np.where(np.isnan(values) & ~unknown, first[:, :, self._outer[1]], values)
+            self._base[slots] = base = np.where(begins, level, base)
         row = np.empty((count, self._each, 5), np.float32)
         row[:, :, 0] = values - base
         row[:, :, 1:4] = self._next[slots]
@@ -70,7 +74,6 @@ class History:
             row[result.breaks > 0, :, 1:4] = np.nan
         row[unknown | np.isnan(values), 4] = np.nan
         self._times[slots, at], self._rows[slots, at] = result.times, row
-        first = result.quantiles.reshape(count, self._each, *result.quantiles.shape[-2:])[:, :, 0]
         with np.errstate(over="ignore", invalid="ignore"):
             ahead = (first[:, :, self._outer] - base[:, :, None]).astype(np.float32)
         ahead[unknown] = np.nan

@@ -20,6 +20,7 @@ class FollowedFile(io.RawIOBase):
         self._path, self._every = path, every
         self._file = path.open("rb", buffering=0)
         self._stopped = threading.Event()
+        self._cut = False  # what was read ends within a line
 
     def readable(self) -> bool:
         return True
@@ -37,12 +38,19 @@ class FollowedFile(io.RawIOBase):
                 return 0
             if not self._turned():
                 self._stopped.wait(self._every)
+            elif self._cut:
+                buffer[:1] = b"\n"  # a line that was cut off must not become one with the first of what follows
+                read = 1
+                break
+        self._cut = buffer[read - 1] != 0x0A
         return read
 
     def _turned(self) -> bool:
         """Whether there is something new to read from the start: another file in its place, or less of it."""
         try:
             there, own = self._path.stat(), os.fstat(self._file.fileno())
+            if own.st_size > self._file.tell():  # written since the last read: first that, even if it was replaced
+                return False
             if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
                 new = self._path.open("rb", buffering=0)
                 self._file.close()

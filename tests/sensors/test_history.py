@@ -88,6 +88,13 @@ def test_who_has_no_forecast_has_no_band() -> None:
     assert np.isnan(found.values).tolist() == [True, False]
 
 
+def test_a_large_level_costs_no_digits_behind_a_missing_value() -> None:
+    history = History(1, LAYOUT, 4)
+    tell(history, 0.0, [np.nan], known=False)
+    tell(history, 1.0, [1e9 + 0.25])
+    assert history.read(0, 0).values[1] == 1e9 + 0.25
+
+
 def test_a_slot_s_next_owner_sees_nothing_of_the_last() -> None:
     history = History(1, LAYOUT, 4)
     for at in range(6):

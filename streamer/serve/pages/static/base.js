@@ -40,7 +40,7 @@ export async function ask(path, options = {}) {
   }
   if (answer.ok) return answer.json();
   const error = new ApiError(answer.status, said(await answer.text()), Number(answer.headers.get("Retry-After")) || undefined);
-  if (answer.status === 401) askToken(error.message);
+  if (answer.status === 401 && !declined) askToken(error.message);
   throw error;
 }
 
@@ -73,6 +73,7 @@ export async function whyNot(path = "/v1/models") {
 // -- the dialog ---------------------------------------------------------------------------------------------------------
 
 let asking = null;
+let declined = false; // it was closed: a page that asks every few seconds must not open it again
 
 /** Shows the dialog; `reason` says why. The page starts over with the token that is given. */
 export function askToken(reason = "") {
@@ -98,6 +99,7 @@ export function askToken(reason = "") {
     const choice = asking.returnValue;
     asking.remove();
     asking = null;
+    declined = true;
     if (choice === "use" && field.value.trim()) sessionStorage.setItem(KEPT, field.value.trim());
     else if (choice === "forget") sessionStorage.removeItem(KEPT);
     else return;

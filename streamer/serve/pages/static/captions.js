@@ -32,9 +32,9 @@ async function start() {
   if (starting) return;
   starting = true; // the button stays as it is: one that is disabled loses the keyboard
   status("The browser asks for the microphone.");
+  const own = {};
   try {
     const early = []; // heard before the stream is there
-    const own = {};
     const hear = (block, peak) => {
       byId("level").value = peak;
       if (own.stream) own.stream.push(block);
@@ -47,6 +47,7 @@ async function start() {
     lost = behind = 0;
     screen = await navigator.wakeLock?.request("screen").catch(() => null);
   } catch (error) {
+    void own.microphone?.stop();
     trouble(error.message);
     status("");
   }
@@ -116,7 +117,7 @@ function states(own, { state, message, seconds, code }) {
   }
   if (state === "waiting") {
     const known = REMEDIES[code] ? `${REMEDIES[code]} ` : "";
-    trouble(`${known}${message} What you say is kept, and goes on in ${duration(seconds)}.`);
+    trouble(`${known}${message} What you say is kept, two minutes of it at most, and goes on in ${duration(seconds)}.`);
     status("Waits for the daemon.");
   }
   if (state === "ended") {

@@ -4,6 +4,7 @@ import { ask, byId, bytes, duration, make, percent, shown } from "./base.js";
 const SECONDS = 2, STREAMS_SECONDS = 6, WINDOW = 15; // lags and rates are those of this many seconds
 const looks = []; // {at, page}, the oldest first
 let held = false, first = null, served = [];
+let looking = false, listing = false; // a daemon that takes long is not asked again meanwhile
 
 function trouble(text = "") {
   byId("trouble").hidden = !text;
@@ -11,20 +12,27 @@ function trouble(text = "") {
 }
 
 async function look() {
-  if (held || document.hidden) return;
+  if (held || looking || document.hidden) return;
+  looking = true;
   try {
     const [page, known] = await Promise.all([ask("/v1/engine"), ask("/v1/models")]);
     served = known.models;
     trouble();
     const at = performance.now() / 1000;
-    first ??= { at, page };
+    if (looks.length && startedAnew(looks[looks.length - 1].page, page)) first = looks.length = 0;
+    first ||= { at, page };
     looks.push({ at, page });
     while (looks.length > 2 && looks[1].at < at - WINDOW) looks.shift();
     show();
   } catch (error) {
     trouble(error.message);
   }
+  looking = false;
 }
+
+/** Counters that fell: the daemon was started again, and counts from zero. */
+const startedAnew = (old, now) =>
+  Object.keys(now.metrics).some((name) => name.endsWith("_total") && now.metrics[name].some(({ labels, value: count }) => count < (value(old, name, labels) ?? 0)));
 
 // -- numbers out of pages ------------------------------------------------------------------------------------------------
 
@@ -159,7 +167,8 @@ function table(box, caption, heads, rows) {
 }
 
 async function streams() {
-  if (held || document.hidden) return;
+  if (held || listing || document.hidden) return;
+  listing = true;
   try {
     const { sessions, after } = await ask("/v1/sessions");
     const rows = sessions.slice(0, 200).map((each) => [each.owner ? `${each.owner}/${each.stream}` : each.stream, each.model ?? "–", each.state, shown(each.position), shown(each.acknowledged), duration(each.age_seconds ?? NaN)]);
@@ -168,6 +177,7 @@ async function streams() {
   } catch (error) {
     table(byId("streams"), error.status === 403 ? "The list of streams needs a token with the scope admin." : error.message, [], []);
   }
+  listing = false;
 }
 
 byId("pause").addEventListener("click", ({ currentTarget }) => {

@@ -5,7 +5,7 @@ import { ANOMALY, draw, loadLibrary } from "./chart.js";
 const PAGE = 50; // sensors in the list
 const KEPT = 144, KEPT_LONG = 1500; // readings in the chart
 const LIST_SECONDS = 5, SCORES_SECONDS = 5;
-let offset = 0, matching = 0, asked = 0;
+let offset = 0, matching = 0, asked = 0, answered = 0, scoring = false;
 let kept = KEPT;
 let open = null; // the sensor that is shown: {stream, model, past, now, target}
 
@@ -24,10 +24,15 @@ async function list() {
     if (number !== asked) return; // an older answer than what is asked now
     trouble();
     matching = found.matching;
+    if (offset && offset >= matching) { // sensors are gone since
+      offset = PAGE * Math.max(0, Math.ceil(matching / PAGE) - 1);
+      return void list();
+    }
     fill(found);
   } catch (error) {
     if (number === asked) trouble(error.message);
   }
+  if (number === asked) answered = number;
 }
 
 const label = ({ stream, target }) => (target ? `${stream}.${target}` : stream);
@@ -110,7 +115,9 @@ async function chosen() {
   try {
     await load(own);
   } catch (error) {
-    if (open === own) trouble(error.message);
+    if (open !== own) return;
+    trouble(error.message);
+    if (error.status === 0 || error.status === 429 || error.status >= 500) later(own); // it is away, or starts
     return;
   }
   if (open !== own) return;
@@ -254,6 +261,12 @@ function steps(own, now) {
 
 let socket = null, pause = 1;
 
+/** The sensor is asked for again, unless another one is chosen by then. */
+function later(own) {
+  setTimeout(() => void (open === own && chosen()), 1000 * pause);
+  pause = Math.min(30, 2 * pause);
+}
+
 /** Patterns of names are the daemon's: what would be one in a name stands for itself. */
 const literal = (name) => name.replace(/[*?[]/g, "[$&]");
 
@@ -273,16 +286,17 @@ function subscribe() {
   };
   socket.onclose = () => {
     byId("live").textContent = "not live, tries again";
-    setTimeout(() => void (open && chosen()), 1000 * pause);
-    pause = Math.min(30, 2 * pause);
+    if (open) later(open);
   };
 }
 
 async function scores() {
   const own = open;
-  if (!own?.now || document.hidden) return;
+  if (!own?.now || scoring || document.hidden) return;
+  scoring = true;
   const which = own.model ? `?model=${encodeURIComponent(own.model)}` : "";
   const found = await ask(`/v1/forecast/${encodeURIComponent(own.stream)}${which}`).catch(() => null);
+  scoring = false;
   if (!found || open !== own) return;
   if (found.targets) for (const [name, each] of Object.entries(found.targets)) own.now.targets[name].scores = each.scores;
   else own.now.scores = found.scores;
@@ -313,7 +327,7 @@ byId("long").addEventListener("click", ({ currentTarget }) => {
 byId("target").addEventListener("change", ({ target }) => go({ ...open, target: target.value }));
 addEventListener("hashchange", () => void chosen());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dirty);
-setInterval(() => document.hidden || void list(), 1000 * LIST_SECONDS);
+setInterval(() => document.hidden || asked !== answered || void list(), 1000 * LIST_SECONDS); // not before it has answered
 setInterval(scores, 1000 * SCORES_SECONDS);
 void list();
 void chosen();

@@ -3,6 +3,7 @@
 import { openSocket, whyNot } from "./base.js";
 
 const KEPT_SECONDS = 120; // sound that is kept for a daemon that does not answer; beyond that the oldest goes, and is said
+const TOLD_SECONDS = 10; // so much is lost before it is said, unless the daemon is back: not every block by itself
 const UNSENT_SECONDS = 4; // sound in the socket's own buffer; the rest waits here
 const FIRST_PAUSE = 0.5, LONGEST_PAUSE = 8; // seconds between two tries
 // Errors that another try does not cure.
@@ -20,7 +21,9 @@ export class LiveStream {
     this.first = 0; // position of the first sample in `blocks`
     this.next = 0; // index in `blocks` of what is to be sent
     this.total = 0; // position behind the last sample
-    this.offset = 0; // samples before the present stream's start
+    this.cuts = [{ at: 0, by: 0 }]; // behind the position `at`, what the daemon counts lies `by` samples later in all sound
+    this.heard = 0; // position behind the last final
+    this.missing = 0; // samples that are lost, and not said
     this.stream = null;
     this.seq = 0;
     this.ready = this.ending = this.done = false;
@@ -32,9 +35,11 @@ export class LiveStream {
     if (this.done || !block.length) return;
     this.blocks.push(block);
     this.total += block.length;
-    let lost = 0;
-    while (this.total - this.first > KEPT_SECONDS * this.rate && this.next < this.blocks.length) lost += this.drop();
-    if (lost) this.on("lost", lost / this.rate);
+    while (this.total - this.first > KEPT_SECONDS * this.rate && this.blocks.length > 1) {
+      if (this.next > 0) this.drop(); // it was sent, and is lost only if the daemon goes back behind it
+      else this.leaveOut();
+    }
+    if (this.ready && this.missing > TOLD_SECONDS * this.rate) this.tellLost();
     this.send();
   }
 
@@ -48,10 +53,28 @@ export class LiveStream {
   // -- sound out ---------------------------------------------------------------------------------------------------
 
   drop() {
-    const gone = this.blocks.shift().length;
-    this.first += gone;
+    this.first += this.blocks.shift().length;
     this.next = Math.max(0, this.next - 1);
-    return gone;
+  }
+
+  /** The oldest block is never sent. The daemon counts what it gets, so everything behind it moves up. */
+  leaveOut() {
+    const gone = this.blocks.shift().length;
+    this.total -= gone;
+    this.cut(gone);
+  }
+
+  /** `count` samples that would follow at `first` are lost. */
+  cut(count) {
+    const last = this.cuts[this.cuts.length - 1];
+    if (last.at === this.first) last.by += count;
+    else this.cuts.push({ at: this.first, by: count });
+    this.missing += count;
+  }
+
+  tellLost() {
+    if (this.missing) this.on("lost", this.missing / this.rate);
+    this.missing = 0;
   }
 
   send() {
@@ -71,10 +94,13 @@ export class LiveStream {
   /** The daemon stands at `position`: what lies before it is done, what lies behind it is sent again. */
   goOnFrom(position) {
     if (position < this.first) { // it went back further than anything that is kept
-      this.on("lost", (this.first - position) / this.rate);
-      this.total -= this.first - position;
+      const gone = this.first - position;
+      this.total -= gone;
       this.first = position;
+      for (const cut of this.cuts) cut.at = Math.min(cut.at, position);
+      this.cut(gone);
     }
+    this.tellLost();
     this.forget(position);
     const ahead = position - this.first; // within a block
     if (ahead > 0 && this.blocks.length) {
@@ -120,15 +146,25 @@ export class LiveStream {
       this.finish("ended", "");
     } else if (!frame.seq || frame.seq > this.seq) {
       this.seq = frame.seq || this.seq;
-      this.on("event", this.moved(frame));
+      const told = this.moved(frame);
+      if (frame.type === "final") this.passed(Math.round(frame.end * this.rate));
+      this.on("event", told);
     }
   }
 
-  /** Times since the first sample of all, also where the daemon had to begin again. */
+  passed(position) {
+    this.heard = Math.max(this.heard, position);
+    while (this.cuts.length > 1 && this.cuts[1].at <= this.heard) {
+      const { by } = this.cuts.shift();
+      this.cuts[0].by += by;
+    }
+  }
+
+  /** Times since the first sample of all, also where sound was left out or the daemon had to begin again. */
   moved(frame) {
-    const shift = this.offset / this.rate;
-    if (!shift || frame.start === undefined) return frame;
-    const later = (each) => ({ ...each, start: each.start + shift, end: each.end + shift });
+    if (frame.start === undefined || this.cuts.every(({ by }) => !by)) return frame;
+    const shift = (seconds) => this.cuts.reduce((sum, { at, by }, index) => (!index || at <= seconds * this.rate ? sum + by : sum), 0) / this.rate;
+    const later = (each) => ({ ...each, start: each.start + shift(each.start), end: each.end + shift(each.start) });
     return { ...later(frame), words: (frame.words ?? []).map(later) };
   }
 
@@ -140,16 +176,19 @@ export class LiveStream {
     if (code === 1008) return this.finish("failed", reason || "The token does not allow this.");
     if (refusal && LOST.has(refusal.code)) this.startAgain();
     const why = refusal?.message ?? (refusal ? "The daemon starts again." : await whyNot());
+    if (this.done) return; // stopped meanwhile
     const seconds = Math.max(this.pause, refusal?.retry_after ?? 0);
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE);
     this.on("state", { state: "waiting", message: why || "The connection is lost.", seconds, code: refusal?.code });
     this.retry = setTimeout(() => this.connect(), 1000 * seconds);
   }
 
+  /** Another stream goes on behind the last final: what was said before it stands on the page already. */
   startAgain() {
-    this.offset += this.first;
+    this.goOnFrom(Math.max(this.first, Math.min(this.heard, this.total)));
+    this.cuts = [{ at: 0, by: this.cuts.reduce((sum, { by }) => sum + by, this.first) }];
     this.total -= this.first;
-    this.first = this.next = this.seq = 0;
+    this.first = this.next = this.seq = this.heard = 0;
     this.stream = null;
     this.on("event", { type: "gap" });
   }
@@ -165,6 +204,7 @@ export class LiveStream {
     clearTimeout(this.retry);
     clearTimeout(this.later);
     this.socket.close();
+    this.tellLost();
     this.on("state", { state, message });
   }
 }
