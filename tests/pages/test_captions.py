@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_confidence_is_seen_and_read(spoken: Page) -> None:
     expect(first).to_be_hidden()
     spoken.get_by_role("button", name="Confidence in numbers").click()
     expect(first).to_be_visible()
-    assert first.text_content() == f"{round(100 * sure[0])}"
+    assert first.text_content() == f"{math.floor(100 * sure[0] + 0.5)}"
     spoken.get_by_role("button", name="Confidence in numbers").click()
 
 
