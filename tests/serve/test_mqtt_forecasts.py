@@ -15,6 +15,7 @@ from tests.serve.test_mqtt_topics import told
 def test_a_sensor_forgotten_while_its_forecast_fails_to_be_sent_stays_gone() -> None:
     async def main() -> None:
         queue, sent = ForecastQueue(MqttOptions(), Watch()), dict[str, bytes]()
+        done = asyncio.Event()
 
         async def fails(messages: Iterable[tuple[str, bytes]]) -> int:
             if list(messages):
@@ -24,14 +25,15 @@ def test_a_sensor_forgotten_while_its_forecast_fails_to_be_sent_stays_gone() -> 
 
         async def works(messages: Iterable[tuple[str, bytes]]) -> int:
             sent.update(messages)
+            if "streamer/b" in sent:
+                done.set()
             return 0
 
         queue.put(told(a=[1.0, 2.0], b=[1.0, 2.0]))
         with pytest.raises(OSError, match="cut"):
             await queue.send(fails)
         sender = asyncio.create_task(queue.send(works))
-        while "streamer/b" not in sent:
-            await asyncio.sleep(0)  # noqa: ASYNC110
+        await asyncio.wait_for(done.wait(), 60)
         sender.cancel()
         assert sent["streamer/a"] == b""
 
