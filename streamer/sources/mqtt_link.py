@@ -114,7 +114,8 @@ class Link(asyncio.Protocol):
         return [_words(code) if int(code) >= 128 else "" for code in found.reason_codes]
 
     async def waiting(self, most: int) -> list[Message]:
-        """Messages that wait, at least one, within :data:`TAKEN_BYTES`. Raises :class:`MqttError` where there are none after the end."""
+        """Messages that wait, at least one, within :data:`TAKEN_BYTES`. Raises :class:`MqttError` where there are none
+        after the end."""
         while not self.messages:
             if self.over:
                 self._raise()
@@ -131,8 +132,12 @@ class Link(asyncio.Protocol):
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """What is no longer to come again. After the end it comes again all the same. QoS 2 is never asked for, but a
         session may hold such messages for who had our client id before."""
-        again = [each for each in messages if each.packet_id is not None]
-        self._send(b"".join([(PUBREC if m.qos == EXACTLY_ONCE else PUBACK)(m.packet_id).write() for m in again]))
+        said = [
+            PUBREC(id).write() if each.qos == EXACTLY_ONCE else PUBACK(id).write()
+            for each in messages
+            if (id := each.packet_id) is not None
+        ]
+        self._send(b"".join(said))
 
     async def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
         """Topics and payloads, with QoS 0; returns how many of them were longer than the broker takes, and are left
