@@ -227,6 +227,8 @@ class ModelMetrics:
         self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
         table.lag_seconds.add(model, ())  # it is on the page from the start
         self.failed_readings = table.failed_readings.labels(model)
+        for outcome in ("reloaded", "failed"):  # an alert sees no increase from nothing
+            table.reloads.labels(model, outcome)
         self.rows = table.rows.labels(model)
         self.dropped_seconds, self.dropped_rows = table.dropped_seconds.labels(model), table.dropped_rows.labels(model)
         self.dropped_events = table.dropped_events.labels(model)

@@ -44,3 +44,11 @@ def test_chunks_are_counted_with_their_batch() -> None:
         model.batch(2, 3, 0.1, 0.1, 0.2, 0.1, 0)
         assert (value("rows_total"), value("lag_seconds_count"), value("chunks_total")) == (120 * turn, turn, 2 * turn)
         assert value("lag_seconds_sum") == 0.25 * turn
+
+
+def test_a_failed_reload_is_an_increase_from_the_first_one_on() -> None:
+    """What an alert asks the increase() of has to be on the page before it counts."""
+    metrics = Metrics()
+    metrics.model("toy")
+    found = metrics.registry.get_sample_value("streamer_model_reloads_total", {"model": "toy", "outcome": "failed"})
+    assert found == 0

@@ -70,7 +70,7 @@ def announcements(
     group, what = _group(stream, target)
     topic, said = stream_topic(options.prefix, stream), "value_json"
     if target:
-        said = f"value_json.targets[{json.dumps(target)}]"
+        said = f"value_json.targets[{json.dumps(target, ensure_ascii=False)}]"
     common: dict[str, Any] = {
         "state_topic": topic,
         "availability_topic": availability_topic(options.prefix),
@@ -89,7 +89,8 @@ def announcements(
         {
             "name": f"{what} forecast".strip(),
             "unique_id": id,
-            "value_template": f"{{{{ {said}.quantiles['{level}'][0] }}}}",
+            # of several targets one may have no value yet
+            "value_template": f"{{{{ {said}.quantiles['{level}'][0] if {said}.quantiles else 'None' }}}}",
             "state_class": "measurement",
             "json_attributes_topic": curve_topic(options.prefix, stream, target),
             **common,

@@ -153,7 +153,8 @@ class ForecastQueue:
             failed = await post([(stream_topic(prefix, name), waiting.payload) for name, waiting in taken.items()])
         except BaseException:
             for name, waiting in taken.items():
-                self._waiting.setdefault(name, waiting)
+                if name not in self._gone:  # forgotten meanwhile
+                    self._waiting.setdefault(name, waiting)
             raise
         self._watch.forecasts("sent", len(taken) - failed)
         if failed:

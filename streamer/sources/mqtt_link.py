@@ -29,7 +29,10 @@ Message = mqtt5.PublishPacket
 UNSENT_BYTES = 2**18
 #: Bytes beside a message's own in what is read at a time.
 READ_BYTES = 2**18
+#: Bytes of payloads that are taken together, besides the last one's: the event loop reads them in one go.
+TAKEN_BYTES = 2**18
 SUBSCRIBE_ID = 1
+PUBACK, PUBREC, EXACTLY_ONCE = mqtt5.PubAckPacket, mqtt5.PubRecPacket, mqtt5.QoS.EXACTLY_ONCE
 PING = mqtt5.PingReqPacket().write()
 
 
@@ -52,6 +55,7 @@ class Link(asyncio.Protocol):
         self._filled = asyncio.Event()
         self._writable = asyncio.Event()
         self._answer: asyncio.Future[Any] | None = None
+        self._asked: type | None = None  # kind of the answer
         self._full = self._dropping = False
         self._heard = True
         self._retain, self._longest = options.retain, 2**28
@@ -64,7 +68,7 @@ class Link(asyncio.Protocol):
         try:
             async with asyncio.timeout(options.connect_seconds):
                 await self._loop.create_connection(lambda: self, options.host, options.port, ssl=self._tls)
-            found = await self._ask(self._connect())
+            found = await self._ask(self._connect(), mqtt5.ConnAckPacket)
         except BaseException as error:
             self._end(str(error))
             if isinstance(error, TimeoutError):
@@ -104,27 +108,36 @@ class Link(asyncio.Protocol):
         chosen = {"no_local": True, "retain_as_published": False, "retain_handling": mqtt5.RetainHandling.SEND_NEVER}
         filters = [mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE, **cast(Any, chosen)) for each in patterns]
         try:
-            found = await self._ask(mqtt5.SubscribePacket(SUBSCRIBE_ID, filters).write())
+            found = await self._ask(mqtt5.SubscribePacket(SUBSCRIBE_ID, filters).write(), mqtt5.SubAckPacket)
         except TimeoutError as error:
             raise MqttError("the broker does not answer") from error
         return [_words(code) if int(code) >= 128 else "" for code in found.reason_codes]
 
     async def waiting(self, most: int) -> list[Message]:
-        """Messages that wait, at least one. Raises :class:`MqttError` where there are none after the end."""
+        """Messages that wait, at least one, within :data:`TAKEN_BYTES`. Raises :class:`MqttError` where there are none
+        after the end."""
         while not self.messages:
             if self.over:
                 self._raise()
             self._filled.clear()
             await self._filled.wait()
-        taken = [self.messages.popleft() for _ in range(min(most, len(self.messages)))]
+        taken, size = list[Message](), 0
+        while self.messages and len(taken) < most and size < TAKEN_BYTES:
+            taken.append(self.messages.popleft())
+            size += len(taken[-1].payload)
         if self._full and len(self.messages) <= self._options.max_waiting // 2:
             self._go_on()
         return taken
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
-        """What is no longer to come again. After the end it comes again all the same."""
-        ids = [each.packet_id for each in messages]
-        self._send(b"".join([mqtt5.PubAckPacket(id).write() for id in ids if id is not None]))
+        """What is no longer to come again. After the end it comes again all the same. QoS 2 is never asked for, but a
+        session may hold such messages for who had our client id before."""
+        said = [
+            PUBREC(id).write() if each.qos == EXACTLY_ONCE else PUBACK(id).write()
+            for each in messages
+            if (id := each.packet_id) is not None
+        ]
+        self._send(b"".join(said))
 
     async def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
         """Topics and payloads, with QoS 0; returns how many of them were longer than the broker takes, and are left
@@ -187,6 +200,8 @@ class Link(asyncio.Protocol):
                 begin += size
                 if type(packet) is not Message:
                     self._control(packet)
+                elif not packet.topic:
+                    raise ValueError("a topic alias, and none was allowed")
                 elif len(self.messages) < most or packet.packet_id is not None:  # QoS 1
                     self.messages.append(packet)
                 else:
@@ -230,7 +245,11 @@ class Link(asyncio.Protocol):
         if isinstance(packet, mqtt5.DisconnectPacket):
             self._end(_said(packet))
         elif isinstance(packet, (mqtt5.ConnAckPacket, mqtt5.SubAckPacket)):
+            if type(packet) is not self._asked:
+                raise ValueError("an answer to what was not asked")
             self._answered(packet)
+        elif isinstance(packet, mqtt5.PubRelPacket):
+            self._send(mqtt5.PubCompPacket(packet.packet_id).write())
 
     def _connect(self) -> bytes:
         options = self._options
@@ -251,15 +270,15 @@ class Link(asyncio.Protocol):
             return None
         return mqtt5.Will(self._status, payload=OFFLINE, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
 
-    async def _ask(self, packet: bytes) -> Any:
+    async def _ask(self, packet: bytes, answer: type) -> Any:
         """The broker's answer. Raises :class:`MqttError` and ``TimeoutError``."""
-        self._answer = self._loop.create_future()
+        self._answer, self._asked = self._loop.create_future(), answer
         self._send(packet)
         try:
             async with asyncio.timeout(self._options.answer_seconds):
                 found = await self._answer
         finally:
-            self._answer = None
+            self._answer = self._asked = None
         return found if found is not None else self._raise()
 
     def _answered(self, packet: Any) -> None:

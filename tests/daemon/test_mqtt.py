@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import mqtt5
 import numpy as np
 import pytest
 
@@ -260,6 +261,33 @@ def test_topics_of_former_settings_are_acknowledged_and_counted(broker: Broker) 
     asyncio.run(main())
 
 
+def test_what_a_former_client_wanted_exactly_once_is_taken_and_does_not_come_again(broker: Broker) -> None:
+    """A session goes by the client's id alone."""
+    connect = mqtt5.ConnectPacket("streamer", session_expiry_interval=1000)
+    subscribe = mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("n/#", max_qos=mqtt5.QoS.EXACTLY_ONCE)])
+
+    async def former() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        for packet in (connect, subscribe, mqtt5.DisconnectPacket()):
+            writer.write(packet.write())
+        while await reader.read(2**16):
+            pass
+        writer.close()
+
+    async def main() -> None:
+        daemon = Daemon()
+        await former()
+        await say(broker.port, range(3), qos=2)
+        for _ in range(2):
+            async with daemon.running(broker.port):
+                await say(broker.port, range(10, 11))
+                await until(lambda: daemon.values[-1:] == [10] and daemon.values.count(10) == daemon.connections)
+        assert daemon.values == [0, 1, 2, 10, 10]
+        assert (daemon.connections, daemon.reconnects) == (2, 0)
+
+    asyncio.run(main())
+
+
 def test_old_and_overlong_messages_are_not_sent(broker: Broker) -> None:
     async def main() -> None:
         daemon = Daemon()
@@ -293,7 +321,8 @@ def test_what_comes_faster_than_it_is_taken_waits_at_the_broker(broker: Broker) 
 
 
 @pytest.mark.parametrize(
-    "answer", [b"\x20\x03\x00\x00", b"\x00\x00", b"\x20\x03\x00\x87\x00", b"\x20\x7f" + bytes(127)]
+    "answer",
+    [b"\x20\x03\x00\x00", b"\x00\x00", b"\x20\x03\x00\x87\x00", b"\x20\x7f" + bytes(127), b"\x90\x04\x00\x01\x00\x01"],
 )
 def test_an_answer_that_is_none_is_no_connection(answer: bytes) -> None:
     async def main() -> None:

@@ -133,6 +133,18 @@ def test_the_templates_of_a_target() -> None:
     assert shown(binary["value_template"], payload) == "ON"
 
 
+def test_the_templates_of_a_target_that_is_not_known_yet_and_of_one_with_any_name() -> None:
+    name = "\N{HOUSE BUILDING} \N{THERMOMETER}"
+    sensor, binary = announced("plants/north", name)
+    for said, state in (
+        ({"quantiles": {"0.5": [7.5]}, "anomaly": 0.5}, "7.5"),
+        ({"quantiles": {}, "anomaly": None}, "None"),
+    ):
+        payload = {"targets": {name: said}}
+        assert shown(sensor["value_template"], payload) == state
+        assert shown(binary["value_template"], payload) == ("None" if state == "None" else "OFF")
+
+
 def test_unique_ids_are_unique_and_stay() -> None:
     every = [config for stream in NAMES for target in ("", "a", "b") for config in announced(stream, target)]
     ids = [config["unique_id"] for config in every]
