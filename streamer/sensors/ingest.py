@@ -206,9 +206,10 @@ class Fleet:
             self._changed.notify_all()
         return PendingWrite(entry.safe, None if reply is None else reply.forecasts)
 
-    def forget(self, name: str) -> Future[bool]:
-        """The stream is gone, from the disk too; False: there was none."""
-        return self._forget(name, None)
+    def forget(self, name: str, *, moved: bool = False) -> Future[bool]:
+        """The stream is gone, from the disk too; False: there was none. ``moved``: it goes on elsewhere, and what was
+        said of it stands: nobody who watches is told."""
+        return self._forget(name, None, moved)
 
     def expire(self, seconds: float, timeout: float = 60.0) -> list[str]:
         """Forget streams without a reading for so long, and wait until they are gone; their names. A stream that gets
@@ -227,9 +228,10 @@ class Fleet:
         the disk. Why it can't; ``None``: it is there. Raises :class:`StoreError` by the future."""
         return self._ask(_Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
 
-    def _forget(self, name: str, only: tuple[int, int] | None) -> Future[bool]:
+    def _forget(self, name: str, only: tuple[int, int] | None, moved: bool = False) -> Future[bool]:
         future = self._ask(_Entry(NO_READINGS, None, forget=name, only=only))
-        future.add_done_callback(lambda done: self._tell_forgotten(name, done))
+        if not moved:
+            future.add_done_callback(lambda done: self._tell_forgotten(name, done))
         return future
 
     def _tell_forgotten(self, name: str, done: Future[bool]) -> None:

@@ -90,7 +90,7 @@ class SensorMover:
                     if data is None:
                         continue
                     send(name, fleet.model.manifest.name, data)
-                    fleet.forget(name).result(DISK)
+                    fleet.forget(name, moved=True).result(DISK)
                     moved += 1
                 except Exception as error:
                     left[name] = str(error) or type(error).__name__

@@ -242,11 +242,13 @@ class MqttOptions:
     max_curve_bytes: int = 16000  # of an entity's attributes; Home Assistant keeps no longer ones
 
     def __post_init__(self) -> None:
-        for name, topic in (("prefix", self.prefix), ("clean", self.discovery)):
+        for name, topic in (("prefix", self.prefix), ("discovery", self.discovery)):
             if topic is not None and (not all(topic.split("/")) or topic != clean(topic) or topic[0] == "$"):
                 raise ValueError(
                     f"MQTT {name} {topic!r} is not a topic to publish to, such as {name!r} or 'home/{name}'"
                 )
+        if not self.client_id:
+            raise ValueError("MQTT client_id is empty: the broker keeps messages for a name that stays the same")
         if not 1 <= self.max_unacknowledged <= 65535:
             raise ValueError(f"MQTT max_unacknowledged {self.max_unacknowledged} is not between 1 and 65535")
         for subscription in self.subscriptions:

@@ -313,7 +313,9 @@ def test_what_comes_faster_than_it_is_taken_waits_at_the_broker(broker: Broker) 
             await say(broker.port, range(200, 300), qos=1)
             daemon.open.set()
             await until(lambda: len(daemon.values) == 300)
-        assert daemon.values == list(range(300))
+        # a broker keeps the order within a quality of service, not between two
+        assert [value for value in daemon.values if 1 <= value < 200] == list(range(1, 200))
+        assert [value for value in daemon.values if not 1 <= value < 200] == [0, *range(200, 300)]
         assert daemon.messages == {"taken": 300}
         assert daemon.connections == 1
 

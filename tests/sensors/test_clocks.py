@@ -46,6 +46,17 @@ def host(machine: Machine, path: Path) -> tuple[Sensors, Fleet]:
     return made, next(iter(made.fleets.values()))
 
 
+def test_who_watches_hears_of_a_forgotten_sensor_and_not_of_one_that_moved() -> None:
+    sensors, gone = fleet(), list[str]()
+    sensors.forgotten_watchers.append(gone.append)
+    feed(sensors, [("a", 1, 1.0), ("b", 1, 1.0)])
+    assert sensors.forget("a", moved=True).result(60) is True
+    assert sensors.forget("b").result(60) is True
+    assert sensors.forget("c").result(60) is False
+    sensors.close()
+    assert gone == ["b"]
+
+
 @pytest.mark.parametrize("jump", [MONTH, -MONTH, 50 * 366 * 86400.0])
 def test_a_change_of_the_date_forgets_nobody(machine: Machine, tmp_path: Path, jump: float) -> None:
     made, sensors = host(machine, tmp_path)

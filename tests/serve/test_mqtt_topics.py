@@ -143,7 +143,7 @@ def test_a_bad_prefix_is_refused(prefix: str) -> None:
         MqttOptions(discovery=prefix)
 
 
-@pytest.mark.parametrize("bad", [{"max_unacknowledged": 0}, {"max_unacknowledged": 65536}])
+@pytest.mark.parametrize("bad", [{"max_unacknowledged": 0}, {"max_unacknowledged": 65536}, {"client_id": ""}])
 def test_what_the_protocol_does_not_know_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         MqttOptions(**bad)
