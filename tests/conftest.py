@@ -16,14 +16,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="the long tests, too: trainings, the zoo, foreign graphs")
+    parser.addoption("--soak", action="store_true", help="those, too, that take a minute or more each")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long tests run with ``--all``, and where somebody names their file."""
-    if config.getoption("--all"):
-        return
+    """Long tests run with ``--all``, soaks with ``--soak``, and both where somebody names their file."""
+    kinds = [kind for kind, option in (("long", "--all"), ("soak", "--soak")) if not config.getoption(option)]
     named = {(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args}
-    left_out = [item for item in items if item.get_closest_marker("long") and item.path not in named]
+    marked = [item for item in items if any(item.get_closest_marker(kind) for kind in kinds)]
+    left_out = [item for item in marked if item.path not in named]
     if left_out:
         items[:] = [item for item in items if item not in set(left_out)]
         config.hook.pytest_deselected(items=left_out)

@@ -9,7 +9,7 @@ import pytest
 from bench.attack import Scale
 from bench.attack.endurance import run
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.soak]
 
 
 def test_memory_and_descriptors_stay(toy: Path) -> None:

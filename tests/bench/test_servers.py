@@ -9,6 +9,7 @@ import pytest
 from bench import servers
 
 
+@pytest.mark.soak
 @pytest.mark.long
 @pytest.mark.timeout(900)  # adoption is most of it
 @pytest.mark.skipif(servers.sherpa() is None, reason="sherpa-onnx-bin is not installed")

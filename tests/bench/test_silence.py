@@ -24,7 +24,9 @@ def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -
     assert [(h.sound, h.words, h.partials) for h in heard if h.words or h.partials] == []
 
 
-@pytest.mark.parametrize("seconds", [30, pytest.param(900, marks=LONG)], ids=["short", "a quarter of an hour"])
+@pytest.mark.parametrize(
+    "seconds", [30, pytest.param(900, marks=(*LONG, pytest.mark.soak))], ids=["short", "a quarter of an hour"]
+)
 @pytest.mark.parametrize("name", RECOGNISERS)
 def test_speech_is_read_as_if_nothing_had_been_before_it(name: str, seconds: float) -> None:
     """Behind zeros or dither to the word; behind a step of the level, with an offset, or behind half a sentence and a

@@ -202,6 +202,7 @@ def test_digits_hears_a_telephone_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_thousands_of_files_take_no_more_memory_than_some(toy: Path, recording: Path, tmp_path: Path) -> None:
     """Every file is answered, one that can't be read stops none, and the summary counts."""
     pcm, rate = sf.read(recording, dtype="int16")

@@ -161,6 +161,7 @@ def test_what_no_route_takes_is_refused_in_the_same_form(asked: Running) -> None
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("method", "path"), EVERY)
+@pytest.mark.soak
 def test_for_long(schema: Any, method: str, path: str) -> None:
     ask(schema, method, path, GenerationMode.POSITIVE, EXAMPLES)
     if (method, path) in WRONG:

@@ -203,6 +203,7 @@ def test_a_websocket_frame_that_means_nothing_closes_with_the_reason(sensors: Ru
 
 
 @pytest.mark.long
+@pytest.mark.soak
 def test_a_million_new_series_are_capped_counted_and_refused_aloud(tmp_path: Path) -> None:
     with daemon(tmp_path, MODEL, max_sensors=40, max_body_bytes=2**26, max_unpacked_bytes=2**28) as running:
         post(running, "/v1/readings", ndjson([("old", 0, 1.0)]))
