@@ -25,13 +25,14 @@ from streamer.sensors.arrivals import Arrivals
 from streamer.sensors.choice import NoSensorsError, fleet_of_columns, fleet_of_name
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView, describe, look_all
 from streamer.sensors.open import Loaded, load_forecasters, make_fleet
 from streamer.sensors.prometheus import SensorCollector
 from streamer.sensors.reply import gather
 from streamer.sensors.saver import Saver
+from streamer.sensors.writes import BusyError
 from streamer.store import StoreError
 from streamer.store.journal import Journal
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from streamer.names import SEPARATOR, stream_id
 from streamer.sensors.choice import AmbiguousError, NoSensorsError
-from streamer.sensors.ingest import BusyError
+from streamer.sensors.writes import BusyError
 from streamer.serve.access.grant import grant_of
 from streamer.serve.body import LONG, in_thread, problem
 from streamer.serve.pages.charts import SCRIPT, Charts, find_charts

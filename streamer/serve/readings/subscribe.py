@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
-from streamer.sensors.ingest import BusyError
 from streamer.sensors.owners import owned_by
+from streamer.sensors.writes import BusyError
 from streamer.serve.body import in_thread
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
