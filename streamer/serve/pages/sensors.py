@@ -30,7 +30,7 @@ class SensorPage(NamedTuple):
     limit: int
 
 
-class _Found(NamedTuple):
+class _Ranked(NamedTuple):
     rank: float
     label: str
     name: str
@@ -41,7 +41,7 @@ class _Found(NamedTuple):
 def sensor_page(fleets: Iterable[Fleet], owner: str, page: SensorPage) -> dict[str, Any]:
     """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is a sensor of its own. For a
     thread."""
-    found: list[_Found] = []
+    found: list[_Ranked] = []
     total, wanted = 0, page.search.casefold()
     for fleet in fleets:
         ranks, targets = _ranks(fleet, page.order), fleet.layout.targets or ("",)
@@ -52,7 +52,7 @@ def sensor_page(fleets: Iterable[Fleet], owner: str, page: SensorPage) -> dict[s
             for at, target in enumerate(targets):
                 shown = label(name_of(name), target)
                 if wanted in shown.casefold():
-                    found.append(_Found(float(ranks[slot, at]), shown, name, fleet, at))
+                    found.append(_Ranked(float(ranks[slot, at]), shown, name, fleet, at))
     found.sort(key=lambda each: (each.rank, each.label))
     chosen = found[page.offset : page.offset + page.limit]
     lines = [_line(each.fleet, views[each.target]) for each in chosen if (views := look_all(each.fleet, each.name))]
