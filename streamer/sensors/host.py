@@ -44,6 +44,9 @@ __all__ = ["ElsewhereError", "Sensors"]
 
 log = logging.getLogger(__name__)
 
+#: Ways in whose readings are asked for again by us: where there is no room for them now, nothing is refused.
+KEPT_BY_SENDER = frozenset({"mqtt", "websocket"})
+
 #: Seconds between two looks at what is to be saved.
 SAVE_SECONDS = 1.0
 #: Share of the time of a drain in which readings are run; the rest is for saving.
@@ -269,7 +272,8 @@ class Sensors:
             writing = fleet.write(self._arrivals(self._masked(batch)), answer=answer, count=count)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
-            self.metrics.refused_readings.labels("busy").inc(len(batch))
+            if way not in KEPT_BY_SENDER:
+                self.metrics.refused_readings.labels("busy").inc(len(batch))
             raise
         except StoreError:
             self.metrics.refused_readings.labels("store").inc(len(batch))

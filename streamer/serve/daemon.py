@@ -345,6 +345,8 @@ class Daemon:
     def _status(self) -> str:
         if (disk := self._disk_trouble()) is not None:
             return f"nothing is saved: {disk}"
+        if (unread := self.broker.trouble()) is not None:
+            return unread
         names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
 

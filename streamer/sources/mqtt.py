@@ -128,11 +128,11 @@ class Mqtt:
     async def _subscribe(self, link: Link) -> None:
         patterns = [subscription.pattern for subscription in self._options.subscriptions]
         patterns += [self._status] if self._status else []
-        if not patterns:
-            return
-        for pattern, why in zip(patterns, await link.subscribe(patterns), strict=True):
-            if why:
-                log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": why})
+        answers = await link.subscribe(patterns) if patterns else []
+        refused = {pattern: why for pattern, why in zip(patterns, answers, strict=True) if why}
+        for pattern, why in refused.items():
+            log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": why})
+        self._watch.refused(refused)
 
     async def _receive(self, link: Link) -> NoReturn:
         while True:

@@ -104,6 +104,7 @@ class ForecastQueue:
             self._due.pop((stream, target), None)
         while len(self._gone) >= self._options.max_unsent:
             del self._gone[next(iter(self._gone))]
+            self._watch.forecasts("uncleared", 1)
         self._gone[stream] = tuple(targets) or ("",)
         self._filled.set()
 

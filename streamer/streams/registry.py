@@ -22,6 +22,7 @@ from streamer.engine.catalogue import default_models, resolve
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.engine.scheduler import Gather
+from streamer.likeness import KINDS
 from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.store import Store
@@ -108,6 +109,8 @@ class Registry:
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
+        for kind in KINDS:  # an alert sees no increase from nothing
+            self.metrics.suspected_streams.labels(kind)
         for engine in self._engines.values():
             self._start(engine)
         self.keeper.look()
