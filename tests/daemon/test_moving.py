@@ -221,7 +221,7 @@ def readings(names: list[str], first: int, last: int) -> bytes:
     return "\n".join(map(json.dumps, lines)).encode()
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.long), True])
 def test_sensors_move_with_all_they_have_learnt(tmp_path: Path, killed: bool) -> None:
     model, names = resolve("forecast-online"), ["a", "b/c", "d e"]
     with (
