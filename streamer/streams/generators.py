@@ -19,7 +19,7 @@ from streamer.engine.engine import Engine, EngineStream
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.refusals import NoSlot
-from streamer.streams.loading import describe, load_model, make_engine
+from streamer.streams.loading import describe, load_model, make_engine, watch_engine
 from streamer.tasks import Event
 from streamer.tasks.generate import Generate
 
@@ -167,6 +167,7 @@ class Generators:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 raise ModelError(f"two generators are named {engine.manifest.name!r}: serve one")
         for engine in self._engines.values():
+            watch_engine(engine)
             engine.start()
 
     def describe(self) -> list[dict[str, Any]]:

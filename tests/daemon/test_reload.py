@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from streamer.client import StreamClient
-from tests.daemon.running import Running, daemon
+from tests.daemon.running import Proxy, Running, daemon
 from tests.daemon.talk import RATE, expected, noise, same, text, transcribe
 from tests.daemon.test_moving import ask
 from tests.toys import toy_model
@@ -84,6 +85,69 @@ def test_an_old_version_that_nobody_can_come_back_to_goes(versions: list[Path], 
             pass
         replace(served, first)
         assert reloaded(running)["outcome"] == "reloaded"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_was_there_goes_on_after_a_kill(versions: list[Path], tmp_path: Path, told: bool) -> None:
+    """``told``: the daemon took the new version before it was killed; else the file only lay there."""
+    served, first, second = versions
+    pcm = noise(5, 6)
+    half = len(pcm) // 4 * 2
+
+    async def talk() -> tuple[str, str]:
+        with daemon(tmp_path / "one", served, state_directory=state, checkpoint_seconds=0.05) as running:
+            proxy = await stack.enter_async_context(Proxy.to(running.port))
+            stream = await stack.enter_async_context(
+                StreamClient(proxy.url, sample_rate=RATE, retry_seconds=60, first_delay=0.02)
+            )
+            await stream.send(pcm[:half])
+            await stream.safe()
+            replace(served, second)
+            if told:
+                assert (await asyncio.to_thread(reloaded, running))["outcome"] == "reloaded"
+        with daemon(tmp_path / "two", served, state_directory=state, checkpoint_seconds=0.05) as running:
+            proxy.target = running.port
+            proxy.cut()
+            new = text(await transcribe(running.url, [pcm]))
+            await stream.send(pcm[half:])
+            await stream.end()
+            page = running.metrics()
+            assert page["streamer_old_models"] == 1
+            assert page['streamer_sessions{model="toy",state="active"}'] == 1
+            return text([event async for event in stream]), new
+
+    async def all_of_it() -> tuple[str, str]:
+        async with stack:
+            return await talk()
+
+    state, stack = tmp_path / "state", contextlib.AsyncExitStack()
+    old, new = asyncio.run(all_of_it())
+    same(old, expected(first, pcm))
+    same(new, expected(second, pcm))
+
+
+def test_files_of_old_versions_are_kept_as_long_as_a_stream_may_come_back(versions: list[Path], tmp_path: Path) -> None:
+    served, _, second = versions
+    kept = tmp_path / "state" / "state" / "models"
+    with daemon(tmp_path / "state", served, checkpoint_seconds=0.05, keep_seconds=0) as running:
+        before = {path.name for path in kept.iterdir()}
+        replace(served, second)
+        assert reloaded(running)["outcome"] == "reloaded"
+        while running.metrics()["streamer_old_models"]:
+            pass
+        after = {path.name for path in kept.iterdir()}
+        assert len(before) == len(after) == 1
+        assert before != after
+
+
+def test_files_of_old_versions_are_bounded(versions: list[Path], tmp_path: Path) -> None:
+    served, _, _ = versions
+    kept = tmp_path / "state" / "state" / "models"
+    for version in "abc":
+        replace(served, toy_model(tmp_path, version=version))
+        with daemon(tmp_path / "state", served, max_old_models=1) as running:
+            assert running.stop() == 0
+    assert len(list(kept.iterdir())) == 2
 
 
 def test_what_can_not_serve_is_not_taken_and_said_so(versions: list[Path], tmp_path: Path) -> None:
