@@ -112,6 +112,7 @@ class Metrics:
             "model_reloads", "model files that had changed, by what became of it", "model", "outcome"
         )
         self.old_models = gauge("old_models", "old versions of models that have streams, or may have")
+        self.old_generators = gauge("old_generators", "old versions of generators that are still writing")
         self.moved = counter(
             "moved", "streams and sensors that went to another daemon, or came from one", "kind", "way"
         )

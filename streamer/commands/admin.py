@@ -112,7 +112,8 @@ def drain(
 
 
 def reload(url: Url = HERE, token: TokenOption = None, ca: CaOption = None) -> None:
-    """Load model files that changed: new streams take the new version, those that are there finish on the old one."""
+    """Load model files that changed: new streams take the new version, those that are there finish on the old one;
+    sensors go over."""
     found = _ask(_peer(url, token, ca, LONG), "POST", "/v1/reload")
     failed = False
     for name, said in found["models"].items():

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.arena import Arena
-from streamer.engine.model import Model
+from streamer.engine.model import Model, ModelError
 from streamer.metrics import ModelMetrics
 from streamer.sensors.arrival import Arrival, settle
 from streamer.sensors.backlog import DEPTH, Work
@@ -33,8 +33,9 @@ from streamer.sensors.commit import CommitPlan, Planned, Receipt, promise
 from streamer.sensors.directory import Directory
 from streamer.sensors.history import History
 from streamer.sensors.latest import Latest
-from streamer.sensors.layout import RowLayout
+from streamer.sensors.layout import RowLayout, state_layout
 from streamer.sensors.reply import Reply
+from streamer.sensors.runner import Runner
 from streamer.sensors.scores import Track
 from streamer.sensors.table import Parts, Progress, SensorTable, Watcher
 from streamer.sensors.timeline import EARNED, Timelines
@@ -111,7 +112,7 @@ class Fleet:
         clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
     ) -> None:
-        self.model, self.metrics = model, metrics
+        self.metrics = metrics
         self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
         self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of streams that are gone
@@ -172,6 +173,25 @@ class Fleet:
         for thread in threads:
             thread.join(None if until is None else max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in threads)
+
+    @property
+    def model(self) -> Model:
+        """The version that serves."""
+        return self.table.model
+
+    def renew(self, model: Model, task: Forecaster) -> None:
+        """A new version of the model: every stream goes over to it between two of its steps. Raises
+        :class:`ModelError` where it has another layout; nothing has changed then."""
+        table = self.table
+        if state_layout(model.manifest, RowLayout.of(task)) != table.state_layout:
+            text = "a sensor's state has another layout than before: a restart serves it, and sensors begin again"
+            raise ModelError(f"{model.path}: {text}")
+        limit = min(table.limit, model.manifest.max_batch)
+        runners = [Runner(model, table.arena, table.metrics, limit) for _ in self.lanes]
+        for lane, runner in zip(self.lanes, runners, strict=True):
+            with lane.lock:
+                table.model, table.limit = model, limit
+                lane.runner = runner
 
     def watch(self, watcher: Watcher) -> None:
         """It gets every reading that was run from now on."""

@@ -19,6 +19,7 @@ import uvloop
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.host import Sensors
+from streamer.sensors.versions import SensorVersions
 from streamer.serve import logs
 from streamer.serve.access.exposure import ExposedError, check_exposure
 from streamer.serve.access.gate import Access, Gate
@@ -158,6 +159,7 @@ class Daemon:
         )
         self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
+        self.versions = (self.registry, SensorVersions(self.sensors), self.generators)
         self.streams = StreamConnections(self.registry, settings, self.metrics, loop)
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
@@ -338,7 +340,7 @@ class Daemon:
 
     def _reload_models(self) -> dict[str, Any]:
         """Any thread but the loop's. What fails is logged and counted, and the old version serves on."""
-        return {"models": self.registry.reload()}
+        return {"models": {k: v for part in self.versions for k, v in part.reload().items()}}
 
     async def _beat(self) -> None:
         """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""

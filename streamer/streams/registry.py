@@ -144,7 +144,7 @@ class Registry:
 
     def reload(self) -> dict[str, dict[str, Any]]:
         """New versions of model files: see :class:`streamer.streams.reload.Reloader`."""
-        return self._reloader.reload([path for paths in self.others.values() for path in paths])
+        return self._reloader.reload()
 
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""

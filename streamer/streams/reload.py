@@ -7,17 +7,17 @@ nothing to other weights. It goes once nobody has been on it for as long as a st
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.engine.engine import Engine
-from streamer.engine.model import ModelError
-from streamer.engine.proof import judge_file
+from streamer.engine.model import Model, ModelError
+from streamer.engine.versions import check_promises, reload_file
 
 if TYPE_CHECKING:
     from streamer.metrics import Metrics
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Reloader"]
 
 log = logging.getLogger(__name__)
-
-#: Chunks of a long stream that a new file is judged with: others are being served meanwhile.
-LONG_CHUNKS = 40
 
 
 @dataclass(slots=True)
@@ -85,15 +82,14 @@ class Reloader:
                 self._kept.keep(engine.model.path, engine.model.digest)
             self._kept.bound({engine.model.digest for engine in (*self._engines.values(), *self.old)})
 
-    def reload(self, elsewhere: Sequence[Path] = ()) -> dict[str, dict[str, Any]]:
-        """By model: its ``outcome`` (``unchanged``, ``reloaded`` or ``failed`` with ``error``) and ``digest``.
-        ``elsewhere``: files that others serve, which take a restart."""
+    def reload(self) -> dict[str, dict[str, Any]]:
+        """By model, as :func:`streamer.engine.versions.reload_file`."""
         with self._one:
             self.sweep()
-            found = {name: self._try(name, engine) for name, engine in list(self._engines.items())}
-        for path in elsewhere:
-            found[path.stem] = {"outcome": "restart", "file": str(path)}
-        return found
+            return {
+                name: reload_file(engine.model, self._metrics, partial(self._take, name, engine))
+                for name, engine in list(self._engines.items())
+            }
 
     def sweep(self) -> None:
         """Old versions that nobody can come back to go."""
@@ -111,25 +107,15 @@ class Reloader:
     def close(self) -> list[bool]:
         return [engine.close(self._settings.stuck_seconds) for engine in self.old]
 
-    def _try(self, name: str, engine: Engine) -> dict[str, Any]:
-        path, digest = engine.model.path, engine.model.digest
-        try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-                return {"outcome": "unchanged", "digest": digest}
-            new = self._judged(name, path)
-        except (ModelError, OSError) as error:
-            self._metrics.reloads.labels(name, "failed").inc()
-            log.error("a new version is not taken, the old one serves on", extra={"model": name, "error": str(error)})
-            return {"outcome": "failed", "digest": digest, "error": str(error)}
+    def _take(self, name: str, engine: Engine, path: Path) -> Model:
+        new = self._judged(name, path)
         if self._kept is not None:
-            self._kept.retire(digest)
+            self._kept.retire(engine.model.digest)
             self._kept.keep(path, new.model.digest)
         self._retired.append(Retired(engine, self._clock()))  # before others can miss it
         self._engines[name] = new
         self._start(new)
-        self._metrics.reloads.labels(name, "reloaded").inc()
-        log.warning("a new version serves", extra=_facts(new))
-        return {"outcome": "reloaded", "digest": new.model.digest, "version": new.manifest.version}
+        return new.model
 
     def _awake(self, model: str, digest: str) -> Engine | None:
         now = self._engines.get(model)
@@ -161,12 +147,7 @@ class Reloader:
 
     def _judged(self, name: str, path: Path) -> Engine:
         self._check_room(path)
-        verdict = judge_file(path, long_chunks=LONG_CHUNKS)
-        if not verdict.ok:
-            broken = "; ".join(
-                f"{finding.law}, {finding.check} {finding.detail}".strip() for finding in verdict.refusals[:3]
-            )
-            raise ModelError(f"{path} does not keep its promises: {broken} (streamer check says more)")
+        check_promises(path)
         new = self._load(path)
         if new.manifest.name != name:
             raise ModelError(f"{path} holds a model named {new.manifest.name!r} now: a restart serves it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -11,12 +12,19 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from streamer.client import StreamClient
+from streamer.contract.manifest import KEY
+from streamer.engine.catalogue import resolve
 from tests.daemon.running import Proxy, Running, daemon
 from tests.daemon.talk import RATE, expected, noise, same, text, transcribe
+from tests.daemon.test_generate import CHARACTERS
 from tests.daemon.test_moving import ask
+from tests.daemon.test_sensors import forecast, ndjson, post
+from tests.sensors.test_versions import version
 from tests.toys import toy_model
 
 
@@ -143,8 +151,8 @@ def test_files_of_old_versions_are_kept_as_long_as_a_stream_may_come_back(versio
 def test_files_of_old_versions_are_bounded(versions: list[Path], tmp_path: Path) -> None:
     served, _, _ = versions
     kept = tmp_path / "state" / "state" / "models"
-    for version in "abc":
-        replace(served, toy_model(tmp_path, version=version))
+    for letter in "abc":
+        replace(served, toy_model(tmp_path, version=letter))
         with daemon(tmp_path / "state", served, max_old_models=1) as running:
             assert running.stop() == 0
     assert len(list(kept.iterdir())) == 2
@@ -174,3 +182,78 @@ def test_sighup_reloads(versions: list[Path], tmp_path: Path) -> None:
         os.kill(running.process.pid, signal.SIGHUP)
         while running.metrics().get('streamer_model_reloads_total{model="toy",outcome="reloaded"}') != 1:
             assert running.process.poll() is None
+
+
+def test_sensors_go_over_and_nothing_of_them_is_lost(tmp_path: Path) -> None:
+    """Also where it is killed behind it, and the state on the disk is one of the version before."""
+    served = tmp_path / "sensors.onnx"
+    shutil.copy(resolve("forecast-online"), served)
+    given = [("a", float(hour), float(np.sin(hour))) for hour in range(60)]
+    with daemon(tmp_path / "state", served, lanes=1) as running:
+        assert post(running, "/v1/readings?forecast=1", ndjson(given[:30]))[0] == 200
+        replace(served, version(tmp_path / "second.onnx").read_bytes())
+        said = json.loads(ask(running, "POST", "/v1/reload")[1])["models"]["forecast-online"]
+        assert (said["outcome"], said["version"]) == ("reloaded", "another")
+        assert json.loads(running.get("/v1/models")[1])["models"][0]["digest"] == said["digest"]
+        assert post(running, "/v1/readings?forecast=1", ndjson(given[30:40]))[0] == 200
+        running.stop(signal.SIGTERM)
+    replace(served, resolve("forecast-online"))
+    with daemon(tmp_path / "state", served, lanes=1) as running:
+        assert post(running, "/v1/readings?forecast=1", ndjson(given[40:50]))[0] == 200
+        replace(served, version(tmp_path / "third.onnx").read_bytes())
+        assert json.loads(ask(running, "POST", "/v1/reload")[1])["models"]["forecast-online"]["outcome"] == "reloaded"
+        running.stop(signal.SIGKILL)
+    with daemon(tmp_path / "state", served, lanes=1) as running:
+        for name in ("a", "twin"):
+            mine = [(name, hour, value) for _, hour, value in given]
+            assert post(running, "/v1/readings?forecast=1", ndjson(mine if name == "twin" else mine[50:]))[0] == 200
+        mine, twin = (forecast(running, name, 60) for name in ("a", "twin"))
+        assert [mine[key] for key in ("value", "quantiles", "anomaly", "drift")] == [
+            twin[key] for key in ("value", "quantiles", "anomaly", "drift")
+        ]
+        assert mine["scores"]["late"] == twin["scores"]["late"]
+        assert running.metrics()["streamer_lost_states_total"] == 0
+
+
+def test_a_forecaster_of_another_layout_is_not_taken(tmp_path: Path) -> None:
+    served = tmp_path / "sensors.onnx"
+    shutil.copy(resolve("forecast-online"), served)
+    with daemon(tmp_path / "state", served, lanes=1) as running:
+        for bad, why in (
+            (resolve("forecast-universal"), "named 'forecast-universal'"),
+            (version(tmp_path / "second.onnx", state="another"), "layout"),
+        ):
+            replace(served, bad)
+            said = json.loads(ask(running, "POST", "/v1/reload")[1])["models"]["forecast-online"]
+            assert said["outcome"] == "failed"
+            assert why in said["error"]
+        assert post(running, "/v1/readings?forecast=1", ndjson([("a", 0.0, 1.0)]))[0] == 200
+
+
+def test_a_generator_writes_on_as_it_began(tmp_path: Path) -> None:
+    served = tmp_path / "characters.onnx"
+    shutil.copy(CHARACTERS, served)
+    model = onnx.load(str(served))
+    (written,) = (prop for prop in model.metadata_props if prop.key == KEY)
+    written.value = json.dumps(json.loads(written.value) | {"version": "another"})
+    first = {"model": "characters", "length": 10**7, "options": {"seed": 1}}
+    with (
+        daemon(tmp_path / "state", served, lanes=1) as running,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)) as connection,
+    ):
+        connection.request("POST", "/v1/generate", json.dumps(first), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        digest = answer.getheader("Model-Digest")
+        replace(served, model.SerializeToString())
+        said = json.loads(ask(running, "POST", "/v1/reload")[1])["models"]["characters"]
+        assert said["outcome"] == "reloaded"
+        assert said["digest"] != digest
+        assert running.metrics()["streamer_old_generators"] == 1
+        assert json.loads(answer.readline())["position"] == 0
+        rest = {**first, "length": 100, "after": 50}
+        assert ask(running, "POST", "/v1/generate", {**rest, "digest": digest})[0] == 409
+        assert ask(running, "POST", "/v1/generate", {**rest, "digest": said["digest"]})[0] == 200
+        connection.close()
+        while running.metrics()["streamer_old_generators"]:
+            pass
+        assert ask(running, "POST", "/v1/generate", rest)[0] == 200
