@@ -136,7 +136,7 @@ def _bytes(peer: Peer, method: str, path: str, body: bytes | None = None, **quer
     from streamer.serve.moving.peer import PeerError
 
     try:
-        return peer.ask(method, path, body, **query)
+        return peer.ask(method, path, body, None, **query)
     except PeerError as error:
         raise CommandError(advice(error)) from error
 

@@ -265,7 +265,7 @@ class Daemon:
             self.sensors,
             self.generators,
             self.kserve,
-            MovingRoutes(self.registry, self.sensors, settings, self._reload_models),
+            MovingRoutes(self.registry, self.sensors, settings, self._reload_models, self.kserve),
             self._disk_trouble,
         )
         served = InferEndpoint(app, self.kserve)
