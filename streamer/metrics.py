@@ -147,6 +147,7 @@ class Metrics:
         self.closed_http_connections = counter(
             "closed_http_connections", "idle HTTP connections closed to make room for others"
         )
+        self.grpc_calls = gauge("grpc_calls", "gRPC calls under way, streams among them")
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.uploads = gauge("uploads", "recordings that are being transcribed")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")

@@ -58,7 +58,7 @@ class Sequences:
         self._slots, self._by_address = slots, by_address
         self._file = directory / "kserve.secret"
         self._secret = lasting_secret(self._file)
-        self._table: SequenceTable[SessionRequests] = SequenceTable(self._secret, other_secrets(self._file))
+        self._table: SequenceTable[SessionRequests] = SequenceTable(self._secret, others=other_secrets(self._file))
         self._adding = threading.Lock()
         self._positions = Positions(directory / "kserve.json")
         self._streams: set[int] = set()

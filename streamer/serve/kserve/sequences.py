@@ -50,7 +50,7 @@ class SequenceTable(Generic[S]):
     their clients; the oldest are forgotten first.
     """
 
-    def __init__(self, secret: bytes, others: Sequence[bytes] = (), max_gone: int = 4096) -> None:
+    def __init__(self, secret: bytes, max_gone: int = 4096, others: Sequence[bytes] = ()) -> None:
         self._secret, self.others_secrets = secret, list(others)
         self._by_key: dict[str, Owned[S]] = {}
         self._owned: dict[tuple[str, int | str, str], list[Owned[S]]] = {}  # by model, id and scope
