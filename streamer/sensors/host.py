@@ -185,6 +185,7 @@ class Sensors:
             if not fleet.drain(max(0.0, begin + RUNNING * timeout - time.monotonic())):
                 log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
                 fleet.close(0.0)  # its lanes end with the piece that they are at: what is saved stands still
+                fleet.give_up()
             saver.save(whole=True, until=begin + timeout)
         return sum(len(served.fleet.slots) for served in self._served)
 
@@ -245,7 +246,7 @@ class Sensors:
         assert waiting is not None
         try:
             return receipt, await asyncio.wait_for(asyncio.shield(waiting), seconds)
-        except TimeoutError:
+        except (TimeoutError, BusyError):  # the latter: by this process
             return receipt, None
 
     async def ask(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
