@@ -25,13 +25,14 @@ from streamer.sensors.arrivals import Arrivals
 from streamer.sensors.choice import NoSensorsError, fleet_of_columns, fleet_of_name
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView, describe, look_all
 from streamer.sensors.open import Loaded, load_forecasters, make_fleet
 from streamer.sensors.prometheus import SensorCollector
 from streamer.sensors.reply import gather
 from streamer.sensors.saver import Saver
+from streamer.sensors.writes import BusyError
 from streamer.store import StoreError
 from streamer.store.journal import Journal
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["ElsewhereError", "Sensors"]
 
 log = logging.getLogger(__name__)
+
+#: Ways in whose readings are asked for again by us: where there is no room for them now, nothing is refused.
+KEPT_BY_SENDER = frozenset({"mqtt", "websocket"})
 
 #: Seconds between two looks at what is to be saved.
 SAVE_SECONDS = 1.0
@@ -269,7 +273,8 @@ class Sensors:
             writing = fleet.write(self._arrivals(self._masked(batch)), answer=answer, count=count)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
-            self.metrics.refused_readings.labels("busy").inc(len(batch))
+            if way not in KEPT_BY_SENDER:
+                self.metrics.refused_readings.labels("busy").inc(len(batch))
             raise
         except StoreError:
             self.metrics.refused_readings.labels("store").inc(len(batch))

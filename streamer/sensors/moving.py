@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.saver import from_bytes, to_bytes
+from streamer.sensors.writes import BusyError
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors

@@ -1,4 +1,4 @@
-"""The daemon's life, in the order of the page: bind, load, ready, serve, drain, gone."""
+"""The daemon's life, in the order of the page: load, ready, serve, drain, gone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,17 @@ from time import monotonic
 from typing import Any
 
 import uvicorn
-import uvloop
 
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.host import Sensors
 from streamer.sensors.versions import SensorVersions
 from streamer.serve import logs
-from streamer.serve.access.exposure import ExposedError, check_exposure
 from streamer.serve.access.gate import Access, Gate
-from streamer.serve.access.tls import ServerTls, TlsError
-from streamer.serve.access.tokens import TokenFileError
+from streamer.serve.access.tls import ServerTls
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
-from streamer.serve.descriptors import raise_file_limit
 from streamer.serve.disk_threads import set_disk_threads
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
@@ -44,24 +40,24 @@ from streamer.serve.otel import start_tracing
 from streamer.serve.ports import AddressTakenError, MissingExtraError
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
-from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
+from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
-from streamer.serve.server import UvicornServer, bind, write_port
-from streamer.serve.stream.connection import StreamConnection, StreamConnections
+from streamer.serve.server import UvicornServer, write_port
+from streamer.serve.stream.connection import admit
+from streamer.serve.stream.connections import Peer, StreamConnections
 from streamer.serve.traced import Traced
 from streamer.serve.turns import Turns
 from streamer.serve.vosk.server import VoskServer
 from streamer.serve.websocket import Socket
 from streamer.serve.wyoming.server import WyomingServer
 from streamer.settings import Settings, SettingsError
-from streamer.store import Store, StoreError
+from streamer.store import Store
 from streamer.store.late import LateStore
 from streamer.store.lock import StateFolder
-from streamer.store.sessions import SqliteStore
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
 
-__all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
+__all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon"]
 
 log = logging.getLogger(__name__)
 
@@ -71,53 +67,6 @@ EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
 #: Where administrators bring streams and sensors.
 LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method == "PUT")
-
-
-def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
-    """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
-    taken."""
-    logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
-    notifier = Notifier.from_environment()
-    raise_file_limit(settings)
-    try:
-        check_exposure(settings)
-        tls = ServerTls.of(settings)
-    except (ExposedError, TlsError) as error:
-        log.error(str(error))
-        notifier.close()
-        return EX_CONFIG
-    try:
-        listener = bind(settings.host, settings.port)
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
-        notifier.close()
-        return EX_UNAVAILABLE
-    folder = StateFolder(settings.state_directory)
-
-    def make() -> SqliteStore:
-        folder.claim()
-        return SqliteStore(settings.state_directory / "sessions.sqlite")
-
-    try:
-        store = LateStore(make)
-        given = (settings, listener, store, notifier, config, port_file, folder, tls)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(functools.partial(Daemon, *given)))
-    except (TokenFileError, MissingExtraError) as error:
-        log.error(str(error))
-        return EX_CONFIG
-    except StoreError as error:
-        log.error(f"{error}; choose another place with the setting state_directory")
-        return EX_CANTCREAT
-    finally:
-        listener.close()
-        notifier.close()
-        folder.close()
-
-
-async def _live(make: Callable[[], Daemon]) -> int:
-    return await make().live()
 
 
 class Daemon:
@@ -292,7 +241,7 @@ class Daemon:
         if path == REALTIME_PATH:
             return self.realtime.admit()
         if path != PATH:
-            return self.streams.admit(path)
+            return admit(self.streams, path)
         if self.streams.closed is not None:
             return 503, f"{': '.join(self.streams.closed)}\n"
         return self.subscribers.admit()
@@ -329,7 +278,7 @@ class Daemon:
         await asyncio.to_thread(self.access.reload, always=always)
         if self._tls is not None:
             await asyncio.to_thread(self._tls.reload, always=always)
-        peers: list[StreamConnection | Subscriber] = [*self.streams.connections, *self.subscribers.connections]
+        peers: list[Peer] = [*self.streams.connections, *self.subscribers.connections]
         for peer in peers:
             if peer.socket.grant.revoked:
                 peer.socket.close(1008, "the token of this connection was removed")
@@ -398,6 +347,8 @@ class Daemon:
     def _status(self) -> str:
         if (disk := self._disk_trouble()) is not None:
             return f"nothing is saved: {disk}"
+        if (unread := self.broker.trouble()) is not None:
+            return unread
         names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
 

@@ -22,6 +22,7 @@ from streamer.engine.catalogue import default_models, resolve
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.engine.scheduler import Gather
+from streamer.likeness import KINDS
 from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.store import Store
@@ -37,11 +38,11 @@ from streamer.streams.loading import (
     make_reviser,
     watch_engine,
 )
+from streamer.streams.look import look_asleep, look_awake
 from streamer.streams.moving import Mover
 from streamer.streams.reload import Reloader
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session, Sink
-from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import StreamTable
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Registry:
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
+        for kind in KINDS:  # an alert sees no increase from nothing
+            self.metrics.suspected_streams.labels(kind)
         for engine in self._engines.values():
             self._start(engine)
         self.keeper.look()
@@ -347,36 +350,12 @@ class Registry:
         return None if session is None else session.model
 
     def look(self, stream: str) -> dict[str, Any] | None:
-        """Where a stream stands, awake or asleep, without waking it; ``None``: there is none. Waits for the disk."""
+        """Where a stream stands, awake or asleep, without waking it; ``None``: there is none. Waits for the disk. May
+        be :class:`Refused`."""
         session = self._table.get(stream)
         if session is not None:
-            return {
-                "stream": name_of(session.id),
-                "model": session.model,
-                "position": session.received,
-                "acknowledged": self.keeper.acknowledged(session) or 0,
-                "seq": session.seq,
-                "state": session.state if session.state != "active" else "attached" if session.sink else "waiting",
-                "age_seconds": round(self._clock() - session.last_input, 3),
-            }
-        data = self._admission.saved(stream)
-        if data is None:
-            return None
-        with self._admission.store_errors():
-            age = self.keeper.disk.age(stream)
-        try:
-            saved = Snapshot.from_bytes(data)
-        except SnapshotError as error:
-            raise self._admission.refuse("snapshot", f"the saved stream can't be read: {error}") from error
-        return {
-            "stream": name_of(stream),
-            "model": saved.model,
-            "position": saved.received,
-            "acknowledged": saved.received,
-            "seq": saved.seq,
-            "state": "asleep",
-            "age_seconds": round(age or 0.0, 3),
-        }
+            return look_awake(session, self.keeper.acknowledged(session) or 0, self._clock())
+        return look_asleep(stream, self._admission, self.keeper)
 
     def stuck(self) -> str | None:
         """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""

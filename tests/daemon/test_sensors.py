@@ -25,7 +25,7 @@ from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
 from streamer.sensors.choice import NoSensorsError
 from streamer.sensors.host import Sensors
-from streamer.sensors.ingest import BusyError
+from streamer.sensors.writes import BusyError
 from streamer.settings import Settings
 from tests.daemon.running import Running, daemon
 from tests.sensors.support import batch, feed, fleet, lives

@@ -15,7 +15,7 @@ from streamer.serve.app import create_app, create_router
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.rows.routes import RowRoutes
-from streamer.serve.stream.connection import StreamConnections
+from streamer.serve.stream.connections import StreamConnections
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
 

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from streamer.names import name_of, owner_of, stream_id
 from streamer.refusals import Refused
 from streamer.sensors.choice import AmbiguousError, NoSensorsError
-from streamer.sensors.ingest import BusyError
 from streamer.sensors.moving import SensorMover, SensorStateError
+from streamer.sensors.writes import BusyError
 from streamer.serve.body import problem, read_body
 from streamer.serve.disk_threads import disk_thread
 from streamer.serve.moving.peer import Peer
