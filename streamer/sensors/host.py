@@ -285,7 +285,9 @@ class Sensors:
             self.metrics.refused_readings.labels(refusal.reason).inc(refusal.count)
         if writing.forecasts is None:
             return receipt, None
-        return receipt, asyncio.wrap_future(writing.forecasts)
+        waiting = asyncio.wrap_future(writing.forecasts)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+        return receipt, waiting
 
     def _masked(self, batch: ReadingBatch) -> ReadingBatch:
         """Without the numbers that stand for no value (the setting ``missing``)."""
