@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.arena import Arena
-from streamer.engine.model import Model, ModelError
+from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
 from streamer.sensors.arrival import Arrival, settle
 from streamer.sensors.backlog import DEPTH, Work
@@ -32,9 +32,8 @@ from streamer.sensors.commit import CommitPlan, Planned
 from streamer.sensors.directory import Directory
 from streamer.sensors.history import History
 from streamer.sensors.latest import Latest
-from streamer.sensors.layout import RowLayout, state_layout
+from streamer.sensors.layout import RowLayout
 from streamer.sensors.reply import Reply
-from streamer.sensors.runner import Runner
 from streamer.sensors.scores import Track
 from streamer.sensors.table import Parts, Progress, SensorTable, Watcher
 from streamer.sensors.timeline import EARNED, Timelines
@@ -156,20 +155,6 @@ class Fleet:
     def model(self) -> Model:
         """The version that serves."""
         return self.table.model
-
-    def renew(self, model: Model, task: Forecaster) -> None:
-        """A new version of the model: every stream goes over to it between two of its steps. Raises
-        :class:`ModelError` where it has another layout; nothing has changed then."""
-        table = self.table
-        if state_layout(model.manifest, RowLayout.of(task)) != table.state_layout:
-            text = "a sensor's state has another layout than before: a restart serves it, and sensors begin again"
-            raise ModelError(f"{model.path}: {text}")
-        limit = min(table.limit, model.manifest.max_batch)
-        runners = [Runner(model, table.arena, table.metrics, limit) for _ in self.lanes]
-        for lane, runner in zip(self.lanes, runners, strict=True):
-            with lane.lock:
-                table.model, table.limit = model, limit
-                lane.runner = runner
 
     def watch(self, watcher: Watcher) -> None:
         """It gets every reading that was run from now on."""

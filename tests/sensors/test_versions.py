@@ -18,6 +18,7 @@ from streamer.metrics import Metrics
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.open import load_forecaster, open_fleet
 from streamer.sensors.saver import Saver
+from streamer.sensors.versions import renew
 from streamer.store.journal import Journal
 from tests.sensors.support import HOUR, feed, lives
 
@@ -64,7 +65,7 @@ def test_sensors_go_over_where_they_are(tmp_path: Path) -> None:
     for each in (whole, over):
         each.start()
         feed(each, given[:half])
-    over.renew(*load_forecaster(bent)[:2])
+    renew(over, *load_forecaster(bent)[:2])
     expected, found = feed(whole, given[half:]), feed(over, given[half:])
     assert over.model.manifest.version == "another"
     np.testing.assert_allclose(found.quantiles, expected.quantiles + 1.0, atol=1e-4)
@@ -117,5 +118,5 @@ def test_a_version_of_another_layout_is_not_taken(tmp_path: Path) -> None:
     fleet = made(resolve(NAME))
     other = load_forecaster(resolve("forecast-universal"))
     with pytest.raises(ModelError, match="layout"):
-        fleet.renew(*other[:2])
+        renew(fleet, *other[:2])
     assert fleet.model.digest == Model.load(resolve(NAME)).digest
