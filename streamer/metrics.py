@@ -115,6 +115,7 @@ class Metrics:
             "model_reloads", "model files that had changed, by what became of it", "model", "outcome"
         )
         self.old_models = gauge("old_models", "old versions of models that have streams, or may have")
+        self.old_generators = gauge("old_generators", "old versions of generators that are still writing")
         self.moved = counter(
             "moved", "streams and sensors that went to another daemon, or came from one", "kind", "way"
         )
@@ -149,6 +150,7 @@ class Metrics:
         self.closed_http_connections = counter(
             "closed_http_connections", "idle HTTP connections closed to make room for others"
         )
+        self.grpc_calls = gauge("grpc_calls", "gRPC calls under way, streams among them")
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.uploads = gauge("uploads", "recordings that are being transcribed")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")

@@ -189,6 +189,7 @@ class Sensors:
             if not fleet.drain(max(0.0, begin + RUNNING * timeout - time.monotonic())):
                 log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
                 fleet.close(0.0)  # its lanes end with the piece that they are at: what is saved stands still
+                fleet.give_up()
             saver.save(whole=True, until=begin + timeout)
         return sum(len(served.fleet.slots) for served in self._served)
 
@@ -249,7 +250,7 @@ class Sensors:
         assert waiting is not None
         try:
             return receipt, await asyncio.wait_for(asyncio.shield(waiting), seconds)
-        except TimeoutError:
+        except (TimeoutError, BusyError):  # the latter: by this process
             return receipt, None
 
     async def ask(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
@@ -284,7 +285,9 @@ class Sensors:
             self.metrics.refused_readings.labels(refusal.reason).inc(refusal.count)
         if writing.forecasts is None:
             return receipt, None
-        return receipt, asyncio.wrap_future(writing.forecasts)
+        waiting = asyncio.wrap_future(writing.forecasts)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+        return receipt, waiting
 
     def _masked(self, batch: ReadingBatch) -> ReadingBatch:
         """Without the numbers that stand for no value (the setting ``missing``)."""

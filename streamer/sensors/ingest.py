@@ -83,7 +83,7 @@ class Fleet:
         clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
     ) -> None:
-        self.model, self.metrics = model, metrics
+        self.metrics = metrics
         self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
         self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of streams that are gone
@@ -116,6 +116,7 @@ class Fleet:
         self._queued = np.zeros(slots, np.int64)
         self._changed = threading.Condition()
         self._closed = False
+        self._replies: set[Reply] = set()  # that somebody waits for
         self._writer = threading.Thread(target=self._write_all, name="readings", daemon=True)
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -132,6 +133,11 @@ class Fleet:
             done = self._changed.wait_for(lambda: not self.waiting and not self._inbox, timeout)
         return done and all(lane.idle(max(0.0, until - monotonic())) for lane in self.lanes)
 
+    def give_up(self) -> None:
+        """Who waits for readings to be run is told that they are run after the next start."""
+        for reply in self._replies.copy():
+            reply.give_up(BusyError("the daemon is going down: the readings are kept, and run after the next start"))
+
     def close(self, timeout: float | None = None) -> bool:
         """Threads end; what is not run is in the journal, if there is one. False if one is stuck."""
         with self._changed:
@@ -144,6 +150,11 @@ class Fleet:
         for thread in threads:
             thread.join(None if until is None else max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in threads)
+
+    @property
+    def model(self) -> Model:
+        """The version that serves."""
+        return self.table.model
 
     def watch(self, watcher: Watcher) -> None:
         """It gets every reading that was run from now on."""
@@ -165,6 +176,9 @@ class Fleet:
         if not len(batch.names) == len(batch.times) == len(batch.values) or batch.times.dtype != np.float64:
             raise ValueError("names, times (float64) and values of readings are as many")
         reply = Reply(self.layout, batch, answer) if answer or count else None
+        if reply is not None:
+            self._replies.add(reply)
+            reply.forecasts.add_done_callback(lambda _: self._replies.discard(reply))
         entry = Entry(batch, reply)
         with self._changed:
             if wait:

@@ -18,6 +18,7 @@ import uvicorn
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.host import Sensors
+from streamer.sensors.versions import SensorVersions
 from streamer.serve import logs
 from streamer.serve.access.gate import Access, Gate
 from streamer.serve.access.tls import ServerTls
@@ -107,6 +108,7 @@ class Daemon:
         )
         self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
+        self.versions = (self.registry, SensorVersions(self.sensors), self.generators)
         self.streams = StreamConnections(self.registry, settings, self.metrics, loop)
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
@@ -212,7 +214,7 @@ class Daemon:
             self.sensors,
             self.generators,
             self.kserve,
-            MovingRoutes(self.registry, self.sensors, settings, self._reload_models),
+            MovingRoutes(self.registry, self.sensors, settings, self._reload_models, self.kserve),
             self._disk_trouble,
         )
         served = InferEndpoint(app, self.kserve)
@@ -287,7 +289,7 @@ class Daemon:
 
     def _reload_models(self) -> dict[str, Any]:
         """Any thread but the loop's. What fails is logged and counted, and the old version serves on."""
-        return {"models": self.registry.reload()}
+        return {"models": {k: v for part in self.versions for k, v in part.reload().items()}}
 
     async def _beat(self) -> None:
         """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""

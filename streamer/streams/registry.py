@@ -28,7 +28,16 @@ from streamer.names import name_of
 from streamer.store import Store
 from streamer.streams.admission import Admission, Quota, StreamRequest
 from streamer.streams.keeper import Keeper
-from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, load_writers, make_reviser
+from streamer.streams.kept_models import KeptModels
+from streamer.streams.loading import (
+    OtherTaskError,
+    describe,
+    describe_stream,
+    load_engine,
+    load_writers,
+    make_reviser,
+    watch_engine,
+)
 from streamer.streams.look import look_asleep, look_awake
 from streamer.streams.moving import Mover
 from streamer.streams.reload import Reloader
@@ -76,7 +85,14 @@ class Registry:
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota, behind)
         self._reloader = self._admission.versions = Reloader(
-            self._engines, settings, metrics, self._load, self._start, self._table.all, clock
+            self._engines,
+            settings,
+            metrics,
+            partial(load_engine, settings=settings, metrics=metrics),
+            self._start,
+            self._table.all,
+            clock,
+            None if store is None else KeptModels.of(settings),
         )
         self.keeper.also = self._reloader.sweep
         #: Streams as bytes: out, in, and over to another daemon.
@@ -96,7 +112,7 @@ class Registry:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
             try:
-                engine = self._load(resolve(name))
+                engine = load_engine(resolve(name), self.settings, self.metrics)
             except OtherTaskError as error:
                 self.others[error.task].append(error.path)
                 continue
@@ -114,12 +130,10 @@ class Registry:
         for engine in self._engines.values():
             self._start(engine)
         self.keeper.look()
+        self._reloader.keep()
         self.sweep()
         self._admission.wake_all()
         self.keeper.start()
-
-    def _load(self, path: Path) -> Engine:
-        return load_engine(path, self.settings, self.metrics, self._table.all)
 
     def _start(self, engine: Engine) -> None:
         self._admission.headroom.watch(engine)
@@ -128,11 +142,12 @@ class Registry:
         served = {engine, *self._engines.values()}
         for each in served:
             each.let_first([other for other in served if other is not each])
+        watch_engine(self._engines.get(engine.manifest.name, engine), self._table.all)
         engine.start()
 
     def reload(self) -> dict[str, dict[str, Any]]:
         """New versions of model files: see :class:`streamer.streams.reload.Reloader`."""
-        return self._reloader.reload([path for paths in self.others.values() for path in paths])
+        return self._reloader.reload()
 
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""

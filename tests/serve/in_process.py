@@ -39,7 +39,7 @@ def _parts(registry: Registry) -> tuple[Any, ...]:
     streams.closed = None
     kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
     sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)
-    moving = MovingRoutes(registry, sensors, settings, lambda: {"models": registry.reload()})
+    moving = MovingRoutes(registry, sensors, settings, lambda: {"models": registry.reload()}, kserve)
     return streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve, moving
 
 
