@@ -41,7 +41,7 @@ HELD_OUT = "english-00000"
 LICENCE = (
     "speechocean762: free for commercial and non-commercial purposes; Flight of the Amazon Queen, (C) John Passfield "
     "and Steven Stamatiadis: free to modify and to distribute with attribution, not to be sold by itself; spoken "
-    "orders: Apache-2.0, their texts: Whisper, MIT; voices: Kokoro-82M and hibari-tts (Apache-2.0), flite and espeak-ng "
+    "orders: Apache-2.0, their texts: Whisper, MIT; voices: Kokoro-82M, hibari-tts (Apache-2.0), flite and espeak-ng "
     "(synthetic), Asterisk core sounds (CC BY-SA 3.0); texts read by them: Schema-Guided Dialogue and Rev "
     "earnings21/22 (CC BY-SA 4.0), VCTK prompts, Taskmaster and LibriSpeech (CC BY 4.0), LJ Speech (public domain); "
     "kitchen noise: Apache-2.0; word frequencies: wordfreq (CC BY-SA 4.0)"
