@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -58,6 +59,11 @@ FAMILIES = {
         "wavenet", RATE, len(TOKENS), strides=(2, 2), channels=256, skip=256, kernel=3, dilations=(1, 2, 4, 8) * 3,
         dropout=0.1, gated=True,
     ),
+    # whisper-base's encoder, heard in blocks of 320 ms; begin with its weights: python -m models.speech.whisper
+    "attention": AcousticConfig(
+        "attention", RATE, len(TOKENS), bands=80, channels=512, layers=6, heads=8, merged=2, block=8, past=32,
+        dropout=0.1, gated=True,
+    ),
 }  # fmt: skip
 
 
@@ -70,18 +76,23 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
     spoken = orders(folder)
     heard, held = [u for i, u in enumerate(spoken) if i % 8], spoken[::8]
     utterances = {"speechocean": read if everybody else train, "orders": spoken if everybody else heard, "nothing": []}
+    options = CtcOptions(
+        minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistency=0.0, average=0.9995, primed=0.3,
+        rested=0.25,
+    )  # fmt: skip
+    augmentation = Augmentation(
+        speeds=(0.86, 1.17), speed=0.6, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0), before=(0.0, 0.8),
+        after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.15, tilt=0.35, crosstalk=0.06,
+        microphone=0.4, codec=0.15, clip=0.06, step=0.08,
+    )  # fmt: skip
+    if family == "attention":
+        options = replace(options, rate=3e-4, warm=0.05, phones=0.0, average=0.999, rested=0.1)
+        augmentation = replace(augmentation, frequency_width=16)
     return Recipe(
         name="english" if family == "lstm" else f"english-{family}",
         config=FAMILIES[family],
-        options=CtcOptions(
-            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistency=0.0, average=0.9995, primed=0.3,
-            rested=0.25,
-        ),
-        augmentation=Augmentation(
-            speeds=(0.86, 1.17), speed=0.6, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0),
-            before=(0.0, 0.8), after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.15, tilt=0.35,
-            crosstalk=0.06, microphone=0.4, codec=0.15, clip=0.06, step=0.08,
-        ),
+        options=options,
+        augmentation=augmentation,
         sources=[
             UtteranceSource(
                 name, utterances.get(name, []), _moving(*share), joined=(2, 2) if name == "speechocean" else (1, 1),
