@@ -21,7 +21,8 @@ EXAMPLES = """examples:
   python -m models train sensors --data plant.csv --targets pressure,flow --horizon 24 --folder runs/plant
   python -m models corpus english --hours 60           voices for hours of English, into ~/.cache/streamer/corpus
   python -m models zoo characters --minutes 5
-  python -m models train english                       a day in the background; --resume goes on after a stop
+  python -m models.speech.whisper whisper/base english -o begin.pt
+  python -m models train english --warm begin.pt       hours in the background; --resume goes on after a stop
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 

@@ -8,8 +8,8 @@ SENSORS = ("forecast-universal",)
 OWN = ("sensors",)
 #: Of texts instead of recordings.
 TEXTS = ("written",)
-#: Of English recordings, each a family of acoustic models.
-ENGLISH = {"english": "lstm", "english-wavenet": "wavenet", "english-attention": "attention"}
+#: Of English recordings, each a family of acoustic models. ``english`` is the one that ships.
+ENGLISH = {"english": "attention", "english-lstm": "lstm", "english-wavenet": "wavenet"}
 NAMES = (
     *UNTRAINED,
     *SENSORS,

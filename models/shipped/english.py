@@ -67,7 +67,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def english(family: str = "lstm", everybody: bool = False) -> Recipe:
+def english(family: str = "attention", everybody: bool = False) -> Recipe:
     """``family``: of :data:`FAMILIES`. Raises ``FileNotFoundError`` where there is no corpus yet."""
     folder = made_corpus().parent
     actors = unheard(folder / "english")
@@ -89,7 +89,7 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
         options = replace(options, rate=3e-4, warm=0.05, phones=0.0, average=0.999, rested=0.1)
         augmentation = replace(augmentation, frequency_width=16)
     return Recipe(
-        name="english" if family == "lstm" else f"english-{family}",
+        name="english" if family == "attention" else f"english-{family}",
         config=FAMILIES[family],
         options=options,
         augmentation=augmentation,

@@ -4,8 +4,8 @@ Net2Net (Chen et al. 2016, arXiv 1511.05641): new channels and units get random 
 to the old ones, new residual layers add zero. What is not exactly kept are the layer norms, which now also see the new
 units, that are silent at first.
 
-    python -m models.speech.grow english english -o begin.pt      # a shipped file's weights in a recipe's shape
-    python -m models train english --warm begin.pt
+    python -m models.speech.grow small.pt english-lstm -o begin.pt      # a checkpoint's weights in a recipe's shape
+    python -m models train english-lstm --warm begin.pt
 """
 
 from __future__ import annotations

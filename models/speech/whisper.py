@@ -3,8 +3,8 @@
 They come as CTranslate2's ``model.bin`` (a folder as docs/english.md puts together). Whisper heard 680,000 hours; its
 encoder knows sounds, and is taught here to hear them block by block, to name phones, and to stay silent.
 
-    python -m models.speech.whisper FOLDER english-attention -o begin.pt
-    python -m models train english-attention --warm begin.pt
+    python -m models.speech.whisper FOLDER english -o begin.pt
+    python -m models train english --warm begin.pt
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m models.speech.whisper", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("folder", type=Path, help="with model.bin, a Whisper model of CTranslate2")
-    parser.add_argument("recipe", help="a recipe of the family attention, as english-attention")
+    parser.add_argument("recipe", help="a recipe of the family attention: english")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     from models.recipes import make, set_normaliser

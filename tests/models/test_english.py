@@ -72,8 +72,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_both_families_are_of_a_size_that_ships_and_hear_far_enough_back(family: str) -> None:
+def test_every_family_is_of_a_size_that_ships_and_hears_far_enough_back(family: str) -> None:
     model = Acoustic(FAMILIES[family])
-    assert 4e6 < parameters(model) < 8e6
+    assert 4e6 < parameters(model) < 22e6  # a byte each, beside 6 MB of words
     assert model.hop == 640
     assert model.context is None or model.context > 200  # 2 s in frames of 10 ms
