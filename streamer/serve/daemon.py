@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import signal
@@ -68,6 +69,8 @@ log = logging.getLogger(__name__)
 #: used (no use in starting again).
 EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
+#: Objects more than before after which cycles among the new ones are looked for: more than all requests under way have.
+YOUNG = 10_000
 #: Where administrators bring streams and sensors.
 LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method == "PUT")
 
@@ -228,6 +231,10 @@ class Daemon:
         self.generators.load(self.registry.others["generate"])
         self.sensors.watch(self.subscribers.watch)
         self.broker.check()
+        # What is here now stays. Looked at again and again, it would stop everybody for a tenth of a second each time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG)
 
     def _models(self) -> list[dict[str, Any]]:
         return self.registry.models() + self.sensors.describe() + self.generators.describe()
