@@ -79,6 +79,10 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
     taken."""
     logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
+    # Modules stay: looked at again with every collection they would stop everybody for a tenth of a second. Models are
+    # not there yet, and may go with a reload.
+    gc.freeze()
+    gc.set_threshold(YOUNG)
     notifier = Notifier.from_environment()
     raise_file_limit(settings)
     try:
@@ -231,10 +235,6 @@ class Daemon:
         self.generators.load(self.registry.others["generate"])
         self.sensors.watch(self.subscribers.watch)
         self.broker.check()
-        # What is here now stays. Looked at again and again, it would stop everybody for a tenth of a second each time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG)
 
     def _models(self) -> list[dict[str, Any]]:
         return self.registry.models() + self.sensors.describe() + self.generators.describe()
