@@ -62,7 +62,8 @@ def verify(
     ``longer``: the same quantised graph for the whole ``signal`` in one call, where PyTorch is not an exact reference.
     """
     model = Model.load(path)
-    hop, rng = model.manifest.hop, np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    hop = int(getattr(module, "block", model.manifest.hop))  # a module may hear in blocks of several steps
     whole = torch_whole(module, signal)
     findings = []
     steps = signal.shape[1] // hop

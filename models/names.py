@@ -8,14 +8,15 @@ SENSORS = ("forecast-universal",)
 OWN = ("sensors",)
 #: Of texts instead of recordings.
 TEXTS = ("written",)
+#: Of English recordings, each a family of acoustic models.
+ENGLISH = {"english": "lstm", "english-wavenet": "wavenet", "english-attention": "attention"}
 NAMES = (
     *UNTRAINED,
     *SENSORS,
     *OWN,
     *TEXTS,
     "digits",
-    "english",
-    "english-wavenet",
+    *ENGLISH,
     "librispeech",
     "librispeech-tiny",
     "tiny-lstm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.names import NAMES
+from models.names import ENGLISH, NAMES
 from models.training.recipe import Recipe, set_normaliser
 
 __all__ = ["NAMES", "Recipe", "make", "set_normaliser"]
@@ -20,7 +20,7 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
     from models.speech import librispeech
     from models.training import tiny
 
-    if everybody and name in NAMES and name not in ("digits", "english", "english-wavenet"):
+    if everybody and name in NAMES and name not in ("digits", *ENGLISH):
         raise ValueError(f"{name} has no development speakers to train on: leave out --everybody")
     if name in ("librispeech", "librispeech-tiny"):
         if corpus is None:
@@ -28,8 +28,8 @@ def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Reci
         return librispeech.librispeech(corpus, small=name.endswith("tiny"))
     if name == "digits":
         return speech.digits(everybody)
-    if name in ("english", "english-wavenet"):
-        return english.english("lstm" if name == "english" else "wavenet", everybody)
+    if name in ENGLISH:
+        return english.english(ENGLISH[name], everybody)
     if name in ("tiny-lstm", "tiny-wavenet"):
         return tiny.tiny(name.removeprefix("tiny-"))
     raise ValueError(f"no recipe {name!r}; there are: {', '.join(NAMES)}")

@@ -104,6 +104,9 @@ class Metrics:
         # -- MQTT ------------------------------------------------------------------------------------------------------
         self.mqtt_connected = gauge("mqtt_connected", "1 while there is a connection to the broker")
         self.mqtt_reconnects = counter("mqtt_reconnects", "connections to the broker after the first")
+        self.mqtt_refused = gauge(
+            "mqtt_refused_subscriptions", "topic patterns (mqtt_topics) that the broker does not let the daemon read"
+        )
         self.mqtt_messages = counter("mqtt_messages", "messages from the broker", "outcome")
         self.mqtt_forecasts = counter("mqtt_forecasts", "forecasts for the broker", "outcome")
 
@@ -112,6 +115,7 @@ class Metrics:
             "model_reloads", "model files that had changed, by what became of it", "model", "outcome"
         )
         self.old_models = gauge("old_models", "old versions of models that have streams, or may have")
+        self.old_generators = gauge("old_generators", "old versions of generators that are still writing")
         self.moved = counter(
             "moved", "streams and sensors that went to another daemon, or came from one", "kind", "way"
         )
@@ -140,12 +144,13 @@ class Metrics:
         self.sent_events = counter("sent_events", "events sent, by type", "type")
 
         # -- HTTP ------------------------------------------------------------------------------------------------------
-        self.loop_late = gauge("loop_late_seconds", "time by which the event loop was late, at worst of late")
+        self.loop_late = gauge("loop_late_seconds", "longest delay of the event loop in the last seconds")
         self.requests = gauge("requests", "HTTP requests being answered")
         self.http_connections = gauge("http_connections", "HTTP connections that are open, without WebSockets")
         self.closed_http_connections = counter(
             "closed_http_connections", "idle HTTP connections closed to make room for others"
         )
+        self.grpc_calls = gauge("grpc_calls", "gRPC calls under way, streams among them")
         self.request_bytes = gauge("request_bytes", "bytes of bodies that requests hold (HTTP, gRPC)")
         self.uploads = gauge("uploads", "recordings that are being transcribed")
         self.refused_requests = counter("refused_requests", "HTTP requests refused, by bound", "reason")

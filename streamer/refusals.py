@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
+    "REFUSED",
     "BadInput",
     "BadRows",
     "NoSlot",
@@ -12,7 +15,30 @@ __all__ = [
     "RateError",
     "Refused",
     "TooManyMarkers",
+    "refused",
 ]
+
+#: The counters (without ``streamer_`` and ``_total``) of what was not taken, by reason, and what they count.
+REFUSED = {
+    "refusals": "streams refused",
+    "refused_readings": "readings not taken",
+    "refused_requests": "requests refused",
+    "denied_requests": "not let in",
+    "bad_input": "input that can't be used",
+    "evictions": "streams given up",
+}
+
+
+def refused(samples: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str], int]:
+    """What was not taken since the start, by counter and reason, out of ``samples`` of the metrics page (counter,
+    reason, value); only reasons that came up. A stream that is refused is bad input of the same reason, too, and counts
+    once."""
+    found = {(name, reason): int(value) for name, reason, value in samples if name in REFUSED and value}
+    return {
+        (name, reason): count
+        for (name, reason), count in found.items()
+        if name != "bad_input" or ("refusals", reason) not in found
+    }
 
 
 class BadInput(ValueError):  # noqa: N818

@@ -42,6 +42,7 @@ class MqttSettings(BaseSettings):
         1000, description="messages of QoS 1 that are not yet safe; then the broker waits"
     )
     mqtt_max_waiting: Count = Field(4096, description="messages that wait; then the broker keeps what comes")
+    mqtt_max_waiting_bytes: Count = Field(16777216, description="the same in bytes, of topics and payloads")
     mqtt_hold_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         5.0, description="time that it keeps it; then what is of QoS 0 is dropped, and counted"
     )

@@ -1,7 +1,8 @@
-"""``kill -9`` at any moment, again and again: while it starts, runs, saves and drains.
+"""``kill -9`` at any moment, again and again: while it starts, runs, saves, drains, reloads and has reloaded.
 
 One stream of sound and one sensor go through all of it. At the end both have to be what they are where nobody is
-killed: every final and marker with its number and its times, every reading once, the same forecast.
+killed: every final and marker with its number and its times, every reading once, the same forecast. For the reload
+each model's file is replaced by one that says the same and is another version; it stays there for the next start.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
+import shutil
 import signal
 import socket
 import tempfile
@@ -19,18 +22,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from bench import setup
 from bench.attack import AttackRow, Scale
 from bench.attack.victim import Victim, until
 from streamer.client import StreamClient
 from streamer.client.replay import ReplayBounds
+from streamer.contract.manifest import KEY
 from streamer.engine.catalogue import resolve
 from streamer.engine.model import Model
 
 __all__ = ["run"]
 
 KILLS = 200
-MOMENTS = ("start", "run", "save", "drain")
+MOMENTS = ("start", "run", "save", "drain", "reloaded", "reload")
 SENSOR = "forecast-online"
 SETTINGS = {"checkpoint_seconds": 0.1, "sensor_save_seconds": 0.3, "drain_seconds": 5, "min_free_bytes": 0}
 #: Of the client: it comes back at once.
@@ -43,13 +49,16 @@ TOGETHER = 500
 
 def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
     with tempfile.TemporaryDirectory() as folder, setup.model_path(str(model) if model else None) as path:
-        yield from Siege(Path(folder), path, max(3, round(KILLS * scale.share)), scale.seed).rows()
+        yield from Siege(Path(folder), path, max(len(MOMENTS), round(KILLS * scale.share)), scale.seed).rows()
 
 
 class Siege:
     def __init__(self, folder: Path, model: Path, kills: int, seed: int) -> None:
-        self.folder, self.models, self.kills = folder, [model, resolve(SENSOR)], kills
+        self.folder, self.kills = folder, kills
+        self.files = [VersionedFile(folder, path) for path in (model, resolve(SENSOR))]
+        self.models = [file.path for file in self.files]
         self.rng = random.Random(seed)
+        self.reload_seconds = 1.0
         self.rate = Model.load(model).manifest.input.sample_rate or 16000
         self.sound = setup.sound(self.rate, 60, seed).tobytes()
         with socket.socket() as free:
@@ -122,6 +131,15 @@ class Siege:
             elif moment == "drain":
                 victim.process.send_signal(signal.SIGTERM)
                 time.sleep(self.rng.random() * 0.2)
+            elif moment == "reloaded":
+                begin = time.monotonic()
+                self._reload(victim)
+                until(lambda victim=victim: self._reloads(victim) == len(self.files))  # type: ignore[misc]
+                self.reload_seconds = time.monotonic() - begin
+                time.sleep(self.rng.random() * 0.5)
+            elif moment == "reload":
+                self._reload(victim)
+                time.sleep(self.rng.random() * self.reload_seconds)
             if not victim.lives and victim.process.returncode != 0:
                 self.odd.append(victim.said()[-300:])
             victim.end(signal.SIGKILL)
@@ -129,6 +147,19 @@ class Siege:
         if not victim.wait_ready():
             self.odd.append(victim.said()[-300:])
         return victim
+
+    def _reload(self, victim: Victim) -> None:
+        for file in self.files:
+            file.exchange()
+        victim.process.send_signal(signal.SIGHUP)
+
+    def _reloads(self, victim: Victim) -> int:
+        page = victim.get("/metrics")[1]
+        found = re.findall(r'^streamer_model_reloads_total\{.*outcome="(\w+)"\} (\S+)$', page, re.M)
+        if any(outcome == "failed" and float(count) for outcome, count in found):
+            self.odd.append("a reload failed")
+            return len(self.files)
+        return int(sum(float(count) for outcome, count in found if outcome == "reloaded"))
 
     def _start(self) -> Victim:
         return Victim(self.folder, self.models, port=self.port, **SETTINGS)
@@ -181,7 +212,9 @@ class Siege:
         found = f"{count} were acknowledged, {ran} were run"
         yield AttackRow("kills", "readings", "each once", found, ran in (count, count + 1) and count > 0)
         if ran == count:
-            differ = [key for key in ("value", "time", "forecast", "quantiles") if twin.get(key) != mine.get(key)]
+            differ = [
+                key for key in ("value", "time", "quantiles", "anomaly", "drift") if twin.get(key) != mine.get(key)
+            ]
             yield AttackRow(
                 "kills", "forecast", "that of a sensor that nobody disturbs", f"{differ} differ", not differ
             )
@@ -194,6 +227,27 @@ class Siege:
         found = until(there)
         assert isinstance(found, dict)
         return found
+
+
+class VersionedFile:
+    """A copy of a model's file in ``folder``, and another version beside it that says the same."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.path, self._other = folder / model.name, folder / f"{model.name}.other"
+        shutil.copy(model, self.path)
+        other = onnx.load(str(model))
+        for prop in other.metadata_props:
+            if prop.key == KEY:
+                prop.value = json.dumps(json.loads(prop.value) | {"version": "other"})
+        onnx.save(other, str(self._other))
+
+    def exchange(self) -> None:
+        """At no moment is there none."""
+        before = self.path.with_name(f"{self.path.name}.before")
+        before.unlink(missing_ok=True)
+        before.hardlink_to(self.path)
+        self._other.replace(self.path)
+        before.replace(self._other)
 
 
 def _said(event: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ def engine() -> Dashboard:
                     lines(
                         "The event loop is late by",
                         "s",
-                        "At worst of late: above 0.1 s something keeps it.",
+                        "Its longest delay in the last seconds: above 0.1 s something blocks it.",
                         (f"streamer_loop_late_seconds{{{WHO}}}", "{{instance}}"),
                         limits=(0.05, 0.1),
                     ),

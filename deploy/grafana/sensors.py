@@ -70,7 +70,7 @@ def sensors() -> Dashboard:
                     lines(
                         "Drift",
                         "none",
-                        "Errors of late over usual ones: 1 is as ever.",
+                        "Recent errors divided by usual ones: 1 is as usual.",
                         (f"streamer_forecast_drift{{{one}}}", "{{stream}}"),
                         limits=(2, 4),
                     ),

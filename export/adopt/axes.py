@@ -116,6 +116,12 @@ def _through(node: ir.Node, number: int, lies: Mapping, found: Axes, kept: set[i
         return (lies[0], None)
     elif kind == "Gather" and number == 1:
         return (*lies, None)
+    elif kind == "Gather" and number == 0:  # one step of a loop that the exporter unrolled
+        axis, index = node.attributes.get_int("axis", 0) % len(lies), node.inputs[1]
+        which = None if index is None else ir.convenience.get_const_tensor(index)
+        return lies[:axis] + lies[axis + 1 :] if which is not None and not tuple(which.shape) else None
+    elif kind == "Slice" and number == 0:
+        return lies
     elif kind == "Concat":
         axis = node.attributes.get_int("axis", 0) % len(lies)
         if id(node.outputs[0]) in kept and len(node.inputs) > 1:

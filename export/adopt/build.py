@@ -27,6 +27,7 @@ from export.adopt.read import read
 from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.roles import assign
 from export.adopt.settings import AdoptSettings
+from export.adopt.steps import ask_unless_steps_add_up
 from export.adopt.watch import refuse_forgetful
 from export.file import draft_of, write
 from streamer import tasks
@@ -177,6 +178,7 @@ def _parts(source: Path, settings: AdoptSettings, beside: Path, report: Report) 
     for part in parts:
         _tell(part, report)
         refuse_forgetful(part, settings, first_call(part), report)
+        ask_unless_steps_add_up(part)
     if not any(part.states for part in parts) and not parts[0].stream.overlap:
         raise AdoptionError(
             f"no state pair found in {source}: no output comes back as an input. If a state has another name behind "

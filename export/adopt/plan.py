@@ -103,7 +103,8 @@ def part_of(
     memories = []
     for before, behind in roles.pairs.items():
         state = next(p for p in foreign.inputs if p.name == before)
-        memories.append(_memory(state, behind, symbol, axis is not None, {**hints, **known}, settings, questions))
+        back = next(p for p in foreign.outputs if p.name == behind)
+        memories.append(_memory(state, back, symbol, axis is not None, {**hints, **known}, settings, questions))
     for name in roles.conditions:
         state = next(p for p in foreign.inputs if p.name == name)
         memories.append(
@@ -139,7 +140,7 @@ def part_of(
 
 def _memory(
     port: Port,
-    out: str | None,
+    back: Port | None,
     symbol: int | str | None,
     batched: bool,
     known: Mapping[str, int],
@@ -148,7 +149,7 @@ def _memory(
     *,
     given: bool = False,
 ) -> StatePlan | None:
-    """``symbol``: what the stream calls its batch. ``batched``: it has one."""
+    """``back``: the output it comes back as. ``symbol``: what the stream calls its batch. ``batched``: it has one."""
     sizes = [size_of(port, axis, known) for axis in range(len(port.dims))]
     free = [axis for axis, size in enumerate(sizes) if size is None]
     said = settings.batch.get(port.name)
@@ -167,12 +168,15 @@ def _memory(
         axes = tuple(named) or (tuple(free) if loose else ())
         if len(free) != 1 or not axes or not batched:
             for axis in (axis for axis in free if axis not in named or len(free) == len(named)):
+                comes = "" if back is None else f" and comes back as {back}"
                 asked.ask(
                     "dims",
                     f"{symbol_of(port, axis)} = 1",
-                    f"{port} has a dynamic size on axis {axis}. If it is the batch say [batch] {quoted(port.name)} = "
-                    f"{axis} instead; a state that grows can't be kept",
+                    f"{port} has a dynamic size on axis {axis}{comes}. If it is the batch say [batch] "
+                    f"{quoted(port.name)} = {axis} instead. If it grows from call to call no size is right: export the "
+                    "model with a window of fixed length",
                 )
             return None
     raw = tuple(1 if size is None else size for size in sizes)
+    out = None if back is None else back.name
     return StatePlan(port.name, out, port.dtype, raw, axes, start_of(settings, port, raw), given=given)

@@ -11,11 +11,11 @@ __all__ = ["Asked", "OpenQuestionsError", "quoted"]
 _TABLES = ("input", "state", "constants", "counters", "dims", "batch", "outputs", "recurrence")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Question:
     table: str
     line: str
-    why: str
+    why: list[str]
 
 
 class OpenQuestionsError(AdoptionError):
@@ -23,16 +23,19 @@ class OpenQuestionsError(AdoptionError):
 
 
 class Asked:
-    """Questions as they come up. Nothing is asked twice."""
+    """Questions as they come up. Nothing is asked twice: a size of two tensors is one line, with both reasons."""
 
     def __init__(self) -> None:
         self.questions: list[_Question] = []
 
     def ask(self, table: str, line: str, why: str) -> None:
         """``line``: of the table, as it might be; ``why``: what is not known."""
-        question = _Question(table, line, why)
-        if question not in self.questions:
-            self.questions.append(question)
+        for question in self.questions:
+            if (question.table, question.line) == (table, line):
+                if why not in question.why:
+                    question.why.append(why)
+                return
+        self.questions.append(_Question(table, line, [why]))
 
     def settle(self) -> None:
         """Raises :class:`OpenQuestionsError` if anything was asked."""
@@ -48,7 +51,7 @@ class Asked:
             lines += ["", f"[{table}]"]
             for question in self.questions:
                 if question.table == table:
-                    lines += [f"# {question.why}", question.line]
+                    lines += [*(f"# {why}" for why in question.why), question.line]
         return "\n".join(lines)
 
 

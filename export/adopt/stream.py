@@ -15,7 +15,18 @@ from export.adopt.report import AdoptionError
 from export.adopt.roles import Port, Roles
 from export.adopt.settings import AdoptSettings, Host, SourceSettings
 
-__all__ = ["InputStream", "batch_axis", "beside", "frames_of", "rows_of", "said_of", "size_of", "spectral", "symbol_of"]
+__all__ = [
+    "InputStream",
+    "batch_axis",
+    "beside",
+    "chunk_question",
+    "frames_of",
+    "rows_of",
+    "said_of",
+    "size_of",
+    "spectral",
+    "symbol_of",
+]
 
 #: Common names of raw sound inputs.
 _SOUND = {"audio", "wav", "pcm", "waveform", "signal", "samples", "sound", "speech", "noisy", "mix", "wav_in"}
@@ -26,7 +37,8 @@ class InputStream:
     """``kind``: ``pcm`` or ``rows``, or what the host makes of frames. ``chunk`` and ``overlap`` in samples or rows;
     ``layout``: of one call's worth. ``limit``: a whole number is at most this and at least 0, ``None``: any.
     ``time``: the axis of the foreign tensor that is time, ``None``: it has none, a call is one step.
-    ``start``: what stands in the overlap before the stream."""
+    ``start``: what stands in the overlap before the stream. ``open``: the file takes any number of steps a call and
+    nobody has said how many, so one was taken."""
 
     name: str
     dtype: str
@@ -37,6 +49,7 @@ class InputStream:
     limit: int | None = None
     time: int | None = None
     start: float = 0
+    open: bool = False
 
 
 def batch_axis(port: Port, settings: AdoptSettings, seen: Axes, frames: bool) -> int | None:
@@ -84,9 +97,11 @@ def rows_of(
     overlap = overlap or 0
     rest = [axis for axis in others if axis != time]
     sizes = [_known(port, axis, known, hints, asked) for axis in rest]
-    if chunk is None and whole is None:
-        unit = "samples" if sound else "rows"
-        asked.ask("input", f"chunk = {512 if sound else 1}", f"{port}: axis {time} is free; {unit} new in each call")
+    steps_open = chunk is None and whole is None and not sound and not overlap
+    if steps_open:
+        chunk = 1  # proved, or asked for: :mod:`export.adopt.steps`
+    elif chunk is None and whole is None:
+        asked.ask(*chunk_question(port, time, sound=sound))
     if None in sizes or (chunk is None and whole is None):
         return None
     if chunk is None:
@@ -112,12 +127,17 @@ def rows_of(
         limit = None if table is None else table - 1
     layout = _layout(port, batch, shape, places)
     start = float(np.asarray(settings.start.get(port.name, 0)))
-    return InputStream(port.name, port.dtype, "pcm" if sound else "rows", layout, chunk, overlap, limit, time, start)
+    kind = "pcm" if sound else "rows"
+    return InputStream(port.name, port.dtype, kind, layout, chunk, overlap, limit, time, start, steps_open)
+
+
+def chunk_question(port: Port, time: int | None, *, sound: bool) -> tuple[str, str, str]:
+    """Asks for the number of samples or rows a call: table, line, reason."""
+    unit = "samples" if sound else "rows"
+    return "input", f"chunk = {512 if sound else 1}", f"{port}: axis {time} is free; {unit} new in each call"
 
 
 #: Of a time axis that has to be asked for.
-
-
 _UNKNOWN = -1
 
 
@@ -267,6 +287,7 @@ def said_of(stream: InputStream, port: Port, settings: AdoptSettings) -> str:
     batch = stream.layout.axis()
     others = [axis for axis in range(len(port.dims)) if axis not in (batch, stream.time)]
     change = f"; for another say [input] time = {others[0]}" if others else ""
+    change += "; for more a call say [input] chunk = N" if stream.open else ""
     axis = "" if stream.time is None else f" (time on axis {stream.time})"
     return f"{steps} of {values} a call{axis}{before}{change}"
 

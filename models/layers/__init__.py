@@ -9,9 +9,11 @@ from models.layers.mingru import MinGRU
 from models.layers.norm import RunningNorm
 from models.layers.recurrent import Recurrent, RecurrentStack
 from models.layers.residual import FeedForward, Residual
+from models.layers.transformer import BlockAttention, TransformerStack
 
 __all__ = [
     "Bidirectional",
+    "BlockAttention",
     "CausalConv",
     "Chain",
     "ChannelNorm",
@@ -29,6 +31,7 @@ __all__ = [
     "Streaming",
     "StridedConv",
     "Subsample",
+    "TransformerStack",
     "WindowAttention",
     "inner",
     "outer",

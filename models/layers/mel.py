@@ -19,10 +19,29 @@ def mel_to_hz(mel: float) -> float:
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
-def mel_filters(frequencies: Tensor, bands: int, low: float, high: float) -> Tensor:
-    """Triangular mel filters [len(frequencies), bands] with corners evenly spaced in mel from low to high Hz."""
-    first, last = hz_to_mel(low), hz_to_mel(high)
-    corners = [mel_to_hz(first + (last - first) * i / (bands + 1)) for i in range(bands + 2)]
+def slaney_to_hz(mel: float) -> float:
+    """Slaney's scale (Auditory Toolbox 1998): linear up to 1 kHz, then logarithmic; 15 mel are 1 kHz."""
+    return 200.0 * mel / 3.0 if mel < 15.0 else 1000.0 * math.exp((mel - 15.0) * math.log(6.4) / 27.0)
+
+
+def hz_to_slaney(hz: float) -> float:
+    return 3.0 * hz / 200.0 if hz < 1000.0 else 15.0 + 27.0 * math.log(hz / 1000.0) / math.log(6.4)
+
+
+#: Of each scale: to mel and back.
+SCALES = {"htk": (hz_to_mel, mel_to_hz), "slaney": (hz_to_slaney, slaney_to_hz)}
+
+
+def mel_corners(bands: int, low: float, high: float, scale: str) -> list[float]:
+    """In Hz, evenly spaced in mel from ``low`` to ``high``; band ``i`` has the corners i, i + 1 and i + 2."""
+    there, back = SCALES[scale]
+    first, last = there(low), there(high)
+    return [back(first + (last - first) * i / (bands + 1)) for i in range(bands + 2)]
+
+
+def mel_filters(frequencies: Tensor, corners: list[float]) -> Tensor:
+    """Triangular filters [len(frequencies), bands] with these corners in Hz."""
+    bands = len(corners) - 2
     filters = torch.zeros(len(frequencies), bands, dtype=torch.float64)
     for band in range(bands):
         left, centre, right = corners[band : band + 3]
@@ -39,24 +58,34 @@ class LogMel(Streaming):
     STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap
     of ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
     logarithm so that digital silence is a finite number just below the noise of a real recording. ``size``: points of
-    the transform; a coarse one makes a small file, and wants few bands.
+    the transform; a coarse one makes a small file, and wants few bands. ``scale``: of :data:`SCALES`.
     """
 
     def __init__(
-        self, sample_rate: int, bands: int = 40, floor: float = 1e-6, low: float = 60.0, size: int | None = None
+        self,
+        sample_rate: int,
+        bands: int = 40,
+        floor: float = 1e-6,
+        low: float = 60.0,
+        size: int | None = None,
+        high: float | None = None,
+        scale: str = "htk",
     ) -> None:
         super().__init__()
         self.sample_rate, self.bands, self.floor = sample_rate, bands, floor
         self.stride = sample_rate // 100  # 10 ms
         self.window = sample_rate // 40  # 25 ms
         self.receptive_field = self.window
-        high = 0.475 * sample_rate
+        high = high or 0.475 * sample_rate
         # without a size bins finer than the window's own, so that no low filter is empty
         size = size or 1 << (self.window - 1).bit_length()
         frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
-        filters = mel_filters(frequencies, bands, low, high)
-        first, last = hz_to_mel(low), hz_to_mel(high)
-        self.register_buffer("mels", torch.linspace(first, last, bands + 2)[1:-1], persistent=False)  # band centres
+        corners = mel_corners(bands, low, high, scale)
+        filters = mel_filters(frequencies, corners)
+        centres = torch.tensor([hz_to_mel(hz) for hz in corners[1:-1]])
+        self.register_buffer("mels", centres, persistent=False)  # of the bands, on the HTK scale
+        areas = torch.tensor([2.0 / (corners[i + 2] - corners[i]) for i in range(bands)])
+        self.register_buffer("areas", areas, persistent=False)  # factors that give each filter an area of 1 (in Hz)
         if not filters.any(0).all():
             raise ValueError(f"{bands} bands are too many for a transform of {size} points: some would be empty")
         used = filters.sum(1) > 0

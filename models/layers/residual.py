@@ -11,9 +11,9 @@ class Residual(Streaming):
     """``x + layer(layer_norm(x))``: the layer's state is the only one. The sum reaches the last layer however many
     there are, and so does its gradient the first (He et al. 2016, arXiv 1512.03385; norm before: Xiong et al. 2020)."""
 
-    def __init__(self, layer: Streaming, channels: int) -> None:
+    def __init__(self, layer: Streaming, channels: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm, self.layer = nn.LayerNorm(channels), layer
+        self.norm, self.layer, self.drop = nn.LayerNorm(channels), layer, nn.Dropout(dropout)
         self.receptive_field, self.latency = layer.receptive_field, layer.latency
 
     def initial_state(self, batch: int) -> State:
@@ -21,7 +21,7 @@ class Residual(Streaming):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self.layer(self.norm(x), state)
-        return x + y, state
+        return x + self.drop(y), state
 
 
 class FeedForward(Streaming):

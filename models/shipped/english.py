@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from models.speech import align, data
 from models.speech.acoustic import AcousticConfig
 from models.speech.augment import Augmentation
 from models.speech.corpus import shards
+from models.speech.corpus.english import GAME
 from models.speech.corpus.packages import Packages, corpus_folder
 from models.speech.ctc import CtcOptions
 from models.speech.data import TOKENS, Utterance
@@ -26,20 +28,24 @@ RATE = 16000
 #: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
 #: word. ``nothing``: scenes without speech.
 SHARES = {
-    "speechocean": (0.17, 0.34), "orders": (0.05, 0.15), "kokoro": (0.62, 0.36), "hibari": (0.06, 0.03),
-    "debian": (0.03, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.04, 0.08),
+    "speechocean": (0.20, 0.24), "orders": (0.05, 0.06), "queen": (0.54, 0.48), "kokoro": (0.09, 0.09),
+    "hibari": (0.02, 0.02), "debian": (0.01, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.06, 0.07),
 }  # fmt: skip
-SYNTHETIC = ("kokoro", "hibari", "debian", "asterisk")
+MADE = ("queen", "kokoro", "hibari", "debian", "asterisk")
+#: Characters of the game that are left out of training for development. Scenes with several people stay in, and some
+#: actors may have spoken others as well.
+UNHEARD = ("queen HENRY", "queen LOU", "queen BUD")
 #: The corpus's first shard is for development: no other shard has its speakers, since every shard draws new voice
 #: blends.
 HELD_OUT = "english-00000"
 
 LICENCE = (
-    "speechocean762: free for commercial and non-commercial purposes; spoken orders: Apache-2.0, their texts: Whisper, "
-    "MIT; voices: Kokoro-82M and hibari-tts (Apache-2.0), flite and espeak-ng (synthetic), Asterisk core sounds "
-    "(CC BY-SA 3.0); texts read by them: Schema-Guided Dialogue and Rev earnings21/22 (CC BY-SA 4.0), VCTK prompts, "
-    "Taskmaster and LibriSpeech (CC BY 4.0), LJ Speech (public domain); kitchen noise: Apache-2.0; "
-    "word frequencies: wordfreq (CC BY-SA 4.0)"
+    "speechocean762: free for commercial and non-commercial purposes; Flight of the Amazon Queen, (C) John Passfield "
+    "and Steven Stamatiadis: free to modify and to distribute with attribution, not to be sold by itself; spoken "
+    "orders: Apache-2.0, their texts: Whisper, MIT; voices: Kokoro-82M, hibari-tts (Apache-2.0), flite and espeak-ng "
+    "(synthetic), Asterisk core sounds (CC BY-SA 3.0); texts read by them: Schema-Guided Dialogue and Rev "
+    "earnings21/22 (CC BY-SA 4.0), VCTK prompts, Taskmaster and LibriSpeech (CC BY 4.0), LJ Speech (public domain); "
+    "kitchen noise: Apache-2.0; word frequencies: wordfreq (CC BY-SA 4.0)"
 )
 
 
@@ -53,33 +59,44 @@ FAMILIES = {
         "wavenet", RATE, len(TOKENS), strides=(2, 2), channels=256, skip=256, kernel=3, dilations=(1, 2, 4, 8) * 3,
         dropout=0.1, gated=True,
     ),
+    # whisper-base's encoder, heard in blocks of 320 ms; begin with its weights: python -m models.speech.whisper
+    "attention": AcousticConfig(
+        "attention", RATE, len(TOKENS), bands=80, channels=512, layers=6, heads=8, merged=2, block=8, past=32,
+        dropout=0.1, gated=True,
+    ),
 }  # fmt: skip
 
 
 def english(family: str = "lstm", everybody: bool = False) -> Recipe:
     """``family``: of :data:`FAMILIES`. Raises ``FileNotFoundError`` where there is no corpus yet."""
     folder = made_corpus().parent
+    actors = unheard(folder / "english")
     read = speechocean()
     train, dev = data.by_speaker(read, dev_speakers(read))
     spoken = orders(folder)
     heard, held = [u for i, u in enumerate(spoken) if i % 8], spoken[::8]
     utterances = {"speechocean": read if everybody else train, "orders": spoken if everybody else heard, "nothing": []}
+    options = CtcOptions(
+        minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistency=0.0, average=0.9995, primed=0.3,
+        rested=0.25,
+    )  # fmt: skip
+    augmentation = Augmentation(
+        speeds=(0.86, 1.17), speed=0.6, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0), before=(0.0, 0.8),
+        after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.15, tilt=0.35, crosstalk=0.06,
+        microphone=0.4, codec=0.15, clip=0.06, step=0.08,
+    )  # fmt: skip
+    if family == "attention":
+        options = replace(options, rate=3e-4, warm=0.05, phones=0.0, average=0.999, rested=0.1)
+        augmentation = replace(augmentation, frequency_width=16)
     return Recipe(
         name="english" if family == "lstm" else f"english-{family}",
         config=FAMILIES[family],
-        options=CtcOptions(
-            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3,
-            rested=0.25,
-        ),
-        augmentation=Augmentation(
-            speeds=(0.88, 1.14), speed=0.5, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0),
-            before=(0.0, 0.8), after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.12, tilt=0.35,
-            crosstalk=0.06, microphone=0.4, codec=0.15, clip=0.06, step=0.08,
-        ),
+        options=options,
+        augmentation=augmentation,
         sources=[
             UtteranceSource(
                 name, utterances.get(name, []), _moving(*share), joined=(2, 2) if name == "speechocean" else (1, 1),
-                together=0.15, more=corpus_reader(folder / "english", name) if name in SYNTHETIC else None,
+                together=0.15, more=corpus_reader(folder / "english", name) if name in MADE else None,
             )
             for name, share in SHARES.items()
         ],
@@ -88,16 +105,18 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
             "adults": [u for u in dev if u.age >= 16][::2],
             "children": [u for u in dev if u.age < 16][::2],
             "orders": held,
+            **({"actors": actors} if actors else {}),
             "synthetic": shards.read(folder / "english", HELD_OUT)[:40],
         },
-        chosen_by=("adults", "children", "orders"),
-        seconds=40.0,
-        batches=60,
+        chosen_by=("adults", "children", "orders", *(("actors",) if actors else ()), "synthetic"),
+        seconds=60.0,
+        batches=90,
         limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
         hearing=SpeechScenes,
         info={
-            "data": "synthetic speakers (python -m models corpus english); speechocean762 train without ten of its "
-            "speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h)",
+            "data": "4.0 h of actors (the game Flight of the Amazon Queen); speechocean762 train without ten of its "
+            "speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h); synthetic speakers, "
+            "Asterisk's prompts (python -m models corpus english)",
             "licence": LICENCE,
             "cell_limit": 10.0,  # of the int8 file: its words behind an hour of nothing are those without it
         },
@@ -150,16 +169,26 @@ def orders(folder: Path) -> list[Utterance]:
 
 
 def corpus_reader(folder: Path, source: str) -> Callable[[], list[shards.Recording]]:
-    """What there is of a source now, but for the shard that is held out; each shard's table is read once."""
+    """What there is of a source now, but for the shard and the actors that are held out; each shard's table is read
+    once."""
 
     @lru_cache(None)
     def of(name: str) -> list[shards.Recording]:
-        return [recording for recording in shards.read(folder, name) if recording.row.source == source]
+        found = [recording for recording in shards.read(folder, name) if recording.row.source == source]
+        return [recording for recording in found if recording.speaker not in UNHEARD]
 
     def read() -> list[shards.Recording]:
         return [recording for name in shards.names(folder) if name != HELD_OUT for recording in of(name)]
 
     return read
+
+
+def unheard(folder: Path, seconds: float = 2.0) -> list[shards.Recording]:
+    """Every third longer recording of the actors who are left out; none in a corpus without the game."""
+    if GAME not in shards.names(folder):
+        return []
+    spoken = [recording for recording in shards.read(folder, GAME) if recording.speaker in UNHEARD]
+    return [recording for recording in spoken if recording.samples >= seconds * RATE][::3]
 
 
 def _moving(early: float, late: float) -> Callable[[float], float]:

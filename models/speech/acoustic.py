@@ -1,8 +1,9 @@
 """Acoustic models: int16 PCM to token log-probabilities in one graph, for training with CTC (Graves et al. 2006).
 
-Both share the front end (log-mel, running normalisation) and two strided convolutions that bring 100 frames a second
-down to 25 or 17, and differ in the encoder: a causal WaveNet, or a gated stack with an LSTM on top (convolutions leave
-CTC's blank plateau within a few hundred steps, an LSTM alone takes many times as long).
+All share the front end (log-mel, running normalisation) and bring its 100 frames a second down to 25 or 17. They
+differ in the encoder: behind two strided convolutions a causal WaveNet, or a gated stack with an LSTM on top
+(convolutions leave CTC's blank plateau within a few hundred steps, an LSTM alone takes many times as long); or a
+Transformer that hears in blocks, in the shape of Whisper's encoder.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from models.layers import (
     State,
     Streaming,
     Subsample,
+    TransformerStack,
     inner,
     outer,
 )
@@ -36,7 +38,7 @@ QUIET, LEAST = 1.0, 0.4
 class AcousticConfig(Config):
     """Everything that fixes the shape of a model."""
 
-    family: str  # "wavenet" | "lstm"
+    family: str  # "wavenet" | "lstm" | "attention"
     sample_rate: int
     tokens: int  # size of the vocabulary, blank (index 0) included
     bands: int = 40
@@ -53,37 +55,35 @@ class AcousticConfig(Config):
     gated: bool = (
         False  # the normaliser does not learn from digital silence and dither, nor takes steady noise for speech
     )
+    # of the family "attention":
+    heads: int = 8
+    merged: int = 2  # blocks of 50 steps a second; those behind them have 25
+    block: int = 8  # steps that are heard together: a call takes a multiple of it
+    past: int = 32  # steps before the block that are still seen, in every layer
 
 
 class Acoustic(Streaming):
-    """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, V], state)``; N is a multiple of ``hop``."""
+    """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, V], state)``; N is a multiple of ``block``, and of
+    ``hop`` where the stream ends."""
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
         self.config = config
-        mel = LogMel(config.sample_rate, config.bands)
+        attention = config.family == "attention"
+        mel = (
+            LogMel(config.sample_rate, config.bands, low=0.0, high=config.sample_rate / 2, scale="slaney")
+            if attention
+            else LogMel(config.sample_rate, config.bands)
+        )
         quiet = math.log(mel.floor) + QUIET if config.gated else None
         norm = RunningNorm(config.bands, quiet=quiet, least=LEAST if config.gated else 0.05)
         self.front = Chain({"mel": mel, "norm": norm})
-        layers: dict[str, Streaming] = {
-            "halve": Subsample(config.bands, config.front, 2 * config.strides[0] + 1, config.strides[0]),
-            "quarter": Subsample(config.front, config.channels, 2 * config.strides[1] + 1, config.strides[1]),
-        }
-        if config.family == "wavenet":
-            layers["wavenet"] = GatedStack(
-                config.channels, config.dilations, config.kernel, config.skip, config.dropout
-            )
-            width = config.skip
-        elif config.family == "lstm":
-            layers["gated"] = GatedStack(config.channels, config.dilations, config.kernel, 0, config.dropout)
-            layers["lstm"] = RecurrentStack(config.cell, config.channels, config.hidden, config.layers, config.dropout)
-            width = config.hidden
-        else:
-            raise ValueError(f"family {config.family!r}: 'wavenet' or 'lstm'")
+        layers, width = _transformer(config) if attention else _convolutions(config)
         self.encoder = Chain(layers)
         self.width = width
         self.head = nn.Linear(width, config.tokens)
         self.hop = self.stride = self.front.stride * self.encoder.stride
+        self.block = self.hop * (config.block if attention else 1)  # samples of which a call takes a multiple
         self.receptive_field = None  # of the normaliser; see also context
         self.context = self.encoder.receptive_field  # mel frames, None for a recurrent encoder
 
@@ -115,6 +115,30 @@ class Acoustic(Streaming):
             if name == "gated":
                 between = x
         return x, between, new
+
+
+def _convolutions(config: AcousticConfig) -> tuple[dict[str, Streaming], int]:
+    """The encoder's layers, and the width of what they give."""
+    layers: dict[str, Streaming] = {
+        "halve": Subsample(config.bands, config.front, 2 * config.strides[0] + 1, config.strides[0]),
+        "quarter": Subsample(config.front, config.channels, 2 * config.strides[1] + 1, config.strides[1]),
+    }
+    if config.family == "wavenet":
+        layers["wavenet"] = GatedStack(config.channels, config.dilations, config.kernel, config.skip, config.dropout)
+        return layers, config.skip
+    if config.family == "lstm":
+        layers["gated"] = GatedStack(config.channels, config.dilations, config.kernel, 0, config.dropout)
+        layers["lstm"] = RecurrentStack(config.cell, config.channels, config.hidden, config.layers, config.dropout)
+        return layers, config.hidden
+    raise ValueError(f"family {config.family!r}: 'wavenet', 'lstm' or 'attention'")
+
+
+def _transformer(config: AcousticConfig) -> tuple[dict[str, Streaming], int]:
+    stack = TransformerStack(
+        config.bands, config.channels, config.heads, config.layers, config.merged, config.block, config.past,
+        config.dropout,
+    )  # fmt: skip
+    return {"attention": stack}, config.channels
 
 
 def parameters(module: nn.Module) -> int:

@@ -171,7 +171,7 @@ def warp_spectrum(energies: Tensor, mels: Tensor, options: Augmentation, rng: np
     hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     factors = torch.from_numpy(np.exp(rng.uniform(-1, 1, rows) * np.log1p(options.warp))).float()[:, None]
     wanted = 2595.0 * torch.log10(1.0 + hz[None] * factors / 700.0)  # where each band looks instead, in mel
-    place = ((wanted - mels[0]) / (mels[1] - mels[0])).clamp(0, bands - 1)
+    place = torch.from_numpy(np.interp(wanted.numpy(), mels.numpy(), np.arange(bands))).float()
     # hat functions: row f of the matrix holds the two weights of the neighbours of its place
     matrix = (1 - (place[:, :, None] - torch.arange(bands)).abs()).clamp(min=0)  # [B, F, F]
     warped = energies @ matrix.transpose(1, 2)

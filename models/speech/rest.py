@@ -27,7 +27,7 @@ def rest(model: Acoustic, seconds: float, rng: np.random.Generator) -> list[Stat
     noise at each of :data:`LEVELS`."""
     training = model.training
     model.eval()
-    size = round(PIECE * model.sample_rate) // model.hop * model.hop
+    size = round(PIECE * model.sample_rate) // model.block * model.block
     levels = np.array(LEVELS)[:, None]
     state, found = model.initial_state(len(LEVELS)), []
     for _ in range(max(1, round(seconds / PIECE))):

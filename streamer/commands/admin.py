@@ -112,7 +112,8 @@ def drain(
 
 
 def reload(url: Url = HERE, token: TokenOption = None, ca: CaOption = None) -> None:
-    """Load model files that changed: new streams take the new version, those that are there finish on the old one."""
+    """Load model files that changed: new streams take the new version, those that are there finish on the old one;
+    sensors go over."""
     found = _ask(_peer(url, token, ca, LONG), "POST", "/v1/reload")
     failed = False
     for name, said in found["models"].items():
@@ -135,7 +136,7 @@ def _bytes(peer: Peer, method: str, path: str, body: bytes | None = None, **quer
     from streamer.serve.moving.peer import PeerError
 
     try:
-        return peer.ask(method, path, body, **query)
+        return peer.ask(method, path, body, None, **query)
     except PeerError as error:
         raise CommandError(advice(error)) from error
 

@@ -53,6 +53,6 @@ def serve(
     if print_config:
         typer.echo(render(settings), nl=False)
         return
-    from streamer.serve.daemon import run
+    from streamer.serve.run import run
 
     raise typer.Exit(run(settings, config=config, port_file=port_file))

@@ -9,20 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from streamer.refusals import REFUSED, refused
+
 if TYPE_CHECKING:
     from streamer.serve.moving.peer import Peer
 
 __all__ = ["DaemonLook", "ModelLook", "look_at"]
 
-#: The metrics that count what was not taken, by reason.
-REFUSED = (
-    "streamer_refusals",
-    "streamer_refused_readings",
-    "streamer_refused_requests",
-    "streamer_denied_requests",
-    "streamer_bad_input",
-    "streamer_evictions",
-)
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -70,13 +63,12 @@ class DaemonLook:
 
     def refused(self) -> dict[str, int]:
         """Everything that was not taken since the daemon's start, by reason; only reasons that came up."""
-        found: dict[str, int] = {}
-        streams = self.by("streamer_refusals_total", "reason")
-        for name in REFUSED:
-            for reason, count in self.by(f"{name}_total", "reason").items():
-                if count and not (name == "streamer_bad_input" and reason in streams):  # counted there already
-                    found[f"{name.removeprefix('streamer_')} {reason}"] = int(count)
-        return found
+        samples = (
+            (name, reason, count)
+            for name in REFUSED
+            for reason, count in self.by(f"streamer_{name}_total", "reason").items()
+        )
+        return {f"{name} {reason}": count for (name, reason), count in refused(samples).items()}
 
     def to_dict(self, url: str) -> dict[str, Any]:
         """For ``--json``."""

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["PublicKey", "SignatureError", "make_key", "read_public_key", "sign", "signature_of", "verify"]
+__all__ = ["SIGNATURE", "PublicKey", "SignatureError", "make_key", "read_public_key", "sign", "signature_of", "verify"]
 
 #: Of the file's hash (what is made here), and of the file itself (of older versions of minisign).
 HASHED, PLAIN = b"ED", b"Ed"
 TRUSTED = "trusted comment: "
+#: What the name of a signature has behind that of its file.
+SIGNATURE = ".minisig"
 #: Bytes of a key or a signature file that are read.
 LONGEST = 4096
 
@@ -142,7 +144,7 @@ def verify(data: bytes, signature: str, keys: Sequence[PublicKey]) -> str:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".minisig")
+    return path.with_name(path.name + SIGNATURE)
 
 
 def _lines(text: str) -> list[str]:

@@ -64,6 +64,10 @@ class Engine:
             for i in range(lanes)
         ]
 
+    @property
+    def lanes(self) -> int:
+        return len(self._lanes)
+
     # -- streams -------------------------------------------------------------------------------------------------------
 
     def open(self, client: Client, conditions: Mapping[str, NDArray[Any]] | None = None) -> EngineStream | None:

@@ -25,13 +25,14 @@ from streamer.sensors.arrivals import Arrivals
 from streamer.sensors.choice import NoSensorsError, fleet_of_columns, fleet_of_name
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
 from streamer.sensors.commit import Receipt
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView, describe, look_all
 from streamer.sensors.open import Loaded, load_forecasters, make_fleet
 from streamer.sensors.prometheus import SensorCollector
 from streamer.sensors.reply import gather
 from streamer.sensors.saver import Saver
+from streamer.sensors.writes import BusyError
 from streamer.store import StoreError
 from streamer.store.journal import Journal
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["ElsewhereError", "Sensors"]
 
 log = logging.getLogger(__name__)
+
+#: Ways in whose readings are asked for again by us: where there is no room for them now, nothing is refused.
+KEPT_BY_SENDER = frozenset({"mqtt", "websocket"})
 
 #: Seconds between two looks at what is to be saved.
 SAVE_SECONDS = 1.0
@@ -185,6 +189,7 @@ class Sensors:
             if not fleet.drain(max(0.0, begin + RUNNING * timeout - time.monotonic())):
                 log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
                 fleet.close(0.0)  # its lanes end with the piece that they are at: what is saved stands still
+                fleet.give_up()
             saver.save(whole=True, until=begin + timeout)
         return sum(len(served.fleet.slots) for served in self._served)
 
@@ -245,7 +250,7 @@ class Sensors:
         assert waiting is not None
         try:
             return receipt, await asyncio.wait_for(asyncio.shield(waiting), seconds)
-        except TimeoutError:
+        except (TimeoutError, BusyError):  # the latter: by this process
             return receipt, None
 
     async def ask(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
@@ -268,7 +273,8 @@ class Sensors:
             writing = fleet.write(self._arrivals(self._masked(batch)), answer=answer, count=count)
             receipt = await asyncio.wrap_future(writing.safe)
         except BusyError:
-            self.metrics.refused_readings.labels("busy").inc(len(batch))
+            if way not in KEPT_BY_SENDER:
+                self.metrics.refused_readings.labels("busy").inc(len(batch))
             raise
         except StoreError:
             self.metrics.refused_readings.labels("store").inc(len(batch))
@@ -279,7 +285,9 @@ class Sensors:
             self.metrics.refused_readings.labels(refusal.reason).inc(refusal.count)
         if writing.forecasts is None:
             return receipt, None
-        return receipt, asyncio.wrap_future(writing.forecasts)
+        waiting = asyncio.wrap_future(writing.forecasts)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+        return receipt, waiting
 
     def _masked(self, batch: ReadingBatch) -> ReadingBatch:
         """Without the numbers that stand for no value (the setting ``missing``)."""

@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from time import monotonic
@@ -28,8 +27,8 @@ from streamer.engine.model import Model
 from streamer.metrics import ModelMetrics
 from streamer.sensors.arrival import Arrival, settle
 from streamer.sensors.backlog import DEPTH, Work
-from streamer.sensors.columns import Forecasts, ReadingBatch
-from streamer.sensors.commit import CommitPlan, Planned, Receipt, promise
+from streamer.sensors.columns import ReadingBatch
+from streamer.sensors.commit import CommitPlan, Planned
 from streamer.sensors.directory import Directory
 from streamer.sensors.history import History
 from streamer.sensors.latest import Latest
@@ -39,44 +38,17 @@ from streamer.sensors.scores import Track
 from streamer.sensors.table import Parts, Progress, SensorTable, Watcher
 from streamer.sensors.timeline import EARNED, Timelines
 from streamer.sensors.worker import SensorLane
+from streamer.sensors.writes import NO_READINGS, BusyError, Entry, PendingWrite
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["BusyError", "Fleet", "PendingWrite"]
+__all__ = ["Fleet"]
 
 log = logging.getLogger(__name__)
 
 #: Streams whose long queues fill all the room that there is for readings that wait.
 SHARES = 8
-NO_READINGS = ReadingBatch((), np.zeros(0), np.zeros(0))
-
-
-class BusyError(RuntimeError):
-    """More readings wait than are allowed: come back in ``retry_after`` seconds."""
-
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class PendingWrite:
-    """``safe``: when the readings are on the disk (without a journal: taken). ``forecasts``: when all of them were
-    run."""
-
-    safe: Future[Receipt]
-    forecasts: Future[Forecasts] | None
-
-
-@dataclass(slots=True)
-class _Entry:
-    batch: ReadingBatch
-    reply: Reply | None
-    safe: Future[Any] = field(default_factory=promise)
-    forget: str | None = None  # the stream that is to go
-    only: tuple[int, int] | None = None  # see Plan.forget
-    bring: Arrival | None = None  # the stream that is to come
 
 
 class Fleet:
@@ -111,7 +83,7 @@ class Fleet:
         clock: Callable[[], float] = monotonic,
         journal: Journal | None = None,
     ) -> None:
-        self.model, self.metrics = model, metrics
+        self.metrics = metrics
         self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
         self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of streams that are gone
@@ -138,12 +110,13 @@ class Fleet:
         self.lanes = [SensorLane(self.table, f"sensors-{i}", self._ran) for i in range(lanes)]
         self._next_seq = 1 if journal is None else journal.next_seq
         self._max_waiting, self._max_seconds = waiting, seconds
-        self._inbox: deque[_Entry] = deque()
+        self._inbox: deque[Entry] = deque()
         #: Readings that were taken in and not yet run; of every slot those that are with its lane.
         self.waiting = 0
         self._queued = np.zeros(slots, np.int64)
         self._changed = threading.Condition()
         self._closed = False
+        self._replies: set[Reply] = set()  # that somebody waits for
         self._writer = threading.Thread(target=self._write_all, name="readings", daemon=True)
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -160,6 +133,11 @@ class Fleet:
             done = self._changed.wait_for(lambda: not self.waiting and not self._inbox, timeout)
         return done and all(lane.idle(max(0.0, until - monotonic())) for lane in self.lanes)
 
+    def give_up(self) -> None:
+        """Who waits for readings to be run is told that they are run after the next start."""
+        for reply in self._replies.copy():
+            reply.give_up(BusyError("the daemon is going down: the readings are kept, and run after the next start"))
+
     def close(self, timeout: float | None = None) -> bool:
         """Threads end; what is not run is in the journal, if there is one. False if one is stuck."""
         with self._changed:
@@ -172,6 +150,11 @@ class Fleet:
         for thread in threads:
             thread.join(None if until is None else max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in threads)
+
+    @property
+    def model(self) -> Model:
+        """The version that serves."""
+        return self.table.model
 
     def watch(self, watcher: Watcher) -> None:
         """It gets every reading that was run from now on."""
@@ -193,7 +176,10 @@ class Fleet:
         if not len(batch.names) == len(batch.times) == len(batch.values) or batch.times.dtype != np.float64:
             raise ValueError("names, times (float64) and values of readings are as many")
         reply = Reply(self.layout, batch, answer) if answer or count else None
-        entry = _Entry(batch, reply)
+        if reply is not None:
+            self._replies.add(reply)
+            reply.forecasts.add_done_callback(lambda _: self._replies.discard(reply))
+        entry = Entry(batch, reply)
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._closed or self._room_for(len(batch)))
@@ -226,10 +212,10 @@ class Fleet:
     def bring(self, name: str, parts: Parts, data: bytes) -> Future[str | None]:
         """A stream of another daemon goes on here, as ``parts`` of its :meth:`SensorTable.read`, which are ``data`` on
         the disk. Why it can't; ``None``: it is there. Raises :class:`StoreError` by the future."""
-        return self._ask(_Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
+        return self._ask(Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
 
     def _forget(self, name: str, only: tuple[int, int] | None, moved: bool = False) -> Future[bool]:
-        future = self._ask(_Entry(NO_READINGS, None, forget=name, only=only))
+        future = self._ask(Entry(NO_READINGS, None, forget=name, only=only))
         if not moved:
             future.add_done_callback(lambda done: self._tell_forgotten(name, done))
         return future
@@ -239,7 +225,7 @@ class Fleet:
             for watcher in self.forgotten_watchers:
                 watcher(name)
 
-    def _ask(self, entry: _Entry) -> Future[Any]:
+    def _ask(self, entry: Entry) -> Future[Any]:
         with self._changed:
             if self._closed:
                 raise BusyError("the daemon is going down")
@@ -320,23 +306,23 @@ class Fleet:
                 else:
                     self._commit(list(group))
 
-    def _settle(self, entry: _Entry) -> None:
+    def _settle(self, entry: Entry) -> None:
         assert entry.bring is not None
         try:
             entry.safe.set_result(settle(entry.bring, self.table, self.journal, self.lane_of, self._next_seq - 1))
         except Exception as error:
             self._fail(entry, error)
 
-    def _next(self) -> list[_Entry]:
+    def _next(self) -> list[Entry]:
         with self._changed:
             self._changed.wait_for(lambda: self._inbox or self._closed)
             entries = list(self._inbox)
             self._inbox.clear()
         return entries
 
-    def _commit(self, entries: list[_Entry]) -> None:
+    def _commit(self, entries: list[Entry]) -> None:
         """All of them as one transaction. Where that fails, each is tried alone: none pays for another's fault."""
-        plan: CommitPlan[_Entry] = CommitPlan(self.directory, self._next_seq, self._queued >= self._max_waiting)
+        plan: CommitPlan[Entry] = CommitPlan(self.directory, self._next_seq, self._queued >= self._max_waiting)
         for entry in entries:
             try:
                 if entry.forget is None:
@@ -360,13 +346,13 @@ class Fleet:
         for planned in plan.planned:
             self._apply(planned)
 
-    def _fail(self, entry: _Entry, error: Exception) -> None:
+    def _fail(self, entry: Entry, error: Exception) -> None:
         if not isinstance(error, StoreError):
             log.error("readings could not be taken", exc_info=error)
         self._less(len(entry.batch))
         entry.safe.set_exception(error)
 
-    def _apply(self, planned: Planned[_Entry]) -> None:
+    def _apply(self, planned: Planned[Entry]) -> None:
         """What is on the disk is made known and goes to the lanes."""
         entry, receipt = planned.request, planned.receipt
         for name, slot in planned.opened:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import astuple, dataclass, field
 
+from streamer.contract.manifest import Manifest
 from streamer.tasks.forecast import Forecaster
 
-__all__ = ["RowLayout"]
+__all__ = ["RowLayout", "state_layout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,12 @@ class RowLayout:
     def outer(self) -> tuple[str, str, str]:
         """The outer levels, and the one in the middle: 0.05, 0.5 and 0.95, if the model has them."""
         return self.levels[0], self.levels[len(self.levels) // 2], self.levels[-1]
+
+
+def state_layout(manifest: Manifest, layout: RowLayout) -> str:
+    """What a sensor's state is made of, as a digest: of two versions of a model that have the same one, either goes on
+    with a state of the other."""
+    arrays = [(spec.in_, spec.dtype, spec.shape) for spec in manifest.states]
+    arrays += [(spec.name, spec.dtype, spec.shape) for spec in manifest.conditions]
+    facts = [manifest.name, manifest.task, manifest.row_dtype.str, arrays, astuple(layout)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.saver import from_bytes, to_bytes
+from streamer.sensors.writes import BusyError
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
@@ -49,7 +50,7 @@ class SensorMover:
                 raise BusyError(f"readings of sensor {name[:200]!r} wait to be run")
             parts = fleet.table.read(slot)
         head = {"sensor": name, "model": fleet.model.manifest.name, "digest": fleet.model.digest}
-        return MAGIC + json.dumps(head).encode() + b"\n" + to_bytes(parts)
+        return MAGIC + json.dumps(head).encode() + b"\n" + to_bytes(parts, fleet.table.state_layout)
 
     def bring(self, name: str, model: str | None, data: bytes) -> None:
         """A sensor of another daemon, on the disk from here on. Raises :class:`SensorStateError`."""

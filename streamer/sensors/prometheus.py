@@ -123,7 +123,7 @@ class Page:
             labels=("stream",),
         )
         self._drift = GaugeMetricFamily(
-            "streamer_forecast_drift", "errors of late over usual ones, 1: as ever", labels=("stream",)
+            "streamer_forecast_drift", "recent errors divided by usual ones; 1: as usual", labels=("stream",)
         )
         self._scores = {
             name: GaugeMetricFamily(f"streamer_forecast_{name}", text, labels=("stream", "ahead"))

@@ -60,6 +60,12 @@ class Reply:
         with self._lock:
             self._left_out += zip(at[which].tolist(), late.tolist(), strict=True)
 
+    def give_up(self, error: Exception) -> None:
+        """Nobody is to wait any more: what is left is not run by this process."""
+        with self._lock:
+            if not self.forecasts.done():
+                self.forecasts.set_exception(error)
+
     def _finish(self) -> None:
         try:
             at = np.concatenate([np.zeros(0, np.intp), *(at for at, _ in self._parts)])
@@ -72,9 +78,13 @@ class Reply:
                 [(self._batch.names[row], float(self._batch.times[row])) for row, was_late in left if was_late == kind]
                 for kind in (True, False)
             )
-            self.forecasts.set_result(replace(found, failed=failed, late=late, duplicates=duplicates))
+            whole = replace(found, failed=failed, late=late, duplicates=duplicates)
         except Exception as error:
-            self.forecasts.set_exception(error)
+            self.give_up(error)
+        else:
+            with self._lock:
+                if not self.forecasts.done():
+                    self.forecasts.set_result(whole)
 
 
 def gather(names: Sequence[str], parts: Sequence[StepResult], layout: RowLayout, order: NDArray[np.intp]) -> Forecasts:

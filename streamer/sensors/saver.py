@@ -152,7 +152,7 @@ class Saver:
         if not fleet.names[slot]:
             return None
         id, name, seq = int(fleet.ids[slot]), fleet.names[slot], int(table.applied[slot])
-        return Saved(id, name, seq, fleet.model.digest, to_bytes(table.read(slot)))
+        return Saved(id, name, seq, fleet.model.digest, to_bytes(table.read(slot), table.state_layout))
 
     def _done(self, saved: dict[int, Saved]) -> int:
         """The last record that no stream needs any more once ``saved`` is on the disk."""
@@ -200,9 +200,9 @@ class Saver:
 
     def _wake(self, slot: int, saved: Saved) -> bool:
         table = self._fleet.table
-        if saved.model != self._fleet.model.digest:
-            return False
         try:
+            if saved.model != self._fleet.model.digest and layout_in(saved.data) != table.state_layout:
+                return False
             table.write(slot, from_bytes(saved.data))
         except Exception as error:  # whatever is wrong with it, the others are to be restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
@@ -212,17 +212,27 @@ class Saver:
         return True
 
 
-def to_bytes(parts: dict[str, dict[str, NDArray[Any]]]) -> bytes:
+def to_bytes(parts: dict[str, dict[str, NDArray[Any]]], layout: str) -> bytes:
+    """``layout``: see :func:`streamer.sensors.layout.state_layout`."""
     names = [[part, name] for part, arrays in parts.items() for name in arrays]
-    body = pack({"names": names}, [parts[part][name] for part, name in names])
+    body = pack({"names": names, "layout": layout}, [parts[part][name] for part, name in names])
     return zlib.crc32(body).to_bytes(4, "little") + body
 
 
+def layout_in(data: bytes) -> str:
+    """Empty in what earlier versions wrote. Raises ``ValueError`` as :func:`from_bytes` does."""
+    return str(_unpacked(data)[0].get("layout", ""))
+
+
 def from_bytes(data: bytes) -> dict[str, dict[str, NDArray[Any]]]:
-    if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
-        raise ValueError("its checksum is wrong")
-    facts, arrays = unpack(data[4:])
+    facts, arrays = _unpacked(data)
     parts: dict[str, dict[str, NDArray[Any]]] = {}
     for (part, name), array in zip(facts["names"], arrays, strict=True):
         parts.setdefault(part, {})[name] = array
     return parts
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    if zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        raise ValueError("its checksum is wrong")
+    return unpack(data[4:])

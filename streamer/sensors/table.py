@@ -17,7 +17,7 @@ from streamer.sensors.columns import StepResult
 from streamer.sensors.directory import Directory
 from streamer.sensors.history import History
 from streamer.sensors.latest import Latest
-from streamer.sensors.layout import RowLayout
+from streamer.sensors.layout import RowLayout, state_layout
 from streamer.sensors.scores import Track
 from streamer.sensors.timeline import Timelines
 
@@ -84,6 +84,11 @@ class SensorTable:
     watchers: tuple[Watcher, ...] = ()
     #: Counts of sensors that are gone, so that the sums over all never fall.
     gone: Counter[str] = field(default_factory=Counter)
+    #: See :func:`streamer.sensors.layout.state_layout`.
+    state_layout: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state_layout = state_layout(self.model.manifest, self.layout)
 
     def tracks(self, slots: Slots) -> Slots:
         """Rows of ``track``, [N * K]: of each slot, one for each target."""

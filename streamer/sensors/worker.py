@@ -54,6 +54,8 @@ class SensorLane(threading.Thread):
     def __init__(self, table: SensorTable, name: str, done: Callable[[Slots], None]) -> None:
         super().__init__(name=name, daemon=True)
         self._table, self._done = table, done
+        #: Of the lane's thread; under ``lock`` it may be replaced.
+        self.runner = Runner(table.model, table.arena, table.metrics, table.limit)
         self.lock = TurnLock()
         self.rows = threading.Lock()
         self._queue: deque[Work] = deque()
@@ -97,14 +99,13 @@ class SensorLane(threading.Thread):
     def run(self) -> None:
         flush_denormals()
         table = self._table
-        runner = Runner(table.model, table.arena, table.metrics, table.limit)
         backlog = Backlog(len(table.applied))
         while (taken := self._take(backlog)) is not None:
             with self.lock:
                 gone = [self._add(work, backlog) for work in taken]
                 piece, begin, oldest = backlog.piece(), monotonic(), backlog.since
                 if piece is not None:
-                    gone.append(self._run(piece, backlog, runner))
+                    gone.append(self._run(piece, backlog, self.runner))
                     self._trace(piece, gone[-1], oldest or begin, begin)
             self._done(np.concatenate([np.zeros(0, np.intp), *(rows.slots for rows in gone if rows)]))
             for work in backlog.settle(np.concatenate([np.zeros(0, np.int64), *(rows.whose for rows in gone if rows)])):

@@ -32,7 +32,7 @@ from streamer.serve.shared_page import SharedPage
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
     from streamer.serve.kserve.service import InferenceService
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.streams.generators import Generators
 
 __all__ = ["create_app", "create_router"]

@@ -15,7 +15,7 @@ from streamer.refusals import BadInput, NotSound, Refused
 from streamer.serve.stream.protocol import CLOSE_CODES
 
 if TYPE_CHECKING:
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.serve.websocket import Socket
 
 __all__ = ["Conversation", "Message", "reason_of"]

@@ -1,10 +1,9 @@
-"""The daemon's life, in the order of the page: bind, load, ready, serve, drain, gone."""
+"""The daemon's life, in the order of the page: load, ready, serve, drain, gone."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import logging
 import os
 import signal
@@ -15,20 +14,17 @@ from time import monotonic
 from typing import Any
 
 import uvicorn
-import uvloop
 
 from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.host import Sensors
+from streamer.sensors.versions import SensorVersions
 from streamer.serve import logs
-from streamer.serve.access.exposure import ExposedError, check_exposure
 from streamer.serve.access.gate import Access, Gate
-from streamer.serve.access.tls import ServerTls, TlsError
-from streamer.serve.access.tokens import TokenFileError
+from streamer.serve.access.tls import ServerTls
 from streamer.serve.app import create_app
 from streamer.serve.bounds import Bounds, RequestMemory
 from streamer.serve.connections import Connections
-from streamer.serve.descriptors import raise_file_limit
 from streamer.serve.disk_threads import set_disk_threads
 from streamer.serve.http import Http
 from streamer.serve.inbox import Inbox
@@ -44,24 +40,24 @@ from streamer.serve.otel import start_tracing
 from streamer.serve.ports import AddressTakenError, MissingExtraError
 from streamer.serve.readings.broker import Broker
 from streamer.serve.readings.routes import WRITES
-from streamer.serve.readings.subscribe import PATH, Subscriber, Subscribers
+from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
-from streamer.serve.server import UvicornServer, bind, write_port
-from streamer.serve.stream.connection import StreamConnection, StreamConnections
+from streamer.serve.server import UvicornServer, write_port
+from streamer.serve.stream.connection import admit
+from streamer.serve.stream.connections import Peer, StreamConnections
 from streamer.serve.traced import Traced
 from streamer.serve.turns import Turns
 from streamer.serve.vosk.server import VoskServer
 from streamer.serve.websocket import Socket
 from streamer.serve.wyoming.server import WyomingServer
 from streamer.settings import Settings, SettingsError
-from streamer.store import Store, StoreError
+from streamer.store import Store
 from streamer.store.late import LateStore
 from streamer.store.lock import StateFolder
-from streamer.store.sessions import SqliteStore
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
 
-__all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon", "run"]
+__all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon"]
 
 log = logging.getLogger(__name__)
 
@@ -69,61 +65,8 @@ log = logging.getLogger(__name__)
 #: used (no use in starting again).
 EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
-#: Objects more than before after which cycles among the new ones are looked for: more than all requests under way have.
-YOUNG = 10_000
 #: Where administrators bring streams and sensors.
 LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method == "PUT")
-
-
-def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
-    """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
-    taken."""
-    logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
-    # Modules stay: looked at again with every collection they would stop everybody for a tenth of a second. Models are
-    # not there yet, and may go with a reload.
-    gc.freeze()
-    gc.set_threshold(YOUNG)
-    notifier = Notifier.from_environment()
-    raise_file_limit(settings)
-    try:
-        check_exposure(settings)
-        tls = ServerTls.of(settings)
-    except (ExposedError, TlsError) as error:
-        log.error(str(error))
-        notifier.close()
-        return EX_CONFIG
-    try:
-        listener = bind(settings.host, settings.port)
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        log.error(f"can't listen on {where}: {error.strerror or error}; choose another with --host or --port")
-        notifier.close()
-        return EX_UNAVAILABLE
-    folder = StateFolder(settings.state_directory)
-
-    def make() -> SqliteStore:
-        folder.claim()
-        return SqliteStore(settings.state_directory / "sessions.sqlite")
-
-    try:
-        store = LateStore(make)
-        given = (settings, listener, store, notifier, config, port_file, folder, tls)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_live(functools.partial(Daemon, *given)))
-    except (TokenFileError, MissingExtraError) as error:
-        log.error(str(error))
-        return EX_CONFIG
-    except StoreError as error:
-        log.error(f"{error}; choose another place with the setting state_directory")
-        return EX_CANTCREAT
-    finally:
-        listener.close()
-        notifier.close()
-        folder.close()
-
-
-async def _live(make: Callable[[], Daemon]) -> int:
-    return await make().live()
 
 
 class Daemon:
@@ -165,6 +108,7 @@ class Daemon:
         )
         self.sensors = Sensors(settings, self.metrics, claim=(folder or StateFolder(settings.state_directory)).claim)
         self.generators = Generators(settings, self.metrics)
+        self.versions = (self.registry, SensorVersions(self.sensors), self.generators)
         self.streams = StreamConnections(self.registry, settings, self.metrics, loop)
         self.kserve = InferenceService(self.registry, settings, self.streams.outbox.put, lambda: self.streams.closed)
         self.memory = RequestMemory(self.metrics, settings.max_request_memory)
@@ -270,7 +214,7 @@ class Daemon:
             self.sensors,
             self.generators,
             self.kserve,
-            MovingRoutes(self.registry, self.sensors, settings, self._reload_models),
+            MovingRoutes(self.registry, self.sensors, settings, self._reload_models, self.kserve),
             self._disk_trouble,
         )
         served = InferEndpoint(app, self.kserve)
@@ -297,7 +241,7 @@ class Daemon:
         if path == REALTIME_PATH:
             return self.realtime.admit()
         if path != PATH:
-            return self.streams.admit(path)
+            return admit(self.streams, path)
         if self.streams.closed is not None:
             return 503, f"{': '.join(self.streams.closed)}\n"
         return self.subscribers.admit()
@@ -334,7 +278,7 @@ class Daemon:
         await asyncio.to_thread(self.access.reload, always=always)
         if self._tls is not None:
             await asyncio.to_thread(self._tls.reload, always=always)
-        peers: list[StreamConnection | Subscriber] = [*self.streams.connections, *self.subscribers.connections]
+        peers: list[Peer] = [*self.streams.connections, *self.subscribers.connections]
         for peer in peers:
             if peer.socket.grant.revoked:
                 peer.socket.close(1008, "the token of this connection was removed")
@@ -345,7 +289,7 @@ class Daemon:
 
     def _reload_models(self) -> dict[str, Any]:
         """Any thread but the loop's. What fails is logged and counted, and the old version serves on."""
-        return {"models": self.registry.reload()}
+        return {"models": {k: v for part in self.versions for k, v in part.reload().items()}}
 
     async def _beat(self) -> None:
         """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""
@@ -403,6 +347,8 @@ class Daemon:
     def _status(self) -> str:
         if (disk := self._disk_trouble()) is not None:
             return f"nothing is saved: {disk}"
+        if (unread := self.broker.trouble()) is not None:
+            return unread
         names = ", ".join(model["name"] for model in self._models())
         return f"{len(self.streams.connections)} connections on {names}"
 

@@ -21,6 +21,7 @@ from streamer.refusals import NoSlot
 from streamer.serve.access.grant import ANYONE, Denied, Grant, grant_of
 from streamer.serve.body import problem, read_body
 from streamer.serve.readings.parsed import BodyError
+from streamer.streams.generators import VersionGoneError
 from streamer.whole import whole
 
 if TYPE_CHECKING:
@@ -37,13 +38,15 @@ TOGETHER = 64
 
 class GenerateRequest(BaseModel):
     """``length``: tokens, prompt included (characters, note events, samples). ``after``: tokens the client has already.
-    ``options``: of the task, as :class:`streamer.tasks.generate.Request`."""
+    ``digest``: of the version that wrote these, as the answer's header ``Model-Digest`` told: another one writes
+    otherwise. ``options``: of the task, as :class:`streamer.tasks.generate.Request`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: Annotated[str, Field(max_length=200)] | None = None
     length: Annotated[int, Field(ge=1)] = 1000
     after: Annotated[int, Field(ge=0)] = 0
+    digest: Annotated[str, Field(max_length=64)] | None = None
     options: dict[str, Any] = {}
 
 
@@ -75,9 +78,11 @@ class GenerateRoute:
         grant = grant_of(request.scope)
         try:
             grant.check_generated()
-            stream = self._generators.open(wish.model, wish.options, wish.length, wish.after, wake)
+            stream = self._generators.open(wish.model, wish.options, wish.length, wish.after, wake, wish.digest)
         except KeyError as error:
             return problem(404, error.args[0])
+        except VersionGoneError as error:
+            return problem(409, str(error))
         except ValueError as error:
             return problem(400, str(error))
         except NoSlot as error:
@@ -97,6 +102,7 @@ class EventLines(Response):
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
+        self.headers["model-digest"] = stream.digest
         self._generators, self._stream, self._there, self._grant = generators, stream, there, grant
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from streamer.serve.disk_threads import disk_thread
 from streamer.streams.delivery import Sink
 
 if TYPE_CHECKING:
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.streams.registry import Registry
     from streamer.streams.session import Session
 

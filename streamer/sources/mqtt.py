@@ -48,7 +48,7 @@ class _Topic(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Found:
+class _Said:
     """What messages say for one model: readings of single sensors in columns, or rows."""
 
     names: list[str] = field(default_factory=list)
@@ -128,11 +128,11 @@ class Mqtt:
     async def _subscribe(self, link: Link) -> None:
         patterns = [subscription.pattern for subscription in self._options.subscriptions]
         patterns += [self._status] if self._status else []
-        if not patterns:
-            return
-        for pattern, why in zip(patterns, await link.subscribe(patterns), strict=True):
-            if why:
-                log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": why})
+        answers = await link.subscribe(patterns) if patterns else []
+        refused = {pattern: why for pattern, why in zip(patterns, answers, strict=True) if why}
+        for pattern, why in refused.items():
+            log.error("the MQTT broker refuses a subscription", extra={"pattern": pattern, "reason": why})
+        self._watch.refused(refused)
 
     async def _receive(self, link: Link) -> NoReturn:
         while True:
@@ -140,7 +140,7 @@ class Mqtt:
             if link.over:  # what is not acknowledged comes again with the next connection
                 self._watch.messages("returned", _again(messages))
                 messages = [message for message in messages if message.packet_id is None]
-            found: dict[str, _Found] = {}
+            found: dict[str, _Said] = {}
             read = [self._read(message, found) for message in messages]
             failed = await self._failed(found) if found else {}
             if not failed:
@@ -162,24 +162,24 @@ class Mqtt:
         for outcome, count in Counter(outcomes).items():
             self._watch.messages(outcome, count)
 
-    async def _failed(self, found: Mapping[str, _Found]) -> Mapping[str, Exception]:
+    async def _failed(self, found: Mapping[str, _Said]) -> Mapping[str, Exception]:
         """Pass batches to ``take``; errors by model."""
         try:
             return await self._take({model: self._batch(model, said) for model, said in found.items()})
         except Exception as error:
             return dict.fromkeys(found, error)
 
-    def _batch(self, model: str, said: _Found) -> ReadingBatch:
+    def _batch(self, model: str, said: _Said) -> ReadingBatch:
         if variables := self._models[model]:
             return ReadingBatch.of_rows(said.rows, variables, model)
         return ReadingBatch.made(said.names, said.times, said.values)
 
-    def _read(self, message: Message, found: dict[str, _Found]) -> tuple[str, str | None]:
+    def _read(self, message: Message, found: dict[str, _Said]) -> tuple[str, str | None]:
         """Parse one message: its outcome and model; its readings are added to ``found``, by model."""
         topic, payload = message.topic, message.payload
         how = self._topics.get(topic) or self._look_at(topic)
         if (model := how.numbers) is not None and NUMBER.fullmatch(payload):
-            said, value = found.get(model) or found.setdefault(model, _Found()), float(payload)
+            said, value = found.get(model) or found.setdefault(model, _Said()), float(payload)
             said.names.append(topic)
             said.times.append(None)
             said.values.append(None if value in how.none else value)
@@ -198,7 +198,7 @@ class Mqtt:
             return error.reason, None
         if faults:
             self._complain(topic, "a part of an MQTT message can't be read", faults[0])
-        said = found.setdefault(model, _Found())
+        said = found.setdefault(model, _Said())
         if isinstance(read, Row):
             said.rows.append(read)
         else:

@@ -31,7 +31,7 @@ TOGETHER = 64
 Post = Callable[[Iterable[tuple[str, bytes]]], Awaitable[int]]
 
 
-class _Waiting(NamedTuple):
+class _Unsent(NamedTuple):
     """``curves``: topics and payloads of what Home Assistant shows beside it."""
 
     payload: bytes
@@ -43,7 +43,7 @@ class ForecastQueue:
 
     def __init__(self, options: MqttOptions, watch: Watch) -> None:
         self._options, self._watch = options, watch
-        self._waiting: dict[str, _Waiting] = {}  # by stream
+        self._waiting: dict[str, _Unsent] = {}  # by stream
         # discovered streams and targets, with the quantile that is shown
         self._levels: dict[tuple[str, str], str] = {}
         self._due: dict[tuple[str, str], None] = {}  # of them, those to be announced
@@ -72,7 +72,7 @@ class ForecastQueue:
                 del self._waiting[next(iter(self._waiting))]
                 self._watch.forecasts("dropped", 1)
             curves = tuple(self._curves(forecasts, row)) if self._levels else ()
-            self._waiting[name] = _Waiting(orjson.dumps(told[row]), curves)
+            self._waiting[name] = _Unsent(orjson.dumps(told[row]), curves)
         self._watch.forecasts("superseded", superseded)
         self._filled.set()
 
@@ -104,6 +104,7 @@ class ForecastQueue:
             self._due.pop((stream, target), None)
         while len(self._gone) >= self._options.max_unsent:
             del self._gone[next(iter(self._gone))]
+            self._watch.forecasts("uncleared", 1)
         self._gone[stream] = tuple(targets) or ("",)
         self._filled.set()
 

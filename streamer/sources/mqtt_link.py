@@ -31,6 +31,8 @@ UNSENT_BYTES = 2**18
 READ_BYTES = 2**18
 #: Bytes of payloads that are taken together, besides the last one's: the event loop reads them in one go.
 TAKEN_BYTES = 2**18
+#: What a message takes beside its topic and payload.
+MESSAGE = 200
 SUBSCRIBE_ID = 1
 PUBACK, PUBREC, EXACTLY_ONCE = mqtt5.PubAckPacket, mqtt5.PubRecPacket, mqtt5.QoS.EXACTLY_ONCE
 PING = mqtt5.PingReqPacket().write()
@@ -48,6 +50,7 @@ class Link(asyncio.Protocol):
         self._options, self._watch, self._tls = options, watch, tls
         self._loop = asyncio.get_running_loop()
         self.messages: deque[Message] = deque()
+        self._bytes = 0  # of these messages
         self._transport: asyncio.Transport | None = None
         self._unread = b""
         self._why: MqttError | None = None
@@ -125,7 +128,9 @@ class Link(asyncio.Protocol):
         while self.messages and len(taken) < most and size < TAKEN_BYTES:
             taken.append(self.messages.popleft())
             size += len(taken[-1].payload)
-        if self._full and len(self.messages) <= self._options.max_waiting // 2:
+            self._bytes -= _size(taken[-1])
+        few = len(self.messages) <= self._options.max_waiting // 2
+        if self._full and few and self._bytes <= self._options.max_waiting_bytes // 2:
             self._go_on()
         return taken
 
@@ -191,19 +196,23 @@ class Link(asyncio.Protocol):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Whole packets, up to the bound of messages that wait; what is left stays unread."""
+        """Whole packets, up to the bounds of messages that wait; what is left stays unread."""
         most, unread, begin = self._options.max_waiting, memoryview(self._unread), 0
-        room = most + self._options.max_unacknowledged * self._dropping  # some brokers send more than they may
+        most_bytes = self._options.max_waiting_bytes
+        # what is of QoS 1 is never dropped, and some brokers send more of it than they may
+        room = most + self._options.max_unacknowledged * self._dropping
+        room_bytes = most_bytes * (1 + self._dropping)
         try:
-            while len(self.messages) < room:
+            while len(self.messages) < room and self._bytes < room_bytes:
                 packet, size = mqtt5.read(unread[begin:])
                 begin += size
                 if type(packet) is not Message:
                     self._control(packet)
                 elif not packet.topic:
                     raise ValueError("a topic alias, and none was allowed")
-                elif len(self.messages) < most or packet.packet_id is not None:  # QoS 1
+                elif packet.packet_id is not None or (len(self.messages) < most and self._bytes < most_bytes):
                     self.messages.append(packet)
+                    self._bytes += _size(packet)
                 else:
                     self._watch.messages("dropped", 1)
         except IndexError:  # the rest of a packet is still to come
@@ -312,6 +321,11 @@ class Link(asyncio.Protocol):
 
     def _raise(self) -> NoReturn:
         raise MqttError(str(self._why))
+
+
+def _size(message: Message) -> int:
+    """Bytes; a character of a topic may be several, and the packet has its own."""
+    return len(message.payload) + 2 * len(message.topic) + MESSAGE
 
 
 def _said(packet: Any) -> str:

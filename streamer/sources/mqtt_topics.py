@@ -197,12 +197,16 @@ class Watch:
     delivered again); ``lost`` (QoS 0 that could not be taken).
 
     Every forecast has one, too: ``sent``, ``superseded`` by a later one, ``dropped`` (too many streams), ``failed``.
-    ``undiscovered`` also counts forecasts sent for streams beyond ``max_discovered``."""
+    ``undiscovered`` also counts forecasts sent for streams beyond ``max_discovered``, ``uncleared`` streams that are
+    gone and whose topics keep what is retained: more than ``max_unsent`` of them waited to be cleared.
+
+    ``refused``: the patterns that the broker does not let us read, with its reasons, once for each connection."""
 
     connected: Callable[[bool], None] = lambda connected: None
     reconnect: Callable[[], None] = lambda: None
     messages: Callable[[str, int], None] = lambda outcome, count: None
     forecasts: Callable[[str, int], None] = lambda outcome, count: None
+    refused: Callable[[Mapping[str, str]], None] = lambda patterns: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,7 @@ class MqttOptions:
     max_batch: int = 1000  # messages that are taken together
     max_unacknowledged: int = 1000  # QoS 1: then the broker waits
     max_waiting: int = 4096  # messages; then no more are read
+    max_waiting_bytes: int = 2**24  # of topics and payloads; the same
     hold_seconds: float = 5.0  # ... for so long; then those of QoS 0 are dropped, counted
     max_complaints: int = 1000  # topics whose malformed payload is logged; of more they are only counted
     prefix: str = "streamer"  # forecasts go to <prefix>/<stream>

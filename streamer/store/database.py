@@ -35,6 +35,9 @@ UNREADABLE = frozenset({266, 522, 8202, 8458})
 PASSING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO})
 #: Names of what was lost that a log line holds.
 NAMES = 20
+#: The log is written back into the file once it has so many pages of 4 KiB. SQLite's own 1000 are 4 MiB for each of two
+#: stores, which a small state partition may not have.
+LOG_PAGES = 256
 
 
 class ForeignError(sqlite3.DatabaseError):
@@ -100,7 +103,10 @@ class Database:
 
     def look(self, least: int = 0) -> StoreError | None:
         """Why nothing can be written, or soon can't: fewer than ``least`` bytes are free. What failed is tried again,
-        by a write that changes nothing."""
+        by a write that changes nothing; before that the log gives back the room that it can do without."""
+        if self.trouble is not None:
+            with contextlib.suppress(sqlite3.Error), self._lock:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with contextlib.suppress(StoreError):
             if self.trouble is not None or _file_of(self.path) != self._file:
                 with self.transaction() as db:
@@ -142,6 +148,7 @@ class Database:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if not 0 < version <= self._version:
                 raise sqlite3.DatabaseError(f"it has version {version}, this build reads version {self._version}")

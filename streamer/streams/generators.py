@@ -10,25 +10,31 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from streamer.engine.engine import Engine, EngineStream
-from streamer.engine.model import ModelError
+from streamer.engine.model import Model, ModelError
+from streamer.engine.versions import check_promises, reload_file
 from streamer.metrics import Metrics
 from streamer.refusals import NoSlot
-from streamer.streams.loading import describe, load_model, make_engine
+from streamer.streams.loading import describe, load_model, make_engine, watch_engine
 from streamer.tasks import Event
 from streamer.tasks.generate import Generate
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
 
-__all__ = ["GeneratorStream", "Generators"]
+__all__ = ["GeneratorStream", "Generators", "VersionGoneError"]
 
 log = logging.getLogger(__name__)
+
+
+class VersionGoneError(LookupError):
+    """The version of the model that a part was written by is not served any more: begin again."""
 
 
 class GeneratorStream:
@@ -49,9 +55,9 @@ class GeneratorStream:
         wake: Callable[[], None],
     ) -> None:
         assert isinstance(engine.task, Generate)
-        self.model, self.length = engine.manifest.name, length
+        self.model, self.digest, self.length = engine.manifest.name, engine.model.digest, length
         self.memory = engine.task.open(wish)
-        self._engine, self._task, self._after, self._bound, self._wake = engine, engine.task, after, bound, wake
+        self.engine, self._task, self._after, self._bound, self._wake = engine, engine.task, after, bound, wake
         self._waiting: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()
         self._told = after  # tokens that the reader has, or will have once what waits is read
@@ -72,7 +78,7 @@ class GeneratorStream:
             event = self._waiting.popleft() if self._waiting else None
             if self._stream is not None and not self._running and not self._ended and self._room():
                 self._running = True
-                self._engine.ready(self._stream)
+                self.engine.ready(self._stream)
             return event
 
     def close(self) -> None:
@@ -149,7 +155,7 @@ class GeneratorStream:
         """False if the slot is not free before :meth:`released` is called."""
         self._ended = True
         stream, self._stream = self._stream, None
-        return stream is None or self._engine.close_stream(stream)
+        return stream is None or self.engine.close_stream(stream)
 
 
 class Generators:
@@ -158,7 +164,11 @@ class Generators:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self._engines: dict[str, Engine] = {}
+        self._old: list[Engine] = []  # versions before, which have streams
         self._streams: set[GeneratorStream] = set()
+        self._one = threading.Lock()  # reload at a time
+        self._choosing = threading.Lock()  # a version is chosen and had, or found to have no streams
+        metrics.old_generators.set_function(lambda: len(self._old))
 
     def load(self, paths: Sequence[Path]) -> None:
         """Raises :class:`ModelError`."""
@@ -167,21 +177,65 @@ class Generators:
             if self._engines.setdefault(engine.manifest.name, engine) is not engine:
                 raise ModelError(f"two generators are named {engine.manifest.name!r}: serve one")
         for engine in self._engines.values():
+            watch_engine(engine)
             engine.start()
 
     def describe(self) -> list[dict[str, Any]]:
         return [describe(engine) for engine in self._engines.copy().values()]
 
+    def reload(self) -> dict[str, dict[str, Any]]:
+        """By model, as :func:`streamer.engine.versions.reload_file`: who asks from now on gets the new version, what is
+        being written is finished by the old one."""
+        with self._one:
+            self._sweep()
+            return {
+                name: reload_file(engine.model, self.metrics, partial(self._take, engine))
+                for name, engine in self._engines.copy().items()
+            }
+
+    def _take(self, old: Engine, path: Path) -> Model:
+        name = old.manifest.name
+        if len(self._old) >= self.settings.max_old_models:
+            text = f"{len(self._old)} old versions of generators are still writing (max_old_models)"
+            raise ModelError(f"{path}: {text}: wait, or restart")
+        check_promises(path)
+        new = make_engine(load_model(path, self.settings), self.settings, self.metrics)
+        if new.manifest.name != name or new.manifest.task != old.manifest.task:
+            raise ModelError(f"{path} holds another model, or one for another task, now: a restart serves it")
+        watch_engine(new)
+        new.start()
+        with self._choosing:
+            self._old.append(old)
+            self._engines[name] = new
+        self._sweep()
+        return new.model
+
+    def _sweep(self) -> None:
+        """Old versions that have written all that was asked of them go."""
+        with self._choosing:
+            used = {stream.engine for stream in self._streams.copy()}
+            over = [engine for engine in self._old if engine not in used]
+            self._old = [engine for engine in self._old if engine in used]
+        for engine in over:
+            engine.close(self.settings.stuck_seconds)
+
     def stuck(self) -> str | None:
         late = self.settings.stuck_seconds
-        stuck = [name for name, engine in self._engines.copy().items() if engine.stuck(late)]
+        engines = [*self._engines.copy().items(), *((old.manifest.name, old) for old in self._old.copy())]
+        stuck = [name for name, engine in engines if engine.stuck(late)]
         return f"no batch of {stuck[0]} has come back for {late:g} s" if stuck else None
 
     def open(
-        self, model: str | None, wish: Mapping[str, Any], length: int, after: int, wake: Callable[[], None]
+        self,
+        model: str | None,
+        wish: Mapping[str, Any],
+        length: int,
+        after: int,
+        wake: Callable[[], None],
+        digest: str | None = None,
     ) -> GeneratorStream:
-        """Raises ``KeyError`` for a model that is not served, ``ValueError`` for a wish that does not fit, and
-        :class:`NoSlot`."""
+        """``digest``: of the version that it has to be. Raises ``KeyError`` for a model that is not served,
+        ``ValueError`` for a wish that does not fit, :class:`VersionGoneError` and :class:`NoSlot`."""
         if model is None and len(self._engines) == 1:
             (model,) = self._engines
         if model not in self._engines:
@@ -190,15 +244,25 @@ class Generators:
         most = self.settings.max_generated_tokens
         if not 1 <= length <= most:
             raise ValueError(f"length is {length}: 1 to {most} tokens (max_generated_tokens)")
-        engine = self._engines[model]
-        stream = GeneratorStream(engine, wish, length, after, self.settings.max_unread_events, wake)
-        self._streams.add(stream)
+        with self._choosing:
+            engine = self._engines[model]
+            if digest is not None and digest != engine.model.digest:
+                text = f"{model} is served in another version now ({engine.model.digest[:12]}, not {digest[:12]})"
+                raise VersionGoneError(f"{text}: what it wrote can't be gone on with, begin again")
+            stream = GeneratorStream(engine, wish, length, after, self.settings.max_unread_events, wake)
+            self._streams.add(stream)
         self.metrics.opened.labels(model).inc()
         return stream
 
     def leave(self, stream: GeneratorStream) -> None:
         stream.close()
         self._streams.discard(stream)
+        if self._old:
+            threading.Thread(target=self._sweep_alone, name="old generators", daemon=True).start()
+
+    def _sweep_alone(self) -> None:
+        with self._one:
+            self._sweep()
 
     def drain(self) -> None:
         """Tell everybody to ask again."""
@@ -209,5 +273,5 @@ class Generators:
         """False if a lane is stuck."""
         for stream in list(self._streams):
             self.leave(stream)
-        ended = [engine.close(self.settings.stuck_seconds) for engine in self._engines.copy().values()]
+        ended = [engine.close(self.settings.stuck_seconds) for engine in (*self._engines.copy().values(), *self._old)]
         return all(ended)

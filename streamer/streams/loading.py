@@ -38,6 +38,7 @@ __all__ = [
     "load_writers",
     "make_engine",
     "make_reviser",
+    "watch_engine",
 ]
 
 log = logging.getLogger(__name__)
@@ -59,18 +60,15 @@ def load_model(path: Path, settings: Settings) -> Model:
     return Model.load(path, max_bytes=settings.max_model_bytes, keys=model_keys(settings, path))
 
 
-def load_engine(path: Path, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]]) -> Engine:
-    """Not started yet. ``sessions`` gives those of all models, for the gauges. Raises :class:`ModelError`, and
-    :class:`OtherTaskError` for a model that is served elsewhere."""
+def load_engine(path: Path, settings: Settings, metrics: Metrics) -> Engine:
+    """Not started yet. Raises :class:`ModelError`, and :class:`OtherTaskError` for a model that is served elsewhere."""
     model = load_model(path, settings)
     if model.manifest.task in ELSEWHERE:
         raise OtherTaskError(path, model.manifest.task)
-    return make_engine(model, settings, metrics, sessions)
+    return make_engine(model, settings, metrics)
 
 
-def make_engine(
-    model: Model, settings: Settings, metrics: Metrics, sessions: Callable[[], list[Session]] = list
-) -> Engine:
+def make_engine(model: Model, settings: Settings, metrics: Metrics) -> Engine:
     """Warm, its lanes not started. Raises :class:`ModelError`."""
     path, manifest = model.path, model.manifest
     try:
@@ -109,7 +107,6 @@ def make_engine(
         said = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(f"{path} can't be run ({said}): streamer check {path} shows where") from error
     engine.load.expect(batch_costs(model, engine.limit))
-    _watch(engine, lanes, sessions)
     return engine
 
 
@@ -212,8 +209,9 @@ def _tensors(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _watch(engine: Engine, lanes: int, sessions: Callable[[], list[Session]]) -> None:
-    """Gauges that are read when the page is."""
+def watch_engine(engine: Engine, sessions: Callable[[], list[Session]] = list) -> None:
+    """Gauges of its model that are read when the page is, from now on those of this version. ``sessions`` gives those
+    of all models."""
     name, arena, table = engine.manifest.name, engine.arena, engine.metrics
     each = arena.bytes_per_slot
 
@@ -232,7 +230,7 @@ def _watch(engine: Engine, lanes: int, sessions: Callable[[], list[Session]]) ->
         capacity=lambda: arena.capacity,
         max_batch=lambda: engine.limit,
         batch_wait=lambda: engine.wait,
-        lanes=lambda: lanes,
+        lanes=lambda: engine.lanes,
     )
 
     def lists() -> float:

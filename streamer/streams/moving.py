@@ -36,7 +36,7 @@ RUN_OUT = 1.0
 
 
 class Outcome(Enum):
-    """``GONE``: it was moved before, or deleted. ``STAYS``: it is over, or one whose client could not follow."""
+    """``GONE``: it was moved before, or deleted. ``STAYS``: it is over."""
 
     MOVED, GONE, STAYS = range(3)
 
@@ -142,7 +142,7 @@ class Mover:
                         outcome = self.move(id, url, send)
                         moved += outcome is Outcome.MOVED
                         if outcome is Outcome.STAYS:
-                            left[id] = "it has ended, or its client could not follow (KServe)"
+                            left[id] = "it has ended"
                     except (PeerError, StoreError, Refused, TimeoutError, SnapshotError) as error:
                         left[id] = str(error)
                         log.error("a stream could not be moved", extra={"stream": id, "error": str(error)})
@@ -159,7 +159,7 @@ class Mover:
         for _ in range(TRIES):
             session = self._table.get(id)
             if session is not None:
-                if session.state != "active" or not session.lasting or session.options.get("tensors"):
+                if session.state != "active" or not session.lasting:
                     return Outcome.STAYS
                 over = Event()
                 session.when_run(over.set)
@@ -178,7 +178,7 @@ class Mover:
             if data is None or moved_to(data) is not None:
                 return Outcome.GONE
             asleep = Snapshot.from_bytes(data)
-            if asleep.finished or asleep.options.get("tensors"):
+            if asleep.finished:
                 return Outcome.STAYS
             send(id, data)
 

@@ -22,17 +22,27 @@ from streamer.engine.catalogue import default_models, resolve
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.engine.scheduler import Gather
+from streamer.likeness import KINDS
 from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.store import Store
 from streamer.streams.admission import Admission, Quota, StreamRequest
 from streamer.streams.keeper import Keeper
-from streamer.streams.loading import OtherTaskError, describe, describe_stream, load_engine, load_writers, make_reviser
+from streamer.streams.kept_models import KeptModels
+from streamer.streams.loading import (
+    OtherTaskError,
+    describe,
+    describe_stream,
+    load_engine,
+    load_writers,
+    make_reviser,
+    watch_engine,
+)
+from streamer.streams.look import look_asleep, look_awake
 from streamer.streams.moving import Mover
 from streamer.streams.reload import Reloader
 from streamer.streams.revision import Reviser, SecondRecogniser
 from streamer.streams.session import Session, Sink
-from streamer.streams.snapshot import Snapshot, SnapshotError
 from streamer.streams.table import StreamTable
 
 if TYPE_CHECKING:
@@ -75,7 +85,14 @@ class Registry:
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
         self._admission = Admission(self._engines, self._table, self.keeper, settings, metrics, clock, quota, behind)
         self._reloader = self._admission.versions = Reloader(
-            self._engines, settings, metrics, self._load, self._start, self._table.all, clock
+            self._engines,
+            settings,
+            metrics,
+            partial(load_engine, settings=settings, metrics=metrics),
+            self._start,
+            self._table.all,
+            clock,
+            None if store is None else KeptModels.of(settings),
         )
         self.keeper.also = self._reloader.sweep
         #: Streams as bytes: out, in, and over to another daemon.
@@ -95,7 +112,7 @@ class Registry:
             raise ModelError("no model is installed: name .onnx files in the setting models")
         for name in names:
             try:
-                engine = self._load(resolve(name))
+                engine = load_engine(resolve(name), self.settings, self.metrics)
             except OtherTaskError as error:
                 self.others[error.task].append(error.path)
                 continue
@@ -108,15 +125,15 @@ class Registry:
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
+        for kind in KINDS:  # an alert sees no increase from nothing
+            self.metrics.suspected_streams.labels(kind)
         for engine in self._engines.values():
             self._start(engine)
         self.keeper.look()
+        self._reloader.keep()
         self.sweep()
         self._admission.wake_all()
         self.keeper.start()
-
-    def _load(self, path: Path) -> Engine:
-        return load_engine(path, self.settings, self.metrics, self._table.all)
 
     def _start(self, engine: Engine) -> None:
         self._admission.headroom.watch(engine)
@@ -125,11 +142,12 @@ class Registry:
         served = {engine, *self._engines.values()}
         for each in served:
             each.let_first([other for other in served if other is not each])
+        watch_engine(self._engines.get(engine.manifest.name, engine), self._table.all)
         engine.start()
 
     def reload(self) -> dict[str, dict[str, Any]]:
         """New versions of model files: see :class:`streamer.streams.reload.Reloader`."""
-        return self._reloader.reload([path for paths in self.others.values() for path in paths])
+        return self._reloader.reload()
 
     def drain(self, timeout: float) -> int:
         """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""
@@ -332,36 +350,12 @@ class Registry:
         return None if session is None else session.model
 
     def look(self, stream: str) -> dict[str, Any] | None:
-        """Where a stream stands, awake or asleep, without waking it; ``None``: there is none. Waits for the disk."""
+        """Where a stream stands, awake or asleep, without waking it; ``None``: there is none. Waits for the disk. May
+        be :class:`Refused`."""
         session = self._table.get(stream)
         if session is not None:
-            return {
-                "stream": name_of(session.id),
-                "model": session.model,
-                "position": session.received,
-                "acknowledged": self.keeper.acknowledged(session) or 0,
-                "seq": session.seq,
-                "state": session.state if session.state != "active" else "attached" if session.sink else "waiting",
-                "age_seconds": round(self._clock() - session.last_input, 3),
-            }
-        data = self._admission.saved(stream)
-        if data is None:
-            return None
-        with self._admission.store_errors():
-            age = self.keeper.disk.age(stream)
-        try:
-            saved = Snapshot.from_bytes(data)
-        except SnapshotError as error:
-            raise self._admission.refuse("snapshot", f"the saved stream can't be read: {error}") from error
-        return {
-            "stream": name_of(stream),
-            "model": saved.model,
-            "position": saved.received,
-            "acknowledged": saved.received,
-            "seq": saved.seq,
-            "state": "asleep",
-            "age_seconds": round(age or 0.0, 3),
-        }
+            return look_awake(session, self.keeper.acknowledged(session) or 0, self._clock())
+        return look_asleep(stream, self._admission, self.keeper)
 
     def stuck(self) -> str | None:
         """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""

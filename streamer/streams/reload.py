@@ -1,35 +1,33 @@
 """New versions of model files, while the daemon runs.
 
 A file that changed is loaded, judged and warmed beside the one that serves. New streams take it from then on. Streams
-of the old version finish on the old one, also those that sleep meanwhile: their states mean nothing to other weights.
-It goes once nobody has been on it for as long as a stream may sleep (``keep_seconds``).
+of the old version finish on the old one, also those that sleep meanwhile, and across a restart: their states mean
+nothing to other weights. It goes once nobody has been on it for as long as a stream may sleep (``keep_seconds``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.engine.engine import Engine
-from streamer.engine.model import ModelError
-from streamer.engine.proof import judge_file
+from streamer.engine.model import Model, ModelError
+from streamer.engine.versions import check_promises, reload_file
 
 if TYPE_CHECKING:
     from streamer.metrics import Metrics
     from streamer.settings import Settings
+    from streamer.streams.kept_models import KeptModels
     from streamer.streams.session import Session
 
 __all__ = ["Reloader"]
 
 log = logging.getLogger(__name__)
-
-#: Chunks of a long stream that a new file is judged with: others are being served meanwhile.
-LONG_CHUNKS = 40
 
 
 @dataclass(slots=True)
@@ -42,7 +40,8 @@ class Retired:
 
 class Reloader:
     """``engines`` by name, in which new versions take their places. ``load(path)``: warm, not started; ``start``
-    does that. ``sessions``: all that are awake."""
+    does that. ``sessions``: all that are awake. ``kept``: files of versions that streams may come back to, across
+    restarts; ``None``: a restart knows none but those that serve."""
 
     def __init__(
         self,
@@ -53,9 +52,10 @@ class Reloader:
         start: Callable[[Engine], None],
         sessions: Callable[[], list[Session]],
         clock: Callable[[], float],
+        kept: KeptModels | None = None,
     ) -> None:
         self._engines, self._settings, self._metrics = engines, settings, metrics
-        self._load, self._start, self._sessions, self._clock = load, start, sessions, clock
+        self._load, self._start, self._sessions, self._clock, self._kept = load, start, sessions, clock, kept
         self._one = threading.Lock()
         self._retired: list[Retired] = []
         metrics.old_models.set_function(lambda: len(self._retired))
@@ -66,20 +66,30 @@ class Reloader:
         return [retired.engine for retired in list(self._retired)]
 
     def of(self, model: str, digest: str) -> Engine | None:
-        """The version of a model that a stream belongs to, where it is served still."""
-        now = self._engines.get(model)
-        there = [*([] if now is None else [now]), *self.old]
-        return next((e for e in there if e.manifest.name == model and e.model.digest == digest), None)
+        """The version of a model that a stream belongs to, where it is served still; one of an earlier run is loaded.
+        Waits for that."""
+        if (found := self._awake(model, digest)) is not None or self._kept is None or model not in self._engines:
+            return found
+        with self._one:
+            if (found := self._awake(model, digest)) is None and (path := self._kept.find(digest)) is not None:
+                found = self._again(model, path)
+        return found
 
-    def reload(self, elsewhere: Sequence[Path] = ()) -> dict[str, dict[str, Any]]:
-        """By model: its ``outcome`` (``unchanged``, ``reloaded`` or ``failed`` with ``error``) and ``digest``.
-        ``elsewhere``: files that others serve, which take a restart."""
+    def keep(self) -> None:
+        """The files of those that serve now, for streams that come back after another one took its place."""
+        if self._kept is not None:
+            for engine in list(self._engines.values()):
+                self._kept.keep(engine.model.path, engine.model.digest)
+            self._kept.bound({engine.model.digest for engine in (*self._engines.values(), *self.old)})
+
+    def reload(self) -> dict[str, dict[str, Any]]:
+        """By model, as :func:`streamer.engine.versions.reload_file`."""
         with self._one:
             self.sweep()
-            found = {name: self._try(name, engine) for name, engine in list(self._engines.items())}
-        for path in elsewhere:
-            found[path.stem] = {"outcome": "restart", "file": str(path)}
-        return found
+            return {
+                name: reload_file(engine.model, self._metrics, partial(self._take, name, engine))
+                for name, engine in list(self._engines.items())
+            }
 
     def sweep(self) -> None:
         """Old versions that nobody can come back to go."""
@@ -89,39 +99,55 @@ class Reloader:
                 retired.since = now
             elif now - retired.since > self._settings.keep_seconds:
                 self._retired.remove(retired)
+                if self._kept is not None and not self._serves(retired.engine.model.digest):
+                    self._kept.forget(retired.engine.model.digest)
                 retired.engine.close(self._settings.stuck_seconds)
                 log.info("an old version is gone", extra=_facts(retired.engine))
 
     def close(self) -> list[bool]:
         return [engine.close(self._settings.stuck_seconds) for engine in self.old]
 
-    def _try(self, name: str, engine: Engine) -> dict[str, Any]:
-        path, digest = engine.model.path, engine.model.digest
-        try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-                return {"outcome": "unchanged", "digest": digest}
-            new = self._judged(name, path)
-        except (ModelError, OSError) as error:
-            self._metrics.reloads.labels(name, "failed").inc()
-            log.error("a new version is not taken, the old one serves on", extra={"model": name, "error": str(error)})
-            return {"outcome": "failed", "digest": digest, "error": str(error)}
-        self._start(new)
+    def _take(self, name: str, engine: Engine, path: Path) -> Model:
+        new = self._judged(name, path)
+        if self._kept is not None:
+            self._kept.retire(engine.model.digest)
+            self._kept.keep(path, new.model.digest)
         self._retired.append(Retired(engine, self._clock()))  # before others can miss it
         self._engines[name] = new
-        self._metrics.reloads.labels(name, "reloaded").inc()
-        log.warning("a new version serves", extra=_facts(new))
-        return {"outcome": "reloaded", "digest": new.model.digest, "version": new.manifest.version}
+        self._start(new)
+        return new.model
 
-    def _judged(self, name: str, path: Path) -> Engine:
+    def _awake(self, model: str, digest: str) -> Engine | None:
+        now = self._engines.get(model)
+        there = [*([] if now is None else [now]), *self.old]
+        return next((e for e in there if e.manifest.name == model and e.model.digest == digest), None)
+
+    def _serves(self, digest: str) -> bool:
+        return any(engine.model.digest == digest for engine in (*self._engines.values(), *self.old))
+
+    def _again(self, model: str, path: Path) -> Engine | None:
+        """A version of an earlier run. ``None``: it can't serve any more."""
+        try:
+            self._check_room(path)
+            engine = self._load(path)
+        except ModelError as error:
+            log.error("a version before this one can't serve its streams", extra={"model": model, "error": str(error)})
+            return None
+        if engine.manifest.name != model:
+            return None
+        self._start(engine)
+        self._retired.append(Retired(engine, self._clock()))
+        log.warning("an old version serves its streams again", extra=_facts(engine))
+        return engine
+
+    def _check_room(self, path: Path) -> None:
         if len(self._retired) >= self._settings.max_old_models:
             text = f"{len(self._retired)} old versions have streams or may have (max_old_models)"
             raise ModelError(f"{path}: {text}: wait, or restart")
-        verdict = judge_file(path, long_chunks=LONG_CHUNKS)
-        if not verdict.ok:
-            broken = "; ".join(
-                f"{finding.law}, {finding.check} {finding.detail}".strip() for finding in verdict.refusals[:3]
-            )
-            raise ModelError(f"{path} does not keep its promises: {broken} (streamer check says more)")
+
+    def _judged(self, name: str, path: Path) -> Engine:
+        self._check_room(path)
+        check_promises(path)
         new = self._load(path)
         if new.manifest.name != name:
             raise ModelError(f"{path} holds a model named {new.manifest.name!r} now: a restart serves it")

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, TaskError
 from streamer.tasks.snapshot import pack, unpack
+from streamer.tasks.strict import STRICT
 
 __all__ = ["Answer", "Classify", "ClassifyMemory", "ClassifyOptions", "Segment", "SegmentRules"]
 
@@ -34,12 +35,10 @@ OPEN, FIRST, LAST, TOTAL, KEPT, HELD, SUM = range(7)
 FIELDS = 7
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class SegmentRules(_Strict):
+class SegmentRules(BaseModel):
     """``on`` and ``off``: probabilities. ``minimum`` and ``hangover``: seconds; steps for a model without a clock."""
+
+    model_config = STRICT
 
     on: Probability = 0.5
     off: Probability = 0.35
@@ -53,13 +52,15 @@ class SegmentRules(_Strict):
         return self
 
 
-class ClassifyOptions(_Strict):
+class ClassifyOptions(BaseModel):
     """``options`` of a manifest whose task is ``classify``.
 
     ``labels``: names of the first output's columns. ``quiet``: labels that never make a segment ("something else").
     ``delay_steps``: the model's answers lag behind its input by this many steps (times are corrected by it).
     ``text``: the input is the bytes of a text in UTF-8, one a step.
     """
+
+    model_config = STRICT
 
     mode: Literal["running", "final"]
     labels: Annotated[list[Name], Field(min_length=1, max_length=65536)]
@@ -79,8 +80,10 @@ class ClassifyOptions(_Strict):
         return self
 
 
-class ClassifyStreamOptions(_Strict):
+class ClassifyStreamOptions(BaseModel):
     """What a client may ask for its own stream; fields left out keep the model's defaults."""
+
+    model_config = STRICT
 
     segments: SegmentRules
     partials: bool = True

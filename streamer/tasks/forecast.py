@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, Forecast, TaskError
+from streamer.tasks.strict import STRICT
 
 __all__ = ["ForecastMemory", "ForecastOptions", "Forecaster"]
 
@@ -31,7 +32,7 @@ class ForecastOptions(BaseModel):
     many masks (1: present), time of day and time of week. ``targets``: the variables that are forecast.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
     quantiles: Annotated[list[Level], Field(min_length=1, max_length=99)]
     horizon: Annotated[int, Field(ge=1, le=4096)]

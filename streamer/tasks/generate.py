@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import Event, TaskError
+from streamer.tasks.strict import STRICT
 
 __all__ = ["Audio", "Generate", "GenerateMemory", "GenerateOptions", "Note", "Request", "Text", "expand"]
 
@@ -29,11 +30,7 @@ Names = Annotated[list[str], Field(min_length=1, max_length=65536)]
 NOTE = re.compile(r"(on|off):(\d|\d\d|1[01]\d|12[0-7])|wait:[1-9]\d{0,5}")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class GenerateOptions(_Strict):
+class GenerateOptions(BaseModel):
     """``options`` of a manifest whose task is ``generate``.
 
     ``kind``: ``text`` (tokens are characters), ``notes`` (tokens are ``on:PITCH``, ``off:PITCH``, ``wait:TICKS``) or
@@ -41,6 +38,8 @@ class GenerateOptions(_Strict):
     output. ``columns``: names of an input row's numbers, in order. ``conditions``: column -> names of its values.
     ``temperature``: the recommended default.
     """
+
+    model_config = STRICT
 
     kind: Literal["text", "notes", "audio"]
     columns: Annotated[list[str], Field(min_length=2, max_length=1024)]
@@ -69,9 +68,11 @@ class GenerateOptions(_Strict):
         return self
 
 
-class Request(_Strict):
+class Request(BaseModel):
     """A client's options for its stream. ``seed``: 1 to 2^31 - 1. ``top_k``: 0 for all. ``conditions``: by name.
     ``prompt``: characters with which the text begins."""
+
+    model_config = STRICT
 
     seed: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import TaskError
 from streamer.tasks.rewrite import Rewritten
+from streamer.tasks.strict import STRICT
 
 __all__ = [
     "CASES",
@@ -53,7 +54,7 @@ class MarksOptions(BaseModel):
     codes from 1 on. ``marks``: the punctuation marks of the output's columns, empty for none. ``weights``: each mark's
     probability is multiplied by its weight before the largest is taken."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
     letters: Annotated[str, Field(min_length=1, max_length=256)]
     marks: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from streamer.contract.manifest import Manifest
 from streamer.tasks.base import TaskError
+from streamer.tasks.strict import STRICT
 
 __all__ = ["END", "Rewrite", "RewriteMemory", "RewriteOptions", "Rewritten"]
 
@@ -31,7 +32,7 @@ Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=65536)]
 class RewriteOptions(BaseModel):
     """``options`` of a manifest whose task is ``rewrite``. ``words`` have the codes from 1 on, ``signs`` from 2 on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
     words: Names
     signs: Names

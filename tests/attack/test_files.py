@@ -23,7 +23,7 @@ def test_each_is_refused_with_what_may_be_done(name: str, tmp_path: Path) -> Non
     make, wanted = CASES[name]
     path = make(tmp_path / "hostile.onnx")
     with pytest.raises(ModelError) as caught:
-        load_engine(path, Settings(state_directory=tmp_path), Metrics(), list)
+        load_engine(path, Settings(state_directory=tmp_path), Metrics())
     assert wanted in str(caught.value)
     assert len(str(caught.value)) < 10_000
 
@@ -47,18 +47,18 @@ def test_a_model_without_a_signature_is_not_loaded_where_one_is_asked_for(tmp_pa
     make_key(tmp_path / "other.key", tmp_path / "other.pub")
     settings = Settings(state_directory=tmp_path, model_keys=(str(tmp_path / "me.pub"),))
     with pytest.raises(ModelError, match="not signed"):
-        load_engine(path, settings, Metrics(), list)
+        load_engine(path, settings, Metrics())
     sign(path, tmp_path / "me.key", "")
-    assert load_engine(path, settings, Metrics(), list).manifest.name == "toy"
+    assert load_engine(path, settings, Metrics()).manifest.name == "toy"
     sign(path, tmp_path / "other.key", "")
     with pytest.raises(ModelError, match="none of the setting model_keys"):
-        load_engine(path, settings, Metrics(), list)
+        load_engine(path, settings, Metrics())
     sign(path, tmp_path / "me.key", "")
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ModelError, match="changed since"):
-        load_engine(path, settings, Metrics(), list)
+        load_engine(path, settings, Metrics())
     with pytest.raises(ModelError, match="model_keys: "):
-        load_engine(path, Settings(state_directory=tmp_path, model_keys=("nonsense",)), Metrics(), list)
+        load_engine(path, Settings(state_directory=tmp_path, model_keys=("nonsense",)), Metrics())
     assert str(key)
 
 
@@ -67,4 +67,4 @@ def test_a_model_that_fits_is_served(tmp_path: Path) -> None:
     from bench.attack.files import _manifest
 
     path = write(tmp_path / "fits.onnx", _manifest((4, 1), (1,), (4, 1)))
-    assert load_engine(path, Settings(state_directory=tmp_path), Metrics(), list).manifest.name == "hostile"
+    assert load_engine(path, Settings(state_directory=tmp_path), Metrics()).manifest.name == "hostile"

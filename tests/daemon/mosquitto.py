@@ -78,6 +78,7 @@ class Daemon:
         self.open.set()
         self.asked = 0
         self.models: Mapping[str, Sequence[str]] | None = None
+        self.refused: dict[str, str] | None = None
         self.failing: set[str] = set()  # models whose next batch can't be taken
 
     async def take(self, batches: Mapping[str, ReadingBatch]) -> Mapping[str, Exception]:
@@ -109,7 +110,7 @@ class Daemon:
     async def trying(self, port: int, *subscriptions: Subscription, **options: Any) -> AsyncIterator[Mqtt]:
         quick = {"first_delay": 0.01, "max_delay": 0.1}
         chosen = MqttOptions(subscriptions or (NUMBERS,), **{"port": port, **quick, **options})
-        watch = Watch(self._connected, self._reconnect, self._message, self._forecast)
+        watch = Watch(self._connected, self._reconnect, self._message, self._forecast, self._refused)
         mqtt = Mqtt(chosen, self.take, watch, self.models)
         task = asyncio.create_task(mqtt.run())
         try:
@@ -129,6 +130,9 @@ class Daemon:
 
     def _message(self, outcome: str, count: int) -> None:
         self.messages[outcome] += count
+
+    def _refused(self, patterns: Mapping[str, str]) -> None:
+        self.refused = dict(patterns)
 
     def _forecast(self, outcome: str, count: int) -> None:
         self.forecasts[outcome] += count

@@ -161,7 +161,7 @@ def test_a_place_that_is_none_is_still_refused_at_the_start(toy: Path, tmp_path:
         running.stop(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_second_signal_while_nothing_can_be_saved_ends_it_at_once(
     disk: SmallDisk, toy: Path, tmp_path: Path, number: int
 ) -> None:

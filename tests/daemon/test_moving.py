@@ -189,7 +189,8 @@ def test_rows_move_by_socket_and_by_request(tmp_path: Path) -> None:
     with daemon(tmp_path / "a", model) as one, daemon(tmp_path / "b", model) as other:
 
         async def talk(url: str, move: bool) -> Any:
-            async with RowStream(url, key="line" if move else "still") as stream:
+            options = {"tensors": True} if move else {}
+            async with RowStream(url, key="line" if move else "still", options=options) as stream:
                 await stream.send(rows["x"][:30])
                 if move:
                     await asyncio.to_thread(drained, one, other)
@@ -221,7 +222,7 @@ def readings(names: list[str], first: int, last: int) -> bytes:
     return "\n".join(map(json.dumps, lines)).encode()
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.long), True])
 def test_sensors_move_with_all_they_have_learnt(tmp_path: Path, killed: bool) -> None:
     model, names = resolve("forecast-online"), ["a", "b/c", "d e"]
     with (

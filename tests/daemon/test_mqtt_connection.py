@@ -11,9 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mqtt5
 import pytest
+from prometheus_client import CollectorRegistry
 
+from streamer.metrics import Metrics
+from streamer.sensors.host import Sensors
+from streamer.serve.outbox import Outbox
+from streamer.serve.readings import broker as readings
+from streamer.settings import Settings
 from streamer.sources import SourceError
+from streamer.sources.mqtt import Subscription
 from tests.daemon.certificates import Authority
 from tests.daemon.mosquitto import Broker, Daemon, need_mosquitto, until
 
@@ -122,3 +130,44 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "mqtt5", None)
     with pytest.raises(SourceError, match="pip install"):
         importlib.import_module("streamer.sources.mqtt")
+
+
+def test_a_refused_subscription_is_said(tmp_path: Path) -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A broker that lets nobody read ``secret/#``; mosquitto would say yes and send nothing."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                data = await reader.read(65536)
+                if not data:
+                    break
+                if data[0] >> 4 == 1:
+                    writer.write(mqtt5.ConnAckPacket().write())
+                elif data[0] >> 4 == 8:
+                    codes = mqtt5.SubAckReasonCode
+                    given = [codes.GRANTED_QOS_AT_LEAST_ONCE, codes.NOT_AUTHORIZED]
+                    writer.write(mqtt5.SubAckPacket(1, given).write())
+        writer.close()
+
+    async def main() -> None:
+        daemon = Daemon()
+        server = await asyncio.start_server(answers, "127.0.0.1", 0)
+        patterns = [Subscription.parse(line) for line in ("n/#", "secret/#")]
+        async with server, daemon.running(server.sockets[0].getsockname()[1], *patterns):
+            assert daemon.refused == {"secret/#": "Not authorized"}
+
+    asyncio.run(main())
+
+
+def test_a_refused_subscription_is_in_the_status_and_a_metric(tmp_path: Path) -> None:
+    sensors = Sensors(Settings(state_directory=tmp_path), Metrics(CollectorRegistry()))
+
+    async def main() -> None:
+        broker = readings.Broker(sensors, Outbox(asyncio.get_running_loop()))
+        assert broker.trouble() is None
+        broker._refused({"secret/#": "Not authorized"})
+        assert broker.trouble() == "the MQTT broker refuses secret/# (Not authorized)"
+        assert sensors.metrics.registry.get_sample_value("streamer_mqtt_refused_subscriptions") == 1
+        broker._refused({})
+        assert broker.trouble() is None
+
+    asyncio.run(main())

@@ -19,13 +19,13 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
 @pytest.mark.parametrize(
     ("how", "when"),
     [
-        (TERM, [0.0]),
-        (TERM, [0.5]),
         (TERM, [0.3, 0.6]),
         (KILL, [0.02]),
-        (KILL, [0.5]),
         (KILL, [0.2, 0.7]),
-        (KILL, [1.0]),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((TERM, [0.0]), (TERM, [0.5]), (KILL, [0.5]), (KILL, [1.0]))
+        ),
     ],
 )
 def test_restart_and_resume(toy: Path, tmp_path: Path, how: int, when: list[float]) -> None:
@@ -68,7 +68,7 @@ def test_restart_and_resume(toy: Path, tmp_path: Path, how: int, when: list[floa
         last.stop(KILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_an_idle_daemon_goes_at_once(toy: Path, tmp_path: Path, number: int) -> None:
     with daemon(tmp_path, toy) as running:
         assert running.stop(number) == 0

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import pytest
 import websockets
 from prometheus_client import CollectorRegistry
 
+from bench.attack.gaps import attack
 from streamer.engine.catalogue import resolve
 from streamer.metrics import Metrics
 from streamer.sensors.choice import NoSensorsError
 from streamer.sensors.host import Sensors
-from streamer.sensors.ingest import BusyError
+from streamer.sensors.writes import BusyError
 from streamer.settings import Settings
 from tests.daemon.running import Running, daemon
 from tests.sensors.support import batch, feed, fleet, lives
@@ -224,8 +226,7 @@ def test_a_million_new_series_are_capped_counted_and_refused_aloud(tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_loses_nothing_that_was_acknowledged(tmp_path: Path, number: signal.Signals) -> None:
     given = lives(4, 50, seed=3)
-    parts = np.array_split(np.arange(len(given)), 4)
-    for part in parts:
+    for part in np.array_split(np.arange(len(given)), 2):
         with daemon(tmp_path, MODEL) as running:
             for piece in np.array_split(part, 3):
                 assert post(running, "/v1/readings", ndjson([given[i] for i in piece]))[0] == 200
@@ -319,3 +320,20 @@ def test_readings_are_taken_in_the_order_they_have_in_the_batch(sensors: Running
     post(sensors, "/v1/readings", ndjson([("order", 3, 3.0), ("order", 1, 1.0), ("order", 4, 4.0)]))
     found = forecast(sensors, "order", 2)
     assert (found["scores"]["readings"], found["scores"]["late"]) == (2, 1)
+
+
+@pytest.mark.parametrize("query", ["", "?forecast=1"])
+def test_who_waits_for_readings_is_answered_when_the_daemon_goes_down(tmp_path: Path, query: str) -> None:
+    """They are on the disk: taken, or to be asked again; no connection is cut."""
+    readings = [(name, at / 3600, value) for name, at, value in attack(1000, 0)]
+    with daemon(tmp_path, MODEL, lanes=1, drain_seconds=1) as running, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(post, running, f"/v1/readings{query}", ndjson(readings))
+        while running.metrics()["streamer_waiting_readings"] < 1:
+            pass
+        assert running.stop(signal.SIGTERM) == 0
+        status, body, _ = waiting.result(60)
+        if query:
+            assert (status, "run after the next start" in body) == (503, True)
+        else:
+            assert (status, json.loads(body)["taken"]) == (200, len(readings))
+        assert "Exception" not in running.errors.read_text()

@@ -179,7 +179,7 @@ def test_without_the_extra_it_says_how_to_get_it(toy: Path, tmp_path: Path) -> N
 import sys
 sys.modules["opentelemetry.sdk.trace"] = None
 from pathlib import Path
-from streamer.serve.daemon import run
+from streamer.serve.run import run
 from streamer.settings import Settings
 sys.exit(run(Settings(otel_endpoint="http://127.0.0.1:9", port=0, state_directory=Path(sys.argv[1]))))
 """

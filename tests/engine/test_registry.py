@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from streamer.engine.model import Model, ModelError
+from streamer.likeness import KINDS
 from streamer.metrics import Metrics
 from streamer.refusals import Refused
 from streamer.settings import Settings
@@ -41,6 +42,13 @@ def test_a_hub_without_its_models_does_not_load(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model 'nothing'"):
         registry.load()
     registry.close()
+
+
+def test_the_first_stream_of_a_wrong_format_is_an_increase(toy: Path, tmp_path: Path) -> None:
+    """An alert sees none from a sample that was not there."""
+    with running(toy, folder=tmp_path) as registry:
+        for kind in KINDS:
+            assert count(registry, "suspected_streams_total", format=kind) == 0
 
 
 def test_state_beyond_its_bound_is_refused_before_it_is_taken(toy: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.__main__ import main
-from models.shipped.english import FAMILIES, HELD_OUT, SHARES, corpus_reader
+from models.shipped.english import FAMILIES, HELD_OUT, SHARES, UNHEARD, corpus_reader, unheard
 from models.speech.acoustic import Acoustic, parameters
 from models.speech.corpus import shards
 from models.speech.corpus.shards import CorpusRow
@@ -33,6 +33,17 @@ def test_a_reader_follows_the_corpus_and_leaves_the_held_out_shard(tmp_path: Pat
     shard(tmp_path, "english-00002", "hibari kokoro kokoro")
     assert len(read()) == 3
     assert read()[0].pcm.shape == (1600,)
+
+
+def test_actors_that_are_left_out_are_for_development_alone(tmp_path: Path) -> None:
+    assert unheard(tmp_path) == []
+    pcm = np.zeros(3 * shards.RATE, np.int16)
+    speakers = [*UNHEARD, "queen JOE", UNHEARD[0]]
+    shards.write(tmp_path, "queen", ((CorpusRow("queen", who, "A", [["AH"]], "queen", ""), pcm) for who in speakers))
+    assert [recording.speaker for recording in corpus_reader(tmp_path, "queen")()] == ["queen JOE"]
+    assert {recording.speaker for recording in unheard(tmp_path, 0.1)} <= set(UNHEARD)
+    assert len(unheard(tmp_path, 0.1)) == 2  # every third
+    assert unheard(tmp_path, 4.0) == []
 
 
 def test_shares_are_shares() -> None:

@@ -68,7 +68,7 @@ def rms(said: Said, truth: Values, first: int, behind: int, step: int) -> Values
 
 
 @pytest.mark.parametrize("sleep", [None, 301])
-@pytest.mark.parametrize("at", [0, 3, 12, 30, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("at", [0, 30, *(pytest.param(at, marks=pytest.mark.long) for at in (3, 12, 300))])
 def test_an_error_value_is_reported_and_forgotten(model: Model, at: int, sleep: int | None) -> None:
     if sleep and at != 300:
         pytest.skip("one restart is enough")
@@ -96,7 +96,7 @@ def test_an_error_value_is_reported_and_forgotten(model: Model, at: int, sleep: 
             assert widths[1:].min() > widths[0] / most
 
 
-@pytest.mark.parametrize("jump", [60.0, -1e6])
+@pytest.mark.parametrize("jump", [60.0, pytest.param(-1e6, marks=pytest.mark.long)])
 def test_a_sensor_that_stays_elsewhere_is_followed(model: Model, jump: float) -> None:
     truth = waves(520)
     truth[400:] += jump
@@ -124,7 +124,7 @@ def test_stuck_switched_and_climbing_sensors_are_followed(model: Model) -> None:
         assert error < most, (name, error)
 
 
-@pytest.mark.parametrize("day", [24, 12])
+@pytest.mark.parametrize("day", [12, pytest.param(24, marks=pytest.mark.long)])
 def test_steps_before_a_whole_day_are_as_good_as_others(model: Model, day: int) -> None:
     """A whole day ahead persistence is as good as "as a day ago"; not so the steps before."""
     time = np.arange(30 * day)
@@ -136,6 +136,7 @@ def test_steps_before_a_whole_day_are_as_good_as_others(model: Model, day: int) 
     assert errors[1:].max() < 2 * np.median(errors), errors.round(2)
 
 
+@pytest.mark.long
 def test_an_error_that_comes_back_now_and_then_is_never_learnt(model: Model) -> None:
     clean = waves(700)
     values = np.where(np.random.default_rng(1).random(clean.shape) < 0.05, -127.0, clean)
@@ -148,7 +149,14 @@ def test_an_error_that_comes_back_now_and_then_is_never_learnt(model: Model) -> 
 
 @pytest.mark.parametrize(
     ("unit", "level"),
-    [(1e15, 0.0), (1e30, 0.0), (1e-12, 0.0), (1e-30, 0.0), (1.0, 1e9), (1e-3, 101325.0), (1e17, 1.8e19), (1.0, -1e9)],
+    [
+        (1e30, 0.0),
+        (1e-3, 101325.0),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((1e15, 0.0), (1e-12, 0.0), (1e-30, 0.0), (1.0, 1e9), (1e17, 1.8e19), (1.0, -1e9))
+        ),
+    ],
 )
 def test_any_unit_and_any_level_are_as_good(model: Model, unit: float, level: float) -> None:
     shape = waves(200) - 20

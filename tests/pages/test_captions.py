@@ -136,6 +136,57 @@ def test_words_are_no_markup(browser: Browser, url: str) -> None:
         expect(page.locator("#captions")).to_contain_text(MARKUP)
 
 
+def test_a_long_transcript_is_bounded(browser: Browser, url: str) -> None:
+    with watched(browser, url) as page:
+        page.goto("/")
+        kept, shown, forgotten, first, partial = page.evaluate(
+            """async () => { const { Transcript } = await import("/pages/transcript.js");
+            const box = document.getElementById("captions");
+            const said = new Transcript(box, "", {shown: 5, kept: 20});
+            said.show("and");
+            for (let at = 0; at < 30; at++) {
+              said.take({type: "final", text: `${at}`, start: at, end: at + 1, words: []});
+              said.show("and");
+            }
+            return [said.finals.length, box.children.length, said.forgotten, said.text.split("\\n")[0],
+              box.lastElementChild.textContent] }"""
+        )
+        assert (kept, forgotten, first, partial) == (20, 10, "10", "and")
+        assert shown <= 6
+
+
+def test_progress_is_told_in_words_once_and_not_by_the_percent(browser: Browser, url: str) -> None:
+    with watched(browser, url, *REFUSED) as page:
+        page.goto("/")
+        told = page.evaluate(
+            """async () => {
+            window.XMLHttpRequest = class {
+              upload = {}; status = 200; responseText = '{"segments": [], "words": [], "duration": 1}';
+              open() {} setRequestHeader() {} getResponseHeader() {}
+              send() { (async () => {
+                for (let at = 1; at <= 50; at++) {
+                  this.upload.onprogress({loaded: at, total: 50});
+                  await new Promise(requestAnimationFrame);
+                }
+                this.onload(); })(); }
+            };
+            const told = [];
+            new MutationObserver((changes) => {
+              for (const { target } of changes) {
+                const where = target.nodeType === 1 ? target : target.parentElement;
+                const live = where?.closest("[aria-live], [role=status], [role=alert], [role=log], [aria-hidden]");
+                if (live && live.ariaLive !== "off" && live.ariaHidden !== "true") told.push(live.textContent);
+              }
+            }).observe(document.getElementById("recordings").parentNode,
+              {childList: true, characterData: true, subtree: true});
+            const { takeRecordings } = await import("/pages/recordings.js");
+            takeRecordings([new File(["x"], "a.wav")], () => ({}));
+            while (!document.querySelector("#recordings button")) await new Promise(requestAnimationFrame);
+            return told; }"""
+        )
+        assert told == ["Is sent.", "Is transcribed.", "1 s of sound."]
+
+
 def test_a_killed_daemon_costs_no_word(browser: Browser, tmp_path: Path) -> None:
     model = resolve("digits")
     with daemon(tmp_path, model, checkpoint_seconds=0.2) as first:

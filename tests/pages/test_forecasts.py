@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from streamer.engine.catalogue import resolve
 from tests.daemon.running import Running, daemon
@@ -177,6 +177,47 @@ def test_without_the_charts_the_page_says_so_and_the_rest_works(
             expect(page.locator("#chart")).to_be_hidden()
             expect(page.locator("#record tbody tr")).not_to_have_count(0)
         assert running.ask("GET", "/pages/plotly.min.js").status == 404
+
+
+def test_charts_that_did_not_come_are_asked_for_again(browser: Browser, plants: Running) -> None:
+    asked = 0
+
+    def answer(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    with watched(browser, f"http://127.0.0.1:{plants.port}", "ERR_FAILED") as page:
+        page.clock.install()
+        page.route("**/pages/charts.json", answer)
+        page.goto("/forecasts")
+        pick(page, "pump-7")
+        expect(page.locator("#no-charts")).to_be_visible()
+        page.clock.fast_forward(11_000)  # the scores come meanwhile, and it is drawn again
+        expect(page.locator("#chart")).to_have_attribute("data-readings", f"{COUNT + 1}")
+        assert asked == 2
+
+
+def test_a_sensor_of_the_same_name_in_another_model_is_another(browser: Browser, tmp_path: Path) -> None:
+    plants = [toy_plant(tmp_path, name=name) for name in ("plant", "works")]
+    with daemon(tmp_path / "daemon", *plants) as running:
+
+        def say(model: str, at: int, level: float) -> None:
+            row = {"id": "north", "time": START + STEP * at, "inflow": 1, "outflow": 1, "level": level}
+            assert running.ask("POST", f"/v1/readings?model={model}", json.dumps(row).encode()).status == 200
+
+        say("plant", 0, 1.5)
+        with watched(browser, f"http://127.0.0.1:{running.port}") as page:
+            page.goto("/forecasts")
+            pick(page, "north.level")
+            expect(page.locator("#live")).to_have_text("live")
+            say("works", 1, 7.5)
+            say("plant", 2, 2.5)
+            expect(page.locator("#summary")).to_contain_text("2.5")
+            expect(page.locator("#chart")).to_have_attribute("data-readings", "2")
 
 
 def test_after_a_restart_the_past_is_there(browser: Browser, tmp_path: Path) -> None:

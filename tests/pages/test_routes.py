@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -10,11 +11,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
 
 from streamer.engine.catalogue import resolve
+from streamer.metrics import Metrics
+from streamer.refusals import REFUSED, refused
+from streamer.sensors.columns import ReadingBatch
+from streamer.sensors.host import Sensors
 from streamer.serve.pages.charts import Charts, find_charts
-from streamer.serve.pages.routes import DOCUMENTS, MOST_SENSORS
+from streamer.serve.pages.files import PageFile
+from streamer.serve.pages.routes import DOCUMENTS, MOST_SENSORS, PageRoutes
+from streamer.serve.pages.sensors import FRESH_SECONDS, WALKS, Order, SensorList, SensorPage
+from streamer.settings import Settings
 from tests.daemon.running import Running, daemon
 from tests.daemon.tenants import bearer, give
 
@@ -90,6 +101,26 @@ def test_a_file_is_sent_once_and_packed(tenants: Secrets) -> None:
     assert running.ask("GET", "/pages/base.css", headers={"If-None-Match": '"x"'}).status == 200
     for name in ("captions.html", "../routes.py", "..%2Froutes.py", "none.js"):
         assert running.ask("GET", f"/pages/{name}").status in (403, 404, 401)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip", True),
+        ("br;q=1.0, GZIP ; q=0.5", True),
+        ("*", True),
+        ("", False),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, *", False),
+        ("*;q=0", False),
+    ],
+)
+def test_a_file_is_packed_for_who_can_unpack_it(accepted: str, packed: bool) -> None:
+    file = PageFile.of("a.css", b"body {}")
+    answer = file.answer(Request({"type": "http", "headers": [(b"accept-encoding", accepted.encode())]}))
+    assert (answer.headers.get("content-encoding") == "gzip") == packed
+    assert (answer.body != b"body {}") == packed
 
 
 class Parts(HTMLParser):
@@ -198,10 +229,81 @@ def test_the_band_of_a_reading_is_what_was_forecast_before_it(tenants: Secrets) 
     assert [columns[name][-1] for name in ("low", "middle", "high")] == pytest.approx(said, rel=1e-3)
 
 
+def test_a_library_of_charts_that_could_not_be_read_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Charts | OSError | None] = [OSError("no more descriptors"), None, Charts(b"x")]
+
+    def find() -> Charts | None:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("streamer.serve.pages.routes.find_charts", find)
+
+    async def main() -> None:
+        routes = PageRoutes("", Sensors(Settings(), Metrics()), CollectorRegistry())
+        with pytest.raises(OSError, match="descriptors"):
+            await routes._find_charts()
+        assert await routes._find_charts() is None
+        found = await routes._find_charts()
+        assert found is not None
+        assert await routes._find_charts() is found
+
+    asyncio.run(main())
+
+
+def test_pages_that_ask_together_share_a_walk_over_the_sensors(tmp_path: Path) -> None:
+    now = 0.0
+    sensors = Sensors(Settings(state_directory=tmp_path, max_sensors=20, lanes=1), Metrics(CollectorRegistry()))
+    sensors.load([resolve("forecast-online")])
+    (fleet,) = sensors.fleets.values()
+    shown = SensorList(lambda: now)
+
+    def wrote(*names: str) -> None:
+        batch = ReadingBatch(names, np.zeros(len(names)), np.ones(len(names)))
+        fleet.write(batch, answer=True).forecasts.result(60)
+
+    def total(owner: str = "", search: str = "", order: Order = "name") -> tuple[int, int]:
+        found = shown.page([fleet], owner, SensorPage(search, order, 0, 10))
+        assert len(found["sensors"]) == found["matching"]
+        return found["total"], found["matching"]
+
+    try:
+        wrote("a", "b")
+        assert total() == (2, 2)
+        wrote("c")
+        assert total(search="B") == (2, 1)
+        assert total(order="recent") == (3, 3)
+        assert total("somebody") == (0, 0)
+        now += FRESH_SECONDS
+        assert total() == (3, 3)
+        for owner in range(2 * WALKS):
+            assert total(str(owner)) == (0, 0)
+        assert len(shown._walks) == WALKS
+    finally:
+        sensors.close()
+
+
 def test_the_engine_in_numbers(tenants: Secrets) -> None:
+    assert tenants.running.ask("POST", "/v1/readings", b'{"id": "x"}', bearer(tenants["alice"])).status == 400
     page = ask(tenants, "alice", "/v1/engine")
     assert {sample["labels"]["model"] for sample in page["metrics"]["lanes"]} == {"digits"}
     assert page["metrics"]["readings_total"] == [{"labels": {"protocol": "http"}, "value": pytest.approx(22, abs=1)}]
     sizes = {each["labels"]["model"]: each for each in page["histograms"]["batch_size"]}
     assert sizes["forecast-online"]["count"] >= 22
     assert sizes["forecast-online"]["buckets"]["+Inf"] == sizes["forecast-online"]["count"]
+    assert {"what": "readings not taken", "reason": "body", "count": 1} in page["refused"]
+    assert page["refused"] == [
+        {"what": REFUSED[name.removesuffix("_total")], "reason": sample["labels"]["reason"], "count": sample["value"]}
+        for name, samples in page["metrics"].items()
+        if name.removesuffix("_total") in REFUSED
+        for sample in samples
+    ]
+
+
+def test_a_refused_stream_is_counted_once() -> None:
+    samples = [("refusals", "overload", 3), ("bad_input", "overload", 3), ("bad_input", "frame", 2)]
+    assert refused([*samples, ("evictions", "idle", 0), ("readings", "http", 9)]) == {
+        ("refusals", "overload"): 3,
+        ("bad_input", "frame"): 2,
+    }

@@ -67,7 +67,8 @@ def test_a_dialog_that_was_closed_stays_closed(browser: Browser, tmp_path: Path)
 def test_counters_that_begin_again_are_no_negative_rates(browser: Browser, url: str) -> None:
     def numbers(readings: int) -> dict[str, Any]:
         count = {"readings_total": [{"labels": {}, "value": readings}]}
-        return {"metrics": count, "histograms": {"lag_seconds": [], "batch_size": [], "run_seconds": []}}
+        none = {"lag_seconds": [], "batch_size": [], "run_seconds": []}
+        return {"metrics": count, "histograms": none, "refused": []}
 
     said = iter([5000, 10])
     with watched(browser, url) as page:
@@ -104,4 +105,17 @@ def test_a_microphone_is_closed_where_no_stream_begins(browser: Browser, url: st
         page.goto("/")
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("alert")).to_contain_text("subprotocol")
+        page.wait_for_function("given.getTracks().every(track => track.readyState === 'ended')")
+
+
+def test_a_microphone_is_closed_where_there_is_no_sound_system(browser: Browser, url: str) -> None:
+    with watched(browser, url) as page:
+        page.add_init_script(
+            "const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+            "navigator.mediaDevices.getUserMedia = async wish => (window.given = await real(wish));"
+            "window.AudioContext = class { constructor() { throw new Error('too many of them'); } };"
+        )
+        page.goto("/")
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("too many of them")
         page.wait_for_function("given.getTracks().every(track => track.readyState === 'ended')")

@@ -10,8 +10,9 @@ import pytest
 
 from streamer.sensors.backlog import Work
 from streamer.sensors.columns import Forecasts, ReadingBatch, StepResult
-from streamer.sensors.ingest import Fleet, PendingWrite
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
+from streamer.sensors.writes import PendingWrite
 from streamer.serve.readings.routes import _lines
 from tests.poison import raising
 from tests.sensors.support import HOUR, batch, feed, fleet

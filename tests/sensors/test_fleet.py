@@ -21,11 +21,12 @@ from streamer.metrics import Metrics
 from streamer.sensors.arrivals import Arrivals
 from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.host import Sensors
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import SensorView, look
 from streamer.sensors.open import open_fleet
 from streamer.sensors.scores import COUNT
 from streamer.sensors.timeline import GAP, RESTARTED
+from streamer.sensors.writes import BusyError
 from streamer.settings import Settings
 from tests.sensors.support import HOUR, batch, feed, fleet, lives
 

@@ -15,7 +15,7 @@ from streamer.engine.model import ModelError
 from streamer.metrics import Metrics
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
-from streamer.sensors.saver import Saver
+from streamer.sensors.saver import Saver, from_bytes, to_bytes
 from streamer.store import StoreError
 from streamer.store.journal import Journal, Record, Saved
 from streamer.store.salvage import checksum
@@ -166,7 +166,7 @@ def test_a_state_that_fits_no_more_is_told_of_and_the_stream_begins_anew(
     with sqlite3.connect(path) as db:
         id, seq, data = db.execute("SELECT id, seq, data FROM streams").fetchone()
         model = "another" if spoil == "model" else life.fleet.model.digest
-        data = data if spoil == "model" else b"\0\0\0\0garbage"
+        data = to_bytes(from_bytes(data), "another") if spoil == "model" else b"\0\0\0\0garbage"
         crc = checksum("streams", id, "a", seq, model, data)
         db.execute("UPDATE streams SET model = ?, data = ?, crc = ?", (model, data, crc))
     db.close()

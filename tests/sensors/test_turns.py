@@ -9,10 +9,11 @@ import pytest
 
 from streamer.sensors.backlog import DEPTH, Backlog, Work
 from streamer.sensors.columns import Forecasts
-from streamer.sensors.ingest import BusyError, Fleet, PendingWrite
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
 from streamer.sensors.timeline import GAP, SAVED, Timelines
 from streamer.sensors.worker import TAKE
+from streamer.sensors.writes import BusyError, PendingWrite
 from tests.sensors.support import batch, feed, fleet
 from tests.sensors.test_saver import Life
 

@@ -15,7 +15,7 @@ from streamer.serve.app import create_app, create_router
 from streamer.serve.kserve.service import InferenceService
 from streamer.serve.moving.routes import MovingRoutes
 from streamer.serve.rows.routes import RowRoutes
-from streamer.serve.stream.connection import StreamConnections
+from streamer.serve.stream.connections import StreamConnections
 from streamer.streams.generators import Generators
 from streamer.streams.registry import Registry
 
@@ -39,7 +39,7 @@ def _parts(registry: Registry) -> tuple[Any, ...]:
     streams.closed = None
     kserve = InferenceService(registry, settings, streams.outbox.put, lambda: None)
     sensors, generators = Sensors(settings, metrics), Generators(settings, metrics)
-    moving = MovingRoutes(registry, sensors, settings, lambda: {"models": registry.reload()})
+    moving = MovingRoutes(registry, sensors, settings, lambda: {"models": registry.reload()}, kserve)
     return streams, metrics.registry, registry.models, registry.stuck, sensors, generators, kserve, moving
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from streamer.refusals import NotAttached
 from streamer.serve.access.grant import ANYONE
-from streamer.serve.stream.connection import StreamConnection, StreamConnections
+from streamer.serve.stream.connection import StreamConnection
+from streamer.serve.stream.connections import StreamConnections
 from streamer.streams.exchange import Exchange
 from streamer.streams.registry import Registry
 from tests.engine.support import PATIENCE, Events, running

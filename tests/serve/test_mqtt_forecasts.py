@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -38,3 +39,12 @@ def test_a_sensor_forgotten_while_its_forecast_fails_to_be_sent_stays_gone() -> 
         assert sent["streamer/a"] == b""
 
     asyncio.run(main())
+
+
+def test_what_can_not_be_cleared_is_counted() -> None:
+    counts = Counter[str]()
+    watch = Watch(forecasts=lambda outcome, count: counts.update({outcome: count}))
+    queue = ForecastQueue(MqttOptions(max_unsent=2), watch)
+    for name in ("a", "b", "c"):
+        queue.forget(name, ())
+    assert counts["uncleared"] == 1

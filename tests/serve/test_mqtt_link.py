@@ -57,6 +57,35 @@ def test_what_is_taken_together_is_bounded_in_bytes() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("qos", [QOS_0, QOS_1])
+def test_what_waits_is_bounded_in_bytes_and_then_read_on(qos: mqtt5.QoS) -> None:
+    async def main() -> None:
+        dropped = 0
+
+        def count(outcome: str, messages: int) -> None:
+            nonlocal dropped
+            dropped += messages
+
+        options = MqttOptions(max_waiting_bytes=300_000, hold_seconds=0.01)
+        link = Link(options, Watch(messages=count), None)
+        for id in range(1, 31):  # a transport that is paused gives no more than it has read
+            link.data_received(
+                mqtt5.PublishPacket(
+                    "n/a", bytes([id]) * 50_000, qos=qos, packet_id=id if qos == QOS_1 else None
+                ).write()
+            )
+        assert sum(len(message.payload) for message in link.messages) <= 300_000 + 50_000
+        await asyncio.sleep(0.05)  # it is held no longer
+        assert sum(len(message.payload) for message in link.messages) <= 2 * 300_000 + 50_000
+        found = []
+        while len(found) + dropped < 30:
+            found += [message.payload[0] for message in await asyncio.wait_for(link.waiting(1000), 10)]
+        assert found == sorted(found)
+        assert (dropped > 0) == (qos == QOS_0)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -234,3 +234,17 @@ def test_a_sample_inside_a_label_is_none() -> None:
     inside = field(1, field(1, b"__name__") + field(2, b"a")) + field(1, field(1, b"b") + field(2, b"1"))
     longer = inside + field(1, field(2, field(2, end)[:-1]))  # another label, and no sample
     assert parse(known + field(1, longer), 1).batch.values.tolist() == [1.0]
+
+
+def test_known_series_are_charged_before_more_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are copies of the body's bytes, which nobody counted while they waited to be read together."""
+    together, add = list[int](), remote_write._add_known
+    monkeypatch.setattr(
+        remote_write, "_add_known", lambda names, *rest: (together.append(len(names)), add(names, *rest))[1]
+    )
+    series = [({"__name__": "up", "job": str(at)}, [(1.0, 1_630_424_257_500)]) for at in range(3 * TOGETHER + 7)]
+    for _ in range(2):  # the second time by names that are remembered
+        together.clear()
+        found = parse(request_v1(*series), 1)
+    assert list(found.batch.names) == [f'up{{job="{at}"}}' for at in range(len(series))]
+    assert together == [TOGETHER] * 3 + [7]

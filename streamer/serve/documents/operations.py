@@ -124,7 +124,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         STREAMS,
         "What a model writes by itself, one event a line",
         {200: {LINES: RAW}},
-        (400, 404, 413, 429, 503),
+        (400, 404, 409, 413, 429, 503),
         body={JSON: GenerateRequest},
     ),
     ("POST", "/v1/readings"): Operation(

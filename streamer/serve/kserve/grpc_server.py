@@ -78,7 +78,10 @@ class GrpcServer:
         settings = service.settings
         ping = round(settings.ping_seconds * 1000)
         options = [
-            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            # gRPC gives a message only once it has it whole: what can be on its way is bounded by calls and connections
+            ("grpc.max_receive_message_length", min(settings.kserve_max_message_bytes, settings.max_body_bytes)),
+            ("grpc.max_concurrent_streams", settings.kserve_max_calls),
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             # a half-open connection prevents its sequences from going on
@@ -87,7 +90,9 @@ class GrpcServer:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
         ]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_connections)
+        self._calls = 0
+        memory.metrics.grpc_calls.set_function(lambda: self._calls)
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.kserve_max_calls)
         self._server.add_generic_rpc_handlers((self._handlers(),))
 
     async def start(self) -> None:
@@ -165,6 +170,7 @@ class GrpcServer:
         status code and a message."""
 
         async def answer(request: Any, context: Any) -> Any:
+            self._calls += 1
             try:
                 grant = self._admit(name, context)
                 _GRANT.set(grant)
@@ -173,6 +179,8 @@ class GrpcServer:
                     return await call(request, context)
             except (KServeError, Denied) as error:
                 await _refuse(context, error)
+            finally:
+                self._calls -= 1
 
         return answer
 
@@ -198,6 +206,14 @@ class GrpcServer:
         return encode(await self._service.infer(model, version, wanted, _caller(context, _GRANT.get())))
 
     async def _stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        self._calls += 1
+        try:
+            async for answer in self._answers(requests, context):
+                yield answer
+        finally:
+            self._calls -= 1
+
+    async def _answers(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answer requests in order. Once the limit of concurrent requests is reached, the client is not read."""
         try:
             grant = self._admit("ModelStreamInfer", context)

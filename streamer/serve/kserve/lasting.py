@@ -15,11 +15,13 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Positions", "lasting_secret"]
+__all__ = ["MAX_SECRETS", "SECRET_BYTES", "Positions", "add_secrets", "lasting_secret", "other_secrets"]
 
 log = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
+#: Secrets of other daemons whose sequences came here; of more the oldest is forgotten.
+MAX_SECRETS = 8
 
 
 class Positions:
@@ -36,6 +38,19 @@ class Positions:
         """Remove and return the number of rows of a sequence that were answered in the last run."""
         with self._lock:
             return self._known.pop(key, None)
+
+    def look(self, key: str) -> int | None:
+        """The same, and it stays."""
+        with self._lock:
+            return self._known.get(key)
+
+    def put(self, key: str, rows: int | None) -> None:
+        """A sequence has come from another daemon, where so many rows were answered; ``None``: nobody knows. After a
+        crash of this one nobody does, either."""
+        with self._lock:
+            self._known.pop(key, None)
+            if rows is not None:
+                self._known[key] = rows
 
     def save(self, positions: Mapping[str, int]) -> None:
         """Write the positions, including those of the last run that were not taken. Waits for the disk."""
@@ -79,23 +94,47 @@ class Positions:
 
 
 def lasting_secret(path: Path) -> bytes:
-    """A secret of 32 bytes that is created once; a file of another length is replaced. If it can't be stored, it is new
-    on each start, and sequences do not survive a restart."""
+    """A secret of 32 bytes that is created once; a file of another length is replaced, but for the
+    :func:`other_secrets` in it. If it can't be stored, it is new on each start, and sequences do not survive a
+    restart."""
     new = secrets.token_bytes(SECRET_BYTES)
-    draft = path.with_suffix(".tmp-secret")
     try:
         with contextlib.suppress(FileNotFoundError):
             found = path.read_bytes()
-            if len(found) == SECRET_BYTES:
-                return found
+            if found and not len(found) % SECRET_BYTES:
+                return found[:SECRET_BYTES]
             log.warning(f"{path} is damaged and replaced, sequences of the last run can't go on")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        _write(path, new)
     except OSError as error:
         log.warning(f"{path} can't be used, sequences end with the daemon: {error}")
     return new
+
+
+def other_secrets(path: Path) -> list[bytes]:
+    """Those behind the own one in the file: of daemons whose sequences came here, the newest first."""
+    try:
+        found = path.read_bytes()
+    except OSError:
+        return []
+    if len(found) % SECRET_BYTES:
+        return []
+    return [found[at : at + SECRET_BYTES] for at in range(SECRET_BYTES, len(found), SECRET_BYTES)]
+
+
+def add_secrets(path: Path, own: bytes, others: list[bytes]) -> None:
+    """Waits for the disk."""
+    try:
+        _write(path, b"".join((own, *others)))
+    except OSError as error:
+        log.warning(f"{path} can't be written, sequences that came here end with this daemon: {error}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_suffix(".tmp-secret")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)

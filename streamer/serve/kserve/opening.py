@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,13 @@ from streamer.refusals import Refused
 from streamer.serve.disk_threads import disk_thread
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller, connected
 from streamer.serve.kserve.errors import KServeError
-from streamer.serve.kserve.lasting import Positions, lasting_secret
+from streamer.serve.kserve.lasting import (
+    MAX_SECRETS,
+    Positions,
+    add_secrets,
+    lasting_secret,
+    other_secrets,
+)
 from streamer.serve.kserve.messages import SequenceFlags
 from streamer.serve.kserve.sequences import Owned, SequenceTable, SeveralLeftError
 from streamer.serve.kserve.session_requests import SessionRequests
@@ -49,7 +56,10 @@ class Sequences:
 
     def __init__(self, slots: Slots, directory: Path, *, by_address: bool) -> None:
         self._slots, self._by_address = slots, by_address
-        self._table: SequenceTable[SessionRequests] = SequenceTable(lasting_secret(directory / "kserve.secret"))
+        self._file = directory / "kserve.secret"
+        self._secret = lasting_secret(self._file)
+        self._table: SequenceTable[SessionRequests] = SequenceTable(self._secret, others=other_secrets(self._file))
+        self._adding = threading.Lock()
         self._positions = Positions(directory / "kserve.json")
         self._streams: set[int] = set()
         self._stream_number = 0
@@ -120,6 +130,31 @@ class Sequences:
         answered = {o.key: o.sequence.answered for o in self._table.all() if o.sequence is not None}
         await asyncio.to_thread(self._positions.save, answered)
 
+    # -- from one daemon to another ------------------------------------------------------------------------------------
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """What another daemon has to know to find the sequences of this one."""
+        return [self._secret, *self._table.others_secrets]
+
+    def certain(self, key: str, received: int) -> bool:
+        """Whether the client of a sequence has, or will have, the answers to all ``received`` rows. Of any thread."""
+        owned = self._table.by_key(key)
+        running = None if owned is None else owned.sequence
+        if running is not None and running.session is not None:
+            return not running.doubtful
+        return self._positions.look(key) == received
+
+    def arrived(self, key: str, received: int | None, secrets: Sequence[bytes]) -> None:
+        """A sequence of another daemon is on the disk. ``received``: rows that were answered; ``None``: not known.
+        Waits for the disk."""
+        with self._adding:
+            mine = self._table.others_secrets
+            if fresh := [each for each in secrets if each not in (self._secret, *mine)]:
+                self._table.others_secrets = [*fresh, *mine][:MAX_SECRETS]
+                add_secrets(self._file, self._secret, self._table.others_secrets)
+        self._positions.put(key, received)
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _enter(self, owned: Owned[SessionRequests], start: Callable[[SessionRequests], Any]) -> None:
@@ -182,8 +217,11 @@ class Sequences:
         return session
 
     def _lost(self, owned: Owned[SessionRequests], code: str, message: str) -> None:
-        """The daemon ended the sequence."""
+        """The daemon ended the sequence, or it moved: then its client is told where to, each time that it asks."""
         if owned.sequence is None:
+            return
+        if code == "moved":
+            self.end(owned)
             return
         self._table.lose(owned, f"it was evicted, {message}" if code == "idle_timeout" else message)
         task = asyncio.create_task(self._delete(owned.model, owned.key))

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import itertools
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -46,11 +46,13 @@ class Owned(Generic[S]):
 
 class SequenceTable(Generic[S]):
     """All sequences by owner. ``secret``: the daemon's, kept across restarts, which makes sequences' keys unguessable.
-    ``max_gone``: most lost sequences that are remembered for their clients; the oldest are forgotten first.
+    ``others``: those of daemons whose sequences came here. ``max_gone``: most lost sequences that are remembered for
+    their clients; the oldest are forgotten first.
     """
 
-    def __init__(self, secret: bytes, max_gone: int = 4096) -> None:
-        self._secret = secret
+    def __init__(self, secret: bytes, max_gone: int = 4096, others: Sequence[bytes] = ()) -> None:
+        self._secret, self.others_secrets = secret, list(others)
+        self._by_key: dict[str, Owned[S]] = {}
         self._owned: dict[tuple[str, int | str, str], list[Owned[S]]] = {}  # by model, id and scope
         self._gone: OrderedDict[int, Owned[S]] = OrderedDict()
         self._keys: set[str] = set()
@@ -58,6 +60,10 @@ class SequenceTable(Generic[S]):
 
     def all(self) -> list[Owned[S]]:
         return [owned for group in self._owned.values() for owned in group]
+
+    def by_key(self, key: str) -> Owned[S] | None:
+        """Of any thread."""
+        return self._by_key.get(key)
 
     def own(self, model: str, id: int | str, caller: Caller) -> Owned[S] | None:
         """The caller's own sequence: by its secret, its stream or its connection."""
@@ -85,18 +91,23 @@ class SequenceTable(Generic[S]):
         key = next(key for key in free if key not in self._keys)
         self._keys.add(key)
         owned: Owned[S] = Owned(model, id, caller, key)
+        self._by_key[key] = owned
         self._owned.setdefault((model, id, caller.scope), []).append(owned)
         return owned
 
     def rename(self, owned: Owned[S], key: str) -> None:
         """Give a sequence the key that it has had since the last run."""
         self._keys.discard(owned.key)
+        self._by_key.pop(owned.key, None)
         self._keys.add(key)
+        self._by_key[key] = owned
         owned.key = key
 
     def remove(self, owned: Owned[S]) -> None:
         """Free the sequence's id; its key is free only after :meth:`free`, when the old session is deleted."""
         self._gone.pop(id(owned), None)
+        if self._by_key.get(owned.key) is owned:
+            del self._by_key[owned.key]
         place = (owned.model, owned.id, owned.caller.scope)
         group = self._owned.get(place, [])
         group[:] = [other for other in group if other is not owned]
@@ -104,19 +115,21 @@ class SequenceTable(Generic[S]):
             self._owned.pop(place, None)
 
     def keys(self, owned: Owned[S], count: int) -> list[str]:
-        """The keys that the sequence may have had in the daemon's last run: the first ``count``, without those in
-        use."""
-        found = (self.key(owned.model, owned.id, owned.caller, number) for number in range(count))
+        """The keys that the sequence may have had in the daemon's last run, or on one that it came from: the first
+        ``count`` of each, without those in use."""
+        said = owned.model, owned.id, owned.caller
+        secrets = (self._secret, *self.others_secrets)
+        found = (self.key(*said, number, secret) for secret in secrets for number in range(count))
         return [key for key in found if key == owned.key or key not in self._keys]
 
     def free(self, key: str) -> None:
         self._keys.discard(key)
 
-    def key(self, model: str, id: int | str, caller: Caller, number: int = 0) -> str:
+    def key(self, model: str, id: int | str, caller: Caller, number: int = 0, secret: bytes | None = None) -> str:
         """A sequence's key among all streams, at most 200 characters behind its owner. ``number`` counts those with
         this id and scope."""
         said = f"{caller.scope} {number} {'text' if isinstance(id, str) else 'integer'} {id}"
-        digest = hmac.new(self._secret, said.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        digest = hmac.new(secret or self._secret, said.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
         return stream_id(caller.owner, f"kserve/{model}/{digest[:40]}")
 
     def lose(self, owned: Owned[S], why: str) -> None:

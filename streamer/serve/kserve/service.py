@@ -6,7 +6,7 @@ Runs on the event loop; disk access runs in a thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from streamer.contract.manifest import Manifest
+from streamer.names import name_of
 from streamer.refusals import Refused
 from streamer.serve.kserve import describe, statistics
 from streamer.serve.kserve.caller import Caller
 from streamer.serve.kserve.errors import KServeError
+from streamer.serve.kserve.lasting import MAX_SECRETS, SECRET_BYTES
 from streamer.serve.kserve.messages import InferAnswer, InferRequest
 from streamer.serve.kserve.opening import Sequences, check_position
 from streamer.serve.kserve.session_requests import SessionRequests, joined
 from streamer.serve.kserve.shapes import RequestReader
 from streamer.serve.kserve.slots import Slots
 from streamer.serve.kserve.tensors import NamedTensor
+from streamer.streams.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from streamer.settings import Settings
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["InferenceService"]
 
 Arrays = dict[str, NDArray[Any]]
+#: What the ids of sequences begin with, and the headers that go with one to another daemon.
+PREFIX, SECRETS_HEADER, ANSWERED_HEADER = "kserve/", "sequence-secrets", "sequence-answered"
 #: HTTP status for each of the registry's reasons to refuse a stream.
 STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "conditions": 400, "quota": 429}
 
@@ -115,6 +120,9 @@ class InferenceService:
             good = True
             return answer
         except Refused as error:
+            if error.url is not None:
+                text = f"the sequence, or any new one, goes on at {error.url}: connect there; nothing was taken"
+                raise KServeError(503, text, 1.0) from None
             again = 1.0 if error.retry_after is None and error.reason not in STATUS else error.retry_after
             raise KServeError(STATUS.get(error.reason, 503), error.message, again) from None  # nothing was taken
         finally:
@@ -202,6 +210,27 @@ class InferenceService:
                 self._sequences.end(owned)
 
     # -- the end -----------------------------------------------------------------------------------------------------
+
+    def parting(self, id: str, data: bytes) -> dict[str, str]:
+        """Headers that go with a stream's bytes to another daemon, so that its client finds it there; none for one that
+        is no sequence. Of any thread."""
+        if not name_of(id).startswith(PREFIX):
+            return {}
+        saved = Snapshot.from_bytes(data)
+        certain = not len(saved.pending) and self._sequences.certain(id, saved.received)
+        secrets = ",".join(secret.hex() for secret in self._sequences.secrets)
+        return {SECRETS_HEADER: secrets, ANSWERED_HEADER: str(saved.received) if certain else "unknown"}
+
+    def arrived(self, id: str, headers: Mapping[str, str]) -> None:
+        """The other side of :meth:`parting`, once the bytes are on the disk. Raises ``ValueError``. Waits for the
+        disk."""
+        if (said := headers.get(SECRETS_HEADER)) is None or not name_of(id).startswith(PREFIX):
+            return
+        secrets = [bytes.fromhex(each) for each in said.split(",")[: 1 + MAX_SECRETS]]
+        if any(len(secret) != SECRET_BYTES for secret in secrets):
+            raise ValueError(f"header {SECRETS_HEADER}: secrets of {SECRET_BYTES} bytes are expected")
+        rows = headers.get(ANSWERED_HEADER, "")
+        self._sequences.arrived(id, int(rows) if rows.isdecimal() else None, secrets)
 
     async def save_positions(self) -> None:
         """Save the answered positions after the registry has drained, so that sequences survive a restart. Waits for

@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Request:
     """A waiting request whose rows up to ``end`` were fed."""
 
     end: int
@@ -51,7 +51,7 @@ class SessionRequests:
         self.answered = 0
         self.doubtful = False
         self._put, self._start, self._lost = put, start, lost
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Request] = deque()
         self._turn, self._progress = asyncio.Lock(), asyncio.Event()
         self._closed: KServeError | None = None
 
@@ -78,7 +78,7 @@ class SessionRequests:
             except BadInput:  # the rows are valid: the session has failed, and its error is still on its way
                 text = "the sequence ended while this request waited: nothing was taken"
                 raise KServeError(503, text, 1.0) from None
-            waiting = _Waiting(session.received, asyncio.get_running_loop().create_future())
+            waiting = _Request(session.received, asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
         return await waiting.answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -25,13 +26,22 @@ class Peer:
         self.url, self._parts, self._seconds, self._ca = url, parts, seconds, ca
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, **query: str) -> bytes:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        **query: str,
+    ) -> bytes:
         """The answer's body; a status of 400 and above is an error."""
         asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
         try:
             connection = self._connection()
             try:
-                connection.request(method, f"{path}?{asked}" if asked else path, body, self._headers)
+                connection.request(
+                    method, f"{path}?{asked}" if asked else path, body, {**self._headers, **(headers or {})}
+                )
                 answer = connection.getresponse()
                 found = answer.read()
             finally:
@@ -45,9 +55,9 @@ class Peer:
             raise PeerError(f"{self.url} answered {answer.status}: {reason}", answer.status, reason)
         return found
 
-    def bring(self, id: str, data: bytes) -> None:
+    def bring(self, id: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """A stream, onto its disk."""
-        self.ask("PUT", f"/v1/sessions/{quote(id)}", data)
+        self.ask("PUT", f"/v1/sessions/{quote(id)}", data, headers)
 
     def bring_sensor(self, name: str, model: str, data: bytes) -> None:
         self.ask("PUT", f"/v1/sensor-states/{quote(name)}", data, model=model)

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from streamer.names import name_of, owner_of, stream_id
 from streamer.refusals import Refused
 from streamer.sensors.choice import AmbiguousError, NoSensorsError
-from streamer.sensors.ingest import BusyError
 from streamer.sensors.moving import SensorMover, SensorStateError
+from streamer.sensors.writes import BusyError
 from streamer.serve.body import problem, read_body
 from streamer.serve.disk_threads import disk_thread
 from streamer.serve.moving.peer import Peer
@@ -30,8 +30,10 @@ from streamer.streams.moving import PeerError
 
 if TYPE_CHECKING:
     from streamer.sensors.host import Sensors
+    from streamer.serve.kserve.service import InferenceService
     from streamer.settings import Settings
     from streamer.streams.registry import Registry
+    from streamer.streams.snapshot import Snapshot
 
 __all__ = ["ROUTES", "MovingRoute", "MovingRoutes"]
 
@@ -95,12 +97,19 @@ def guarded(call: Endpoint) -> Endpoint:
 
 
 class MovingRoutes:
-    """``reload``: the daemon's own, gives what became of each model."""
+    """``reload``: the daemon's own, gives what became of each model. ``sequences``: what has to go along with some
+    streams, for clients who know them by other names."""
 
     def __init__(
-        self, registry: Registry, sensors: Sensors, settings: Settings, reload: Callable[[], dict[str, Any]]
+        self,
+        registry: Registry,
+        sensors: Sensors,
+        settings: Settings,
+        reload: Callable[[], dict[str, Any]],
+        sequences: InferenceService,
     ) -> None:
         self._registry, self._sensors, self._settings, self._reload = registry, sensors, settings, reload
+        self._sequences = sequences
         self._sensor_mover = SensorMover(sensors)
 
     def routes(self) -> list[Route]:
@@ -138,7 +147,16 @@ class MovingRoutes:
 
     async def bring(self, request: Request) -> Response:
         id, data = _id(request, "id"), await read_body(request, self._settings.max_body_bytes)
-        saved = await disk_thread(lambda: self._registry.mover.bring(id, data))
+
+        def take() -> Snapshot:
+            saved = self._registry.mover.bring(id, data)
+            try:
+                self._sequences.arrived(id, request.headers)
+            except ValueError as error:
+                raise BodyError(400, str(error)) from error
+            return saved
+
+        saved = await disk_thread(take)
         self._count("streams", "in", 1)
         log.info("a stream was brought", extra={"stream": id, "position": saved.received})
         return JSONResponse(
@@ -186,9 +204,12 @@ class MovingRoutes:
             raise BodyError(400, 'body: {"to": "http://HOST:PORT"} is expected') from None
         peer = Peer(str(url), None if token is None else str(token))
 
+        def bring(id: str, data: bytes) -> None:
+            peer.bring(id, data, self._sequences.parting(id, data))
+
         def move() -> dict[str, Any]:
             peer.ask("DELETE", "/v1/drain")  # it may have sent its own here before
-            streams = self._registry.mover.drain_to(peer.url, peer.bring)
+            streams = self._registry.mover.drain_to(peer.url, bring)
             return {"streams": streams, "sensors": self._sensor_mover.drain_to(peer.url, peer.bring_sensor)}
 
         found = await asyncio.to_thread(move)

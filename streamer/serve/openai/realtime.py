@@ -20,7 +20,7 @@ from streamer.serve.speech import SpeechStream, transcriber
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.serve.websocket import Socket
 
 __all__ = ["REALTIME_PATH", "Realtime"]

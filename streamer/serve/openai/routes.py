@@ -23,7 +23,7 @@ from streamer.serve.openai.uploads import Uploads
 from streamer.serve.readings.parsed import BodyError
 
 if TYPE_CHECKING:
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
 
 __all__ = ["TRANSCRIPTIONS", "OpenAIRoutes", "model_list"]
 

@@ -20,7 +20,7 @@ from streamer.sources.memory import MemorySource
 
 if TYPE_CHECKING:
     from streamer.serve.openai.requests import TranscriptionRequest
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
 
 __all__ = ["Uploads"]
 

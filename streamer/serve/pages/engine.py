@@ -11,6 +11,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from streamer.refusals import REFUSED, refused
+
 __all__ = ["FAMILIES", "engine_page"]
 
 #: Without the prefix ``streamer_``; counters as the metrics page has them.
@@ -23,9 +25,9 @@ FAMILIES = (
     # of all
     "connections", "http_connections", "requests", "uploads", "loop_late_seconds", "sensors", "waiting_readings",
     "reading_wait_seconds", "oldest_reading_seconds", "readings_total", "subscriptions", "disk_trouble",
+    "dropped_forecasts_total", "store_errors_total",
     # what was not taken, by reason
-    "refusals_total", "refused_requests_total", "refused_readings_total", "denied_requests_total", "bad_input_total",
-    "evictions_total", "dropped_forecasts_total", "store_errors_total",
+    *(f"{name}_total" for name in REFUSED),
     "build_info",
 )  # fmt: skip
 #: Samples of histograms.
@@ -35,7 +37,8 @@ PARTS = ("bucket", "sum", "count")
 
 def engine_page(registry: CollectorRegistry) -> bytes:
     """``{"metrics": {NAME: [{"labels": {...}, "value": x}, ...]}, "histograms": {NAME: [{"labels", "buckets":
-    {"0.1": 3, ...}, "sum", "count"}]}}``. For a thread."""
+    {"0.1": 3, ...}, "sum", "count"}]}, "refused": [{"what": "streams refused", "reason": "overload", "count": 3},
+    ...]}``. For a thread."""
     names = [f"streamer_{name}" for name in FAMILIES]
     names += [f"streamer_{name}_{part}" for name in HISTOGRAMS for part in PARTS]
     metrics: dict[str, list[dict[str, Any]]] = {name: [] for name in FAMILIES}
@@ -55,7 +58,13 @@ def engine_page(registry: CollectorRegistry) -> bytes:
                 else:
                     found[part] = _number(sample.value)
     shown = {name: list(by_model.values()) for name, by_model in histograms.items()}
-    return json.dumps({"metrics": metrics, "histograms": shown}, allow_nan=False).encode()
+    counted = [
+        (name, sample["labels"]["reason"], sample["value"] or 0)
+        for name in REFUSED
+        for sample in metrics[f"{name}_total"]
+    ]
+    gone = [{"what": REFUSED[name], "reason": why, "count": count} for (name, why), count in refused(counted).items()]
+    return json.dumps({"metrics": metrics, "histograms": shown, "refused": gone}, allow_nan=False).encode()
 
 
 def _number(value: float) -> float | None:

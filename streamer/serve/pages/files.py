@@ -58,13 +58,24 @@ class PageFile:
 
     def answer(self, request: Request) -> Response:
         headers = HEADERS | {"Content-Security-Policy": self.policy}
-        packed = "gzip" in request.headers.get("accept-encoding", "").lower()
+        packed = _takes_gzip(request.headers.get("accept-encoding", ""))
         headers["ETag"] = etag = f'"{self.etag}{"-gzip" if packed else ""}"'
         if etag in map(str.strip, request.headers.get("if-none-match", "").replace("W/", "").split(",")):
             return Response(status_code=304, headers=headers)
         if packed:
             headers["Content-Encoding"] = "gzip"
         return Response(self.packed if packed else self.body, media_type=self.media_type, headers=headers)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """By the header ``Accept-Encoding`` (RFC 9110, 12.5.3): what is named itself counts before ``*``, and weight 0 is
+    a no."""
+    weights: dict[str, bool] = {}
+    for part in accepted.lower().split(","):
+        coding, *parameters = map(str.strip, part.split(";"))
+        named = {name.strip(): value.strip() for name, _, value in (each.partition("=") for each in parameters)}
+        weights[coding] = named.get("q", "1").strip("0.") != ""
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
 def page_files() -> dict[str, PageFile]:

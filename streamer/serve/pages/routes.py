@@ -13,13 +13,13 @@ from starlette.routing import Route
 
 from streamer.names import SEPARATOR, stream_id
 from streamer.sensors.choice import AmbiguousError, NoSensorsError
-from streamer.sensors.ingest import BusyError
+from streamer.sensors.writes import BusyError
 from streamer.serve.access.grant import grant_of
 from streamer.serve.body import LONG, in_thread, problem
 from streamer.serve.pages.charts import SCRIPT, Charts, find_charts
 from streamer.serve.pages.engine import engine_page
 from streamer.serve.pages.files import PageFile, page_files
-from streamer.serve.pages.sensors import ORDERS, SensorPage, past, sensor_page
+from streamer.serve.pages.sensors import ORDERS, SensorList, SensorPage, past
 from streamer.serve.readings.parsed import BodyError
 from streamer.serve.shared_page import SharedPage
 
@@ -42,6 +42,7 @@ class PageRoutes:
         self._index, self._sensors = index, sensors
         self._files: dict[str, PageFile] = {}
         self._charts: asyncio.Task[Charts | None] | None = None
+        self._sensor_list = SensorList()
         self._engine = SharedPage(partial(engine_page, registry))
         self.on = sensors.settings.pages
         if self.on:
@@ -88,10 +89,12 @@ class PageRoutes:
         return JSONResponse({"script": script, "styles": styles}, headers={"Cache-Control": "no-cache"})
 
     async def _find_charts(self) -> Charts | None:
-        """Looked for once a run, when somebody first wants a chart."""
-        if self._charts is None:
-            self._charts = asyncio.create_task(asyncio.to_thread(find_charts))
-        return await asyncio.shield(self._charts)
+        """Read once a run, when somebody first wants a chart. What is not installed, or could not be read, is looked
+        for again by who asks next."""
+        looking = self._charts
+        if looking is None or (looking.done() and (looking.exception() or looking.result() is None)):
+            looking = self._charts = asyncio.create_task(asyncio.to_thread(find_charts))
+        return await asyncio.shield(looking)
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 
@@ -109,7 +112,7 @@ class PageRoutes:
             offset = _number(query.get("offset", "0"), "offset", 10**9)
             page = SensorPage(query.get("search", "")[:MOST_LETTERS], order, offset, limit)
             fleets, owner = list(self._sensors.served().values()), grant_of(request.scope).owner
-            found = await in_thread(lambda: sensor_page(fleets, owner, page), LONG)
+            found = await in_thread(lambda: self._sensor_list.page(fleets, owner, page), LONG)
         except BodyError as error:
             return problem(error.status, str(error))
         except NoSensorsError as error:

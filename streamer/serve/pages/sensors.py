@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,10 +17,12 @@ from streamer.sensors.history import PastReadings
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import SensorView, label, look_all
 
-__all__ = ["ORDERS", "Order", "SensorPage", "past", "sensor_page"]
+__all__ = ["ORDERS", "Order", "SensorList", "SensorPage", "past"]
 
 Order = Literal["name", "anomaly", "drift", "recent"]
 ORDERS: tuple[Order, ...] = ("name", "anomaly", "drift", "recent")
+#: Seconds for which a walk over all sensors is shown, at least; walks that are kept.
+FRESH_SECONDS, WALKS = 2.0, 8
 
 
 class SensorPage(NamedTuple):
@@ -30,33 +34,65 @@ class SensorPage(NamedTuple):
     limit: int
 
 
-class _Found(NamedTuple):
+class _Ranked(NamedTuple):
     rank: float
     label: str
+    folded: str  # what is searched in
     name: str
     fleet: Fleet
     target: int
 
 
-def sensor_page(fleets: Iterable[Fleet], owner: str, page: SensorPage) -> dict[str, Any]:
-    """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is a sensor of its own. For a
-    thread."""
-    found: list[_Found] = []
-    total, wanted = 0, page.search.casefold()
+class _Walk(NamedTuple):
+    """All sensors of an owner in one order, as they were found. ``until``: seconds of the clock up to which they are
+    shown."""
+
+    until: float
+    ranked: list[_Ranked]
+
+
+class SensorList:
+    """For threads. One walk over all sensors is for every page that asks for the same within :data:`FRESH_SECONDS`, or
+    four times as long as it took, and one is done at a time: however many pages are open, a fifth of a thread at most
+    is spent on it. The last :data:`WALKS` are kept."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._walks: dict[tuple[str, Order], _Walk] = {}
+
+    def page(self, fleets: Sequence[Fleet], owner: str, page: SensorPage) -> dict[str, Any]:
+        """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is a sensor of its own."""
+        with self._lock:
+            everything = self._walk(fleets, owner, page.order)
+        wanted = page.search.casefold()
+        found = [each for each in everything if wanted in each.folded] if wanted else everything
+        chosen = found[page.offset : page.offset + page.limit]
+        lines = [_line(each.fleet, views[each.target]) for each in chosen if (views := look_all(each.fleet, each.name))]
+        return {"total": len(everything), "matching": len(found), "sensors": lines}
+
+    def _walk(self, fleets: Sequence[Fleet], owner: str, order: Order) -> list[_Ranked]:
+        begun = self._clock()
+        if (known := self._walks.pop((owner, order), None)) is None or known.until <= begun:
+            ranked = _ranked(fleets, owner, order)
+            known = _Walk(begun + max(FRESH_SECONDS, 4 * (self._clock() - begun)), ranked)
+        while len(self._walks) >= WALKS:
+            del self._walks[next(iter(self._walks))]
+        self._walks[owner, order] = known
+        return known.ranked
+
+
+def _ranked(fleets: Sequence[Fleet], owner: str, order: Order) -> list[_Ranked]:
+    found: list[_Ranked] = []
     for fleet in fleets:
-        ranks, targets = _ranks(fleet, page.order), fleet.layout.targets or ("",)
+        ranks, targets = _ranks(fleet, order), fleet.layout.targets or ("",)
         for name, slot in fleet.slots.copy().items():
             if owner_of(name) != owner or not fleet.table.latest.readings[slot]:
                 continue
-            total += len(targets)
             for at, target in enumerate(targets):
                 shown = label(name_of(name), target)
-                if wanted in shown.casefold():
-                    found.append(_Found(float(ranks[slot, at]), shown, name, fleet, at))
+                found.append(_Ranked(float(ranks[slot, at]), shown, shown.casefold(), name, fleet, at))
     found.sort(key=lambda each: (each.rank, each.label))
-    chosen = found[page.offset : page.offset + page.limit]
-    lines = [_line(each.fleet, views[each.target]) for each in chosen if (views := look_all(each.fleet, each.name))]
-    return {"total": total, "matching": len(found), "sensors": lines}
+    return found
 
 
 def _ranks(fleet: Fleet, order: Order) -> NDArray[np.float64]:

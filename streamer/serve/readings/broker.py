@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -17,12 +17,13 @@ from streamer.sensors.columns import ReadingBatch, StepResult
 from streamer.sensors.host import Sensors
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.owners import only, owned_by, shown
+from streamer.sensors.writes import BusyError
 from streamer.serve.readings.results import ResultQueue
 from streamer.sources import SourceError
 from streamer.sources.mqtt_topics import MqttOptions, Subscription, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamer.settings import Settings
     from streamer.sources.mqtt import Mqtt
@@ -46,6 +47,8 @@ class Broker:
         self._mqtt: Mqtt | None = None
         self._task: asyncio.Task[None] | None = None
         self._taking = asyncio.Lock()
+        self._leaving = asyncio.Event()
+        self._unread: Mapping[str, str] = {}
 
     def check(self) -> None:
         """Check the settings, after the sensors are loaded. Raises :class:`ModelError` for invalid ones."""
@@ -57,6 +60,7 @@ class Broker:
             reconnect=metrics.mqtt_reconnects.inc,
             messages=lambda outcome, count: metrics.mqtt_messages.labels(outcome).inc(count),
             forecasts=lambda outcome, count: metrics.mqtt_forecasts.labels(outcome).inc(count),
+            refused=self._refused,
         )
         try:
             from streamer.sources.mqtt import Mqtt
@@ -84,35 +88,77 @@ class Broker:
     async def stop(self) -> None:
         """Disconnect; the broker keeps what was not acknowledged for the next run."""
         if self._task is not None:
+            self._leaving.set()
             async with self._taking:  # acknowledge what is being written to the disk
                 self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    def trouble(self) -> str | None:
+        """What the broker does not let us read; ``None`` if all goes well."""
+        if not self._unread:
+            return None
+        return "the MQTT broker refuses " + ", ".join(f"{topic} ({why})" for topic, why in self._unread.items())
+
+    def _refused(self, patterns: Mapping[str, str]) -> None:
+        self._unread = patterns
+        self._sensors.metrics.mqtt_refused.set(len(patterns))
+
     async def _take(self, batches: Mapping[str, ReadingBatch]) -> dict[str, Exception]:
-        """Take batches by model; returns errors by model. The other batches are on the disk and acknowledged."""
+        """Take batches by model, waiting where there is no room for one; returns errors by model. The other batches are
+        on the disk and acknowledged."""
         failed: dict[str, Exception] = {}
         async with self._taking:
-            for model, batch in batches.items():
-                try:
-                    own = owned_by(self._sensors.settings.mqtt_owner, batch)
-                    receipt = await self._sensors.take(own, "mqtt", self._sensors.choose(model))
-                except Exception as error:
-                    failed[model] = error
-                    continue
-                for refusal in receipt.refusals:  # left out all the same: they would come again for ever
-                    reason = refusal.text(self._sensors.settings.max_sensors)
-                    log.warning("readings are left out", extra={"reason": reason})
+            left = dict(batches)
+            while left:
+                busy: dict[str, BusyError] = {}
+                for model, batch in left.items():
+                    try:
+                        await self._write(model, batch)
+                    except BusyError as error:
+                        busy[model] = error
+                    except Exception as error:
+                        failed[model] = error
+                if busy and await self._left_within(max(each.retry_after for each in busy.values())):
+                    return failed | busy
+                left = {model: left[model] for model in busy}
         return failed
+
+    async def _write(self, model: str, batch: ReadingBatch) -> None:
+        own = owned_by(self._sensors.settings.mqtt_owner, batch)
+        receipt = await self._sensors.take(own, "mqtt", self._sensors.choose(model))
+        for refusal in receipt.refusals:  # left out all the same: they would come again for ever
+            reason = refusal.text(self._sensors.settings.max_sensors)
+            log.warning("readings are left out", extra={"reason": reason})
+
+    async def _left_within(self, seconds: float) -> bool:
+        """True: we are to disconnect."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._leaving.wait()
+        except TimeoutError:
+            return False
 
     def _drop(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes for results that were dropped because the event loop was behind."""
         self._sensors.metrics.mqtt_forecasts.labels("dropped").inc(len(result.slots))
 
     def _forget(self, fleet: Fleet, name: str) -> None:
-        """A sensor is no more: its discovery and what is retained of it are taken back."""
-        if self._mqtt is not None and owner_of(name) == self._sensors.settings.mqtt_owner:
-            self._mqtt.forget(name_of(name), fleet.layout.targets or ())
+        """A sensor is no more: its discovery and what is retained of it are taken back. One of another model that was
+        told apart from it by the model's name has its plain name now."""
+        if self._mqtt is None or owner_of(name) != self._sensors.settings.mqtt_owner:
+            return
+        fleets = list(self._sensors.fleets.values())
+        at = fleets.index(fleet)
+        self._mqtt.forget(self._public(fleet, name, fleets[:at]), fleet.layout.targets or ())
+        if not any(name in each.slots for each in fleets[:at]):
+            follows = next((each for each in fleets[at + 1 :] if name in each.slots), None)
+            if follows is not None:
+                self._mqtt.forget(_told_apart(follows, name), follows.layout.targets or ())
+
+    def _public(self, fleet: Fleet, name: str, before: Sequence[Fleet]) -> str:
+        """What a sensor is called at the broker, where one of a model ``before`` it may have the same name."""
+        return _told_apart(fleet, name) if any(name in each.slots for each in before) else name_of(name)
 
     def _publish(self, fleet: Fleet, result: StepResult) -> None:
         assert self._mqtt is not None
@@ -121,7 +167,16 @@ class Broker:
             rows = np.array(own, np.intp)
             parts = {f.name: getattr(result, f.name)[rows] for f in fields(result)}
             result = StepResult(**parts)
-        self._mqtt.publish(shown(self._sensors.current(fleet, result)))
+        forecasts = self._sensors.current(fleet, result)
+        fleets = list(self._sensors.fleets.values())
+        before = fleets[: fleets.index(fleet)]
+        public = [self._public(fleet, name, before) for name in forecasts.names] if before else None
+        forecasts = shown(forecasts)
+        self._mqtt.publish(forecasts if public is None else replace(forecasts, names=public))
+
+
+def _told_apart(fleet: Fleet, name: str) -> str:
+    return f"{fleet.model.manifest.name}/{name_of(name)}"
 
 
 def options(settings: Settings) -> MqttOptions:
@@ -143,6 +198,7 @@ def options(settings: Settings) -> MqttOptions:
         max_batch=settings.mqtt_max_batch,
         max_unacknowledged=settings.mqtt_max_unacknowledged,
         max_waiting=settings.mqtt_max_waiting,
+        max_waiting_bytes=settings.mqtt_max_waiting_bytes,
         hold_seconds=settings.mqtt_hold_seconds,
         prefix=settings.mqtt_prefix,
         max_unsent=settings.mqtt_max_unsent,

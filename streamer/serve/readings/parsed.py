@@ -16,7 +16,17 @@ from streamer.serve.bounds import charge
 from streamer.sources.readings import Readings
 from streamer.sources.tables.order import descend
 
-__all__ = ["EXPECTED", "BodyError", "Collected", "Names", "Parsed", "expected", "named", "read_batch"]
+__all__ = [
+    "EXPECTED",
+    "TOGETHER",
+    "BodyError",
+    "Collected",
+    "Names",
+    "Parsed",
+    "expected",
+    "named",
+    "read_batch",
+]
 
 FAULTS = 10  # reported in words; more are only counted
 #: Bound of the cache of names, in bytes of keys and names, roughly.

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamer.names import SERIES_CHARACTERS
 from streamer.serve.bounds import TooMuchError, charge
-from streamer.serve.readings.parsed import BodyError, Collected, Names, Parsed, named
+from streamer.serve.readings.parsed import TOGETHER, BodyError, Collected, Names, Parsed, named
 from streamer.sources.times import in_calendar
 
 try:
@@ -105,6 +105,10 @@ def _parse_v1(body: bytes, limit: int) -> Parsed:
         if (name := _heads.get((series[: -SAMPLE.itemsize],))) is not None:
             names.append(name)
             known.append(series)
+            if len(names) < TOGETHER:  # each is a copy, and is charged for with its reading
+                continue
+            _add_known(names, known, found)
+            names, known = [], []
             continue
         _add_known(names, known, found)
         names, known = [], []

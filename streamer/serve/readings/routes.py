@@ -20,9 +20,10 @@ from streamer.sensors.choice import AmbiguousError, NoSensorsError
 from streamer.sensors.columns import Forecasts, ReadingBatch
 from streamer.sensors.commit import Receipt
 from streamer.sensors.host import ElsewhereError
-from streamer.sensors.ingest import BusyError, Fleet
+from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import to_dict
 from streamer.sensors.owners import only, owned_by, shown
+from streamer.sensors.writes import BusyError
 from streamer.serve.access.grant import grant_of
 from streamer.serve.body import LONG, in_thread, is_packed, problem, read_body, threads_behind, unzip
 from streamer.serve.bounds import TooMuchError

@@ -4,7 +4,7 @@
     <- {"type": "taken", "readings": 1, "refused": 0}
     -> {"type": "subscribe", "streams": ["pump*"]}
     <- {"type": "subscribed", "streams": ["pump*"]}
-    <- {"type": "forecast", "stream": "pump1.temperature", "time": 1630424257, ...}
+    <- {"type": "forecast", "model": "forecast-online", "stream": "pump1.temperature", "time": 1630424257, ...}
 
 A connection whose readings can't be taken now is not read until they can: its client waits, and nothing is lost. A
 client that does not read its forecasts loses the oldest, which are counted.
@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamer.names import name_of, owner_of
 from streamer.sensors.columns import ReadingBatch, StepResult
-from streamer.sensors.ingest import BusyError
 from streamer.sensors.owners import owned_by
+from streamer.sensors.writes import BusyError
 from streamer.serve.body import in_thread
 from streamer.serve.outbox import Outbox
 from streamer.serve.readings.parsed import expected, read_batch
@@ -101,10 +101,10 @@ class Subscribers:
             connection.socket.close(1012, "the daemon restarts")
 
     def _fan(self, fleet: Fleet, result: StepResult) -> None:
-        forecasts = self.sensors.current(fleet, result)
+        forecasts, model = self.sensors.current(fleet, result), fleet.model.manifest.name
         for row, name in enumerate(forecasts.names):
             if connections := self._who(name):
-                frame = encode({"type": "forecast", **forecasts.to_dict(row)})
+                frame = encode({"type": "forecast", "model": model, **forecasts.to_dict(row)})
                 for connection in connections:
                     connection.send(frame)
 

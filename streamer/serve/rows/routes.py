@@ -40,7 +40,7 @@ from streamer.tasks.raw import plain
 
 if TYPE_CHECKING:
     from streamer.contract.manifest import Manifest
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.streams.session import Session
 
 __all__ = ["PREFIX", "RowRoutes"]

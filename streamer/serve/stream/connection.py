@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from streamer.refusals import BadInput, NotAttached, NotSound, Refused, TooManyMarkers
 from streamer.serve.disk_threads import disk_thread
-from streamer.serve.outbox import Outbox
 from streamer.serve.parse_threads import json_thread, parse_thread
 from streamer.serve.stream.protocol import (
     CLOSE_CODES,
@@ -36,18 +35,14 @@ from streamer.serve.stream.protocol import (
     frames,
     parse_control,
 )
-from streamer.streams.registry import Registry
 from streamer.tracing import under
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter
-
-    from streamer.metrics import Metrics
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.serve.websocket import Socket
-    from streamer.settings import Settings
     from streamer.streams.session import Session
 
-__all__ = ["StreamConnection", "StreamConnections"]
+__all__ = ["StreamConnection", "admit"]
 
 log = logging.getLogger(__name__)
 
@@ -59,51 +54,13 @@ PIECE = 16 * 1024
 T = TypeVar("T")
 
 
-class StreamConnections:
-    """What all connections share: the registry, who holds which stream, and whether new ones are welcome."""
-
-    def __init__(self, registry: Registry, settings: Settings, metrics: Metrics, loop: asyncio.AbstractEventLoop):
-        self.registry = registry
-        self.settings = settings
-        self.metrics = metrics
-        self.outbox = Outbox(loop)
-        self.connections: set[StreamConnection] = set()
-        #: Why streams are refused, for ``/readyz`` and the handshake; ``None`` when they are welcome.
-        self.closed: tuple[str, str] | None = ("starting", "the models are being loaded: try again in a moment")
-        self._sent: dict[str, Counter] = {}  # children by event type: looking up a label costs more than counting
-        self.received = metrics.received_bytes
-        metrics.connections.set_function(lambda: len(self.connections))
-
-    def admit(self, path: str) -> Callable[[Socket], StreamConnection] | tuple[int, str]:
-        """For :class:`streamer.serve.websocket.Socket`: who answers on ``path``, or the HTTP refusal."""
-        if path != STREAM_PATH:
-            return 404, f"no WebSocket at {path[:100]}: streams are at {STREAM_PATH}\n"
-        if self.closed is not None:
-            self.metrics.refusals.labels(self.closed[0]).inc()
-            return 503, f"{self.closed[0]}: {self.closed[1]}\n"
-        if len(self.connections) >= self.settings.max_connections:
-            self.metrics.refusals.labels("connections").inc()
-            return (
-                503,
-                f"all {self.settings.max_connections} connections are taken (max_connections): try again later\n",
-            )
-        return lambda socket: StreamConnection(socket, self)
-
-    def sent(self, kind: str) -> Counter:
-        counter = self._sent.get(kind)
-        if counter is None:
-            counter = self._sent[kind] = self.metrics.sent_events.labels(kind)
-        return counter
-
-    def drain(self) -> None:
-        """No new streams, no more audio. What lies in the kernel was never acknowledged, clients send it again."""
-        self.closed = ("draining", "the daemon is going down: try again in a moment")
-        for stream in self.connections:
-            stream.socket.pause()
-
-    def close(self) -> None:
-        for stream in list(self.connections):
-            stream.socket.close(1012, "the daemon restarts: resume with the same stream id")
+def admit(streams: StreamConnections, path: str) -> Callable[[Socket], StreamConnection] | tuple[int, str]:
+    """For :class:`streamer.serve.websocket.Socket`: who answers on ``path``, or the HTTP refusal."""
+    if path != STREAM_PATH:
+        return 404, f"no WebSocket at {path[:100]}: streams are at {STREAM_PATH}\n"
+    if (why := streams.refusal()) is not None:
+        return 503, why
+    return lambda socket: StreamConnection(socket, streams)
 
 
 class StreamConnection:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamer.serve.access.gate import Access
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
     from streamer.serve.turns import Turns
 
 __all__ = ["VoskServer"]

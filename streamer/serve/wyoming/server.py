@@ -18,7 +18,7 @@ from streamer.serve.wyoming.utterance import SoundFormat, WyomingWish, checked, 
 
 if TYPE_CHECKING:
     from streamer.serve.access.gate import Access
-    from streamer.serve.stream.connection import StreamConnections
+    from streamer.serve.stream.connections import StreamConnections
 
 __all__ = ["WyomingServer"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from streamer.contract.manifest import Packed
+from streamer.tasks.strict import STRICT
 from streamer.tasks.transcribe.confidence import FEATURES
 
 __all__ = ["Decoder", "Endpoint", "TranscribeOptions", "TranscribeStreamOptions", "parse_stream_options"]
@@ -23,12 +24,10 @@ Bonus = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
 Phrases = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=2000)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Decoder(_Strict):
+class Decoder(BaseModel):
     """How tokens become words, by ``acoustic_scale * log p(ctc) + lm_weight * log p(lm) + word_score * words``."""
+
+    model_config = STRICT
 
     kind: Literal["greedy", "beam"] = "greedy"
     #: Hypotheses kept per stream.
@@ -54,35 +53,41 @@ class Decoder(_Strict):
     boundary: str | None = None
 
 
-class Endpoint(_Strict):
+class Endpoint(BaseModel):
     """The three silence rules that end an utterance, in seconds; ``None`` switches a rule off.
 
     ``silence``: this much silence with nothing decoded. ``trailing``: this much silence after something was decoded.
     ``length``: an utterance this long is cut after its last whole word; never off, since it bounds a stream's memory.
     """
 
+    model_config = STRICT
+
     silence: Seconds | None = 2.4
     trailing: Seconds | None = 1.2
     length: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 20.0
 
 
-class Confidence(_Strict):
+class Confidence(BaseModel):
     """Logistic regression of a word's probability to be right on the features of
     :mod:`streamer.tasks.transcribe.confidence`: ``bias`` and a weight for each feature."""
+
+    model_config = STRICT
 
     bias: Finite
     weights: Annotated[list[Finite], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
 
 
-class Times(_Strict):
+class Times(BaseModel):
     """Measured corrections of word times, in seconds: from the start of the first token's step to the word's begin, and
     from the end of the last token's step to the word's end."""
+
+    model_config = STRICT
 
     start: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     end: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
 
 
-class TranscribeOptions(_Strict):
+class TranscribeOptions(BaseModel):
     """``options`` of a manifest whose task is ``transcribe``.
 
     ``units``: ``pieces`` are parts of words, of which the first begins with ``▁``, as SentencePiece has them;
@@ -95,6 +100,8 @@ class TranscribeOptions(_Strict):
     ``confidence``: how confidences become probabilities; ``times``: how steps become times of words.
     ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
     """
+
+    model_config = STRICT
 
     tokens: Annotated[list[str], Field(min_length=2, max_length=65536)]
     blank: Annotated[int, Field(ge=0)] = 0
@@ -125,8 +132,10 @@ class TranscribeOptions(_Strict):
         return self
 
 
-class TranscribeStreamOptions(_Strict):
+class TranscribeStreamOptions(BaseModel):
     """What a client may ask for its own stream; fields left out keep the model's defaults."""
+
+    model_config = STRICT
 
     decoder: Decoder
     endpoint: Endpoint

@@ -124,6 +124,21 @@ class Letters(nn.Module):
         return self.out(y), state
 
 
+class Unrolled(nn.Module):
+    """A linear state space whose loop over four rows is Python's: the exporter writes it out row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keep, self.take, self.out = nn.Parameter(torch.linspace(0.1, 0.9, 24)), nn.Linear(8, 24), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        rows = []
+        for step in range(4):
+            state = self.keep * state + self.take(x[:, step])
+            rows.append(self.out(state))
+        return torch.stack(rows, 1), state
+
+
 def zeros(*shape: int) -> Tensor:
     return torch.zeros(shape)
 
@@ -137,6 +152,7 @@ PLAIN: dict[str, tuple[nn.Module, Tensor, Any, int | None, tuple[int, ...]]] = {
     "window": (Window(), torch.randn(1, 1, 8), [zeros(1, 7, 8), zeros(1, 7, 8)], 1, (1, 8)),
     "policy": (Policy(), torch.randn(1, 45), zeros(1, 32), None, (1, 45)),
     "cells": (Cells(), torch.randn(1, 8), [zeros(1, 24) for _ in range(4)], None, (1, 8)),
+    "unrolled": (Unrolled(), torch.randn(1, 4, 8), zeros(1, 24), 1, (4, 8)),
     "letters": (Letters(), torch.zeros(1, 1, dtype=torch.long), (zeros(1, 1, 24), zeros(1, 1, 24)), 1, (1,)),
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -187,6 +189,59 @@ def test_a_chunk_of_any_length(tmp_path: Path) -> None:
     source = written(tmp_path / "m.onnx", text)
     refused(tmp_path, source, "", "axis 1 is free", "[input]", "chunk = 1")
     assert adoption(source, "[input]\nchunk = 5\n").manifest.input.chunk_shape == (5, 4)
+
+
+RECURRENT = """(float[t, b, 4] x, float[1, b, 5] h) => (float[t, 1, b, 5] y, float[1, b, 5] hn)
+    <float[1, 15, 4] w, float[1, 15, 5] r> {
+    y, hn = GRU<hidden_size = 5>(x, w, r, , , h)
+}"""
+
+
+def recurrent(path: Path, text: str = RECURRENT) -> Path:
+    """With weights that are no zeros."""
+    source, rng = written(path, text), np.random.default_rng(3)
+    proto = onnx.load(source)
+    del proto.graph.initializer[:]
+    for name, width in (("w", 4), ("r", 5)):
+        array = rng.standard_normal((1, 15, width)).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(proto, source)
+    return source
+
+
+def test_a_recurrence_over_any_number_of_steps_takes_one_a_call(tmp_path: Path) -> None:
+    source = recurrent(tmp_path / "m.onnx")
+    adopted = adoption(source)
+    assert adopted.manifest.input.chunk_shape == (1, 4)
+    assert adopted.said("stream x", "1 step of 4 values a call", "for more a call say [input] chunk = N")
+    assert adoption(source, "[input]\nchunk = 7\n").manifest.input.chunk_shape == (7, 4)
+
+
+def test_a_recurrence_whose_output_mixes_the_steps_of_a_call_is_asked_about(tmp_path: Path) -> None:
+    text = RECURRENT.replace("y, hn = GRU", "a, hn = GRU").replace("h)\n}", "h)\n    y = CumSum(a, zero)\n}")
+    text = text.replace("5] r>", "5] r, int64 zero = {0}>")
+    source = recurrent(tmp_path / "m.onnx", text)
+    proto = onnx.load(source)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "zero"))
+    onnx.save(proto, source)
+    refused(tmp_path, source, "", "axis 0 is free; rows new in each call", "[input]", "chunk = 1")
+
+
+def test_a_size_of_two_states_is_asked_for_once_so_that_the_toml_can_be_pasted(tmp_path: Path) -> None:
+    text = """(float[1, 1, 4] x, float[1, p, 4] k, float[1, p, 4] v)
+        => (float[1, 1, 4] y, float[1, q, 4] k1, float[1, q, 4] v1) {
+        k1 = Concat<axis = 1>(k, x)  v1 = Concat<axis = 1>(v, x)
+        a = ReduceSum<keepdims = 1>(k1, axis)  b = ReduceSum<keepdims = 1>(v1, axis)  y = Mul(a, b)
+    }"""
+    text = text.replace(" {\n", " <int64[1] axis = {1}> {\n", 1)
+    source = written(tmp_path / "m.onnx", text)
+    toml = "[state]\nk = 'k1'\nv = 'v1'\n"
+    with pytest.raises(AdoptionError, match="grows from call to call") as caught:
+        adopt(source, tmp_path / "out.onnx", settings(tmp_path, toml), max_batch=2, long_chunks=20)
+    pasted = str(caught.value).split(":\n", 1)[1]
+    assert tomllib.loads(pasted) == {"dims": {"p": 1}}
+    assert "k float32 [1, p, 4]" in pasted
+    assert "v float32 [1, p, 4]" in pasted
 
 
 def test_features_of_any_number(tmp_path: Path) -> None:

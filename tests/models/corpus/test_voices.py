@@ -78,6 +78,7 @@ def test_times_fit_labels_of_another_length() -> None:
 
 
 @voices_are_here
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_the_vocoder_says_what_the_whole_graph_says(kind: torch.dtype) -> None:
     kokoro = Kokoro(packages.model, packages.vocabulary, packages.voices)
@@ -98,6 +99,7 @@ def test_the_vocoder_says_what_the_whole_graph_says(kind: torch.dtype) -> None:
 
 
 @voices_are_here
+@pytest.mark.long
 def test_kokoro_tells_when_each_phone_is_spoken() -> None:
     spoken = KokoroVoices(packages).speak("^U ^S flights, by nine.", random.Random(2))
     assert [len(word) for word in spoken.times] == [2, 2, 5, 2, 3]
@@ -112,6 +114,7 @@ def spectrum(wave: np.ndarray) -> np.ndarray:
 
 
 @voices_are_here
+@pytest.mark.long
 def test_hibari_repeats_itself_from_its_generator() -> None:
     voices = HibariVoices(packages)
     first, second, other = (voices.speak("Good evening.", random.Random(seed)) for seed in (1, 1, 2))

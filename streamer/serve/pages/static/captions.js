@@ -7,7 +7,10 @@ import { Transcript, srt } from "./transcript.js";
 
 const BEHIND_SECONDS = 3; // sound that waits in this page before somebody is told
 
-const transcript = new Transcript(byId("captions"), "Press Start and speak. Space or Enter works, too.");
+// A page may be open for days. A sentence is a few hundred bytes of text, and twenty elements in the page.
+const BOUNDS = { shown: 500, kept: 20_000 };
+
+const transcript = new Transcript(byId("captions"), "Press Start and speak. Space or Enter works, too.", BOUNDS);
 let live = null; // {microphone, stream}
 let starting = false;
 let lost = 0, behind = 0, screen = null;
@@ -155,8 +158,12 @@ byId("numbers").addEventListener("click", ({ currentTarget }) => {
 });
 byId("copy").addEventListener("click", async () => status((await copy(transcript.text)) ? "Copied." : "The browser does not let this page copy."));
 const name = () => `captions-${new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-")}`;
-byId("save-text").addEventListener("click", () => download(`${name()}.txt`, `${transcript.text}\n`));
-byId("save-srt").addEventListener("click", () => download(`${name()}.srt`, srt(transcript.finals), "application/x-subrip"));
+const save = (end, text, type) => {
+  download(`${name()}.${end}`, text, type);
+  if (transcript.forgotten) status(`The first ${transcript.forgotten.toLocaleString()} sentences are not in it: the last ${BOUNDS.kept.toLocaleString()} are kept.`);
+};
+byId("save-text").addEventListener("click", () => save("txt", `${transcript.text}\n`));
+byId("save-srt").addEventListener("click", () => save("srt", srt(transcript.finals), "application/x-subrip"));
 byId("clear").addEventListener("click", () => transcript.clear());
 
 byId("choose").addEventListener("click", () => byId("files").click());

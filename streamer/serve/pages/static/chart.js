@@ -2,21 +2,31 @@
 import { make } from "./base.js";
 
 export const ANOMALY = 0.001;
-let library = null;
+const AGAIN_SECONDS = 10; // a library that is not there, or did not come, is asked for again, but not with every reading
+let library = null, failedAt = null;
 
-/** The library, or `null` where the package is not installed. Asked for once. */
+/** The library; `null` where the package is not installed, or did not come this time. */
 export function loadLibrary() {
-  library ??= (async () => {
-    const { script, styles } = await (await fetch("/pages/charts.json")).json();
-    if (!script) return null;
-    // for each id here it would write a style element, and does not where there is an element of that id
-    document.body.append(...styles.map((id) => make("span", { id, hidden: true })));
-    await new Promise((resolve, reject) => {
-      document.head.append(make("script", { src: `/pages/${script}`, onload: resolve, onerror: reject }));
-    });
-    return window.Plotly;
-  })().catch(() => null);
+  if (failedAt !== null && performance.now() > failedAt + 1000 * AGAIN_SECONDS) library = failedAt = null;
+  library ??= load().catch(() => null).then((found) => {
+    failedAt = found ? null : performance.now();
+    return found;
+  });
   return library;
+}
+
+async function load() {
+  const found = await fetch("/pages/charts.json");
+  if (!found.ok) return null;
+  const { script, styles } = await found.json();
+  if (!script) return null;
+  // for each id here it would write a style element, and does not where there is an element of that id
+  const missing = styles.filter((id) => !document.getElementById(id));
+  document.body.append(...missing.map((id) => make("span", { id, hidden: true })));
+  await new Promise((resolve, reject) => {
+    document.head.append(make("script", { src: `/pages/${script}`, onload: resolve, onerror: reject }));
+  });
+  return window.Plotly;
 }
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

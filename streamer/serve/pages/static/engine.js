@@ -81,8 +81,8 @@ const fact = (name, text, kind = "", small = "") => make("div", {}, make("dt", {
 
 function tiles(page) {
   const loop = value(page, "loop_late_seconds");
-  const refused = ["refusals_total", "refused_requests_total", "refused_readings_total", "denied_requests_total"];
-  const since = refused.reduce((total, name) => total + sum(page, name) - sum(first.page, name), 0);
+  const all = ({ refused }) => refused.reduce((total, { count }) => total + count, 0);
+  const since = all(page) - all(first.page);
   byId("tiles").replaceChildren(
     fact("Streams", shown(sum(page, "sessions", { state: "active" })), "", `of ${shown(sum(page, "capacity"))}`),
     fact("Sensors", shown(sum(page, "sensors"))),
@@ -147,16 +147,17 @@ function bars({ rows, late }, total) {
   return make("div", { className: "wide" }, make("p", { className: "soft" }, late ? `Batches of the last ${WINDOW} s, by streams in them` : "Batches since the start, by streams in them"), list);
 }
 
-const WHAT = [
-  ["refusals_total", "streams refused", "reason"], ["refused_requests_total", "requests refused", "reason"], ["denied_requests_total", "not let in", "reason"],
-  ["refused_readings_total", "readings not taken", "reason"], ["bad_input_total", "input that can't be used", "reason"], ["evictions_total", "streams given up", "reason"],
+const DROPPED = [
   ["dropped_seconds_total", "seconds of sound dropped", "model"], ["dropped_rows_total", "rows dropped", "model"], ["dropped_events_total", "events dropped", "model"],
   ["dropped_forecasts_total", "forecasts not delivered", "protocol"], ["store_errors_total", "failures of the disk", "kind"], ["failed_batches_total", "batches failed", "model"],
 ];
 
 function refusals(page) {
-  const rows = WHAT.flatMap(([name, text, by]) => (page.metrics[name] ?? []).filter((sample) => sample.value > 0)
+  const before = new Map(first.page.refused.map(({ what, reason, count }) => [`${what}: ${reason}`, count]));
+  const refused = page.refused.map(({ what, reason, count }) => [`${what}: ${reason}`, shown(count), shown(count - (before.get(`${what}: ${reason}`) ?? 0))]);
+  const dropped = DROPPED.flatMap(([name, text, by]) => (page.metrics[name] ?? []).filter((sample) => sample.value > 0)
     .map((sample) => [`${text}: ${sample.labels[by]}`, shown(sample.value), shown(sample.value - (value(first.page, name, sample.labels) ?? 0))]));
+  const rows = [...refused, ...dropped];
   table(byId("refusals"), rows.length ? "Counts since the start, and since this page was opened." : "Nothing was refused, and nothing dropped.", ["What", "Start", "Page"], rows);
 }
 

@@ -134,6 +134,7 @@ async function load(own) {
   const [past, now] = await Promise.all([ask(`/v1/history/${name}?limit=${kept}&${which}`), ask(`/v1/forecast/${name}?${which}`)]);
   own.past = past.targets;
   own.levels = past.levels;
+  own.served = past.model; // another model may have a sensor of the same name
   own.now = now;
   if (!(own.target in own.past)) own.target = Object.keys(own.past)[0];
 }
@@ -282,7 +283,7 @@ function subscribe() {
   socket.onmessage = ({ data }) => {
     const told = JSON.parse(data);
     if (told.type === "subscribed") byId("live").textContent = "live";
-    if (told.type === "forecast" && open?.now && told.stream === open.stream && Boolean(told.targets) === Boolean(open.now.targets)) goOn(told);
+    if (told.type === "forecast" && open?.now && told.stream === open.stream && told.model === open.served) goOn(told);
   };
   socket.onclose = () => {
     byId("live").textContent = "not live, tries again";

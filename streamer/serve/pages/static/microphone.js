@@ -27,19 +27,20 @@ export async function openMicrophone(cleanup, heard, lost) {
   } catch (error) {
     throw new MicrophoneError(REFUSALS[error.name] ?? `The microphone can't be opened: ${error.message}`);
   }
-  const context = new AudioContext({ latencyHint: "interactive" });
+  let context = null, node;
   try {
+    context = new AudioContext({ latencyHint: "interactive" });
     await context.audioWorklet.addModule("/pages/worklet.js");
     await context.resume();
+    const options = { numberOfInputs: 1, numberOfOutputs: 1, channelCount: 1, channelCountMode: "explicit", channelInterpretation: "speakers" };
+    node = new AudioWorkletNode(context, "pcm", options);
+    const silence = new GainNode(context, { gain: 0 }); // some browsers run only what leads to the loudspeaker
+    context.createMediaStreamSource(media).connect(node).connect(silence).connect(context.destination);
   } catch (error) {
     media.getTracks().forEach((track) => track.stop());
-    await context.close();
+    await context?.close();
     throw new MicrophoneError(`This browser can't pass sound on (AudioWorklet): ${error.message}`);
   }
-  const options = { numberOfInputs: 1, numberOfOutputs: 1, channelCount: 1, channelCountMode: "explicit", channelInterpretation: "speakers" };
-  const node = new AudioWorkletNode(context, "pcm", options);
-  const silence = new GainNode(context, { gain: 0 }); // some browsers run only what leads to the loudspeaker
-  context.createMediaStreamSource(media).connect(node).connect(silence).connect(context.destination);
   let ended, stopped = false;
   const last = new Promise((resolve) => (ended = resolve));
   node.port.onmessage = ({ data }) => (data ? heard(data.block, data.peak) : ended());

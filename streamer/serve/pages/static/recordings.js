@@ -21,21 +21,22 @@ async function work() {
 /** Shows the file, and gives what transcribes it. */
 function card(file, wish) {
   const bar = make("progress", { max: 1, value: 0, "aria-label": `Upload of ${file.name}` });
-  const state = make("p", { className: "soft" }, "Waits for the recordings before it.");
+  // what a screen reader is told: a change of state, not each percent, and not the whole text
+  const state = make("p", { className: "soft", role: "status" }, "Waits for the recordings before it.");
+  const share = make("span", { className: "soft", "aria-hidden": "true" });
   const box = make("div", { className: "text", tabIndex: 0, role: "region", "aria-label": `Text of ${file.name}`, hidden: true });
+  const says = (text) => { if (state.textContent !== text) state.textContent = text; };
   const tools = make("div", { className: "row middle", hidden: true });
   const section = make("section", { className: "card file", "aria-label": file.name },
-    make("div", { className: "row middle" }, make("h2", { className: "grow" }, file.name), tools), state, bar, box);
+    make("div", { className: "row middle" }, make("h2", { className: "grow" }, file.name), tools), state, make("div", { className: "row middle" }, bar, share), box);
   byId("recordings").prepend(section);
   return async () => {
     try {
-      const found = await send(file, wish, (share) => {
-        bar.value = share;
-        if (share < 1) state.textContent = `Is sent: ${Math.round(100 * share)} %`;
-        else {
-          state.textContent = "Is transcribed.";
-          bar.removeAttribute("value");
-        }
+      const found = await send(file, wish, (sent) => {
+        says(sent < 1 ? "Is sent." : "Is transcribed.");
+        share.textContent = sent < 1 ? `${Math.round(100 * sent)} %` : "";
+        if (sent < 1) bar.value = sent;
+        else bar.removeAttribute("value");
       });
       const transcript = new Transcript(box, "Nothing was said in it.");
       const finals = sentences(found);
@@ -45,13 +46,13 @@ function card(file, wish) {
       const done = button("Copy", async () => (done.textContent = (await copy(transcript.text)) ? "Copied" : "Can't copy"));
       tools.append(done, button("Text", () => download(`${base}.txt`, `${transcript.text}\n`)),
         button("SRT", () => download(`${base}.srt`, srt(finals), "application/x-subrip")));
-      state.textContent = `${duration(found.duration)} of sound.`;
+      says(`${duration(found.duration)} of sound.`);
       tools.hidden = box.hidden = false;
     } catch (error) {
-      state.textContent = error.message;
+      says(error.message);
       state.className = "bad";
     }
-    bar.remove();
+    bar.parentNode.remove();
   };
 }
 

@@ -6,16 +6,19 @@ export const FAIR = 0.9, POOR = 0.6; // below these a word is marked
 const CUE_CHARACTERS = 84, CUE_SECONDS = 7, MIN_CUE_SECONDS = 1;
 
 export class Transcript {
-  /** `box`: where paragraphs go. */
-  constructor(box, empty = "") {
+  /** `box`: where paragraphs go. `shown` paragraphs of them at most, and `kept` finals for files: of more the oldest go;
+   * `forgotten` counts finals. */
+  constructor(box, empty = "", { shown = Infinity, kept = Infinity } = {}) {
     this.box = box;
     this.empty = empty;
+    this.most = { shown, kept };
     this.partial = make("p", { className: "partial", "aria-live": "off" });
     this.clear();
   }
 
   clear() {
     this.finals = [];
+    this.forgotten = 0;
     this.box.replaceChildren(make("p", { className: "empty" }, this.empty));
   }
 
@@ -28,6 +31,10 @@ export class Transcript {
     if (event.type === "gap") return this.note("Some sound is missing here.");
     if (event.type !== "final" || !event.text) return;
     this.finals.push(event);
+    if (this.finals.length > this.most.kept) {
+      this.finals.shift();
+      this.forgotten++;
+    }
     this.put(make("p", {}, ...(event.words?.length ? spans(event.words) : [event.text])));
     this.show("");
   }
@@ -51,6 +58,7 @@ export class Transcript {
     this.box.querySelector(".empty")?.remove();
     if (this.partial.parentNode) this.partial.before(paragraph);
     else this.box.append(paragraph);
+    while (this.box.children.length > this.most.shown) this.box.firstElementChild.remove();
     if (follow) this.box.scrollTop = this.box.scrollHeight;
   }
 

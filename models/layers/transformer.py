@@ -1,0 +1,158 @@
+"""A Transformer encoder for endless streams: attention within a block of steps and to a fixed number before it.
+
+The shape is Whisper's encoder (Radford et al. 2022, arXiv 2212.04356), so that its weights may be where training
+begins: two convolutions with GELU, sinusoids added, blocks with the norm in front, a last norm. What makes it a
+streaming one: convolutions see the past alone, a step sees its own block (of a chunk of sound) whole and ``past`` steps
+before that, and the sinusoids run round a table.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.attention import FAR
+from models.layers.base import State, Streaming, inner, outer
+from models.layers.conv import CausalConv, StridedConv
+from models.layers.residual import FeedForward, Residual
+
+__all__ = ["BlockAttention", "TransformerStack"]
+
+#: Steps after which positions begin anew: Whisper's 30 s, cut to a multiple of the blocks of the recipes.
+PERIOD = 1488
+
+
+class BlockAttention(Streaming):
+    """x [B, T, C] -> [B, T, C]: a step attends to its whole block of ``block`` steps and to the ``past`` before it.
+
+    T is a multiple of ``block``; the end of a stream may be shorter, then nothing follows. State: ``past``
+    [B, past, 2 C], keys and values, oldest first; ``seen`` [B, past], 1 where there has been such a step.
+    """
+
+    def __init__(self, channels: int, heads: int, block: int, past: int) -> None:
+        super().__init__()
+        if channels % heads or past % block:
+            raise ValueError(f"{channels} channels for {heads} heads, {past} steps of past in blocks of {block}")
+        self.channels, self.heads, self.block, self.past = channels, heads, block, past
+        self.receptive_field = block + past
+        self.enter = nn.Linear(channels, 3 * channels)
+        self.leave = nn.Linear(channels, channels)
+
+    def initial_state(self, batch: int) -> State:
+        device = self.leave.weight.device
+        return {
+            "past": torch.zeros(batch, self.past, 2 * self.channels, device=device),
+            "seen": torch.zeros(batch, self.past, device=device),
+        }
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        batch, steps, _ = x.shape
+        queries, news = self.enter(x).split((self.channels, 2 * self.channels), 2)
+        whole = torch.cat([state["past"].to(news.dtype), news], 1)  # [B, past + T, 2 C]
+        seen = torch.cat([state["seen"], torch.ones_like(x[:, :, 0], dtype=torch.float32)], 1)
+        new = {"past": whole[:, steps:], "seen": seen[:, steps:]}
+        if short := -steps % self.block:
+            whole, seen = nn.functional.pad(whole, (0, 0, 0, short)), nn.functional.pad(seen, (0, short))
+            queries = nn.functional.pad(queries, (0, 0, 0, short))
+        count, width = (steps + short) // self.block, self.past + self.block
+        if count == 1:  # what a daemon runs
+            windows, there = whole.transpose(1, 2)[:, None], seen[:, None]
+        else:
+            windows, there = whole.unfold(1, width, self.block), seen.unfold(1, width, self.block)
+        keys, values = windows.unflatten(2, (2 * self.heads, -1)).chunk(2, 2)  # [B, blocks, heads, C / heads, width]
+        queries = queries.reshape(batch, count, self.block, self.heads, -1).transpose(2, 3)
+        scores = (queries * (self.channels // self.heads) ** -0.5) @ keys
+        scores = scores + FAR * (1 - there[:, :, None, None])
+        mixed = scores.softmax(4).to(values.dtype) @ values.transpose(3, 4)  # [B, blocks, heads, block, C / heads]
+        mixed = mixed.transpose(2, 3).reshape(batch, count * self.block, self.channels)[:, :steps]
+        return self.leave(mixed), new
+
+
+class Positions(Streaming):
+    """Adds sinusoids to [B, T, C], going round after :data:`PERIOD` steps; in training from a random step on.
+
+    State: ``step`` [B, 1], the next one. A block's first angle is turned on by the angles within a block, which are
+    constants: no table is looked up, so that a state which is no number harms its own stream alone.
+    """
+
+    def __init__(self, channels: int, block: int) -> None:
+        super().__init__()
+        rates = torch.exp(-math.log(10000.0) / (channels // 2 - 1) * torch.arange(channels // 2))
+        within = torch.arange(block)[:, None] * rates
+        self.block = block
+        self.register_buffer("rates", rates, persistent=False)
+        self.register_buffer("sine", within.sin(), persistent=False)  # [block, C / 2]
+        self.register_buffer("cosine", within.cos(), persistent=False)
+
+    def initial_state(self, batch: int) -> State:
+        return {"step": torch.zeros(batch, 1, device=self.rates.device)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        first, steps = state["step"], x.shape[1]
+        if self.training:
+            first = torch.randint(PERIOD // self.block, first.shape, device=first.device) * float(self.block)
+        blocks = -(-steps // self.block)
+        starts = _round(first + torch.arange(blocks, device=x.device) * float(self.block))  # [B, blocks]
+        angles = starts[:, :, None, None] * self.rates
+        sine, cosine = angles.sin(), angles.cos()
+        both = torch.cat([sine * self.cosine + cosine * self.sine, cosine * self.cosine - sine * self.sine], 3)
+        return x + both.flatten(1, 2)[:, :steps], {"step": _round(first + float(steps))}
+
+
+def _round(step: Tensor) -> Tensor:
+    return step - PERIOD * (step / PERIOD).floor()
+
+
+class TransformerStack(Streaming):
+    """Features [B, T, F] -> [B, T / 4, C]. One convolution, one with stride 2, ``layers`` blocks; in front of block
+    ``merged`` neighbouring steps become one, their mean, which halves the work of all blocks behind it.
+
+    ``block`` and ``past``: in steps of the output.
+    """
+
+    def __init__(
+        self, features: int, channels: int, heads: int, layers: int, merged: int, block: int, past: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.channels, self.merged, self.block = channels, merged, block
+        self.one = CausalConv(features, channels, 3)
+        self.two = StridedConv(channels, channels, 3, 2)
+        self.positions = Positions(channels, 2 * block)
+        scales = [2 if number < merged else 1 for number in range(layers)]
+        self.attention = nn.ModuleList(
+            Residual(BlockAttention(channels, heads, scale * block, scale * past), channels, dropout)
+            for scale in scales
+        )
+        self.forward_ = nn.ModuleList(Residual(FeedForward(channels, 4), channels, dropout) for _ in scales)
+        self.norm = nn.LayerNorm(channels)
+        self.stride = 4
+        self.receptive_field = 3 + 2 * 2 + 4 * (block - 1) + sum(4 * past for _ in scales)
+
+    def initial_state(self, batch: int) -> State:
+        state = outer(self.one.initial_state(batch), "one") | outer(self.two.initial_state(batch), "two")
+        state |= outer(self.positions.initial_state(batch), "positions")
+        for number, layer in enumerate(self.attention):
+            state |= outer(layer.initial_state(batch), f"attention.{number}")
+        return state
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        new: State = {}
+        for name, layer in (("one", self.one), ("two", self.two)):
+            x, part = layer(x, inner(state, name))
+            x = nn.functional.gelu(x, approximate="tanh")
+            new |= outer(part, name)
+        x, part = self.positions(x, inner(state, "positions"))
+        new |= outer(part, "positions")
+        for number, (attention, forward) in enumerate(zip(self.attention, self.forward_, strict=True)):
+            x = _merged(x) if number == self.merged else x
+            x, part = attention(x, inner(state, f"attention.{number}"))
+            new |= outer(part, f"attention.{number}")
+            x, _ = forward(x, {})
+        return self.norm(_merged(x) if self.merged == len(self.attention) else x), new
+
+
+def _merged(x: Tensor) -> Tensor:
+    """[B, T, C] -> [B, T / 2, C]."""
+    return x.unflatten(1, (-1, 2)).mean(2)

@@ -1,0 +1,154 @@
+"""Begins an acoustic model of the family "attention" with the weights of Whisper's encoder (MIT licence).
+
+They come as CTranslate2's ``model.bin`` (a folder as docs/english.md puts together). Whisper heard 680,000 hours; its
+encoder knows sounds, and is taught here to hear them block by block, to name phones, and to stay silent.
+
+    python -m models.speech.whisper FOLDER english-attention -o begin.pt
+    python -m models train english-attention --warm begin.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.speech.acoustic import Acoustic
+from models.speech.data import Pcm
+
+__all__ = ["begin", "features", "read"]
+
+Array = NDArray[np.float32]
+
+#: Of CTranslate2's files: number and NumPy's name of each type of tensor.
+_TYPES = {0: "float32", 1: "int8", 2: "int16", 3: "int32", 4: "float16"}
+#: Frames [100 a second] that the statistics of Whisper's features are taken from, at most.
+FRAMES = 60_000
+
+
+def read(path: Path) -> dict[str, Array]:
+    """The tensors of a CTranslate2 ``model.bin`` by name, as float32. Raises ``ValueError`` for another file."""
+    data = path.read_bytes()
+    at = 0
+
+    def number(kind: str) -> int:
+        nonlocal at
+        (value,) = struct.unpack_from("<" + kind, data, at)
+        at += struct.calcsize(kind)
+        return int(value)
+
+    def text() -> str:
+        nonlocal at
+        length = number("H")
+        at += length
+        return data[at - length : at - 1].decode()
+
+    try:
+        version, spec = number("I"), text()
+        if version != 6 or spec != "WhisperSpec":
+            raise ValueError(f"it is {spec} of version {version}, not WhisperSpec of version 6")
+        number("I")  # revision
+        found = {}
+        for _ in range(number("I")):
+            name = text()
+            shape = [number("I") for _ in range(number("B"))]
+            kind, size = _TYPES[number("B")], number("I")
+            found[name] = np.frombuffer(data, kind, size // np.dtype(kind).itemsize, at).reshape(shape)
+            at += size
+    except (struct.error, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no Whisper model of CTranslate2: {error}") from error
+    if any(array.dtype == np.int8 and name.endswith("weight") for name, array in found.items()):
+        raise ValueError(f"{path} holds int8 weights: take one of float16 or float32")
+    return {name: array.astype(np.float32) for name, array in found.items()}
+
+
+def features(energies: Tensor) -> Tensor:
+    """Whisper's features of a recording from its filters' energies [T, bands]: no more than 8 decades under the
+    loudest, about -1 to 1.5."""
+    decades = energies.clamp(min=1e-10).log10()
+    return (torch.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0
+
+
+@torch.no_grad()
+def begin(model: Acoustic, tensors: dict[str, Array], recordings: list[Pcm]) -> None:
+    """In place. The running normaliser takes Whisper's place of a fixed scale: on ``recordings`` its mean and deviation
+    in each band are what the first convolution expects, so they are put into it.
+
+    Raises ``ValueError`` where the model has another size than the file.
+    """
+    stack = model.encoder.layers["attention"]
+    mean, std = _statistics(model, recordings)
+    weights = stack.state_dict()
+
+    def put(name: str, value: Array | Tensor) -> None:
+        value = torch.as_tensor(value)
+        if weights[name].shape != value.shape:
+            raise ValueError(f"{name} is {list(weights[name].shape)} here and {list(value.shape)} there")
+        weights[name].copy_(value)
+
+    def taps(kernel: Array) -> Tensor:
+        """[out, in, width] -> [out, width * in], oldest first."""
+        return torch.from_numpy(kernel.transpose(0, 2, 1).reshape(len(kernel), -1).copy())
+
+    first = tensors["encoder/conv1/weight"]
+    put("one.mix.weight", taps(first * std.numpy()[None, :, None]))
+    put("one.mix.bias", tensors["encoder/conv1/bias"] + np.einsum("oik,i->o", first, mean.numpy()))
+    put("two.mix.weight", taps(tensors["encoder/conv2/weight"]))
+    put("two.mix.bias", tensors["encoder/conv2/bias"])
+    parts = {
+        "attention.{}.norm": "self_attention/layer_norm", "attention.{}.layer.enter": "self_attention/linear_0",
+        "attention.{}.layer.leave": "self_attention/linear_1", "forward_.{}.norm": "ffn/layer_norm",
+        "forward_.{}.layer.layers.0": "ffn/linear_0", "forward_.{}.layer.layers.2": "ffn/linear_1",
+    }  # fmt: skip
+    layers = len(stack.attention)
+    if f"encoder/layer_{layers}/ffn/linear_0/weight" in tensors:
+        raise ValueError(f"the file has more than {layers} layers")
+    places = {mine.format(n): f"encoder/layer_{n}/{theirs}" for n in range(layers) for mine, theirs in parts.items()}
+    for mine, theirs in {**places, "norm": "encoder/layer_norm"}.items():
+        weight, bias = ("gamma", "beta") if theirs.endswith("norm") else ("weight", "bias")
+        put(f"{mine}.weight", tensors[f"{theirs}/{weight}"])
+        put(f"{mine}.bias", tensors[f"{theirs}/{bias}"])
+    stack.load_state_dict(weights)
+
+
+def _statistics(model: Acoustic, recordings: list[Pcm]) -> tuple[Tensor, Tensor]:
+    """Of Whisper's features, in each band."""
+    mel, seen, count = model.front.layers["mel"], [], 0
+    for pcm in recordings:
+        whole = pcm[: len(pcm) // mel.stride * mel.stride]
+        logs, _ = mel(torch.from_numpy(np.array(whole))[None], mel.initial_state(1))
+        # Whisper's filters have one area each, where those of this front end have one height
+        seen.append(features((logs[0].exp() - mel.floor) * mel.areas))
+        count += len(seen[-1])
+        if count > FRAMES:
+            break
+    frames = torch.cat(seen)
+    return frames.mean(0), frames.std(0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m models.speech.whisper", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("folder", type=Path, help="with model.bin, a Whisper model of CTranslate2")
+    parser.add_argument("recipe", help="a recipe of the family attention, as english-attention")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    from models.recipes import make, set_normaliser
+    from models.training.checkpoint import save
+
+    recipe = make(options.recipe)
+    model = Acoustic(recipe.config)
+    set_normaliser(model, recipe.sources[0].utterances)
+    spoken = [u.pcm for u in recipe.sources[0].utterances[::3]]
+    begin(model, read(options.folder / "model.bin"), spoken)
+    save(options.output, model.eval(), recipe.description())
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()
