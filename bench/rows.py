@@ -2,6 +2,8 @@
 
 Two LSTM layers of 128 over 8 channels (``bench/peers/plant.py``), adopted for the daemon. Every stream sends a row when
 the one before is answered. Clients are a process of their own, roads take turns, CPU is that of the server's process.
+``grpc-empty`` is a server of grpc.aio that answers the gRPC clients at once and runs nothing: what they and grpc.aio
+take by themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from bench import setup
 from bench.report import finish
 from bench.servers import ComparedServer, cpu_seconds, free_port, process
 
-ROADS = ("websocket", "http", "kserve", "kserve-grpc", "fastapi")
+ROADS = ("websocket", "http", "kserve", "kserve-grpc", "grpc-empty", "fastapi")
 COLUMNS = ("streams", "road", "rows a second", "to FastAPI", "CPU ms a row", "p50 ms", "p95 ms")
 
 
@@ -72,6 +74,9 @@ def main(argv: list[str]) -> None:
         port = free_port()
         command = [sys.executable, "-m", "bench.peers.plain_rows", str(model), str(port)]
         peers["fastapi"] = stack.enter_context(process("fastapi", command, port))
+        port = free_port()
+        command = [sys.executable, "-m", "bench.peers.plain_grpc", str(port)]
+        peers["grpc-empty"] = stack.enter_context(process("grpc-empty", command, port))
         for number, streams in itertools.product(range(given.turns), given.streams):
             for road in ROADS if number % 2 == 0 else reversed(ROADS):
                 found = turn(road, peers[road], streams, given.seconds)

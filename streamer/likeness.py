@@ -179,8 +179,8 @@ def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
         return "big-endian"
     raw = np.frombuffer(window, np.uint8)
     others = {"uint8": raw.astype(np.float64), "mu-law": _MU_LAW[raw], "A-law": _A_LAW[raw]}
-    best = max(others, key=lambda name: _both_ways(others[name]))
-    return best if _both_ways(others[best]) > SMOOTH else ""
+    smooth, best = max((_both_ways(values), name) for name, values in others.items())
+    return best if smooth > SMOOTH else ""
 
 
 def _both_ways(values: NDArray[np.float64]) -> float:

@@ -111,7 +111,14 @@ class KServeGrpc:
         self._request.parameters["sequence_start"].bool_param = False
 
 
-ROADS = {"websocket": WebSocket, "http": Http, "kserve": KServe, "kserve-grpc": KServeGrpc, "fastapi": Plain}
+ROADS = {
+    "websocket": WebSocket,
+    "http": Http,
+    "kserve": KServe,
+    "kserve-grpc": KServeGrpc,
+    "grpc-empty": KServeGrpc,
+    "fastapi": Plain,
+}
 
 
 async def main(road: str, port: int, streams: int, seconds: float) -> None:

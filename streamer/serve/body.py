@@ -8,7 +8,7 @@ from itertools import count
 from time import monotonic
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from streamer.serve.bounds import TooMuchError, charge
@@ -35,19 +35,21 @@ async def read_body(request: Request, limit: int, setting: str = "max_body_bytes
     parts: list[bytes] = []
     length = 0
     trouble: TooMuchError | None = None
-    try:
-        async for part in request.stream():
-            length += len(part)
-            if length <= limit and trouble is None:
-                try:
-                    charge(len(part))
-                    parts.append(part)
-                    continue
-                except TooMuchError as error:
-                    trouble = error
-            parts.clear()  # the rest is read and dropped: who is still sending would not see the answer
-    except ClientDisconnect:
-        raise BodyError(400, "the body was cut off") from None
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise BodyError(400, "the body was cut off")
+        part, more = message.get("body", b""), message.get("more_body", False)
+        length += len(part)
+        if length <= limit and trouble is None:
+            try:
+                charge(len(part))
+                parts.append(part)
+                continue
+            except TooMuchError as error:
+                trouble = error
+        parts.clear()  # the rest is read and dropped: who is still sending would not see the answer
     if trouble is not None:
         raise BodyError(503, str(trouble))
     if length > limit:

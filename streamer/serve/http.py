@@ -102,6 +102,7 @@ class Http(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._refused = self._upgraded = False
         self._writing = False
+        self._patience: float | None = None  # seconds until what is under way must be whole
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
 
@@ -112,6 +113,7 @@ class Http(HttpToolsProtocol):
         if self._refused:  # its request is read, or its answer would be lost with what was not read
             transport.write(REFUSAL)
         self._hurry(self._linger_seconds if self._refused else None)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
@@ -133,6 +135,7 @@ class Http(HttpToolsProtocol):
             self._pause()
         elif self._parse():
             self._go_on()
+        self._watch()
 
     def _go_on(self) -> None:
         """More of what is held, when it is our turn."""
@@ -143,6 +146,7 @@ class Http(HttpToolsProtocol):
 
     def _turn(self) -> bool:
         self._in_turns = self._parse()
+        self._watch()
         return self._in_turns
 
     def _parse(self) -> bool:
@@ -245,10 +249,16 @@ class Http(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def _hurry(self, seconds: float | None = None) -> None:
-        if self._overdue is None:
-            self._overdue = self.loop.call_later(seconds or self._handshake_seconds, self.transport.abort)
+        if self._patience is None:
+            self._patience = seconds or self._handshake_seconds
+
+    def _watch(self) -> None:
+        """At the end of a turn: what began and is whole by then, as most requests are, needs no timer."""
+        if self._patience is not None and self._overdue is None:
+            self._overdue = self.loop.call_later(self._patience, self.transport.abort)
 
     def _in_time(self) -> None:
+        self._patience = None
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None

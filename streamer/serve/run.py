@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +30,18 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
+#: Objects more than before after which cycles among the new ones are looked for: more than all requests under way have.
+YOUNG = 10_000
+
 
 def run(settings: Settings, *, config: Path | None = None, port_file: Path | None = None) -> int:
     """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
     taken."""
     logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
+    # Modules stay: looked at again with every collection they would stop everybody for a tenth of a second. Models are
+    # not there yet, and may go with a reload.
+    gc.freeze()
+    gc.set_threshold(YOUNG)
     notifier = Notifier.from_environment()
     raise_file_limit(settings)
     try:

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer import tracing
 from streamer.serve.bounds import ALWAYS
+from streamer.serve.headers import headers_of
 
 __all__ = ["Traced", "request_headers"]
 
@@ -20,9 +21,8 @@ class Traced:
         if scope["type"] != "http" or scope["path"] in ALWAYS or tracing.tracer() is None:
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         what = {"http.request.method": scope["method"], "url.path": scope["path"]}
-        span = tracing.begin("request", what, request_headers(headers))
+        span = tracing.begin("request", what, request_headers(headers_of(scope)))
         status = 0
 
         async def noted(message: Message) -> None:

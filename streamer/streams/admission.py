@@ -171,20 +171,20 @@ class Admission:
 
     def match(self, session: Session, request: StreamRequest) -> None:
         """Raises :class:`Refused` if a stream with a key is another one than what is asked for."""
-        engine = session.engine
-        rate, options = session.sample_rate, dict(self._with_defaults(engine, request.options))
-        differs = [
-            f"the model {session.model}" if request.model not in (None, session.model) else "",
-            f"{'no sample rate' if rate is None else f'{rate} Hz'}" if request.sample_rate not in (None, rate) else "",
-            "other options" if request.options and options != session.options else "",
-        ]
-        if not any(differs) and request.conditions:
+        rate, differs = session.sample_rate, []
+        if request.model not in (None, session.model):
+            differs.append(f"the model {session.model}")
+        if request.sample_rate not in (None, rate):
+            differs.append("no sample rate" if rate is None else f"{rate} Hz")
+        if request.options and dict(self._with_defaults(session.engine, request.options)) != session.options:
+            differs.append("other options")
+        if not differs and request.conditions:
             try:
-                differs.append("" if session.has_conditions(request.conditions) else "other conditions")
+                differs += [] if session.has_conditions(request.conditions) else ["other conditions"]
             except ValueError as error:
                 raise self.refuse("options", str(error)) from error
-        if any(differs):
-            said = " and ".join(filter(None, differs))
+        if differs:
+            said = " and ".join(differs)
             raise self.refuse(
                 "conflict", f"stream {name_of(session.id)!r} goes on with {said}: delete it, or take another key"
             )

@@ -19,35 +19,34 @@ __all__ = ["Exchange"]
 
 
 class Exchange:
-    """``sink`` is for :meth:`Registry.open`. ``done`` is called once, from any thread, when the answer is complete: it
-    must not block. Then ``events`` are those of the rows, in order, and ``error`` is what ended the stream, if it did.
+    """A sink for :meth:`Registry.open`. ``done`` is called once, from any thread, when the answer is complete: it must
+    not block. Then ``events`` are those of the rows, in order, and ``error`` is what ended the stream, if it did.
     """
 
     def __init__(self, done: Callable[[], None]) -> None:
-        self.sink = self._take  # bound once: the registry knows a connection by the identity of its sink
         self.events: list[dict[str, Any]] = []
         self.error: dict[str, Any] | None = None
         self._done, self._over = done, False
         self._lock = threading.Lock()
 
     def send(self, session: Session, rows: NDArray[Any], *, end: bool = False) -> None:
-        """To the stream that was opened with ``sink``. ``end``: they are the last ones.
+        """To the stream that was opened with this sink. ``end``: they are the last ones.
 
         Raises :class:`BadInput` or :class:`Overflow`: nothing was taken. Of a stream that was taken over meanwhile
         nothing is taken either, and that is the answer.
         """
         try:
             if len(rows) or not end:
-                session.feed_rows(rows, self.sink)
+                session.feed_rows(rows, self)
             if end:
-                session.end(self.sink)
+                session.end(self)
         except NotAttached as error:
             self.error = self.error or {"type": "error", "code": "taken_over", "message": str(error)}
             self._finish()
             return
         session.when_run(self._finish)
 
-    def _take(self, events: list[dict[str, Any]]) -> None:
+    def __call__(self, events: list[dict[str, Any]]) -> None:
         for event in events:
             if event["type"] == "error":
                 self.error = event

@@ -7,6 +7,7 @@ is a :class:`BadRows` that names the input, what came and what is expected.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class RowReader:
     def of_values(self, values: Any) -> NDArray[Any]:
         """``[[...], ...]``: the rows of a model with one input; of several inputs each row is an object."""
         if len(self._inputs) == 1:
-            return self.of_inputs({self._inputs[0].name: values})
+            return self._joined({self._inputs[0].name: _rows_of(self._inputs[0], values)})
         if not isinstance(values, list) or not all(isinstance(row, Mapping) for row in values):
             raise BadRows(f"the model has several inputs: give each row by its names ({self._layout()})")
         names = [spec.name for spec in self._inputs]
@@ -65,12 +66,7 @@ class RowReader:
         if len(set(counts.values())) > 1:
             said = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
             raise BadRows(f"every input has as many rows as the others, here there are {said}")
-        if self.dtype.names is None:
-            return next(iter(parts.values()))
-        rows = np.empty(next(iter(counts.values())), self.dtype)
-        for name, part in parts.items():
-            rows[name] = part
-        return rows
+        return self._joined(parts)
 
     def conditions(self, given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """What is set once for a stream: lists or arrays, by name; those left out are zeros."""
@@ -96,6 +92,15 @@ class RowReader:
         if not isinstance(given, Mapping) or set(given) != wanted:
             shown = ", ".join(sorted(map(str, given)))[:200] if isinstance(given, Mapping) else "no names at all"
             raise BadRows(f"{what} must have exactly the inputs {self._layout()}, not {shown or 'none'}")
+
+    def _joined(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """As many rows of each input, as rows of all."""
+        if self.dtype.names is None:
+            return next(iter(parts.values()))
+        rows = np.empty(len(next(iter(parts.values()))), self.dtype)
+        for name, part in parts.items():
+            rows[name] = part
+        return rows
 
     def _layout(self) -> str:
         return ", ".join(_said(spec) for spec in self._inputs)
@@ -129,7 +134,7 @@ def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
             raise BadRows(f"{what} is {dtype}: whole numbers, not {float(array.flat[0])!r} or the like")
         if not _within(array, kind.min, kind.max):
             raise BadRows(f"{what} is {dtype}, from {kind.min} to {kind.max}: {array.min()} to {array.max()} came")
-    elif not np.abs(array).max() <= np.finfo(wanted).max:  # something is infinite, missing, or too large
+    elif not np.maximum.reduce(np.abs(array), axis=None) <= _largest(wanted):  # infinite, missing, or too large
         with np.errstate(over="ignore"):
             fitted = array.astype(wanted)
         if array.dtype.kind == "f" and not np.array_equal(np.isinf(fitted), np.isinf(array)):
@@ -160,6 +165,11 @@ def _with_missing(values: Any, wanted: np.dtype[Any], what: str) -> NDArray[Any]
         return np.asarray(values, np.float64)  # None becomes NaN
     except (ValueError, TypeError, OverflowError):
         raise BadRows(f"{what} is {wanted}: numbers or null, not {_odd(values)}") from None
+
+
+@lru_cache
+def _largest(dtype: np.dtype[Any]) -> float:
+    return float(np.finfo(dtype).max)
 
 
 def _within(array: NDArray[Any], low: int, high: int) -> bool:

@@ -105,7 +105,7 @@ def listed(array: Any) -> Any:
     """An array as nested lists, JSON-ready; anything else as it is."""
     if not isinstance(array, np.ndarray):
         return array
-    if array.dtype.kind != "f" or bool(np.isfinite(array).all()):
+    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:
         return array.tolist()
     found = array.astype(object)
     found[~np.isfinite(array)] = None

@@ -109,7 +109,7 @@ def test_a_request_whose_stream_was_taken_over_takes_nothing(toy: Path, tmp_path
     with running(toy, folder=tmp_path, store=True) as registry:
         done: list[bool] = []
         exchange = Exchange(lambda: done.append(True))
-        session = registry.open(model=None, key="k", sink=exchange.sink)
+        session = registry.open(model=None, key="k", sink=exchange)
         registry.open(model=None, key="k", sink=Events())
         exchange.send(session, np.zeros(320, np.int16))
         assert (done, session.received) == ([True], 0)

@@ -39,10 +39,10 @@ def ask(registry: Registry, key: str, data: Any, **wishes: Any) -> list[dict[str
     """A request and its answer."""
     done = threading.Event()
     exchange = Exchange(done.set)
-    session = registry.open(**{"model": "plant", "key": key, "sink": exchange.sink, **wishes})
+    session = registry.open(**{"model": "plant", "key": key, "sink": exchange, **wishes})
     exchange.send(session, data)
     assert done.wait(PATIENCE)
-    registry.detach(session, exchange.sink)
+    registry.detach(session, exchange)
     assert exchange.error is None
     return exchange.events
 
@@ -262,7 +262,7 @@ def test_room_is_made_only_by_what_can_sleep(models: list[Path], tmp_path: Path)
 def test_a_request_whose_rows_are_not_run_before_the_daemon_goes_is_told_so(registry: Registry) -> None:
     done = threading.Event()
     exchange = Exchange(done.set)
-    session = registry.open(model="plant", key="late", sink=exchange.sink)
+    session = registry.open(model="plant", key="late", sink=exchange)
     session.hold()
     exchange.send(session, rows(1, 3))
     assert not done.is_set()
@@ -301,7 +301,7 @@ def test_whoever_waits_for_rows_is_told_first_why_they_failed(models: list[Path]
         for number in range(50):
             done = threading.Event()
             exchange = Exchange(done.set)
-            session = registry.open(model="trap", key=f"{number}", sink=exchange.sink)
+            session = registry.open(model="trap", key=f"{number}", sink=exchange)
             exchange.send(session, bad)
             assert done.wait(PATIENCE)
             assert exchange.error is not None

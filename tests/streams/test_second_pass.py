@@ -252,7 +252,7 @@ def test_a_request_is_answered_with_the_final_that_was_heard_again(toy: Path, tm
     with running(toy, folder=tmp_path, recogniser=ear) as registry:
         done = threading.Event()
         exchange = Exchange(done.set)
-        session = registry.open(model=None, sample_rate=8000, sink=exchange.sink, key="k")
+        session = registry.open(model=None, sample_rate=8000, sink=exchange, key="k")
         exchange.send(session, talk("AB"))
         until(lambda: session._delivery.held)
         assert not done.wait(0.05)

@@ -21,6 +21,7 @@ from streamer.serve.access.limits import Guesses
 from streamer.serve.access.origins import Origins
 from streamer.serve.access.rules import needed
 from streamer.serve.access.tokens import AccessScope, TokenFile, TokenFileError, digest, token_path
+from streamer.serve.headers import headers_of
 
 if TYPE_CHECKING:
     from streamer.metrics import Metrics
@@ -173,7 +174,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = _headers(scope)
+        headers = headers_of(scope)
         address = (scope.get("client") or ("", 0))[0]
         try:
             grant = self._access.admit(scope["method"], scope["path"], headers, address)
@@ -184,12 +185,3 @@ class Gate:
             return
         scope["grant"] = grant
         await self._app(scope, grant.metered(receive), send)
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    """Of one that is said twice, both: no rule fits that."""
-    found: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        found[key] = f"{found[key]}, {text}" if key in found else text
-    return found

@@ -17,11 +17,14 @@ import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 __all__ = ["Origins", "host_name"]
 
 #: Methods that change nothing.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Characters of a ``Host`` header: a name has 253 at most, and there may be a port.
+LONGEST_HOST = 300
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 #: What a form can send, and what is sent where it says nothing.
 FORMS = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
@@ -33,14 +36,14 @@ class Origins:
     def __init__(self, host: str, hosts: Collection[str] = (), origins: Collection[str] = ()) -> None:
         self._hosts = {"localhost", "*.localhost", *(name.lower() for name in hosts), host.lower()}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self._names_us = lru_cache(256)(self._is_host)  # a client says the same with every request
 
     def host_refusal(self, headers: Mapping[str, str]) -> str | None:
         """Why a request that calls us by this name is not answered; ``None``: it is. ``headers`` by lower-case name."""
         said = headers.get("host")
         if said is None:  # HTTP/1.0: no browser
             return None
-        name = host_name(said)
-        if name is not None and (_is_address(name) or any(fnmatchcase(name, known) for known in self._hosts)):
+        if len(said) <= LONGEST_HOST and self._names_us(said):
             return None
         return f"this daemon is not known as {said[:100]!r}: add the name to the setting allowed_hosts"
 
@@ -61,6 +64,10 @@ class Origins:
                 " Content-Type: application/json (or application/octet-stream), or a token"
             )
         return None
+
+    def _is_host(self, said: str) -> bool:
+        name = host_name(said)
+        return name is not None and (_is_address(name) or any(fnmatchcase(name, known) for known in self._hosts))
 
     def _is_ours(self, origin: str, headers: Mapping[str, str]) -> bool:
         """Of our own pages, or of those that are allowed. The scheme is a proxy's business."""

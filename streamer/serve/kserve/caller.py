@@ -7,6 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,7 +22,7 @@ TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 ESTABLISHED = "01"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Caller:
     """The client of a request. ``stream``: number of its gRPC stream, 0 for none. ``secret``: the header's plain
     text. ``owner``: of the token that it came with, "" for none."""
@@ -32,7 +33,7 @@ class Caller:
     secret: str = ""
     owner: str = ""
 
-    @property
+    @cached_property
     def scope(self) -> str:
         """Identity that the client keeps across connections: of its secret, else its address, with its token's owner;
         32 hexadecimal digits."""

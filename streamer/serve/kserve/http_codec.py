@@ -18,6 +18,8 @@ __all__ = ["LENGTH_HEADER", "encode", "parse"]
 #: Header with the length of the JSON part of a body with binary tensors.
 LENGTH_HEADER = "inference-header-content-length"
 MAX_TENSORS = 64
+#: Made once: ``json.dumps`` makes one for every call that says what separates.
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def parse(body: bytes, json_bytes: int | None) -> InferRequest:
@@ -70,7 +72,7 @@ def encode(answer: InferAnswer, wanted: InferRequest) -> tuple[bytes, int | None
         document["id"] = answer.id
     if answer.parameters:
         document["parameters"] = dict(answer.parameters)
-    head = json.dumps(document | {"outputs": described}, separators=(",", ":")).encode()
+    head = _JSON.encode(document | {"outputs": described}).encode()
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
 

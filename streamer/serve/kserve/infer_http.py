@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamer.serve.access.grant import grant_of
 from streamer.serve.body import SHORT, json_fits, problem, read_body, unzip
+from streamer.serve.headers import headers_of
 from streamer.serve.kserve.caller import SECRET_HEADER, Caller
 from streamer.serve.kserve.errors import KServeError
 from streamer.serve.kserve.http_codec import LENGTH_HEADER, encode, parse
@@ -56,8 +57,9 @@ class InferEndpoint:
         await response(scope, receive, send)
 
     async def _infer(self, request: Request, model: str, version: str) -> Response:
-        length = _length(request)
-        encoding = request.headers.get("content-encoding", "")
+        headers = headers_of(request.scope)
+        length = _length(headers.get(LENGTH_HEADER))
+        encoding = headers.get("content-encoding", "")
         body = await read_body(request, self._settings.max_body_bytes)
         # parsing JSON and decompressing are slow, so they run in a thread
         slow = bool(encoding) or (len(body) if length is None else length) > SHORT
@@ -85,11 +87,11 @@ class InferEndpoint:
 
 def _caller(request: Request) -> Caller:
     host, port = request.scope.get("client") or ("", 0)
-    return Caller(host, port, secret=request.headers.get(SECRET_HEADER, ""), owner=grant_of(request.scope).owner)
+    secret = headers_of(request.scope).get(SECRET_HEADER, "")
+    return Caller(host, port, secret=secret, owner=grant_of(request.scope).owner)
 
 
-def _length(request: Request) -> int | None:
-    said = request.headers.get(LENGTH_HEADER)
+def _length(said: str | None) -> int | None:
     if said is None:
         return None
     if not re.fullmatch("[0-9]{1,10}", said):

@@ -27,7 +27,7 @@ DATATYPES = {
     "FP32": "float32",
     "FP64": "float64",
 }
-_NAMES = {dtype: datatype for datatype, dtype in DATATYPES.items()}
+_NAMES = {np.dtype(dtype): datatype for datatype, dtype in DATATYPES.items()}
 MAX_AXES = 16
 
 
@@ -40,12 +40,12 @@ class NamedTensor:
 
     @property
     def datatype(self) -> str:
-        return _NAMES[self.array.dtype.name]
+        return _NAMES[self.array.dtype]
 
 
 def datatype_of(dtype: DTypeLike) -> str:
     """KServe's datatype for a manifest's dtype."""
-    return _NAMES[np.dtype(dtype).name]
+    return _NAMES[np.dtype(dtype).newbyteorder("=")]
 
 
 def parse_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> NamedTensor:

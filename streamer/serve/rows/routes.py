@@ -13,7 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote
@@ -30,6 +30,7 @@ from streamer.refusals import BadInput, Overflow, Refused
 from streamer.serve.access.grant import grant_of
 from streamer.serve.body import SHORT, in_thread, json_fits, problem, read_body, unzip
 from streamer.serve.disk_threads import disk_thread
+from streamer.serve.headers import headers_of
 from streamer.serve.parse_threads import json_thread, parse_thread
 from streamer.serve.readings.parsed import BodyError
 from streamer.serve.stream.protocol import encode, load
@@ -87,10 +88,9 @@ class HttpProblem(Exception):  # noqa: N818
 class RowRequest(Request):
     """Its headers and query as dictionaries: Starlette's search a list, for each that is missing by an exception."""
 
-    @cached_property
+    @property
     def given(self) -> dict[str, str]:
-        """Headers, names in lower case; of one that is said twice the first."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.scope["headers"])}
+        return headers_of(self.scope)
 
     @property
     def asked(self) -> Mapping[str, str]:
@@ -219,12 +219,13 @@ class RowRoutes:
         return RowBody.parse(body, kind, reader)
 
     async def _exchange(self, request: RowRequest, key: str, model: str, body: RowBody, form: str | None) -> Response:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()  # in time
         query, end = request.asked, _flag(request, "end")
 
-        def over() -> None:  # on the event loop, behind what lanes put before
+        def over(in_time: bool = True) -> None:  # on the event loop, behind what lanes put before
             if not done.done():
-                done.set_result(None)
+                done.set_result(in_time)
 
         exchange = Exchange(lambda: self._streams.outbox.put(over))  # however many are over at a time: one wake-up
         session = await self._open(key, model, body, exchange)
@@ -238,12 +239,14 @@ class RowRoutes:
             except BadInput as error:
                 raise HttpProblem(400, str(error), position=session.received) from error
             position = session.received
+            patience = loop.call_later(self._settings.answer_seconds, over, False)
             try:
-                async with asyncio.timeout(self._settings.answer_seconds):
-                    await done
-            except TimeoutError:
+                in_time = await done
+            finally:
+                patience.cancel()
+            if not in_time:
                 late = f"are not run after {self._settings.answer_seconds:g} s (answer_seconds)"
-                raise HttpProblem(504, f"the rows were taken, but {late}", position=position) from None
+                raise HttpProblem(504, f"the rows were taken, but {late}", position=position)
             if exchange.error is not None:
                 code = exchange.error["code"]
                 if (url := exchange.error.get("url")) is not None:
@@ -256,7 +259,7 @@ class RowRoutes:
                     text = "the rows were run, but could not be saved"
                     raise HttpProblem(503, text, 1.0, position=position, acknowledged=safe)
         finally:
-            self._registry.detach(session, exchange.sink)
+            self._registry.detach(session, exchange)
             if session.state == "ended" or not (session.resumed or session.received):  # over, or it has never begun
                 await disk_thread(lambda: self._registry.discard(session))
         facts = {"stream": name_of(key), "model": model, "resumed": resumed, "position": position, "acknowledged": safe}
@@ -266,7 +269,7 @@ class RowRoutes:
 
     async def _open(self, key: str, model: str, body: RowBody, exchange: Exchange) -> Session:
         """Only a stream that is not awake takes a thread: it may wait for the disk."""
-        given: dict[str, Any] = {"model": model, "key": key, "sink": exchange.sink}
+        given: dict[str, Any] = {"model": model, "key": key, "sink": exchange}
         given |= {"options": body.options, "conditions": body.conditions}
         awake = self._registry.rejoin(**given)
         return await disk_thread(lambda: self._registry.open(**given)) if awake is None else awake

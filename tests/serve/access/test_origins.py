@@ -50,6 +50,19 @@ def test_names_that_are_allowed(host: str) -> None:
     assert Origins("127.0.0.1", ["stt.example.com", "*.internal"]).host_refusal({"host": host}) is None
 
 
+def test_a_host_longer_than_any_name_is_none() -> None:
+    """What was answered is remembered: it must not be what takes memory."""
+    any_name = Origins("127.0.0.1", ["*"])
+    assert any_name.host_refusal({"host": "a" * 253 + ":8765"}) is None
+    assert any_name.host_refusal({"host": "a" * 301}) is not None
+
+
+def test_who_was_refused_before_is_refused_again() -> None:
+    own = Origins("127.0.0.1")
+    for host, good in [("localhost", True), ("evil.example", False)] * 3:
+        assert (own.host_refusal({"host": host}) is None) is good
+
+
 def test_the_name_that_it_listens_on_is_its_own() -> None:
     assert Origins("stt.local").host_refusal({"host": "stt.local:8765"}) is None
 
