@@ -226,6 +226,8 @@ def test_a_snapshot_of_another_file_is_refused_until_it_is_deleted(models: list[
         registry.checkpoint()
     (tmp_path / "other").mkdir()
     other = row_model(tmp_path / "other", name="four", chunk=4, version="2")
+    for kept in (tmp_path / "models").iterdir():  # with it, the old version would go on
+        kept.unlink()
     with running(other, folder=tmp_path, store=True) as registry:
         with pytest.raises(Refused, match="made by another file") as caught:
             registry.open(model="four", key="pump", sink=Events())
