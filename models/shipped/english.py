@@ -27,8 +27,8 @@ RATE = 16000
 #: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
 #: word. ``nothing``: scenes without speech.
 SHARES = {
-    "speechocean": (0.20, 0.24), "orders": (0.05, 0.06), "queen": (0.54, 0.48), "kokoro": (0.09, 0.09),
-    "hibari": (0.02, 0.02), "debian": (0.01, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.06, 0.07),
+    "speechocean": (0.17, 0.26), "orders": (0.05, 0.06), "queen": (0.34, 0.34), "kokoro": (0.32, 0.22),
+    "hibari": (0.03, 0.02), "debian": (0.02, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.04, 0.06),
 }  # fmt: skip
 MADE = ("queen", "kokoro", "hibari", "debian", "asterisk")
 #: Characters of the game that are left out of training for development. Scenes with several people stay in, and some
@@ -74,12 +74,12 @@ def english(family: str = "lstm", everybody: bool = False) -> Recipe:
         name="english" if family == "lstm" else f"english-{family}",
         config=FAMILIES[family],
         options=CtcOptions(
-            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistency=0.0, average=0.9995, primed=0.3,
+            minutes=24 * 60, rate=2e-3, warm=0.02, weight_decay=0.02, consistent_from=0.85, average=0.9995, primed=0.3,
             rested=0.25,
         ),
         augmentation=Augmentation(
-            speeds=(0.86, 1.17), speed=0.6, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0),
-            before=(0.0, 0.8), after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.15, tilt=0.35,
+            speeds=(0.88, 1.14), speed=0.5, noise=0.45, snr=(3.0, 35.0), reverb=0.35, gain=(-30.0, 6.0),
+            before=(0.0, 0.8), after=(0.1, 0.8), frequency_width=8, time_masks=3, time_width=20, warp=0.12, tilt=0.35,
             crosstalk=0.06, microphone=0.4, codec=0.15, clip=0.06, step=0.08,
         ),
         sources=[
