@@ -114,11 +114,12 @@ def english(family: str = "attention", everybody: bool = False) -> Recipe:
         limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
         hearing=SpeechScenes,
         info={
-            "data": "4.0 h of actors (the game Flight of the Amazon Queen); speechocean762 train without ten of its "
-            "speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h); synthetic speakers, "
-            "Asterisk's prompts (python -m models corpus english)",
-            "licence": LICENCE,
-            "cell_limit": 10.0,  # of the int8 file: its words behind an hour of nothing are those without it
+            "data": ("begun with the encoder of Whisper base; " if family == "attention" else "")
+            + "4.0 h of actors (the game Flight of the Amazon Queen); speechocean762 train without ten of its speakers "
+            "(2.6 h); the spoken orders on which two teachers agree (0.8 h); synthetic speakers, Asterisk's prompts "
+            "(python -m models corpus english)",
+            "licence": ("Whisper base: MIT; " if family == "attention" else "") + LICENCE,
+            "cell_limit": 10.0,  # of an int8 LSTM: its words behind an hour of nothing are those without it
         },
     )  # fmt: skip
 
