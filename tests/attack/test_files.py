@@ -36,7 +36,7 @@ def test_a_daemon_is_none_the_worse(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_fit_is_smaller(tmp_path: Path) -> None:
     engine = load_engine(
-        toy_model(tmp_path), Settings(state_directory=tmp_path, max_model_bytes=40_000, lanes=1), Metrics(), list
+        toy_model(tmp_path), Settings(state_directory=tmp_path, max_model_bytes=40_000, lanes=1), Metrics()
     )
     assert 1 <= engine.limit * engine.manifest.chunk_bytes <= 40_000
 

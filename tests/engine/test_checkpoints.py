@@ -89,6 +89,8 @@ def test_a_snapshot_that_does_not_fit_is_refused_aloud(toy: Path, tmp_path: Path
     else:
         (tmp_path / "other").mkdir()
         model = toy_model(tmp_path / "other", version="2")
+        for kept in (tmp_path / "models").iterdir():  # with it, the old version would go on
+            kept.unlink()
     with running(model, folder=tmp_path, store=True) as registry:
         assert count(registry, "store_errors_total", kind="snapshot") == 1
         assert slots_used(registry) == 0
