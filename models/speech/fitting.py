@@ -4,9 +4,9 @@
     python -m models.speech.fitting FILE.onnx -o NEW.onnx          # and a file with what was fitted in its options
     python -m models.speech.fitting FILE.onnx --report             # on the report sets as well
 
-Fitted on the development speakers of speechocean762 and the spoken orders that are left out of training. Confidence:
-weights of :mod:`streamer.tasks.transcribe.confidence` by regularised logistic regression, the sets weighing the same.
-Times: medians of what the words' begins and ends are off by against a forced alignment (PocketSphinx,
+Fitted on the development speakers of speechocean762, and the spoken orders and actors that are left out of training.
+Confidence: weights of :mod:`streamer.tasks.transcribe.confidence` by regularised logistic regression, the sets weighing
+the same. Times: medians of what the words' begins and ends are off by against a forced alignment (PocketSphinx,
 :mod:`models.speech.align`).
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.speech.align import Aligner
+from models.speech.corpus.packages import corpus_folder
 from models.speech.corpus.spoken import speak
 from models.speech.corpus.spoken import words as words_of
 from models.speech.data import Utterance, data_folder, pronounce, read_audio, speechocean
@@ -45,17 +46,20 @@ SAME = 0.25  # seconds between the begins of a word in two events
 
 
 def development() -> dict[str, list[Utterance]]:
-    """Recordings that no recipe trains on, by set."""
+    """Recordings that no recipe trains on, by set; actors where there is a corpus with them."""
+    from models.shipped.english import unheard
     from models.training.recipe import dev_speakers
 
     read = speechocean("train", RATE)
     held = set(dev_speakers(read))
     dev = [u for u in read if u.speaker in held]
-    return {
+    sets: dict[str, list[Utterance]] = {
         "adults": [u for u in dev if u.age >= 16],
         "children": [u for u in dev if u.age < 16],
         "orders": _listed("orders", "base", {"part": "train", "agree": "1"})[::8],
+        "actors": list(unheard(corpus_folder() / "english")),
     }
+    return {name: utterances for name, utterances in sets.items() if utterances}
 
 
 def report_sets() -> dict[str, list[Utterance]]:
