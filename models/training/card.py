@@ -16,7 +16,11 @@ from models.speech.acoustic import Acoustic, parameters
 from models.speech.data import Utterance
 from models.training.score import bootstrap, edits, greedy, log_probs
 
-FAMILIES = {"wavenet": "causal WaveNet + CTC", "lstm": "gated convolutions and LSTM + CTC"}
+FAMILIES = {
+    "wavenet": "causal WaveNet + CTC",
+    "lstm": "gated convolutions and LSTM + CTC",
+    "attention": "Transformer that hears in blocks + CTC",
+}
 
 
 @dataclass(frozen=True)

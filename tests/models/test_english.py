@@ -12,6 +12,7 @@ from models.shipped.english import FAMILIES, HELD_OUT, SHARES, UNHEARD, corpus_r
 from models.speech.acoustic import Acoustic, parameters
 from models.speech.corpus import shards
 from models.speech.corpus.shards import CorpusRow
+from models.training import card
 
 pytestmark = pytest.mark.long
 
@@ -74,6 +75,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_of_a_size_that_ships_and_hears_far_enough_back(family: str) -> None:
     model = Acoustic(FAMILIES[family])
+    assert family in card.FAMILIES
     assert 4e6 < parameters(model) < 22e6  # a byte each, beside 6 MB of words
     assert model.hop == 640
     assert model.context is None or model.context > 200  # 2 s in frames of 10 ms
