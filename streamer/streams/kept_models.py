@@ -1,8 +1,9 @@
 """Model files that streams may still come back to, in the state directory.
 
 A new version takes the place of the old one's file, and a daemon that starts finds only that. So each file that serves
-streams is kept as long as it may be wanted: as a hard link where that is allowed, else as a copy. Where there is no
-room for one, the streams of an old version can't go on after a restart, and nothing else is lost.
+streams is kept as long as it may be wanted: as a copy, since a file that is written over in its place takes its hard
+links along. Where there is no room for one, the streams of an old version can't go on after a restart, and nothing else
+is lost.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -103,19 +103,15 @@ class KeptModels:
         if _signature(path).is_file():
             shutil.copyfile(_signature(path), _signature(kept))
         partial = kept.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
+        size, free = path.stat().st_size, shutil.disk_usage(self._folder).free
+        if free - size < self._room:
+            raise OSError(f"it has {size} bytes, {free} are free")
         try:
-            os.link(path, partial)
-        except OSError:  # another file system, or somebody else's file
-            size, free = path.stat().st_size, shutil.disk_usage(self._folder).free
-            if free - size < self._room:
-                raise OSError(f"it has {size} bytes, {free} are free") from None
-            try:
-                shutil.copyfile(path, partial)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
-        partial.replace(kept)
+            shutil.copyfile(path, partial)
+            partial.replace(kept)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def _signature(path: Path) -> Path:
