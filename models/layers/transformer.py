@@ -73,12 +73,17 @@ class BlockAttention(Streaming):
 class Positions(Streaming):
     """Adds sinusoids to [B, T, C], going round after :data:`PERIOD` steps; in training from a random step on.
 
-    State: ``step`` [B, 1], the next one. A block's first angle is turned on by the angles within a block, which are
-    constants: no table is looked up, so that a state which is no number harms its own stream alone.
+    Where nothing has been heard for ``still`` blocks they begin anew with each block, so that a stream which was silent
+    for an hour reads what comes as a new one does. ``heard`` [B, blocks]: 1 for a block with sound, all without it.
+
+    State: ``step`` [B, 1], the next one; ``still`` [B, 1], blocks without sound, not more than count. A block's first
+    angle is turned on by the angles within a block, which are constants: no table is looked up, so that a state which
+    is no number harms its own stream alone.
     """
 
-    def __init__(self, channels: int, block: int) -> None:
+    def __init__(self, channels: int, block: int, still: int) -> None:
         super().__init__()
+        self.still = still
         rates = torch.exp(-math.log(10000.0) / (channels // 2 - 1) * torch.arange(channels // 2))
         within = torch.arange(block)[:, None] * rates
         self.block = block
@@ -87,18 +92,25 @@ class Positions(Streaming):
         self.register_buffer("cosine", within.cos(), persistent=False)
 
     def initial_state(self, batch: int) -> State:
-        return {"step": torch.zeros(batch, 1, device=self.rates.device)}
+        return {name: torch.zeros(batch, 1, device=self.rates.device) for name in ("step", "still")}
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        first, steps = state["step"], x.shape[1]
+    def forward(self, x: Tensor, state: State, heard: Tensor | None = None) -> tuple[Tensor, State]:
+        step, still, steps = state["step"], state["still"], x.shape[1]
         if self.training:
-            first = torch.randint(PERIOD // self.block, first.shape, device=first.device) * float(self.block)
-        blocks = -(-steps // self.block)
-        starts = _round(first + torch.arange(blocks, device=x.device) * float(self.block))  # [B, blocks]
+            step = torch.randint(PERIOD // self.block, step.shape, device=step.device) * float(self.block)
+        each = []
+        for number in range(-(-steps // self.block)):
+            each.append(step)
+            step = _round(step + float(min(self.block, steps - number * self.block)))
+            if heard is not None:
+                silent = 1.0 - heard[:, number : number + 1]
+                still = ((still + 1.0) * silent).clamp(max=float(self.still))
+                step = torch.where(still >= self.still, torch.zeros_like(step), step)
+        starts = torch.cat(each, 1)  # [B, blocks]
         angles = starts[:, :, None, None] * self.rates
         sine, cosine = angles.sin(), angles.cos()
         both = torch.cat([sine * self.cosine + cosine * self.sine, cosine * self.cosine - sine * self.sine], 3)
-        return x + both.flatten(1, 2)[:, :steps], {"step": _round(first + float(steps))}
+        return x + both.flatten(1, 2)[:, :steps], {"step": step, "still": still}
 
 
 def _round(step: Tensor) -> Tensor:
@@ -109,7 +121,7 @@ class TransformerStack(Streaming):
     """Features [B, T, F] -> [B, T / 4, C]. One convolution, one with stride 2, ``layers`` blocks; in front of block
     ``merged`` neighbouring steps become one, their mean, which halves the work of all blocks behind it.
 
-    ``block`` and ``past``: in steps of the output.
+    ``block`` and ``past``: in steps of the output. ``heard`` [B, blocks]: as in :class:`Positions`.
     """
 
     def __init__(
@@ -119,7 +131,7 @@ class TransformerStack(Streaming):
         self.channels, self.merged, self.block = channels, merged, block
         self.one = CausalConv(features, channels, 3)
         self.two = StridedConv(channels, channels, 3, 2)
-        self.positions = Positions(channels, 2 * block)
+        self.positions = Positions(channels, 2 * block, past // block + 1)
         scales = [2 if number < merged else 1 for number in range(layers)]
         self.attention = nn.ModuleList(
             Residual(BlockAttention(channels, heads, scale * block, scale * past), channels, dropout)
@@ -137,13 +149,13 @@ class TransformerStack(Streaming):
             state |= outer(layer.initial_state(batch), f"attention.{number}")
         return state
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State, heard: Tensor | None = None) -> tuple[Tensor, State]:
         new: State = {}
         for name, layer in (("one", self.one), ("two", self.two)):
             x, part = layer(x, inner(state, name))
             x = nn.functional.gelu(x, approximate="tanh")
             new |= outer(part, name)
-        x, part = self.positions(x, inner(state, "positions"))
+        x, part = self.positions(x, inner(state, "positions"), heard)
         new |= outer(part, "positions")
         for number, (attention, forward) in enumerate(zip(self.attention, self.forward_, strict=True)):
             x = _merged(x) if number == self.merged else x

@@ -32,6 +32,8 @@ from models.layers.config import Config
 #: How far above the mel floor the mean log energy of a frame lies in which nothing is heard: white noise of an rms of 2
 #: units of int16 has 1.2. And the least variance by which features are divided.
 QUIET, LEAST = 1.0, 0.4
+#: Largest sample of what is silence to a model that hears in blocks.
+DITHER = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,21 +98,30 @@ class Acoustic(Streaming):
 
     def forward(self, pcm: Tensor, state: State) -> tuple[Tensor, State]:
         features, front = self.front(pcm, inner(state, "front"))
-        log_probs, encoder = self.encode(features, inner(state, "encoder"))
+        log_probs, encoder = self.encode(features, inner(state, "encoder"), self._heard(pcm))
         return log_probs, outer(front, "front") | outer(encoder, "encoder")
 
-    def encode(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+    def _heard(self, pcm: Tensor) -> Tensor | None:
+        """[B, blocks], 1 where a block is more than zeros and dither of one bit; of the family "attention" alone."""
+        if self.block == self.hop:
+            return None
+        loud = nn.functional.pad(pcm.to(torch.float32).abs(), (0, -pcm.shape[1] % self.block))
+        return (loud.unflatten(1, (-1, self.block)).amax(2) > DITHER).to(torch.float32)
+
+    def encode(self, features: Tensor, state: State, heard: Tensor | None = None) -> tuple[Tensor, State]:
         """Normalised features [B, T, bands] -> (log_probs [B, T / 4, V], state of the encoder)."""
-        hidden, _, state = self.hidden(features, state)
+        hidden, _, state = self.hidden(features, state, heard)
         return self.head(hidden).log_softmax(dim=2), state
 
-    def hidden(self, features: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
+    def hidden(
+        self, features: Tensor, state: State, heard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, State]:
         """What the head gets [B, T / 4, width]; between them, for losses in the middle of a model that is in training,
         what the recurrent layers get [B, T / 4, channels] (``None`` without any)."""
         new: State = {}
         x, between = features, None
         for name, layer in self.encoder.layers.items():
-            x, part = layer(x, inner(state, name))
+            x, part = layer(x, inner(state, name)) if heard is None else layer(x, inner(state, name), heard)
             new |= outer(part, name)
             if name == "gated":
                 between = x

@@ -1,10 +1,14 @@
 """Loads the trained weights of an exported file back into PyTorch, so that training can go on from a shipped model.
 
 Of an int8 file they come back rounded, as its arithmetic has them.
+
+    python -m models.speech.reread english -o begin.pt      # the weights of a recipe's file that ships
+    python -m models train english --warm begin.pt
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,3 +137,24 @@ def measure_norms(model: Acoustic, recordings: list[Pcm]) -> None:
         norm.running_var.copy_(variance)
         norm.weight.copy_(scale * (variance + norm.eps).sqrt())
         norm.bias.copy_(shift + mean * scale)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m models.speech.reread", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("recipe", help="name of a recipe whose file ships")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    from models.recipes import make
+    from models.training.checkpoint import save
+    from streamer.engine.catalogue import resolve
+
+    recipe = make(options.recipe)
+    model = reread(resolve(options.recipe), recipe.config)
+    measure_norms(model, [u.pcm for u in recipe.sources[0].utterances[::12]])
+    save(options.output, model, recipe.description())
+    print(options.output, {key: round(value, 3) for key, value in recipe.evaluate(model).items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -80,7 +80,7 @@ SAMPLE = Path(__file__).parents[2] / "samples" / "english.opus"
 def test_weights_come_back_out_of_a_file_in_int8() -> None:
     """All but the rounding of what flows through it: in probabilities."""
     path = resolve("english")
-    file, model = Model.load(path), reread(path, FAMILIES["lstm"])
+    file, model = Model.load(path), reread(path, FAMILIES["attention"])
     size = file.manifest.input.chunk_shape[0]
     pcm = read_audio(SAMPLE, 16000)[: 24 * size]
     stepper = Stepper(file)

@@ -93,7 +93,7 @@ def test_a_state_that_is_no_number_harms_its_own_stream_alone() -> None:
 
 
 def test_positions_go_round() -> None:
-    layer = settle(Positions(8, BLOCK * 2))
+    layer = settle(Positions(8, BLOCK * 2, 2))
     x = torch.zeros(1, BLOCK * 2, 8)
     first, state = layer(x, layer.initial_state(1))
     for _ in range(PERIOD // (2 * BLOCK) - 1):
@@ -104,6 +104,22 @@ def test_positions_go_round() -> None:
     assert torch.equal(again, first)
     angles = torch.arange(BLOCK * 2)[:, None] * 10000.0 ** (-torch.arange(4) / 3)
     assert_close(first[0], torch.cat([angles.sin(), angles.cos()], 1), 1e-5)
+
+
+def test_a_stream_that_was_silent_for_long_is_read_as_a_new_one() -> None:
+    """But for what it has seen: positions begin anew with the third silent block, at any split."""
+    model = Acoustic(SMALL).eval()
+    size = model.block
+    speech = torch.randint(-3000, 3000, (1, 4 * size), dtype=torch.int16)
+    dither = torch.randint(-1, 2, (1, 8 * size), dtype=torch.int16)
+    sound = torch.cat([speech, dither, speech], 1)
+    want, _ = model(sound, model.initial_state(1))
+    state, steps = model.initial_state(1), []
+    for piece in sound.split(size, 1):
+        got, state = model(piece, state)
+        steps.append(state["encoder.attention.positions.step"].item() / 4)
+        assert_close(got, want[:, 2 * len(steps) - 2 : 2 * len(steps)])
+    assert steps == [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:
