@@ -149,7 +149,10 @@ def main(arguments: list[str] | None = None) -> None:
     from models.training.checkpoint import save
     from streamer.engine.catalogue import resolve
 
-    recipe = make(options.recipe)
+    try:
+        recipe = make(options.recipe)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     model = reread(resolve(options.recipe), recipe.config)
     measure_norms(model, [u.pcm for u in recipe.sources[0].utterances[::12]])
     save(options.output, model, recipe.description())

@@ -141,7 +141,10 @@ def main(arguments: list[str] | None = None) -> None:
     from models.recipes import make, set_normaliser
     from models.training.checkpoint import save
 
-    recipe = make(options.recipe)
+    try:
+        recipe = make(options.recipe)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
     model = Acoustic(recipe.config)
     set_normaliser(model, recipe.sources[0].utterances)
     spoken = [u.pcm for u in recipe.sources[0].utterances[::3]]
