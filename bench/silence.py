@@ -236,14 +236,20 @@ class After:
 
 
 def after(model: Model, name: str, seconds: float) -> list[After]:
-    """The same speech behind each of :func:`disturbances`, beside the speech alone."""
+    """The same speech behind each of :func:`disturbances`, beside the speech alone.
+
+    Behind nothing it is compared with what it is where it begins at the same place of a chunk: a model that hears in
+    blocks may read what is ambiguous otherwise where the blocks lie otherwise, and that is no memory of silence.
+    """
     from models.training.score import edits
 
     rate = model.manifest.input.sample_rate or 16000
     speech = spoken(name, rate)
-    alone = listen(model, [[iter([speech])]])[0].words
+    place = int(seconds * rate) % model.manifest.chunk
+    at_once, placed = (listen(model, [[iter([np.zeros(lead, np.int16), speech])]])[0].words for lead in (0, place))
     found = []
     for before, pieces in disturbances(speech, rate, seconds).items():
+        alone = placed if any(sound in before for sound in STILL) else at_once
         heard = listen(model, [pieces])[0].words
         # what was said before the end is not judged, but for the words that would stand in their place
         wrong = min(edits(alone, heard[start:]) for start in range(max(1, len(heard) - 2 * len(alone)), len(heard) + 1))
