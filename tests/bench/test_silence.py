@@ -33,8 +33,8 @@ def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -
 )
 @pytest.mark.parametrize("name", RECOGNISERS)
 def test_speech_is_read_as_if_nothing_had_been_before_it(name: str, seconds: float) -> None:
-    """Behind zeros or dither to the word, nearly; behind a step of the level, with an offset, or behind half a sentence and a
-    click some words may differ: it is other sound, or another sentence before it."""
+    """Behind zeros or dither nearly to the word; behind a step of the level, with an offset, or behind half a sentence
+    and a click some words may differ: it is other sound, or another sentence before it."""
     found = silence.after(Model.load(resolve(name)), name, seconds)
     assert all(one.words > 15 for one in found)
     still = [one for one in found if any(sound in one.before for sound in silence.STILL)]
