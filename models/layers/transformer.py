@@ -70,7 +70,7 @@ class BlockAttention(Streaming):
         return self.leave(mixed), new
 
 
-class Positions(Streaming):
+class Sinusoids(Streaming):
     """Adds sinusoids to [B, T, C], going round after :data:`PERIOD` steps; in training from a random step on.
 
     Where nothing has been heard for ``still`` blocks they begin anew with each block, so that a stream which was silent
@@ -121,7 +121,7 @@ class TransformerStack(Streaming):
     """Features [B, T, F] -> [B, T / 4, C]. One convolution, one with stride 2, ``layers`` blocks; in front of block
     ``merged`` neighbouring steps become one, their mean, which halves the work of all blocks behind it.
 
-    ``block`` and ``past``: in steps of the output. ``heard`` [B, blocks]: as in :class:`Positions`.
+    ``block`` and ``past``: in steps of the output. ``heard`` [B, blocks]: as in :class:`Sinusoids`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class TransformerStack(Streaming):
         self.channels, self.merged, self.block = channels, merged, block
         self.one = CausalConv(features, channels, 3)
         self.two = StridedConv(channels, channels, 3, 2)
-        self.positions = Positions(channels, 2 * block, past // block + 1)
+        self.positions = Sinusoids(channels, 2 * block, past // block + 1)
         scales = [2 if number < merged else 1 for number in range(layers)]
         self.attention = nn.ModuleList(
             Residual(BlockAttention(channels, heads, scale * block, scale * past), channels, dropout)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.layers import BlockAttention, LogMel, TransformerStack
-from models.layers.transformer import PERIOD, Positions
+from models.layers.transformer import PERIOD, Sinusoids
 from models.speech import whisper
 from models.speech.acoustic import Acoustic, AcousticConfig, whole
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
@@ -93,7 +93,7 @@ def test_a_state_that_is_no_number_harms_its_own_stream_alone() -> None:
 
 
 def test_positions_go_round() -> None:
-    layer = settle(Positions(8, BLOCK * 2, 2))
+    layer = settle(Sinusoids(8, BLOCK * 2, 2))
     x = torch.zeros(1, BLOCK * 2, 8)
     first, state = layer(x, layer.initial_state(1))
     for _ in range(PERIOD // (2 * BLOCK) - 1):
