@@ -44,7 +44,7 @@ from streamer.serve.readings.subscribe import PATH, Subscribers
 from streamer.serve.rows.routes import PREFIX
 from streamer.serve.server import UvicornServer, write_port
 from streamer.serve.stream.connection import admit
-from streamer.serve.stream.connections import Peer, StreamConnections
+from streamer.serve.stream.connections import OpenConnection, StreamConnections
 from streamer.serve.traced import Traced
 from streamer.serve.turns import Turns
 from streamer.serve.vosk.server import VoskServer
@@ -278,7 +278,7 @@ class Daemon:
         await asyncio.to_thread(self.access.reload, always=always)
         if self._tls is not None:
             await asyncio.to_thread(self._tls.reload, always=always)
-        peers: list[Peer] = [*self.streams.connections, *self.subscribers.connections]
+        peers: list[OpenConnection] = [*self.streams.connections, *self.subscribers.connections]
         for peer in peers:
             if peer.socket.grant.revoked:
                 peer.socket.close(1008, "the token of this connection was removed")

@@ -24,7 +24,7 @@ from streamer.sensors.host import Sensors
 from streamer.serve.pages.charts import Charts, find_charts
 from streamer.serve.pages.files import PageFile
 from streamer.serve.pages.routes import DOCUMENTS, MOST_SENSORS, PageRoutes
-from streamer.serve.pages.sensors import FRESH_SECONDS, WALKS, Order, SensorList, SensorPage
+from streamer.serve.pages.sensors import FRESH_SECONDS, WALKS, Order, SensorPage, SensorWalks
 from streamer.settings import Settings
 from tests.daemon.running import Running, daemon
 from tests.daemon.tenants import bearer, give
@@ -257,7 +257,7 @@ def test_pages_that_ask_together_share_a_walk_over_the_sensors(tmp_path: Path) -
     sensors = Sensors(Settings(state_directory=tmp_path, max_sensors=20, lanes=1), Metrics(CollectorRegistry()))
     sensors.load([resolve("forecast-online")])
     (fleet,) = sensors.fleets.values()
-    shown = SensorList(lambda: now)
+    shown = SensorWalks(lambda: now)
 
     def wrote(*names: str) -> None:
         batch = ReadingBatch(names, np.zeros(len(names)), np.ones(len(names)))

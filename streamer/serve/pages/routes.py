@@ -19,7 +19,7 @@ from streamer.serve.body import LONG, in_thread, problem
 from streamer.serve.pages.charts import SCRIPT, Charts, find_charts
 from streamer.serve.pages.engine import engine_page
 from streamer.serve.pages.files import PageFile, page_files
-from streamer.serve.pages.sensors import ORDERS, SensorList, SensorPage, past
+from streamer.serve.pages.sensors import ORDERS, SensorPage, SensorWalks, past
 from streamer.serve.readings.parsed import BodyError
 from streamer.serve.shared_page import SharedPage
 
@@ -42,7 +42,7 @@ class PageRoutes:
         self._index, self._sensors = index, sensors
         self._files: dict[str, PageFile] = {}
         self._charts: asyncio.Task[Charts | None] | None = None
-        self._sensor_list = SensorList()
+        self._sensor_list = SensorWalks()
         self._engine = SharedPage(partial(engine_page, registry))
         self.on = sensors.settings.pages
         if self.on:

@@ -17,7 +17,7 @@ from streamer.sensors.history import PastReadings
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import SensorView, label, look_all
 
-__all__ = ["ORDERS", "Order", "SensorList", "SensorPage", "past"]
+__all__ = ["ORDERS", "Order", "SensorPage", "SensorWalks", "past"]
 
 Order = Literal["name", "anomaly", "drift", "recent"]
 ORDERS: tuple[Order, ...] = ("name", "anomaly", "drift", "recent")
@@ -51,7 +51,7 @@ class _Walk(NamedTuple):
     ranked: list[_Ranked]
 
 
-class SensorList:
+class SensorWalks:
     """For threads. One walk over all sensors is for every page that asks for the same within :data:`FRESH_SECONDS`, or
     four times as long as it took, and one is done at a time: however many pages are open, a fifth of a thread at most
     is spent on it. The last :data:`WALKS` are kept."""

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from streamer.settings import Settings
     from streamer.streams.registry import Registry
 
-__all__ = ["Peer", "StreamConnections"]
+__all__ = ["OpenConnection", "StreamConnections"]
 
 
-class Peer(Protocol):
+class OpenConnection(Protocol):
     """Who answers on a socket."""
 
     @property
@@ -34,7 +34,7 @@ class StreamConnections:
         self.settings = settings
         self.metrics = metrics
         self.outbox = Outbox(loop)
-        self.connections: set[Peer] = set()  # those of ``/v1/stream``
+        self.connections: set[OpenConnection] = set()  # those of ``/v1/stream``
         #: Why streams are refused, for ``/readyz`` and the handshake; ``None`` when they are welcome.
         self.closed: tuple[str, str] | None = ("starting", "the models are being loaded: try again in a moment")
         self._sent: dict[str, Counter] = {}  # children by event type: looking up a label costs more than counting
