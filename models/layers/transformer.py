@@ -20,7 +20,7 @@ from models.layers.residual import FeedForward, Residual
 
 __all__ = ["BlockAttention", "TransformerStack"]
 
-#: Steps after which positions begin anew: Whisper's 30 s, cut to a multiple of the blocks of the recipes.
+#: Steps until positions repeat: Whisper's 30 s, cut to a multiple of the blocks of the recipes.
 PERIOD = 1488
 
 
@@ -73,8 +73,8 @@ class BlockAttention(Streaming):
 class Sinusoids(Streaming):
     """Adds sinusoids to [B, T, C], going round after :data:`PERIOD` steps; in training from a random step on.
 
-    Where nothing has been heard for ``still`` blocks they begin anew with each block, so that a stream which was silent
-    for an hour reads what comes as a new one does. ``heard`` [B, blocks]: 1 for a block with sound, all without it.
+    After ``still`` silent blocks, each further block starts at position 0, so that speech after an hour of silence is
+    read as in a new stream. ``heard`` [B, blocks]: 1 for a block with sound, all without it.
 
     State: ``step`` [B, 1], the next one; ``still`` [B, 1], blocks without sound, not more than count. A block's first
     angle is turned on by the angles within a block, which are constants: no table is looked up, so that a state which
