@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from models.speech.mixture import SpeechBatch, Targets
 from models.speech.rest import begun, rest
 from models.training import checkpoint
 from models.training.budget import Budget, Budgeted
+from models.training.processor import fast_bfloat16
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class CtcOptions(Budget):
     consistency: float = 0.2  # 0: one view of every recording, no such loss
     consistent_from: float = 0.0  # progress from which on there are two views: a model that underfits needs none
     delay: float = 0.24  # seconds that the framewise loss lets the model listen on before it must have named a frame
-    bfloat16: bool = True
+    bfloat16: bool = field(default_factory=fast_bfloat16)
     primed: float = 0.0  # share of the examples that begin as if the stream had been running, silent or not, before
     rested: float = 0.0  # share of the examples that begin in the state that up to ``rest`` seconds of nothing leave
     rest: float = 60.0

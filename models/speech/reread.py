@@ -8,7 +8,6 @@ Of an int8 file they come back rounded, as its arithmetic has them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from models.layers.conv import ChannelNorm
 from models.speech.acoustic import Acoustic, AcousticConfig, whole
+from models.speech.begin import recipe_parser, recipe_wanted
 from models.speech.data import Pcm
 
 __all__ = ["measure_norms", "reread"]
@@ -140,19 +140,10 @@ def measure_norms(model: Acoustic, recordings: list[Pcm]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m models.speech.reread", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("recipe", help="name of a recipe whose file ships")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    from models.recipes import make
     from models.training.checkpoint import save
     from streamer.engine.catalogue import resolve
 
-    try:
-        recipe = make(options.recipe)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+    options, recipe = recipe_wanted(recipe_parser("models.speech.reread", __doc__), arguments)
     model = reread(resolve(options.recipe), recipe.config)
     measure_norms(model, [u.pcm for u in recipe.sources[0].utterances[::12]])
     save(options.output, model, recipe.description())

@@ -9,7 +9,6 @@ encoder knows sounds, and is taught here to hear them block by block, to name ph
 
 from __future__ import annotations
 
-import argparse
 import struct
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.speech.acoustic import Acoustic
+from models.speech.begin import recipe_parser, recipe_wanted
 from models.speech.data import Pcm
 
 __all__ = ["begin", "features", "read"]
@@ -132,19 +132,11 @@ def _statistics(model: Acoustic, recordings: list[Pcm]) -> tuple[Tensor, Tensor]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m models.speech.whisper", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("folder", type=Path, help="with model.bin, a Whisper model of CTranslate2")
-    parser.add_argument("recipe", help="a recipe of the family attention: english")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    from models.recipes import make, set_normaliser
+    from models.recipes import set_normaliser
     from models.training.checkpoint import save
 
-    try:
-        recipe = make(options.recipe)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+    parser = recipe_parser("models.speech.whisper", __doc__, folder="with model.bin, a Whisper model of CTranslate2")
+    options, recipe = recipe_wanted(parser, arguments)
     model = Acoustic(recipe.config)
     set_normaliser(model, recipe.sources[0].utterances)
     spoken = [u.pcm for u in recipe.sources[0].utterances[::3]]

@@ -8,16 +8,16 @@ what comes out are magnitude and phase of a small Fourier transform.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from models.training.processor import fast_bfloat16
 
 ROOT = "/decoder/decoder/generator/"
 #: Where the graph is cut: the generator's input and its harmonic source; and how many units of 25 ms each
@@ -120,14 +120,6 @@ class ResidualBlock:
             y = rows(conv(image(norm(x, style))))
             x += rows(second(image(again(y, style))))
         return x
-
-
-def fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; others only pretend, far more slowly than float32."""
-    try:
-        return bool(re.search(r"\b(amx_bf16|avx512_bf16)\b", Path("/proc/cpuinfo").read_text()))
-    except OSError:
-        return False
 
 
 class Vocoder:
