@@ -58,7 +58,8 @@ class LogMel(Streaming):
     STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap
     of ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
     logarithm so that digital silence is a finite number just below the noise of a real recording. ``size``: points of
-    the transform; a coarse one makes a small file, and wants few bands. ``scale``: of :data:`SCALES`.
+    the transform; a coarse one makes a small file, and wants few bands. ``scale``: of :data:`SCALES`. ``centred``: each
+    window's mean is subtracted first, so that a constant offset of the microphone has no energy in any band.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class LogMel(Streaming):
         size: int | None = None,
         high: float | None = None,
         scale: str = "htk",
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.sample_rate, self.bands, self.floor = sample_rate, bands, floor
@@ -93,6 +95,8 @@ class LogMel(Streaming):
         hann = 0.5 - 0.5 * torch.cos(2 * math.pi * n / self.window)
         angle = 2 * math.pi * frequencies[used][:, None] * n[None] / sample_rate
         basis = torch.cat([hann * torch.cos(angle), hann * torch.sin(angle)]) / 32768.0
+        if centred:
+            basis -= basis.mean(1, keepdim=True)
         self.register_buffer("basis", basis.float()[:, None], persistent=False)  # [2F, 1, window]
         # cos^2 + sin^2 and the mel sum are one matrix product
         self.register_buffer("filters", torch.cat([filters[used]] * 2).float(), persistent=False)  # [2F, bands]

@@ -32,7 +32,7 @@ from models.layers.config import Config
 #: How far above the mel floor the mean log energy of a frame lies in which nothing is heard: white noise of an rms of 2
 #: units of int16 has 1.2. And the least variance by which features are divided.
 QUIET, LEAST = 1.0, 0.4
-#: Largest sample of what is silence to a model that hears in blocks.
+#: How far samples may lie from their middle in a block of silence, for a model that hears in blocks.
 DITHER = 1.0
 
 
@@ -61,6 +61,7 @@ class AcousticConfig(Config):
     heads: int = 8
     merged: int = 2  # blocks of 50 steps a second; those behind them have 25
     block: int = 8  # steps that are heard together: a call takes a multiple of it
+    centred: bool = False  # no band hears a constant offset
     past: int = 32  # steps before the block that are still seen, in every layer
 
 
@@ -71,11 +72,11 @@ class Acoustic(Streaming):
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
         self.config = config
-        attention = config.family == "attention"
+        attention, rate = config.family == "attention", config.sample_rate
         mel = (
-            LogMel(config.sample_rate, config.bands, low=0.0, high=config.sample_rate / 2, scale="slaney")
+            LogMel(rate, config.bands, low=0.0, high=rate / 2, scale="slaney", centred=config.centred)
             if attention
-            else LogMel(config.sample_rate, config.bands)
+            else LogMel(rate, config.bands, centred=config.centred)
         )
         quiet = math.log(mel.floor) + QUIET if config.gated else None
         norm = RunningNorm(config.bands, quiet=quiet, least=LEAST if config.gated else 0.05)
@@ -102,11 +103,12 @@ class Acoustic(Streaming):
         return log_probs, outer(front, "front") | outer(encoder, "encoder")
 
     def _heard(self, pcm: Tensor) -> Tensor | None:
-        """[B, blocks], 1 where a block is more than zeros and dither of one bit; of the family "attention" alone."""
+        """[B, blocks], 1 where a block is more than a constant and dither of one bit; only for blocks of steps."""
         if self.block == self.hop:
             return None
-        loud = nn.functional.pad(pcm.to(torch.float32).abs(), (0, -pcm.shape[1] % self.block))
-        return (loud.unflatten(1, (-1, self.block)).amax(2) > DITHER).to(torch.float32)
+        padded = nn.functional.pad(pcm.to(torch.float32), (0, -pcm.shape[1] % self.block))
+        blocks = padded.unflatten(1, (-1, self.block))
+        return (blocks.amax(2) - blocks.amin(2) > 2 * DITHER).to(torch.float32)
 
     def encode(self, features: Tensor, state: State, heard: Tensor | None = None) -> tuple[Tensor, State]:
         """Normalised features [B, T, bands] -> (log_probs [B, T / 4, V], state of the encoder)."""

@@ -140,6 +140,22 @@ def test_an_acoustic_model_in_blocks() -> None:
     assert_close(got, want)
 
 
+def test_an_offset_of_the_microphone_is_not_heard() -> None:
+    """Speech with it gives what speech without it gives, but at the step where it sets in; by itself it is silence."""
+    torch.manual_seed(2)
+    model = Acoustic(replace(SMALL, centred=True, gated=True)).eval()
+    speech = torch.randint(-3000, 3000, (1, 4 * model.block), dtype=torch.int16)
+    mel = model.front.layers["mel"]
+    plain, state = mel(speech, mel.initial_state(1))
+    moved, _ = mel(speech + 5000, {"overlap": state["overlap"] * 0 + 5000})
+    assert_close(moved, plain, 1e-3)
+    state = model.initial_state(1)
+    for _ in range(4):
+        _, state = model(torch.full((1, model.block), 5000, dtype=torch.int16), state)
+    assert state["encoder.attention.positions.still"].item() == 3
+    assert state["front.norm.count"].item() < 4  # frames: the ones in which it sets in
+
+
 # -- Whisper -----------------------------------------------------------------------------------------------------------
 
 
