@@ -28,14 +28,17 @@ class BlockAttention(Streaming):
     """x [B, T, C] -> [B, T, C]: a step attends to its whole block of ``block`` steps and to the ``past`` before it.
 
     T is a multiple of ``block``; the end of a stream may be shorter, then nothing follows. State: ``past``
-    [B, past, 2 C], keys and values, oldest first; ``seen`` [B, past], 1 where there has been such a step.
+    [B, past, 2 C], keys and values, oldest first; ``seen`` [B, past], 1 where there has been such a step. ``half``: keys
+    and values are rounded to float16, those of the block as well, so that no split of a stream changes anything; in
+    training they are not rounded, for gradients in float16 vanish.
     """
 
-    def __init__(self, channels: int, heads: int, block: int, past: int) -> None:
+    def __init__(self, channels: int, heads: int, block: int, past: int, half: bool = False) -> None:
         super().__init__()
         if channels % heads or past % block:
             raise ValueError(f"{channels} channels for {heads} heads, {past} steps of past in blocks of {block}")
         self.channels, self.heads, self.block, self.past = channels, heads, block, past
+        self.kind = torch.float16 if half else torch.float32
         self.receptive_field = block + past
         self.enter = nn.Linear(channels, 3 * channels)
         self.leave = nn.Linear(channels, channels)
@@ -43,13 +46,15 @@ class BlockAttention(Streaming):
     def initial_state(self, batch: int) -> State:
         device = self.leave.weight.device
         return {
-            "past": torch.zeros(batch, self.past, 2 * self.channels, device=device),
+            "past": torch.zeros(batch, self.past, 2 * self.channels, device=device, dtype=self.kind),
             "seen": torch.zeros(batch, self.past, device=device),
         }
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         batch, steps, _ = x.shape
         queries, news = self.enter(x).split((self.channels, 2 * self.channels), 2)
+        if self.kind == torch.float16 and not self.training:
+            news = news.half()
         whole = torch.cat([state["past"].to(news.dtype), news], 1)  # [B, past + T, 2 C]
         seen = torch.cat([state["seen"], torch.ones_like(x[:, :, 0], dtype=torch.float32)], 1)
         new = {"past": whole[:, steps:], "seen": seen[:, steps:]}
@@ -61,6 +66,7 @@ class BlockAttention(Streaming):
             windows, there = whole.transpose(1, 2)[:, None], seen[:, None]
         else:
             windows, there = whole.unfold(1, width, self.block), seen.unfold(1, width, self.block)
+        windows = windows.to(queries.dtype)
         keys, values = windows.unflatten(2, (2 * self.heads, -1)).chunk(2, 2)  # [B, blocks, heads, C / heads, width]
         queries = queries.reshape(batch, count, self.block, self.heads, -1).transpose(2, 3)
         scores = (queries * (self.channels // self.heads) ** -0.5) @ keys
@@ -125,8 +131,9 @@ class TransformerStack(Streaming):
     """
 
     def __init__(
-        self, features: int, channels: int, heads: int, layers: int, merged: int, block: int, past: int, dropout: float
-    ) -> None:
+        self, features: int, channels: int, heads: int, layers: int, merged: int, block: int, past: int,
+        dropout: float, half: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.channels, self.merged, self.block = channels, merged, block
         self.one = CausalConv(features, channels, 3)
@@ -134,7 +141,7 @@ class TransformerStack(Streaming):
         self.positions = Sinusoids(channels, 2 * block, past // block + 1)
         scales = [2 if number < merged else 1 for number in range(layers)]
         self.attention = nn.ModuleList(
-            Residual(BlockAttention(channels, heads, scale * block, scale * past), channels, dropout)
+            Residual(BlockAttention(channels, heads, scale * block, scale * past, half), channels, dropout)
             for scale in scales
         )
         self.forward_ = nn.ModuleList(Residual(FeedForward(channels, 4), channels, dropout) for _ in scales)

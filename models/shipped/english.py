@@ -61,8 +61,8 @@ FAMILIES = {
     ),
     # whisper-base's encoder, heard in blocks of 320 ms; begin with its weights: python -m models.speech.whisper
     "attention": AcousticConfig(
-        "attention", RATE, len(TOKENS), bands=80, channels=512, layers=6, heads=8, merged=2, block=8, past=32,
-        dropout=0.1, gated=True, centred=True,
+        "attention", RATE, len(TOKENS), bands=80, channels=512, layers=6, heads=8, merged=2, block=8, past=64,
+        half=True, dropout=0.1, gated=True, centred=True,
     ),
 }  # fmt: skip
 

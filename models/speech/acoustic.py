@@ -63,6 +63,7 @@ class AcousticConfig(Config):
     block: int = 8  # steps that are heard together: a call takes a multiple of it
     centred: bool = False  # no band hears a constant offset
     past: int = 32  # steps before the block that are still seen, in every layer
+    half: bool = False  # what is seen of them is kept as float16
 
 
 class Acoustic(Streaming):
@@ -149,7 +150,7 @@ def _convolutions(config: AcousticConfig) -> tuple[dict[str, Streaming], int]:
 def _transformer(config: AcousticConfig) -> tuple[dict[str, Streaming], int]:
     stack = TransformerStack(
         config.bands, config.channels, config.heads, config.layers, config.merged, config.block, config.past,
-        config.dropout,
+        config.dropout, config.half,
     )  # fmt: skip
     return {"attention": stack}, config.channels
 
