@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.toys import toy_model
 
@@ -18,6 +19,11 @@ MARKED = re.compile(r"^pytestmark = (.*)$", re.MULTILINE)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every command that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Whether a random example is made in time says how busy the machine is, and no more.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

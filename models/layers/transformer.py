@@ -28,9 +28,9 @@ class BlockAttention(Streaming):
     """x [B, T, C] -> [B, T, C]: a step attends to its whole block of ``block`` steps and to the ``past`` before it.
 
     T is a multiple of ``block``; the end of a stream may be shorter, then nothing follows. State: ``past``
-    [B, past, 2 C], keys and values, oldest first; ``seen`` [B, past], 1 where there has been such a step. ``half``: keys
-    and values are rounded to float16, those of the block as well, so that no split of a stream changes anything; in
-    training they are not rounded, for gradients in float16 vanish.
+    [B, past, 2 C], keys and values, oldest first; ``seen`` [B, past], 1 where there has been such a step.
+    ``half``: keys and values are rounded to float16, those of the block as well, so that no split of a stream changes
+    anything; in training they are not rounded, for gradients in float16 vanish.
     """
 
     def __init__(self, channels: int, heads: int, block: int, past: int, half: bool = False) -> None:

@@ -15,7 +15,7 @@ from streamer.sources import SourceError
 from streamer.sources.readings import LINE_BYTES, SHOWN, Columns, Readings
 
 Rows = list[tuple[str, float | None, float | None]]
-ANY_FILE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY_FILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def read(folder: Path, data: str | bytes, **named: object) -> tuple[Rows, list[str], Readings]:

@@ -48,6 +48,10 @@ def ready(running: Running) -> bool:
     return running.get("/readyz")[0] == 200
 
 
+def saves_no_sessions(running: Running) -> bool:
+    return running.metrics()['streamer_disk_trouble{store="sessions"}'] == 1
+
+
 async def refusal(running: Running) -> dict[str, Any]:
     async with opened(running.url) as (_, answer):
         return answer
@@ -109,6 +113,8 @@ def test_a_disk_that_fills_under_a_running_daemon(disk: SmallDisk, toy: Path, tm
             disk.fill()
             await socket.send(pcm)
             await asyncio.to_thread(until, lambda: not ready(running), "it says that it is ready")
+            # the stores look at their disk one after the other
+            await asyncio.to_thread(until, lambda: saves_no_sessions(running), "the sessions' store does not say so")
             assert (await refusal(running))["code"] == "store"
             status, body, _ = await asyncio.to_thread(post, running, "/v1/readings", ndjson([("a", 1.0, 1.0)]))
             assert (status, "full" in body) == (507, True)

@@ -24,8 +24,12 @@ from tests.engine.roads import LENGTH, ROADS, Road, answer, same, whole
 from tests.engine.support import PATIENCE, Events, count, feed, feed_rows, running, slots_used
 from tests.toys import samples
 
-QUICK = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-SLOW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+SLOW = settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 CUTS = st.lists(st.integers(0, LENGTH), max_size=12)
 SEEDS = st.integers(0, 99)
 LENGTHS = st.integers(0, LENGTH)

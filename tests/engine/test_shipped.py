@@ -21,7 +21,9 @@ from tests.engine.support import Event, Events, audio_models, feed, levels, piec
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "digits.flac"
 SECONDS = 4
-FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 #: Where an excerpt begins and where it is cut, as shares.
 SHARE = st.floats(0, 1, allow_nan=False)
 CUTS = st.lists(SHARE, max_size=10)
