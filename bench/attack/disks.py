@@ -12,7 +12,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,20 +93,20 @@ class Bench:
         share = self.scale.share
         last = len(self.files[log]) - 3 * (PAGE + 24)
         cuts = range(last, len(self.files[log]), max(1, round(1 / share)))
-        yield self._row("cut in the last records of the log", [(log, _cut(self.files[log], at)) for at in cuts], 25)
+        yield self._row("cut in the last records of the log", ((log, _cut(self.files[log], at)) for at in cuts), 25)
         size = len(self.closed[self.name])
         cuts = range(size - 2 * PAGE, size, max(1, round(4 / share)))
         yield self._row(
-            "cut in the last pages of the file", [(None, _cut(self.closed[self.name], at)) for at in cuts], 25
+            "cut in the last pages of the file", ((None, _cut(self.closed[self.name], at)) for at in cuts), 25
         )
         bits = max(10, round(400 * share))
         for name, files in ((log, self.files), (None, self.closed)):
             data = files[name or self.name]
-            flipped = [(name, _flipped(data, self.rng.randrange(8 * len(data)))) for _ in range(bits)]
+            flipped = ((name, _flipped(data, self.rng.randrange(8 * len(data)))) for _ in range(bits))
             yield self._row(f"one flipped bit in {'the log' if name else 'the file'}", flipped, 25)
         pages = range(0, size, PAGE * max(1, round(1 / share)))
         data = self.closed[self.name]
-        bad = [(None, data[:at] + b"\xa5" * PAGE + data[at + PAGE :]) for at in pages]
+        bad = ((None, data[:at] + b"\xa5" * PAGE + data[at + PAGE :]) for at in pages)
         yield self._row("one bad page", bad, 60)
         for title, damage in WHOLE.items():
             yield self._row(f"the file: {title}", [(None, damage(data))], len(self.whole), silent=title == "gone")
@@ -114,11 +114,13 @@ class Bench:
         yield self._row("odd rows", [(statement, b"") for statement in ODD[self.name]], 1)
 
     def _row(
-        self, what: str, damages: Sequence[tuple[str | None, bytes | None]], most: int, *, silent: bool = False
+        self, what: str, damages: Iterable[tuple[str | None, bytes | None]], most: int, *, silent: bool = False
     ) -> AttackRow:
-        """``damages``: which file is what; ``None``: the database of a store that was closed."""
-        failed, worst, unsaid = list[str](), 0, 0
+        """``damages``: which file is what; ``None``: the database of a store that was closed. One after the other: all
+        of them together would fill the memory."""
+        failed, count, worst, unsaid = list[str](), 0, 0, 0
         for name, data in damages:
+            count += 1
             files = dict(self.closed if name is None or name not in self.files else self.files)
             if name is None or name in files:
                 files[name or self.name] = data  # type: ignore[assignment]
@@ -130,7 +132,7 @@ class Bench:
                 continue
             worst = max(worst, len(lost))
             unsaid += bool(lost) and loss is None and not silent
-        found = f"{len(damages)} times; {len(failed)} failed {failed[:1]}, {worst} rows lost at most, {unsaid} unsaid"
+        found = f"{count} times; {len(failed)} failed {failed[:1]}, {worst} rows lost at most, {unsaid} unsaid"
         held = not failed and not unsaid and worst <= most
         return AttackRow(
             "disks", f"{self.name}: {what}", f"starts; at most {most} lost, none unsaid, none wrong", found, held

@@ -28,10 +28,11 @@ RATE = 16000
 #: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
 #: word. ``nothing``: scenes without speech.
 SHARES = {
-    "speechocean": (0.20, 0.24), "orders": (0.05, 0.06), "queen": (0.54, 0.48), "kokoro": (0.09, 0.09),
-    "hibari": (0.02, 0.02), "debian": (0.01, 0.01), "asterisk": (0.03, 0.03), "nothing": (0.06, 0.07),
+    "speechocean": (0.22, 0.24), "orders": (0.03, 0.04), "queen": (0.35, 0.33), "sky": (0.20, 0.19),
+    "kokoro": (0.07, 0.06), "hibari": (0.01, 0.01), "debian": (0.01, 0.01), "asterisk": (0.03, 0.03),
+    "nothing": (0.08, 0.09),
 }  # fmt: skip
-MADE = ("queen", "kokoro", "hibari", "debian", "asterisk")
+MADE = ("queen", "sky", "kokoro", "hibari", "debian", "asterisk")
 #: Characters of the game that are left out of training for development. Scenes with several people stay in, and some
 #: actors may have spoken others as well.
 UNHEARD = ("queen HENRY", "queen LOU", "queen BUD")
