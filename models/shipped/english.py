@@ -42,11 +42,12 @@ HELD_OUT = "english-00000"
 
 LICENCE = (
     "speechocean762: free for commercial and non-commercial purposes; Flight of the Amazon Queen, (C) John Passfield "
-    "and Steven Stamatiadis: free to modify and to distribute with attribution, not to be sold by itself; spoken "
-    "orders: Apache-2.0, their texts: Whisper, MIT; voices: Kokoro-82M, hibari-tts (Apache-2.0), flite and espeak-ng "
-    "(synthetic), Asterisk core sounds (CC BY-SA 3.0); texts read by them: Schema-Guided Dialogue and Rev "
-    "earnings21/22 (CC BY-SA 4.0), VCTK prompts, Taskmaster and LibriSpeech (CC BY 4.0), LJ Speech (public domain); "
-    "kitchen noise: Apache-2.0; word frequencies: wordfreq (CC BY-SA 4.0)"
+    "and Steven Stamatiadis: free to modify and to distribute with attribution, not to be sold by itself; Beneath a "
+    "Steel Sky, all game content (C) Revolution Software Ltd: free to distribute and, marked as such, to modify, not "
+    "to be sold by itself; spoken orders: Apache-2.0, their texts: Whisper, MIT; voices: Kokoro-82M, hibari-tts "
+    "(Apache-2.0), flite and espeak-ng (synthetic), Asterisk core sounds (CC BY-SA 3.0); texts read by them: "
+    "Schema-Guided Dialogue and Rev earnings21/22 (CC BY-SA 4.0), VCTK prompts, Taskmaster and LibriSpeech (CC BY "
+    "4.0), LJ Speech (public domain); kitchen noise: Apache-2.0; word frequencies: wordfreq (CC BY-SA 4.0)"
 )
 
 
@@ -116,9 +117,9 @@ def english(family: str = "attention", everybody: bool = False) -> Recipe:
         hearing=SpeechScenes,
         info={
             "data": ("begun with the encoder of Whisper base; " if family == "attention" else "")
-            + "4.0 h of actors (the game Flight of the Amazon Queen); speechocean762 train without ten of its speakers "
-            "(2.6 h); the spoken orders on which two teachers agree (0.8 h); synthetic speakers, Asterisk's prompts "
-            "(python -m models corpus english)",
+            + "4.0 h of actors (the game Flight of the Amazon Queen) and 1.9 h (Beneath a Steel Sky); speechocean762 "
+            "train without ten of its speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h); "
+            "synthetic speakers, Asterisk's prompts (python -m models corpus english)",
             "licence": ("Whisper base: MIT; " if family == "attention" else "") + LICENCE,
             "cell_limit": 10.0,  # of an int8 LSTM: its words behind an hour of nothing are those without it
         },

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models.speech.corpus import games, recorded, shards
+from models.speech.corpus import games, recorded, shards, sky
 from models.speech.corpus.packages import Packages
 from models.speech.corpus.shards import RATE, CorpusRow, Pcm
 
@@ -39,6 +39,9 @@ SHARD = 300.0  # seconds
 TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
 PROMPTS = "asterisk"
 GAME = "queen"
+SKY = "sky"
+#: Shards of recorded speech, each made once.
+RECORDED = (PROMPTS, GAME, SKY)
 #: The environment of the processes: one thread each, and memory that is kept, since giving back what every layer takes
 #: costs a third of the time.
 WORKERS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
@@ -140,6 +143,11 @@ def make_game(folder: Path) -> float:
     return _recorded(folder, GAME, ((f"{GAME} {who}", text, pcm) for who, text, pcm in said), games.LICENCE)
 
 
+def make_sky(folder: Path) -> float:
+    said = sky.acted(Packages(folder).sky)
+    return _recorded(folder, SKY, ((f"{SKY} {who}", text, pcm) for who, text, pcm in said), sky.LICENCE)
+
+
 def _recorded(folder: Path, name: str, said: Iterable[tuple[str, str, Pcm]], licence: str) -> float:
     """Write a shard of recorded speech: (speaker, text in spoken words, samples), with aligned times of its phones."""
     from models.speech.align import Aligner
@@ -192,6 +200,8 @@ def prepare(folder: Path) -> None:
         make_prompts(folder)
     if GAME not in there and Packages(folder).game.exists():
         make_game(folder)
+    if SKY not in there and Packages(folder).sky.exists():
+        make_sky(folder)
 
 
 def build(
@@ -217,7 +227,7 @@ def build(
         agree(place, seed)
         shards.sweep(place)
         prepare(folder)
-        there = {name for name in shards.names(place) if name not in (PROMPTS, GAME)}
+        there = {name for name in shards.names(place) if name not in RECORDED}
         made = seconds_of(place, sorted(there)) / 3600
         say(made)
         index = 0

@@ -78,9 +78,13 @@ def acted(path: Path) -> Iterator[tuple[str, str, Pcm]]:
         if not spoken:
             continue
         pcm = trimmed(decoded(archive[name]))
-        letters = sum(map(str.isalpha, spoken))
-        if len(pcm) and PACE[0] <= letters * RATE / len(pcm) <= PACE[1]:
+        if paced(spoken, pcm):
             yield line.speaker, spoken, pcm
+
+
+def paced(spoken: str, pcm: Pcm) -> bool:
+    """Whether the text is as long as the sound lets expect."""
+    return bool(len(pcm)) and PACE[0] <= sum(map(str.isalpha, spoken)) * RATE / len(pcm) <= PACE[1]
 
 
 def lines(archive: Archive) -> dict[str, Line]:

