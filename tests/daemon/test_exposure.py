@@ -30,7 +30,7 @@ def test_others(host: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("insecure", "token", "client_ca", "said"),
     [
-        (True, False, False, "whoever reaches this address may use"),
+        (True, False, False, "every machine that reaches this address may use"),
         (False, True, False, "without TLS tokens and data can be read"),
         (True, True, False, "without TLS"),
         (False, False, True, ""),
