@@ -10,7 +10,7 @@ __all__ = ["SharedPage"]
 
 #: Most requests that wait for a page while the last one is at most so many seconds old.
 CROWD, MOMENT = 4, 1.0
-#: Threads of its own: requests for health and metrics must not wait behind bodies that are being read.
+#: A thread of its own: requests for health and metrics must not wait behind bodies that are being read.
 _thread = ThreadPoolExecutor(1, thread_name_prefix="page")
 
 

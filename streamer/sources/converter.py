@@ -26,7 +26,7 @@ FORMATS = (
     "xwma",
 )
 #: Characters at the end of ffmpeg's messages that an error quotes.
-SAID = 400
+QUOTED = 400
 
 
 class Converter:
@@ -58,7 +58,7 @@ class Converter:
         if self._process.wait() == 0:
             return
         self._messages.seek(0, os.SEEK_END)
-        self._messages.seek(max(0, self._messages.tell() - SAID))
+        self._messages.seek(max(0, self._messages.tell() - QUOTED))
         lines = self._messages.read().decode("utf-8", "replace").strip().splitlines()
         if lines and "matches no streams" in " ".join(lines):
             raise SourceError(f"is {self._what} without sound")

@@ -50,7 +50,7 @@ def test_a_daemon_that_everybody_could_use_does_not_start(tmp_path: Path, toy: P
     running = Running(tmp_path, toy, wait=False, host="0.0.0.0")
     try:
         assert running.process.wait(60) == EX_CONFIG
-        assert "insecure = true does without" in running.errors.read_text()
+        assert "insecure = true allows it" in running.errors.read_text()
     finally:
         running.stop(signal.SIGKILL)
 

@@ -118,7 +118,7 @@ def _parse_v1(body: bytes, limit: int) -> Parsed:
 
 
 def _add_known(names: list[str], series: list[bytes], found: Collected) -> None:
-    """Add series with one known name and one sample each; a series with other bytes behind its labels is parsed in
+    """Add series of known names with one sample each. If one has anything else behind its labels, all are parsed in
     full."""
     ends = np.frombuffer(b"".join([each[-SAMPLE.itemsize :] for each in series]), SAMPLE)
     sevens, last = ends["time"] & 0x7F, ends["time"] >> 7
