@@ -119,7 +119,7 @@ EPILOG = {
     ),
 }
 
-#: For the list of commands, where a longer one would be cut off.
+#: Help texts for the list of commands, which would cut off longer ones.
 SHORT = {
     "serve": "Serve streams over WebSockets, until SIGTERM.",
     "transcribe": "Write down what is said in recordings.",
@@ -131,13 +131,13 @@ SHORT = {
     "run": "Run any model on rows: outputs as a table.",
     "adopt": "Make a stateful ONNX model from elsewhere fit.",
     "export": "Make a model file of your PyTorch module.",
-    "check": "Does a model file keep its promises, here?",
+    "check": "Test a model file on this machine.",
     "models": "List the installed models and their scores.",
     "token": "Say who may use a daemon.",
     "drain": "Move all streams and sensors to another daemon.",
     "reload": "Have a daemon load model files that changed.",
     "sessions": "A daemon's streams: list, export, import, evict.",
-    "sign": "Sign model files, or check who did.",
+    "sign": "Sign model files, or check their signatures.",
     "top": "Watch a daemon: streams, sensors, lag, refusals.",
     "completion": "Have the shell complete commands and options.",
 }
@@ -177,7 +177,7 @@ def _streamer(
 
 
 def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
-    """typer makes exit code 1, which is a failure's, of a reader that went away."""
+    """The command, which quits silently when its reader goes away: typer would exit with 1, as for a failure."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -238,7 +238,7 @@ _register()
 
 def main() -> None:
     """The entry point ``streamer``."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name goes out as the bytes that it is
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names are printed as their own bytes
         sys.stdout.reconfigure(errors="surrogateescape")
     if os.environ.get(VARIABLE):
         prepare()
@@ -268,7 +268,8 @@ def _usage(error: BaseException) -> None:
 
 
 def _explain(error: Exception) -> int:
-    """Our own errors are written for the user. Anything else is a defect, or the machine: its type helps to tell."""
+    """Our own errors are written for the user. Anything else is a defect, or a fault of the machine: the error's type
+    helps to tell which."""
     if isinstance(error, commands.CommandError):
         commands.complain(str(error))
         return error.code

@@ -18,8 +18,8 @@ __all__ = ["KINDS", "Likeness", "likeness"]
 #: Bytes of a window, and how many windows are examined, silent ones not counted.
 WINDOW = 8192
 WINDOWS = 16
-#: So many windows that are louder than this rms, smooth, and nothing else to see, are enough: a look takes as long as a
-#: chunk of a small model.
+#: The examination ends early after so many windows that are smooth, louder than this rms, and look like int16:
+#: examining a window takes as long as a chunk of a small model.
 PLAIN = 4
 LOUD = 200
 #: The share of a window that must match a kind.
@@ -53,8 +53,8 @@ def likeness(window: bytes) -> str:
 
 @dataclass
 class Likeness:
-    """Examines the beginning of one stream. ``refused``: a container, by the first bytes; ``kind``: that of two
-    windows."""
+    """Examines the beginning of one stream. ``refused``: the container that the first bytes announce; ``kind``: the
+    kind on which two windows agree."""
 
     done: bool = False
     refused: Container | None = None

@@ -55,10 +55,10 @@ class Metrics:
             "failed_readings", "readings that were taken and failed when they were run", "model"
         )
         self.late_results = counter("late_results", "results dropped because their stream was gone", "model")
-        self.lag_seconds = Durations("streamer_lag_seconds", "last sample of a chunk received to its result", LAG)
+        self.lag_seconds = Durations("streamer_lag_seconds", "time from a chunk's last sample to its result", LAG)
         self.registry.register(self.lag_seconds)
         self.lag_max = gauge(
-            "lag_max_seconds", "time since the oldest chunk that waits now, and is listened for, was due", "model"
+            "lag_max_seconds", "time since the oldest waiting chunk of a stream with a client was due", "model"
         )
         self.load = gauge("load", "share of the lanes' time that streams in real time take, as measured", "model")
         self.rows = counter("rows", "rows that were run: samples of sound, vectors, tokens", "model")
@@ -81,12 +81,12 @@ class Metrics:
         self.bad_input = counter("bad_input", "data that was refused", "reason")
 
         # -- the second pass -------------------------------------------------------------------------------------------
-        self.finals = counter(
-            "second_pass_finals", "finals that were to be heard again, by what became of them", "outcome"
-        )
+        self.finals = counter("second_pass_finals", "finals for the second pass, by outcome", "outcome")
         self.revise_seconds = histogram("second_pass_seconds", "time from a final to its second hearing", LAG)
         self.waiting_finals = gauge("second_pass_waiting", "finals that wait to be heard again")
-        self.waiting_final_seconds = gauge("second_pass_waiting_seconds", "the same, in seconds of their sound")
+        self.waiting_final_seconds = gauge(
+            "second_pass_waiting_seconds", "sound of the finals that wait to be heard again"
+        )
 
         # -- sensors ---------------------------------------------------------------------------------------------------
         self.readings = counter("readings", "readings that were taken, by the protocol they came by", "protocol")
@@ -95,10 +95,10 @@ class Metrics:
         self.waiting_readings = gauge("waiting_readings", "readings that were taken and are not yet run")
         self.oldest_reading = gauge("oldest_reading_seconds", "time that the oldest reading has waited to be run")
         self.reading_wait = gauge(
-            "reading_wait_seconds", "time that a reading of a sensor of which none waits would wait, as measured"
+            "reading_wait_seconds", "time that a reading would wait if its sensor has none waiting, as measured"
         )
         self.unsaved_sensors = gauge("unsaved_sensors", "sensors with readings that are in the journal only")
-        self.subscriptions = gauge("subscriptions", "WebSocket connections that brought or get sensors")
+        self.subscriptions = gauge("subscriptions", "WebSocket connections to /v1/sensors")
         self.dropped_forecasts = counter("dropped_forecasts", "forecasts a slow subscriber did not get", "protocol")
 
         # -- MQTT ------------------------------------------------------------------------------------------------------
@@ -111,10 +111,8 @@ class Metrics:
         self.mqtt_forecasts = counter("mqtt_forecasts", "forecasts for the broker", "outcome")
 
         # -- versions and other daemons --------------------------------------------------------------------------------
-        self.reloads = counter(
-            "model_reloads", "model files that had changed, by what became of it", "model", "outcome"
-        )
-        self.old_models = gauge("old_models", "old versions of models that have streams, or may have")
+        self.reloads = counter("model_reloads", "reloads of changed model files, by outcome", "model", "outcome")
+        self.old_models = gauge("old_models", "old versions of models that are kept for their streams")
         self.old_generators = gauge("old_generators", "old versions of generators that are still writing")
         self.moved = counter(
             "moved", "streams and sensors that went to another daemon, or came from one", "kind", "way"
@@ -131,7 +129,7 @@ class Metrics:
         self.disk_trouble = gauge("disk_trouble", "1 while the disk can't be written, or is nearly full", "store")
         self.damaged_stores = counter("damaged_stores", "stores that were damaged, and rebuilt", "store")
         self.salvaged_rows = counter(
-            "salvaged_rows", "rows of damaged stores: kept, or lost as far as is known", "store", "outcome"
+            "salvaged_rows", "rows of damaged stores: kept, or known to be lost", "store", "outcome"
         )
 
         # -- wire ------------------------------------------------------------------------------------------------------
@@ -243,14 +241,16 @@ class ModelMetrics:
         self._lock = threading.Lock()
 
     def chunk(self, rows: int, lag: float | None) -> None:
-        """A chunk is back: its rows, and seconds since its last row came, if that is known. Counted with its batch."""
+        """Note a chunk that was run: its rows, and the seconds from its last row to its result (``None``: unknown). The
+        next :meth:`batch` counts it."""
         with self._lock:
             self._ran += rows
             if lag is not None:
                 self._lags.append(lag)
 
     def batch(self, streams: int, steps: int, run: float, decode: float, whole: float, audio: float, late: int) -> None:
-        """One batch is back: its size, real steps, seconds of run, of decoding, and of everything, seconds of audio."""
+        """Count a batch that was run: its streams, steps without padding, seconds of ``run``, of ``decode`` and in all
+        (``whole``), seconds of audio, late results."""
         self.chunks.inc(streams)
         self.steps.inc(steps)
         self.batch_size.observe(streams)
@@ -269,6 +269,7 @@ class ModelMetrics:
             self.late_results.inc(late)
 
     def watch(self, **values: Callable[[], float]) -> None:
-        """Gauges of this model that are read when the page is: ``lag_max``, ``buffered``, ``state_bytes``, ..."""
+        """Set the functions of this model's gauges (``lag_max``, ``buffered``, ``state_bytes``, ...); the metrics page
+        calls them."""
         for name, value in values.items():
             getattr(self.table, name).labels(self.name).set_function(value)

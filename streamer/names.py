@@ -20,7 +20,7 @@ NAME_CHARACTERS = 200
 #: Longest name made of a metric and its labels, as in Prometheus.
 SERIES_CHARACTERS = 1000
 SHOWN = 40
-#: Between the owner of a stream and its name. It is not printable, so no name that a client gives holds it.
+#: Separates owner and name in a stream's id. It is not printable, so a client's name can't contain it.
 SEPARATOR = "\x1f"
 
 
@@ -47,17 +47,17 @@ def series_name(metric: str, labels: Iterable[tuple[str, str]]) -> str:
 
 
 def stream_id(owner: str, name: str) -> str:
-    """The id of a stream of that ``owner`` among those of all; "": nobody's, and then it is the name itself."""
+    """The id of a stream among those of all owners. Without an owner (``""``) the name is the id."""
     return f"{owner}{SEPARATOR}{name}" if owner else name
 
 
 def owner_of(id: str) -> str:
-    """Whose stream it is; "": nobody's."""
+    """The owner in a stream's id; ``""``: none."""
     return id.rpartition(SEPARATOR)[0]
 
 
 def name_of(id: str) -> str:
-    """What its owner calls it."""
+    """The name in a stream's id, without its owner."""
     return id.rpartition(SEPARATOR)[2]
 
 

@@ -1,4 +1,4 @@
-"""Why a stream, or a piece of one, is not taken. Nothing of it was taken then."""
+"""Why a stream, or a piece of one, is refused. Nothing of a refused piece was taken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
     "refused",
 ]
 
-#: The counters (without ``streamer_`` and ``_total``) of what was not taken, by reason, and what they count.
+#: The counters of refusals (without ``streamer_`` and ``_total``), each with the words for what it counts.
 REFUSED = {
     "refusals": "streams refused",
     "refused_readings": "readings not taken",
@@ -30,9 +30,8 @@ REFUSED = {
 
 
 def refused(samples: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str], int]:
-    """What was not taken since the start, by counter and reason, out of ``samples`` of the metrics page (counter,
-    reason, value); only reasons that came up. A stream that is refused is bad input of the same reason, too, and counts
-    once."""
+    """Refusals since the start by counter and reason, from ``samples`` of the metrics page (counter, reason, value);
+    reasons that never came up are left out. The page counts a refused stream as bad input, too; here it counts once."""
     found = {(name, reason): int(value) for name, reason, value in samples if name in REFUSED and value}
     return {
         (name, reason): count
@@ -50,7 +49,8 @@ class BadRows(BadInput):
 
 
 class NotAttached(BadInput):
-    """Another client has taken the stream over, or this one was let go of: it is told by its sink."""
+    """Another client has taken the stream over, or the daemon has detached this one; the client's sink gets the
+    reason."""
 
 
 class NotSound(BadInput):
@@ -58,7 +58,7 @@ class NotSound(BadInput):
 
 
 class TooManyMarkers(BadInput):
-    """More markers wait than a stream may have waiting."""
+    """The stream has as many waiting markers as it may."""
 
 
 class Overflow(ValueError):  # noqa: N818
@@ -75,7 +75,7 @@ class NoSlot(RuntimeError):  # noqa: N818
 
 class Refused(Exception):  # noqa: N818
     """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help.
-    ``url``: of the daemon that has it now (reason ``moved``)."""
+    ``url``: the daemon that has the stream now (reason ``moved``)."""
 
     def __init__(self, reason: str, message: str, retry_after: float | None = None, url: str | None = None) -> None:
         super().__init__(message)

@@ -104,13 +104,15 @@ class Settings(
         "spoken", description="finals: plain words, or with punctuation and capitals; a stream may ask for the other"
     )
     revise: str = Field("", description="Whisper model (folder or name) that hears finals once more; empty: none")
-    revise_language: str = Field("en", min_length=2, description="language that it listens for")
-    revise_workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="finals that are heard at a time")
-    revise_threads: int = Field(0, ge=0, le=256, description="threads for that, all together; 0: half of the CPUs")
-    revise_seconds: Positive = Field(10.0, description="a final that was not heard in that time stands as it was")
-    max_waiting_finals: Count = Field(64, description="finals that wait to be heard again; one more stands as it was")
-    max_waiting_final_seconds: Positive = Field(300.0, description="the same, in seconds of their sound")
-    max_final_seconds: Annotated[float, Field(gt=0, le=28)] = Field(28.0, description="sound kept for it, by stream")
+    revise_language: str = Field("en", min_length=2, description="language of the finals for it")
+    revise_workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="finals that it hears at a time")
+    revise_threads: int = Field(0, ge=0, le=256, description="its threads, all together; 0: half of the CPUs")
+    revise_seconds: Positive = Field(10.0, description="a final that it has not heard by then stays unchanged")
+    max_waiting_finals: Count = Field(64, description="finals that wait to be heard again; one more stays unchanged")
+    max_waiting_final_seconds: Positive = Field(300.0, description="sound of the finals that wait to be heard again")
+    max_final_seconds: Annotated[float, Field(gt=0, le=28)] = Field(
+        28.0, description="sound that a stream keeps for it"
+    )
     lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
     capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
     max_state_bytes: Count = Field(
@@ -119,25 +121,25 @@ class Settings(
     )
     max_model_bytes: Count = Field(
         4 * 2**30,
-        description="what one model may take: its file, what is packed in it, tables of its decoder, a batch; beyond"
-        " that it is refused at start, or its batch is smaller",
+        description="memory that one model may take: its file, what is packed in it, tables of its decoder, a batch; a"
+        " larger model is refused at start, or gets smaller batches",
     )
     model_keys: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="public keys, or .pub files, of whom models must be signed by (NAME.onnx.minisig, see streamer"
-        " sign); empty: by nobody. Shipped models are not asked",
+        description="public keys, or .pub files; a model must be signed by one of them (NAME.onnx.minisig, see streamer"
+        " sign); empty: no signature is needed. Shipped models need none",
     )
     max_batch: int = Field(0, ge=0, description="largest batch; 0: where batching stops paying, as measured at start")
     batch_wait_ms: float = Field(
         -1.0,
         ge=-1,
         le=1000,
-        description="a ready chunk waits so long for company, at most a tenth of a chunk's time; 0: never;"
-        " -1: as long as pays, as measured at start (never where max_batch is given)",
+        description="longest time that a ready chunk waits for others to share its batch, at most a tenth of a chunk's"
+        " time; 0: never; -1: as long as pays, as measured at start (never where max_batch is given)",
     )
     overload_seconds: Seconds = Field(
         0.0,
-        description="more results than a few come so late: new streams are refused; 0: half a chunk's time"
+        description="new streams are refused while more than a few results are this late; 0: half a chunk's time"
         " (0.05 to 2 s)",
     )
     max_load: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -165,10 +167,11 @@ class Settings(
         description="bytes that the bodies of all requests (HTTP, gRPC) hold together; more are answered 503",
     )
     answer_seconds: Positive = Field(
-        30.0, description="time for what one request to /v1/streams or /v1/readings brings to be run"
+        30.0, description="time for running the rows or readings of one request to /v1/streams or /v1/readings"
     )
     max_replay_events: Count = Field(
-        256, description="numbered events kept for a client that comes back; the oldest go, counted if nobody saw them"
+        256,
+        description="numbered events kept for a client that comes back; the oldest go, counted if no client got them",
     )
     max_waiting_markers: Count = Field(256, description="markers of one stream that wait for audio; more are refused")
     max_unsent_events: Count = Field(
@@ -177,9 +180,9 @@ class Settings(
     max_hotwords: Annotated[int, Field(ge=0, le=2000)] = Field(
         200, description="names and terms that one stream may expect; 0: none"
     )
-    max_hotword_letters: Annotated[int, Field(ge=1, le=200)] = Field(60, description="letters of one of them")
+    max_hotword_letters: Annotated[int, Field(ge=1, le=200)] = Field(60, description="letters of one such name")
     max_hotword_sets: Annotated[int, Field(ge=0)] = Field(
-        32, description="different lists of them that streams of one model have at a time, some 10 MB each"
+        32, description="different lists of such names among the streams of one model, some 10 MB each"
     )
     max_generated_tokens: Count = Field(
         10_000_000, description="tokens of one request to /v1/generate: characters, note events, samples"
@@ -209,7 +212,8 @@ class Settings(
 
     # -- how long things live ----------------------------------------------------------------------------------------
     max_old_models: Annotated[int, Field(ge=0)] = Field(
-        4, description="old versions of models that are kept for their streams after a reload; then it is refused"
+        4,
+        description="old versions of models that are kept for their streams; a reload that would exceed it is refused",
     )
     grace_seconds: Seconds = Field(60.0, description="time a stream waits for a client that went away")
     idle_seconds: Seconds = Field(
@@ -227,7 +231,8 @@ class Settings(
     )
     stuck_seconds: Positive = Field(
         10.0,
-        description="work and no batch back for so long: unhealthy, no watchdog; a snapshot waits no longer",
+        description="time without a finished batch while work waits: then the daemon is unhealthy, and the watchdog"
+        " gets no signal; a snapshot waits no longer than this either",
     )
     drain_seconds: Positive = Field(20.0, description="time for finishing what was received after SIGTERM")
     unsaved_streams: bool = Field(
@@ -236,10 +241,11 @@ class Settings(
         " refused until it can (store)",
     )
     min_free_bytes: Annotated[int, Field(ge=0)] = Field(
-        8 * 2**20, description="with less room in the state directory it is not ready, as with a disk that is full"
+        8 * 2**20, description="with less room in the state directory the daemon is not ready, as with a full disk"
     )
     disk_threads: Annotated[int, Field(ge=1, le=256)] = Field(
-        8, description="threads for connections and requests that wait for the disk; nobody else waits behind them"
+        8,
+        description="threads for connections and requests that wait for the disk; other work does not wait for it",
     )
 
     # -- where it writes ---------------------------------------------------------------------------------------------

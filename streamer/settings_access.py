@@ -15,7 +15,7 @@ class AccessSettings(BaseSettings):
 
     insecure: bool = Field(
         False,
-        description="listen where other machines reach it, and ask nobody for a token or a certificate",
+        description="listen where other machines reach it, without tokens and certificates",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -30,13 +30,13 @@ class AccessSettings(BaseSettings):
         "", description="tokens, by their hashes (streamer token); empty: tokens.json in the state directory"
     )
     max_failed_tokens: Annotated[int, Field(ge=1)] = Field(
-        10, description="wrong tokens from one address; who sends more is answered 429, and waits"
+        10, description="wrong tokens from one address; an address that sends more is answered 429, and waits"
     )
     failed_token_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         10.0, description="time after which one wrong token is forgiven"
     )
     max_failed_addresses: Annotated[int, Field(ge=1)] = Field(
-        4096, description="addresses whose wrong tokens are counted; of more the oldest is forgotten"
+        4096, description="addresses whose wrong tokens are counted; beyond that the oldest is forgotten"
     )
     tls_cert_file: str = Field(
         "",
@@ -45,7 +45,7 @@ class AccessSettings(BaseSettings):
     tls_key_file: str = Field("", description="its private key (PEM)")
     tls_client_ca_file: str = Field(
         "",
-        description="authorities (PEM) of clients: who has no certificate of theirs is not served; empty: any client",
+        description="authorities (PEM) of client certificates: a client without one is not served; empty: any client",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The file of settings as TOML, and what is often meant where it is none."""
+"""Reads the TOML file of settings; if it is not TOML, the error says what was probably meant."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["SettingsError", "read_toml"]
 
 
 class SettingsError(ValueError):
-    """A setting that can't be used. The message names it, says where it came from and what would do."""
+    """A setting that can't be used. The message names it, where it came from, and values that are accepted."""
 
 
 def read_toml(path: Path, shown: Collection[str] = ()) -> dict[str, Any]:
-    """UTF-8, or UTF-16 with its mark. Raises :class:`SettingsError` that names the line, and shows it where it is that
-    of one of the settings ``shown``: any other may hold a password."""
+    """Read UTF-8, or UTF-16 with its mark. Raises :class:`SettingsError`, which names the line. Only lines of the
+    settings in ``shown`` are quoted: any other line may hold a password."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -38,9 +38,9 @@ def read_toml(path: Path, shown: Collection[str] = ()) -> dict[str, Any]:
 
 
 def _hint(text: str, error: tomllib.TOMLDecodeError, names: Collection[str]) -> str:
-    """The line that can't be read, and what is often meant."""
-    said = str(error)
-    found = re.search(r"at line (\d+)", said)
+    """What was probably meant by the line that can't be read."""
+    message = str(error)
+    found = re.search(r"at line (\d+)", message)
     lines = text.splitlines()
     line = lines[min(int(found[1]), len(lines)) - 1].strip() if found and lines else ""
     name = re.match(r"[\w.-]*", line)[0]  # type: ignore[index]  # it matches everything
@@ -50,9 +50,9 @@ def _hint(text: str, error: tomllib.TOMLDecodeError, names: Collection[str]) -> 
         return ": it looks like JSON; settings are lines like port = 8765"
     if re.fullmatch(r"[\w.-]+\s*:.*", line):
         return f": {shown} has a colon; settings are lines like port = 8765"
-    if "overwrite" in said:
+    if "overwrite" in message:
         return f": {shown} is set twice"
-    if "Unclosed" in said:
+    if "Unclosed" in message:
         return f": a bracket before {shown} is not closed"
     if "=" in line and not value:
         return f": {shown} lacks a value"

@@ -23,22 +23,22 @@ class KServeSettings(BaseSettings):
     )
     kserve_resume_by_address: bool = Field(
         True,
-        description="a sequence whose connection broke goes on for its address; false: only with the header"
+        description="a sequence whose connection broke goes on for clients at its address; false: only with the header"
         " streamer-client",
     )
     kserve_max_requests: Count = Field(
         1024, description="inference requests under way; one more is answered 503 (UNAVAILABLE)"
     )
     kserve_max_pipelined: Count = Field(
-        64, description="requests of one gRPC stream under way; then the client is not read"
+        64, description="requests of one gRPC stream under way; at that number no more is read from its client"
     )
     kserve_max_calls: Count = Field(
         256, description="gRPC calls at a time, streams among them; one more is answered RESOURCE_EXHAUSTED, unread"
     )
     kserve_max_message_bytes: Count = Field(
         4 * 2**20,
-        description="largest gRPC message, and never more than max_body_bytes; each call may hold one that is on its"
-        " way, which max_request_memory does not count yet",
+        description="largest gRPC message, and never more than max_body_bytes; each call may hold one that is still"
+        " arriving, which max_request_memory does not count yet",
     )
     kserve_max_backlog: Annotated[int, Field(ge=0)] = Field(
         64, description="requests with a timeout that wait for a free slot; one more is answered 503 (UNAVAILABLE)"

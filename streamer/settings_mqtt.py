@@ -24,7 +24,9 @@ class MqttSettings(BaseSettings):
     mqtt_ca_file: str = Field("", description="certificates to trust; empty: the system's")
     mqtt_cert_file: str = Field("", description="our own certificate (PEM) for the broker; empty: none")
     mqtt_key_file: str = Field("", description="its private key (PEM)")
-    mqtt_owner: str = Field("", description="whose its sensors are, an owner of tokens; empty: of those who need none")
+    mqtt_owner: str = Field(
+        "", description="owner of the broker's sensors, as in tokens; empty: clients that need no token"
+    )
     mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -39,26 +41,26 @@ class MqttSettings(BaseSettings):
     mqtt_max_message_bytes: Count = Field(65536, description="the broker leaves out longer messages")
     mqtt_max_batch: Count = Field(1000, description="messages that are taken together")
     mqtt_max_unacknowledged: Annotated[int, Field(ge=1, le=65535)] = Field(
-        1000, description="messages of QoS 1 that are not yet safe; then the broker waits"
+        1000, description="messages of QoS 1 that are not yet on the disk; at that number the broker sends no more"
     )
-    mqtt_max_waiting: Count = Field(4096, description="messages that wait; then the broker keeps what comes")
+    mqtt_max_waiting: Count = Field(4096, description="messages that wait; at that number the daemon reads no more")
     mqtt_max_waiting_bytes: Count = Field(16777216, description="the same in bytes, of topics and payloads")
     mqtt_hold_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        5.0, description="time that it keeps it; then what is of QoS 0 is dropped, and counted"
+        5.0, description="longest time without reading; then messages of QoS 0 are dropped, and counted"
     )
-    mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; of more the oldest is dropped")
+    mqtt_max_unsent: Count = Field(4096, description="sensors whose forecast waits; beyond that the oldest is dropped")
     mqtt_anomaly: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.001, description="a reading that is less probable than this is an anomaly for Home Assistant"
     )
     mqtt_max_curve_bytes: Annotated[int, Field(ge=1000)] = Field(
-        16000, description="bytes of a curve's attributes for Home Assistant; of longer ones the far end is left out"
+        16000, description="bytes of a curve's attributes for Home Assistant; a longer curve loses its far end"
     )
     mqtt_max_discovered: Count = Field(200, description="sensors that are announced to Home Assistant")
 
     @field_validator("mqtt_host")
     @classmethod
     def _no_url(cls, value: str) -> str:
-        """A password in it would be in every message about the connection."""
+        """Refuse a URL: a password in it would be in every message about the connection."""
         if "/" in value or "@" in value:
             raise ValueError("a name or an address, no URL: the rest goes into mqtt_port, mqtt_username, mqtt_password")
         return value

@@ -1,4 +1,4 @@
-"""Settings of traces and of what stands in logs."""
+"""Settings of traces and of what logs may hold."""
 
 from __future__ import annotations
 

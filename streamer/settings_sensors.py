@@ -20,10 +20,10 @@ class SensorSettings(BaseSettings):
     max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
     sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")
     missing: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="what senders write where there is no value, such as -999, besides empty, NaN, NA and null"
+        (), description="texts that stand for a missing value, such as -999, besides empty, NaN, NA and null"
     )
     max_gap_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        240, description="missing steps that are run for one gap of a sensor; behind a longer one nothing is scored"
+        240, description="missing steps that are run for one gap of a sensor; after a longer gap nothing is scored"
     )
     gap_steps_per_reading: Annotated[int, Field(ge=0, le=100_000)] = Field(
         16,
@@ -35,25 +35,25 @@ class SensorSettings(BaseSettings):
     )
     max_waiting_readings: Count = Field(
         100_000,
-        description="readings taken and not yet run, of one sensor an eighth of that at most counted; a request that"
-        " finds more is answered 503",
+        description="readings taken and not yet run; those of one sensor count for at most an eighth of it; a request"
+        " that would exceed it is answered 503",
     )
     max_waiting_seconds: Positive = Field(
         10.0,
-        description="time in which what waits of all sensors would be run, as measured; a request that finds more is"
-        " answered 503",
+        description="time that running all waiting readings would take, as measured; while it takes longer, requests"
+        " are answered 503",
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
         16 * 2**20, description="largest body of a request that brings readings; a larger one is answered 413"
     )
     max_unpacked_bytes: Annotated[int, Field(ge=1024, le=2**32)] = Field(
-        64 * 2**20, description="largest such body once it is unpacked (gzip, snappy)"
+        64 * 2**20, description="largest body of readings, rows or tensors once it is unpacked"
     )
     max_json_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
         4 * 2**20,
-        description="largest JSON of rows and tensors, unpacked; longer ones are answered 413: bytes may be longer",
+        description="largest JSON of rows and tensors, unpacked; a longer one is answered 413, and must come as bytes",
     )
-    body_seconds: Positive = Field(60.0, description="time for such a body to arrive")
+    body_seconds: Positive = Field(60.0, description="time for a body of readings, rows or a recording to arrive")
     sensor_save_seconds: Positive = Field(
         300.0, description="interval of saving a sensor's state; readings are on the disk before they are acknowledged"
     )
@@ -70,5 +70,5 @@ class SensorSettings(BaseSettings):
         3000, description="series of sensors on the metrics page; sensors beyond that are left out, and counted"
     )
     max_top_anomalies: Annotated[int, Field(ge=0, le=1000)] = Field(
-        10, description="the sensors with the least probable readings, on the metrics page wherever else they are"
+        10, description="sensors with the least probable readings, which are always on the metrics page"
     )

@@ -1,4 +1,4 @@
-"""Settings of the protocols that others' speech clients speak. They are part of :mod:`streamer.settings`."""
+"""Settings of the protocols for speech clients of other projects. They are part of :mod:`streamer.settings`."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class SpeechSettings(BaseSettings):
     upload_seconds: Positive = Field(600.0, description="time for one uploaded recording to be transcribed")
 
     # -- ports of their own ------------------------------------------------------------------------------------------
-    vosk_port: PortNumber = Field(0, description="TCP port of Vosk's WebSocket protocol, its servers' is 2700; 0: none")
+    vosk_port: PortNumber = Field(0, description="TCP port of Vosk's WebSocket protocol, mostly 2700; 0: none")
     vosk_sample_rate: Annotated[int, Field(ge=1, le=768_000)] = Field(
-        8000, description="Hz of the sound of Vosk's clients that do not say theirs"
+        8000, description="Hz of the sound of Vosk's clients that do not name a rate"
     )
     wyoming_port: PortNumber = Field(0, description="TCP port of Wyoming (Home Assistant), mostly 10300; 0: none")
     wyoming_languages: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("en",), description="languages that Wyoming's clients are told the models are for"
+        ("en",), description="languages of the models, as Wyoming's clients see them"
     )
     wyoming_zeroconf: str = Field(
         "", max_length=60, description="name under which that port is announced in the local network; empty: it is not"

@@ -1,7 +1,7 @@
-"""Where the time of one request, stream or chunk goes: spans, for whoever installs a tracer, else nothing.
+"""Spans show where the time of one request, stream or chunk goes. Without an installed tracer there are none.
 
-Rooms tell what began and ended; :mod:`streamer.serve.otel` sends it as OpenTelemetry. No text, no sound, no value and
-no token is ever an attribute. Times are of :func:`time.monotonic`.
+The code begins and ends spans here; :mod:`streamer.serve.otel` sends them as OpenTelemetry. No text, no sound, no value
+and no token is ever an attribute. Times are of :func:`time.monotonic`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Attribute = str | int | float | bool
 
 
 class Span(Protocol):
-    """One that is under way."""
+    """A span that has begun."""
 
     def end(self, error: str = "", **attributes: Attribute) -> None:
-        """``error``: a code, where it went wrong. A second call does nothing."""
+        """End the span. ``error``: a code if the work failed, else empty. A second call does nothing."""
 
 
 class Tracer(Protocol):
-    """From any thread; never blocks, and raises nothing."""
+    """Its methods may be called from any thread; they never block and raise nothing."""
 
     def begin(
         self, name: str, parent: Span | None, headers: Mapping[str, str] | None, attributes: Mapping[str, Attribute]
     ) -> Span:
-        """``headers`` by lower-case name: those of a request, whose ``traceparent`` is continued."""
+        """Begin a span. ``headers``: of a request, by lower-case name; the span continues their ``traceparent``."""
 
     def past(
         self,
@@ -39,10 +39,11 @@ class Tracer(Protocol):
         parts: Sequence[tuple[str, float]],
         attributes: Mapping[str, Attribute],
     ) -> None:
-        """What is over already: ``parts`` (name, end) follow one another from ``since`` on."""
+        """Record a span that is over. ``parts``: (name, end) of its children, which follow one another from ``since``
+        on."""
 
     def chosen(self, count: int) -> int | None:
-        """Which one of so many chunks or readings gets a span; ``None``, mostly: none."""
+        """The index of the one among ``count`` chunks or readings that gets a span; mostly ``None``: none does."""
 
 
 _tracer: Tracer | None = None
@@ -50,7 +51,7 @@ _parent: ContextVar[Span | None] = ContextVar("span", default=None)
 
 
 def install(tracer: Tracer | None) -> None:
-    """For the whole process; ``None``: no spans any more."""
+    """Set the tracer of the whole process; ``None``: no more spans."""
     global _tracer
     _tracer = tracer
 
@@ -60,13 +61,13 @@ def tracer() -> Tracer | None:
 
 
 def begin(name: str, attributes: Mapping[str, Attribute], headers: Mapping[str, str] | None = None) -> Span | None:
-    """A span under that of :func:`under`, or of the trace in ``headers``; ``None`` where there are none."""
+    """A child of the span of :func:`under`, or of the trace in ``headers``; ``None`` without a tracer."""
     return None if _tracer is None else _tracer.begin(name, _parent.get(), headers, attributes)
 
 
 @contextmanager
 def under(span: Span | None) -> Iterator[None]:
-    """What begins meanwhile, in this task or thread and in those that it starts, is a part of ``span``."""
+    """Spans that begin inside, in this task or thread and in those that it starts, are children of ``span``."""
     token = _parent.set(span)
     try:
         yield

@@ -22,18 +22,18 @@ __all__ = [
     "why",
 ]
 
-#: What to do where a daemon, or this machine, does not keep up.
+#: The advice where a daemon, or this machine, does not keep up.
 TOO_SLOW = "the machine is too busy, or the daemon hangs (streamer top shows it); try again"
-#: What to do about what the operating system says.
+#: The advice for errors of the operating system, by errno.
 REMEDIES = {
     errno.ENOENT: "check the name",
     errno.ENOTDIR: "check the name",
     errno.EISDIR: "name a file",
-    errno.EACCES: "change its rights, or run as somebody who may",
-    errno.EPERM: "change its rights, or run as somebody who may",
+    errno.EACCES: "change its rights, or run as a user who may",
+    errno.EPERM: "change its rights, or run as a user who may",
     errno.EROFS: "name a place that can be written",
     errno.ENOSPC: "make room, or name another disk",
-    errno.EADDRINUSE: "end who has it, or choose another --port",
+    errno.EADDRINUSE: "end the program that has it, or choose another --port",
 }
 
 
@@ -69,12 +69,12 @@ def ctrl_c() -> Iterator[threading.Event]:
 
 
 def why(error: Exception) -> str:
-    """What the operating system says, and what to do about it."""
+    """The operating system's message, with the advice for it."""
     if not isinstance(error, OSError):
         return str(error)
-    said = error.strerror or str(error)
+    message = error.strerror or str(error)
     remedy = REMEDIES.get(error.errno or 0)
-    return f"{said}: {remedy}" if remedy else said
+    return f"{message}: {remedy}" if remedy else message
 
 
 def examples(*lines: str) -> str:

@@ -1,4 +1,4 @@
-"""``streamer sessions``, ``drain`` and ``reload``: what an administrator tells a daemon that runs."""
+"""``streamer sessions``, ``drain`` and ``reload``: an administrator's requests to a running daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["drain", "reload", "sessions"]
 
 Url = Annotated[str, typer.Option("--url", help="The daemon.")]
-Owner = Annotated[str, typer.Option("--owner", help="Whose stream it is, where there are tokens.")]
+Owner = Annotated[str, typer.Option("--owner", help="The stream's owner, where there are tokens.")]
 Id = Annotated[str, typer.Argument(help="The stream's id or key.")]
 HERE = "http://127.0.0.1:8765"
 #: Seconds for all streams and sensors of a daemon to move, and for a model to be judged.
@@ -37,7 +37,7 @@ def list_sessions(
     ca: CaOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Every stream, awake or asleep: where it stands, and how much of it is on the disk."""
+    """List every stream, awake or asleep: its position, and how much of it is on the disk."""
     peer, after = _peer(url, token, ca), ""
     while True:
         page = _ask(peer, "GET", "/v1/sessions", after=after)
@@ -63,7 +63,7 @@ def export_session(
     token: TokenOption = None,
     ca: CaOption = None,
 ) -> None:
-    """Its bytes as a sleeping stream. It goes on where it is: what comes behind them is not in them."""
+    """Copy a stream into a file, as it would sleep. The stream goes on; its later rows are not in the file."""
     data = _bytes(_peer(url, token, ca), "GET", f"/v1/sessions/{quote(id)}", owner=owner)
     if output is None:
         sys.stdout.buffer.write(data)
@@ -81,7 +81,8 @@ def import_session(
     token: TokenOption = None,
     ca: CaOption = None,
 ) -> None:
-    """It sleeps there until a client resumes it. Refused for another model file than it was made by."""
+    """Bring in a stream from a file. It sleeps until a client resumes it. The daemon refuses a stream of another model
+    file than its own."""
     data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     found = json.loads(_bytes(_peer(url, token, ca), "PUT", f"/v1/sessions/{quote(id)}", data, owner=owner))
     typer.echo(f"{found['stream']}\t{found['model']}\t{found['position']}")
@@ -89,7 +90,7 @@ def import_session(
 
 @sessions.command("evict")
 def evict_session(id: Id, owner: Owner = "", url: Url = HERE, token: TokenOption = None, ca: CaOption = None) -> None:
-    """Put it to sleep; its client wakes it with the next row."""
+    """Put a stream to sleep; its client wakes it with the next row."""
     _bytes(_peer(url, token, ca), "POST", f"/v1/sessions/{quote(id)}/evict", owner=owner)
 
 
@@ -98,27 +99,27 @@ def drain(
     url: Url = HERE,
     token: TokenOption = None,
     ca: CaOption = None,
-    to_token: Annotated[str | None, typer.Option("--to-token", help="A token for the other one.")] = None,
+    to_token: Annotated[str | None, typer.Option("--to-token", help="A token for the other daemon.")] = None,
 ) -> None:
     """Move every stream and sensor to another daemon. Clients follow; new ones are sent there until this one stops."""
     asked = {"to": to} | ({} if to_token is None else {"token": to_token})
     found = _ask(_peer(url, token, ca, LONG), "POST", "/v1/drain", asked)
-    for what, said in found.items():
-        typer.echo(f"{what}\t{said['moved']} moved, {len(said['left'])} left")
-        for name, why in said["left"].items():
+    for what, result in found.items():
+        typer.echo(f"{what}\t{result['moved']} moved, {len(result['left'])} left")
+        for name, why in result["left"].items():
             typer.echo(f"  {name}: {why}", err=True)
-    if any(said["left"] for said in found.values()):
+    if any(result["left"] for result in found.values()):
         raise typer.Exit(1)
 
 
 def reload(url: Url = HERE, token: TokenOption = None, ca: CaOption = None) -> None:
-    """Load model files that changed: new streams take the new version, those that are there finish on the old one;
-    sensors go over."""
+    """Load model files that changed: new streams take the new version, running streams finish on the old one; sensors
+    change to the new one."""
     found = _ask(_peer(url, token, ca, LONG), "POST", "/v1/reload")
     failed = False
-    for name, said in found["models"].items():
-        failed |= said["outcome"] == "failed"
-        typer.echo(f"{name}\t{said['outcome']}\t{said.get('error') or said.get('version', '')}")
+    for name, result in found["models"].items():
+        failed |= result["outcome"] == "failed"
+        typer.echo(f"{name}\t{result['outcome']}\t{result.get('error') or result.get('version', '')}")
     if failed:
         raise typer.Exit(1)
 

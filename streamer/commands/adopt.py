@@ -26,7 +26,7 @@ def adopt(
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            "--compare", metavar="IN.npz OUT.npz", help="What your own host gave the model, and what it got of it."
+            "--compare", metavar="IN.npz OUT.npz", help="Inputs that your own host gave the model, and its outputs."
         ),
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that is judged.")] = 64,
@@ -38,8 +38,8 @@ def adopt(
     A folder with the graphs and the tokens.txt of a streaming recogniser (k2, NeMo, WeNet, T-one) becomes one file that
     transcribe, listen and serve run.
 
-    Says what was found and done, compares the new file with the old one, and holds it to the laws. docs/adopt.md has
-    the conventions and the TOML. Exit code 0 if the file was written, 1 if not.
+    Reports what was found and done, compares the new file with the old one, and tests it against the laws.
+    docs/adopt.md has the conventions and the TOML. Exit code 0 if the file was written, 1 if not.
     """
     from streamer.commands.tools import ONNX, run_tool
 

@@ -78,8 +78,8 @@ class _File:
                 os.fsencode(path), "w", samplerate=rate, channels=1, format=FORMATS[path.suffix.lower()]
             )
         except (soundfile.LibsndfileError, OSError) as error:
-            said = getattr(error, "error_string", None) or str(error)
-            raise CommandError(f"can't write {path}: {said.rstrip('.')}") from error
+            reason = getattr(error, "error_string", None) or str(error)
+            raise CommandError(f"can't write {path}: {reason.rstrip('.')}") from error
 
     def write(self, pcm: bytes) -> None:
         self._file.write(np.frombuffer(pcm, "<i2"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "show"]
 
-#: Lines of a screen where there is none, and failing checks that are shown however low it is.
+#: Lines of a screen that are assumed where there is no screen, and failing checks that even the lowest screen shows.
 SCREEN, MIN_SHOWN = 24, 3
 
 
@@ -32,7 +32,7 @@ def check(
     everything: Annotated[bool, typer.Option("--all", help="Every check, not only those that fail.")] = False,
     chunks: Annotated[int, typer.Option(min=10, help="Length of the endurance run, in chunks.")] = 400,
 ) -> None:
-    """Hold a model file to its contract, its golden example and the first three laws, on this machine.
+    """Test a model file against its contract, its golden example and the first three laws, on this machine.
 
     A line for each law, and every check that fails. Exit code 0 if it keeps them all, 1 if not.
     """
@@ -68,13 +68,13 @@ def show(verdict: Verdict, everything: bool = False, hint: str = "") -> None:
     broken = list(verdict.refusals)
     state = Text("refused", "bold red") if broken else Text("keeps its laws", "green")
     count = f", {len(broken)} of {len(verdict.findings)} checks fail" if broken else f", {len(verdict.findings)} checks"
-    said = Text.assemble(f"{verdict.path.name}: ", state, f"{count} (seed {verdict.seed})", (hint, "dim"))
+    summary = Text.assemble(f"{verdict.path.name}: ", state, f"{count} (seed {verdict.seed})", (hint, "dim"))
     if everything:
         console.print(_checks(verdict.findings))
     else:
         console.print(_laws(verdict.findings, console.width))
         # the header, an empty line before and behind the failures, how many more there are, and the prompt
-        taken = len(_by_law(verdict.findings)) + 5 + math.ceil(len(said) / console.width)
+        taken = len(_by_law(verdict.findings)) + 5 + math.ceil(len(summary) / console.width)
         room = max(MIN_SHOWN, (console.height if console.is_terminal else SCREEN) - taken)
         if broken:
             console.print()
@@ -86,7 +86,7 @@ def show(verdict: Verdict, everything: bool = False, hint: str = "") -> None:
         if len(broken) > room:
             console.print(f"and {len(broken) - room} more that fail", style="bold red")
     console.print()
-    console.print(said, soft_wrap=not console.is_terminal)  # a line of a pipe stays one
+    console.print(summary, soft_wrap=not console.is_terminal)  # a line of a pipe stays one
 
 
 def _by_law(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
@@ -106,19 +106,19 @@ def _laws(findings: Sequence[Finding], width: int) -> Table:
         measured = [finding for finding in checks if finding.measured is not None and finding.tolerance]
         worst = max(measured, key=lambda finding: (finding.measured or 0.0) / (finding.tolerance or 1.0), default=None)
         count = f"{fails} of {len(checks)}" if fails else str(len(checks))
-        said = ("", "") if worst is None else _numbers(worst)
-        table.add_row(law, _mark(not fails), count, *said[: len(numbers)])
+        cells = ("", "") if worst is None else _numbers(worst)
+        table.add_row(law, _mark(not fails), count, *cells[: len(numbers)])
     return table
 
 
 def _failure(finding: Finding) -> Text:
-    """One line, what tells most first."""
+    """One line, the most important facts first."""
     from rich.text import Text
 
     measured, allowed = _numbers(finding)
     numbers = f"{measured}, allowed {allowed}" if measured and allowed else ""
-    said = "; ".join(filter(None, (numbers, finding.detail)))
-    return Text.assemble(("FAILS", "bold red"), f" {finding.law}, {finding.check}{': ' * bool(said)}{said}")
+    reason = "; ".join(filter(None, (numbers, finding.detail)))
+    return Text.assemble(("FAILS", "bold red"), f" {finding.law}, {finding.check}{': ' * bool(reason)}{reason}")
 
 
 def _checks(findings: Sequence[Finding]) -> Table:

@@ -60,7 +60,7 @@ def classify(
     hush_libraries()
     limits = {name: value for name, value in (("on", on), ("off", off)) if value is not None}
     if on is not None and off is None:
-        limits["off"] = 0.6 * on  # a lower one than the model's may be wanted than its own off
+        limits["off"] = 0.6 * on  # the model's own ``off`` might be above a low ``on``
     work = [Job(name) for name in files]
     wishes = {"segments": limits} if limits else {}
     chosen = model if url else model or "vad"

@@ -1,4 +1,4 @@
-"""``streamer completion``: what a shell has to know to complete commands, options, and models by name."""
+"""``streamer completion``: scripts with which a shell completes commands, options, and models by name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(h
 
 
 def prepare() -> None:
-    """Have typer answer in its own scripts' dialects. To be called before the command line is parsed."""
+    """Have typer answer its own completion scripts. Call this before the command line is parsed."""
     from typer.completion import completion_init  # type: ignore[attr-defined]
 
     completion_init()
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Shipped models whose names begin so; where none does, the shell completes paths."""
+    """Shipped models whose names begin with ``incomplete``; where none does, the shell completes paths."""
     from streamer.engine.catalogue import find_models
 
     return [path.stem for path in find_models() if path.stem.startswith(incomplete)]

@@ -44,14 +44,14 @@ def enhance(
         str | None, typer.Option(help="Microphone: number, name or part of the name. Default: the system's choice.")
     ] = None,
     output_device: Annotated[
-        str | None, typer.Option(help="Where to play it: the same. A virtual cable is another program's microphone.")
+        str | None, typer.Option(help="Output, named the same way. A virtual cable is another program's microphone.")
     ] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="Show microphones and outputs, exit.")] = False,
     seconds: Annotated[float | None, typer.Option(help="With --listen: stop after this time.", min=0.1)] = None,
     channel: ChannelOption = None,
 ) -> None:
-    """Take the noise out of speech. A file comes out as long as it went in, nothing moved; live it is a constant time
-    late."""
+    """Take the noise out of speech. A file keeps its length and its timing; live sound comes late by a constant
+    time."""
     if list_devices:
         _list_devices()
         return

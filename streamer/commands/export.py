@@ -32,7 +32,7 @@ def export(
     ] = None,
     step_seconds: Annotated[float, typer.Option(min=0, help="Time between two rows; 0: any.")] = 0.0,
     whole: Annotated[
-        bool, typer.Option(help="Hold one call with many steps to be what many calls give, where forward takes one.")
+        bool, typer.Option(help="Test that one call with many steps gives what many calls give, if forward takes one.")
     ] = True,
     name: Annotated[str | None, typer.Option(help="Name of the model (default: the file's).")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the manifest.")] = None,

@@ -166,7 +166,7 @@ def forecast(
                     for out in outs:
                         out.add(row, source.timed)
                     history(row)
-            except KeyboardInterrupt:  # the way to end what never ends: what is known by then is shown
+            except KeyboardInterrupt:  # Ctrl-C ends an endless input: the results so far are shown
                 interrupted = True
     finally:
         fleet.close()
@@ -178,7 +178,7 @@ def forecast(
 
         draw(plot, fleet.layout, by_label(fleet), history.kept, source.timed)
     if scores is not None:
-        sys.stdout.flush()  # they may go the same way, behind the readings
+        sys.stdout.flush()  # the scores may go to the same place, after the readings
         write_scores(scores, fleet)
     if interrupted:
         raise typer.Exit(130)
@@ -348,7 +348,7 @@ def _complain_of_break(stream: str, at: float, why: int) -> None:
         GAP: "a gap longer than is filled (--max-gap) ends",
         RESTARTED: "the clock was set back",
         CHANGED: "readings come at another step",
-        GLITCH: "a reading before had a time ahead of the others, which go on",
+        GLITCH: "an earlier reading had a time far ahead; the others go on",
     }[why]
     complain(f"{stream}: {what} at {show_time(at)}")
 

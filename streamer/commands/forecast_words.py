@@ -31,8 +31,8 @@ def mostly_late(fleet: Fleet) -> str:
     """Advice if most readings were left out because they came late; else empty."""
     counts = fleet.table.timelines.counts
     late, run = int(counts["late"].sum()), int(fleet.table.latest.readings.sum())
-    said = f"most readings came late: sort them, or name a file, which is sorted ({late} late, {run} run)"
-    return said if late > run else ""
+    advice = f"most readings came late: sort them, or name a file, which is sorted ({late} late, {run} run)"
+    return advice if late > run else ""
 
 
 def other_step(fleet: Fleet) -> str:

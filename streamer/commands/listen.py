@@ -103,7 +103,7 @@ class Listening:
         self._fed = 0  # samples
         self._peak = 0.0
         self._gaps = 0
-        self._told = 0  # overruns
+        self._reported = 0  # overruns
         self._ended = False
 
     def run(self, seconds: float | None) -> None:
@@ -165,9 +165,9 @@ class Listening:
             except queue.Empty:
                 break
         overruns = self._microphone.overruns
-        if overruns > self._told and self._screen is None:
+        if overruns > self._reported and self._screen is None:
             complain(f"overruns: {overruns} (the microphone was read too late, samples are missing)")
-        self._told = overruns
+        self._reported = overruns
         if self._screen is not None:
             self._screen.status(self._status())
 
@@ -177,8 +177,8 @@ class Listening:
         assert self._screen is not None
         line = self._screen.meter(self._peak)
         line.append(f"  {clock(self._fed / self._microphone.rate)}")
-        if self._told or self._gaps:  # before the name, which is cut first
-            line.append(f"  overruns {self._told}, interruptions {self._gaps}", style="yellow")
+        if self._reported or self._gaps:  # before the name, which is cut first
+            line.append(f"  overruns {self._reported}, interruptions {self._gaps}", style="yellow")
         line.append(f"  {self._microphone.name}")
         return line
 

@@ -58,9 +58,9 @@ class Loudspeaker:
             )
             self._stream.start()
         except (sd.PortAudioError, ValueError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CommandError(
-                f"can't play on {device or '(default)'} at {rate} Hz: {said}: choose another with --output-device", 2
+                f"can't play on {device or '(default)'} at {rate} Hz: {reason}: choose another with --output-device", 2
             ) from error
 
     def write(self, pcm: bytes) -> None:

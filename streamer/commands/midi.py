@@ -33,7 +33,7 @@ def midi(notes: Sequence[Note]) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """MIDI's numbers: seven bits a byte, the highest first, a bit above all but the last."""
+    """A number in MIDI's form: seven bits a byte, the highest first; every byte but the last has its top bit set."""
     parts = [value & 0x7F]
     while value := value >> 7:
         parts.append(0x80 | value & 0x7F)

@@ -39,8 +39,8 @@ def read_lines(names: Sequence[str], model: str | None, out: CommandOutput) -> i
         except ImportError as error:
             raise CommandError("pictures need pillow: pip install pillow", 2) from error
         except (PictureError, OSError) as error:
-            said = str(error)
-            complain(said if said.startswith(name) else f"{name}: {getattr(error, 'strerror', None) or said}")
+            message = str(error)
+            complain(message if message.startswith(name) else f"{name}: {getattr(error, 'strerror', None) or message}")
             code = 2
         out.finished(name, heard=True)
     return code

@@ -1,4 +1,4 @@
-"""Options of the commands that a daemon may do the work for."""
+"""Options of the commands whose work a daemon may do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ __all__ = ["CaOption", "TokenOption", "advice"]
 TokenOption = Annotated[
     str | None,
     typer.Option(
-        "--token", envvar="STREAMER_TOKEN", help="Token for --url; in the environment nobody sees it.", metavar="TOKEN"
+        "--token",
+        envvar="STREAMER_TOKEN",
+        help="Token for --url; the environment hides it from others.",
+        metavar="TOKEN",
     ),
 ]
 CaOption = Annotated[

@@ -110,9 +110,9 @@ def _csv(name: str, lines: Iterable[str], manifest: Manifest, columns: Sequence[
             raise ValueError(f"{name}: has no header, so --columns {','.join(columns)} can't be found")
         chosen = cells if pick is None else [cells[at] if at < len(cells) else "" for at in pick]
         if len(chosen) != wanted:
-            said = ", ".join(f"{width} of {key!r}" for key, width in widths.items())
+            parts = ", ".join(f"{width} of {key!r}" for key, width in widths.items())
             raise ValueError(
-                f"{name}, line {number}: {len(chosen)} numbers, and a row has {wanted} ({said}); "
+                f"{name}, line {number}: {len(chosen)} numbers, and a row has {wanted} ({parts}); "
                 "--columns a,b,c chooses those of a table"
             )
         values = [_number(name, number, cell) for cell in chosen]

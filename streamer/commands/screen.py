@@ -54,10 +54,10 @@ class Screen:
         if text:
             self._partials[file] = text
         elif self._partials.pop(file, None):
-            self._live.refresh()  # what is printed next would else be followed by the lines as drawn last
+            self._live.refresh()  # else the next print would redraw the old lines below itself
 
     def status(self, line: RenderableType) -> None:
-        """What stands below the partials; a single line is cut where the terminal ends."""
+        """Set the line below the partials; it is cut where the terminal ends."""
         self._status = self.one_line(line) if isinstance(line, str | Text) else line
 
     @property
@@ -66,7 +66,7 @@ class Screen:
         return self._console.width, self._console.height
 
     def meter(self, peak: float) -> Text:
-        """:func:`meter`, as long as a third of the terminal, of characters that it has."""
+        """:func:`meter`, as long as a third of the terminal, in characters that the terminal can show."""
         return meter(peak, min(BAR, max(4, self._console.width // 3)), ascii_only=self._console.options.ascii_only)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""``streamer sign``: who stands behind a model file."""
+"""``streamer sign``: signatures of model files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sign(
 ) -> None:
     """Sign model files, so that a daemon with the setting model_keys loads them; in the formats of minisign.
 
-    Exit code 0 if all were signed, or are signed as they should be; 2 if not.
+    Exit code 0 if all were signed, or all signatures are valid; 2 if not.
     """
     from streamer.commands import CommandError
     from streamer.contract import signature
@@ -43,7 +43,7 @@ def sign(
             continue
         assert check is not None
         try:
-            said = signature.verify(path.read_bytes(), signature.signature_of(path), [signature.read_public_key(check)])
+            note = signature.verify(path.read_bytes(), signature.signature_of(path), [signature.read_public_key(check)])
         except signature.SignatureError as error:
             raise CommandError(f"{path}: {error}", 2) from error
-        typer.echo(f"{path}: signed, {said}")
+        typer.echo(f"{path}: signed, {note}")

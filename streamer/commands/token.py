@@ -20,14 +20,12 @@ token = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode
 ConfigOption = Annotated[
     Path | None, typer.Option(help="The daemon's settings. Default: $STREAMER_CONFIG, /etc/streamer/streamer.toml")
 ]
-FileOption = Annotated[
-    Path | None, typer.Option(help="The file of tokens, in the place of the one that the settings name.")
-]
+FileOption = Annotated[Path | None, typer.Option(help="The file of tokens, instead of the one that the settings name.")]
 
 
 @token.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What it is called in lists: 1 to 64 printable characters.")],
+    name: Annotated[str, typer.Argument(help="Its name in lists: 1 to 64 printable characters.")],
     scope: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,7 +33,7 @@ def add(
         ),
     ] = None,
     owner: Annotated[
-        str | None, typer.Option(help="Whose streams it opens and sees; two tokens may share one. Default: NAME.")
+        str | None, typer.Option(help="Owner of the streams it opens and sees; tokens may share one. Default: NAME.")
     ] = None,
     max_streams: Annotated[int | None, typer.Option(help="Streams that the owner may have awake.", min=0)] = None,
     requests_per_second: Annotated[float | None, typer.Option(help="Requests a second.", min=0.001)] = None,
@@ -69,7 +67,7 @@ def add(
     typer.echo(secret)
     complain(f"{_line(made)}; kept in {found.path}")
     if fresh:
-        complain("from now on the daemon asks everybody for a token; a running one within seconds")
+        complain("from now on clients need a token; a running daemon notices within seconds")
 
 
 @token.command("list")
@@ -78,20 +76,20 @@ def list_tokens(
     config: ConfigOption = None,
     file: FileOption = None,
 ) -> None:
-    """List the tokens: name, owner, scopes, limits; never what they are."""
+    """List the tokens: name, owner, scopes, limits; never the secrets themselves."""
     found = _file(config, file)
     tokens: list[Token] = []
     _try(lambda: tokens.extend(found.read()))
     if json_output:
         import json
 
-        said = [each.model_dump(mode="json", exclude={"sha256"}, exclude_none=True) for each in tokens]
-        typer.echo(json.dumps([{**each, "scopes": sorted(each["scopes"])} for each in said]))
+        listed = [each.model_dump(mode="json", exclude={"sha256"}, exclude_none=True) for each in tokens]
+        typer.echo(json.dumps([{**each, "scopes": sorted(each["scopes"])} for each in listed]))
         return
     for each in tokens:
         typer.echo(_line(each))
     if not tokens:
-        state = "nobody gets in" if found.exists() else "nobody is asked for one"
+        state = "no client is admitted" if found.exists() else "no client needs one"
         complain(f"there is no token in {found.path}: {state}")
 
 
@@ -106,7 +104,7 @@ def remove(
     _try(lambda: found.remove(name))
     complain(f"removed {name}")
     if not found.read():
-        complain(f"no token is left: nobody gets in (delete {found.path} and restart to ask nobody)")
+        complain(f"no token is left: no client is admitted (to need none, delete {found.path} and restart)")
 
 
 def _file(config: Path | None, file: Path | None) -> TokenFile:
@@ -136,7 +134,7 @@ def _line(each: Token) -> str:
         "requests a second": each.requests_per_second,
         "bytes a second": each.bytes_per_second,
     }
-    said = ", ".join(f"{value:.12g} {what}" for what, value in limits.items() if value is not None)
+    bounds = ", ".join(f"{value:.12g} {what}" for what, value in limits.items() if value is not None)
     scopes = ", ".join(sorted(each.scopes))
     whose = "" if each.owner == each.name else f" of {each.owner}"
-    return f"{each.name}{whose}: {scopes}{'; at most ' + said if said else ''}; made {each.created or 'long ago'}"
+    return f"{each.name}{whose}: {scopes}{'; at most ' + bounds if bounds else ''}; made {each.created or 'long ago'}"

@@ -22,7 +22,7 @@ __all__ = ["top"]
 HERE = "http://127.0.0.1:8765"
 #: Seconds that a daemon may take for one page.
 ANSWER_SECONDS = 10.0
-#: Streams that go into a pipe with each look.
+#: Most streams that each look writes into a pipe.
 PIPED = 50
 
 
@@ -54,7 +54,7 @@ def top(
 
 
 class Watched:
-    """A daemon that is looked at again and again."""
+    """A daemon whose pages are read at intervals."""
 
     now: DaemonLook
 
@@ -106,7 +106,7 @@ def _print(watch: Watched, url: str) -> None:
 
 
 def _live(watch: Watched, url: str) -> None:
-    """On the terminal's other screen, so that what stood there stands there again."""
+    """Show the looks on the terminal's alternate screen, so that the terminal's own text comes back afterwards."""
     from rich.console import Console
     from rich.live import Live
 

@@ -138,7 +138,7 @@ def _samples(page: str) -> dict[Sample, float]:
 
 
 def _rates(now: DaemonLook, before: DaemonLook | None) -> dict[str, float]:
-    """Of counters without regard to their labels. A daemon that was started anew counts from zero."""
+    """Rates of counters, summed over their labels. A restarted daemon counts from zero."""
     if before is None or now.at <= before.at:
         return {}
     found = {}
@@ -169,10 +169,10 @@ def _percentile(now: DaemonLook, before: DaemonLook | None, model: str, share: f
     """The upper edge of the bucket of lags that holds it; ``None`` where no chunk came back."""
     counts: dict[float, float] = {}
     for (name, labels), value in now.samples.items():
-        said = dict(labels)
-        if name == "streamer_lag_seconds_bucket" and said.get("model") == model:
+        by_label = dict(labels)
+        if name == "streamer_lag_seconds_bucket" and by_label.get("model") == model:
             past = 0.0 if before is None else before.samples.get((name, labels), 0.0)
-            counts[float(said["le"])] = max(0.0, value - past)
+            counts[float(by_label["le"])] = max(0.0, value - past)
     total = counts.get(math.inf, 0.0)
     if not total:
         return None

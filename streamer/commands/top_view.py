@@ -50,10 +50,10 @@ def _line(text: Text) -> Text:
 
 def _title(look: DaemonLook, url: str) -> Text:
     first, *rest = look.ready.splitlines() or [""]
-    said = first + (f" ({rest[0]})" if rest else "")
+    state = first + (f" ({rest[0]})" if rest else "")
     host = url.partition("://")[2]
     return Text.assemble(
-        (f"streamer {look.version}".strip(), "bold"), f" {host}  ", (said, "bold red" if look.trouble else "green")
+        (f"streamer {look.version}".strip(), "bold"), f" {host}  ", (state, "bold red" if look.trouble else "green")
     )
 
 
@@ -82,7 +82,7 @@ def _sensors(look: DaemonLook) -> Text:
 
 
 def _refused(look: DaemonLook, before: DaemonLook | None) -> Text | None:
-    """What was refused since the start; what came since the look before in colour."""
+    """Refusals since the start; those since the look before in colour."""
     found = look.refused()
     past = {} if before is None else before.refused()
     if not found:
@@ -99,8 +99,8 @@ def _refused(look: DaemonLook, before: DaemonLook | None) -> Text | None:
 
 def _streams(look: DaemonLook, before: DaemonLook | None, width: int, room: int) -> Sequence[RenderableType]:
     if look.sessions is None:
-        said = look.unseen or "not told"
-        return [_line(Text(f"single streams are not shown: {said} (a token of scope admin: --token)", style="dim"))]
+        why = look.unseen or "the daemon gave no reason"
+        return [_line(Text(f"single streams are not shown: {why} (a token of scope admin: --token)", style="dim"))]
     if not look.sessions:
         return [Text("no streams yet", style="dim")]
     past = {_key(one): one for one in (before.sessions or [] if before is not None else [])}
@@ -147,8 +147,8 @@ def _table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
     return made
 
 
-def _text(said: str | Text) -> Text:
-    return Text(said) if isinstance(said, str) else said
+def _text(cell: str | Text) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
 
 
 def _of_model(show: Callable[[ModelLook], str | Text]) -> Callable[[tuple[str, ModelLook]], str | Text]:

@@ -130,8 +130,8 @@ def conclude(work: Sequence[Job]) -> None:
     """Print a summary of many inputs; the exit code, of which 1 takes precedence over 2 and 2 over 0."""
     failed = [job for job in work if job.code]
     if len(work) >= SUMMED or (failed and len(work) > 1):
-        said = f"{len(work) - len(failed)} of {len(work)} inputs were read"
-        complain(f"{said}, {len(failed)} not, or not whole: {failed[0].name} is the first" if failed else said)
+        count = f"{len(work) - len(failed)} of {len(work)} inputs were read"
+        complain(f"{count}, {len(failed)} not, or not whole: {failed[0].name} is the first" if failed else count)
     if failed:
         raise typer.Exit(max((job.code for job in failed), key=lambda code: (code == 1, code)))
 

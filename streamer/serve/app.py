@@ -1,4 +1,4 @@
-"""The HTTP side: health, readiness, metrics and what is served. Small, cheap and safe to ask at any time."""
+"""The HTTP routes for health, readiness, metrics and served models. They are cheap, and safe to ask at any time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ INDEX = """streamer: stateful streaming inference
 
 
 def create_app(streams: StreamConnections, *others: Any) -> ASGIApp:
-    """As :func:`create_router`, with rows before it."""
+    """The router of :func:`create_router`, with the routes for rows in front of it."""
     rows = RowRoutes(streams)
     return rows.before(create_router(rows, streams, *others))
 
@@ -86,9 +86,9 @@ def create_router(
     moving: MovingRoutes,
     disk: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
-    """All routes; which scope each needs stands in :mod:`streamer.serve.access.rules`.
+    """All routes; :mod:`streamer.serve.access.rules` has the scope of each.
 
-    ``health()`` says what is wrong with the engine, ``disk()`` why nothing can be saved; ``None``: all is well."""
+    ``health()``: what is wrong with the engine; ``disk()``: why nothing can be saved; ``None``: nothing is wrong."""
 
     async def healthz(request: Request) -> Response:
         trouble = health()
@@ -96,17 +96,17 @@ def create_router(
 
     async def readyz(request: Request) -> Response:
         trouble = ": ".join(streams.closed) if streams.closed else health() or streams.registry.gone()
-        said = "ready"
+        state = "ready"
         if trouble is None and (unsaved := disk()) is not None:
             if streams.settings.unsaved_streams:
-                said = f"ready, but nothing is saved: {unsaved}"
+                state = f"ready, but nothing is saved: {unsaved}"
             else:
                 trouble = f"nothing can be saved: {unsaved}"
         if trouble:
             return PlainTextResponse(f"{trouble}\n", 503, {"Retry-After": "1"})
-        return PlainTextResponse(f"{said}\n{sensors.waiting()}")
+        return PlainTextResponse(f"{state}\n{sensors.waiting()}")
 
-    pages: dict[tuple[str, str | None], SharedPage] = {}  # by content type and viewer, of which there are a few
+    pages: dict[tuple[str, str | None], SharedPage] = {}  # by content type and viewer; there are few of each
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -120,7 +120,7 @@ def create_router(
         known = models()
         return JSONResponse({"models": known, **(model_list(known) if streams.settings.openai else {})})
 
-    documents: dict[str, bytes] = {}  # made once, when somebody asks for the first time
+    documents: dict[str, bytes] = {}  # made once, at the first request
 
     async def document(request: Request) -> Response:
         name = request.url.path
@@ -150,7 +150,7 @@ def create_router(
 
 
 async def _not_here(request: Request, error: Exception) -> Response:
-    """What no route takes, in the same form as every other error."""
+    """The answer to a request that no route takes, in the same form as every other error."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == 405:
@@ -167,6 +167,6 @@ def _document(path: str, routes: Sequence[BaseRoute]) -> bytes:
 
 
 def _page(encoder: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, viewer: str | None) -> bytes:
-    """Every stream is asked: for a thread."""
+    """Render the metrics page. It asks every stream, so it runs in a thread."""
     VIEWER.set(viewer)
     return encoder(registry)

@@ -1,4 +1,4 @@
-"""Bodies of requests: whole, bounded, unpacked; and what is said where one can't be taken."""
+"""Reads bodies of requests whole, within bounds, and unpacks them; and makes the answer to one that is refused."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from streamer.serve.readings.parsed import BodyError
 __all__ = ["LONG", "in_thread", "is_packed", "json_fits", "problem", "read_body", "threads_behind", "unzip"]
 
 T = TypeVar("T")
-#: Parsing a body longer than this goes to a thread: the event loop has audio to pass on.
+#: A body longer than this is parsed in a thread: the event loop has audio to pass on.
 SHORT = 16 * 1024
-#: Bytes of one whose length is not known before it is unpacked.
+#: The assumed length of a packed body whose unpacked length is not known.
 LONG = SHORT + 1
 #: A body is unpacked by this many bytes at a time.
 PIECE = 2**20
-#: When calls that no thread has begun were made, by a number of their own.
+#: Times of the calls that wait for a thread, by a number for each call.
 _waiting: dict[int, float] = {}
 _numbers = count()
 
 
 async def read_body(request: Request, limit: int, setting: str = "max_body_bytes") -> bytes:
-    """``setting``: the name of the ``limit``. Raises :class:`BodyError`: 413, or 503 where the bodies of all
-    requests are too much."""
+    """Read the whole body. ``setting``: the name of the ``limit``. Raises :class:`BodyError`: 413 for a longer body,
+    503 if the bodies of all requests together exceed their bound."""
     parts: list[bytes] = []
     length = 0
     trouble: TooMuchError | None = None
@@ -49,7 +49,7 @@ async def read_body(request: Request, limit: int, setting: str = "max_body_bytes
                 continue
             except TooMuchError as error:
                 trouble = error
-        parts.clear()  # the rest is read and dropped: who is still sending would not see the answer
+        parts.clear()  # the rest is read and dropped: a client that is still sending would not see the answer
     if trouble is not None:
         raise BodyError(503, str(trouble))
     if length > limit:
@@ -58,7 +58,8 @@ async def read_body(request: Request, limit: int, setting: str = "max_body_bytes
 
 
 def unzip(body: bytes, encoding: str, limit: int) -> bytes:
-    """``Content-Encoding`` gzip, deflate or none. Raises :class:`BodyError`, 503 as of :func:`read_body`."""
+    """Unpack a body of ``Content-Encoding`` gzip, deflate or none. Raises :class:`BodyError`; 503 as in
+    :func:`read_body`."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
@@ -85,12 +86,13 @@ def unzip(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def is_packed(body: bytes, encoding: str) -> bool:
-    """It becomes longer, and may become much longer, when it is read."""
+    """Whether the body is compressed, and so grows, perhaps by far, when it is read."""
     return bool(encoding.strip()) or body[:2] == b"\x1f\x8b"
 
 
 def json_fits(size: int, limit: int) -> None:
-    """Raises :class:`BodyError`: 413. Nobody else runs while JSON is read, and its numbers take ten times its bytes."""
+    """Raises :class:`BodyError` 413 for JSON that is too long: reading JSON holds the interpreter, and the numbers take
+    ten times its bytes."""
     if size > limit:
         raise BodyError(
             413, f"JSON of {size} bytes, the limit is {limit} (max_json_bytes): send it in parts, or as bytes"
@@ -98,7 +100,7 @@ def json_fits(size: int, limit: int) -> None:
 
 
 async def in_thread(call: Callable[[], T], size: int) -> T:
-    """``call``, in a thread where it is about more than ``SHORT`` bytes."""
+    """Run ``call``; in a thread if it handles more than ``SHORT`` bytes (``size``)."""
     if size <= SHORT:
         return call()
     number = next(_numbers)
@@ -115,7 +117,7 @@ async def in_thread(call: Callable[[], T], size: int) -> T:
 
 
 def threads_behind() -> float:
-    """Seconds that the oldest call of :func:`in_thread` waits for a thread."""
+    """Seconds for which the oldest call of :func:`in_thread` has been waiting for a thread."""
     since = list(_waiting.values())
     return monotonic() - min(since) if since else 0.0
 

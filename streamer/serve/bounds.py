@@ -1,7 +1,7 @@
-"""How many HTTP requests there are at a time, and how much memory the bodies of all requests take together.
+"""Bounds the number of HTTP requests at a time, and the memory of the bodies of all requests together.
 
-A request beyond either is answered 503 with ``Retry-After``; its body is read and dropped, because a client that is
-still sending would not see the answer. Pages that are small, cheap and wanted in trouble are always answered.
+A request beyond either bound is answered 503 with ``Retry-After``; its body is read and dropped, because a client that
+is still sending would not see the answer. Small, cheap pages that operators need in trouble are always answered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TooMuchError(Exception):
 
 
 class RequestMemory:
-    """Bytes that the bodies of requests hold together, whatever they came by; ``most`` at most. Thread-safe."""
+    """Bytes that the bodies of requests of all protocols hold together, at most ``most``. Thread-safe."""
 
     def __init__(self, metrics: Metrics, most: int) -> None:
         self.metrics, self.most = metrics, most
@@ -38,7 +38,7 @@ class RequestMemory:
 
     @contextmanager
     def account(self) -> Iterator[Account]:
-        """Of one request, or of one stream of them: what it holds in the end is given back."""
+        """An account for one request, or for one stream of requests; at the end all its bytes are released."""
         account = Account(self)
         try:
             yield account
@@ -47,7 +47,8 @@ class RequestMemory:
 
 
 class Account:
-    """What one request holds of the ``memory``. Thread-safe: a thread may still unpack what nobody waits for."""
+    """The bytes of the ``memory`` that one request holds. Thread-safe: a thread may still unpack the body of a request
+    that is over."""
 
     __slots__ = ("_bytes", "_closed", "_memory")
 
@@ -55,7 +56,7 @@ class Account:
         self._memory, self._bytes, self._closed = memory, 0, False
 
     def charge(self, count: int) -> None:
-        """Raises :class:`TooMuchError`, nothing charged."""
+        """Add bytes. Raises :class:`TooMuchError`; then nothing is charged."""
         memory = self._memory
         with memory.lock:
             held = memory.bytes
@@ -82,8 +83,8 @@ class Account:
 
 
 class Bounds:
-    """An ASGI application around ``app``. Lives on the event loop; :func:`charge` may be called from any thread of a
-    request's."""
+    """An ASGI application around ``app``. Lives on the event loop; a request may call :func:`charge` from any of its
+    threads."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, memory: RequestMemory) -> None:
         self._app, self._metrics = app, metrics
@@ -117,6 +118,6 @@ _ACCOUNT: ContextVar[Account | None] = ContextVar("request", default=None)
 
 
 def charge(count: int) -> None:
-    """The HTTP request under way holds ``count`` bytes more, until it is answered. Raises :class:`TooMuchError`."""
+    """Charge the current HTTP request with ``count`` more bytes, until it is answered. Raises :class:`TooMuchError`."""
     if (account := _ACCOUNT.get()) is not None:
         account.charge(count)

@@ -1,7 +1,7 @@
-"""How many HTTP connections there are. Idle ones are bounded in time by keep-alive and handshake, in number here.
+"""Bounds the number of HTTP connections. Keep-alive and handshake timeouts bound the time of idle ones.
 
-Whoever connects when there are ``max_http_connections`` takes the place of the connection that has been idle the
-longest: a client must expect that of a kept connection at any time. Where none is idle it is answered 503 with
+When there are ``max_http_connections``, a new connection takes the place of the one that has been idle the longest: a
+client must expect at any time that an idle connection closes. If none is idle, the new one is answered 503 with
 ``Retry-After``.
 """
 
@@ -16,16 +16,16 @@ __all__ = ["Connections"]
 
 
 class HttpConnection(Protocol):
-    """As the register knows it."""
+    """A connection, as the register sees it."""
 
     def give_way(self) -> None:
-        """Close: it is idle, and its place is needed."""
+        """Close the idle connection, because its place is needed."""
 
 
 class Connections:
-    """A register of those that are no WebSockets (yet). Lives on the event loop.
+    """The register of connections that are not WebSockets (yet). Lives on the event loop.
 
-    A connection is idle until the headers of a request are complete, and again once that is answered.
+    A connection is idle until the headers of a request are complete, and again once the request is answered.
     """
 
     def __init__(self, metrics: Metrics, most: int) -> None:
@@ -38,7 +38,7 @@ class Connections:
         return len(self._busy) + len(self._idle)
 
     def opened(self, connection: HttpConnection) -> bool:
-        """False: there is no room for it; it is not registered."""
+        """Register a connection. False: there is no room, and it is not registered."""
         if len(self) >= self.most:
             longest = next(iter(self._idle), None)
             if longest is None:
@@ -61,6 +61,6 @@ class Connections:
             self._idle[connection] = None
 
     def closed(self, connection: HttpConnection) -> None:
-        """Or it has become a WebSocket."""
+        """Remove a connection that was closed or has become a WebSocket."""
         self._busy.discard(connection)
         self._idle.pop(connection, None)

@@ -1,7 +1,7 @@
 """A WebSocket on which messages are answered one after the other, by a coroutine.
 
-The socket is not read while a message is being answered, nor while the client does not read: what waits is never more
-than one read of the socket.
+The socket is not read while a message is being answered, nor while the client does not read: at most one read of the
+socket waits.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["Conversation", "Message", "reason_of"]
 
 log = logging.getLogger(__name__)
 
-#: What came, and whether it is text.
+#: A message's bytes, and whether it is text.
 Message = tuple[bytes, bool]
 
 
 def reason_of(error: Exception) -> Refused:
-    """Why a conversation ends, for its client; what nobody expected is logged."""
+    """Why a conversation ends, for its client; an unexpected error is logged."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, BadInput):
         return Refused("not_pcm" if isinstance(error, NotSound) else "bad_audio", str(error))
     log.error("a conversation failed", exc_info=error)
-    return Refused("internal", "this connection failed inside the daemon, its log says why: start anew")
+    return Refused("internal", "this connection failed inside the daemon, its log says why: connect again")
 
 
 class Conversation:
-    """The peer of one socket. A protocol overrides :meth:`talk`, and :meth:`explain` where it can say more than a close
-    frame does."""
+    """The peer of one socket. A protocol overrides :meth:`talk`, and :meth:`explain` if it has error messages beside
+    the close frame."""
 
     def __init__(self, socket: Socket, streams: StreamConnections) -> None:
         self.socket, self.streams = socket, streams
@@ -51,11 +51,11 @@ class Conversation:
         raise NotImplementedError
 
     def explain(self, why: Refused) -> list[bytes]:
-        """Frames that tell the client why it is closed."""
+        """Frames that give the client the reason before the connection closes."""
         return []
 
     async def next(self) -> Message:
-        """The next message. Raises :class:`Refused`: the stream is over, or nothing came for ``idle_seconds``."""
+        """The next message. Raises :class:`Refused` if the stream is over, or nothing came for ``idle_seconds``."""
         idle = self.streams.settings.idle_seconds
         try:
             async with asyncio.timeout(idle or None):
@@ -72,7 +72,7 @@ class Conversation:
         return found
 
     def stop(self, why: Refused) -> None:
-        """End it once the message that is being answered is done with."""
+        """End the conversation once the current message is answered."""
         self._messages.appendleft(why)
         self._changed.set()
 

@@ -1,4 +1,4 @@
-"""The daemon's life, in the order of the page: load, ready, serve, drain, gone."""
+"""The daemon's life, in this order: load, ready, serve, drain, gone."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ __all__ = ["EX_CANTCREAT", "EX_CONFIG", "EX_UNAVAILABLE", "Daemon"]
 log = logging.getLogger(__name__)
 
 #: Exit codes after sysexits.h: the address is taken; the state directory can't be written; settings or models can't be
-#: used (no use in starting again).
+#: used (a restart would not help).
 EX_UNAVAILABLE, EX_CANTCREAT, EX_CONFIG = 69, 73, 78
 STATUS_SECONDS = 5.0
-#: Where administrators bring streams and sensors.
+#: The paths to which administrators bring streams and sensors.
 LONG = tuple(route.path.partition("{")[0] for route in ROUTES if route.method == "PUT")
 
 
@@ -169,7 +169,7 @@ class Daemon:
             if not all(ended) and self._stop.is_set():
                 log.error("a batch never came back: leaving without it")
                 logging.shutdown()
-                os._exit(0)  # drained, and the interpreter's own end might wait for that thread or crash with it
+                os._exit(0)  # drained; and the interpreter's own end might wait for that thread or crash with it
 
     # -- parts of a life ---------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class Daemon:
         )
 
     def _admit(self, path: str) -> Callable[[Socket], Any] | tuple[int, str]:
-        """Who answers a WebSocket at ``path``."""
+        """The responder for a WebSocket at ``path``, or the HTTP status and text of the refusal."""
         if path == REALTIME_PATH:
             return self.realtime.admit()
         if path != PATH:
@@ -254,7 +254,7 @@ class Daemon:
 
     def _terminate(self, number: int) -> None:
         if self._stop.is_set():
-            log.warning("second signal: exit at once, what was not saved is sent again by its clients")
+            log.warning("second signal: exit at once, clients send again what was not saved")
             os._exit(128 + number)
         log.info("going down", extra={"signal": signal.Signals(number).name})
         self._stop.set()
@@ -273,8 +273,8 @@ class Daemon:
         log.warning("log level reloaded", extra={"log_level": level})
 
     async def reload_access(self, *, always: bool = False) -> None:
-        """Tokens and certificates, where their files have changed, or ``always``; who came with a token that is gone
-        is sent away."""
+        """Read tokens and certificates again if their files have changed, or ``always``; close connections whose token
+        is gone."""
         await asyncio.to_thread(self.access.reload, always=always)
         if self._tls is not None:
             await asyncio.to_thread(self._tls.reload, always=always)
@@ -288,11 +288,12 @@ class Daemon:
         await asyncio.to_thread(self._reload_models)
 
     def _reload_models(self) -> dict[str, Any]:
-        """Any thread but the loop's. What fails is logged and counted, and the old version serves on."""
+        """Load model files that changed. In any thread but the loop's. A failure is logged and counted, and the old
+        version serves on."""
         return {"models": {k: v for part in self.versions for k, v in part.reload().items()}}
 
     async def _beat(self) -> None:
-        """Feed the watchdog while the engine makes progress; this loop answering is the other half of being alive."""
+        """Feed the watchdog while the engine makes progress; this coroutine runs only while the event loop does."""
         interval = min(self.notifier.watchdog_seconds or STATUS_SECONDS, STATUS_SECONDS)
         while True:
             await self.reload_access()
@@ -307,7 +308,7 @@ class Daemon:
             await asyncio.sleep(interval)
 
     async def _drain(self) -> None:
-        """Finish what was received, save the sessions, tell the clients."""
+        """Finish what was received, save the sessions, close the clients' connections with the reason."""
         deadline = monotonic() + self.settings.drain_seconds
         self.notifier.stopping("draining")
         self.streams.drain()
@@ -323,7 +324,7 @@ class Daemon:
         log.info("drained", extra={"saved": saved, "sensors": sensors})
 
     def _close_ports(self) -> None:
-        """No new connections."""
+        """Take no new connections."""
         self.vosk.stop_listening()
         self.wyoming.stop_listening()
 
@@ -335,7 +336,7 @@ class Daemon:
         return max(self.watch.behind(), self.streams.outbox.waited())
 
     def _disk_trouble(self) -> str | None:
-        """Why what is sent can't be kept."""
+        """Why received data can't be saved; ``None``: it can."""
         return self.registry.disk_trouble() or self.sensors.disk_trouble()
 
     def _store_opened(self, store: LateStore, late: bool) -> None:
@@ -354,6 +355,6 @@ class Daemon:
 
 
 def _has_long_body(path: str) -> bool:
-    """Requests there bring readings, rows, tensors or recordings."""
+    """Whether requests to the path bring readings, rows, tensors or recordings."""
     long = path in WRITES or path == TRANSCRIPTIONS or path.startswith((PREFIX, *LONG))
     return long or INFER_PATH.fullmatch(path) is not None

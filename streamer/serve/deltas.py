@@ -1,4 +1,4 @@
-"""Text that only grows, out of partials that change: for protocols that can add to what was said and not take it back.
+"""Text that only grows, from partials that change: for protocols that can append text and never take it back.
 
 Pure functions of events.
 """
@@ -17,33 +17,33 @@ Event = Mapping[str, Any]
 
 
 class Deltas:
-    """What is new of a stream: all deltas one after the other are its finals, a blank between two.
+    """The new text of each event of a stream. All deltas joined are the stream's finals, with a blank between two.
 
-    ``early``: the stable words of partials are told, too. Only where finals are the words of the partials
+    ``early``: the stable words of partials are sent, too. Only if finals have the words of their partials
     (:func:`finals_are_plain`).
     """
 
     def __init__(self, early: bool) -> None:
         self._early = early
-        self._told = ""  # of the utterance that is open
-        self._between = ""  # what stands before the next utterance
+        self._sent = ""  # of the open utterance
+        self._between = ""  # the separator before the next utterance
 
     def of(self, event: Event) -> str:
-        """What this event adds; empty: nothing."""
+        """The text that this event adds; empty: none."""
         final = event["type"] == "final"
         if not final and not (self._early and event["type"] == "partial"):
             return ""
-        text, told = stable_text(event), self._told
-        new = text[len(told) :] if text.startswith(told) else ""
-        found = self._between + new if new and not told else new
-        self._told = "" if final else told + new
+        text, sent = stable_text(event), self._sent
+        new = text[len(sent) :] if text.startswith(sent) else ""
+        found = self._between + new if new and not sent else new
+        self._sent = "" if final else sent + new
         if final and text:
             self._between = " "
         return found
 
 
 def stable_text(event: Event) -> str:
-    """What of a partial will not change; of a final, all of it."""
+    """The text of a partial that will not change; the whole text of a final."""
     if event["type"] == "final":
         return str(event["text"])
     text = " ".join(word["word"] for word in event["words"][: event.get("stable", 0)])
@@ -51,13 +51,13 @@ def stable_text(event: Event) -> str:
 
 
 def finals_are_plain(settings: Settings, options: Mapping[str, Any]) -> bool:
-    """Nothing rewrites a final: it begins with what its partials said for good."""
+    """Whether nothing rewrites finals: then a final begins with the stable text of its partials."""
     forms = {options.get("text", settings.text), options.get("numbers", settings.numbers)}
     return forms == {"spoken"} and not (settings.revise and options.get("revise", True))
 
 
 def written_words(finals: Sequence[Event]) -> list[dict[str, Any]]:
-    """The words of finals as they are written: what is written as one with the word before is part of it."""
+    """The words of finals as they are written; words that are written as one become one word."""
     found: list[dict[str, Any]] = []
     for final in finals:
         for word in final["words"]:

@@ -1,4 +1,4 @@
-"""Open files: every connection is one, and a limit that is too low shows as connections that nobody answers."""
+"""The limit of open files: every connection is one, and if the limit is too low, connections are not answered."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ OTHERS = 128
 
 
 def needed_files(settings: Settings) -> int:
-    """When every connection that the settings allow is there."""
+    """Files that the daemon needs when it has every connection that the settings allow."""
     return settings.max_connections + settings.max_http_connections + OTHERS
 
 
 def raise_file_limit(settings: Settings) -> int:
-    """As far as the process may (``ulimit -n``, ``LimitNOFILE=``); what it is then. Says so where it is too low."""
+    """Raise the limit as far as the process may (``ulimit -n``, ``LimitNOFILE=``). Returns it, and warns if it is too
+    low."""
     wanted = needed_files(settings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and soft < hard:

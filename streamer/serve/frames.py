@@ -1,8 +1,8 @@
-"""Where WebSocket frames begin and end in a stream of bytes (RFC 6455, section 5.2), so that whole ones go fast.
+"""Cuts a stream of bytes into WebSocket frames (RFC 6455, section 5.2), to take a short way for whole binary frames.
 
-Nearly all that a client sends are whole binary frames, and those need no more than unmasking. Everything else is the
-codec's business, which is thorough and takes five times as long. It gets whole frames too, so that it never stands in
-the middle of one when a binary frame comes.
+Nearly all frames of a client are whole binary ones, and these need only unmasking. The codec handles all others; it is
+thorough and takes five times as long. It gets whole frames too, so that it is never in the middle of a frame when a
+binary frame comes.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ MASKED = 0x80
 
 
 class Cutter:
-    """``limit``: payload bytes of a frame at most; what begins with a longer one is given out as it comes."""
+    """``limit``: most payload bytes of a frame. From a longer frame on, bytes are passed on uncut, as they come."""
 
     __slots__ = ("_limit", "_needed", "_rest", "_uncut")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()  # the beginning of a frame
-        self._needed = 0  # bytes that it has at least
+        self._needed = 0  # bytes that this frame has at least
         self._uncut = False
 
     def cut(self, data: bytes) -> Iterator[tuple[bytes, int]]:
-        """Whole frames, and where in them the masked payload of a final binary frame begins: 0 for all others."""
+        """Whole frames, each with the offset of the masked payload of a final binary frame; 0 for all others."""
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -48,7 +48,8 @@ class Cutter:
             yield data[at:], 0
 
     def _measure(self, data: bytes, at: int, end: int) -> tuple[int, int]:
-        """Where the payload begins and ends, as far as can be told: beyond ``end`` if more bytes are needed."""
+        """Begin and end of the payload of the frame at ``at``. Both are lower bounds beyond ``end`` if the header is
+        not complete."""
         payload = at + 2
         if payload > end:
             return payload, payload

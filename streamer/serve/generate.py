@@ -1,7 +1,7 @@
-"""``POST /v1/generate``: a JSON wish in, one JSON event a line out, as it is written.
+"""``POST /v1/generate``: a JSON request in, JSON events out, one a line, as the model writes them.
 
-The body is never longer than what the client reads: a stream whose reader is slow stands still, and one that does not
-read for ``send_seconds`` is given up.
+The generator runs no faster than the client reads: a stream with a slow reader pauses, and is given up if its client
+does not read for ``send_seconds``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = ["GenerateRoute"]
 log = logging.getLogger(__name__)
 
 LAST = ("end", "restart", "error")
-#: Events that are sent together at most, so that a fast model costs few writes.
+#: Most events that are sent together: a fast model needs few writes.
 TOGETHER = 64
 
 
 class GenerateRequest(BaseModel):
     """``length``: tokens, prompt included (characters, note events, samples). ``after``: tokens the client has already.
-    ``digest``: of the version that wrote these, as the answer's header ``Model-Digest`` told: another one writes
-    otherwise. ``options``: of the task, as :class:`streamer.tasks.generate.Request`."""
+    ``digest``: the version of the model that wrote these, from the answer's header ``Model-Digest``; another version
+    would write other tokens. ``options``: of the task, as :class:`streamer.tasks.generate.Request`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -51,7 +51,7 @@ class GenerateRequest(BaseModel):
 
 
 class GenerateRoute:
-    """``closed()``: why nothing new is welcome, or ``None``."""
+    """``closed()``: why new requests are refused, or ``None``."""
 
     def __init__(self, generators: Generators, closed: Callable[[], tuple[str, str] | None]) -> None:
         self._generators, self._closed = generators, closed
@@ -93,7 +93,7 @@ class GenerateRoute:
 
 
 class EventLines(Response):
-    """The events of one stream, until its last one, or until the client is gone."""
+    """An answer with the events of one stream, until the last one, or until the client is gone."""
 
     media_type = "application/x-ndjson"
 

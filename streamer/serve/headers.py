@@ -1,4 +1,4 @@
-"""The headers of a request by their names, read once for all who ask."""
+"""The headers of a request by name, read once for all layers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["headers_of"]
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Names in lower case. Of one that is said twice both, with a comma between them, as RFC 9110 has it: no rule and
-    no reader takes that for one of them."""
+    """The headers by lower-case name. Values of a repeated header are joined with a comma (RFC 9110), so that a rule
+    never sees only one of them."""
     found: dict[str, str] | None = scope.get("headers_by_name")
     if found is None:
         found = scope["headers_by_name"] = {}

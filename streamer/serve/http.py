@@ -1,9 +1,8 @@
 """uvicorn's HTTP connection with the two bounds it lacks: time and bytes until a request is complete.
 
-Requests that bring readings have longer bodies and more time; what is too long there is answered, not cut off.
-
-Without them a client that connects and says nothing, or never ends its headers, keeps a file descriptor or fills the
-memory for ever.
+Without these bounds a client that connects and sends nothing, or never ends its headers, keeps a file descriptor or
+fills the memory for ever. Requests that bring readings have longer bodies and more time; a body that is too long is
+answered, not cut off.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from streamer.serve.turns import Turns
 
 __all__ = ["Http", "JoinedWrites"]
 
-FULL = b"there are as many connections as may be (max_http_connections), and all of them are in use: try again\n"
+FULL = b"all connections (max_http_connections) are in use: try again\n"
 #: The answer to a connection for which there is no room.
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
@@ -31,7 +30,7 @@ class JoinedWrites:
     """A transport that writes an answer's head together with its body: each write is a call of the kernel that may wake
     the client, and costs as much as a fifth of a short answer.
 
-    A write waits for the one behind it, at most until the loop's turn is over, and never more than one does.
+    A write waits for the next one, at most until the loop's turn is over. At most one write waits.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,18 +62,18 @@ class JoinedWrites:
         return getattr(self.joined, name)
 
 
-#: Bytes that are parsed at a time where it can't be told where a request's headers or its body ends.
+#: Bytes that are parsed at a time while the end of a request's headers or body is not known.
 PIECE = 4096
 HEAD_ENDS = b"\r\n\r\n"
 
 
 class Http(HttpToolsProtocol):
-    """``long_body(path)``: requests there bring readings or rows; they have ``body_seconds``, and their handlers bound
-    them.
+    """``long_body(path)``: whether requests to the path bring readings or rows; these have ``body_seconds``, and their
+    handlers bound the body.
 
-    A client may send requests before the last one is answered. Each is parsed when the one before is answered, in
-    ``turns``, and no more is read meanwhile: a connection asks for one thing at a time. A client that does not read an
-    answer for ``send_seconds`` is dropped.
+    A client may send requests before the last one is answered. Each is parsed once the one before is answered, in
+    ``turns``, and the socket is not read meanwhile: a connection has one request at a time. A client that does not read
+    an answer for ``send_seconds`` is dropped.
     """
 
     def __init__(
@@ -95,14 +94,14 @@ class Http(HttpToolsProtocol):
         self._body_seconds, self._long_body = body_seconds, long_body
         self._connections, self._linger_seconds = connections, linger_seconds
         self._send_seconds, self._turns = send_seconds, turns
-        self._held, self._at = b"", 0  # what was read, and how much of it is parsed
+        self._held, self._at = b"", 0  # bytes that were read, and how many of them are parsed
         self._in_turns = self._paused = False
         self._in_body = False
-        self._body_left: int | None = None  # bytes of the body under way that are to come, if that is known
+        self._body_left: int | None = None  # missing bytes of the current body, if known
         self._stalled: asyncio.TimerHandle | None = None
         self._refused = self._upgraded = False
         self._writing = False
-        self._patience: float | None = None  # seconds until what is under way must be whole
+        self._patience: float | None = None  # seconds until the current request must be complete
         self._overdue: asyncio.TimerHandle | None = None
         self._received = 0
 
@@ -138,7 +137,7 @@ class Http(HttpToolsProtocol):
         self._watch()
 
     def _go_on(self) -> None:
-        """More of what is held, when it is our turn."""
+        """Parse more of the held bytes in this connection's turn."""
         self._pause()
         if not self._in_turns:
             self._in_turns = True
@@ -150,8 +149,8 @@ class Http(HttpToolsProtocol):
         return self._in_turns
 
     def _parse(self) -> bool:
-        """The head of one request, its body, and the next one's head if that need not wait. True if there is more to
-        parse, in another turn."""
+        """Parse the head of one request, its body, and the next one's head if that need not wait. True: there is more
+        to parse, in another turn."""
         while self._held and not self.transport.is_closing():
             if self._must_wait():
                 self._pause()
@@ -167,7 +166,7 @@ class Http(HttpToolsProtocol):
             if self._at >= len(self._held):
                 self._held, self._at = b"", 0
             self._received += len(piece)
-            super().data_received(piece)  # first: it is the headers that say how much may come
+            super().data_received(piece)  # first, since the headers give the length of the rest
             if self._upgraded:
                 self._hand_over()
                 return False
@@ -185,13 +184,13 @@ class Http(HttpToolsProtocol):
         self.flow.pause_reading()
 
     def _hand_over(self) -> None:
-        """What came behind the handshake is the WebSocket's."""
+        """Pass the bytes after the handshake to the WebSocket."""
         rest, self._held = self._held[self._at :], b""
         if rest and not self.transport.is_closing():
             cast(asyncio.Protocol, self.transport.get_protocol()).data_received(rest)
 
     def _must_wait(self) -> bool:
-        """A request is whole and has no answer yet."""
+        """Whether a complete request has no answer yet."""
         return not self._in_body and self.cycle is not None and not self.cycle.response_complete
 
     def pause_writing(self) -> None:
@@ -253,7 +252,7 @@ class Http(HttpToolsProtocol):
             self._patience = seconds or self._handshake_seconds
 
     def _watch(self) -> None:
-        """At the end of a turn: what began and is whole by then, as most requests are, needs no timer."""
+        """Called at the end of a turn: most requests are complete by then, and need no timer."""
         if self._patience is not None and self._overdue is None:
             self._overdue = self.loop.call_later(self._patience, self.transport.abort)
 
@@ -265,6 +264,6 @@ class Http(HttpToolsProtocol):
 
 
 def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
-    """What the headers say of the body; ``None``: nothing that can be relied on."""
-    said = next((value for name, value in headers if name == b"content-length"), b"")
-    return int(said) if said.isdigit() and len(said) < 20 else None
+    """The body's length from the headers; ``None``: they give no valid one."""
+    length = next((value for name, value in headers if name == b"content-length"), b"")
+    return int(length) if length.isdigit() and len(length) < 20 else None

@@ -1,7 +1,8 @@
-"""From the event loop to threads: lanes are woken once for all chunks that the loop has read together.
+"""From the event loop to threads: a lane is woken once for all chunks that the loop has read in one turn.
 
-A lane that is woken for each takes each alone: it gets the interpreter whenever the loop writes to a socket. What comes
-together belongs into one batch, which costs a fraction, and delays nobody by more than the loop takes to read it.
+A lane that is woken for each chunk runs each chunk alone, since it gets the interpreter whenever the loop writes to a
+socket. Chunks that come together belong into one batch: that costs a fraction, and delays a chunk by no more than the
+loop's turn.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Inbox:
         self._waiting: dict[Callable[[], None], None] = {}
 
     def gather(self, wake: Callable[[], None]) -> bool:
-        """Call ``wake`` at the end of the loop's turn, once however often it was given. False from other threads:
-        nothing was done."""
+        """Call ``wake`` at the end of the loop's turn, once even if it is passed several times. False from other
+        threads: then nothing was done."""
         if get_ident() != self._thread:
             return False
         if not self._waiting:

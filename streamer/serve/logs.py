@@ -3,12 +3,12 @@
 Built on :mod:`logging`, so uvicorn's, websockets' and our own records take the same path. Context goes in by ``extra``:
 ``log.info("resumed", extra={"stream": id})`` becomes ``{"event": "resumed", "stream": id}``.
 
-What people say and machines measure stands in no record: fields that may hold it (:data:`CONTENT`) are left out unless
-the daemon was told otherwise (``log_text``).
+No record holds what people say or sensors measure: fields that may hold it (:data:`CONTENT`) are left out, unless the
+setting ``log_text`` is on.
 
-Names and reasons come from outside. Whatever they hold, a record stays one line, looks like no other record, and tells
-a terminal nothing: what is not printable is written as an escape, and in columns what could be taken for another column
-stands in quotes.
+Names and reasons come from outside. Whatever they hold, a record stays one line, can't imitate another record, and
+sends no control sequence to a terminal: unprintable characters are escaped, and in columns a value that could look like
+another column is quoted.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["StreamLogger", "configure", "set_level"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
-#: Words of a final, and reasons that may quote what somebody sent.
+#: Fields with the words of a final, and with reasons that may quote a client's input.
 CONTENT = frozenset({"text", "detail"})
 
-#: In columns a value without any of these stands as it is.
+#: In columns a value without any of these is not quoted.
 _QUOTED = re.compile(r"""[\s"=\\]""")
 
 
 def _context(record: logging.LogRecord, hidden: frozenset[str]) -> dict[str, Any]:
-    """What the caller gave by ``extra``, in the order given; of a stream its name, and whose it is."""
+    """The fields that the caller gave by ``extra``, in that order; a stream's id becomes its name and its owner."""
     left_out = _STANDARD | hidden
     found = {key: value for key, value in vars(record).items() if key not in left_out}
     stream = found.get("stream")
@@ -58,7 +58,7 @@ def _escape(character: str) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """``text``: also what is :data:`CONTENT`."""
+    """``text``: records keep the fields in :data:`CONTENT`."""
 
     def __init__(self, text: bool = False) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class StreamLogger(logging.LoggerAdapter[logging.Logger]):
 
 def configure(level: str = "info", style: str = "auto", stream: TextIO | None = None, *, text: bool = False) -> None:
     """Send every logger of the process through one handler. ``style``: ``auto``, ``json`` or ``console``. ``text``:
-    records may hold what somebody said or sent."""
+    records may hold what clients said or sent."""
     out = stream or sys.stderr
     if style == "auto":
         style = "console" if out.isatty() else "json"
@@ -123,8 +123,9 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
 
 
 def set_level(level: str) -> None:
-    """The level of our own records; uvicorn and websockets report every connection at ``info``, so theirs is
-    warning. What uvicorn warns of are requests that it can't read: who sends many would fill the disk."""
+    """Set the level of our own records. uvicorn and websockets report every connection at ``info``, so theirs is
+    warning. uvicorn's warnings about requests that it can't read are left out: a client could fill the disk with
+    them."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger().setLevel(number)
     for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "asyncio"):

@@ -1,4 +1,4 @@
-"""How late the event loop is: whatever takes long there makes everybody wait, and new streams should go elsewhere."""
+"""Measures how late the event loop is. A long call there delays every connection; then new streams are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["LoopWatch"]
 
 #: Seconds between two looks.
 INTERVAL = 0.05
-#: Seconds for which the worst is remembered, and then once more as that before.
+#: Seconds for which the largest delay is remembered; afterwards it counts for the same time once more.
 WINDOW = 1.0
 
 
@@ -22,7 +22,7 @@ class LoopWatch:
         self._tick()
 
     def behind(self) -> float:
-        """Seconds by which the loop came too late, at worst of the last second or two."""
+        """The largest delay of the loop in the last second or two, in seconds."""
         return max(self._worst, self._before, self._loop.time() - self._expected)
 
     def _tick(self) -> None:

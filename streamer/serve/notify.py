@@ -32,7 +32,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls) -> Notifier:
-        """Takes the variables away, so that no child process answers for this one."""
+        """Read the environment's variables and remove them, so that no child process answers for this one."""
         take = os.environ.pop
         return cls(take("NOTIFY_SOCKET", None), take("WATCHDOG_USEC", None), take("WATCHDOG_PID", None))
 

@@ -1,7 +1,7 @@
-"""Spans as OpenTelemetry, to a collector over HTTP (OTLP). Imported only where that is asked for.
+"""Sends spans to an OpenTelemetry collector over HTTP (OTLP). Imported only if the settings ask for it.
 
-A thread of the SDK sends them. What waits is bounded (``otel_max_waiting_spans``); a span that finds no room, or that
-the collector does not take, is dropped and counted.
+A thread of the SDK sends them. The number of waiting spans is bounded (``otel_max_waiting_spans``); a span that finds
+no room, or that the collector does not take, is dropped and counted.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["OtelTracer", "start_tracing", "wanted"]
 
 log = logging.getLogger(__name__)
 
-#: Spans that one request to the collector carries, at most.
+#: Most spans in one request to the collector.
 TOGETHER = 512
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def wanted(settings: Settings) -> bool:
-    """By the setting, or by OpenTelemetry's own variables."""
+    """Whether the setting, or OpenTelemetry's own variables, ask for spans."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     named = any(os.environ.get(name) for name in ENDPOINTS) and os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
@@ -42,7 +42,7 @@ def wanted(settings: Settings) -> bool:
 
 
 def start_tracing(settings: Settings, metrics: Metrics) -> OtelTracer | None:
-    """``None`` where nobody wants spans. Raises :class:`MissingExtraError`."""
+    """Install the tracer; ``None`` if no spans are wanted. Raises :class:`MissingExtraError`."""
     if not wanted(settings):
         return None
     try:
@@ -108,7 +108,7 @@ class OtelTracer:
         return self._random.randrange(count) if count and self._random.random() < self._share * count else None
 
     def close(self) -> None:
-        """What waits is sent, as far as ``otel_seconds`` allow. Blocks."""
+        """Send the waiting spans, for ``otel_seconds`` at most. Blocks."""
         tracing.install(None)
         closing = threading.Thread(target=self._provider.shutdown, name="otel-shutdown", daemon=True)
         closing.start()
@@ -136,7 +136,7 @@ class OtelSpan:
 
 
 def _context(parent: Span | None) -> Any:
-    """An empty one without a parent: never what some library has made current."""
+    """The parent's context; without a parent an empty one, not the current one, which some library may have set."""
     from opentelemetry.context import Context
     from opentelemetry.trace import set_span_in_context
 
@@ -148,14 +148,14 @@ def _processor(settings: Settings, metrics: Metrics) -> Any:
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it is said here, once, and not for each attempt
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # this module logs it once, not for each attempt
     sent, failed, full = (metrics.spans.labels(outcome) for outcome in ("sent", "failed", "full"))
     most, lock = settings.otel_max_waiting_spans, threading.Lock()
     waiting = 0
     metrics.waiting_spans.set_function(lambda: waiting)
 
     class Counted(SpanExporter):
-        """Of the SDK's, with what became of each span."""
+        """The SDK's exporter, which also counts the outcome of each span."""
 
         def __init__(self) -> None:
             url = f"{settings.otel_endpoint.rstrip('/')}/v1/traces" if settings.otel_endpoint else None
@@ -183,7 +183,7 @@ def _processor(settings: Settings, metrics: Metrics) -> Any:
             self._inner.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
 
     class Bounded(SpanProcessor):
-        """In front of the SDK's queue: what is being sent counts as well."""
+        """Bounds the SDK's queue; spans that are being sent count, too."""
 
         def __init__(self) -> None:
             self._inner = BatchSpanProcessor(

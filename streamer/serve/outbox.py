@@ -1,4 +1,4 @@
-"""From threads to the event loop: what lanes want to be called there."""
+"""From threads to the event loop: calls that lanes pass to it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ log = logging.getLogger(__name__)
 #: Seconds for which deliveries are gathered: about what a lane takes to hand out a batch. Without it every stream's
 #: events would wake the event loop, and it would take the interpreter from the lane each time.
 PATIENCE = 0.001
-#: Deliveries in one go up to which the next is not waited with: gathering would only make a lone stream late.
+#: After so few deliveries in one go, the next ones are not gathered: that would only delay a lone stream.
 FEW = 2
-#: Seconds of deliveries in one go: then the event loop's sockets and timers have their turn.
+#: Seconds of deliveries in one go; afterwards the event loop's sockets and timers have their turn.
 SLICE = 0.01
 
 
 class Outbox:
-    """However many deliveries come together, they take one wake-up. What puts has to bound how many wait."""
+    """Deliveries that come together take one wake-up. The callers of :meth:`put` have to bound how many wait."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self._loop = loop
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()  # since when
         self._scheduled = False
-        self._few = True  # there were, the last time
+        self._few = True  # the last time there were few deliveries
 
     def put(self, call: Callable[[], None]) -> None:
         """Run ``call`` on the event loop soon, after those put before. From any thread."""
@@ -41,7 +41,7 @@ class Outbox:
                     self._loop.call_soon_threadsafe(self._run)
                 else:
                     self._loop.call_soon_threadsafe(self._loop.call_later, PATIENCE, self._run)
-            except RuntimeError:  # the loop is closed: nobody is left to tell
+            except RuntimeError:  # the loop is closed: no receiver is left
                 self._waiting.clear()
 
     def waited(self) -> float:
@@ -49,7 +49,7 @@ class Outbox:
         return monotonic() - self._waiting[0][0] if self._waiting else 0.0
 
     def flush(self) -> None:
-        """Deliver at once all that waits now, and not what comes meanwhile."""
+        """Deliver at once all calls that wait now; not those that come meanwhile."""
         self._deliver(float("inf"))
 
     def _run(self) -> None:
@@ -64,7 +64,7 @@ class Outbox:
         for _ in range(len(self._waiting)):
             try:
                 self._waiting.popleft()[1]()
-            except Exception:  # one connection's trouble must not cost the others their events
+            except Exception:  # one connection's failure must not cost the others their events
                 log.exception("a delivery failed")
             if monotonic() >= until:
                 return

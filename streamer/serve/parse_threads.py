@@ -1,5 +1,5 @@
-"""Threads for what takes long to read, write or resample: few, since the interpreter runs one of them at a time anyhow,
-and the event loop has to get it from them."""
+"""A few threads for long reading, writing or resampling: the interpreter runs only one thread at a time, and the event
+loop competes with them for it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["THREADS", "json_thread", "parse_thread"]
 
 T = TypeVar("T")
 
-#: Bodies that are being read at a time: what they become in Python's memory is many times their bytes.
+#: Bodies that are read at a time: in Python's memory they take many times their bytes.
 THREADS = 2
 
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="parse")
-#: Reading JSON gives the interpreter to nobody until it is done; two at a time would have it in turns.
+#: Reading JSON holds the interpreter until it is done; two threads would only take turns.
 _json = ThreadPoolExecutor(1, thread_name_prefix="json")
 
 
 def parse_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """``call`` in one of the threads, in the caller's context. From the event loop only."""
+    """Run ``call`` in one of the threads, in the caller's context. From the event loop only."""
     return _in(_threads, call)
 
 
 def json_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """The same for long JSON: one at a time."""
+    """As :func:`parse_thread`, for long JSON: one call at a time."""
     return _in(_json, call)
 
 

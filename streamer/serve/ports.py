@@ -1,4 +1,4 @@
-"""TCP ports beside the daemon's own, for protocols that expect one."""
+"""TCP ports beside the daemon's own, for protocols that need a port each."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ log = logging.getLogger(__name__)
 
 
 class AddressTakenError(OSError):
-    """The message says which and what to do."""
+    """The message names the address, and says what to do."""
 
 
 class MissingExtraError(ImportError):
-    """The message says how to install it."""
+    """The message names the missing package, and says how to install it."""
 
 
 class ProtocolPort:
-    """Nothing, where ``port`` is 0. ``protocol``: its name; the setting is ``<protocol>_port``."""
+    """Does nothing if ``port`` is 0. ``protocol``: the protocol's name; its setting is ``<protocol>_port``."""
 
     def __init__(self, settings: Settings, metrics: Metrics, protocol: str, port: int) -> None:
         self._settings, self._metrics, self._protocol, self._port = settings, metrics, protocol, port
         self._server: asyncio.Server | None = None
 
     async def start(self, make: Callable[[], asyncio.BaseProtocol], count: Callable[[], int]) -> None:
-        """``make`` a protocol for every connection; ``count``: how many there are, at most
+        """Listen. ``make``: makes the protocol of a connection; ``count``: the number of connections, at most
         ``max_protocol_connections``. Raises :class:`AddressTakenError`."""
         if not self._port:
             return
@@ -53,7 +53,7 @@ class ProtocolPort:
         log.info("listening", extra={"host": host, "port": self._port, "protocol": self._protocol})
 
     def stop_listening(self) -> None:
-        """Connections stay."""
+        """Take no new connections; open ones stay."""
         if self._server is not None:
             self._server.close()
 

@@ -1,4 +1,4 @@
-"""Protobuf messages from a table, without generated files."""
+"""Makes classes of Protobuf messages from a table, without generated files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _SCALARS = {
 def messages(file: str, table: Mapping[str, Mapping[str, tuple[int, str]]]) -> dict[str, Any]:
     """Classes by name. A field is (number, type); the type is a scalar's or another message's, with ``*`` repeated.
 
-    Text is declared as bytes: what is not UTF-8 is then one series' problem and not the whole request's. Singular
-    scalars have presence.
+    Text is declared as bytes: invalid UTF-8 then costs one series, not the whole request. Singular scalars have
+    presence.
     """
     described = descriptor_pb2.FileDescriptorProto(name=file, package=file.partition(".")[0], syntax="proto2")
     for name, fields in table.items():

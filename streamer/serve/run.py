@@ -1,4 +1,4 @@
-"""From settings to a daemon that serves, and the exit code of its process: what can be refused before anything slow."""
+"""From settings to a running daemon and the exit code of its process. Faulty settings are refused before slow work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-#: Objects more than before after which cycles among the new ones are looked for: more than all requests under way have.
+#: New objects after which the garbage collector looks for cycles: more than all current requests have.
 YOUNG = 10_000
 
 
@@ -38,8 +38,8 @@ def run(settings: Settings, *, config: Path | None = None, port_file: Path | Non
     """Serve until a signal comes; returns the exit code. ``port_file`` gets the bound port once connections are
     taken."""
     logs.configure(settings.log_level, settings.log_format, text=settings.log_text)
-    # Modules stay: looked at again with every collection they would stop everybody for a tenth of a second. Models are
-    # not there yet, and may go with a reload.
+    # Modules stay, so the collector need not look at them: that would stop all threads for a tenth of a second each
+    # time. Models are not loaded yet: a reload may free them.
     gc.freeze()
     gc.set_threshold(YOUNG)
     notifier = Notifier.from_environment()

@@ -15,7 +15,7 @@ __all__ = ["UvicornServer", "bind", "write_port"]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Before anything slow, so that a taken port is known at once."""
+    """Bind the listening socket before any slow work, so that a taken port is known at once."""
     family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
         0
     ]
@@ -42,7 +42,8 @@ class UvicornServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's own leaves a client a minute for a TLS handshake, in which nobody counts its connection."""
+        """Start with our own timeout of the TLS handshake: uvicorn's is a minute, in which a connection is not
+        counted."""
         config, self.servers = self.config, []
         await self.lifespan.startup()
         protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
@@ -62,7 +63,7 @@ class UvicornServer(uvicorn.Server):
 
 
 def write_port(path: Path, port: int) -> None:
-    """Whole or not at all: somebody is waiting for it."""
+    """Write the file whole or not at all: another process may be waiting for it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(f"{port}\n")
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""A page that takes long to write, once for all who ask at the same time."""
+"""A page that takes long to render, rendered once for all requests of the same time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["SharedPage"]
 
-#: So many wait for a page at most, while there is one of this moment, in seconds.
+#: Most requests that wait for a page while the last one is at most so many seconds old.
 CROWD, MOMENT = 4, 1.0
-#: Its own: whoever asks how the daemon is must not wait behind bodies that are being read.
+#: A thread of its own: requests for health and metrics must not wait behind bodies that are being read.
 _thread = ThreadPoolExecutor(1, thread_name_prefix="page")
 
 
 class SharedPage:
-    """``write`` is called in a thread, one call at a time. Whoever asks gets what was begun after that: those that come
-    while a page is written share the next one, which is begun once as much time has passed as the last one took. So
-    writing takes half of the time of a thread at most, however many ask. Where a crowd waits already, one more gets the
-    last page, if that was begun within :data:`MOMENT`."""
+    """``write`` renders the page; it is called in a thread, one call at a time. A request gets a page that was begun
+    after the request: requests that come during a call share the next one, which begins once as much time has passed as
+    the last one took. So rendering takes at most half the time of one thread, however many requests come. If
+    :data:`CROWD` requests wait already, one more gets the last page, if that was begun within :data:`MOMENT`."""
 
     def __init__(self, write: Callable[[], bytes]) -> None:
         self._write = write
@@ -35,7 +35,7 @@ class SharedPage:
             self._next = asyncio.create_task(self._make())
         self.waiting += 1
         try:
-            return await asyncio.shield(self._next)  # who leaves takes it from nobody
+            return await asyncio.shield(self._next)  # a request that is cancelled must not cancel the others' page
         finally:
             self.waiting -= 1
 

@@ -1,7 +1,7 @@
-"""A stream of a transcriber for somebody else's protocol, from the event loop: sound in, events out, waits in between.
+"""A transcriber's stream for other projects' protocols, on the event loop: sound in, events out, waits in between.
 
-What :mod:`streamer.streams.exchange` is for one request and its answer, this is for a conversation. Most of these
-protocols have no way to come back to a stream: it is in no snapshot then.
+:mod:`streamer.streams.exchange` does the same for one request and its answer. Most of these protocols have no way to
+resume a stream: such a stream is in no snapshot.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ OnEvents = Callable[[list[dict[str, Any]]], None]
 
 class SpeechStream:
     """``on_events``: called on the event loop with the task's events (``partial``, ``final``, ``rewritten``) in order;
-    ``on_over`` where the stream is over before its time, for who waits for something else.
+    ``on_over``: called if the stream ends early, for a protocol that waits for something else.
 
-    Everything here is called on the event loop, but for :meth:`push`, which any thread may call, one at a time. Every
-    wait ends with :class:`Refused` where the stream is over before its time: given up, or the daemon goes down.
-    Opening may raise :class:`Refused`, too. ``id``: the stream is saved, and may be :meth:`resumed` by it and its
-    ``owner``.
+    All methods are for the event loop, except :meth:`push`, which any thread may call, one at a time. Every wait raises
+    :class:`Refused` if the stream ends early: given up, or the daemon goes down. Opening may raise :class:`Refused`,
+    too. With an ``id`` the stream is saved, and may be :meth:`resumed` by its id and ``owner``.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class SpeechStream:
         self._early: list[list[dict[str, Any]]] | None = []
         self._error: Refused | None = None
         self._ended = self._closed = False
-        self._after_seq = 0  # up to this event the client has all: a stream that fell back gives them again
+        self._after_seq = 0  # the client has all events up to this one; a restored stream repeats some of them
         self._sink: Sink = self._from_lane  # bound once: the session knows us by it
 
     def _opened(self, session: Session) -> None:
@@ -89,7 +88,8 @@ class SpeechStream:
         owner: str = "",
         on_over: Callable[[Refused], None] = lambda why: None,
     ) -> SpeechStream:
-        """The stream of that ``id`` once more, awake or asleep: after :meth:`begin` its events behind ``after_seq``."""
+        """Resume the stream with this ``id``, awake or asleep; after :meth:`begin` its events after ``after_seq``
+        come."""
         stream, id = cls.__new__(cls), stream_id(owner, id)
         stream._prepare(streams, on_events, on_over)
         stream._after_seq = after_seq
@@ -106,7 +106,7 @@ class SpeechStream:
         return stream
 
     def begin(self) -> None:
-        """Events are told from now on, those first that came before."""
+        """Pass events to ``on_events`` from now on, first those that came before."""
         early, self._early = self._early or [], None
         for events in early:
             self._deliver(events)
@@ -134,12 +134,12 @@ class SpeechStream:
         return self._session.received / (self._session.sample_rate or 1)
 
     async def room(self) -> None:
-        """Until the stream has room for more sound."""
+        """Wait until the stream has room for more sound."""
         await self._until(lambda: not self._session.full)
 
     def push(self, pcm: bytes, *, decoded: bool = True) -> None:
-        """PCM s16le mono, of any length, once there is :meth:`room`. Not ``decoded``: it is a client's, and looked at
-        whether it is PCM. Raises :class:`BadInput`, or :class:`Overflow`."""
+        """Take PCM s16le mono of any length, once there is :meth:`room`. Not ``decoded``: the bytes come from a client,
+        and are checked to be PCM. Raises :class:`BadInput`, or :class:`Overflow`."""
         try:
             if decoded:
                 self._session.feed_rows(self._session.reader.of_bytes(pcm), self._sink)
@@ -154,12 +154,12 @@ class SpeechStream:
         self._streams.received.inc(len(pcm))
 
     async def feed(self, pcm: bytes) -> None:
-        """A client's PCM, once there is room."""
+        """Take a client's PCM, once there is room."""
         await self.room()
         self.push(pcm, decoded=False)
 
     async def run(self) -> None:
-        """Until every whole chunk of what was taken is run, and its events are told."""
+        """Wait until every whole chunk that was taken is run, and its events are delivered."""
         done: list[bool] = []
 
         def ran() -> None:
@@ -170,12 +170,12 @@ class SpeechStream:
         await self._until(lambda: bool(done))
 
     async def end(self) -> None:
-        """No more sound: until the last final is told."""
+        """End the sound, and wait until the last final is delivered."""
         self._session.end(self._sink)
         await self._until(lambda: self._ended)
 
     def close(self) -> None:
-        """Done with it, whatever is still under way. Never waits; nothing is told any more."""
+        """Give up the stream, even while chunks are run. Never waits; no more events are delivered."""
         if not self._closed:
             self._closed = True
             self._session.on_drained = None
@@ -184,12 +184,12 @@ class SpeechStream:
             self._wake()
 
     async def freed(self, seconds: float = 2.0) -> None:
-        """Behind :meth:`close`: until its slot is another's, or so long."""
+        """After :meth:`close`: wait until the stream's slot is free, for ``seconds`` at most."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._freed.wait(), seconds)
 
     def leave(self) -> None:
-        """The client is gone, and may come back: the stream waits for it, if it has an ``id``. Never waits."""
+        """The client is gone, and may come back: a stream with an ``id`` is kept for it. Never waits."""
         if not self._closed:
             self._closed = True
             self._streams.registry.detach(self._session, self._sink)
@@ -206,7 +206,7 @@ class SpeechStream:
             self._early.append(events)
             return
         after = self._after_seq
-        said: list[dict[str, Any]] = []
+        passed: list[dict[str, Any]] = []
         for event in events:
             kind = event["type"]
             if kind == "error":
@@ -217,9 +217,9 @@ class SpeechStream:
                 self._ended = True
             elif kind in ("partial", "final", "rewritten") and event.get("seq", after + 1) > after:
                 self._streams.sent(kind).inc()
-                said.append(event)
-        if said:
-            self._on_events(said)
+                passed.append(event)
+        if passed:
+            self._on_events(passed)
         if self._error is not None:
             self._on_over(self._error)
         self._wake()
@@ -252,12 +252,12 @@ def _let_go(registry: Registry, sink: Sink, woken: asyncio.Future[Session]) -> N
 
 
 def transcribers(registry: Registry) -> list[dict[str, Any]]:
-    """Descriptions of the models that write down what is said, the default first."""
+    """Descriptions of the transcribers that are served, the default first."""
     return [model for model in registry.models() if model["task"] == "transcribe"]
 
 
 def transcriber(registry: Registry, name: str | None) -> str:
-    """The name of a transcriber that is served; ``None``: of the first one. Raises :class:`Refused`."""
+    """Check the name of a served transcriber; ``None`` stands for the first one. Raises :class:`Refused`."""
     known = [model["name"] for model in transcribers(registry)]
     if name is None and known:
         return str(known[0])

@@ -1,4 +1,4 @@
-"""JSON of others' clients, of which parts are told back: only numbers that can be written again are taken."""
+"""JSON from clients to which parts of it are sent back: only numbers that JSON can hold are accepted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["strict_json"]
 
 
 def strict_json(data: bytes) -> Any:
-    """Raises ``ValueError`` for what is no JSON, for numbers that are none or beyond all bounds, and for what is nested
-    too deep."""
+    """Parse JSON. Raises ``ValueError`` for invalid JSON, NaN, infinity, numbers beyond float64, and values that are
+    nested too deep."""
     try:
         return _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except RecursionError:
@@ -19,13 +19,13 @@ def strict_json(data: bytes) -> Any:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"{text[:40]} is beyond all numbers")
+        raise ValueError(f"{text[:40]} is too large for a number")
     return value
 
 

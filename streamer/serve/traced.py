@@ -1,4 +1,4 @@
-"""A span around every HTTP request, in front of all else."""
+"""A span around every HTTP request, in front of all other layers."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class Traced:
 
 
 def request_headers(headers: dict[str, str]) -> dict[str, str]:
-    """Those of the trace alone: no token goes on from here."""
+    """Only the headers of the trace: tokens are left out."""
     return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}

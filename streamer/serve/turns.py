@@ -1,7 +1,7 @@
-"""Turns on the event loop: whoever brings much gets a little at a time, one connection after the other.
+"""Turns on the event loop: a connection with much to do does a little at a time, one connection after the other.
 
-What a socket gives in one read may hold tens of thousands of messages. Read to its end it would make everybody wait,
-and with it the pages that tell whether the daemon lives.
+One read of a socket may hold tens of thousands of messages. To handle them all at once would delay every other
+connection, and the health pages.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["Turns"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds of the loop's turn that connections with more to do have together.
+#: Seconds of one turn of the loop that these connections have together.
 SLICE = 0.01
 
 
 class Turns:
-    """Lives on the event loop. What waits is bounded by who waits: a connection that is not through is not read."""
+    """Lives on the event loop. The waiting work is bounded: a connection that has work waiting is not read."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -31,7 +31,7 @@ class Turns:
         return len(self._waiting)
 
     def wait(self, work: Callable[[], bool]) -> None:
-        """``work`` does a little in its turn; True: it wants another one."""
+        """Queue ``work``, which does a little in its turn; if it returns True, it gets another turn."""
         if not self._waiting:
             self._loop.call_soon(self._run)
         self._waiting.append(work)
@@ -42,7 +42,7 @@ class Turns:
             work = waiting[0]
             try:
                 more = work()
-            except Exception:  # one connection's trouble is its own
+            except Exception:  # one connection's failure must not end the others' turns
                 log.exception("a connection's turn failed")
                 more = False
             waiting.popleft()

@@ -1,7 +1,7 @@
 """A WebSocket connection: websockets' codec in a plain asyncio protocol, to which uvicorn hands upgraded connections.
 
-Why not ASGI: a queue, a task switch and a pause/resume of the transport per message cost more than the message, ASGI
-can't see how much is unsent, and can't drop a client that never reads (``close`` waits for the buffer to empty, for
+Why not ASGI: a queue, a task switch and a pause/resume of the transport per message cost more than the message; ASGI
+doesn't show how much is unsent, and can't drop a client that never reads (``close`` waits for the buffer to empty, for
 ever). Here a binary frame goes from the parser to the session by plain calls.
 """
 
@@ -42,7 +42,7 @@ REALTIME = Subprotocol("realtime")
 
 
 class Responder(Protocol):
-    """Who answers on a connection. All calls come from the event loop; they must not block."""
+    """The peer that handles a connection's messages. All calls come from the event loop; they must not block."""
 
     def on_message(self, data: bytes, text: bool) -> None: ...
     def on_writable(self) -> None: ...
@@ -51,14 +51,14 @@ class Responder(Protocol):
 
 
 class Socket(asyncio.Protocol):
-    """``access``: whether the client may come in at all. ``admit(path)`` says who answers then: a :class:`Responder`
-    factory, or an HTTP status and text for the refusal. ``grant``: what the client may do.
+    """``access``: checks the client's token, host and origin. ``admit(path)``: a :class:`Responder` factory, or an HTTP
+    status and text for the refusal. ``grant``: what the client may do.
 
-    What one read of the socket brought is worked off for :data:`TURN` at a time. Until that is done, or while the peer,
-    the grant's bound of bytes, or a client that does not read its pongs has paused it, no more is read.
+    The bytes of one read of the socket are handled for :data:`TURN` seconds at a time. No more is read until all are
+    handled, nor while the peer, the grant's bound of bytes, or a client that does not read its pongs pauses the socket.
 
-    ``handshake_seconds``: time for the request, where no HTTP server stands before this one that has read it.
-    ``route``: the path whose scope is needed, whatever the client asks for; ``None``: the one that it asks for.
+    ``handshake_seconds``: time for the request, if no HTTP server in front of this one has read it. ``route``: the path
+    whose scope is needed for any path that the client asks for; ``None``: that of the client's path.
     """
 
     def __init__(
@@ -86,21 +86,21 @@ class Socket(asyncio.Protocol):
         self._send_seconds = send_seconds
         self._linger_seconds = linger_seconds
         self._handshake_seconds, self._route = handshake_seconds, route
-        #: Path and query that were asked for, from the handshake on.
+        #: The client's path and query, from the handshake on.
         self.target = ""
         # no extensions: audio doesn't deflate, bombs do
         self._codec = ServerProtocol(max_size=max_frame_bytes, select_subprotocol=_subprotocol)
         self._max_frame_bytes = max_frame_bytes
-        self._cutter: Cutter | None = None  # once the handshake is over
+        self._cutter: Cutter | None = None  # set after the handshake
         self._peer: Responder | None = None
         self._fragments = bytearray()  # joined at once: a list of empty ones would grow without end
         self._text = False
-        self._uncut: Iterator[tuple[bytes, int]] | None = None  # frames of the last read that are still to come
-        self._late = bytearray()  # read behind those
+        self._uncut: Iterator[tuple[bytes, int]] | None = None  # frames of the last read that are not handled yet
+        self._late = bytearray()  # bytes read after these frames
         self._in_turns = False
         self._paused = False  # by the peer
         self._reading = True
-        self._waiting: asyncio.TimerHandle | None = None  # more came than the grant allows: not read meanwhile
+        self._waiting: asyncio.TimerHandle | None = None  # not read: more came than the grant allows
         self._pong: bytes | None = None  # payload of the last ping that has no answer yet
         self._heard = True  # anything came since the last ping
         self._ping_timer: asyncio.TimerHandle | None = None
@@ -136,7 +136,7 @@ class Socket(asyncio.Protocol):
                 self._turns.wait(self._work)
 
     def _work(self) -> bool:
-        """Some of the frames that were read. True if there are more that can be worked off."""
+        """Handle some of the frames that were read. True if more can be handled."""
         until = monotonic() + TURN
         self._in_turns, more = True, False
         while self._uncut is not None and not more and not self._paused and not self._transport.is_closing():
@@ -156,18 +156,18 @@ class Socket(asyncio.Protocol):
         return more
 
     def _whole(self, frame: bytes, payload: int) -> None:
-        """``payload``: where that of a final binary frame begins, 0 for all others."""
+        """Handle a whole frame. ``payload``: offset of a final binary frame's payload, 0 for all others."""
         live = not self.closing and self._codec.state is OPEN
         if payload and not self._fragments and live:
             self._text = False
             self._message(apply_mask(frame[payload:], frame[payload - 4 : payload]))
         elif live and frame[0] == WHOLE_PING and SHORTEST_MASKED <= len(frame) <= LONGEST_CONTROL and frame[1] >= 128:
-            self._pong = apply_mask(frame[6:], frame[2:6])  # the last one alone is answered (RFC 6455, 5.5.3)
+            self._pong = apply_mask(frame[6:], frame[2:6])  # only the last ping is answered (RFC 6455, 5.5.3)
         else:
             self._decode(frame)
 
     def _decode(self, data: bytes) -> None:
-        """All but whole binary frames and pings, by the codec."""
+        """Let the codec handle bytes that are not whole binary frames or pings."""
         self._codec.receive_data(data)
         if self._codec.parser_exc is not None and not self.closing:
             self._broken(self._codec.parser_exc)
@@ -216,7 +216,7 @@ class Socket(asyncio.Protocol):
     # -- for the peer ------------------------------------------------------------------------------------------------
 
     def send(self, frames: list[bytes]) -> None:
-        """Text frames, and binary ones where they are :class:`Binary`, in one write."""
+        """Send frames in one write: binary ones if they are :class:`Binary`, else text."""
         if self.closing or self._codec.state is not OPEN:
             return
         for frame in frames:
@@ -252,7 +252,7 @@ class Socket(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def close(self, code: int, reason: str) -> None:
-        """Say why, and drop the connection once the client has answered or ``linger_seconds`` have passed."""
+        """Send the reason, and drop the connection once the client has answered or ``linger_seconds`` have passed."""
         if self.closing or self._transport.is_closing():
             return
         if self._codec.state is OPEN:
@@ -299,7 +299,8 @@ class Socket(asyncio.Protocol):
         return admitted
 
     def _wait(self, seconds: float) -> None:
-        """Its client's own send buffer fills, and it sends no faster than its token may."""
+        """Stop reading for ``seconds``: the client's send buffer fills, so that it sends no faster than its token
+        may."""
         if self.closing:
             return
         if self._waiting is not None:
@@ -337,7 +338,7 @@ class Socket(asyncio.Protocol):
             self._peer.on_message(data, self._text)
 
     def _broken(self, error: Exception) -> None:
-        """The parser gave up and has queued a close frame. An error frame goes first: every refusal looks alike."""
+        """The parser failed and has queued a close frame. An error frame goes first, as in every refusal."""
         if isinstance(error, PayloadTooBig):
             text = f"a message of more than {self._max_frame_bytes} bytes (max_frame_bytes): send shorter ones"
             frame = encode(WireError("too_long", text).to_dict())
@@ -352,7 +353,7 @@ class Socket(asyncio.Protocol):
         self._go_on()
         self.resume()
         self._read_or_not()
-        # The codec discards what still comes; closing with unread data would send a reset that overtakes the reason.
+        # The codec discards what still comes. To close with unread data would send a reset that overtakes the reason.
         seconds = self._linger_seconds if self.writable else self._send_seconds
         self._close_timer = self.loop.call_later(seconds, self._transport.abort)
 
@@ -383,10 +384,10 @@ class Socket(asyncio.Protocol):
 
 
 def _subprotocol(codec: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """One of ours if the client offers it: browsers go no further without one of their own."""
+    """One of our subprotocols if the client offers it: browsers close a connection whose offer is not answered."""
     return next((known for known in (Subprotocol(SUBPROTOCOL), REALTIME) if known in offered), None)
 
 
 def _clip(reason: str) -> str:
-    """A close reason may take 123 bytes of UTF-8."""
+    """Cut a close reason to 123 bytes of UTF-8, its limit."""
     return reason.encode()[:120].decode(errors="ignore")

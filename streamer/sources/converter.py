@@ -17,8 +17,8 @@ __all__ = ["Converter"]
 INSTALL = "sudo apt install ffmpeg"
 #: Most bytes of standard input, which is copied to the disk first: the index of an M4A may follow its sound.
 MOST = 4 * 2**30
-#: ffmpeg's demuxers of one file each. Its others are playlists and the like: they name further files, which ffmpeg
-#: would open for whoever sent the first one.
+#: ffmpeg's demuxers that read one file only. The others read playlists and the like: these name further files, which
+#: ffmpeg would open for the sender of the first one.
 FORMATS = (
     *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dts", "dtshd"),
     *("eac3", "flac", "flv", "g722", "loas", "m4a", "matroska", "mj2", "mlp", "mov", "mp3", "mp4", "mpc", "mpc8"),
@@ -26,7 +26,7 @@ FORMATS = (
     "xwma",
 )
 #: Characters at the end of ffmpeg's messages that an error quotes.
-SAID = 400
+QUOTED = 400
 
 
 class Converter:
@@ -42,13 +42,13 @@ class Converter:
         self._what = what
         self._spool = None if path is not None else _spooled(source, what)
         given = path if path is not None else Path(self._spool.name) if self._spool is not None else Path()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115
         command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
         command += ["-format_whitelist", ",".join(FORMATS), "-i"]
         command += [b"file:" + os.fsencode(given.absolute()), "-map", "0:a:0", "-f", "wav"]
         command += ["-c:a", "pcm_s16le", "pipe:1"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, close_fds=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._messages, close_fds=True
         )
         assert self._process.stdout is not None
         self.source = Source(self._process.stdout.fileno(), owned=False)
@@ -57,15 +57,15 @@ class Converter:
         """Call at the end. Raises :class:`SourceError` with ffmpeg's message if it failed."""
         if self._process.wait() == 0:
             return
-        self._said.seek(0, os.SEEK_END)
-        self._said.seek(max(0, self._said.tell() - SAID))
-        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        self._messages.seek(0, os.SEEK_END)
+        self._messages.seek(max(0, self._messages.tell() - QUOTED))
+        lines = self._messages.read().decode("utf-8", "replace").strip().splitlines()
         if lines and "matches no streams" in " ".join(lines):
             raise SourceError(f"is {self._what} without sound")
         raise SourceError(f"is {self._what} that ffmpeg can't decode ({lines[-1] if lines else 'it does not say why'})")
 
     def interrupt(self) -> None:
-        """From any thread: what it has written so far can still be read."""
+        """Stop ffmpeg, from any thread. Its output so far can still be read."""
         self._process.kill()
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Converter:
         assert self._process.stdout is not None
         self._process.stdout.close()
         threading.Thread(target=self._process.wait, daemon=True).start() if self._process.poll() is None else None
-        self._said.close()
+        self._messages.close()
         if self._spool is not None:
             self._spool.close()
 

@@ -154,7 +154,7 @@ class AudioFile:
         self._end(got)
 
     def interrupt(self) -> None:
-        """From any thread: who waits for another program's samples waits no longer. It still has to be closed."""
+        """End a read that waits for another program's samples, from any thread. The file still has to be closed."""
         if self._converter is not None:
             self._converter.interrupt()
 

@@ -12,8 +12,8 @@ __all__ = ["FollowedFile"]
 
 
 class FollowedFile(io.RawIOBase):
-    """At the end of the file a read waits for more, until :meth:`stop`, from any thread. A file that was replaced, or
-    became shorter, is read again from its start; one that is gone is waited for. ``every``: seconds between two
+    """At the end of the file a read waits for more bytes, until :meth:`stop` is called. A file that was replaced, or
+    became shorter, is read again from its start; a read waits for a file that is gone. ``every``: seconds between two
     looks. Raises ``OSError`` if the file can't be opened at first."""
 
     def __init__(self, path: Path, every: float = 0.25) -> None:
@@ -29,7 +29,7 @@ class FollowedFile(io.RawIOBase):
         return self._file.fileno()
 
     def stop(self) -> None:
-        """Reads give the end of the file now."""
+        """Make reads return the end of the file. From any thread."""
         self._stopped.set()
 
     def readinto(self, buffer: Any) -> int:
@@ -49,14 +49,15 @@ class FollowedFile(io.RawIOBase):
         """Whether there is something new to read from the start: another file in its place, or less of it."""
         try:
             there, own = self._path.stat(), os.fstat(self._file.fileno())
-            if own.st_size > self._file.tell():  # written since the last read: first that, even if it was replaced
+            # bytes written since the last read come first, even if the file was replaced
+            if own.st_size > self._file.tell():
                 return False
             if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
                 new = self._path.open("rb", buffering=0)
                 self._file.close()
                 self._file = new
                 return True
-        except OSError:  # it is gone, for the moment
+        except OSError:  # the file is gone, for the moment
             return False
         if own.st_size < self._file.tell():
             self._file.seek(0)

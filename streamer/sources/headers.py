@@ -107,10 +107,10 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
         elif announced > there:
             missing, length = announced - there, there
         elif source.at(start + announced + announced % 2, 4) in (b"RIFF", b"RF64"):
-            note = "another WAV lies behind its end, and is left out: several files in one are read as several files"
+            note = "another WAV follows its end and is left out: give each WAV as a file of its own"
         elif there - announced > 8 and not _goes_on_as_chunk(source, start + announced, announced, order):
             length, more = there, (there - announced) / max(1, frame * rate)
-            note = f"{more:.2f} s lie behind the end that its header gives: they are read, too"
+            note = f"{more:.2f} s follow the end that its header gives: they are read, too"
         if frame and length and length % frame and not missing and code in PLAIN:
             note = note or f"its last {length % frame} bytes are no whole sample, and are left out"
     elif unknown:
@@ -127,9 +127,9 @@ def _samples(source: Source, start: int, announced: int, form: bytes, order: str
         raise SourceError(
             f"is WAV of the codec {code:#x}, which needs a length, and its header has none: give it as a file"
         )
-    said = 2**62 if length is None or (source.size is None and not blocks) else length
+    given = 2**62 if length is None or (source.size is None and not blocks) else length
     asked = goes_on if source.size is None else lambda: False
-    view = View(source, _header(form, code, said, channels, order), start, length, asked)
+    view = View(source, _header(form, code, given, channels, order), start, length, asked)
     return Opened(view, missing, end, note)
 
 

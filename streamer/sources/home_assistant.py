@@ -1,9 +1,9 @@
-"""Home Assistant's MQTT discovery, without I/O: what announces a sensor's forecast, and the curve beside it.
+"""Home Assistant's MQTT discovery, without I/O: messages that announce a sensor's forecast, and its curve.
 
 A sensor is a device with two entities: ``sensor``, the median one step ahead with the whole curve in its attributes,
-and ``binary_sensor``, on while the last reading is an anomaly. A device belongs to the daemon's (``via_device``), which
-has one entity itself: whether there is a connection. All are unavailable while there is none: the broker says so by the
-last will. See https://www.home-assistant.io/integrations/mqtt/.
+and ``binary_sensor``, on while the last reading is an anomaly. A device belongs to the daemon's device
+(``via_device``), whose one entity shows whether the daemon is connected. Without a connection all entities are
+unavailable: the broker publishes the last will. See https://www.home-assistant.io/integrations/mqtt/.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ URL = "https://www.home-assistant.io/integrations/mqtt/"
 
 
 def availability_topic(prefix: str) -> str:
-    """Where ``online`` and ``offline`` are said. No sensor's topic is below ``$``."""
+    """The topic of ``online`` and ``offline``. No sensor's topic is below ``$``."""
     return f"{prefix}/$status"
 
 
 def curve_topic(prefix: str, stream: str, target: str = "") -> str:
-    """Where the attributes of one entity are: the whole curve."""
+    """The topic of one entity's attributes, which hold the whole curve."""
     return f"{prefix}/$curve/{clean(f'{stream}.{target}' if target else stream)}"
 
 
 def daemon_announcement(options: MqttOptions) -> tuple[str, dict[str, Any]]:
-    """Topic and payload that announce the daemon's own device: the others say that they belong to it."""
+    """Topic and payload that announce the daemon's own device, to which the sensors' devices refer."""
     id = _id(options.prefix, "")
     return f"{options.discovery}/binary_sensor/{id}_connected/config", {
         "name": "connected",
@@ -68,9 +68,9 @@ def announcements(
     shown = f"{stream}.{target}" if target else stream
     id = _id(options.prefix, shown)
     group, what = _group(stream, target)
-    topic, said = stream_topic(options.prefix, stream), "value_json"
+    topic, forecast = stream_topic(options.prefix, stream), "value_json"
     if target:
-        said = f"value_json.targets[{json.dumps(target, ensure_ascii=False)}]"
+        forecast = f"value_json.targets[{json.dumps(target, ensure_ascii=False)}]"
     common: dict[str, Any] = {
         "state_topic": topic,
         "availability_topic": availability_topic(options.prefix),
@@ -90,19 +90,19 @@ def announcements(
             "name": f"{what} forecast".strip(),
             "unique_id": id,
             # of several targets one may have no value yet
-            "value_template": f"{{{{ {said}.quantiles['{level}'][0] if {said}.quantiles else 'None' }}}}",
+            "value_template": f"{{{{ {forecast}.quantiles['{level}'][0] if {forecast}.quantiles else 'None' }}}}",
             "state_class": "measurement",
             "json_attributes_topic": curve_topic(options.prefix, stream, target),
             **common,
         },
     )
-    known, below = f"{said}.anomaly is not none", f"{said}.anomaly < {options.anomaly:g}"
+    known, below = f"{forecast}.anomaly is not none", f"{forecast}.anomaly < {options.anomaly:g}"
     yield (
         f"{options.discovery}/binary_sensor/{id}/config",
         {
             "name": f"{what} anomaly".strip(),
             "unique_id": f"{id}_anomaly",
-            # nothing is known of the first reading: Home Assistant shows "unknown"
+            # the first reading has no anomaly yet: Home Assistant shows "unknown"
             "value_template": f"{{{{ ('ON' if {below} else 'OFF') if {known} else 'None' }}}}",
             "device_class": "problem",
             **common,
@@ -129,7 +129,7 @@ def curve(forecasts: Forecasts, row: int, most: int) -> Iterator[tuple[str, byte
         value = float(values[number])
         steps = len(curves[0])
         while True:
-            said = {
+            attributes = {
                 "from": _iso(at),
                 "value": None if value != value else value,
                 "anomaly": float(anomalies[number]),
@@ -139,7 +139,7 @@ def curve(forecasts: Forecasts, row: int, most: int) -> Iterator[tuple[str, byte
                 },
                 "left_out": len(curves[0]) - steps,
             }
-            text = json.dumps(said, separators=(",", ":")).encode()
+            text = json.dumps(attributes, separators=(",", ":")).encode()
             if len(text) <= most or not steps:
                 break
             steps = min(steps - 1, steps * most // len(text))
@@ -154,7 +154,7 @@ def _iso(at: float) -> str:
 
 
 def _group(stream: str, target: str) -> tuple[str, str]:
-    """The device that an entity belongs to, and what it is there: ``pump.temperature`` is the temperature of pump."""
+    """The device of an entity, and the entity's name there: ``pump.temperature`` is the temperature of pump."""
     if target:
         return stream, clean(target)
     group, dot, what = stream.rpartition(".")
@@ -162,7 +162,7 @@ def _group(stream: str, target: str) -> tuple[str, str]:
 
 
 def _id(prefix: str, shown: str) -> str:
-    """Of letters, digits and ``_``; different for different names."""
+    """A unique id of letters, digits and ``_``; different for different names."""
     name = f"{prefix}/{shown}"
     readable = re.sub(r"[^a-zA-Z0-9]+", "_", name).strip("_")[:64]
     return f"{readable}_{hashlib.blake2s(name.encode(errors='replace'), digest_size=4).hexdigest()}".lstrip("_")

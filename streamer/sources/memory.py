@@ -1,4 +1,4 @@
-"""A recording whose bytes are there already."""
+"""A recording in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["MemorySource"]
 
 
 class MemorySource(Source):
-    """As the :class:`Source` of a file of these bytes, which must not change."""
+    """A :class:`Source` that reads bytes in memory, which must not change."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)

@@ -122,9 +122,8 @@ class Microphone:
             try:
                 pcm = self._queue.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                quiet += (
-                    POLL_SECONDS  # waited for, not by the clock: a process that was stopped has heard nothing either
-                )
+                # time spent waiting, not the clock's: nothing comes to a stopped process either
+                quiet += POLL_SECONDS
                 if self._stream.active and quiet < SILENT_SECONDS:
                     continue
                 yield Lost("it stopped" if not self._stream.active else f"nothing came for {SILENT_SECONDS:g} s")

@@ -34,13 +34,14 @@ log = logging.getLogger(__name__)
 SINGLE = "sensors"
 #: A payload that is nothing but a number, as most are.
 NUMBER = re.compile(rb"[+-]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][+-]?[0-9]{1,3})?")
-#: Topics of which it is remembered how they are read.
+#: Most topics in the cache of how a topic is read.
 REMEMBERED = 100_000
 
 
 class _Topic(NamedTuple):
-    """``numbers``: the model that a payload of one number is for, as the reading of a sensor named like the topic;
-    ``None``: such a payload is read like any other. ``none``: numbers that stand for no value."""
+    """How a topic is read. ``numbers``: the model for a payload of one bare number, which is the reading of a sensor
+    named after the topic; ``None``: such a payload is read like any other. ``none``: numbers that stand for no
+    value."""
 
     subscription: Subscription | None
     numbers: str | None = None
@@ -48,8 +49,8 @@ class _Topic(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Said:
-    """What messages say for one model: readings of single sensors in columns, or rows."""
+class _Collected:
+    """The readings of messages for one model: of single sensors in columns, or rows."""
 
     names: list[str] = field(default_factory=list)
     times: list[float | None] = field(default_factory=list)
@@ -86,7 +87,7 @@ class Mqtt:
         self._outbox.put(forecasts)
 
     def forget(self, stream: str, targets: Sequence[str] = ()) -> None:
-        """Have Home Assistant and the broker forget a stream: what is retained of it is taken back."""
+        """Have Home Assistant and the broker forget a stream: its retained messages are cleared."""
         self._outbox.forget(stream, targets)
 
     async def run(self) -> NoReturn:
@@ -114,7 +115,7 @@ class Mqtt:
             await self._subscribe(link)
             self._watch.connected(True)
             log.info("connected to the MQTT broker", extra={"host": self._options.host, "port": self._options.port})
-            link.say(ONLINE)
+            link.publish_status(ONLINE)
             sender = asyncio.create_task(self._outbox.send(link.publish))
             # A failing sender ends the connection, but must not cancel readings that are being written to the disk.
             sender.add_done_callback(link.ended)
@@ -123,7 +124,7 @@ class Mqtt:
             finally:
                 sender.cancel()
                 await asyncio.wait([sender])
-                link.say(OFFLINE)  # the will is for those who can't say it themselves
+                link.publish_status(OFFLINE)  # after a proper disconnect the broker publishes no last will
 
     async def _subscribe(self, link: Link) -> None:
         patterns = [subscription.pattern for subscription in self._options.subscriptions]
@@ -137,10 +138,10 @@ class Mqtt:
     async def _receive(self, link: Link) -> NoReturn:
         while True:
             messages = await link.waiting(self._options.max_batch)
-            if link.over:  # what is not acknowledged comes again with the next connection
+            if link.over:  # the broker delivers unacknowledged messages again on the next connection
                 self._watch.messages("returned", _again(messages))
                 messages = [message for message in messages if message.packet_id is None]
-            found: dict[str, _Said] = {}
+            found: dict[str, _Collected] = {}
             read = [self._read(message, found) for message in messages]
             failed = await self._failed(found) if found else {}
             if not failed:
@@ -162,27 +163,27 @@ class Mqtt:
         for outcome, count in Counter(outcomes).items():
             self._watch.messages(outcome, count)
 
-    async def _failed(self, found: Mapping[str, _Said]) -> Mapping[str, Exception]:
+    async def _failed(self, found: Mapping[str, _Collected]) -> Mapping[str, Exception]:
         """Pass batches to ``take``; errors by model."""
         try:
-            return await self._take({model: self._batch(model, said) for model, said in found.items()})
+            return await self._take({model: self._batch(model, collected) for model, collected in found.items()})
         except Exception as error:
             return dict.fromkeys(found, error)
 
-    def _batch(self, model: str, said: _Said) -> ReadingBatch:
+    def _batch(self, model: str, collected: _Collected) -> ReadingBatch:
         if variables := self._models[model]:
-            return ReadingBatch.of_rows(said.rows, variables, model)
-        return ReadingBatch.made(said.names, said.times, said.values)
+            return ReadingBatch.of_rows(collected.rows, variables, model)
+        return ReadingBatch.made(collected.names, collected.times, collected.values)
 
-    def _read(self, message: Message, found: dict[str, _Said]) -> tuple[str, str | None]:
+    def _read(self, message: Message, found: dict[str, _Collected]) -> tuple[str, str | None]:
         """Parse one message: its outcome and model; its readings are added to ``found``, by model."""
         topic, payload = message.topic, message.payload
         how = self._topics.get(topic) or self._look_at(topic)
         if (model := how.numbers) is not None and NUMBER.fullmatch(payload):
-            said, value = found.get(model) or found.setdefault(model, _Said()), float(payload)
-            said.names.append(topic)
-            said.times.append(None)
-            said.values.append(None if value in how.none else value)
+            collected, value = found.get(model) or found.setdefault(model, _Collected()), float(payload)
+            collected.names.append(topic)
+            collected.times.append(None)
+            collected.values.append(None if value in how.none else value)
             return "taken", model
         if topic == self._status:
             if payload == b"online":
@@ -198,17 +199,17 @@ class Mqtt:
             return error.reason, None
         if faults:
             self._complain(topic, "a part of an MQTT message can't be read", faults[0])
-        said = found.setdefault(model, _Said())
+        collected = found.setdefault(model, _Collected())
         if isinstance(read, Row):
-            said.rows.append(read)
+            collected.rows.append(read)
         else:
-            said.names += (reading.stream for reading in read)
-            said.times += (reading.time for reading in read)
-            said.values += (reading.value for reading in read)
+            collected.names += (reading.stream for reading in read)
+            collected.times += (reading.time for reading in read)
+            collected.values += (reading.value for reading in read)
         return "partly" if faults else "taken", model
 
     def _look_at(self, topic: str) -> _Topic:
-        """How it is read; remembered where that can be a sensor's name."""
+        """How a topic is read; cached if the topic can be a sensor's name."""
         subscription = next((s for s in self._options.subscriptions if s.matches(topic)), None)
         if subscription is None or topic == self._status:
             return _Topic(subscription)
@@ -228,5 +229,5 @@ class Mqtt:
 
 
 def _again(messages: Sequence[Message]) -> int:
-    """How many of them come again where they are not acknowledged: those of QoS 1."""
+    """The number of messages of QoS 1: the broker delivers them again if they are not acknowledged."""
     return sum(message.packet_id is not None for message in messages)

@@ -1,5 +1,5 @@
-"""What waits to go to the MQTT broker, as it is sent: the latest forecast of each stream, what announces it to Home
-Assistant, and what takes it back."""
+"""The queue of messages for the MQTT broker: the latest forecast of each stream, the discovery messages for Home
+Assistant, and the messages that clear a forgotten stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Post = Callable[[Iterable[tuple[str, bytes]]], Awaitable[int]]
 
 
 class _Unsent(NamedTuple):
-    """``curves``: topics and payloads of what Home Assistant shows beside it."""
+    """A forecast that waits. ``curves``: topics and payloads of the attributes that Home Assistant shows beside it."""
 
     payload: bytes
     curves: tuple[tuple[str, bytes], ...]
@@ -57,22 +57,22 @@ class ForecastQueue:
         names = list(forecasts.names)
         latest = {names[row]: row for row in np.flatnonzero(known).tolist()}
         superseded = int(known.sum()) - len(latest)
-        told, sound = forecasts.to_dicts(), forecasts.finite().tolist()
+        frames, finite = forecasts.to_dicts(), forecasts.finite().tolist()
         for name, row in latest.items():
-            if not sound[row]:  # JSON has no infinity
+            if not finite[row]:  # JSON has no infinity
                 self._watch.forecasts("failed", 1)
                 log.warning("a forecast can't be sent: it is not finite", extra={"stream": name})
                 continue
             for target in forecasts.targets or ("",) if self._options.discovery else ():
                 self._discover((name, target), forecasts.levels)
-            self._gone.pop(name, None)  # it is back: what it says now takes the place of what was retained
+            self._gone.pop(name, None)  # the stream is back: its new messages replace the retained ones
             if name in self._waiting:
                 superseded += 1
             elif len(self._waiting) >= self._options.max_unsent:
                 del self._waiting[next(iter(self._waiting))]
                 self._watch.forecasts("dropped", 1)
             curves = tuple(self._curves(forecasts, row)) if self._levels else ()
-            self._waiting[name] = _Unsent(orjson.dumps(told[row]), curves)
+            self._waiting[name] = _Unsent(orjson.dumps(frames[row]), curves)
         self._watch.forecasts("superseded", superseded)
         self._filled.set()
 
@@ -97,7 +97,7 @@ class ForecastQueue:
         self._filled.set()
 
     def forget(self, stream: str, targets: Sequence[str]) -> None:
-        """Its forecasts that wait are dropped, and what is retained of it is to be cleared."""
+        """Drop a stream's waiting forecast, and queue the clearing of its retained messages."""
         self._waiting.pop(stream, None)
         for target in targets or ("",):
             self._levels.pop((stream, target), None)
@@ -135,7 +135,7 @@ class ForecastQueue:
             yield topic, orjson.dumps(config)
 
     async def _clear(self, post: Post) -> None:
-        """An empty retained message takes back what is retained on its topic."""
+        """Clear forgotten streams: an empty retained message removes the retained message of its topic."""
         stream, targets = next(iter(self._gone.items()))
         topics = [stream_topic(self._options.prefix, stream)]
         for target in targets if self._options.discovery else ():

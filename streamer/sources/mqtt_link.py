@@ -1,8 +1,8 @@
-"""One connection to an MQTT 5 broker. mqtt5 reads and writes the packets; here they are taken and given many at a time.
+"""One connection to an MQTT 5 broker. mqtt5 reads and writes the packets; this module handles many of them at a time.
 
-A message of QoS 1 is acknowledged by :meth:`Link.acknowledge` and by nothing else. Messages wait in memory, in bounds:
-for QoS 1 the broker keeps the receive maximum; where too many of QoS 0 wait, the connection is not read for a while, so
-that the broker keeps them, and then they are dropped.
+Only :meth:`Link.acknowledge` acknowledges a message of QoS 1. Messages wait in memory, in bounds: of QoS 1 the broker
+sends no more than the receive maximum; while too many of QoS 0 wait, the connection is not read for a while, so that
+the broker keeps them; after that they are dropped.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ except ImportError as error:
 __all__ = ["Link", "Message", "MqttError"]
 
 Message = mqtt5.PublishPacket
-#: Bytes that wait to be sent; then the next forecasts wait for the broker.
+#: Unsent bytes beyond which the next forecasts wait for the broker.
 UNSENT_BYTES = 2**18
-#: Bytes beside a message's own in what is read at a time.
+#: Bytes that one read of the socket may hold beside a message.
 READ_BYTES = 2**18
-#: Bytes of payloads that are taken together, besides the last one's: the event loop reads them in one go.
+#: Bytes of payloads that are taken together, not counting the last one: the event loop reads them in one go.
 TAKEN_BYTES = 2**18
-#: What a message takes beside its topic and payload.
+#: Bytes of memory that a message takes beside its topic and payload.
 MESSAGE = 200
 SUBSCRIBE_ID = 1
 PUBACK, PUBREC, EXACTLY_ONCE = mqtt5.PubAckPacket, mqtt5.PubRecPacket, mqtt5.QoS.EXACTLY_ONCE
@@ -39,12 +39,12 @@ PING = mqtt5.PingReqPacket().write()
 
 
 class MqttError(Exception):
-    """There is no connection to the broker, or no longer. The message says why."""
+    """There is no connection to the broker, or it has ended. The message says why."""
 
 
 class Link(asyncio.Protocol):
-    """For one use, since message ids are not valid on the next connection. ``over``: it has ended; messages that came
-    before wait all the same."""
+    """One connection. It is used once, since message ids are not valid on the next connection. ``over``: the connection
+    has ended; messages that came before can still be taken."""
 
     def __init__(self, options: MqttOptions, watch: Watch, tls: ssl.SSLContext | None) -> None:
         self._options, self._watch, self._tls = options, watch, tls
@@ -62,7 +62,7 @@ class Link(asyncio.Protocol):
         self._full = self._dropping = False
         self._heard = True
         self._retain, self._longest = options.retain, 2**28
-        # only who asks for Home Assistant expects something else than forecasts below the prefix
+        # without Home Assistant only forecasts are published below the prefix
         self._status = availability_topic(options.prefix) if options.discovery else None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -80,7 +80,7 @@ class Link(asyncio.Protocol):
                 raise MqttError(str(error)) from error
             raise
         if int(found.reason_code):
-            self._end(_said(found))
+            self._end(_reason(found))
             self._raise()
         self._retain &= found.retain_available
         self._longest = found.max_packet_size or self._longest
@@ -107,7 +107,8 @@ class Link(asyncio.Protocol):
         return self._why is not None
 
     async def subscribe(self, patterns: Sequence[str]) -> list[str]:
-        """Without retained messages. Why the broker refuses each; empty: it does not."""
+        """Subscribe to patterns, without retained messages. Returns for each why the broker refuses it; empty: it does
+        not."""
         chosen = {"no_local": True, "retain_as_published": False, "retain_handling": mqtt5.RetainHandling.SEND_NEVER}
         filters = [mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE, **cast(Any, chosen)) for each in patterns]
         try:
@@ -117,8 +118,8 @@ class Link(asyncio.Protocol):
         return [_words(code) if int(code) >= 128 else "" for code in found.reason_codes]
 
     async def waiting(self, most: int) -> list[Message]:
-        """Messages that wait, at least one, within :data:`TAKEN_BYTES`. Raises :class:`MqttError` where there are none
-        after the end."""
+        """Wait for messages; at least one, within :data:`TAKEN_BYTES`. Raises :class:`MqttError` if the connection has
+        ended and no message waits."""
         while not self.messages:
             if self.over:
                 self._raise()
@@ -135,18 +136,19 @@ class Link(asyncio.Protocol):
         return taken
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
-        """What is no longer to come again. After the end it comes again all the same. QoS 2 is never asked for, but a
-        session may hold such messages for who had our client id before."""
-        said = [
+        """Acknowledge messages, so that the broker does not deliver them again; after the end of the connection it does
+        all the same. We never ask for QoS 2, but the session may hold such messages for an earlier owner of our client
+        id."""
+        packets = [
             PUBREC(id).write() if each.qos == EXACTLY_ONCE else PUBACK(id).write()
             for each in messages
             if (id := each.packet_id) is not None
         ]
-        self._send(b"".join(said))
+        self._send(b"".join(packets))
 
     async def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
-        """Topics and payloads, with QoS 0; returns how many of them were longer than the broker takes, and are left
-        out. Waits while much waits to be sent. Raises :class:`MqttError`."""
+        """Publish topics and payloads with QoS 0. Returns how many were longer than the broker takes; these are left
+        out. Waits while :data:`UNSENT_BYTES` are unsent. Raises :class:`MqttError`."""
         if not self._writable.is_set():
             try:
                 async with asyncio.timeout(self._options.answer_seconds):
@@ -160,13 +162,13 @@ class Link(asyncio.Protocol):
         self._send(b"".join(fitting))
         return len(packets) - len(fitting)
 
-    def say(self, status: bytes) -> None:
-        """Whether the daemon is there: retained, for everybody who asks later. Nothing without Home Assistant."""
+    def publish_status(self, status: bytes) -> None:
+        """Publish whether the daemon is online, retained for later subscribers. Does nothing without Home Assistant."""
         if self._status:
             self._send(mqtt5.PublishPacket(self._status, status, retain=True).write())
 
     def ended(self, task: asyncio.Task[Any]) -> None:
-        """For a task that needs the connection: it ends with it."""
+        """Done callback of a task: if the task failed, the connection ends."""
         if not task.cancelled() and (error := task.exception()):
             self._end(str(error))
 
@@ -196,10 +198,10 @@ class Link(asyncio.Protocol):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Whole packets, up to the bounds of messages that wait; what is left stays unread."""
+        """Read whole packets until too many messages wait; the rest of the bytes is kept."""
         most, unread, begin = self._options.max_waiting, memoryview(self._unread), 0
         most_bytes = self._options.max_waiting_bytes
-        # what is of QoS 1 is never dropped, and some brokers send more of it than they may
+        # messages of QoS 1 are never dropped, and some brokers send more of them than they may
         room = most + self._options.max_unacknowledged * self._dropping
         room_bytes = most_bytes * (1 + self._dropping)
         try:
@@ -219,7 +221,7 @@ class Link(asyncio.Protocol):
             if begin == 0 and len(unread) > self._options.max_message_bytes + READ_BYTES:
                 self._end("the broker sends a packet that is too long (max_message_bytes)")
         except ValueError as error:
-            self._end(f"the broker sends what is no MQTT 5: {error}")
+            self._end(f"the broker sends something that is not MQTT 5: {error}")
         else:
             self._hold()
         self._unread = bytes(unread[begin:])
@@ -228,7 +230,7 @@ class Link(asyncio.Protocol):
             self._filled.set()
 
     def _hold(self) -> None:
-        """So many messages wait that no more are read, for some time."""
+        """Stop reading for some time, since too many messages wait."""
         self._stop_reading(True)
         if not self._full:
             self._full = True
@@ -252,10 +254,10 @@ class Link(asyncio.Protocol):
 
     def _control(self, packet: Any) -> None:
         if isinstance(packet, mqtt5.DisconnectPacket):
-            self._end(_said(packet))
+            self._end(_reason(packet))
         elif isinstance(packet, (mqtt5.ConnAckPacket, mqtt5.SubAckPacket)):
             if type(packet) is not self._asked:
-                raise ValueError("an answer to what was not asked")
+                raise ValueError("an answer without a request")
             self._answered(packet)
         elif isinstance(packet, mqtt5.PubRelPacket):
             self._send(mqtt5.PubCompPacket(packet.packet_id).write())
@@ -270,7 +272,7 @@ class Link(asyncio.Protocol):
             session_expiry_interval=options.session_seconds,
             receive_max=options.max_unacknowledged,
             max_packet_size=options.max_message_bytes,
-            # said by the broker once the connection is lost: by kill -9, a power cut, a broken cable
+            # the broker publishes it once the connection is lost: by kill -9, a power cut, a broken cable
             will=self._will(),
         ).write()
 
@@ -280,7 +282,7 @@ class Link(asyncio.Protocol):
         return mqtt5.Will(self._status, payload=OFFLINE, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
 
     async def _ask(self, packet: bytes, answer: type) -> Any:
-        """The broker's answer. Raises :class:`MqttError` and ``TimeoutError``."""
+        """Send a packet and return the broker's answer. Raises :class:`MqttError` and ``TimeoutError``."""
         self._answer, self._asked = self._loop.create_future(), answer
         self._send(packet)
         try:
@@ -291,7 +293,7 @@ class Link(asyncio.Protocol):
         return found if found is not None else self._raise()
 
     def _answered(self, packet: Any) -> None:
-        """``None``: nothing more comes."""
+        """Hand the answer to :meth:`_ask`; ``None``: the connection has ended."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(packet)
 
@@ -300,7 +302,7 @@ class Link(asyncio.Protocol):
             self._transport.write(data)
 
     def _beat(self, seconds: float) -> None:
-        """Nothing heard for one beat: there is nobody."""
+        """Ping the broker; end the connection if nothing came since the last ping."""
         if not self._heard and not self._full:
             self._end(f"nothing came from the broker for {seconds:g} s")
             return
@@ -324,11 +326,11 @@ class Link(asyncio.Protocol):
 
 
 def _size(message: Message) -> int:
-    """Bytes; a character of a topic may be several, and the packet has its own."""
+    """Bytes of memory that a message takes; a topic's character counts as two."""
     return len(message.payload) + 2 * len(message.topic) + MESSAGE
 
 
-def _said(packet: Any) -> str:
+def _reason(packet: Any) -> str:
     return packet.reason_str or _words(packet.reason_code)
 
 

@@ -97,29 +97,29 @@ class Subscription:
         """The model's name and the message's readings. ``models``: variables of each model by its name, empty for the
         model of single sensors. Raises :class:`MalformedError` if nothing can be read; if only some paths can't,
         their errors go to ``faults``."""
-        said = self._payload(payload)
-        wanted, faults = self._model(said, models), [] if faults is None else faults
+        parsed = self._payload(payload)
+        wanted, faults = self._model(parsed, models), [] if faults is None else faults
         if not models[wanted]:
-            return wanted, self._readings(topic, said, faults)
-        there = {name: at_path(said, name) for name in models[wanted]}
+            return wanted, self._readings(topic, parsed, faults)
+        there = {name: at_path(parsed, name) for name in models[wanted]}
         there = {name: value for name, value in there.items() if value is not NOTHING}
         if not there:
             raise MalformedError("path", f"has none of {', '.join(models[wanted])[:NAME_CHARACTERS]}")
-        return wanted, Row(self._moment(said), dict(self._each(there.items(), faults)), _stream(topic, ""))
+        return wanted, Row(self._moment(parsed), dict(self._each(there.items(), faults)), _stream(topic, ""))
 
     def numbers(self, models: Mapping[str, Sequence[str]]) -> str | None:
-        """The model that a payload is for that is one number and nothing else; ``None``: there may be none, or it is
-        not read as a reading named after the topic."""
+        """The model for a payload of one bare number. ``None``: there is no such model, or the number is not a reading
+        named after the topic."""
         single = [name for name, variables in models.items() if not variables]
         plain = not self.paths and self.time is None and self.model is None
         return single[0] if plain and len(single) == 1 else None
 
-    def _model(self, said: Any, models: Mapping[str, Sequence[str]]) -> str:
+    def _model(self, parsed: Any, models: Mapping[str, Sequence[str]]) -> str:
         if self.model is not None:
             if self.model not in models:
                 raise MalformedError("columns", f"is for the model {self.model}, which is not served")
             return self.model
-        fitting = {name: v for name, v in models.items() if v and all(at_path(said, path) is not NOTHING for path in v)}
+        fitting = {k: v for k, v in models.items() if v and all(at_path(parsed, path) is not NOTHING for path in v)}
         if not fitting or self.paths:
             fitting = {name: variables for name, variables in models.items() if not variables}
         if not fitting:
@@ -130,19 +130,20 @@ class Subscription:
             raise MalformedError("columns", f"fits several models: name one of {', '.join(found)} with model=NAME")
         return found[0]
 
-    def _moment(self, said: Any) -> float | None:
-        return None if self.time is None else _time(self.time, at_path(said, self.time))
+    def _moment(self, parsed: Any) -> float | None:
+        return None if self.time is None else _time(self.time, at_path(parsed, self.time))
 
     def readings(self, topic: str, payload: bytes) -> list[Reading]:
         """Readings of single sensors. Raises :class:`MalformedError`."""
         return self._readings(topic, self._payload(payload), [])
 
-    def _readings(self, topic: str, said: Any, faults: list[MalformedError]) -> list[Reading]:
-        at = self._moment(said)
-        return [Reading(_stream(topic, path), at, value) for path, value in self._each(self._values(said), faults)]
+    def _readings(self, topic: str, parsed: Any, faults: list[MalformedError]) -> list[Reading]:
+        at = self._moment(parsed)
+        return [Reading(_stream(topic, path), at, value) for path, value in self._each(self._values(parsed), faults)]
 
     def _each(self, found: Iterable[tuple[str, Any]], faults: list[MalformedError]) -> list[tuple[str, float | None]]:
-        """The values that are numbers, or missing; raises the first fault if there is none."""
+        """The values that are numbers, or missing. The others go to ``faults``; raises the first of these if no value
+        is left."""
         sentinels, read = sentinels_of(self.missing), list[tuple[str, float | None]]()
         for path, value in found:
             try:
@@ -158,28 +159,28 @@ class Subscription:
             text = payload.decode().strip()
         except UnicodeDecodeError:
             raise MalformedError("encoding", "is not UTF-8") from None
-        said: Any = text
+        parsed: Any = text
         if text.startswith(("{", "[")):
             try:
-                said = json.loads(text)
+                parsed = json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise MalformedError("json", f"is not JSON: {error}") from None
         elif self.time is not None or (self.paths and text.lower() not in MISSING and text.lower() not in self.missing):
             raise MalformedError("json", f"is not a JSON object: {text[:40]!r}")
-        return said
+        return parsed
 
-    def _values(self, said: Any) -> list[tuple[str, Any]]:
-        if isinstance(said, str):  # a number or a word for none, which then goes for every path
-            return [(path, said) for path in self.paths or ("",)]
+    def _values(self, parsed: Any) -> list[tuple[str, Any]]:
+        if isinstance(parsed, str):  # a bare number, or a word for a missing value, is the value of every path
+            return [(path, parsed) for path in self.paths or ("",)]
         found: list[tuple[str, Any]] = []
         if not self.paths:
-            for path, number in _numbers(said):
+            for path, number in _numbers(parsed):
                 if path != self.time:
                     found.append((path, number))
                 if len(found) > MAX_NUMBERS:
                     raise MalformedError("many", f"has more than {MAX_NUMBERS} numbers: name those that are wanted")
         for path in self.paths:
-            value = at_path(said, path)
+            value = at_path(parsed, path)
             if isinstance(value, list) and value:
                 found += [(f"{path}.{at}", each) for at, each in enumerate(value[:MAX_NUMBERS])]
             elif value is not NOTHING:
@@ -197,8 +198,8 @@ class Watch:
     delivered again); ``lost`` (QoS 0 that could not be taken).
 
     Every forecast has one, too: ``sent``, ``superseded`` by a later one, ``dropped`` (too many streams), ``failed``.
-    ``undiscovered`` also counts forecasts sent for streams beyond ``max_discovered``, ``uncleared`` streams that are
-    gone and whose topics keep what is retained: more than ``max_unsent`` of them waited to be cleared.
+    ``undiscovered`` also counts forecasts sent for streams beyond ``max_discovered``; ``uncleared`` counts forgotten
+    streams whose topics keep their retained messages, because more than ``max_unsent`` streams waited to be cleared.
 
     ``refused``: the patterns that the broker does not let us read, with its reasons, once for each connection."""
 
@@ -231,7 +232,7 @@ class MqttOptions:
     first_delay: float = 1.0
     max_delay: float = 60.0
     steady_seconds: float = 60.0  # after a connection that lasted so long the first delay counts again
-    max_message_bytes: int = 65536  # the broker leaves out longer ones
+    max_message_bytes: int = 65536  # the broker leaves out longer messages
     max_batch: int = 1000  # messages that are taken together
     max_unacknowledged: int = 1000  # QoS 1: then the broker waits
     max_waiting: int = 4096  # messages; then no more are read
@@ -243,8 +244,8 @@ class MqttOptions:
     max_unsent: int = 4096  # streams whose latest forecast waits: then the oldest is dropped, counted
     discovery: str | None = None  # Home Assistant's prefix, mostly "homeassistant"
     max_discovered: int = 200  # streams; forecasts of more are sent without, counted
-    anomaly: float = 0.001  # a reading that is less probable is one, for Home Assistant
-    max_curve_bytes: int = 16000  # of an entity's attributes; Home Assistant keeps no longer ones
+    anomaly: float = 0.001  # a reading less probable than this is an anomaly for Home Assistant
+    max_curve_bytes: int = 16000  # of an entity's attributes; Home Assistant drops longer ones
 
     def __post_init__(self) -> None:
         for name, topic in (("prefix", self.prefix), ("discovery", self.discovery)):
@@ -289,7 +290,7 @@ def sentinels_of(missing: tuple[str, ...]) -> Sentinels:
 
 
 def stream_topic(prefix: str, stream: str) -> str:
-    """Never below ``prefix/$``, where the daemon's own topics are."""
+    """The topic of a stream's forecasts; never below ``prefix/$``, where the daemon's own topics are."""
     name = clean(stream)
     return f"{prefix}/{'_' + name[1:] if name.startswith('$') else name}"
 
@@ -320,9 +321,9 @@ def _stream(topic: str, path: str) -> str:
         raise MalformedError("name", str(error)) from None
 
 
-def _numbers(said: Any) -> Iterator[tuple[str, int | float]]:
+def _numbers(parsed: Any) -> Iterator[tuple[str, int | float]]:
     """Every number at any depth, in the order of the payload."""
-    left: list[tuple[str, Any]] = [("", said)]
+    left: list[tuple[str, Any]] = [("", parsed)]
     while left:
         path, node = left.pop()
         if isinstance(node, dict | list):
@@ -334,21 +335,21 @@ def _numbers(said: Any) -> Iterator[tuple[str, int | float]]:
             yield path, node
 
 
-def _value(path: str, said: Any, sentinels: Sentinels) -> float | None:
+def _value(path: str, parsed: Any, sentinels: Sentinels) -> float | None:
     """``None``: missing."""
-    if said is None:
+    if parsed is None:
         return None
     try:
-        if isinstance(said, str):
-            return Numbers(sentinels=sentinels, switches=True)(said)
-        if not isinstance(said, int | float):
+        if isinstance(parsed, str):
+            return Numbers(sentinels=sentinels, switches=True)(parsed)
+        if not isinstance(parsed, int | float):
             raise NumberError("is no number")
-        value = float(said)
+        value = float(parsed)
     except OverflowError:
         return None
     except NumberError as error:
         why = str(error).partition(": say which")[0]  # advice for the command line only
-        raise MalformedError("number", f"{path}: {str(said)[:40]!r} {why}") from None
+        raise MalformedError("number", f"{path}: {str(parsed)[:40]!r} {why}") from None
     return value if abs(value) < LARGEST and value not in sentinels.numbers else None  # NaN, too
 
 
@@ -359,10 +360,10 @@ def _words(text: str) -> list[str]:
     return [word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', text)]
 
 
-def _time(path: str, said: Any) -> float:
-    if isinstance(said, bool) or not isinstance(said, str | int | float):
-        raise MalformedError("time", f"{path} is not a time" if said is not NOTHING else f"has no {path}")
+def _time(path: str, parsed: Any) -> float:
+    if isinstance(parsed, bool) or not isinstance(parsed, str | int | float):
+        raise MalformedError("time", f"{path} is not a time" if parsed is not NOTHING else f"has no {path}")
     try:
-        return parse_time(said)
+        return parse_time(parsed)
     except (ValueError, OverflowError) as error:
         raise MalformedError("time", f"{path}: {error}") from None

@@ -54,7 +54,7 @@ class Piped:
             self._skip -= len(lost)
         parts: list[NDArray[np.float32]] = []
         wanted = min(frames, self._left)
-        try:  # in small pieces: of one that fails nothing is left
+        try:  # in small pieces: a piece that fails is lost as a whole
             while wanted > 0 and len(part := self._file.read(min(wanted, PIECE), dtype=dtype, always_2d=always_2d)):
                 parts.append(part)
                 wanted -= len(part)

@@ -157,8 +157,8 @@ class Readings:
         if text.encoding != "UTF-8":
             found.insert(0, f"read as {text.encoding}")
         if text.first_foreign is not None:
-            line, said = text.first_foreign
-            shown = next((word for word in re.split(r"[,;\t|]", said) if not word.isascii()), said).strip()[:40]
+            line, words = text.first_foreign
+            shown = next((word for word in re.split(r"[,;\t|]", words) if not word.isascii()), words).strip()[:40]
             lines = "line is" if text.foreign == 1 else "lines are"
             found.insert(0, f"{text.foreign} {lines} not UTF-8, read as cp1252, the first: line {line}, {shown!r}")
         return found
@@ -177,8 +177,8 @@ class Readings:
     def _look(self) -> None:
         text = self._text
         head = text.begin()
-        if said := no_text(head):
-            raise SourceError(said)
+        if reason := no_text(head):
+            raise SourceError(reason)
         if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
             text.most = DOCUMENT_BYTES
         first = self._first()

@@ -18,28 +18,28 @@ EARLIEST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
 LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
-def parse_time(said: str | int | float) -> float:
+def parse_time(given: str | int | float) -> float:
     """ISO 8601 (without a zone: UTC) or a number. Raises ``ValueError``."""
-    if isinstance(said, str):
-        said = said.strip()
+    if isinstance(given, str):
+        given = given.strip()
         try:
-            number = None if COMPACT.fullmatch(said) or "_" in said else float(said)
+            number = None if COMPACT.fullmatch(given) or "_" in given else float(given)
         except ValueError:
             number = None
         if number is None:
             try:
-                number = seconds(moment(said))
+                number = seconds(moment(given))
             except AmbiguousDateError:
-                raise ValueError(f"{said[:40]!r} is not a time: the day or the month may come first") from None
+                raise ValueError(f"{given[:40]!r} is not a time: the day or the month may come first") from None
             except (ValueError, OverflowError):
-                raise ValueError(f"{said[:40]!r} is not a time (ISO 8601 or unix time)") from None
+                raise ValueError(f"{given[:40]!r} is not a time (ISO 8601 or unix time)") from None
         else:
             number /= unit_of(number)
     else:
-        number = float(said)
+        number = float(given)
         number /= unit_of(number)
     if not in_calendar(number):
-        raise ValueError(f"{str(said)[:40]!r} is not a time (ISO 8601 or unix time)")
+        raise ValueError(f"{str(given)[:40]!r} is not a time (ISO 8601 or unix time)")
     return number
 
 

@@ -46,7 +46,7 @@ def test_a_token_is_shown_once_and_kept_by_its_hash(tmp_path: Path) -> None:
     done = streamer("token", "remove", "alice", "--file", file)
     assert one_line(done.stderr) == "streamer: removed alice"
     assert [each.split(" ")[0] for each in lines(streamer("token", "list", "--file", file))] == ["bob"]
-    assert "nobody gets in" in streamer("token", "remove", "bob", "--file", file).stderr.decode()
+    assert "no client is admitted" in streamer("token", "remove", "bob", "--file", file).stderr.decode()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_others(host: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("insecure", "token", "client_ca", "said"),
     [
-        (True, False, False, "whoever reaches this address may use"),
+        (True, False, False, "every machine that reaches this address may use"),
         (False, True, False, "without TLS tokens and data can be read"),
         (True, True, False, "without TLS"),
         (False, False, True, ""),
@@ -50,7 +50,7 @@ def test_a_daemon_that_everybody_could_use_does_not_start(tmp_path: Path, toy: P
     running = Running(tmp_path, toy, wait=False, host="0.0.0.0")
     try:
         assert running.process.wait(60) == EX_CONFIG
-        assert "insecure = true does without" in running.errors.read_text()
+        assert "insecure = true allows it" in running.errors.read_text()
     finally:
         running.stop(signal.SIGKILL)
 

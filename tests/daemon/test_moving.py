@@ -304,6 +304,6 @@ def test_peers_are_named_whole() -> None:
     from streamer.streams.moving import PeerError
 
     for bad in ("there", "http://", "http://a/b", "ftp://a"):
-        with pytest.raises(PeerError, match="daemon's address"):
+        with pytest.raises(PeerError, match="address of a daemon"):
             Peer(bad)
     assert Peer("ws://a:1/").url == "http://a:1"

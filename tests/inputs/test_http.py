@@ -70,7 +70,7 @@ SENT = (
             "duplicate": 1,
             "left_out": [
                 "1 late readings, the first: h.b at 2024-05-01T00:01:00Z",
-                "1 readings of a time that was there, the first: h.b at 2024-05-01T00:11:00Z",
+                "1 readings of a time that had one, the first: h.b at 2024-05-01T00:11:00Z",
             ],
         },
     ),

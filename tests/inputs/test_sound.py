@@ -106,7 +106,7 @@ CASES = (
     read(
         "WAV, length of its first half",
         put(wav(len(TALK))),
-        says="streamer: talk.wav: 1.20 s lie behind the end that its header gives: they are read, too",
+        says="streamer: talk.wav: 1.20 s follow the end that its header gives: they are read, too",
     ),
     read(
         "WAV, chunks before and behind the samples",
@@ -144,8 +144,7 @@ CASES = (
     read(
         "WAV, two files in one",
         put(wav() + wav()),
-        says="streamer: talk.wav: another WAV lies behind its end, and is left out: several files in one are read as "
-        "several files",
+        says="streamer: talk.wav: another WAV follows its end and is left out: give each WAV as a file of its own",
     ),
     read("RF64, length -1", put(made.rf64(2**64 - 1))),
     read("RF64", made.as_format("talk.wav", "PCM_16", "RF64")),

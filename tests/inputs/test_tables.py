@@ -296,7 +296,7 @@ CASES = (
         "a reading two hours ahead",
         text("time,a\n" + "".join(f"{1714521600 + 60 * i + (7200 if i == 20 else 0)},{i % 5}\n" for i in range(60))),
         58,
-        "a: a reading before had a time ahead of the others, which go on at 2024-05-01T00:23:00Z\n"
+        "a: an earlier reading had a time far ahead; the others go on at 2024-05-01T00:23:00Z\n"
         "data.csv: 120 steps without a reading, 2 late readings left out, 1 times that a clock was set back",
     ),
     # -- numbers

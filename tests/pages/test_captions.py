@@ -184,7 +184,7 @@ def test_progress_is_told_in_words_once_and_not_by_the_percent(browser: Browser,
             while (!document.querySelector("#recordings button")) await new Promise(requestAnimationFrame);
             return told; }"""
         )
-        assert told == ["Is sent.", "Is transcribed.", "1 s of sound."]
+        assert told == ["Sending.", "Transcribing.", "1 s of sound."]
 
 
 def test_a_killed_daemon_costs_no_word(browser: Browser, tmp_path: Path) -> None:

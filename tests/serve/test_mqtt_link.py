@@ -98,7 +98,7 @@ def test_what_a_broker_must_not_send_ends_the_connection(data: bytes) -> None:
     async def main() -> None:
         link = Link(MqttOptions(), Watch(), None)
         link.data_received(data)
-        with pytest.raises(MqttError, match="no MQTT 5"):
+        with pytest.raises(MqttError, match="not MQTT 5"):
             await asyncio.wait_for(link.waiting(1), 10)
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Whether other machines can reach the daemon, and whether anybody asks who they are then."""
+"""Whether other machines can reach the daemon, and whether they then need a token or a certificate."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ class ExposedError(ValueError):
 
 
 def is_local(host: str) -> bool:
-    """Only this machine reaches it: every address of ``host`` is a loopback one."""
+    """Whether only this machine reaches ``host``: all its addresses are loopback addresses."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
-        return False  # whoever binds to it says what is wrong
+        return False  # binding to the host reports the error
     return bool(found) and all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises :class:`ExposedError` for an address that others reach where nobody is asked for a token or a certificate;
-    warns of what is allowed and not safe."""
+    """Raises :class:`ExposedError` if other machines reach the address and need neither a token nor a certificate;
+    warns of settings that are allowed but not safe."""
     if is_local(settings.host):
         return
     asked = token_path(settings).exists() or bool(settings.tls_client_ca_file)
     if not asked and not settings.insecure:
         raise ExposedError(
-            f"host {settings.host} can be reached from other machines, and nobody would be asked who he is: make a"
-            " token (streamer token add NAME), or set tls_client_ca_file; insecure = true does without"
+            f"host {settings.host} can be reached from other machines, and they would need no token and no certificate:"
+            " make a token (streamer token add NAME), or set tls_client_ca_file; insecure = true allows it"
         )
     extra = {"host": settings.host}
     if not asked:
-        log.warning("insecure: whoever reaches this address may use, read and delete everything", extra=extra)
+        log.warning(
+            "insecure: every machine that reaches this address may use, read and delete everything", extra=extra
+        )
     elif not settings.tls_cert_file:
         log.warning(
             "without TLS tokens and data can be read on the way: set tls_cert_file and tls_key_file", extra=extra

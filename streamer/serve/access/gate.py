@@ -1,7 +1,7 @@
-"""Who may come in: one layer in front of all routes, of HTTP, WebSocket and gRPC alike.
+"""Which requests are admitted: one layer in front of all routes, of HTTP, WebSocket and gRPC alike.
 
-It is asked before anything of a request is read, so that what is refused costs little. The rules are a table
-(:mod:`streamer.serve.access.rules`); handlers know only whose streams they may touch (:class:`Grant`).
+It decides before a request's body is read, so that a refusal costs little. The rules are a table
+(:mod:`streamer.serve.access.rules`); handlers know only which owner's streams they may touch (:class:`Grant`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["SUBPROTOCOL", "Access", "Gate"]
 log = logging.getLogger(__name__)
 
 #: A browser can't set headers of a WebSocket. It offers two subprotocols, this one and ``streamer.token.TOKEN``; the
-#: daemon takes this one, so the token never comes back.
+#: daemon accepts this one, so its answer never holds the token.
 SUBPROTOCOL = "streamer"
 TOKEN_PROTOCOL = "streamer.token."
 #: The same of OpenAI's clients in a browser.
@@ -42,8 +42,8 @@ OPENAI_PROTOCOL = "openai-insecure-api-key."
 class Access:
     """Who may do what, now. :meth:`reload` may be called from a thread, everything else on the event loop.
 
-    Tokens are asked for once there is a file of them (``required``), and from then on as long as the daemon runs: a
-    file that is emptied or deleted shuts everybody out, and opens nothing.
+    Requests need a token once there is a file of tokens (``required``), and from then on as long as the daemon runs: if
+    the file is emptied or deleted, no client is admitted.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = monotonic) -> None:
@@ -59,7 +59,7 @@ class Access:
     # -- the file ----------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Waits for the disk. Raises :class:`TokenFileError`."""
+        """Read the file. Waits for the disk. Raises :class:`TokenFileError`."""
         stamp = self.file.stamp()
         tokens = self.file.read()
         before = self._grants
@@ -71,8 +71,8 @@ class Access:
         self.required = self.required or stamp is not None
 
     def reload(self, *, always: bool = False) -> None:
-        """Where the file has changed. What can't be read is logged, and those that were known stay. Waits for the
-        disk."""
+        """Read the file again if it has changed, or ``always``. If it can't be read, that is logged, and the known
+        tokens stay. Waits for the disk."""
         if self.file.stamp() == self._stamp and not always:
             return
         try:
@@ -84,12 +84,12 @@ class Access:
         log.warning("tokens reloaded", extra={"tokens": len(self._grants)})
 
     def max_streams(self, owner: str) -> int | None:
-        """The largest bound of the owner's tokens; ``None``: there is none."""
+        """The largest ``max_streams`` of the owner's tokens; ``None``: no bound."""
         bounds = [grant.max_streams for grant in self._grants.values() if grant.owner == owner]
         known = [bound for bound in bounds if bound is not None]
         return max(known) if known and len(known) == len(bounds) else None
 
-    # -- at the door -------------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------------------------
 
     def admit(
         self,
@@ -99,12 +99,13 @@ class Access:
         address: str,
         protocols: Sequence[str] = (),
     ) -> Grant:
-        """``headers`` by lower-case name. ``protocols``: those that a WebSocket offers. Raises :class:`Denied`."""
+        """The grant of a request. ``headers`` by lower-case name. ``protocols``: those that a WebSocket offers. Raises
+        :class:`Denied`."""
         try:
             secret = _secret(headers.get("authorization", ""), protocols)
             grant = self._grant(secret, needed(method, path) if self.required else (), address)
             if grant.token is None and (why := self._origins.host_refusal(headers)):
-                raise Denied(403, "host", why)  # a token is no page's to send, by whatever name it calls us
+                raise Denied(403, "host", why)  # with a token any host name is accepted: a foreign page can't send one
             if why := self._origins.origin_refusal(method, headers):
                 raise Denied(403, "origin", why)
             grant.request()
@@ -114,7 +115,8 @@ class Access:
         return grant
 
     def admit_grpc(self, scopes: Sequence[AccessScope], metadata: Mapping[str, str], address: str) -> Grant:
-        """No page speaks gRPC: its requests need HTTP/2 without a preflight's blessing, which nobody here gives."""
+        """The grant of a gRPC call. Pages are no danger here: a browser would need a preflight first, which the gRPC
+        port never answers. Raises :class:`Denied`."""
         try:
             grant = self._grant(_secret(metadata.get("authorization", ""), ()), scopes, address)
             grant.request()
@@ -149,7 +151,7 @@ class Access:
 
 
 def _secret(authorization: str, protocols: Sequence[str]) -> str:
-    """``Bearer TOKEN``; ``Token TOKEN`` as Influx has it; ``Basic``, the token for a password."""
+    """The token in ``Bearer TOKEN``, in Influx's ``Token TOKEN``, or in ``Basic`` as the password."""
     kind, _, rest = authorization.strip().partition(" ")
     rest = rest.strip()
     if kind.lower() in ("bearer", "token"):
@@ -164,8 +166,8 @@ def _secret(authorization: str, protocols: Sequence[str]) -> str:
 
 
 class Gate:
-    """An ASGI application in front of ``app``. What it refuses is read and dropped, or its client, who is still
-    sending, would not see the answer."""
+    """An ASGI application in front of ``app``. The body of a refused request is read and dropped: a client that is
+    still sending would not see the answer."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access

@@ -1,4 +1,4 @@
-"""What one token's holder may do, and how much of it is left."""
+"""What the holder of a token may do, and how much of its limits is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ANYONE", "Denied", "Grant", "grant_of"]
 
 
 class Denied(Exception):  # noqa: N818
-    """A request that is not answered. ``status`` as of HTTP; ``reason`` for the metrics; ``retry_after`` in seconds."""
+    """A request that is refused. ``status``: HTTP's; ``reason``: for the metrics; ``retry_after`` in seconds."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -31,15 +31,16 @@ class Denied(Exception):  # noqa: N818
 
 
 class Grant:
-    """Of a token, as long as the token is; of nobody's where none is asked for. On the event loop.
+    """The rights of a token, valid as long as the token exists; or of everybody, where no token is needed. For the
+    event loop.
 
-    ``owner``: whose streams it opens and sees, "" where nobody is asked. ``revoked``: the token is gone, connections
-    that it opened are to be closed.
+    ``owner``: the owner whose streams it opens and sees, "" where no token is needed. ``revoked``: the token is gone,
+    and the connections that it opened are to be closed.
     """
 
     def __init__(self, token: Token | None, clock: Callable[[], float] = monotonic) -> None:
         self.token, self.owner, self.revoked = token, "" if token is None else token.owner, False
-        self.generating = 0  # streams of /v1/generate, which nobody finds by a name
+        self.generating = 0  # streams of /v1/generate, which have no names
         requests = None if token is None else token.requests_per_second
         data = None if token is None else token.bytes_per_second
         self._requests = None if requests is None else Allowance(requests, requests, clock)
@@ -53,14 +54,14 @@ class Grant:
         return self.token is None or not scopes or self.token.may(*scopes)
 
     def own(self, name: str) -> str:
-        """The id among all streams of the one that this holder calls so. Raises :class:`Refused`."""
+        """The id of the owner's stream with this name. Raises :class:`Refused`."""
         if SEPARATOR in name:
             raise Refused("key", f"{name[:40]!a} is not a name (1 to 200 printable characters)")
         return stream_id(self.owner, name)
 
     @contextmanager
     def generated(self) -> Iterator[None]:
-        """One stream of ``/v1/generate`` more, meanwhile."""
+        """Count a stream of ``/v1/generate`` while it runs."""
         self.generating += 1
         try:
             yield
@@ -68,13 +69,13 @@ class Grant:
             self.generating -= 1
 
     def check_generated(self) -> None:
-        """Raises :class:`Denied` where there are as many as there may be."""
+        """Raises :class:`Denied` if the token has as many generated streams as it may."""
         if self.max_streams is not None and self.generating >= self.max_streams:
             text = f"this token has {self.max_streams} generated streams already (max_streams): end one, or wait"
             raise Denied(429, "streams", text, 1.0)
 
     def request(self) -> None:
-        """One comes. Raises :class:`Denied`: too many, or too much."""
+        """Count a request. Raises :class:`Denied` for too many requests or bytes a second."""
         assert self.token is not None or (self._requests is None and self.bytes is None)
         if self.bytes is not None and (wait := self.bytes.wait()):
             text = f"this token has sent more than {self.bytes.rate:g} bytes a second (bytes_per_second): wait"
@@ -86,7 +87,7 @@ class Grant:
             self._requests.take(1)
 
     def spend(self, count: int) -> float:
-        """Bytes came; seconds for which nothing more should."""
+        """Count received bytes; the seconds for which no more should be read."""
         return 0.0 if self.bytes is None else self.bytes.take(count)
 
     def metered(self, receive: Receive) -> Receive:
@@ -102,11 +103,11 @@ class Grant:
         return counted
 
 
-#: Where nobody is asked who he is.
+#: The grant where no token is needed.
 ANYONE = Grant(None)
 
 
 def grant_of(scope: Scope) -> Grant:
-    """Of the request; what did not come through the gate is a test's, or this process's own."""
+    """The request's grant. A request that did not pass the gate is a test's, or this process's own."""
     found: Grant = scope.get("grant", ANYONE)
     return found

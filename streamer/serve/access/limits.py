@@ -1,4 +1,4 @@
-"""How much of something may come: a rate with a store for bursts, and wrong tokens by address."""
+"""Rate limits: a token bucket, and a count of wrong tokens by address."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ __all__ = ["Allowance", "Guesses"]
 
 
 class Allowance:
-    """So many a second; ``burst``: what is stored when nothing comes. On the event loop.
+    """A token bucket: ``rate`` a second, up to ``burst`` saved while nothing comes. For the event loop.
 
-    What is asked for is had as long as one is left, and may then be owed: a body's length is known when it is read.
+    Anything may be taken as long as one unit is left; the rest becomes a debt, since a body's length is known only when
+    it is read.
     """
 
     __slots__ = ("_at", "_burst", "_clock", "_left", "rate")
@@ -29,18 +30,19 @@ class Allowance:
         return 0.0 if self._left > 1 - 1e-6 else (1 - self._left) / self.rate
 
     def take(self, count: float) -> float:
-        """It came; seconds until the next may."""
+        """Take ``count`` units; the seconds until the next may come."""
         self.wait()
         self._left -= count
         return self.wait()
 
 
 class Guesses:
-    """Wrong tokens by the address that they came from. On the event loop.
+    """Wrong tokens by the address that they came from. For the event loop.
 
-    ``most`` of them are free, and one more after each ``seconds``. Beyond that an address's tokens are not looked at:
-    who guesses is not told whether he was right. Tokens that were right before from there go on, so that nobody who
-    shares an address with a guesser is shut out. ``addresses`` are remembered, the oldest is forgotten.
+    An address may send ``most`` wrong tokens, and one more after each ``seconds``. Beyond that its tokens are not
+    checked, so that a guesser does not learn whether a guess was right. Tokens that were right before from this address
+    are still accepted, so that other clients of the address are not shut out. ``addresses``: most that are remembered;
+    beyond that the oldest is forgotten.
     """
 
     def __init__(self, most: int, seconds: float, addresses: int, clock: Callable[[], float]) -> None:
@@ -49,7 +51,7 @@ class Guesses:
         self._right: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def wait(self, address: str, digest: str) -> float:
-        """Seconds until a token of this address is looked at; 0: now."""
+        """Seconds until a token from this address is checked; 0: now."""
         place = _network(address)
         allowance = self._wrong.get(place)
         if allowance is None or (place, digest) in self._right:
@@ -75,7 +77,7 @@ class Guesses:
 
 
 def _network(address: str) -> str:
-    """Who has an IPv6 address has 2^64 of them."""
+    """The address, or the /64 network of an IPv6 address: a client with one such address has 2^64 of them."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,14 +1,14 @@
-"""Which web pages may use this daemon. A browser takes every page to 127.0.0.1 that asks for it.
+"""Which web pages may use this daemon. A browser lets every page send requests to 127.0.0.1.
 
-Three things a page can do, and what stops each:
+Three things that a page can do, and what stops each:
 
-- *Another origin's page* sends requests and opens WebSockets. Its browser says so: every browser since 2020 sends
-  ``Origin`` with whatever is no ``GET`` and with every WebSocket, and ``Sec-Fetch-Site`` with the rest. A page can't
-  change either header. Who sends neither is no page of such a browser, and is believed: curl, Prometheus, Influx's and
-  Triton's clients go on as they are, whatever their content type.
-- *An older browser's form* has no ``Origin``. It is known by what it calls itself and by the content types of forms.
-- *DNS rebinding*: a page of evil.example has its own name lead here, and is same-origin then. Its requests say ``Host:
-  evil.example``, so only names are answered that are known to be ours. An IP address is nobody's to rebind.
+- *A page of another origin* sends requests and opens WebSockets. The headers show it: every browser since 2020 sends
+  ``Origin`` with every WebSocket and every method but ``GET``, and ``Sec-Fetch-Site`` with the rest. A page can't
+  change either header. A request with neither header is not from a page of such a browser, and is trusted: curl,
+  Prometheus, Influx's and Triton's clients need no change, whatever their content type.
+- *A form in an older browser* has no ``Origin``. The browser's ``User-Agent`` and the content types of forms show it.
+- *DNS rebinding*: the name of a page of evil.example resolves to this machine, and the page is same-origin then. Its
+  requests have ``Host: evil.example``, so only known names are answered. An IP address can't be rebound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Characters of a ``Host`` header: a name has 253 at most, and there may be a port.
 LONGEST_HOST = 300
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
-#: What a form can send, and what is sent where it says nothing.
+#: Content types that a form can send, and the empty one of a request without a type.
 FORMS = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
 
@@ -36,25 +36,25 @@ class Origins:
     def __init__(self, host: str, hosts: Collection[str] = (), origins: Collection[str] = ()) -> None:
         self._hosts = {"localhost", "*.localhost", *(name.lower() for name in hosts), host.lower()}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
-        self._names_us = lru_cache(256)(self._is_host)  # a client says the same with every request
+        self._names_us = lru_cache(256)(self._is_host)  # a client sends the same name with every request
 
     def host_refusal(self, headers: Mapping[str, str]) -> str | None:
-        """Why a request that calls us by this name is not answered; ``None``: it is. ``headers`` by lower-case name."""
-        said = headers.get("host")
-        if said is None:  # HTTP/1.0: no browser
+        """Why a request with this ``Host`` is refused; ``None``: it is not. ``headers`` by lower-case name."""
+        host = headers.get("host")
+        if host is None:  # HTTP/1.0: no browser
             return None
-        if len(said) <= LONGEST_HOST and self._names_us(said):
+        if len(host) <= LONGEST_HOST and self._names_us(host):
             return None
-        return f"this daemon is not known as {said[:100]!r}: add the name to the setting allowed_hosts"
+        return f"this daemon is not known as {host[:100]!r}: add the name to the setting allowed_hosts"
 
     def origin_refusal(self, method: str, headers: Mapping[str, str]) -> str | None:
-        """Why a page may not send this; ``None``: it may, or it is no page."""
+        """Why the page that sends this may not; ``None``: it may, or no page sends it."""
         origin = headers.get("origin")
         if origin is not None:
             return None if self._is_ours(origin, headers) else _foreign(origin)
         site = headers.get("sec-fetch-site")
         if site is not None:
-            visit = method in SAFE and headers.get("sec-fetch-mode") == "navigate"  # somebody followed a link
+            visit = method in SAFE and headers.get("sec-fetch-mode") == "navigate"  # the user followed a link
             return None if site in ("same-origin", "none") or visit else _foreign(f"a {site} page")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         browser = headers.get("user-agent", "").startswith("Mozilla/")
@@ -65,12 +65,12 @@ class Origins:
             )
         return None
 
-    def _is_host(self, said: str) -> bool:
-        name = host_name(said)
+    def _is_host(self, host: str) -> bool:
+        name = host_name(host)
         return name is not None and (_is_address(name) or any(fnmatchcase(name, known) for known in self._hosts))
 
     def _is_ours(self, origin: str, headers: Mapping[str, str]) -> bool:
-        """Of our own pages, or of those that are allowed. The scheme is a proxy's business."""
+        """Whether the origin is the daemon's own or an allowed one. The scheme is not compared: proxies change it."""
         origin = origin.lower().rstrip("/")
         if any(fnmatchcase(origin, known) for known in self._origins):
             return True
@@ -82,15 +82,15 @@ def _foreign(who: str) -> str:
     return f"{who[:100]!r} may not use this daemon: add its origin to the setting allowed_origins"
 
 
-def host_name(said: str) -> str | None:
-    """Name or address of a ``Host`` header, in lower case; ``None``: it is none."""
-    said = said.strip().lower()
-    if said.startswith("["):
-        name, closed, rest = said[1:].partition("]")
+def host_name(header: str) -> str | None:
+    """Name or address in a ``Host`` header, in lower case; ``None``: the header is invalid."""
+    header = header.strip().lower()
+    if header.startswith("["):
+        name, closed, rest = header[1:].partition("]")
         if not closed or (rest and not _is_port(rest)):
             return None
         return name if _is_address(name) else None
-    name, colon, port = said.partition(":")
+    name, colon, port = header.partition(":")
     if (colon and not _is_port(":" + port)) or not NAME.fullmatch(name):
         return None
     return name.removesuffix(".")

@@ -1,6 +1,6 @@
-"""Which scope a request needs: one table, read from the top, the first line that fits counts.
+"""Which scope a request needs: one table, read from the top; the first line that fits counts.
 
-What no line names needs ``admin``: a route that somebody adds and forgets here is closed, not open.
+A request that no line fits needs ``admin``: a route that is missing here is closed, not open.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ ANY: tuple[str, ...] = ()
 
 
 class AccessRule(NamedTuple):
-    """``path`` as it is, or all that begin with it where a ``*`` ends it. ``methods``: none stands for any. One of the
-    ``scopes`` is enough; none: anybody may."""
+    """``path``: one path, or with ``*`` at its end all that begin with it. ``methods``: empty for any. One of the
+    ``scopes`` is enough; empty: no token is needed."""
 
     methods: tuple[str, ...]
     path: str
@@ -30,9 +30,9 @@ class AccessRule(NamedTuple):
 
 
 RULES: tuple[AccessRule, ...] = (
-    # whether it is there and well: probes have no tokens
+    # health: probes have no tokens
     AccessRule(READ, "/", ()),
-    # pages in a browser, which can send a token only once it has them: what they show has rules of its own
+    # pages in a browser, which can send a token only once it has loaded them: their data has rules of its own
     AccessRule(READ, "/forecasts", ()),
     AccessRule(READ, "/engine", ()),
     AccessRule(READ, "/pages/*", ()),
@@ -43,7 +43,7 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(READ, "/v2/health/*", ()),
     AccessRule(READ, "/openapi.json", ()),
     AccessRule(READ, "/asyncapi.json", ()),
-    # what it says of itself
+    # the daemon's description of itself
     AccessRule(READ, "/metrics", ("read",)),
     AccessRule(READ, "/v1/engine", ("read",)),
     AccessRule(READ, "/v1/models", ("read", "stream")),
@@ -59,7 +59,7 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(ANY, "/v1/realtime", ("stream",)),
     AccessRule(ANY, "/v2/models/*", ("stream",)),
     # sensors
-    AccessRule(ANY, "/v1/sensors", ("read", "write")),  # which of its frames: see subscribe.py
+    AccessRule(ANY, "/v1/sensors", ("read", "write")),  # subscribe.py checks each frame
     AccessRule(READ, "/v1/forecast", ("read",)),
     AccessRule(READ, "/v1/forecast/*", ("read",)),
     AccessRule(READ, "/v1/sensor-list", ("read",)),
@@ -71,7 +71,7 @@ RULES: tuple[AccessRule, ...] = (
     AccessRule(ANY, "/query", ("write", "read")),
     AccessRule(ANY, "/api/v1/write", ("write",)),
     AccessRule(ANY, "/v1/metrics", ("write",)),
-    # streams of everybody
+    # streams of all owners
     AccessRule(ANY, "/v1/sessions*", ("admin",)),
     AccessRule(ANY, "/v1/sensor-states/*", ("admin",)),
     AccessRule(ANY, "/v1/drain", ("admin",)),
@@ -94,7 +94,7 @@ GRPC: dict[str, tuple[AccessScope, ...]] = {
 
 
 def needed(method: str, path: str, rules: Sequence[AccessRule] = RULES) -> tuple[AccessScope, ...]:
-    """One of these; none: anybody may."""
+    """The scopes of which a request needs one; empty: no token is needed."""
     return next((rule.scopes for rule in rules if rule.fits(method, path)), ("admin",))
 
 

@@ -20,7 +20,7 @@ class TlsError(ValueError):
 
 
 class _Renewable(ssl.SSLContext):
-    """Every new connection gets the context that is the current one then; those that are open keep theirs."""
+    """A context that gives every new connection the current context; open connections keep theirs."""
 
     current: ssl.SSLContext | None = None
 
@@ -30,10 +30,11 @@ class _Renewable(ssl.SSLContext):
 
 
 class ServerTls:
-    """Files of the settings ``tls_…``: read at the start, and again when :meth:`reload` finds that they have changed.
+    """The files of the settings ``tls_…``: read at the start, and again when :meth:`reload` finds that they have
+    changed.
 
-    ``context``: for whoever listens. ``key``, ``chain`` and ``client_ca`` (``None``: any client): PEM. Waits for the
-    disk. Raises :class:`TlsError`.
+    ``context``: for the listening ports. ``key``, ``chain`` and ``client_ca`` (``None``: any client): PEM. Waits for
+    the disk. Raises :class:`TlsError`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -47,11 +48,12 @@ class ServerTls:
 
     @classmethod
     def of(cls, settings: Settings) -> ServerTls | None:
-        """``None``: without. Raises :class:`TlsError`."""
+        """The TLS of these settings; ``None``: they set none. Raises :class:`TlsError`."""
         return cls(settings) if settings.tls_cert_file else None
 
     def reload(self, *, always: bool = False) -> None:
-        """Where a file has changed, or ``always``. What can't be used is logged, and the old ones stay."""
+        """Read the files again if one has changed, or ``always``. If they can't be used, that is logged, and the old
+        ones stay."""
         if self._stamped() == self._stamps and not always:
             return
         try:
@@ -97,7 +99,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _no_password() -> str:
-    """Or OpenSSL would ask for one on the terminal."""
+    """The password callback: refuses, or OpenSSL would ask for a password on the terminal."""
     raise ssl.SSLError("the key has a password: store it without")
 
 

@@ -1,7 +1,7 @@
-"""The file of tokens: who has which, by hash. The commands write it, the daemon reads it.
+"""The file of tokens, by their hashes. The commands write it, the daemon reads it.
 
-A token is 256 random bits, so its SHA-256 tells nobody anything: no salt and no slow hash is needed, which are for
-what people choose. A file that is there, even an empty one, means that tokens are asked for.
+A token is 256 random bits, so its SHA-256 gives nothing away: salts and slow hashes are for passwords that people
+choose. If the file exists, even an empty one, requests need tokens.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 AccessScope = Literal["stream", "read", "write", "admin"]
-#: What a token may be for. ``admin`` holds the others.
+#: Scopes of tokens. ``admin`` includes the others.
 SCOPES: tuple[AccessScope, ...] = ("stream", "read", "write", "admin")
-#: Of every token, so that it is found where it should not be.
+#: Prefix of every token, so that scanners find a leaked one.
 PREFIX = "streamer_"
 MOST = 64
 #: Bytes of the file at most.
@@ -52,8 +52,9 @@ class TokenFileError(ValueError):
 
 
 class Token(BaseModel):
-    """``owner``: whose streams it opens and sees; several tokens may have one. ``sha256`` in hexadecimal digits.
-    ``None``: no limit. ``max_streams`` are awake at a time; the rates count what comes in."""
+    """``owner``: the owner whose streams it opens and sees; several tokens may share one. ``sha256`` in hexadecimal
+    digits. Limits: ``None`` for none; ``max_streams``: streams awake at a time; the rates count what the client
+    sends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -83,12 +84,12 @@ class _Document(BaseModel):
 
 
 def new_secret() -> str:
-    """A token, to be shown once."""
+    """A new token, to be shown once."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def digest(secret: str) -> str:
-    """As it stands in the file."""
+    """A token's hash, as in the file."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -97,13 +98,14 @@ def now() -> str:
 
 
 def token_path(settings: Settings) -> Path:
-    """Where the tokens of a daemon with these settings are."""
+    """The path of the tokens of a daemon with these settings."""
     given = settings.token_file
     return Path(given).expanduser() if given else settings.state_directory / "tokens.json"
 
 
 class TokenFile:
-    """Read whole, written whole or not at all. Everything may wait for the disk and raises :class:`TokenFileError`."""
+    """Reads the whole file, and writes it whole or not at all. Every method may wait for the disk and may raise
+    :class:`TokenFileError`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,7 +114,7 @@ class TokenFile:
         return self.path.exists()
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Another one after each change; ``None``: there is no file."""
+        """A value that differs after each change of the file; ``None``: there is no file."""
         try:
             found = self.path.stat()
         except OSError:
@@ -120,7 +122,7 @@ class TokenFile:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def read(self) -> list[Token]:
-        """Of a file that is not there, none."""
+        """The tokens; empty if there is no file."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(LONGEST + 1)
@@ -159,7 +161,7 @@ class TokenFile:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[Token]]:
-        """One at a time."""
+        """The tokens, to be changed and written back; one change at a time."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self.path.with_name(self.path.name + ".lock").open("w") as lock:
@@ -183,7 +185,7 @@ class TokenFile:
         os.replace(draft, self.path)
 
     def _hand_over(self, draft: Path) -> None:
-        """Root writes for the daemon's user, whose directory it is."""
+        """Give a file that root has written to the owner of the directory, the daemon's user."""
         if os.geteuid() == 0:
             owner = self.path.parent.stat()
             os.chown(draft, owner.st_uid, owner.st_gid)

@@ -1,1 +1,1 @@
-"""What the daemon says of its own interfaces: an OpenAPI document of HTTP, an AsyncAPI document of WebSockets."""
+"""Documents of the daemon's interfaces: OpenAPI for HTTP, AsyncAPI for WebSockets."""

@@ -1,4 +1,4 @@
-"""What HTTP answers and bodies look like, for the OpenAPI document; the tests hold real answers to it."""
+"""The schemas of HTTP answers and bodies, for the OpenAPI document; tests check real answers against them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class ErrorAnswer(BaseModel):
-    """Why it was not done, and what to do. ``position`` and ``acknowledged``: where the stream stands."""
+    """Why the request failed, and what to do. ``position`` and ``acknowledged``: those of the stream."""
 
     error: str
     code: str | None = None
@@ -30,13 +30,13 @@ class OpenAIErrorFacts(BaseModel):
 
 
 class OpenAIErrorAnswer(BaseModel):
-    """In OpenAI's shape."""
+    """An error in OpenAI's shape."""
 
     error: OpenAIErrorFacts | str
 
 
 class ServedModel(BaseModel):
-    """What is served, and what a row of it is. Of forecasters and generators some fields are not there."""
+    """A served model, and the shape of its rows. Forecasters and generators lack some of the fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -58,7 +58,7 @@ class OpenAIModel(BaseModel):
 
 
 class ServedModels(BaseModel):
-    """``object`` and ``data``: the same for OpenAI's clients."""
+    """``object`` and ``data``: the models once more, in the shape for OpenAI's clients."""
 
     models: list[ServedModel]
     object: Literal["list"] | None = None
@@ -66,7 +66,7 @@ class ServedModels(BaseModel):
 
 
 class StreamPlace(BaseModel):
-    """Where a stream stands. ``age_seconds``: of its last row, or of its sleep."""
+    """The position and state of a stream. ``age_seconds``: since its last row, or since it fell asleep."""
 
     stream: str
     model: str
@@ -78,7 +78,7 @@ class StreamPlace(BaseModel):
 
 
 class ListedStream(BaseModel):
-    """As :class:`StreamPlace`; of a stream that can't be read, why."""
+    """As :class:`StreamPlace`; for a stream that can't be read, the reason."""
 
     stream: str
     state: str
@@ -99,7 +99,8 @@ class StreamList(BaseModel):
 
 
 class RowBatch(BaseModel):
-    """Rows of a model: ``values`` of one input, or ``inputs`` by name; ``options``, ``conditions``: of a new stream."""
+    """Rows of a model: ``values`` of one input, or ``inputs`` by name. A new stream takes ``options`` and
+    ``conditions``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -128,7 +129,7 @@ class SensorNames(BaseModel):
 
 
 class SensorState(BaseModel):
-    """The last reading of a sensor, its forecast and scores; of a model of several targets by their names."""
+    """The last reading of a sensor, its forecast and scores; for a model of several targets by target."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -139,7 +140,7 @@ class SensorState(BaseModel):
 
 
 class TakenReadings(BaseModel):
-    """``taken``: readings that are on the disk; ``refused``: those that were left out, ``errors`` says why."""
+    """``taken``: number of readings that are on the disk; ``refused``: number that was left out; ``errors``: why."""
 
     taken: Count
     refused: Count
@@ -157,7 +158,7 @@ class MoveWish(BaseModel):
 
 
 class MovedKind(BaseModel):
-    """``left``: what stays here, and why."""
+    """``left``: names of what stays here, each with the reason."""
 
     moved: Count
     left: dict[str, str]
@@ -201,8 +202,8 @@ class InferServer(BaseModel):
 
 
 class InferTensor(BaseModel):
-    """``data``: nested lists, or flat, in row-major order; in their place ``parameters.binary_data_size`` bytes behind
-    the JSON."""
+    """``data``: nested or flat lists, in row-major order; or none, and ``parameters.binary_data_size`` bytes follow the
+    JSON."""
 
     name: str
     datatype: str
@@ -271,7 +272,7 @@ class EngineSample(BaseModel):
 
 
 class EngineHistogram(BaseModel):
-    """``buckets``: counts by their upper bound, each with those of the smaller ones."""
+    """``buckets``: cumulative counts by upper bound."""
 
     labels: dict[str, str]
     buckets: dict[str, float]
@@ -287,7 +288,7 @@ class EngineNumbers(BaseModel):
 
 
 class ListedSensor(BaseModel):
-    """``mase`` and ``coverage``: of late, of all steps ahead together; ``null``: not known yet."""
+    """``mase`` and ``coverage``: of the last readings, over all steps ahead; ``null``: not known yet."""
 
     stream: str
     target: str
@@ -303,7 +304,7 @@ class ListedSensor(BaseModel):
 
 
 class SensorList(BaseModel):
-    """``total`` of all, ``matching`` those that the search found; some of these."""
+    """``total``: number of all sensors; ``matching``: number that the search found; ``sensors``: one page of these."""
 
     total: Count
     matching: Count
@@ -311,7 +312,7 @@ class SensorList(BaseModel):
 
 
 class PastColumns(BaseModel):
-    """The oldest first. ``low``, ``middle``, ``high``: what was said of the reading one step before."""
+    """Past readings, the oldest first. ``low``, ``middle``, ``high``: the forecast one step before each reading."""
 
     times: list[float | None]
     values: list[float | None]

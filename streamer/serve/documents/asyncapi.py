@@ -1,4 +1,4 @@
-"""The AsyncAPI document: what goes over the WebSockets, from the frames that the code reads and the events it sends."""
+"""The AsyncAPI document of the WebSockets, made from the frames that the code reads and the events that it sends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.serve.stream.protocol import STREAM_PATH, End, Marker, Resume, Row
 
 __all__ = ["asyncapi"]
 
-#: Of a binary frame.
+#: The schema of a binary frame.
 BINARY: JsonSchema = {"type": "string", "format": "binary"}
 
 
@@ -29,7 +29,7 @@ class SensorReading(BaseModel):
 
 
 class TakenAnswer(BaseModel):
-    """The readings of a frame are on the disk. ``refused``: of them those that were left out, ``errors`` says why."""
+    """The readings of a frame are on the disk. ``refused``: number that was left out; ``errors``: why."""
 
     type: Literal["taken"]
     readings: int
@@ -39,7 +39,7 @@ class TakenAnswer(BaseModel):
 
 
 class SubscribedAnswer(BaseModel):
-    """Forecasts of the sensors whose names fit these patterns come from now on."""
+    """The client gets forecasts of the sensors whose names match these patterns from now on."""
 
     type: Literal["subscribed"]
     streams: list[str]
@@ -60,14 +60,14 @@ def asyncapi() -> dict[str, Any]:
     made = _ChannelTable(components)
     frames = [components.of(frame) for frame in (Start, Resume, Rows, Marker, End)]
     made.channel("stream", STREAM_PATH, "One connection, one stream of a model.", [*frames, BINARY], [*stream, BINARY])
-    told = [components.of(each) for each in (TakenAnswer, SubscribedAnswer, SensorForecast, ErrorEvent)]
-    said = [components.of(each) for each in (Subscribe, SensorReading)]
-    made.channel("sensors", SENSORS_PATH, "Readings in, forecasts out.", said, told)
+    sent = [components.of(each) for each in (TakenAnswer, SubscribedAnswer, SensorForecast, ErrorEvent)]
+    taken = [components.of(each) for each in (Subscribe, SensorReading)]
+    made.channel("sensors", SENSORS_PATH, "Readings in, forecasts out.", taken, sent)
     either = [components.of(RealtimeMessage)]
     made.channel("realtime", REALTIME_PATH, "OpenAI's realtime transcription.", either, either)
     wish = [components.of(GenerateRequest)]
     made.channel(
-        "generate", "/v1/generate", "A wish, and what a model writes, one event a line.", wish, generated, "http"
+        "generate", "/v1/generate", "A request, and the events of a generator, one a line.", wish, generated, "http"
     )
     return {
         "asyncapi": "3.0.0",
@@ -106,7 +106,8 @@ class _ChannelTable:
     def channel(
         self, name: str, path: str, text: str, taken: list[JsonSchema], sent: list[JsonSchema], protocol: str = "ws"
     ) -> None:
-        """``taken``: schemas of what the daemon reads; ``sent``: of what it says. Scopes are those of the table."""
+        """Add a channel. ``taken``: schemas of the messages that the daemon reads; ``sent``: of those that it sends.
+        The table of rules has the scopes."""
         scopes = " or ".join(needed("GET" if protocol == "ws" else "POST", path))
         there: dict[str, JsonSchema] = {}
         for action, schemas in (("receive", taken), ("send", sent)):

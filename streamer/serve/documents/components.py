@@ -20,8 +20,8 @@ class Components:
         self.schemas: dict[str, JsonSchema] = {}
 
     def of(self, kind: Any) -> JsonSchema:
-        """A reference to the schema of a type: a model, a dataclass, anything that pydantic knows. A schema that is
-        written out already is given back as it is."""
+        """A reference to the schema of a type: a model, a dataclass, anything that pydantic knows. A dictionary is a
+        schema already, and is returned unchanged."""
         if isinstance(kind, dict):
             return kind
         mode = "serialization" if dataclasses.is_dataclass(kind) else "validation"
@@ -42,6 +42,6 @@ class Components:
         found = self.schemas[kind.__name__]
         found["properties"]["type"] = {"enum": list(types)}
         if numbered:
-            found["properties"]["seq"] = {"type": "integer", "minimum": 1, "description": "of the event in its stream"}
+            found["properties"]["seq"] = {"type": "integer", "minimum": 1, "description": "number in its stream"}
         found["required"] = [name for name in found["properties"] if name not in (*often, "seq")]
         return {"$ref": f"#/components/schemas/{kind.__name__}"}

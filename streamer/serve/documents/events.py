@@ -1,4 +1,4 @@
-"""What a stream tells its client: the events of every task, and of the stream itself, for both documents."""
+"""The schemas of the events that a client gets, of every task and of the stream itself, for both documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamer.tasks.rewrite import Rewritten
 
 __all__ = ["GENERATED", "STREAM", "NamedShape", "SensorForecast", "generated_events", "stream_events"]
 
-Seq = Annotated[int, Field(ge=1, description="of the event in its stream; a client that comes back says the last")]
+Seq = Annotated[int, Field(ge=1, description="number in the stream; a client that resumes names the last it got")]
 Position = Annotated[int, Field(ge=0, description="rows of the stream, in the client's own sample rate")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -30,7 +30,7 @@ class NamedShape(BaseModel):
 
 
 class ReadyEvent(BaseModel):
-    """The stream is there: go on from row ``position``."""
+    """The stream is open: send rows from ``position`` on."""
 
     type: Literal["ready"]
     stream: str
@@ -52,8 +52,8 @@ class ReadyEvent(BaseModel):
 
 
 class OutputsEvent(BaseModel):
-    """The outputs of one chunk. ``outputs``: nested lists by name; in their place ``shapes`` where a binary frame
-    follows with the tensors, little-endian, one behind the other."""
+    """The outputs of one chunk. ``outputs``: nested lists by name. Or ``shapes``: then a binary frame with the tensors
+    follows, little-endian, one after the other."""
 
     type: Literal["outputs"]
     start: Position
@@ -100,7 +100,7 @@ class GapEvent(BaseModel):
 
 
 class WarningEvent(BaseModel):
-    """The sound was taken, and looks like another format."""
+    """The sound was taken, but looks like another format."""
 
     type: Literal["warning"]
     code: Literal["looks_like"]
@@ -119,7 +119,7 @@ class ErrorEvent(BaseModel):
 
 
 class RestartEvent(BaseModel):
-    """The daemon goes down: come back with everything behind ``position``."""
+    """The daemon goes down: connect again, and send everything after ``position``."""
 
     type: Literal["restart"]
     position: Position
@@ -127,7 +127,7 @@ class RestartEvent(BaseModel):
 
 
 class EndEvent(BaseModel):
-    """All rows were run, and this was the last event."""
+    """All rows were run; this is the last event."""
 
     type: Literal["end"]
     position: Position
@@ -144,7 +144,7 @@ class SamplesEvent(BaseModel):
 
 
 class TargetForecast(BaseModel):
-    """``quantiles``: levels (such as ``"0.05"``) to the next readings, ascending; empty without a forecast yet.
+    """``quantiles``: from levels (such as ``"0.05"``) to the next readings, ascending; empty before the first forecast.
     ``anomaly``: the probability of a reading as far away as this one."""
 
     value: float | None
@@ -154,7 +154,7 @@ class TargetForecast(BaseModel):
 
 
 class SensorForecast(BaseModel):
-    """A reading, and the forecast behind it; of a model of several targets by their names."""
+    """A reading, and the forecast after it; for a model of several targets by target."""
 
     type: Literal["forecast"]
     model: str
@@ -168,12 +168,12 @@ class SensorForecast(BaseModel):
     targets: dict[str, TargetForecast] | None = None
 
 
-#: Of the stream itself, whatever its task is.
+#: Events of the stream itself, whatever its task is.
 STREAM: tuple[type[BaseModel], ...] = (
     *(ReadyEvent, AckEvent, MarkerEvent, GapEvent, WarningEvent, ErrorEvent, RestartEvent, EndEvent),
     *(OutputsEvent, SoundEvent),
 )
-#: Of a generator.
+#: Events of a generator.
 GENERATED: tuple[type[BaseModel], ...] = (SamplesEvent, EndEvent, RestartEvent, ErrorEvent)
 
 
@@ -191,7 +191,7 @@ def stream_events(components: Components) -> list[JsonSchema]:
     word["required"] = [name for name in word["properties"] if name != "written"]
     components.schemas["Transcription"]["properties"]["revised"] = {
         "type": "boolean",
-        "description": "a final that waited to be heard once more, and whether it was",
+        "description": "a final that waited for the second pass, and whether it was heard again",
     }
     return found
 

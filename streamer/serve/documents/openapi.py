@@ -1,4 +1,4 @@
-"""The OpenAPI document: the routes that the router has, the scopes of their table, what each takes and gives."""
+"""The OpenAPI document: the router's routes, their scopes, requests and answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from streamer.serve.documents.operations import FORM, OPERATIONS, Operation
 
 __all__ = ["BESIDE", "openapi", "paths"]
 
-#: Routes that stand before the router, which would cost as much as the rest of their answers.
+#: Routes in front of the router: the router would cost as much as the rest of their answers.
 BESIDE = (
     ("POST", "/v1/streams/{key}"),
     ("POST", "/v2/models/{model}/infer"),
     ("POST", "/v2/models/{model}/versions/{version}/infer"),
 )
-#: A part of the path that holds the rest of it: for what is not served.
+#: A path parameter that holds the rest of the path: for routes that are not served.
 REST = "{rest}"
 HOLE = re.compile(r"\{(\w+)(?::\w+)?\}")
-#: What a part of a path is.
+#: Schemas of path parameters.
 PARTS: dict[str, JsonSchema] = {
     "key": {"type": "string", "minLength": 1, "maxLength": 200, "description": "the name of a stream"},
     "id": {"type": "string", "minLength": 1, "description": "the id or the key of a stream"},
@@ -37,13 +37,13 @@ PARTS: dict[str, JsonSchema] = {
     "version": {"type": "string", "minLength": 1, "description": "the version of a model"},
     "file": {"type": "string", "minLength": 1, "description": "the name of a file"},
 }
-#: Of everybody who comes to a route that is not public.
+#: Statuses of every route that is not public.
 DENIED = (401, 403, 429)
 
 
 def paths(routes: Iterable[BaseRoute], before: str = "") -> Iterator[tuple[str, str]]:
-    """Methods and paths of a router, as the document has them. Left out: HEAD, which is GET without a body, and the
-    route of what is not served."""
+    """Methods and paths of a router, as the document has them. HEAD, which is GET without a body, and the routes that
+    are not served are left out."""
     for route in routes:
         if isinstance(route, Mount):
             yield from paths(route.routes, before + route.path)
@@ -81,7 +81,7 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 
 def _streamed(events: list[JsonSchema]) -> JsonSchema:
-    """The answer to rows: where the stream stands, and its events, which are told apart by their type."""
+    """The answer to rows: the stream's position, and its events; the field ``type`` distinguishes them."""
     place: JsonSchema = {name: {"type": "string"} for name in ("stream", "model")} | {"resumed": {"type": "boolean"}}
     place |= {name: {"type": "integer", "minimum": 0} for name in ("position", "acknowledged")}
     listed = {"events": {"type": "array", "items": {"anyOf": events}}}
@@ -99,7 +99,7 @@ def _operation(method: str, path: str, operation: Operation, components: Compone
             *({"name": name, "in": "query", "schema": kind} for name, kind in operation.query.items()),
         ],
         "responses": _responses(operation, bool(scopes), components),
-        # one of the scopes is enough; {}: the daemon needs no tokens where none were made
+        # one of the scopes is enough; {}: a daemon without tokens needs none
         "security": [{}, {"token": []}] if scopes else [{}],
     }
     if scopes:
@@ -119,17 +119,17 @@ def _responses(operation: Operation, guarded: bool, components: Components) -> d
         if media is not None:
             content = {name: {"schema": _schema(kind, components)} for name, kind in media.items()}
             found[status]["content"] = content
-    said = {"content": {"application/json": {"schema": _schema(operation.error, components)}}}
+    problem = {"content": {"application/json": {"schema": _schema(operation.error, components)}}}
     denied = {"content": {"application/json": {"schema": components.of(ErrorAnswer)}}}
-    busy = () if 503 in found or not guarded else (503,)  # all requests at once are bounded
+    busy = () if 503 in found or not guarded else (503,)  # the number of requests at a time is bounded
     for status in sorted({*operation.errors, *busy, *(DENIED if guarded else (403,))} - set(found)):
-        own = said if status in operation.errors and status not in DENIED else denied
+        own = problem if status in operation.errors and status not in DENIED else denied
         found[status] = {"description": HTTPStatus(status).phrase, **own}
     return {str(status): found[status] for status in sorted(found)}
 
 
 def _schema(kind: Any, components: Components) -> JsonSchema:
-    """A type's, or of a schema that names types."""
+    """The schema of a type, or a schema in which types stand for their schemas."""
     if kind == "streamed":
         return {"$ref": "#/components/schemas/StreamAnswer"}
     if not isinstance(kind, dict):
@@ -143,7 +143,7 @@ def _schema(kind: Any, components: Components) -> JsonSchema:
 
 
 def _form(kind: Any, components: Components) -> JsonSchema:
-    """Fields of a form, and the recording."""
+    """The schema of a form: its fields, and the recording."""
     components.of(kind)
     fields = components.schemas.pop(kind.__name__)["properties"]  # the form is more than these
     return {

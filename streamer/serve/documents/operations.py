@@ -1,7 +1,6 @@
-"""What every route does, takes and gives: one line a route, by its method and path as the router has them.
+"""Summary, parameters and answers of every route: one line a route, by its method and path as the router has them.
 
-Paths, scopes and bodies come from the code; here stands what the code does not say. A route without its line here is a
-failing test.
+Paths, scopes and bodies come from the code; this table has the rest. A test fails for a route without a line here.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ __all__ = ["EVENTS", "FORM", "OPERATIONS", "Operation"]
 JSON, TEXT, LINES, BYTES = "application/json", "text/plain", "application/x-ndjson", "application/octet-stream"
 FORM, EVENTS, HTML = "multipart/form-data", "text/event-stream", "text/html"
 PAGE_TYPES = (HTML, "text/css", "text/javascript", "image/svg+xml")
-#: Of what is no JSON.
+#: The schema of a body or answer that is not JSON.
 ANY: dict[str, Any] = {}
 RAW: dict[str, Any] = {"type": "string", "format": "binary"}
 WORD: dict[str, Any] = {"type": "string", "maxLength": 200}
 FLAG: dict[str, Any] = {"enum": ["0", "1"]}
 NUMBER: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,9}$"}
-#: One value or several of the same name.
+#: A parameter that may be repeated.
 WORDS: dict[str, Any] = {"type": "array", "items": WORD, "maxItems": 8}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """``answers``: by status, media types and the type of each (``None``: no body). ``errors``: statuses that come with
-    an :class:`~streamer.serve.documents.answers.ErrorAnswer`, or with ``error``. ``query`` and ``body``: the type of
-    each parameter and media type; ``names``: what a part of the path is."""
+    """``answers``: for each status the media types, and the type of each (``None``: no body). ``errors``: statuses
+    whose body is an :class:`~streamer.serve.documents.answers.ErrorAnswer`, or ``error``. ``query`` and ``body``: the
+    type of each parameter and media type; ``names``: the kind of a path parameter."""
 
     tag: str
     summary: str
@@ -66,7 +65,7 @@ NO_SENSORS = (400, 404, 409, 413, 415, 503, 507)
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/"): Operation(
-        PAGES, "What is where; for a browser: captions", {200: {TEXT: {"type": "string"}, HTML: {"type": "string"}}}
+        PAGES, "List of routes; for a browser: captions", {200: {TEXT: {"type": "string"}, HTML: {"type": "string"}}}
     ),
     ("GET", "/forecasts"): Operation(PAGES, "For a browser: forecasts", {200: {HTML: {"type": "string"}}}),
     ("GET", "/engine"): Operation(PAGES, "For a browser: the engine", {200: {HTML: {"type": "string"}}}),
@@ -82,7 +81,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/history/{stream}"): Operation(
         PAGES,
-        "Readings of a sensor, and what was said of them",
+        "Past readings of a sensor, and their forecasts",
         _json(a.SensorPast),
         (400, 404, 409, 503),
         {"limit": NUMBER, "model": WORD},
@@ -90,7 +89,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/healthz"): Operation(HEALTH, "Does the process live?", _text(200, 503)),
     ("GET", "/readyz"): Operation(HEALTH, "Are new streams welcome?", _text(200, 503)),
     ("GET", "/openapi.json"): Operation(HEALTH, "This document", _json({"type": "object"})),
-    ("GET", "/asyncapi.json"): Operation(HEALTH, "The same of the WebSockets", _json({"type": "object"})),
+    ("GET", "/asyncapi.json"): Operation(HEALTH, "AsyncAPI document of the WebSockets", _json({"type": "object"})),
     ("GET", "/metrics"): Operation(
         HEALTH,
         "Metrics for Prometheus",
@@ -117,12 +116,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ROWS,
     ),
     ("GET", "/v1/streams/{key}"): Operation(
-        STREAMS, "Where a stream stands", _json(a.StreamPlace), (308, 400, 404, 409, 503)
+        STREAMS, "A stream's position and state", _json(a.StreamPlace), (308, 400, 404, 409, 503)
     ),
     ("DELETE", "/v1/streams/{key}"): Operation(STREAMS, "Forget a stream", NOTHING, (308, 400, 404, 409, 503)),
     ("POST", "/v1/generate"): Operation(
         STREAMS,
-        "What a model writes by itself, one event a line",
+        "Output of a generator, one event a line",
         {200: {LINES: RAW}},
         (400, 404, 409, 413, 429, 503),
         body={JSON: GenerateRequest},
@@ -146,7 +145,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/write"): Operation(
         SENSORS,
-        "The same, of InfluxDB's first version",
+        "Readings in the line protocol, as for InfluxDB 1",
         NOTHING,
         NO_SENSORS,
         {"precision": {"enum": ["n", "u", "ms", "s", "m", "h"]}},
@@ -175,13 +174,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/forecast/{stream}"): Operation(
         SENSORS, "Forget a sensor", NOTHING, (307, 400, 404, 409, 503, 507), {"model": WORD}
     ),
-    ("GET", "/ping"): Operation(INFLUX, "Is it there?", {**NOTHING, **_json(a.InfluxVersion)}, (), {"verbose": FLAG}),
-    ("POST", "/ping"): Operation(INFLUX, "Is it there?", {**NOTHING, **_json(a.InfluxVersion)}, (), {"verbose": FLAG}),
+    ("GET", "/ping"): Operation(INFLUX, "Is it up?", {**NOTHING, **_json(a.InfluxVersion)}, (), {"verbose": FLAG}),
+    ("POST", "/ping"): Operation(INFLUX, "Is it up?", {**NOTHING, **_json(a.InfluxVersion)}, (), {"verbose": FLAG}),
     ("GET", "/health"): Operation(
         INFLUX, "Are readings taken?", {**_json(a.InfluxHealth), **_json(a.InfluxHealth, 503)}
     ),
     ("GET", "/query"): Operation(
-        INFLUX, "What writers ask when they start", _json(a.InfluxResults), (400,), {"q": {"type": "string"}}
+        INFLUX, "Queries that writers send when they start", _json(a.InfluxResults), (400,), {"q": {"type": "string"}}
     ),
     ("POST", "/query"): Operation(
         INFLUX,
@@ -221,8 +220,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/drain"): Operation(ADMIN, "Take new streams again", NOTHING),
     ("POST", "/v1/reload"): Operation(ADMIN, "Load model files that changed", _json(a.ReloadAnswer), (503,)),
     ("GET", "/v2"): Operation(KSERVE, "The server", _json(a.InferServer)),
-    ("GET", "/v2/health/live"): Operation(KSERVE, "Does it live?", {200: None}),
-    ("GET", "/v2/health/ready"): Operation(KSERVE, "Is it ready?", {200: None}, (503,)),
+    ("GET", "/v2/health/live"): Operation(KSERVE, "Is the server live?", {200: None}),
+    ("GET", "/v2/health/ready"): Operation(KSERVE, "Is the server ready?", {200: None}, (503,)),
     ("GET", "/v2/models/stats"): Operation(KSERVE, "Statistics of all models", _json({"type": "object"}), (404, 503)),
     ("POST", "/v2/repository/index"): Operation(
         KSERVE, "All models", _json({"type": "array", "items": a.InferListing})

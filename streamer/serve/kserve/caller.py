@@ -25,7 +25,7 @@ ESTABLISHED = "01"
 @dataclass(frozen=True)
 class Caller:
     """The client of a request. ``stream``: number of its gRPC stream, 0 for none. ``secret``: the header's plain
-    text. ``owner``: of the token that it came with, "" for none."""
+    text. ``owner``: the owner of its token, "" for none."""
 
     address: str
     port: int
@@ -35,11 +35,11 @@ class Caller:
 
     @cached_property
     def scope(self) -> str:
-        """Identity that the client keeps across connections: of its secret, else its address, with its token's owner;
-        32 hexadecimal digits."""
-        said = f"secret {self.secret}" if self.secret else f"address {self.address}"
-        said = f"{self.owner}{SEPARATOR}{said}" if self.owner else said
-        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        """Identity that the client keeps across connections: a hash of its secret, else of its address, with its
+        token's owner; 32 hexadecimal digits."""
+        identity = f"secret {self.secret}" if self.secret else f"address {self.address}"
+        identity = f"{self.owner}{SEPARATOR}{identity}" if self.owner else identity
+        return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def grpc_peer(peer: str) -> tuple[str, int]:
@@ -54,7 +54,7 @@ def grpc_peer(peer: str) -> tuple[str, int]:
 def connected(callers: Iterable[Caller], tables: Iterable[Path] = TABLES) -> set[Caller]:
     """The peers whose TCP connection to this machine is still established. Reads /proc.
 
-    All of them where /proc is missing: better a sequence that is kept too long than one that is taken over.
+    Without /proc all of them: to keep a sequence too long is better than to let another client take it over.
     """
     callers = set(callers)
     alive: set[tuple[str, int]] = set()

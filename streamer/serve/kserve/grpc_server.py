@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GrpcServer"]
 
-#: Of the call under way: each is a task of its own.
+#: The grant of the current call; each call is a task of its own.
 _GRANT: ContextVar[Grant] = ContextVar("grant", default=ANYONE)
 SERVICE = "inference.GRPCInferenceService"
 CODES = {
@@ -78,7 +78,7 @@ class GrpcServer:
         settings = service.settings
         ping = round(settings.ping_seconds * 1000)
         options = [
-            # gRPC gives a message only once it has it whole: what can be on its way is bounded by calls and connections
+            # gRPC hands over a message only once it is complete: the bounds on calls bound the bytes still arriving
             ("grpc.max_receive_message_length", min(settings.kserve_max_message_bytes, settings.max_body_bytes)),
             ("grpc.max_concurrent_streams", settings.kserve_max_calls),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
@@ -166,8 +166,8 @@ class GrpcServer:
         raise KServeError(501, f"this method is not served here: the extensions are {', '.join(describe.EXTENSIONS)}")
 
     def _guarded(self, name: str, call: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Run the call of a method, if its client may, with its message charged to the memory account; errors become a
-        status code and a message."""
+        """Wrap the handler of a method: check the client's rights, charge the message to the memory account, and turn
+        errors into a status code and a message."""
 
         async def answer(request: Any, context: Any) -> Any:
             self._calls += 1
@@ -190,7 +190,7 @@ class GrpcServer:
         return self._access.admit_grpc(grpc_scopes(name), metadata, grpc_peer(context.peer())[0])
 
     def _still(self, grant: Grant) -> None:
-        """Of a stream that goes on: it may send one more request. Raises :class:`KServeError`."""
+        """Check that a running stream may send one more request. Raises :class:`KServeError`."""
         try:
             if grant.revoked:
                 raise Denied(401, "token", "the token of this stream was removed")
@@ -231,7 +231,7 @@ class GrpcServer:
                     self._still(grant)
                     held = _charged(account, request)
                     grant.spend(held)
-                    parsed = await _parsed(request)  # here: what is read faster must not overtake
+                    parsed = await _parsed(request)  # here, or a request that is parsed faster would overtake
                 except KServeError as error:
                     answer = self._failed(request.id, error)
                 else:
@@ -298,7 +298,7 @@ async def _refuse(context: Any, error: KServeError | Denied) -> None:
 
 
 def _credentials(tls: ServerTls) -> Any:
-    """What :class:`ServerTls` has read last, for every new connection."""
+    """Credentials that give every new connection the files that :class:`ServerTls` read last."""
 
     def current() -> Any:
         return grpc.ssl_server_certificate_configuration([(tls.key, tls.chain)], root_certificates=tls.client_ca)
@@ -308,8 +308,8 @@ def _credentials(tls: ServerTls) -> Any:
 
 def _caller(context: Any, grant: Grant, stream: int = 0) -> Caller:
     address, port = grpc_peer(context.peer())
-    said = dict(context.invocation_metadata() or ()).get(SECRET_HEADER, "")
-    secret = said if isinstance(said, str) else said.decode("latin-1")
+    header = dict(context.invocation_metadata() or ()).get(SECRET_HEADER, "")
+    secret = header if isinstance(header, str) else header.decode("latin-1")
     return Caller(address, port, stream, secret, grant.owner)
 
 

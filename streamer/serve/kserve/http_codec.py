@@ -18,7 +18,7 @@ __all__ = ["LENGTH_HEADER", "encode", "parse"]
 #: Header with the length of the JSON part of a body with binary tensors.
 LENGTH_HEADER = "inference-header-content-length"
 MAX_TENSORS = 64
-#: Made once: ``json.dumps`` makes one for every call that says what separates.
+#: Made once: ``json.dumps`` makes an encoder for every call with ``separators``.
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 

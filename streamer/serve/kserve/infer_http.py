@@ -33,7 +33,8 @@ INFER_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]
 
 
 class InferEndpoint:
-    """An ASGI application in front of ``app``: a router and its layers would take as long as the rest of a request."""
+    """An ASGI application in front of ``app``: the router and its layers would take as long as the rest of a
+    request."""
 
     def __init__(self, app: ASGIApp, service: InferenceService) -> None:
         self._app, self._service, self._settings = app, service, service.settings
@@ -91,9 +92,9 @@ def _caller(request: Request) -> Caller:
     return Caller(host, port, secret=secret, owner=grant_of(request.scope).owner)
 
 
-def _length(said: str | None) -> int | None:
-    if said is None:
+def _length(header: str | None) -> int | None:
+    if header is None:
         return None
-    if not re.fullmatch("[0-9]{1,10}", said):
-        raise KServeError(400, f"Inference-Header-Content-Length is {said[:20]!r}: a number of bytes")
-    return int(said)
+    if not re.fullmatch("[0-9]{1,10}", header):
+        raise KServeError(400, f"Inference-Header-Content-Length is {header[:20]!r}: a number of bytes")
+    return int(header)

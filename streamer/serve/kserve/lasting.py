@@ -20,7 +20,7 @@ __all__ = ["MAX_SECRETS", "SECRET_BYTES", "Positions", "add_secrets", "lasting_s
 log = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
-#: Secrets of other daemons whose sequences came here; of more the oldest is forgotten.
+#: Most secrets of other daemons whose sequences came here; beyond that the oldest is forgotten.
 MAX_SECRETS = 8
 
 
@@ -40,13 +40,13 @@ class Positions:
             return self._known.pop(key, None)
 
     def look(self, key: str) -> int | None:
-        """The same, and it stays."""
+        """As :meth:`take`, without removing it."""
         with self._lock:
             return self._known.get(key)
 
     def put(self, key: str, rows: int | None) -> None:
-        """A sequence has come from another daemon, where so many rows were answered; ``None``: nobody knows. After a
-        crash of this one nobody does, either."""
+        """Note a sequence that came from another daemon, which has answered ``rows`` rows of it; ``None``: unknown. A
+        crash of this daemon loses the number."""
         with self._lock:
             self._known.pop(key, None)
             if rows is not None:
@@ -66,7 +66,7 @@ class Positions:
                 os.fsync(file.fileno())
             os.replace(draft, self._path)
         except OSError as error:
-            log.error(f"sequences will have to say where they go on, {self._path} can't be written: {error}")
+            log.error(f"clients will have to name their sequences' positions, {self._path} can't be written: {error}")
 
     def _read(self) -> dict[str, int]:
         try:
@@ -75,7 +75,7 @@ class Positions:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            log.warning(f"{self._path} can't be used, sequences have to say where they go on: {error}")
+            log.warning(f"{self._path} can't be used, clients have to name their sequences' positions: {error}")
             return {}
         finally:
             self._remove()
@@ -94,8 +94,8 @@ class Positions:
 
 
 def lasting_secret(path: Path) -> bytes:
-    """A secret of 32 bytes that is created once; a file of another length is replaced, but for the
-    :func:`other_secrets` in it. If it can't be stored, it is new on each start, and sequences do not survive a
+    """A secret of 32 bytes that is created once. The file may hold :func:`other_secrets` behind it; a file of any other
+    length is replaced. If the secret can't be stored, it is new on each start, and sequences do not survive a
     restart."""
     new = secrets.token_bytes(SECRET_BYTES)
     try:
@@ -112,7 +112,7 @@ def lasting_secret(path: Path) -> bytes:
 
 
 def other_secrets(path: Path) -> list[bytes]:
-    """Those behind the own one in the file: of daemons whose sequences came here, the newest first."""
+    """The secrets behind the daemon's own one in the file: of daemons whose sequences came here, the newest first."""
     try:
         found = path.read_bytes()
     except OSError:
@@ -123,7 +123,7 @@ def other_secrets(path: Path) -> list[bytes]:
 
 
 def add_secrets(path: Path, own: bytes, others: list[bytes]) -> None:
-    """Waits for the disk."""
+    """Write the file of secrets. Waits for the disk."""
     try:
         _write(path, b"".join((own, *others)))
     except OSError as error:

@@ -105,7 +105,7 @@ class Sequences:
                 self.end(owned, KServeError(400, f"sequence {_shown(id)} was started again"))
             owned = self._table.enter(model, id, caller)
             key = owned.key
-            self._positions.take(key)  # those are of another one, of the last run
+            self._positions.take(key)  # it belongs to another sequence, of the last run
             self._enter(owned, lambda mine: self._slots.open(model, key, conditions, mine.sink, patient))
             return owned
         if owned is None:
@@ -134,11 +134,11 @@ class Sequences:
 
     @property
     def secrets(self) -> list[bytes]:
-        """What another daemon has to know to find the sequences of this one."""
+        """The secrets that another daemon needs to find the sequences of this one."""
         return [self._secret, *self._table.others_secrets]
 
     def certain(self, key: str, received: int) -> bool:
-        """Whether the client of a sequence has, or will have, the answers to all ``received`` rows. Of any thread."""
+        """Whether the client of a sequence has, or will get, the answers to all ``received`` rows. From any thread."""
         owned = self._table.by_key(key)
         running = None if owned is None else owned.sequence
         if running is not None and running.session is not None:
@@ -146,8 +146,8 @@ class Sequences:
         return self._positions.look(key) == received
 
     def arrived(self, key: str, received: int | None, secrets: Sequence[bytes]) -> None:
-        """A sequence of another daemon is on the disk. ``received``: rows that were answered; ``None``: not known.
-        Waits for the disk."""
+        """Note that a sequence of another daemon is on the disk. ``received``: rows that were answered; ``None``:
+        unknown. Waits for the disk."""
         with self._adding:
             mine = self._table.others_secrets
             if fresh := [each for each in secrets if each not in (self._secret, *mine)]:
@@ -217,7 +217,7 @@ class Sequences:
         return session
 
     def _lost(self, owned: Owned[SessionRequests], code: str, message: str) -> None:
-        """The daemon ended the sequence, or it moved: then its client is told where to, each time that it asks."""
+        """The daemon ended the sequence, or the sequence moved: then each request for it gets the new address."""
         if owned.sequence is None:
             return
         if code == "moved":
@@ -247,8 +247,8 @@ def check_position(flags: SequenceFlags, running: SessionRequests, position: int
         raise KServeError(409, f"{who} is at row {position}, not at {flags.position}: nothing was taken")
     if running.doubtful and flags.position is None:
         text = (
-            f"{who} came back from a snapshot at row {position}, and what was answered behind it may be lost: send it"
-            f" again from there with the parameter sequence_position = {position}, or start the sequence again"
+            f"{who} came back from a snapshot at row {position}, and later answers may be lost: send the rows again"
+            f" from there with the parameter sequence_position = {position}, or start the sequence again"
         )
         raise KServeError(409, text)
     running.doubtful = False

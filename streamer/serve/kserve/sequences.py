@@ -46,8 +46,8 @@ class Owned(Generic[S]):
 
 class SequenceTable(Generic[S]):
     """All sequences by owner. ``secret``: the daemon's, kept across restarts, which makes sequences' keys unguessable.
-    ``others``: those of daemons whose sequences came here. ``max_gone``: most lost sequences that are remembered for
-    their clients; the oldest are forgotten first.
+    ``others``: secrets of the daemons whose sequences came here. ``max_gone``: most lost sequences that are remembered
+    for their clients; the oldest are forgotten first.
     """
 
     def __init__(self, secret: bytes, max_gone: int = 4096, others: Sequence[bytes] = ()) -> None:
@@ -62,7 +62,7 @@ class SequenceTable(Generic[S]):
         return [owned for group in self._owned.values() for owned in group]
 
     def by_key(self, key: str) -> Owned[S] | None:
-        """Of any thread."""
+        """The sequence with this key. From any thread."""
         return self._by_key.get(key)
 
     def own(self, model: str, id: int | str, caller: Caller) -> Owned[S] | None:
@@ -117,9 +117,9 @@ class SequenceTable(Generic[S]):
     def keys(self, owned: Owned[S], count: int) -> list[str]:
         """The keys that the sequence may have had in the daemon's last run, or on one that it came from: the first
         ``count`` of each, without those in use."""
-        said = owned.model, owned.id, owned.caller
+        identity = owned.model, owned.id, owned.caller
         secrets = (self._secret, *self.others_secrets)
-        found = (self.key(*said, number, secret) for secret in secrets for number in range(count))
+        found = (self.key(*identity, number, secret) for secret in secrets for number in range(count))
         return [key for key in found if key == owned.key or key not in self._keys]
 
     def free(self, key: str) -> None:
@@ -128,8 +128,8 @@ class SequenceTable(Generic[S]):
     def key(self, model: str, id: int | str, caller: Caller, number: int = 0, secret: bytes | None = None) -> str:
         """A sequence's key among all streams, at most 200 characters behind its owner. ``number`` counts those with
         this id and scope."""
-        said = f"{caller.scope} {number} {'text' if isinstance(id, str) else 'integer'} {id}"
-        digest = hmac.new(secret or self._secret, said.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        named = f"{caller.scope} {number} {'text' if isinstance(id, str) else 'integer'} {id}"
+        digest = hmac.new(secret or self._secret, named.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
         return stream_id(caller.owner, f"kserve/{model}/{digest[:40]}")
 
     def lose(self, owned: Owned[S], why: str) -> None:

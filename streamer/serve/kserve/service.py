@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["InferenceService"]
 
 Arrays = dict[str, NDArray[Any]]
-#: What the ids of sequences begin with, and the headers that go with one to another daemon.
+#: The prefix of sequences' ids, and the headers that accompany a sequence to another daemon.
 PREFIX, SECRETS_HEADER, ANSWERED_HEADER = "kserve/", "sequence-secrets", "sequence-answered"
 #: HTTP status for each of the registry's reasons to refuse a stream.
 STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "conditions": 400, "quota": 429}
@@ -100,7 +100,7 @@ class InferenceService:
         ]
 
     def stream(self) -> AbstractContextManager[int]:
-        """A number for one ``ModelStreamInfer``: what it starts is its own as long as it lasts."""
+        """A number for one ``ModelStreamInfer`` call, which owns the sequences that it starts as long as it lasts."""
         return self._sequences.stream()
 
     # -- inference ---------------------------------------------------------------------------------------------------
@@ -212,8 +212,8 @@ class InferenceService:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def parting(self, id: str, data: bytes) -> dict[str, str]:
-        """Headers that go with a stream's bytes to another daemon, so that its client finds it there; none for one that
-        is no sequence. Of any thread."""
+        """Headers that accompany a stream's bytes to another daemon, so that its client finds it there; none if the
+        stream is not a sequence. From any thread."""
         if not name_of(id).startswith(PREFIX):
             return {}
         saved = Snapshot.from_bytes(data)
@@ -222,11 +222,11 @@ class InferenceService:
         return {SECRETS_HEADER: secrets, ANSWERED_HEADER: str(saved.received) if certain else "unknown"}
 
     def arrived(self, id: str, headers: Mapping[str, str]) -> None:
-        """The other side of :meth:`parting`, once the bytes are on the disk. Raises ``ValueError``. Waits for the
-        disk."""
-        if (said := headers.get(SECRETS_HEADER)) is None or not name_of(id).startswith(PREFIX):
+        """Take the headers of :meth:`parting` from the other daemon, once the bytes are on the disk. Raises
+        ``ValueError``. Waits for the disk."""
+        if (header := headers.get(SECRETS_HEADER)) is None or not name_of(id).startswith(PREFIX):
             return
-        secrets = [bytes.fromhex(each) for each in said.split(",")[: 1 + MAX_SECRETS]]
+        secrets = [bytes.fromhex(each) for each in header.split(",")[: 1 + MAX_SECRETS]]
         if any(len(secret) != SECRET_BYTES for secret in secrets):
             raise ValueError(f"header {SECRETS_HEADER}: secrets of {SECRET_BYTES} bytes are expected")
         rows = headers.get(ANSWERED_HEADER, "")

@@ -66,7 +66,7 @@ class SessionRequests:
             if self.session is None:
                 self.session = await self._start(self)
             session = self.session
-            while session.full:  # of requests before this one
+            while session.full:  # of rows of earlier requests
                 self._progress.clear()
                 await self._progress.wait()
                 self._check()

@@ -50,7 +50,7 @@ class Slots:
         patient: bool,
         owner: str = "",
     ) -> Session:
-        """Open a session with zero state. Without a ``key`` it is not checkpointed, and one of its ``owner``'s.
+        """Open a session with zero state. Without a ``key`` it is not checkpointed; it counts as one of ``owner``'s.
         ``patient``: wait for a slot. Raises :class:`Refused`."""
         until = asyncio.get_running_loop().time() + RELEASE_SECONDS
         while True:

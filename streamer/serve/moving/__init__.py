@@ -1,1 +1,1 @@
-"""Streams and sensors out of one daemon and into another, for administrators."""
+"""Moves streams and sensors from one daemon to another, for administrators."""

@@ -1,4 +1,4 @@
-"""Another daemon, as this one and the command line speak to it."""
+"""A client of another daemon, for this daemon and for the command line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Peer", "PeerError"]
 
 
 class Peer:
-    """``url``: ``http(s)://HOST:PORT``. ``token`` goes along as a bearer's.
-    ``ca``: certificates to trust (PEM), else the system's. Every method raises :class:`PeerError`."""
+    """``url``: ``http(s)://HOST:PORT``. ``token``: sent as a bearer token. ``ca``: certificates to trust (PEM), else
+    the system's. Every method raises :class:`PeerError`."""
 
     def __init__(self, url: str, token: str | None = None, seconds: float = 30.0, ca: Path | None = None) -> None:
         url = url.replace("ws://", "http://", 1).replace("wss://", "https://", 1).rstrip("/")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
-            raise PeerError(f"{url!r} is no daemon's address: http://HOST:PORT is expected")
+            raise PeerError(f"{url!r} is not the address of a daemon: http://HOST:PORT is expected")
         self.url, self._parts, self._seconds, self._ca = url, parts, seconds, ca
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
@@ -34,7 +34,7 @@ class Peer:
         headers: Mapping[str, str] | None = None,
         **query: str,
     ) -> bytes:
-        """The answer's body; a status of 400 and above is an error."""
+        """Send a request and return the answer's body. A status of 400 and above raises."""
         asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
         try:
             connection = self._connection()
@@ -56,7 +56,7 @@ class Peer:
         return found
 
     def bring(self, id: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """A stream, onto its disk."""
+        """Bring a stream to the other daemon, which writes it to its disk."""
         self.ask("PUT", f"/v1/sessions/{quote(id)}", data, headers)
 
     def bring_sensor(self, name: str, model: str, data: bytes) -> None:

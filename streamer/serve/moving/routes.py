@@ -1,6 +1,6 @@
-"""What an administrator does with streams, sensors and models: list, export, import, evict, move, reload.
+"""An administrator's routes for streams, sensors and models: list, export, import, evict, move, reload.
 
-Bytes of a stream are those of a sleeping one; who has them can go on with it on a daemon that serves the same file.
+An exported stream has the bytes of a sleeping one; any daemon that serves the same model file can go on with it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ __all__ = ["ROUTES", "MovingRoute", "MovingRoutes"]
 log = logging.getLogger(__name__)
 
 OCTETS = "application/octet-stream"
-#: Streams that one answer lists.
+#: Most streams that one answer lists.
 PAGE = 1000
-#: Of a refusal by its reason; of any other 503.
+#: HTTP status of a refusal, by its reason; any other is 503.
 STATUS = {"unknown_stream": 404, "unknown_model": 404, "snapshot": 409, "conflict": 409, "duplicate": 409, "key": 400,
           "moved": 409}  # fmt: skip
 
 
 class MovingRoute(NamedTuple):
-    """``scope``: what a caller has to be allowed. ``call``: the method of :class:`MovingRoutes`."""
+    """``scope``: the scope that a caller needs. ``call``: the method of :class:`MovingRoutes`."""
 
     method: str
     path: str
@@ -72,7 +72,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def guarded(call: Endpoint) -> Endpoint:
-    """What can't be done gets its status and a sentence."""
+    """Turn errors of ``call`` into a status and a sentence."""
 
     @wraps(call)
     async def answer(request: Request) -> Response:
@@ -97,8 +97,8 @@ def guarded(call: Endpoint) -> Endpoint:
 
 
 class MovingRoutes:
-    """``reload``: the daemon's own, gives what became of each model. ``sequences``: what has to go along with some
-    streams, for clients who know them by other names."""
+    """``reload``: the daemon's own; returns the outcome for each model. ``sequences``: the KServe service, whose
+    streams need headers along, since clients know them by other ids."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class MovingRoutes:
     # -- streams -------------------------------------------------------------------------------------------------------
 
     async def list_sessions(self, request: Request) -> Response:
-        """``?after=ID`` for the next page."""
+        """List streams; ``?after=ID`` for the next page."""
         after = request.query_params.get("after", "")
 
         def find() -> dict[str, Any]:
@@ -171,7 +171,7 @@ class MovingRoutes:
         if known is None:
             return problem(404, f"no stream {name_of(id)[:64]!r} is known here: GET /v1/sessions lists them")
         return problem(
-            409, f"stream {name_of(id)[:64]!r} is {known['state']}: only one that is awake can be put to sleep"
+            409, f"stream {name_of(id)[:64]!r} is {known['state']}: only a stream that is awake can be put to sleep"
         )
 
     # -- sensors -------------------------------------------------------------------------------------------------------
@@ -196,7 +196,8 @@ class MovingRoutes:
     # -- all of it -----------------------------------------------------------------------------------------------------
 
     async def drain_to(self, request: Request) -> Response:
-        """``{"to": URL}`` and maybe ``"token"``, a bearer's for the other daemon. Answered when all has moved."""
+        """Move everything. Body: ``{"to": URL}``, optionally ``"token"`` for the other daemon. The answer comes once
+        all has moved."""
         try:
             asked = json.loads(await read_body(request, self._settings.max_control_bytes))
             url, token = asked["to"], asked.get("token")
@@ -213,22 +214,23 @@ class MovingRoutes:
             return {"streams": streams, "sensors": self._sensor_mover.drain_to(peer.url, peer.bring_sensor)}
 
         found = await asyncio.to_thread(move)
-        for kind, said in found.items():
-            self._count(kind, "out", said["moved"])
-        log.info("moved", extra={"url": peer.url, **{what: said["moved"] for what, said in found.items()}})
+        for kind, result in found.items():
+            self._count(kind, "out", result["moved"])
+        log.info("moved", extra={"url": peer.url, **{kind: result["moved"] for kind, result in found.items()}})
         return JSONResponse(found)
 
     async def stay(self, request: Request) -> Response:
-        """New streams and readings are taken here again."""
+        """Take new streams and readings here again."""
         self._registry.mover.stay()
         self._sensor_mover.stay()
         return Response(status_code=204)
 
     async def reload(self, request: Request) -> Response:
-        """What became of each model: of one that failed the old version serves on."""
+        """Load model files that changed; the answer has the outcome for each model. If one fails, its old version
+        serves on."""
         return JSONResponse(await asyncio.to_thread(self._reload))
 
 
 def _id(request: Request, parameter: str) -> str:
-    """The id of the stream or sensor that ``?owner=`` calls so; of nobody's without."""
+    """The id of the stream or sensor with the name in ``parameter`` and the owner in ``?owner=``, if there is one."""
     return stream_id(request.query_params.get("owner", ""), request.path_params[parameter])

@@ -1,4 +1,4 @@
-"""Finals as OpenAI's answers have them. Pure functions of events."""
+"""OpenAI's answers, made from finals. Pure functions of events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def answer_body(
     finals: Sequence[Event], seconds: float, form: str, granularities: Sequence[str] = (), language: str = ""
 ) -> tuple[bytes, str]:
     """The body of a whole answer and its media type. ``seconds`` of sound; ``form`` as ``response_format``;
-    ``language`` as the client said it, since no model says its own."""
+    ``language`` as the client gave it, since models don't name theirs."""
     if form == "text":
         text = full_text(finals) + "\n"
     elif form == "srt":
@@ -46,24 +46,24 @@ def usage(seconds: float) -> dict[str, Any]:
 
 
 def server_event(event: Event) -> bytes:
-    """One event of a stream of them (``text/event-stream``)."""
+    """One server-sent event (``text/event-stream``)."""
     return f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
 
 
 def _verbose(finals: Sequence[Event], seconds: float, granularities: Sequence[str]) -> dict[str, Any]:
-    said = [final for final in finals if final["text"]]
+    spoken = [final for final in finals if final["text"]]
     document: dict[str, Any] = {"task": "transcribe", "duration": round(seconds, 3)}
     if "segment" in granularities:
-        document["segments"] = [_segment(number, final) for number, final in enumerate(said)]
+        document["segments"] = [_segment(number, final) for number, final in enumerate(spoken)]
     if "word" in granularities:
-        words = written_words(said)
+        words = written_words(spoken)
         document["words"] = [{key: word[key] for key in ("word", "start", "end")} for word in words]
     return document
 
 
 def _segment(number: int, final: Event) -> dict[str, Any]:
-    """Of an utterance. ``avg_logprob`` is that of its words; there are no tokens of Whisper's, and no probability that
-    nobody speaks."""
+    """The segment of an utterance. ``avg_logprob`` is that of its words; there are no Whisper tokens, and no
+    probability of silence."""
     text = final["text"]
     sure = [max(word["confidence"], 1e-6) for word in final["words"]]
     return {

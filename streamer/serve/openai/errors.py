@@ -1,4 +1,4 @@
-"""What can't be done, in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``."""
+"""Errors in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUS = {"unknown_model": 404, "options": 400, "rate": 400, "not_pcm": 400, "ba
 
 
 class OpenAIError(Exception):
-    """The request ends here, with this answer. ``param``: the field that is meant."""
+    """The request ends with this answer. ``param``: the faulty field."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class OpenAIError(Exception):
 
 
 def error_of(refused: Refused) -> OpenAIError:
-    """With the code that OpenAI's clients know, where there is one."""
+    """The answer for a refusal, with the code that OpenAI's clients know, if there is one."""
     code = "model_not_found" if refused.reason == "unknown_model" else refused.reason
     param = "model" if refused.reason == "unknown_model" else None
     status = STATUS.get(refused.reason, 503)

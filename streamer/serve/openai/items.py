@@ -1,4 +1,4 @@
-"""A stream's events as a realtime session tells them. Pure: events in, server events out."""
+"""Turns a stream's events into those of a realtime session. Pure: events in, server events out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from streamer.serve.openai.answers import usage
 __all__ = ["FlatItems", "Items", "ServerEvents", "SessionItems", "seq_of"]
 
 Event = Mapping[str, Any]
-Said = list[dict[str, Any]]
+Messages = list[dict[str, Any]]
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 class ServerEvents:
-    """Their ids hold the number of the stream's event that they come from, so that a client can say where it was."""
+    """Makes server events. Their ids hold the number of the stream's event that they come from, so that a client can
+    name the last one it got."""
 
     def __init__(self) -> None:
         self.seq = 0
@@ -31,28 +32,28 @@ class ServerEvents:
 
 
 def seq_of(event_id: str) -> int | None:
-    """The number in the id of an event that this daemon gave out; ``None``: it is none."""
+    """The number in an event's id; ``None``: the id is not one of this daemon."""
     found = re.fullmatch(r"event_(\d{1,15})_\d+", event_id)
     return int(found[1]) if found else None
 
 
 class Items(Protocol):
-    """What an open stream has to say, in a dialect."""
+    """Makes the server events of an open stream, in one dialect."""
 
-    def add(self, event: Event) -> Said:
+    def add(self, event: Event) -> Messages:
         """A partial or a final."""
 
-    def commit(self) -> Said:
-        """The client says that its utterance ends here; what was heard of it comes behind this."""
+    def commit(self) -> Messages:
+        """The client ends its utterance here; the rest of its text follows later."""
 
-    def finish(self, seconds: float) -> Said:
-        """The stream that was committed is over, ``seconds`` long."""
+    def finish(self, seconds: float) -> Messages:
+        """The committed stream is over; it was ``seconds`` long."""
 
 
 class SessionItems:
-    """OpenAI's own shape. ``turns``: the stream decides where an item ends, else :meth:`commit` does. ``name``: what
-    the ids of its items begin with; ``offset``: seconds of the session before this stream. ``seq``: the last event of
-    the stream that the client has."""
+    """OpenAI's own shape. ``turns``: the stream decides where an item ends, else :meth:`commit` does. ``name``: the
+    prefix of its items' ids; ``offset``: seconds of the session before this stream. ``seq``: the last event of the
+    stream that the client has."""
 
     def __init__(
         self,
@@ -78,48 +79,48 @@ class SessionItems:
     def _item(self) -> str:
         return f"item_{self._name}_{self._last}"
 
-    def add(self, event: Event) -> Said:
+    def add(self, event: Event) -> Messages:
         self._events.seq = event.get("seq", self._events.seq)
         final = event["type"] == "final"
-        said: Said = []
+        messages: Messages = []
         if event["text"] and not self._open:
-            said += self._begin(event)
+            messages += self._begin(event)
         if final and event["text"]:
             self._finals.append(event)
         closing = final and self._turns and self._open
         if closing:
             end = round(1000 * (event["end"] + self._offset))
-            said.append(self._make("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=self._item))
-            said += self._commit()
+            messages.append(self._make("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=self._item))
+            messages += self._commit()
         if delta := self._deltas.of(event):
-            said.append(self._told("delta", delta=delta))
+            messages.append(self._transcript("delta", delta=delta))
         if closing:
-            said.append(self._completed(event["end"] - event["start"]))
+            messages.append(self._completed(event["end"] - event["start"]))
             self._close(event["seq"])
-        return said
+        return messages
 
-    def commit(self) -> Said:
+    def commit(self) -> Messages:
         self._committed = True
         return self._commit() if not self._turns else []
 
-    def finish(self, seconds: float) -> Said:
-        """Who commits gets an item, also where nothing was heard."""
+    def finish(self, seconds: float) -> Messages:
+        """A commit gives an item, even if nothing was heard."""
         if self._turns and not self._committed:
             return []
-        said = [*(self._commit() if self._turns else []), self._completed(seconds)]
+        messages = [*(self._commit() if self._turns else []), self._completed(seconds)]
         self._close(self._last)
-        return said
+        return messages
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _begin(self, event: Event) -> Said:
+    def _begin(self, event: Event) -> Messages:
         self._open = True
         if not self._turns:
             return []
         start = round(1000 * (event["start"] + self._offset))
         return [self._make("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self._item)]
 
-    def _commit(self) -> Said:
+    def _commit(self) -> Messages:
         self._committed = False
         content = [{"type": "input_audio", "transcript": None}]
         item = {"id": self._item, "object": "realtime.item", "type": "message", "role": "user", "content": content}
@@ -142,9 +143,9 @@ class SessionItems:
                 }
                 for word in written_words(self._finals)
             ]
-        return self._told("completed", transcript=text, usage=usage(seconds), **more)
+        return self._transcript("completed", transcript=text, usage=usage(seconds), **more)
 
-    def _told(self, what: str, **fields: Any) -> dict[str, Any]:
+    def _transcript(self, what: str, **fields: Any) -> dict[str, Any]:
         return self._make(f"{TRANSCRIPTION}.{what}", item_id=self._item, content_index=0, **fields)
 
     def _close(self, seq: int) -> None:
@@ -154,18 +155,18 @@ class SessionItems:
 
 
 class FlatItems:
-    """vLLM's shape: deltas, and the whole at the end."""
+    """vLLM's shape: deltas, and the whole text at the end."""
 
     def __init__(self, early: bool) -> None:
         self._deltas, self._text = Deltas(early), ""
 
-    def add(self, event: Event) -> Said:
+    def add(self, event: Event) -> Messages:
         delta = self._deltas.of(event)
         self._text += delta
         return [{"type": "transcription.delta", "delta": delta}] if delta else []
 
-    def commit(self) -> Said:
+    def commit(self) -> Messages:
         return []
 
-    def finish(self, seconds: float) -> Said:
+    def finish(self, seconds: float) -> Messages:
         return [{"type": "transcription.done", "text": self._text, "usage": None}]

@@ -1,4 +1,4 @@
-"""``multipart/form-data`` (RFC 7578 over RFC 2046), of a body that is there as a whole: no I/O, no copies of files."""
+"""Parses ``multipart/form-data`` (RFC 7578 over RFC 2046) in a whole body: no I/O, no copies of files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 __all__ = ["Form", "MultipartError", "Part", "parse_form"]
 
-#: Of one form, and bytes of the headers of one part.
+#: Most parts of one form, and bytes of the headers of one part.
 MAX_PARTS, MAX_HEAD = 128, 8192
-#: Characters of a field that is no file.
+#: Most bytes of a field that is not a file.
 MAX_FIELD = 64 * 1024
 #: Blanks behind a delimiter (RFC 2046, transport padding).
 MAX_PADDING = 64
@@ -19,12 +19,12 @@ _PARAMETER = re.compile(r';\s*([\w-]+\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*
 
 
 class MultipartError(ValueError):
-    """The body is no whole form. The message says what is wrong with it."""
+    """The body is not a whole form. The message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """``file``: the name that it has at its sender, ``None`` for a field of text."""
+    """``file``: the file's name at the client, ``None`` for a text field."""
 
     name: str
     file: str | None
@@ -33,7 +33,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Form:
-    """``fields``: values by name, a list each, the ``[]`` of lists left out of names. ``files`` by name, the last."""
+    """``fields``: for each name a list of values; a ``[]`` at the end of a name is left out. ``files``: by name, the
+    last of each."""
 
     fields: dict[str, list[str]]
     files: dict[str, Part]
@@ -75,7 +76,7 @@ def _parts(body: bytes, delimiter: bytes) -> list[Part]:
 
 
 def _line(body: bytes, delimiter: bytes, start: int) -> tuple[int, int, bool]:
-    """The next delimiter: where what stands before it ends, where its line ends, and whether it is the last one."""
+    """The next delimiter: the end of the data before it, the end of its line, and whether it is the last one."""
     at = 0 if start == 0 and body.startswith(delimiter) else body.find(b"\r\n" + delimiter, start) + 2
     while at != 1:
         after = at + len(delimiter)
@@ -84,7 +85,7 @@ def _line(body: bytes, delimiter: bytes, start: int) -> tuple[int, int, bool]:
         after += len(body[after : after + MAX_PADDING]) - len(body[after : after + MAX_PADDING].lstrip(b" \t"))
         if body.startswith(b"\r\n", after):
             return max(0, at - 2), after, False
-        at = body.find(b"\r\n" + delimiter, after) + 2  # a longer line that begins alike
+        at = body.find(b"\r\n" + delimiter, after) + 2  # a longer line that begins with the delimiter
     raise MultipartError("the form is cut off: its last boundary is missing")
 
 
@@ -99,7 +100,7 @@ def _part(head: str, data: memoryview) -> Part:
 
 
 def _parameters(text: str) -> dict[str, str]:
-    """``; name=value; name="value"``; of ``name*`` (RFC 8187) the value wins."""
+    """Parse ``; name=value; name="value"``; the value of ``name*`` (RFC 8187) wins."""
     found: dict[str, str] = {}
     extended: dict[str, str] = {}
     for name, quoted, plain in _PARAMETER.findall(text):

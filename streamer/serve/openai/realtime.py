@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["REALTIME_PATH", "Realtime"]
 
 REALTIME_PATH = "/v1/realtime"
-#: Close codes of a client that is done with its session: it does not come back.
+#: Close codes of a client that has finished its session and will not resume it.
 DONE = (1000, 1005)
 
 
@@ -39,7 +39,8 @@ class Realtime:
         streams.metrics.protocol_connections.labels("realtime").set_function(lambda: len(self.connections))
 
     def admit(self) -> Callable[[Socket], RealtimeConversation] | tuple[int, str]:
-        """For :class:`streamer.serve.websocket.Socket`."""
+        """The factory of a connection's peer, or the HTTP status and text of a refusal, for
+        :class:`streamer.serve.websocket.Socket`."""
         refusals, most = self.streams.metrics.refusals, self.streams.settings.max_protocol_connections
         if not self.streams.settings.openai:
             return 404, "OpenAI's routes are not served here (setting openai)\n"
@@ -62,8 +63,8 @@ class Realtime:
 
 
 class RealtimeConversation(Conversation):
-    """One connection. With turn detection a session is one stream, which may be resumed by the session's id, until
-    somebody commits; without, every item is a stream."""
+    """One connection. With turn detection a session is one stream, which may be resumed by the session's id until the
+    client commits; without turn detection every item is a stream."""
 
     def __init__(self, socket: Socket, realtime: Realtime) -> None:
         super().__init__(socket, realtime.streams)
@@ -76,7 +77,7 @@ class RealtimeConversation(Conversation):
         self._stream: SpeechStream | None = None
         self._items: Items | None = None
         self._begun = 0  # streams
-        self._offset = 0.0  # seconds of those that are over
+        self._offset = 0.0  # seconds of the streams that are over
         self._previous: str | None = None  # the last item
         self._closed_by: int | None = None
 
@@ -92,9 +93,9 @@ class RealtimeConversation(Conversation):
                     event = found = await in_thread(partial(self._read, data), len(data))
                     await self._act(found)
                 except RecursionError:
-                    self._say([self._error(RealtimeProblem("invalid_value", "nested too deep"), None)])
+                    self._send([self._error(RealtimeProblem("invalid_value", "nested too deep"), None)])
                 except RealtimeProblem as problem:
-                    self._say([self._error(problem, event)])
+                    self._send([self._error(problem, event)])
         finally:
             if self._stream is not None and (self._closed_by in DONE or not self._resumable):
                 self._stream.close()
@@ -102,7 +103,7 @@ class RealtimeConversation(Conversation):
                 self._stream.leave()
 
     def _read(self, data: bytes) -> ClientEvent:
-        """Only sound is long; what else a client says is told back to it."""
+        """Parse a message. Only sound may be long: the other fields are sent back to the client."""
         most = self.streams.settings.max_control_bytes
         sound = b'"input_audio_buffer.append"'
         if len(data) <= most or sound in data[:200] + data[-200:]:
@@ -130,7 +131,7 @@ class RealtimeConversation(Conversation):
         elif (named := query.get("model")) in (m["name"] for m in self.streams.registry.models()):
             self._settings = self._settings.updated({"audio": {"input": {"transcription": {"model": named}}}})
         created = {"id": self._id, "created": int(time.time())}  # what vLLM's clients look for
-        self._say([self._events.make("session.created", session=self._described(), **created)])
+        self._send([self._events.make("session.created", session=self._described(), **created)])
         if self._stream is not None:
             self._stream.begin()
 
@@ -138,9 +139,9 @@ class RealtimeConversation(Conversation):
         seq = 0 if after is None else seq_of(after)
         if seq is None:
             raise Refused("bad_frame", f"after is the id of an event of this session, not {str(after)[:60]!r}")
-        self.socket.grant.own(session)  # a name that holds an owner's is nobody's
+        self.socket.grant.own(session)  # refuses a name that contains an owner
         self._stream = stream = await SpeechStream.resumed(
-            self.streams, session, self._told, after_seq=seq, owner=self.socket.grant.owner, on_over=self.stop
+            self.streams, session, self._on_events, after_seq=seq, owner=self.socket.grant.owner, on_over=self.stop
         )
         self._id, self._begun = session, 1
         self._settings = self._settings.updated(
@@ -157,7 +158,7 @@ class RealtimeConversation(Conversation):
 
     @property
     def _resumable(self) -> bool:
-        """The stream that is open is the session."""
+        """Whether the open stream is the whole session."""
         return self._begun == 1 and self._settings.input.turn_detection is not None and not self._flat
 
     # -- events in ---------------------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ class RealtimeConversation(Conversation):
             await self._commit(event)
         elif event.type == "input_audio_buffer.clear":
             self._over()
-            self._say([self._events.make("input_audio_buffer.cleared")])
+            self._send([self._events.make("input_audio_buffer.cleared")])
         else:
             known = "session.update and input_audio_buffer.append, commit and clear are"
             raise RealtimeProblem("unknown_event", f"there is no event {event.type!r} here: {known}", "type")
@@ -185,7 +186,7 @@ class RealtimeConversation(Conversation):
             audio = {"format": {"type": "audio/pcm", "rate": FLAT_RATE}, "transcription": {"model": event.model}}
             given = {"audio": {"input": audio | {"turn_detection": None}}}
         if self._stream is None:
-            self._flat = flat  # errors are told as its client reads them
+            self._flat = flat  # errors have the client's dialect from here on
         wanted = self._settings.updated(given)
         try:
             model = self._realtime.model(wanted.model)
@@ -197,10 +198,10 @@ class RealtimeConversation(Conversation):
             raise RealtimeProblem("session_in_use", text, "session")
         self._settings, self._flat = wanted, flat
         if not flat:
-            self._say([self._events.make("session.updated", session=self._described())])
+            self._send([self._events.make("session.updated", session=self._described())])
 
     def _fits(self, wanted: SessionSettings, model: str) -> bool:
-        """The stream that is open would be the same. Whoever resumes one says its options again, or none."""
+        """Whether the open stream fits these settings. A client that resumes one names its options again, or none."""
         assert self._stream is not None
         now, then = self._settings.input, wanted.input
         same_turns = (now.turn_detection is None) == (then.turn_detection is None)
@@ -225,23 +226,23 @@ class RealtimeConversation(Conversation):
 
     async def _commit(self, event: ClientEvent) -> None:
         if self._flat and not event.final:
-            return  # vLLM's clients say so before their sound
+            return  # vLLM's clients commit before their sound
         if self._stream is None:
             if self._flat:
-                self._say(FlatItems(False).finish(0))
+                self._send(FlatItems(False).finish(0))
                 return
             raise RealtimeProblem("input_audio_buffer_commit_empty", "no sound has come since the last commit")
         assert self._items is not None
-        self._say(self._items.commit())
+        self._send(self._items.commit())
         await self._stream.end()
-        self._say(self._items.finish(self._stream.seconds))
+        self._send(self._items.finish(self._stream.seconds))
         self._over()
 
     def _begin(self) -> None:
         settings, resumable = self._settings, self._begun == 0 and self._settings.input.turn_detection is not None
         self._stream = SpeechStream(
             self.streams,
-            self._told,
+            self._on_events,
             model=self._realtime.model(settings.model),
             sample_rate=settings.input.format.sample_rate,
             options=settings.options,
@@ -272,7 +273,7 @@ class RealtimeConversation(Conversation):
         )
 
     def _over(self) -> None:
-        """With the stream that is open; the next sound begins another."""
+        """End the open stream; the next sound begins another."""
         if self._stream is not None:
             self._offset += self._stream.seconds
             self._stream.close()
@@ -282,12 +283,12 @@ class RealtimeConversation(Conversation):
 
     # -- events out --------------------------------------------------------------------------------------------------
 
-    def _told(self, events: list[dict[str, Any]]) -> None:
-        """What has been read of the sound bounds what waits in the socket: none is read while the client does not."""
+    def _on_events(self, events: list[dict[str, Any]]) -> None:
+        """Send a stream's events. They need no bound of their own: no sound is read while the client does not read."""
         assert self._items is not None
-        self._say(said for event in events if event["type"] != "rewritten" for said in self._items.add(event))
+        self._send(sent for event in events if event["type"] != "rewritten" for sent in self._items.add(event))
 
-    def _say(self, events: Iterable[dict[str, Any]]) -> None:
+    def _send(self, events: Iterable[dict[str, Any]]) -> None:
         self.socket.send([_frame(event) for event in events])
 
     def _error(self, problem: RealtimeProblem, event: ClientEvent | None) -> dict[str, Any]:

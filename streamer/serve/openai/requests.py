@@ -11,16 +11,16 @@ from streamer.serve.openai.multipart import Form, MultipartError, parse_form
 
 __all__ = ["TranscriptionRequest", "read_request"]
 
-#: Fields of which a list may come.
+#: Fields that may be repeated.
 LISTS = frozenset({"timestamp_granularities", "keywords", "hotwords"})
 
 
 class TranscriptionRequest(BaseModel):
-    """What has an effect; all else that OpenAI's clients send (prompt, temperature, ...) is left aside. ``language``
-    is told back.
+    """The fields that have an effect; others that OpenAI's clients send (prompt, temperature, ...) are ignored.
+    ``language`` is only sent back.
 
     ``keywords`` and ``hotwords`` are the same: names and terms that are expected. ``text`` and ``numbers`` are this
-    daemon's own, as the options of a stream.
+    daemon's own, as in the options of a stream.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +37,7 @@ class TranscriptionRequest(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of the stream."""
+        """The stream's options."""
         expected = [*self.keywords, *self.hotwords]
         given: dict[str, Any] = {"partials": self.stream}
         given |= {"hotwords": expected} if expected else {}
@@ -45,7 +45,7 @@ class TranscriptionRequest(BaseModel):
 
 
 def read_request(body: bytes, content_type: str) -> tuple[TranscriptionRequest, memoryview, str]:
-    """The fields, the recording, and its name at its sender. Raises :class:`OpenAIError`."""
+    """The fields, the recording, and its file name at the client. Raises :class:`OpenAIError`."""
     if len(content_type) > 1000:
         raise OpenAIError(400, "Content-Type is longer than 1000 characters")
     try:
@@ -69,6 +69,6 @@ def _fields(form: Form) -> TranscriptionRequest:
 
 
 def _shown(name: str | None) -> str:
-    """A file's name as messages have it."""
+    """A file's name as messages show it."""
     printable = "".join(c for c in (name or "")[-80:] if c.isprintable())
     return printable or "the file"

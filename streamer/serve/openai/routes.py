@@ -1,4 +1,4 @@
-"""``POST /v1/audio/transcriptions`` and what OpenAI's clients ask of models, on the daemon's port."""
+"""``POST /v1/audio/transcriptions`` and the model list for OpenAI's clients, on the daemon's port."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 
 def model_list(models: list[dict[str, Any]]) -> dict[str, Any]:
-    """What OpenAI's clients read of ``GET /v1/models``."""
+    """The fields of ``GET /v1/models`` that OpenAI's clients read."""
     return {"object": "list", "data": [_model(model["name"]) for model in models]}
 
 
@@ -70,7 +70,7 @@ class OpenAIRoutes:
             wish, data, name = await in_thread(lambda: read_request(body, kind), len(body))
             owner = grant_of(request.scope).owner
             if wish.stream:
-                return _Told(self._streams, self._uploads, wish, data, name, owner)
+                return _EventStream(self._streams, self._uploads, wish, data, name, owner)
             return await _while_connected(request, self._whole(wish, data, name, owner))
         except BodyError as error:
             return OpenAIError(error.status, str(error)).response()
@@ -89,9 +89,9 @@ class OpenAIRoutes:
         return Response(body, media_type=media)
 
 
-class _Told(Response):
-    """``stream=true``: the text as it grows, as server-sent events. What goes wrong before the first one has a status
-    of its own."""
+class _EventStream(Response):
+    """The answer to ``stream=true``: the text as it grows, as server-sent events. An error before the first event has
+    an HTTP status of its own."""
 
     media_type = "text/event-stream"
 
@@ -124,50 +124,51 @@ class _Told(Response):
             await asyncio.gather(writing, gone, return_exceptions=True)
 
     async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
-        told: asyncio.Queue[bytes | OpenAIError | None] = asyncio.Queue()  # no more than the recording's text
-        working = asyncio.create_task(self._work(told))
+        # bounded by the recording's text; None: the end
+        events: asyncio.Queue[bytes | OpenAIError | None] = asyncio.Queue()
+        working = asyncio.create_task(self._work(events))
         patience = self._settings.send_seconds
         try:
-            said = await told.get()
-            if isinstance(said, OpenAIError):
-                await asyncio.wait_for(said.response()(scope, receive, send), patience)
+            event = await events.get()
+            if isinstance(event, OpenAIError):
+                await asyncio.wait_for(event.response()(scope, receive, send), patience)
                 return
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await asyncio.wait_for(send(start), patience)
-            while said is not None:
-                body = server_event(said.to_dict()) if isinstance(said, OpenAIError) else said
+            while event is not None:
+                body = server_event(event.to_dict()) if isinstance(event, OpenAIError) else event
                 message = {"type": "http.response.body", "body": body, "more_body": True}
                 await asyncio.wait_for(send(message), patience)
-                said = await told.get()
+                event = await events.get()
             await asyncio.wait_for(send({"type": "http.response.body", "body": b""}), patience)
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
 
-    async def _work(self, told: asyncio.Queue[bytes | OpenAIError | None]) -> None:
+    async def _work(self, events: asyncio.Queue[bytes | OpenAIError | None]) -> None:
         finals: list[dict[str, Any]] = []
         deltas = Deltas(finals_are_plain(self._settings, self._wish.options))
 
-        def tell(event: dict[str, Any]) -> None:
+        def take(event: dict[str, Any]) -> None:
             if event["type"] == "final":
                 finals.append(event)
             if delta := deltas.of(event):
-                told.put_nowait(server_event({"type": "transcript.text.delta", "delta": delta}))
+                events.put_nowait(server_event({"type": "transcript.text.delta", "delta": delta}))
 
         try:
             async with self._uploads.place():
-                seconds = await self._uploads.transcribe(self._wish, self._data, self._name, tell, self._owner)
+                seconds = await self._uploads.transcribe(self._wish, self._data, self._name, take, self._owner)
             done = {"type": "transcript.text.done", "text": full_text(finals), "usage": usage(seconds)}
-            told.put_nowait(server_event(done))
+            events.put_nowait(server_event(done))
         except OpenAIError as error:
-            told.put_nowait(error)
+            events.put_nowait(error)
         except Refused as error:
-            told.put_nowait(error_of(error))
+            events.put_nowait(error_of(error))
         except Exception:
             log.exception("an upload failed")
-            told.put_nowait(OpenAIError(500, "the daemon failed at this request, its log says why"))
+            events.put_nowait(OpenAIError(500, "the daemon failed at this request, its log says why"))
         finally:
-            told.put_nowait(None)
+            events.put_nowait(None)
 
 
 async def _gone(receive: Receive) -> None:
@@ -176,7 +177,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """What ``work`` gives; it is given up once its client is gone."""
+    """The result of ``work``, which is cancelled once the client is gone."""
     working, gone = asyncio.create_task(work), asyncio.create_task(_gone(request.receive))
     try:
         await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""OpenAI's realtime transcription: what clients say, checked, and what a session is set to. No I/O."""
+"""OpenAI's realtime transcription: checks clients' messages, and keeps a session's settings. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ G711_RATE = 8000
 
 
 class RealtimeProblem(Exception):  # noqa: N818
-    """Told to the client; the session goes on. ``param``: the field that is meant."""
+    """An error that is sent to the client; the session goes on. ``param``: the faulty field."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class RealtimeProblem(Exception):  # noqa: N818
 
 
 class _Kept(BaseModel):
-    """What has no effect here is kept, and told back."""
+    """Fields without an effect here are kept, and sent back."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -79,7 +79,7 @@ class SessionAudio(_Kept):
 
 
 class SessionSettings(_Kept):
-    """Of a session. Without ``turn_detection`` the client commits."""
+    """The settings of a session. Without ``turn_detection`` the client commits."""
 
     type: Literal["transcription"] = "transcription"
     audio: SessionAudio = SessionAudio()
@@ -95,7 +95,8 @@ class SessionSettings(_Kept):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of a stream: of silence after speech (``endpoint``) only what the client asks for."""
+        """The options of a stream. The silence after speech (``endpoint``) is only in them if the client asks for
+        it."""
         wish, turns = self.input.transcription or TranscriptionSettings(), self.input.turn_detection
         given: dict[str, Any] = {"hotwords": wish.keywords or None, "text": wish.text, "numbers": wish.numbers}
         if turns is not None and turns.silence_duration_ms is not None:
@@ -103,7 +104,7 @@ class SessionSettings(_Kept):
         return {name: value for name, value in given.items() if value is not None}
 
     def updated(self, given: dict[str, Any]) -> SessionSettings:
-        """What is left out stays as it is. Raises :class:`RealtimeProblem`."""
+        """The settings with the ``given`` ones changed; all others stay. Raises :class:`RealtimeProblem`."""
         if given.get("type", "transcription") != "transcription":
             text = f"a session of the type {str(given['type'])[:60]!r}: only transcription is served here"
             raise RealtimeProblem("invalid_value", text, "session.type")
@@ -125,7 +126,8 @@ class SessionSettings(_Kept):
 
 
 class ClientEvent(BaseModel):
-    """``session``: as OpenAI has it; ``model`` beside the type: vLLM's flat dialect; ``final``: that one's, too."""
+    """A client's message. ``session``: OpenAI's dialect; ``model`` beside the type, and ``final``: vLLM's flat
+    dialect."""
 
     type: Annotated[str, Field(max_length=100)]
     event_id: Annotated[str, Field(max_length=512)] | None = None
@@ -148,7 +150,7 @@ def read_event(data: bytes) -> ClientEvent:
 
 
 def _merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Objects field by field, all else as given."""
+    """Merge objects field by field; other values are replaced."""
     found = dict(before)
     for name, value in given.items():
         here = found.get(name)

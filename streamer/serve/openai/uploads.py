@@ -1,7 +1,7 @@
-"""Recordings that come whole, run through ordinary streams.
+"""Transcribes whole recordings by ordinary streams.
 
-A recording is decoded as a file is, in a thread, half a second at a time and no faster than its stream takes it; the
-stream is one among all others. So an upload costs its bytes, and no more.
+A recording is decoded like a file, in a thread, half a second at a time and no faster than its stream takes it. The
+stream is like any other, so an upload takes only its bytes of memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Uploads"]
 
 T = TypeVar("T")
-#: Half a second of so many is what a thread decodes at a time: a few bytes may become thousands of silent channels.
+#: Most channels. A thread decodes half a second of all of them at a time, and a few bytes may hold thousands of silent
+#: channels.
 MAX_CHANNELS = 32
 
 
 class Uploads:
-    """Those under way: ``max_uploads`` at most, each with a thread while something of it is decoded."""
+    """The current uploads: ``max_uploads`` at most, each with a thread while a part of it is decoded."""
 
     def __init__(self, streams: StreamConnections) -> None:
         self._streams, self._settings = streams, streams.settings
@@ -44,7 +45,7 @@ class Uploads:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """For one upload. Raises :class:`OpenAIError`."""
+        """Hold a place for one upload. Raises :class:`OpenAIError` if there is none."""
         if self._count >= self._settings.max_uploads:
             self._streams.metrics.refused_requests.labels("uploads").inc()
             text = f"{self._count} recordings are being transcribed already (max_uploads): try again"
@@ -60,17 +61,18 @@ class Uploads:
         request: TranscriptionRequest,
         data: memoryview,
         name: str,
-        tell: Callable[[dict[str, Any]], None],
+        take: Callable[[dict[str, Any]], None],
         owner: str,
     ) -> float:
-        """``tell`` gets the events in order; the seconds of sound. Within a :meth:`place`. ``owner``: of the stream.
+        """Transcribe a recording, within a :meth:`place`; returns its seconds. ``take`` gets the events in order.
+        ``owner``: of the stream.
 
         Raises :class:`OpenAIError` and :class:`Refused`.
         """
         model = self.model(request.model)
         try:
             async with asyncio.timeout(self._settings.upload_seconds):
-                return await self._run(model, request, data, name, tell, owner)
+                return await self._run(model, request, data, name, take, owner)
         except TimeoutError:
             late = f"is not transcribed after {self._settings.upload_seconds:g} s (upload_seconds)"
             raise OpenAIError(413, f"{name} {late}: send it in parts", param="file") from None
@@ -83,18 +85,18 @@ class Uploads:
         request: TranscriptionRequest,
         data: memoryview,
         name: str,
-        tell: Callable[[dict[str, Any]], None],
+        take: Callable[[dict[str, Any]], None],
         owner: str,
     ) -> float:
-        def told(events: list[dict[str, Any]]) -> None:
+        def on_events(events: list[dict[str, Any]]) -> None:
             for event in events:
-                tell(event)
+                take(event)
 
         sound = await self._in_thread(lambda: AudioFile(None, source=MemorySource(data), name=name), AudioFile.close)
         stream: SpeechStream | None = None
         try:
             stream = SpeechStream(
-                self._streams, told, model=model, sample_rate=sound.rate, options=request.options, owner=owner
+                self._streams, on_events, model=model, sample_rate=sound.rate, options=request.options, owner=owner
             )
             if sound.channels > MAX_CHANNELS:
                 raise OpenAIError(400, f"{name} has {sound.channels} channels, {MAX_CHANNELS} at most", param="file")
@@ -118,7 +120,7 @@ class Uploads:
             self._threads.submit(sound.close)
             if stream is not None:
                 stream.close()
-                await stream.freed()  # whoever is answered may send the next one at once
+                await stream.freed()  # a client that gets its answer may send the next recording at once
 
     async def _in_thread(
         self,
@@ -126,8 +128,8 @@ class Uploads:
         undo: Callable[[T], None] = lambda found: None,
         interrupt: Callable[[], None] = lambda: None,
     ) -> T:
-        """Nobody leaves while the thread is at it: what it works on must not be closed meanwhile. Who wants to leave
-        calls ``interrupt``, and ``undo`` for what was made for nobody."""
+        """Run ``call`` in a thread, and wait for its end even when cancelled: the objects that it uses must not be
+        closed before. On cancellation ``interrupt`` is called, and ``undo`` gets a result that nobody takes."""
         work = asyncio.get_running_loop().run_in_executor(self._threads, call)
         try:
             return await asyncio.shield(work)

@@ -1,4 +1,4 @@
-"""plotly.js out of the installed package ``plotly`` (the extra ``pages``); the package itself is never imported."""
+"""plotly.js from the installed package ``plotly`` (the extra ``pages``); the package itself is never imported."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from streamer.serve.pages.files import PageFile
 __all__ = ["SCRIPT", "Charts", "find_charts"]
 
 SCRIPT = "plotly.min.js"
-#: Ids of the style elements that the library makes unless there is an element of that id. The pages' policy forbids
-#: styles in a document, so the page makes empty ones; none is for a chart that is drawn here.
+#: Ids of the style elements that the library adds unless an element with that id exists. The pages' policy forbids
+#: style elements, so the page adds empty elements with these ids; our charts need none of these styles.
 STYLES = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
 
 
@@ -25,10 +25,10 @@ class Charts:
 
 
 def find_charts() -> Charts | None:
-    """``None``: the package is not installed. Takes a second: for a thread."""
+    """Read the library; ``None``: the package is not installed. Takes a second, so call it in a thread."""
     try:
         spec = find_spec("plotly")
-    except ValueError:  # something of that name without a spec
+    except ValueError:  # a module of that name without a spec
         return None
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "package_data" / SCRIPT

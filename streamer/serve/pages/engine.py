@@ -1,6 +1,6 @@
-"""What the engine does now, as JSON for the page ``/engine``: the families of the metrics page that people look at.
+"""The state of the engine as JSON for the page ``/engine``: those families of the metrics page that it shows.
 
-Families of sensors' forecasts are not asked for: they are thousands of series.
+Families of sensors' forecasts are left out: they are thousands of series.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["FAMILIES", "engine_page"]
 
 #: Without the prefix ``streamer_``; counters as the metrics page has them.
 FAMILIES = (
-    # by model
+    # of each model
     "lanes", "max_batch", "batch_wait_seconds", "capacity", "load", "lag_max_seconds", "buffered_seconds",
     "buffered_rows", "realtime_factor", "state_bytes", "state_bytes_bound", "sessions", "steps_total", "chunks_total",
     "rows_total", "busy_seconds_total", "failed_batches_total", "dropped_seconds_total", "dropped_rows_total",
     "dropped_events_total", "sessions_opened_total",
-    # of all
+    # of the daemon
     "connections", "http_connections", "requests", "uploads", "loop_late_seconds", "sensors", "waiting_readings",
     "reading_wait_seconds", "oldest_reading_seconds", "readings_total", "subscriptions", "disk_trouble",
     "dropped_forecasts_total", "store_errors_total",
-    # what was not taken, by reason
+    # refusals, by reason
     *(f"{name}_total" for name in REFUSED),
     "build_info",
 )  # fmt: skip
@@ -38,7 +38,7 @@ PARTS = ("bucket", "sum", "count")
 def engine_page(registry: CollectorRegistry) -> bytes:
     """``{"metrics": {NAME: [{"labels": {...}, "value": x}, ...]}, "histograms": {NAME: [{"labels", "buckets":
     {"0.1": 3, ...}, "sum", "count"}]}, "refused": [{"what": "streams refused", "reason": "overload", "count": 3},
-    ...]}``. For a thread."""
+    ...]}``. To be called in a thread."""
     names = [f"streamer_{name}" for name in FAMILIES]
     names += [f"streamer_{name}_{part}" for name in HISTOGRAMS for part in PARTS]
     metrics: dict[str, list[dict[str, Any]]] = {name: [] for name in FAMILIES}

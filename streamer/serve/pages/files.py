@@ -1,7 +1,7 @@
-"""The files of the pages: read once, with their types, a digest each, and packed for the network.
+"""The files of the pages: read once, each with its type, a digest, and a gzipped copy.
 
-What a browser may do with them stands in :data:`HEADERS`: nothing comes from another place, no script and no style
-stands in a document, and no other page may frame them.
+:data:`HEADERS` says what a browser may do with them: load nothing from elsewhere, run no script and no style in a
+document, and let no other page frame them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-#: ``trusted-types`` of a document: a text can't become markup, whatever a script does with it. Not where the chart
-#: library writes its own.
+#: ``trusted-types`` of a document: no script can turn text into markup. Documents with the chart library, which writes
+#: markup, do without.
 STRICT = "; require-trusted-types-for 'script'; trusted-types 'none'"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -36,7 +36,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Cache-Control": "no-cache",  # a browser asks each time, and gets 304: an upgrade is never half old
+    "Cache-Control": "no-cache",  # a browser asks each time, and gets 304: pages never mix files of two versions
     "Vary": "Accept, Accept-Encoding",
 }
 
@@ -51,7 +51,8 @@ class PageFile:
 
     @classmethod
     def of(cls, name: str, body: bytes, *, strict: bool = True) -> PageFile:
-        """``name``: its end says the type. Packing takes a moment for a large file: call it in a thread."""
+        """Make the file of a body. ``name``: its suffix gives the type. Packing a large file takes a moment: call it in
+        a thread."""
         policy = POLICY + (STRICT if strict else "")
         digest = sha256(body).hexdigest()[:32]
         return cls(body, gzip.compress(body, 9, mtime=0), digest, TYPES[name.rpartition(".")[2]], policy)
@@ -68,8 +69,8 @@ class PageFile:
 
 
 def _takes_gzip(accepted: str) -> bool:
-    """By the header ``Accept-Encoding`` (RFC 9110, 12.5.3): what is named itself counts before ``*``, and weight 0 is
-    a no."""
+    """Whether a client takes gzip, by its header ``Accept-Encoding`` (RFC 9110, 12.5.3): an entry for gzip counts
+    before ``*``, and a weight of 0 means no."""
     weights: dict[str, bool] = {}
     for part in accepted.lower().split(","):
         coding, *parameters = map(str.strip, part.split(";"))
@@ -79,7 +80,7 @@ def _takes_gzip(accepted: str) -> bool:
 
 
 def page_files() -> dict[str, PageFile]:
-    """All that the package ships, by name."""
+    """All files of the pages in the package, by name."""
     folder = resources.files("streamer.serve.pages") / "static"
     found = {each.name: each.read_bytes() for each in folder.iterdir() if each.name.rpartition(".")[2] in TYPES}
     return {name: PageFile.of(name, body, strict=name != "forecasts.html") for name, body in found.items()}

@@ -1,4 +1,4 @@
-"""The pages and what they ask for: documents and files without a token, numbers with one."""
+"""The routes of the pages: documents and files need no token, numbers need one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DOCUMENTS", "PageRoutes"]
 
-#: Documents by their path; ``/`` is one of them for a browser alone.
+#: Documents by their path; ``/`` is a document only for browsers.
 DOCUMENTS = {"/": "captions.html", "/forecasts": "forecasts.html", "/engine": "engine.html"}
-#: Sensors that one answer lists, at most; readings of one sensor.
+#: Most sensors, and most readings of one sensor, in one answer.
 MOST_SENSORS, MOST_READINGS = 200, 2000
 MOST_LETTERS = 200
 
 
 class PageRoutes:
-    """``index``: what ``/`` says to whoever is no browser. Lives on the event loop."""
+    """``index``: the text at ``/`` for clients that are not browsers. Lives on the event loop."""
 
     def __init__(self, index: str, sensors: Sensors, registry: CollectorRegistry) -> None:
         self._index, self._sensors = index, sensors
@@ -67,7 +67,7 @@ class PageRoutes:
         return PlainTextResponse(self._index)
 
     async def _root(self, request: Request) -> Response:
-        """A browser asks for a page; curl, probes and scripts get what they always got."""
+        """The page for a browser; curl, probes and scripts get the plain index."""
         if "text/html" in request.headers.get("accept", ""):
             return self._files[DOCUMENTS["/"]].answer(request)
         return PlainTextResponse(self._index, headers={"Vary": "Accept"})
@@ -89,8 +89,8 @@ class PageRoutes:
         return JSONResponse({"script": script, "styles": styles}, headers={"Cache-Control": "no-cache"})
 
     async def _find_charts(self) -> Charts | None:
-        """Read once a run, when somebody first wants a chart. What is not installed, or could not be read, is looked
-        for again by who asks next."""
+        """Read the chart library once, at the first request. If it is not installed, or could not be read, the next
+        request looks for it again."""
         looking = self._charts
         if looking is None or (looking.done() and (looking.exception() or looking.result() is None)):
             looking = self._charts = asyncio.create_task(asyncio.to_thread(find_charts))
@@ -142,7 +142,7 @@ class PageRoutes:
         return JSONResponse(found, headers={"Cache-Control": "no-store"})
 
 
-def _number(said: str, name: str, most: int) -> int:
-    if not said.isascii() or not said.isdigit() or len(said) > 10 or int(said) > most:
-        raise BodyError(400, f"{name} {said[:20]!r}: a whole number from 0 to {most}")
-    return int(said)
+def _number(text: str, name: str, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > most:
+        raise BodyError(400, f"{name} {text[:20]!r}: a whole number from 0 to {most}")
+    return int(text)

@@ -1,4 +1,4 @@
-"""What the page of forecasts shows: some of the sensors at a time, and one sensor's past."""
+"""The data of the page of forecasts: a page of the list of sensors, and one sensor's past."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["ORDERS", "Order", "SensorPage", "SensorWalks", "past"]
 
 Order = Literal["name", "anomaly", "drift", "recent"]
 ORDERS: tuple[Order, ...] = ("name", "anomaly", "drift", "recent")
-#: Seconds for which a walk over all sensors is shown, at least; walks that are kept.
+#: Least seconds for which a walk over all sensors is used; most walks that are kept.
 FRESH_SECONDS, WALKS = 2.0, 8
 
 
 class SensorPage(NamedTuple):
-    """``search``: a part of the names, whatever the case. ``offset`` and ``limit`` count sensors that fit."""
+    """``search``: a part of the names, in any case. ``offset`` and ``limit`` count matching sensors."""
 
     search: str
     order: Order
@@ -37,31 +37,31 @@ class SensorPage(NamedTuple):
 class _Ranked(NamedTuple):
     rank: float
     label: str
-    folded: str  # what is searched in
+    folded: str  # the text to search in
     name: str
     fleet: Fleet
     target: int
 
 
 class _Walk(NamedTuple):
-    """All sensors of an owner in one order, as they were found. ``until``: seconds of the clock up to which they are
-    shown."""
+    """All sensors of an owner in one order, at the time of the walk. ``until``: seconds of the clock up to which the
+    walk is used."""
 
     until: float
     ranked: list[_Ranked]
 
 
 class SensorWalks:
-    """For threads. One walk over all sensors is for every page that asks for the same within :data:`FRESH_SECONDS`, or
-    four times as long as it took, and one is done at a time: however many pages are open, a fifth of a thread at most
-    is spent on it. The last :data:`WALKS` are kept."""
+    """Walks over all sensors, shared by pages; to be used in threads. A walk serves every page that asks for the same
+    within :data:`FRESH_SECONDS`, or four times as long as the walk took. One walk is done at a time. So walks take at
+    most a fifth of one thread, however many pages are open. The last :data:`WALKS` are kept."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._walks: dict[tuple[str, Order], _Walk] = {}
 
     def page(self, fleets: Sequence[Fleet], owner: str, page: SensorPage) -> dict[str, Any]:
-        """``{"total", "matching", "sensors": [...]}``; of a stream of rows every target is a sensor of its own."""
+        """``{"total", "matching", "sensors": [...]}``; every target of a stream of rows is a sensor of its own."""
         with self._lock:
             everything = self._walk(fleets, owner, page.order)
         wanted = page.search.casefold()
@@ -96,7 +96,7 @@ def _ranked(fleets: Sequence[Fleet], owner: str, order: Order) -> list[_Ranked]:
 
 
 def _ranks(fleet: Fleet, order: Order) -> NDArray[np.float64]:
-    """[slots, targets]: the first to be shown have the least."""
+    """Ranks as [slots, targets]; the lowest are shown first."""
     latest = fleet.table.latest
     each = len(latest.readings), len(fleet.layout.chosen)
     if order == "name":
@@ -128,8 +128,8 @@ def _line(fleet: Fleet, view: SensorView) -> dict[str, Any]:
 
 def past(fleet: Fleet, name: str, most: int) -> dict[str, Any]:
     """``most`` readings of each target: ``{"stream", "model", "levels", "targets": {TARGET: {"times", "values", "low",
-    "middle", "high", "anomalies"}}}``, the oldest first, ``null``: not there. Empty: there is no such sensor, or
-    nothing of it was run yet."""
+    "middle", "high", "anomalies"}}}``, the oldest first; ``null``: no value. Empty: there is no such sensor, or none of
+    its readings was run yet."""
     views = look_all(fleet, name)
     slot = fleet.slots.get(name, -1)
     if not views or slot < 0:
@@ -139,9 +139,9 @@ def past(fleet: Fleet, name: str, most: int) -> dict[str, Any]:
         if fleet.names[slot] != name:
             return {}
         rows = table.tracks(np.array([slot])).tolist()
-        told = [(table.history.read(slot, at), table.track.readings(row)) for at, row in enumerate(rows)]
+        columns = [(table.history.read(slot, at), table.track.readings(row)) for at, row in enumerate(rows)]
     step, last = views[0].step, views[0].time
-    targets = {view.target: _columns(*each, step, last, most) for view, each in zip(views, told, strict=True)}
+    targets = {view.target: _columns(*each, step, last, most) for view, each in zip(views, columns, strict=True)}
     levels = list(fleet.layout.outer)
     return {"stream": name_of(name), "model": fleet.model.manifest.name, "levels": levels, "targets": targets}
 
@@ -151,7 +151,7 @@ def _columns(
 ) -> dict[str, list[float | None]]:
     times, values = shown.times, shown.values
     band, anomalies = shown.band, shown.anomalies
-    if step and len(track) > len(times):  # what came before the daemon's start, at the steps of its clock
+    if step and len(track) > len(times):  # readings from before the daemon's start, one step apart
         old = last - step * np.arange(len(track) - 1, -1, -1)
         early = np.flatnonzero(old < (times[0] if len(times) else math.inf) - step / 2)
         nothing = np.full(len(early), np.nan)

@@ -71,7 +71,7 @@ class Broker:
                 if subscription.model not in (None, *models):
                     self._sensors.choose(subscription.model)
             if not models:
-                self._sensors.served()  # which says that there are none
+                self._sensors.served()  # raises, since there are none
             self._mqtt = Mqtt(chosen, self._take, watch, models)
         except NoSensorsError as error:
             raise ModelError(f"mqtt_host is set, but {error}") from error
@@ -127,12 +127,12 @@ class Broker:
     async def _write(self, model: str, batch: ReadingBatch) -> None:
         own = owned_by(self._sensors.settings.mqtt_owner, batch)
         receipt = await self._sensors.take(own, "mqtt", self._sensors.choose(model))
-        for refusal in receipt.refusals:  # left out all the same: they would come again for ever
+        for refusal in receipt.refusals:  # left out: unacknowledged, they would come again for ever
             reason = refusal.text(self._sensors.settings.max_sensors)
             log.warning("readings are left out", extra={"reason": reason})
 
     async def _left_within(self, seconds: float) -> bool:
-        """True: we are to disconnect."""
+        """Wait for ``seconds``; true at once if we are to disconnect."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._leaving.wait()
@@ -144,8 +144,8 @@ class Broker:
         self._sensors.metrics.mqtt_forecasts.labels("dropped").inc(len(result.slots))
 
     def _forget(self, fleet: Fleet, name: str) -> None:
-        """A sensor is no more: its discovery and what is retained of it are taken back. One of another model that was
-        told apart from it by the model's name has its plain name now."""
+        """Clear the discovery and the retained messages of a forgotten sensor. If another model has a sensor of this
+        name, that one loses the model's prefix: its prefixed topics are cleared, too."""
         if self._mqtt is None or owner_of(name) != self._sensors.settings.mqtt_owner:
             return
         fleets = list(self._sensors.fleets.values())
@@ -154,16 +154,16 @@ class Broker:
         if not any(name in each.slots for each in fleets[:at]):
             follows = next((each for each in fleets[at + 1 :] if name in each.slots), None)
             if follows is not None:
-                self._mqtt.forget(_told_apart(follows, name), follows.layout.targets or ())
+                self._mqtt.forget(_prefixed(follows, name), follows.layout.targets or ())
 
     def _public(self, fleet: Fleet, name: str, before: Sequence[Fleet]) -> str:
-        """What a sensor is called at the broker, where one of a model ``before`` it may have the same name."""
-        return _told_apart(fleet, name) if any(name in each.slots for each in before) else name_of(name)
+        """A sensor's name at the broker; with its model's name in front if a model ``before`` has one of this name."""
+        return _prefixed(fleet, name) if any(name in each.slots for each in before) else name_of(name)
 
     def _publish(self, fleet: Fleet, result: StepResult) -> None:
         assert self._mqtt is not None
         own = only(self._sensors.settings.mqtt_owner, result.names.tolist())
-        if len(own) < len(result.names):  # others' are nobody's business at the broker
+        if len(own) < len(result.names):  # sensors of other owners are not published
             rows = np.array(own, np.intp)
             parts = {f.name: getattr(result, f.name)[rows] for f in fields(result)}
             result = StepResult(**parts)
@@ -175,7 +175,7 @@ class Broker:
         self._mqtt.publish(forecasts if public is None else replace(forecasts, names=public))
 
 
-def _told_apart(fleet: Fleet, name: str) -> str:
+def _prefixed(fleet: Fleet, name: str) -> str:
     return f"{fleet.model.manifest.name}/{name_of(name)}"
 
 

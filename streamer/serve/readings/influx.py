@@ -27,10 +27,10 @@ def routes(trouble: Callable[[], str]) -> list[Route]:
     """The routes. ``trouble``: returns why readings are not accepted now, empty if they are."""
 
     async def health(request: Request) -> Response:
-        said = trouble()
-        about = {"message": said or "ready for queries and writes", "status": "fail" if said else "pass"}
+        reason = trouble()
+        about = {"message": reason or "ready for queries and writes", "status": "fail" if reason else "pass"}
         answer = {"name": "influxdb", **about, "checks": [], "version": VERSION}
-        return JSONResponse(answer, 503 if said else 200, headers=HEADERS)
+        return JSONResponse(answer, 503 if reason else 200, headers=HEADERS)
 
     return [
         Route("/ping", ping, methods=["GET", "HEAD", "POST"]),

@@ -27,14 +27,14 @@ NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 INTEGER = re.compile(rb"[+-]?[0-9]{1,20}[iu]")
 TRUTHS = dict.fromkeys((b"t", b"T", b"true", b"True", b"TRUE"), 1.0)
 TRUTHS |= dict.fromkeys((b"f", b"F", b"false", b"False", b"FALSE"), 0.0)
-#: A line as most are: no escapes, no strings, nothing between its parts but one space.
+#: The form of most lines: no escapes, no strings, one space between the parts.
 PLAIN = re.compile(
     rb'([^\\ \r\t\n"#,=][^\\ \r\t\n"]*+) ([^\\ \r\t\n",=]++=[-+.0-9eEiu]++(?:,[^\\ \r\t\n",=]++=[-+.0-9eEiu]++)*+)'
     rb"(?: (-?[0-9]{1,19}))?\r?(?:\n|\Z)"
 )
 LINE_BYTES = 2**20
-STRING_BYTES = 2**16  # of a line that goes on behind its end, in a string; Influx allows a string no more
-SEARCHES = 100  # for the end of such a string, in vain; then each is a line by itself
+STRING_BYTES = 2**16  # of a line with line ends in a string; Influx's own bound for a string
+SEARCHES = 100  # failed searches for the end of such a string; afterwards every line ends at its line end
 
 _names: Names[tuple[bytes, bytes]] = Names()
 
@@ -51,9 +51,9 @@ def parse(body: bytes, unit: float) -> Parsed:
         end = body.find(b"\n", begin)
         text = body[begin : end if end >= 0 else len(body)]
         whole = text
-        if (said := text.strip(b" \r\t")) and not said.startswith(b"#"):
+        if (line := text.strip(b" \r\t")) and not line.startswith(b"#"):
             try:
-                _line(said, unit, found)
+                _line(line, unit, found)
             except ValueError as error:
                 if b'"' in text and searches < SEARCHES:
                     whole = _through_string(body, begin, unit, found) or text
@@ -68,19 +68,19 @@ def parse(body: bytes, unit: float) -> Parsed:
 
 
 def _plain(line: re.Match[bytes], unit: float, found: Collected) -> bool:
-    """False: nothing of it was read, it has to be looked at with care."""
+    """Read a line of the simple form. False: it has another form, and nothing was read."""
     series, fields, time = line.groups()
     readings = []
     try:
         for field in (fields,) if b"," not in fields else fields.split(b","):
-            key, _, said = field.partition(b"=")
+            key, _, value = field.partition(b"=")
             if (name := _names.get((series, key))) is None:
                 return False
-            if said[-1] > ord("9"):
-                if INTEGER.fullmatch(said) is None:
+            if value[-1] > ord("9"):
+                if INTEGER.fullmatch(value) is None:
                     return False
-                said = said[:-1]
-            readings.append((name, float(said)))
+                value = value[:-1]
+            readings.append((name, float(value)))
     except ValueError:
         return False
     at = math.nan if time is None else int(time) * unit
@@ -121,25 +121,25 @@ def _line(text: bytes, unit: float, found: Collected) -> None:
         if field is None:
             raise ValueError(f"{_shown(fields[begin:])} is not a field")
         begin = _behind(field, fields)
-        key, said = field.groups()
-        if said[:1] == b'"':
+        key, value = field.groups()
+        if value[:1] == b'"':
             strings += 1
             continue
-        readings.append((_names.get((series, key)) or _name(series, key), _number(said)))
+        readings.append((_names.get((series, key)) or _name(series, key), _number(value)))
     for name, value in readings:
         found.add(name, at, value)
     if strings:
         found.skipped["string"] += strings
 
 
-def _number(said: bytes) -> float:
-    if NUMBER.fullmatch(said):
-        return float(said)
-    if INTEGER.fullmatch(said):
-        return float(said[:-1])
-    if said in TRUTHS:
-        return TRUTHS[said]
-    raise ValueError(f"{_shown(said)} is not a number")
+def _number(value: bytes) -> float:
+    if NUMBER.fullmatch(value):
+        return float(value)
+    if INTEGER.fullmatch(value):
+        return float(value[:-1])
+    if value in TRUTHS:
+        return TRUTHS[value]
+    raise ValueError(f"{_shown(value)} is not a number")
 
 
 def _name(series: bytes, key: bytes) -> str:

@@ -59,8 +59,8 @@ def _collect(request: dict[str, Any], found: Collected) -> None:
 
 
 def _points(metric: str, outer: dict[str, str], points: Sequence[dict[str, Any]], found: Collected) -> None:
-    # what is said once is in the name of every point: too long for one, it must not be copied for each
-    if points and len(metric) + sum(len(key) + len(said) + 1 for key, said in outer.items()) > SERIES_CHARACTERS:
+    # the metric's name and attributes are in the name of every point: if they are too long, they are not copied
+    if points and len(metric) + sum(len(key) + len(given) + 1 for key, given in outer.items()) > SERIES_CHARACTERS:
         message = f"{metric[:60]!r} and the attributes of its resource have more than {SERIES_CHARACTERS} characters"
         found.fault("malformed", message, len(points))
         return
@@ -74,11 +74,11 @@ def _points(metric: str, outer: dict[str, str], points: Sequence[dict[str, Any]]
         found.add(name, time, value)
 
 
-def _time(said: Any) -> float:
+def _time(given: Any) -> float:
     """Unix seconds; NaN for a point without a time."""
-    time = _integer(said) / 1e9
+    time = _integer(given) / 1e9
     if time and not in_calendar(time):
-        raise ValueError(f"timeUnixNano {str(said)[:40]} is not a time that a calendar shows")
+        raise ValueError(f"timeUnixNano {str(given)[:40]} is not a time that a calendar shows")
     return time or float("nan")
 
 
@@ -87,18 +87,18 @@ def _value(name: str, point: dict[str, Any]) -> float:
         return float("nan")
     if "asInt" in point:
         return float(_integer(point["asInt"]))
-    said = point.get("asDouble")
+    given = point.get("asDouble")
     # JSON's mapping writes NaN and infinity as text, and takes numbers as text
-    if isinstance(said, bool) or not isinstance(said, (int, float, str)) or (isinstance(said, str) and "_" in said):
+    if isinstance(given, bool) or not isinstance(given, (int, float, str)) or (isinstance(given, str) and "_" in given):
         raise ValueError(f"{name[:60]}: a data point has no value")
-    return float(said)
+    return float(given)
 
 
-def _integer(said: Any) -> int:
+def _integer(given: Any) -> int:
     """A 64-bit integer, which the JSON mapping writes as text."""
-    if isinstance(said, bool) or not re.fullmatch("-?[0-9]{1,20}", str(said)):
-        raise ValueError(f"{str(said)[:40]!r} is not an integer of 64 bits")
-    return int(said)
+    if isinstance(given, bool) or not re.fullmatch("-?[0-9]{1,20}", str(given)):
+        raise ValueError(f"{str(given)[:40]!r} is not an integer of 64 bits")
+    return int(given)
 
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def _plain(message: Any) -> Any:
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
         if isinstance(value, bytes):
-            # what is not UTF-8 becomes what is not printable, and so no name
+            # invalid UTF-8 becomes unprintable characters, which no name may contain
             found[field.name] = value.decode(errors="surrogateescape")
         elif field.message_type is None:
             found[field.name] = value

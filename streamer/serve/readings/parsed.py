@@ -31,10 +31,10 @@ __all__ = [
 FAULTS = 10  # reported in words; more are only counted
 #: Bound of the cache of names, in bytes of keys and names, roughly.
 KEPT_BYTES = 2**25
-EACH, PART = 150, 50  # what an entry and each object in it take besides
+EACH, PART = 150, 50  # further bytes of an entry, and of each object in it
 
-#: Bytes that a reading takes while its body is read, and readings that are counted together: a short line becomes much
-#: longer than it is.
+#: Bytes of memory that a reading takes while its body is read, much more than a short line; and readings that are
+#: charged together.
 READING, TOGETHER = 256, 1024
 
 EXPECTED = (

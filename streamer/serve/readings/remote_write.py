@@ -36,7 +36,7 @@ TYPES = {
     "prometheus.WriteRequest": "v1",
     "io.prometheus.write.v2.Request": "v2",
 }
-#: How a series ends that has one sample, as most have: a value that is not 0, a time from 2004 to 2109.
+#: The end of a series with one sample, as most have: a value that is not 0, a time from 2004 to 2109.
 SAMPLE = np.dtype([("head", "S3"), ("value", "<f8"), ("tag", "u1"), ("time", "u1", 6)])
 HEAD, TAG = b"\x12\x10\x09", 0x10
 Pairs = Callable[[tuple[bytes, ...]], list[tuple[bytes, bytes]]]
@@ -52,7 +52,7 @@ _proto = messages(
         "Request2": {"symbols": (4, "bytes*"), "timeseries": (5, "Series2*")},
     },
 )
-#: By a series' labels; by all that stands before the sample of a whole series in 1.0, which is nothing but labels.
+#: Names by a series' labels; in 1.0 by the bytes before the sample of a series, which hold only the labels.
 _names: Names[tuple[bytes, ...]] = Names()
 _heads: Names[tuple[bytes]] = Names()
 
@@ -65,8 +65,8 @@ def negotiate(headers: Mapping[str, str]) -> Callable[[bytes, int], Parsed]:
     encoding = headers.get("content-encoding", "snappy").strip().lower()
     if encoding != "snappy":
         raise BodyError(415, f"Content-Encoding {encoding[:40]!r}: snappy")
-    said = dict(part.strip().partition("=")[::2] for part in parameters)
-    message = said.get("proto", "prometheus.WriteRequest").strip('"')
+    given = dict(part.strip().partition("=")[::2] for part in parameters)
+    message = given.get("proto", "prometheus.WriteRequest").strip('"')
     if message not in TYPES:
         raise BodyError(415, f"proto={message[:80]}: {' or '.join(TYPES)}")
     return _parse_v1 if TYPES[message] == "v1" else _parse_v2
@@ -86,7 +86,7 @@ def unpack(body: bytes, limit: int) -> bytes:
         raise BodyError(413, f"the body unpacks to {length} bytes, the limit is {limit} (max_unpacked_bytes)")
     # a copy of 64 bytes takes 3: a larger announced ratio is not snappy, and no memory is allocated for it
     if length > 32 * len(body):
-        raise BodyError(400, "the body is shorter than snappy can be for the length it says")
+        raise BodyError(400, "the body is too short for the unpacked length that it announces")
     try:
         charge(length)
         return bytes(cramjam.snappy.decompress_raw(body))
@@ -105,7 +105,7 @@ def _parse_v1(body: bytes, limit: int) -> Parsed:
         if (name := _heads.get((series[: -SAMPLE.itemsize],))) is not None:
             names.append(name)
             known.append(series)
-            if len(names) < TOGETHER:  # each is a copy, and is charged for with its reading
+            if len(names) < TOGETHER:  # each name is a copy, which is charged with its reading
                 continue
             _add_known(names, known, found)
             names, known = [], []
@@ -118,7 +118,8 @@ def _parse_v1(body: bytes, limit: int) -> Parsed:
 
 
 def _add_known(names: list[str], series: list[bytes], found: Collected) -> None:
-    """One sample each, if that is what stands behind the labels; else with care."""
+    """Add series of known names with one sample each. If one has anything else behind its labels, all are parsed in
+    full."""
     ends = np.frombuffer(b"".join([each[-SAMPLE.itemsize :] for each in series]), SAMPLE)
     sevens, last = ends["time"] & 0x7F, ends["time"] >> 7
     times = (sevens.astype(np.int64) << (7 * np.arange(6))).sum(1) / 1000
@@ -162,7 +163,7 @@ def _parse_v2(body: bytes, limit: int) -> Parsed:
             labels = tuple(symbols[ref] for ref in refs)
         except IndexError:
             if count := len(series.samples):
-                found.fault("name", f"a series refers to a symbol beyond the {len(symbols)} that there are", count)
+                found.fault("name", f"a series refers to a symbol beyond the {len(symbols)} given", count)
             continue
         name = _names.get(labels) or _new(labels, _pairs_v2, series, found)
         if name is not None:

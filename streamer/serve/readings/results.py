@@ -28,7 +28,7 @@ class ResultQueue:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Fleet, StepResult]] = deque()
         self._readings = 0
-        self._calls = 0  # under way to the event loop; each takes one result, if there is one
+        self._calls = 0  # calls under way to the event loop; each takes one result, if there is one
 
     def put(self, fleet: Fleet, result: StepResult) -> None:
         """Called by lanes."""

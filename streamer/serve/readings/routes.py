@@ -42,7 +42,7 @@ __all__ = ["WRITES", "routes"]
 
 #: Paths with the larger limit for request bodies.
 WRITES = frozenset({"/v1/readings", "/api/v2/write", "/write", "/api/v1/write", "/v1/metrics"})
-#: Influx's names of units, in seconds; ``u`` is what its first version calls microseconds.
+#: Influx's names of units, in seconds; ``u`` is microseconds in InfluxDB 1.
 UNITS = {"ns": 1e-9, "n": 1e-9, "us": 1e-6, "u": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 PAGE = 1000
 #: The error for a reading without a forecast; the log has the details.
@@ -131,15 +131,15 @@ class ReadingRoutes:
             run: Forecasts | None = forecasts
         else:
             receipt, run = await self._sensors.tell(batch, "http", fleet, self._settings.answer_seconds)
-        said: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + lost}
+        answer: dict[str, Any] = {"taken": receipt.taken, "refused": receipt.refused + lost}
         left = list(map(as_parameters, source.left_out() + source.report.notes))
         for name, what, found in _unused(run and shown(run)):
-            said["taken"] -= len(found)
-            said[name] = len(found)
+            answer["taken"] -= len(found)
+            answer[name] = len(found)
             left.append(f"{len(found)} {what}, the first: {found[0][0][:200]} at {show_time(found[0][1])}")
         errors = faults + self._refused(receipt)
-        said |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
-        return JSONResponse(said, _status(receipt) if errors else 200, _later(receipt))
+        answer |= ({"left_out": left} if left else {}) | ({"errors": errors} if errors else {})
+        return JSONResponse(answer, _status(receipt) if errors else 200, _later(receipt))
 
     def _parse(self, request: Request, body: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         query = request.query_params
@@ -165,8 +165,8 @@ class ReadingRoutes:
             batch = read_batch(source, fleet.layout, query.get("stream") or fleet.model.manifest.name)
         except SourceError as error:
             drops = kind == "application/x-www-form-urlencoded" and body.count(b"\n") < 2
-            said = as_parameters(str(error))
-            raise BodyError(400, f"{said}. {EXPECTED}" if drops or b"\n" not in body.strip() else said) from None
+            why = as_parameters(str(error))
+            raise BodyError(400, f"{why}. {EXPECTED}" if drops or b"\n" not in body.strip() else why) from None
         return source, fleet, batch, [as_parameters(fault) for fault in faults if fault not in source.report.notes]
 
     @guarded
@@ -181,8 +181,8 @@ class ReadingRoutes:
         receipt = await self._take(request, parsed, "line_protocol")
         if errors := parsed.faults + self._refused(receipt):
             text = f"partial write: {receipt.taken} readings were taken; {'; '.join(errors)}"
-            said = {"code": "unavailable" if receipt.later else "invalid", "message": text, "error": text}
-            return JSONResponse(said, _status(receipt), _later(receipt))
+            answer = {"code": "unavailable" if receipt.later else "invalid", "message": text, "error": text}
+            return JSONResponse(answer, _status(receipt), _later(receipt))
         return Response(status_code=204)
 
     @guarded
@@ -200,7 +200,8 @@ class ReadingRoutes:
             "X-Prometheus-Remote-Write-Exemplars-Written": "0",
         }
         if errors := parsed.faults + self._refused(receipt):
-            # 400: the sender must not send it again, what could be taken was; 503: what was is a duplicate then
+            # 400: the sender must not send it again, the valid samples were taken. 503: it sends all again; then those
+            # that were taken are duplicates.
             text = f"{receipt.taken} samples were taken; {'; '.join(errors)}"
             return problem(_status(receipt), text, headers=headers | (_later(receipt) or {}))
         return Response(status_code=204, headers=headers)
@@ -223,7 +224,7 @@ class ReadingRoutes:
 
     @guarded
     async def names(self, request: Request) -> Response:
-        """``?match=pump*``, and ``?after=NAME`` for the next page."""
+        """List sensors: ``?match=pump*``, and ``?after=NAME`` for the next page."""
         query = request.query_params
         after = query.get("after", "")
         known = self._sensors.names()
@@ -263,11 +264,11 @@ class ReadingRoutes:
                 self._sensors.metrics.refused_readings.labels(reason).inc(count)
 
     def _own(self, request: Request, name: str) -> str:
-        """The sensor that the caller calls so."""
+        """The id of the caller's sensor with this name."""
         return stream_id(grant_of(request.scope).owner, name.replace(SEPARATOR, "\0"))
 
     def _check_threads(self) -> None:
-        """Raises :class:`BusyError` where bodies, or answers, wait too long for a thread: as readings would."""
+        """Raises :class:`BusyError` if bodies or answers wait too long for a thread, as for waiting readings."""
         if (seconds := threads_behind()) > (most := self._settings.max_waiting_seconds / 4):
             self.count({"busy": 1})
             raise BusyError(
@@ -290,7 +291,7 @@ class ReadingRoutes:
 
 
 def _status(receipt: Receipt) -> int:
-    """Of an answer to readings of which some were refused."""
+    """The status of an answer if some readings were refused."""
     return 503 if receipt.later else 400
 
 
@@ -302,7 +303,10 @@ def _unused(run: Forecasts | None) -> list[tuple[str, str, Sequence[tuple[str, f
     """Readings that are on the disk and were not run: a name, a message, and which ones."""
     if run is None:
         return []
-    found = (("late", "late readings", run.late), ("duplicate", "readings of a time that was there", run.duplicates))
+    found = (
+        ("late", "late readings", run.late),
+        ("duplicate", "readings of a time that had one", run.duplicates),
+    )
     return [kind for kind in found if kind[2]]
 
 

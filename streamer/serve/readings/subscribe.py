@@ -6,7 +6,7 @@
     <- {"type": "subscribed", "streams": ["pump*"]}
     <- {"type": "forecast", "model": "forecast-online", "stream": "pump1.temperature", "time": 1630424257, ...}
 
-A connection whose readings can't be taken now is not read until they can: its client waits, and nothing is lost. A
+If readings can't be taken now, their connection is not read until they can: the client waits, and nothing is lost. A
 client that does not read its forecasts loses the oldest, which are counted.
 """
 
@@ -231,12 +231,13 @@ class Subscriber:
         self.send(encode(answer))
 
     def _needs(self, scope: AccessScope) -> None:
-        """Raises :class:`WireError`. One connection is for both, and a token mostly for one."""
+        """Check the scope of one frame. Raises :class:`WireError`. A connection serves readings and forecasts, but a
+        token mostly has one of the scopes."""
         if not self.socket.grant.may(scope):
             raise WireError("scope", f"this token may not do that: it needs the scope {scope}")
 
     def _parse(self, data: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
-        """In a thread, if they are many."""
+        """Parse readings; in a thread, if they are many."""
         faults: list[str] = []
         source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
         fleet = self._shared.sensors.choose(None, source.names())
@@ -261,7 +262,7 @@ def _control(data: bytes) -> Subscribe | None:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
-        return None  # refused below, as a reading that can't be read
+        return None  # the parser refuses it, as an invalid reading
     if not isinstance(found, dict) or found.get("type") != "subscribe":
         return None
     try:

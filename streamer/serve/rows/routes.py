@@ -1,8 +1,8 @@
-"""``/v1/streams/KEY``: rows of tensors by HTTP, a request at a time, over streams that keep their state in between.
+"""``/v1/streams/KEY``: rows of tensors by HTTP, a request at a time, on streams that keep their state in between.
 
-``POST`` takes rows and answers with the outputs of those that were run: every whole chunk of what has come so far. The
-stream goes on with the next request, over the WebSocket, or after a restart, until ``DELETE``, ``?end=1``, or until
-nobody has come for ``keep_seconds``.
+``POST`` takes rows and answers with the outputs of all whole chunks that are complete by then. The stream goes on with
+the next request, over the WebSocket, or after a restart, until ``DELETE``, ``?end=1``, or until no request has come for
+``keep_seconds``.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ STATUS = {
     "idle_timeout": 409,
     "model_failed": 500,
 }
-#: Bytes of a query up to which what was read of it is kept.
+#: Bytes of the longest query whose parsed form is cached.
 SHORT_QUERY = 256
-#: A number of an output as JSON may take so many times its bytes.
+#: Most bytes of JSON for each byte of an output's number.
 JSON_GROWTH = 6
 
 
 class HttpProblem(Exception):  # noqa: N818
-    """The request ends here, with this answer."""
+    """The request ends with this answer."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None, **facts: Any) -> None:
         super().__init__(message)
@@ -86,7 +86,7 @@ class HttpProblem(Exception):  # noqa: N818
 
 
 class RowRequest(Request):
-    """Its headers and query as dictionaries: Starlette's search a list, for each that is missing by an exception."""
+    """A request with its headers and query as dictionaries: Starlette searches a list, and raises for a missing one."""
 
     @property
     def given(self) -> dict[str, str]:
@@ -94,17 +94,17 @@ class RowRequest(Request):
 
     @property
     def asked(self) -> Mapping[str, str]:
-        """The query; of what is said twice the last."""
+        """The query; the last value of a repeated parameter."""
         query = self.scope["query_string"]
         return _known_query(query) if len(query) <= SHORT_QUERY else _query(query)
 
 
 def _query(query: bytes) -> Mapping[str, str]:
-    """As Starlette reads it."""
+    """Parse a query as Starlette does."""
     return MappingProxyType(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
 
 
-#: A client says the same with every request. So many are kept, and none longer than :data:`SHORT_QUERY`.
+#: A client sends the same query with every request: the cache of parsed queries, none longer than :data:`SHORT_QUERY`.
 _known_query = lru_cache(1024)(_query)
 
 
@@ -119,7 +119,7 @@ class _Model:
 
 
 class _Turn:
-    """A key's requests, one after the other in the order in which they came; how many there are."""
+    """The order of a key's requests, which run one after the other as they came; and their number."""
 
     __slots__ = ("count", "lock")
 
@@ -128,8 +128,8 @@ class _Turn:
 
 
 class RowRoutes:
-    """``POST`` is :meth:`before` the router, which with its layers would cost as much as the rest of an answer; the
-    others are :meth:`routes` of it."""
+    """``POST`` is answered :meth:`before` the router, whose layers would cost as much as the rest of an answer; the
+    other methods are :meth:`routes` of the router."""
 
     def __init__(self, streams: StreamConnections) -> None:
         self._streams, self._registry, self._settings = streams, streams.registry, streams.settings
@@ -148,7 +148,7 @@ class RowRoutes:
         return [route(self._get, "GET"), route(self._delete, "DELETE")]
 
     def before(self, app: ASGIApp) -> ASGIApp:
-        """``app``, but for rows."""
+        """An application that answers ``POST`` requests with rows, and passes others to ``app``."""
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(PREFIX):
@@ -186,7 +186,7 @@ class RowRoutes:
         kind = request.given.get("content-type", "").partition(";")[0].strip().lower()
         encoding = request.given.get("content-encoding", "")
         raw = await read_body(request, self._settings.max_body_bytes)
-        if encoding or len(raw) > SHORT:  # what is packed may be long
+        if encoding or len(raw) > SHORT:  # a packed body may be long
             thread = parse_thread if kind == BYTES else json_thread
             body = await thread(lambda: self._read(raw, encoding, kind, model.reader))
         else:
@@ -220,14 +220,14 @@ class RowRoutes:
 
     async def _exchange(self, request: RowRequest, key: str, model: str, body: RowBody, form: str | None) -> Response:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[bool] = loop.create_future()  # in time
+        done: asyncio.Future[bool] = loop.create_future()  # the result: whether it was in time
         query, end = request.asked, _flag(request, "end")
 
-        def over(in_time: bool = True) -> None:  # on the event loop, behind what lanes put before
+        def over(in_time: bool = True) -> None:  # on the event loop, after earlier calls of the lanes
             if not done.done():
                 done.set_result(in_time)
 
-        exchange = Exchange(lambda: self._streams.outbox.put(over))  # however many are over at a time: one wake-up
+        exchange = Exchange(lambda: self._streams.outbox.put(over))  # exchanges that end together take one wake-up
         session = await self._open(key, model, body, exchange)
         try:
             resumed = session.resumed
@@ -260,7 +260,8 @@ class RowRoutes:
                     raise HttpProblem(503, text, 1.0, position=position, acknowledged=safe)
         finally:
             self._registry.detach(session, exchange)
-            if session.state == "ended" or not (session.resumed or session.received):  # over, or it has never begun
+            # the stream is over, or has never begun
+            if session.state == "ended" or not (session.resumed or session.received):
                 await disk_thread(lambda: self._registry.discard(session))
         facts = {"stream": name_of(key), "model": model, "resumed": resumed, "position": position, "acknowledged": safe}
         lines = LINES in request.given.get("accept", form or "")
@@ -268,36 +269,36 @@ class RowRoutes:
         return await in_thread(lambda: _answer(exchange.events, facts, lines), size * JSON_GROWTH)
 
     async def _open(self, key: str, model: str, body: RowBody, exchange: Exchange) -> Session:
-        """Only a stream that is not awake takes a thread: it may wait for the disk."""
+        """Open the stream; in a thread only if it is not awake, since it may wait for the disk."""
         given: dict[str, Any] = {"model": model, "key": key, "sink": exchange}
         given |= {"options": body.options, "conditions": body.conditions}
         awake = self._registry.rejoin(**given)
         return await disk_thread(lambda: self._registry.open(**given)) if awake is None else awake
 
-    def _expect(self, said: str | None, session: Session) -> None:
-        """``?position=N``: the client's own count, so that no row is sent twice or left out."""
-        if said is None:
+    def _expect(self, position: str | None, session: Session) -> None:
+        """Check ``?position=N``, the client's own count, so that no row is sent twice or left out."""
+        if position is None:
             return
-        if not said.isdecimal():
-            raise HttpProblem(400, f"position is a number of rows, not {said[:40]!r}")
-        if int(said) != session.received:
-            text = f"the stream stands at row {session.received}, not {said[:20]}: send from there"
+        if not position.isdecimal():
+            raise HttpProblem(400, f"position is a number of rows, not {position[:40]!r}")
+        if int(position) != session.received:
+            text = f"the stream stands at row {session.received}, not {position[:20]}: send from there"
             raise HttpProblem(409, text, code="position", position=session.received)
 
     async def _save(self, session: Session) -> int:
         loop = asyncio.get_running_loop()
         saved: asyncio.Future[int] = loop.create_future()
 
-        def told(position: int) -> None:  # from the keeper's thread
+        def on_saved(position: int) -> None:  # from the keeper's thread
             loop.call_soon_threadsafe(lambda: None if saved.done() else saved.set_result(position))
 
-        self._registry.keeper.ask(session, told)
+        self._registry.keeper.ask(session, on_saved)
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(saved, self._settings.answer_seconds)
         return 0
 
     async def _model_of(self, key: str) -> str | None:
-        """Of the stream that has the key already."""
+        """The model of the stream that has this key; ``None``: there is none."""
         if awake := self._registry.model_of(key):
             return awake
         asleep = await disk_thread(lambda: self._registry.look(key))
@@ -318,7 +319,7 @@ class RowRoutes:
 
 
 class RowBody:
-    """What a body holds: rows, and what is set when the stream begins."""
+    """A parsed body: rows, and the options and conditions of a new stream."""
 
     def __init__(self, rows: NDArray[Any], options: dict[str, Any], conditions: dict[str, Any]) -> None:
         self.rows, self.options, self.conditions = rows, options, conditions
@@ -356,8 +357,8 @@ def _flag(request: RowRequest, name: str) -> bool:
 
 
 def _answer(events: list[dict[str, Any]], facts: dict[str, Any], lines: bool) -> Response:
-    if not lines:  # one by one: others have their turn in between
-        said = b",".join(encode(plain(event)) for event in events)
-        return Response(encode(facts)[:-1] + b',"events":[' + said + b"]}", media_type="application/json")
+    if not lines:  # one by one: other threads get the interpreter in between
+        encoded = b",".join(encode(plain(event)) for event in events)
+        return Response(encode(facts)[:-1] + b',"events":[' + encoded + b"]}", media_type="application/json")
     rows = [*map(plain, events), {"type": "position", **facts}]
     return Response("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), media_type=LINES)

@@ -1,8 +1,7 @@
 """One connection to ``/v1/stream`` meets one session of the registry.
 
-Threads: everything here runs on the event loop, except :meth:`StreamConnection._from_lane`, which lanes call, and
-what may wait for the disk or takes long to read (:meth:`StreamConnection._later`), for which the connection's messages
-wait.
+Threads: everything here runs on the event loop, except :meth:`StreamConnection._from_lane`, which lanes call, and work
+that may wait for the disk or takes long (:meth:`StreamConnection._later`); the connection's messages wait for it.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ __all__ = ["StreamConnection", "admit"]
 
 log = logging.getLogger(__name__)
 
-#: A text frame longer than this is read in a thread: the event loop has other streams.
+#: A text frame longer than this is parsed in a thread: the event loop serves other streams meanwhile.
 SHORT = 16 * 1024
 #: Rows of sound at another rate that are taken at a time.
 PIECE = 16 * 1024
@@ -55,7 +54,7 @@ T = TypeVar("T")
 
 
 def admit(streams: StreamConnections, path: str) -> Callable[[Socket], StreamConnection] | tuple[int, str]:
-    """For :class:`streamer.serve.websocket.Socket`: who answers on ``path``, or the HTTP refusal."""
+    """The factory of the responder at ``path``, or the HTTP refusal, for :class:`streamer.serve.websocket.Socket`."""
     if path != STREAM_PATH:
         return 404, f"no WebSocket at {path[:100]}: streams are at {STREAM_PATH}\n"
     if (why := streams.refusal()) is not None:
@@ -76,11 +75,11 @@ class StreamConnection:
         self._partials, self._binary = True, False
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
-        #: Messages behind a full buffer, or behind one that a thread is at; the socket is paused then.
+        #: Messages that wait for a full buffer, or for a message in a thread; the socket is paused then.
         self._unread: deque[tuple[bytes | NDArray[Any], bool]] = deque()
         self._waiting = False  # for a thread
-        self._early: list[list[dict[str, Any]]] = []  # events that came before the client was told that it is ready
-        self._sink = self._from_lane  # bound once: the registry tells our sink from another connection's by identity
+        self._early: list[list[dict[str, Any]]] = []  # events that came before the ``ready`` frame
+        self._sink = self._from_lane  # bound once: the registry compares sinks by identity
         self._done = False  # the stream has ended, or is no longer ours
         timer = socket.loop.call_later(streams.settings.handshake_seconds, self._start_overdue)
         self._handshake: asyncio.TimerHandle | None = timer
@@ -105,22 +104,23 @@ class StreamConnection:
             self._later(json_thread(lambda: self._read(data)), lambda found: self._frame(*found))
 
     def _try(self, call: Callable[[], None]) -> None:
-        """What goes wrong costs this stream its connection, and no other."""
+        """Run ``call``; an error ends this stream's connection, and no other."""
         try:
             call()
         except WireError as error:
             self._refuse(error)
         except Refused as error:
             self._refuse(WireError(error.reason, error.message, error.retry_after, error.url))
-        except NotAttached:  # it is told by its sink, which closes it: what it still sent is nobody's
+        except NotAttached:  # the sink has the reason and closes the connection; what the client still sent is dropped
             self._unread.clear()
         except BadInput as error:
             if self._session is not None and self._session.state == "closed":
-                return  # let go of before this came: the news of why is under way here, and closes the connection
+                return  # the stream was detached before: the reason is on its way here, and closes the connection
             self._refuse(WireError(self._code(error), str(error)))
         except Exception:
             log.exception("a stream failed", extra={"stream": self._session.id if self._session else None})
-            self._refuse(WireError("internal", "this stream failed inside the daemon, its log says why: start anew"))
+            text = "this stream failed inside the daemon, its log says why: start a new one"
+            self._refuse(WireError("internal", text))
 
     def _code(self, error: BadInput) -> str:
         if isinstance(error, TooManyMarkers):
@@ -132,8 +132,8 @@ class StreamConnection:
     def _later(
         self, work: asyncio.Future[T], then: Callable[[T], None], lost: Callable[[T], None] | None = None
     ) -> None:
-        """``work`` is under way in a thread; ``then`` here with what it gave, messages wait meanwhile. ``lost``:
-        instead of ``then`` once the connection is gone."""
+        """Wait for ``work`` in a thread, then call ``then`` with its result; messages wait meanwhile. ``lost`` is
+        called instead of ``then`` if the connection is gone by then."""
         self._waiting = True
         self.socket.pause()
 
@@ -158,7 +158,7 @@ class StreamConnection:
 
     def on_stalled(self) -> None:
         if self._done:
-            return  # it is being closed, and dropped at the end of that
+            return  # the socket is being closed, and is dropped after its linger time
         self._cut_off("not_reading", f"nothing was read for {self._settings.send_seconds:g} s (send_seconds)")
 
     def on_closed(self, code: int) -> None:
@@ -169,7 +169,7 @@ class StreamConnection:
     # -- control -----------------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> tuple[Frame, NDArray[Any] | None]:
-        """A text frame, and its rows if it is of such. In a thread, if it is long."""
+        """Parse a text frame, and the rows that it may hold. In a thread, if it is long."""
         frame = parse_control(data, self._settings.max_control_bytes)
         if not isinstance(frame, Rows) or self._session is None:
             return frame, None
@@ -209,7 +209,7 @@ class StreamConnection:
             )
 
     def _awake(self, frame: Start | Resume) -> Session | None:
-        """What is had without waiting for the disk; ``None``: only a thread can tell."""
+        """The session, if it can be opened without waiting for the disk; ``None``: a thread has to look."""
         if isinstance(frame, Resume):
             return self._registry.reattach(self.socket.grant.own(frame.stream), self._sink, after_seq=frame.seq)
         if frame.key is None:
@@ -225,8 +225,8 @@ class StreamConnection:
         )
 
     def _resume(self, frame: Resume) -> Session:
-        # A half-dead connection must not keep its owner out: the newer one wins, the registry tells the older one's
-        # sink.
+        # A half-dead connection must not keep its client out: the newer connection wins, and the older one's sink gets
+        # the reason.
         with under(self.socket.span):
             return self._registry.attach(self.socket.grant.own(frame.stream), self._sink, after_seq=frame.seq)
 
@@ -244,7 +244,7 @@ class StreamConnection:
     def _binary_rows(self, data: bytes) -> None:
         self._dialogue.rows()
         session = self._session
-        assert session is not None  # until it is open, messages wait
+        assert session is not None  # messages wait until the session is open
         if session.full:
             self._wait_with(data)
         elif len(data) > SHORT and session.resampled:
@@ -254,8 +254,8 @@ class StreamConnection:
             self._streams.received.inc(len(data))
 
     def _feed_pieces(self, session: Session, data: bytes) -> NDArray[Any]:
-        """In a thread: whole, or as much as there is room for; the rest. Piece by piece, since the stream is locked
-        meanwhile."""
+        """Feed rows in a thread until the buffer is full; returns the rest. Piece by piece, since each piece locks the
+        stream."""
         rows = session.rows(data)
         for at in range(0, len(rows), PIECE):
             if session.full or self._done:
@@ -283,13 +283,13 @@ class StreamConnection:
         self.socket.pause()
 
     def _drained(self) -> None:
-        """The session's buffer is half empty again: first what was read already, then the socket."""
+        """The session's buffer is half empty again: take the waiting messages first, then read the socket."""
         if self._streams.closed is not None:
-            return  # draining: what wasn't fed is sent again by the client, after the restart
+            return  # draining: after the restart the client sends again what was not fed
         unread, self._unread = self._unread, deque()
         while unread and not self._done:
             self._act(*unread.popleft())
-            if self._unread or self._waiting:  # full again, or a thread is at it
+            if self._unread or self._waiting:  # the buffer is full again, or a message is in a thread
                 self._unread.extend(unread)
                 return
         if not self._done and not self._waiting:
@@ -306,13 +306,13 @@ class StreamConnection:
         if self._session is None:
             self._early.append(events)
             return
-        said = []
+        sent: list[bytes] = []
         for event in events:
             kind = event["type"]
             if self._partials or kind != "partial":
-                said += frames(event, self._binary)
+                sent += frames(event, self._binary)
                 self._streams.sent(kind).inc()
-        self._send(said)
+        self._send(sent)
         last = events[-1]
         if last["type"] == "end":
             self._close(1000, "end of stream")
@@ -342,10 +342,11 @@ class StreamConnection:
             self._handshake = None
 
     def _cut_off(self, code: str, message: str) -> None:
-        """A client that doesn't read: the reason goes behind what it hasn't read, and the socket goes soon after."""
+        """Cut off a client that doesn't read: the reason is queued behind its unread events, and the socket closes soon
+        after."""
         self._streams.metrics.bad_input.labels(code).inc()
         log.warning("client cut off", extra={"code": code, "reason": message})
-        self._unsent.clear()  # it may resume, and gets them then
+        self._unsent.clear()  # if the client resumes, it gets them again
         self._unsent_bytes = 0
         self._close(WireError(code, message).close_code, message)
 
@@ -356,13 +357,13 @@ class StreamConnection:
         self._close(error.close_code, error.message)
 
     def _close(self, code: int, reason: str) -> None:
-        """Everything that is still to be said, then the close frame."""
+        """Send the remaining events, then the close frame."""
         self.socket.send(list(self._unsent))
         self._forget()
         self.socket.close(code, reason)
 
     def _forget(self) -> None:
-        """Let go of the session, once. It waits for its client to come back, unless it has ended."""
+        """Detach from the session, once. The session waits for its client to come back, unless it has ended."""
         self._done = True
         self._handshake_over()
         session, self._session = self._session, None

@@ -1,4 +1,4 @@
-"""What the connections that bring streams share, whatever protocol they speak."""
+"""What the connections of streams share, in every protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["OpenConnection", "StreamConnections"]
 
 
 class OpenConnection(Protocol):
-    """Who answers on a socket."""
+    """The peer of an open socket."""
 
     @property
     def socket(self) -> Socket: ...
@@ -42,7 +42,7 @@ class StreamConnections:
         metrics.connections.set_function(lambda: len(self.connections))
 
     def refusal(self) -> str | None:
-        """Why no connection is taken now, counted; ``None``: one is."""
+        """Why a new connection is refused now, which is counted; ``None``: it is not."""
         if self.closed is not None:
             self.metrics.refusals.labels(self.closed[0]).inc()
             return f"{self.closed[0]}: {self.closed[1]}\n"
@@ -58,7 +58,8 @@ class StreamConnections:
         return counter
 
     def drain(self) -> None:
-        """No new streams, no more audio. What lies in the kernel was never acknowledged, clients send it again."""
+        """Take no new streams and no more audio. Clients send again what lies in the kernel: it was not
+        acknowledged."""
         self.closed = ("draining", "the daemon is going down: try again in a moment")
         for stream in self.connections:
             stream.socket.pause()

@@ -1,4 +1,4 @@
-"""The dialect of ``/v1/stream``, without any I/O: frames in, frames out, and what may follow what.
+"""The protocol of ``/v1/stream``, without any I/O: frames in, frames out, and the order of frames.
 
 Everything that decides whether a message is legal lives here; ``connection.py`` only acts on what :class:`Dialogue`
 returns. Binary frames pass through untouched (they are the hot path); control frames are small JSON objects, checked
@@ -81,7 +81,7 @@ KNOWN = 'one of {"type": "start"}, "resume", "rows", "marker" and "end" is expec
 
 
 class WireError(Exception):
-    """What the client is told before its connection is closed. ``message`` says what to do about it."""
+    """An error that is sent to the client before its connection closes. ``message`` says what to do about it."""
 
     def __init__(self, code: str, message: str, retry_after: float | None = None, url: str | None = None):
         super().__init__(message)
@@ -109,8 +109,9 @@ class _Frame(BaseModel):
 
 class Start(_Frame):
     """A new stream, or the one that has this ``key``. ``sample_rate`` in Hz, of sound that is not at the model's rate;
-    ``model`` may be left out: the first that is served. ``seq``: the last event seen of a stream with a key, without
-    it none is told again. ``conditions``: by name, nested lists. ``outputs``: how tensors come back."""
+    ``model`` may be left out: then it is the first that is served. ``seq``: the last event that the client has seen of
+    a stream with a key; without it no event is sent again. ``conditions``: nested lists by name. ``outputs``: how
+    tensors come back."""
 
     type: Literal["start"]
     model: Annotated[str, Field(max_length=200)] | None = None
@@ -125,7 +126,7 @@ class Start(_Frame):
 
 
 class Resume(_Frame):
-    """Back again: ``seq`` is the number of the last event seen, 0 for none."""
+    """Resumes a stream. ``seq``: the number of the last event that the client has seen, 0 for none."""
 
     type: Literal["resume"]
     stream: Annotated[str, Field(min_length=1, max_length=200)]
@@ -135,7 +136,7 @@ class Resume(_Frame):
 
 
 class Rows(_Frame):
-    """``values``: rows of a model with one input; ``inputs``: of any, by name."""
+    """Rows. ``values``: of a model with one input; ``inputs``: of any model, by input name."""
 
     type: Literal["rows"]
     values: list[Any] | None = None
@@ -162,7 +163,7 @@ _ADAPTER: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator=
 
 
 def parse_control(data: bytes, limit: int) -> Frame:
-    """One control frame. ``limit`` in bytes; rows may be longer. Raises :class:`WireError`."""
+    """Parse one control frame. ``limit`` in bytes; frames with rows may be longer. Raises :class:`WireError`."""
     if len(data) > limit and b'"rows"' not in data[:100]:
         raise _too_long(data, limit)
     try:
@@ -182,14 +183,15 @@ def parse_control(data: bytes, limit: int) -> Frame:
 
 
 def _with_whole(document: Any) -> Any:
-    """16000.0 is a rate. Rows are left as they are: they are many, and have dtypes."""
+    """Turn whole floats into integers, since 16000.0 is a valid rate. Rows are left unchanged: they are many, and have
+    dtypes."""
     if not isinstance(document, dict):
         return document
     return {name: value if name in ROWS else whole(value) for name, value in document.items()}
 
 
 def _fault(error: Mapping[str, Any]) -> str:
-    """What is wrong with a frame, in the words of its sender."""
+    """What is wrong with a frame, by the names in its JSON."""
     given, kind = error["input"], error["type"]
     if kind == "union_tag_not_found":
         return f'it has no "type": {KNOWN}' if isinstance(given, dict) else f"it is no JSON object: {KNOWN}"
@@ -210,23 +212,23 @@ def _too_long(data: bytes, limit: int) -> WireError:
 
 
 def load(data: bytes) -> Any:
-    """JSON as the standard has it. Raises ``ValueError``, or ``RecursionError``."""
+    """Parse JSON strictly by the standard. Raises ``ValueError``, or ``RecursionError``."""
     return _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-#: Made once: ``json.loads`` makes one for every call that says what it thinks of constants.
+#: Made once: ``json.loads`` makes a decoder for every call with ``parse_constant``.
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
-    """One frame for the client, as UTF-8. Raises ``ValueError`` for NaN, which would not be JSON: here, and not in
-    somebody's browser."""
+    """One frame for the client, as UTF-8. Raises ``ValueError`` for NaN, which JSON lacks: the error should come here,
+    not in a browser."""
     text = to_json(event, inf_nan_mode="constants")
-    if b"NaN" in text or b"Infinity" in text:  # words of somebody's, or numbers: the standard library tells
+    if b"NaN" in text or b"Infinity" in text:  # in a text, or a number: the standard library decides
         return _JSON.encode(event).encode()
     return text
 
@@ -236,29 +238,29 @@ class Binary(bytes):
 
 
 def frames(event: Mapping[str, Any], binary: bool = False) -> list[bytes]:
-    """An event as frames for the client: one of text. Behind that of ``audio`` its PCM as a :class:`Binary`; behind
-    that of ``outputs``, if ``binary``, its tensors one after the other, little-endian, their shapes in the text."""
+    """An event as frames for the client: a text frame. After ``audio`` its PCM follows as a :class:`Binary`; after
+    ``outputs``, if ``binary``, its tensors follow one after the other, little-endian; the text has their shapes."""
     kind = event["type"]
     if kind == "audio":
-        said = {name: value for name, value in event.items() if name != "pcm"}
-        return [encode(said), Binary(base64.b64decode(event["pcm"]))]
+        fields = {name: value for name, value in event.items() if name != "pcm"}
+        return [encode(fields), Binary(base64.b64decode(event["pcm"]))]
     if kind != "outputs":
         return [encode(event)]
     if not binary:
         return [encode(plain(event))]
     tensors = event["outputs"]
-    said = {name: value for name, value in event.items() if name != "outputs"}
-    said["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    fields = {name: value for name, value in event.items() if name != "outputs"}
+    fields["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
     body = b"".join(np.asarray(tensor, tensor.dtype.newbyteorder("<")).tobytes() for tensor in tensors.values())
-    return [encode(said), Binary(body)]
+    return [encode(fields), Binary(body)]
 
 
-#: Knows numbers that are none; takes six times as long as pydantic's. Made once: ``json.dumps`` makes one every time.
+#: Refuses NaN and infinity; takes six times as long as pydantic's. Made once: ``json.dumps`` makes one for every call.
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Dialogue:
-    """Where one connection stands: ``new`` until start or resume, ``open`` while rows may come, then ``ended``."""
+    """The state of one connection: ``new`` until start or resume, ``open`` while rows may come, then ``ended``."""
 
     __slots__ = ("_limit", "state")
 
@@ -267,7 +269,7 @@ class Dialogue:
         self.state: Literal["new", "open", "ended"] = "new"
 
     def rows(self) -> None:
-        """Rows may come now. Raises :class:`WireError`; nothing was taken then."""
+        """Check that rows may come now. Raises :class:`WireError`."""
         if self.state != "open":
             raise self._order("rows")
 
@@ -276,7 +278,7 @@ class Dialogue:
         return self.follow(parse_control(data, self._limit))
 
     def follow(self, frame: Frame) -> Frame:
-        """The frame may come now, and the state after it. Raises :class:`WireError`."""
+        """Check that the frame may come now, and move to the state after it. Raises :class:`WireError`."""
         opening = isinstance(frame, (Start, Resume))
         if opening != (self.state == "new") or self.state == "ended":
             raise self._order(frame.type)

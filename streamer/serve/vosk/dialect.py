@@ -17,12 +17,12 @@ from streamer.serve.strict_json import strict_json
 
 __all__ = ["VoskConfig", "VoskFormat", "parse_text", "wav_header"]
 
-#: Vosk's word for whatever is not in a grammar.
+#: Vosk's word for everything that is not in a grammar.
 UNKNOWN = "[unk]"
 
 
 class VoskConfig(BaseModel):
-    """What a client may say before its sound; what is left out stays as it was. Other fields are read over."""
+    """The settings that a client may send before its sound; ``None``: not given. Other fields are ignored."""
 
     sample_rate: Annotated[float, Field(ge=1, le=768_000, allow_inf_nan=False)] | None = None
     words: bool | None = None
@@ -31,18 +31,19 @@ class VoskConfig(BaseModel):
     model: Annotated[str, Field(max_length=200)] | None = None
 
     def over(self, before: VoskConfig) -> VoskConfig:
-        """This, and where it says nothing what was said before."""
+        """These settings; those that are not given have their values from ``before``."""
         return before.model_copy(update=self.model_dump(exclude_none=True))
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of a stream. A phrase list is no grammar here: its phrases are expected, and others are heard, too."""
+        """The options of a stream. A phrase list is not a grammar here: its phrases are expected, but others are heard,
+        too."""
         phrases = [phrase for phrase in self.phrase_list or () if phrase.strip() and phrase != UNKNOWN]
         return {"hotwords": phrases} if phrases else {}
 
 
 def parse_text(data: bytes) -> VoskConfig | Literal["eof", "reset"]:
-    """A text message, however it is spaced. Raises :class:`Refused`."""
+    """Parse a text message, with any spacing. Raises :class:`Refused`."""
     try:
         document = strict_json(data)
     except ValueError as error:
@@ -63,8 +64,8 @@ def parse_text(data: bytes) -> VoskConfig | Literal["eof", "reset"]:
 
 
 def wav_header(data: bytes) -> tuple[int, int] | None:
-    """Where the samples begin and their rate in Hz, if the first message begins as a WAV: some of Vosk's clients send
-    their files as they are. Raises :class:`Refused` where they are not 16 bit, mono."""
+    """The offset of the samples and their rate in Hz, if the first message begins as a WAV: some of Vosk's clients send
+    whole WAV files. Raises :class:`Refused` if they are not 16 bit, mono."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return None
     at, rate = 12, 0
@@ -83,7 +84,7 @@ def wav_header(data: bytes) -> tuple[int, int] | None:
 
 @dataclass
 class VoskFormat:
-    """How one stream's events are said: one answer for each message. ``offset``: seconds of the streams before."""
+    """Makes one answer for each message from a stream's events. ``offset``: seconds of the streams before."""
 
     config: VoskConfig
     offset: float = 0.0
@@ -100,8 +101,8 @@ class VoskFormat:
                     self._finals.append(event)
 
     def answer(self, *, last: bool = False) -> bytes:
-        """To a message whose events were added: the utterance that is over, several as one, else what is said now.
-        ``last``: nothing comes behind it."""
+        """The answer to a message whose events were added: the ended utterances, joined to one; else the current
+        partial. ``last``: no answer follows it."""
         if not self._finals and not last:
             return json.dumps({"partial": self._partial}, ensure_ascii=False).encode()
         finals, self._finals = self._finals, []

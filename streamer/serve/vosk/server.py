@@ -1,4 +1,4 @@
-"""Vosk's WebSocket server on a port of its own: every message of sound gets one answer, once it is run."""
+"""Vosk's WebSocket server on a port of its own: every message of sound gets one answer, once the sound is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VoskServer"]
 
-#: Its clients may do what those of this path may.
+#: Its clients need the scope of this path.
 STREAM_PATH = "/v1/stream"
 
 
@@ -30,7 +30,7 @@ class VoskServer:
 
     def __init__(self, streams: StreamConnections, access: Access, turns: Turns) -> None:
         self._streams, settings = streams, streams.settings
-        self.connections: set[Socket] = set()  # where a socket enters itself, as it does at uvicorn
+        self.connections: set[Socket] = set()  # sockets add themselves, as they do at uvicorn
         self._port = ProtocolPort(settings, streams.metrics, "vosk", settings.vosk_port)
         self._make = partial(
             Socket,
@@ -60,7 +60,7 @@ class VoskServer:
             socket.close(1012, "the daemon restarts")
 
     def _admit(self, path: str) -> Callable[[Socket], VoskConversation] | tuple[int, str]:
-        """Whatever the path: clients say any."""
+        """The factory of a connection's peer, or the refusal. Every path is accepted: clients use any."""
         if closed := self._streams.closed:
             self._streams.metrics.refusals.labels(closed[0]).inc()
             return 503, ": ".join(closed) + "\n"
@@ -71,29 +71,29 @@ class VoskConversation(Conversation):
     """One connection: one stream after the other, a reset between two."""
 
     async def talk(self) -> None:
-        said = VoskFormat(VoskConfig())
+        dialect = VoskFormat(VoskConfig())
         stream: SpeechStream | None = None
         try:
             while True:
                 data, text = await self.next()
                 order = self._order(data) if text else None
                 if isinstance(order, VoskConfig):
-                    said.config = order.over(said.config)
+                    dialect.config = order.over(dialect.config)
                     continue
                 if order is None:
                     if stream is None:
                         header = wav_header(data)
-                        stream = self._open(said, header)
+                        stream = self._open(dialect, header)
                         data = data[header[0] :] if header else data
                     await stream.feed(data)
                     await stream.run()
                 elif stream is not None:
                     await stream.end()
-                self.socket.send([said.answer(last=order is not None)])
+                self.socket.send([dialect.answer(last=order is not None)])
                 if order == "eof":
                     return
                 if order == "reset" and stream is not None:
-                    said.offset += stream.seconds
+                    dialect.offset += stream.seconds
                     stream.close()
                     stream = None
         finally:
@@ -106,13 +106,13 @@ class VoskConversation(Conversation):
             raise Refused("too_long", f"a text of {len(data)} bytes, the limit is {most} (max_control_bytes)")
         return parse_text(data)
 
-    def _open(self, said: VoskFormat, header: tuple[int, int] | None) -> SpeechStream:
-        """At the rate that was said, else at a WAV's own."""
-        config = said.config
+    def _open(self, dialect: VoskFormat, header: tuple[int, int] | None) -> SpeechStream:
+        """Open a stream at the client's rate, else at the WAV's own."""
+        config = dialect.config
         usual = header[1] if header else self.streams.settings.vosk_sample_rate
         return SpeechStream(
             self.streams,
-            said.add,
+            dialect.add,
             model=transcriber(self.streams.registry, config.model),
             sample_rate=round(config.sample_rate or usual),
             options=config.options,

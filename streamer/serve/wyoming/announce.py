@@ -1,4 +1,4 @@
-"""Wyoming in the local network (mDNS): Home Assistant finds who announces ``_wyoming._tcp``."""
+"""Announces Wyoming in the local network (mDNS): Home Assistant finds services of ``_wyoming._tcp``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Announcement"]
 log = logging.getLogger(__name__)
 
 KIND = "_wyoming._tcp.local."
-#: Of mDNS: nothing is sent there, it only tells which of our addresses leads to the network.
+#: The address of mDNS. Nothing is sent to it: it only shows which of our addresses leads to the network.
 GROUP = ("224.0.0.251", 1)
 
 
 class Announcement:
-    """Nothing, where ``wyoming_zeroconf`` is empty."""
+    """Does nothing if ``wyoming_zeroconf`` is empty."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -45,7 +45,7 @@ class Announcement:
             raise MissingExtraError(text) from error
 
     async def start(self) -> None:
-        """A network that takes no announcements costs the daemon nothing: it is logged."""
+        """Announce the port. If the network takes no announcements, that is only logged."""
         if not self.wanted:
             return
         from zeroconf import Error
@@ -69,7 +69,7 @@ class Announcement:
 
 
 def _address(host: str) -> ipaddress.IPv4Address:
-    """The address that others reach us by. Raises ``OSError``."""
+    """The address by which other machines reach us. Raises ``OSError``."""
     found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
     address = ipaddress.IPv4Address(found)
     if not address.is_unspecified:

@@ -1,6 +1,7 @@
 """Wyoming's events on the wire, without any I/O: a line of JSON, then JSON data, then a payload, of announced lengths.
 
-The package ``wyoming`` reads without bounds and takes damage for the end of the connection, so the few lines are here.
+The package ``wyoming`` reads without bounds, and takes damaged events for the end of the connection, so this module
+parses them itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from streamer.serve.strict_json import strict_json
 
 __all__ = ["MAX_HEADER", "EventHeader", "WyomingEvent", "encode_event", "parse_data", "parse_header"]
 
-#: Bytes of a header, line end and all, and of the data behind it: what asyncio's own readers take for a line.
+#: Most bytes of a header with its line end, and of the data after it: asyncio's own bound for a line.
 MAX_HEADER = MAX_DATA = 64 * 1024
 
 
@@ -29,7 +30,7 @@ class WyomingEvent:
 
 @dataclass(frozen=True)
 class EventHeader:
-    """``data``: what stands in the header itself. Lengths in bytes, 0 for none."""
+    """``data``: the data in the header itself. Lengths in bytes, 0 for none."""
 
     type: str
     data: dict[str, Any]
@@ -55,7 +56,7 @@ def parse_header(line: bytes, max_payload: int) -> EventHeader:
 
 
 def parse_data(header: EventHeader, data: bytes, payload: bytes) -> WyomingEvent:
-    """The whole event; what comes behind the header wins. Raises :class:`Refused`."""
+    """The whole event; data after the header replaces data in it. Raises :class:`Refused`."""
     more = _object(data, f"the data of {header.type[:60]!r}") if data else {}
     return WyomingEvent(header.type, header.data | more, payload)
 
@@ -74,5 +75,5 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     except ValueError as error:
         raise Refused("bad_json", f"{what} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise Refused("bad_json", f"{what} is no JSON object")
+        raise Refused("bad_json", f"{what} is not a JSON object")
     return found

@@ -1,4 +1,4 @@
-"""Wyoming over TCP, as Home Assistant speaks it: an utterance in, its text out, while it grows and as a whole."""
+"""Wyoming over TCP, as Home Assistant uses it: an utterance in, its growing text and its whole text out."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class WyomingServer:
         await self._port.start(self._connection, lambda: len(self._tasks))
 
     async def announce(self) -> None:
-        """In the local network, if that is wanted; what fails there is logged."""
+        """Announce the port in the local network, if the settings say so; a failure is logged."""
         await self._announcement.start()
 
     def stop_listening(self) -> None:
         self._port.stop_listening()
 
     async def close(self) -> None:
-        """Who is connected has been told by its stream."""
+        """End all connections; their streams have sent the reason already."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -68,8 +68,8 @@ class WyomingServer:
 
 
 class WyomingConnection:
-    """One connection: one utterance after the other. ``closed``: a token is asked for, which the protocol has no place
-    for."""
+    """One connection: one utterance after the other. ``closed``: the daemon needs a token, which the protocol can't
+    carry."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class WyomingConnection:
             why = reason_of(error)
             self._streams.metrics.bad_input.labels(why.reason).inc()
             log.info("client refused", extra={"code": why.reason, "detail": why.message})
-            self._say("error", {"text": why.message, "code": why.reason})
+            self._send("error", {"text": why.message, "code": why.reason})
             with contextlib.suppress(OSError, RuntimeError, TimeoutError):
                 await self._linger()
         finally:
@@ -109,7 +109,7 @@ class WyomingConnection:
 
     async def _talk(self) -> None:
         if self._closed:
-            text = "this daemon asks for tokens, and Wyoming has none: insecure = true opens this port all the same"
+            text = "this daemon needs tokens, which Wyoming can't carry: insecure = true opens this port all the same"
             raise Refused("token", text)
         patience = self._settings.handshake_seconds
         while (event := await self._next(patience)) is not None:
@@ -123,7 +123,8 @@ class WyomingConnection:
             patience = self._settings.idle_seconds
 
     async def _next(self, patience: float) -> WyomingEvent | None:
-        """``None``: the client has no more. Raises :class:`Refused`, also once the stream that is open has failed."""
+        """The next event; ``None``: the client has closed. Raises :class:`Refused`, also once the open stream has
+        failed."""
         try:
             async with asyncio.timeout(patience or None) as self._waiting:
                 if self._why is not None:
@@ -143,13 +144,13 @@ class WyomingConnection:
         return parse_data(header, data, payload)
 
     async def _act(self, event: WyomingEvent) -> None:
-        """Events of other services are read over, as the protocol wants it."""
+        """Handle an event; those of other services are ignored, as the protocol demands."""
         if event.type in WORK and (closed := self._streams.closed):
             raise Refused(*closed, 1.0)
         if event.type == "describe":
-            self._say("info", info(transcribers(self._streams.registry), self._settings.wyoming_languages))
+            self._send("info", info(transcribers(self._streams.registry), self._settings.wyoming_languages))
         elif event.type == "ping":
-            self._say("pong", {"text": event.data.get("text")})
+            self._send("pong", {"text": event.data.get("text")})
         elif event.type == "transcribe":
             self._wish = checked(WyomingWish, event)
         elif event.type == "audio-start":
@@ -165,7 +166,7 @@ class WyomingConnection:
             await self._end()
 
     def _go_on_as(self, form: SoundFormat) -> None:
-        """Without an audio-start the first chunk is one."""
+        """Check a chunk's format; the first chunk begins an utterance if there was no audio-start."""
         if self._stream is not None:
             raise Refused("bad_audio", f"the sound was {self._form}, and goes on as {form}: send audio-start")
         self._begin(form)
@@ -178,15 +179,15 @@ class WyomingConnection:
         except Refused as error:
             if not hints or error.reason != "options":
                 raise
-            log.info("hints are left aside", extra={"code": error.reason, "detail": error.message})
+            log.info("hints are ignored", extra={"code": error.reason, "detail": error.message})
             self._open(form, {})
-        self._say("transcript-start", self._language())
+        self._send("transcript-start", self._language())
 
     def _open(self, form: SoundFormat, options: dict[str, Any]) -> None:
         self._deltas = Deltas(finals_are_plain(self._settings, options))
         self._stream = SpeechStream(
             self._streams,
-            self._told,
+            self._on_events,
             model=transcriber(self._streams.registry, self._wish.name),
             sample_rate=form.rate,
             options=options,
@@ -195,18 +196,18 @@ class WyomingConnection:
 
     async def _end(self) -> None:
         if self._stream is None:
-            self._say("transcript-start", self._language())
+            self._send("transcript-start", self._language())
         else:
             await self._stream.end()
-        self._say("transcript", {"text": " ".join(self._finals), **self._language()})
-        self._say("transcript-stop")
+        self._send("transcript", {"text": " ".join(self._finals), **self._language()})
+        self._send("transcript-stop")
         self._done()
 
     def _failed(self, why: Refused) -> None:
-        """Whoever waits for the next event waits no longer."""
+        """The stream has failed: end the wait for the next event."""
         self._why = why
         if self._waiting is not None and not self._waiting.expired():
-            with contextlib.suppress(RuntimeError):  # it waits for something else, and is told there
+            with contextlib.suppress(RuntimeError):  # the connection waits for something else, which raises the reason
                 self._waiting.reschedule(0)
 
     def _done(self) -> None:
@@ -216,24 +217,24 @@ class WyomingConnection:
 
     # -- events out --------------------------------------------------------------------------------------------------
 
-    def _told(self, events: list[dict[str, Any]]) -> None:
-        """What has been read of the sound bounds what waits here: no more is read until it is on its way."""
+    def _on_events(self, events: list[dict[str, Any]]) -> None:
+        """Send the text of events. They need no bound of their own: no sound is read until they are sent."""
         for event in events:
             if event["type"] == "final" and event["text"]:
                 self._finals.append(event["text"])
             if delta := self._deltas.of(event):
-                self._say("transcript-chunk", {"text": delta})
+                self._send("transcript-chunk", {"text": delta})
 
-    def _say(self, kind: str, data: dict[str, Any] | None = None) -> None:
+    def _send(self, kind: str, data: dict[str, Any] | None = None) -> None:
         if not self._writer.is_closing():
             self._writer.write(encode_event(kind, data))
 
     def _language(self) -> dict[str, Any]:
-        """As it was asked for."""
+        """The language field, as the client gave it."""
         return {} if self._wish.language is None else {"language": self._wish.language}
 
     async def _close(self) -> None:
-        """What is still to be said is sent, but not for ever: whoever does not read is cut off."""
+        """Send what is left and close. A client that does not read within ``linger_seconds`` is cut off."""
         self._writer.close()
         try:
             async with asyncio.timeout(self._settings.linger_seconds):
@@ -242,7 +243,7 @@ class WyomingConnection:
             self._writer.transport.abort()
 
     async def _linger(self) -> None:
-        """Read what still comes, or closing would send a reset that overtakes the reason."""
+        """Read on until the client closes: else closing would send a reset that overtakes the reason."""
         self._writer.write_eof()
         async with asyncio.timeout(self._settings.linger_seconds):
             while await self._reader.read(65536):

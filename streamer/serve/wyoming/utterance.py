@@ -1,4 +1,4 @@
-"""What a client asks for, and what it is answered: Wyoming's fields, checked. No I/O."""
+"""Checks the fields of Wyoming's requests, and makes its answers. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class WyomingWish(BaseModel):
-    """``name`` of the model. Names and terms are hints: who can't use them hears without."""
+    """``name``: of the model. Names and terms are hints: a model that can't use them ignores them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +33,7 @@ class WyomingWish(BaseModel):
 
 
 class SoundFormat(BaseModel):
-    """Of PCM: ``rate`` in Hz, ``width`` in bytes of a sample, ``channels`` one sample of each after the other."""
+    """A format of PCM: ``rate`` in Hz, ``width`` of a sample in bytes, ``channels``, interleaved."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class SoundFormat(BaseModel):
 
 
 def checked(kind: type[M], event: WyomingEvent) -> M:
-    """The event's data. Raises :class:`Refused`."""
+    """The event's data as ``kind``. Raises :class:`Refused`."""
     try:
         return kind.model_validate(event.data)
     except ValidationError as error:
@@ -53,7 +53,7 @@ def checked(kind: type[M], event: WyomingEvent) -> M:
 
 
 def mono(data: bytes, form: SoundFormat) -> bytes:
-    """PCM s16le of one channel, the mean of several. Raises :class:`Refused`."""
+    """Mix PCM down to one channel of s16le, the mean of all. Raises :class:`Refused`."""
     if form.width != 2:
         raise Refused("bad_audio", f"samples of {form.width} bytes: 2 are expected (width)")
     if len(data) % (2 * form.channels):
@@ -65,7 +65,7 @@ def mono(data: bytes, form: SoundFormat) -> bytes:
 
 
 def info(models: Iterable[dict[str, Any]], languages: Sequence[str]) -> dict[str, Any]:
-    """The answer to ``describe``. No model says its language: the setting does."""
+    """The answer to ``describe``. Models don't name their languages: a setting does."""
     whose = {"attribution": {"name": "streamer", "url": ""}, "installed": True}
     known = [
         {
@@ -83,7 +83,7 @@ def info(models: Iterable[dict[str, Any]], languages: Sequence[str]) -> dict[str
         "version": __version__,
         "models": known,
         "supports_transcript_streaming": True,
-        "requires_external_vad": True,  # an utterance is what stands between audio-start and audio-stop
+        "requires_external_vad": True,  # audio-start and audio-stop delimit an utterance
         **whose,
     }
     empty: dict[str, Any] = {name: [] for name in ("tts", "handle", "intent", "wake", "mic", "snd")}

@@ -114,7 +114,7 @@ class Clock:
                 self._known[cell] = found
         return found
 
-    # -- what it is ----------------------------------------------------------------------------------------------------
+    # -- the format ----------------------------------------------------------------------------------------------------
 
     def _choose(self, format: str) -> None:
         if format in UNIT_NAMES:
@@ -201,13 +201,13 @@ class Clock:
             try:
                 if self._dst and (named := _ABBREVIATED.fullmatch(text)) and named[2] not in ("UTC", "GMT", "AM", "PM"):
                     return self._abbreviated(named[1], named[2])
-                said = moment(text, self._order)
+                parsed = moment(text, self._order)
             except AmbiguousDateError:
                 raise
             except ValueError as error:
                 why = f": {error}" if "known" in str(error) else ""
                 raise ValueError(f"{text[:40]!r} is no time{why}") from None
-            return self._local(said, text, stream)
+            return self._local(parsed, text, stream)
         if self._excel:
             return _day(value, self._zone)
         own = unit_of(value)

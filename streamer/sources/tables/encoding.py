@@ -36,7 +36,7 @@ class TooLongError(ValueError):
 
 def no_text(head: bytes) -> str:
     """Name of a binary file's format, and the advice for it; empty if it may be text."""
-    return next((said for magic, said in CONTAINERS if head.startswith(magic)), "")
+    return next((advice for magic, advice in CONTAINERS if head.startswith(magic)), "")
 
 
 def _cp1252(error: UnicodeError) -> tuple[str, int]:

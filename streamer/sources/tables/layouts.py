@@ -122,7 +122,7 @@ def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Seque
             if at not in taken and (why := _no_value(at, name, sample, roles)) is None:
                 roles.values[at] = name
             elif at not in taken and why == "another time" and columns.times:
-                roles.values[at] = name  # who names the time knows what else is there
+                roles.values[at] = name  # a user who names the time column knows what this one is
             elif at not in taken and why:
                 roles.left[name or f"number {at + 1}"] = why
     used = [names[at] for at in (*roles.time, *roles.ids, *roles.values)]
@@ -135,8 +135,8 @@ def guess_columns(names: Sequence[str], columns: Columns, sample: Sequence[Seque
     return roles
 
 
-def _several(said: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return () if not said else (said,) if isinstance(said, str) else said
+def _several(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if not given else (given,) if isinstance(given, str) else given
 
 
 def _cells(sample: Sequence[Sequence[str]], at: int) -> list[str]:

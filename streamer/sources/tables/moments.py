@@ -85,7 +85,7 @@ def moment(text: str, order: str = "") -> Moment:
     found = _TIME.search(text)
     if found is None:
         date, clock, rest = text.rstrip("T"), (0, 0, 0, ""), ""
-        if "T" in text[8:]:  # ISO with hours alone, and what else there is of it
+        if "T" in text[8:]:  # ISO with hours alone, and its rarer forms
             return _iso(text)
     else:
         date, rest = text[: found.start()], text[found.end() :].strip()
@@ -154,7 +154,7 @@ def _made(date: tuple[int, int, int], clock: tuple[int, int, int, str], zone: tz
     carry = 0
     if hour == 24 and not minute and not second:
         hour, carry = 0, 86400
-    if second == 60:  # a leap second is the one behind it
+    if second == 60:  # a leap second counts as the second after it
         second, carry = 59, carry + 1
     local = datetime(*date, hour, minute, second)
     return Moment(local, zone, float(f"0.{part}") if part else 0.0, carry)
@@ -182,13 +182,13 @@ def _date(text: str, order: str) -> tuple[int, int, int]:
         return int(text[:4]), int(text[4:6]), int(text[6:])
     if match := re.fullmatch(r"(\d{4})[-/](\d{1,2})", text):  # a month
         return int(match[1]), int(match[2]), 1
-    made = datetime.fromisoformat(text)  # weeks and what else ISO knows
+    made = datetime.fromisoformat(text)  # weeks and the rarer forms of ISO
     return made.year, made.month, made.day
 
 
-def _year(said: str) -> int:
-    year = int(said)
-    return year if len(said) == 4 else year + (2000 if year < 70 else 1900)
+def _year(text: str) -> int:
+    year = int(text)
+    return year if len(text) == 4 else year + (2000 if year < 70 else 1900)
 
 
 def _month(name: str) -> int:

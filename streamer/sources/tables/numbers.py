@@ -53,8 +53,8 @@ class Sentinels:
     numbers: frozenset[float] = frozenset()
 
     @classmethod
-    def of(cls, said: Iterable[str]) -> Sentinels:
-        words = frozenset(word.strip().lower() for word in said)
+    def of(cls, texts: Iterable[str]) -> Sentinels:
+        words = frozenset(word.strip().lower() for word in texts)
         numbers = set()
         for word in words:
             try:

@@ -24,18 +24,18 @@ SAMPLE = 1000
 FEW = 10
 
 
-def at_path(said: Any, path: str) -> Any:
+def at_path(parsed: Any, path: str) -> Any:
     """The value at a path of keys joined by dots; ``NOTHING`` if there is none. A key may contain dots itself."""
-    if isinstance(said, dict) and path in said:
-        return said[path]
+    if isinstance(parsed, dict) and path in parsed:
+        return parsed[path]
     for step in path.split("."):
-        if isinstance(said, dict):
-            said = said.get(step, NOTHING)
-        elif isinstance(said, list) and step.isdecimal() and len(step) < 6 and int(step) < len(said):
-            said = said[int(step)]
+        if isinstance(parsed, dict):
+            parsed = parsed.get(step, NOTHING)
+        elif isinstance(parsed, list) and step.isdecimal() and len(step) < 6 and int(step) < len(parsed):
+            parsed = parsed[int(step)]
         else:
             return NOTHING
-    return said
+    return parsed
 
 
 class Objects:
@@ -62,7 +62,7 @@ class Objects:
         self._first = self._next()
         for record in self._first or ():
             names = list(record.values)
-            with contextlib.suppress(ValueError):  # too deep, or too many: said where the record is read
+            with contextlib.suppress(ValueError):  # too deep, or too many: reported when the record is read
                 names += [name for name, _ in numbers_in(record.values) if name not in record.values]
             self.names = names
             break
@@ -101,7 +101,7 @@ class Objects:
         return check_name(f"{row.stream}.{column}")
 
     def _row(self, record: ObjectRecord, together: list[ObjectRecord]) -> Row | None:
-        columns, said = self._columns(), record.values
+        columns, parsed = self._columns(), record.values
         clocks = columns.times or self._time_of(record)
         at = self._time(record, clocks, together)
         timed = at is not None
@@ -110,7 +110,7 @@ class Objects:
         if record.part:
             self._report.columns.setdefault(f"all but {record.part}", "it is about the device and its network")
         stream, used = self._stream(record, clocks)
-        values = self._named(said, columns) if columns.values else self._all(said, (*clocks, *used), record)
+        values = self._named(parsed, columns) if columns.values else self._all(parsed, (*clocks, *used), record)
         self.timed = self._was_timed = timed
         self.times = clocks
         return Row(at, values, stream)
@@ -150,12 +150,12 @@ class Objects:
             message = str(error)
             raise ValueError(message if message.startswith("column ") else f"column {name}: {message}") from None
 
-    def _cell(self, name: str, said: Any) -> str | None:
-        if said is NOTHING:
+    def _cell(self, name: str, parsed: Any) -> str | None:
+        if parsed is NOTHING:
             return None
-        if isinstance(said, bool) or not isinstance(said, str | int | float):
-            raise ValueError(f"column {name}: {json.dumps(said)[:40]} is no time")
-        return said if isinstance(said, str) else repr(said)
+        if isinstance(parsed, bool) or not isinstance(parsed, str | int | float):
+            raise ValueError(f"column {name}: {json.dumps(parsed)[:40]} is no time")
+        return parsed if isinstance(parsed, str) else repr(parsed)
 
     def _stream(self, record: ObjectRecord, clocks: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
         columns = self._columns()
@@ -170,16 +170,16 @@ class Objects:
             if found is None:
                 return None, ()
             names = (found,)
-        said = [at_path(record.values, name) for name in names]
-        if any(part is NOTHING or isinstance(part, dict | list) for part in said):
+        parsed = [at_path(record.values, name) for name in names]
+        if any(part is NOTHING or isinstance(part, dict | list) for part in parsed):
             return None, names
-        return check_name(".".join(str(part).strip() for part in said)), names
+        return check_name(".".join(str(part).strip() for part in parsed)), names
 
-    def _named(self, said: Mapping[str, Any], columns: Columns) -> dict[str, float | None]:
+    def _named(self, parsed: Mapping[str, Any], columns: Columns) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         there = False
         for name in columns.values:
-            value = at_path(said, name)
+            value = at_path(parsed, name)
             if value is NOTHING:
                 continue
             there = True
@@ -192,10 +192,10 @@ class Objects:
             raise ValueError(f"has no value ({', '.join(columns.values)})"[:120])
         return found
 
-    def _all(self, said: Mapping[str, Any], taken: tuple[str, ...], record: ObjectRecord) -> dict[str, float | None]:
+    def _all(self, parsed: Mapping[str, Any], taken: tuple[str, ...], record: ObjectRecord) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         missing = faults = 0
-        for name, value in numbers_in(said):
+        for name, value in numbers_in(parsed):
             if name in taken or (record.time is None and name in TIMES):
                 continue
             if name == "entry_id":
@@ -230,7 +230,7 @@ class Objects:
                     self._report.cell(line, name, f"{first[:40]!r} is no number", count)
             found[name] = number
         if not found and not missing and not faults:
-            words = next((n for n in self._words if n in said), None)
+            words = next((n for n in self._words if n in parsed), None)
             raise ValueError("has no value" + (f": {words} is {self._words[words][2][:40]!r}" if words else ""))
         return found
 

@@ -88,8 +88,8 @@ class Plain:
                 raise ValueError(f"{text[:40]!r} is no topic with a number or a JSON object behind it")
             stream, text = check_name(parts["topic"]), parts["payload"]
         if text[0] in "{[":
-            (said,) = decode(text)
-            found = said if isinstance(said, dict) else {str(at): inner for at, inner in enumerate(said)}
+            (parsed,) = decode(text)
+            found = parsed if isinstance(parsed, dict) else {str(at): inner for at, inner in enumerate(parsed)}
             return Row(None, self._object(found, stream), stream)
         name = stream or "value"
         try:
@@ -103,9 +103,9 @@ class Plain:
         self._words.pop(name, None)
         return Row(None, {"value": value}, stream)
 
-    def _object(self, said: dict[str, object], stream: str | None) -> dict[str, float | None]:
+    def _object(self, parsed: dict[str, object], stream: str | None) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
-        for path, value in numbers_in(said):
+        for path, value in numbers_in(parsed):
             if isinstance(value, bool) or not isinstance(value, int | float | str):
                 continue
             try:
@@ -113,7 +113,7 @@ class Plain:
             except NumberError:
                 continue
         if not any(value is not None for value in found.values()):
-            raise ValueError(f"has no number: {json.dumps(said)[:60]}")
+            raise ValueError(f"has no number: {json.dumps(parsed)[:60]}")
         return {path: value for path, value in found.items() if value is not None}
 
     def _numbers_of(self, name: str) -> Numbers:

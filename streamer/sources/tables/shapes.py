@@ -51,11 +51,11 @@ def records(value: Any) -> Iterator[ObjectRecord]:
     yield from found
 
 
-def numbers_in(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def numbers_in(parsed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """All values at any depth that are neither objects nor lists, with the keys that lead to them. Raises
     ``ValueError`` if there are too many."""
     count = 0
-    for name, value in said.items():
+    for name, value in parsed.items():
         if not isinstance(value, dict | list):
             yield name, value
             continue
@@ -74,74 +74,74 @@ def numbers_in(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield path, node
 
 
-def _known(said: dict[str, Any]) -> Iterator[ObjectRecord] | None:
+def _known(parsed: dict[str, Any]) -> Iterator[ObjectRecord] | None:
     """The records of a service that is recognised by its keys."""
-    get = said.get
+    get = parsed.get
     if isinstance(get("end_device_ids"), dict) and isinstance(get("uplink_message"), dict):
-        up, ids = said["uplink_message"], said["end_device_ids"]
+        up, ids = parsed["uplink_message"], parsed["end_device_ids"]
         return _device(
             ids.get("device_id"),
             get("received_at") or up.get("received_at"),
             up.get("decoded_payload"),
             "decoded_payload",
         )
-    if "dev_id" in said and isinstance(get("payload_fields"), dict):
-        return _device(said["dev_id"], _in(said, "metadata", "time"), said["payload_fields"], "payload_fields")
-    if isinstance(get("deviceInfo"), dict) and "object" in said:
-        info = said["deviceInfo"]
-        return _device(info.get("deviceName") or info.get("devEui"), get("time"), said["object"], "object")
-    if ("devEUI" in said or "deviceName" in said) and ("object" in said or "objectJSON" in said):
+    if "dev_id" in parsed and isinstance(get("payload_fields"), dict):
+        return _device(parsed["dev_id"], _in(parsed, "metadata", "time"), parsed["payload_fields"], "payload_fields")
+    if isinstance(get("deviceInfo"), dict) and "object" in parsed:
+        info = parsed["deviceInfo"]
+        return _device(info.get("deviceName") or info.get("devEui"), get("time"), parsed["object"], "object")
+    if ("devEUI" in parsed or "deviceName" in parsed) and ("object" in parsed or "objectJSON" in parsed):
         payload = get("object")
         if payload is None and isinstance(get("objectJSON"), str):
-            payload = json.loads(said["objectJSON"] or "{}")
-        at = get("time") or get("publishedAt") or _in(said, "rxInfo", 0, "time")
+            payload = json.loads(parsed["objectJSON"] or "{}")
+        at = get("time") or get("publishedAt") or _in(parsed, "rxInfo", 0, "time")
         return _device(get("deviceName") or get("devEUI"), at, payload, "object")
-    if isinstance(get("params"), dict) and "ts" in said["params"] and "method" in said:
-        params = dict(said["params"])
+    if isinstance(get("params"), dict) and "ts" in parsed["params"] and "method" in parsed:
+        params = dict(parsed["params"])
         return _device(get("src"), params.pop("ts"), params, "params")
-    if "entity_id" in said and "state" in said:
-        at = next((said[name] for name in ("last_changed", "last_updated", "time") if name in said), None)
-        return iter((ObjectRecord({"state": said["state"]}, str(said["entity_id"]), at, True, "state"),))
-    if "payload" in said and ("topic" in said or "_msgid" in said):
-        payload = said["payload"]
+    if "entity_id" in parsed and "state" in parsed:
+        at = next((parsed[name] for name in ("last_changed", "last_updated", "time") if name in parsed), None)
+        return iter((ObjectRecord({"state": parsed["state"]}, str(parsed["entity_id"]), at, True, "state"),))
+    if "payload" in parsed and ("topic" in parsed or "_msgid" in parsed):
+        payload = parsed["payload"]
         inner = payload if isinstance(payload, dict) else {"value": payload}
-        at = next((value for name, value in said.items() if key(name) in _TIMES), None)
+        at = next((value for name, value in parsed.items() if key(name) in _TIMES), None)
         return iter((ObjectRecord(inner, str(get("topic") or "") or None, at, False, "payload"),))
-    if isinstance(get("fields"), dict) and ("tags" in said or "name" in said):
-        return _telegraf(said)
+    if isinstance(get("fields"), dict) and ("tags" in parsed or "name" in parsed):
+        return _telegraf(parsed)
     if isinstance(get("metrics"), list):
-        return records(said["metrics"])
-    if isinstance(get("data"), dict) and isinstance(said["data"].get("result"), list):
-        return _prometheus(said["data"]["result"])
-    if isinstance(get("results"), list) and any(isinstance(r, dict) and "series" in r for r in said["results"]):
-        return _influx(said["results"])
+        return records(parsed["metrics"])
+    if isinstance(get("data"), dict) and isinstance(parsed["data"].get("result"), list):
+        return _prometheus(parsed["data"]["result"])
+    if isinstance(get("results"), list) and any(isinstance(r, dict) and "series" in r for r in parsed["results"]):
+        return _influx(parsed["results"])
     if isinstance(get("columns"), list) and isinstance(get("data", get("values")), list):
-        return _split(said)
+        return _split(parsed)
     return None
 
 
-def _general(said: dict[str, Any]) -> Iterator[ObjectRecord]:
-    clock = next((name for name in said if key(name) in _TIMES), None)
-    if clock is not None and isinstance(said[clock], list):
-        return _columnar(said, clock)
+def _general(parsed: dict[str, Any]) -> Iterator[ObjectRecord]:
+    clock = next((name for name in parsed if key(name) in _TIMES), None)
+    if clock is not None and isinstance(parsed[clock], list):
+        return _columnar(parsed, clock)
     if clock is None:
-        for inner in said.values():
+        for inner in parsed.values():
             if isinstance(inner, dict):
                 within = next((name for name in inner if key(name) in _TIMES), None)
                 if within is not None and isinstance(inner[within], list):
                     return _columnar(inner, within)
-                if within is not None and len(said) == 1:
+                if within is not None and len(parsed) == 1:
                     return records(inner)
-        lists = [v for v in said.values() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)]
+        lists = [v for v in parsed.values() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)]
         if len(lists) == 1 and any(key(name) in _TIMES for name in lists[0][0]):
             return records(lists[0])
-        if len(said) == 1 and lists:
+        if len(parsed) == 1 and lists:
             return records(lists[0])
-        if said and all(map(_is_moment, said)):
-            return _by_time(said)
-        if said and all(isinstance(v, dict) and v and all(map(_is_moment, v)) for v in said.values()):
-            return _by_column(said)
-    return iter((ObjectRecord(said),))
+        if parsed and all(map(_is_moment, parsed)):
+            return _by_time(parsed)
+        if parsed and all(isinstance(v, dict) and v and all(map(_is_moment, v)) for v in parsed.values()):
+            return _by_column(parsed)
+    return iter((ObjectRecord(parsed),))
 
 
 def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[ObjectRecord]:
@@ -150,10 +150,10 @@ def _device(stream: Any, at: Any, values: Any, part: str) -> Iterator[ObjectReco
     yield ObjectRecord(values, None if stream is None else str(stream), at, part=part)
 
 
-def _senml(said: list[dict[str, Any]]) -> Iterator[ObjectRecord]:
+def _senml(parsed: list[dict[str, Any]]) -> Iterator[ObjectRecord]:
     """SenML (RFC 8428): names and times add to base values, which apply from their record on."""
     name, at = "", 0.0
-    for item in said:
+    for item in parsed:
         name, at = str(item.get("bn", name)), float(item.get("bt", at))
         value = item.get("v", item.get("vb", item.get("vs")))
         if value is not None:
@@ -162,11 +162,11 @@ def _senml(said: list[dict[str, Any]]) -> Iterator[ObjectRecord]:
             yield ObjectRecord({"value": value}, f"{name}{item.get('n', '')}", moment if known else None, True)
 
 
-def _telegraf(said: dict[str, Any]) -> Iterator[ObjectRecord]:
-    tags = [(str(name), str(value)) for name, value in (said.get("tags") or {}).items()]
-    at = next((said[name] for name in said if key(name) in _TIMES), None)
-    for field, value in said["fields"].items():
-        metric = str(said.get("name") or "")
+def _telegraf(parsed: dict[str, Any]) -> Iterator[ObjectRecord]:
+    tags = [(str(name), str(value)) for name, value in (parsed.get("tags") or {}).items()]
+    at = next((parsed[name] for name in parsed if key(name) in _TIMES), None)
+    for field, value in parsed["fields"].items():
+        metric = str(parsed.get("name") or "")
         metric = metric if field == "value" and metric else ".".join(part for part in (metric, field) if part)
         yield ObjectRecord({"value": value}, series_name(metric, tags), at, True)
 
@@ -192,36 +192,36 @@ def _influx(results: list[Any]) -> Iterator[ObjectRecord]:
                     yield ObjectRecord({"value": value}, series_name(metric, tags.items()), at, True)
 
 
-def _split(said: dict[str, Any]) -> Iterator[ObjectRecord]:
-    names = [str(name) for name in said["columns"]]
-    index = said.get("index")
+def _split(parsed: dict[str, Any]) -> Iterator[ObjectRecord]:
+    names = [str(name) for name in parsed["columns"]]
+    index = parsed.get("index")
     timed = any(key(name) in _TIMES for name in names)
-    for at, row in enumerate(said["data"] if "data" in said else said["values"]):
+    for at, row in enumerate(parsed["data"] if "data" in parsed else parsed["values"]):
         if not isinstance(row, list) or len(row) != len(names):
             raise ValueError(f"row {at + 1} has not the {len(names)} fields of its columns")
         moment = index[at] if isinstance(index, list) and at < len(index) and not timed else None
         yield ObjectRecord(dict(zip(names, row, strict=True)), None, moment if _is_moment(str(moment)) else None)
 
 
-def _columnar(said: dict[str, Any], clock: str) -> Iterator[ObjectRecord]:
+def _columnar(parsed: dict[str, Any], clock: str) -> Iterator[ObjectRecord]:
     """Parallel lists, one of which is the time."""
-    count = len(said[clock])
-    columns = {name: values for name, values in said.items() if isinstance(values, list)}
+    count = len(parsed[clock])
+    columns = {name: values for name, values in parsed.items() if isinstance(values, list)}
     if odd := next((name for name, values in columns.items() if len(values) != count), None):
         raise ValueError(f"{odd!r} has {len(columns[odd])} values, {clock!r} has {count}")
     for at in range(count):
         yield ObjectRecord({name: values[at] for name, values in columns.items()})
 
 
-def _by_time(said: dict[str, Any]) -> Iterator[ObjectRecord]:
-    for moment, value in said.items():
+def _by_time(parsed: dict[str, Any]) -> Iterator[ObjectRecord]:
+    for moment, value in parsed.items():
         yield ObjectRecord(value if isinstance(value, dict) else {"value": value}, None, moment)
 
 
-def _by_column(said: dict[str, Any]) -> Iterator[ObjectRecord]:
-    moments = dict.fromkeys(moment for inner in said.values() for moment in inner)
+def _by_column(parsed: dict[str, Any]) -> Iterator[ObjectRecord]:
+    moments = dict.fromkeys(moment for inner in parsed.values() for moment in inner)
     for moment in moments:
-        yield ObjectRecord({name: inner[moment] for name, inner in said.items() if moment in inner}, None, moment)
+        yield ObjectRecord({name: inner[moment] for name, inner in parsed.items() if moment in inner}, None, moment)
 
 
 def _is_moment(text: str) -> bool:
@@ -229,12 +229,12 @@ def _is_moment(text: str) -> bool:
     return abs(found) > 1e8 if found is not None else is_time(text)
 
 
-def _in(said: Any, *path: str | int) -> Any:
+def _in(parsed: Any, *path: str | int) -> Any:
     for step in path:
-        if isinstance(said, dict) and isinstance(step, str):
-            said = said.get(step)
-        elif isinstance(said, Sequence) and isinstance(step, int) and len(said) > step:
-            said = said[step]
+        if isinstance(parsed, dict) and isinstance(step, str):
+            parsed = parsed.get(step)
+        elif isinstance(parsed, Sequence) and isinstance(step, int) and len(parsed) > step:
+            parsed = parsed[step]
         else:
             return None
-    return said
+    return parsed

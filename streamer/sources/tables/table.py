@@ -329,10 +329,10 @@ class SourceTable:
         if self._roles.influx:
             labels = {self.names[at]: cells[at].strip() for at in ids}
             return stream_of(labels)
-        said = ".".join(cells[at].strip() for at in ids)
-        if not said.strip("."):
-            raise ValueError(f"column {self.names[ids[0]]}: {said!r} names no stream")
-        return check_name(said)
+        stream = ".".join(cells[at].strip() for at in ids)
+        if not stream.strip("."):
+            raise ValueError(f"column {self.names[ids[0]]}: {stream!r} names no stream")
+        return check_name(stream)
 
     def named(self, row: Row, column: str) -> str:
         """The stream's name for a value of a row."""

@@ -1,4 +1,4 @@
-// What every page needs: elements out of text (never out of markup), requests with a token, and the dialog that asks for one.
+// Shared by all pages: elements made from text (never from markup), requests with a token, and the dialog that asks for one.
 
 const KEPT = "streamer.token"; // sessionStorage: this tab's, gone when it is closed
 const SUBPROTOCOL = "streamer"; // a browser can't set headers of a WebSocket: the token is offered as a second one
@@ -19,7 +19,7 @@ export function make(tag, properties = {}, ...children) {
 
 export const token = () => sessionStorage.getItem(KEPT) ?? "";
 
-/** An answer that is an error: `status`, the daemon's own sentence, and `retryAfter` seconds, if it said so. */
+/** An answer that is an error: `status`, the daemon's own sentence, and `retryAfter` seconds, if given. */
 export class ApiError extends Error {
   constructor(status, message, retryAfter) {
     super(message);
@@ -39,13 +39,13 @@ export async function ask(path, options = {}) {
     throw new ApiError(0, "The daemon can't be reached. It may be starting again.");
   }
   if (answer.ok) return answer.json();
-  const error = new ApiError(answer.status, said(await answer.text()), Number(answer.headers.get("Retry-After")) || undefined);
+  const error = new ApiError(answer.status, reasonIn(await answer.text()), Number(answer.headers.get("Retry-After")) || undefined);
   if (answer.status === 401 && !declined) askToken(error.message);
   throw error;
 }
 
 /** The sentence of an error's body: `{"error": "..."}`, OpenAI's `{"error": {"message"}}`, or plain text. */
-export function said(body) {
+export function reasonIn(body) {
   try {
     const { error } = JSON.parse(body);
     return typeof error === "string" ? error : error.message;
@@ -60,7 +60,7 @@ export function openSocket(path) {
   return new WebSocket(url, token() ? [SUBPROTOCOL, `streamer.token.${token()}`] : []);
 }
 
-/** Why a handshake failed, which a browser does not say: the same door, asked over HTTP. */
+/** Why a handshake failed. Browsers give no reason, so the daemon is asked over HTTP. */
 export async function whyNot(path = "/v1/models") {
   try {
     await ask(path);
@@ -73,7 +73,7 @@ export async function whyNot(path = "/v1/models") {
 // -- the dialog ---------------------------------------------------------------------------------------------------------
 
 let asking = null;
-let declined = false; // it was closed: a page that asks every few seconds must not open it again
+let declined = false; // the dialog was closed: a page with a request every few seconds must not open it again
 
 /** Shows the dialog; `reason` says why. The page starts over with the token that is given. */
 export function askToken(reason = "") {
@@ -83,7 +83,7 @@ export function askToken(reason = "") {
     "form",
     { method: "dialog" },
     make("h2", { id: "token-title" }, "Access token"),
-    make("p", { className: "soft" }, reason || "This daemon asks for a token when it has a file of them. Ask whoever runs it."),
+    make("p", { className: "soft" }, reason || "This daemon needs a token if it has a file of tokens. Ask its administrator."),
     make("label", {}, "Token", field),
     make(
       "div",
@@ -123,7 +123,7 @@ export function shown(value, digits = 3) {
 
 export const percent = (share, digits = 0) => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)} %` : "–");
 
-/** Seconds as people say them. */
+/** Seconds as readable text. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;

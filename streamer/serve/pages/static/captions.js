@@ -1,11 +1,11 @@
-// Live captions: microphone, stream, transcript, and what the person is told about them.
+// Live captions: microphone, stream, transcript, and the messages about them.
 import { ask, byId, copy, download, duration, make } from "./base.js";
 import { openMicrophone, unusable } from "./microphone.js";
 import { takeRecordings } from "./recordings.js";
 import { LiveStream } from "./stream.js";
 import { Transcript, srt } from "./transcript.js";
 
-const BEHIND_SECONDS = 3; // sound that waits in this page before somebody is told
+const BEHIND_SECONDS = 3; // sound that waits in this page before a message says so
 
 // A page may be open for days. A sentence is a few hundred bytes of text, and twenty elements in the page.
 const BOUNDS = { shown: 500, kept: 20_000 };
@@ -37,7 +37,7 @@ async function start() {
   status("The browser asks for the microphone.");
   const own = {};
   try {
-    const early = []; // heard before the stream is there
+    const early = []; // blocks from before the stream is open
     const hear = (block, peak) => {
       byId("level").value = peak;
       if (own.stream) own.stream.push(block);
@@ -63,7 +63,7 @@ async function stop(why = "") {
   if (!own) return;
   if (own.stopping) return own.stream.abandon();
   own.stopping = true;
-  status(why || "The rest is decoded.");
+  status(why || "Decoding the rest.");
   shows();
   await own.microphone.stop();
   own.stream.end();
@@ -85,7 +85,7 @@ function shows() {
   for (const id of ["model", "written", "cleanup"]) byId(id).disabled = Boolean(live) || (id === "model" && !byId("model").options.length);
 }
 
-// -- what the stream says ------------------------------------------------------------------------------------------------
+// -- events of the stream ------------------------------------------------------------------------------------------------
 
 const REMEDIES = {
   capacity: "All places are taken. Stop another stream, or raise the setting capacity.",
@@ -113,14 +113,14 @@ function hears(own, kind, detail) {
 
 function states(own, { state, message, seconds, code }) {
   byId("status").classList.toggle("pulse", state === "connecting" || state === "waiting");
-  if (state === "connecting" && !own.stopping) status("The daemon is called.");
+  if (state === "connecting" && !own.stopping) status("Connecting to the daemon.");
   if (state === "live" && !own.stopping) {
     trouble();
     status("Listens.");
   }
   if (state === "waiting") {
     const known = REMEDIES[code] ? `${REMEDIES[code]} ` : "";
-    trouble(`${known}${message} What you say is kept, two minutes of it at most, and goes on in ${duration(seconds)}.`);
+    trouble(`${known}${message} What you say is kept, two minutes of it at most. The next try is in ${duration(seconds)}.`);
     status("Waits for the daemon.");
   }
   if (state === "ended") {

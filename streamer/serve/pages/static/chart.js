@@ -1,11 +1,11 @@
-// The chart of one sensor, drawn by plotly.js out of the installed package. Names never get there: it reads some markup.
+// The chart of one sensor, drawn by plotly.js from the installed package. It gets no names, since it interprets some markup.
 import { make } from "./base.js";
 
 export const ANOMALY = 0.001;
-const AGAIN_SECONDS = 10; // a library that is not there, or did not come, is asked for again, but not with every reading
+const AGAIN_SECONDS = 10; // pause before a library that is missing or failed to load is requested again
 let library = null, failedAt = null;
 
-/** The library; `null` where the package is not installed, or did not come this time. */
+/** The library; `null` if the package is not installed, or the library failed to load this time. */
 export function loadLibrary() {
   if (failedAt !== null && performance.now() > failedAt + 1000 * AGAIN_SECONDS) library = failedAt = null;
   library ??= load().catch(() => null).then((found) => {
@@ -20,7 +20,7 @@ async function load() {
   if (!found.ok) return null;
   const { script, styles } = await found.json();
   if (!script) return null;
-  // for each id here it would write a style element, and does not where there is an element of that id
+  // the library adds a style element for each of these ids, unless an element with that id exists
   const missing = styles.filter((id) => !document.getElementById(id));
   document.body.append(...missing.map((id) => make("span", { id, hidden: true })));
   await new Promise((resolve, reject) => {

@@ -4,7 +4,7 @@ import { ask, byId, bytes, duration, make, percent, shown } from "./base.js";
 const SECONDS = 2, STREAMS_SECONDS = 6, WINDOW = 15; // lags and rates are those of this many seconds
 const looks = []; // {at, page}, the oldest first
 let held = false, first = null, served = [];
-let looking = false, listing = false; // a daemon that takes long is not asked again meanwhile
+let looking = false, listing = false; // a request is under way: no second one is sent
 
 function trouble(text = "") {
   byId("trouble").hidden = !text;
@@ -30,7 +30,7 @@ async function look() {
   looking = false;
 }
 
-/** Counters that fell: the daemon was started again, and counts from zero. */
+/** Whether counters fell: then the daemon was restarted, and counts from zero. */
 const startedAnew = (old, now) =>
   Object.keys(now.metrics).some((name) => name.endsWith("_total") && now.metrics[name].some(({ labels, value: count }) => count < (value(old, name, labels) ?? 0)));
 
@@ -44,7 +44,7 @@ const rate = (name, labels) => {
   return now.at > old.at ? (sum(now.page, name, labels) - sum(old.page, name, labels)) / (now.at - old.at) : null;
 };
 
-/** Counts by bucket of late, [[upper edge, count], ...]; since the start where nothing came of late. */
+/** Counts by bucket in the last WINDOW seconds, [[upper edge, count], ...]; since the start if there are none in them. */
 function buckets(name, model) {
   const of = (page) => page.histograms[name].find((each) => each.labels.model === model)?.buckets ?? {};
   const now = of(looks[looks.length - 1].page), old = of(looks[0].page);
@@ -53,8 +53,8 @@ function buckets(name, model) {
     return Object.entries(all).map(([edge, count]) => [Number(edge.replace("+Inf", "Infinity")), count])
       .sort((a, b) => a[0] - b[0]).map(([edge, count]) => { const own = count - below; below = count; return [edge, own]; });
   };
-  const late = apart(Object.fromEntries(Object.entries(now).map(([edge, count]) => [edge, count - (old[edge] ?? 0)])));
-  return late.some(([, count]) => count > 0) ? { late: true, rows: late } : { late: false, rows: apart(now) };
+  const recent = apart(Object.fromEntries(Object.entries(now).map(([edge, count]) => [edge, count - (old[edge] ?? 0)])));
+  return recent.some(([, count]) => count > 0) ? { recent: true, rows: recent } : { recent: false, rows: apart(now) };
 }
 
 /** The upper edge of the bucket that holds this share of all; null: there are none. */
@@ -129,11 +129,11 @@ function model(page, name) {
     ...(value(page, "buffered_seconds", of) === null ? [] : [fact("Waiting sound", duration(value(page, "buffered_seconds", of)))]),
     fact("Failed batches", shown(sum(page, "failed_batches_total", of)), sum(page, "failed_batches_total", of) ? "bad" : ""),
     ...(load === null ? [] : [make("div", {}, make("dt", {}, "Load"), make("dd", {}, percent(load), " ", meter))]));
-  const head = make("h2", {}, name, make("small", {}, `${task} ${version ?? ""}`), make("small", {}, lag.late || batch.late ? `of the last ${WINDOW} s` : total ? "idle, since the start" : "nothing was run yet"));
+  const head = make("h2", {}, name, make("small", {}, `${task} ${version ?? ""}`), make("small", {}, lag.recent || batch.recent ? `of the last ${WINDOW} s` : total ? "idle, since the start" : "nothing was run yet"));
   return [head, facts, ...(total ? [make("h3", { className: "soft only-heard" }, "Batch sizes"), bars(batch, total)] : [])];
 }
 
-function bars({ rows, late }, total) {
+function bars({ rows, recent }, total) {
   const used = rows.filter(([, count]) => count > 0);
   const list = make("dl", { className: "bars", "aria-label": "Batches by their size" });
   for (const [edge, count] of used) {
@@ -144,7 +144,7 @@ function bars({ rows, late }, total) {
     bar.style.width = `${(100 * count) / total}%`;
     list.append(make("dt", {}, `batch of ${size}`), make("dd", { "aria-hidden": "true" }, bar), make("dd", { className: "number" }, `${count.toLocaleString()} (${percent(count / total)})`));
   }
-  return make("div", { className: "wide" }, make("p", { className: "soft" }, late ? `Batches of the last ${WINDOW} s, by streams in them` : "Batches since the start, by streams in them"), list);
+  return make("div", { className: "wide" }, make("p", { className: "soft" }, recent ? `Batches of the last ${WINDOW} s, by streams in them` : "Batches since the start, by streams in them"), list);
 }
 
 const DROPPED = [

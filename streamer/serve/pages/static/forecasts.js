@@ -1,4 +1,4 @@
-// The page of forecasts: a list that is searched by the daemon, and one sensor that is shown while it goes on.
+// The page of forecasts: a list that the daemon searches, and one sensor with live updates.
 import { ask, byId, make, openSocket, percent, shown, duration } from "./base.js";
 import { ANOMALY, draw, loadLibrary } from "./chart.js";
 
@@ -21,10 +21,10 @@ async function list() {
   const query = new URLSearchParams({ search: byId("search").value, order: byId("order").value, offset, limit: PAGE });
   try {
     const found = await ask(`/v1/sensor-list?${query}`);
-    if (number !== asked) return; // an older answer than what is asked now
+    if (number !== asked) return; // the answer to an older request
     trouble();
     matching = found.matching;
-    if (offset && offset >= matching) { // sensors are gone since
+    if (offset && offset >= matching) { // sensors have gone since
       offset = PAGE * Math.max(0, Math.ceil(matching / PAGE) - 1);
       return void list();
     }
@@ -45,7 +45,7 @@ function fill({ total, sensors }) {
   byId("before").hidden = byId("after").hidden = matching <= PAGE;
   byId("before").disabled = offset === 0;
   byId("after").disabled = offset + PAGE >= matching;
-  // lines that stay are kept: a click that is half done, the keyboard and a screen reader are on them
+  // lines that stay keep their elements: a click, the keyboard focus or a screen reader may be on them
   const old = new Map([...byId("sensors").children].map((item) => [item.firstChild.dataset.key, item]));
   const items = sensors.map((sensor) => line(sensor, old.get(key(sensor))));
   const same = items.length === old.size && items.every((item, at) => item === byId("sensors").children[at]);
@@ -73,7 +73,7 @@ function line(sensor, item) {
   return item;
 }
 
-/** A name that may go on in the next line behind its points and dashes, and nowhere else if that can be helped. */
+/** A name that breaks after its points and dashes, and elsewhere only if it has to. */
 function breakable(name) {
   return name.split(/(?<=[._\-/:,])/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
 }
@@ -117,7 +117,7 @@ async function chosen() {
   } catch (error) {
     if (open !== own) return;
     trouble(error.message);
-    if (error.status === 0 || error.status === 429 || error.status >= 500) later(own); // it is away, or starts
+    if (error.status === 0 || error.status === 429 || error.status >= 500) later(own); // the daemon is away, or starts
     return;
   }
   if (open !== own) return;
@@ -139,16 +139,16 @@ async function load(own) {
   if (!(own.target in own.past)) own.target = Object.keys(own.past)[0];
 }
 
-const said = () => open.now.targets?.[open.target] ?? open.now;
+const current = () => open.now.targets?.[open.target] ?? open.now;
 
-/** A forecast that came over the socket: the reading joins the past with the band that was said before it. */
+/** A forecast from the socket: its reading joins the past, with the band that was forecast for it. */
 function goOn(frame) {
   for (const [target, past] of Object.entries(open.past)) {
     const before = open.now.targets?.[target] ?? open.now;
     const now = frame.targets?.[target] ?? frame;
     if (frame.time <= past.times[past.times.length - 1]) continue;
     const [low, middle, high] = open.levels.map((level) => before.quantiles?.[level]?.[0] ?? null);
-    const reached = open.now.step && frame.time - open.now.time < 1.5 * open.now.step; // else it spoke of another time
+    const reached = open.now.step && frame.time - open.now.time < 1.5 * open.now.step; // else that forecast was for another time
     const column = { times: frame.time, values: now.value, low: reached ? low : null, middle: reached ? middle : null, high: reached ? high : null, anomalies: now.anomaly };
     for (const [name, value] of Object.entries(column)) {
       past[name].push(value);
@@ -175,7 +175,7 @@ function dirty() {
 
 function show() {
   const { past, target, now } = open;
-  const own = said(), column = past[target];
+  const own = current(), column = past[target];
   byId("name").textContent = label(open);
   const targets = Object.keys(past);
   byId("target-label").hidden = targets.length < 2;
@@ -210,19 +210,19 @@ async function chart(column, own, now) {
   const next = Object.keys(own.quantiles ?? {}).length ? { time: now.time, step: now.step, quantiles: own.quantiles } : null;
   const count = column.times.length;
   await draw(plotly, byId("chart"), column, next);
-  byId("chart").dataset.readings = count; // so many are drawn
+  byId("chart").dataset.readings = count; // the number of readings in the chart
 }
 
 function tiles(own, now) {
   const scores = own.scores ?? {};
-  const late = scores["last 1000"]?.all ?? {};
+  const recent = scores["last 1000"]?.all ?? {};
   const wanted = open.levels[2] - open.levels[0];
   const items = [
     ["Last reading", shown(own.value, 4), ""],
     ["Probability", own.anomaly === null ? "–" : shown(own.anomaly, 2), own.anomaly !== null && own.anomaly < ANOMALY ? "bad" : ""],
     ["Drift", own.drift === null ? "–" : shown(own.drift, 2), own.drift > 2 ? "warn" : ""],
-    ["Error over naive", late.mase == null ? "–" : shown(late.mase, 2), late.mase > 1 ? "warn" : late.mase ? "good" : ""],
-    [`Inside ${percent(wanted)} band`, late.coverage == null ? "–" : percent(late.coverage, 1), Math.abs(late.coverage - wanted) > 0.1 && late.coverage != null ? "warn" : ""],
+    ["Error over naive", recent.mase == null ? "–" : shown(recent.mase, 2), recent.mase > 1 ? "warn" : recent.mase ? "good" : ""],
+    [`Inside ${percent(wanted)} band`, recent.coverage == null ? "–" : percent(recent.coverage, 1), Math.abs(recent.coverage - wanted) > 0.1 && recent.coverage != null ? "warn" : ""],
     ["Step", now.step ? duration(now.step) : "–", ""],
   ];
   byId("tiles").replaceChildren(...items.map(([name, value, kind]) => make("div", {}, make("dt", {}, name), make("dd", { className: kind }, value))));
@@ -262,13 +262,13 @@ function steps(own, now) {
 
 let socket = null, pause = 1;
 
-/** The sensor is asked for again, unless another one is chosen by then. */
+/** Requests the sensor again later, unless another one is chosen by then. */
 function later(own) {
   setTimeout(() => void (open === own && chosen()), 1000 * pause);
   pause = Math.min(30, 2 * pause);
 }
 
-/** Patterns of names are the daemon's: what would be one in a name stands for itself. */
+/** Escapes a name: the daemon reads subscriptions as patterns, and a name must stand for itself. */
 const literal = (name) => name.replace(/[*?[]/g, "[$&]");
 
 function subscribe() {
@@ -281,9 +281,9 @@ function subscribe() {
     frame();
   };
   socket.onmessage = ({ data }) => {
-    const told = JSON.parse(data);
-    if (told.type === "subscribed") byId("live").textContent = "live";
-    if (told.type === "forecast" && open?.now && told.stream === open.stream && told.model === open.served) goOn(told);
+    const frame = JSON.parse(data);
+    if (frame.type === "subscribed") byId("live").textContent = "live";
+    if (frame.type === "forecast" && open?.now && frame.stream === open.stream && frame.model === open.served) goOn(frame);
   };
   socket.onclose = () => {
     byId("live").textContent = "not live, tries again";
@@ -328,7 +328,7 @@ byId("long").addEventListener("click", ({ currentTarget }) => {
 byId("target").addEventListener("change", ({ target }) => go({ ...open, target: target.value }));
 addEventListener("hashchange", () => void chosen());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dirty);
-setInterval(() => document.hidden || asked !== answered || void list(), 1000 * LIST_SECONDS); // not before it has answered
+setInterval(() => document.hidden || asked !== answered || void list(), 1000 * LIST_SECONDS); // not while a request is under way
 setInterval(scores, 1000 * SCORES_SECONDS);
 void list();
 void chosen();

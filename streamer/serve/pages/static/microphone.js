@@ -1,5 +1,5 @@
-// The microphone as int16 blocks at its own rate. The daemon resamples: its resampler is that of every other client, and
-// gives the same samples however the sound is cut; a browser's own differs from one to the next.
+// The microphone as int16 blocks at its own rate. The daemon resamples, as for every other client: its resampler gives the
+// same samples however the sound is cut, while those of browsers differ.
 
 export class MicrophoneError extends Error {}
 

@@ -1,12 +1,12 @@
 // Recordings that are dropped on the page: one request each, one after the other, with the progress of its upload.
-import { authorization, askToken, byId, copy, download, make, said, duration } from "./base.js";
+import { authorization, askToken, byId, copy, download, make, reasonIn, duration } from "./base.js";
 import { Transcript, srt } from "./transcript.js";
 
 const PATH = "/v1/audio/transcriptions";
 const waiting = [];
 let working = false;
 
-/** `wish()` gives `{model, text, numbers}`; what is empty is left to the daemon. */
+/** `wish()` gives `{model, text, numbers}`; the daemon chooses for empty values. */
 export function takeRecordings(files, wish) {
   for (const file of files) waiting.push(card(file, wish()));
   if (!working) void work();
@@ -18,10 +18,10 @@ async function work() {
   working = false;
 }
 
-/** Shows the file, and gives what transcribes it. */
+/** Shows the file, and returns the function that transcribes it. */
 function card(file, wish) {
   const bar = make("progress", { max: 1, value: 0, "aria-label": `Upload of ${file.name}` });
-  // what a screen reader is told: a change of state, not each percent, and not the whole text
+  // a screen reader announces a change of state, not each percent, and not the whole text
   const state = make("p", { className: "soft", role: "status" }, "Waits for the recordings before it.");
   const share = make("span", { className: "soft", "aria-hidden": "true" });
   const box = make("div", { className: "text", tabIndex: 0, role: "region", "aria-label": `Text of ${file.name}`, hidden: true });
@@ -33,7 +33,7 @@ function card(file, wish) {
   return async () => {
     try {
       const found = await send(file, wish, (sent) => {
-        says(sent < 1 ? "Is sent." : "Is transcribed.");
+        says(sent < 1 ? "Sending." : "Transcribing.");
         share.textContent = sent < 1 ? `${Math.round(100 * sent)} %` : "";
         if (sent < 1) bar.value = sent;
         else bar.removeAttribute("value");
@@ -63,7 +63,7 @@ function send(file, wish, progress) {
   for (const each of ["word", "segment"]) form.append("timestamp_granularities[]", each);
   for (const [name, value] of Object.entries(wish)) if (value) form.append(name, value);
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch tells nothing of an upload's progress
+    const request = new XMLHttpRequest(); // fetch does not report an upload's progress
     request.open("POST", PATH);
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total }) => progress(loaded / total);
@@ -71,9 +71,9 @@ function send(file, wish, progress) {
     request.onerror = () => reject(new Error("The daemon can't be reached, or it refused the recording (setting max_upload_bytes)."));
     request.onload = () => {
       if (request.status === 200) return resolve(JSON.parse(request.responseText));
-      if (request.status === 401) askToken(said(request.responseText));
+      if (request.status === 401) askToken(reasonIn(request.responseText));
       const retry = request.getResponseHeader("Retry-After");
-      const why = request.status === 404 ? "Recordings are not taken here (setting openai)." : said(request.responseText);
+      const why = request.status === 404 ? "Recordings are not taken here (setting openai)." : reasonIn(request.responseText);
       reject(new Error(retry ? `${why} Try again in ${duration(Number(retry))}.` : why));
     };
     request.send(form);

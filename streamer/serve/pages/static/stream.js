@@ -1,14 +1,14 @@
-// One stream of /v1/stream (docs/protocols/streams.md): sound in, events out, over as many connections as it takes. What
-// the daemon has not acknowledged is kept, and sent again after a lost connection or a restart.
+// One stream of /v1/stream (docs/protocols/streams.md): sound in, events out, over as many connections as it takes. Sound
+// that the daemon has not acknowledged is kept, and sent again after a lost connection or a restart.
 import { openSocket, whyNot } from "./base.js";
 
-const KEPT_SECONDS = 120; // sound that is kept for a daemon that does not answer; beyond that the oldest goes, and is said
-const TOLD_SECONDS = 10; // so much is lost before it is said, unless the daemon is back: not every block by itself
+const KEPT_SECONDS = 120; // sound that is kept for a daemon that does not answer; beyond that the oldest is dropped, and reported
+const REPORTED_SECONDS = 10; // lost sound is reported in portions of this size, or when the daemon is back; not block by block
 const UNSENT_SECONDS = 4; // sound in the socket's own buffer; the rest waits here
 const FIRST_PAUSE = 0.5, LONGEST_PAUSE = 8; // seconds between two tries
 // Errors that another try does not cure.
 const FINAL = new Set(["options", "rate", "key", "unknown_model", "bad_audio", "not_pcm", "bad_frame", "bad_order", "model_failed", "taken_over", "deleted", "moved", "scope"]);
-const LOST = new Set(["unknown_stream", "snapshot"]); // the stream is gone: another one goes on
+const LOST = new Set(["unknown_stream", "snapshot"]); // the stream is gone: a new one takes its place
 
 /** Calls `on(kind, detail)`: `state` {state: "connecting" | "live" | "waiting" | "ended" | "failed", message, seconds},
  * `event` (partial, final, gap, warning; times in seconds since the first sample), `behind` seconds, `lost` seconds. */
@@ -17,13 +17,13 @@ export class LiveStream {
     this.wish = { model, sample_rate: rate, options };
     this.rate = rate;
     this.on = on;
-    this.blocks = []; // what is not acknowledged
+    this.blocks = []; // sound that is not acknowledged
     this.first = 0; // position of the first sample in `blocks`
-    this.next = 0; // index in `blocks` of what is to be sent
+    this.next = 0; // index in `blocks` of the next one to send
     this.total = 0; // position behind the last sample
-    this.cuts = [{ at: 0, by: 0 }]; // behind the position `at`, what the daemon counts lies `by` samples later in all sound
+    this.cuts = [{ at: 0, by: 0 }]; // from the daemon's position `at` on, a sample lies `by` samples later in the whole sound
     this.heard = 0; // position behind the last final
-    this.missing = 0; // samples that are lost, and not said
+    this.missing = 0; // lost samples that are not reported yet
     this.stream = null;
     this.seq = 0;
     this.ready = this.ending = this.done = false;
@@ -36,10 +36,10 @@ export class LiveStream {
     this.blocks.push(block);
     this.total += block.length;
     while (this.total - this.first > KEPT_SECONDS * this.rate && this.blocks.length > 1) {
-      if (this.next > 0) this.drop(); // it was sent, and is lost only if the daemon goes back behind it
+      if (this.next > 0) this.drop(); // the block was sent, and is lost only if the daemon goes back before it
       else this.leaveOut();
     }
-    if (this.ready && this.missing > TOLD_SECONDS * this.rate) this.tellLost();
+    if (this.ready && this.missing > REPORTED_SECONDS * this.rate) this.reportLost();
     this.send();
   }
 
@@ -72,7 +72,7 @@ export class LiveStream {
     this.missing += count;
   }
 
-  tellLost() {
+  reportLost() {
     if (this.missing) this.on("lost", this.missing / this.rate);
     this.missing = 0;
   }
@@ -91,7 +91,7 @@ export class LiveStream {
     }
   }
 
-  /** The daemon stands at `position`: what lies before it is done, what lies behind it is sent again. */
+  /** The daemon is at `position`: sound before it is done, sound after it is sent again. */
   goOnFrom(position) {
     if (position < this.first) { // it went back further than anything that is kept
       const gone = this.first - position;
@@ -100,7 +100,7 @@ export class LiveStream {
       for (const cut of this.cuts) cut.at = Math.min(cut.at, position);
       this.cut(gone);
     }
-    this.tellLost();
+    this.reportLost();
     this.forget(position);
     const ahead = position - this.first; // within a block
     if (ahead > 0 && this.blocks.length) {
@@ -146,9 +146,9 @@ export class LiveStream {
       this.finish("ended", "");
     } else if (!frame.seq || frame.seq > this.seq) {
       this.seq = frame.seq || this.seq;
-      const told = this.moved(frame);
+      const moved = this.moved(frame);
       if (frame.type === "final") this.passed(Math.round(frame.end * this.rate));
-      this.on("event", told);
+      this.on("event", moved);
     }
   }
 
@@ -160,7 +160,7 @@ export class LiveStream {
     }
   }
 
-  /** Times since the first sample of all, also where sound was left out or the daemon had to begin again. */
+  /** The event with times since the very first sample, even if sound was lost or the daemon had to begin again. */
   moved(frame) {
     if (frame.start === undefined || this.cuts.every(({ by }) => !by)) return frame;
     const shift = (seconds) => this.cuts.reduce((sum, { at, by }, index) => (!index || at <= seconds * this.rate ? sum + by : sum), 0) / this.rate;
@@ -183,7 +183,7 @@ export class LiveStream {
     this.retry = setTimeout(() => this.connect(), 1000 * seconds);
   }
 
-  /** Another stream goes on behind the last final: what was said before it stands on the page already. */
+  /** Starts a new stream after the last final: the text before it is on the page already. */
   startAgain() {
     this.goOnFrom(Math.max(this.first, Math.min(this.heard, this.total)));
     this.cuts = [{ at: 0, by: this.cuts.reduce((sum, { by }) => sum + by, this.first) }];
@@ -193,7 +193,7 @@ export class LiveStream {
     this.on("event", { type: "gap" });
   }
 
-  /** Gives up what is not decoded yet. */
+  /** Gives up the sound that is not decoded yet. */
   abandon() {
     this.finish("ended", "Stopped. What the daemon had not decoded is lost.");
   }
@@ -204,7 +204,7 @@ export class LiveStream {
     clearTimeout(this.retry);
     clearTimeout(this.later);
     this.socket.close();
-    this.tellLost();
+    this.reportLost();
     this.on("state", { state, message });
   }
 }

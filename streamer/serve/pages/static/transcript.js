@@ -6,7 +6,7 @@ export const FAIR = 0.9, POOR = 0.6; // below these a word is marked
 const CUE_CHARACTERS = 84, CUE_SECONDS = 7, MIN_CUE_SECONDS = 1;
 
 export class Transcript {
-  /** `box`: where paragraphs go. `shown` paragraphs of them at most, and `kept` finals for files: of more the oldest go;
+  /** `box`: where paragraphs go. `shown` paragraphs of them at most, and `kept` finals for files: beyond that the oldest go;
    * `forgotten` counts finals. */
   constructor(box, empty = "", { shown = Infinity, kept = Infinity } = {}) {
     this.box = box;
@@ -67,7 +67,7 @@ export class Transcript {
   }
 }
 
-/** Words with their confidence: marked where it is low, and in numbers for who asks for them. */
+/** Words with their confidence: low ones are marked, and the reader may turn numbers on. */
 function spans(words) {
   const shown = words.filter((word) => (word.written ?? word.word) !== ""); // "": written as one with the word before
   return shown.flatMap((word, index) => {

@@ -10,7 +10,7 @@ class Pcm extends AudioWorkletProcessor {
     this.port.onmessage = () => {
       this.on = false;
       this.give();
-      this.port.postMessage(null); // nothing comes behind this
+      this.port.postMessage(null); // no message follows this one
     };
   }
 
