@@ -1,5 +1,5 @@
 """``python -m bench NAME [--json] [--keep] ...``: a table and a picture; ``--json``: one JSON object as last line;
-``--keep``: the figures are kept for ``report``, which writes them into docs/benchmarks.md."""
+``--keep``: stores the figures for ``report``, which writes them into docs/benchmarks.md."""
 
 from __future__ import annotations
 

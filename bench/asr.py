@@ -42,7 +42,7 @@ class Part:
 
 
 def joined(takes: Sequence[Utterance], strings: int, rate: int, seed: int = 0) -> list[Utterance]:
-    """Isolated takes of one speaker in strings of 3 to 7, with 0.1 to 0.4 s of quiet between."""
+    """Isolated takes of one speaker, joined in strings of 3 to 7, with 0.1 to 0.4 s of quiet between."""
     rng = np.random.default_rng(seed)
     out = []
     for i in range(strings):

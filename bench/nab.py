@@ -1,9 +1,9 @@
 """Numenta's anomaly benchmark (Lavin and Ahmad 2015), streaming: one reading at a time through the engine.
 
 The detector is the forecaster's own probability of every reading, and nothing else; it was trained on none of these
-series. What is novel (:mod:`models.forecast.novelty`) was designed on synthetic sensors and on every other one of the
-series, by name. The rest is scored apart, too: its scores were in sight meanwhile, but it was not what settings were
-chosen by.
+series. The novelty test (:mod:`models.forecast.novelty`) was designed on synthetic sensors and on every other one of
+the series, by name. The rest is scored apart, too: its scores were in sight meanwhile, but it was not what settings
+were chosen by.
 
 Scores as in the benchmark's repository: per profile one threshold for the whole corpus, 100 is perfect, 0 is a detector
 that never alarms. Only the series that are there are scored, so published numbers, which are of all 58, stand beside

@@ -2,7 +2,7 @@
 
 The protocol is that of DSOF (ICLR 2025): rows in order, scaled by the training rows' mean and deviation, every window
 of the test span counts, errors are means over windows, steps ahead and variables. Each variable is a stream of its own,
-the same run gives all horizons. What the shipped model was trained on ends before the validation rows begin. A second
+the same run gives all horizons. The shipped model's training data end before the validation rows begin. A second
 table (``--split adapt-z``) has the 60/10/30 split of ADAPT-Z. Needs the shared data set.
 
 ``--on validation`` scores the training and validation rows after the first 1,200 instead: settings are chosen there.

@@ -143,7 +143,7 @@ SOUNDS: dict[str, Make] = {
 }
 
 
-#: Sounds of :data:`SOUNDS` of a device that is on while nobody is there.
+#: Sounds of :data:`SOUNDS` of a device that runs in an empty room.
 STILL = ("digital zeros", "dither of one bit")
 
 

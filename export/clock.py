@@ -106,7 +106,7 @@ def _bare(tensor: Tensor, batch: int | None) -> tuple[int, ...]:
 
 
 def _usual(shape: tuple[int, ...], dtype: torch.dtype) -> int | None:
-    """What a shape says by itself: [features] is one step, [ids] are steps; else the axis with one place, or the
+    """The clock by the shape alone: [features] is one step, [ids] are steps; else the axis with one place, or the
     first."""
     if len(shape) < 2:
         return 0 if shape and not dtype.is_floating_point else None

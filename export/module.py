@@ -315,7 +315,7 @@ class _Writer:
 
 
 def _cause(error: BaseException) -> str:
-    """What is at the bottom of the exporter's error, and the line of ``forward`` that it names."""
+    """The root cause of the exporter's error, and the line of ``forward`` that it names."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error)

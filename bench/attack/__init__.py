@@ -1,7 +1,7 @@
-"""Attacks on a daemon of its own process, and what it must hold: ``python -m bench attack [NAME ...]``.
+"""Attacks on a daemon in a process of its own: ``python -m bench attack [NAME ...]``.
 
-Each attack is a module here with ``run(settings) -> Iterator[AttackRow]``. It starts its own daemon, does it harm for a
-while and yields one row for each thing that has to hold: what was measured, the reach, whether that was kept. A small
+Each attack is a module here with ``run(settings) -> Iterator[AttackRow]``. It starts its own daemon, attacks it for a
+while and yields one row for each requirement: the measured value, the bound, whether the requirement was met. A small
 version of each runs in the tests.
 """
 
@@ -36,7 +36,7 @@ NAMES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class AttackRow:
-    """``what`` was to hold, what was ``found``, and the ``reach``, as a reader would say them."""
+    """A requirement (``what``), the value ``found``, and the bound ``reach``, in words for a reader."""
 
     attack: str
     what: str
@@ -63,7 +63,7 @@ def attack(name: str) -> Attack:
 
 
 def main(argv: list[str]) -> None:
-    """Exit status 1 where one did not hold."""
+    """Exit status 1 if a requirement was not met."""
     parser = argparse.ArgumentParser(prog="python -m bench attack", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(NAMES)}")
     parser.add_argument("--share", type=float, default=1.0, help="how hard and how long: 0.1 is a quick look")

@@ -1,4 +1,4 @@
-"""Clients by the hundred that cost little themselves: live streams that send a chunk when it would have been said."""
+"""Cheap clients, hundreds of them in one process: live streams that send each chunk in real time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UPGRADE = (
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """As a client sends it; the mask is zeros, so that masking costs nothing."""
+    """A client's WebSocket frame; the mask is zeros, so that masking costs nothing."""
     length = len(payload)
     if length < 126:
         head = bytes([0x80 | opcode, 0x80 | length])
@@ -30,13 +30,13 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that is not below ``share`` of them; 0 where there is none."""
+    """The smallest value that is not below ``share`` of the values; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 class Wire(asyncio.Protocol):
-    """A WebSocket that takes frames apart, and no more."""
+    """A WebSocket client that only parses frames."""
 
     def __init__(self, path: bytes = b"/v1/stream") -> None:
         self.path = path
@@ -81,15 +81,15 @@ class Wire(asyncio.Protocol):
 
 
 class LiveClient(Wire):
-    """``pieces``: a chunk each, said every ``seconds``, over and over. ``lags``: when a marker behind a chunk came
-    back, and how many seconds after the chunk was sent. ``refused``: the error frame, where there was one."""
+    """``pieces``: a chunk each, sent every ``seconds``, over and over. ``lags``: when the marker after a chunk came
+    back, and the seconds since the chunk was sent. ``refused``: the error frame, if there was one."""
 
     def __init__(self, pieces: Sequence[bytes], seconds: float, every: int = 3, **start: Any) -> None:
         super().__init__()
         self.lags: list[tuple[float, float]] = []
         self.refused: dict[str, Any] | None = None
         self.ready = False
-        self.told = asyncio.Event()  # whether it was let in
+        self.answered = asyncio.Event()  # admitted or refused
         self._pieces, self._seconds, self._every, self._start = pieces, seconds, every, start
         self._loop = asyncio.get_running_loop()
         self._sent: dict[int, float] = {}
@@ -109,21 +109,21 @@ class LiveClient(Wire):
             self.lags.append((now, now - self._sent.pop(id)))
         elif payload.startswith(b'{"type":"ready"'):
             self.ready = True
-            self.told.set()
+            self.answered.set()
             self._next = self._loop.time() + random.random() * self._seconds
             self._timer = self._loop.call_at(self._next, self._say)
         elif payload.startswith(b'{"type":"error"'):
             self.refused = json.loads(payload)
-            self.told.set()
+            self.answered.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self.told.set()
+        self.answered.set()
         if self._timer is not None:
             self._timer.cancel()
 
     def late(self, begin: float, end: float) -> list[float]:
-        """Lags of the chunks sent in that time; of those that did not come back, how long that is by now."""
+        """Lags of the chunks sent in that time; for markers that did not come back, the time waited so far."""
         now = self._loop.time()
         came = [lag for at, lag in self.lags if begin <= at - lag < end]
         return came + [now - at for at in self._sent.values() if begin <= at < end]

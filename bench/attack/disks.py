@@ -1,4 +1,4 @@
-"""Stores that were damaged while nothing ran: what was not hit is there, nothing is wrong, and every loss is said.
+"""Stores that were damaged while no daemon ran: undamaged rows are kept, no row is wrong, and every loss is reported.
 
 Both stores, as a kill leaves them: a cut at every byte behind the last records, a flipped bit anywhere, a bad page, a
 file that is empty, garbage, cut in half or gone, the same for the write-ahead log, and odd rows. Then a daemon is
@@ -31,7 +31,7 @@ __all__ = ["run"]
 STREAMS = {f"stream-{i:03}": random.Random(i).randbytes(200 + 1700 * (i % 5)) for i in range(60)}
 SENSORS = {f"sensor/{i:03}": random.Random(100 + i).randbytes(300 + 2900 * (i % 3)) for i in range(60)}
 PAGE = 4096
-#: Of files that are damaged as a whole, beside cuts, bits and pages.
+#: Damage to whole files, beside cuts, bits and pages.
 WHOLE: dict[str, Callable[[bytes], bytes | None]] = {
     "empty": lambda data: b"",
     "garbage": lambda data: random.Random(7).randbytes(len(data)),
@@ -77,7 +77,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
 
 
 class Bench:
-    """One store as a kill leaves it, and copies of it that are damaged."""
+    """One store as it is after a kill, and damaged copies of it."""
 
     def __init__(self, folder: Path, name: str, make: Callable[[Path], None], scale: Scale) -> None:
         self.folder, self.name, self.scale = folder, name, scale
@@ -116,8 +116,8 @@ class Bench:
     def _row(
         self, what: str, damages: Iterable[tuple[str | None, bytes | None]], most: int, *, silent: bool = False
     ) -> AttackRow:
-        """``damages``: which file is what; ``None``: the database of a store that was closed. One after the other: all
-        of them together would fill the memory."""
+        """``damages``: files with their damage; ``None``: the database of a closed store. They are made one at a time:
+        all together would fill the memory."""
         failed, count, worst, unsaid = list[str](), 0, 0, 0
         for name, data in damages:
             count += 1
@@ -174,7 +174,7 @@ def _contents(store: SqliteStore | Journal) -> Contents:
 
 
 def _lost(before: Contents, after: Contents) -> set[str]:
-    """Which are gone or start again. Raises ``AssertionError`` for one that is wrong."""
+    """Streams or sensors that are lost or restarted. Raises ``AssertionError`` for a wrong one."""
     for name, data in after.items():
         assert data in (before.get(name), b""), f"{name} came back as something else"
     return {name for name, data in before.items() if after.get(name, b"") != data}
@@ -216,7 +216,7 @@ def _flipped(data: bytes, bit: int) -> bytes:
 
 
 def _starts(folder: Path, model: Path, scale: Scale) -> Iterator[AttackRow]:
-    """A daemon on stores that are damaged, with files beside them that make no sense."""
+    """A daemon on damaged stores, with invalid files beside them."""
     for title, damage in list(WHOLE.items())[: max(1, round(len(WHOLE) * scale.share))]:
         state = folder / title.replace(" ", "-") / "state"
         for name, make in (("sessions.sqlite", _sessions), ("sensors.sqlite", _journal)):

@@ -1,6 +1,6 @@
-"""Model files that ask for more than there is, or are no model at all: each is one refusal, with exit code 78.
+"""Model files that need too much memory, or are not models: each is refused with one message and exit code 78.
 
-The figure and what may be done about it are in the message, and nothing of that size is made meanwhile.
+The message has the size and the setting that allows more, and no memory of that size is allocated meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamer.contract.manifest import KEY, Packed
 
 __all__ = ["CASES", "MOST_BYTES", "run", "write"]
 
-#: Memory that a daemon may take while it refuses: what it takes to start, and some.
+#: Memory that a daemon may take while it refuses: that of a normal start, and some reserve.
 MOST_BYTES = 1500 * 2**20
 CONFIG = 78
 
@@ -72,7 +72,7 @@ def write(path: Path, manifest: dict[str, Any] | str, ranks: tuple[int, int, int
 
 
 def _bomb(size: int) -> dict[str, Any]:
-    """Bytes that pack to next to nothing, and say how many they are."""
+    """Bytes that compress to next to nothing, with their declared size."""
     packer, piece = lzma.LZMACompressor(preset=0), b"a\tA\n" * 2**18
     parts = [packer.compress(piece) for _ in range(size // len(piece))]
     return {"xz": base64.b64encode(b"".join([*parts, packer.flush()])).decode(), "size": size}
@@ -93,7 +93,7 @@ def _speech(**options: Any) -> dict[str, Any]:
 
 
 def _long_words() -> dict[str, Any]:
-    """Two megabytes of text of which a table would have a terabyte."""
+    """Two megabytes of text whose table would take a terabyte."""
     text = "".join(f"w{i}\tA\n" for i in range(100_000)) + "long\t" + "A " * 1_000_000 + "\n"
     return Packed.pack(text.encode()).model_dump()
 
@@ -120,7 +120,7 @@ def _raw(path: Path, data: bytes) -> Path:
 
 
 Case = tuple[Callable[[Path], Path], str]
-#: By name: what writes the file, and what the refusal says.
+#: By name: the function that writes the file, and a part of the refusal.
 CASES: dict[str, Case] = {
     "100 GB of state": (lambda p: write(p, _manifest((4, 1), (25 * 10**9,), (4, 1))), "max_model_bytes"),
     "state of many streams": (lambda p: write(p, _manifest((4, 1), (10**7,), (4, 1))), "max_state_bytes"),
@@ -161,7 +161,7 @@ def run(scale: Scale) -> Iterator[AttackRow]:
 
 
 def _huge_batch(folder: Path) -> AttackRow:
-    """Of which nothing comes: the batch is what pays, and what fits."""
+    """A huge max_batch has no effect: the daemon uses the batch that pays and fits."""
     victim = Victim(folder / "batch", [write(folder / "batch.onnx", _changed(max_batch=10**18))])
     served = victim.wait_ready()
     code = victim.end()
@@ -171,7 +171,7 @@ def _huge_batch(folder: Path) -> AttackRow:
 
 
 def start(folder: Path, path: Path) -> tuple[int, int, str]:
-    """Exit code, largest resident size in bytes, and the last line that was said."""
+    """Exit code, largest resident size in bytes, and the last line of output."""
     victim, peak = Victim(folder, [path]), 0
     while victim.lives:
         with contextlib.suppress(OSError, StopIteration, IndexError):  # its memory goes before it does

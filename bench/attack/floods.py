@@ -15,7 +15,7 @@ from bench.attack.clients import BINARY, CONTINUE, PING, TEXT, Wire, frame
 
 __all__ = ["KINDS", "Flood", "frame_of_rows"]
 
-#: Seconds until a connection that was closed comes again.
+#: Seconds until a closed connection is opened again.
 PAUSE = 0.05
 
 
@@ -25,7 +25,7 @@ class Flood(Wire):
     def __init__(self, data: Callable[[int], bytes], rate: int | None = None, deaf: bool = False) -> None:
         super().__init__()
         self._data, self._deaf, self._count, self._writable = data, deaf, 0, True
-        self.ready, self.told = False, asyncio.Event()  # told: whether it was let in
+        self.ready, self.answered = False, asyncio.Event()  # answered: admitted or refused
         self._hello = {"type": "start", "partials": False, **({"sample_rate": rate} if rate else {})}
 
     def opened(self) -> None:
@@ -35,16 +35,16 @@ class Flood(Wire):
     def frame(self, opcode: int, payload: bytes) -> None:
         if opcode == TEXT and payload.startswith(b'{"type":"ready"'):
             self.ready = True
-            self.told.set()
+            self.answered.set()
             if self._deaf:
                 self.transport.pause_reading()
             self._send()
         elif opcode == TEXT and payload.startswith(b'{"type":"error"'):
-            self.told.set()
+            self.answered.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self.told.set()
+        self.answered.set()
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -60,7 +60,7 @@ class Flood(Wire):
 
 
 class Requests(asyncio.Protocol):
-    """Asks for ever, without waiting for answers; ``deaf``: nor reading them."""
+    """Sends requests for ever, without waiting for answers; ``deaf``: without reading them, too."""
 
     def __init__(self, request: bytes, deaf: bool = False) -> None:
         self._request, self._deaf, self._writable = request, deaf, True
@@ -102,7 +102,7 @@ def _post(body: bytes, encoding: bytes = b"") -> bytes:
 
 
 def _markers(count: int) -> bytes:
-    """Each chunk of silence lets those before it go."""
+    """Markers; each chunk of silence releases the markers before it."""
     some = b"".join(frame(TEXT, b'{"type":"marker","id":"%d"}' % (250 * count + i)) for i in range(250))
     return some + frame(BINARY, bytes(2**14))
 
@@ -139,7 +139,7 @@ def _made(kind: str) -> Callable[[], Flood | Requests]:
     return lambda: Flood(lambda count: data, deaf=kind == "pings")
 
 
-#: What is sent, in words.
+#: Descriptions of the floods.
 KINDS = {
     "tiny": "frames of 2 bytes",
     "markers": "markers",

@@ -1,7 +1,7 @@
 """A disk that fills and is emptied again, many times, under a daemon that serves sound and sensors, and at its start.
 
-A real file system of four megabytes. Each time: ``/readyz`` says so and ``/healthz`` does not, no reading is taken that
-can't be kept, the stream that is there goes on, and everything is as before once there is room.
+It uses a real file system of four megabytes. Each time ``/readyz`` is 503 and ``/healthz`` is 200, readings that can't
+be written are refused, the existing stream continues, and everything works as before once there is room.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) 
 async def _rounds(
     victim: Victim, disk: SmallDisk, sound: bytes, rate: int, rounds: int
 ) -> tuple[int, list[str], list[str]]:
-    """Readings that were taken, what was odd, the events of the stream."""
+    """Readings that were taken, unexpected observations, the events of the stream."""
     taken, odd, second = 0, list[str](), 2 * rate
     url = f"ws://127.0.0.1:{victim.port}/v1/stream"
     async with StreamClient(url, sample_rate=rate, partials=False) as stream:

@@ -1,8 +1,8 @@
-"""Every parser against what nobody meant to send: 20 minutes of hypothesis at share 1, in processes of their own.
+"""Every parser against damaged input: 20 minutes of hypothesis at share 1, each parser in a process of its own.
 
-Whole samples are damaged (bytes changed, cut, said twice, spliced with another sample, numbers made huge) beside bytes
-that are nothing at all. A parser reads what it gets or raises its own error. Anything else is a crash, and its bytes
-are shown; who takes longer than :data:`SLOW` hangs; what the process grew by is its memory.
+Inputs are damaged samples (bytes changed, cut, repeated, spliced with another sample, numbers made huge) and random
+bytes. A parser reads its input or raises its own error. Anything else is a crash, and its bytes are shown; a parser
+that takes longer than :data:`SLOW` hangs; the growth of the process is its memory.
 
 HTTP heads and WebSocket frames also go to a real daemon, whose process is watched instead.
 """
@@ -30,11 +30,11 @@ from bench.attack import AttackRow, Scale
 from bench.attack.parsers import Parser, parsers
 
 SECONDS = 20 * 60
-#: Seconds that reading a few kilobytes may take on a machine that does other things, too; and until it is given up.
+#: Seconds that parsing a few kilobytes may take on a busy machine; and after which the parser is given up.
 SLOW, HANGS = 5.0, 60.0
 #: Bytes that a parser's process may grow by, its libraries and hypothesis's own notes included.
 GROWTH = 256 * 2**20
-#: Of the time, what a daemon is attacked for.
+#: Share of the time for attacks on a daemon.
 WIRE = 0.2
 NUMBERS = (
     b"0",
@@ -76,7 +76,7 @@ def damaged(samples: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
 
 
 def fuzz(parser: Parser, seconds: float, number: int) -> dict[str, Any]:
-    """Examples, the slowest one's seconds, and what crashed it, if anything did."""
+    """Number of examples, the slowest one's seconds, and the input that crashed the parser, if any."""
     found: dict[str, Any] = {"examples": 0, "slowest": 0.0, "crash": ""}
     until, rounds = time.monotonic() + seconds, 0
 
@@ -181,7 +181,7 @@ FRAMES = (
 
 
 def wire(daemon: setup.Served, seconds: float, number: int) -> AttackRow:
-    """Damaged heads, and damaged frames behind a good one. It answers or hangs up, and is well in the end."""
+    """Damaged heads, and damaged frames after a good one. The daemon answers or closes, and is ready in the end."""
     heads, frames = damaged(HEADS), st.lists(damaged(FRAMES), max_size=6).map(b"".join)
     before, until, sent = daemon.resident_bytes(), time.monotonic() + seconds, 0
 

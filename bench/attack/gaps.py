@@ -1,8 +1,8 @@
-"""One sensor orders hours of work in a few bytes: readings that are far apart, each of which has a gap to be filled.
+"""One sensor causes hours of work with a few bytes: readings that are far apart, each after a gap to be filled.
 
 Twenty readings a minute apart teach the daemon the step; a thousand follow that are 120 to 239 steps apart. While they
-wait to be run, twenty other sensors send their first readings; then comes SIGTERM, and a start on the same state. What
-every sensor says in the end is compared with a daemon that nobody disturbed.
+wait to be run, twenty other sensors send their first readings; then comes SIGTERM, and a start on the same state. The
+forecasts of all sensors in the end are compared with those of an undisturbed daemon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamer.engine.catalogue import resolve
 
 STEP, EPOCH = 60, 1_767_225_600
 OTHERS = 20
-#: Readings far apart at share 1, and settings of the daemon: what a gap may cost is its default.
+#: Readings far apart at share 1, and settings of the daemon; its bounds on gaps have their defaults.
 FAR, DRAIN, GAP, EARNED, SAVED = 1000, 8.0, 240, 16, 8
 #: Seconds that an answer may take beside the attack; that leaving may take beyond ``drain_seconds``.
 SOON, LEAVE = 1.0, 2.0
@@ -57,7 +57,7 @@ def post(port: int, readings: Sequence[Reading], query: str = "") -> tuple[int, 
 
 
 def said(port: int) -> dict[str, Any]:
-    """What each sensor says, without its age."""
+    """The forecast of each sensor, without its age."""
     names = json.loads(setup.get(port, "/v1/forecast"))["streams"]
     return {name: json.loads(setup.get(port, f"/v1/forecast/{name}")) for name in names}
 
@@ -131,7 +131,7 @@ def run(scale: Scale, model: str = "forecast-universal", drain: float = DRAIN, r
 
 
 def _ignored(port: int, readings: Sequence[Reading]) -> None:
-    """Its answer comes when all is run: the daemon goes down before."""
+    """Send readings and ignore the answer, which would come after all are run: the daemon stops before that."""
     with contextlib.suppress(OSError, http.client.HTTPException):
         post(port, readings)
 

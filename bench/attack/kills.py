@@ -1,8 +1,8 @@
-"""``kill -9`` at any moment, again and again: while it starts, runs, saves, drains, reloads and has reloaded.
+"""``kill -9`` at any moment, many times: while the daemon starts, runs, saves, drains, reloads and has reloaded.
 
-One stream of sound and one sensor go through all of it. At the end both have to be what they are where nobody is
-killed: every final and marker with its number and its times, every reading once, the same forecast. For the reload
-each model's file is replaced by one that says the same and is another version; it stays there for the next start.
+One stream of sound and one sensor go through all kills. At the end both must equal those of an undisturbed daemon:
+every final and marker with its number and its times, every reading once, the same forecast. For the reload each model's
+file is replaced by another version with the same weights, which stays there for the next start.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ KILLS = 200
 MOMENTS = ("start", "run", "save", "drain", "reloaded", "reload")
 SENSOR = "forecast-online"
 SETTINGS = {"checkpoint_seconds": 0.1, "sensor_save_seconds": 0.3, "drain_seconds": 5, "min_free_bytes": 0}
-#: Of the client: it comes back at once.
+#: Bounds of the client: it comes back at once.
 BOUNDS: ReplayBounds = {"retry_seconds": 600.0, "first_delay": 0.05, "max_delay": 0.3}
-#: Samples of a message, and of which a marker follows every so many.
+#: Samples of a message, and samples between two markers.
 PIECE, MARKED = 1600, 20
-#: Readings of one kill that a twin is told at once afterwards.
+#: Readings around one kill; the undisturbed twin gets them all at once afterwards.
 TOGETHER = 500
 
 
@@ -112,7 +112,7 @@ class Siege:
             return [_said(event) async for event in stream], victim
 
     def _kill(self) -> Victim:
-        """So many times; the last one lives."""
+        """Kill the daemon this many times; the last one lives."""
         for number in range(self.kills):
             moment = MOMENTS[number % len(MOMENTS)]
             self.moments[moment] += 1
@@ -230,7 +230,7 @@ class Siege:
 
 
 class VersionedFile:
-    """A copy of a model's file in ``folder``, and another version beside it that says the same."""
+    """A copy of a model's file in ``folder``, and another version beside it with the same weights."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.path, self._other = folder / model.name, folder / f"{model.name}.other"
@@ -242,7 +242,7 @@ class VersionedFile:
         onnx.save(other, str(self._other))
 
     def exchange(self) -> None:
-        """At no moment is there none."""
+        """Exchange the files atomically: the path always has a file."""
         before = self.path.with_name(f"{self.path.name}.before")
         before.unlink(missing_ok=True)
         before.hardlink_to(self.path)

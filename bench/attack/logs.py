@@ -1,4 +1,4 @@
-"""Names, paths, headers and bodies that would forge records or speak to the terminal of whoever reads the log."""
+"""Names, paths, headers and bodies that try to forge log records or send control characters to a reader's terminal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def settings(style: str) -> dict[str, str]:
 
 
 def attack(port: int, text: str) -> int:
-    """By every way to a record that there is; how many."""
+    """Attack by every request that is logged; returns the number of requests."""
     plain = text.encode("utf-8", "surrogatepass")
     header = plain.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"").decode("latin-1")
     name = quote(plain, safe="")

@@ -1,7 +1,7 @@
-"""Floods at the event loop, from one client or from two hundred; meanwhile the pages of health have to answer.
+"""Floods at the event loop, from one client or from two hundred; meanwhile the health pages must answer.
 
-Each flood comes from a process of its own. The pages are asked for all the time, each on a fresh connection, as a probe
-asks. Where other work keeps the machine busy, the pages are slow without a flood, too: what they took before is told.
+Each flood comes from a process of its own. The pages are requested all the time, each on a new connection, as a probe
+does. On a busy machine the pages are slow without a flood, too, so their times before the flood are reported.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["CONNECTIONS", "PAGES", "flooded", "run"]
 
 SECONDS = 8.0
 PAGES = ("/healthz", "/readyz", "/metrics")
-#: Seconds within which each page has to be there, and bytes that the daemon may have grown by.
+#: Seconds within which each page must be answered, and bytes by which the daemon may grow.
 REACH, GROWTH = 0.3, 256 * 2**20
-#: Connections of each kind. What needs few to be heard is sent by few, and by many.
+#: Connections of each kind. A flood that works with few connections is sent by few, and by many.
 CONNECTIONS = {
     "tiny": (1, 50),
     "markers": (1, 50),
@@ -78,7 +78,7 @@ def _heard(daemon: setup.Served, kind: str) -> None:
 
 
 def _probe(port: int, seconds: float, daemon: setup.Served | None = None) -> tuple[dict[str, list[float]], int]:
-    """Seconds that each page took, and the most memory that was seen."""
+    """Seconds that each page took, and the largest memory of the daemon."""
     found: dict[str, list[float]] = {page: [] for page in PAGES}
     most, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:

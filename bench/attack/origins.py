@@ -1,7 +1,7 @@
 """Web pages against a daemon on loopback without tokens: another origin's, a rebound name's, a form's.
 
-Every route that the table of rules knows is asked by every kind of page with every method. Nothing may be answered, and
-nothing may be left behind. Then those who are no pages ask for the same and have to be served.
+Every kind of page requests every route in the table of rules with every method. No request may be served or have an
+effect. Then clients other than pages send the same requests and must be served.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMS = (
     "text/plain",
     "text/plain;charset=UTF-8",
 )
-#: What browsers say of a page that they send requests for, where that page is not the daemon's own.
+#: Headers of browsers' requests for pages of other origins.
 PAGES: tuple[Mapping[str, str], ...] = (
     {"Origin": f"https://{EVIL}"},
     {"Origin": "null"},
@@ -34,7 +34,7 @@ PAGES: tuple[Mapping[str, str], ...] = (
 )
 NAMES = (EVIL, f"{EVIL}:8765", "localhost.evil.example", "127.0.0.1.nip.io", "a.b", "localhost:1@evil.example", "")
 OLD_BROWSER = "Mozilla/5.0 (Windows NT 6.1; rv:60.0) Gecko/20100101 Firefox/60.0"
-#: What goes on as it is: a name, the path, a body and its headers.
+#: Requests of clients other than pages: a name, the path, a body and its headers.
 CLIENTS: tuple[tuple[str, str, bytes, Mapping[str, str]], ...] = (
     ("curl -d", "/v1/streams/c1", bytes(640), {"User-Agent": "curl/8.5.0", "Content-Type": FORMS[0]}),
     ("curl --data-binary", "/v1/streams/c2", b"[]", {"User-Agent": "curl/8.5.0", "Content-Type": "application/json"}),
@@ -89,7 +89,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
 
 
 def refused(what: str, port: int, requests: list[tuple[str, str, dict[str, str]]]) -> AttackRow:
-    """All of them, with a sentence that says what to do."""
+    """Whether all are refused, with a sentence that says what to do."""
     let_in = []
     for method, path, headers in requests:
         answer = request(port, method, path, b"" if method == "GET" else b"x=1", headers)

@@ -1,8 +1,9 @@
-"""More live streams than the machine can run: those that are let in keep up, the others hear why they are not.
+"""More live streams than the machine can run: admitted streams keep up, the others are refused with a reason.
 
-First clients come one after the other until one is refused: that is how many fit. Then half as many more want in, and
-twice as many more, and try again when they are told to. Those that were let in send in real time and measure, from the
-last sample of a chunk to the marker behind it. Then all but the first leave; at last files come beside live streams.
+First clients come one after the other until one is refused: this gives the number that fits. Then half as many more
+try, and twice as many more, and try again after the given time. Admitted clients send in real time and measure the time
+from the last sample of a chunk to the marker after it. Then all but the first leave; at last files come beside live
+streams.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from bench.attack.floods import Flood, frame_of_rows
 
 __all__ = ["GUARDED", "overloaded", "run"]
 
-#: The daemon's own defaults, which measurements of other things do without.
+#: The daemon's defaults for admission, which other benches turn off.
 GUARDED = {"STREAMER_MAX_LOAD": "0.8", "STREAMER_OVERLOAD_SECONDS": "0"}
 #: Clients a second, and at most, until one is refused; seconds for which more of them want in.
 ARRIVALS, MOST, SECONDS = 20, 600, 12.0
 #: Files that come beside live streams.
 FILES = 8
-#: Times what fits that want in.
+#: Clients that try, as multiples of the number that fits.
 OFFERED = (1.5, 3.0)
-#: Seconds that may pass, once those that are too many have left, until all is in time again.
+#: Seconds after the surplus clients left until results must be in time again.
 RECOVERY = 5.0
 
 
 @dataclass
 class Crowd:
-    """Clients of one daemon. ``chunk``: seconds of one. ``reasons``: why how many were refused."""
+    """Clients of one daemon. ``chunk``: seconds of one. ``reasons``: numbers of refusals by reason."""
 
     daemon: setup.Served
     chunk: float
@@ -45,7 +46,7 @@ class Crowd:
     sounds: list[list[bytes]]
     clients: list[LiveClient] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
-    unkind: int = 0  # refused without a word on when to come again
+    unkind: int = 0  # refused without retry_after
 
     @classmethod
     def of(cls, daemon: setup.Served) -> Crowd:
@@ -57,13 +58,13 @@ class Crowd:
         return cls(daemon, chunk, rate, pieces)
 
     async def come(self, number: int) -> LiveClient:
-        """One client, let in or refused."""
+        """Connect one client, which is admitted or refused."""
 
         def make() -> LiveClient:
             return LiveClient(self.sounds[number % len(self.sounds)], self.chunk, sample_rate=self.rate)
 
         _, client = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", self.daemon.port)
-        await client.told.wait()
+        await client.answered.wait()
         if client.ready:
             self.clients.append(client)
             return client
@@ -74,14 +75,14 @@ class Crowd:
         return client
 
     async def insist(self, number: int) -> None:
-        """Until it is let in; it comes again when it is told to."""
+        """Connect a client until it is admitted; it tries again after ``retry_after``."""
         client = await self.come(number)
         while not client.ready:
             await asyncio.sleep((client.refused or {}).get("retry_after", 1.0))
             client = await self.come(number)
 
     async def fill(self, most: int) -> None:
-        """One after the other, until one is refused."""
+        """Connect clients one after the other, until one is refused."""
         for number in range(most):
             if not (await self.come(number)).ready:
                 break
@@ -91,7 +92,7 @@ class Crowd:
         return [lag for client in self.clients for lag in client.late(begin, end)]
 
     async def leave(self, most: int = 0) -> None:
-        """All but the first ``most``."""
+        """Disconnect all but the first ``most``."""
         gone, self.clients = self.clients[most:], self.clients[:most]
         for client in gone:
             client.leave()
@@ -149,7 +150,7 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[AttackRow]:
 
 
 async def _recovery(crowd: Crowd, begin: float) -> AttackRow:
-    """From when the others left: until a second's chunks are in time, those that wait still among them."""
+    """The time from the moment the others left until all chunks of a second, waiting ones included, are in time."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(1)
@@ -164,7 +165,7 @@ async def _recovery(crowd: Crowd, begin: float) -> AttackRow:
 
 
 async def _files(crowd: Crowd, seconds: float, count: int) -> list[AttackRow]:
-    """So many clients that send as fast as they may, beside live streams."""
+    """Clients that send as fast as they may, beside live streams."""
     loop, live = asyncio.get_running_loop(), len(crowd.clients)
     data = frame_of_rows(b"".join(crowd.sounds[0]))
     files: list[Flood] = []
@@ -172,7 +173,7 @@ async def _files(crowd: Crowd, seconds: float, count: int) -> list[AttackRow]:
     while len(files) < count and loop.time() < until:
         make = functools.partial(Flood, lambda count: data, crowd.rate)
         _, file = await loop.create_connection(make, "127.0.0.1", crowd.daemon.port)
-        await file.told.wait()
+        await file.answered.wait()
         if file.ready:
             files.append(file)
         else:

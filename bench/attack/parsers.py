@@ -1,7 +1,7 @@
-"""Every parser of the daemon by name: what it is given, and what it may say to that.
+"""Every parser of the daemon by name, with its samples and its own errors.
 
-A parser takes bytes and either reads them or raises one of its own errors. ``samples`` are whole ones, which the fuzzer
-damages; anything else that comes out is a crash.
+A parser takes bytes and either reads them or raises one of its own errors; any other exception is a crash. ``samples``
+are valid inputs, which the fuzzer damages.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def parsers(folder: Path) -> dict[str, Parser]:
     }
 
 
-# -- how each is called ------------------------------------------------------------------------------------------------
+# -- calls -------------------------------------------------------------------------------------------------------------
 
 FRAMES = (b"\x82\x83abcdxyz", b"\x81\xfe\x00\x80abcd" + bytes(128), b"\x89\x80abcd")
 PAYLOADS = (b'{"Time":"2024-01-01T00:00:00","ENERGY":{"Power":3.5}}', b"21.5")
@@ -148,7 +148,7 @@ SETTINGS = b'port = 8765\nmodels = ["digits", "a.onnx"]\nmqtt_password = "x"\nbu
 
 
 def _frames(data: bytes) -> None:
-    """Nothing is lost and nothing is made up, however the bytes come: the frames are the bytes again."""
+    """For any division of the bytes the frames contain exactly these bytes."""
     for step in (len(data) or 1, 1, 7):
         cutter, found = Cutter(1024), []
         for at in range(0, len(data), step):

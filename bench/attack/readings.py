@@ -1,8 +1,7 @@
-"""More readings than two cores can run: what is admitted is answered within one step, the rest is told to come again.
+"""More readings than two cores can run: accepted requests are answered within one step, others are refused with 503.
 
-First the daemon is given as much as it takes, which is its capacity on this machine now. Then half as much again and
-three times as much are offered, a request of some sensors each, at its time, whether the one before was answered or
-not.
+First the daemon gets as many readings as it takes, which is its present capacity on this machine. Then 1.5 times and
+three times as many are offered, in requests of some sensors each, at fixed times, without waiting for answers.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bench.attack import AttackRow, Scale
 from streamer.engine.catalogue import resolve
 
 SENSORS, TOGETHER, EPOCH = 2000, 50, 1_767_225_600
-#: Seconds of one step, and of each load at share 1. Readings may wait half a step, the rest is for the way.
+#: Seconds of one step, and of each load at share 1. Readings may wait half a step; the other half is for the request.
 STEP, LOAD = 10, 40.0
 LOADS = (1.5, 3.0)
 CLIENTS = 400
@@ -30,8 +29,8 @@ CLIENTS = 400
 class Answer(NamedTuple):
     status: int
     seconds: float
-    #: Of a refusal: a reason and when to come again were there.
-    told: bool
+    #: A refusal had a reason and Retry-After.
+    explained: bool
 
 
 def body(round: int, first: int) -> bytes:
@@ -47,12 +46,14 @@ def post(port: int, content: bytes) -> Answer:
         connection.request("POST", "/v1/readings?forecast=1", content)
         answer = connection.getresponse()
         text = answer.read().decode()
-        told = answer.status == 200 or (answer.getheader("Retry-After") is not None and "error" in json.loads(text))
-        return Answer(answer.status, time.perf_counter() - begin, told)
+        explained = answer.status == 200 or (
+            answer.getheader("Retry-After") is not None and "error" in json.loads(text)
+        )
+        return Answer(answer.status, time.perf_counter() - begin, explained)
 
 
 def offered(port: int, rate: float, seconds: float, rounds: Iterator[int], sensors: int) -> list[Answer]:
-    """``rate`` of readings a second; late requests are not left out."""
+    """Offer ``rate`` readings a second; late requests are sent, too."""
     answers, begin, sent = [], time.perf_counter(), 0
     with ThreadPoolExecutor(CLIENTS) as pool:
         for round in rounds:
@@ -86,7 +87,7 @@ def run(scale: Scale, model: str = "forecast-universal") -> Iterator[AttackRow]:
             name = f"{load:g}x of {capacity:.0f} readings/s"
             yield AttackRow("readings", f"{name}: slowest answer with forecasts", f"{STEP} s", f"{slowest:.1f} s",
                       slowest <= STEP)  # fmt: skip
-            fair = kinds[200] > 0 and set(kinds) <= {200, 503} and all(answer.told for answer in answers)
+            fair = kinds[200] > 0 and set(kinds) <= {200, 503} and all(answer.explained for answer in answers)
             yield AttackRow("readings", f"{name}: answers are forecasts, or 503 with reason and Retry-After", "all",
                       f"{kinds[200]} and {kinds[503]} of {len(answers)}", fair)  # fmt: skip
         waiting = _run_out(served)

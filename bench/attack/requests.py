@@ -1,4 +1,4 @@
-"""Requests that say exactly what an attack wants them to say."""
+"""HTTP requests with exactly the given bytes and headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Answer", "bearer", "first_frame", "request"]
 
 
 class Answer(NamedTuple):
-    """``retry_after`` as said in the header, in seconds; ``None``: nothing was said."""
+    """``retry_after``: the header's value in seconds; ``None``: no header."""
 
     status: int
     text: str
@@ -31,7 +31,7 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 def request(port: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-    """On a connection of its own; nothing is sent beside what is said here, a Host of ours and the length."""
+    """One request on a new connection, with the given headers, a Host header and the length only."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -49,7 +49,7 @@ def request(port: int, method: str, path: str, body: bytes = b"", headers: Mappi
 def first_frame(
     port: int, path: str, headers: Mapping[str, str], frame: Mapping[str, Any] | None = None, more: bytes = b""
 ) -> tuple[int, dict[str, Any]]:
-    """Status of the handshake, and what is answered to the first frame (and to rows behind it), if that is anything."""
+    """Status of the handshake, and the answer to the first frame (and to rows after it), if any."""
 
     async def go() -> tuple[int, dict[str, Any]]:
         url = f"ws://127.0.0.1:{port}{path}"

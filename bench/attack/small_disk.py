@@ -17,7 +17,7 @@ class SmallDisk:
         self._filler = path / "filler"
 
     def fill(self) -> None:
-        """To the last byte."""
+        """Fill the file system to the last byte."""
         with self._filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(4096)):
                 pass
@@ -34,7 +34,7 @@ class SmallDisk:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, megabytes: int = 4) -> Iterator[SmallDisk]:
-    """A tmpfs. Raises ``PermissionError`` where none may be mounted."""
+    """A tmpfs. Raises ``PermissionError`` if the process may not mount one."""
     path = folder / "small"
     path.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "streamer-test", str(path)]

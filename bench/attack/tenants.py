@@ -1,6 +1,6 @@
-"""Holders of tokens against each other: one's streams, by every way to them; guessing; taking more than is given.
+"""Holders of tokens against each other: access to another's streams by every protocol; guessing; exceeding limits.
 
-The victim's stream runs all the while, and has to come out as it does where nobody attacks.
+The victim's stream runs all the while, and its results must equal those without an attack.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
             yield rate(daemon.port, limited["requests"])
             yield streams(daemon.port, limited["streams"])
             yield data(daemon.port, limited["bytes"])
-            yield from guess(daemon.port, victim, max(20, round(2000 * scale.share)))  # last: who is new waits then
+            yield from guess(
+                daemon.port, victim, max(20, round(2000 * scale.share))
+            )  # last, since new clients have to wait afterwards
 
 
 def made(file: TokenFile, name: str, scope: str, **limits: float) -> str:
@@ -53,7 +55,7 @@ def made(file: TokenFile, name: str, scope: str, **limits: float) -> str:
 
 
 def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterator[AttackRow]:
-    """By key over HTTP, by id over the WebSocket, by sequence over KServe, by whatever spelling."""
+    """Try a key over HTTP, an id over the WebSocket, a sequence over KServe, in many spellings."""
     noise = np.random.default_rng(seed).integers(-9000, 9000, (rounds, 3200)).astype("<i2")
     own, other = BYTES | bearer(victim), BYTES | bearer(thief)
     said: list[str] = []
@@ -75,7 +77,7 @@ def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterato
             look(request(port, "DELETE", path, headers=other), f"DELETE {name!r}", 400, 404)
             status, frame = first_frame(port, "/v1/stream", bearer(thief), {"type": "resume", "stream": name})
             look(Answer(404 if frame.get("type") == "error" else status, "", None), f"resume {name!r}", 404)
-        # the same key is a stream of his own, from its beginning
+        # the same key is a new stream of the attacker's own
         look(request(port, "POST", "/v1/streams/secret?position=3200", piece.tobytes(), other), "go on", 409)
         for path in ("/v1/sessions", "/v1/sessions/secret", "/v1/sessions/victim%1Fsecret", "/metrics"):
             look(request(port, "GET", path, headers=other), path, 403)
@@ -94,10 +96,10 @@ def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterato
         for number, piece in enumerate(noise)
     ]
 
-    def told(texts: list[str]) -> list[object]:
+    def contents(texts: list[str]) -> list[object]:
         return [json.loads(text)["events"] if text.startswith("{") else text for text in texts]
 
-    same = told(said) == told(alone)
+    same = contents(said) == contents(alone)
     yield AttackRow("tenants", "its owner's outputs", "as without the attack", "the same" if same else "others", same)
 
 
@@ -119,7 +121,7 @@ def scopes(port: int, reader: str) -> AttackRow:
 
 
 def guess(port: int, victim: str, guesses: int) -> Iterator[AttackRow]:
-    """From one address, as fast as it goes, while the victim works from there, too."""
+    """Guess tokens as fast as possible, from the address of the working victim."""
     begin = time.monotonic()
     looked_at, untold, kept_out = 0, 0, 0
     for number in range(guesses):
@@ -138,20 +140,20 @@ def guess(port: int, victim: str, guesses: int) -> Iterator[AttackRow]:
 
 
 def rate(port: int, secret: str) -> AttackRow:
-    """Requests as fast as it goes, then when it was told to come again."""
+    """Send requests as fast as possible, then after the given Retry-After."""
     begin = time.monotonic()
     answers = [request(port, "GET", "/v1/models", headers=bearer(secret)) for _ in range(40)]
     most = RATE + RATE * (time.monotonic() - begin) + 1
     good = sum(answer.status == 200 for answer in answers)
-    told = all(answer.status == 200 or (answer.status == 429 and answer.retry_after) for answer in answers)
+    explained = all(answer.status == 200 or (answer.status == 429 and answer.retry_after) for answer in answers)
     # on a slow machine the last one of them may have been answered, and the next is refused
     time.sleep(max(answer.retry_after or 0.0 for answer in answers))
     again = request(port, "GET", "/v1/models", headers=bearer(secret)).status
-    held = 1 <= good <= most and told and again == 200
+    held = 1 <= good <= most and explained and again == 200
     return AttackRow(
         "tenants",
         f"answered of 40 requests at once, {RATE:g} a second allowed",
-        f"{most:.0f} at most, then as told",
+        f"{most:.0f} at most, then after Retry-After",
         f"{good}, then {again}",
         held,
     )
@@ -161,11 +163,11 @@ def streams(port: int, secret: str) -> AttackRow:
     given = BYTES | bearer(secret)
     answers = [request(port, "POST", f"/v1/streams/{number}", bytes(640), given) for number in range(6)]
     good = [answer.status for answer in answers].count(200)
-    told = all(answer.status == 200 or (answer.status == 429 and answer.retry_after) for answer in answers)
+    explained = all(answer.status == 200 or (answer.status == 429 and answer.retry_after) for answer in answers)
     frame = first_frame(port, "/v1/stream", bearer(secret), {"type": "start"})[1]
     request(port, "DELETE", "/v1/streams/0", headers=given)
     again = request(port, "POST", "/v1/streams/9", bytes(640), given).status
-    held = good == STREAMS and told and frame.get("code") == "quota" and "retry_after" in frame and again == 200
+    held = good == STREAMS and explained and frame.get("code") == "quota" and "retry_after" in frame and again == 200
     return AttackRow(
         "tenants",
         f"streams that were opened of 7, {STREAMS} allowed",
@@ -176,7 +178,7 @@ def streams(port: int, secret: str) -> AttackRow:
 
 
 def data(port: int, secret: str) -> AttackRow:
-    """A body may be longer than a second's bytes; the next one waits for that."""
+    """A body may exceed the bytes of one second; then the next one has to wait."""
     given = BYTES | bearer(secret)
     first = request(port, "POST", "/v1/streams/long", bytes(DATA * 2), given)
     second = request(port, "POST", "/v1/streams/long", bytes(640), given)
@@ -187,7 +189,7 @@ def data(port: int, secret: str) -> AttackRow:
     held = found == [200, 429, 200] and 1 <= again <= 3
     return AttackRow(
         "tenants",
-        f"a body of 2 s at {DATA} bytes a second, another at once, and when told",
+        f"a body of 2 s at {DATA} bytes a second, another at once, and after Retry-After",
         "200, 429, 200",
         ", ".join(map(str, found)),
         held,

@@ -19,7 +19,7 @@ PATIENCE = 120.0
 
 
 class Victim:
-    """Started, not waited for. ``state`` is its state directory; what it says goes to ``folder/log``."""
+    """A started daemon, perhaps not ready yet. ``state`` is its state directory; its output goes to ``folder/log``."""
 
     def __init__(
         self, folder: Path, models: Sequence[str | Path], state: Path | None = None, **settings: object
@@ -40,7 +40,7 @@ class Victim:
 
     @property
     def port(self) -> int:
-        """Raises ``OSError`` as long as it does not listen."""
+        """Raises ``OSError`` until the daemon listens."""
         return int(self._port_file.read_text())
 
     def said(self) -> str:
@@ -82,7 +82,7 @@ class Victim:
 
 
 def until(call: Callable[[], object], patience: float = PATIENCE) -> object:
-    """What ``call`` gives once it is true; ``OSError`` is not yet. Raises ``TimeoutError``."""
+    """Repeat ``call`` until its result is true, and return it; ``OSError`` counts as false. Raises ``TimeoutError``."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:

@@ -127,7 +127,7 @@ async def main() -> None:
     await asyncio.sleep(given.seconds)
     took, chunks, waits = time.monotonic() - watch.since, watch.chunks, list(watch.waits)
     now = time.monotonic()
-    # What is not answered yet has waited for so long at least; a server that falls behind would look fast without it.
+    # Unanswered chunks count with the time waited so far; without them a server that falls behind would look fast.
     waits += [now - asked for client in clients for asked in client.asked if asked >= watch.since]
     print(json.dumps({"seconds": took, "chunks": chunks, "waits": waits, "late": watch.late}), flush=True)
     stop.set()

@@ -1,4 +1,4 @@
-"""What one would write first: a WebSocket of FastAPI, state in a local variable, one ``session.run`` a chunk.
+"""The simplest server: a WebSocket of FastAPI, state in a local variable, one ``session.run`` a chunk.
 
 ``python -m bench.peers.plain MODEL.onnx PORT``. Careful as far as it goes: one thread a call and no spinning, and calls
 leave the event loop free, two at a time at most where there are two cores.

@@ -112,8 +112,8 @@ def put(
 ) -> dict[str, ir.Value]:
     """Append a foreign graph with input ``x`` (canonical) and its states; returns its outputs (raw) by name.
 
-    ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call is one of the stream's;
-    where it is none, states stay as they were. ``more``: the part's further streams, raw.
+    ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call belongs to the stream; if
+    not, states do not change. ``more``: the part's further streams, raw.
     """
     part = settled.part
     given = {part.stream.name: ops.inward(x, part.stream.layout), **(more or {})}
@@ -164,7 +164,7 @@ def _with_overlap(
     flag: ir.Value | None,
     report: Report,
 ) -> ir.Value:
-    """``x`` with what the last call left in front of it, and within its limits."""
+    """``x``, clipped to its limits, with the overlap from the last call in front of it."""
     if stream.limit is not None:
         low, high = ops.constant(0, stream.dtype), ops.constant(stream.limit, stream.dtype)
         x = ops("Where", ops("Less", x, low), low, x)

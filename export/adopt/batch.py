@@ -59,7 +59,7 @@ class Settled:
     times: Mapping[str, int | str] = field(default_factory=dict)
 
     def layout(self, result: str) -> AxisLayout:
-        """How a result lies, its axes behind the batch in their order."""
+        """The layout of a result, with the axes after the batch in their order."""
         return AxisLayout.moved(*self.results[result])
 
 
@@ -172,7 +172,7 @@ class _Tries:
         return any(all(axes[name] == axis for name, axis in wrong.items()) for wrong in self._wrong)
 
     def __call__(self, axes: Axes) -> Settled | None:
-        """``None``: with the states' batch on these axes two rows are not two streams."""
+        """``None``: with the states' batch on these axes, two rows do not behave as two streams."""
         part = self.part
         memories = {m.name: AxisLayout.moved(m.raw, axes[m.name]) for m in part.memories}
         bare = sorted(name for name, layout in memories.items() if not layout.batched)
@@ -246,7 +246,7 @@ def _reaching(node: ir.Node | None) -> set[str] | None:
 
 
 def _operator(error: Exception) -> tuple[str, str]:
-    """What the runtime says of the operator that can't do two rows, and the operator's name."""
+    """The runtime's message about the operator that can't run two rows, and the operator's name."""
     said = " ".join(str(error).split())
     named = re.search(r"running (\w+) node\. Name:'([^']*)'", said)
     reason = said.split("Status Message:")[-1].strip()
@@ -257,7 +257,7 @@ def _operator(error: Exception) -> tuple[str, str]:
 
 
 class _DifferError(ValueError):
-    """Two rows come out otherwise than two streams, ``by`` so much of their largest value."""
+    """Two rows give other results than two streams; ``by``: the difference relative to the largest value."""
 
     def __init__(self, name: str, by: float) -> None:
         super().__init__(f"rows see each other: {name} of two streams together is {by:.2g} from what each gives alone")
@@ -273,7 +273,7 @@ def _symbolic(layout: AxisLayout) -> tuple[int | str, ...]:
 
 
 def _alone(part: GraphPart, seed: int) -> list[Arrays]:
-    """A stream through the file as it is: for each call what it gave, and as ``in NAME`` what it was given."""
+    """Run a stream through the original file: the outputs of each call, and its inputs as ``in NAME``."""
     runner, rng = part.foreign.session(), np.random.default_rng(seed)
     names = [output.name for output in runner.get_outputs()]
     state = {m.name: _noise(m.raw, m.dtype, rng) if m.given else m.first() for m in part.memories}
@@ -294,7 +294,7 @@ def _alone(part: GraphPart, seed: int) -> list[Arrays]:
 
 
 def back(memory: StatePlan, old: NDArray[Any], got: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """The state behind a call. Raises :class:`AdoptionError` if it is another kind of thing than before."""
+    """The state after a call. Raises :class:`AdoptionError` if its type or shape differs from before."""
     if memory.out is None:
         return old if memory.given else np.asarray(old + np.asarray(memory.step, old.dtype))
     new = got[memory.out]

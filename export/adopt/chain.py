@@ -128,7 +128,7 @@ def _limits(stream: InputStream) -> tuple[tuple[int, int], ...] | None:
 
 
 def _steps(result: ChainOutput, shape: tuple[int, ...]) -> str:
-    """What was taken for what."""
+    """A text for the report: the interpretation of a result's axes."""
     steps = "1 step" if shape[0] == 1 else f"{shape[0]} steps"
     return f"{list(shape)} a call, {steps} of {' x '.join(map(str, shape[1:])) if len(shape) > 1 else 'one value'}"
 

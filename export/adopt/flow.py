@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 __all__ = ["GraphFlow", "Recurrence"]
 
-#: Operators that move numbers about, and their inputs that are moved; ``None``: all.
+#: Operators that only move data, and the inputs whose data they move; ``None``: all.
 _MOVES: Mapping[str, tuple[int, ...] | None] = {
     **dict.fromkeys(("Identity", "Slice", "Gather", "GatherND", "GatherElements", "Split", "Transpose"), (0,)),
     **dict.fromkeys(("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Expand", "Cast", "CastLike", "Tile"), (0,)),
@@ -26,22 +26,22 @@ _MOVES: Mapping[str, tuple[int, ...] | None] = {
     "ScatterElements": (0, 2),
     "Where": (1, 2),
 }
-#: Of those the ones that bring something new beside what was there: without any, a state would never change.
+#: Those of them that add new data to the moved ones: without any, a state would never change.
 _JOINS = {"Concat", "ScatterND", "ScatterElements", "Where", "Pad"}
 _LINEAR = {"Add", "Sub", "Mul", "Div", "Sum", "Neg"}
 _MIXES = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "MultiHeadAttention", "FusedMatMul"}
-#: What comes of the sizes of a tensor is nothing of what is in it.
+#: Operators whose results depend on a tensor's size only, not on its contents.
 _SIZES = {"Shape", "Size", "ConstantOfShape", "RandomNormalLike", "RandomUniformLike", "EyeLike"}
-#: Inputs and outputs of a recurrent operator that are its state before and behind.
+#: Inputs and outputs of a recurrent operator that hold its first and its last state.
 STATES = {"LSTM": ((5, 1), (6, 2)), "GRU": ((5, 1),), "RNN": ((5, 1),)}
-#: What a step on the way costs: nothing that moves, little for arithmetic, much for what mixes everything.
+#: Cost of an operator on a path: nothing for moving data, little for arithmetic, much for mixing everything.
 _MOVE, _JOIN, _ADD, _OTHER, _MIX = 0, 1, 3, 10, 100
 
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A state of an operator. ``start``: what it begins with in every call, ``None``: zeros. ``over``: the tensor that
-    it goes along, and the axis; ``None`` for a Loop, whose trip count it is then."""
+    """A state of an operator. ``start``: its first value in every call, ``None``: zeros. ``over`` and ``axis``: the
+    tensor and the axis along which the operator recurs; ``None`` for a Loop, which recurs over its trip count."""
 
     node: ir.Node
     start: ir.Value | None
@@ -56,7 +56,7 @@ class Recurrence:
 
 @dataclass
 class GraphFlow:
-    """Of one model, with its functions inlined."""
+    """The data flow of one model, with its functions inlined."""
 
     model: ir.Model
     _ways: dict[int, list[tuple[ir.Value, int, bool]]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class GraphFlow:
         return sorted(set(found))
 
     def costs(self, name: str) -> dict[str, int]:
-        """For every output that the input ``name`` reaches, and changes on the way, the cheapest way there."""
+        """For every output that the input ``name`` reaches with a change on the path, the cost of the cheapest path."""
         start = self._input(name)
         best, found = {id(start): 0}, {}
         queue: list[tuple[int, int, ir.Value]] = [(0, 0, start)]
@@ -117,7 +117,7 @@ class GraphFlow:
         return seen
 
     def forgetful(self) -> list[Recurrence]:
-        """States of recurrent operators that begin with a constant in every call, whatever the call before left."""
+        """States of recurrent operators that start from a constant in every call, and so forget the previous call."""
         reached = self.reached(str(value.name) for value in self.model.graph.inputs)
         return [
             found
@@ -127,7 +127,7 @@ class GraphFlow:
         ]
 
     def unused(self, name: str) -> bool:
-        """Nothing in the graph takes this input, and it is not an output."""
+        """Whether no operator takes this input, and it is not an output."""
         value = self._input(name)
         return not value.uses() and id(value) not in self.outputs
 
@@ -139,7 +139,7 @@ class GraphFlow:
 
 
 def _edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
-    """From an input to an output: what it costs, and whether it is a recurrent operator's own state."""
+    """Edges from an input to an output, with the cost, and whether it is a recurrent operator's own state."""
     kind = node.op_type
     if kind in _SIZES:
         return
@@ -201,7 +201,7 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
-    """Only such as go on from call to call: what runs both ways, or back, has its end inside a call."""
+    """Recurrences that can continue from call to call: bidirectional and backward ones end inside a call."""
     if node.op_type in STATES:
         if node.attributes.get_string("direction", "forward") != "forward":
             return
@@ -227,6 +227,6 @@ def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
 
 
 def _nothing(value: ir.Value) -> bool:
-    """A list that a loop fills, which is empty before."""
+    """Whether it is an empty list that a loop fills."""
     tensor = ir.convenience.get_const_tensor(value)
     return (tensor is not None and tensor.size == 0) or isinstance(value.type, ir.SequenceType)

@@ -24,7 +24,7 @@ _NO_LIMIT = 2**40
 
 
 def constants(part: GraphPart) -> dict[str, NDArray[Any]]:
-    """What the host gave to every call at batch 1: [constants], and the lengths of what it gave."""
+    """The constant inputs of every call at batch 1: [constants], and lengths."""
     found = {}
     for name in (*part.roles.constants, *part.roles.lengths):
         port = part.port(name)

@@ -41,7 +41,7 @@ class StatePlan:
 
     @property
     def starts(self) -> bool:
-        """It begins with something else than zeros."""
+        """Whether its initial values are not zeros."""
         return bool(self.start.any())
 
     def first(self) -> NDArray[Any]:
@@ -65,7 +65,7 @@ class GraphPart:
 
     @property
     def states(self) -> list[StatePlan]:
-        """What the host keeps from call to call."""
+        """The states that the host keeps from call to call."""
         return [memory for memory in self.memories if not memory.given]
 
     @property
@@ -163,7 +163,7 @@ def _memory(
         axes = (*ones, *folded, None)
     else:
         named = [axis for axis in free if port.dims[axis] == symbol and symbol is not None]
-        # a free axis that the stream does not call its batch is one only where nobody has named it
+        # a free axis whose symbol is not that of the stream's batch is a batch only if it has no symbol
         loose = not isinstance(symbol, int) and (symbol is None or port.dims[free[0]] is None)
         axes = tuple(named) or (tuple(free) if loose else ())
         if len(free) != 1 or not axes or not batched:

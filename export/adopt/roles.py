@@ -18,7 +18,7 @@ __all__ = ["Port", "Roles", "assign", "key"]
 _BEFORE = {"in", "input", "prev", "previous", "old", "past", "init", "initial", "start"}
 _BEHIND = {"out", "output", "next", "new", "present", "updated", "final", "last", "end"}
 _STORED = {"cache", "cached"}
-#: What is left of a name may end in the number of a step: of ``h_0`` comes ``h_n`` or ``h_1``, of ``h_t`` ``h_t1``.
+#: The rest of a name may end in the number of a step: ``h_0`` becomes ``h_n`` or ``h_1``, ``h_t`` becomes ``h_t1``.
 _STEPS = ((("0",), ("n",)), (("0",), ("1",)), (("t",), ("t", "1")), ((), ("n",)), (("tm", "1"), ("t",)), (("t",), ()))
 #: Inputs with this name are the stream, even if an output looks similar.
 _STREAMS = {"input", "audio", "audio_signal", "signal", "pcm", "wav", "waveform", "speech", "mix", "noisy", "features"}
@@ -76,7 +76,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def key(name: str, behind: bool) -> tuple[str, ...]:
-    """What is left of a name without the words that say before or behind: ``new_cached_x`` and ``cached_x`` are one."""
+    """A name without the words for before and after: ``new_cached_x`` and ``cached_x`` have the same key."""
     words = _words(name)
     rest = tuple(word for word in words if word not in (_BEHIND if behind else _BEFORE))
     return tuple(word for word in rest if word not in _STORED) or rest
@@ -91,7 +91,7 @@ def assign(
 ) -> Roles:
     """``flow``: of the graph. ``asked``: takes the questions; else they are raised here.
 
-    Raises :class:`AdoptionError` for what the settings say that can't be.
+    Raises :class:`AdoptionError` for settings that do not fit the graph.
     """
     questions = Asked() if asked is None else asked
     ins, outs = {port.name: port for port in inputs}, {port.name: port for port in outputs}
@@ -187,7 +187,7 @@ def _by_graph(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) ->
 
 
 def _by_name(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
-    """Names that are the same but for before and behind come first, then those that count a step on."""
+    """Pairs by names: first names that differ only in words for before and after, then those that count one step."""
     pairs: dict[str, str] = {}
     for called in (_called_the_same, _called_alike):
         claims = {
@@ -205,7 +205,7 @@ def _by_name(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
 
 
 def _by_shape(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
-    """An input and an output are a pair where neither looks like any other."""
+    """An input and an output are a pair if neither has the shape of any other."""
     pairs = {}
     for port in free:
         same = [o for o in outputs if _alike(port, o)]
@@ -215,7 +215,8 @@ def _by_shape(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
 
 
 def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) -> dict[str, str]:
-    """By the shortest way through the graph. Only if every state has one of its own, since a mistake can't be seen."""
+    """Pairs by the shortest path through the graph, only if the pairs are distinct: a wrong pair would not be
+    noticed."""
     pairs: dict[str, str] = {}
     for port in free:
         if not any(_alike(port, output) for output in outputs):
@@ -295,7 +296,7 @@ def _integer(port: Port) -> bool:
 
 
 def _need_use(names: Sequence[str], flow: GraphFlow) -> None:
-    """Raises :class:`AdoptionError` for states that the graph does not look at."""
+    """Raises :class:`AdoptionError` for states that the graph does not use."""
     idle = [name for name in names if flow.unused(name)]
     if idle:
         raise AdoptionError(
@@ -312,7 +313,7 @@ def _is_condition(port: Port) -> bool:
 
 
 def _alongside(port: Port, stream: Port) -> bool:
-    """It has an axis of the same open size as the stream, beside the batch."""
+    """Whether it has an axis with the same free size as the stream, beside the batch."""
 
     def open_axes(of: Port) -> set[str]:
         return {size for axis, size in enumerate(of.dims) if isinstance(size, str) and axis > 0}

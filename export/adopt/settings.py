@@ -71,7 +71,7 @@ class OutputSettings(_Table):
 
 
 class Host(_Table):
-    """What the host's code does around the graph: frames of ``fft`` samples, ``hop`` apart, in and out.
+    """The work of the host's code around the graph: frames of ``fft`` samples, ``hop`` apart, in and out.
 
     ``window``: on the way in, and where the spectra are added up again, on the way out (then divided by the sum of its
     squares); ``none`` adds up what comes out as it is. ``feature``: what the graph takes of a frame. ``result``: what

@@ -33,7 +33,7 @@ APART = 0.05
 class Bands(NamedTuple):
     """``offsets`` [B, S, Q] from the mean to each quantile, ascending; ``spread`` [B, S] of them, in the sensor's unit;
     ``restless`` [B, 1]; ``probability`` [B, 1] of the reading just seen, 1 where nothing was expected of it; ``drift``
-    [B, 1]: residuals of late over usual ones, 1 is as ever."""
+    [B, 1]: recent residuals over usual ones, 1 means no drift."""
 
     offsets: Tensor
     spread: Tensor
@@ -64,7 +64,7 @@ class Calibrated(nn.Module):
     """``forward(residuals, count, scale, pace, state) -> (bands, state)``, the three [B, 1]. ``pace``: the root mean
     square of differences between readings. State: ``seen`` [B, S]: residuals so far; ``grid``
     [B, 1 + Q, S]: their size, quantiles;
-    ``tail`` [B, 5 + K]: size of late and usual one-step residuals; the same and their
+    ``tail`` [B, 5 + K]: size of recent and usual one-step residuals; the same and their
     size with those in doubt; offsets of the marks."""
 
     def __init__(self, steps: tuple[int, ...], levels: tuple[float, ...], pace: Adaptation) -> None:

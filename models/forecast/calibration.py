@@ -50,7 +50,7 @@ class Adaptation:
 class Calibration(Streaming):
     """``forward(mean [B, H], value [B, 1], known [B, H], count [B, 1], scale [B, 1], pace [B, 1], state)``: quantiles
     [B, H, Q], probability [B, 1] of the reading just seen (1 where nothing was expected of it), drift [B, 1] (residuals
-    of late over usual ones: 1 is as ever). ``pace``: the root mean square of differences between readings."""
+    recently over usual ones: 1 means no drift). ``pace``: the root mean square of differences between readings."""
 
     receptive_field = None
 

@@ -28,17 +28,17 @@ FIRST = 8.0
 FORGIVE, MOST_DOUBTS = 0.995, 20.0
 #: The range shrinks by one part in so many with each reading.
 MEMORY = 20_000.0
-#: What is called a change of a reading: this share of it, or this much.
+#: Smallest change of a reading that counts: this share of it, or this much.
 SMALLEST_SHARE, SMALLEST = 1e-15, 1e-36
 #: The last origin is left when readings are this many paces away.
 MOVES = 1024.0
 
 
 class FrontAverages(NamedTuple):
-    """What is kept of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: of those without a
+    """The kept state of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: of those without a
     doubt, ``memory`` at most. ``level`` and ``variance``: running. ``squares``: mean square of differences from one to
     the next. ``last``: without a doubt. ``low`` and ``high``: range, which ``memory`` shrinks; ``least`` and ``most``:
-    range that is kept for longer. ``readings``: all, ``memory`` at most. ``doubts``: of late. ``doubted``: 1 if the
+    range that is kept for longer. ``readings``: all, ``memory`` at most. ``doubts``: recent ones. ``doubted``: 1 if the
     last one was. ``run``: steps since the last without a doubt. ``origin``: what readings are relative to. ``recent``
     [..., WINDOW]: newest first."""
 
@@ -87,7 +87,7 @@ PACKED = len(FrontAverages._fields) - 1 + WINDOW
 
 class Followed(NamedTuple):
     """``sure``: 1 where there is a reading without a doubt, float64 [..., 1], as all. ``scale``: never zero.
-    ``change``: from the last reading without a doubt to this one, 0 where there is none. ``median``: of the last
+    ``change``: from the last reading without a doubt to this one, 0 without one. ``median``: of the last
     readings. ``moved``: of the origin, but for ``jump``: of the level, where the sensor has gone elsewhere."""
 
     after: FrontAverages

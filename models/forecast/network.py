@@ -1,6 +1,6 @@
 """The trained part of a forecaster: a recurrent or a causal convolutional network over a sensor's normalised readings.
 
-What it takes and what it says is in units of the sensor's own pace and relative to its last reading, so that one
+Its inputs and outputs are in units of the sensor's own pace and relative to its last reading, so that one
 network serves any sensor (the lesson of SegRNN, Lin et al. 2023, made causal: level and scale are running averages).
 In :mod:`models.forecast.multivariate` it has the readings of several sensors, and forecasts several.
 """

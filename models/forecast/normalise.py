@@ -23,7 +23,7 @@ WARM = 24
 
 
 class Averages(NamedTuple):
-    """What is kept of a stream's readings, all of one shape, zeros at the start: how many there have been (``memory``
+    """The kept state of a stream's readings, all of one shape, zeros at the start: their number (``memory``
     at most), running level and variance, usual distance from the level, mean square of the differences between
     readings, and the last reading."""
 

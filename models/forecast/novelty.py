@@ -32,7 +32,7 @@ MEMORY = 20_000.0
 SHARE = 0.25
 #: What lies outside by less than this share of the range is not novel; by ``UNIT`` more, it counts as one nat.
 SLACK, UNIT = 0.01, 0.1
-#: Half-life, in readings, of what was reported before (state ``told``).
+#: Half-life, in readings, of earlier reports (state ``told``).
 QUIET = 50.0
 #: Of readings at the age of ``AGED``, this share is novel at all; before, more are by the power of the age.
 RATE, AGED, POWER = 0.002, 4000.0, 0.8
@@ -46,7 +46,7 @@ USUAL = 0.01
 class Novelty(Streaming):
     """``forward(value [B, 1], there [B, 1], day [B, 1], scale [B, 1], residual [B, 1], state)``: probability [B, 1] of
     the reading. ``day``: time of day in [0, 1). ``scale``: running deviation of the readings, never zero.
-    ``residual``: probability of a one-step residual so large; 1 where there is none."""
+    ``residual``: probability of a one-step residual at least as large; 1 without a residual."""
 
     receptive_field = None
 

@@ -6,7 +6,7 @@ squares with forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from d
 level, and harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come
 ``h`` readings late for step ``h`` and are used the moment they come. Persistence is an expert, too. If there is a
 trained :class:`models.forecast.network.Network`, its forecast is one more expert, and least squares on its features
-another. "As a day ago" and "as a week ago" are experts where that is not too many readings ago. What is answered is a
+another. "As a day ago" and "as a week ago" are experts where that is not too many readings ago. The answer is a
 mixture whose weights follow every expert's own discounted loss, for each step of the horizon apart (exponential
 weights, Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); no expert may leave the range of what the sensor
 has shown. Quantiles: :mod:`models.forecast.calibration`.
@@ -370,7 +370,7 @@ class Online(Streaming):
 
 
 def info(name: str, config: OnlineConfig) -> dict[str, Any]:
-    """What a checkpoint says of itself (see :func:`models.load`): there is nothing to train."""
+    """The facts for a checkpoint (see :func:`models.load`); the module has no trained weights."""
     return {
         "name": name,
         "task": "forecast",

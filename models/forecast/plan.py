@@ -24,7 +24,7 @@ DAY = 288
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asked for. No ``targets``: all columns."""
+    """The user's request. No ``targets``: all columns."""
 
     horizon: int = 24
     targets: tuple[str, ...] = ()

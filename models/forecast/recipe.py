@@ -119,7 +119,7 @@ def report(plan: Plan, folder: Path) -> bool:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """What the checkpoint says of itself: see :func:`models.load`."""
+    """The checkpoint's facts: see :func:`models.load`."""
     config, raw = plan.config(), plan.raw
     chunk = [1, config.channels]
     return {

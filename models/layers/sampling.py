@@ -83,7 +83,7 @@ def _latest(happened: Tensor, every: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What a chunk's rows ask for. ``scale`` [B, T, 1]: what logits are multiplied with; ``top`` [B, T, 1] or None: how
+    """The request in a chunk's rows. ``scale`` [B, T, 1]: factor of the logits; ``top`` [B, T, 1] or None: how
     many tokens are left to choose from, less one; ``force`` [B, T, F]: tokens given, -1 where they are drawn;
     ``conditions``: name -> [B, T]."""
 

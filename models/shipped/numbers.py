@@ -86,7 +86,7 @@ class PhraseTeaching(Budgeted):
 
 @torch.no_grad()
 def written(model: EncoderDecoder, phrases: list[list[str]]) -> list[str]:
-    """What the streaming model says to each phrase, run as the daemon runs it; cut off where it does not end."""
+    """The streaming model's output for each phrase, run as the daemon runs it; cut off if it does not end."""
     words, _ = coded([(said, "") for said in phrases])
     rows = torch.zeros(len(phrases), words.shape[1] + SIGNS, 2, dtype=torch.int32)
     for row, said in enumerate(phrases):

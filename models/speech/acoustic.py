@@ -119,7 +119,7 @@ class Acoustic(Streaming):
     def hidden(
         self, features: Tensor, state: State, heard: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, State]:
-        """What the head gets [B, T / 4, width]; between them, for losses in the middle of a model that is in training,
+        """The input of the head [B, T / 4, width]; also, for losses in the middle of a model in training,
         what the recurrent layers get [B, T / 4, channels] (``None`` without any)."""
         new: State = {}
         x, between = features, None

@@ -47,7 +47,7 @@ def change_speed(wave: Wave, factor: float, sample_rate: int) -> Wave:
 
 
 def telephone(wave: Wave, sample_rate: int) -> Wave:
-    """What is left of it after a way at 8 kHz, of the same length."""
+    """The sound after a channel at 8 kHz, of the same length."""
     narrow = soxr.resample(soxr.resample(wave, sample_rate, 8000), 8000, sample_rate)
     return np.pad(narrow, (0, max(0, len(wave) - len(narrow))))[: len(wave)]
 

@@ -207,7 +207,7 @@ def calibration_error(sure: Floats, right: Floats, bins: int = 10) -> float:
 
 
 def spoken_at(utterances: Sequence[Utterance]) -> list[Floats | None]:
-    """[words, 2]: seconds at which each word begins and ends by forced alignment; ``None`` where there is none."""
+    """[words, 2]: seconds at which each word begins and ends by forced alignment; ``None`` without an alignment."""
     aligner, found = Aligner(), []
     for utterance in utterances:
         phones = utterance.phones or [(pronounce(word) or [[]])[0] for word in utterance.text.split()]

@@ -1,7 +1,7 @@
 """Initialises a larger acoustic model from a smaller trained one, with the same outputs.
 
-Net2Net (Chen et al. 2016, arXiv 1511.05641): new channels and units get random weights coming in and zeros going out
-to the old ones, new residual layers add zero. What is not exactly kept are the layer norms, which now also see the new
+Net2Net (Chen et al. 2016, arXiv 1511.05641): new channels and units get random weights coming in and zeros going out to
+the old ones, new residual layers add zero. Only the layer norms are not kept exactly, since they now also see the new
 units, that are silent at first.
 
     python -m models.speech.grow small.pt english-lstm -o begin.pt      # a checkpoint's weights in a recipe's shape

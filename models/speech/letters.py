@@ -3,7 +3,7 @@
     python -m models.speech.letters -o letters.bin     # and how good it is on every tenth word, left out
 
 Every word is cut into pairs of a letter and none, one or two phones by the most probable path; the pairs' probabilities
-come from such cuts (Viterbi training). What is packed is an n-gram model over pairs
+come from such cuts (Viterbi training). The packed model is an n-gram model over pairs
 (:class:`streamer.tasks.transcribe.letters.Letters`).
 """
 

@@ -1,4 +1,4 @@
-"""What a model's state is when nobody has spoken for a while: some training examples begin with it.
+"""A model's state after a while without speech: some training examples begin with it.
 
 In silence the cells of an LSTM may count, second after second, to values that no recording of speech shows; what is
 said then is read otherwise. An example that begins there teaches the model to read it as ever.

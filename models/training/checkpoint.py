@@ -13,7 +13,7 @@ from models.speech.acoustic import Acoustic, AcousticConfig
 from models.zoo import ARCHITECTURES, find
 
 FORMAT = 1
-#: What a checkpoint may hold: module and configuration.
+#: Kinds of checkpoints: module and configuration.
 KINDS: dict[str, tuple[Any, Any]] = {
     "acoustic": (Acoustic, AcousticConfig),
     "online": (Online, OnlineConfig),

@@ -1,4 +1,4 @@
-"""What the processor does well."""
+"""Features of the processor."""
 
 from __future__ import annotations
 

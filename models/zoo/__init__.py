@@ -28,7 +28,7 @@ RECIPES = {
     "bidirectional-digits": "models.zoo.speech.bidirectional_digits:train",
     "transducer-digits": "models.zoo.speech.transducer_digits:train",
 }
-#: What a checkpoint may hold -> module:class, and its configuration in the same module.
+#: Kind of checkpoint -> module:class, and its configuration in the same module.
 ARCHITECTURES = {
     "audio-classifier": "models.zoo.speech.audio_classifier:AudioClassifier:AudioClassifierConfig",
     "captions": "models.shipped.captions:Captions:CaptionsConfig",

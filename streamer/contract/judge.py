@@ -151,7 +151,7 @@ def _contract(model: Runnable, task_of: Callable[[Manifest], Decoding]) -> Itera
         try:
             model.run({**inputs, **random_signal(manifest, 1, 1, rng).conditions, **model.zero_state(1)})
             wrong.append(length)
-        except Exception:  # whichever error the engine gives: an answer would be the fault
+        except Exception:  # any error of the engine passes the check: only an answer fails it
             continue
     yield Finding("contract", "wrong chunk length is an error", not wrong, detail=f"accepted {wrong}" if wrong else "")
 
@@ -292,7 +292,7 @@ def _sleep(model: Runnable, load: Callable[[Path], Runnable], rng: np.random.Gen
     yield Finding("sleep", "snapshot, load, go on", not broken, detail=detail)
 
 
-# -- a long life ------------------------------------------------------------------------------------------------------
+# -- endurance --------------------------------------------------------------------------------------------------------
 
 
 def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterator[Finding]:

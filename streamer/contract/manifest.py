@@ -54,7 +54,7 @@ SCHEMA = 1
 Dtype = Literal["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
 Task = Literal["transcribe", "forecast", "classify", "generate", "enhance", "rewrite", "raw"]
 Axis = Annotated[int, Field(ge=1)]
-#: Problems of a manifest that are listed.
+#: Problems of a manifest in an error message, at most.
 MAX_PROBLEMS = 20
 
 
@@ -85,7 +85,7 @@ class StreamInput(ManifestPart):
     """An input tensor with new rows in every chunk. ``chunk_shape``: without batch, time first.
 
     ``limits``: lowest and highest value of each channel, for an integer input that holds settings or tokens instead of
-    a signal; the graph takes what is outside for the nearest inside.
+    a signal; the graph clips other values into this range.
     """
 
     name: str
@@ -319,7 +319,7 @@ class Manifest(ManifestPart):
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes that everything packed in it has once it is unpacked."""
+        """Size of all packed parts once they are unpacked."""
         return packed_bytes(self.options, self.golden.model_dump())
 
     # -- to and from the file ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is packed in a manifest: bytes inside JSON, with bounds, so that no file of somebody else fills the memory."""
+"""Packed parts of a manifest: bytes inside JSON, with bounds, so that no foreign file fills the memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = [
     "packed_bytes",
 ]
 
-#: Bytes that a model may take unless it is said otherwise (setting ``max_model_bytes``): its file and what is packed in
-#: it; its decoder's tables; the arrays of its largest batch.
+#: Default of the bytes that a model may take (setting ``max_model_bytes``): its file and its packed parts; its
+#: decoder's tables; the arrays of its largest batch.
 MAX_MODEL_BYTES = 4 * 2**30
 #: Bytes of the dictionary that unpacking may ask for: that of a preset is 64 MiB, a foreign file may ask for 4 GiB.
 MAX_DICTIONARY_BYTES = 160 * 2**20
@@ -41,7 +41,7 @@ class ManifestPart(BaseModel):
 
 
 def bytes_of(dtype: str, shape: Sequence[int]) -> int:
-    """Of an array, in Python's numbers: a foreign file's shape may be beyond all others."""
+    """Bytes of an array, in Python's integers: the shape in a foreign file may overflow any other type."""
     return np.dtype(dtype).itemsize * math.prod(shape)
 
 
@@ -53,7 +53,7 @@ class Packed(ManifestPart):
 
     @classmethod
     def pack(cls, data: bytes) -> Packed:
-        # the preset's own dictionary is 64 MiB, and takes ten times that to fill, for the smallest tensor
+        # the preset's own dictionary is 64 MiB, and compressing even the smallest tensor with it takes ten times that
         wanted = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": min(max(len(data), 2**12), 2**26)}
         return cls(xz=base64.b64encode(lzma.compress(data, filters=[wanted])).decode("ascii"), size=len(data))
 
@@ -75,8 +75,7 @@ class Packed(ManifestPart):
 
 
 def packed_bytes(*parts: Any) -> int:
-    """Bytes that everything packed in these JSON values has once it is unpacked, as it says itself, which is checked
-    then."""
+    """Declared size of all packed parts in these JSON values once they are unpacked; unpacking verifies it."""
     found, waiting = 0, list(parts)
     while waiting:
         part = waiting.pop()

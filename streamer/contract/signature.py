@@ -1,7 +1,8 @@
-"""Who made a model file: signatures by Ed25519 in minisign's formats, so that either program reads the other's.
+"""Signatures of model files: Ed25519 in minisign's formats, so that both programs read each other's signatures.
 
-``NAME.onnx.minisig`` beside a file holds two of them: of the file's BLAKE2b-512, and of that with the trusted comment
-behind it. Keys are those of ``minisign -G -W``, without a password. https://jedisct1.github.io/minisign/
+``NAME.onnx.minisig`` beside a file holds two signatures: one of the file's BLAKE2b-512, and one of the first signature
+with the trusted comment appended. Keys are those of ``minisign -G -W``, without a password.
+https://jedisct1.github.io/minisign/
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from typing import NamedTuple
 
 __all__ = ["SIGNATURE", "PublicKey", "SignatureError", "make_key", "read_public_key", "sign", "signature_of", "verify"]
 
-#: Of the file's hash (what is made here), and of the file itself (of older versions of minisign).
+#: Algorithms: a signature of the file's hash (made here), and of the file itself (older versions of minisign).
 HASHED, PLAIN = b"ED", b"Ed"
 TRUSTED = "trusted comment: "
-#: What the name of a signature has behind that of its file.
+#: Suffix that a signature's name appends to that of its file.
 SIGNATURE = ".minisig"
 #: Bytes of a key or a signature file that are read.
 LONGEST = 4096
 
 
 class SignatureError(ValueError):
-    """There is none, or it is not what it should be. Says what to do."""
+    """A key or a signature is missing or invalid. The message says what to do."""
 
 
 class PublicKey(NamedTuple):
-    """``id``: eight bytes by which a signature says whose it is; ``raw``: 32 bytes."""
+    """``id``: eight bytes by which a signature names its key; ``raw``: 32 bytes."""
 
     id: bytes
     raw: bytes
@@ -49,12 +50,13 @@ def read_public_key(given: str) -> PublicKey:
         raise SignatureError(f"can't read the public key {given}: {error}") from error
     data = _decoded(_lines(text)[-1:], "public key", 42)
     if data[:2] != PLAIN:
-        raise SignatureError(f"{given[:100]!r} is no public key of minisign")
+        raise SignatureError(f"{given[:100]!r} is not a public key of minisign")
     return PublicKey(data[2:10], data[10:])
 
 
 def make_key(secret: Path, public: Path) -> PublicKey:
-    """A new pair; the secret one only its owner may read. Raises :class:`SignatureError` where a file is there."""
+    """Write a new pair of keys; the secret key's file is readable by its owner alone. Raises :class:`SignatureError` if
+    a file exists already."""
     _need_library()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -77,8 +79,8 @@ def make_key(secret: Path, public: Path) -> PublicKey:
 
 
 def sign(path: Path, secret: Path, comment: str) -> Path:
-    """Write the signature of the file at ``path`` beside it, with ``comment`` under it; where. Raises
-    :class:`SignatureError` and :class:`OSError`."""
+    """Write the signature of the file at ``path``, with the trusted ``comment``, beside it; returns the signature's
+    path. Raises :class:`SignatureError` and :class:`OSError`."""
     _need_library()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -105,7 +107,7 @@ def sign(path: Path, secret: Path, comment: str) -> Path:
 
 
 def signature_of(path: Path) -> str:
-    """What lies beside a file. Raises :class:`SignatureError` where nothing does."""
+    """The signature file beside a file. Raises :class:`SignatureError` if there is none."""
     try:
         with _beside(path).open("rb") as file:
             return file.read(LONGEST).decode("utf-8", "replace")
@@ -124,12 +126,12 @@ def verify(data: bytes, signature: str, keys: Sequence[PublicKey]) -> str:
 
     lines = _lines(signature)
     if len(lines) != 4 or not lines[2].startswith(TRUSTED):
-        raise SignatureError("its signature is none of minisign's: sign it again")
+        raise SignatureError("its signature is not in minisign's format: sign it again")
     body, comment = _decoded(lines[1:2], "signature", 74), lines[2].removeprefix(TRUSTED)
     key = next((key for key in keys if key.id == body[2:10]), None)
     if key is None:
         raise SignatureError(
-            f"it is signed with the key {body[9:1:-1].hex().upper()}, which is none of the setting model_keys"
+            f"it is signed with the key {body[9:1:-1].hex().upper()}, which is not in the setting model_keys"
         )
     signed = hashlib.blake2b(data).digest() if body[:2] == HASHED else data if body[:2] == PLAIN else None
     public = Ed25519PublicKey.from_public_bytes(key.raw)
@@ -157,7 +159,7 @@ def _decoded(lines: Sequence[str], what: str, length: int) -> bytes:
     except (binascii.Error, ValueError):
         data = b""
     if len(data) != length:
-        raise SignatureError(f"this is no {what} of minisign")
+        raise SignatureError(f"this is not a {what} of minisign")
     return data
 
 

@@ -104,7 +104,7 @@ class Engine:
         self._scheduler.gather = gather
 
     def let_first(self, others: Sequence[Engine]) -> None:
-        """What is due there goes before what is not due here."""
+        """Let due chunks of ``others`` run before chunks of this engine that are not due yet."""
 
         def pressing() -> bool:
             now = monotonic()
@@ -133,5 +133,5 @@ class Engine:
         return self._scheduler.stalled() > seconds
 
     def waited(self) -> float:
-        """Seconds for which the oldest chunk that somebody listens for has been due."""
+        """Seconds for which the oldest chunk with a listener has been due."""
         return self._scheduler.waited()

@@ -53,7 +53,7 @@ class Client(Protocol):
 
 class EngineStream:
     """A client's place in the engine. The client says when its next chunk is due (``deadline``, monotonic; 0: long ago)
-    and whether somebody listens (``heard``), before it says that it is ready. ``span``: chunks may be parts of it."""
+    and whether there is a listener (``heard``), before it calls ready. ``span``: the trace span of its chunks."""
 
     __slots__ = ("client", "closing", "deadline", "due", "heard", "place", "since", "slot", "span")
 
@@ -125,7 +125,7 @@ class Lane(threading.Thread):
             self._trace(taken, watch)
 
     def _trace(self, taken: list[EngineStream], parts: list[tuple[str, float]]) -> None:
-        """The way of one chunk of the batch, now and then."""
+        """Trace one chunk of the batch, for a share of the batches."""
         spans = tracer()
         if spans is not None and (row := spans.chosen(len(taken))) is not None:
             stream, parts = taken[row], [*parts, ("decode", monotonic())]
@@ -149,7 +149,7 @@ class Lane(threading.Thread):
         for row, (stream, given) in enumerate(zip(good, done.events, strict=True)):
             if row in done.errors:
                 continue
-            if stream.closing:  # it left while the others were decoded
+            if stream.closing:  # the stream was closed while the others were decoded
                 late += 1
                 continue
             try:
@@ -209,5 +209,5 @@ class Lane(threading.Thread):
 
 
 def _watch() -> list[tuple[str, float]] | None:
-    """A chunk's way begins with its wait in the queue, which is over now; ``None``: nobody looks."""
+    """Begin a chunk's trace at the start of its wait in the queue; ``None``: this chunk is not traced."""
     return None if tracer() is None else [("queue", monotonic())]

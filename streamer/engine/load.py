@@ -1,8 +1,8 @@
-"""How loaded the lanes of one engine are: what batches cost by their size, and how many chunks came back late.
+"""The load of one engine's lanes: the cost of batches by size, and the share of chunks that came back late.
 
-A batch of n chunks takes about ``a + b * n`` seconds. The line is fitted to the batches of late, so that whatever else
-runs on the machine is in it. Of sizes that have not come yet it is known what they cost before the first stream came:
-they are taken to have become dearer by as much as those that did.
+A batch of n chunks takes about ``a + b * n`` seconds. The line is fitted to recent batches, so that it includes the
+effect of other work on the machine. The cost of sizes that have not occurred yet is known from a measurement at start,
+and is scaled by the same factor as the cost of sizes that have occurred.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ __all__ = ["Load", "batch_costs"]
 
 #: Weight that older batches lose with each new one.
 FORGET = 0.01
-#: Weight of what was measured at start, in batches.
+#: Weight of the measurement at start, in batches.
 TRUST = 5.0
-#: What Python takes for a batch, and for each stream of it: gathering, decoding, delivering.
+#: Seconds of Python for a batch, and for each stream of it: gathering, decoding, delivering.
 BATCH_SECONDS, ROW_SECONDS = 500e-6, 50e-6
-#: Seconds over which late chunks are counted, and then once more as those before.
+#: Seconds of one window in which late chunks are counted; the window before it counts, too.
 WINDOW = 1.0
-#: Share of late chunks that is none, and how many are none whatever their share.
+#: Share of late chunks that is tolerated, and the number that is tolerated at any share.
 FEW, SOME = 0.02, 2
 
 
 class Load:
-    """``limit``: largest batch. ``chunk_seconds``: of real time, 0 where there is none.
+    """``limit``: largest batch. ``chunk_seconds``: real time of a chunk, 0 for a model without a clock.
 
-    :meth:`ran` and :meth:`batch` are called by lanes that hold the engine's ``python``; all others may be from any
-    thread, and see numbers that may be one batch old.
+    :meth:`ran` and :meth:`batch` are called by lanes that hold the engine's ``python``; any thread may call the other
+    methods, whose numbers may be one batch old.
     """
 
     def __init__(self, lanes: int, limit: int, chunk_seconds: float, clock: Callable[[], float] = monotonic) -> None:
         self.limit, self.chunk_seconds, self._clock = limit, chunk_seconds, clock
-        #: Lanes that can really run at a time.
+        #: Lanes that the processors can run at a time.
         self.parallel = min(lanes, len(os.sched_getaffinity(0)))
-        #: Seconds behind which a chunk is late.
+        #: A chunk is late if it comes back more than these seconds after it was due.
         self.allowed = float("inf")
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)  # weight, n, n * n, seconds, n * seconds
         self._known: list[tuple[int, float]] = []
@@ -47,11 +47,11 @@ class Load:
         self._before = (0, 0)
 
     def expect(self, costs: list[tuple[int, float]]) -> None:
-        """Seconds of batches by size, as measured at start."""
+        """Set the seconds of batches by size, as measured at start."""
         self._known = costs
 
     def batch(self, streams: int, seconds: float) -> None:
-        """One is back."""
+        """Add a batch of ``streams`` that took ``seconds``."""
         keep = 1 - FORGET
         weight, n, nn, s, ns = self._sums
         self._sums = (
@@ -63,7 +63,7 @@ class Load:
         )
 
     def ran(self, lateness: float) -> None:
-        """A chunk is back, so many seconds after it was due."""
+        """A chunk came back, ``lateness`` seconds after it was due."""
         gone = self._clock() - self._begin
         if gone >= WINDOW:
             self._before = (self._ran, self._late) if gone < 2 * WINDOW else (0, 0)
@@ -73,7 +73,7 @@ class Load:
         self._late += lateness > self.allowed
 
     def late(self) -> bool:
-        """Too many chunks of the last seconds were."""
+        """Whether too many chunks of the last seconds came back late."""
         gone = self._clock() - self._begin
         if gone >= 2 * WINDOW:
             return False
@@ -81,7 +81,7 @@ class Load:
         return self._late + late > max(SOME, FEW * (self._ran + ran))
 
     def seconds(self, streams: int) -> float:
-        """What a batch of so many takes; 0 where nothing is known."""
+        """Expected seconds of a batch of this size; 0 without any measurement."""
         weight, n, nn, s, ns = self._sums
         dearer = 1.0
         if weight and (foreseen := weight * self._foreseen(n / weight)):
@@ -99,14 +99,14 @@ class Load:
         return max(s / weight + slope * (streams - n / weight), slope * streams, 0.0)
 
     def _foreseen(self, streams: float) -> float:
-        """Seconds of such a batch, as measured at start; 0 where nothing was."""
+        """Seconds of a batch of this size, as measured at start; 0 without a measurement."""
         if not self._known:
             return 0.0
         (first, least), (last, most) = self._known[0], self._known[-1]
         return least + (most - least) * (streams - first) / max(1, last - first)
 
     def share(self, streams: int) -> float:
-        """Of all time of the lanes, what so many streams in real time take; 0 without a clock."""
+        """The share of the lanes' time that this number of streams in real time takes; 0 without a clock."""
         if not self.chunk_seconds or not streams:
             return 0.0
         together = max(1, min(self.limit, round(streams / (2 * self.parallel))))  # each waits half a chunk's time
@@ -114,7 +114,7 @@ class Load:
 
 
 def batch_costs(model: Model, limit: int) -> list[tuple[int, float]]:
-    """Seconds of CPU of a batch of one and of the largest, by size, with what Python does for it."""
+    """CPU seconds of a batch of one and of the largest batch, by size, including the work in Python."""
     costs = []
     for size in sorted({1, limit}):
         feeds = model.zero_feeds(size)

@@ -73,7 +73,7 @@ class Model:
             # in a thread of its own: the runtime sets flush-to-zero on whichever thread makes the first session
             with ThreadPoolExecutor(1) as maker:
                 session = maker.submit(_session, data, threads).result()
-        except Exception as error:  # the runtime raises a dozen types, all of them for a file that is no good
+        except Exception as error:  # the runtime raises a dozen types of errors, all of them for an unusable file
             if "external" in str(error).lower():
                 raise ModelError(
                     f"{path} keeps its weights in a second file (PyTorch's exporter calls it {path.name}.data), and a "

@@ -1,7 +1,7 @@
-"""Who is ready, the earliest deadline first, and behind them the streams that nobody listens to.
+"""The queue of ready streams, the earliest deadline first; streams without a listener come last.
 
-A live stream's chunk is due when it comes; of a stream that brings more than real time each further chunk is due when
-it would have come live. So what is said now comes before what lies in a file, and files get all that is left.
+A live stream's chunk is due when it arrives; if a stream sends faster than real time, each further chunk is due when it
+would have arrived live. So live sound comes before files, and files get the remaining time.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ __all__ = ["HasDeadline", "ReadyQueue"]
 
 
 class HasDeadline(Protocol):
-    """``deadline``: monotonic time at which the chunk is due; 0: when it was queued. ``heard``: somebody listens."""
+    """``deadline``: monotonic time at which the chunk is due; 0: when it was queued. ``heard``: it has a listener."""
 
     deadline: float
     heard: bool
 
 
 Q = TypeVar("Q", bound=HasDeadline)
-#: Entries that are out of date are kept, up to as many as there are others and these.
+#: Outdated entries are kept in the heap, up to the number of valid entries plus this number.
 SPARE = 64
 
 
 class ReadyQueue(Generic[Q]):
-    """Every stream once. The scheduler's lock guards it; ``earliest`` may be read without.
+    """Each ready stream once. The scheduler's lock guards the queue; ``earliest`` may be read without the lock.
 
-    ``earliest``: deadline of the first one that somebody listens to; infinite where there is none.
+    ``earliest``: deadline of the first stream with a listener; infinite without one.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class ReadyQueue(Generic[Q]):
         return iter(self._entries)
 
     def push(self, stream: Q, deadline: float) -> None:
-        """One that is there already is moved, if what it is ordered by has changed."""
+        """Add the stream, or move it if it is queued already and its deadline or listener has changed."""
         there = self._entries.get(stream)
         if there is not None and there[:2] == (not stream.heard, deadline):
             return
@@ -55,7 +55,7 @@ class ReadyQueue(Generic[Q]):
         self._tidy()
 
     def pop(self) -> Q:
-        """The first one. Raises ``IndexError``."""
+        """Remove and return the first stream. Raises ``IndexError`` if the queue is empty."""
         stream = heappop(self._heap)[3]  # the first entry counts always
         del self._entries[stream]
         self._tidy()

@@ -4,8 +4,8 @@ A stream is idle, queued or running, which keeps two chunks of one stream out of
 lane takes the ready streams as soon as it becomes free, so batches grow with the load by themselves.
 
 Where batching pays, a lane that finds fewer ready streams than pay waits for more, within a bound counted from the
-moment at which a chunk became ready. It does not wait if no arrival is likely in that time, nor with the chunk of a
-stream that is behind, that is one that had its next chunk at once.
+moment at which a chunk became ready. It does not wait if no arrival is likely in that time, or if it has the chunk of a
+stream that is behind, which means that its next chunk was ready at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Gather = Callable[[Callable[[], None]], bool]
 NEWEST = 0.1
 #: Longer intervals, in seconds, count as this: a pause says nothing about the arrivals after it.
 LONGEST = 1.0
-#: Seconds after which a lane looks again whether other models' streams still wait for what is due.
+#: Seconds after which a lane checks again whether due chunks of other models still wait.
 YIELD = 0.002
 
 
@@ -75,7 +75,7 @@ class Scheduler(Generic[Q]):
         self._ladder = ladder
         self._held, self._clock = held, clock
         self.gather: Gather = lambda wake: False
-        #: Another model has a chunk waiting that is due: what is not due yet here lets it go first.
+        #: Whether another model has a due chunk waiting: chunks that are not due yet here let it go first.
         self.elsewhere: Callable[[], bool] = lambda: False
         self._ready: ReadyQueue[Q] = ReadyQueue()
         self._changed = changed or threading.Condition()
@@ -165,16 +165,16 @@ class Scheduler(Generic[Q]):
             self._closed = True
             self._changed.notify_all()
 
-    # -- how it goes ---------------------------------------------------------------------------------------------------
+    # -- progress ------------------------------------------------------------------------------------------------------
 
     def waited(self) -> float:
-        """Seconds for which the oldest chunk that somebody listens for has been due: beyond a chunk's duration, streams
-        fall behind real time."""
+        """Seconds for which the oldest chunk with a listener has been due: beyond a chunk's duration, streams fall
+        behind real time."""
         return max(0.0, self._clock() - self._ready.earliest)  # which is infinite where nothing is
 
     @property
     def earliest(self) -> float:
-        """When the first chunk that somebody listens for is due; infinite where none waits. Without the lock."""
+        """When the first chunk with a listener is due; infinite if none waits. Reads without the lock."""
         return self._ready.earliest
 
     def idle(self) -> bool:
@@ -208,7 +208,7 @@ class Scheduler(Generic[Q]):
         if stream.place is Place.RUNNING:
             stream.place = Place.AGAIN
         elif stream.place is Place.QUEUED:
-            self._ready.push(stream, stream.deadline or stream.since)  # whether somebody listens may have changed
+            self._ready.push(stream, stream.deadline or stream.since)  # its listener may have changed
         elif stream.place is Place.IDLE:
             stream.since = self._clock()
             stream.due = stream.since + wait

@@ -20,9 +20,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Stepper:
-    """``batch`` streams that step together. ``conditions`` [batch, *shape] by name; zeros where none is given.
+    """``batch`` streams that step together. ``conditions`` [batch, *shape] by name; zeros for omitted ones.
 
-    ``states``: [batch, *shape] by input name, to be read, and set to what was read from a stepper of the same model.
+    ``states``: [batch, *shape] by input name. They may be read, and set to states of a stepper of the same model.
     """
 
     def __init__(self, model: Model, batch: int = 1, conditions: Mapping[str, NDArray[Any]] | None = None) -> None:

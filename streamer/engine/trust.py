@@ -1,4 +1,4 @@
-"""Whose signature a model file needs."""
+"""The keys that may sign a model file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["model_keys"]
 
 
 def model_keys(settings: Settings, path: Path) -> tuple[PublicKey, ...]:
-    """The keys of which one must have signed the file; none: nobody need have. Shipped models came with this code, and
-    are as good as it is. Raises :class:`ModelError`."""
+    """The keys, one of which must have signed the file; empty: no signature is needed. Shipped models came with this
+    code, and are as trustworthy as the code. Raises :class:`ModelError`."""
     if not settings.model_keys or path in find_models():
         return ()
     try:

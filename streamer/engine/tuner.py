@@ -132,7 +132,7 @@ def _read(cache: Path | None) -> dict[str, object]:
         return found
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:  # whoever wrote it, and however deep
+    except (OSError, ValueError, RecursionError) as error:  # the file may have any content, and any depth
         extra = {"path": str(cache), "error": str(error)[:200]}
         log.warning("the cache of measured batch sizes is unreadable, measuring again", extra=extra)
         return {}

@@ -1,4 +1,4 @@
-"""A model file that changed while it was served: whether it may take the place of the version before it."""
+"""Decides whether a model file that changed while it was served may replace the previous version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["check_promises", "reload_file"]
 
 log = logging.getLogger(__name__)
 
-#: Chunks of a long stream that a new file is judged with: others are being served meanwhile.
+#: Chunks of the endurance run for a new file: few, since streams are being served meanwhile.
 LONG_CHUNKS = 40
 
 
@@ -33,9 +33,9 @@ def check_promises(path: Path) -> None:
 
 
 def reload_file(model: Model, metrics: Metrics, take: Callable[[Path], Model]) -> dict[str, Any]:
-    """What became of the file of a ``model`` that serves, JSON-ready: its ``outcome`` (``unchanged``, ``reloaded`` or
-    ``failed`` with ``error``) and ``digest``. ``take``, called where the file has changed, has the new version serve
-    and gives it, or raises :class:`ModelError`."""
+    """The outcome of a reload of a serving ``model``'s file, JSON-ready: ``outcome`` (``unchanged``, ``reloaded`` or
+    ``failed`` with ``error``) and ``digest``. ``take`` is called if the file has changed: it makes the new version
+    serve and returns it, or raises :class:`ModelError`."""
     name, path, digest = model.manifest.name, model.path, model.digest
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() == digest:

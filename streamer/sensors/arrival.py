@@ -1,4 +1,4 @@
-"""A stream of another daemon comes to a fleet, with all that was kept of it there."""
+"""Imports a stream of another daemon into a fleet, with its saved state, clock and scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Arrival", "settle"]
 
 
 class Arrival(NamedTuple):
-    """``data``: ``parts`` as they are saved."""
+    """``data``: ``parts`` as saved bytes."""
 
     name: str
     parts: Parts
@@ -26,8 +26,8 @@ class Arrival(NamedTuple):
 def settle(
     arrival: Arrival, table: SensorTable, journal: Journal | None, lane_of: Callable[[int], SensorLane], seq: int
 ) -> str | None:
-    """Called by a fleet's writer; ``seq``: of the last record that there is. Why it can't come; ``None``: it is here,
-    and on the disk. Raises :class:`StoreError`: it is not."""
+    """Import the stream; called by a fleet's writer. ``seq``: of the last record. Returns the reason why it can't be
+    imported; ``None``: it is here, and on the disk. Raises :class:`StoreError` if the disk fails."""
     name, directory = arrival.name, table.directory
     try:
         check_name(name, SERIES_CHARACTERS)
@@ -62,7 +62,7 @@ def settle(
             journal.save([Saved(id, name, seq, table.model.digest, arrival.data)], 0)
         except BaseException:
             if opened:
-                with contextlib.suppress(StoreError):  # else a start finds a sensor without a reading
+                with contextlib.suppress(StoreError):  # else the next start would find a sensor without a reading
                     journal.append([(id, None)], [])
             with lane_of(slot).lock:
                 undo()

@@ -16,7 +16,7 @@ MOMENT, SET_BACK = 1e-6, 60.0
 
 
 class Arrivals:
-    """Stamps readings without a time: they came now. Those of one stream that came together came one after another,
+    """Stamps readings without a time with the present time. Readings of one stream in one request get increasing times,
     else they would be duplicates. For one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:

@@ -1,7 +1,7 @@
-"""What a lane has taken and not yet run: every stream has its turn, however much another one brought.
+"""The readings that a lane has taken and not yet run: each stream gets its turn, however many another one sent.
 
-A piece holds at most ``DEPTH`` readings of a stream. The rest of a longer queue waits apart, by stream, so that what it
-costs to begin a piece depends on how many streams have something to run, and not on how much.
+A piece holds at most ``DEPTH`` readings of a stream. The rest of a longer queue waits apart, by stream, so that the
+cost of starting a piece depends on the number of streams with readings, and not on the number of readings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEPTH = 16
 @dataclass(frozen=True, slots=True)
 class Work:
     """Readings of slots of one lane. ``seq``: of the journal's record that holds them. ``generations``: of the slots
-    when the readings were taken; what comes for a former owner is late."""
+    when the readings were taken; readings of a slot's former owner are late."""
 
     slots: Slots
     generations: NDArray[np.int64]
@@ -35,13 +35,13 @@ class Work:
     values: NDArray[np.float64]
     stamped: NDArray[np.bool_]
     seq: int
-    #: Gets what was run, in parts, and ``None`` at the end.
+    #: Gets the results, in parts, and ``None`` at the end.
     deliver: Callable[[StepResult | None], None] | None = None
-    #: Gets which of the readings failed when they were run, if any did.
+    #: Gets the readings whose run failed, if any.
     fail: Callable[[NDArray[np.intp]], None] | None = None
-    #: Gets which were left out, and of each whether it was late (else it was a duplicate).
+    #: Gets the readings that were left out, each with a flag: late, else a duplicate.
     leave: Callable[[tuple[NDArray[np.intp], NDArray[np.bool_]]], None] | None = None
-    #: Instead of readings: called once nothing of ``slots`` waits any more; what waits of them is dropped.
+    #: Instead of readings: waiting readings of ``slots`` are dropped, then this is called.
     call: Callable[[], None] | None = None
     since: float = field(default_factory=monotonic)
 
@@ -53,8 +53,8 @@ class Work:
 
 
 class QueuedReadings(NamedTuple):
-    """Readings, [N]. ``values`` [N, C]. ``seq``: of their record. ``last``: no other of its stream is behind it in that
-    record. ``whose``: number of the work; ``own``: where there."""
+    """Readings, [N]. ``values`` [N, C]. ``seq``: of their record. ``last``: it is its stream's last reading in that
+    record. ``whose``: number of the work; ``own``: index in the work."""
 
     slots: Slots
     generations: NDArray[np.int64]
@@ -75,27 +75,27 @@ class QueuedReadings(NamedTuple):
 
 
 class Backlog:
-    """Of one thread. ``slots`` that there are."""
+    """For one thread. ``slots``: their number."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        #: By number: the work, and how many of its readings are not yet run.
+        #: By number: the work, and the number of its readings that are not yet run.
         self.works: dict[int, Work] = {}
         self._left: dict[int, int] = {}
         self._number, self._empty = 0, list[int]()
         self._near: list[QueuedReadings] = []
-        self._far: dict[int, deque[QueuedReadings]] = {}  # of every stream what is behind its readings in `_near`
+        self._far: dict[int, deque[QueuedReadings]] = {}  # for each stream the readings after those in `_near`
 
     def __bool__(self) -> bool:
         return bool(self._left)
 
     @property
     def since(self) -> float | None:
-        """When the oldest work that is not yet run was taken."""
+        """When the oldest unfinished work was taken."""
         return next(iter(self.works.values())).since if self.works else None
 
     def add(self, work: Work) -> None:
-        """Whatever it raises, nothing was added."""
+        """Add a work. On any exception nothing was added."""
         count = len(work.slots)
         if not work.generations.shape == work.times.shape == work.stamped.shape == work.values.shape[:1] == (count,):
             raise ValueError("columns of readings are as long as their slots")
@@ -123,7 +123,7 @@ class Backlog:
             self._near.append(rows)
 
     def piece(self) -> QueuedReadings | None:
-        """The next readings, by stream, of each in its order. What is not run of them comes back by :meth:`keep`."""
+        """The next readings, grouped by stream, in each stream's order. :meth:`keep` returns those that are not run."""
         self._refill()
         if not self._near:
             return None
@@ -143,7 +143,8 @@ class Backlog:
             self._near.insert(0, rows)
 
     def settle(self, whose: NDArray[np.int64]) -> list[Work]:
-        """Readings were run, or never will be: the works that are at their end by that, and those without readings."""
+        """Count readings that were run, or never will be; returns the works that are finished by that, and those
+        without readings."""
         numbers, counts = np.unique(whose, return_counts=True)
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             self._left[number] -= count
@@ -154,7 +155,7 @@ class Backlog:
         return [self.works.pop(number) for number in ended]
 
     def drop(self, slots: Slots) -> QueuedReadings | None:
-        """The readings of ``slots`` that wait; they do no longer."""
+        """Remove and return the waiting readings of ``slots``."""
         found = [part for slot in slots.tolist() for part in self._far.pop(slot, ())]
         kept = []
         for part in self._near:

@@ -1,4 +1,4 @@
-"""Which fleet readings or a name belong to, where several models for sensors are served."""
+"""Chooses the fleet for readings or a name, if several models for sensors are served."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class NoSensorsError(LookupError):
 
 
 class AmbiguousError(LookupError):
-    """Several models are served for these readings, or know a stream of this name: ``model`` has to say which."""
+    """Several models are served for these readings, or have a stream of this name: ``model`` has to choose."""
 
 
 def fleet_of_columns(fleets: Mapping[str, Fleet], model: str | None, columns: Collection[str]) -> Fleet:
-    """The one called ``model``, or of those whose variables are among ``columns`` the one with the most; where there
-    is none, that for single sensors. Raises :class:`NoSensorsError` and :class:`AmbiguousError`."""
+    """The fleet called ``model``; else, of the fleets whose variables are among ``columns``, the one with the most
+    variables; else that for single sensors. Raises :class:`NoSensorsError` and :class:`AmbiguousError`."""
     if model is not None:
         if model not in fleets:
             raise NoSensorsError(f"no model {model[:100]!r} for sensors is served here: {', '.join(fleets)}")
@@ -41,7 +41,7 @@ def fleet_of_columns(fleets: Mapping[str, Fleet], model: str | None, columns: Co
 
 
 def fleet_of_name(fleets: Mapping[str, Fleet], name: str) -> Fleet | None:
-    """The one that knows the sensor; ``None``: none does. Raises :class:`AmbiguousError`."""
+    """The fleet that has the sensor; ``None``: none does. Raises :class:`AmbiguousError`."""
     owners = [fleet for fleet in fleets.values() if name in fleet.slots]
     if len(owners) > 1:
         raise AmbiguousError(

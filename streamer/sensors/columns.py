@@ -1,6 +1,6 @@
-"""Readings and forecasts in columns: what travels between a source, the fleet and a client.
+"""Readings and forecasts in columns: the data between sources, the fleet and clients.
 
-A request with five thousand samples is one of these, not five thousand objects.
+A request with five thousand samples is one batch of columns, not five thousand objects.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Reading:
 
 
 class Row(NamedTuple):
-    """``time`` in unix seconds, ``None`` where there are none; ``values`` by column, ``None``: missing. ``stream``: of
-    the column that says it, ``None``: there is none."""
+    """``time`` in unix seconds, ``None`` where the input has no times; ``values`` by column, ``None``: missing.
+    ``stream``: from the column with stream names, ``None``: there is none."""
 
     time: float | None
     values: dict[str, float | None]
@@ -43,9 +43,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadingBatch:
-    """N readings in the order in which they came. ``names``: streams. ``times`` float64 [N], unix seconds; NaN: it is
-    the time of arrival that counts. ``values`` float64 [N], or [N, C] for a model of C variables; NaN: missing.
-    ``stamped`` bool [N]: ``times`` are this machine's, from when the reading arrived; ``None``: all are the senders'.
+    """N readings in order of arrival. ``names``: streams. ``times`` float64 [N], unix seconds; NaN: use the time of
+    arrival. ``values`` float64 [N], or [N, C] for a model of C variables; NaN: missing. ``stamped`` bool [N]: the time
+    is that of arrival, by this machine's clock; ``None``: all times are the senders'.
     """
 
     names: Sequence[str]
@@ -63,7 +63,8 @@ class ReadingBatch:
 
     @classmethod
     def made(cls, names: Sequence[str], times: Numbers, values: Numbers) -> ReadingBatch:
-        """``None``: there is none. What is infinite or beyond any sensor (1e30) is missing."""
+        """A batch from lists; ``None`` is a missing time or value. Infinite values, and those of 1e30 or more, are
+        missing."""
         found = np.array(values, np.float64)  # None becomes NaN
         return cls(names, np.array(times, np.float64), _plausible(found))
 
@@ -73,8 +74,8 @@ class ReadingBatch:
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row], variables: Sequence[str], stream: str) -> ReadingBatch:
-        """Rows of a model with these ``variables``; what a row does not hold is missing. ``stream``: of rows that name
-        none."""
+        """Rows of a model with these ``variables``; absent variables are missing. ``stream``: the name for rows without
+        one."""
         values = [[_number(row.values.get(name)) for name in variables] for row in rows]
         table = np.array(values, np.float64).reshape(len(rows), len(variables))
         times = np.array([_number(row.time) for row in rows], np.float64)
@@ -83,9 +84,9 @@ class ReadingBatch:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Readings that were just run, all of different streams. ``names`` and ``ids``: whose slots these were then; by now
-    a slot may have another owner. ``at``: which readings of their work they were. ``values`` are those of the targets.
-    The rest as in :class:`Forecasts`. The arrays are the receiver's."""
+    """Readings that were just run, all of different streams. ``names`` and ``ids``: the slots' owners at that time; by
+    now a slot may have another owner. ``at``: indexes of the readings in their work. ``values``: of the targets. The
+    rest as in :class:`Forecasts`. The receiver owns the arrays."""
 
     slots: NDArray[np.intp]
     names: NDArray[np.object_]
@@ -107,13 +108,13 @@ class Forecasts:
     ``anomalies``, ``drifts`` and ``known`` are [N, K] and ``quantiles`` [N, K, H, Q], else [N] and [N, H, Q].
 
     ``levels`` (``"0.05"``) [Q] ascending. ``steps`` float64 [N]: seconds from one step to the next, NaN where they are
-    not known yet. ``breaks`` uint8 [N]: 0, or why earlier forecasts do not reach this reading, as in
-    :mod:`streamer.sensors.timeline`. ``quantiles`` float64. ``anomalies`` float32: the probability of a reading at
-    least as far from what was expected, 1 where nothing was. ``known`` bool: there is a forecast; a sensor without any
-    value yet has none.
+    not known yet. ``breaks`` uint8 [N]: 0, or the kind of break before this reading, after which earlier forecasts do
+    not apply to it, as in :mod:`streamer.sensors.timeline`. ``quantiles`` float64. ``anomalies`` float32: the
+    probability of a reading at least as far from its forecast, 1 without a forecast. ``known`` bool: there is a
+    forecast; a sensor without any value yet has none.
 
-    ``failed``: (stream, time) of readings that were taken and that failed when they were run: they have no forecast.
-    ``late`` and ``duplicates``: of those that were left out."""
+    ``failed``: (stream, time) of readings that were accepted but whose run failed: they have no forecast. ``late`` and
+    ``duplicates``: numbers of readings that were left out."""
 
     names: Sequence[str]
     times: Floats
@@ -134,7 +135,7 @@ class Forecasts:
         return len(self.names)
 
     def to_dict(self, row: int) -> dict[str, Any]:
-        """One reading, JSON-ready; with ``targets``, the forecast of each stands under its name."""
+        """One reading, JSON-ready; with ``targets``, the forecast of each is under its name."""
         return self.to_dicts(slice(row, row + 1))[0]
 
     def to_dicts(self, rows: slice = slice(None)) -> list[dict[str, Any]]:
@@ -150,7 +151,7 @@ class Forecasts:
         ]
 
     def _said(self, rows: slice) -> list[dict[str, Any]]:
-        """One for each target of each reading."""
+        """One dictionary for each target of each reading."""
         curves = self.quantiles[rows]
         curves = np.swapaxes(rounded(curves.reshape(-1, *curves.shape[-2:])), -1, -2)
         columns = (self.values, self.anomalies, self.drifts, self.known)
@@ -166,7 +167,7 @@ class Forecasts:
         ]
 
     def finite(self) -> NDArray[np.bool_]:
-        """[N]: whether JSON has all numbers of the reading."""
+        """bool [N]: whether all numbers of the reading are finite, so that JSON can express them."""
         known = self.known.reshape(len(self), -1)
         said = np.isfinite(self.quantiles).reshape(*known.shape, -1).all(-1)
         said &= np.isfinite(self.anomalies.reshape(known.shape)) & np.isfinite(self.drifts.reshape(known.shape))

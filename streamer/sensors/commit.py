@@ -1,7 +1,7 @@
-"""A group commit of readings: planned beside what is known, written as one transaction, then made known.
+"""A group commit of readings: planned beside the directory, written as one transaction, then applied to the directory.
 
-Until the transaction is on the disk a plan changes nothing but the list of free slots, which it gives back when the
-disk fails. A request that can't be planned fails alone.
+Until the transaction is on the disk a plan changes only the list of free slots, which it restores when the disk fails.
+A request that can't be planned fails alone.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["CommitPlan", "Planned", "Receipt", "RecordPart", "Refusal", "promise
 T = TypeVar("T")
 #: Readings of one record of the journal, and of one piece of a lane's work.
 RECORD = 4096
-#: In place of a slot: there is no room for the sensor; its name is not a name; too many readings of it wait to be run.
+#: In place of a slot: there is no room for the sensor; its name is invalid; too many readings of it wait to be run.
 FULL, NAMELESS, BEHIND = -1, -2, -3
 REASONS = {FULL: "capacity", NAMELESS: "name", BEHIND: "behind"}
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``reason``: ``capacity`` (there are as many sensors as are allowed), ``name`` (it is not a name) or ``behind``
-    (too many readings of the sensor wait to be run: they may come again later)."""
+    """``reason``: ``capacity`` (all places for sensors are taken), ``name`` (an invalid name) or ``behind`` (too many
+    readings of the sensor wait to be run: the sender may try again later)."""
 
     reason: str
     count: int
@@ -51,7 +51,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """``taken`` readings are safe. ``refusals``: why others were not taken, a reason each."""
+    """``taken``: number of readings that are on the disk. ``refusals``: one for each reason why others were refused."""
 
     taken: int
     refusals: tuple[Refusal, ...] = ()
@@ -62,7 +62,7 @@ class Receipt:
 
     @property
     def later(self) -> bool:
-        """Some of what was refused would be taken later."""
+        """Whether some of the refused readings would be taken later."""
         return any(refusal.reason == "behind" for refusal in self.refusals)
 
 
@@ -75,7 +75,7 @@ def promise() -> Future[Any]:
 
 @dataclass(frozen=True, slots=True)
 class RecordPart:
-    """A record, the slots of its readings, and where these stand in their batch."""
+    """A record, the slots of its readings, and the indexes of these in their batch."""
 
     record: Record
     slots: NDArray[np.intp]
@@ -84,7 +84,7 @@ class RecordPart:
 
 @dataclass(slots=True)
 class Planned(Generic[T]):
-    """What one request comes to. ``opened`` and ``closed``: sensors with their slots."""
+    """The plan for one request. ``opened`` and ``closed``: sensors with their slots."""
 
     request: T
     receipt: Receipt
@@ -94,12 +94,12 @@ class Planned(Generic[T]):
 
 
 class CommitPlan(Generic[T]):
-    """One group, request by request, in order. ``next_seq``: of the first record. ``behind``: slots of which no reading
-    is taken now."""
+    """One group, request by request, in order. ``next_seq``: of the first record. ``behind``: slots whose readings are
+    refused for now."""
 
     def __init__(self, directory: Directory, next_seq: int, behind: NDArray[np.bool_] | None = None) -> None:
         self._directory, self.next_seq, self._behind = directory, next_seq, behind
-        self._names: dict[str, int] = {}  # what differs from the directory: slots by name, FULL: gone
+        self._names: dict[str, int] = {}  # differences to the directory: slots by name, FULL: removed
         self._count = len(directory.slots)
         self.changes: list[Change] = []
         self.planned: list[Planned[T]] = []
@@ -109,7 +109,7 @@ class CommitPlan(Generic[T]):
         return [part.record for planned in self.planned for part in planned.parts]
 
     def write(self, request: T, batch: ReadingBatch) -> None:
-        """Whatever it raises, the plan is as it was."""
+        """Plan a request's readings. On any exception the plan is unchanged."""
         opened: list[tuple[str, int]] = []
         try:
             slots = self._find(batch.names, opened)
@@ -125,7 +125,7 @@ class CommitPlan(Generic[T]):
         self.planned.append(planned)
 
     def forget(self, request: T, name: str, only: tuple[int, int] | None = None) -> None:
-        """``only``: if the sensor still has this id, and no reading behind this record."""
+        """``only``: forget the sensor only if it still has this id, and no reading after this record."""
         slot = self._slot(name)
         if only is not None and slot >= 0 and only != self._last(slot):
             slot = FULL
@@ -138,7 +138,7 @@ class CommitPlan(Generic[T]):
         self.planned.append(planned)
 
     def abandon(self) -> None:
-        """Nothing of it came to be."""
+        """Undo the plan: give the reserved slots back."""
         for planned in self.planned:
             for _, slot in planned.opened:
                 self._directory.release(slot)

@@ -1,4 +1,4 @@
-"""As many digits of a forecast as its interval is worth: 101325 +- 3 needs seven, 20.4 +- 8 needs two."""
+"""Rounds a forecast to the digits that its interval's width justifies: 101325 +- 3 needs seven, 20.4 +- 8 needs two."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["DIGITS", "rounded", "shown"]
 
 #: Digits of an interval's width that are kept for programs, and that are shown to people.
 DIGITS, SHOWN = 4, 2
-#: Where there is no width, and at most: digits of the value that a model in float32 has, and that a float64 has.
+#: Digits of a value without a width (a float32 model's precision), and at most (a float64's precision).
 FLOAT32, FLOAT64 = 7, 15
 
 
 def rounded(quantiles: NDArray[np.floating], digits: int = DIGITS) -> NDArray[np.float64]:
-    """``quantiles`` [..., Q], ascending; float64 of the same shape, each row rounded to ``digits`` digits of its width.
-    What is no number stays."""
+    """``quantiles`` [..., Q], ascending; returns float64 of the same shape, each row rounded to ``digits`` digits of
+    its width. NaN and infinity do not change."""
     values = quantiles.astype(np.float64)
     found = values.copy()
     if not values.size:

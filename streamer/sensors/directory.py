@@ -1,4 +1,4 @@
-"""Which sensor has which slot. The writer alone changes it; a slot comes back from the lane that ran it last."""
+"""The slots of sensors by name. The writer alone changes the directory; a lane gives a slot back by ``release``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Directory:
         self.slots: dict[str, int] = {}
         #: Changes whenever a name comes or goes.
         self.version = 0
-        #: Of every slot: the sensor's name and its id, which no other sensor ever had. "" and 0: the slot is free.
+        #: For every slot: the sensor's name and its id, which no other sensor ever had. "" and 0: the slot is free.
         self.names: list[str] = [""] * count
         self.ids = np.zeros(count, np.int64)
-        #: Of every slot: the last record that holds its readings, and the record up to which its state is saved.
+        #: For every slot: the last record that holds its readings, and the record up to which its state is saved.
         self.written, self.saved = np.zeros(count, np.int64), np.zeros(count, np.int64)
         self._free = [list(range((i + 1) * self.per_lane - 1, i * self.per_lane - 1, -1)) for i in range(lanes)]
 
     def reserve(self) -> tuple[int, int] | None:
         """A free slot and a new id for it; ``None``: none is free. :meth:`enter` or :meth:`release` follows."""
         free = max(self._free, key=len)
-        if not free:  # sensors that are gone still hold slots until their lanes are done with them
+        if not free:  # removed sensors still hold slots until their lanes have released them
             return None
         slot, id = free.pop(), self.next_id
         self.next_id += 1
@@ -50,7 +50,7 @@ class Directory:
         self._free[slot // self.per_lane].append(slot)
 
     def restore(self, name: str, id: int, seq: int) -> int:
-        """A sensor of the last run gets a slot; -1: there is none left."""
+        """Give a sensor of the last run a slot; -1: none is left."""
         if len(self.slots) >= self.capacity or (reserved := self.reserve()) is None:
             return -1
         slot, _ = reserved

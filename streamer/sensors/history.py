@@ -1,4 +1,4 @@
-"""The last readings of every sensor beside what was forecast of each: for people who look at a chart.
+"""The last readings of every sensor, each with its forecast of one step before: for charts.
 
 In memory alone: after a restart the readings come from the track record, without times of their own and without
 forecasts.
@@ -32,8 +32,8 @@ class PastReadings(NamedTuple):
 
 class History:
     """``length`` readings for each of ``capacity`` slots and each target. Numbers are kept as differences to the first
-    one of a slot, in float32, so that a large level costs no digits. Zeros at the start: a slot that is never used
-    costs no memory."""
+    one of a slot, in float32, so that a large level loses no digits. Zeros at the start: a slot that is never used
+    takes no memory."""
 
     def __init__(self, capacity: int, layout: RowLayout, length: int) -> None:
         self.length = length
@@ -43,7 +43,7 @@ class History:
         self._times = np.zeros((capacity, length))
         self._rows = np.zeros((capacity, length, targets, 5), np.float32)  # value, low, middle, high, anomaly
         self._base = np.zeros((capacity, targets))
-        self._next = np.full((capacity, targets, 3), np.nan, np.float32)  # of the step that is to come
+        self._next = np.full((capacity, targets, 3), np.nan, np.float32)  # forecast of the next step
         self._count = np.zeros(capacity, np.int64)
 
     @property
@@ -51,7 +51,7 @@ class History:
         return self._times[:1].nbytes + self._rows[:1].nbytes
 
     def keep(self, result: StepResult) -> None:
-        """By a lane that holds its ``rows``; all slots are different."""
+        """Add readings of different slots. Called by a lane that holds its ``rows``."""
         if not self.length:
             return
         slots, count = result.slots, len(result.slots)
@@ -63,14 +63,14 @@ class History:
             self._base[fresh] = self._next[fresh] = np.nan
         first = result.quantiles.reshape(count, self._each, *result.quantiles.shape[-2:])[:, :, 0]
         base, at = self._base[slots], read % self.length
-        if (begins := np.isnan(base)).any():  # a value that is missing is no level: what is forecast is, if anything
+        if (begins := np.isnan(base)).any():  # a missing value can't be the level: the forecast is, if there is one
             level = np.where(np.isnan(values) & ~unknown, first[:, :, self._outer[1]], values)
             self._base[slots] = base = np.where(begins, level, base)
         row = np.empty((count, self._each, 5), np.float32)
         row[:, :, 0] = values - base
         row[:, :, 1:4] = self._next[slots]
         row[:, :, 4] = result.anomalies.reshape(count, self._each)
-        if result.breaks.any():  # earlier forecasts do not reach these readings
+        if result.breaks.any():  # earlier forecasts do not apply to these readings
             row[result.breaks > 0, :, 1:4] = np.nan
         row[unknown | np.isnan(values), 4] = np.nan
         self._times[slots, at], self._rows[slots, at] = result.times, row
@@ -84,7 +84,7 @@ class History:
         self._count[slot] = 0
 
     def read(self, slot: int, target: int) -> PastReadings:
-        """By whoever holds the ``rows`` of the slot's lane."""
+        """The history of a slot. The caller holds the ``rows`` of the slot's lane."""
         count = min(int(self._count[slot]), self.length)
         order = (np.arange(count) + int(self._count[slot]) - count) % max(1, self.length)
         rows: NDArray[Any] = self._rows[slot, order, target].astype(np.float64)

@@ -1,7 +1,7 @@
-"""The daemon's sensors: a fleet for each model, what is on the disk of it, and who watches.
+"""The daemon's sensors: a fleet for each model, its journal, and its watchers.
 
-One model may be for single sensors; any number of others take rows of named variables. Readings go to the model that is
-named, else to the one whose variables are all among the columns, else to the one for single sensors.
+One model may be for single sensors; any number of others take rows of named variables. Readings go to the named model,
+else to the one whose variables are all among the columns, else to the one for single sensors.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ __all__ = ["ElsewhereError", "Sensors"]
 
 log = logging.getLogger(__name__)
 
-#: Ways in whose readings are asked for again by us: where there is no room for them now, nothing is refused.
+#: Protocols whose readings the daemon itself asks for again: without room they are not refused.
 KEPT_BY_SENDER = frozenset({"mqtt", "websocket"})
 
-#: Seconds between two looks at what is to be saved.
+#: Seconds between two checks for states to save.
 SAVE_SECONDS = 1.0
-#: Share of the time of a drain in which readings are run; the rest is for saving.
+#: Share of a drain's time in which readings are run; the rest is for saving.
 RUNNING = 0.75
 
 
@@ -121,7 +121,8 @@ class Sensors:
         self._loaded = True
 
     def _open_in_time(self, loaded: Loaded) -> None:
-        """It is served from now on, or waits for the disk. At the start it raises what nobody can wait for."""
+        """Serve the model from now on, or let it wait for the disk. At the start it raises errors that waiting can't
+        cure."""
         try:
             fleet = self._open(loaded)
         except (StoreError, ModelError) as error:  # the latter: such as more sensors than fit
@@ -180,15 +181,18 @@ class Sensors:
         return fleet, saver
 
     def drain(self, timeout: float) -> int:
-        """Take nothing more, run what was taken, save all of it; how many sensors. What is not run by ``RUNNING`` of
-        the time stays in the journal, and so do readings of sensors that are not saved by the end of it."""
+        """Refuse new readings, run the accepted ones, save all states; returns the number of saved sensors. Readings
+        that are not run after ``RUNNING`` of the time stay in the journal, and so do those of sensors that are not
+        saved by its end."""
         self._draining = True
-        self._stop.set()  # no further round of the thread that saves: all is saved here
+        self._stop.set()  # the saving thread makes no further round: all states are saved here
         begin = time.monotonic()
         for fleet, saver in self._served:
             if not fleet.drain(max(0.0, begin + RUNNING * timeout - time.monotonic())):
                 log.warning("readings are left to be run again", extra={"readings": fleet.waiting})
-                fleet.close(0.0)  # its lanes end with the piece that they are at: what is saved stands still
+                fleet.close(
+                    0.0
+                )  # lanes stop after their current piece, so that the saved states do not change any more
                 fleet.give_up()
             saver.save(whole=True, until=begin + timeout)
         return sum(len(served.fleet.slots) for served in self._served)
@@ -211,7 +215,7 @@ class Sensors:
         return None
 
     def waiting(self) -> str:
-        """What waits to be run, for people; empty: nothing has for a second."""
+        """A text about readings that have waited for a second or more, for ``/readyz``; empty if there are none."""
         found = [fleet for fleet in self.fleets.values() if fleet.waits() > 1.0]
         return "".join(
             f"{fleet.waiting} readings of {fleet.model.manifest.name} wait, the oldest for {fleet.waits():.0f} s;"
@@ -220,11 +224,11 @@ class Sensors:
         )
 
     def disk_trouble(self) -> str | None:
-        """Why readings can't be kept; ``None`` if all goes well."""
+        """Why readings can't be written; ``None`` if all is well."""
         return None if (trouble := self._trouble) is None else str(trouble)
 
     def layouts(self) -> dict[str, RowLayout]:
-        """Of every model by its name, also of those that wait for the disk."""
+        """Layouts of all models by name, also of those that wait for the disk."""
         fleets = {name: fleet.layout for name, fleet in self.fleets.items()}
         return fleets | {loaded.model.manifest.name: loaded.layout for loaded in self._late.copy()}
 
@@ -244,8 +248,8 @@ class Sensors:
     async def tell(
         self, batch: ReadingBatch, way: str, fleet: Fleet | None, seconds: float
     ) -> tuple[Receipt, Forecasts | None]:
-        """As :meth:`take`; besides, which readings were left out or failed when they were run. ``None``: they were not
-        run within ``seconds``."""
+        """As :meth:`take`, and also returns the readings that were left out or whose run failed. ``None``: they were
+        not run within ``seconds``."""
         receipt, waiting = await self._write(batch, way, fleet, count=True)
         assert waiting is not None
         try:
@@ -254,7 +258,7 @@ class Sensors:
             return receipt, None
 
     async def ask(self, batch: ReadingBatch, way: str, fleet: Fleet | None = None) -> tuple[Receipt, Forecasts]:
-        """The same, and the forecasts after each reading, once all of them were run."""
+        """As :meth:`take`, and also returns the forecasts after each reading, once all readings were run."""
         receipt, waiting = await self._write(batch, way, fleet, answer=True)
         assert waiting is not None
         return receipt, await waiting
@@ -286,11 +290,13 @@ class Sensors:
         if writing.forecasts is None:
             return receipt, None
         waiting = asyncio.wrap_future(writing.forecasts)
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+        waiting.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # the client may have stopped waiting
         return receipt, waiting
 
     def _masked(self, batch: ReadingBatch) -> ReadingBatch:
-        """Without the numbers that stand for no value (the setting ``missing``)."""
+        """The batch with NaN for numbers that mean "no value" (the setting ``missing``)."""
         if not self._no_values.size:
             return batch
         values = np.where(np.isin(batch.values, self._no_values), np.nan, batch.values)
@@ -317,19 +323,20 @@ class Sensors:
         return fleet is not None and await asyncio.wrap_future(fleet.forget(name))
 
     def watch(self, watcher: Callable[[Fleet, StepResult], None]) -> None:
-        """It gets every result from now on. Called by lanes; :meth:`current` gives what it is about."""
+        """Give every result to the watcher from now on. Lanes call it; :meth:`current` selects the results that are
+        still valid."""
         self._watchers.append(watcher)
         for fleet in self.fleets.values():
             fleet.watch(partial(watcher, fleet))
 
     def watch_forgotten(self, watcher: Callable[[Fleet, str], None]) -> None:
-        """It gets the name of every sensor that is forgotten from now on, by any thread."""
+        """Give the name of every forgotten sensor to the watcher from now on. Any thread may call it."""
         self._forgotten_watchers.append(watcher)
         for fleet in self.fleets.values():
             fleet.forgotten_watchers.append(partial(watcher, fleet))
 
     def current(self, fleet: Fleet, result: StepResult) -> Forecasts:
-        """What a watcher was given, without the sensors that were forgotten since: their slots may be others' now."""
+        """A watcher's result without the sensors that were forgotten since: their slots may have other owners now."""
         slots, ids = fleet.slots, fleet.ids
         kept = [slots.get(name, -1) == slot for name, slot in zip(result.names, result.slots.tolist(), strict=True)]
         rows = np.flatnonzero(np.array(kept, np.bool_) & (ids[result.slots] == result.ids))
@@ -344,8 +351,8 @@ class Sensors:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def served(self) -> dict[str, Fleet]:
-        """By model, at least one. What comes while the daemon starts is to come again: "not found" would have a
-        Prometheus drop it."""
+        """The fleets by model, at least one. During the start it raises :class:`BusyError`, so that senders try again:
+        after "not found" Prometheus would drop the readings."""
         if not self._loaded:
             raise BusyError("the daemon is starting")
         if self._late:
@@ -366,7 +373,7 @@ class Sensors:
                 for work in (saver.save, partial(self._expire, fleet)):
                     try:
                         work()
-                    except Exception:  # neither another model nor the next round is to pay for it
+                    except Exception:  # a failure must not affect other models or the next round
                         log.exception("sensors could not be looked after", extra={"model": fleet.model.manifest.name})
 
     def _look_at_disk(self) -> None:

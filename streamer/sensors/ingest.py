@@ -2,7 +2,7 @@
 
     write -> [writer: names to slots, journal] -> safe -> [lane: timelines, model, scores] -> watchers and replies
 
-The writer is one thread: what waits for it is committed together and acknowledged together. After that only the
+The writer is one thread: it commits all waiting requests together and acknowledges them together. After that only the
 stream's lane touches the stream. Any thread may write.
 """
 
@@ -47,7 +47,7 @@ __all__ = ["Fleet"]
 
 log = logging.getLogger(__name__)
 
-#: Streams whose long queues fill all the room that there is for readings that wait.
+#: This many streams with long queues fill all the room for waiting readings.
 SHARES = 8
 
 
@@ -56,11 +56,11 @@ class Fleet:
 
     ``step`` in seconds, ``None``: every stream's own, inferred. ``gap``: masked steps for one gap, at most.
     ``earned``: masked steps for each reading, in the long run. ``most``: steps ahead that are scored. ``shown``:
-    readings kept for :class:`History`. ``waiting``: readings that wait, at most, beside one batch; of one stream,
-    ``1 / SHARES`` of them are counted at most, so that it leaves room for others. ``seconds``: time in which what waits
-    would be run, at most.
+    readings kept for :class:`History`. ``waiting``: readings that wait, at most, beside one batch; at most
+    ``1 / SHARES`` of them count for one stream, so that it leaves room for others. ``seconds``: bound on the time in
+    which the waiting readings would be run.
 
-    Raises :class:`ArenaError` where ``capacity`` streams do not fit into ``max_state_bytes``.
+    Raises :class:`ArenaError` if ``capacity`` streams do not fit into ``max_state_bytes``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Fleet:
         self.metrics = metrics
         self.layout = layout = RowLayout.of(task)
         self.capacity, self.journal = capacity, journal
-        self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of streams that are gone
+        self.forgotten_watchers: list[Callable[[str], None]] = []  # get the names of removed streams
         lanes = min(lanes, capacity)
         self.directory = Directory(capacity, lanes, 1 if journal is None else journal.next_id)
         self.slots, self.names, self.ids = self.directory.slots, self.directory.names, self.directory.ids
@@ -111,12 +111,12 @@ class Fleet:
         self._next_seq = 1 if journal is None else journal.next_seq
         self._max_waiting, self._max_seconds = waiting, seconds
         self._inbox: deque[Entry] = deque()
-        #: Readings that were taken in and not yet run; of every slot those that are with its lane.
+        #: Readings that were accepted and not yet run; for every slot those that its lane has.
         self.waiting = 0
         self._queued = np.zeros(slots, np.int64)
         self._changed = threading.Condition()
         self._closed = False
-        self._replies: set[Reply] = set()  # that somebody waits for
+        self._replies: set[Reply] = set()  # replies that clients wait for
         self._writer = threading.Thread(target=self._write_all, name="readings", daemon=True)
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -127,19 +127,20 @@ class Fleet:
         self._writer.start()
 
     def drain(self, timeout: float) -> bool:
-        """What was written is run; False if it took longer than ``timeout``, all together."""
+        """Wait until all written readings are run; False if that took longer than ``timeout``."""
         until = monotonic() + timeout
         with self._changed:
             done = self._changed.wait_for(lambda: not self.waiting and not self._inbox, timeout)
         return done and all(lane.idle(max(0.0, until - monotonic())) for lane in self.lanes)
 
     def give_up(self) -> None:
-        """Who waits for readings to be run is told that they are run after the next start."""
+        """End all waits for results with an error: the readings are run after the next start."""
         for reply in self._replies.copy():
             reply.give_up(BusyError("the daemon is going down: the readings are kept, and run after the next start"))
 
     def close(self, timeout: float | None = None) -> bool:
-        """Threads end; what is not run is in the journal, if there is one. False if one is stuck."""
+        """End the threads; readings that are not run stay in the journal, if there is one. False if a thread is
+        stuck."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -157,7 +158,7 @@ class Fleet:
         return self.table.model
 
     def watch(self, watcher: Watcher) -> None:
-        """It gets every reading that was run from now on."""
+        """Give the results of all readings to the watcher from now on."""
         self.table.watchers = (*self.table.watchers, watcher)
 
     def stuck(self, seconds: float) -> bool:
@@ -168,9 +169,9 @@ class Fleet:
     def write(
         self, batch: ReadingBatch, *, answer: bool = False, count: bool = False, wait: bool = False
     ) -> PendingWrite:
-        """Every time must be there. ``answer``: the forecasts after each are wanted; ``count``: only which readings
-        were left out, or failed. ``wait`` for room; without it
-        raises :class:`BusyError` where too many readings wait already. ``ValueError``: the model takes other rows."""
+        """Accept readings, all with times. ``answer``: the reply has the forecasts after each reading; ``count``: the
+        reply only has the readings that were left out, or failed. ``wait``: wait for room; without it raises
+        :class:`BusyError` if too many readings wait already. ``ValueError``: the model takes other rows."""
         if batch.values.shape[1:] != self.layout.row:
             raise ValueError(f"readings of the shape {batch.values.shape[1:]}, the model takes {self.layout.row}")
         if not len(batch.names) == len(batch.times) == len(batch.values) or batch.times.dtype != np.float64:
@@ -193,13 +194,14 @@ class Fleet:
         return PendingWrite(entry.safe, None if reply is None else reply.forecasts)
 
     def forget(self, name: str, *, moved: bool = False) -> Future[bool]:
-        """The stream is gone, from the disk too; False: there was none. ``moved``: it goes on elsewhere, and what was
-        said of it stands: nobody who watches is told."""
+        """Remove the stream, from the disk too; False: there was none. ``moved``: it continues at another daemon, so
+        its forecasts stay published, and watchers get no notice."""
         return self._forget(name, None, moved)
 
     def expire(self, seconds: float, timeout: float = 60.0) -> list[str]:
-        """Forget streams without a reading for so long, and wait until they are gone; their names. A stream that gets
-        a reading meanwhile stays. Raises ``TimeoutError`` where the disk takes longer than ``timeout``."""
+        """Forget streams without a reading for that time, and wait until they are removed; returns their names. A
+        stream that gets a reading meanwhile stays. Raises ``TimeoutError`` if the disk takes longer than
+        ``timeout``."""
         written = self.written.copy()
         silent = self.table.latest.silent(seconds)
         done = silent[self.table.applied[silent] == written[silent]]
@@ -210,8 +212,9 @@ class Fleet:
         return [name for name, future in gone if future.result(timeout)]
 
     def bring(self, name: str, parts: Parts, data: bytes) -> Future[str | None]:
-        """A stream of another daemon goes on here, as ``parts`` of its :meth:`SensorTable.read`, which are ``data`` on
-        the disk. Why it can't; ``None``: it is there. Raises :class:`StoreError` by the future."""
+        """Import a stream of another daemon: ``parts`` of its :meth:`SensorTable.read`, ``data`` the same as saved
+        bytes. The future gives the reason why it can't be imported, ``None``: it is here. It may raise
+        :class:`StoreError`."""
         return self._ask(Entry(NO_READINGS, None, bring=Arrival(name, parts, data)))
 
     def _forget(self, name: str, only: tuple[int, int] | None, moved: bool = False) -> Future[bool]:
@@ -234,8 +237,9 @@ class Fleet:
         return entry.safe
 
     def replay(self, record: Record, slot_of: dict[int, int], ran: NDArray[np.int64]) -> None:
-        """Readings of the last run, before :meth:`start`'s threads take any others: what a state holds is left out.
-        ``ran``, by slot: readings behind its saved record that it holds, too; those of this record are taken off."""
+        """Dispatch readings of the last run, before :meth:`start`; readings that a saved state contains are left out.
+        ``ran``, by slot: the number of readings after the saved record that the state contains; it is reduced by those
+        of this record."""
         slots = np.array([slot_of.get(id, -1) for id in record.ids.tolist()], np.intp)
         keep = slots >= 0
         keep[keep] = self.saved[slots[keep]] < record.seq
@@ -248,7 +252,7 @@ class Fleet:
         self._dispatch(record.take(keep), slots[keep], None, np.zeros(0, np.intp))
 
     def adopt(self, name: str, id: int, seq: int) -> int:
-        """A stream of the last run gets a slot; -1: there is none left."""
+        """Give a stream of the last run a slot; -1: none is left."""
         slot = self.directory.restore(name, id, seq)
         if slot >= 0:
             self.table.applied[slot] = seq
@@ -262,8 +266,8 @@ class Fleet:
         return max(lane.waited() for lane in self.lanes)
 
     def behind(self) -> float:
-        """Seconds in which what waits would be run, as measured, with no more than ``DEPTH`` readings of any stream: as
-        long as one that comes now waits at most, if none of its own stream is before it. 0: not yet measured."""
+        """Seconds in which the waiting readings would be run, as measured, counting at most ``DEPTH`` readings of each
+        stream: the longest wait of a new reading, if no other reading of its stream waits. 0: not yet measured."""
         rate = sum(lane.rate for lane in self.lanes)
         return self._counted(DEPTH) / rate if rate else 0.0
 
@@ -271,7 +275,7 @@ class Fleet:
         return not self.waiting or self.waiting + count <= self._max_waiting
 
     def _counted(self, most: int) -> int:
-        """Readings that wait, of each stream ``most`` at most."""
+        """The number of waiting readings, counting at most ``most`` for each stream."""
         return self.waiting - int(self._queued.sum() - np.minimum(self._queued, most).sum())
 
     def _too_much(self, count: int) -> BusyError | None:
@@ -321,7 +325,7 @@ class Fleet:
         return entries
 
     def _commit(self, entries: list[Entry]) -> None:
-        """All of them as one transaction. Where that fails, each is tried alone: none pays for another's fault."""
+        """Commit all entries as one transaction. If it fails, each entry is tried alone, so that only bad ones fail."""
         plan: CommitPlan[Entry] = CommitPlan(self.directory, self._next_seq, self._queued >= self._max_waiting)
         for entry in entries:
             try:
@@ -353,7 +357,7 @@ class Fleet:
         entry.safe.set_exception(error)
 
     def _apply(self, planned: Planned[Entry]) -> None:
-        """What is on the disk is made known and goes to the lanes."""
+        """Apply the committed plan to the directory, and dispatch its readings to the lanes."""
         entry, receipt = planned.request, planned.receipt
         for name, slot in planned.opened:
             self.directory.enter(name, slot)

@@ -1,4 +1,4 @@
-"""The last result of every stream, by slot: for whoever asks later, and for the metrics page."""
+"""The last result of every stream, by slot: for ``/v1/forecast`` and the metrics page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Latest:
     """One row for each slot, zeros at the start, of the shapes in :class:`RowLayout`. ``time`` is the reading's own.
     ``begun``: there has been a value, so there is a forecast.
 
-    ``arrived``: when the last reading was run, in seconds of ``clock``. That is monotonic: it stands while the machine
-    sleeps, and no change of the date moves it. It is not saved; :meth:`ages` are."""
+    ``arrived``: when the last reading was run, in seconds of ``clock``, which is monotonic: it stops while the machine
+    sleeps, and ignores changes of the date. It is not saved; :meth:`ages` are."""
 
     def __init__(self, capacity: int, layout: RowLayout, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -37,7 +37,7 @@ class Latest:
         self.quantiles = np.zeros((*each, layout.horizon, len(layout.levels)))
         self.readings = np.zeros(capacity, np.int64)
         self.missing = np.zeros(each, np.int64)
-        #: What is saved.
+        #: The saved arrays.
         self._arrays: dict[str, NDArray[Any]] = {
             "time": self.time,
             "value": self.value,
@@ -72,7 +72,7 @@ class Latest:
         self.arrived[slot] = self._clock() - seconds
 
     def silent(self, seconds: float) -> Slots:
-        """Slots whose last reading was run longer ago than that."""
+        """Slots whose last reading was run more than that time ago."""
         return np.flatnonzero((self.readings > 0) & (self.arrived < self._clock() - seconds))
 
     def clear(self, slot: int) -> None:

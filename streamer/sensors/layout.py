@@ -1,4 +1,4 @@
-"""What a forecaster takes and gives: one value of any sensor, or a row of named variables and forecasts of some."""
+"""The input and output of a forecaster: one value of any sensor, or a row of named variables, some of them targets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RowLayout:
     quantiles: tuple[float, ...]
     variables: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
-    #: Where the targets stand among the variables.
+    #: Indexes of the targets among the variables.
     chosen: tuple[int, ...] = field(default=(0,))
 
     @classmethod
@@ -48,7 +48,7 @@ class RowLayout:
 
     @property
     def each(self) -> tuple[int, ...]:
-        """Shape of what there is once for each target."""
+        """Shape of arrays with one element for each target."""
         return (len(self.targets),) if self.targets else ()
 
     @property
@@ -58,8 +58,8 @@ class RowLayout:
 
 
 def state_layout(manifest: Manifest, layout: RowLayout) -> str:
-    """What a sensor's state is made of, as a digest: of two versions of a model that have the same one, either goes on
-    with a state of the other."""
+    """A digest of the layout of a sensor's state: two versions of a model with the same digest can use each other's
+    states."""
     arrays = [(spec.in_, spec.dtype, spec.shape) for spec in manifest.states]
     arrays += [(spec.name, spec.dtype, spec.shape) for spec in manifest.conditions]
     facts = [manifest.name, manifest.task, manifest.row_dtype.str, arrays, astuple(layout)]

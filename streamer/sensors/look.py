@@ -1,4 +1,4 @@
-"""One stream of a fleet, as it is now: what tables, pictures and ``/v1/forecast/{stream}`` show."""
+"""The present state of one stream of a fleet, for tables, pictures and ``/v1/forecast/{stream}``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamer.sensors.scores import WINDOW, Scores
 __all__ = ["ALONE", "SensorView", "by_label", "describe", "label", "look", "look_all", "to_dict"]
 
 
-#: The name of a table's only stream of rows, which nobody needs to see.
+#: The internal name of a table's only stream of rows, which is not shown.
 ALONE = "-"
 
 
@@ -66,7 +66,7 @@ def label(stream: str, target: str) -> str:
 
 
 def to_dict(sensors: Sequence[SensorView]) -> dict[str, Any]:
-    """All of one stream, JSON-ready; the forecast of each target stands under its name."""
+    """One stream, JSON-ready; the forecast of each target is under its name."""
     first = sensors[0]
     found = {"stream": name_of(first.name), "time": first.time, "step": first.step}
     if not first.target:
@@ -75,7 +75,7 @@ def to_dict(sensors: Sequence[SensorView]) -> dict[str, Any]:
 
 
 def look(fleet: Fleet, name: str) -> SensorView | None:
-    """The stream's first target. ``None``: there is no such stream, or nothing of it was run yet."""
+    """The stream's first target. ``None``: there is no such stream, or none of its readings was run yet."""
     found = look_all(fleet, name)
     return found[0] if found else None
 

@@ -1,4 +1,4 @@
-"""Sensors out of this daemon and into it: a state with its clock and scores, once all readings are in it."""
+"""Export, import and move of sensors: a state with its clock and scores, once all its readings are run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN_OUT, DISK = 600.0, 60.0
 
 
 class SensorStateError(ValueError):
-    """It is damaged, of another model, or of a sensor that has readings here."""
+    """The state is damaged, of another model, or of a sensor that has readings here."""
 
 
 class SensorMover:
@@ -34,8 +34,8 @@ class SensorMover:
         self._sensors = sensors
 
     def export(self, name: str, model: str | None = None) -> bytes | None:
-        """The sensor as it is now, which goes on here; ``None``: there is none. Raises :class:`BusyError` where
-        readings of it wait."""
+        """The bytes of the sensor, which continues here; ``None``: there is none. Raises :class:`BusyError` if readings
+        of it wait."""
         fleet = self._sensors.owner(name, model)
         return None if fleet is None else self._export(fleet, name)
 
@@ -53,7 +53,7 @@ class SensorMover:
         return MAGIC + json.dumps(head).encode() + b"\n" + to_bytes(parts, fleet.table.state_layout)
 
     def bring(self, name: str, model: str | None, data: bytes) -> None:
-        """A sensor of another daemon, on the disk from here on. Raises :class:`SensorStateError`."""
+        """Import a sensor of another daemon, durably. Raises :class:`SensorStateError`."""
         try:
             line, _, body = data.removeprefix(MAGIC).partition(b"\n")
             head = json.loads(line)
@@ -72,12 +72,13 @@ class SensorMover:
             raise SensorStateError(problem)
 
     def stay(self) -> None:
-        """Readings are taken here again."""
+        """Accept readings here again."""
         self._sensors.elsewhere = self._sensors.moving_to = None
 
     def drain_to(self, url: str, send: Callable[[str, str, bytes], None]) -> dict[str, Any]:
-        """Every sensor goes on at ``url``: ``moved`` how many, ``left`` why by name. Readings are refused meanwhile,
-        and sent there once none is left; with one that is left they are refused on, until this is done again."""
+        """Move every sensor to ``url``. Returns ``moved``, their number, and ``left``, the reasons by name. Readings
+        are refused meanwhile, and redirected once no sensor is left; while some are left they are still refused, until
+        a repeated call moves these."""
         fleets = self._sensors.fleets
         if not fleets:
             return {"moved": 0, "left": {}}

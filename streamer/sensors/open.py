@@ -1,4 +1,4 @@
-"""From a model file to a fleet that is ready to start."""
+"""Makes a fleet, ready to start, from a model file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["INPUT", "Loaded", "load_forecaster", "load_forecasters", "make_fleet
 
 #: One reading of one sensor: its value, whether it is there, time of day, time of week; float32 or float64.
 INPUT = (1, 4)
-#: Streams in a batch. Not tuned: a forecaster has some hundred small operators, whose cost a larger batch shares, and
-#: from here on a batch's states leave the cache.
+#: Streams in a batch. Not tuned: a forecaster has some hundred small operators, whose cost a larger batch shares, but
+#: the states of a batch larger than this do not fit into the cache.
 BATCH = 64
 
 
@@ -39,14 +39,14 @@ class Loaded(NamedTuple):
     layout: RowLayout
 
     def bytes_of_sensor(self, most: int) -> int:
-        """Bytes that are kept of one sensor, at least, of which ``most`` steps ahead are scored."""
+        """Bytes of memory for one sensor, at least; ``most``: steps ahead that are scored."""
         horizon, levels = self.layout.horizon, len(self.layout.levels)
         forecasts = horizon * (min(horizon, most) * 4 * (levels + 1) + 8 * levels)
         return self.model.manifest.state_bytes + max(1, len(self.layout.chosen)) * forecasts
 
 
 def load_forecaster(path: Path, max_bytes: int = MAX_MODEL_BYTES, keys: Sequence[PublicKey] = ()) -> Loaded:
-    """As :meth:`Model.load`. Raises :class:`ModelError` for what does not forecast readings or rows."""
+    """As :meth:`Model.load`. Raises :class:`ModelError` for a model that does not forecast readings or rows."""
     model = Model.load(path, max_bytes=max_bytes, keys=keys)
     manifest, spec = model.manifest, model.manifest.input
     if manifest.task != "forecast":
@@ -64,7 +64,7 @@ def load_forecaster(path: Path, max_bytes: int = MAX_MODEL_BYTES, keys: Sequence
 
 
 def load_forecasters(paths: Sequence[Path], settings: Settings) -> list[Loaded]:
-    """What one daemon serves together. Raises :class:`ModelError`."""
+    """The forecasters that one daemon serves together. Raises :class:`ModelError`."""
     found: list[Loaded] = []
     for path in paths:
         loaded = load_forecaster(path, settings.max_model_bytes, model_keys(settings, path))

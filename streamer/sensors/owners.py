@@ -1,7 +1,7 @@
-"""Whose a sensor is: each owner of tokens has sensors of his own, whatever they are called.
+"""Owners of sensors: each owner of tokens has separate sensors, also with equal names.
 
-A sensor's name inside is its owner's and its own, as of a stream (:mod:`streamer.names`); whoever brings readings has
-them named so here, and what goes out to him has its own name again.
+The internal name of a sensor contains its owner's name and its own, as that of a stream (:mod:`streamer.names`). The
+names of incoming readings are converted here, and those of results back to the names that the owner knows.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from streamer.sensors.columns import Forecasts, ReadingBatch
 
 __all__ = ["VIEWER", "only", "owned_by", "shown", "visible"]
 
-#: Whose sensors are on the metrics page that is made now; ``None``: everybody's.
+#: The owner whose sensors are on the metrics page that is being made; ``None``: all owners.
 VIEWER: ContextVar[str | None] = ContextVar("viewer", default=None)
 
 
 def owned_by(owner: str, batch: ReadingBatch) -> ReadingBatch:
-    """The readings as that owner's. A name that would be another's is no name, and refused as such."""
+    """The readings under the owner's internal names. A name that contains the separator is refused as invalid."""
     if not owner and not any(SEPARATOR in name for name in batch.names):
         return batch
     return replace(batch, names=[stream_id(owner, name.replace(SEPARATOR, "\0")) for name in batch.names])
 
 
 def only(owner: str, names: Sequence[str]) -> list[int]:
-    """Which of the ``names`` are that owner's."""
+    """The ``names`` that belong to the owner."""
     return [row for row, name in enumerate(names) if owner_of(name) == owner]
 
 
 def visible(name: str) -> bool:
-    """On the page that is made now."""
+    """Whether a sensor is on the metrics page that is being made."""
     viewer = VIEWER.get()
     return viewer is None or owner_of(name) == viewer
 
 
 def shown(forecasts: Forecasts) -> Forecasts:
-    """By the names that their owner knows."""
+    """The names as their owner knows them."""
     return replace(
         forecasts,
         names=[name_of(name) for name in forecasts.names],

@@ -1,4 +1,4 @@
-"""Forecasts on the metrics page: as many series as are allowed, and how many streams that left out."""
+"""Forecasts on the metrics page: a bounded number of series, and the number of streams that did not fit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class SensorCollector(Collector):
         yield from self._counts()
 
     def _choose(self) -> list[_Stream]:
-        """Chosen again only when streams come or go: a page whose series flicker is no use."""
+        """Choose streams for the page. The choice changes only when streams come or go, so that series do not
+        flicker."""
         now = [fleet.directory.version for fleet in self._fleets]
         if now != self._known:
             # in the order in which they were opened
@@ -108,7 +109,7 @@ class SensorCollector(Collector):
 
 
 class Page:
-    """The series of streams. A stream of which there is little to tell has fewer than :func:`_series`."""
+    """The series of streams. A stream without forecasts or scores has fewer series than :func:`_series`."""
 
     def __init__(self) -> None:
         self._forecast = GaugeMetricFamily(
@@ -156,7 +157,7 @@ class Page:
 
 
 def _label(name: str) -> str:
-    """Of a stream; of another's with the owner before it."""
+    """The label of a stream; for another owner's stream with the owner's name in front."""
     return name_of(name) if VIEWER.get() is not None else name.replace(SEPARATOR, "/")
 
 
@@ -169,7 +170,7 @@ def _levels(layout: RowLayout) -> list[int]:
 
 
 def _series(layout: RowLayout) -> int:
-    """Of one stream: forecasts, reading, anomaly, drift and scores of each target."""
+    """Number of series of one stream: forecasts, reading, anomaly, drift and scores of each target."""
     return len(layout.chosen) * (len(_ahead(layout)) * len(_levels(layout)) + 3 + len(SCORES) * len(BANDS))
 
 

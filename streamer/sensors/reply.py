@@ -19,8 +19,8 @@ __all__ = ["Reply", "gather"]
 
 
 class Reply:
-    """``forecasts``: when every part is there. Readings that were left out (duplicates, late) are not in it, but named
-    in it, as are those that failed when they were run. ``whole``: else nothing but those names is wanted."""
+    """``forecasts``: a future, done when every part is there. Readings that were left out (duplicates, late), and those
+    whose run failed, have no forecast, but are listed. ``whole``: False asks only for these lists."""
 
     def __init__(self, layout: RowLayout, batch: ReadingBatch, whole: bool = True) -> None:
         self.forecasts: Future[Forecasts] = promise()
@@ -38,7 +38,7 @@ class Reply:
             self._finish()
 
     def part(self, at: NDArray[np.intp], result: StepResult | None) -> None:
-        """Called by lanes. ``at``: where the piece's readings stand in the batch. ``None``: the piece has ended."""
+        """Called by lanes. ``at``: indexes of the piece's readings in the batch. ``None``: the piece has ended."""
         with self._lock:
             if result is not None:
                 if self._whole:
@@ -61,7 +61,7 @@ class Reply:
             self._left_out += zip(at[which].tolist(), late.tolist(), strict=True)
 
     def give_up(self, error: Exception) -> None:
-        """Nobody is to wait any more: what is left is not run by this process."""
+        """End the wait with an error: the remaining readings are not run by this process."""
         with self._lock:
             if not self.forecasts.done():
                 self.forecasts.set_exception(error)
@@ -88,7 +88,7 @@ class Reply:
 
 
 def gather(names: Sequence[str], parts: Sequence[StepResult], layout: RowLayout, order: NDArray[np.intp]) -> Forecasts:
-    """Rows of ``parts``, one behind the other, in the given ``order``. ``names``: as they stand in the result."""
+    """Rows of ``parts``, concatenated, in the given ``order``. ``names``: those of the result."""
 
     def column(name: str, *shape: int, dtype: Any) -> NDArray[Any]:
         found = np.concatenate([np.zeros((0, *shape), dtype), *(getattr(result, name) for result in parts)])

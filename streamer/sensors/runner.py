@@ -1,4 +1,4 @@
-"""Readings of many streams through the batch runner, and what the model says of each."""
+"""Runs readings of many streams by the batch runner, and returns the model's outputs for each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Slots = NDArray[np.intp]
 
 
 class RunResult(NamedTuple):
-    """``good`` bool [N]: those that were run; the others have no result. ``failed`` bool [N]: of the others those whose
-    run failed, the rest were late. ``quantiles`` [N, H, Q], ``anomalies`` and
-    ``drifts`` [N], of several targets [N, K, ...], float32 but for the first; ones where the model gives neither."""
+    """``good`` bool [N]: readings that were run; the others have no result. ``failed`` bool [N]: readings whose run
+    failed; the rest of the others were late. ``quantiles`` [N, H, Q] float64, ``anomalies`` and ``drifts`` [N] float32,
+    with several targets [N, K, ...]; ones if the model does not compute them."""
 
     good: NDArray[np.bool_]
     failed: NDArray[np.bool_]
@@ -33,7 +33,7 @@ class RunResult(NamedTuple):
 
 
 class Runner:
-    """Of one thread. ``limit``: streams in a batch. A stream whose run fails begins again, and no other."""
+    """For one thread. ``limit``: streams in a batch. Only a stream whose run fails restarts from an empty state."""
 
     def __init__(self, model: Model, arena: Arena, metrics: ModelMetrics, limit: int) -> None:
         self._arena, self._metrics = arena, metrics
@@ -46,8 +46,8 @@ class Runner:
         self._says = [name for name in ("anomaly", "drift") if name in shapes]
 
     def __call__(self, slots: Slots, generations: NDArray[np.int64], readings: NDArray[np.floating[Any]]) -> RunResult:
-        """One step of streams that are all different, ``readings`` [N, *chunk]. ``generations`` of the slots, when the
-        readings were taken: what is of a former owner is late, dropped and counted."""
+        """One step of different streams, ``readings`` [N, *chunk]. ``generations``: of the slots when the readings were
+        taken; readings of a slot's former owner are late: they are dropped and counted."""
         n = len(slots)
         good, failed = np.ones(n, np.bool_), np.zeros(n, np.bool_)
         quantiles = np.empty((n, *self._quantiles))

@@ -1,4 +1,4 @@
-"""Writes the states of sensors to the disk now and then; at the start it loads them and runs the readings since."""
+"""Writes the states of sensors to the disk at intervals; at the start it loads them and runs the later readings."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["Saver", "from_bytes", "to_bytes"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two times that it is saved how long each sensor has been silent.
+#: Seconds between two saves of the ages of sensors (time since the last reading).
 AGE_SECONDS = 3600.0
-#: Writes that fail one after another: then it is the disk, and the round ends.
+#: After this many failed writes in a row the disk is to blame, and the round ends.
 MISSES = 3
 #: Bytes of states that are copied and written in one go.
 TOGETHER = 8 * 2**20
 
 
 class Saver:
-    """``seconds``: between two times that a stream that changes is saved. After a crash its readings since then are run
-    again. ``patience`` in seconds: with a lane that is within a step."""
+    """``seconds``: between two saves of a changing stream. After a crash the readings since the last save are run
+    again. ``patience``: seconds to wait for a lane within a step."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class Saver:
         self._fleet, self._journal, self._metrics = fleet, journal, metrics
         self._seconds, self._clock, self._patience = seconds, clock, patience
         self._aged = clock()
-        self._at = np.full(len(fleet.ids), clock())  # of every slot: when it was saved
+        self._at = np.full(len(fleet.ids), clock())  # for every slot: when it was saved
         self._group = max(1, TOGETHER // fleet.table.bytes_per_slot)
-        self._saving = threading.Lock()  # of two copies of a state the older must not be written last
+        self._saving = threading.Lock()  # of two copies of a state the newer must be written last
 
     # -- to the disk ---------------------------------------------------------------------------------------------------
 
     def save(self, *, whole: bool = False, until: float = math.inf) -> int:
-        """Save the streams whose time has come, or all that changed if ``whole``; how many were saved. A failure is
-        logged and counted, and the journal keeps the readings, as it does of those that are left at ``until``, in
-        monotonic seconds. Any thread may call it: one at a time saves."""
+        """Save the streams that are due, or all changed ones if ``whole``; returns the number of saved streams. A
+        failure is logged and counted. The journal keeps the readings of failed streams, and of those that are left at
+        ``until`` (monotonic seconds). Any thread may call it; calls run one at a time."""
         with self._saving:
             return self._save(whole, until)
 
@@ -92,7 +92,7 @@ class Saver:
         return count
 
     def _write(self, saved: list[tuple[int, Saved]], now: float) -> list[tuple[int, Saved]]:
-        """Those that are on the disk. As one transaction; where that fails, each is tried alone."""
+        """Write states as one transaction; if it fails, each is tried alone. Returns those that are on the disk."""
         try:
             self._journal.save([row for _, row in saved], self._done(dict(saved)))
         except Exception as error:
@@ -114,7 +114,7 @@ class Saver:
         return found
 
     def _failed(self, slot: int, name: str, error: Exception, now: float) -> None:
-        """It waits until its time comes again: the others do not wait for it."""
+        """A failed stream is tried again when it is next due, so that the others do not wait for it."""
         self._at[slot] = now
         self._metrics.store_errors.labels("put").inc()
         log.error("a sensor could not be saved", extra={"stream": name, "error": str(error) or type(error).__name__})
@@ -132,7 +132,7 @@ class Saver:
         self._aged = now
 
     def _copy(self, slots: Sequence[int], now: float) -> list[tuple[int, Saved]]:
-        """Those of a lane in one turn of its lock. A lane that hangs keeps its streams: they are left out."""
+        """Copy states of a lane under its lock. The streams of a lane that hangs are left out."""
         found = []
         for lane, theirs in groupby(sorted(slots), self._fleet.lane_of):
             with lane.lock.within(self._patience) as held:
@@ -147,7 +147,7 @@ class Saver:
         return found
 
     def _copy_one(self, slot: int) -> Saved | None:
-        """``None``: it went away meanwhile."""
+        """``None``: the stream was removed meanwhile."""
         fleet, table = self._fleet, self._fleet.table
         if not fleet.names[slot]:
             return None
@@ -155,7 +155,7 @@ class Saver:
         return Saved(id, name, seq, fleet.model.digest, to_bytes(table.read(slot), table.state_layout))
 
     def _done(self, saved: dict[int, Saved]) -> int:
-        """The last record that no stream needs any more once ``saved`` is on the disk."""
+        """The last record that every stream's saved state contains once ``saved`` is on the disk."""
         until = self._fleet.saved.copy()
         written = self._fleet.written.copy()
         for slot, row in saved.items():
@@ -190,7 +190,7 @@ class Saver:
             try:
                 fleet.replay(record, slot_of, ran)
                 readings += len(record.ids)
-            except Exception:  # whatever is in it, it keeps nobody from starting
+            except Exception:  # no content of a record may stop the start
                 self._metrics.store_errors.labels("journal").inc()
                 log.exception("a record of the journal can't be run again", extra={"record": record.seq})
         self._metrics.store_errors.labels("journal").inc(self._journal.damaged)
@@ -204,7 +204,7 @@ class Saver:
             if saved.model != self._fleet.model.digest and layout_in(saved.data) != table.state_layout:
                 return False
             table.write(slot, from_bytes(saved.data))
-        except Exception as error:  # whatever is wrong with it, the others are to be restored
+        except Exception as error:  # any error affects this state alone: the others are restored
             log.warning("a state is damaged", extra={"stream": saved.name, "error": str(error)})
             table.clear(slot)
             table.applied[slot] = saved.seq
@@ -220,7 +220,7 @@ def to_bytes(parts: dict[str, dict[str, NDArray[Any]]], layout: str) -> bytes:
 
 
 def layout_in(data: bytes) -> str:
-    """Empty in what earlier versions wrote. Raises ``ValueError`` as :func:`from_bytes` does."""
+    """The layout's digest, empty in bytes of earlier versions. Raises ``ValueError`` as :func:`from_bytes` does."""
     return str(_unpacked(data)[0].get("layout", ""))
 
 

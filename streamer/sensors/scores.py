@@ -1,13 +1,13 @@
-"""Forecasters' own track records, stream by stream: every forecast waits until what it spoke of is there.
+"""Track records of forecasts, stream by stream: each forecast is scored when its reading arrives.
 
-Compared with what costs nothing: persistence (everything stays as it is) and the seasonal naive forecast (as it was a
-day ago, at the same time), for the same steps ahead. Forecasts that were made at a missing reading are not scored,
-since what stays as it is can't be said there.
+Forecasts are compared with two naive ones for the same steps ahead: persistence (the last reading) and the seasonal
+naive forecast (the reading at the same time a day ago). Forecasts that were made at a missing reading are not scored,
+since persistence has no value there.
 
-Kept are differences to a stream's first reading, as float32: those of a large level lose no digits.
+Readings are kept as differences to a stream's first reading, in float32, so that a large level loses no digits.
 
-Of many streams at once: every array holds one row for each slot, and every call takes slots that are all different.
-Everything starts as zeros, so a slot that was never used costs no memory.
+All methods work on many streams at once: every array has one row for each slot, and the slots of a call are all
+different. Everything starts as zeros, so a slot that was never used takes no memory.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 __all__ = ["MOST", "WINDOW", "Scores", "Track"]
 
-#: Steps ahead that are scored at most; of a longer horizon these many, spread evenly. Bounds a stream's memory.
+#: Scored steps ahead, at most; in a longer horizon they are spread evenly. Bounds a stream's memory.
 MOST = 64
 #: Readings of a day, at most, for which there is a seasonal naive forecast.
 SEASON = 1440
 #: The last step of each band of steps ahead.
 EDGES = (1, 6, 24, 96, 384, 4096)
-#: What late scores look back on, in readings, and in how many parts they forget.
+#: Window of recent scores in readings, and the number of parts in which it forgets.
 WINDOW, PARTS = 1000, 8
 
-#: Rows of the sums; the last three are over those forecasts for which there was a reading a day earlier.
+#: Rows of the sums; the last three cover only forecasts with a reading a day earlier.
 ERROR, PERSISTENCE, INSIDE, PINBALL, COUNT, SEASONAL_ERROR, SEASONAL, SEASONS = range(8)
 ROWS = 8
 
@@ -40,9 +40,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Means over steps ahead, each with the same weight. ``mase``: mean absolute error over that of the better of
-    persistence and the seasonal naive forecast, of the same forecasts. ``pinball``: over all quantiles. ``coverage``:
-    of the outermost two. ``None``: no truth yet, or the naive forecasts made no error."""
+    """Means over steps ahead with equal weights. ``mase``: mean absolute error over that of the better of persistence
+    and the seasonal naive forecast, on the same forecasts. ``pinball``: over all quantiles. ``coverage``: of the
+    outermost two. ``None``: no forecast was scored yet, or the naive forecasts made no error."""
 
     mae: float | None
     mase: float | None
@@ -51,8 +51,8 @@ class Scores:
 
 
 class Track:
-    """``levels``: of the quantiles, ascending; the middle one is what errors are measured of. ``most``: steps ahead
-    that are scored."""
+    """``levels``: of the quantiles, ascending; errors are those of the middle one. ``most``: steps ahead that are
+    scored."""
 
     def __init__(self, capacity: int, horizon: int, levels: Sequence[float], most: int = MOST) -> None:
         self.horizon = horizon
@@ -61,7 +61,7 @@ class Track:
         self._levels = np.asarray(levels, np.float64)
         self._middle = len(levels) // 2
         self._columns = np.arange(width)
-        # [slot][made so many steps ago, modulo the horizon][of this step ahead][quantiles, last reading]
+        # [slot][age in steps, modulo the horizon][step ahead][quantiles, last reading]
         self._said = np.zeros((capacity, horizon, width, len(levels) + 1), np.float32)
         self._open = np.zeros((capacity, horizon), np.bool_)
         self._past = np.zeros((capacity, SEASON + horizon), np.float32)  # readings, modulo its length
@@ -88,8 +88,8 @@ class Track:
         return sum(array[0].nbytes for array in self._arrays.values())
 
     def truth(self, slots: Slots, values: Floats, seasons: NDArray[np.int64]) -> None:
-        """One step has passed, with this reading of each stream (NaN: none); then :meth:`said` may follow.
-        ``seasons``: steps of a day, 0: not known."""
+        """Advance by one step, with this reading of each stream (NaN: missing), and score the forecasts of it; then
+        :meth:`said` may follow. ``seasons``: steps of a day, 0: not known."""
         now = self._now[slots]
         parts = now * PARTS // WINDOW
         fresh = parts != (now - 1) * PARTS // WINDOW
@@ -114,7 +114,7 @@ class Track:
         self._now[slots] = now + 1
 
     def said(self, slots: Slots, quantiles: NDArray[np.floating[Any]], last: Floats) -> None:
-        """The forecasts [N][horizon][quantiles] made at the readings ``last``, which were the last truth told."""
+        """Add the forecasts [N][horizon][quantiles] made at the readings ``last``, those of the last :meth:`truth`."""
         rows = (self._now[slots] - 1) % self.horizon
         base = self._base[slots]
         self._said[slots, rows, :, :-1] = quantiles[:, self.steps - 1] - base[:, None, None]
@@ -122,7 +122,7 @@ class Track:
         self._open[slots, rows] = True
 
     def forget(self, slots: Slots) -> None:
-        """What is open stays open: what comes now is not what was spoken of."""
+        """Drop the open forecasts without scoring them: they do not apply to the readings after a break."""
         self._open[slots] = False
         self._there[slots] = False
 
@@ -143,8 +143,8 @@ class Track:
             array[slot] = saved[name]
 
     def summary(self, slot: int, *, late: bool = False) -> dict[str, Scores]:
-        """By band of steps ahead (``"1"``, ``"2-6"``, ...) and for ``"all"``; of the whole life, or of the last
-        ``WINDOW`` readings (less an eighth of it at most)."""
+        """Scores by band of steps ahead (``"1"``, ``"2-6"``, ...) and for ``"all"``; of the whole life, or of the last
+        ``WINDOW`` readings (at most an eighth fewer)."""
         sums = self._late[slot].sum(0, dtype=np.float64) if late else self._life[slot]
         found, first = {}, 1
         for edge in EDGES:
@@ -162,7 +162,7 @@ class Track:
         return np.where(self._there[slot, at], self._past[slot, at] + self._base[slot], np.nan)
 
     def _compare(self, slots: Slots, values: Floats, seasons: NDArray[np.int64]) -> Floats:
-        """[N][row][step ahead]: what these readings add to the sums."""
+        """The contributions of these readings to the sums, [N][row][step ahead]."""
         now, each, truth = self._now[slots][:, None], slots[:, None], values[:, None]
         made = (now - self.steps) % self.horizon
         rows = (each * self.horizon + made) * len(self.steps) + self._columns

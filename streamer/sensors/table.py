@@ -1,4 +1,4 @@
-"""Everything that is kept of a model's sensors, by slot: what all lanes of a fleet share."""
+"""All kept state of a model's sensors, by slot, shared by all lanes of a fleet."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from streamer.sensors.timeline import Timelines
 __all__ = ["Parts", "Progress", "SensorTable", "Watcher"]
 
 Slots = NDArray[np.intp]
-#: What is saved of one slot: arrays by name, by part.
+#: The saved state of one slot: arrays by name, by part.
 Parts = dict[str, dict[str, NDArray[Any]]]
 
 
 class Watcher(Protocol):
     def __call__(self, result: StepResult, /) -> None:
-        """Readings were run. Called by lanes, which wait for it. What it raises is logged."""
+        """Takes results of readings. Called by lanes, which wait for it. Its exceptions are logged."""
 
 
 class Progress:
-    """How far each stream is within a record: ``ran`` readings behind the one of :attr:`SensorTable.applied`, and of
-    the next one, if it is ``placed``, the steps that are ``masked`` before it and its break."""
+    """The progress of each stream within a record: ``ran`` readings after :attr:`SensorTable.applied`; for the next
+    reading, if it is ``placed``, the number of steps ``masked`` before it, and its break."""
 
     def __init__(self, capacity: int) -> None:
         self.ran = np.zeros(capacity, np.int64)
@@ -82,7 +82,7 @@ class SensorTable:
     applied: NDArray[np.int64]
     progress: Progress
     watchers: tuple[Watcher, ...] = ()
-    #: Counts of sensors that are gone, so that the sums over all never fall.
+    #: Counts of removed sensors, so that the sums over all never fall.
     gone: Counter[str] = field(default_factory=Counter)
     #: See :func:`streamer.sensors.layout.state_layout`.
     state_layout: str = field(init=False)
@@ -116,12 +116,12 @@ class SensorTable:
         self.progress.clear(slot)
 
     def release(self, slot: int) -> None:
-        """Clear the slot, and make it free."""
+        """Clear the slot and free it."""
         self.clear(slot)
         self.directory.release(slot)
 
     def read(self, slot: int) -> Parts:
-        """A copy of all that is saved of a slot."""
+        """A copy of a slot's saved state."""
         tracks = {_track(at): self.track.read(row) for at, row in enumerate(self.tracks(np.array([slot])).tolist())}
         parts = {
             "state": self.arena.read(self.arena.slot(slot)),
@@ -132,7 +132,7 @@ class SensorTable:
         return parts | tracks
 
     def write(self, slot: int, parts: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Raises ``ValueError`` or ``KeyError`` where the parts are of another model; :meth:`clear` is due then."""
+        """Raises ``ValueError`` or ``KeyError`` for parts of another model; then call :meth:`clear`."""
         self.arena.write(self.arena.slot(slot), parts["state"])
         for at, row in enumerate(self.tracks(np.array([slot])).tolist()):
             self.track.write(row, parts[_track(at)])
@@ -149,8 +149,8 @@ class SensorTable:
         seq: NDArray[np.int64],
         last: NDArray[np.bool_],
     ) -> None:
-        """Readings ``first`` to ``at`` of each stream were run, of columns ``seq`` and ``last`` that stand stream by
-        stream: the record that holds a reading, and whether it is the stream's last one there."""
+        """Readings ``first`` to ``at`` of each stream were run. Columns, grouped by stream: ``seq``, the record that
+        holds a reading, and ``last``, whether it is the stream's last reading there."""
         ends = np.flatnonzero(last & (np.arange(len(last)) < np.repeat(at, np.diff([*first.tolist(), len(last)]))))
         final = np.full(len(streams), -1)
         final[np.searchsorted(first, ends, side="right") - 1] = ends  # ascending: the last one stays

@@ -1,6 +1,7 @@
 """Turns the times of readings into steps: finds gaps, duplicates, late readings and clocks that were set back.
 
-Of many streams at once: every array holds one row for each slot, and every call takes slots that are all different.
+All methods work on many streams at once: every array has one row for each slot, and the slots of a call are all
+different.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from numpy.typing import NDArray
 
 __all__ = ["CHANGED", "GAP", "GLITCH", "LEARN", "RESTARTED", "WHOLE", "Placed", "Timelines", "phases"]
 
-#: Differences whose median is the step. Until they are there, a reading is the step after the one before it.
+#: Number of differences whose median is the step. Until they are known, each reading is the next step.
 LEARN = 8
-#: Seconds. A reading from farther back is not late: the clock of its sender was set.
+#: Seconds. A reading from farther back is not late: its sender's clock was set.
 FARTHEST = 7 * 86400.0
 #: The step is inferred again when the last differences agree within ``ALIKE`` and all differ from the present step.
 ALIKE, SLOWER, FASTER = 1.25, 1.5, 0.6
-#: Late readings, at least, each a step (``FASTER`` to ``SLOWER``) behind the one before it, that show a jump ahead to
-#: have been a glitch of a clock; and more than came since the jump.
+#: Number of late readings, each a step (``FASTER`` to ``SLOWER``) after the previous one, that show that a jump ahead
+#: was a glitch of a clock; they must also be more than the readings since the jump.
 AGREEING = 3
-#: Gaps that may be filled at once, each of ``limit`` masked steps; after that they are earned by readings, ``EARNED``
-#: by each where nobody says how many. Else a few bytes could order hours of work.
+#: Gaps of ``limit`` masked steps that a stream may fill at first; after that each reading earns masked steps,
+#: ``EARNED`` by default. Without this bound a few bytes could cause hours of work.
 SAVED, EARNED = 8, 16
 #: Breaks. Forecasts made before a break are not scored with readings after it. ``WHOLE``: no break. ``GAP``: more steps
 #: are missing than are filled. ``RESTARTED``: the clock was set back. ``CHANGED``: the step of the sensor changed.
-#: ``GLITCH``: the readings before it had a time ahead of their own; counted as a restart.
+#: ``GLITCH``: the readings before it had times in the future; counted as a restart.
 WHOLE, GAP, RESTARTED, CHANGED, GLITCH = range(5)
 
 Slots = NDArray[np.intp]
@@ -37,8 +38,8 @@ T = TypeVar("T", float, Floats)
 
 class Placed(NamedTuple):
     """``taken`` bool [N]: False for a duplicate or a late reading, which is counted. ``masked`` [N]: steps without a
-    reading that come before it. ``breaks`` [N]: ``WHOLE`` or the kind of break. ``late`` bool [N]: it was left out, and
-    not as a duplicate."""
+    reading before it. ``breaks`` [N]: ``WHOLE`` or the kind of break. ``late`` bool [N]: it was left out as late, not
+    as a duplicate."""
 
     taken: NDArray[np.bool_]
     masked: NDArray[np.int64]
@@ -48,10 +49,10 @@ class Placed(NamedTuple):
 
 class Timelines:
     """``step`` in seconds, ``None``: each stream's own, inferred. ``limit``: masked steps for one gap, at most.
-    ``earned``: masked steps that a stream may have for each reading, in the long run: it begins with ``SAVED`` gaps of
-    ``limit``, and never has more in hand."""
+    ``earned``: masked steps for each reading, in the long run: a stream begins with a credit of ``SAVED`` gaps of
+    ``limit``, and never has more."""
 
-    #: What is counted, by slot.
+    #: Counters, by slot.
     COUNTS = ("masked", "duplicates", "late", "gaps", "restarts", "changes")
 
     def __init__(self, capacity: int, step: float | None, limit: int, earned: int = EARNED) -> None:
@@ -161,7 +162,7 @@ class Timelines:
     def write(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         step, self.last[slot], *self._differences[slot] = saved["times"]
         self.step[slot] = step if np.isnan(self._given) else self._given
-        # not there in what was saved before a glitch was known from a jump
+        # absent in states of versions that did not detect glitches
         jump = saved.get("jump", (np.nan, np.nan, 0, 0))
         self._before[slot], self._late[slot], self._since[slot], self._behind[slot] = jump
         self._known[slot], *counts = saved["counts"]
@@ -170,8 +171,8 @@ class Timelines:
             self.counts[name][slot] = count
 
     def _glitches(self, slots: Slots, times: Floats, late: NDArray[np.bool_]) -> Slots:
-        """Rows of ``slots`` whose late reading shows that the last jump ahead was a glitch: it is one more of several
-        that are regular among themselves, and more than came since the jump."""
+        """Rows of ``slots`` whose late reading shows that the last jump ahead was a glitch: together with earlier late
+        readings it has a regular step, and they are more than the readings since the jump."""
         inside = np.flatnonzero(late & (times > self._before[slots]))
         if not len(inside):
             return inside
@@ -184,7 +185,7 @@ class Timelines:
         return found
 
     def _infer(self, slots: Slots, ahead: Floats, forward: NDArray[np.bool_], step: Floats) -> Slots:
-        """Learns steps from differences. Returns the rows of ``slots`` whose known step has just changed."""
+        """Infer steps from differences. Returns the rows of ``slots`` whose known step has just changed."""
         moved = slots[forward]
         self._differences[moved, self._known[moved] % LEARN] = ahead[forward]
         self._known[moved] += 1

@@ -1,4 +1,4 @@
-"""A lock for two threads of which one takes it again at once: who waits gets it next."""
+"""A lock for two threads, one of which takes it again at once: the waiting thread gets it next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["TurnLock"]
 
 
 class TurnLock:
-    """A plain lock would go back to a lane that has always more to run, and the saver would wait for ever: nobody
-    enters while another waits at the door."""
+    """A plain lock would always go back to a busy lane, and the saver would wait for ever. With this lock a thread that
+    released it can't take it again while another one waits."""
 
     def __init__(self) -> None:
         self._door, self._lock = threading.Lock(), threading.Lock()
@@ -25,7 +25,7 @@ class TurnLock:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[bool]:
-        """Held if it came free within so many ``seconds``, else ``False`` is given."""
+        """Yields whether the lock was taken within ``seconds``."""
         if not self._door.acquire(timeout=seconds):
             yield False
             return

@@ -1,4 +1,4 @@
-"""New versions of forecasters' files, while the daemon runs: sensors go over where they are."""
+"""New versions of forecasters' files, while the daemon runs: sensors change to them with their states."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class SensorVersions:
         self._one = threading.Lock()
 
     def reload(self) -> dict[str, dict[str, Any]]:
-        """By model, as :func:`streamer.engine.versions.reload_file`. A model that waits for the disk is not looked at:
-        its file is read again when it is opened by a restart."""
+        """Outcomes by model, as :func:`streamer.engine.versions.reload_file`. A model that waits for the disk is
+        skipped: a restart reads its file."""
         with self._one:
             return {
                 name: reload_file(fleet.model, self._sensors.metrics, partial(self._take, fleet))
@@ -47,8 +47,8 @@ class SensorVersions:
 
 
 def renew(fleet: Fleet, model: Model, task: Forecaster) -> None:
-    """Every stream goes over to a new version of the model between two of its steps. Raises :class:`ModelError` where
-    it has another layout; nothing has changed then."""
+    """Change every stream to a new version of the model between two of its steps. Raises :class:`ModelError` if the
+    layout differs; then nothing has changed."""
     table = fleet.table
     if state_layout(model.manifest, RowLayout.of(task)) != table.state_layout:
         text = "a sensor's state has another layout than before: a restart serves it, and sensors begin again"

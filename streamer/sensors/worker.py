@@ -1,8 +1,8 @@
-"""A lane: a thread that owns some of the slots and runs all of their readings that wait.
+"""A lane: a thread that owns some of the slots and runs their waiting readings.
 
-A stream belongs to one lane for good, so its readings stay in order without locks. Readings of one stream are run one
-after another, in rounds; a round holds one step of each stream that has any. A gap's masked steps are rounds, too. What
-came meanwhile joins the next round, so a reading waits for one round and for the readings of its own stream before it.
+A stream always belongs to the same lane, so its readings stay in order without locks. Readings of one stream are run
+one after another, in rounds; a round holds one step of each stream with readings. A gap's masked steps are rounds, too.
+Readings that arrive meanwhile join the next round, so a reading waits for one round and for its stream's earlier ones.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 Slots = NDArray[np.intp]
 Floats = NDArray[np.float64]
-#: Readings that a lane takes at a time, at least one work.
+#: Readings that a lane takes at a time, but at least one work.
 TAKE = 4096
-#: A piece: at most so many rounds, of one step of every stream, and no further round after so many steps of all
-#: together, or where something came. Between two pieces the lane's slots can be copied.
+#: Bounds of a piece: at most this many rounds, and no further round after this many steps of all streams together, or
+#: when readings arrive. Between two pieces the lane's slots can be copied.
 ROUNDS, STEPS = 16, 1024
 #: Weight of the newest measurement in the rate of steps.
 SMOOTH = 0.1
-#: Readings whose forecasts are scored and given away together: a reading waits for that many, at most.
+#: Readings whose forecasts are scored and delivered together: the bound on how many a reading waits for.
 TOGETHER = 256
 
 
@@ -61,10 +61,10 @@ class SensorLane(threading.Thread):
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._since: float | None = None  # when the present work was taken, or its last step was done
-        #: Steps a second in full batches, as measured lately; 0: there was none.
+        self._since: float | None = None  # when the present work was taken, or its last step ended
+        #: Steps a second in full batches, as measured recently; 0: not measured.
         self.rate = 0.0
-        self._oldest: float | None = None  # when the oldest work was taken that is not yet run
+        self._oldest: float | None = None  # when the oldest unfinished work was taken
 
     # -- from outside --------------------------------------------------------------------------------------------------
 
@@ -74,13 +74,13 @@ class SensorLane(threading.Thread):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """What waits stays unrun."""
+        """Stop the lane; waiting readings are not run."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def idle(self, timeout: float) -> bool:
-        """Wait until nothing is left to run; False if it took too long."""
+        """Wait until all readings are run; False if it took too long."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and self._since is None, timeout)
 
@@ -115,10 +115,10 @@ class SensorLane(threading.Thread):
                 if not backlog:
                     self._since = None
                 self._changed.notify_all()
-        self._since = None  # nothing hangs: it was closed
+        self._since = None  # the lane was closed, so it does not count as stuck
 
     def _trace(self, piece: QueuedReadings, done: QueuedReadings | None, oldest: float, begin: float) -> None:
-        """Now and then. ``oldest``: when the first of what waited was taken."""
+        """Trace a share of the pieces. ``oldest``: when the oldest waiting work was taken."""
         if (spans := tracer()) is not None and spans.chosen(len(piece.slots)) is not None:
             what: dict[str, Attribute] = {
                 "streamer.model": self._table.model.manifest.name,
@@ -128,7 +128,8 @@ class SensorLane(threading.Thread):
             spans.past("readings", None, min(oldest, begin), [("queue", begin), ("run", monotonic())], what)
 
     def _take(self, backlog: Backlog) -> list[Work] | None:
-        """What came, up to ``TAKE`` readings; waits where there is nothing else to run. ``None``: no more is run."""
+        """The queued works, up to ``TAKE`` readings; waits if there is nothing else to run. ``None``: the lane
+        stops."""
         with self._changed:
             while not self._queue and not backlog and not self._closed:
                 self._changed.wait()
@@ -142,7 +143,8 @@ class SensorLane(threading.Thread):
             return taken
 
     def _add(self, work: Work, backlog: Backlog) -> QueuedReadings | None:
-        """What it says is to be done now is done: readings that will not be run by that, ``None``: there are none."""
+        """Add a work to the backlog, or carry out its call; returns readings that are dropped by that, ``None``:
+        none."""
         if work.call is None:
             try:
                 backlog.add(work)
@@ -166,7 +168,7 @@ class SensorLane(threading.Thread):
         return dropped
 
     def _run(self, piece: QueuedReadings, backlog: Backlog, runner: Runner) -> QueuedReadings:
-        """Some steps of each stream in ``piece``. Returns the readings that are done with; the others stay."""
+        """Run some steps of each stream in ``piece``. Returns the readings that are finished; the others stay."""
         table, works = self._table, backlog.works
         current = table.arena.current_rows(piece.slots, piece.generations)
         late = piece.take(~current)
@@ -175,8 +177,8 @@ class SensorLane(threading.Thread):
             piece = piece.take(current)
         slots, generations, times, values, stamped, _, _, whose, own = piece
         streams, first, count = np.unique(slots, return_index=True, return_counts=True)
-        at, end = first.copy(), first + count  # of every stream: its next reading
-        masked, breaks, placed = table.progress.of(streams)  # of the next reading, where it has been looked at
+        at, end = first.copy(), first + count  # each stream's next reading
+        masked, breaks, placed = table.progress.of(streams)  # of the next reading, if it has been placed
         failed: list[int] = []
         left: list[tuple[NDArray[np.intp], NDArray[np.bool_]]] = []
 
@@ -242,12 +244,12 @@ class SensorLane(threading.Thread):
         self.rate = rate if not self.rate else self.rate + SMOOTH * (rate - self.rate)
 
     def _apart(self, rows: Slots, call: Callable[[Slots], None], leave: Callable[[Slots], None]) -> None:
-        """``call`` with all rows at once; where that fails with each alone, and those that fail alone are left."""
+        """Make ``call`` with all rows at once; if it fails, with each row alone. Rows that fail alone are skipped."""
         if not len(rows):
             return
         try:
             call(rows)
-        except Exception:  # whatever it is, it is the problem of the reading that causes it
+        except Exception:  # any error fails only the reading that causes it
             if len(rows) == 1:
                 log.exception("a reading could not be run")
                 self._table.metrics.failed_batches.inc()
@@ -257,20 +259,20 @@ class SensorLane(threading.Thread):
                 self._apart(rows[at : at + 1], call, leave)
 
     def _fail(self, works: dict[int, Work], whose: NDArray[np.int64], own: NDArray[np.intp]) -> None:
-        """Count readings that failed, and tell the works they are of."""
+        """Count readings that failed, and report them to their works."""
         self._table.metrics.failed_readings.inc(len(own))
         for owner in np.unique(whose).tolist():
             _hand_over(works[owner].fail, np.sort(own[whose == owner]))
 
     def _step(self, runner: Runner, chunk: _Chunk, deliver: Callable[[StepResult], None]) -> list[int]:
-        """One step of streams that are all different; which readings failed."""
+        """Run one step of different streams; returns the readings that failed."""
         begin, table = perf_counter(), self._table
         slots, values, gap = chunk.slots, chunk.values, chunk.gap
         there, count = ~np.isnan(values), values.shape[1]
         inputs = np.empty((len(slots), 1, 2 * count + 2), runner.dtype)
         inputs[:, 0, :count], inputs[:, 0, count:-2] = np.where(there, values, 0.0), there
         inputs[:, 0, -2], inputs[:, 0, -1] = phases(chunk.times)
-        chosen = values[:, table.layout.chosen]  # those of the targets
+        chosen = values[:, table.layout.chosen]  # values of the targets
         found = runner(slots, chunk.generations, inputs)
         run = perf_counter()
         bad = found.failed.copy()
@@ -279,7 +281,7 @@ class SensorLane(threading.Thread):
             real, whole = ~gap[rows], chunk.breaks[rows] != WHOLE
             said = found.quantiles[rows], found.anomalies[rows], found.drifts[rows]
             with self.rows:
-                if len(rows) < len(good):  # again, after a failure: what was scored is not to be scored twice
+                if len(rows) < len(good):  # a second try after a failure: the reading may be scored already
                     table.track.forget(table.tracks(slots[rows]))
                 self._score(slots[rows], chosen[rows], real & whole, said[0])
                 about = chunk.reading[rows], chunk.times[rows], chosen[rows], chunk.breaks[rows]
@@ -305,7 +307,7 @@ class SensorLane(threading.Thread):
         return failed
 
     def _score(self, slots: Slots, values: Floats, broken: NDArray[np.bool_], quantiles: Floats) -> None:
-        """``values`` [N, K]. ``broken``: earlier forecasts do not reach this reading."""
+        """``values`` [N, K]. ``broken``: earlier forecasts do not apply to this reading."""
         table = self._table
         step = table.timelines.step[slots]
         seasons = np.where(step > 0, np.rint(86400 / np.where(step > 0, step, 1.0)), 0).clip(0, 2**31).astype(np.int64)
@@ -322,7 +324,7 @@ class SensorLane(threading.Thread):
             table.track.said(rows[known], curves[known], truth[known])
 
     def _keep(self, real: NDArray[np.bool_], slots: Slots, *rest: NDArray[Any]) -> StepResult | None:
-        """Results of readings, not of a gap's masked steps."""
+        """Keep the results of readings, not of a gap's masked steps."""
         table = self._table
         if not real.all():
             slots, rest = slots[real], tuple(array[real] for array in rest)
@@ -347,7 +349,7 @@ class SensorLane(threading.Thread):
         whose: NDArray[np.int64],
         own: NDArray[np.intp],
     ) -> None:
-        """To each work that asked, its own part."""
+        """Deliver each work's part of the results, if the work asked for them."""
         owners = whose[result.at]
         for owner in np.unique(owners).tolist():
             if (give := works[owner].deliver) is None:
@@ -359,8 +361,7 @@ class SensorLane(threading.Thread):
 
 
 class _Chunk(NamedTuple):
-    """One step of N streams that are all different, ``values`` [N, C]. ``gap``: it is a masked one. ``reading``: which
-    of the columns."""
+    """One step of N different streams, ``values`` [N, C]. ``gap``: a masked step. ``reading``: index in the columns."""
 
     slots: Slots
     generations: NDArray[np.int64]
@@ -372,7 +373,7 @@ class _Chunk(NamedTuple):
 
 
 def _hand_over(receiver: Callable[[Any], None] | None, result: Any) -> None:
-    """A receiver that fails costs itself its result, and nobody else anything."""
+    """Call a receiver. If it fails, only its own result is lost."""
     try:
         if receiver is not None:
             receiver(result)

@@ -1,4 +1,4 @@
-"""What the writer of a fleet is asked for, and what whoever asks has in hand meanwhile."""
+"""Requests to the writer of a fleet, and the futures that their senders wait for."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class BusyError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class PendingWrite:
-    """``safe``: when the readings are on the disk (without a journal: taken). ``forecasts``: when all of them were
-    run."""
+    """Futures. ``safe``: done when the readings are on the disk (without a journal: accepted). ``forecasts``: done when
+    all of them are run."""
 
     safe: Future[Receipt]
     forecasts: Future[Forecasts] | None
@@ -37,12 +37,12 @@ class PendingWrite:
 
 @dataclass(slots=True)
 class Entry:
-    """What the writer is asked for: to take the readings of ``batch``, or ``forget``, or ``bring``. ``reply``: who
-    waits for their forecasts. ``safe`` is settled once it is on the disk."""
+    """A request to the writer: to accept the readings of ``batch``, or ``forget``, or ``bring``. ``reply``: collects
+    their forecasts. ``safe`` is done once the request is on the disk."""
 
     batch: ReadingBatch
     reply: Reply | None
     safe: Future[Any] = field(default_factory=promise)
-    forget: str | None = None  # the stream that is to go
+    forget: str | None = None  # the stream to forget
     only: tuple[int, int] | None = None  # see Plan.forget
-    bring: Arrival | None = None  # the stream that is to come
+    bring: Arrival | None = None  # the stream to import

@@ -1,4 +1,4 @@
-"""Where sleeping streams lie. A store keeps bytes by stream id and knows nothing of what is in them."""
+"""The store of sleeping streams. A store keeps bytes by stream id and does not interpret them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ __all__ = ["DamagedError", "Store", "StoreError"]
 
 
 class StoreError(OSError):
-    """The store could not do it; what it was asked to keep is not safe.
+    """An operation of the store failed; the data of a failed write are not on the disk.
 
-    ``passing``: it may go better by itself later: the disk is full, gone, read-only or slow. ``full``: there is no
-    space."""
+    ``passing``: a later try may succeed: the disk is full, gone, read-only or slow. ``full``: there is no space."""
 
     def __init__(self, message: str, *, passing: bool = False, full: bool = False) -> None:
         super().__init__(message)
@@ -20,36 +19,38 @@ class StoreError(OSError):
 
 
 class DamagedError(StoreError):
-    """What was kept is there, and is not what was kept."""
+    """The saved data exist, but are damaged."""
 
 
 class Store(Protocol):
     """Thread-safe. Every method raises :class:`StoreError`.
 
-    Ages are seconds while a store was open: no clock that is set, and no machine that was off, makes a stream older.
+    Ages are seconds while a store was open: neither a change of the date nor a machine that was off ages a stream.
     """
 
     def put(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Write all of them, durably, or none; they are live from then on."""
+        """Write all snapshots durably, or none; their streams are live from then on."""
 
     def get(self, id: str) -> bytes | None: ...
 
     def ids(self) -> list[str]:
-        """All that are there, in order."""
+        """The ids of all saved streams, sorted."""
 
     def live(self) -> Iterator[tuple[str, bytes]]:
-        """Those that were not retired: what a start brings back."""
+        """The streams that were not retired; a start restores them."""
 
     def retire(self, ids: Iterable[str]) -> None:
-        """Keep them for a client that comes back late; a start passes them over. From here on they age."""
+        """Keep the streams for clients that come back late; a start does not restore them. Their age counts from
+        now."""
 
     def delete(self, ids: Iterable[str]) -> None: ...
 
     def age(self, id: str) -> float | None:
-        """Since it was written or retired; ``None`` if it is not there."""
+        """Seconds since the stream was written or retired; ``None`` if it is not saved."""
 
     def purge(self, seconds: float) -> int:
-        """Forget those that were retired longer ago than that; how many. Live ones stay, however old."""
+        """Delete streams that were retired longer ago than that; returns their number. Live streams are kept at any
+        age."""
 
     def look(self, least: int = 0) -> StoreError | None:
         """Why nothing can be written, or soon can't: fewer than ``least`` bytes are free. Does not raise."""

@@ -1,8 +1,8 @@
 """One SQLite file: write-ahead log, every commit is on the disk before it returns.
 
-Before it is used it is looked at whole: its pages, its log, and every row's checksum. Of a file that is damaged, or was
-written by another version, all rows that can be read go into a new one; the old one is kept beside it, and what was
-lost is said. The daemon starts with what there is rather than not at all.
+Each open checks the whole file: its pages, its log, and every row's checksum. If the file is damaged, or was written by
+another version, all readable rows are copied into a new file; the old file is kept beside it, and the loss is logged.
+So the daemon starts with the readable rows rather than not at all.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["Database", "ForeignError", "no_room", "store_error"]
 
 log = logging.getLogger(__name__)
 
-#: Results of SQLite, by the last byte, that say nothing about what is in the file: permission, busy, locked, memory,
-#: read-only, interrupted, full, can't open, authorization. All but those in PASSING stay until somebody does something.
+#: Results of SQLite, by the last byte, that say nothing about the file's content: permission, busy, locked, memory,
+#: read-only, interrupted, full, can't open, authorization. Those outside of PASSING last until an operator acts.
 OUTSIDE = frozenset({3, 5, 6, 7, 8, 9, 13, 14, 23})
 PASSING = frozenset({5, 6, 7, 13})
 IOERR = 10
-#: Errors of reading (extended): a bad sector is damage. All others are of a disk that can't be written.
+#: Read errors (extended codes): a bad sector is damage. Other I/O errors mean that the disk can't be written.
 UNREADABLE = frozenset({266, 522, 8202, 8458})
-#: What the system says of a disk that may be better later.
+#: System errors of a disk that may recover by itself.
 PASSING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO})
-#: Names of what was lost that a log line holds.
+#: Names of lost rows in a log line, at most.
 NAMES = 20
 #: The log is written back into the file once it has so many pages of 4 KiB. SQLite's own 1000 are 4 MiB for each of two
 #: stores, which a small state partition may not have.
@@ -41,16 +41,16 @@ LOG_PAGES = 256
 
 
 class ForeignError(sqlite3.DatabaseError):
-    """Nothing is wrong with the file, but what is in it is of no use here: it is moved aside as it is."""
+    """The file is intact, but its content can't be used here: it is moved aside unchanged."""
 
 
 class Database:
-    """``schema`` makes ``tables``; ``version``: of both. ``upgrade`` takes a file of an earlier version on.
+    """``schema`` makes ``tables``; ``version``: of both. ``upgrade`` converts a file of an earlier version.
 
-    ``check`` looks at what is in it as a whole, and raises :class:`ForeignError` where that is of no use,
-    ``sqlite3.DatabaseError`` where it is damaged; ``mend`` completes what a salvage has brought. ``set_aside`` is the
-    old file's new name if it could not be used, ``loss`` what became of its rows. ``trouble``: why nothing can be
-    written, as far as is known. Raises :class:`StoreError`.
+    ``check`` validates the content as a whole; it raises :class:`ForeignError` where the content can't be used, and
+    ``sqlite3.DatabaseError`` where it is damaged. ``mend`` completes a database after a salvage. ``set_aside`` is the
+    old file's new name if it could not be used, ``loss`` counts its kept and lost rows. ``trouble``: why nothing can
+    be written, as far as is known. Raises :class:`StoreError`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Committed at the end, rolled back on any exception. Thread-safe. Raises :class:`StoreError`."""
         with self._lock:
-            if _file_of(self.path) != self._file:  # SQLite would go on writing to what nobody will ever read
+            if _file_of(self.path) != self._file:  # SQLite would continue to write to the deleted file
                 self.trouble = StoreError(f"the store {self.path} was deleted or replaced while it was in use")
                 raise self.trouble
             try:
@@ -102,8 +102,8 @@ class Database:
                 self.trouble = None
 
     def look(self, least: int = 0) -> StoreError | None:
-        """Why nothing can be written, or soon can't: fewer than ``least`` bytes are free. What failed is tried again,
-        by a write that changes nothing; before that the log gives back the room that it can do without."""
+        """Why nothing can be written, or fewer than ``least`` bytes are free; ``None``: all is well. After a failure it
+        tries a write that changes nothing; before that it shortens the log to the room that it needs."""
         if self.trouble is not None:
             with contextlib.suppress(sqlite3.Error), self._lock:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -156,7 +156,7 @@ class Database:
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
             if db.execute("SELECT 1 FROM sqlite_schema WHERE type IN ('trigger', 'view')").fetchone():
-                raise sqlite3.DatabaseError("there are triggers or views in it, which nobody here has made")
+                raise sqlite3.DatabaseError("it has triggers or views, which this daemon never makes")
             if version < self._version and self._upgrade is not None:
                 with db:
                     db.execute("BEGIN")
@@ -181,10 +181,11 @@ class Database:
                 name = f" ({row[table.name]!r})" if table.name >= 0 else ""
                 raise sqlite3.DatabaseError(f"a row of its table {table.title}{name} is damaged")
 
-    # -- making it anew ------------------------------------------------------------------------------------------------
+    # -- rebuilding ----------------------------------------------------------------------------------------------------
 
     def _rebuild(self, loss: Loss | None, *, rows: bool = True) -> None:
-        """Beside the old files, then in their place: whatever ends this in between, what there was is still there."""
+        """Write a new file beside the old ones, then replace them: after an interruption at any time the old rows are
+        still there."""
         _remove(self._new)
         db = sqlite3.connect(self._new, isolation_level=None)
         try:
@@ -224,7 +225,7 @@ class Database:
             os.close(folder)
 
     def _finish_rebuilding(self) -> None:
-        """After an end in the middle: a new file that is whole, and nothing in its place, goes there."""
+        """Finish an interrupted rebuild: if the new file is complete and the old one was moved, put it into place."""
         try:
             head = self._new.read_bytes()[:100]
         except OSError:
@@ -238,7 +239,7 @@ class Database:
 
 
 def store_error(what: str, path: Path, error: Exception) -> StoreError:
-    """``error`` of the file at ``path``, said with what may be done about it."""
+    """A :class:`StoreError` for ``error`` of the file at ``path``, with advice what to do."""
     code = getattr(error, "sqlite_errorcode", None)
     number = error.errno if isinstance(error, OSError) else None
     full = number in (errno.ENOSPC, errno.EDQUOT) or (code is not None and code & 0xFF == 13)
@@ -254,7 +255,7 @@ def store_error(what: str, path: Path, error: Exception) -> StoreError:
 
 
 def no_room(folder: Path, least: int) -> StoreError | None:
-    """Where fewer than ``least`` bytes are free there."""
+    """The reason, if fewer than ``least`` bytes are free in the folder."""
     try:
         room = os.statvfs(folder)
     except OSError as error:
@@ -280,12 +281,12 @@ def _is_outside(error: Exception) -> bool:
 
 
 def _is_held(error: Exception) -> bool:
-    """Somebody has a lock on the file for the moment, such as a backup."""
+    """Whether another process, such as a backup, has locked the file for the moment."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (5, 6)
 
 
 def _damage_of(path: Path) -> str | None:
-    """Of what SQLite would not say a word."""
+    """The damage that SQLite does not report."""
     wal = path.with_name(path.name + "-wal")
     found, promised = log_of(wal), promised_frames(wal)
     if not path.exists():

@@ -1,7 +1,7 @@
-"""Sensors on the disk: every stream's state as it was some minutes ago, and the readings that came since.
+"""Sensors on the disk: every stream's state as of some minutes ago, and the readings since then.
 
 A reading is 24 bytes in the journal before it is acknowledged; the state of a stream is some ten thousand times that,
-and is written now and then. After a crash the readings behind a stream's state are run again.
+and is written at intervals. After a crash the readings after a stream's saved state are run again.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ CREATE TABLE IF NOT EXISTS journal (
     data BLOB NOT NULL
 );
 """
-#: Ids and numbers of records beyond that were never given out.
+#: Ids and numbers of records above this were never assigned.
 HIGHEST = 2**53
-#: A sensor's id with its name: it is new. With ``None``: it is gone.
+#: A sensor's id with its name: a new sensor. With ``None``: a deleted one.
 Change = tuple[int, str | None]
 
 
 class Record(NamedTuple):
-    """Readings that were taken together: ids of streams int64, unix seconds, values (NaN: missing), all [N]; of rows
+    """Readings of one commit: ids of streams int64, unix seconds, values (NaN: missing), all [N]; for a model of rows
     the values are [N, C]. ``stamped`` bool [N]: the time is that of arrival."""
 
     seq: int
@@ -71,8 +71,8 @@ class Record(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """``seq``: the last record that is in the state; ``model``: the digest of the file that it belongs to; ``data``:
-    empty where nothing was saved yet."""
+    """``seq``: the last record that is in the state; ``model``: the digest of the state's model file; ``data``: empty
+    if no state was saved yet."""
 
     id: int
     name: str
@@ -82,10 +82,10 @@ class Saved(NamedTuple):
 
 
 class Journal:
-    """Thread-safe; every method raises :class:`StoreError`. ``next_id`` and ``next_seq``: what was never used.
+    """Thread-safe; every method raises :class:`StoreError`. ``next_id`` and ``next_seq``: the first unused ones.
 
-    ``variables``: of rows, none where a reading is one value. A file with readings of other variables is moved aside,
-    as a damaged one is."""
+    ``variables``: names of a row's columns, empty if a reading is one value. A file with readings of other variables
+    is moved aside, as a damaged one is."""
 
     def __init__(self, path: Path, variables: Sequence[str] = ()) -> None:
         # a negative id: the reading has the time of its arrival
@@ -103,7 +103,7 @@ class Journal:
         self.next_seq = 1 + max((seq for (seq,) in found if seq), default=0)
 
     def append(self, changes: Sequence[Change], records: Sequence[Record]) -> None:
-        """Sensors that come and go, in this order, and readings: all of it, durably, or nothing."""
+        """Write new and deleted sensors, in this order, and readings: all of them durably, or nothing."""
         rows = []
         for record in records:
             packed = np.empty(len(record.ids), self._record)
@@ -121,8 +121,8 @@ class Journal:
             db.executemany("INSERT INTO journal VALUES (?, ?)", rows)
 
     def save(self, states: Sequence[Saved], done: int) -> None:
-        """States of streams that are there; records up to ``done`` are in what is saved of every stream. A state that
-        is older than the saved one is left out: the records behind it may be gone already."""
+        """Write states of existing streams, and delete records up to ``done``, which are in the saved state of every
+        stream. A state older than the saved one is left out: the records after it may be deleted already."""
         with self._database.transaction() as db:
             db.executemany(
                 "UPDATE streams SET seq = ?, model = ?, data = ?, crc = ? WHERE id = ? AND name = ? AND seq <= ?",
@@ -131,7 +131,7 @@ class Journal:
             db.execute("DELETE FROM journal WHERE seq <= ?", (done,))
 
     def save_ages(self, ages: Sequence[tuple[int, float]]) -> None:
-        """Of every stream by id: for how many seconds it has been silent."""
+        """Write the seconds since each stream's last reading, by id."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM ages")
             db.executemany("INSERT INTO ages VALUES (?, ?)", ages)
@@ -150,7 +150,7 @@ class Journal:
                 yield Saved(*row)
 
     def records(self) -> Iterator[Record]:
-        """In order. A damaged one is passed over and counted in ``damaged``: to its streams it is a gap."""
+        """The records in order. A damaged one is skipped and counted in ``damaged``: its streams have a gap there."""
         seq = 0
         while True:
             with self._database.transaction() as db:
@@ -174,7 +174,8 @@ class Journal:
         self._database.close()
 
     def _mend(self, variables: Sequence[str], db: sqlite3.Connection) -> None:
-        """After a salvage. A sensor that was lost may have left readings: nobody may get its id."""
+        """Complete the tables after a salvage. A lost sensor may have readings in the journal, so its id is not
+        reused."""
         if set(db.execute("SELECT number, name FROM variables")) <= set(enumerate(variables)):
             db.execute("DELETE FROM variables")
             db.executemany("INSERT INTO variables VALUES (?, ?, ?)", _variable_rows(variables))
@@ -234,7 +235,7 @@ def _tables(itemsize: int) -> tuple[TableSpec, ...]:
 
 
 def _check(variables: list[str], db: sqlite3.Connection) -> None:
-    """Whether its readings are of these variables, and whether its numbers go on."""
+    """Check the variables of the readings, and the counters of ids and records."""
     found = [name for (name,) in db.execute("SELECT name FROM variables ORDER BY number")]
     (used,) = db.execute("SELECT EXISTS (SELECT 1 FROM streams) OR EXISTS (SELECT 1 FROM journal)").fetchone()
     if used and found != variables:

@@ -1,4 +1,4 @@
-"""The session store of a daemon that starts although its disk can't be written, and waits for it."""
+"""The session store of a daemon that starts while its disk can't be written: it is opened when the disk works."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 class LateStore:
     """A store behind ``make``, which is called again by :meth:`look` until it can be opened. Until then every method
-    raises the :class:`StoreError` that keeps it closed. The first try is the constructor's: it raises what nobody can
-    wait for (a place that may not be written, another daemon that has it)."""
+    raises the :class:`StoreError` that keeps it closed. The constructor makes the first try, and raises errors that
+    waiting can't cure (a missing permission, another daemon that uses the directory)."""
 
     def __init__(self, make: Callable[[], Store]) -> None:
         self._make = make
@@ -33,14 +33,15 @@ class LateStore:
             log.error(f"{error}; going on without it, until it can be opened")
 
     def when_open(self, call: Callable[[bool], None]) -> None:
-        """``call`` once it is open: at once, with False, or later from whoever calls :meth:`look`, with True."""
+        """Call ``call`` once the store is open: at once, with False, or later from the caller of :meth:`look`, with
+        True."""
         self._when_open = call
         if self._store is not None:
             call(False)
 
     @property
     def loss(self) -> Loss | None:
-        """What became of a damaged file."""
+        """Kept and lost rows of a damaged file."""
         return self._store.loss if isinstance(self._store, SqliteStore) else None
 
     def look(self, least: int = 0) -> StoreError | None:

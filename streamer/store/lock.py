@@ -1,4 +1,4 @@
-"""One daemon, one state directory: a lock that ends with its process, however that ends."""
+"""One daemon per state directory: a lock that the system releases when the process ends in any way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StateLock:
     """Held from the start to :meth:`close`. Raises :class:`StoreError`, which names the holder's process id.
 
     It is an advisory lock (``flock``) on the file ``lock`` in the directory. The file stays, and holds the process id
-    of whoever had the lock last; a process that is killed leaves no lock behind.
+    of its last holder; a killed process leaves no lock behind.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -30,7 +30,7 @@ class StateLock:
             raise store_error(f"can't lock the state directory {directory}", self.path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(OSError):  # it is for people only, and a full disk has no room for it
+            with contextlib.suppress(OSError):  # the id is information for people; a full disk may have no room for it
                 os.ftruncate(self._file, 0)
                 os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
@@ -46,7 +46,7 @@ class StateLock:
 
 
 class StateFolder:
-    """The state directory, whose lock is taken when it can be: a disk that is full may have no room for the file."""
+    """The state directory. Its lock is taken as soon as possible: a full disk may have no room for the file."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory
@@ -54,7 +54,8 @@ class StateFolder:
         self._taking = threading.Lock()
 
     def claim(self) -> None:
-        """Before anything in it is opened, each time. Raises :class:`StoreError` as :class:`StateLock` does."""
+        """Take the lock, if not yet taken; call it before each open of a file in the directory. Raises
+        :class:`StoreError` as :class:`StateLock` does."""
         with self._taking:
             if self._lock is None:
                 self._lock = StateLock(self.path)

@@ -1,7 +1,7 @@
-"""SQLite's files, page by page, without SQLite: what a damaged one still holds, and how much of its log is readable.
+"""Reads SQLite's files page by page, without SQLite: the rows of a damaged file, and the readable part of its log.
 
-SQLite refuses a whole file for one bad page, and drops the rest of a write-ahead log behind its first bad frame without
-a word. Here every page stands for itself. Formats: https://sqlite.org/fileformat2.html and walformat.html.
+SQLite refuses a whole file for one bad page, and silently drops the rest of a write-ahead log after its first bad
+frame. Here every page is read by itself. Formats: https://sqlite.org/fileformat2.html and walformat.html.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
 class PageRow(NamedTuple):
-    """Of a table: its number, its columns as far as they can be read, and how many there were."""
+    """A row of a table: its number, its readable columns, and the number of columns that it had."""
 
     rowid: int
     values: tuple[Any, ...]
@@ -34,9 +34,9 @@ class PageRow(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A write-ahead log. ``pages``: of every frame of a finished transaction the page's number, and where it lies in
-    the file. ``readable``: how many of them SQLite takes, up to the first bad one. ``headless``: the log's head is
-    damaged, so that it takes none."""
+    """A write-ahead log. ``pages``: for every frame of a finished transaction the page's number, and its offset in the
+    file. ``readable``: the number of frames that SQLite accepts, up to the first bad one. ``headless``: the log's head
+    is damaged, so that SQLite accepts none."""
 
     page_size: int
     pages: list[tuple[int, int]]
@@ -63,7 +63,7 @@ def log_of(path: Path) -> Log | None:
         salts = Counter(head[2:4] for head in heads[:3]).most_common(1)[0][0]
     pages, committed = list[tuple[int, int]](), 0
     for number, (page, commit, *rest) in enumerate(heads):
-        if tuple(rest[:2]) == salts:  # else of the log's last round, or damaged
+        if tuple(rest[:2]) == salts:  # else the frame is from the log's previous use, or damaged
             pages.append((page, LOG_HEADER + number * step + FRAME_HEADER))
             committed = len(pages) if commit else committed
     readable = 0
@@ -78,8 +78,8 @@ def log_of(path: Path) -> Log | None:
 
 
 def promised_frames(log: Path) -> int:
-    """How many frames of the log were finished and are not in the database, in the word of whoever wrote them: it is in
-    the index beside the log (``-shm``), which outlives a process that is killed, but not a machine that stops."""
+    """How many finished frames of the log are not in the database, as their writer recorded it in the index beside the
+    log (``-shm``). The index survives a killed process, but not a power cut."""
     index = _read(log.with_name(log.name.removesuffix("-wal") + "-shm"))[:136]
     head = _read(log)[:LOG_HEADER]
     if len(index) < 136 or index[:48] != index[48:96] or index[12] != 1:
@@ -93,8 +93,8 @@ def promised_frames(log: Path) -> int:
 
 
 def _head(data: bytes) -> tuple[str, int, tuple[int, ...], tuple[int, int] | None]:
-    """Byte order of the checksums, size of a page, salts, and the checksum so far of a log's head, ``None`` if it is
-    damaged."""
+    """From a log's head: byte order of the checksums, size of a page, salts, and the checksum so far; ``None`` if the
+    head is damaged."""
     if len(data) < LOG_HEADER:
         return "<", 0, (), None
     magic, _, size, _, *rest = struct.unpack(">8I", data)
@@ -111,7 +111,7 @@ def _is_page_size(size: int) -> bool:
 
 @lru_cache(maxsize=4)
 def _powers(count: int) -> NDArray[np.uint32]:
-    """[count + 1, 2, 2]: of the matrix by which each pair of words takes the checksum on, modulo 2**32."""
+    """[count + 1, 2, 2]: powers of the matrix that updates the checksum for each pair of words, modulo 2**32."""
     found = [(1, 0, 0, 1)]
     for _ in range(count):
         a, b, c, d = found[-1]
@@ -120,8 +120,8 @@ def _powers(count: int) -> NDArray[np.uint32]:
 
 
 class _Checksums:
-    """Of ``rows`` uint8 [N, 8 * pairs]: each goes on from the checksum of the one before. Two sums of 32 bits that feed
-    each other, so a product with powers of a matrix, and quick for megabytes."""
+    """Checksums of ``rows`` uint8 [N, 8 * pairs]: each continues from that of the row before. A checksum is two coupled
+    sums of 32 bits, computed as a product with powers of a matrix, which is fast for megabytes."""
 
     def __init__(self, rows: NDArray[np.uint8], order: str) -> None:
         words = np.ascontiguousarray(rows).view(np.dtype(f"{order}u4")).astype(np.uint32)
@@ -141,8 +141,8 @@ class _Checksums:
 
 
 class PageSet:
-    """The newest image of every page of a database and its log. Nothing of it is believed: what does not hold together
-    is passed over. Pages that the free list names are left out, they hold what was deleted."""
+    """The newest image of every page of a database and its log. Every field is validated, and inconsistent pages are
+    skipped. Pages of the free list are left out, since they hold deleted rows."""
 
     def __init__(self, path: Path) -> None:
         self._data = _read(path)
@@ -159,22 +159,22 @@ class PageSet:
         self._count = most
 
     def rows(self) -> Iterator[PageRow]:
-        """Of all tables, in no order."""
+        """The rows of all tables, in no order."""
         yield from (row for page, kind in self._leaves() if kind == TABLE_LEAF for row in self._cells(page, kind))
 
     def entries(self) -> Iterator[tuple[Any, ...]]:
-        """Of all indexes: what is indexed, and the row's number behind it."""
+        """The entries of all indexes: the indexed values, then the row's number."""
         for page, kind in self._leaves():
             if kind != TABLE_LEAF:
                 yield from (row.values for row in self._cells(page, kind))
 
     def unreadable(self) -> int:
-        """Pages that begin as none does: what was on them can't even be counted."""
+        """Pages without a valid head: their rows can't even be counted."""
         free, kinds = self._free(), {b"\0", b"\2", b"\5", b"\n", b"\r"}
         return sum(n not in free and self._page(n)[:1] not in kinds for n in range(2, self._count + 1))
 
     def _page(self, number: int) -> bytes:
-        """Empty where there is none. The last one of a file that was cut is as long as what is left of it."""
+        """The bytes of a page, empty if the file does not have it; the last page of a truncated file may be short."""
         if number in self._logged:
             at = self._logged[number]
             return self._log[at : at + self._size]
@@ -220,7 +220,7 @@ class PageSet:
         return PageRow(rowid, *_values(self._payload(page, at, length, kind)))
 
     def _payload(self, page: bytes, at: int, length: int, kind: int) -> bytes:
-        """As much of it as there is."""
+        """The readable part of the payload."""
         size = self._size
         most = size - 35 if kind == TABLE_LEAF else (size - 12) * 64 // 255 - 23
         if length <= most:
@@ -239,7 +239,7 @@ class PageSet:
 
 
 def _read(path: Path) -> bytes:
-    """Zeros in place of what the disk does not give."""
+    """The bytes; zeros for parts that the disk can't read."""
     try:
         with path.open("rb") as file:
             try:
@@ -268,7 +268,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _values(payload: bytes) -> tuple[tuple[Any, ...], int]:
-    """Of a record, up to the first one that is not all there; and how many there were."""
+    """The values of a record, up to the first incomplete one, and the number that it had."""
     end, at = _varint(payload, 0)
     place, found, kinds = end, list[Any](), list[int]()
     while at < end:

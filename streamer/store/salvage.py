@@ -1,4 +1,4 @@
-"""What a damaged store still holds goes into a new one, row by row; what does not is named and counted."""
+"""Copies the readable rows of a damaged store into a new one; lost rows are counted, and named where possible."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Values = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class TableSpec:
-    """Of a database whose rows can be told from damage.
+    """A table of a database, with a test that tells its rows from damage.
 
     ``good``: the types of a row are right, and so is its checksum, where it has one. ``number``: the column that is the
-    row's number, which SQLite keeps outside of the record, else -1. ``name``: the column that names a row to people,
-    and is indexed, else -1. ``newer``: of two rows of one key the one with the higher value counts. ``counted``: one
-    that is missing is worth telling; ``dense``: its numbers follow one another, so that a gap is a loss.
+    row's number, which SQLite keeps outside of the record, else -1. ``name``: the column that names a row for people,
+    and is indexed, else -1. ``newer``: of two rows with the same key the one with the higher value in this column
+    counts. ``counted``: lost rows are reported; ``dense``: its numbers are consecutive, so that a gap is a loss.
     """
 
     title: str
@@ -39,8 +39,8 @@ class TableSpec:
 
 @dataclass
 class Loss:
-    """What became of a damaged file: ``kept_as`` its new name, ``why`` it could not be used, how many rows go on, by
-    table, and how many do not, as far as is known, some of them by name. What was on ``pages`` nobody can say."""
+    """The loss from a damaged file: ``kept_as`` its new name, ``why`` it could not be used, the numbers of kept rows by
+    table, and of rows known to be lost, some of them by name. Rows on the unreadable ``pages`` are not counted."""
 
     kept_as: Path
     why: str
@@ -50,12 +50,12 @@ class Loss:
     pages: int = 0
 
     def counts(self) -> tuple[int, int]:
-        """Rows that go on, and rows that do not."""
+        """Numbers of kept rows and of lost rows."""
         return sum(self.kept.values()), sum(self.lost.values())
 
 
 def checksum(*parts: str | int | bytes) -> int:
-    """Over all parts and where each ends."""
+    """The checksum over all parts and their lengths."""
     found = 0
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
@@ -64,8 +64,8 @@ def checksum(*parts: str | int | bytes) -> int:
 
 
 def salvage(path: Path, tables: Sequence[TableSpec], into: sqlite3.Connection, loss: Loss) -> None:
-    """Every good row of the files at ``path``, which stay as they are, ``into`` a new database; ``loss`` says how many.
-    Raises ``sqlite3.Error`` where they can't be written."""
+    """Copy every good row of the files at ``path``, which do not change, ``into`` a new database; ``loss`` gets the
+    counts. Raises ``sqlite3.Error`` where rows can't be written."""
     pages = PageSet(path)
     taken: dict[str, dict[Any, Any]] = {table.title: {} for table in tables}
     broken: dict[str, dict[str, int]] = {table.title: {} for table in tables}

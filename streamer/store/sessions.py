@@ -1,7 +1,7 @@
 """Snapshots in one SQLite file, each with a checksum over it and its stream's id.
 
-The file has a clock of its own: the seconds for which a store was open on it. It stands still while nothing runs and
-nobody can set it, so that a stream gets all of its time to come back.
+The file has a clock of its own: the seconds for which a store was open on it. It stops while no daemon runs and can't
+be set, so that a client always has the full time to come back.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class SqliteStore:
         for id in ids:  # one by one: all of them together may not fit in memory
             try:
                 data = self.get(id)
-            except DamagedError as error:  # since the file was opened and looked at: the disk goes bad
+            except DamagedError as error:  # the row was good when the file was opened: the disk is failing
                 log.error(str(error))
                 continue
             if data is not None:
@@ -145,7 +145,8 @@ class SqliteStore:
 
 
 def _check_clock(db: sqlite3.Connection) -> None:
-    """It is new, of a build that wrote the time of day into it, or the clock's own row was lost."""
+    """Start the clock of a new file, of one from a build that stored the time of day, and of one whose clock row was
+    lost."""
     (seconds,) = db.execute("SELECT max(seconds) FROM clock").fetchone()
     (latest,) = db.execute("SELECT max(saved) FROM sessions").fetchone()
     if seconds is None:

@@ -1,6 +1,6 @@
-"""How a stream comes to be in memory: begun, woken from the disk, or found there by its key; or why it is refused.
+"""Brings streams into memory: a request starts a stream, wakes it from the disk, finds it by its key, or is refused.
 
-Nothing here is called under a session's lock. What may wait for the disk says so.
+Nothing here is called under a session's lock. Methods that may wait for the disk say so.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ __all__ = ["Admission", "Quota", "StreamRequest"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: Streams that an owner may have awake at a time; ``None``: any number.
+#: Number of streams that an owner may have awake; ``None``: any number.
 Quota = Callable[[str], int | None]
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What a client asks for. ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the model's
-    own, or rows of another kind. ``conditions``: what the model takes once for a stream, by name. Not ``lasting``:
-    in no snapshot."""
+    """A client's request for a stream. ``model`` ``None``: the first one. ``sample_rate`` in Hz of sound, ``None``: the
+    model's own, or rows of another kind. ``conditions``: inputs set once for a stream, by name. Not ``lasting``: the
+    stream is not saved."""
 
     model: str | None = None
     sample_rate: int | None = None
@@ -70,9 +70,9 @@ class Admission:
     ) -> None:
         self.headroom = Headroom(engines, table, settings, behind)
         self.reviser: Reviser | None = None
-        #: Of each model, the versions that have streams; ``None``: one.
+        #: The versions of each model that have streams; ``None``: one version.
         self.versions: Reloader | None = None
-        #: The daemon that new streams are sent to; ``None``: they are begun here.
+        #: The daemon to which new streams are redirected; ``None``: they start here.
         self.elsewhere: str | None = None
         self._engines, self._table, self._keeper, self._settings = engines, table, keeper, settings
         self._metrics, self._clock, self._quota = metrics, clock, quota
@@ -85,7 +85,7 @@ class Admission:
         )
 
     def refuse(self, reason: str, message: str, retry_after: float | None = None) -> Refused:
-        """Counted; to be raised."""
+        """Count a refusal; the caller raises it."""
         self._metrics.refusals.labels(reason).inc()
         return Refused(reason, message, retry_after)
 
@@ -98,7 +98,7 @@ class Admission:
         return found
 
     def digests(self, model: str) -> list[str]:
-        """Of the files of a model that is served, the newest first. Raises :class:`Refused`."""
+        """Digests of a served model's files, the newest first. Raises :class:`Refused`."""
         old = [] if self.versions is None else self.versions.old
         return [self.engine(model).model.digest, *(e.model.digest for e in old if e.manifest.name == model)]
 
@@ -118,8 +118,8 @@ class Admission:
     # -- new ones ----------------------------------------------------------------------------------------------------
 
     def begin(self, id: str, request: StreamRequest, sink: Sink, claim: Claim | None = None) -> Session | None:
-        """A stream from its first row on. ``None`` if somebody else has taken its id meanwhile: with a ``claim``, also
-        if it has left again. Raises :class:`Refused`."""
+        """Start a new stream. ``None`` if another one has taken its id meanwhile: with a ``claim``, also if that one
+        has left again. Raises :class:`Refused`."""
         if self.elsewhere is not None:
             raise self.moved("every new stream", self.elsewhere)
         engine = self.engine(request.model)
@@ -158,19 +158,19 @@ class Admission:
             self._keeper.make_room(engine.manifest.name)
         return call()
 
-    # -- those that are there ----------------------------------------------------------------------------------------
+    # -- existing streams --------------------------------------------------------------------------------------------
 
     def attach(self, session: Session, sink: Sink, after_seq: int | None) -> bool:
         """False if it was closed at this moment."""
         if not session.attach(sink, after_seq):
             return False
         self._table.came_back(session)
-        if safe := self._keeper.acknowledged(session):  # nobody may have listened when it was sent
+        if safe := self._keeper.acknowledged(session):  # it may have been sent while no client was attached
             session.tell({"type": "ack", "position": safe})
         return True
 
     def match(self, session: Session, request: StreamRequest) -> None:
-        """Raises :class:`Refused` if a stream with a key is another one than what is asked for."""
+        """Raises :class:`Refused` if a stream with a key differs from the requested one."""
         rate, differs = session.sample_rate, []
         if request.model not in (None, session.model):
             differs.append(f"the model {session.model}")
@@ -190,7 +190,8 @@ class Admission:
             )
 
     def saved(self, id: str) -> bytes | None:
-        """Its snapshot, after what was noted of it was done. Waits for the disk. Raises :class:`Refused`."""
+        """The stream's snapshot, after the keeper's notes about it are carried out. Waits for the disk. Raises
+        :class:`Refused`."""
         if not self._keeper.settle(id):
             raise self.refuse("store", "the session store failed: what is over of the stream is still there", 5.0)
         with self.store_errors():
@@ -200,13 +201,13 @@ class Admission:
         return data
 
     def moved(self, what: str, url: str) -> Refused:
-        """Counted; to be raised."""
+        """Count a refusal; the caller raises it."""
         self._metrics.refusals.labels("moved").inc()
         return Refused("moved", f"{what} goes on at {url}: connect there", None, url)
 
     @contextmanager
     def store_errors(self) -> Iterator[None]:
-        """Raises :class:`Refused` for what the disk could not do."""
+        """Turns failures of the store into :class:`Refused`."""
         try:
             yield
         except DamagedError as error:
@@ -215,8 +216,8 @@ class Admission:
             raise self.refuse("store", f"the session store failed: {error}", 5.0) from error
 
     def wake(self, id: str, data: bytes, claim: Claim | None = None, *, room: bool = True) -> Session | None:
-        """The stream that was saved, or the one of its id that is awake already. ``None``: it was deleted, or went on
-        and left again, since the ``claim`` was made. ``room`` is made for it. Raises :class:`Refused`."""
+        """Wake the saved stream, or return the one of its id that is awake already. ``None``: it was deleted, or woken
+        and put to sleep again, since the ``claim`` was made. ``room``: free a slot for it. Raises :class:`Refused`."""
         try:
             snapshot = Snapshot.from_bytes(data)
             engine = self.engine(snapshot.model)
@@ -238,13 +239,14 @@ class Admission:
         return self._table.get(id)
 
     def wake_all(self, *, late: bool = False) -> None:
-        """What the last run left behind. ``late``: the disk could not be read at the start, and clients are here."""
+        """Wake the streams of the last run. ``late``: the disk could not be read at the start, and clients have come
+        since."""
         count = 0
         for id, saved in self._keeper.disk.live():
             if late and self._table.get(id) is not None:
                 continue
             try:
-                with self._table.claim(id) as claim:  # late, others may have it run and sleep again meanwhile
+                with self._table.claim(id) as claim:  # if late, clients may have woken it and put it to sleep meanwhile
                     data = self._keeper.disk.get(id) if late else saved
                     count += data is not None and self.wake(id, data, claim, room=False) is not None
             except Refused as error:
@@ -256,7 +258,7 @@ class Admission:
             log.info("streams brought back", extra={"streams": count})
 
     def _check_quota(self, session: Session) -> None:
-        """Of a stream that has just been entered, which is taken out again where its owner has too many then. Raises
+        """Check the owner's quota after a stream was entered; a stream beyond the quota is removed again. Raises
         :class:`Refused`."""
         owner = owner_of(session.id)
         most = self._quota(owner) if owner else None
@@ -275,7 +277,7 @@ class Admission:
         return {**{name: value for name, value in defaults.items() if value != "spoken"}, **options}
 
     def _expecting(self, engine: Engine, hotwords: Any) -> None:
-        """Raises :class:`Refused` for more of what a stream expects than it may. What else is wrong, the task says."""
+        """Raises :class:`Refused` for hotwords beyond the bounds. The task checks everything else about them."""
         if not isinstance(hotwords, list) or not all(isinstance(one, str) for one in hotwords):
             return
         if len(hotwords) > (most := self._settings.max_hotwords):
@@ -302,6 +304,6 @@ class Admission:
             raise self.refuse("options", str(error)) from error
 
     def _closed(self, session: Session, reason: str) -> None:
-        """A session gave up by itself: its state is worth nothing. From a lane, under the session's lock."""
+        """Forget a session that failed: its state is invalid. Called from a lane, under the session's lock."""
         self._metrics.evictions.labels(reason).inc()
         self._keeper.forget(session, delete=True)

@@ -1,8 +1,8 @@
-"""Punctuation and capitals for what a recogniser hears. The transcriber's option ``text``.
+"""Punctuation and capitals for a recogniser's words. The transcriber's option ``text``.
 
-A small recurrent model (task ``rewrite``, :mod:`streamer.tasks.marks`) reads the words of each final and says what
-stands behind every one and how it is capitalised. It looks a few words ahead; the end of a final is a pause to it,
-which brings out the last words. What it has read stays with the stream: a sentence may go on in the next final.
+A small recurrent model (task ``rewrite``, :mod:`streamer.tasks.marks`) reads the words of each final and gives each
+word's punctuation mark and capitals. It looks a few words ahead; the end of a final is a pause for it, which yields the
+labels of the last words. Its state stays with the stream: a sentence may continue in the next final.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Arrays = dict[str, NDArray[np.generic]]
 
 @cache
 def captioner() -> Captioner:
-    """The shipped one, loaded once. Raises :class:`ModelError` where it is missing or no good."""
+    """The shipped captioner, loaded once. Raises :class:`ModelError` if its file is missing or unusable."""
     return Captioner(Model.load(resolve(WRITTEN)))
 
 
 @dataclass(slots=True)
 class CaptionReading:
-    """What was read of one stream. ``states`` [*shape] by input name, empty: nothing yet; they are replaced, never
-    changed. ``begins``: the next word is a sentence's first."""
+    """The captioner's state for one stream. ``states`` [*shape] by input name, empty at the start; they are replaced,
+    never changed in place. ``begins``: the next word is a sentence's first."""
 
     states: Arrays = field(default_factory=dict)
     begins: bool = True
@@ -41,14 +41,14 @@ class CaptionReading:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Of each word of a final: places of its mark and case in the model's options."""
+    """For each word of a final: the indexes of its mark and case in the model's options."""
 
     marks: list[int]
     cases: list[int]
 
 
 class Captioner:
-    """Any number of streams may share one; it keeps nothing of them."""
+    """Has no state of its own: any number of streams may share it."""
 
     def __init__(self, model: Model) -> None:
         try:
@@ -59,9 +59,9 @@ class Captioner:
         self._chunk = model.manifest.chunk
 
     def read(self, finals: Sequence[Sequence[Sequence[str]]], readings: Sequence[CaptionReading]) -> list[list[Labels]]:
-        """For each stream its finals, each a list of words, in order: their labels. The readings go on behind them.
+        """Labels of each stream's finals, each a list of words, in order. The readings are advanced.
 
-        What a stream gets depends on its own words alone. Raises what a run raises; the readings are then as before.
+        A stream's labels depend on its own words alone. Raises errors of a run; the readings are then unchanged.
         """
         most = self.model.manifest.max_batch
         found: list[list[Labels]] = []
@@ -80,7 +80,7 @@ class Captioner:
         chunk, width = self._chunk, self.task.width
         each = [[self._rows(words) for words in own] for own in finals]
         rows = [np.concatenate([np.zeros((0, width), np.int32), *own]) for own in each]
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # who is still reading comes first
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # streams that still have words come first
         states = self._states([readings[i] for i in order])
         said: list[list[Arrays]] = [[] for _ in rows]
         for at in range(0, max(map(len, rows), default=0), chunk):
@@ -100,13 +100,14 @@ class Captioner:
         return labels, after
 
     def _rows(self, words: Sequence[str]) -> NDArray[np.int32]:
-        """With a pause behind them: of as many rows as the model looks ahead, and what fills its chunk."""
+        """The rows of the words and of a pause after them: as many as the model looks ahead, and padding to whole
+        chunks."""
         rows = self.task.rows(words)
         total = len(rows) + self.task.ahead
         return np.pad(rows, ((0, -(-total // self._chunk) * self._chunk - len(rows)), (0, 0)))
 
     def _states(self, readings: Sequence[CaptionReading]) -> dict[str, NDArray[np.generic]]:
-        """[N, ...] by input name; zeros for who has read nothing, or by another model."""
+        """States [N, ...] by input name; zeros for a stream without a state, or with one of another model."""
         states: dict[str, NDArray[np.generic]] = dict(self.model.zero_state(len(readings)))
         for row, reading in enumerate(readings):
             for name, array in states.items():

@@ -1,4 +1,4 @@
-"""From sessions to the store and back: snapshots in groups, and a store whose failures cost no stream its life."""
+"""Snapshots of sessions, written to the store in groups and read back. A failing store ends no stream."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SILENCE = 60.0
 
 
 class Checkpoints:
-    """``store`` ``None``: nothing is kept, and what was received counts as safe.
+    """``store`` ``None``: nothing is saved, and received rows count as safe.
 
-    A failing store is logged and counted; streams go on, and what is not safe is not acknowledged.
+    A failing store is logged and counted; streams continue, and rows that are not safe are not acknowledged.
     """
 
     def __init__(self, store: Store | None, metrics: Metrics) -> None:
@@ -34,7 +34,7 @@ class Checkpoints:
         self._said: dict[str, tuple[str, float]] = {}
 
     def look(self, least: int) -> None:
-        """Whether the disk can be written, and has ``least`` bytes free. Waits for it."""
+        """Check whether the disk can be written, and has ``least`` bytes free. Waits for the disk."""
         before, self.trouble = self.trouble, None if self._store is None else self._store.look(least)
         self._metrics.disk_trouble.labels("sessions").set(self.trouble is not None)
         if before is not None and self.trouble is None:
@@ -44,17 +44,17 @@ class Checkpoints:
             self._say("look", self.trouble)
 
     def save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
-        """Write all of them in one transaction; version and position of each that is safe now.
+        """Write all sessions in one transaction; returns version and position of each that is safe now.
 
         ``until``: monotonic time; a stream whose chunk in flight has not come back by then is left out, and so is one
-        of which no snapshot can be made, whatever the reason. All of them go on in the end.
+        whose snapshot fails for any reason. No stream is held at the end.
         """
         if self._store is None:
             return {session: (session.version, session.received) for session in sessions}
         rows: list[tuple[str, bytes]] = []
         positions: dict[Session, tuple[int, int]] = {}
         with ExitStack() as held:
-            for session in sessions:  # all at once, so that their chunks in flight are waited for together
+            for session in sessions:  # all are held at once, so that the waits for their chunks in flight overlap
                 held.enter_context(session.held())
             for session in sessions:
                 try:
@@ -63,7 +63,9 @@ class Checkpoints:
                     positions[session] = (snapshot.version, snapshot.received)
                 except SnapshotError:  # it left meanwhile
                     pass
-                except Exception as error:  # a stream that is stuck, or too large for the memory, costs no other
+                except (
+                    Exception
+                ) as error:  # a stream that is stuck, or too large for the memory, does not affect others
                     self._metrics.store_errors.labels("snapshot").inc()
                     extra = {"stream": session.id, "error": str(error) or type(error).__name__}
                     log.error("a stream could not be saved", extra=extra)
@@ -74,25 +76,25 @@ class Checkpoints:
         return positions
 
     def put_away(self, id: str, *, delete: bool) -> bool:
-        """The stream is no longer in memory. Not ``delete``: its client may still come back for it. False if that
-        failed."""
+        """Delete or retire the snapshot of a stream that left memory. Not ``delete``: its client may still come back.
+        False if that failed."""
         if self._store is None:
             return True
         return self._guard("forget", lambda store: store.delete([id]) if delete else store.retire([id]))
 
     def put_asleep(self, id: str, data: bytes) -> None:
-        """A stream that is not in memory, or in place of one that is about to leave it. Raises :class:`StoreError`."""
+        """Write the snapshot of a stream that is not in memory, or is about to leave it. Raises :class:`StoreError`."""
         if self._store is None:
             raise StoreError("this daemon keeps no streams on a disk")
         self._store.put([(id, data)])
         self._store.retire([id])
 
     def ids(self) -> list[str]:
-        """All that are on the disk. Raises :class:`StoreError`."""
+        """The ids of all streams on the disk. Raises :class:`StoreError`."""
         return [] if self._store is None else self._store.ids()
 
     def purge(self, seconds: float) -> None:
-        """Forget what nobody came back for in that time."""
+        """Delete retired streams whose clients did not come back in that time."""
         self._guard("purge", lambda store: store.purge(seconds))
 
     def get(self, id: str) -> bytes | None:
@@ -110,7 +112,7 @@ class Checkpoints:
         return None if self._store is None else self._store.age(id)
 
     def live(self) -> Iterator[tuple[str, bytes]]:
-        """What the last run left behind."""
+        """The live streams of the last run."""
         if self._store is not None:
             try:
                 yield from self._store.live()
@@ -134,7 +136,7 @@ class Checkpoints:
         self._say(kind, error)
 
     def _say(self, kind: str, error: StoreError) -> None:
-        """Now and then: a disk that is full stays so for hours, and is tried every other second."""
+        """Log the failure at intervals: a disk may be full for hours, and is tried every other second."""
         text, now = str(error), monotonic()
         before = self._said.get(kind)
         if before is None or before[0] != text or now - before[1] >= SILENCE:

@@ -1,7 +1,7 @@
-"""Any pieces in, chunks of one length out: the buffer of one stream, bounded, with the two ways of being full.
+"""The bounded buffer of one stream: takes pieces of any length, gives chunks of one length. Two modes of overflow:
 
-``wait``: a full buffer takes no more (the wire stops reading). ``gap``: the oldest rows go, down to half the bound, so
-that one long gap is made instead of many short ones. The session's lock guards it.
+``wait``: a full buffer takes no more (the wire stops reading). ``gap``: the oldest rows are dropped, down to half the
+bound, so that there is one long gap instead of many short ones. The session's lock guards it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Chunker:
         self.bound = max(bound, 2 * chunk)
         self.policy = policy
         self.length = 0
-        self.steps_left = -1  # of an ended stream; -1: it goes on
+        self.steps_left = -1  # of an ended stream; -1: not ended
         self.arrived = 0.0  # monotonic time at which the chunk last taken was complete, 0 if not known
         self.was_due = 0.0  # and at which it was due
         self.dtype = np.dtype(dtype)
@@ -74,9 +74,9 @@ class Chunker:
         return self.steps_left == 0
 
     def push(self, rows: NDArray[Any], *, last: bool = False) -> int:
-        """Take all rows in; how many old ones were dropped for it. Raises :class:`Overflow` (nothing taken).
+        """Add all rows; returns the number of old rows dropped for them. Raises :class:`Overflow` (nothing taken).
 
-        ``last``: what a resampler held back of samples that were taken long ago. It is little, and never refused.
+        ``last``: the rest of a resampler, from samples that were accepted earlier. It is short, and never refused.
         """
         if self.full and self.policy == "wait" and not last:
             raise Overflow(f"{self.length} rows are waiting already, {self.bound} is the bound")
@@ -96,13 +96,14 @@ class Chunker:
         return dropped
 
     def end(self) -> None:
-        """No more rows. What is there is followed by zeros: up to the whole hop, then ``flush`` steps."""
+        """No more rows. Zeros follow the waiting rows: up to a whole hop, then ``flush`` steps."""
         self.steps_left = -(-self.length // self.hop) + self.flush
 
     def take(self, into: Mapping[str, NDArray[Any]]) -> int:
-        """The next chunk into ``into``, by input [chunk, ...]; how many of its steps are real, -1 if there is none yet.
+        """Copy the next chunk into ``into``, by input [chunk, ...]; returns the number of its real steps, -1 without a
+        chunk.
 
-        Of rows of one number there is one input, whatever its name.
+        For rows of one number ``into`` has one input, of any name.
         """
         chunk = self.chunk
         if self.length >= chunk:
@@ -134,14 +135,14 @@ class Chunker:
         return steps
 
     def rest(self) -> NDArray[Any]:
-        """A copy of everything that waits."""
+        """A copy of all waiting rows."""
         rest = np.empty(self.length, self.dtype)
         fields = {"": rest} if self.dtype.names is None else {name: rest[name] for name in self.dtype.names}
         self._copy(fields, self.length)
         return rest
 
     def restore(self, pending: NDArray[Any], steps_left: int) -> None:
-        """Go on where :meth:`rest` and ``steps_left`` were read."""
+        """Continue from what :meth:`rest` and ``steps_left`` gave."""
         self._pieces = deque([pending])
         self._start = 0
         self.length, self.steps_left = len(pending), steps_left

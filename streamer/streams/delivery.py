@@ -1,5 +1,5 @@
-"""The events of one stream on their way to its client: numbered, held back until what stands before them is settled,
-kept for a client that comes back, and the markers that wait for their turn. The session's lock guards it all.
+"""The events of one stream on their way to its client: they are numbered, held back while an earlier final is open, and
+kept for a client that comes back. Markers wait until the rows before them are decoded. The session's lock guards all.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Delivery:
     """``sink``: where events go, ``None`` while the client is away. ``seq``: number of the last event.
 
     ``kept``: numbered events for a client that comes back, ``bound`` of them and ``max_bytes`` of tensors and sound at
-    most; ``lost()`` is called for each that falls out while nobody listens.
+    most; ``lost()`` is called for each event that is dropped while no client is attached.
 
-    A final that is heard a second time is open until :meth:`settle`. It has its number already, and so has all that
-    comes behind it and waits for it: numbers follow from the rows alone, however long the second hearing takes.
+    A final in the second pass is open until :meth:`settle`. It has its number already, and so have the later events
+    that wait for it: numbers depend on the rows alone, not on the time that the second pass takes.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Delivery:
         self._stream, self._lost = stream, lost
 
     def emit(self, events: list[dict[str, Any]], held: Sequence[dict[str, Any]] = ()) -> None:
-        """Number the events, keep them, send them. From the first that is ``held`` on they wait."""
+        """Number the events, keep them, send them. The first ``held`` event and all after it wait."""
         for event in events:
             self.seq += 1
             event["seq"] = self.seq
@@ -60,34 +60,35 @@ class Delivery:
             self.send([preview(self.waiting)])
 
     def settle(self, event: dict[str, Any]) -> None:
-        """It was held, and is as it will stay: with what waited behind it, it goes its way."""
+        """The second pass of a held event is done: send the event, and the events that waited for it."""
         self._open.discard(event["seq"])
         self._release()
 
     def call(self, call: Callable[[], None]) -> None:
-        """Once all events so far are on their way."""
+        """Call ``call`` once all events so far are sent."""
         if self._waiting:
             self._waiting.append(call)
         else:
             call()
 
     def saved(self) -> list[dict[str, Any]]:
-        """Copies of what a client may not have seen; who goes on from there hears nothing a second time."""
+        """Copies of the events that a client may not have seen, for a snapshot. Open finals are saved as they are: a
+        restored stream does not repeat the second pass."""
         open_ = [{**event, "revised": False} if event["seq"] in self._open else dict(event) for event in self.waiting]
         return [*self.kept, *open_]
 
     @property
     def held(self) -> int:
-        """Events that are open."""
+        """Open events."""
         return len(self._open)
 
     @property
     def waiting(self) -> list[dict[str, Any]]:
-        """Events that have a number and were not given out."""
+        """Events that have a number and were not sent."""
         return [entry for entry in self._waiting if isinstance(entry, dict)]
 
     def settle_all(self) -> None:
-        """Nothing waits any longer: all goes as it is."""
+        """Send all waiting events as they are."""
         for event in self.waiting:
             if event["seq"] in self._open:
                 event["revised"] = False
@@ -95,7 +96,7 @@ class Delivery:
         self._release()
 
     def drop(self) -> None:
-        """What waits is given to nobody, but the calls are made."""
+        """Drop the waiting events, but make the waiting calls."""
         calls = [entry for entry in self._waiting if not isinstance(entry, dict)]
         self._waiting.clear()
         self._open.clear()
@@ -124,7 +125,7 @@ class Delivery:
         self.send(events)
 
     def keep(self, event: dict[str, Any]) -> None:
-        """For a client that comes back; it must not change any more. The oldest go."""
+        """Keep the event for a client that comes back; it must not change any more. The oldest events are dropped."""
         kept = self.kept
         kept.append(KeptEvent(event))
         self._bytes += _size(event)
@@ -134,13 +135,13 @@ class Delivery:
                 self._lost()
 
     def restore(self, seq: int, events: Sequence[dict[str, Any]]) -> None:
-        """Go on behind these."""
+        """Continue after these events."""
         self.seq = seq
         for event in events:
             self.keep(event)
 
     def send(self, events: list[dict[str, Any]]) -> None:
-        """As they are. A sink that fails is left: its client has to come back."""
+        """Send the events to the sink. A sink that raises is detached: its client has to come back."""
         if events and self.sink is not None:
             try:
                 self.sink(events)
@@ -149,13 +150,13 @@ class Delivery:
                 self.sink = None
 
     def check(self, sink: Sink | None) -> None:
-        """Raises :class:`NotAttached` unless events go there; ``None``: whoever it is."""
+        """Raises :class:`NotAttached` unless ``sink`` is the present one; ``None`` passes with any sink."""
         if sink is not None and sink is not self.sink:
             raise NotAttached("this stream was resumed elsewhere")
 
     def attach(self, sink: Sink, after_seq: int | None) -> None:
-        """From now on to ``sink``, first what is kept behind ``after_seq`` (``None``: nothing, and it is kept no
-        longer). The one before gets an event."""
+        """Send events to ``sink`` from now on, first the kept ones after ``after_seq`` (``None``: none, and they are
+        kept no longer). The previous sink gets an event."""
         self.send([{"type": "error", "code": "taken_over", "message": "this stream was resumed elsewhere"}])
         self.sink = sink
         if after_seq is None:
@@ -181,8 +182,8 @@ class Delivery:
 
 
 def preview(waiting: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The finals that wait and the partial behind them as one partial. It has no number and is never replayed: the
-    client sees at once what it is told for good later."""
+    """The waiting finals and the partial after them as one partial. It has no number and is never replayed: the client
+    sees the words at once, and gets the final events later."""
     said = [event for event in waiting if event["type"] in ("partial", "final") and event["text"]]
     text = " ".join(event["text"] for event in said)
     words = [word for event in said for word in event["words"]]
@@ -193,8 +194,8 @@ def preview(waiting: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class Markers:
     """Markers that wait for the audio before them to be decoded, ``bound`` at most.
 
-    A client that comes back can't know whether the last marker before the break arrived, and says it again: the same
-    id at the same position is one marker. Two would shift the numbers by which a client knows repeated events.
+    A client that comes back can't know whether its last marker before the break arrived, and sends it again: the same
+    id at the same position is one marker. Two would shift the numbers by which a client recognises repeated events.
     """
 
     def __init__(self, bound: int) -> None:
@@ -205,7 +206,8 @@ class Markers:
         self._at = -1
 
     def add(self, id: str, position: int, due: int, delivery: Delivery) -> bool:
-        """False if it was said here before. Raises :class:`TooManyMarkers`: what waits is memory."""
+        """False if the marker was sent at this position before. Raises :class:`TooManyMarkers`, since waiting markers
+        take memory."""
         if self._at != position:  # looked up once for each position, not for each marker
             self._said, self._at = self._known(position, delivery), position
         if id in self._said:
@@ -220,7 +222,7 @@ class Markers:
         return True
 
     def due(self, consumed: int | None = None) -> list[dict[str, Any]]:
-        """Events of those whose audio is decoded when ``consumed`` samples are; without: of all."""
+        """Events of the markers that are due when ``consumed`` samples are decoded; without ``consumed``: of all."""
         found = []
         while self.waiting and (consumed is None or self.waiting[0][2] <= consumed):
             id, position, _ = self.waiting.popleft()
@@ -254,7 +256,7 @@ class Waiters:
         consumed: int | None = None,
         make: Callable[[Callable[[], None]], None] = lambda call: call(),
     ) -> None:
-        """``make`` the calls whose target is reached; without ``consumed``: all."""
+        """Pass the calls whose target is reached to ``make``; without ``consumed``: all."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -287,7 +289,7 @@ def _to_dict(event: Event, late: Late) -> dict[str, Any]:
     if late.rows:
         for part in (found, *found.get("words", ())):
             for time in ("start", "end"):
-                if part.get(time) is not None:  # what goes on has no end yet
+                if part.get(time) is not None:  # an open segment has no end yet
                     part[time] = round(part[time] + late.seconds, 3)
         if "step" in found:
             found["step"] += late.steps
@@ -295,7 +297,7 @@ def _to_dict(event: Event, late: Late) -> dict[str, Any]:
 
 
 def _size(event: dict[str, Any]) -> int:
-    """Bytes of what may be long in an event."""
+    """Bytes of an event's tensors and sound."""
     outputs = event.get("outputs")
     tensors = sum(array.nbytes for array in outputs.values()) if outputs else 0
     return tensors + len(event.get("pcm", ""))

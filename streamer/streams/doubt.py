@@ -1,4 +1,4 @@
-"""Whether a stream of sound is int16 at all: its first bytes, and what its first seconds look like."""
+"""Tests whether a stream of sound is int16 PCM: by its first bytes, and by the statistics of its first seconds."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ __all__ = ["Doubt"]
 
 
 class Doubt:
-    """Of one stream; ``wanted``: it is looked at at all. ``rate`` of the sound in Hz, for what the client should do."""
+    """The test of one stream; ``wanted``: False turns it off. ``rate`` of the sound in Hz, for the advice to the
+    client."""
 
     def __init__(self, wanted: bool, rate: int | None, metrics: Metrics) -> None:
         self._rate, self._metrics = rate or 16000, metrics
         self._likeness = Likeness() if wanted else None
 
     def look(self, data: bytes, warn: Callable[[dict[str, Any]], None]) -> None:
-        """The next bytes; ``warn``: given the event that the client is warned by, once. Raises :class:`NotSound`."""
+        """Test the next bytes; ``warn`` is called once with the warning event for the client. Raises
+        :class:`NotSound`."""
         if self._likeness is None or not self._likeness.push(data):
             if self._likeness is not None and self._likeness.done:
                 self._likeness = None
             return
         if (found := self._likeness.refused) is not None:
-            self._likeness = Likeness()  # whoever goes on all the same is refused again
+            self._likeness = Likeness()  # a client that continues all the same is refused again
             if found.way:
                 decode = f"ffmpeg -i FILE -f s16le -ac 1 -ar {self._rate} -"
                 raise NotSound(f"this is {found.name}, raw PCM is expected (s16le, mono): decode it first ({decode})")

@@ -1,7 +1,7 @@
 """A request and its answer over a stream: rows in, and the events of those rows out once they are run.
 
-For protocols that ask and wait (HTTP, KServe). Between two requests nobody is attached, and the stream waits under its
-key as one of a connection that was lost.
+For request-response protocols (HTTP, KServe). Between two requests no client is attached, and the stream waits under
+its key like one whose connection was lost.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Exchange"]
 
 class Exchange:
     """A sink for :meth:`Registry.open`. ``done`` is called once, from any thread, when the answer is complete: it must
-    not block. Then ``events`` are those of the rows, in order, and ``error`` is what ended the stream, if it did.
-    """
+    not block. Then ``events`` are those of the rows, in order, and ``error`` is the event that ended the stream, if
+    any."""
 
     def __init__(self, done: Callable[[], None]) -> None:
         self.events: list[dict[str, Any]] = []
@@ -30,10 +30,10 @@ class Exchange:
         self._lock = threading.Lock()
 
     def send(self, session: Session, rows: NDArray[Any], *, end: bool = False) -> None:
-        """To the stream that was opened with this sink. ``end``: they are the last ones.
+        """Feed the rows to the stream that was opened with this sink. ``end``: they are the last ones.
 
-        Raises :class:`BadInput` or :class:`Overflow`: nothing was taken. Of a stream that was taken over meanwhile
-        nothing is taken either, and that is the answer.
+        Raises :class:`BadInput` or :class:`Overflow`: nothing was taken. If another client took the stream over
+        meanwhile nothing is taken either, and the answer says so.
         """
         try:
             if len(rows) or not end:
@@ -51,7 +51,7 @@ class Exchange:
             if event["type"] == "error":
                 self.error = event
                 self._finish()
-            elif event["type"] == "restart":  # rows that are not run yet are run after the start, for nobody
+            elif event["type"] == "restart":  # rows that are not run yet are run after the restart, without an answer
                 text = f"the daemon is going down, the stream is saved up to row {event['position']}"
                 self.error = self.error or {"type": "error", "code": "draining", "message": text}
                 self._finish()

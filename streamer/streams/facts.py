@@ -1,4 +1,4 @@
-"""What can be seen of a stream from outside, by any thread."""
+"""The visible state of a stream, for any thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Facts"]
 
 
 class Facts(Holdable):
-    """The session's. Nothing here waits, or changes anything but its span."""
+    """Properties of a session. None waits; only the span's methods change anything."""
 
     id: str
     model: str
@@ -29,7 +29,7 @@ class Facts(Holdable):
 
     @property
     def engine(self) -> Engine:
-        """The version of its model that it is on, for good."""
+        """The engine of the stream's model version, which never changes."""
         return self._engine
 
     @property
@@ -38,7 +38,7 @@ class Facts(Holdable):
 
     @property
     def listening(self) -> bool:
-        """It keeps sound, which is in a whole snapshot alone."""
+        """The stream keeps sound for the second pass, which only a whole snapshot contains."""
         return self.state == "active" and self._hearing is not None
 
     @property
@@ -60,29 +60,30 @@ class Facts(Holdable):
 
     @property
     def resampled(self) -> bool:
-        """Its sound comes at another rate than the model's, which costs time to take in."""
+        """Its sound comes at another rate than the model's, so :meth:`feed` takes time for resampling."""
         return not self._intake.exact
 
     @property
     def full(self) -> bool:
-        """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` tells when to go on. Not with ``gap``."""
+        """The next :meth:`feed` would raise :class:`Overflow`; ``on_drained`` is called when there is room. Never with
+        ``gap``."""
         return self._intake.full
 
     @property
     def ending(self) -> bool:
-        """The client has ended it, and its rest is being run, or heard once more."""
+        """The client has ended the stream, and its last rows are being run, or its last finals decoded again."""
         ended = self.state == "ended" and self._delivery.held > 0
         return ended or self.state == "ending" or (self.state == "active" and self._intake.ending)
 
     @property
     def busy(self) -> bool:
-        """A whole chunk, or the end, is waiting or under way, or a final is heard once more."""
+        """A whole chunk, or the end, is waiting or in flight, or a final is in the second pass."""
         if self.state == "ending" or (self.state != "closed" and self._delivery.held):
             return True
         return self.state == "active" and (self._intake.in_flight or self._intake.due)
 
     def _begin_span(self) -> None:
-        """Of the stream's time in this process."""
+        """Begin the span of the stream's time in this process."""
         what: dict[str, Attribute] = {
             "streamer.stream": name_of(self.id),
             "streamer.model": self.model,
@@ -94,7 +95,7 @@ class Facts(Holdable):
             self._stream.span = self._span
 
     def _end_span(self, error: str = "") -> None:
-        """``error``: a code. What comes after it is no part of the span any more."""
+        """``error``: a code. Later work does not belong to the span."""
         if self._span is not None:
             span, self._span = self._span, None
             span.end(error, **{"streamer.received": self._intake.received, "streamer.seq": self.seq})

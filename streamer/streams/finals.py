@@ -1,10 +1,10 @@
-"""Finals as people write them: numbers in digits, punctuation and capitals, for the streams that ask.
+"""Written finals: numbers in digits, punctuation and capitals, for the streams that ask.
 
-Stands behind the transcriber's task. The options ``numbers`` and ``text`` are a stream's own; the finals of one batch
-are rewritten at once. Partials stay as they were heard, and so does a final whose text has capitals or punctuation
-already: a recogniser that writes by itself, or a second pass, knew better.
+Wraps the transcriber's task. The options ``numbers`` and ``text`` belong to a stream; the finals of one batch are
+rewritten at once. Partials do not change, and neither does a final whose text has capitals or punctuation already: a
+recogniser that writes them, or a second pass, knows better.
 
-A model that fails costs a stream nothing but that: its words come out as they were said.
+If one of the models fails, the final keeps its spoken words, and the stream continues.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["WrittenFinals"]
 
 log = logging.getLogger(__name__)
 
-#: What the saved memory of a stream that asked for punctuation begins with; no task's own does.
+#: Prefix of the saved memory of a stream with punctuation; the memory of a plain task never has it.
 MARK = b"\0finals"
 
 
 @dataclass(slots=True)
 class FinalsMemory:
-    """Of a stream that asked for punctuation: the transcriber's own, and what was read of its finals."""
+    """The memory of a stream with punctuation: the transcriber's, and the captioner's state."""
 
     task: Any
     reading: CaptionReading
@@ -47,7 +47,7 @@ class FinalsMemory:
 
 @dataclass(slots=True)
 class Final:
-    """One that is to be rewritten: where it stands in the batch, and how. ``labels``: none are known."""
+    """A final to rewrite: its position in the batch, and the stream's options. ``labels`` ``None``: not known."""
 
     row: int
     at: int
@@ -75,7 +75,7 @@ class WrittenFinals:
     def open(self, options: Mapping[str, Any]) -> Any:
         memory = self._task.open(options)
         if memory.options.numbers == "written":
-            self._formatter_of()  # a model that is missing is told of now
+            self._formatter_of()  # a missing model raises here, not at the first final
         if memory.options.text == "written":
             self._captioner_of()
             return FinalsMemory(memory, CaptionReading())
@@ -89,7 +89,9 @@ class WrittenFinals:
     def copy(self, memory: Any) -> Any:
         if not isinstance(memory, FinalsMemory):
             return self._task.copy(memory)
-        return FinalsMemory(self._task.copy(memory.task), replace(memory.reading))  # what was read is never changed
+        return FinalsMemory(
+            self._task.copy(memory.task), replace(memory.reading)
+        )  # a reading is replaced, never changed in place
 
     def finish(self, memory: Any) -> Sequence[Event]:
         (events,) = self._written([memory], [self._task.finish(_own(memory))])
@@ -149,7 +151,7 @@ class WrittenFinals:
         words = [[final.words for final in own] for own in asked.values()]
         try:
             found = self._captioner_of().read(words, [memories[row].reading for row in asked])
-        except Exception:  # a comma that is missing is no reason to lose a stream
+        except Exception:  # the stream continues without punctuation
             log.exception("finals could not be punctuated")
             return
         for own, labels in zip(asked.values(), found, strict=True):
@@ -161,14 +163,14 @@ class WrittenFinals:
         asked = [
             final
             for final in finals
-            # of a word with a space in it nothing is sure
+            # the parts of a word with a space can't be assigned
             if memories[final.row].options.numbers == "written" and len(final.event.words) in (0, len(final.words))
         ]
         if not asked:
             return
         try:
             found = self._formatter_of().write([final.words for final in asked])
-        except Exception:  # a number in words is no reason to lose a stream
+        except Exception:  # the stream continues with the number in words
             log.exception("numbers could not be written in digits")
             return
         for final, pieces in zip(asked, found, strict=True):
@@ -183,7 +185,7 @@ class WrittenFinals:
         return replace(event, text=" ".join(texts if written is None else written), words=words)
 
     def _marked(self, final: Final, reading: CaptionReading) -> list[str]:
-        """Of each piece its written form. A number takes the mark of its last word."""
+        """The written form of each piece. A number takes the mark of its last word."""
         assert final.labels is not None
         task, marks, cases = self._captioner_of().task, final.labels.marks, final.labels.cases
         found: list[str] = []
@@ -206,7 +208,7 @@ def _final(row: int, at: int, event: Transcription) -> Final:
 
 
 def _words(event: Transcription, pieces: Sequence[Piece], written: Sequence[str] | None) -> tuple[Word, ...]:
-    """With the times of what they were said as, each as sure as the least sure of its words."""
+    """Written words with the times of their spoken words; the confidence is the lowest of these words."""
     if pieces[-1][1] != len(event.words):  # some word has spaces in it
         return event.words if written is None else _grouped(event.words, written)
     found: list[Word] = []
@@ -219,7 +221,7 @@ def _words(event: Transcription, pieces: Sequence[Piece], written: Sequence[str]
 
 
 def _grouped(words: Sequence[Word], written: Sequence[str]) -> tuple[Word, ...]:
-    """``written`` shared out to words of which some have spaces in them; none where it does not fit."""
+    """``written`` distributed over words, some of which have spaces; empty if the counts do not fit."""
     counts = [len(word.word.split(" ")) for word in words]
     if sum(counts) != len(written):
         return tuple(words)

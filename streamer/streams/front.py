@@ -1,7 +1,7 @@
 """Between the client's rows and the model's: the same, or sound at another rate.
 
-Positions of a stream count the client's rows. Whatever stands between the two knows how to convert them, and what it
-holds back is part of a snapshot.
+Positions of a stream count the client's rows. A front converts between the client's and the model's positions, and the
+rows that it holds back are part of a snapshot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Direct", "Front", "Resampled", "is_sound", "make_front"]
 class Front(Protocol):
     """The session's lock guards it."""
 
-    #: A position may be cut anywhere: nothing is held back of what was given.
+    #: The stream may be cut at any position: the front holds no rows back.
     exact: bool
 
     def push(self, rows: NDArray[Any]) -> NDArray[Any]: ...
@@ -29,7 +29,7 @@ class Front(Protocol):
     def to_client(self, position: int) -> int: ...
     def save(self) -> bytes: ...
     def load(self, data: bytes) -> None:
-        """Raises ``ValueError`` for the memory of another one."""
+        """Raises ``ValueError`` for the memory of another kind of front."""
 
 
 class Direct:
@@ -66,7 +66,7 @@ class Resampled:
     exact = False
 
     def __init__(self, rate_in: int, rate_out: int, lowest: int | None) -> None:
-        from streamer.streams.resampler import Resampler  # with its library only where it is needed
+        from streamer.streams.resampler import Resampler  # imports soxr only where it is needed
 
         self._resampler = Resampler(rate_in, rate_out, lowest)
         self._in, self._out = rate_in, rate_out

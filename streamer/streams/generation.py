@@ -1,4 +1,4 @@
-"""Streams of a generator, run side by side in one batch: the command line's way to it, without sessions and sockets."""
+"""Streams of a generator, run side by side in one batch, without sessions and sockets: for the command line."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ class Generation:
         return self.task.step(self.memories, outputs, steps or [manifest.steps] * len(rows))
 
     def finish(self) -> list[list[Event]]:
-        """What is still open in every stream."""
+        """The last events of every stream."""
         return [list(self.task.finish(memory)) for memory in self.memories]

@@ -1,7 +1,7 @@
-"""Generators in the daemon: a request names a model, a seed and how much; a slot of the engine writes it.
+"""Generators in the daemon: a request names a model, a seed and a length; a slot of the engine generates the tokens.
 
-What is written is a function of the request alone (the seed is state, noise is counted), so nothing of a stream has to
-be kept: whoever lost the connection, or the daemon, asks the same again with ``after``, and gets the rest bit for bit.
+The output is a function of the request alone (the seed is state, noise is a counter), so no stream has to be saved:
+after a lost connection or a restart a client repeats its request with ``after``, and gets the rest bit for bit.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ log = logging.getLogger(__name__)
 
 
 class VersionGoneError(LookupError):
-    """The version of the model that a part was written by is not served any more: begin again."""
+    """The model version that wrote the first part is no longer served: the client has to start over."""
 
 
 class GeneratorStream:
     """One stream, a client of the engine. ``length``: tokens, prompt included. ``after``: tokens that the
     client has already: they give no events.
 
-    ``wake`` is called from a lane when :meth:`get` has something; it must not block. At most ``bound`` events wait: a
-    stream whose reader is slow is not run.
+    ``wake`` is called from a lane when :meth:`get` has an event; it must not block. At most ``bound`` events wait: a
+    stream with a slow reader pauses.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class GeneratorStream:
         self.engine, self._task, self._after, self._bound, self._wake = engine, engine.task, after, bound, wake
         self._waiting: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()
-        self._told = after  # tokens that the reader has, or will have once what waits is read
+        self._told = after  # tokens that the reader has, or will have once the waiting events are read
         self._running = self._ended = False
-        self._parting: Sequence[dict[str, Any]] = ()  # given out once the slot is free
-        self._stream: EngineStream | None = None  # until it has ended
+        self._parting: Sequence[dict[str, Any]] = ()  # sent once the slot is free
+        self._stream: EngineStream | None = None  # until the stream has ended
         stream = engine.open(self)
         if stream is None:
             raise NoSlot(f"all {engine.arena.capacity} slots of {engine.manifest.name} are taken")
@@ -86,7 +86,8 @@ class GeneratorStream:
             self._release()
 
     def stop(self, retry_after: float) -> None:
-        """The daemon goes down: ask again, ``after`` what you have. Told at once, whatever is under way."""
+        """The daemon goes down: the event ``restart`` tells the client to repeat its request with ``after``. It is sent
+        at once, also with a chunk in flight."""
         with self._lock:
             if self._ended:
                 return
@@ -113,7 +114,7 @@ class GeneratorStream:
             self._last(*told, {"type": "end", "position": self.memory.position})
             return False
         with self._lock:
-            if self._ended:  # meanwhile; its last event stays the last
+            if self._ended:  # closed meanwhile; its last event stays the last
                 return False
             self._waiting.extend(told)
             self._told = max(self._told, self.memory.position)
@@ -135,7 +136,8 @@ class GeneratorStream:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _is_new(self) -> bool:
-        """A chunk that contains ``after`` is given whole. Notes are given from the first on: they have times."""
+        """Whether an event is new to the client. A chunk that contains ``after`` is sent whole. Notes are sent from the
+        first on, since their times need the earlier ones."""
         return self.memory.position > self._after or self._task.options.kind == "notes"
 
     def _room(self) -> bool:
@@ -164,10 +166,12 @@ class Generators:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self._engines: dict[str, Engine] = {}
-        self._old: list[Engine] = []  # versions before, which have streams
+        self._old: list[Engine] = []  # earlier versions with streams
         self._streams: set[GeneratorStream] = set()
-        self._one = threading.Lock()  # reload at a time
-        self._choosing = threading.Lock()  # a version is chosen and had, or found to have no streams
+        self._one = threading.Lock()  # one reload at a time
+        self._choosing = (
+            threading.Lock()
+        )  # guards the choice of a version for a stream, and the check that a version has no streams
         metrics.old_generators.set_function(lambda: len(self._old))
 
     def load(self, paths: Sequence[Path]) -> None:
@@ -184,8 +188,8 @@ class Generators:
         return [describe(engine) for engine in self._engines.copy().values()]
 
     def reload(self) -> dict[str, dict[str, Any]]:
-        """By model, as :func:`streamer.engine.versions.reload_file`: who asks from now on gets the new version, what is
-        being written is finished by the old one."""
+        """Outcomes by model, as :func:`streamer.engine.versions.reload_file`: later requests get the new version,
+        running ones are finished by the old version."""
         with self._one:
             self._sweep()
             return {
@@ -211,7 +215,7 @@ class Generators:
         return new.model
 
     def _sweep(self) -> None:
-        """Old versions that have written all that was asked of them go."""
+        """Close old versions whose requests are finished."""
         with self._choosing:
             used = {stream.engine for stream in self._streams.copy()}
             over = [engine for engine in self._old if engine not in used]
@@ -234,8 +238,8 @@ class Generators:
         wake: Callable[[], None],
         digest: str | None = None,
     ) -> GeneratorStream:
-        """``digest``: of the version that it has to be. Raises ``KeyError`` for a model that is not served,
-        ``ValueError`` for a wish that does not fit, :class:`VersionGoneError` and :class:`NoSlot`."""
+        """``digest``: of the required version. Raises ``KeyError`` for a model that is not served, ``ValueError`` for
+        invalid options, :class:`VersionGoneError` and :class:`NoSlot`."""
         if model is None and len(self._engines) == 1:
             (model,) = self._engines
         if model not in self._engines:
@@ -265,7 +269,7 @@ class Generators:
             self._sweep()
 
     def drain(self) -> None:
-        """Tell everybody to ask again."""
+        """Tell every client to repeat its request after the restart."""
         for stream in list(self._streams):
             stream.stop(1.0)
 

@@ -1,9 +1,9 @@
-"""Whether one more stream can be served in real time beside those that are, or is refused now.
+"""Decides whether one more stream can be served in real time beside the present ones, or is refused.
 
-A stream is let in where no other sends. Beside others there are three signs of overload, any is enough: results come
-late, or the event loop does (``behind``); real-time streams take too large a share of the lanes' time, as it was
-measured; many streams have just begun, and what they cost is not measured yet. A stream that sends counts as one in
-real time, however fast it sends: what it brings beyond that is run when nothing else is due.
+A stream is admitted if no other sends. Otherwise each of three signs of overload refuses it: results, or the event loop
+(``behind``), are late; real-time streams take too large a share of the lanes' time, as measured; many streams have just
+begun, so their cost is not measured yet. Each sending stream counts as one in real time, however fast it sends: its
+rows beyond real time are run when nothing else is due.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Headroom"]
 
-#: A stream that has begun within the last :data:`PROVING` seconds counts for so many: what it takes is only foreseen.
+#: A stream that has begun within the last :data:`PROVING` seconds counts as this many: its cost is only predicted.
 SAFETY = 3.0
 PROVING = 1.0
 #: A stream that sent nothing for so many seconds is idle: it takes no share.
 IDLE = 2.0
-#: What models that use less than their fair share may take beyond ``max_load``, of what is left.
+#: Share of the rest beyond ``max_load`` that models below their fair share may use.
 RESERVE = 0.5
-#: Streams that were refused are asked to come back so many a second, and within so many seconds all the same.
+#: Refused clients are told to come back at this rate a second, and after this many seconds at most.
 RETRIES, LAST_RETRY = 20, 60.0
-#: Seconds that are late at least and at most, however short or long a chunk's time is.
+#: Bounds of the allowed lateness in seconds, for very short and very long chunks.
 SHORTEST, LONGEST = 0.05, 2.0
 
 
@@ -47,22 +47,22 @@ class Headroom:
     ) -> None:
         self._engines, self._table, self._settings = engines, table, settings
         self._behind, self._clock = behind, clock
-        self._retry = 0.0  # when the last one that was refused may come back
+        self._retry = 0.0  # when the last refused client may come back
 
     def allowed(self, engine: Engine) -> float:
-        """Seconds that a result may come after it was due: half a chunk's time, so that few come after a whole one."""
+        """Seconds that a result may be late: half a chunk's time, so that few are late by a whole one."""
         if given := self._settings.overload_seconds:
             return given
         return min(max(SHORTEST, engine.manifest.chunk_seconds / 2 or LONGEST), LONGEST)
 
     def lack(self, engine: Engine) -> tuple[str, float] | None:
-        """Why one more stream of the model is too much, and after how many seconds it may not be; ``None``: it is
-        not."""
+        """Why one more stream of the model is too much, and the seconds after which to try again; ``None``: there is
+        room."""
         if (found := self._lack(engine)) is None:
             return None
         why, after = found
         if not any(self._sends(session) for session in self._table.all()):
-            return None  # whoever made it late has left: a stream that is alone is let in
+            return None  # the streams that caused the delay have left: a lone stream is admitted
         now = self._clock()
         self._retry = max(now, min(self._retry, now + LAST_RETRY)) + 1 / RETRIES  # not all of them at once
         return why, after + self._retry - now
@@ -83,7 +83,7 @@ class Headroom:
         engine.metrics.watch(load=lambda: self.share(engine))
 
     def share(self, engine: Engine) -> float:
-        """Of all time of the lanes, what the streams of the model take that send."""
+        """The share of the lanes' time that the model's sending streams take."""
         return engine.load.share(self._sending(engine)[0])
 
     def _full(self, engine: Engine) -> tuple[str, float] | None:

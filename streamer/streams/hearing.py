@@ -1,7 +1,7 @@
-"""The sound of one stream, kept for a second hearing of its finals, and the finals that wait for it.
+"""The sound of one stream, kept for the second pass of its finals, and the finals that wait for it.
 
-The session's lock guards it. Which part of the sound belongs to a final follows from word times and from the chunks
-that were run, never from when something came: so it is the same whatever a client's pieces were, and after a restart.
+The session's lock guards it. Word times and the chunks that were run decide which part of the sound belongs to a final,
+never the time of arrival: so the part is the same for any division into pieces, and after a restart.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ log = logging.getLogger(__name__)
 
 Pcm = NDArray[np.int16]
 
-#: Seconds of a final's own sound before its first word (the first model may have missed some) and behind its last.
+#: Seconds of a final's own sound before its first word (the first model may have missed some words) and after its last.
 BEFORE, AFTER = 1.0, 0.6
-#: Seconds heard beyond a final's own sound, where there is more: words that begin or end there are not its own.
+#: Seconds of context around a final's own sound, where there is more: words there do not belong to the final.
 CONTEXT = 0.3
-#: A final that comes sooner behind its last word, in seconds and in shares of the pause that ends an utterance, was cut
-#: in the middle of speech.
+#: A final that comes sooner after its last word than this was cut in the middle of speech: in seconds, and as a share
+#: of the pause that ends an utterance.
 CUT = 0.5
-#: Finals of one stream that wait at a time. A stream that can wait, and of which more than :data:`BACKLOG` seconds are
-#: there (a file, not a microphone), is not run while :data:`PATIENT` of its own do.
+#: Finals of one stream that may wait. A stream that can wait and has more than :data:`BACKLOG` seconds of sound (a
+#: file, not a microphone) pauses while :data:`PATIENT` of its finals wait.
 MOST_HELD, PATIENT, BACKLOG = 8, 2, 1.0
 #: RMS of the loudest 20 ms, in steps of 16 bits: below it there is nothing to hear.
 NOTHING = 8.0
 
 
 class SecondHearing:
-    """``rate`` in Hz: of the model's rows, of which all positions are. ``pause``: seconds that end an utterance.
-    ``numbers``: as the stream asked for.
+    """``rate`` in Hz: of the model's rows; all positions count these. ``pause``: seconds that end an utterance.
+    ``numbers``: the stream's option.
 
-    ``settled(event)``: a final that was held is as it will stay. From any thread, without a lock.
+    ``settled(event)`` is called when a held final will not change any more: from any thread, without a lock.
     """
 
     def __init__(
@@ -58,14 +58,15 @@ class SecondHearing:
         self._reviser, self._rate, self._numbers, self._settled = reviser, rate, numbers, settled
         self._chunks: deque[Pcm] = deque()
         self._begin = self._end = 0  # of what is kept
-        self._own = 0  # what lies before it belongs to earlier finals
+        self._own = 0  # sound before it belongs to earlier finals
         self._jobs: list[RevisionJob] = []
 
     @classmethod
     def of(
         cls, reviser: Reviser | None, manifest: Manifest, memory: Any, settled: Callable[[dict[str, Any], Second], None]
     ) -> SecondHearing | None:
-        """Of a stream with that task's memory; ``None``: it has no finals, or does not want it."""
+        """The second pass of a stream with that task's memory; ``None``: it has no finals, or refuses the second
+        pass."""
         options, rate = getattr(memory, "options", None), manifest.input.sample_rate
         if reviser is None or options is None or not getattr(options, "revise", False) or rate is None:
             return None
@@ -73,7 +74,7 @@ class SecondHearing:
         return cls(reviser, rate, pause, options.numbers, settled)
 
     def keep(self, pcm: Pcm, at: int) -> None:
-        """``pcm`` of the chunk that begins at sample ``at``."""
+        """Keep ``pcm`` of the chunk that begins at sample ``at``."""
         if at != self._end:  # behind a gap
             self._chunks.clear()
             self._begin = at
@@ -85,7 +86,8 @@ class SecondHearing:
             self._begin += len(self._chunks.popleft())
 
     def ask(self, finals: list[dict[str, Any]], held: int, over: bool) -> list[dict[str, Any]]:
-        """Those that will be settled. ``held``: that wait already; ``over``: nothing comes behind these."""
+        """The finals that will be settled later. ``held``: the number that wait already; ``over``: the stream ends with
+        these."""
         waits: list[dict[str, Any]] = []
         for at, final in enumerate(finals):
             behind = finals[at + 1]["start"] if at + 1 < len(finals) else None if over else -1.0
@@ -98,8 +100,8 @@ class SecondHearing:
         return waits
 
     def _submit(self, final: dict[str, Any], held: int, behind: float | None) -> str:
-        """``behind``: where the next one begins, ``None``: there is none, negative: not known yet. Empty: it will be
-        settled."""
+        """``behind``: where the next final begins, ``None``: there is none, negative: not known yet. Returns the reason
+        why the final was not submitted, empty: it will be settled."""
         rate = self._rate
         first, last = (round(final[edge] * rate) for edge in ("start", "end"))
         room = self._end - last if behind is None or behind < 0 else round(behind * rate) - last
@@ -126,7 +128,7 @@ class SecondHearing:
             if heard is not None:
                 try:
                     second = revise(heard, words, left / rate, span, self._numbers)
-                except Exception:  # whatever it said, the stream goes on
+                except Exception:  # any result of the recogniser may fail here, and the stream continues
                     log.exception("what was heard again could not be put on the time line")
                     second = Second((), "", "failed")
             self._reviser.count(second.reason or ("revised" if second.words else "silent"))
@@ -139,18 +141,18 @@ class SecondHearing:
         return reason
 
     def drop(self) -> None:
-        """Nobody waits for the finals any more."""
+        """Cancel the waiting finals."""
         for job in self._jobs:
             self._reviser.drop(job)
         self._jobs.clear()
 
     def save(self, whole: bool) -> SavedHearing:
-        """Not ``whole``: without the sound, which is long. Then the next final stands as it was."""
+        """Not ``whole``: without the sound, which is long. Then the next final keeps the first model's words."""
         kept = np.concatenate(self._chunks) if whole and self._chunks else np.zeros(0, np.int16)
         return SavedHearing(kept, self._own)
 
     def load(self, saved: SavedHearing, end: int) -> None:
-        """``end``: the sample at which the stream goes on."""
+        """``end``: the sample at which the stream continues."""
         self._own = saved.own
         self._begin, self._end = end - len(saved.pcm), end
         self._chunks = deque([saved.pcm] if len(saved.pcm) else [])

@@ -1,4 +1,4 @@
-"""A stream's lock, and those who hold the stream: while somebody does, no lane takes a chunk of it."""
+"""A stream's lock, and holds on the stream: while there is a hold, no lane takes a chunk of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Holdable"]
 
 
 class Holdable:
-    """The lock is reentrant. ``_changed`` wakes whoever waits for the chunk in flight."""
+    """The lock is reentrant. ``_changed`` wakes threads that wait for the chunk in flight."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -18,7 +18,7 @@ class Holdable:
         self._holders = 0
 
     def hold(self) -> None:
-        """Lanes pass this stream over until :meth:`go_on`: a snapshot need not race with them."""
+        """Lanes skip this stream until :meth:`go_on`, so that a snapshot need not race with them."""
         with self._lock:
             self._holders += 1
 
@@ -36,5 +36,5 @@ class Holdable:
             self.go_on()
 
     def _wake(self) -> None:
-        """A lane may take what waits, unless the stream is held. Under the lock."""
+        """Let a lane take the waiting rows, unless the stream is held. Called under the lock."""
         raise NotImplementedError

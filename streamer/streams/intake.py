@@ -1,4 +1,4 @@
-"""What came in of one stream and is not yet run, and how far the stream is. The session's lock guards it.
+"""The received rows of one stream that are not yet run, and its positions. The session's lock guards them.
 
 Two counts: the client's rows (``received``, every position that a client gets) and the model's (``consumed``), which
 differ where sound is resampled.
@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_LIMITS", "Intake", "Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one stream may hold. ``buffered_seconds`` of sound, ``buffered_bytes`` of any other rows."""
+    """Bounds of one stream's buffer: ``buffered_seconds`` of sound, ``buffered_bytes`` of any other rows."""
 
     buffered_seconds: float = 10.0
     buffered_bytes: int = 2**20
@@ -39,16 +39,16 @@ DEFAULT_LIMITS = Limits()
 class Intake:
     """``sample_rate`` of the client in Hz, ``None``: the model's own. Raises :class:`RateError`.
 
-    ``received``: rows accepted, the client's. ``consumed``: rows run, the model's. ``origin``: where the task's memory
-    begins, behind the last gap. ``dropped``: rows that the next ``gap`` will report. ``safe``: rows, the client's, that
-    were acknowledged as on the disk. ``in_flight``: a chunk is being run.
+    ``received``: the client's rows that were accepted. ``consumed``: the model's rows that were run. ``origin``: where
+    the task's memory begins, after the last gap. ``dropped``: rows that the next ``gap`` will report. ``safe``: the
+    client's rows that were acknowledged as on the disk. ``in_flight``: a chunk is being run.
     """
 
     def __init__(self, manifest: Manifest, sample_rate: int | None, policy: Policy, limits: Limits) -> None:
         self.received = self.consumed = self.origin = self.dropped = self.safe = 0
         self.in_flight = False
         self.sound = is_sound(manifest)
-        #: Of one of the model's rows; 0 without a clock.
+        #: Seconds of one of the model's rows; 0 without a clock.
         self.row_seconds = manifest.chunk_seconds / manifest.chunk
         self._front = make_front(manifest, sample_rate)
         dtype = manifest.row_dtype
@@ -64,12 +64,12 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """Rows, the model's, that no lane has taken."""
+        """The model's rows that no lane has taken."""
         return self._chunker.length
 
     @property
     def exact(self) -> bool:
-        """The client's rows are the model's."""
+        """Whether the client's rows are the model's."""
         return self._front.exact
 
     @property
@@ -92,7 +92,7 @@ class Intake:
 
     @property
     def due(self) -> bool:
-        """A lane has something to do: a chunk, or the end."""
+        """A lane has work to do: a chunk, or the end."""
         return self._chunker.ready or self._chunker.done
 
     @property
@@ -102,22 +102,22 @@ class Intake:
 
     @property
     def deadline(self) -> float:
-        """Monotonic time at which what a lane has to do next is due; 0 if not known."""
+        """Monotonic time at which a lane's next work is due; 0 if not known."""
         return self._chunker.due
 
     @property
     def lateness(self) -> float:
-        """Seconds since the chunk last taken was due; 0 if it is not yet, or not known."""
+        """Seconds since the chunk last taken was due; 0 if it is not due yet, or not known."""
         return max(0.0, monotonic() - self._chunker.was_due) if self._chunker.was_due else 0.0
 
     @property
     def position(self) -> int:
-        """Rows that have been run, the client's."""
+        """Position of the decoded rows, in the client's rows."""
         return min(self.received, self._front.to_client(self.consumed))
 
     @property
     def decoded_at(self) -> int:
-        """``consumed`` when all that was received is decoded."""
+        """``consumed`` once all received rows are decoded."""
         return self._front.to_model(self.received) + self._latency
 
     @property
@@ -128,12 +128,12 @@ class Intake:
 
     @property
     def taken(self) -> int:
-        """Real rows of the chunk last taken: behind them it is padded."""
+        """Real rows of the chunk last taken; padding follows them."""
         return self._taken
 
     @property
     def run_at(self) -> int:
-        """``consumed`` when every whole chunk of what was received is run."""
+        """``consumed`` once every whole chunk of the received rows is run."""
         return self.consumed + (self._taken if self.in_flight else 0) + self.dropped + self._chunker.whole
 
     # -- rows --------------------------------------------------------------------------------------------------------
@@ -157,17 +157,17 @@ class Intake:
         return steps
 
     def reserve(self) -> None:
-        """A lane has the stream, and no chunk of it yet."""
+        """A lane has taken the stream, and has no chunk of it yet."""
         self._taken, self.in_flight = 0, True
 
     def ran(self) -> int:
-        """The chunk in flight is back; how many rows that was."""
+        """The chunk in flight is back; returns its number of rows."""
         self.in_flight = False
         self.consumed += self._taken
         return self._taken
 
     def skip(self) -> int:
-        """What was dropped is behind; how many rows, the model's."""
+        """Skip the dropped rows; returns their number, in the model's rows."""
         dropped, self.dropped = self.dropped, 0
         self.consumed += dropped
         self.origin = self.consumed
@@ -177,7 +177,7 @@ class Intake:
         return self._front.to_client(rows)
 
     def drained(self) -> bool:
-        """True once, when a buffer that was full is half empty again."""
+        """True once after a full buffer is half empty again."""
         if not self._was_full or 2 * self._chunker.length > self._chunker.bound:
             return False
         self._was_full = False
@@ -186,11 +186,11 @@ class Intake:
     # -- asleep ------------------------------------------------------------------------------------------------------
 
     def save(self, whole: bool) -> dict[str, Any]:
-        """Its fields of a :class:`Snapshot`. Not ``whole``: only the first two chunks of what waits, as if no more had
-        come; but all that is ``safe``, which the client has no longer."""
+        """The intake's fields of a :class:`Snapshot`. Not ``whole``: only the first two chunks of the waiting rows, as
+        if no more had come; but all ``safe`` rows, which the client has no longer."""
         pending, received, steps_left = self._chunker.rest(), self.received, self._chunker.steps_left
         excess = min(len(pending) - 2 * self._chunker.chunk, received - self.safe)
-        if not whole and excess > 0 and self._front.exact:  # a resampler's memory is that of all it was given
+        if not whole and excess > 0 and self._front.exact:  # a resampler's memory covers all rows that it was given
             pending, received, steps_left = pending[:-excess], received - excess, -1
         return {
             "received": received,
@@ -203,11 +203,11 @@ class Intake:
         }
 
     def load(self, saved: Snapshot) -> None:
-        """Raises ``ValueError`` where it is of another model or rate."""
+        """Raises ``ValueError`` for a snapshot of another model or rate."""
         pending = saved.rows(self._chunker.dtype)
         self._front.load(saved.resampler)
         self.received = self.safe = saved.received
         self.consumed = saved.consumed
         self.origin, self.dropped = saved.origin, saved.dropped
         self._chunker.restore(pending, saved.steps_left)
-        self._was_full = self._chunker.full  # else a client that finds it full never hears when to go on
+        self._was_full = self._chunker.full  # else a client that finds the buffer full is never told when to continue

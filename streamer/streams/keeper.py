@@ -1,7 +1,7 @@
-"""What lasts, and for how long: checkpoints, acknowledgements, eviction, and what is deleted from the disk.
+"""The keeper: checkpoints, acknowledgements, eviction, and deletion from the disk.
 
-One thread does it in rounds. Whoever must not wait for the disk (a lane, the event loop) leaves a note, and the thread
-does the rest: nothing here is called under a session's lock but :meth:`Keeper.forget`.
+One thread works in rounds. Threads that must not wait for the disk (a lane, the event loop) leave a note, and the
+keeper's thread carries it out. Only :meth:`Keeper.forget` may be called under a session's lock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Keeper:
         self._table, self._settings, self._metrics, self._clock = table, settings, metrics, clock
         self._lock = threading.Lock()
         self._saved: dict[str, tuple[Session, int, int]] = {}  # version and position in the last checkpoint
-        self._notes: dict[str, bool] = {}  # ids of streams that left, whether their snapshots go
+        self._notes: dict[str, bool] = {}  # ids of streams that left memory, and whether their snapshots are deleted
         self._asked: list[tuple[Session, Callable[[int], None]]] = []  # to be saved at once
         self._writing = threading.RLock()  # one checkpoint, eviction or deletion at a time
         self._wake = threading.Event()
@@ -53,7 +53,7 @@ class Keeper:
         self._thread.start()
 
     def drain(self) -> None:
-        """No more rounds: whoever drains saves. What is asked for and what was noted is still done."""
+        """Stop the rounds: the drain saves sessions itself. Requested saves and notes are still carried out."""
         self._draining = True
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ class Keeper:
                     self._try(self.also)
 
     def _try(self, call: Callable[[], object]) -> None:
-        """What fails may go better in the next round, and keeps nothing else of this one from being done."""
+        """Call a part of a round. A failure is tried again in the next round, and does not stop the other parts."""
         try:
             call()
         except Exception:
@@ -87,8 +87,8 @@ class Keeper:
     # -- from any thread, without waiting ----------------------------------------------------------------------------
 
     def forget(self, session: Session, *, delete: bool) -> bool:
-        """The stream is no longer in memory, and soon not on the disk (or, not ``delete``, retired there). False if it
-        was gone already. May be called under the session's lock."""
+        """Remove the stream from memory, and note that its snapshot is to be deleted (not ``delete``: retired). False
+        if it was gone already. May be called under the session's lock."""
         with self._lock:
             if not self._table.leave(session):
                 return False
@@ -100,14 +100,14 @@ class Keeper:
         return True
 
     def ask(self, session: Session, call: Callable[[int], None]) -> None:
-        """Save the stream soon, together with others that are asked for; ``call`` gets the position that is safe, in
-        the keeper's thread."""
+        """Save the stream soon, together with other requested ones; ``call`` gets the safe position, in the keeper's
+        thread."""
         with self._lock:
             self._asked.append((session, call))
         self._wake.set()
 
     def acknowledged(self, session: Session) -> int | None:
-        """The position up to which all is on the disk; ``None`` before the first checkpoint."""
+        """The position up to which all rows are on the disk; ``None`` before the first checkpoint."""
         with self._lock:
             found = self._saved.get(session.id)
             return found[2] if found is not None and found[0] is session else None
@@ -115,8 +115,8 @@ class Keeper:
     # -- from threads that may wait ----------------------------------------------------------------------------------
 
     def settle(self, id: str | None = None) -> bool:
-        """Do on the disk what was noted, of ``id`` at least: before a new stream may have that id. What fails is
-        tried again with the next. False if that of ``id`` failed, or without an id any."""
+        """Carry out the notes on the disk, at least that of ``id``, before a new stream may have that id. A failed note
+        is tried again at the next call. False if the note of ``id`` failed; without an id, if any failed."""
         with self._lock:
             if not self._notes or (id is not None and id not in self._notes):
                 return True
@@ -131,7 +131,7 @@ class Keeper:
             return id not in self._notes if id is not None else not self._notes
 
     def delete(self, id: str) -> bool:
-        """A stream that is asleep. False if it is awake, or wakes meanwhile. Raises :class:`StoreError`."""
+        """Delete a sleeping stream. False if it is awake, or wakes meanwhile. Raises :class:`StoreError`."""
         with self._writing:
             if self._table.get(id) is not None:
                 return False
@@ -140,13 +140,14 @@ class Keeper:
             return self._table.deleted(id)
 
     def look(self) -> None:
-        """At the disk: whether it can be written."""
+        """Check whether the disk can be written."""
         self.disk.look(self._settings.min_free_bytes)
 
     def checkpoint(self, *, whole: bool = False) -> None:
-        """Write what changed since the last time, then acknowledge to the clients what was written.
+        """Write the sessions that changed since the last checkpoint, then acknowledge the written positions to the
+        clients.
 
-        Of a long buffer only its beginning is, unless ``whole``: see :meth:`Session.snapshot`.
+        Not ``whole``: only the beginning of a long buffer is written, see :meth:`Session.snapshot`.
         """
         with self._writing, self._metrics.save_seconds.time():
             self.settle()
@@ -163,7 +164,7 @@ class Keeper:
                 self._save(changed[first : first + group], whole=whole, until=until)
 
     def sweep(self) -> None:
-        """Evict who stayed away beyond the grace time, and who is silent beyond the idle time."""
+        """Evict streams whose clients are away beyond the grace time, or silent beyond the idle time."""
         now, idle, until = self._clock(), self._settings.idle_seconds, self._patience()
         self._table.note_away(now)
         for session in self._table.away_since(now - self._settings.grace_seconds):
@@ -175,8 +176,8 @@ class Keeper:
         self.disk.purge(self._settings.keep_seconds)
 
     def make_room(self, model: str) -> bool:
-        """Put the stream of the model that has been without a client the longest to sleep. False if there is none that
-        can be: without a store nothing sleeps, what can't be written stays, and one that is over has no slot."""
+        """Put the model's stream that has been without a client the longest to sleep. False if none can sleep: without
+        a store no stream sleeps, a stream that can't be saved stays, and one that is over has no slot."""
         if not self._durable:
             return False
         until = self._patience()
@@ -187,9 +188,9 @@ class Keeper:
         return False
 
     def hand_over(self, session: Session, received: int, data: bytes, event: dict[str, Any]) -> bool:
-        """The stream, which its caller holds, goes on elsewhere from ``received``: ``data`` takes its place on the disk
-        and its client gets ``event``. False where more than that was acknowledged meanwhile, or it left. Raises
-        :class:`StoreError`: it stays."""
+        """Complete the move of a stream that the caller holds, and that continues elsewhere from ``received``: ``data``
+        replaces it on the disk and its client gets ``event``. False if a later position was acknowledged meanwhile, or
+        the stream left. Raises :class:`StoreError`: the stream stays."""
         with self._writing:
             if not self._table.holds(session) or (self.acknowledged(session) or 0) > received:
                 return False
@@ -202,8 +203,8 @@ class Keeper:
         return True
 
     def replace(self, id: str, data: bytes, fits: Callable[[bytes | None], None]) -> bool:
-        """Write ``data`` as that of a stream that is asleep, or not there; ``fits`` raises where it may not be put in
-        place of what is there. False if it is awake. Raises :class:`StoreError`."""
+        """Write ``data`` as the snapshot of a sleeping or a new stream; ``fits`` raises if it may not replace the
+        present snapshot. False if the stream is awake. Raises :class:`StoreError`."""
         with self._writing:
             self.settle(id)
             if self._table.get(id) is not None:
@@ -213,10 +214,10 @@ class Keeper:
             return self._table.deleted(id)
 
     def evict(self, session: Session, reason: str, message: str | None = None, until: float | None = None) -> bool:
-        """Saved first, so that a later resume finds it: what can't be saved stays, and so does a stream that goes on at
-        this moment. ``until``: monotonic time, for a chunk in flight."""
-        # what is not run now is run after the resume, from the snapshot; with nothing to run there is nothing to hold
-        # while the disk is waited for: whoever comes back meanwhile is run at once, and the stream stays
+        """Put a stream to sleep. It is saved first, so that a later resume finds it: a stream that can't be saved stays
+        awake, and so does one that is resumed at this moment. ``until``: monotonic time, for a chunk in flight."""
+        # waiting rows are run after the resume, from the snapshot. A stream without any is not held while the disk is
+        # waited for: a client that comes back meanwhile is served at once, and the stream stays awake
         with self._writing, session.held() if session.busy else nullcontext():
             done, version = session.state not in ("active", "ending"), None
             if not done and session.lasting:
@@ -227,9 +228,9 @@ class Keeper:
             if not session.leave(reason, message, version):
                 return False
             if not self.forget(session, delete=done or not session.lasting):
-                return False  # it was given up at this moment, by others
+                return False  # another thread closed it at this moment
             self.settle(session.id)
-        if not done:  # else its client had all events, and it was kept only in case that its end was lost on the way
+        if not done:  # else its client had all events, and it was kept only in case its last event was lost
             self._metrics.evictions.labels(reason).inc()
             log.info("stream evicted", extra={"stream": session.id, "reason": reason})
         return True
@@ -251,7 +252,7 @@ class Keeper:
                 self._try(partial(call, self.acknowledged(session) or 0))
 
     def _save(self, sessions: Sequence[Session], *, whole: bool, until: float) -> dict[Session, tuple[int, int]]:
-        """Version and position of those that are on the disk now."""
+        """Save the sessions; returns version and position of those that are on the disk now."""
         positions = self.disk.save(sessions, whole=whole, until=until)
         for session, (version, position) in positions.items():
             with self._lock:
@@ -260,7 +261,7 @@ class Keeper:
                 if here:
                     self._saved[session.id] = (session, version, position)
                     self._notes.pop(session.id, None)  # of an older stream, which this one was written over
-                else:  # it left while it was written: what was said of its snapshot then came too early
+                else:  # it left while it was written, so the note about its snapshot came before the snapshot
                     self._notes[session.id] = session.worthless
             if not here:
                 self.settle(session.id)
@@ -269,5 +270,5 @@ class Keeper:
         return positions
 
     def _patience(self) -> float:
-        """Until when chunks in flight are waited for, all of them together: behind a stuck lane many may be."""
+        """The common deadline for the waits for all chunks in flight: a stuck lane may hold many of them."""
         return monotonic() + self._settings.stuck_seconds

@@ -1,9 +1,8 @@
 """Model files that streams may still come back to, in the state directory.
 
-A new version takes the place of the old one's file, and a daemon that starts finds only that. So each file that serves
-streams is kept as long as it may be wanted: as a copy, since a file that is written over in its place takes its hard
-links along. Where there is no room for one, the streams of an old version can't go on after a restart, and nothing else
-is lost.
+A new version replaces the old one's file, and a restarted daemon finds only the new file. So each file that serves
+streams is kept as long as streams may need it. It is a copy, since overwriting a file changes its hard links, too.
+Without room for a copy, the streams of an old version can't continue after a restart, and nothing else is lost.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ END = ".onnx"
 
 
 class KeptModels:
-    """``most`` files of versions that no longer serve; ``room``: bytes that a copy leaves free. What the disk does not
-    allow is logged.
+    """``most`` files of versions that no longer serve; ``room``: bytes that a copy leaves free. Failures of the disk
+    are logged.
 
-    A file is called ``NUMBER-DIGEST.onnx``: of versions that no longer serve, that of the lowest number goes first.
+    A file is called ``NUMBER-DIGEST.onnx``: among versions that no longer serve, the lowest number is deleted first.
     """
 
     def __init__(self, folder: Path, most: int, room: int) -> None:
@@ -43,7 +42,7 @@ class KeptModels:
         return cls(settings.state_directory / "models", settings.max_old_models, settings.min_free_bytes)
 
     def keep(self, path: Path, digest: str) -> None:
-        """That of a version that serves from now on."""
+        """Keep the file of a version that serves from now on."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._there(digest) is None:
@@ -53,7 +52,7 @@ class KeptModels:
             log.warning(text, extra={"file": str(path), "error": error.strerror or str(error)})
 
     def find(self, digest: str) -> Path | None:
-        """The file, if it still is what it was."""
+        """The kept file, if it is unchanged."""
         path = self._there(digest)
         if path is None:
             return None
@@ -73,7 +72,7 @@ class KeptModels:
                     gone.unlink(missing_ok=True)
 
     def retire(self, digest: str) -> None:
-        """It no longer serves."""
+        """Mark a version as no longer serving."""
         if (path := self._there(digest)) is not None:
             new = self._next(digest)
             with contextlib.suppress(OSError):
@@ -82,7 +81,7 @@ class KeptModels:
                 path.replace(new)
 
     def bound(self, serving: Collection[str]) -> None:
-        """Files beyond ``most`` that do not serve go, those that did so the longest ago first."""
+        """Delete files of retired versions beyond ``most``, the one retired first at first."""
         old = [path for path in self._all() if _digest(path) not in serving]
         for path in old[: max(0, len(old) - self._most)]:
             self.forget(_digest(path))

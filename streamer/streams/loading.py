@@ -1,4 +1,4 @@
-"""From a model file to an engine that is warm, and its description and that of its streams for clients."""
+"""Makes a warm engine from a model file, and describes models and their streams for clients."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-#: Tasks whose models are no streams of rows here: sensors have their own way in, generators take no input.
+#: Tasks whose models do not serve streams of rows here: sensors have routes of their own, generators take no input.
 ELSEWHERE = ("forecast", "generate")
 
 
 class OtherTaskError(ModelError):
-    """A model that another part of the daemon serves; ``task`` is what it is for."""
+    """Another part of the daemon serves this model; ``task`` is its task."""
 
     def __init__(self, path: Path, task: str) -> None:
         super().__init__(f"{path}: the task {task} is not served at /v1/stream")
@@ -56,7 +56,8 @@ class OtherTaskError(ModelError):
 
 
 def load_model(path: Path, settings: Settings) -> Model:
-    """Within the bounds of the settings, and signed where they ask for it. Raises :class:`ModelError`."""
+    """Load a model within the bounds of the settings, and check its signature if they ask for one. Raises
+    :class:`ModelError`."""
     return Model.load(path, max_bytes=settings.max_model_bytes, keys=model_keys(settings, path))
 
 
@@ -103,7 +104,7 @@ def make_engine(model: Model, settings: Settings, metrics: Metrics) -> Engine:
         raise ModelError(f"{path}: {error} (settings capacity and max_state_bytes)") from error
     except ModelError:
         raise
-    except Exception as error:  # of the runtime, for a graph that is no good or asks for more than there is
+    except Exception as error:  # errors of the runtime, for a graph that is broken or needs too much memory
         said = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(f"{path} can't be run ({said}): streamer check {path} shows where") from error
     engine.load.expect(batch_costs(model, engine.limit))
@@ -137,8 +138,8 @@ def make_reviser(settings: Settings, metrics: Metrics, recogniser: SecondRecogni
 
 
 def load_writers(settings: Settings, tasks: Iterable[str]) -> None:
-    """What writes finals: now, and not on the event loop when the first stream asks. Raises :class:`ModelError` where
-    the settings want one that can't be loaded."""
+    """Load the models for written finals now, and not on the event loop when the first stream asks. Raises
+    :class:`ModelError` if the settings need one that can't be loaded."""
     transcribes = "transcribe" in tasks
     for load, setting, what in (
         (formatter, settings.numbers, "numbers can't be written in digits"),
@@ -174,8 +175,8 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 
 def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
-    """For the client of a stream, JSON-ready. ``resumed``: it has been here before. ``position``: rows that
-    were received when its client came. ``seq``: of the last event."""
+    """The description of a stream for its client, JSON-ready. ``resumed``: the stream existed before. ``position``:
+    rows that were received when the client came. ``seq``: of the last event."""
     sound = {} if session.sample_rate is None else {"sample_rate": session.sample_rate}
     return {
         "stream": name_of(session.id),
@@ -193,8 +194,8 @@ def describe_stream(session: Session, manifest: Manifest) -> dict[str, Any]:
 
 
 def _tensors(manifest: Manifest) -> dict[str, Any]:
-    """What a row is, how many rows a chunk has, and what comes out. Shapes: of an input or condition that of one row,
-    of an output that of a whole chunk."""
+    """Inputs, conditions and outputs, and rows a chunk. An input's or condition's shape is that of one row, an output's
+    that of a whole chunk."""
 
     def said(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
         return {"name": name, "dtype": dtype, "shape": list(shape)}
@@ -210,8 +211,8 @@ def _tensors(manifest: Manifest) -> dict[str, Any]:
 
 
 def watch_engine(engine: Engine, sessions: Callable[[], list[Session]] = list) -> None:
-    """Gauges of its model that are read when the page is, from now on those of this version. ``sessions`` gives those
-    of all models."""
+    """Make the gauges of the engine's model show this version from now on; they are read when the metrics page is made.
+    ``sessions`` gives the sessions of all models."""
     name, arena, table = engine.manifest.name, engine.arena, engine.metrics
     each = arena.bytes_per_slot
 

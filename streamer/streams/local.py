@@ -3,7 +3,7 @@
     stream = streamer.load("plant.onnx").stream()
     outputs = stream.step(rows)                    # {"y": array [steps, ...]}
 
-The same rows give the same outputs as through a daemon: one more road under the chunk law and the sleep law.
+The same rows give the same outputs as through a daemon: the chunk law and the sleep law hold here, too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def load(name_or_path: str | Path, *, threads: int = 1) -> LocalModel:
 
 
 class LocalModel:
-    """Shared weights. ``manifest`` says what a row is, how many rows a chunk has, and what comes out."""
+    """Shared weights. ``manifest`` describes inputs, chunk and outputs."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -48,8 +48,8 @@ class LocalModel:
         return self.model.manifest
 
     def stream(self, conditions: Mapping[str, Any] | None = None) -> LocalStream:
-        """A new stream, from its start. ``conditions``: what is set once, by name. Raises
-        :class:`~streamer.refusals.BadRows` for conditions that do not fit."""
+        """A new stream, from its start. ``conditions``: inputs set once, by name. Raises
+        :class:`~streamer.refusals.BadRows` for invalid conditions."""
         return LocalStream(self.model, conditions)
 
     def restore(self, data: bytes) -> LocalStream:
@@ -77,11 +77,11 @@ class LocalStream:
         self.position = 0
 
     def step(self, rows: Rows) -> Arrays:
-        """``rows`` [n, *row_shape] of the input, or by name of several; one row may come without its axis.
+        """``rows`` [n, *row_shape] of the input, or by name for several inputs; one row may come without its axis.
 
-        The outputs of all chunks that are now whole, [steps, ...] by name; of no chunk, none of steps 0. Rows behind
-        the last whole chunk wait for the rest. Raises :class:`~streamer.refusals.BadRows`: nothing was taken then; and
-        ``RuntimeError`` behind :meth:`finish`.
+        Returns the outputs of all chunks that are now whole, [steps, ...] by name; without a whole chunk they have 0
+        steps. Rows after the last whole chunk wait for the rest. Raises :class:`~streamer.refusals.BadRows`: then
+        nothing was taken; and ``RuntimeError`` after :meth:`finish`.
         """
         self._check_open()
         inputs = dict(rows) if isinstance(rows, Mapping) else {self._model.manifest.input.name: rows}
@@ -91,7 +91,7 @@ class LocalStream:
         return self._run()
 
     def finish(self) -> Arrays:
-        """The outputs that are still to come: of the rows that wait, and of what the model holds back. The end.
+        """End the stream; returns the remaining outputs: of the waiting rows, and those that the model holds back.
 
         Raises ``RuntimeError`` the second time."""
         self._check_open()
@@ -99,7 +99,7 @@ class LocalStream:
         return self._run()
 
     def save(self) -> bytes:
-        """All that makes the continuation that of an uninterrupted run."""
+        """The stream as bytes; a restored stream continues like an uninterrupted one."""
         states = {name: array[0] for name, array in self._stepper.states.items()} | self._conditions
         pending = self._chunker.rest()
         return Snapshot(
@@ -151,6 +151,6 @@ class LocalStream:
             real = self._chunker.take({name: array[0] for name, array in self._chunk.items()})
             outputs = self._stepper.step(self._chunk)
             for output in manifest.outputs:
-                # an output with fewer rows than steps has one for several of them
+                # an output with fewer rows than steps has one row for several steps
                 parts[output.name].append(outputs[output.name][0, : -(-output.shape[0] * real // manifest.steps)])
         return {name: np.concatenate(part) for name, part in parts.items()}

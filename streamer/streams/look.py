@@ -1,4 +1,4 @@
-"""Where one stream stands, JSON-ready: of a session, or of the snapshot that sleeps on the disk."""
+"""Position and state of one stream, JSON-ready: from its session, or from its snapshot on the disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def look_awake(session: Session, acknowledged: int, now: float) -> dict[str, Any
 
 
 def look_asleep(stream: str, admission: Admission, keeper: Keeper) -> dict[str, Any] | None:
-    """``None``: nothing is saved of it. Waits for the disk. Raises :class:`~streamer.refusals.Refused`."""
+    """``None``: the stream is not on the disk. Waits for the disk. Raises :class:`~streamer.refusals.Refused`."""
     data = admission.saved(stream)
     if data is None:
         return None

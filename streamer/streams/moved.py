@@ -1,4 +1,4 @@
-"""What lies on the disk in place of a stream that goes on at another daemon: where that is."""
+"""The note that replaces a stream on the disk after its move to another daemon: it holds that daemon's address."""
 
 from __future__ import annotations
 

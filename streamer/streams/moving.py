@@ -1,8 +1,8 @@
-"""Streams out of this daemon and into it, as the bytes that a sleeping stream is.
+"""Export, import and move of streams, as the bytes of a sleeping stream.
 
-A stream that moves is held: nothing of it is run, and nothing acknowledged, that is not in its bytes. It is over here
-only when the other daemon has said that it has it on its disk, and its client only then hears of it. So whoever is
-killed when, what was acknowledged is on one of the two disks at least, and the client is sent to the newer one.
+A stream that moves is held: everything that is run or acknowledged is in its bytes. Only when the other daemon has
+confirmed that the stream is on its disk does the stream end here and its client get the new address. So after a kill
+of either daemon at any time, acknowledged rows are on at least one of the two disks, and the client knows the newer.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = ["Mover", "PeerError", "Send"]
 
 log = logging.getLogger(__name__)
 
-#: A stream whose client is acknowledged something at this moment is tried again.
+#: Tries for a stream whose client gets an acknowledgement during the move.
 TRIES = 4
-#: Seconds for what was received of a stream to be run, before it moves with what is left of it.
+#: Seconds for running the received rows of a stream, before it moves with the remaining ones.
 RUN_OUT = 1.0
 
 
 class Outcome(Enum):
-    """``GONE``: it was moved before, or deleted. ``STAYS``: it is over."""
+    """``GONE``: the stream was moved before, or deleted. ``STAYS``: it has ended."""
 
     MOVED, GONE, STAYS = range(3)
 
 
 class PeerError(RuntimeError):
-    """The other daemon did not take it: it stays here. ``status``: of its answer, ``None`` where none came;
-    ``reason``: what it said. ``reached``: whether there is anybody at that address, as far as is known."""
+    """The other daemon did not take the stream, which stays here. ``status``: of its answer, ``None`` without one;
+    ``reason``: its message. ``reached``: whether a daemon answers at that address, as far as is known."""
 
     def __init__(self, message: str, status: int | None = None, reason: str = "") -> None:
         super().__init__(message)
@@ -65,13 +65,13 @@ class Mover:
     # -- one by one ----------------------------------------------------------------------------------------------------
 
     def ids(self) -> list[str]:
-        """Of all streams here, awake and asleep."""
+        """The ids of all streams here, awake and asleep."""
         with self._admission.store_errors():
             asleep = self._keeper.disk.ids()
         return sorted({*asleep, *(session.id for session in self._table.all() if session.lasting)})
 
     def export(self, id: str) -> bytes | None:
-        """The stream as it is now, which goes on here; ``None``: there is none. Raises :class:`Refused`."""
+        """The bytes of the stream, which continues here; ``None``: there is none. Raises :class:`Refused`."""
         session = self._table.get(id)
         if session is None:
             return self._admission.saved(id)
@@ -83,8 +83,8 @@ class Mover:
             raise self._admission.refuse("stuck", str(error), 5.0) from error
 
     def bring(self, id: str, data: bytes) -> Snapshot:
-        """A stream of another daemon, on the disk from here on: whoever resumes it wakes it. Raises :class:`Refused`
-        for another model's, for one that is awake here, and for one that would set back what sleeps here."""
+        """Import a stream of another daemon to the disk; a client that resumes it wakes it. Raises :class:`Refused` for
+        a stream of another model file, over one that is awake here, and over one with a newer position."""
         try:
             saved = Snapshot.from_bytes(data)
         except SnapshotError as error:
@@ -105,7 +105,7 @@ class Mover:
             try:
                 old = Snapshot.from_bytes(before)
             except SnapshotError:
-                return  # nobody could go on from it
+                return  # no client could continue it
             if (old.received, old.seq) > (saved.received, saved.seq):
                 text = (
                     f"stream {name_of(id)!r} sleeps here at {old.received}, behind the {saved.received} of these bytes"
@@ -120,7 +120,8 @@ class Mover:
         return saved
 
     def evict(self, id: str) -> bool:
-        """Put to sleep, whatever its client does: it comes back with the next row. False: it is not awake."""
+        """Put a stream to sleep, also with a client attached: the client's next row wakes it. False: it is not
+        awake."""
         session = self._table.get(id)
         if session is None:
             return False
@@ -129,9 +130,9 @@ class Mover:
     # -- all of them ---------------------------------------------------------------------------------------------------
 
     def drain_to(self, url: str, send: Send) -> dict[str, Any]:
-        """Every stream goes on at ``url``, and so does every new one from now on. What the other daemon does not take
-        stays, and is told: ``moved`` how many, ``left`` why by id. Where it takes none at all, new ones begin here
-        again."""
+        """Move every stream to ``url``, and redirect new ones from now on. Streams that the other daemon does not take
+        stay. Returns ``moved``, their number, and ``left``, the reasons by id. If it takes none at all, new streams
+        start here again."""
         with self._moving:
             before, self._admission.elsewhere = self._admission.elsewhere, url
             done, moved, left = set[str](), 0, dict[str, str]()
@@ -151,11 +152,11 @@ class Mover:
             return {"moved": moved, "left": left}
 
     def stay(self) -> None:
-        """New streams are begun here again."""
+        """Let new streams start here again."""
         self._admission.elsewhere = None
 
     def move(self, id: str, url: str, send: Send) -> Outcome:
-        """Raises :class:`PeerError` and others: it stays."""
+        """Move one stream. Raises :class:`PeerError` and others: then it stays."""
         for _ in range(TRIES):
             session = self._table.get(id)
             if session is not None:

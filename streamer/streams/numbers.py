@@ -1,8 +1,8 @@
 """Numbers of a transcript in digits: "twenty three point five" becomes 23.5. The transcriber's option ``numbers``.
 
-A transcript is cut into phrases of number words and all the rest, which stays as it is. An encoder-decoder model writes
-each phrase (task ``rewrite``), and what it wrote is read aloud again by rule (:mod:`streamer.tasks.spoken`): only if
-that gives the very words that were said does it take their place. So a number can be left in words, but not be changed.
+A transcript is cut into phrases of number words and other words, which do not change. An encoder-decoder model writes
+each phrase in digits (task ``rewrite``), and rules turn its output back into words (:mod:`streamer.tasks.spoken`): the
+output is used only if these are the spoken words. So a number may stay in words, but its value can't change.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from streamer.tasks.spoken import JOINED, LARGE, TENS, UNITS, known, ordinal, sa
 
 __all__ = ["BOUND", "Formatter", "Piece", "formatter", "phrases"]
 
-#: Some words of a text and what they are written as: (first, behind the last, written).
+#: Some words of a text and their written form: (first, end, written).
 Piece = tuple[int, int, str]
-#: Signs of a written number at most, the end included.
+#: Characters of a written number at most, the end included.
 BOUND = 16
 #: Words of a phrase at most; longer ones stay as they are.
 LONGEST = 24
 DIGITS = frozenset({*UNITS[:10], "oh"})
-#: Alone these stay words, as is the custom in print.
+#: These words stay words when they are alone, as in print.
 SMALL = frozenset({*UNITS[:10], *(ordinal(n)[0] for n in range(1, 10))})
-#: What only follows a number.
+#: Words that only follow a number.
 BEHIND = frozenset({"percent", "o'clock", "am", "pm", "dollars", "euros", "cents"})
 NUMBER = frozenset({*UNITS, *TENS, *LARGE, "oh"})
 
 
 @cache
 def formatter() -> Formatter:
-    """The shipped one, loaded once. Raises :class:`ModelError` where it is missing or no good."""
+    """The shipped formatter, loaded once. Raises :class:`ModelError` if its file is missing or unusable."""
     return Formatter(Model.load(resolve(NUMBERS)))
 
 
 class Formatter:
-    """Any number of streams may share one; it keeps nothing of them."""
+    """Has no state of its own: any number of streams may share it."""
 
     def __init__(self, model: Model) -> None:
         try:
@@ -53,7 +53,7 @@ class Formatter:
         self._model = model
 
     def write(self, texts: Sequence[Sequence[str]]) -> list[list[Piece]]:
-        """Of each text pieces that cover all its words, in order."""
+        """For each text the pieces that cover all its words, in order."""
         found = [(number, begin, end) for number, words in enumerate(texts) for begin, end in phrases(words)]
         said = [[known(word) for word in texts[number][begin:end]] for number, begin, end in found]
         digits = {
@@ -71,7 +71,7 @@ class Formatter:
         return pieces
 
     def rewrite(self, said: Sequence[Sequence[str]]) -> list[str]:
-        """What the model writes for each phrase, unchecked; empty where it does not end within :data:`BOUND` signs."""
+        """The model's output for each phrase, unchecked; empty if it does not end within :data:`BOUND` characters."""
         most = self._model.manifest.max_batch
         return [text for i in range(0, len(said), most) for text in self._batch(said[i : i + most])]
 
@@ -107,7 +107,7 @@ def phrases(words: Sequence[str]) -> list[tuple[int, int]]:
     for left, right in pairwise([*edges, len(codes)]):
         begin, end = left + 1, right
         alone = end - begin == 1 and codes[begin] in SMALL
-        # a "twenty second delay" is no 22nd
+        # "twenty second delay" does not mean 22nd
         seconds = end > begin and codes[end - 1] == "second" and (end == len(words) or words[end].lower() != "of")
         if begin < end and end - begin <= LONGEST and not alone and not seconds:
             runs.append((begin, end))
@@ -115,7 +115,7 @@ def phrases(words: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _joins(before: str, word: str, after: str) -> bool:
-    """Whether a word belongs to a number, with ``before`` of the same one (empty: it begins here)."""
+    """Whether a word continues a number after its word ``before`` (empty: the number begins with this word)."""
     match word:
         case "and":
             return before in JOINED and after in NUMBER

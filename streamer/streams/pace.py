@@ -1,14 +1,16 @@
-"""When the chunks of one stream are due: live ones when they come, those ahead of real time when they would have."""
+"""Deadlines of the chunks of one stream: live ones are due when they come, early ones when they would have come
+live."""
 
 from __future__ import annotations
 
 __all__ = ["Pace"]
 
-#: Of a chunk's time: what comes a tenth faster is live still. Clocks differ, and who was cut off catches up.
+#: Share of a chunk's time: a stream that is a tenth faster is still live. Clocks differ, and clients catch up after a
+#: lost connection.
 LIVE = 0.9
-#: Seconds by which a stream may have been late and bring what it owes at once.
+#: A stream that is late by up to these seconds may send its missing rows at once.
 CREDIT = 1.0
-#: Seconds that a chunk is due after it came at most: whoever was ahead and goes on live is live again after a while.
+#: A chunk is due at most these seconds after it came: a stream that was ahead and continues live becomes live again.
 AHEAD = 10.0
 
 
@@ -22,7 +24,7 @@ class Pace:
         self._next = self.last = 0.0
 
     def due(self, now: float) -> float:
-        """Of the next chunk, which is complete ``now`` (monotonic)."""
+        """The deadline of the next chunk, which is complete ``now`` (monotonic)."""
         begins = min(max(now - CREDIT, self._next), now + AHEAD)
         self._next, self.last = begins + self._step, max(now, begins)
         return self.last

@@ -1,7 +1,7 @@
-"""What was heard the second time, on the time line of the first: words with times, or the reason for keeping the first.
+"""Puts the second pass's result on the stream's time line: words with times, or the reason to keep the first result.
 
-Where both heard the same word at about the same time, it has the first one's times. The others have the recogniser's
-own, within the final's part of the sound. No word begins before the last one ends.
+If both models have the same word at about the same time, it gets the first model's times. Other words have the second
+recogniser's times, within the final's part of the sound. No word begins before the previous one ends.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from streamer.tasks.spoken import readings
 
 __all__ = ["Second", "revise", "spoken"]
 
-#: A probability of silence above the one and a mean log probability below the other together: nobody spoke. Noises had
-#: .57 to .83 and -.9 to -2.5 (whisper-base), the worst heard of 80 development utterances .46. Below the third it does
-#: not believe itself (Whisper's own bound).
+#: A probability of silence above the first value and a mean log probability below the second together mean no speech.
+#: Noises had .57 to .83 and -.9 to -2.5 (whisper-base), the worst recognised of 80 development utterances .46. A mean
+#: log probability below the third value is unsure (Whisper's own bound).
 SILENCE, SILENT_LOGP, UNSURE_LOGP = 0.5, -0.7, -1.0
-#: Text that compresses better than this repeats itself (Whisper's own rule); so does who says more words a second.
+#: Text that compresses better than this repeats itself (Whisper's own rule), and so does one with more words a second.
 REPETITION, WORDS_PER_SECOND = 2.4, 7.0
-#: Marks that are as good as others.
+#: Marks that are replaced by equivalent ones.
 PLAIN = str.maketrans({"\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "\u2026": "."})
-#: A time is said as it is written: 9:30 is no half past nine here.
+#: A time is spoken as it is written: 9:30 does not become "half past nine" here.
 CLOCK = frozenset({"o'clock", "past", "to"})
-#: 3-1-4 is no 3, minus 1, minus 4.
+#: 3-1-4 does not mean 3, minus 1, minus 4.
 DASH = re.compile(r"(?<=\w)-(?=\w)")
 #: Seconds of a word at most: the last one's end may be found far in the pause behind it.
 LONGEST = 1.2
@@ -35,15 +35,15 @@ NEAR = 0.5
 
 
 class Second(NamedTuple):
-    """``words`` as in an event, ``written`` beside each (empty behind the first of several that are written as one),
-    and the ``text`` as it was written. ``reason``: the first hearing stands; empty: it does not."""
+    """``words`` as in an event, ``written`` beside each (empty after the first of several that are written as one), and
+    the ``text`` as it was written. ``reason``: why the first result stands; empty: it does not."""
 
     words: tuple[dict[str, Any], ...]
     text: str
     reason: str = ""
 
     def apply(self, final: dict[str, Any]) -> None:
-        """Make it the event's own; of words that were not asked for none are listed."""
+        """Put the result into the event; without words if the stream did not ask for them."""
         final["revised"] = not self.reason
         if self.reason:
             return
@@ -60,7 +60,7 @@ def revise(
     part of it, seconds of the stream. ``numbers``: ``spoken`` or ``written``."""
     own = [word for word in heard.words if word.text and _inside(word, offset, span)]
     if not own or (heard.silence > SILENCE and heard.logp < SILENT_LOGP):
-        return Second((), "")  # nobody speaks there: the first one invented it
+        return Second((), "")  # there is no speech: the first model invented the words
     text = " ".join(word.text for word in own)
     packed = len(text.encode()) / len(zlib.compress(text.encode()))
     if heard.logp < UNSURE_LOGP or packed > REPETITION or len(own) > 3 + WORDS_PER_SECOND * (span[1] - span[0]):
@@ -82,7 +82,7 @@ def revise(
 
 
 def spoken(text: str, numbers: str = "spoken") -> list[str]:
-    """One written word as it is said: lower case, no marks, a number in words (where it is one that can be read)."""
+    """One written word as it is spoken: lower case, no marks, a number in words (if the rules can read it)."""
     word = text.translate(PLAIN).strip(' "()[]{},;:!?').lower()
     word = word if re.fullmatch(r"(?:[a-z]\.){2,}", word) else word.rstrip(".")
     if not re.search(r"\w", word):
@@ -93,7 +93,7 @@ def spoken(text: str, numbers: str = "spoken") -> list[str]:
 
 
 def _read(number: str) -> list[str]:
-    """One of the ways to say it; as it is where there is none."""
+    """One spoken form of the word; the word itself if the rules have none."""
     found = [said for said in readings(number) if not CLOCK.intersection(said)]
     if not found:
         return [number] if "," not in number else _read(number.replace(",", ""))
@@ -106,7 +106,7 @@ def _inside(word: HeardWord, offset: float, span: tuple[float, float]) -> bool:
 
 
 def _take_times(words: list[dict[str, Any]], first: Sequence[dict[str, Any]]) -> None:
-    """Those of the same words in ``first``, along the alignment with the fewest edits."""
+    """Copy the times of equal words in ``first``, along the alignment with the fewest edits."""
     for i, j in matches([word["word"] for word in words], [word["word"].lower() for word in first]):
         mine, other = words[i], first[j]
         if abs(mine["start"] + mine["end"] - other["start"] - other["end"]) <= 2 * NEAR:
@@ -135,7 +135,7 @@ def matches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _order(words: list[dict[str, Any]], span: tuple[float, float]) -> None:
-    """To the millisecond, within the span, one behind the other."""
+    """Round times to the millisecond, and keep the words within the span and in order."""
     least = span[0]
     for word in words:
         start = min(max(word["start"], least), span[1])

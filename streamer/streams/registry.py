@@ -1,7 +1,7 @@
-"""All models and all streams: who may come in, who waits for a client, and how it ends.
+"""The registry of all models and all streams: opens, attaches, detaches, ends and drains streams.
 
-The registry owns threads and knows nothing of asyncio, so it works the same inside the daemon and inside a command.
-What it writes, and when, is the keeper's (:mod:`streamer.streams.keeper`). Methods that may wait for the disk say so.
+The registry owns threads and does not use asyncio, so it works the same inside the daemon and inside a command. The
+keeper (:mod:`streamer.streams.keeper`) decides what is written, and when. Methods that may wait for the disk say so.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ __all__ = ["Registry"]
 
 log = logging.getLogger(__name__)
 
-#: Two that open one key at the same moment find each other at the second try.
+#: Tries to open a key: of two connections that open it at once, the second finds the stream of the first.
 TRIES = 8
 
 
 class Registry:
-    """``store`` ``None``: nothing survives the process, and acknowledgements say only what was received.
+    """``store`` ``None``: nothing survives the process, and acknowledgements only say what was received.
 
     ``clock``: monotonic seconds, for grace and idle times. ``gather``: wakes lanes for all chunks that come together,
     see :data:`streamer.engine.scheduler.Gather`; ``None``: for each.
-    ``behind``: seconds by which whoever passes rows and results on is late. ``quota``: of owners.
+    ``behind``: seconds by which the event loop is late. ``quota``: of owners.
     ``recogniser`` of the second pass, instead of the one that the setting ``revise`` names.
     """
 
@@ -79,7 +79,7 @@ class Registry:
         self.settings, self.metrics, self.store = settings, metrics, store
         self._clock, self._gather = clock, gather
         self._engines: dict[str, Engine] = {}
-        #: Files among the models that are no streams of rows, by task, once :meth:`load` has been called.
+        #: Model files that do not serve streams of rows, by task, once :meth:`load` has been called.
         self.others: dict[str, list[Path]] = {"forecast": [], "generate": []}
         self._table = StreamTable()
         self.keeper = Keeper(self._table, settings, metrics, store, clock)
@@ -95,7 +95,7 @@ class Registry:
             None if store is None else KeptModels.of(settings),
         )
         self.keeper.also = self._reloader.sweep
-        #: Streams as bytes: out, in, and over to another daemon.
+        #: Export, import and move of streams.
         self.mover = Mover(self._table, self.keeper, self._admission, settings.stuck_seconds)
         self._recogniser = recogniser
         self._reviser: Reviser | None = None
@@ -105,8 +105,8 @@ class Registry:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Models, warm-up, sessions of the last run. Raises :class:`ModelError`: without its models a registry is no
-        use."""
+        """Load and warm the models, and restore the sessions of the last run. Raises :class:`ModelError` if any model
+        can't be served."""
         names = list(self.settings.models) or default_models()
         if not names:
             raise ModelError("no model is installed: name .onnx files in the setting models")
@@ -125,7 +125,7 @@ class Registry:
             self.metrics.limit.labels(name).set(value)
         python, runtime = platform.python_version(), metadata.version("onnxruntime")
         self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
-        for kind in KINDS:  # an alert sees no increase from nothing
+        for kind in KINDS:  # so that an alert sees the first increase: from 0, not from an absent series
             self.metrics.suspected_streams.labels(kind)
         for engine in self._engines.values():
             self._start(engine)
@@ -150,7 +150,8 @@ class Registry:
         return self._reloader.reload()
 
     def drain(self, timeout: float) -> int:
-        """Refuse new streams, finish what was received (whole chunks), save, send ``restart``; how many were saved."""
+        """Refuse new streams, run all received whole chunks, save, send ``restart``; returns the number of saved
+        streams."""
         self._draining = True
         self.keeper.drain()
         deadline = self._clock() + timeout
@@ -160,7 +161,9 @@ class Registry:
         if left := sum(session.busy for session in sessions):
             log.warning("draining took too long, what was not run is saved", extra={"streams": left})
         if self._reviser is not None:
-            self._reviser.close(self.settings.stuck_seconds)  # what was not heard again by now stands as it was
+            self._reviser.close(
+                self.settings.stuck_seconds
+            )  # finals that are still in the second pass keep the first model's words
         self.checkpoint(whole=True)
         saved = {session: self.keeper.acknowledged(session) for session in sessions}
         for session, position in saved.items():
@@ -201,12 +204,13 @@ class Registry:
         conditions: Mapping[str, Any] | None = None,
         lasting: bool = True,
     ) -> Session:
-        """A new stream, or the one that has this ``key`` already. May be :class:`Refused`; with a key, may wait for the
-        disk. What is asked for is a :class:`streamer.streams.admission.StreamRequest`.
+        """A new stream, or the one that has this ``key`` already. Raises :class:`Refused`; with a key, it may wait for
+        the disk. The other arguments are those of :class:`streamer.streams.admission.StreamRequest`.
 
-        ``stream``: the caller's own id, which nobody else may have. ``key``: a name that outlives connections and
-        restarts: whoever opens it goes on where it was (``after_seq`` as in :meth:`attach`), and takes it over. A key
-        whose stream has ended begins a new one: with ``after_seq`` the rest of one that is still being run comes first.
+        ``stream``: the caller's own id, which no other stream may have. ``key``: a name that outlives connections and
+        restarts: a client that opens it continues the stream (``after_seq`` as in :meth:`attach`), and takes it over.
+        A key whose stream has ended starts a new one; with ``after_seq`` the client first gets the remaining events of
+        an ended stream that is still being run.
         """
         self._open_for_streams()
         request = StreamRequest(model, sample_rate, overflow, options or {}, conditions or {}, lasting)
@@ -261,8 +265,8 @@ class Registry:
         """A client comes back: within the grace time, or later if the store has its stream. Raises :class:`Refused`.
         May wait for the disk.
 
-        Go on feeding from ``session.received``. The sink gets at once what came after ``after_seq`` and is still kept;
-        ``None``: nothing, and it is kept no longer.
+        Continue feeding from ``session.received``. The sink gets at once the kept events after ``after_seq``;
+        ``None``: none, and they are kept no longer.
         """
         if (awake := self.reattach(stream, sink, after_seq=after_seq)) is not None:
             return awake
@@ -297,19 +301,20 @@ class Registry:
             self._table.went_away(session, self._clock())
 
     def discard(self, session: Session) -> None:
-        """The stream is done with, its snapshot too. Waits for the disk."""
+        """Close the stream and delete its snapshot. Waits for the disk."""
         session.close()
         self.keeper.forget(session, delete=True)
         self.keeper.settle()
 
     def release(self, session: Session, freed: Callable[[], None] = lambda: None) -> None:
-        """The stream is done with; its snapshot goes soon. Never waits. ``freed`` as for :meth:`Session.close`."""
+        """Close the stream; the keeper deletes its snapshot soon. Never waits. ``freed`` as for
+        :meth:`Session.close`."""
         session.close(freed)
         self.keeper.forget(session, delete=True)
 
     def delete(self, stream: str) -> bool:
-        """The same by name, awake or asleep; its client gets an error. False if there is none. Waits for the disk.
-        May be :class:`Refused`."""
+        """Delete a stream by name, awake or asleep; its client gets an error. False if there is none. Waits for the
+        disk. Raises :class:`Refused`."""
         for _ in range(TRIES):
             session = self._table.get(stream)
             if session is not None:
@@ -333,15 +338,15 @@ class Registry:
     # -- facts -------------------------------------------------------------------------------------------------------
 
     def models(self) -> list[dict[str, Any]]:
-        """What is served, JSON-ready; the first is the default."""
-        return [describe(engine) for engine in self._engines.copy().values()]  # which grows at the start
+        """The served models, JSON-ready; the first is the default."""
+        return [describe(engine) for engine in self._engines.copy().values()]  # the dictionary grows at the start
 
     def engine(self, model: str | None) -> Engine:
-        """Of a model that is served; ``None``: the first one. Raises :class:`Refused`."""
+        """The engine of a served model; ``None``: the first one. Raises :class:`Refused`."""
         return self._admission.engine(model)
 
     def describe(self, session: Session) -> dict[str, Any]:
-        """For the client of a stream: where to go on, how long results take, and what it takes and gives."""
+        """The description of a stream for its client: position, latency, inputs and outputs."""
         return describe_stream(session, session.engine.manifest)
 
     def model_of(self, stream: str) -> str | None:
@@ -350,15 +355,16 @@ class Registry:
         return None if session is None else session.model
 
     def look(self, stream: str) -> dict[str, Any] | None:
-        """Where a stream stands, awake or asleep, without waking it; ``None``: there is none. Waits for the disk. May
-        be :class:`Refused`."""
+        """Position and state of a stream, awake or asleep, without waking it; ``None``: there is none. Waits for the
+        disk. Raises :class:`Refused`."""
         session = self._table.get(stream)
         if session is not None:
             return look_awake(session, self.keeper.acknowledged(session) or 0, self._clock())
         return look_asleep(stream, self._admission, self.keeper)
 
     def stuck(self) -> str | None:
-        """Which model had work for ``stuck_seconds`` without a batch coming back; ``None`` if all goes well."""
+        """A message that names the model which had work for ``stuck_seconds`` without a finished batch; ``None`` if all
+        is well."""
         seconds = self.settings.stuck_seconds
         for engine in [*self._engines.copy().values(), *self._reloader.old]:
             if engine.stuck(seconds):
@@ -366,16 +372,16 @@ class Registry:
         return None
 
     def gone(self) -> str | None:
-        """Where new streams are sent instead; ``None``: they are begun here."""
+        """The refusal that redirects new streams; ``None``: they start here."""
         url = self._admission.elsewhere
         return None if url is None else f"moved: every new stream goes on at {url}"
 
     def wake_late(self) -> None:
-        """The store could not be read at the start, and can now: what the last run left behind comes back."""
+        """The store, unreadable at the start, can be read now: wake the streams of the last run."""
         self._admission.wake_all(late=True)
 
     def disk_trouble(self) -> str | None:
-        """Why nothing can be saved; ``None`` if all goes well."""
+        """Why nothing can be saved; ``None`` if all is well."""
         trouble = self.keeper.disk.trouble
         return None if trouble is None else str(trouble)
 
@@ -392,7 +398,7 @@ class Registry:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
 
     def _wait_for_end(self, session: Session) -> None:
-        """Its client gets the rest of its events; a new stream of that key begins after it."""
+        """Wait until an ended stream is over, so that a new stream of its key may begin."""
         over = Event()
         session.when_run(over.set)
         if not over.wait(self.settings.stuck_seconds):

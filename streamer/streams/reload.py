@@ -1,8 +1,8 @@
 """New versions of model files, while the daemon runs.
 
-A file that changed is loaded, judged and warmed beside the one that serves. New streams take it from then on. Streams
-of the old version finish on the old one, also those that sleep meanwhile, and across a restart: their states mean
-nothing to other weights. It goes once nobody has been on it for as long as a stream may sleep (``keep_seconds``).
+A changed file is loaded, judged and warmed beside the serving one. From then on new streams use it. Streams of the old
+version finish on the old version, also those that sleep meanwhile, and across a restart: their states do not fit other
+weights. The old version is removed once it had no stream for as long as a stream may sleep (``keep_seconds``).
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Retired:
-    """``since``: when a stream was last on it, in monotonic seconds."""
+    """``since``: when a stream last used it, in monotonic seconds."""
 
     engine: Engine
     since: float
 
 
 class Reloader:
-    """``engines`` by name, in which new versions take their places. ``load(path)``: warm, not started; ``start``
-    does that. ``sessions``: all that are awake. ``kept``: files of versions that streams may come back to, across
-    restarts; ``None``: a restart knows none but those that serve."""
+    """``engines`` by name; new versions replace the old ones there. ``load(path)`` gives a warm engine, ``start``
+    starts it. ``sessions``: all that are awake. ``kept``: files of versions that streams may come back to, across
+    restarts; ``None``: after a restart there are only the serving versions."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class Reloader:
         return [retired.engine for retired in list(self._retired)]
 
     def of(self, model: str, digest: str) -> Engine | None:
-        """The version of a model that a stream belongs to, where it is served still; one of an earlier run is loaded.
-        Waits for that."""
+        """The version of a model that a stream belongs to, if it is still served; a version of an earlier run is
+        loaded, and the call waits for that."""
         if (found := self._awake(model, digest)) is not None or self._kept is None or model not in self._engines:
             return found
         with self._one:
@@ -76,14 +76,14 @@ class Reloader:
         return found
 
     def keep(self) -> None:
-        """The files of those that serve now, for streams that come back after another one took its place."""
+        """Keep the files of the serving versions, for streams that come back after a file was replaced."""
         if self._kept is not None:
             for engine in list(self._engines.values()):
                 self._kept.keep(engine.model.path, engine.model.digest)
             self._kept.bound({engine.model.digest for engine in (*self._engines.values(), *self.old)})
 
     def reload(self) -> dict[str, dict[str, Any]]:
-        """By model, as :func:`streamer.engine.versions.reload_file`."""
+        """Outcomes by model, as :func:`streamer.engine.versions.reload_file`."""
         with self._one:
             self.sweep()
             return {
@@ -92,7 +92,7 @@ class Reloader:
             }
 
     def sweep(self) -> None:
-        """Old versions that nobody can come back to go."""
+        """Close old versions to which no stream can come back."""
         now, used = self._clock(), {session.engine for session in self._sessions()}
         for retired in list(self._retired):
             if retired.engine in used:
@@ -126,7 +126,7 @@ class Reloader:
         return any(engine.model.digest == digest for engine in (*self._engines.values(), *self.old))
 
     def _again(self, model: str, path: Path) -> Engine | None:
-        """A version of an earlier run. ``None``: it can't serve any more."""
+        """Load a version of an earlier run. ``None``: it can't serve any more."""
         try:
             self._check_room(path)
             engine = self._load(path)

@@ -2,8 +2,8 @@
 
 A resampler with a filter's memory inside can't be saved and rounds differently with every chunk size. So the input
 is taken on a fixed grid of blocks (about 20 ms, a whole number of periods of both rates): each block is resampled by
-itself with soxr, with the samples beside it as context, and the context is cut off again. What comes out depends on
-the absolute position alone.
+itself with soxr, with the neighbouring samples as context, and the context is cut off again. So each output sample
+depends on its absolute position alone.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ __all__ = ["HIGHEST_RATE", "Resampler"]
 
 HIGHEST_RATE = 192_000
 BLOCK_SECONDS = 0.02
-#: Of soxr's high-quality filter nothing audible reaches further than this.
+#: Reach of soxr's high-quality filter: beyond this its response is inaudible.
 CONTEXT_SECONDS = 0.01
 
 Samples = NDArray[np.int16]
 
 
 class Resampler:
-    """int16 mono at ``rate_in`` Hz to int16 mono at ``rate_out`` Hz; nothing is changed where they are equal.
+    """int16 mono at ``rate_in`` Hz to int16 mono at ``rate_out`` Hz; equal rates change nothing.
 
     After :meth:`finish`, ``ceil(n * rate_out / rate_in)`` samples have come out for ``n`` that went in. Before, up to a
     block and its context are held back: 30 ms at the usual rates, up to 2 s where the rates have no common divisor.
     """
 
     def __init__(self, rate_in: int, rate_out: int, lowest: int | None = None) -> None:
-        """Raises :class:`RateError` when ``rate_in`` can't be served; ``lowest`` can (default: ``rate_out``)."""
+        """Raises :class:`RateError` when ``rate_in`` can't be served; ``lowest``: lowest rate (default:
+        ``rate_out``)."""
         lowest = lowest or rate_out
         if rate_in < lowest:
             raise RateError(
@@ -53,7 +54,7 @@ class Resampler:
         self._tail = np.zeros(self._context_in, np.int16)  # from a context before the next block on
 
     def push(self, pcm: Samples) -> Samples:
-        """What is certain by now. ``pcm`` [n]."""
+        """Add ``pcm`` [n]; returns the output samples that are final by now."""
         self._received += len(pcm)
         if self.rate_in == self.rate_out:
             self._given = self._received
@@ -62,7 +63,7 @@ class Resampler:
         return self._blocks()
 
     def finish(self) -> Samples:
-        """The rest, as if silence followed. The stream ends here: nothing may be pushed after it."""
+        """The remaining output, as if silence followed. The stream ends here: no more samples may be pushed."""
         if self.rate_in == self.rate_out:
             return np.zeros(0, np.int16)
         left = -(-self._received * self.rate_out // self.rate_in) - self._given
@@ -92,7 +93,7 @@ class Resampler:
         return pack({"rates": [self.rate_in, self.rate_out], "counts": [self._received, self._given]}, [self._tail])
 
     def load(self, data: bytes) -> None:
-        """Go on where the saved one stood. Raises ``ValueError`` if that was no resampler between the same rates."""
+        """Continue from a saved memory. Raises ``ValueError`` if it is not of a resampler between the same rates."""
         facts, arrays = unpack(data)
         if facts.get("rates") != [self.rate_in, self.rate_out] or [a.dtype.str for a in arrays] != ["<i2"]:
             raise ValueError(f"not the memory of a resampler from {self.rate_in} to {self.rate_out} Hz")

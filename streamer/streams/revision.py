@@ -1,8 +1,8 @@
-"""The second pass: finals are heard once more by a recogniser that takes its time, before they are given out.
+"""The second pass: a slower recogniser decodes finals again before they are sent.
 
-One :class:`Reviser` serves all streams. What it holds is bounded in number and in seconds of sound, and every piece has
-a deadline: whoever is told in the end gets either what was heard or a reason. Its threads are no lanes, and nothing is
-run under anybody's lock.
+One :class:`Reviser` serves all streams. Its queue is bounded in number and in seconds of sound, and every job has a
+deadline: its ``done`` gets either a result or a reason. Its threads are separate from the lanes, and hold no lock while
+the recogniser runs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 Pcm = NDArray[np.int16]
 
-#: Why a final stands as it was. ``late``: the deadline passed. ``full``: no room in the queue, or too many of its
-#: stream wait. ``long``: more sound than is kept. ``lost``: its sound was not saved. ``failed``: the recogniser did.
-#: ``unsure``: it repeated itself, or did not believe itself. ``stopped``: the daemon was going down.
+#: Why a final keeps the first model's words. ``late``: the deadline passed. ``full``: no room in the queue, or too many
+#: finals of its stream wait. ``long``: more sound than is kept. ``lost``: its sound was not saved. ``failed``: the
+#: recogniser raised. ``unsure``: the result repeats itself, or has a low probability. ``stopped``: the daemon was going
+#: down.
 REASONS = ("late", "full", "long", "lost", "failed", "unsure", "stopped")
 
 
@@ -42,7 +43,7 @@ class HeardWord:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a recogniser made of one piece of sound. ``silence``: probability that nobody speaks. ``logp``: mean log
+    """A recogniser's result for one piece of sound. ``silence``: probability of no speech. ``logp``: mean log
     probability of its tokens."""
 
     words: tuple[HeardWord, ...] = ()
@@ -56,14 +57,14 @@ class SecondRecogniser(Protocol):
     rate: int
 
     def hear(self, sound: NDArray[np.float32]) -> Heard:
-        """``sound`` [n] in [-1, 1]. May raise anything: that costs this piece, and no other."""
+        """Decode ``sound`` [n] in [-1, 1]. It may raise any exception, which fails this piece alone."""
 
 
 @dataclass(eq=False)
 class RevisionJob:
-    """``pcm`` [n] at ``rate`` Hz, empty where there is nothing to hear. ``due``: monotonic time.
+    """``pcm`` [n] at ``rate`` Hz, empty for silence. ``due``: monotonic time.
 
-    ``done`` is called once, from some thread and without a lock: with what was heard, or ``None`` and one of
+    ``done`` is called once, from any thread and without a lock: with the result, or ``None`` and one of
     :data:`REASONS`. It must not raise.
     """
 
@@ -79,9 +80,9 @@ class RevisionJob:
 
 
 class Reviser:
-    """``recogniser``: of all threads. ``waiting`` pieces and ``seconds`` of sound wait at most, those being heard not
-    counted; ``deadline`` in seconds. ``longest``: seconds of sound that one stream may keep for one final. ``observe``
-    is told the seconds from the coming of a piece to its answer.
+    """``recogniser``: shared by all threads. At most ``waiting`` jobs and ``seconds`` of sound wait, not counting those
+    being decoded; ``deadline`` in seconds. ``longest``: seconds of sound that one stream may keep for one final.
+    ``observe`` gets the seconds from the submission of a job to its answer.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Reviser:
         self._queue: deque[RevisionJob] = deque()
         self._open: deque[RevisionJob] = (
             deque()
-        )  # in the order of their deadlines; those that are over go when they are met
+        )  # in the order of their deadlines; finished jobs are removed when they are reached
         self._seconds = 0.0
         self._closed = False
         names = [(self._work, f"second pass {i}") for i in range(workers)] + [(self._watch, "second pass clock")]
@@ -112,7 +113,7 @@ class Reviser:
 
     @property
     def waiting(self) -> int:
-        """Pieces that nobody hears yet."""
+        """Jobs that no thread has taken yet."""
         return len(self._queue)
 
     @property
@@ -120,7 +121,7 @@ class Reviser:
         return self._seconds
 
     def submit(self, job: RevisionJob) -> str:
-        """Empty: it will be told. Else why not. Never blocks."""
+        """Queue a job; returns the reason if it is refused, empty: its ``done`` will be called. Never blocks."""
         with self._changed:
             if self._closed:
                 return "stopped"
@@ -134,12 +135,12 @@ class Reviser:
         return ""
 
     def drop(self, job: RevisionJob) -> None:
-        """Nobody wants it any more: it is not told."""
+        """Cancel a job: its ``done`` is not called."""
         with self._changed:
             self._finish(job)
 
     def close(self, timeout: float | None = None) -> bool:
-        """All that waits is told ``stopped``. False if a thread did not come back in time."""
+        """End all waiting jobs with ``stopped``. False if a thread did not end in time."""
         with self._changed:
             self._closed = True
             left = [job for job in self._open if self._finish(job)]
@@ -164,7 +165,7 @@ class Reviser:
             begin = job.due - self.deadline
             try:
                 heard, reason = Heard(silence=1.0) if not len(job.pcm) else self.recogniser.hear(self._sound(job)), ""
-            except Exception as error:  # it is this piece's problem, and not the next one's
+            except Exception as error:  # any error fails this job alone
                 log.error("a final could not be heard again", extra={"error": str(error) or type(error).__name__})
                 log.debug("the failure in full", exc_info=error)
                 heard, reason = None, "failed"
@@ -183,7 +184,7 @@ class Reviser:
         return sound
 
     def _watch(self) -> None:
-        """Tells those whose time is up, whatever the others do."""
+        """End jobs whose deadline has passed, even if all workers hang."""
         while True:
             with self._changed:
                 while self._open and self._open[0].over:
@@ -202,13 +203,13 @@ class Reviser:
                 job.done(None, "late")
 
     def _finish(self, job: RevisionJob) -> bool:
-        """Nobody else tells it. Under the lock; False if somebody did."""
+        """Claim the right to call a job's ``done``; False if another thread has it. Called under the lock."""
         if job.over:
             return False
         job.over = True
         try:
             self._queue.remove(job)
         except ValueError:
-            return True  # it is being heard
+            return True  # a worker has it
         self._seconds -= job.seconds
         return True

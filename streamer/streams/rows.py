@@ -1,7 +1,7 @@
-"""Rows of a model's inputs, out of bytes, JSON values or arrays: checked whole before any of them is taken.
+"""Parses rows of a model's inputs from bytes, JSON values or arrays. All rows are checked before any is taken.
 
 A *row* is one step of input along time: a number, a vector, or one of each for a model of several inputs. Every error
-is a :class:`BadRows` that names the input, what came and what is expected.
+is a :class:`BadRows` that names the input, the given value and the expected one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHOWN = 5
 
 
 class RowReader:
-    """What rows of one model look like. ``dtype``: of one row, over all inputs."""
+    """Parses rows of one model. ``dtype``: of one row, over all inputs."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.dtype = manifest.row_dtype
@@ -32,7 +32,7 @@ class RowReader:
         self._bools = [spec.name for spec in self._inputs if spec.dtype == "bool"]
 
     def of_bytes(self, data: bytes) -> NDArray[Any]:
-        """Whole rows, little-endian, the inputs of a row one behind the other. Without a copy."""
+        """Whole rows, little-endian, the inputs of a row one after the other. Without a copy."""
         if self._sound and len(data) % 2:
             raise BadRows(f"{len(data)} bytes are no whole number of 16-bit samples")
         if len(data) % self.dtype.itemsize:
@@ -48,7 +48,7 @@ class RowReader:
         return rows
 
     def of_values(self, values: Any) -> NDArray[Any]:
-        """``[[...], ...]``: the rows of a model with one input; of several inputs each row is an object."""
+        """``[[...], ...]``: the rows of a model with one input; for several inputs each row is an object."""
         if len(self._inputs) == 1:
             return self._joined({self._inputs[0].name: _rows_of(self._inputs[0], values)})
         if not isinstance(values, list) or not all(isinstance(row, Mapping) for row in values):
@@ -69,7 +69,7 @@ class RowReader:
         return self._joined(parts)
 
     def conditions(self, given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """What is set once for a stream: lists or arrays, by name; those left out are zeros."""
+        """Conditions of a stream: lists or arrays, by name; omitted ones are zeros."""
         found = {}
         for name, value in given.items():
             spec = self._conditions.get(name)
@@ -94,7 +94,7 @@ class RowReader:
             raise BadRows(f"{what} must have exactly the inputs {self._layout()}, not {shown or 'none'}")
 
     def _joined(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """As many rows of each input, as rows of all."""
+        """Join the inputs, with equal numbers of rows, into rows of :attr:`dtype`."""
         if self.dtype.names is None:
             return next(iter(parts.values()))
         rows = np.empty(len(next(iter(parts.values()))), self.dtype)
@@ -107,7 +107,7 @@ class RowReader:
 
 
 def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
-    """Numbers of any nesting as an array of ``dtype``; none is changed but floats in the last digit. ``None`` is NaN.
+    """Numbers of any nesting as an array of ``dtype``; only floats may change, by rounding. ``None`` is NaN.
 
     Raises :class:`BadRows` for a value that is not a number or does not fit into ``dtype``, and for rows of several
     lengths.
@@ -158,7 +158,7 @@ def _rows_of(spec: StreamInput, values: Any) -> NDArray[Any]:
 
 
 def _with_missing(values: Any, wanted: np.dtype[Any], what: str) -> NDArray[Any]:
-    """An object array: something in it is ``None``, text, or an integer beyond 64 bits."""
+    """Convert an object array, which has ``None``, text, or an integer beyond 64 bits in it."""
     if wanted.kind != "f":
         raise BadRows(f"{what} is {wanted}: every number must be there, and fit into it")
     try:
@@ -177,7 +177,7 @@ def _within(array: NDArray[Any], low: int, high: int) -> bool:
 
 
 def _odd(values: Any) -> str:
-    """A few of the rows, to be recognised by."""
+    """A few of the offending values, for the message."""
     text = repr(list(values)[:SHOWN]) if isinstance(values, (list, tuple)) else repr(values)
     return text if len(text) <= 120 else text[:120] + "..."
 

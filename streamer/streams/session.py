@@ -36,10 +36,10 @@ class Session(Facts):
 
     ``sink``: where events go, ``None`` while the client is away. ``sample_rate``: of the sound that comes, ``None`` for
     a model of other rows. ``seq``: number of the last event. ``version`` grows with every change. ``state``:
-    ``active``, ``ending`` (all is run, the slot is not free yet), ``ended`` or ``closed``. ``lasting``: it is saved;
-    else it ends with the process.
+    ``active``, ``ending`` (all rows are run, the slot is not free yet), ``ended`` or ``closed``. ``lasting``: the
+    stream is saved; else it ends with the process.
 
-    Raises :class:`NoSlot`, :class:`RateError`, or ``ValueError`` for options or conditions that do not fit.
+    Raises :class:`NoSlot`, :class:`RateError`, or ``ValueError`` for invalid options or conditions.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Session(Facts):
         self.options = dict(options or {})
         self.lasting, self.reader = lasting, RowReader(manifest)
         self.version = self.joined_at = 0  # joined_at: position at which this client came
-        self.state, self.worthless = "active", False  # worthless: given up for good, no snapshot of it may stay
-        self.resumed = snapshot is not None  # it was here before this client
+        self.state, self.worthless = "active", False  # worthless: given up, no snapshot of it may stay
+        self.resumed = snapshot is not None  # the stream existed before this client
         self.begun = self.last_input = monotonic()
-        #: Called from a lane when a buffer that was full is half empty again: read on. Must not block.
+        #: Called from a lane when a full buffer is half empty again, so the wire may read on. Must not block.
         self.on_drained: Callable[[], None] | None = None
         self._engine, self._on_close = engine, on_close
         self._intake = Intake(manifest, sample_rate, overflow, limits)
@@ -75,7 +75,7 @@ class Session(Facts):
         self._markers, self._waiters = Markers(limits.markers), Waiters()
         lost = engine.metrics.dropped_events.inc
         self._delivery = Delivery(id, limits.replay_events, limits.replay_bytes, lost, sink)
-        self._parting: Callable[[], None] = lambda: None  # what is said once the slot is free
+        self._parting: Callable[[], None] = lambda: None  # events that are sent once the slot is free
         self.memory = engine.task.open(self.options)
         self._doubt = Doubt(self.sound and snapshot is None, self.sample_rate, engine.metrics.table)
         self._hearing = SecondHearing.of(reviser, manifest, self.memory, self._heard_again) if self.sound else None
@@ -89,16 +89,17 @@ class Session(Facts):
             self._restore(snapshot)
 
     def has_conditions(self, given: Mapping[str, Any]) -> bool:
-        """The stream goes by these already. Raises :class:`BadRows` for what the model does not have."""
+        """Whether the stream has these conditions already. Raises :class:`BadRows` for unknown ones."""
         with self._lock:
             own = {} if self._stream is None else self._engine.arena.read(self._stream.slot)
         return all(np.array_equal(own.get(name, ()), value) for name, value in self.reader.conditions(given).items())
 
     # -- from the client ---------------------------------------------------------------------------------------------
-    # ``sink``: the client's own. Raises :class:`NotAttached` where it is not the present one; ``None``: whoever it is.
+    # ``sink``: the calling client's. Raises :class:`NotAttached` if it is not the present one; ``None`` is not checked.
 
     def feed(self, data: bytes, sink: Sink | None = None) -> None:
-        """Whole rows as bytes, little-endian (sound: PCM s16le, and does it look so), any number. See feed_rows."""
+        """Any number of whole rows as bytes, little-endian (sound: PCM s16le, whose format is tested). See
+        feed_rows."""
         self.feed_rows(self.rows(data), sink)
 
     def rows(self, data: bytes) -> NDArray[Any]:
@@ -123,8 +124,9 @@ class Session(Facts):
             self._wake()
 
     def marker(self, id: str, sink: Sink | None = None) -> None:
-        """An event of that id, once everything received so far is decoded; it does not push anything out by itself.
-        Said again at the same position it is the same marker. Raises :class:`TooManyMarkers`: what waits is memory."""
+        """Ask for an event with that id once everything received so far is decoded; a marker does not flush the buffer.
+        The same id at the same position is the same marker. Raises :class:`TooManyMarkers`, since waiting markers take
+        memory."""
         with self._lock:
             self._check_open(sink)
             if self._markers.add(id, self.received, self._intake.decoded_at, self._delivery):
@@ -132,7 +134,7 @@ class Session(Facts):
                 self._delivery.emit(self._markers.due(self._intake.consumed))
 
     def end(self, sink: Sink | None = None) -> None:
-        """No more rows: pad, flush, last final, then the event ``end``. Saying it twice does no harm."""
+        """No more rows: pad, flush, last final, then the event ``end``. A second call has no effect."""
         with self._lock:
             self._delivery.check(sink)
             if self.state != "active" or self._intake.ending:
@@ -142,8 +144,8 @@ class Session(Facts):
             self._wake()
 
     def when_run(self, call: Callable[[], None]) -> None:
-        """``call`` once every whole chunk of what was received is run, after its events; of a stream that was ended,
-        once it is over. At once if so, else from a lane, under the stream's lock: it must not block."""
+        """Call ``call`` once every whole chunk of the received rows is run, after its events; for an ended stream, once
+        it is over. The call comes at once if so, else from a lane, under the stream's lock: it must not block."""
         with self._lock:
             self._waiters.add(self._intake.run_at, call)
             self._call_waiters()
@@ -155,7 +157,7 @@ class Session(Facts):
             intake = self._intake
             if self.state != "active" or self._holders or self._patient:
                 return -1
-            over = intake.done  # nothing was left to run when it was ended
+            over = intake.done  # no rows were left to run when the stream was ended
             if not over and not (intake.dropped and intake.ready):
                 return self._take(rows)
             intake.reserve()
@@ -179,7 +181,9 @@ class Session(Facts):
 
     def deliver(self, events: Sequence[Event]) -> bool:
         intake = self._intake
-        over = self.state == "active" and intake.done  # which stays so; where it becomes so in between, take() sees it
+        over = (
+            self.state == "active" and intake.done
+        )  # once closed it stays closed; if it closes in between, take() sees it
         last = self._engine.task.finish(self.memory) if over else ()
         with self._lock:
             ran = intake.ran()
@@ -217,7 +221,7 @@ class Session(Facts):
                 self._on_close(self, "model_failed")
 
     def released(self) -> None:
-        """The slot is free: whoever is told of the end may open the next stream."""
+        """The slot is free: send the last event, after which the client may open the next stream."""
         with self._lock:
             parting, self._parting = self._parting, lambda: None
             parting()
@@ -230,14 +234,14 @@ class Session(Facts):
             self._delivery.send([event])
 
     def acknowledge(self, position: int) -> None:
-        """What was received up to there is on the disk: the client need not keep it, and every snapshot has it."""
+        """All rows before this position are on the disk: the client need not keep them, and every snapshot has them."""
         with self._lock:
             self._intake.safe = max(self._intake.safe, position)
             self.tell({"type": "ack", "position": position})
 
     def attach(self, sink: Sink, after_seq: int | None = 0) -> bool:
-        """Events go to ``sink`` from now on, first those after ``after_seq`` that are still kept; ``None``: none, and
-        they are kept no longer. False when closed."""
+        """Send events to ``sink`` from now on, first the kept ones after ``after_seq``; ``None``: none, and they are
+        kept no longer. False when closed."""
         with self._lock:
             if self.state == "closed":
                 return False
@@ -245,13 +249,15 @@ class Session(Facts):
             self.resumed = True
             self.joined_at = self.received
             if self.overflow == "gap" and after_seq is not None and after_seq > self.seq:
-                self._delivery.seq = after_seq  # after a crash the gaps need not fall where they did: new numbers
+                self._delivery.seq = (
+                    after_seq  # after a crash gaps may fall at other positions, so events get new numbers
+                )
             self._delivery.attach(sink, after_seq)
-            self._wake()  # somebody listens again
+            self._wake()  # the stream has a listener again
             return True
 
     def keep_no_events(self) -> None:
-        """None is kept any more for a client that comes back."""
+        """Keep no events any more for a client that comes back."""
         with self._lock:
             self._delivery.keep_none()
 
@@ -260,12 +266,13 @@ class Session(Facts):
         with self._lock:
             if gone := self._delivery.detach(sink):
                 self.on_drained = None
-                self._wake()  # what nobody listens to runs last
+                self._wake()  # chunks without a listener run last
             return gone
 
     def leave(self, code: str, message: str | None, version: int | None = None) -> bool:
-        """Close; ``message`` is for the client. Without one only if there is none, or all is done, and with ``version``
-        only if nothing changed since: else False."""
+        """Close the session; ``message`` is sent to the client. Without a message it closes only if there is no client
+        or the stream is over; with ``version`` only if nothing changed since that version. False if it does not
+        close."""
         with self._lock:
             if version not in (None, self.version):
                 return False
@@ -277,7 +284,8 @@ class Session(Facts):
             return True
 
     def close(self, freed: Callable[[], None] = lambda: None) -> None:
-        """Nothing comes any more. ``freed`` is called once others can have the slot, here or by a lane: no waiting."""
+        """Close the session without an event. ``freed`` is called once the slot is free, here or by a lane. Never
+        waits."""
         with self._lock:
             if self.state == "closed":
                 freed()
@@ -287,8 +295,8 @@ class Session(Facts):
     def snapshot(self, timeout: float | None = None, *, whole: bool = True) -> Snapshot:
         """The stream between two chunks: waits until the one in flight is back.
 
-        Not ``whole``: of what waits only the first two chunks and what is acknowledged, and ``received`` says so; the
-        client still has the rest.
+        Not ``whole``: only the first two chunks of the waiting rows, and all acknowledged rows; ``received`` counts
+        these, and the client still has the rest.
         Raises ``TimeoutError``, or :class:`SnapshotError` if the stream is closed: then there is nothing to save.
         """
         with self.held(), self._lock:
@@ -314,12 +322,12 @@ class Session(Facts):
             self._engine.ready(self._stream)
 
     def _rank(self) -> None:
-        """Who comes before whom in the engine."""
+        """Set the stream's deadline and listener for the engine's queue."""
         if self._stream is not None:
             self._stream.deadline, self._stream.heard = self._intake.deadline, self.sink is not None
 
     def _release(self, then: Callable[[], None]) -> None:
-        """Give the slot back, and do ``then`` once somebody else can have it."""
+        """Give the slot back, and call ``then`` once it is free."""
         stream, self._stream = self._stream, None
         if stream is not None and not self._engine.close_stream(stream):
             self._parting = then
@@ -327,7 +335,7 @@ class Session(Facts):
             then()
 
     def _close(self, then: Callable[[], None]) -> None:
-        """``then`` says why: before whoever waits for rows is called."""
+        """``then`` sends the reason; it is called before the callers of :meth:`when_run`."""
 
         def over() -> None:
             then()
@@ -348,11 +356,11 @@ class Session(Facts):
 
     @property
     def _patient(self) -> bool:
-        """What came faster than it was said can wait for the second pass; what is said now can't."""
+        """Whether the stream may pause for the second pass: a file may, live sound may not."""
         return self.overflow == "wait" and self._delivery.held >= PATIENT and self.buffered_seconds > BACKLOG
 
     def _emit(self, events: list[dict[str, Any]], *, over: bool = False) -> None:
-        """``over``: what comes behind them starts again."""
+        """Emit the events. ``over``: the task's memory starts again after them."""
         held: list[dict[str, Any]] = []
         if self._hearing is not None:
             finals = [event for event in events if event["type"] == "final" and event["text"]]
@@ -360,7 +368,7 @@ class Session(Facts):
         self._delivery.emit(events, held)
 
     def _heard_again(self, final: dict[str, Any], second: Second) -> None:
-        """From a thread of the second pass."""
+        """A final is settled. Called from a thread of the second pass."""
         with self._lock:
             if self.state != "closed":
                 second.apply(final)
@@ -369,7 +377,7 @@ class Session(Facts):
                 self._wake()
 
     def _gap(self, last: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows were dropped: what was open is final (``last``), and the stream starts again behind the gap."""
+        """Rows were dropped: the open utterance becomes final (``last``), and the stream starts again after the gap."""
         assert self._stream is not None
         dropped = self._intake.skip()
         self._engine.arena.clear(self._stream.slot)

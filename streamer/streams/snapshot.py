@@ -1,4 +1,4 @@
-"""One sleeping stream: all that makes its continuation that of the uninterrupted run, as bytes without code in them."""
+"""One sleeping stream as bytes (data only, no pickled code), from which it continues like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MAGIC = b"STS1"
 
 
 class SnapshotError(ValueError):
-    """The bytes are no snapshot, are damaged, or belong to another model file."""
+    """The bytes are not a snapshot, are damaged, or belong to another model file."""
 
 
 class KeptEvent(dict[str, Any]):
-    """An event that is kept for a client that comes back, hence saved again and again, and changed by nobody: its text
-    is made once. A stream keeps hundreds, and to write them anew every two seconds costs more than a small model."""
+    """An event that is kept for a client that comes back. It is saved at every checkpoint and never changes, so its
+    text is made once: a stream keeps hundreds, and encoding them every two seconds costs more than a small model."""
 
     __slots__ = ("_text",)
     _text: bytes
 
     @property
     def text(self) -> bytes:
-        """JSON, with the names of its tensors in their place."""
+        """The event as JSON, with names in place of its tensors."""
         try:
             return self._text
         except AttributeError:
@@ -41,8 +41,8 @@ class KeptEvent(dict[str, Any]):
 
 
 class SavedHearing(NamedTuple):
-    """For the second hearing of finals: ``pcm`` [n] that ends at ``consumed``, maybe none, and the sample before which
-    all belongs to finals that were given out."""
+    """For the second pass: ``pcm`` [n] that ends at ``consumed``, may be empty, and the sample before which all sound
+    belongs to finals that were sent."""
 
     pcm: NDArray[Any]
     own: int
@@ -53,9 +53,10 @@ class Snapshot:
     """Positions in rows: ``received`` at the client's rate, ``consumed`` and ``origin`` at the model's.
 
     ``sample_rate``: of a client that sends sound, else ``None``. ``origin``: where the task's memory begins.
-    ``pending`` was received and not run; rows of several numbers are kept as bytes (:meth:`rows`). ``dropped`` waits to
-    be told. ``events``: numbered ones that the client may not have seen. ``steps_left`` of an ended stream, -1 of one
-    that goes on. ``states`` is empty once the stream is all done. ``version``: the session's, which is not written.
+    ``pending``: rows that were received and not run; rows of several numbers are kept as bytes (:meth:`rows`).
+    ``dropped``: rows that the next ``gap`` event reports. ``events``: numbered ones that the client may not have seen.
+    ``steps_left`` of an ended stream, -1 before its end. ``states`` is empty once the stream is over. ``version``: the
+    session's, which is not written.
     """
 
     id: str
@@ -135,7 +136,7 @@ class Snapshot:
 
 
 def _with_tensors(event: dict[str, Any], tensors: list[NDArray[Any]]) -> dict[str, Any]:
-    """The event with its own of ``tensors``, which are taken from them: the first ones."""
+    """The event with its tensors: the first ones of ``tensors``, which are removed from there."""
     if "outputs" in event:
         names = [name if isinstance(name, str) else name[0] for name in event["outputs"]]  # earlier: with numbers
         event = {**event, "outputs": dict(zip(names, tensors, strict=False))}

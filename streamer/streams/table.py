@@ -1,10 +1,10 @@
-"""Which streams there are, and which of them have lost their client.
+"""The table of streams in memory, and of those without a client.
 
 The table's lock is the last in order: it is taken under a session's lock, and never the other way round.
 
-Whoever brings a stream into memory looks at the disk first, and meanwhile others may do the same, have the stream run
-and sleep again, or delete it. So they claim the id before they look: a claim is stale once a stream of its id has left
-or was deleted, and what was read before is not entered.
+A thread that brings a stream into memory reads the disk first. Meanwhile another thread may do the same, put the
+stream to sleep again, or delete it. So each thread claims the id before it reads: a claim becomes stale once a stream
+of its id leaves memory or is deleted, and a stale snapshot is not entered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Claim", "StreamTable"]
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """On an id: ``stale`` once what was read of it from the disk may be out of date."""
+    """A claim on an id: ``stale`` once a snapshot that was read from the disk may be out of date."""
 
     stale: bool = False
 
@@ -47,7 +47,7 @@ class StreamTable:
             return list(self._sessions.values())
 
     def count(self, owner: str) -> int:
-        """Streams of that owner in memory."""
+        """Number of the owner's streams in memory."""
         with self._lock:
             return self._owners[owner]
 
@@ -61,7 +61,7 @@ class StreamTable:
 
     @contextmanager
     def claim(self, id: str) -> Iterator[Claim]:
-        """For who is about to look at the disk, until it has entered what it found."""
+        """Claim an id before reading the disk, until the stream is entered."""
         claim = Claim()
         with self._lock:
             self._claims.setdefault(id, []).append(claim)
@@ -74,7 +74,7 @@ class StreamTable:
                     del self._claims[id]
 
     def deleted(self, id: str) -> bool:
-        """The stream was deleted from the disk: what others have read of it is stale. False if it is awake."""
+        """The stream was deleted from the disk: claims on it become stale. False if it is awake."""
         with self._lock:
             self._make_stale(id)
             return id not in self._sessions
@@ -84,7 +84,7 @@ class StreamTable:
             claim.stale = True
 
     def enter(self, session: Session, now: float, claim: Claim | None = None) -> bool:
-        """False if there is another one of its id, or the claim is stale."""
+        """Add a session. False if there is another one of its id, or the claim is stale."""
         with self._lock:
             if claim is not None and claim.stale:
                 return False
@@ -96,7 +96,7 @@ class StreamTable:
             return mine
 
     def leave(self, session: Session) -> bool:
-        """False if it was not there."""
+        """Remove a session. False if it was not there."""
         with self._lock:
             if self._sessions.get(session.id) is not session:
                 return False
@@ -114,7 +114,7 @@ class StreamTable:
                 self._away[session.id] = now
 
     def note_away(self, now: float) -> None:
-        """Those that have lost their client without anybody saying so: a sink failed."""
+        """Note sessions that lost their client without a detach, since a sink failed."""
         for session in self.all():
             if session.sink is None:
                 with self._lock:
@@ -129,7 +129,7 @@ class StreamTable:
                 self._away.pop(session.id, None)
 
     def away_since(self, before: float) -> list[Session]:
-        """Those whose clients left at ``before`` or earlier, the longest away first."""
+        """Sessions whose clients left at ``before`` or earlier, the longest away first."""
         with self._lock:
             found = sorted((since, id) for id, since in self._away.items() if since <= before)
             return [self._sessions[id] for _, id in found]

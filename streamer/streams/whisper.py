@@ -21,16 +21,16 @@ __all__ = ["Whisper", "WhisperError"]
 
 log = logging.getLogger(__name__)
 
-#: Three words that were said already are not said again; without it the small models loop.
+#: Length of a word sequence that may not repeat; without this bound the small models loop.
 NO_REPEAT = 3
 
 
 class WhisperError(ValueError):
-    """The package is missing, or the model is not to be had. The message says what to do."""
+    """The package is missing, or the model can't be loaded. The message says what to do."""
 
 
 class Whisper:
-    """``name``: a folder in CTranslate2's format, or a name that faster-whisper knows, which it then may fetch.
+    """``name``: a folder in CTranslate2's format, or a name that faster-whisper knows and may download.
 
     ``workers``: threads that call at a time; ``threads``: of each run. ``language``: a code such as ``en``. Raises
     :class:`WhisperError`.
@@ -78,8 +78,8 @@ class Whisper:
         }
 
     def hear(self, sound: NDArray[np.float32]) -> Heard:
-        """One pass over at most 30 s. The package's own ``transcribe`` goes on behind the last word that it has found
-        where times of words are asked for, and invents something for the rest of the pause."""
+        """One pass over at most 30 s. The package's own ``transcribe`` is not used: with word times it continues after
+        the last word that it found, and invents words for the rest of the pause."""
         from faster_whisper.audio import pad_or_trim
 
         features = self._model.feature_extractor(sound)
@@ -94,7 +94,7 @@ class Whisper:
 
 
 def _words(found: Sequence[Mapping[str, Any]]) -> list[HeardWord]:
-    """Of pieces that begin a word with a space, or go on with it: marks, and "-4" of "3-4"."""
+    """Words from pieces: a piece with a space begins a word, others continue it: marks, and "-4" of "3-4"."""
     words: list[HeardWord] = []
     for piece in found:
         text, end, sure = piece["word"].strip(), float(piece["end"]), round(float(piece["probability"]), 4)

@@ -1,7 +1,7 @@
-"""Written lines: a picture as columns of ink, and the reading of them, one line at a time, in this process.
+"""Written lines: turns a picture into columns of ink, and reads them, one line at a time, in this process.
 
-The columns are made here for training, too. A picture is paper and ink, whichever is the lighter; what is above and
-below the ink is cut off, the rest scaled to the model's height. A column is a step of the stream.
+Training uses these columns, too. A picture is paper and ink, either of which may be lighter; the parts above and below
+the ink are cut off, the rest is scaled to the model's height. A column is a step of the stream.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Picture = NDArray[np.float32]
 
 #: Paper kept above and below, as a share of the ink's height.
 MARGIN = 0.12
-#: Rows with less ink than this share of the fullest row's are no part of the line.
+#: Rows with less ink than this share of the fullest row do not belong to the line.
 FAINT = 0.02
 #: Largest picture that is read, in pixels.
 MOST_PIXELS = 2**26
 
 
 class PictureError(ValueError):
-    """No picture, or one without a line of writing."""
+    """The file is not a picture, or the picture has no line of writing."""
 
 
 def grey(path: Path) -> Picture:
@@ -47,7 +47,7 @@ def grey(path: Path) -> Picture:
                 rgba = picture.convert("RGBA")
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise PictureError(f"{path}: is not a picture that can be read") from error
-    paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))  # under what is transparent
+    paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))  # white under transparent parts
     return np.asarray(Image.alpha_composite(paper, rgba).convert("L"), np.float32)
 
 
@@ -61,7 +61,7 @@ def columns(picture: Picture, height: int, margin: tuple[float, float] = (MARGIN
     if min(picture.shape) < 2:
         raise PictureError("a picture of less than two pixels")
     middle, low, high = (float(v) for v in np.quantile(picture, [0.5, 0.002, 0.998]))
-    light = high - middle < middle - low  # the paper is the middle one
+    light = high - middle < middle - low  # the median brightness is the paper
     paper, full = (middle, low) if light else (-middle, -high)
     if paper - full < 8:
         raise PictureError("nothing is written there")
@@ -90,7 +90,8 @@ class LineReader:
         self.height = model.manifest.input.chunk_shape[1]
 
     def events(self, picture: Picture, options: dict[str, Any] | None = None) -> Iterator[Event]:
-        """One line, [H, W] as of :func:`grey`; its events, as the columns go by. Paper is added behind the last."""
+        """The events of one line [H, W] as from :func:`grey`, column by column. Paper is appended after the last
+        column."""
         manifest = self.model.manifest
         line = columns(picture, self.height)
         paper = manifest.flush * manifest.hop
@@ -103,6 +104,6 @@ class LineReader:
 
 
 def reads_lines(model: Model) -> bool:
-    """Does it transcribe columns of grey values?"""
+    """Whether the model transcribes columns of grey values."""
     source = model.manifest.input
     return model.manifest.task == "transcribe" and source.sample_rate is None and len(source.chunk_shape) == 2

@@ -51,7 +51,7 @@ def test_a_model_without_a_signature_is_not_loaded_where_one_is_asked_for(tmp_pa
     sign(path, tmp_path / "me.key", "")
     assert load_engine(path, settings, Metrics()).manifest.name == "toy"
     sign(path, tmp_path / "other.key", "")
-    with pytest.raises(ModelError, match="none of the setting model_keys"):
+    with pytest.raises(ModelError, match="not in the setting model_keys"):
         load_engine(path, settings, Metrics())
     sign(path, tmp_path / "me.key", "")
     path.write_bytes(path.read_bytes() + b"\0")

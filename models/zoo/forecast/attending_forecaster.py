@@ -34,7 +34,7 @@ class AttendingConfig(SequenceConfig):
 
 
 class EncoderMemory(Streaming):
-    """What the encoder held [B, T, H] -> [B, T, slots, H], oldest first, and which of them there are [B, T, slots].
+    """The encoder's outputs [B, T, H] -> [B, T, slots, H], oldest first, and a mask of the valid ones [B, T, slots].
 
     State: the last ``slots - 1`` of them, and 1 where there has been one.
     """

@@ -119,7 +119,8 @@ class SequenceForecaster(Streaming):
         return moves, {"past": past, **outer(part, "body")}
 
     def straight(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """What the last day says of each step ahead [B, T, H], and the last readings above their level."""
+        """The linear forecast from the last day for each step ahead [B, T, H], and the last readings above their
+        level."""
         steps, above = x.shape[1], expanded(x[..., :1])
         whole = torch.cat([past, above], 1)
         lags = torch.cat([whole[:, i : i + steps] for i in range(LAGS)], 2)  # oldest first
@@ -131,7 +132,7 @@ class SequenceForecaster(Streaming):
         return read.tell(moves), {**read.averages._asdict(), **part}
 
     def read(self, x: Tensor, state: State) -> Read:
-        """What there is of [B, T, 4] to see for a body."""
+        """The features of [B, T, 4] that a body sees."""
         there = ((x[..., 1:2] > 0.5) & (x[..., :1].abs() < ABSURD)).to(x.dtype)  # false for NaN, too
         beat = waves(x[..., 2:])
         now = Averages(*(state[name] for name in Averages._fields))
@@ -185,7 +186,7 @@ def sized(family: str, parameters: int, **settings: Any) -> SequenceForecaster:
 
 
 def info(family: str, config: SequenceConfig) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """The checkpoint's facts."""
     seen = SequenceForecaster(config).context
     sees = "a memory without end" if seen is None else f"the last {seen} readings and running averages"
     return {

@@ -199,7 +199,7 @@ def errors(
 
 
 def naive(held: Held) -> dict[str, float]:
-    """What one has without a model: the last reading, and that of the same hour a day before."""
+    """Scores of the naive forecasts: the last reading, and that of the same hour a day before."""
     truth, at = truths(held)
     last = np.broadcast_to(held.values[:, at, None], truth.shape)
     before = np.lib.stride_tricks.sliding_window_view(held.values, SEASON, 1)[:, held.first - SEASON :][

@@ -2,7 +2,7 @@
 
 A network step makes a frame of ``width`` samples: the stack runs once for them, and a small network on top of it, which
 sees the last samples, draws them one after another (the two tiers of SampleRNN, Mehri et al. 2017). The call's steps
-are unrolled in the graph. What a convolution adds from before the call is known at its beginning and is one product for
+are unrolled in the graph. A convolution's terms from before the call are known at its beginning and are one product for
 all steps; what is left of a layer in a step is eight small operators.
 """
 

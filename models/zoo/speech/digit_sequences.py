@@ -25,7 +25,7 @@ from models.zoo.speech.listener import Listener, ListenerConfig
 
 #: Batches of the pool: of 200 they learn the words by heart.
 PARAMETERS, STEPS, BATCHES = 60_000, 3600, 800
-#: What is below the body.
+#: The layers below the body.
 EAR = ListenerConfig(len(TOKENS), channels=40, dilations=(1,), hidden=HEADS, family="linear")
 SECONDS_A_STEP = 0.04
 

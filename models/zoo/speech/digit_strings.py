@@ -47,7 +47,7 @@ def spell(utterances: Sequence[Utterance]) -> list[int]:
 
 
 def spoken() -> tuple[list[UtteranceSource], list[Utterance]]:
-    """What is trained on, and strings of digits by speakers who are not. Needs the shared data."""
+    """Training data, and strings of digits by speakers outside of it. Needs the shared data."""
     corpus = aligned_train(RATE)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     train, dev = data.by_speaker(corpus, sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]}))

@@ -119,7 +119,7 @@ class VadScenes:
 
 
 def energy(pcm: Pcm) -> NDArray[np.float64]:
-    """What the model is compared with: each step's energy in dB over the least of the last three seconds."""
+    """The baseline: each step's energy in dB over the least of the last three seconds."""
     steps = np.asarray(pcm, np.float64).reshape(-1, HOP) / 32768
     level = 10 * np.log10(np.square(steps).mean(1) + 1e-9)
     floor = np.lib.stride_tricks.sliding_window_view(np.pad(level, (74, 0), mode="edge"), 75).min(1)
