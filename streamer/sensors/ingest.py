@@ -390,7 +390,7 @@ class Fleet:
         for number in np.unique(whose).tolist():
             mine = np.flatnonzero(whose == number)
             calls = () if reply is None else (reply.part, reply.fail, reply.leave)
-            told: list[Any] = [partial(call, at[mine]) for call in calls]
+            callbacks: list[Any] = [partial(call, at[mine]) for call in calls]
             columns = record.times[mine], record.values[mine], record.stamped[mine]
             generations = self.table.arena.generations[slots[mine]]
-            self.lanes[number].put(Work(slots[mine], generations, *columns, record.seq, *told))
+            self.lanes[number].put(Work(slots[mine], generations, *columns, record.seq, *callbacks))

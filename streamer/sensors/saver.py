@@ -168,7 +168,7 @@ class Saver:
     def restore(self) -> int:
         """Load the streams of the last run, before the fleet is started; how many. Raises :class:`ModelError` if there
         are more than fit: none is dropped silently."""
-        fleet, count, anew = self._fleet, 0, 0
+        fleet, count, empty = self._fleet, 0, 0
         slot_of: dict[int, int] = {}
         ages = self._journal.ages()
         for saved in self._journal.streams():
@@ -178,13 +178,13 @@ class Saver:
             slot_of[saved.id] = slot
             count += 1
             if saved.data:
-                anew += not self._wake(slot, saved)
+                empty += not self._wake(slot, saved)
                 fleet.table.latest.set_age(slot, ages.get(saved.id, 0.0))
         if self._journal.loss is not None:
-            anew += self._journal.loss.lost.get("streams", 0)
-        if anew:
-            self._metrics.lost_states.inc(anew)
-            log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": anew})
+            empty += self._journal.loss.lost.get("streams", 0)
+        if empty:
+            self._metrics.lost_states.inc(empty)
+            log.error("sensors start from zero: their states are damaged or of another model", extra={"streams": empty})
         readings, ran = 0, fleet.table.progress.ran.copy()
         for record in self._journal.records():
             try:

@@ -166,19 +166,19 @@ class Track:
         now, each, truth = self._now[slots][:, None], slots[:, None], values[:, None]
         made = (now - self.steps) % self.horizon
         rows = (each * self.horizon + made) * len(self.steps) + self._columns
-        told = self._said.reshape(-1, self._said.shape[-1]).take(rows, axis=0)
+        quantiles = self._said.reshape(-1, self._said.shape[-1]).take(rows, axis=0)
         known = self._open[each, made]
         found = np.zeros((len(slots), ROWS, len(self.steps)))
         pinball = np.zeros(rows.shape)
         # one quantile after another: with them as the innermost axis NumPy would take a step of its loops for each row
         for number, level in enumerate(self._levels.tolist()):
-            off = truth - told[..., number]
+            off = truth - quantiles[..., number]
             pinball += np.maximum(level * off, (level - 1) * off)
             if number == self._middle:
                 found[:, ERROR] = np.abs(off)
-        last = told[..., -1]
+        last = quantiles[..., -1]
         found[:, PERSISTENCE] = np.abs(truth - last)
-        found[:, INSIDE] = (told[..., 0] <= truth) & (truth <= told[..., -2])
+        found[:, INSIDE] = (quantiles[..., 0] <= truth) & (truth <= quantiles[..., -2])
         found[:, PINBALL] = pinball / len(self._levels)
         found[:, COUNT] = 1.0
         seasonal = np.flatnonzero((seasons > 1) & (seasons <= SEASON))

@@ -225,7 +225,9 @@ def _tables(itemsize: int) -> tuple[TableSpec, ...]:
         return row[0] == "streams" and is_number(row[1], 0)
 
     return (
-        TableSpec("streams", ("id", "name", "seq", "model", "data", "crc"), is_stream, 0, 1, newer=2, anew=_new_stream),
+        TableSpec(
+            "streams", ("id", "name", "seq", "model", "data", "crc"), is_stream, 0, 1, newer=2, replacement=_new_stream
+        ),
         TableSpec("journal", ("seq", "data"), is_record, number=0, dense=True),
         TableSpec("variables", ("number", "name", "crc"), is_variable, number=0, counted=False),
         TableSpec("ages", ("id", "seconds"), is_age, number=0, counted=False),

@@ -53,8 +53,8 @@ def log_of(path: Path) -> Log | None:
     if not len(data):
         return None
     raw = data.tobytes()
-    order, told, salts, seed = _head(raw[:LOG_HEADER])
-    size = told or PAGE_SIZE
+    order, stated, salts, seed = _head(raw[:LOG_HEADER])
+    size = stated or PAGE_SIZE
     step = FRAME_HEADER + size
     count = max(0, (len(data) - LOG_HEADER) // step)
     frames = data[LOG_HEADER : LOG_HEADER + count * step].reshape(count, step)
@@ -149,10 +149,10 @@ class PageSet:
         log = path.with_name(path.name + "-wal")
         found = log_of(log)
         self._log = _read(log) if found is not None else b""
-        told = int.from_bytes(self._data[16:18], "big")
-        told = 65536 if told == 1 else told
+        stated = int.from_bytes(self._data[16:18], "big")
+        stated = 65536 if stated == 1 else stated
         in_log = found.page_size if found is not None and not found.headless else 0
-        self._size = in_log or (told if _is_page_size(told) else PAGE_SIZE)
+        self._size = in_log or (stated if _is_page_size(stated) else PAGE_SIZE)
         logged = found.pages if found is not None and found.page_size == self._size else []
         most = -(-len(self._data) // self._size) + len(logged)  # a page is in one of them
         self._logged = {number: at for number, at in logged if number <= most}

@@ -34,7 +34,7 @@ class TableSpec:
     newer: int = 0
     counted: bool = True
     dense: bool = False
-    anew: Callable[[int, str], Values] | None = None
+    replacement: Callable[[int, str], Values] | None = None
 
 
 @dataclass
@@ -92,8 +92,8 @@ def salvage(path: Path, tables: Sequence[TableSpec], into: sqlite3.Connection, l
         mine = taken[table.title]
         missing = (broken[table.title].keys() | (indexed.keys() if table.name >= 0 else set())) - mine.keys()
         for name, rowid in broken[table.title].items():
-            if table.anew is not None and name in missing and indexed.get(name) == rowid:
-                values = table.anew(rowid, name)
+            if table.replacement is not None and name in missing and indexed.get(name) == rowid:
+                values = table.replacement(rowid, name)
                 if table.good(values):
                     into.execute(f"INSERT OR IGNORE INTO {table.title} VALUES ({', '.join('?' * len(values))})", values)
         gaps = max(mine) - min(mine) + 1 - len(mine) if table.dense and mine else 0

@@ -108,19 +108,19 @@ class GeneratorStream:
         return min(len(row), -(-self.length // self._task.width) - step)
 
     def deliver(self, events: Sequence[Event]) -> bool:
-        told = [event.to_dict() for event in events] if self._is_new() else []
+        sent = [event.to_dict() for event in events] if self._is_new() else []
         if self.memory.position >= self.length:
-            told += [event.to_dict() for event in self._task.finish(self.memory)]
-            self._last(*told, {"type": "end", "position": self.memory.position})
+            sent += [event.to_dict() for event in self._task.finish(self.memory)]
+            self._last(*sent, {"type": "end", "position": self.memory.position})
             return False
         with self._lock:
             if self._ended:  # closed meanwhile; its last event stays the last
                 return False
-            self._waiting.extend(told)
+            self._waiting.extend(sent)
             self._told = max(self._told, self.memory.position)
             self._running = not self._ended and self._room()
             more = self._running
-        if told:
+        if sent:
             self._wake()
         return more
 

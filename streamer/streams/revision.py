@@ -170,9 +170,9 @@ class Reviser:
                 log.debug("the failure in full", exc_info=error)
                 heard, reason = None, "failed"
             with self._changed:
-                told = self._finish(job)
+                first = self._finish(job)
             self._observe(monotonic() - begin)
-            if told:
+            if first:
                 job.done(heard, reason)
 
     def _sound(self, job: RevisionJob) -> NDArray[np.float32]:
@@ -198,8 +198,8 @@ class Reviser:
                 if (left := job.due - monotonic()) > 0:
                     self._changed.wait(left)
                     continue
-                told = self._finish(job)
-            if told:
+                first = self._finish(job)
+            if first:
                 job.done(None, "late")
 
     def _finish(self, job: RevisionJob) -> bool:
