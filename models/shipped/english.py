@@ -50,6 +50,12 @@ LICENCE = (
     "4.0), LJ Speech (public domain); kitchen noise: Apache-2.0; word frequencies: wordfreq (CC BY-SA 4.0)"
 )
 
+#: Of the text that only the language model has read.
+TEXTS = (
+    "; language model: also addresses on the state of the union (CC0), Moby Dick and Jane Austen's novels (public "
+    "domain), WordNet 3.0, copyright 2006 by Princeton University (WordNet licence)"
+)
+
 
 #: About as large as each other; which is better is to be seen.
 FAMILIES = {
@@ -120,7 +126,7 @@ def english(family: str = "attention", everybody: bool = False) -> Recipe:
             + "4.0 h of actors (the game Flight of the Amazon Queen) and 1.9 h (Beneath a Steel Sky); speechocean762 "
             "train without ten of its speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h); "
             "synthetic speakers, Asterisk's prompts (python -m models corpus english)",
-            "licence": ("Whisper base: MIT; " if family == "attention" else "") + LICENCE,
+            "licence": ("Whisper base: MIT; " if family == "attention" else "") + LICENCE + TEXTS,
             "cell_limit": 10.0,  # of an int8 LSTM: its words behind an hour of nothing are those without it
         },
     )  # fmt: skip

