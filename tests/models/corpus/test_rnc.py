@@ -90,6 +90,17 @@ def test_a_file_that_is_cut_is_refused(cut: int) -> None:
         unpacked(repeating()[:cut])
 
 
+def test_a_repetition_from_before_the_beginning_is_refused() -> None:
+    packer = Packer()
+    packer.lengths([1, 1])  # codes 0, 1
+    packer.lengths([1])
+    packer.lengths([1])
+    packer.bits(2, 16)
+    packer.bits(0, 4)  # no bytes, 0 + 1 back, 0 + 2 of them, no bytes
+    with pytest.raises(ValueError, match="damaged"):
+        unpacked(packer.file(2))
+
+
 def test_another_size_than_announced_is_refused() -> None:
     data = bytearray(packed(b"hello"))
     struct.pack_into(">I", data, 4, 6)

@@ -16,6 +16,7 @@ from models.speech.corpus.sky import Disk, acted, lines, said, speakers, texts
 from tests.models.corpus.test_rnc import packed
 
 GAME = Packages(corpus_folder()).sky
+SPEAK, OWN, OTHER = 4 * 36, 4 * 12, 4 * 120  # as the game has them
 CODES = dict(zip(sky.CODES.split()[::2], sky.CODES.split()[1::2], strict=True))
 
 
@@ -73,7 +74,7 @@ def script(*scripts: list[int]) -> bytes:
     return struct.pack(f"<{len(words)}H", *words)
 
 
-def call(kind: int, figure: int, line: int, function: int = sky.SPEAK[1]) -> list[int]:
+def call(kind: int, figure: int, line: int, function: int = SPEAK) -> list[int]:
     return [kind, figure, sky.NUMBER, line, sky.NUMBER, 9, sky.CALL, 3, function]
 
 
@@ -100,8 +101,8 @@ def disk(tmp_path: Path) -> Path:
         60601: section(second),
         50001: tone, 50002: tone, 50003: sound(6.0),
         50600: tone, 50601: headed(bytes(range(256)) * 60, 0), 50602: tone,
-        60400: script([19], call(sky.VARIABLE, sky.OTHER, 1), [*call(sky.NUMBER, 7, 2), 13]),
-        60401: script([*call(sky.VARIABLE, sky.OWN, 4096), *call(sky.VARIABLE, sky.OTHER, 4097), 0, 0]),
+        60400: script([19], call(sky.VARIABLE, OTHER, 1), [*call(sky.NUMBER, 7, 2), 13]),
+        60401: script([*call(sky.VARIABLE, OWN, 4096), *call(sky.VARIABLE, OTHER, 4097), 0, 0]),
     }  # fmt: skip
     return game(tmp_path, files, plain={60600, 60601, 60400, 60401})
 
