@@ -13,7 +13,7 @@ import models
 from models.layers import inner
 from models.speech.acoustic import Acoustic, AcousticConfig, whole
 from models.speech.ctc import encode_truncated
-from models.training import checkpoint
+from models.training import checkpoint, mix
 from tests.models.laws import assert_close, check_company, check_state, chunked, settle
 
 
@@ -104,6 +104,25 @@ def test_a_checkpoint_comes_back_the_same(family: str, tmp_path: Path) -> None:
     fresh = Acoustic(model.config)
     assert checkpoint.warm_start(fresh, tmp_path / "a.pt") == len(model.state_dict())
     assert torch.equal(whole(fresh.eval(), pcm), whole(model, pcm))
+
+
+def test_the_mean_of_two_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = build("wavenet"), build("wavenet")
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight.add_(torch.randn_like(weight))
+    for name, model in (("first", first), ("second", second), ("other", build("lstm"))):
+        checkpoint.save(tmp_path / f"{name}.pt", model, {"name": name})
+    files = [str(tmp_path / f"{name}.pt") for name in ("first", "second")]
+    mix.main([*files, "--share", "0.25", "-o", str(tmp_path / "mixed.pt")])
+    mixed, info = models.load(tmp_path / "mixed.pt")
+    assert info["name"] == "second"
+    for (_, got), a, b in zip(mixed.named_parameters(), first.parameters(), second.parameters(), strict=True):
+        assert_close(got, 0.75 * a + 0.25 * b, 1e-6)
+    with pytest.raises(SystemExit):
+        mix.main([files[0], str(tmp_path / "other.pt"), "-o", str(tmp_path / "none.pt")])
+    assert "not two checkpoints of one model" in capsys.readouterr().err
+    assert not (tmp_path / "none.pt").exists()
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
