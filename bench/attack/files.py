@@ -152,7 +152,8 @@ def run(scale: Scale) -> Iterator[AttackRow]:
             make, wanted = CASES[name]
             path = make(Path(folder) / "hostile.onnx")
             code, peak, said = start(Path(folder) / "daemon", path)
-            found = f"exit {code}, {peak / 2**20:.0f} MiB, {said[:120]}"
+            short = " ".join(said.replace(f"{folder}/", "").split())[:120]
+            found = f"exit {code}, {peak / 2**20:.0f} MiB, {short}"
             held = code == CONFIG and peak < MOST_BYTES and wanted in said
             yield AttackRow(
                 "files", name, f"exit {CONFIG}, below {MOST_BYTES / 2**20:.0f} MiB, says {wanted}", found, held
