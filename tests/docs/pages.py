@@ -54,6 +54,7 @@ NOT_HERE = {
     r"streamer serve": "without an end: the daemon that the others of the page ask is one",
     r"STREAMER_\w+=\S+ streamer serve": "without an end: tests/serve",
     r"python -m models.speech.(whisper|reread) ": "a corpus: tests/models/test_transformer.py, test_grow.py there",
+    r"python -m models.training.mix ": "two trained runs: tests/models/test_acoustic.py there",
     r"python -m (models|bench) ": "minutes to days; its words and options are checked",
     r"python -m export runs/": "a trained run; its words and options are checked",
     r"streamer check mine.onnx": "a trained run",
