@@ -93,6 +93,8 @@ class Packages:
 
     def _npm(self, package: str, place: Path) -> None:
         """Unpack a package of npm into ``place``."""
+        for left in self.folder.glob("*.tgz"):  # by a run that was killed
+            left.unlink()
         self._run("npm", "pack", "--silent", package)
         (archive,) = self.folder.glob("*.tgz")
         with tarfile.open(archive) as files:

@@ -5,9 +5,9 @@ section's texts it is. Texts are coded by a fixed prefix code (:data:`CODES`); a
 and packed (:mod:`.rnc`). The facts of these formats are those of ScummVM's engine for the game.
 
 **Who speaks** is in the game's scripts: calls to speak have a figure, a line and a movement. The figure is named, or it
-is the one that the script belongs to, nearly always the hero, or it is the one he talks to. The last is told apart here
-by the script alone: mostly one script a conversation, so one person may have several labels, and where three talk, one
-label may have two voices.
+is the one that the script belongs to, nearly always the hero, or it is the one he talks to. That last figure gets the
+script's number as a label. A conversation is mostly one script, so one person may have several labels, and a script
+with three speakers gives one label two voices.
 """
 
 from __future__ import annotations
