@@ -158,6 +158,7 @@ def test_a_long_transcript_is_bounded(browser: Browser, url: str) -> None:
 def test_progress_is_told_in_words_once_and_not_by_the_percent(browser: Browser, url: str) -> None:
     with watched(browser, url, *REFUSED) as page:
         page.goto("/")
+        expect(page.get_by_role("status").first).to_have_text("Ready.")  # said once the models are known
         told = page.evaluate(
             """async () => {
             window.XMLHttpRequest = class {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 import pytest
+import uvloop
 
 from streamer.serve import turns
 from streamer.serve.loop_watch import LoopWatch
 from streamer.serve.shared_page import CROWD, SharedPage
 from streamer.serve.turns import Turns
+from streamer.serve.websocket import TURN
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -74,6 +77,44 @@ def test_one_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptureFixtur
     asyncio.run(go())
     assert said == ["other"]
     assert "turn failed" in caplog.text
+
+
+def test_other_threads_run_in_between() -> None:
+    """uvloop gives the interpreter back in each round, and takes it again at once: a thread that waits never asks."""
+    asked, over, seen, rounds = threading.Event(), threading.Event(), 0, 0
+
+    def other() -> None:
+        nonlocal seen
+        while not over.is_set():
+            asked.wait()
+            asked.clear()
+            seen += 1
+
+    def work() -> bool:
+        nonlocal rounds
+        until = monotonic() + TURN
+        while monotonic() < until:
+            pass
+        rounds += 1
+        if rounds % 20 == 0:
+            asked.set()
+        return rounds < 160 * 20
+
+    async def go() -> None:
+        made = Turns(asyncio.get_running_loop())
+        made.wait(work)
+        await until(lambda: not len(made))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        uvloop.run(go())
+        woken = seen
+    finally:
+        over.set()
+        asked.set()
+        thread.join()
+    assert woken >= 40, f"of 160 times that a thread was woken, it ran {woken} times"
 
 
 def test_how_late_the_loop_was_is_remembered_for_a_while() -> None:
