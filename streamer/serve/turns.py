@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SLICE = 0.01
 #: Seconds for which the loop's thread leaves the interpreter to other threads, once in every SLICE. A thread that waits
 #: for the interpreter asks for it when nobody has given it back for five milliseconds; uvloop gives it back, and takes
-#: it again at once, in every round. So with short rounds a lane, or the metrics page's thread, waited for half a second.
+#: it again at once, in every round. So with short rounds a lane, or the metrics page's thread, waited for .5 s.
 PAUSE = 0.0001
 
 
