@@ -1,13 +1,13 @@
 """One step of the prefix beam search: all extensions of all hypotheses of all streams, merged and cut back to the beam.
 
-Shapes: ``n`` streams, ``H`` hypotheses of them all, ``V`` tokens. Candidates above the threshold form a flat list
-``[C]`` in three parts: hypotheses that stay, those that go on inside a word, words that end. Within a part the order of
-a stream's candidates does not depend on other streams, numbers come from element-wise operations and from sums over the
-stream's own candidates, and ties are broken by that order. So a stream's result does not depend on the batch.
+Shapes: ``n`` streams, ``H`` hypotheses of all of them, ``V`` tokens. Candidates above the threshold form a flat list
+``[C]`` in three parts: hypotheses that stay, those that go on inside a word, and words that end. A stream's result does
+not depend on the batch: within a part the order of its candidates does not depend on other streams, numbers come from
+element-wise operations and from sums over its own candidates, and ties are broken by that order.
 
 A trained model's posteriors are sharp: a step has a dozen candidates, not thousands, and its cost is the number of
-NumPy calls. So what does not depend on the hypotheses is computed once for all steps (:meth:`Extender.turns`), only
-live hypotheses are looked at, and the three parts are slices instead of masks.
+NumPy calls. Therefore everything that does not depend on the hypotheses is computed once for all steps
+(:meth:`Extender.turns`), only live hypotheses are considered, and the three parts are slices instead of masks.
 """
 
 from __future__ import annotations
@@ -86,14 +86,16 @@ class Turn:
 
 
 class Extender:
+    """Computes the steps of the search; shared by all streams with the same settings."""
+
     def __init__(self, settings: Decoder, lexicon: Lexicon, lm: LanguageModel | None, blank: int) -> None:
         self._settings, self._lexicon, self._lm, self._blank = settings, lexicon, lm, blank
         self._least = max(FLOOR, np.log(settings.token_threshold) if settings.token_threshold > 0 else FLOOR)
         self._children = lexicon.children.ravel()
         self._goes_on = ~lexicon.leaf
-        self._alike = bool((lexicon.count > 1).any())  # some words sound alike
+        self._homophones = bool((lexicon.count > 1).any())  # some words sound alike
         self._count, self._lm_word = lexicon.count, lexicon.lm_word
-        #: The word that a node ends, where there is one.
+        #: The word that ends at each node; meaningless where none ends.
         self._word = lexicon.ends.take(np.minimum(lexicon.first, max(0, len(lexicon.ends) - 1)))
         self._spread = spread(np.arange(len(lexicon.words)))
         #: Look-ahead by node, with a last element for index -1, "no node".
@@ -103,7 +105,8 @@ class Extender:
         self._fractions = (2**32 - 1) / self._span
 
     def turns(self, logp: NDArray[np.float32], counts: Sequence[int], steps: Ints, gaps: Bools) -> Iterator[Turn]:
-        """Turn after turn: ``counts[i]`` rows of log-posteriors ``logp`` [K, V], ``steps`` [K] and ``gaps`` [K]."""
+        """Yield the turns in order. Turn *i* takes the next ``counts[i]`` rows of log-posteriors ``logp`` [K, V],
+        ``steps`` [K] and ``gaps`` [K]."""
         s = self._settings
         posterior = np.maximum(logp.astype(np.float64), FLOOR)
         gain = s.acoustic_scale * posterior
@@ -135,7 +138,8 @@ class Extender:
             begin, first = end, last
 
     def step(self, hyps: Hypotheses, turn: Turn, known: int) -> tuple[Hypotheses, Ended | None]:
-        """The hypotheses after one more step, and the words that ended in it. Overwrites ``hyps``.
+        """The hypotheses after one more step, and the words that ended in it (``None`` if no word did). Overwrites
+        ``hyps``.
 
         The words that ended are numbered from ``known`` on across all streams; hypotheses refer to them by number.
         """
@@ -155,12 +159,12 @@ class Extender:
         peak += values[PN]
         renewed, stay = peak, logadd(blank, peak, possible=True)
         best = np.maximum.reduceat(stay, hyps.begin)
-        # A full beam of hypotheses that stay is enough: what is worse than all of them has no chance.
+        # Where hypotheses that stay fill the beam, a candidate that is worse than all of them is dropped.
         worst: Floats | float = IMPOSSIBLE
         if np.count_nonzero(full := hyps.count == self._settings.beam):
             worst = np.where(full, np.minimum.reduceat(stay, hyps.begin), IMPOSSIBLE)
 
-        # Those with a new token, token after token.
+        # Hypotheses extended by a token, in order of tokens.
         many = hyps.count.take(turn.row)
         each = _counting(len(many)).repeat(many)
         shift = hyps.begin.take(turn.row)
@@ -179,9 +183,9 @@ class Extender:
             source.take(some), token.take(some), to.take(some), score.take(some), of.take(some),
         )  # fmt: skip
 
-        # Words that end with it, once for every word that sounds alike.
+        # Words that end with this token, one candidate for each homophone.
         count = self._count.take(to)
-        if self._alike:
+        if self._homophones:
             ends = _counting(len(count)).repeat(count)
             word = self._lexicon.first.take(to)
             word -= count.cumsum() - count
@@ -191,36 +195,37 @@ class Extender:
             ends = _where(count)
             ended_at = to.take(ends)
             word = self._word.take(ended_at)
-        said = score.take(ends)
-        said += self._settings.word_score
-        said_by = of.take(ends)
+        word_score = score.take(ends)
+        word_score += self._settings.word_score
+        word_row = of.take(ends)
         lm = fields[LM].take(source.take(ends))
         if self._lm is not None:
             logp, lm = self._lm.score(lm, self._lm_word.take(word))
             logp *= self._settings.lm_weight
             logp -= self._ahead.take(ended_at)
-            said += logp
-        np.maximum.at(best, said_by, said)
+            word_score += logp
+        np.maximum.at(best, word_row, word_score)
 
-        # Hypotheses to be: copies of where they come from, with what is new; the parts are slices.
+        # New hypotheses: copies of their sources with updated fields; the three parts are slices.
         goes_on = self._goes_on.take(to)
         floor = np.maximum(best - threshold, worst)
         while True:
             stays = _where(stay >= floor.take(row))
             goes = _where(goes_on & (score >= floor.take(of)))
-            kept = _where(said >= floor.take(said_by))
+            kept = _where(word_score >= floor.take(word_row))
             origin = np.concatenate([stays, source.take(goes), source.take(ends.take(kept))])
-            whose = row.take(origin)
+            origin_row = row.take(origin)
             lives = np.zeros(len(best), np.bool_)
-            lives[whose] = True
+            lives[origin_row] = True
             if np.count_nonzero(lives) == len(lives):
                 break
-            # The best led only to words that cost too much: what lives is measured by the best that may live.
+            # In streams without survivors, the best score was of a path that can only end a word, and the word scored
+            # too low. There the floor is measured from the best candidate that may survive.
             best = np.where(lives, best, np.maximum.reduceat(stay, hyps.begin))
             np.maximum.at(best, of, np.where(goes_on, score, IMPOSSIBLE))
-            np.maximum.at(best, said_by, said)
+            np.maximum.at(best, word_row, word_score)
             floor = np.where(lives, floor, np.maximum(best - threshold, worst))
-        ends, word, source, row = ends.take(kept), word.take(kept), origin, whose
+        ends, word, source, row = ends.take(kept), word.take(kept), origin, origin_row
         moved, ended = len(stays), len(stays) + len(goes)
         new = fields.take(source, axis=1)
         values = new.view(np.float64)
@@ -239,7 +244,7 @@ class Extender:
         new[HASH, ended:] = self._identity(new[HASH, ended:], word, lm)
         values[PB, :moved], values[PB, moved:] = blank.take(stays), -np.inf
         values[PN, :moved], values[PN, moved:ended] = renewed.take(stays), score.take(goes)
-        values[PN, ended:] = said.take(kept)
+        values[PN, ended:] = word_score.take(kept)
         total = values[PN].copy()
         total[:moved] = stay.take(stays)
 
@@ -251,12 +256,13 @@ class Extender:
         at = _where(chosen >= ended)
         if not len(at):
             return hyps, None
-        said_by, nth = row.take(at), chosen.take(at)
-        words = Ended(said_by, new.take(nth, axis=1), word.take(nth - ended), turn.step.take(said_by))
+        word_row, nth = row.take(at), chosen.take(at)
+        words = Ended(word_row, new.take(nth, axis=1), word.take(nth - ended), turn.step.take(word_row))
         fields[HIST].put(at, np.arange(known, known + len(at)))
         return hyps, words
 
     def _identity(self, before: Ints, word: Ints, lm: Ints) -> Ints:
+        """Hashes [W] after new words: of all words so far or of the LM states, as the setting ``merge`` says."""
         if self._settings.merge == "history":
             return mix_in(before, self._spread.take(word))
         return mix(np.full(len(lm), START_HASH), lm)
@@ -264,7 +270,7 @@ class Extender:
     # -- the new beam ----------------------------------------------------------------------------------------------
 
     def _merge(self, new: Ints, score: Floats, marks: Ints) -> Ints:
-        """Add up the paths to each prefix in its likeliest candidate; the indexes of these candidates, in order.
+        """Add up the paths to each prefix in its likeliest candidate. Returns the indexes of these, in order.
 
         At most one of a prefix's candidates is a hypothesis that stays, and only that one has paths ending in blank.
         ``marks`` [C]: the stream's number in the upper 16 bits.
@@ -277,7 +283,7 @@ class Extender:
         if len(key) < MANY:
             order = np.lexsort((-score, key))  # the likeliest leads its group
         else:
-            some = _alike(key)
+            some = _repeated(key)
             if not len(some):
                 return _counting(len(key))
             order = some.take(np.lexsort((-score.take(some), key.take(some))))
@@ -303,7 +309,7 @@ class Extender:
         return _where(alone)
 
     def _select(self, heads: Ints, score: Floats, row: Ints, marks: Ints, best: Floats) -> tuple[Ints, Ints, Ints]:
-        """The best candidates of each stream, best first: their indexes, their streams, and the count of each stream.
+        """Select the best candidates of each stream, best first: their indexes, their streams, each stream's count.
 
         Scores are compared as 32-bit fractions of the range that the threshold allows.
         """
@@ -354,7 +360,7 @@ def _where(which: NDArray[np.generic]) -> Ints:
     return which.nonzero()[0]
 
 
-def _alike(keys: Ints) -> Ints:
+def _repeated(keys: Ints) -> Ints:
     """Indexes, in order, of all keys that occur more than once, and of a few others."""
     places = np.int64((1 << 24) - 1)
     if len(keys) > places:
