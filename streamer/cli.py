@@ -19,7 +19,7 @@ from streamer.commands.completion import VARIABLE, completion, prepare
 
 __all__ = ["app", "main"]
 
-#: The bases of typer's own usage errors; typer brings them along, or takes them from click, depending on its version.
+#: The bases of typer's usage errors. Depending on its version, typer defines them or takes them from click.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -119,7 +119,7 @@ EPILOG = {
     ),
 }
 
-#: Help texts for the list of commands, which would cut off longer ones.
+#: Help texts for the list of commands, which truncates longer ones.
 SHORT = {
     "serve": "Serve streams over WebSockets, until SIGTERM.",
     "transcribe": "Write down what is said in recordings.",
@@ -177,7 +177,8 @@ def _streamer(
 
 
 def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which quits silently when its reader goes away: typer would exit with 1, as for a failure."""
+    """Wrap ``command`` so that it quits silently when its output pipe is closed; typer would exit with 1, as for a
+    failure."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -191,6 +192,7 @@ def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _register() -> None:
+    """Add all commands to :data:`app`."""
     from streamer.commands.admin import drain, reload, sessions
     from streamer.commands.adopt import adopt
     from streamer.commands.check import check
@@ -238,7 +240,7 @@ _register()
 
 def main() -> None:
     """The entry point ``streamer``."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # file names are printed as their own bytes
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names that are not UTF-8 are printed as their bytes
         sys.stdout.reconfigure(errors="surrogateescape")
     if os.environ.get(VARIABLE):
         prepare()
@@ -257,6 +259,7 @@ def main() -> None:
 
 
 def _usage(error: BaseException) -> None:
+    """Print a usage error on standard error."""
     context = getattr(error, "ctx", None)
     message = error.format_message()  # type: ignore[attr-defined]
     where = context.command_path if context is not None else "streamer"
@@ -268,8 +271,8 @@ def _usage(error: BaseException) -> None:
 
 
 def _explain(error: Exception) -> int:
-    """Our own errors are written for the user. Anything else is a defect, or a fault of the machine: the error's type
-    helps to tell which."""
+    """Print an error and return the exit code. Our own errors have messages for the user. Any other error is a defect
+    or a fault of the machine, so its type is printed, too."""
     if isinstance(error, commands.CommandError):
         commands.complain(str(error))
         return error.code
