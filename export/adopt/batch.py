@@ -122,14 +122,16 @@ def _report(settled: Settled, report: Report, reason: str) -> None:
     for memory in settled.part.memories:
         axis = settled.memories[memory.name].axis()
         kind = "condition" if memory.given else "state"
-        behind = "" if memory.out is None else f" -> {memory.out}{_BY[settled.part.roles.how.get(memory.name, '')]}"
+        output = "" if memory.out is None else f" -> {memory.out}{_BY[settled.part.roles.how.get(memory.name, '')]}"
         where = "no batch axis" if axis is None else f"batch on axis {axis}"
         if axis is not None and memory.raw[axis] > 1:
             where = f"batch folded into axis {axis}"
         counts = f", counts {memory.step} a call" if memory.out is None and not memory.given else ""
-        report.found(f"{kind} {memory.name}{behind}: {memory.dtype} {list(memory.raw)}, {where}{counts}")
+        report.found(f"{kind} {memory.name}{output}: {memory.dtype} {list(memory.raw)}, {where}{counts}")
     if settled.changed:
-        report.did(f"freed a batch fixed at 1, in {settled.changed} operators: two streams together are as each alone")
+        report.did(
+            f"freed a batch fixed at 1, in {settled.changed} operators: two streams together give what each gives alone"
+        )
     elif not settled.free:
         report.found(f"a batch that can't be freed, so max_batch = 1: {reason}")
 

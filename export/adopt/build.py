@@ -275,7 +275,7 @@ def _manifest(
     name: str,
 ) -> Manifest:
     described = settings.model
-    behind = 0 if chain.sound is None or chain.host is None else chain.host.fft - chain.host.hop
+    delay = 0 if chain.sound is None or chain.host is None else chain.host.fft - chain.host.hop
     some = min(GOLDEN, len(signal))
     files = [settled.part.foreign for settled in chain.parts]
     fields = {
@@ -290,8 +290,8 @@ def _manifest(
         "conditions": adopted.conditions,
         "states": adopted.states,
         "outputs": tuple(chain.output(result) for result in chain.results),
-        "latency": behind if described.latency is None else described.latency,
-        "flush": behind if described.flush is None else described.flush,
+        "latency": delay if described.latency is None else described.latency,
+        "flush": delay if described.flush is None else described.flush,
         "max_batch": max_batch,
         "options": _options(settings, beside),
         "provenance": Provenance(

@@ -178,8 +178,8 @@ def _loop_edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]
     for inner, source in zip(body.inputs[skipped:], given, strict=False):
         if source is not None:
             yield source, inner, _MOVE, False
-    behind = body.outputs[1:] if node.op_type == "Loop" else body.outputs
-    for inner, target in zip(behind, node.outputs, strict=False):
+    body_outputs = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+    for inner, target in zip(body_outputs, node.outputs, strict=False):
         yield inner, target, _MOVE, False
     for number in range(min(states, len(node.outputs))):
         source = given[number]
@@ -214,9 +214,9 @@ def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
     elif node.op_type in ("Loop", "Scan"):
         body, first, states = _body(node)
         inner = body.inputs[2:] if node.op_type == "Loop" else body.inputs
-        behind = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+        body_outputs = body.outputs[1:] if node.op_type == "Loop" else body.outputs
         for number in range(states):
-            before, after, start = inner[number], behind[number], node.inputs[first + number]
+            before, after, start = inner[number], body_outputs[number], node.inputs[first + number]
             floats = after.dtype is None or after.dtype.is_floating_point()
             if after is before or not floats or (start is not None and _is_empty(start)):
                 continue

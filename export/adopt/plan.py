@@ -117,9 +117,9 @@ def part_of(
     symbol = None if axis is None else port.dims[axis]
     hints = {name: size for name, size in hints.items() if name != symbol}
     memories = []
-    for before, behind in roles.pairs.items():
+    for before, after in roles.pairs.items():
         state = next(p for p in foreign.inputs if p.name == before)
-        back = next(p for p in foreign.outputs if p.name == behind)
+        back = next(p for p in foreign.outputs if p.name == after)
         memories.append(_memory(state, back, symbol, axis is not None, {**hints, **known}, settings, questions))
     for name in roles.conditions:
         state = next(p for p in foreign.inputs if p.name == name)
@@ -169,11 +169,11 @@ def _memory(
     the file declares it. ``batched``: whether the stream has a batch axis."""
     sizes = [size_of(port, axis, known) for axis in range(len(port.dims))]
     free = [axis for axis, size in enumerate(sizes) if size is None]
-    said = settings.batch.get(port.name)
-    if said is not None and said >= len(sizes):
-        raise AdoptionError(f"[batch] {port.name} = {said}: the state is {port}")
-    if said is not None and free in ([], [said]):
-        axes: tuple[int | None, ...] = (said,)
+    chosen = settings.batch.get(port.name)
+    if chosen is not None and chosen >= len(sizes):
+        raise AdoptionError(f"[batch] {port.name} = {chosen}: the state is {port}")
+    if chosen is not None and free in ([], [chosen]):
+        axes: tuple[int | None, ...] = (chosen,)
     elif not free:
         ones = [axis for axis, size in enumerate(sizes) if size == 1]
         folded = [axis for axis, size in enumerate(sizes) if size != 1]

@@ -16,7 +16,7 @@ __all__ = ["Port", "Roles", "assign", "key"]
 
 #: Parts of a state's name that only distinguish its input from its output.
 _BEFORE = {"in", "input", "prev", "previous", "old", "past", "init", "initial", "start"}
-_BEHIND = {"out", "output", "next", "new", "present", "updated", "final", "last", "end"}
+_AFTER = {"out", "output", "next", "new", "present", "updated", "final", "last", "end"}
 _STORED = {"cache", "cached"}
 #: Endings of names that number a step, of the input and of the output: ``h_0`` and ``h_n`` or ``h_1``, ``h_t`` and
 #: ``h_t1``.
@@ -78,11 +78,11 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[a-z]+|[0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
 
 
-def key(name: str, behind: bool) -> tuple[str, ...]:
-    """The words of a name without those for before or after a call (``behind``): ``new_cached_x`` and ``cached_x`` have
+def key(name: str, after: bool) -> tuple[str, ...]:
+    """The words of a name without those for before or after a call (``after``): ``new_cached_x`` and ``cached_x`` have
     the same key."""
     words = _words(name)
-    rest = tuple(word for word in words if word not in (_BEHIND if behind else _BEFORE))
+    rest = tuple(word for word in words if word not in (_AFTER if after else _BEFORE))
     return tuple(word for word in rest if word not in _STORED) or rest
 
 
@@ -167,14 +167,14 @@ def _stream(free: Sequence[Port], outputs: Sequence[Port], names: list[str]) -> 
     return (alone or list(free))[0].name
 
 
-def _from_settings(ins: Mapping[str, Port], outs: Mapping[str, Port], said: Mapping[str, str]) -> dict[str, str]:
-    pairs = {before: behind for before, behind in said.items() if before in ins}
-    for before, behind in pairs.items():
-        if behind not in outs:
-            raise AdoptionError(f"[state] {before} = {behind!r}: the graph's outputs are {listed(list(outs))}")
-        if not _compatible(ins[before], outs[behind]):
+def _from_settings(ins: Mapping[str, Port], outs: Mapping[str, Port], state: Mapping[str, str]) -> dict[str, str]:
+    pairs = {before: after for before, after in state.items() if before in ins}
+    for before, after in pairs.items():
+        if after not in outs:
+            raise AdoptionError(f"[state] {before} = {after!r}: the graph's outputs are {listed(list(outs))}")
+        if not _compatible(ins[before], outs[after]):
             raise AdoptionError(
-                f"[state] {before} = {behind!r}: {ins[before]} can't become {outs[behind]}; a state comes back as it "
+                f"[state] {before} = {after!r}: {ins[before]} can't become {outs[after]}; a state comes back as it "
                 "went in"
             )
     return pairs
@@ -191,7 +191,7 @@ def _by_graph(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) ->
         if len(ends) == 1:
             claims[port.name] = ends[0]
     ends = list(claims.values())
-    return {before: behind for before, behind in claims.items() if ends.count(behind) == 1}
+    return {before: after for before, after in claims.items() if ends.count(after) == 1}
 
 
 def _by_name(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
@@ -237,23 +237,23 @@ def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlo
     return pairs if len(set(pairs.values())) == len(pairs) else {}
 
 
-def _same_name(before: str, behind: str) -> bool:
+def _same_name(before: str, after: str) -> bool:
     """Whether the names differ only in words for before and after."""
     parts = key(before, False)
-    if parts and parts == key(behind, True) and before != behind:
+    if parts and parts == key(after, True) and before != after:
         return True
     # cache_last_channel_len, cache_last_channel_next_len: "last" is a word for after, but both names have it
-    words, whole = _words(behind), _words(before)
-    return any(word in _BEHIND and words[:at] + words[at + 1 :] == whole for at, word in enumerate(words))
+    words, whole = _words(after), _words(before)
+    return any(word in _AFTER and words[:at] + words[at + 1 :] == whole for at, word in enumerate(words))
 
 
-def _similar_name(before: str, behind: str) -> bool:
+def _similar_name(before: str, after: str) -> bool:
     """Whether the names are the same, or number consecutive steps."""
-    if _same_name(before, behind) or (behind[:-1] == before and behind[-1] in "nN"):  # h, hn; state, stateN
+    if _same_name(before, after) or (after[:-1] == before and after[-1] in "nN"):  # h, hn; state, stateN
         return True
-    if len(before) > 1 and before[:-1] == behind[:-1] and (before[-1], behind[-1]) in (("0", "n"), ("0", "N")):
+    if len(before) > 1 and before[:-1] == after[:-1] and (before[-1], after[-1]) in (("0", "n"), ("0", "N")):
         return True
-    first, last = key(before, False), key(behind, True)
+    first, last = key(before, False), key(after, True)
     return any(
         len(first) > len(a) and first[len(first) - len(a) :] == a and (*first[: len(first) - len(a)], *b) == last
         for a, b in _STEPS
@@ -288,11 +288,11 @@ def _ask_open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked:
             )
 
 
-def _compatible(before: Port, behind: Port) -> bool:
+def _compatible(before: Port, after: Port) -> bool:
     """Whether type and rank are equal, and no two fixed sizes differ."""
-    if before.dtype != behind.dtype or len(before.dims) != len(behind.dims):
+    if before.dtype != after.dtype or len(before.dims) != len(after.dims):
         return False
-    sizes = zip(before.dims, behind.dims, strict=True)
+    sizes = zip(before.dims, after.dims, strict=True)
     return all(a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in sizes)
 
 

@@ -221,16 +221,16 @@ def further_stream(
 
 
 def frames_of(
-    port: Port, batch: int | None, settings: AdoptSettings, known: Mapping[str, int], behind: bool
+    port: Port, batch: int | None, settings: AdoptSettings, known: Mapping[str, int], chained: bool
 ) -> InputStream:
-    """A stream of frames of ``fft`` samples, as spectra or as samples. ``behind``: the graph takes the frames of
+    """A stream of frames of ``fft`` samples, as spectra or as samples. ``chained``: the graph takes the frames of
     another one. Raises :class:`AdoptionError` for shapes that do not fit [host]."""
     host = settings.host
     assert host is not None
     if settings.input.sample_rate is None:
         raise AdoptionError("[host] fft is for sound: say [input] sample_rate")
     sizes = [size_of(port, axis, known) for axis in range(len(port.dims))]
-    wanted = "frame" if behind else host.feature
+    wanted = "frame" if chained else host.feature
     kind, layout = spectral(sizes, batch, host, wanted, f"the input {port}")
     steps = layout.shape[0]
     if kind == "frame" and steps != 1:

@@ -300,7 +300,7 @@ class ReplayClient:
         await socket.send(json.dumps(self._start if self.id is None else resume))
         frame = json.loads(await socket.recv())
         if frame["type"] == "error":
-            # The daemon was killed before the first checkpoint. The buffer holds all rows, so the stream starts anew.
+            # The daemon was killed before the first checkpoint. The buffer holds all rows, so a new stream starts.
             if frame["code"] == "unknown_stream" and self.acknowledged == 0:
                 self.id = None
                 frame["code"] = "starting"

@@ -17,7 +17,7 @@ __all__ = ["Event", "Forecast", "Task", "TaskError", "Transcription", "Word"]
 
 
 class TaskError(ValueError):
-    """The manifest asks for a task, or for options of one, that this build can't serve. The message says what to do."""
+    """The manifest asks for a task, or for options, that this build does not support. The message has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

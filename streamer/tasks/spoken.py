@@ -129,7 +129,7 @@ def _numbers(number: re.Match[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _plain(whole: str, n: int, part: str | None) -> Iterator[tuple[str, ...]]:
-    """A cardinal, or a decimal whose digits behind the point are said one by one."""
+    """A cardinal, or a decimal, whose digits after the point are said one by one."""
     if whole != grouped(n) or n > MOST:
         return
     if part is None:

@@ -102,8 +102,8 @@ def assemble(recogniser: Recogniser, report: Report) -> Adopted:
     begins = ops("Less", calls, ops.constant(1))
     counts = None if recogniser.early else ops("Not", ops("Less", calls, ops.constant(recogniser.held)))
     before = outside.state("frontend.samples", "frontend.samples.next", "int16", (frontend.carry,))
-    fresh, behind = frontend.rows(ops, pcm, before, None if recogniser.early else begins, kind.shift)
-    outside.give(ops, behind, "frontend.samples.next", "int16", (frontend.carry,))
+    fresh, kept = frontend.rows(ops, pcm, before, None if recogniser.early else begins, kind.shift)
+    outside.give(ops, kept, "frontend.samples.next", "int16", (frontend.carry,))
     report.did(f"brought {frontend} inside")
     rows = ops.join(_rows(ops, outside, recogniser, begins), fresh, axis=1)
     have = recogniser.rows + kind.shift

@@ -125,7 +125,7 @@ class Frontend:
             mirrored = ops.join(ops.cut(before, 0, self.shift, 1), image, axis=1)
             before = ops.choose(begins, mirrored, before, "int16")
         sound = ops.join(before, pcm, axis=1)
-        behind = ops.cut(sound, count * self.shift, count * self.shift + self.carry, 1)
+        kept = ops.cut(sound, count * self.shift, count * self.shift + self.carry, 1)
         sound = ops("Mul", ops.cast(sound, "float32"), ops.constant(self.scale, np.float32))
         frames = self._frames(ops, sound, count)
         if self.centred:
@@ -142,7 +142,7 @@ class Frontend:
         both = ops("Mul", both, both)
         power = ops("Add", ops.cut(both, 0, bins, 2), ops.cut(both, bins, 2 * bins, 2))
         energy = ops("MatMul", power, ops.constant(self.bank, np.float32))
-        return ops("Log", ops("Max", energy, ops.constant(np.finfo(np.float32).eps, np.float32))), behind
+        return ops("Log", ops("Max", energy, ops.constant(np.finfo(np.float32).eps, np.float32))), kept
 
     def _frames(self, ops: Ops, sound: ir.Value, count: int) -> ir.Value:
         """Samples [B, carry + count * shift] -> frames [B, count, length]. A frame has the length of 2.5 shifts."""

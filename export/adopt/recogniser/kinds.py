@@ -53,8 +53,8 @@ class Kind:
 def kind_of(encoder: Foreign, transducer: bool, settings: AdoptSettings, report: Report) -> Kind:
     """The family of a model. Raises :class:`AdoptionError` for an unknown family, or missing metadata."""
     names = {port.name for port in encoder.inputs}
-    said = encoder.metadata
-    if said.get("feature", "").lower() == "whisper":
+    metadata = encoder.metadata
+    if metadata.get("feature", "").lower() == "whisper":
         raise AdoptionError(f"{encoder.path.name} takes Whisper's features, which are not supported")
     if "attn_mask" in names and not transducer:
         kind = _wenet(encoder, settings)
@@ -62,7 +62,7 @@ def kind_of(encoder: Foreign, transducer: bool, settings: AdoptSettings, report:
         kind = _nemo(encoder, transducer, settings)
     elif "signal" in names and not transducer:
         kind = _t_one(encoder, settings)
-    elif "x" in names and (transducer or said.get("model_type", "zipformer2") == "zipformer2"):
+    elif "x" in names and (transducer or metadata.get("model_type", "zipformer2") == "zipformer2"):
         kind = _k2(encoder, transducer, settings)
     else:
         raise AdoptionError(
@@ -112,8 +112,8 @@ def _k2(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
 def _nemo(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
     if transducer:
         raise AdoptionError(f"{encoder.path.name} is the encoder of a NeMo transducer: only NeMo's CTC is supported")
-    said = encoder.metadata
-    if (normalised := said.get("normalize_type", "")) not in ("", "NA", "None"):
+    metadata = encoder.metadata
+    if (normalised := metadata.get("normalize_type", "")) not in ("", "NA", "None"):
         raise AdoptionError(
             f"{encoder.path.name} takes features that are normalised {normalised}, over the whole recording: it is not "
             "a streaming model"
@@ -122,7 +122,7 @@ def _nemo(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
     for name in ("cache_last_channel", "cache_last_time"):
         port = next(port for port in encoder.inputs if port.name == name)
         for axis, size in enumerate(port.dims[1:], 1):
-            if isinstance(size, str) and f"{name}_dim{axis}" in said:
+            if isinstance(size, str) and f"{name}_dim{axis}" in metadata:
                 dims[size] = _number(encoder, f"{name}_dim{axis}")
     window, shift = _number(encoder, "window_size"), _number(encoder, "chunk_shift")
     changes: dict[str, Any] = {"input": _rows("audio_signal", 2, window, shift), "dims": dims}

@@ -277,7 +277,7 @@ class Beam:
         """The whole words of the best hypothesis. Hypotheses with the same words survive, with these words removed.
 
         A surviving hypothesis may have ended these words earlier than the best one and begun its next word before they
-        end. Reported words keep their times, so the start of such a word is moved behind them.
+        end. Reported words keep their times, so the start of such a word is moved after them.
         """
         entry = state.head
         if entry == NONE:
