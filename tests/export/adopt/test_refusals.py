@@ -152,9 +152,9 @@ def test_no_result_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [
-        ('[input]\nname = "z"', "the settings speak of z: the tensors are h, hn, x, y"),
-        ('[input]\nname = "y"', "'y' is not a free input of the graph: x, h are"),
-        ('[state]\nh = "nope"', "the settings speak of nope"),
+        ('[input]\nname = "z"', "the settings name z: the tensors are h, hn, x, y"),
+        ('[input]\nname = "y"', "'y' is not a free input of the graph, whose free inputs are x, h"),
+        ('[state]\nh = "nope"', "the settings name nope"),
         ('[state]\nh = "x"', "[state] h = 'x': the graph's outputs are y, hn"),
         ('[outputs]\nkeep = ["y", "hn"]', "[outputs] keep: hn is not a result of the graph, whose results are y"),
         ("[constants]\nz = 1", "the settings name z"),
