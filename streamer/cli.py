@@ -122,24 +122,24 @@ EPILOG = {
 #: Help texts for the list of commands, which truncates longer ones.
 SHORT = {
     "serve": "Serve streams over WebSockets, until SIGTERM.",
-    "transcribe": "Write down what is said in recordings.",
-    "listen": "Write down what is said into the microphone.",
+    "transcribe": "Transcribe speech in recordings.",
+    "listen": "Transcribe speech from the microphone.",
     "forecast": "Forecast sensors, learning while they run.",
     "generate": "Let a model write, play or speak by itself.",
-    "classify": "Find speech, words or a mood, as it comes.",
-    "enhance": "Take the noise out of speech, live too.",
+    "classify": "Classify sound or text, as it arrives.",
+    "enhance": "Remove noise from speech, also live.",
     "run": "Run any model on rows: outputs as a table.",
-    "adopt": "Make a stateful ONNX model from elsewhere fit.",
-    "export": "Make a model file of your PyTorch module.",
+    "adopt": "Adapt a stateful ONNX model from elsewhere.",
+    "export": "Export your PyTorch module to a model file.",
     "check": "Test a model file on this machine.",
     "models": "List the installed models and their scores.",
-    "token": "Say who may use a daemon.",
+    "token": "Manage the access tokens of a daemon.",
     "drain": "Move all streams and sensors to another daemon.",
-    "reload": "Have a daemon load model files that changed.",
+    "reload": "Reload changed model files in a daemon.",
     "sessions": "A daemon's streams: list, export, import, evict.",
     "sign": "Sign model files, or check their signatures.",
     "top": "Watch a daemon: streams, sensors, lag, refusals.",
-    "completion": "Have the shell complete commands and options.",
+    "completion": "Print shell completion of commands and options.",
 }
 
 app = typer.Typer(

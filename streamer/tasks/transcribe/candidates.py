@@ -165,39 +165,39 @@ class Extender:
             worst = np.where(full, np.minimum.reduceat(stay, hyps.begin), IMPOSSIBLE)
 
         # Hypotheses extended by a token, in order of tokens.
-        many = hyps.count.take(turn.row)
-        each = _counting(len(many)).repeat(many)
+        counts = hyps.count.take(turn.row)
+        pair = _counting(len(counts)).repeat(counts)
         shift = hyps.begin.take(turn.row)
-        shift -= many.cumsum() - many
-        source = _counting(len(each)) + shift.take(each)
-        token, before = turn.token.take(each), node.take(source)
-        to = self._children.take(before * size + token)
+        shift -= counts.cumsum() - counts
+        source = _counting(len(pair)) + shift.take(pair)
+        token, before = turn.token.take(pair), node.take(source)
+        child = self._children.take(before * size + token)
         again = last.take(source) == token  # the same token twice needs a blank between
         score = np.where(again, values[PB].take(source), total.take(source))
-        score += turn.gain.take(each)
-        score += self._ahead.take(to) - self._ahead.take(before)
-        of = turn.row.take(each)
-        np.maximum.at(best, of, score)
-        some = _where(score > np.maximum(best - threshold, worst).take(of))
-        source, token, to, score, of = (
-            source.take(some), token.take(some), to.take(some), score.take(some), of.take(some),
+        score += turn.gain.take(pair)
+        score += self._ahead.take(child) - self._ahead.take(before)
+        pair_row = turn.row.take(pair)
+        np.maximum.at(best, pair_row, score)
+        passing = _where(score > np.maximum(best - threshold, worst).take(pair_row))
+        source, token, child, score, pair_row = (
+            source.take(passing), token.take(passing), child.take(passing), score.take(passing), pair_row.take(passing),
         )  # fmt: skip
 
         # Words that end with this token, one candidate for each homophone.
-        count = self._count.take(to)
+        count = self._count.take(child)
         if self._homophones:
             ends = _counting(len(count)).repeat(count)
-            word = self._lexicon.first.take(to)
+            word = self._lexicon.first.take(child)
             word -= count.cumsum() - count
             word = self._lexicon.ends.take(word.take(ends) + _counting(len(ends)))
-            ended_at = to.take(ends)
+            ended_at = child.take(ends)
         else:
             ends = _where(count)
-            ended_at = to.take(ends)
+            ended_at = child.take(ends)
             word = self._word.take(ended_at)
         word_score = score.take(ends)
         word_score += self._settings.word_score
-        word_row = of.take(ends)
+        word_row = pair_row.take(ends)
         lm = fields[LM].take(source.take(ends))
         if self._lm is not None:
             logp, lm = self._lm.score(lm, self._lm_word.take(word))
@@ -207,26 +207,26 @@ class Extender:
         np.maximum.at(best, word_row, word_score)
 
         # New hypotheses: copies of their sources with updated fields; the three parts are slices.
-        goes_on = self._goes_on.take(to)
+        continues = self._goes_on.take(child)
         floor = np.maximum(best - threshold, worst)
         while True:
-            stays = _where(stay >= floor.take(row))
-            goes = _where(goes_on & (score >= floor.take(of)))
+            staying = _where(stay >= floor.take(row))
+            going = _where(continues & (score >= floor.take(pair_row)))
             kept = _where(word_score >= floor.take(word_row))
-            origin = np.concatenate([stays, source.take(goes), source.take(ends.take(kept))])
+            origin = np.concatenate([staying, source.take(going), source.take(ends.take(kept))])
             origin_row = row.take(origin)
-            lives = np.zeros(len(best), np.bool_)
-            lives[origin_row] = True
-            if np.count_nonzero(lives) == len(lives):
+            survives = np.zeros(len(best), np.bool_)
+            survives[origin_row] = True
+            if np.count_nonzero(survives) == len(survives):
                 break
             # In streams without survivors, the best score was of a path that can only end a word, and the word scored
             # too low. There the floor is measured from the best candidate that may survive.
-            best = np.where(lives, best, np.maximum.reduceat(stay, hyps.begin))
-            np.maximum.at(best, of, np.where(goes_on, score, IMPOSSIBLE))
+            best = np.where(survives, best, np.maximum.reduceat(stay, hyps.begin))
+            np.maximum.at(best, pair_row, np.where(continues, score, IMPOSSIBLE))
             np.maximum.at(best, word_row, word_score)
-            floor = np.where(lives, floor, np.maximum(best - threshold, worst))
+            floor = np.where(survives, floor, np.maximum(best - threshold, worst))
         ends, word, source, row = ends.take(kept), word.take(kept), origin, origin_row
-        moved, ended = len(stays), len(stays) + len(goes)
+        moved, ended = len(staying), len(staying) + len(going)
         new = fields.take(source, axis=1)
         values = new.view(np.float64)
         values[DONE, moved:] += values[PEAK, moved:]
@@ -237,16 +237,16 @@ class Extender:
             values[DONE].put(first, 0.0)
             new[TOKENS].put(first, 1)
             new[START].put(first, turn.step.take(row.take(first)))
-        new[NODE, moved:ended], new[NODE, ended:] = to.take(goes), 0
-        new[LAST, moved:ended], new[LAST, ended:] = token.take(goes), token.take(ends)
+        new[NODE, moved:ended], new[NODE, ended:] = child.take(going), 0
+        new[LAST, moved:ended], new[LAST, ended:] = token.take(going), token.take(ends)
         values[PEAK, moved:] = turn.posterior.take(row[moved:] * size + new[LAST, moved:])
         new[LM, ended:] = lm = lm.take(kept)
         new[HASH, ended:] = self._identity(new[HASH, ended:], word, lm)
-        values[PB, :moved], values[PB, moved:] = blank.take(stays), -np.inf
-        values[PN, :moved], values[PN, moved:ended] = renewed.take(stays), score.take(goes)
+        values[PB, :moved], values[PB, moved:] = blank.take(staying), -np.inf
+        values[PN, :moved], values[PN, moved:ended] = renewed.take(staying), score.take(going)
         values[PN, ended:] = word_score.take(kept)
         total = values[PN].copy()
-        total[:moved] = stay.take(stays)
+        total[:moved] = stay.take(staying)
 
         marks = row << 48
         heads = self._merge(new, total, marks)
