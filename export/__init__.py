@@ -1,7 +1,7 @@
 """Exports PyTorch to one judged ONNX file with its manifest: ``export(module, example, states, "net.onnx")``.
 
-``streamer export`` does the same from the command line. ``python -m export CHECKPOINT`` exports what ``models``
-trained.
+``streamer export`` does the same from the command line. ``python -m export CHECKPOINT`` exports a checkpoint of
+``models``.
 """
 
 from __future__ import annotations

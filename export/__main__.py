@@ -13,11 +13,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 if the file was written, 1 if the judge refused it, 2 for a bad checkpoint or option."""
     given = _parser().parse_args(arguments)
     try:
-        import models  # torch takes seconds; the help should not
+        import models  # imports torch, which takes seconds: not for --help
     except ModuleNotFoundError as error:
         if error.name != "models":
             raise
-        print("export: a checkpoint needs a checkout; a module of your own: streamer export --help", file=sys.stderr)
+        print("export: checkpoints need a checkout; for your own module: streamer export --help", file=sys.stderr)
         return 2
     from export.build import RefusedError, build
     from streamer.commands.check import show
@@ -71,9 +71,9 @@ def _changes(given: argparse.Namespace, info: dict[str, Any]) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="what training left (best.pt)")
+    parser.add_argument("checkpoint", type=Path, help="the checkpoint of a training (best.pt)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
-    parser.add_argument("--chunk-ms", type=float, help="a whole number of steps (default: those nearest to 300 ms)")
+    parser.add_argument("--chunk-ms", type=float, help="a whole number of steps (default: nearest to 300 ms)")
     parser.add_argument("--name", help="model name (default: the checkpoint's)")
     parser.add_argument("--version", help="model version (default: the checkpoint's, or 1)")
     parser.add_argument("--description")
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--options", type=Path, metavar="JSON", help="task options over the checkpoint's")
     parser.add_argument("--lexicon", type=Path, help="lexicon text to pack into the file")
     parser.add_argument("--lm", type=Path, help="language model to pack into the file")
-    parser.add_argument("--letters", type=Path, help="model of letters and sounds to pack into the file")
+    parser.add_argument("--letters", type=Path, help="pronunciation model to pack into the file")
     parser.add_argument("--scores", type=Path, metavar="JSON", help="scores instead of the checkpoint's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--endurance", type=int, default=2000, help="chunks of the long run (default: %(default)s)")

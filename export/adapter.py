@@ -11,7 +11,7 @@ from export.look import ModuleSignature
 
 __all__ = ["STARTED", "Adapted"]
 
-#: An extra state, which is set once a stream has begun, for modules whose own states do not start as zeros.
+#: An extra state of modules whose own states do not start as zeros: whether the stream has begun.
 STARTED = "stream.started"
 #: Scale of 16-bit samples to [-1, 1).
 PCM_SCALE = 1 / 32768
@@ -20,13 +20,13 @@ State = dict[str, Tensor]
 
 
 class Adapted(nn.Module):
-    """Keeps the contract of :class:`export.trace.StreamingModule`.
+    """The module as a :class:`export.trace.StreamingModule`.
 
     ``pcm``: the first input is 16-bit samples, which are scaled. ``probabilities``: the function that turns the first
     output's last axis into probabilities, ``softmax`` or ``sigmoid``. Integer inputs are clipped to their limits.
 
-    ``whole``: a call takes any number of chunks; ``untimed``: outputs that are independent of a call's length;
-    ``folded``: states whose initial value is not zero.
+    ``whole``: a call takes any number of chunks. ``untimed``: outputs without a time axis. ``folded``: states whose
+    initial value is not zero.
     """
 
     def __init__(self, found: ModuleSignature, *, pcm: bool, probabilities: str | None = None) -> None:
@@ -42,13 +42,13 @@ class Adapted(nn.Module):
         self.untimed = {n for n, layout in zip(forward.output_names, axes.outputs, strict=True) if layout.time is None}
 
     def initial_state(self, batch: int) -> State:
-        """All zeros; the module's own initial values are put in inside the graph."""
+        """Zeros by state, [batch, ...]; the graph replaces them by the module's initial values."""
         names = self._forward.state_names
         state = {n: torch.zeros((batch, *s.shape[1:]), dtype=s.dtype) for n, s in zip(names, self._start, strict=True)}
         return {**state, STARTED: torch.zeros((batch, 1), dtype=torch.bool)} if self.folded else state
 
     def forward(self, chunk: Tensor | Mapping[str, Tensor], state: State) -> tuple[State, State]:
-        """``chunk`` [batch, steps, ...]; of several inputs and conditions by name."""
+        """Outputs and new states by name. ``chunk`` [batch, steps, ...]; several inputs and conditions: by name."""
         names = (*self._forward.inputs, *self._forward.conditions)
         given = dict(zip(names, (chunk,), strict=True)) if isinstance(chunk, Tensor) else dict(chunk)
         inward = {
@@ -69,12 +69,13 @@ class Adapted(nn.Module):
         return back, {**after, STARTED: torch.ones_like(state[STARTED])} if self.folded else after
 
     def _taken(self, name: str, tensor: Tensor) -> Tensor:
+        """An input clipped to its limits, and scaled if it is PCM."""
         if name in self._limits:
             tensor = tensor.clamp(*self._limits[name])
         return tensor.float() * PCM_SCALE if self._pcm and name == self._forward.inputs[0] else tensor
 
     def _states(self, state: State) -> list[Tensor]:
-        """The module's states; for a stream that has not begun, its initial values."""
+        """The module's states; for streams that have not begun, the initial values."""
         taken = []
         for name, layout, start in zip(self._forward.state_names, self._axes.states, self._start, strict=True):
             tensor = state[name]

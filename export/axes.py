@@ -1,4 +1,4 @@
-"""Finds the batch axis of a module's tensors by running it: rows in a batch must give what each gives alone."""
+"""Finds the batch axis of a module's tensors by running it: each row of a batch must give what it gives alone."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from torch import Tensor
 
 from export.forward import Forward
 
-__all__ = ["Places", "TensorLayout", "Values", "far", "find_batch", "fixed_batch"]
+__all__ = ["BatchAxes", "TensorLayout", "Values", "find_batch", "fixed_batch", "relative_error"]
 
-#: Batch size of the trial: more than one, and unlikely as the size of another axis.
+#: Batch size of a trial: more than one, and unlikely as the size of another axis.
 ROWS = 3
-#: Most placements of the batch axis that are tried, the likeliest first.
-MOST_WAYS = 512
+#: Maximum number of placements of the batch axis that are tried, the likeliest first.
+MOST_PLACEMENTS = 512
 #: Relative tolerance; a wrong axis deviates far more.
-NEAR = 1e-3
+TOLERANCE = 1e-3
 
-#: Values to try, by the name of an input or condition and the shape that is wanted.
+#: Makes test values from the name of an input or condition and a shape.
 Values = Callable[[str, Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """A module's tensor beside the file's, which has the batch on axis 0 and, of inputs and outputs, time on axis 1.
+    """Converts between a module's tensor and the file's, which has the batch on axis 0 and, if it is an input or an
+    output, time on axis 1.
 
-    ``batch``: its axis in the module's tensor; ``None`` for no batch axis: the file takes one stream a call.
-    ``time``: the axis of time once the batch is gone; ``None``: the tensor is one step (of an output: one a chunk).
-    ``timed``: whether it is an input or an output; states and conditions have no time.
+    ``batch``: the batch axis in the module's tensor; ``None``: it has none, and the file takes one stream a call.
+    ``time``: the time axis after the batch axis is removed; ``None``: the tensor is one step (an output: one for each
+    chunk). ``timed``: whether it is an input or an output; states and conditions have no time.
     """
 
     batch: int | None
@@ -38,13 +39,13 @@ class TensorLayout:
     timed: bool = True
 
     def inward(self, tensor: Tensor) -> Tensor:
-        """The file's tensor, as the module takes it."""
+        """Convert the file's tensor to the module's."""
         if self.timed:
             tensor = tensor.squeeze(1) if self.time is None else tensor.movedim(1, self.time + 1)
         return tensor.squeeze(0) if self.batch is None else tensor.movedim(0, self.batch)
 
     def outward(self, tensor: Tensor) -> Tensor:
-        """The module's tensor, as the file has it."""
+        """Convert the module's tensor to the file's."""
         tensor = tensor.unsqueeze(0) if self.batch is None else tensor.movedim(self.batch, 0)
         if self.timed:
             tensor = tensor.unsqueeze(1) if self.time is None else tensor.movedim(self.time + 1, 1)
@@ -52,8 +53,9 @@ class TensorLayout:
 
 
 @dataclass(frozen=True)
-class Places:
-    """The batch axis of every tensor; ``given``: of inputs, then conditions."""
+class BatchAxes:
+    """The batch axis of every tensor; ``None``: it has none. ``given``: inputs, then conditions. ``free``: the batch
+    may have any size."""
 
     given: tuple[int | None, ...]
     states: tuple[int | None, ...]
@@ -61,31 +63,31 @@ class Places:
     free: bool
 
 
-def find_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], values: Values) -> Places | None:
-    """The batch axes; ``None`` if no placement keeps rows separate, or the module takes only one stream."""
+def find_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], values: Values) -> BatchAxes | None:
+    """The batch axes; ``None`` if no placement keeps rows independent, or the module takes only one stream."""
     tensors = [*given, *states]
     tried: set[tuple[int, ...]] = set()
-    for way in itertools.islice(_ways(tensors), MOST_WAYS):
-        if way in tried:
+    for placement in itertools.islice(_placements(tensors), MOST_PLACEMENTS):
+        if placement in tried:
             continue
-        tried.add(way)
-        outputs = _rows_apart(forward, given, states, way, values)
+        tried.add(placement)
+        outputs = _batched_outputs(forward, given, states, placement, values)
         if outputs is not None:
-            return Places(way[: len(given)], way[len(given) :], outputs, True)
+            return BatchAxes(placement[: len(given)], placement[len(given) :], outputs, True)
     return None
 
 
-def fixed_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor]) -> Places:
-    """One stream a call. An input's first axis is still taken for the batch where it is 1 and not the only one."""
+def fixed_batch(forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor]) -> BatchAxes:
+    """The batch axes for one stream a call: the first axis of an input whose size is 1, unless it is the only axis."""
     first = tuple(0 if tensor.dim() > 1 and tensor.shape[0] == 1 else None for tensor in given)
     with torch.no_grad():
         outputs, _ = forward(dict(zip((*forward.inputs, *forward.conditions), given, strict=True)), states)
     back = tuple(0 if first[0] == 0 and o.dim() > 1 and o.shape[0] == 1 else None for o in outputs)
-    return Places(first, tuple(None for _ in states), back, False)
+    return BatchAxes(first, tuple(None for _ in states), back, False)
 
 
-def _ways(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
-    """Candidates: axes of the same size, one for each tensor; tensors of the same shape use the same axis."""
+def _placements(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
+    """Candidates: one axis for each tensor, all of the same size; tensors of the same shape use the same axis."""
     for size in dict.fromkeys(tensors[0].shape):
         shapes = dict.fromkeys(tuple(tensor.shape) for tensor in tensors)
         candidates = [[axis for axis, length in enumerate(shape) if length == size] for shape in shapes]
@@ -94,11 +96,12 @@ def _ways(tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
             yield tuple(place[tuple(tensor.shape)] for tensor in tensors)
 
 
-def _rows_apart(
-    forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], way: tuple[int, ...], values: Values
+def _batched_outputs(
+    forward: Forward, given: Sequence[Tensor], states: Sequence[Tensor], placement: tuple[int, ...], values: Values
 ) -> tuple[int, ...] | None:
-    """The outputs' batch axes, if three streams in their second call side by side are what they are alone."""
-    names, axes, kept = (*forward.inputs, *forward.conditions), way[: len(given)], way[len(given) :]
+    """The outputs' batch axes, if the second call of three streams in one batch gives what it gives for each alone;
+    ``None``: it does not."""
+    names, axes, kept = (*forward.inputs, *forward.conditions), placement[: len(given)], placement[len(given) :]
     alone: list[tuple[list[Tensor], list[Tensor]]] = []
     second: list[dict[str, Tensor]] = []
     aged: list[list[Tensor]] = []
@@ -116,7 +119,7 @@ def _rows_apart(
             joined = {n: torch.cat([row[n] for row in second], axis) for n, axis in zip(names, axes, strict=True)}
             states_now = [torch.cat([row[i] for row in aged], axis) for i, axis in enumerate(kept)]
             outputs, new = forward(joined, states_now)
-    except Exception:  # the module's own: it does not take the batch there
+    except Exception:  # raised by the module, which does not take the batch there
         return None
     places = [_place(one, all_) for one, all_ in zip(alone[0][0], outputs, strict=True)]
     found = tuple(axis for axis in places if axis is not None)
@@ -124,7 +127,7 @@ def _rows_apart(
         return None
     for row, (one, state) in enumerate(alone):
         for tensor, joint, axis in (*zip(one, outputs, found, strict=True), *zip(state, new, kept, strict=True)):
-            if joint.shape[axis] != ROWS or far(joint.narrow(axis, row, 1), tensor) > NEAR:
+            if joint.shape[axis] != ROWS or relative_error(joint.narrow(axis, row, 1), tensor) > TOLERANCE:
                 return None
     return found
 
@@ -137,8 +140,8 @@ def _place(one: Tensor, several: Tensor) -> int | None:
     return grown[0] if len(grown) == 1 and (one.shape[grown[0]], several.shape[grown[0]]) == (1, ROWS) else None
 
 
-def far(got: Tensor, want: Tensor) -> float:
-    """Largest difference over the largest value; infinite where shape or finiteness differ."""
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """The largest difference over the largest value of ``want``; infinite if shape, dtype or finiteness differ."""
     if got.shape != want.shape or got.dtype != want.dtype:
         return float("inf")
     if got.numel() == 0:

@@ -1,4 +1,4 @@
-"""Builds a file from a checkpoint's module: trace, fold, quantise, describe, judge, then move it to its place."""
+"""Builds a file from a checkpoint's module: trace, fold, quantise, describe, judge, move the draft to its place."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from streamer.engine.model import Model
 
 __all__ = ["RefusedError", "build", "graph"]
 
-#: Chunks of the golden example inside the file, and of the longer signal that PyTorch and ONNX are compared on.
+#: Chunks of the golden example inside the file, and of the longer signal on which PyTorch and ONNX are compared.
 GOLDEN, SIGNAL = 4, 12
-#: The same where a chunk is short, in steps of the input: what learns while it runs needs some before it says anything.
+#: The same in steps, for short chunks: a model that learns online needs some steps before its first useful output.
 GOLDEN_STEPS, SIGNAL_STEPS = 96, 192
-#: Of the example's outputs, where there are more chunks of it than ``GOLDEN``.
+#: Maximum size of the example's outputs, beyond ``GOLDEN`` chunks.
 GOLDEN_BYTES = 192 * 1024
 
 
 class RefusedError(Exception):
-    """The file was not written, since it breaks a law; ``verdict`` says which."""
+    """The file breaks a law and was not written; ``verdict`` has the findings."""
 
     def __init__(self, verdict: Verdict) -> None:
         findings = "\n".join(
@@ -51,8 +51,9 @@ def graph(
     free: bool = True,
     cell_limit: float | None = None,
 ) -> ir.Model:
-    """The folded graph for chunks of ``inputs``, with nothing in it about where it was made. ``free``: any batch.
-    ``cell_limit``: see :func:`export.int8.quantise`."""
+    """The folded graph for chunks of ``inputs``, without traces of the exporting machine. ``free``: the batch is a
+    dynamic axis. ``cell_limit``: see :func:`export.int8.quantise`. Raises ``ValueError`` if ``int8`` is asked for and
+    nothing can be quantised."""
     assert isinstance(module, torch.nn.Module)
     shapes = {spec.name: spec.shape if isinstance(spec, Condition) else spec.chunk_shape for spec in inputs}
     chunk = {spec.name: torch.from_numpy(np.zeros((1, *shapes[spec.name]), spec.dtype)) for spec in inputs}
@@ -60,7 +61,7 @@ def graph(
     weights = learned(model, {name for name, _ in module.named_parameters()})
     fold(model)
     if int8 and not quantise(model, weights, cell_limit):
-        raise ValueError("nothing in this model can be quantised: no trained matrix or LSTM of a size that pays")
+        raise ValueError("nothing in this model can be quantised: it has no large trained matrix, and no LSTM")
     if free:
         name_batch_axis(model)
     strip(model)
@@ -78,7 +79,8 @@ def build(
     seed: int = 0,
     long_chunks: int = 2000,
 ) -> Verdict:
-    """Write ``target``. If a law is broken, raises :class:`RefusedError` and leaves what was there before."""
+    """Write ``target``. Raises :class:`RefusedError` if a law is broken, and ``ValueError`` for a bad description; an
+    existing file then stays unchanged. ``long_chunks``: chunks of the judge's long run."""
     assert isinstance(module, torch.nn.Module)
     parameters = sum(weight.numel() for weight in module.parameters())
     spec = document.input_spec(info, chunk_ms)
@@ -92,7 +94,7 @@ def build(
     once = spec.model_copy(update={"chunk_shape": signal.shape[1:]})
 
     def describe(source: Input, tolerance: float) -> Manifest:
-        """For the file itself, and for the one with the whole signal as its only chunk."""
+        """The manifest of the file itself, or of the file with the whole signal as its only chunk."""
         parts = count if source is spec else 1
         some = min(golden, parts)
         steps = {name: array.shape[1] // parts for name, array in whole.items()}
@@ -110,7 +112,7 @@ def build(
             receptive_field=getattr(module, "receptive_field", None),
         )
 
-    describe(spec, 0.0)  # what does not fit the contract is refused now, not after the slow part
+    describe(spec, 0.0)  # refuses an invalid description before the slow part
     limit = info.get("cell_limit")
     model = graph(module, (spec,), int8=int8, cell_limit=limit)
     with draft_of(target) as draft:
@@ -128,6 +130,6 @@ def build(
 
 
 def _states(module: StreamingModule) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> dtype and shape without batch."""
+    """The states: name -> dtype, and shape without batch."""
     start = {name: tensor.numpy() for name, tensor in sorted(module.initial_state(1).items())}
     return {name: (array.dtype.name, array.shape[1:]) for name, array in start.items()}

@@ -1,7 +1,7 @@
-"""Finds the time axis by the chunk law itself: one call with three chunks must give what three calls give.
+"""Finds the time axis by the chunk law: one call with three chunks must give what three calls give.
 
-If a module only takes the example's length, the shape decides: one step is a row of features, or the axis of size one,
-and the tool prints its choice.
+If a module takes only the example's length, the shape decides: one step is a row of features, or time is the axis of
+size one. The tool prints its choice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.axes import NEAR, Places, TensorLayout, Values, far
+from export.axes import TOLERANCE, BatchAxes, TensorLayout, Values, relative_error
 from export.forward import ExportError, Forward
 
 __all__ = ["ModuleAxes", "find_time"]
@@ -25,9 +25,9 @@ CHUNKS = 3
 class ModuleAxes:
     """A layout for every tensor. ``free``: the batch may have any size.
 
-    ``whole``: one call may have any number of chunks, which was tried; else the shape alone says what is time, and
-    PyTorch is run chunk by chunk. ``differs``: what a call with several steps is off by, of a module that is called
-    with one: then its outputs do not depend on how a stream is cut, which is all that the chunk law asks.
+    ``whole``: a trial has shown that one call may have any number of chunks; else the shape alone decides what is time,
+    and PyTorch is run chunk by chunk. ``differs``: the deviation of a call with several steps, for a module that is
+    called with one step. Its outputs then do not depend on how a stream is cut, so the chunk law holds anyway.
     """
 
     inputs: tuple[TensorLayout, ...]
@@ -41,7 +41,7 @@ class ModuleAxes:
 
 @dataclass(frozen=True)
 class _Trial:
-    """The result of one trial. ``deviation``: ``None`` if it could not be run; ``outputs``: their time axes."""
+    """The result of one trial. ``deviation``: ``None`` if the trial failed; ``outputs``: the outputs' time axes."""
 
     deviation: float | None
     outputs: tuple[int | None, ...] = ()
@@ -49,7 +49,7 @@ class _Trial:
 
 def find_time(
     forward: Forward,
-    places: Places,
+    places: BatchAxes,
     given: Sequence[Tensor],
     states: Sequence[Tensor],
     values: Values,
@@ -57,9 +57,10 @@ def find_time(
     time: Mapping[str, int | None],
     whole: bool,
 ) -> ModuleAxes:
-    """``time``: axes that are known, counted in the module's tensor. ``whole``: False where longer calls are wrong.
+    """Find the time axes. ``time``: axes that are known, in the module's tensors. ``whole``: False if longer calls are
+    wrong, so that none is tried.
 
-    Raises :class:`ExportError` where a longer call runs and gives something else.
+    Raises :class:`ExportError` if a longer call runs and gives other outputs, or if the inputs differ in their steps.
     """
     count = len(forward.inputs)
     shapes = [_bare(tensor, axis) for tensor, axis in zip(given[:count], places.given, strict=False)]
@@ -69,24 +70,24 @@ def find_time(
     }
     usual = tuple(fixed.get(i, axis) for i, axis in enumerate(usual))
     choices = [[fixed[i]] if i in fixed else list(range(len(shape))) for i, shape in enumerate(shapes)]
-    ways = [way for way in itertools.product(*choices) if None not in way]
+    candidates = [candidate for candidate in itertools.product(*choices) if None not in candidate]
     found: _Trial | None = None
     taken, differs = usual, None
-    for way in sorted(ways, key=lambda way: way != usual) if whole else ():
-        trial = _try(forward, places, given, states, values, way)
-        if trial.deviation is not None and trial.deviation <= NEAR:
-            found, taken = trial, way
+    for candidate in sorted(candidates, key=lambda candidate: candidate != usual) if whole else ():
+        trial = _try(forward, places, given, states, values, candidate)
+        if trial.deviation is not None and trial.deviation <= TOLERANCE:
+            found, taken = trial, candidate
             break
-        if trial.deviation is not None and way == usual:
+        if trial.deviation is not None and candidate == usual:
             differs = trial.deviation
-            if any(shape[axis] > 1 for shape, axis in zip(shapes, way, strict=True) if axis is not None):
-                raise ExportError(_breaks(forward, differs, given, way, places))
+            if any(shape[axis] > 1 for shape, axis in zip(shapes, candidate, strict=True) if axis is not None):
+                raise ExportError(_breaks(forward, differs, given, candidate, places))
     lengths = {shape[axis] if axis is not None else 1 for shape, axis in zip(shapes, taken, strict=True)}
     if len(lengths) > 1:
         raise ExportError(
             f"the inputs {', '.join(forward.inputs)} have {sorted(lengths)} steps: all inputs of a stream have one "
-            'clock. What is set once for a stream is a condition: conditions={"name": tensor}; what is time says '
-            'time={"name": axis}'
+            'clock. An input that is set once for a stream is a condition: conditions={"name": tensor}. To choose the '
+            'time axis, say time={"name": axis}'
         )
     outputs = found.outputs if found else _guessed(forward, places, given, states, taken, lengths.pop())
     return ModuleAxes(
@@ -106,14 +107,15 @@ def _bare(tensor: Tensor, batch: int | None) -> tuple[int, ...]:
 
 
 def _usual(shape: tuple[int, ...], dtype: torch.dtype) -> int | None:
-    """The clock by the shape alone: [features] is one step, [ids] are steps; else the axis with one place, or the
-    first."""
+    """The time axis by shape and dtype alone: a float vector is one step (``None``), an integer vector is a sequence of
+    steps; else the axis of size 1, or the first axis."""
     if len(shape) < 2:
         return 0 if shape and not dtype.is_floating_point else None
     return shape.index(1) if 1 in shape else 0
 
 
 def _known(name: str, axis: int | None, batch: int | None, shape: tuple[int, ...]) -> int | None:
+    """The user's time axis, without the batch axis. Raises :class:`ExportError` if the tensor has no such axis."""
     if axis is None:
         return None
     bare = axis - (batch is not None and axis > batch)
@@ -123,18 +125,19 @@ def _known(name: str, axis: int | None, batch: int | None, shape: tuple[int, ...
 
 
 def _raw(axis: int, batch: int | None) -> int:
-    """An axis without the batch, counted with it."""
+    """The index of an axis in the module's tensor, from its index without the batch axis."""
     return axis if batch is None or axis < batch else axis + 1
 
 
 def _try(
     forward: Forward,
-    places: Places,
+    places: BatchAxes,
     given: Sequence[Tensor],
     states: Sequence[Tensor],
     values: Values,
-    way: tuple[int | None, ...],
+    candidate: tuple[int | None, ...],
 ) -> _Trial:
+    """Compare one call with three chunks with three calls, time being on the axes of ``candidate``."""
     names = (*forward.inputs, *forward.conditions)
     chunks = [
         {name: values(name, tensor.shape) for name, tensor in zip(names, given, strict=True)} for _ in range(CHUNKS)
@@ -143,7 +146,7 @@ def _try(
         for chunk in chunks:
             chunk[name] = chunks[0][name]
     longer = dict(chunks[0])
-    for name, axis, batch in zip(forward.inputs, way, places.given, strict=False):
+    for name, axis, batch in zip(forward.inputs, candidate, places.given, strict=False):
         assert axis is not None
         longer[name] = torch.cat([chunk[name] for chunk in chunks], _raw(axis, batch))
     try:
@@ -153,9 +156,9 @@ def _try(
                 outputs, state = forward(chunk, state)
                 each.append(outputs)
             once, last = forward(longer, states)
-    except Exception:  # the module's own: it does not take that length
+    except Exception:  # raised by the module, which does not take that length
         return _Trial(None)
-    worst = max((far(a, b) for a, b in zip(last, state, strict=True)), default=0.0)
+    worst = max((relative_error(a, b) for a, b in zip(last, state, strict=True)), default=0.0)
     axes: list[int | None] = []
     for number, (output, batch) in enumerate(zip(once, places.outputs, strict=True)):
         parts = [outputs[number] for outputs in each]
@@ -163,19 +166,20 @@ def _try(
         if output.dim() != parts[0].dim() or len(grown) > 1 or batch in grown:
             return _Trial(None)
         axes.append(grown[0] - (batch is not None and grown[0] > batch) if grown else None)
-        worst = max(worst, far(output, torch.cat(parts, grown[0]) if grown else parts[-1]))
+        worst = max(worst, relative_error(output, torch.cat(parts, grown[0]) if grown else parts[-1]))
     return _Trial(worst, tuple(axes)) if worst < float("inf") else _Trial(None)
 
 
 def _guessed(
     forward: Forward,
-    places: Places,
+    places: BatchAxes,
     given: Sequence[Tensor],
     states: Sequence[Tensor],
     taken: tuple[int | None, ...],
     length: int,
 ) -> tuple[int | None, ...]:
-    """Where an output has as many places as the chunk has steps: on the input's axis of time, or on the first."""
+    """The outputs' time axes by shape alone: the first input's time axis or the first axis, if its size is the number
+    of steps."""
     with torch.no_grad():
         outputs, _ = forward(dict(zip((*forward.inputs, *forward.conditions), given, strict=True)), states)
     found: list[int | None] = []
@@ -187,14 +191,14 @@ def _guessed(
 
 
 def _breaks(
-    forward: Forward, deviation: float, given: Sequence[Tensor], way: tuple[int | None, ...], places: Places
+    forward: Forward, deviation: float, given: Sequence[Tensor], candidate: tuple[int | None, ...], places: BatchAxes
 ) -> str:
-    name, axis, batch = forward.inputs[0], way[0], places.given[0]
+    name, axis, batch = forward.inputs[0], candidate[0], places.given[0]
     assert axis is not None
     return (
         f"one call with {CHUNKS} chunks gives other outputs than {CHUNKS} calls with one (off by {deviation:.1g} of "
-        f"their largest value), time being axis {_raw(axis, batch)} of {name} {list(given[0].shape)}. Either something "
-        "of the past is not in the state (the last inputs of a convolution, a running mean), or forward looks ahead; "
-        "or it is right for one length alone: whole=False (--no-whole); or another axis is time: "
+        f"their largest value), if time is axis {_raw(axis, batch)} of {name} {list(given[0].shape)}. Either the state "
+        "lacks part of the past (the last inputs of a convolution, a running mean), or forward looks ahead, or forward "
+        "is right for one length only: whole=False (--no-whole), or another axis is time: "
         f"time={{{name!r}: axis}}"
     )

@@ -1,4 +1,4 @@
-"""``python -m export.command FILE.py:FUNCTION``: what ``streamer export`` runs, with the Python that has the torch."""
+"""``python -m export.command FILE.py:FUNCTION``: ``streamer export`` runs this with a Python that has PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["load_weights", "made", "main"]
 
 #: Keys under which trainers save a state_dict.
 INSIDE = ("state_dict", "model_state_dict", "model", "weights")
-#: Module name of the user's file.
+#: Module name under which the user's file is imported.
 OURS = "exported_source"
 #: Prefixes that wrappers add to every name.
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def made(source: str) -> dict[str, Any]:
-    """The function's result as arguments of :func:`export.export`. Raises :class:`ExportError`."""
+    """Call the function that ``source`` names; returns its result as arguments of :func:`export.export`. Raises
+    :class:`ExportError`."""
     where, colon, function = source.rpartition(":")
     if not colon or not function.isidentifier():
         raise ExportError(f"{source!r} does not name a function: FILE.py:FUNCTION, as in my_module.py:make_model")
@@ -77,7 +78,7 @@ def made(source: str) -> dict[str, Any]:
         raise ExportError(f"{where} has no function {function}; there are: {there}")
     try:
         result = make()
-    except Exception as error:  # the user's own code: its traceback is what helps
+    except Exception as error:  # raised by the user's code, so the traceback helps
         traceback.print_exc(limit=-3)
         raise ExportError(f"{source} failed: {type(error).__name__}: {error}") from error
     if isinstance(result, nn.Module):
@@ -88,8 +89,8 @@ def made(source: str) -> dict[str, Any]:
         raise ExportError(f"{source} returned {type(result).__name__}: return (module, example, states)")
     if "example" not in result:
         raise ExportError(
-            f"{source} returned the module alone: what one call takes is missing. Return also an example and the state "
-            "that a stream starts with: return model, torch.zeros(1, 1, 8), (h, c)"
+            f"{source} returned the module alone. Return also an example of one call's input, and the state that a "
+            "stream starts with: return model, torch.zeros(1, 1, 8), (h, c)"
         )
     return dict(result)
 
@@ -102,8 +103,8 @@ def _imported(where: str) -> ModuleType:
         path = Path(where).resolve()
         if not path.is_file():
             raise ExportError(f"no file {where}")
-        sys.path.insert(0, str(path.parent))  # what lies beside it is imported as when it is run
-        spec = importlib.util.spec_from_file_location(OURS, path)  # theirs may be called as a package that is needed
+        sys.path.insert(0, str(path.parent))  # as for a script: modules beside it can be imported
+        spec = importlib.util.spec_from_file_location(OURS, path)  # the file may have the name of a needed package
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -111,15 +112,15 @@ def _imported(where: str) -> ModuleType:
         spec.loader.exec_module(module)
     except ExportError:
         raise
-    except Exception as error:  # the user's own code: its traceback is what helps
+    except Exception as error:  # raised by the user's code, so the traceback helps
         traceback.print_exc(limit=-3)
         raise ExportError(f"{where} can't be imported: {type(error).__name__}: {error}") from error
     return module
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """A state_dict, or a checkpoint with one in it, as ``torch.save`` writes them, or a ``.safetensors`` file. Raises
-    :class:`ExportError` if it is another module's."""
+    """Load weights from ``path``: a state_dict, or a checkpoint with one in it, as ``torch.save`` writes them, or a
+    ``.safetensors`` file. Raises :class:`ExportError` if they do not fit the module."""
     found = _safetensors(path) if path.suffix == ".safetensors" else _saved(path)
     for key in INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -132,7 +133,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     own = module.state_dict()
     stored = {own[name].data_ptr(): name for name in weights if name in own}
-    for name in wanted - set(weights):  # safetensors has tied weights once
+    for name in wanted - set(weights):  # safetensors stores tied weights once
         if (same := stored.get(own[name].data_ptr())) is not None:
             weights[name] = weights[same]
     try:
@@ -148,9 +149,9 @@ def _saved(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ExportError(f"no file {path}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(
-            f"{path} holds more than weights ({said[0][:120]}): save model.state_dict(), not the model"
+            f"{path} holds more than weights ({lines[0][:120]}): save model.state_dict(), not the model"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """``python -m export.compare FLOAT.onnx INT8.onnx [AUDIO ...]``: size, speed and agreement of two files of one model.
 
-Without audio the judge's test signal is used; recordings (16 bit PCM, resampled to the model's rate) say more.
+Without audio the judge's test signal is used. Recordings (16 bit PCM, resampled to the model's rate) are a better test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCHES = (1, 8, 32)
 
 
 def milliseconds(model: Model, batch: int, rounds: int = 40) -> float:
-    """Best time of one call, in ms per row of the batch, one thread; the best, because other work only ever adds."""
+    """The shortest time of one call, in ms per row of the batch, one thread; other work on the machine only adds."""
     chunks = probe(model.manifest.input, 2, batch, np.random.default_rng(0))
     feeds = {model.manifest.input.name: chunks[1], **run(model, chunks[:1])[1]}
     best = float("inf")
@@ -36,10 +36,11 @@ def milliseconds(model: Model, batch: int, rounds: int = 40) -> float:
 
 
 def compare(paths: list[Path], audio: list[NDArray[np.int16]]) -> list[dict[str, Any]]:
-    """One row a file, compared with the first. ``audio``: signals at the models' rate, may be empty.
+    """Compare files with the first one; returns one row for each. ``audio``: signals at the models' rate, may be empty.
 
-    ``deviation``: largest difference of a log-probability over the largest of its step. ``same_token``: share of steps
-    with the same best token. ``rms``: over all log-probabilities that the reference puts above -5, in nats.
+    ``ms``: time per row, by batch size. ``deviation``: largest difference of a log-probability over the largest of its
+    step. ``same_token``: share of steps with the same best token. ``rms``: root mean square of the differences in nats,
+    over log-probabilities above -5 in the reference.
     """
     rows: list[dict[str, Any]] = []
     reference: list[NDArray[Any]] = []
@@ -65,6 +66,7 @@ def compare(paths: list[Path], audio: list[NDArray[np.int16]]) -> list[dict[str,
 
 
 def _chunked(model: Model, signal: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Whole chunks [n, 1, chunk] of ``signal`` [N]; a signal shorter than a chunk is padded with zeros."""
     count = max(1, len(signal) // model.manifest.chunk)
     whole = np.zeros(count * model.manifest.chunk, np.int16)
     whole[: len(signal)] = signal[: len(whole)]
@@ -72,6 +74,7 @@ def _chunked(model: Model, signal: NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 def _read(path: Path, rate: int) -> NDArray[np.int16]:
+    """The first channel of a recording, resampled to ``rate``."""
     import soundfile
     import soxr
 

@@ -1,4 +1,4 @@
-"""Makes a manifest from a checkpoint's facts: the only place that translates training's terms to the daemon's."""
+"""Makes a manifest from a checkpoint's facts. Only this module translates the terms of training to the daemon's."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ CHUNK_MS = 300
 
 
 def chunk_length(info: Mapping[str, Any], milliseconds: float | None = None) -> int:
-    """Samples of a chunk; without a length the whole steps nearest to ``CHUNK_MS``.
+    """The number of samples in a chunk of ``milliseconds``; ``None``: the whole number of steps nearest to
+    ``CHUNK_MS``.
 
-    Raises ``ValueError`` unless ``milliseconds`` is a whole number of steps, and names the nearest that is.
+    Raises ``ValueError`` unless ``milliseconds`` is a whole number of steps; the message has the nearest valid length.
     """
     hop, rate = int(info["hop"]), int(info["sample_rate"])
     if milliseconds is None:
@@ -51,10 +52,11 @@ def chunk_length(info: Mapping[str, Any], milliseconds: float | None = None) -> 
 
 
 def input_spec(info: Mapping[str, Any], milliseconds: float | None = None) -> Input:
-    """``info["input"]`` if given, else PCM in chunks of :func:`chunk_length`."""
+    """The manifest's input: ``info["input"]`` if given, else PCM in chunks of :func:`chunk_length`. Raises
+    ``ValueError`` for ``milliseconds`` with an input that is no PCM."""
     if "input" in info:
         if milliseconds is not None:
-            raise ValueError(f"the chunks of {info['name']} are not made of milliseconds")
+            raise ValueError(f"the chunks of {info['name']} have no length in milliseconds")
         return Input.model_validate_json(json.dumps(info["input"]))
     chunk = chunk_length(info, milliseconds)
     return Input(
@@ -67,9 +69,9 @@ def input_spec(info: Mapping[str, Any], milliseconds: float | None = None) -> In
 
 
 def options(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Task options: ``info["options"]`` as it is, over what follows from ``tokens`` and ``lexicon``.
+    """The task's options: those that follow from ``tokens`` and ``lexicon``, overridden by ``info["options"]``.
 
-    ``lexicon``: word -> pronunciations (lists of tokens), or the text of the lexicon itself.
+    ``lexicon``: word -> pronunciations (lists of tokens), or the lexicon as text.
     """
     found: dict[str, Any] = {}
     if info["task"] == "transcribe":
@@ -87,7 +89,7 @@ def _lexicon(words: Mapping[str, list[list[str]]]) -> str:
 
 
 def flat_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """``{"dev": {"wer": 0.1}}`` as ``{"dev.wer": 0.1}``; what is not a number is left out."""
+    """Flatten ``{"dev": {"wer": 0.1}}`` to ``{"dev.wer": 0.1}``; values that are not finite numbers are left out."""
     found: dict[str, float] = {}
     for name, value in scores.items():
         if isinstance(value, Mapping):
@@ -98,7 +100,7 @@ def flat_scores(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]
 
 
 def revision() -> str:
-    """Git revision of the code that exports; ``-dirty`` with uncommitted changes, ``unknown`` outside of a checkout."""
+    """Git revision of this code; ``-dirty`` with uncommitted changes, ``unknown`` outside of a checkout."""
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         done = subprocess.run(
@@ -116,9 +118,10 @@ def golden(
     more_inputs: Mapping[str, NDArray[Any]] = {},
     conditions: Mapping[str, NDArray[Any]] = {},
 ) -> Golden:
-    """``chunks`` [n, 1, *chunk_shape], and outputs [1, n * steps, ...] of one call with all, cut into each chunk's.
+    """The golden example from ``chunks`` [n, 1, *chunk_shape] and ``whole``, the outputs [1, n * steps, ...] of one
+    call with all chunks, which are split by chunk.
 
-    ``more_inputs``: chunks of each further input. ``conditions``: [1, *shape].
+    ``more_inputs``: chunks [n, 1, ...] of each further input. ``conditions``: [1, *shape].
     """
     count = len(chunks)
     cut = {name: np.split(array, count, axis=1) for name, array in whole.items()}
@@ -145,7 +148,8 @@ def manifest(
     parameters: int | None = None,
     receptive_field: int | None = None,
 ) -> Manifest:
-    """``info``: see :func:`models.load`. ``states`` and ``outputs``: dtype, and shape without batch."""
+    """The manifest. ``info``: see :func:`models.load`. ``states`` and ``outputs``: dtype and shape without batch, by
+    name."""
     flush = 0
     if source.sample_rate is not None:
         step_seconds = info["hop"] / source.sample_rate

@@ -1,4 +1,4 @@
-"""Writes a model file: to a draft first, which is moved to its place only after the judge has passed it."""
+"""Writes a model file: first a draft, which replaces the target only after the judge has passed it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["draft_of", "write"]
 
 @contextmanager
 def draft_of(target: Path) -> Iterator[Path]:
-    """A draft of ``target`` in a folder beside it, so that the last step is a rename: readers see the old file or a
-    judged one. The file that the block writes there replaces ``target``, unless the block raises."""
+    """The path of a draft of ``target``, in a temporary folder beside it. After the block the draft replaces ``target``
+    by a rename, so readers see the old file or a judged one. If the block raises, ``target`` stays unchanged."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         draft = Path(folder) / target.name
@@ -27,7 +27,7 @@ def draft_of(target: Path) -> Iterator[Path]:
 
 
 def write(path: Path, model: ir.Model, manifest: Manifest) -> None:
-    """One file: graph, weights and manifest, on the disk when this returns."""
+    """Write graph, weights and manifest as one file, which is on the disk when this returns."""
     model.metadata_props[KEY] = manifest.to_json()
     model.producer_name, model.producer_version = "streamer", "1"
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)

@@ -1,7 +1,7 @@
 """Folds constants that the exporter leaves to be computed at run time, and removes traces of the exporting machine.
 
 The dynamo exporter writes an LSTM's weights in PyTorch's gate order and re-orders them with Slice and Concat nodes.
-Folded, every weight is stored once, in ONNX's order, which is also what makes a graph with LSTMs quantisable.
+After folding, every weight is stored once, in ONNX's order; only then a graph with LSTMs can be quantised.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
 __all__ = ["fold", "learned", "name_batch_axis", "squeeze_directions", "strip"]
 
-#: Far above any weight: the folder's defaults (1 KiB in, 1 MiB out) leave the weights of a real LSTM unfolded.
+#: Size limit of folded tensors, above any weight: the defaults (1 KiB in, 1 MiB out) exclude the weights of an LSTM.
 _NO_LIMIT = 2**40
 
 
 def learned(model: ir.Model, parameters: set[str]) -> set[str]:
-    """Names of values that are computed from trained parameters alone (small constants aside), folded later or not.
+    """Names of values that are computed from trained parameters and constants alone.
 
-    ``parameters``: names of the module's parameters. What a front end multiplies with (a mel filter bank) is a buffer,
-    no parameter, and must not be quantised: call this before :func:`fold`, which forgets where values came from.
+    ``parameters``: names of the module's parameters. The matrices of a front end (a mel filter bank) are buffers, not
+    parameters, and must not be quantised. Call this before :func:`fold`, which loses the origin of values.
     """
     found = {name for name in model.graph.initializers if name.removeprefix("module.") in parameters}
     fixed = {name for name in model.graph.initializers if name not in found}
@@ -33,16 +33,17 @@ def learned(model: ir.Model, parameters: set[str]) -> set[str]:
 
 
 def fold(model: ir.Model) -> None:
-    """In place: constants folded whatever their size, unused nodes and initialisers dropped, LSTM outputs squeezed."""
+    """In place: fold constants of any size, drop unused nodes and initialisers, squeeze LSTM outputs."""
     onnxscript.optimizer.optimize(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
     squeeze_directions(model)
     RemoveUnusedNodesPass()(model)
 
 
 def squeeze_directions(model: ir.Model) -> None:
-    """After a one-way recurrent node the exporter computes, in nine nodes, the shape without the axis of directions.
+    """In place: remove the axis of directions after unidirectional recurrent nodes by one ``Squeeze``.
 
-    ``Y [T, 1, B, H] -> Transpose [T, B, 1, H] -> Reshape [T, B, H]`` becomes one ``Squeeze``.
+    It replaces ``Y [T, 1, B, H] -> Transpose [T, B, 1, H] -> Reshape [T, B, H]``, for which the exporter computes the
+    shape in nine nodes.
     """
     for node in list(model.graph):
         if (
@@ -52,7 +53,7 @@ def squeeze_directions(model: ir.Model) -> None:
             continue
         whole, x = node.outputs[0].shape, node.inputs[0]  # [T, 1, B, H]
         if whole is not None and x is not None and x.shape is not None:
-            # behind the computed shape of the layer before, the exporter does not know the number of steps
+            # after a layer whose shape is computed, the exporter does not know the number of steps
             whole = node.outputs[0].shape = ir.Shape([x.shape[0], *whole[1:]])
         for use in list(node.outputs[0].uses()):
             turn = use.node
@@ -74,14 +75,14 @@ def squeeze_directions(model: ir.Model) -> None:
 
 
 def name_batch_axis(model: ir.Model) -> None:
-    """The exporter calls the batch ``s12`` here and ``s3`` there; it is one axis, ``batch``, everywhere."""
+    """In place: name axis 0 of all inputs and outputs ``batch``; the exporter uses several names (``s12``, ``s3``)."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None
         value.shape = ir.Shape(["batch", *value.shape[1:]])
 
 
 def strip(model: ir.Model) -> None:
-    """No stack traces, module paths or comments of the machine that exported: they are no part of a model."""
+    """In place: remove stack traces, module paths and comments, which describe the exporting machine."""
     model.metadata_props.clear()
     model.doc_string = None
     model.graph.doc_string = None

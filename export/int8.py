@@ -1,13 +1,13 @@
 """Quantisation that keeps the company law: weights scaled per output channel, activations per row.
 
 ``quantize_dynamic`` computes an activation's scale over the whole batch, so a loud stream changes the rounding of all
-others. Here every row (one step of one stream) is scaled by its own largest value, in plain operators; an LSTM's
-recurrent product needs no measured scale, as its hidden state lies in (-1, 1), and is unrolled over a chunk's steps.
+others. Here every row (one step of one stream) is scaled by its own largest value, in plain operators. An LSTM's
+recurrent product needs no measured scale, since its hidden state is in (-1, 1); it is unrolled over a chunk's steps.
 
-Activations are uint8 around 128 (onnxruntime has no fast kernel for int8 x int8 on x86), weights int8 of 7 bits:
-processors with AVX2 and no VNNI add two products in 16 bits, which saturates silently with 8.
+Activations are uint8 around 128, since onnxruntime has no fast kernel for int8 x int8 on x86. Weights are int8 of 7
+bits: processors with AVX2 and without VNNI add two products in 16 bits, which saturates silently with 8 bits.
 
-Quantised are products with trained weights, and LSTMs. Front end, normaliser, layer norms and gates stay float32.
+Products with trained weights and LSTMs are quantised. Front end, normaliser, layer norms and gates stay float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["quantise"]
 #: Largest weight: 2 * 255 * 64 < 2**15, the 16-bit sum that must not saturate.
 WEIGHT_LIMIT = 64
 ZERO = 128
-#: Elements; smaller products cost more to quantise than they save.
+#: Minimum number of elements of a weight; smaller products cost more to quantise than they save.
 SMALLEST = 4096
 
 
@@ -33,9 +33,11 @@ class _Graft:
         self.model, self.anchor, self.name, self.count = model, anchor, name, 0
 
     def op(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: int) -> ir.Value:
+        """Insert a node; returns its first output."""
         return self.ops(kind, *inputs, outputs=outputs, **attributes)[0]
 
     def ops(self, kind: str, *inputs: ir.Value, outputs: int = 1, **attributes: int) -> tuple[ir.Value, ...]:
+        """Insert a node; returns its outputs."""
         node = ir.node(kind, list(inputs), attributes=attributes or None, num_outputs=outputs)
         for value in node.outputs:
             value.name = f"{self.name}.{kind.lower()}.{self.count}"
@@ -44,7 +46,7 @@ class _Graft:
         return tuple(node.outputs)
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        """An initialiser, shared by name (``/`` at the start) or belonging to this graft."""
+        """An initialiser: shared by all grafts if its name starts with ``/``, else this graft's own."""
         full = f"int8{name}" if name.startswith("/") else f"{self.name}.{name}"
         if full not in self.model.graph.initializers:
             tensor = ir.tensor(np.ascontiguousarray(array), name=full)
@@ -59,7 +61,8 @@ class _Graft:
     def product(
         self, quantised: ir.Value, scale: ir.Value | None, weights: NDArray[np.float32], static: float = 1.0
     ) -> ir.Value:
-        """uint8 rows times [K, N] weights, in float32, times the scale of rows (or ``static``) and of channels."""
+        """uint8 rows times ``weights`` [K, N] as float32, multiplied by the scale of the rows (or ``static``) and that
+        of the channels."""
         each = np.maximum(np.abs(weights).max(axis=0), 1e-12) / WEIGHT_LIMIT
         small = np.clip(np.round(weights / each), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
         whole = self.op(
@@ -71,7 +74,7 @@ class _Graft:
         return self.op("Mul", y, self.constant("scale", (each * static).astype(np.float32)))
 
     def rows(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """float32 [..., K] -> (uint8 [..., K], scale [..., 1]): every row by its own largest value."""
+        """Quantise rows, each by its own largest value: float32 [..., K] -> (uint8 [..., K], scale [..., 1])."""
         largest = self.op("ReduceMax", self.op("Abs", x), self.axes(-1), keepdims=1)
         scale = self.op(
             "Mul",
@@ -90,11 +93,12 @@ class _Graft:
 
 
 def quantise(model: ir.Model, learned: set[str], cell_limit: float | None = None) -> int:
-    """In place; returns how many nodes were rewritten. ``learned``: names of trained matrices (:func:`learned`).
+    """Quantise ``model`` in place; returns the number of rewritten nodes. ``learned``: names of trained matrices
+    (:func:`export.fold.learned`).
 
-    ``cell_limit``: an LSTM's cells stay within plus and minus that after each step (cell clipping: Sak et al. 2014,
-    arXiv 1402.1128). Where a model meets silence, some cells count on for as long as it lasts, to values that training
-    never showed, and what comes behind it is read otherwise; beyond 10 a cell's output no longer depends on it anyhow.
+    ``cell_limit``: clips an LSTM's cells after each step to plus and minus this value (Sak et al. 2014, arXiv
+    1402.1128). During long silence some cells grow to values that never occurred in training, which changes the outputs
+    after it. Beyond 10 a cell's output does not depend on its value anyway.
     """
     done = 0
     for node in list(model.graph):
@@ -107,10 +111,12 @@ def quantise(model: ir.Model, learned: set[str], cell_limit: float | None = None
 
 
 def _fixed(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """The array of a constant, else ``None``."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def _matmul(model: ir.Model, node: ir.Node, learned: set[str]) -> bool:
+    """Quantise a MatMul with a trained weight; returns whether it was one."""
     weights = _fixed(node.inputs[1])
     name = node.inputs[1].name if node.inputs[1] is not None else None
     if weights is None or name not in learned or weights.ndim != 2 or weights.size < SMALLEST or node.inputs[0] is None:
@@ -123,9 +129,10 @@ def _matmul(model: ir.Model, node: ir.Node, learned: set[str]) -> bool:
 
 
 def _lstm(model: ir.Model, node: ir.Node, cell_limit: float | None) -> bool:
-    """One direction, default activations, fixed number of steps: x's product for all steps at once, then step by step.
+    """Quantise an LSTM of one direction, default activations and a fixed number of steps; returns whether it was one.
 
-    ONNX: X [T, B, K], W [1, 4H, K], R [1, 4H, H], B [1, 8H], gates in the order i, o, f, c.
+    The product with x is computed for all steps at once, the rest step by step. ONNX: X [T, B, K], W [1, 4H, K],
+    R [1, 4H, H], B [1, 8H], gates in the order i, o, f, c.
     """
     x, w, recurrent = node.inputs[0], _fixed(node.inputs[1]), node.inputs[2]
     r = _fixed(recurrent)

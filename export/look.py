@@ -21,7 +21,7 @@ __all__ = ["ModuleSignature", "Say", "evaluating", "fits", "look"]
 
 #: Callback for each line of the report.
 Say = Callable[[str], None]
-#: Most bytes of one ONNX file.
+#: Maximum size of an ONNX file in bytes, with room for the graph.
 MOST_BYTES = 2**31 - 2**24
 
 Limits = dict[str, tuple[int, int]]
@@ -29,7 +29,8 @@ Limits = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class ModuleSignature:
-    """``given``: example inputs and conditions, as the module takes them. ``start``: the state of a new stream."""
+    """``given``: example inputs and conditions, as the module takes them. ``start``: the state of a new stream.
+    ``limits``: lowest and highest value of integer inputs. ``values``: makes test values for an input and a shape."""
 
     forward: Forward
     start: list[Tensor]
@@ -51,14 +52,14 @@ def look(
     seed: int,
     say: Say,
 ) -> ModuleSignature:
-    """See :func:`export.export` for the arguments. Raises :class:`ExportError`."""
+    """Analyse ``module``. See :func:`export.export` for the arguments. Raises :class:`ExportError`."""
     inputs = _by_name(module, tensors("the example", example))
     given = {**inputs, **tensors("conditions", dict(conditions))}
     forward, start = _forward(module, inputs, {n: given[n] for n in given if n not in inputs}, states, say)
-    say(f"found  {forward.said()}")
-    bounds = _token_limits(forward, given, start) | _said_limits(limits, forward, given)
+    say(f"found  {forward.text()}")
+    bounds = _token_limits(forward, given, start) | _given_limits(limits, forward, given)
     values = _values(given, bounds, seed)
-    _keeps_nothing(forward, {name: values(name, tensor.shape) for name, tensor in given.items()}, start)
+    _refuse_hidden_state(forward, {name: values(name, tensor.shape) for name, tensor in given.items()}, start)
     tensors_given = [given[name] for name in (*forward.inputs, *forward.conditions)]
     places = find_batch(forward, tensors_given, start, values)
     if places is None:
@@ -67,18 +68,18 @@ def look(
     axes = find_time(forward, places, tensors_given, start, values, time=known, whole=whole)
     if states is None and not axes.whole and start and "carried" in forward.parameters:
         raise ExportError(
-            "forward takes no state, and one call with several chunks is not what several calls are: the states of its "
-            f"layers are not all it remembers. Pass the state in and out:\n{three_lines(module)}"
+            "forward takes no state, and one call with several chunks gives other outputs than several calls: the "
+            f"states of its layers are not all it remembers. Pass the state in and out:\n{three_lines(module)}"
         )
     found = ModuleSignature(forward, start, given, axes, bounds, values)
-    for line in _told(found):
+    for line in _report(found):
         say(f"found  {line}")
     return found
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``eval()`` within the block; the training mode is restored afterwards."""
+    """Set evaluation mode within the block; each part's training mode is restored afterwards."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -92,20 +93,21 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def fits(module: nn.Module) -> None:
-    """Raises :class:`ExportError` unless it is a module on this machine's processor, of a size and dtype for a file."""
+    """Raises :class:`ExportError` unless ``module`` is a module on the CPU with weights of a supported size and
+    dtype."""
     if not isinstance(module, nn.Module):
         raise ExportError(f"{module!r} is not a torch.nn.Module: give the module itself, not its class or its weights")
     weights = [*module.parameters(), *module.buffers()]
     if away := {str(weight.device) for weight in weights if weight.device.type != "cpu"}:
         raise ExportError(f"the module is on {', '.join(sorted(away))}: call .cpu() on it first")
     if any(weight.dtype == torch.bfloat16 for weight in weights):
-        raise ExportError("the module computes in bfloat16, which no file takes: call .float() on it first")
+        raise ExportError("the module computes in bfloat16, which a file can't hold: call .float() on it first")
     if sum(weight.numel() * weight.element_size() for weight in weights) > MOST_BYTES:
-        raise ExportError("the module has more than 2 GiB of weights, and a model file is one file of 2 GiB at most")
+        raise ExportError("the module has more than 2 GiB of weights, and a model file has at most 2 GiB")
 
 
 def _by_name(module: nn.Module, example: Any) -> dict[str, Tensor]:
-    """Of a tuple the first parameters are meant."""
+    """The example's tensors by parameter; a tuple gives the first parameters of ``forward``."""
     if isinstance(example, Mapping):
         return dict(example)
     several = example if isinstance(example, tuple | list) else (example,)
@@ -128,14 +130,15 @@ def _by_name(module: nn.Module, example: Any) -> dict[str, Tensor]:
 def _forward(
     module: nn.Module, inputs: dict[str, Tensor], conditions: dict[str, Tensor], states: Any, say: Say
 ) -> tuple[Forward, list[Tensor]]:
+    """How ``forward`` is called, and the state of a new stream."""
     if states is not None:
         return bind(module, inputs, conditions, tensors("the states", states))
     try:
         if remembered := remembers(module, lambda: module(**inputs, **conditions)):
-            raise ExportError(_kept(remembered, module))
+            raise ExportError(_kept_on_module(remembered, module))
         found = optional_state(module, inputs, conditions)
         if found is not None:
-            say("found  without a state forward starts from zeros, and returns it")
+            say("found  forward starts from a state of zeros if it gets none, and returns the new state")
             return found
         found = carried(module, inputs, conditions)
     except ExportError as error:
@@ -146,35 +149,36 @@ def _forward(
         ) from error
     if found is None:
         raise ExportError(
-            "forward takes no state and no recurrent layer in it keeps one, so there is nothing that a stream could "
-            f"remember. Pass the state in and out:\n{three_lines(module)}"
+            "forward takes no state, and it has no recurrent layer with a state, so there is nothing that a stream "
+            f"could remember. Pass the state in and out:\n{three_lines(module)}"
         )
     say(f"found  no state in forward: that of its layers ({', '.join(found[0].state_names)}) is passed in and out")
     return found
 
 
-def _keeps_nothing(forward: Forward, given: Mapping[str, Tensor], start: list[Tensor]) -> None:
+def _refuse_hidden_state(forward: Forward, given: Mapping[str, Tensor], start: list[Tensor]) -> None:
+    """Raises :class:`ExportError` if a call changes the module, or if two equal calls differ."""
     if remembered := remembers(forward.module, lambda: forward(given, start)):
-        raise ExportError(_kept(remembered, forward.module))
+        raise ExportError(_kept_on_module(remembered, forward.module))
     with torch.no_grad():
         (first, _), (again, _) = forward(given, start), forward(given, start)
     if not all(torch.equal(a, b) or bool(a.isnan().any()) for a, b in zip(first, again, strict=True)):
         raise ExportError(
-            "forward gives something else each time it is called with the same: leave out what is random "
+            "forward gives different outputs for the same inputs: leave out what is random "
             "(F.dropout needs training=self.training)"
         )
 
 
-def _kept(names: list[str], module: nn.Module) -> str:
-    said = ", ".join(f"self.{name}" for name in names)
-    return f"a call of forward changes {said}: a stream's memory must not live on the module, which serves all streams"
+def _kept_on_module(names: list[str], module: nn.Module) -> str:
+    changed = ", ".join(f"self.{name}" for name in names)
+    return f"a call of forward changes {changed}: a stream's state must not be on the module, which serves all streams"
 
 
 # -- limits of integers -----------------------------------------------------------------------------------------------
 
 
 def _token_limits(forward: Forward, given: Mapping[str, Tensor], start: list[Tensor]) -> Limits:
-    """Of integer inputs that go into an embedding: the rows that it has."""
+    """The limits of integer inputs that index an embedding: its rows."""
     found: Limits = {}
     storages = {
         given[name].untyped_storage().data_ptr(): name
@@ -198,7 +202,7 @@ def _token_limits(forward: Forward, given: Mapping[str, Tensor], start: list[Ten
     return found
 
 
-def _said_limits(
+def _given_limits(
     limits: tuple[int, int] | Mapping[str, tuple[int, int]] | None, forward: Forward, given: Mapping[str, Tensor]
 ) -> Limits:
     if limits is None:
@@ -207,11 +211,12 @@ def _said_limits(
     named = dict(limits) if isinstance(limits, Mapping) else dict.fromkeys(integers, limits)
     for name, (low, high) in named.items():
         if name not in integers or not low <= 0 <= high:
-            raise ExportError(f"limits of {name}: ({low}, {high}): they are for integer inputs, and hold 0")
+            raise ExportError(f"limits of {name}: ({low}, {high}): limits are for integer inputs, and must include 0")
     return {name: (int(low), int(high)) for name, (low, high) in named.items()}
 
 
 def _values(given: Mapping[str, Tensor], limits: Limits, seed: int) -> Callable[[str, Sequence[int]], Tensor]:
+    """A function that makes random values of an input's dtype, within its limits."""
     rng = np.random.default_rng(seed)
 
     def values(name: str, shape: Sequence[int]) -> Tensor:
@@ -227,46 +232,47 @@ def _values(given: Mapping[str, Tensor], limits: Limits, seed: int) -> Callable[
 # -- what is printed -------------------------------------------------------------------------------------------------
 
 
-def _told(found: ModuleSignature) -> Iterator[str]:
+def _report(found: ModuleSignature) -> Iterator[str]:
+    """The lines of the report."""
     forward, axes = found.forward, found.axes
     for name, layout in zip(forward.inputs, axes.inputs, strict=True):
         tensor = found.given[name]
         step = layout.outward(tensor)
         count, each = step.shape[1], list(step.shape[2:])
-        steps = f"{count} step{'' if count == 1 else 's'} of {_values_of(each)}"
+        steps = f"{count} step{'' if count == 1 else 's'} of {_row_text(each)}"
         more = "a longer example makes longer chunks"
         if layout.time is None and each:
             more = f"if they are steps: time={{{name!r}: {1 if layout.batch == 0 else 0}}}"
-        yield f"input {name} {_said(tensor)}: {steps}, {_batch(layout)}{_time(layout)}; {more}"
+        yield f"input {name} {_shape_text(tensor)}: {steps}, {_batch_text(layout)}{_time_text(layout)}; {more}"
         if name in found.limits:
             yield f"input {name} holds whole numbers from {found.limits[name][0]} to {found.limits[name][1]}"
     for name, layout in zip(forward.conditions, axes.conditions, strict=True):
-        yield f"condition {name} {_said(found.given[name])}: set once for a stream, {_batch(layout)}"
+        yield f"condition {name} {_shape_text(found.given[name])}: set once for a stream, {_batch_text(layout)}"
     for name, layout, tensor in zip(forward.state_names, axes.states, found.start, strict=True):
-        yield f"state {name} {_said(tensor)}: {_batch(layout)}"
+        yield f"state {name} {_shape_text(tensor)}: {_batch_text(layout)}"
     with torch.no_grad():
         outputs, _ = forward(found.given, found.start)
     for name, layout, tensor in zip(forward.output_names, axes.outputs, outputs, strict=True):
         once = "" if layout.time is not None or axes.inputs[0].time is None else ", one a chunk"
-        yield f"output {name} {_said(tensor)}: {_values_of(list(layout.outward(tensor).shape[2:]))} a step{once}"
+        yield f"output {name} {_shape_text(tensor)}: {_row_text(list(layout.outward(tensor).shape[2:]))} a step{once}"
     if axes.whole:
         yield "one call with several chunks gives what several calls give: PyTorch is run whole beside the file"
     elif axes.differs is not None:
         yield (
-            f"one call with several steps gives something else than several calls (off by {axes.differs:.1g}): PyTorch "
+            f"one call with several steps gives other outputs than several calls (off by {axes.differs:.1g}): PyTorch "
             "is run step by step beside the file"
         )
     else:
         yield "forward takes this length only: PyTorch is run call by call beside the file"
     if not axes.free:
-        yield "rows of a batch do not stay apart, or forward takes one stream only: max_batch = 1, one stream a call"
+        yield "rows of a batch are not independent, or forward takes one stream only: max_batch = 1, one stream a call"
 
 
-def _said(tensor: Tensor) -> str:
+def _shape_text(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _values_of(shape: list[int]) -> str:
+def _row_text(shape: list[int]) -> str:
     if not shape:
         return "one value"
     return (
@@ -276,11 +282,11 @@ def _values_of(shape: list[int]) -> str:
     )
 
 
-def _batch(layout: TensorLayout) -> str:
+def _batch_text(layout: TensorLayout) -> str:
     return "no batch" if layout.batch is None else f"batch on axis {layout.batch}"
 
 
-def _time(layout: TensorLayout) -> str:
+def _time_text(layout: TensorLayout) -> str:
     if layout.time is None:
         return ", no axis of time"
     return f", time on axis {layout.time + (layout.batch is not None and layout.time >= layout.batch)}"

@@ -1,7 +1,8 @@
 """Exports any ``torch.nn.Module`` to a judged file: ``export(module, example, states, "plant.onnx")``.
 
 ``forward`` takes a stream's new rows and its state, and returns outputs and the new state, as PyTorch's recurrent
-layers do. Its call, its batch axis and its time axis are found by running it (:mod:`export.look`), and printed.
+layers do. The exporter finds its call, its batch axis and its time axis by running it (:mod:`export.look`), and prints
+them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from streamer.engine.proof import judge_file
 
 __all__ = ["ExportError", "RefusedError", "export"]
 
-#: Chunks of the golden example inside the file, and of the longer signal on which PyTorch and the file are compared;
-#: of short chunks more, in steps, so that windows fill and slide.
+#: Chunks of the golden example inside the file, and of the longer signal on which PyTorch and the file are compared.
+#: Short chunks: at least so many steps, so that windows fill and slide.
 GOLDEN, SIGNAL = 4, 12
 GOLDEN_STEPS, SIGNAL_STEPS = 32, 192
-#: Waits of this many seconds and more are announced.
+#: Longer waits, in seconds, are announced.
 LONG = 3.0
 
 
@@ -67,22 +68,22 @@ def export(
     endurance: int = 400,
     say: Say = print,
 ) -> Verdict:
-    """Write ``output`` (default: the class's name), hold it to the laws, and compare it with PyTorch.
+    """Write ``output`` (default: the class's name), judge it, and compare it with PyTorch.
 
-    ``example``: one call's input, tensor or array; of several inputs a tuple, or a dictionary by the parameters' names.
-    Its length is the file's chunk. ``states``: as ``forward`` takes them at the start of a stream: tensors, tuples,
-    lists, dictionaries; ``None`` where ``forward`` starts by itself. ``conditions``: inputs that are set once for a
+    ``example``: the input of one call, a tensor or array; several inputs: a tuple, or a dictionary by parameter. Its
+    length is the file's chunk. ``states``: the state at the start of a stream, as ``forward`` takes it: tensors,
+    tuples, lists, dictionaries; ``None`` if ``forward`` makes it. ``conditions``: inputs that are set once for a
     stream, by parameter.
 
-    ``sample_rate``: the input is sound, Hz; the file takes it as 16-bit samples. ``step_seconds``: time of a row, 0:
-    any. ``labels``: what the last axis of the first output stands for; the file classifies, logits become
-    probabilities. ``limits``: lowest and highest value of an integer input (of token ids they are found). ``time``: the
-    axis of time, by input, where trying it gives no answer; ``None`` in a dictionary: there is none. ``whole``: False
-    where only calls of the example's length are right; PyTorch is run call by call then. ``task``, ``options``,
-    ``latency`` (steps), ``name`` (default: the file's) ... : for the manifest. ``max_batch``: largest batch that is
-    judged. ``endurance``: chunks of the judge's long run. ``say``: gets each line of what is found and done.
+    ``sample_rate``: Hz, if the input is sound; the file takes it as 16-bit samples. ``step_seconds``: time of a row, 0:
+    any. ``labels``: names of the classes on the last axis of the first output; the file then classifies, and logits
+    become probabilities. ``limits``: lowest and highest value of an integer input (those of token ids are found).
+    ``time``: the time axis, or a dictionary of them by input (``None``: no time axis), where trials don't find it.
+    ``whole``: False if only calls of the example's length are right; PyTorch is then run call by call. ``task``,
+    ``options``, ``latency`` (steps), ``name`` (default: the file's) ... : for the manifest. ``max_batch``: largest
+    batch that is judged. ``endurance``: chunks of the judge's long run. ``say``: gets each line of the report.
 
-    Raises :class:`ExportError` for a module that can't be exported as it is, with what to write instead, and
+    Raises :class:`ExportError` for a module that can't be exported, with code to write instead, and
     :class:`RefusedError` if the file breaks a law; nothing is written then.
     """
     target = Path(output if output is not None else f"{type(module).__name__.lower()}.onnx")
@@ -112,7 +113,7 @@ def export(
         with draft_of(target) as draft:
             verdict = write_it(draft, max_batch if found.axes.free else 1, seed, endurance, say)
             if found.axes.free and {finding.law for finding in verdict.refusals} == {"company"}:
-                say("found  rows of a batch that are not to the last bits what they are alone: max_batch = 1")
+                say("found  rows in a batch differ in their last bits from rows alone: max_batch = 1")
                 verdict = write_it(draft, 1, seed, endurance, say)
             if not verdict.ok:
                 raise RefusedError(verdict)
@@ -121,7 +122,7 @@ def export(
     return Verdict(target, seed, verdict.findings)
 
 
-# -- the file's side of what was found --------------------------------------------------------------------------------
+# -- the file's inputs and outputs ------------------------------------------------------------------------------------
 
 
 def _specs(
@@ -169,12 +170,12 @@ def _specs(
 
 
 def _dtype(tensor: Tensor) -> Any:
-    """One of those that a manifest knows: :func:`export.forward.tensors` has refused others."""
+    """The dtype's name in a manifest; :func:`export.forward.tensors` has refused dtypes without one."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _signal(found: ModuleSignature, specs: Sequence[StreamInput], seed: int) -> Signal:
-    """What PyTorch and the file are compared on, one stream."""
+    """The signal of one stream on which PyTorch and the file are compared."""
     length, rng = specs[0].chunk_shape[0], np.random.default_rng(seed)
     count = max(SIGNAL, -(-SIGNAL_STEPS // length))
     conditions = {
@@ -187,14 +188,14 @@ def _signal(found: ModuleSignature, specs: Sequence[StreamInput], seed: int) -> 
 def _adapted(
     found: ModuleSignature, signal: Signal, scaled: bool, labels: Sequence[str] | None, say: Say
 ) -> tuple[Adapted, Arrays]:
-    """The module as the file has it, and what PyTorch makes of ``signal``."""
+    """The module with the file's inputs and outputs, and PyTorch's outputs for ``signal``."""
     adapted = Adapted(found, pcm=scaled)
     want = _whole(adapted, signal, found)
     first = found.forward.output_names[0]
     if labels is not None and not ((want[first] >= 0) & (want[first] <= 1)).all():
-        makes = "softmax" if len(labels) > 1 else "sigmoid"
-        say(f"did    made probabilities of {first} by a {makes}")
-        adapted = Adapted(found, pcm=scaled, probabilities=makes)
+        function = "softmax" if len(labels) > 1 else "sigmoid"
+        say(f"did    made probabilities of {first} by a {function}")
+        adapted = Adapted(found, pcm=scaled, probabilities=function)
         want = _whole(adapted, signal, found)
     if scaled:
         say("did    made the input 16-bit samples, which are scaled to [-1, 1)")
@@ -206,22 +207,22 @@ def _adapted(
 def _whole(adapted: Adapted, signal: Signal, found: ModuleSignature) -> Arrays:
     try:
         return whole(adapted, signal)
-    except Exception as error:  # the module's own
-        said = " ".join(str(error).split())[:200]
-        loose = [n for n, t in found.given.items() if not t.is_floating_point() and n not in found.limits]
-        hint = f": say the limits of {', '.join(loose)}, limits=(0, highest)" if loose else ""
-        raise ExportError(f"forward fails on the test signal ({said}){hint}") from error
+    except Exception as error:  # raised by the module
+        reason = " ".join(str(error).split())[:200]
+        unlimited = [n for n, t in found.given.items() if not t.is_floating_point() and n not in found.limits]
+        hint = f": give the limits of {', '.join(unlimited)}, limits=(0, highest)" if unlimited else ""
+        raise ExportError(f"forward fails on the test signal ({reason}){hint}") from error
 
 
 def _labelled(labels: Sequence[str] | None, adapted: Adapted) -> dict[str, Any]:
-    """An output that a call has once is the answer for the stream so far."""
+    """The options of the task ``classify``. An output without a time axis is the answer for the stream so far."""
     if labels is None:
         return {}
     return {"labels": list(labels), "mode": "final" if adapted.untimed and len(labels) > 1 else "running"}
 
 
 def _named(stem: str) -> str:
-    """A file's name as a model's name."""
+    """The model's name, from the file's name."""
     return (re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "model")[:64]
 
 
@@ -229,7 +230,7 @@ def _named(stem: str) -> str:
 
 
 class _Writer:
-    """Writes the file with all that it says of itself, and judges it; for any ``max_batch``."""
+    """Writes the file with its manifest, and judges it; for any ``max_batch``."""
 
     def __init__(
         self,
@@ -246,16 +247,16 @@ class _Writer:
         self._parameters = sum(weight.numel() for weight in module.parameters())
         self._receptive_field = getattr(module, "receptive_field", None)
         try:
-            tasks.create(self.manifest(1, 0.0))  # what does not fit is refused now, not after the slow part
+            tasks.create(self.manifest(1, 0.0))  # refuses invalid options before the slow part
         except (ValidationError, tasks.TaskError) as error:
             problems = [e["msg"] for e in error.errors()] if isinstance(error, ValidationError) else [str(error)]
-            raise ExportError(f"what is said of the model does not fit: {'; '.join(problems)}") from error
+            raise ExportError(f"the model's description is invalid: {'; '.join(problems)}") from error
 
     def __call__(self, draft: Path, max_batch: int, seed: int, endurance: int, say: Say) -> Verdict:
         say("did    began to trace with PyTorch's exporter")
         try:
             model = graph(self._adapted, (*self._specs, *self._conditions), free=max_batch > 1)
-        except Exception as error:  # the exporter has its own errors, by the dozen
+        except Exception as error:  # the exporter raises many types
             raise ExportError(f"PyTorch's exporter can't trace forward: {_cause(error)}") from error
         write(draft, model, self.manifest(max_batch, 0.0))
         loaded, begun = Model.load(draft), clock.perf_counter()
@@ -263,12 +264,13 @@ class _Writer:
         each = (clock.perf_counter() - begun) / len(self._signal)
         reached, _, _ = worst(got, self._want)
         write(draft, model, self.manifest(max_batch, float(f"{reached:.2g}") if np.isfinite(reached) else 1e9))
-        about = each * (endurance + 300)
-        say(f"did    began to judge the file{f', which takes about {about:.0f} s' if about > LONG else ''}")
+        estimate = each * (endurance + 300)
+        say(f"did    began to judge the file{f', which takes about {estimate:.0f} s' if estimate > LONG else ''}")
         rest = judge_file(draft, seed=seed, long_chunks=endurance)
         return Verdict(draft, seed, (*self._beside_pytorch(got, seed), *rest.findings))
 
     def _beside_pytorch(self, got: Arrays, seed: int) -> list[Finding]:
+        """Compare the file's outputs ``got`` with PyTorch's, and PyTorch's in pieces with PyTorch's as a whole."""
         if not self._adapted.whole:
             return [_finding("PyTorch call by call = ONNX", worst(got, self._want)[0])]
         rng, count = np.random.default_rng(seed), len(self._signal)
@@ -287,6 +289,7 @@ class _Writer:
         ]
 
     def manifest(self, max_batch: int, tolerance: float) -> Manifest:
+        """The manifest. ``tolerance``: the measured deviation of the file from PyTorch."""
         count, length = len(self._signal), self._specs[0].chunk_shape[0]
         each = max(1, sum(array.nbytes for array in self._want.values()) // count)
         some = min(max(GOLDEN, min(-(-GOLDEN_STEPS // length), GOLDEN_BYTES // each)), count)
@@ -322,7 +325,7 @@ def _cause(error: BaseException) -> str:
     if "data-dependent" in text:
         where = re.search(r"Caused by: \(?(.*?) in ", text)
         at = f" ({where[1]})" if where else ""
-        return f"it decides by a tensor's value{at}, and a graph has no such if: write torch.where"
+        return f"it branches on a tensor's value{at}, which a graph can't do: write torch.where"
     return " ".join(text.split())[:300] or type(error).__name__
 
 

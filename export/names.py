@@ -22,14 +22,15 @@ def joined(name: str, path: Path) -> str:
 
 
 class SourceNames:
-    """``return logits, (h, c)`` names an output and two states, ``h, c = state`` the parts of a parameter."""
+    """Names from the source of ``forward``: ``return logits, (h, c)`` names an output and two states, ``h, c = state``
+    the parts of a parameter. Without a source there are no names."""
 
     def __init__(self, module: nn.Module) -> None:
         self._returned: ast.expr | None = None
         self._unpacked: dict[str, ast.expr] = {}
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward)))
-        except (OSError, TypeError, SyntaxError):  # typed into a console, compiled, generated
+        except (OSError, TypeError, SyntaxError):  # the class was typed into a console, compiled or generated
             return
         for node in ast.walk(tree):
             if isinstance(node, ast.Return) and node.value is not None:
@@ -38,10 +39,11 @@ class SourceNames:
                 self._unpacked[node.value.id] = node.targets[0]
 
     def returned(self, path: Path) -> str | None:
-        """Name of what is at ``path`` of the returned value."""
+        """The name at ``path`` of the returned value."""
         return _named(self._returned, path)
 
     def unpacked(self, parameter: str, path: Path) -> str | None:
+        """The name to which ``forward`` unpacks the part at ``path`` of ``parameter``."""
         return _named(self._unpacked.get(parameter), path)
 
 
@@ -60,7 +62,8 @@ def _named(expression: ast.expr | None, path: Path) -> str | None:
 
 @contextmanager
 def layer_names(module: nn.Module, wanted: Sequence[Any]) -> Iterator[dict[int, str]]:
-    """While a call runs: position among ``wanted`` -> ``lstm.h``, of tensors that are a recurrent layer's state."""
+    """Collects, while a call runs, names for those tensors among ``wanted`` that are a recurrent layer's state: index
+    -> ``lstm.h``."""
     found: dict[int, str] = {}
 
     def hook(name: str) -> Any:
@@ -69,8 +72,8 @@ def layer_names(module: nn.Module, wanted: Sequence[Any]) -> Iterator[dict[int, 
             for part, tensor in zip(
                 ("h", "c"), hidden if isinstance(hidden, tuple | list) else (hidden,), strict=False
             ):
-                for number, one in enumerate(wanted):
-                    if tensor is one:
+                for number, state in enumerate(wanted):
+                    if tensor is state:
                         found[number] = f"{name}.{part}" if name else part
 
         return before

@@ -1,7 +1,7 @@
 """Modules whose ``forward`` takes no state: the states of PyTorch's recurrent layers are passed in and out.
 
-``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` start from zeros in every call without a state. Here they get the state of the
-call before; nothing else of the module changes. The chunk law, compared with the unchanged module's run of a whole
+``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` start from zeros in every call without a state. Here they get the state after the
+call before; nothing else of the module changes. The chunk law, checked against the unchanged module on a whole
 sequence, shows that the module has no other memory.
 """
 
@@ -29,7 +29,7 @@ class Carried(nn.Module):
     def __init__(self, module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.module = module
-        self._layers = dict(layers)  # a plain dictionary: they are registered already, inside of the module
+        self._layers = dict(layers)  # a plain dictionary: the layers are already registered inside the module
 
     def forward(self, carried: States, **given: Tensor) -> tuple[Any, States]:
         new: States = {}
@@ -40,14 +40,15 @@ class Carried(nn.Module):
 
 @contextmanager
 def _passing(layers: Mapping[str, nn.Module], old: States | None, new: States) -> Iterator[None]:
-    """Hooks that give ``old`` to the layers and collect ``new``; without ``old`` they only collect."""
+    """Hook the layers: they start from the states ``old`` (``None``: from zeros), and their new states go to ``new``.
+    Raises :class:`ExportError` during a call that does not allow this."""
 
     def before(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[1] if len(args) > 1 else kwargs.get("hx")
             if getattr(layer, "bidirectional", False):
                 raise ExportError(
-                    f"{name} is bidirectional: its second direction begins at the end, which no stream has"
+                    f"{name} is bidirectional: its second direction begins at the end, which a stream does not have"
                 )
             if hidden is not None or name in new:
                 raise ExportError(f"{name} is called {'twice' if name in new else 'with a state that starts inside'}")
@@ -78,8 +79,8 @@ def _passing(layers: Mapping[str, nn.Module], old: States | None, new: States) -
 def carried(
     module: nn.Module, inputs: Mapping[str, Tensor], conditions: Mapping[str, Tensor]
 ) -> tuple[Forward, list[Tensor]] | None:
-    """``None`` where the module has no recurrent layer that is called. Raises :class:`ExportError` where one can't be
-    carried on."""
+    """The module with its recurrent layers' states passed in and out, and zeros for them; ``None`` if no recurrent
+    layer is called. Raises :class:`ExportError` for a layer whose state can't be passed."""
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Recurrent)}
     given = {**inputs, **conditions}
     start: States = {}
@@ -95,13 +96,23 @@ def carried(
     outputs = [i for i, (path, leaf) in enumerate(found) if path[0] == 0 and isinstance(leaf, Tensor)]
     names = ["output" if len(outputs) == 1 else f"output.{i}" for i in range(len(outputs))]
     states, spec = pytree.tree_flatten(zeros)
-    said = tuple(f"{name or 'state'}.{part}" for name, state in zeros.items() for part in ("h", "c")[: len(state)])
+    state_names = tuple(
+        f"{name or 'state'}.{part}" for name, state in zeros.items() for part in ("h", "c")[: len(state)]
+    )
     if not all(torch.equal(a, found[i][1]) for a, i in zip(_tensors(plain), outputs, strict=True)):
-        raise ExportError("with a state of zeros its recurrent layers give something else than without one")
+        raise ExportError("its recurrent layers give other outputs with a state of zeros than without a state")
     where = tuple(i for i, (path, _) in enumerate(found) if path[0] == 1)
     return (
         Forward(
-            wrapped, tuple(inputs), tuple(conditions), ("carried",), spec, said, tuple(names), where, tuple(outputs)
+            wrapped,
+            tuple(inputs),
+            tuple(conditions),
+            ("carried",),
+            spec,
+            state_names,
+            tuple(names),
+            where,
+            tuple(outputs),
         ),
         states,
     )
@@ -114,7 +125,8 @@ def _tensors(tree: Any) -> list[Tensor]:
 def optional_state(
     module: nn.Module, inputs: Mapping[str, Tensor], conditions: Mapping[str, Tensor]
 ) -> tuple[Forward, list[Tensor]] | None:
-    """``forward(x, state=None) -> y, state``: zeros in the form of the state that it returns, if they give the same."""
+    """For ``forward(x, state=None) -> y, state``: its call, and zeros of the returned state's structure. ``None`` if
+    that does not give the same outputs as a call without a state."""
     with torch.no_grad():
         result = module(**inputs, **conditions)
     if not isinstance(result, tuple | list) or len(result) < 2:
@@ -134,8 +146,8 @@ def optional_state(
 
 
 def remembers(module: nn.Module, call: Callable[[], Any]) -> list[str]:
-    """Tensors that a call changes on the module itself: ``self.h``, where a state must not live. What the first call
-    alone creates (a table of sines) does not count."""
+    """Names of the module's tensors and numbers that a call changes, such as ``self.h``. Changes by the first call
+    alone (a table of sines) do not count."""
 
     def held() -> dict[str, Any]:
         found: dict[str, Any] = dict(module.named_buffers())
@@ -190,7 +202,7 @@ export(module, x, torch.zeros(...), "net.onnx")""",
 
 
 def three_lines(module: nn.Module) -> str:
-    """Advice: code to write instead, for the first layer that needs a state."""
+    """Code to write instead, for the first layer that needs a state."""
     for name, layer in module.named_modules():
         name = name or "layer"
         if isinstance(layer, nn.LSTM | nn.GRU | nn.RNN):

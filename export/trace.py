@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 __all__ = ["OPSET", "StreamingModule", "named", "trace"]
 
-#: The exporter writes 18 and above without converting down; 20 is what it and onnxruntime both know well.
+#: The exporter writes opset 18 and above without converting; both it and onnxruntime support 20 well.
 OPSET = 20
 
 State = dict[str, Tensor]
 
 
 class StreamingModule(Protocol):
-    """A module that can be exported: its state is passed in and returned. With several inputs the chunk is a
-    dictionary."""
+    """A module that can be exported: its state is passed in and returned. With several inputs the chunk is a dictionary
+    by input name."""
 
     def initial_state(self, batch: int) -> State: ...
 
@@ -36,7 +36,7 @@ class StreamingModule(Protocol):
 
 
 class _Flat(nn.Module):
-    """The exporter binds by position, so the dictionaries are laid out in one order, for inputs and outputs alike."""
+    """Flattens inputs and states to positional tensors, since the exporter binds by position."""
 
     def __init__(self, module: StreamingModule, inputs: list[str], states: list[str]) -> None:
         super().__init__()
@@ -52,20 +52,20 @@ class _Flat(nn.Module):
 
 
 def named(output: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A module's outputs by name; one that has no name is ``log_probs``."""
+    """A module's outputs by name; a single tensor gets the name ``log_probs``."""
     return dict(output) if isinstance(output, Mapping) else {"log_probs": output}
 
 
 def trace(module: StreamingModule, inputs: Mapping[str, Tensor], *, free: bool = True) -> ir.Model:
-    """The graph of one call of ``module`` on chunks shaped like ``inputs`` [1, ...]; weights are taken as they are.
+    """The graph of one call of ``module`` on chunks shaped like ``inputs`` [1, ...]; weights stay unchanged.
 
-    ``free``: the batch is left open; else it is 1. Raises ``ValueError`` if the module returns other states than it
-    starts with, or states that change shape or dtype.
+    ``free``: the batch is a dynamic axis; else it is 1. Raises ``ValueError`` if the module returns other states than
+    it starts with, or states of another shape or dtype, or if a state does not start as zeros.
     """
     assert isinstance(module, nn.Module)
     module.eval()
     count = 2 if free else 1
-    # tensors that are views of one another would be traced as such
+    # tensors that share memory would be traced as views of one another
     state = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in module.initial_state(count).items()
@@ -96,7 +96,7 @@ def trace(module: StreamingModule, inputs: Mapping[str, Tensor], *, free: bool =
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Silences the exporter and its libraries, which print a whole graph when they fail; the error is raised anyway."""
+    """Silence the exporter and its libraries, which print a whole graph when they fail; the error is raised anyway."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -111,6 +111,7 @@ def _silent() -> Iterator[None]:
 
 
 def _same_states(old: State, new: State) -> None:
+    """Raise ``ValueError`` unless the states have the same names, shapes and dtypes, and start as zeros."""
     if set(old) != set(new):
         raise ValueError(f"the module starts with states {sorted(old)} and returns {sorted(new)}")
     for name, tensor in old.items():
@@ -120,4 +121,4 @@ def _same_states(old: State, new: State) -> None:
                 f"{new[name].dtype} {tuple(new[name].shape)}"
             )
         if torch.count_nonzero(tensor):
-            raise ValueError(f"state {name} does not start as zero bytes: fold its start into the module")
+            raise ValueError(f"state {name} does not start as zeros: fold its start into the module")

@@ -19,21 +19,21 @@ from streamer.engine.proof import judge_file
 
 __all__ = ["QUANTISED_CHUNK_TOLERANCE", "onnx_chunked", "torch_splits", "torch_whole", "verify"]
 
-#: A quantised graph rounds: a last-bit difference between a long and a short product of the float32 front end now and
-#: then rounds to the next integer. Of ONNX whole against ONNX chunked; float32 files meet ``CHUNK_TOLERANCE``.
+#: Tolerance of ONNX whole against ONNX chunked in a quantised graph, where a last-bit difference between a long and a
+#: short product of the float32 front end may round to the next integer. float32 files meet ``CHUNK_TOLERANCE``.
 QUANTISED_CHUNK_TOLERANCE = 1e-2
 
 
 @torch.no_grad()
 def torch_whole(module: StreamingModule, signal: Array) -> Arrays:
-    """[1, N, ...] in one call from the start of a stream -> every output [1, T, ...]."""
+    """Every output [1, T, ...] of ``signal`` [1, N, ...] in one call from the start of a stream."""
     output, _ = module(torch.from_numpy(signal), module.initial_state(len(signal)))
     return {name: tensor.numpy() for name, tensor in named(output).items()}
 
 
 @torch.no_grad()
 def torch_splits(module: StreamingModule, signal: Array, lengths: list[int]) -> Arrays:
-    """As :func:`torch_whole`, in pieces of the given lengths (samples)."""
+    """As :func:`torch_whole`, but in several calls with ``lengths`` (samples)."""
     state, parts = module.initial_state(len(signal)), []
     for piece in torch.split(torch.from_numpy(signal), lengths, dim=1):
         output, state = module(piece, state)
@@ -42,7 +42,8 @@ def torch_splits(module: StreamingModule, signal: Array, lengths: list[int]) -> 
 
 
 def onnx_chunked(model: Model, signal: Array) -> Arrays:
-    """[1, N, ...] through the file chunk by chunk, every output [1, T, ...]; N is a whole number of chunks."""
+    """Every output [1, T, ...] of the file for ``signal`` [1, N, ...], chunk by chunk; N is a whole number of
+    chunks."""
     pieces = np.stack(np.split(signal, signal.shape[1] // model.manifest.chunk, axis=1))
     outputs, _ = run(model, pieces)  # [n, 1, steps, ...]
     return {name: np.concatenate(list(array), axis=1) for name, array in outputs.items()}
@@ -57,21 +58,22 @@ def verify(
     seed: int = 0,
     long_chunks: int = 2000,
 ) -> Verdict:
-    """Every law on ``path``, beside the module it came from, on ``signal`` [1, N] of a whole number of chunks.
+    """Check every law on ``path``, and compare it with its module on ``signal`` [1, N], a whole number of chunks.
 
-    ``longer``: the same quantised graph for the whole ``signal`` in one call, where PyTorch is not an exact reference.
+    ``longer``: a quantised model's file for the whole ``signal`` in one call, since PyTorch is no exact reference for
+    it. ``long_chunks``: chunks of the judge's long run.
     """
     model = Model.load(path)
     rng = np.random.default_rng(seed)
-    hop = int(getattr(module, "block", model.manifest.hop))  # a module may hear in blocks of several steps
+    hop = int(getattr(module, "block", model.manifest.hop))  # a module may take blocks of several steps
     whole = torch_whole(module, signal)
     findings = []
     steps = signal.shape[1] // hop
-    for said, count in (("a few pieces", 3), ("many pieces", steps // 2)):
+    for pieces, count in (("a few pieces", 3), ("many pieces", steps // 2)):
         cuts = np.sort(rng.choice(np.arange(1, steps), size=count, replace=False))
         lengths = (np.diff([0, *cuts, steps]) * hop).tolist()
         worst, _, _ = compare(torch_splits(module, signal, lengths), whole)
-        findings.append(_finding(f"PyTorch whole = PyTorch in {said}", worst, CHUNK_TOLERANCE))
+        findings.append(_finding(f"PyTorch whole = PyTorch in {pieces}", worst, CHUNK_TOLERANCE))
     chunked = onnx_chunked(model, signal)
     worst, _, _ = compare(chunked, whole)
     if longer is None:

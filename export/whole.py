@@ -1,4 +1,4 @@
-"""PyTorch reference runs for comparison with the file: of a whole sequence, if the module takes one, and in pieces."""
+"""PyTorch reference runs for comparison with the file: a whole sequence, if the module takes one, and pieces."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["in_pieces", "whole"]
 
 @torch.no_grad()
 def whole(adapted: Adapted, signal: Signal) -> Arrays:
-    """Every output [1, steps, ...] of ``signal``: in one call, where the module takes any length; of an output that a
-    call has once, in a call for each beginning of the signal. Else call by call."""
+    """Every output [1, steps, ...] of ``signal``: from one call if the module takes any length, else call by call. For
+    outputs without a time axis, a whole call is made for each prefix of the signal."""
     if not adapted.whole:
         return in_pieces(adapted, signal, [1] * len(signal))
     once = _call(adapted, signal, 0, len(signal), adapted.initial_state(1))[0]
@@ -30,7 +30,7 @@ def whole(adapted: Adapted, signal: Signal) -> Arrays:
 
 @torch.no_grad()
 def in_pieces(adapted: Adapted, signal: Signal, lengths: Sequence[int]) -> Arrays:
-    """As :func:`whole`, in calls with ``lengths`` chunks, each from the state of the one before."""
+    """As :func:`whole`, in consecutive calls with ``lengths`` chunks, each from the state after the call before."""
     state, parts, at = adapted.initial_state(1), [], 0
     for length in lengths:
         outputs, state = _call(adapted, signal, at, at + length, state)

@@ -19,7 +19,8 @@ __all__ = ["__version__", "load"]
 
 
 def load(name_or_path: str | Path, *, threads: int = 1) -> LocalModel:
-    """A model in this process: ``streamer.load("plant.onnx").stream().step(rows)`` (:mod:`streamer.streams.local`)."""
-    from streamer.streams.local import load as read  # the runtime only where it is needed
+    """Load a model into this process: ``streamer.load("plant.onnx").stream().step(rows)``
+    (:mod:`streamer.streams.local`)."""
+    from streamer.streams.local import load as load_local  # imports the runtime only where it is needed
 
-    return read(name_or_path, threads=threads)
+    return load_local(name_or_path, threads=threads)

@@ -19,7 +19,7 @@ from streamer.commands.completion import VARIABLE, completion, prepare
 
 __all__ = ["app", "main"]
 
-#: The bases of typer's own usage errors; typer brings them along, or takes them from click, depending on its version.
+#: The bases of typer's usage errors. Depending on its version, typer defines them or takes them from click.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -119,27 +119,27 @@ EPILOG = {
     ),
 }
 
-#: Help texts for the list of commands, which would cut off longer ones.
+#: Help texts for the list of commands, which truncates longer ones.
 SHORT = {
     "serve": "Serve streams over WebSockets, until SIGTERM.",
-    "transcribe": "Write down what is said in recordings.",
-    "listen": "Write down what is said into the microphone.",
+    "transcribe": "Transcribe speech in recordings.",
+    "listen": "Transcribe speech from the microphone.",
     "forecast": "Forecast sensors, learning while they run.",
     "generate": "Let a model write, play or speak by itself.",
-    "classify": "Find speech, words or a mood, as it comes.",
-    "enhance": "Take the noise out of speech, live too.",
+    "classify": "Classify sound or text, as it arrives.",
+    "enhance": "Remove noise from speech, also live.",
     "run": "Run any model on rows: outputs as a table.",
-    "adopt": "Make a stateful ONNX model from elsewhere fit.",
-    "export": "Make a model file of your PyTorch module.",
+    "adopt": "Adapt a stateful ONNX model from elsewhere.",
+    "export": "Export your PyTorch module to a model file.",
     "check": "Test a model file on this machine.",
     "models": "List the installed models and their scores.",
-    "token": "Say who may use a daemon.",
+    "token": "Manage the access tokens of a daemon.",
     "drain": "Move all streams and sensors to another daemon.",
-    "reload": "Have a daemon load model files that changed.",
+    "reload": "Reload changed model files in a daemon.",
     "sessions": "A daemon's streams: list, export, import, evict.",
     "sign": "Sign model files, or check their signatures.",
     "top": "Watch a daemon: streams, sensors, lag, refusals.",
-    "completion": "Have the shell complete commands and options.",
+    "completion": "Print shell completion of commands and options.",
 }
 
 app = typer.Typer(
@@ -177,7 +177,8 @@ def _streamer(
 
 
 def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which quits silently when its reader goes away: typer would exit with 1, as for a failure."""
+    """Wrap ``command`` so that it quits silently when its output pipe is closed; typer would exit with 1, as for a
+    failure."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -191,6 +192,7 @@ def _pipeable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _register() -> None:
+    """Add all commands to :data:`app`."""
     from streamer.commands.admin import drain, reload, sessions
     from streamer.commands.adopt import adopt
     from streamer.commands.check import check
@@ -238,7 +240,7 @@ _register()
 
 def main() -> None:
     """The entry point ``streamer``."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # file names are printed as their own bytes
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names that are not UTF-8 are printed as their bytes
         sys.stdout.reconfigure(errors="surrogateescape")
     if os.environ.get(VARIABLE):
         prepare()
@@ -257,6 +259,7 @@ def main() -> None:
 
 
 def _usage(error: BaseException) -> None:
+    """Print a usage error on standard error."""
     context = getattr(error, "ctx", None)
     message = error.format_message()  # type: ignore[attr-defined]
     where = context.command_path if context is not None else "streamer"
@@ -268,8 +271,8 @@ def _usage(error: BaseException) -> None:
 
 
 def _explain(error: Exception) -> int:
-    """Our own errors are written for the user. Anything else is a defect, or a fault of the machine: the error's type
-    helps to tell which."""
+    """Print an error and return the exit code. Our own errors have messages for the user. Any other error is a defect
+    or a fault of the machine, so its type is printed, too."""
     if isinstance(error, commands.CommandError):
         commands.complain(str(error))
         return error.code

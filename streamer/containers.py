@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 __all__ = ["HEAD", "Container", "container", "id3_length"]
 
-#: Number of first bytes that decide.
+#: Number of bytes at the start of a file that are examined.
 HEAD = 4096
-#: Sound may look like a shorter text by chance.
+#: Minimum length of a text in bytes; sound may look like a shorter text by chance.
 TEXT = 64
-#: A repeated sample is not a text: a text has at least so many different characters.
+#: Minimum number of different characters in a text; a repeated sample has fewer.
 LETTERS = 12
 
 _PRINTABLE = frozenset(range(0x20, 0x7F)) | {9, 10, 13}
@@ -28,7 +28,7 @@ _HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 800
 
 @dataclass(frozen=True)
 class Container:
-    """``name``: the common name. ``way``: decoded by libsndfile (``library``) or ``ffmpeg``; empty: not sound."""
+    """``name``: the common name. ``way``: its decoder, libsndfile (``library``) or ``ffmpeg``; empty: not sound."""
 
     name: str
     way: str = ""
@@ -66,7 +66,7 @@ def container(head: bytes) -> Container | None:
     """The format that begins with ``head``, the first :data:`HEAD` bytes or fewer; ``None`` if unknown."""
     if head[:4] in (b"RIFF", b"RIFX"):
         form = {b"WAVE": _WAV, b"AVI ": Container("AVI", "ffmpeg"), b"WEBP": Container("a WebP picture")}
-        return form.get(head[8:12], _WAV if len(head) < 12 else Container("a RIFF file that is no WAV"))
+        return form.get(head[8:12], _WAV if len(head) < 12 else Container("a RIFF file but not a WAV"))
     if head[:4] == b"FORM" and (len(head) < 12 or head[8:12] in (b"AIFF", b"AIFC")):
         return _AIFF
     if head[4:8] == b"ftyp":
@@ -80,7 +80,7 @@ def container(head: bytes) -> Container | None:
 
 
 def id3_length(head: bytes) -> int:
-    """Bytes of the ID3v2 tag that ``head`` begins with, 0 for none."""
+    """Length in bytes of the ID3v2 tag at the start of ``head``; 0: no tag."""
     if head[:3] != b"ID3" or len(head) < 10 or head[3] not in (2, 3, 4) or max(head[6:10]) > 127:
         return 0
     size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
@@ -88,7 +88,7 @@ def id3_length(head: bytes) -> int:
 
 
 def mp3_frame(head: bytes) -> tuple[int, int]:
-    """Bytes and samples of the layer III frame that ``head`` begins with; (0, 0) if there is no such frame."""
+    """Length in bytes and number of samples of the layer III frame at the start of ``head``; (0, 0): no frame."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0, 0
     version, index, hz = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -100,13 +100,14 @@ def mp3_frame(head: bytes) -> tuple[int, int]:
 
 
 def _adts_frame(head: bytes) -> int:
+    """Length in bytes of the ADTS frame at the start of ``head``; 0: no frame."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
         return 0
     return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
 
 
 def _frames(head: bytes) -> Container | None:
-    """Whether two frames follow each other: the four bytes of one frame header may be two samples."""
+    """MP3 or AAC, if ``head`` begins with two frames: the header of a single frame may also be two samples."""
     size, _ = mp3_frame(head)
     if size and mp3_frame(head[size:])[0] and head[1] == head[size + 1]:
         return _MP3
@@ -117,6 +118,7 @@ def _frames(head: bytes) -> Container | None:
 
 
 def _text(head: bytes) -> Container | None:
+    """HTML, XML, JSON or plain text in ASCII."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:16].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return Container("an HTML page" if b"html" in head[:200].lower() else "an XML document")

@@ -1,7 +1,8 @@
 """Detects other formats in bytes that are sent as 16 bit PCM: float32, 8 bit, big-endian, two channels.
 
-The result is a warning; nothing is refused because of it. It must raise no false alarm on recordings, silence, noise
-and music, so each kind has a mark that int16 sound does not have, and two windows of the stream must agree.
+The result is a warning; nothing is refused because of it. Recordings, silence, noise and music must cause no false
+alarm. Therefore each kind is recognised by a feature that int16 sound does not have, and two windows of the stream must
+agree.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from streamer.containers import HEAD, Container, container
 
 __all__ = ["KINDS", "Likeness", "likeness"]
 
-#: Bytes of a window, and how many windows are examined, silent ones not counted.
+#: Length of a window in bytes, and the number of windows that are examined, without silent ones.
 WINDOW = 8192
 WINDOWS = 16
-#: The examination ends early after so many windows that are smooth, louder than this rms, and look like int16:
-#: examining a window takes as long as a chunk of a small model.
+#: The examination ends early after this many windows that are smooth, louder than this rms, and look like int16: a
+#: window takes as long as a chunk of a small model.
 PLAIN = 4
 LOUD = 200
 #: The share of a window that must match a kind.
@@ -53,8 +54,8 @@ def likeness(window: bytes) -> str:
 
 @dataclass
 class Likeness:
-    """Examines the beginning of one stream. ``refused``: the container that the first bytes announce; ``kind``: the
-    kind on which two windows agree."""
+    """Examines the beginning of one stream. ``refused``: the container that begins with the first bytes, if any.
+    ``kind``: the kind that two windows have in common; empty: none."""
 
     done: bool = False
     refused: Container | None = None
@@ -66,7 +67,7 @@ class Likeness:
     _plain: int = 0
 
     def push(self, data: bytes) -> bool:
-        """Take the next bytes; True once ``refused`` or ``kind`` is set, after which bytes are ignored."""
+        """Examine the next bytes. Returns True when they set ``refused`` or ``kind``; later bytes are ignored."""
         if self.done:
             return False
         if len(self._head) < HEAD:
@@ -74,7 +75,7 @@ class Likeness:
             self.refused = container(self._head)
         self._data += data[: WINDOW * WINDOWS]
         while not self._enough() and len(self._data) >= WINDOW:
-            self._look(bytes(self._data[:WINDOW]))
+            self._examine(bytes(self._data[:WINDOW]))
             del self._data[:WINDOW]
         self.done = self._enough()
         if self.done:
@@ -86,17 +87,17 @@ class Likeness:
         return seen or self._windows >= WINDOWS or self._plain >= PLAIN
 
     def end(self) -> bool:
-        """End of the stream: for one shorter than two windows a single window decides. Returns as :meth:`push`."""
+        """End the stream. If it was shorter than two windows, a single window decides. Returns as :meth:`push`."""
         if self.done:
             return False
         self.done = True
         if len(self._data) >= WINDOW // 4:
-            self._look(bytes(self._data[: len(self._data) // 8 * 8]))
+            self._examine(bytes(self._data[: len(self._data) // 8 * 8]))
         if len(self._seen) <= 2 and len(set(self._seen)) == 1:
             self.kind = self._seen[0]
         return bool(self.kind)
 
-    def _look(self, window: bytes) -> None:
+    def _examine(self, window: bytes) -> None:
         if window.count(0) == len(window):
             return
         self._windows += 1
@@ -108,6 +109,7 @@ class Likeness:
 
 
 def _plain(window: bytes) -> bool:
+    """Whether the window is smooth and loud as int16."""
     pcm = np.frombuffer(window, "<i2").astype(np.float64)
     return bool(pcm.std() > LOUD and _correlation(pcm, 1) > SMOOTH)
 
@@ -117,13 +119,13 @@ def _share(flags: NDArray[np.bool_]) -> float:
 
 
 def _in_band(halves: NDArray[np.int16], lowest: int, highest: int) -> NDArray[np.bool_]:
-    """Which values, without their signs, lie from ``lowest`` to ``highest``."""
+    """Which values, without their signs, are from ``lowest`` to ``highest``."""
     inside: NDArray[np.bool_] = (halves.view(np.uint16) & 0x7FFF) - np.uint16(lowest) <= highest - lowest
     return inside
 
 
 def _floats(pcm: NDArray[np.int16]) -> str:
-    """Floats: the upper half has the exponent, in a narrow band; the lower halves are spread over all values."""
+    """Floats: the exponent, in the upper half, is in a narrow band; the lower halves are spread over all values."""
     for name, parts in (("float64", 4), ("float32", 2)):
         table = pcm[: len(pcm) // parts * parts].reshape(-1, parts)
         every = np.ascontiguousarray(table[:, -1])
@@ -165,7 +167,7 @@ def _halves(pcm: NDArray[np.int16]) -> str:
 
 
 def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
-    """Other byte orders and encodings: rough as int16 and smooth as one of them."""
+    """Other byte orders and encodings: the window is rough as int16 and smooth as one of them."""
     if _quiet_swapped(pcm):
         return "big-endian"
     if _correlation(pcm.astype(np.float64), 1) > ROUGH:
@@ -184,7 +186,7 @@ def _orders(window: bytes, pcm: NDArray[np.int16]) -> str:
 
 
 def _both_ways(values: NDArray[np.float64]) -> float:
-    """The smaller correlation of neighbouring samples: within pairs or between them."""
+    """The correlation of neighbouring samples, within pairs and between pairs; the smaller of the two."""
     centred = values - values.mean()
     pairs = len(centred) // 2 * 2
     power = float(np.dot(centred, centred)) / 2
@@ -204,9 +206,9 @@ def _quiet_swapped(pcm: NDArray[np.int16]) -> bool:
 
 
 def _pairs(pcm: NDArray[np.int16]) -> str:
-    """Two interleaved channels: neighbours within a pair differ more or less than those between pairs, in every piece.
+    """Two interleaved channels: in every piece, neighbours differ more or less within pairs than between pairs.
 
-    Medians are compared, since all steps of a square wave may lie between pairs.
+    Medians are compared, since all jumps of a square wave may be between pairs.
     """
     table = pcm[: len(pcm) // 512 * 512].reshape(-1, 512).astype(np.float64)
     within = np.abs(table[:, 1::2] - table[:, 0::2])
@@ -231,8 +233,8 @@ def _pairs(pcm: NDArray[np.int16]) -> str:
 
 
 def _louder(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much more the even samples of each row differ from their neighbours than the odd ones, as a share of the
-    row's power."""
+    """How much more the even samples of each row differ from their neighbours than the odd samples do, as a share of
+    the row's power."""
     inner = table[:, 1:-1]
     out = (inner - (table[:, :-2] + table[:, 2:]) / 2) * inner
     share: NDArray[np.float64] = out[:, 1::2].sum(axis=1) - out[:, 0::2].sum(axis=1)
@@ -249,6 +251,7 @@ def _row_correlations(table: NDArray[np.float64], lag: int) -> NDArray[np.float6
 
 
 def _correlation(values: NDArray[np.float64], lag: int) -> float:
+    """The autocorrelation at ``lag``, from -1 to 1; 0 for constant values."""
     centred = values - values.mean()
     power = float(np.dot(centred, centred))
     return float(np.dot(centred[lag:], centred[:-lag])) / power if power > 0 else 0.0

@@ -1,7 +1,7 @@
 """Every metric of the daemon, in one table: name, help and buckets. The registry is injected, so tests have one each.
 
-Times are in seconds. The buckets of step times and lags stand in octaves and half octaves around the chunk budgets that
-streaming models have (40 ms to 1.28 s): a model keeps up as long as its bars stay left of its chunk's duration.
+Times are in seconds. The buckets of step times and lags are spaced by octaves and half octaves around usual chunk
+durations (40 ms to 1.28 s): a model keeps up as long as its values stay below the duration of its chunk.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Metrics:
 
         # -- streams ---------------------------------------------------------------------------------------------------
         self.sessions = gauge("sessions", "streams by state: active, detached, ended", "model", "state")
-        self.hotword_sets = gauge("hotword_sets", "different lists of hotwords that streams have", "model")
+        self.hotword_sets = gauge("hotword_sets", "different lists of hotwords in use", "model")
         self.opened = counter("sessions_opened", "streams opened", "model")
         self.refusals = counter("refusals", "streams refused", "reason")
-        self.evictions = counter("evictions", "streams that the daemon gave up", "reason")
+        self.evictions = counter("evictions", "streams given up by the daemon", "reason")
         self.resumes = counter("resumes", "streams resumed, from memory or from the store", "source")
         self.dropped_seconds = counter("dropped_seconds", "audio dropped (overflow gap)", "model")
         self.dropped_rows = counter("dropped_rows", "rows dropped (overflow gap): samples, vectors", "model")
@@ -82,14 +82,14 @@ class Metrics:
 
         # -- the second pass -------------------------------------------------------------------------------------------
         self.finals = counter("second_pass_finals", "finals for the second pass, by outcome", "outcome")
-        self.revise_seconds = histogram("second_pass_seconds", "time from a final to its second hearing", LAG)
-        self.waiting_finals = gauge("second_pass_waiting", "finals that wait to be heard again")
+        self.revise_seconds = histogram("second_pass_seconds", "time from a final to its second result", LAG)
+        self.waiting_finals = gauge("second_pass_waiting", "finals that wait for the second pass")
         self.waiting_final_seconds = gauge(
-            "second_pass_waiting_seconds", "sound of the finals that wait to be heard again"
+            "second_pass_waiting_seconds", "sound of the finals that wait for the second pass"
         )
 
         # -- sensors ---------------------------------------------------------------------------------------------------
-        self.readings = counter("readings", "readings that were taken, by the protocol they came by", "protocol")
+        self.readings = counter("readings", "readings that were taken, by protocol", "protocol")
         self.refused_readings = counter("refused_readings", "readings, lines and bodies that were not taken", "reason")
         self.sensors = gauge("sensors", "sensors that are known")
         self.waiting_readings = gauge("waiting_readings", "readings that were taken and are not yet run")
@@ -102,7 +102,7 @@ class Metrics:
         self.dropped_forecasts = counter("dropped_forecasts", "forecasts a slow subscriber did not get", "protocol")
 
         # -- MQTT ------------------------------------------------------------------------------------------------------
-        self.mqtt_connected = gauge("mqtt_connected", "1 while there is a connection to the broker")
+        self.mqtt_connected = gauge("mqtt_connected", "1 while the daemon is connected to the broker")
         self.mqtt_reconnects = counter("mqtt_reconnects", "connections to the broker after the first")
         self.mqtt_refused = gauge(
             "mqtt_refused_subscriptions", "topic patterns (mqtt_topics) that the broker does not let the daemon read"
@@ -127,7 +127,7 @@ class Metrics:
         )
         self.store_errors = counter("store_errors", "failures of the store", "kind")
         self.disk_trouble = gauge("disk_trouble", "1 while the disk can't be written, or is nearly full", "store")
-        self.damaged_stores = counter("damaged_stores", "stores that were damaged, and rebuilt", "store")
+        self.damaged_stores = counter("damaged_stores", "damaged stores that were rebuilt", "store")
         self.salvaged_rows = counter(
             "salvaged_rows", "rows of damaged stores: kept, or known to be lost", "store", "outcome"
         )
@@ -135,7 +135,7 @@ class Metrics:
         # -- wire ------------------------------------------------------------------------------------------------------
         self.connections = gauge("connections", "open WebSocket connections")
         self.protocol_connections = gauge(
-            "protocol_connections", "open connections of Vosk, Wyoming and OpenAI's realtime", "protocol"
+            "protocol_connections", "open connections of the Vosk, Wyoming and OpenAI realtime protocols", "protocol"
         )
         self.closes = counter("connection_closes", "WebSocket connections closed, by close code", "code")
         self.received_bytes = counter("received_bytes", "bytes of rows received: audio, tensors")
@@ -155,16 +155,20 @@ class Metrics:
 
         # -- who may do what -------------------------------------------------------------------------------------------
         self.denied = counter(
-            "denied_requests", "requests refused at the door: host, origin, token, scope, guess, rate, bytes", "reason"
+            "denied_requests",
+            "requests refused by access control: host, origin, token, scope, guess, rate, bytes",
+            "reason",
         )
         self.tokens = gauge("tokens", "tokens that are known")
 
         # -- traces ----------------------------------------------------------------------------------------------------
-        self.spans = counter("spans", "spans for the collector: sent, failed (it did not take them), full", "outcome")
+        self.spans = counter(
+            "spans", "spans for the collector: sent, failed (the collector refused them), full", "outcome"
+        )
         self.waiting_spans = gauge("waiting_spans", "spans that wait for the collector")
 
         # -- bounds and build ------------------------------------------------------------------------------------------
-        self.capacity = gauge("capacity", "streams that fit", "model")
+        self.capacity = gauge("capacity", "number of streams that the model can hold", "model")
         self.batch_wait = gauge("batch_wait_seconds", "longest wait for company, as configured or measured", "model")
         self.max_batch = gauge("max_batch", "largest batch, as configured or measured", "model")
         self.lanes = gauge("lanes", "worker threads", "model")
@@ -174,18 +178,19 @@ class Metrics:
         self.build = Info("streamer_build", "version of the daemon and of what it runs on", registry=self.registry)
 
     def damaged(self, store: str, kept: int, lost: int) -> None:
-        """A store was rebuilt from what could be read."""
+        """Count a store that was rebuilt: rows ``kept``, and rows known to be ``lost``."""
         self.damaged_stores.labels(store).inc()
         self.salvaged_rows.labels(store, "kept").inc(kept)
         self.salvaged_rows.labels(store, "lost").inc(lost)
 
     def model(self, name: str) -> ModelMetrics:
+        """The metrics of one model."""
         return ModelMetrics(self, name)
 
 
 class Durations(Collector):
-    """A histogram of seconds by model that takes many observations in one call: a library's ``observe`` for every
-    chunk would cost as much as handing out its result. ``bounds`` ascend."""
+    """A histogram of seconds by model that takes many observations in one call: one ``observe`` for every chunk would
+    cost as much as delivering its result. ``bounds``: the buckets' upper bounds, ascending."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
         self._name, self._text, self._bounds = name, text, tuple(bounds)
@@ -193,7 +198,7 @@ class Durations(Collector):
         self._models: dict[str, tuple[list[int], list[float]]] = {}  # counts by bucket, and the sum
 
     def add(self, model: str, seconds: Iterable[float]) -> None:
-        """From any thread."""
+        """Observe durations of one model. Thread-safe."""
         with self._lock:
             counts, total = self._models.setdefault(model, ([0] * (len(self._bounds) + 1), [0.0]))
             for value in seconds:
@@ -218,7 +223,7 @@ class Durations(Collector):
 
 
 class ModelMetrics:
-    """One model's children, looked up once: the engine's loop must not search labels."""
+    """One model's metrics. Its label is looked up once, since the engine's loop must not search labels."""
 
     def __init__(self, table: Metrics, model: str) -> None:
         self.table, self.name = table, model
@@ -228,9 +233,9 @@ class ModelMetrics:
         self.held_seconds = table.held_seconds.labels(model)
         self.busy_seconds, self.audio_seconds = table.busy_seconds.labels(model), table.audio_seconds.labels(model)
         self.failed_batches, self.late_results = table.failed_batches.labels(model), table.late_results.labels(model)
-        table.lag_seconds.add(model, ())  # it is on the page from the start
+        table.lag_seconds.add(model, ())  # shows it on the page from the start
         self.failed_readings = table.failed_readings.labels(model)
-        for outcome in ("reloaded", "failed"):  # an alert sees no increase from nothing
+        for outcome in ("reloaded", "failed"):  # an alert sees no increase of a counter that did not exist
             table.reloads.labels(model, outcome)
         self.rows = table.rows.labels(model)
         self.dropped_seconds, self.dropped_rows = table.dropped_seconds.labels(model), table.dropped_rows.labels(model)

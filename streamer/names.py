@@ -1,4 +1,4 @@
-"""Names given by clients: sensors, stream keys, topics. They are keys in memory, in the store and in metrics."""
+"""Checks names given by clients: sensors, stream keys, topics. They are keys in memory, in the store and in metrics."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ SEPARATOR = "\x1f"
 
 
 class NameRefusedError(ValueError):
-    """The text is not a valid name. The message says what a name is and shows the beginning of the text."""
+    """The text is not a valid name. The message states the rule and shows the beginning of the text."""
 
 
 def check_name(text: str, most: int = NAME_CHARACTERS) -> str:
-    """``text`` unchanged, if it is a valid name: 1 to ``most`` printable characters.
+    """Return ``text`` if it is a valid name, 1 to ``most`` printable characters; else raise :class:`NameRefusedError`.
 
-    No printable character is a control character or a lone surrogate, so a name can always be written as UTF-8.
-    Raises :class:`NameRefusedError`.
+    Control characters and lone surrogates are not printable, so a name can always be written as UTF-8.
     """
     if not text or len(text) > most or not text.isprintable():
         raise NameRefusedError(f"{text[:SHOWN]!a} is not a name (1 to {most} printable characters)")
@@ -47,7 +46,7 @@ def series_name(metric: str, labels: Iterable[tuple[str, str]]) -> str:
 
 
 def stream_id(owner: str, name: str) -> str:
-    """The id of a stream among those of all owners. Without an owner (``""``) the name is the id."""
+    """The id of a stream, unique among all owners. Without an owner (``""``) the name is the id."""
     return f"{owner}{SEPARATOR}{name}" if owner else name
 
 

@@ -1,4 +1,4 @@
-"""Why a stream, or a piece of one, is refused. Nothing of a refused piece was taken."""
+"""Errors for refused streams and refused input. Nothing of refused input was taken."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = [
     "refused",
 ]
 
-#: The counters of refusals (without ``streamer_`` and ``_total``), each with the words for what it counts.
+#: The counters of refusals (without ``streamer_`` and ``_total``), and what each of them counts.
 REFUSED = {
     "refusals": "streams refused",
     "refused_readings": "readings not taken",
     "refused_requests": "requests refused",
-    "denied_requests": "not let in",
+    "denied_requests": "requests denied",
     "bad_input": "input that can't be used",
     "evictions": "streams given up",
 }
 
 
 def refused(samples: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str], int]:
-    """Refusals since the start by counter and reason, from ``samples`` of the metrics page (counter, reason, value);
-    reasons that never came up are left out. The page counts a refused stream as bad input, too; here it counts once."""
+    """Refusals since the start by counter and reason, from ``samples`` of the metrics page (counter, reason, value).
+    Reasons with the count 0 are left out. The page counts a refused stream also as bad input; here it counts once."""
     found = {(name, reason): int(value) for name, reason, value in samples if name in REFUSED and value}
     return {
         (name, reason): count
@@ -45,7 +45,7 @@ class BadInput(ValueError):  # noqa: N818
 
 
 class BadRows(BadInput):
-    """Rows that are not of the model's dtypes and shapes. The message names the input and what it expects."""
+    """Rows of another dtype or shape than the model's. The message names the input, its dtype and its shape."""
 
 
 class NotAttached(BadInput):
@@ -54,11 +54,11 @@ class NotAttached(BadInput):
 
 
 class NotSound(BadInput):
-    """A file where raw PCM is expected: its first bytes say so."""
+    """The first bytes are those of a file format, where raw PCM is expected."""
 
 
 class TooManyMarkers(BadInput):
-    """The stream has as many waiting markers as it may."""
+    """The stream already has the maximum number of waiting markers."""
 
 
 class Overflow(ValueError):  # noqa: N818
@@ -74,8 +74,8 @@ class NoSlot(RuntimeError):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """A stream that can't be served, counted by ``reason``; ``retry_after`` in seconds where trying again may help.
-    ``url``: the daemon that has the stream now (reason ``moved``)."""
+    """A stream that can't be served, counted by ``reason``. ``retry_after``: seconds, where a retry may help. ``url``:
+    the daemon that has the stream now (reason ``moved``)."""
 
     def __init__(self, reason: str, message: str, retry_after: float | None = None, url: str | None = None) -> None:
         super().__init__(message)

@@ -10,10 +10,10 @@ __all__ = ["dumped", "json_line", "label_line", "srt", "subtitles", "vtt"]
 
 Event = Mapping[str, Any]
 
-#: A subtitle must be readable: two lines of about 42 characters, for seven seconds at most.
+#: Bounds of a readable subtitle: two lines of about 42 characters, seven seconds.
 CUE_CHARACTERS = 84
 CUE_SECONDS = 7.0
-#: A shorter cue flashes by; it is held this long unless the next one begins.
+#: A shorter cue is shown this long, unless the next one begins before.
 MIN_CUE_SECONDS = 1.0
 
 
@@ -33,8 +33,8 @@ def label_line(event: Event, file: str) -> str:
 
 
 def dumped(line: Mapping[str, Any]) -> str:
-    """JSON that is always UTF-8: bytes of a file name that are not become ``\\udc80`` to ``\\udcff``, as
-    :func:`os.fsdecode` has them."""
+    """JSON that is always valid UTF-8: invalid bytes of a file name become ``\\udc80`` to ``\\udcff``, as in
+    :func:`os.fsdecode`."""
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode()
@@ -44,24 +44,26 @@ def dumped(line: Mapping[str, Any]) -> str:
 
 
 def subtitles(events: Iterable[Event]) -> list[tuple[float, float, str]]:
-    """Cues ``(start, end, text)`` of finals, split at word ends where one would be too long to read."""
+    """Cues ``(start, end, text)`` of the finals, in seconds. Finals that are too long to read are split between
+    words."""
     cues: list[tuple[float, float, str]] = []
     for event in events:
         if event["type"] != "final" or not event["text"]:
             continue
         cues += _split(event["words"]) if event["words"] else [(event["start"], event["end"], event["text"])]
-    held = []
+    shown = []
     for index, (start, end, text) in enumerate(cues):
-        room = cues[index + 1][0] if index + 1 < len(cues) else float("inf")
-        held.append((start, max(end, min(start + MIN_CUE_SECONDS, room)), text))
-    return held
+        following = cues[index + 1][0] if index + 1 < len(cues) else float("inf")
+        shown.append((start, max(end, min(start + MIN_CUE_SECONDS, following)), text))
+    return shown
 
 
 def _split(words: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, str]]:
+    """The words as cues that keep to the bounds."""
     cues: list[tuple[float, float, str]] = []
     for word in words:
         start, end, text = word["start"], word["end"], word.get("written", word["word"])
-        if not text:  # written as one with the word before
+        if not text:  # the written form of the word before includes this word
             cues[-1] = (cues[-1][0], end, cues[-1][2])
             continue
         if cues:
@@ -74,13 +76,13 @@ def _split(words: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, str]]
 
 
 def srt(events: Iterable[Event]) -> str:
-    """SubRip."""
+    """The finals as SubRip subtitles."""
     cues = enumerate(subtitles(events), 1)
     return "".join(f"{n}\n{_clock(a, ',')} --> {_clock(b, ',')}\n{text}\n\n" for n, (a, b, text) in cues)
 
 
 def vtt(events: Iterable[Event]) -> str:
-    """WebVTT; ``&`` and ``<`` are markup there, and ``-->`` would be read as a cue's times."""
+    """The finals as WebVTT subtitles. ``&``, ``<`` and ``>`` are escaped: they are markup, and ``-->`` begins times."""
     cues = (
         (a, b, text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")) for a, b, text in subtitles(events)
     )

@@ -1,9 +1,9 @@
 """Every setting of the daemon: one flat table with its default, its bounds and one line of help.
 
 Values come from the command line, then the environment (``STREAMER_PORT=9000``), then one TOML file (``port = 9000``),
-then the defaults below. A name that is no setting is refused, in the file and in the environment alike, because a
-setting that is silently ignored is found in production. ``docs/operations.md`` and ``streamer.example.toml`` are held
-to this table by a test.
+then the defaults below. Unknown names are refused, in the file as in the environment, because a setting that is
+silently ignored would be noticed only in production. A test compares ``docs/operations.md`` and
+``streamer.example.toml`` with this table.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "find_config", "render"]
 
 ENV_PREFIX = "STREAMER_"
 SYSTEM_CONFIG = Path("/etc/streamer/streamer.toml")
-#: Variables with the prefix that are read elsewhere: where the file is, a client's, and where tests find shared data.
+#: Variables with the prefix that are read elsewhere: the file's path, a client's variables, the tests' data.
 NOT_SETTINGS = frozenset(
     {"STREAMER_CA", "STREAMER_CONFIG", "STREAMER_CORPUS", "STREAMER_DATA", "STREAMER_TOKEN", "STREAMER_WHISPER"}
 )
-#: Numbers that bound nothing, or whose 0 stands for a number that is found at start.
+#: Numbers that are not bounds, or whose 0 stands for a number that is determined at start.
 NO_LIMITS = frozenset(
     {
         "insecure",
@@ -68,7 +68,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _state_directory() -> Path:
-    """systemd's ``StateDirectory=`` when there is one, else the user's own place (XDG base directories)."""
+    """systemd's ``StateDirectory=`` if it is set, else a directory of the user (XDG base directories)."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -103,15 +103,23 @@ class Settings(
     text: Literal["spoken", "written"] = Field(
         "spoken", description="finals: plain words, or with punctuation and capitals; a stream may ask for the other"
     )
-    revise: str = Field("", description="Whisper model (folder or name) that hears finals once more; empty: none")
-    revise_language: str = Field("en", min_length=2, description="language of the finals for it")
-    revise_workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="finals that it hears at a time")
-    revise_threads: int = Field(0, ge=0, le=256, description="its threads, all together; 0: half of the CPUs")
-    revise_seconds: Positive = Field(10.0, description="a final that it has not heard by then stays unchanged")
-    max_waiting_finals: Count = Field(64, description="finals that wait to be heard again; one more stays unchanged")
-    max_waiting_final_seconds: Positive = Field(300.0, description="sound of the finals that wait to be heard again")
+    revise: str = Field(
+        "", description="Whisper model (folder or name) of the second pass, which decodes finals again; empty: none"
+    )
+    revise_language: str = Field("en", min_length=2, description="language of the finals for the second pass")
+    revise_workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="finals that the second pass decodes at a time"
+    )
+    revise_threads: int = Field(
+        0, ge=0, le=256, description="threads of the second pass, all together; 0: half of the CPUs"
+    )
+    revise_seconds: Positive = Field(
+        10.0, description="a final that the second pass has not decoded by then stays unchanged"
+    )
+    max_waiting_finals: Count = Field(64, description="finals that wait for the second pass; one more stays unchanged")
+    max_waiting_final_seconds: Positive = Field(300.0, description="sound of the finals that wait for the second pass")
     max_final_seconds: Annotated[float, Field(gt=0, le=28)] = Field(
-        28.0, description="sound that a stream keeps for it"
+        28.0, description="sound that a stream keeps for the second pass"
     )
     lanes: int = Field(0, ge=0, le=1024, description="worker threads per model; 0: one per CPU this process may use")
     capacity: Count = Field(1024, description="streams per model; a new one beyond that is refused with a retry hint")
@@ -180,9 +188,9 @@ class Settings(
     max_hotwords: Annotated[int, Field(ge=0, le=2000)] = Field(
         200, description="names and terms that one stream may expect; 0: none"
     )
-    max_hotword_letters: Annotated[int, Field(ge=1, le=200)] = Field(60, description="letters of one such name")
+    max_hotword_letters: Annotated[int, Field(ge=1, le=200)] = Field(60, description="letters of one such name or term")
     max_hotword_sets: Annotated[int, Field(ge=0)] = Field(
-        32, description="different lists of such names among the streams of one model, some 10 MB each"
+        32, description="different lists of hotwords among the streams of one model, some 10 MB each"
     )
     max_generated_tokens: Count = Field(
         10_000_000, description="tokens of one request to /v1/generate: characters, note events, samples"
@@ -201,7 +209,7 @@ class Settings(
         10.0, description="audio received and not yet run, per stream: the socket waits (wait) or the oldest goes (gap)"
     )
     buffer_bytes: Count = Field(
-        2**20, description="the same for rows of any other model, in bytes; two chunks always fit"
+        2**20, description="rows of any other model received and not yet run, per stream; two chunks always fit"
     )
     max_replay_bytes: Count = Field(
         4 * 2**20, description="tensors and sound in the events that are kept for a client that comes back"
@@ -265,7 +273,7 @@ class Settings(
     )  # fmt: skip
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """``"digits, ./other.onnx"`` from the environment."""
+        """Split ``"digits, ./other.onnx"`` from the environment."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("state_directory")
@@ -274,7 +282,7 @@ class Settings(
         return value.expanduser()
 
     def limits(self) -> dict[str, float]:
-        """Every bound by its name, for the metrics. The effective batch and lanes are a model's own gauges."""
+        """Every bound by its name, for the metrics. The effective batch and lanes are gauges of each model."""
         bounds = type(self).model_fields.keys() - NO_LIMITS - NO_SPEECH_LIMITS - NO_OBSERVE_LIMITS
         values = {name: getattr(self, name) for name in type(self).model_fields if name in bounds}
         return {name: value for name, value in values.items() if isinstance(value, (int, float))}
@@ -288,14 +296,14 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # load() stacks the sources itself, because only it knows the file; a bare Settings(...) reads nothing else.
+        # Only load() knows the file, so it merges the sources; Settings(...) itself reads its arguments alone.
         return (init_settings,)
 
     @classmethod
     def load(cls, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
         """Settings from ``overrides`` (``None`` values are skipped), environment, file and defaults, in this order.
 
-        Raises :class:`SettingsError` with every problem on a line of its own.
+        Raises :class:`SettingsError` with one line for each problem.
         """
         path = find_config(config)
         from_file = read_toml(path, frozenset(cls.model_fields) - SECRETS) if path else {}
@@ -312,12 +320,13 @@ class Settings(
             raise SettingsError("\n".join(lines)) from None
 
 
-#: Settings whose values are never shown, whatever is wrong with them.
+#: Settings whose values are never shown, not even in errors.
 SECRETS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
 
 
 def find_config(config: Path | None = None) -> Path | None:
-    """The file to read: ``config``, ``$STREAMER_CONFIG``, or the system's if it exists. A named file must exist."""
+    """The file to read: ``config``, ``$STREAMER_CONFIG``, or the system's if it exists. Raises :class:`SettingsError`
+    if the first or second is set and the file does not exist."""
     named = config or (Path(os.environ["STREAMER_CONFIG"]) if os.environ.get("STREAMER_CONFIG") else None)
     if named is not None:
         if not named.is_file():
@@ -327,17 +336,17 @@ def find_config(config: Path | None = None) -> Path | None:
 
 
 def render(settings: Settings | None = None) -> str:
-    """TOML of ``settings`` with the help as comments; without: every setting commented out at its default."""
+    """``settings`` as TOML with the help as comments. ``None``: every setting, commented out, with its default."""
     lines = [
         "# Settings of `streamer serve`. Environment: STREAMER_<NAME> (upper case), which wins over this file.",
         "",
     ]
-    own = Settings.__annotations__  # where it listens and what it runs; then those of the other parts
+    own = Settings.__annotations__  # the settings of this module come first
     for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] not in own):
         lines.append(f"# {field.description}")
         if settings is not None:
             lines += [f"{name} = {_toml(getattr(settings, name))}", ""]
-        elif field.default_factory is not None:  # depends on the machine: the help says how
+        elif field.default_factory is not None:  # the default depends on the machine, as the help says
             lines += [f'#{name} = "/var/lib/streamer"', ""]
         else:
             lines += [f"#{name} = {_toml(field.default)}", ""]
@@ -361,7 +370,7 @@ def _from_environment() -> dict[str, str]:
 
 
 def _refuse_unknown(found: Mapping[str, str], prefix: str = "") -> None:
-    """``found``: setting name -> how the user wrote it."""
+    """Raise :class:`SettingsError` for unknown names. ``found``: setting name -> the name as the user wrote it."""
     problems = []
     for name, written in found.items():
         if name in Settings.model_fields:
@@ -374,7 +383,7 @@ def _refuse_unknown(found: Mapping[str, str], prefix: str = "") -> None:
 
 
 def _explain(location: tuple[int | str, ...], message: str, value: Any, origin: Mapping[str, str]) -> str:
-    if not location:  # of several settings together; the value is all of them, secrets too
+    if not location:  # an error of several settings together; the value holds all of them, secrets too
         return message.removeprefix("Value error, ")
     name = str(location[0])
     where = f" ({origin[name]})" if name in origin else ""

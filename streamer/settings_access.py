@@ -1,4 +1,4 @@
-"""Settings that say who may do what: hosts, origins, tokens, certificates."""
+"""Settings of access control: hosts, origins, tokens, certificates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AccessSettings(BaseSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="names by which requests may call this daemon besides localhost, host and IP addresses, such as"
+        description="host names that requests may use for this daemon besides localhost, host and IP addresses, such as"
         " stt.example.com or *.example.com; *: any",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -1,4 +1,4 @@
-"""Reads the TOML file of settings; if it is not TOML, the error says what was probably meant."""
+"""Reads the TOML file of settings. If it is not TOML, the error names the probable mistake."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["SettingsError", "read_toml"]
 
 
 class SettingsError(ValueError):
-    """A setting that can't be used. The message names it, where it came from, and values that are accepted."""
+    """A setting that can't be used. The message names it, its source, and the accepted values."""
 
 
 def read_toml(path: Path, shown: Collection[str] = ()) -> dict[str, Any]:
-    """Read UTF-8, or UTF-16 with its mark. Raises :class:`SettingsError`, which names the line. Only lines of the
-    settings in ``shown`` are quoted: any other line may hold a password."""
+    """Read UTF-8, or UTF-16 with a byte order mark. Raises :class:`SettingsError` with the number of the line. Only
+    lines of the settings in ``shown`` are quoted: any other line may hold a password."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -33,12 +33,12 @@ def read_toml(path: Path, shown: Collection[str] = ()) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}{_hint(text, error, shown)}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
-        raise SettingsError(f"{path} is not TOML: something in it is too long, or too deep") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, very deep lists
+        raise SettingsError(f"{path} is not TOML: a value is too long, or nested too deeply") from error
 
 
 def _hint(text: str, error: tomllib.TOMLDecodeError, names: Collection[str]) -> str:
-    """What was probably meant by the line that can't be read."""
+    """The probable mistake in the line that can't be read; empty if unknown."""
     message = str(error)
     found = re.search(r"at line (\d+)", message)
     lines = text.splitlines()

@@ -22,12 +22,14 @@ class MqttSettings(BaseSettings):
     mqtt_password: SecretStr = Field(SecretStr(""), description="better in the environment than in a file")
     mqtt_tls: bool = Field(False, description="encrypt, and check the broker's certificate")
     mqtt_ca_file: str = Field("", description="certificates to trust; empty: the system's")
-    mqtt_cert_file: str = Field("", description="our own certificate (PEM) for the broker; empty: none")
+    mqtt_cert_file: str = Field("", description="the daemon's certificate (PEM) for the broker; empty: none")
     mqtt_key_file: str = Field("", description="its private key (PEM)")
     mqtt_owner: str = Field(
         "", description="owner of the broker's sensors, as in tokens; empty: clients that need no token"
     )
-    mqtt_client_id: str = Field("streamer", description="the broker keeps messages for it; one daemon, one id")
+    mqtt_client_id: str = Field(
+        "streamer", description="client id for which the broker keeps messages; each daemon needs its own"
+    )
     mqtt_topics: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="what to read: 'PATTERN [time=PATH] [model=NAME] [missing=TEXT ...] [PATH ...]', such as"
@@ -36,7 +38,9 @@ class MqttSettings(BaseSettings):
     mqtt_prefix: str = Field("streamer", description="forecasts are published to <prefix>/<sensor>, retained")
     mqtt_publish: bool = Field(True, description="publish forecasts")
     mqtt_discovery: str = Field("", description="Home Assistant's prefix, mostly homeassistant; empty: no discovery")
-    mqtt_session_seconds: Count = Field(604800, description="time that the broker keeps messages while we are away")
+    mqtt_session_seconds: Count = Field(
+        604800, description="time that the broker keeps messages while the daemon is away"
+    )
     mqtt_max_delay: Positive = Field(60.0, description="longest wait before connecting again")
     mqtt_max_message_bytes: Count = Field(65536, description="the broker leaves out longer messages")
     mqtt_max_batch: Count = Field(1000, description="messages that are taken together")
@@ -44,7 +48,9 @@ class MqttSettings(BaseSettings):
         1000, description="messages of QoS 1 that are not yet on the disk; at that number the broker sends no more"
     )
     mqtt_max_waiting: Count = Field(4096, description="messages that wait; at that number the daemon reads no more")
-    mqtt_max_waiting_bytes: Count = Field(16777216, description="the same in bytes, of topics and payloads")
+    mqtt_max_waiting_bytes: Count = Field(
+        16777216, description="bytes of topics and payloads that wait; at that number the daemon reads no more"
+    )
     mqtt_hold_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         5.0, description="longest time without reading; then messages of QoS 0 are dropped, and counted"
     )

@@ -1,4 +1,4 @@
-"""Settings of traces and of what logs may hold."""
+"""Settings of traces and logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings
 
 __all__ = ["NO_OBSERVE_LIMITS", "ObserveSettings"]
 
-#: Numbers among them that bound nothing.
+#: Numbers among them that are not bounds.
 NO_OBSERVE_LIMITS = frozenset({"otel_chunk_share", "log_text"})
 
 
@@ -33,7 +33,7 @@ class ObserveSettings(BaseSettings):
         2048, description="spans that wait for the collector; one more is dropped, and counted"
     )
     otel_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        5.0, description="time for sending some of them, and for the last ones at the end"
+        5.0, description="time for sending a batch of spans, and for sending the last ones at exit"
     )
 
     @field_validator("otel_endpoint")

@@ -1,4 +1,4 @@
-"""Settings of sensors and of bodies that bring readings: a part of :class:`streamer.settings.Settings`."""
+"""Settings of sensors and of requests with readings: a part of :class:`streamer.settings.Settings`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SensorSettings(BaseSettings):
-    """Sensors, and the requests that bring their readings. Sizes in bytes, times in seconds."""
+    """Sensors, and the requests with their readings. Sizes in bytes, times in seconds."""
 
     max_sensors: Count = Field(2048, description="sensors; readings of more are refused, and counted")
     sensor_step: Seconds = Field(0.0, description="time from one reading of a sensor to the next; 0: each one's own")

@@ -1,4 +1,4 @@
-"""Settings of the protocols for speech clients of other projects. They are part of :mod:`streamer.settings`."""
+"""Settings of the speech protocols of other projects: a part of :class:`streamer.settings.Settings`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode
 
 __all__ = ["NO_SPEECH_LIMITS", "SpeechSettings"]
 
-#: Numbers here that bound nothing.
+#: Numbers here that are not bounds.
 NO_SPEECH_LIMITS = frozenset({"openai", "vosk_port", "vosk_sample_rate", "wyoming_port"})
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -18,7 +18,7 @@ PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
 
 class SpeechSettings(BaseSettings):
-    """Sizes in bytes, times in seconds, rates in Hz."""
+    """OpenAI, Vosk and Wyoming. Sizes in bytes, times in seconds, rates in Hz."""
 
     # -- OpenAI ------------------------------------------------------------------------------------------------------
     openai: bool = Field(True, description="OpenAI's transcription routes are served on port")
@@ -47,7 +47,9 @@ class SpeechSettings(BaseSettings):
         ("en",), description="languages of the models, as Wyoming's clients see them"
     )
     wyoming_zeroconf: str = Field(
-        "", max_length=60, description="name under which that port is announced in the local network; empty: it is not"
+        "",
+        max_length=60,
+        description="name under which wyoming_port is announced in the local network; empty: not announced",
     )
     max_protocol_connections: Count = Field(
         1024, description="connections of each of Vosk, Wyoming and OpenAI's realtime; one more is refused"

@@ -39,11 +39,11 @@ class Tracer(Protocol):
         parts: Sequence[tuple[str, float]],
         attributes: Mapping[str, Attribute],
     ) -> None:
-        """Record a span that is over. ``parts``: (name, end) of its children, which follow one another from ``since``
-        on."""
+        """Record a span that has ended. ``parts``: (name, end) of its consecutive children; the first begins at
+        ``since``."""
 
     def chosen(self, count: int) -> int | None:
-        """The index of the one among ``count`` chunks or readings that gets a span; mostly ``None``: none does."""
+        """The index of the one chunk or reading among ``count`` that gets a span; ``None``, the usual case: no span."""
 
 
 _tracer: Tracer | None = None
@@ -57,6 +57,7 @@ def install(tracer: Tracer | None) -> None:
 
 
 def tracer() -> Tracer | None:
+    """The installed tracer."""
     return _tracer
 
 

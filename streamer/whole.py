@@ -1,4 +1,4 @@
-"""Whole numbers in JSON: 16000.0 counts as an integer, since JavaScript, Lua and many serialisers write it so."""
+"""Whole numbers in JSON: 16000.0 is an integer, since JavaScript, Lua and many serialisers write integers so."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ EXACT = 2**53
 
 
 def whole(value: Any) -> Any:
-    """A JSON value with every float that is a whole number turned into an ``int``. Walks through lists, so it is not
-    for tensors."""
+    """A JSON value in which every float that is a whole number has become an ``int``. It visits every element of lists,
+    so it is too slow for tensors."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= EXACT else value
     if isinstance(value, list):

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     from export.adopt.settings import read_settings
     from streamer.commands.check import show
 
-    # the exporter's libraries log about graphs that they did not write
+    # silence these libraries: they warn about graphs of other exporters
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     folder = given.model.is_dir()
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         report = Report(progress.say, progress.doing)
         if folder:
             if given.compare:
-                raise AdoptionError("--compare is for a single graph: what a recogniser's folder gives is its tokens")
+                raise AdoptionError("--compare is for a single graph, not for a recogniser's folder")
             verdict = adopt_folder(
                 given.model,
                 target,
@@ -90,7 +90,8 @@ def _next_steps(target: Path) -> list[str]:
 
 
 class _Progress:
-    """Progress on stderr: one updated line on a terminal, else a line now and then."""
+    """Prints the report on stdout, and progress on stderr: one updated line on a terminal, else a line every
+    :data:`EVERY` seconds."""
 
     #: Seconds between lines where there is no terminal.
     EVERY = 5.0
@@ -101,10 +102,12 @@ class _Progress:
         self._last = time.monotonic()
 
     def say(self, line: str) -> None:
+        """Print a line of the report."""
         self.end()
         print(line, flush=True)
 
     def doing(self, what: str) -> None:
+        """Show the current step."""
         now = time.monotonic()
         if self._live:
             print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
@@ -114,6 +117,7 @@ class _Progress:
             self._last = now
 
     def end(self) -> None:
+        """Clear the updated line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._shown = False
@@ -123,8 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="streamer adopt", description=__doc__)
     parser.add_argument("model", type=Path, help="a stateful ONNX model from elsewhere, or a recogniser's folder")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: MODEL.streamer.onnx beside it)")
-    parser.add_argument("-c", "--config", type=Path, metavar="TOML", help="what can't be guessed (docs/adopt.md)")
-    parser.add_argument("--compare", type=Path, nargs=2, metavar=("IN.npz", "OUT.npz"), help="what your own host got")
+    parser.add_argument(
+        "-c", "--config", type=Path, metavar="TOML", help="settings for what can't be found (docs/adopt.md)"
+    )
+    parser.add_argument(
+        "--compare", type=Path, nargs=2, metavar=("IN.npz", "OUT.npz"), help="inputs and outputs recorded by your host"
+    )
     parser.add_argument("--max-batch", type=int, default=64, help="largest batch that is judged (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the test signals")
     parser.add_argument("--endurance", type=int, default=400, help="chunks of the long run (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Builds the adopted graph: the contract's tensors outside, the foreign graph inside, the host's work in between."""
+"""Builds the adopted graph: the contract's tensors outside, the foreign graph inside, the host's code in between."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from streamer.contract.manifest import Condition, State, StreamInput
 
 __all__ = ["Adopted", "Outside", "around", "put", "whole"]
 
+#: A state: whether the stream has begun.
 FLAG = "adopt.started"
 
 
 @dataclass(frozen=True)
 class Adopted:
+    """The adopted graph, and the states and conditions of its manifest."""
+
     model: ir.Model
     states: tuple[State, ...]
     conditions: tuple[Condition, ...] = ()
@@ -39,6 +42,7 @@ class Outside:
         self.conditions: list[Condition] = []
 
     def take(self, name: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
+        """A new input [batch, *shape]."""
         value = ir.Value(
             name=name, shape=ir.Shape([self.batch, *shape]), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
         )
@@ -46,16 +50,19 @@ class Outside:
         return value
 
     def give(self, ops: Ops, value: ir.Value, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-        value = ops("Identity", value)  # a value of the foreign graph may be an output twice, or an input
+        """Make ``value`` an output [batch, *shape]."""
+        value = ops("Identity", value)  # a value of the foreign graph may be several outputs, or also an input
         value.name, value.shape = name, ir.Shape([self.batch, *shape])
         value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
         self.outputs.append(value)
 
     def state(self, name: str, out: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
+        """The input of a new state; :meth:`give` its output ``out``."""
         self.states.append(State.model_validate({"in": name, "out": out, "dtype": dtype, "shape": shape}))
         return self.take(name, dtype, shape)
 
     def condition(self, name: str, dtype: str, shape: tuple[int, ...]) -> ir.Value:
+        """The input of a new condition."""
         self.conditions.append(Condition.model_validate({"name": name, "dtype": dtype, "shape": shape}))
         return self.take(name, dtype, shape)
 
@@ -112,8 +119,9 @@ def put(
 ) -> dict[str, ir.Value]:
     """Append a foreign graph with input ``x`` (canonical) and its states; returns its outputs (raw) by name.
 
-    ``flag`` bool [B, 1]: it has run in this stream before. ``counts`` bool [B, 1]: this call belongs to the stream; if
-    not, states do not change. ``more``: the part's further streams, raw.
+    ``flag`` bool [B, 1]: the graph has run in this stream before. ``counts`` bool [B, 1]: this call belongs to the
+    stream, else its states do not change; ``None``: every call does. ``prefix``: of the states' names. ``more``: the
+    part's further streams, raw.
     """
     part = settled.part
     given = {part.stream.name: ops.inward(x, part.stream.layout), **(more or {})}
@@ -140,7 +148,7 @@ def put(
             first = layout.outward(memory.first()) if memory.start.ndim else memory.start
             state = ops.choose(reach, state, ops.constant(first, memory.dtype), memory.dtype)
             shown = f"{float(memory.start):g}" if memory.start.ndim == 0 else f"{memory.start.size} values"
-            report.did(f"folded in the start of {memory.name}, {shown}: its state begins as zeros")
+            report.did(f"folded in the start of {memory.name}, {shown}: its state in the file starts as zeros")
         given[memory.name] = ops.inward(state, layout)
         if memory.out is None:
             counted = keep(ops("Add", state, ops.constant(memory.step, memory.dtype)), memory.name)
@@ -164,12 +172,12 @@ def _with_overlap(
     flag: ir.Value | None,
     report: Report,
 ) -> ir.Value:
-    """``x``, clipped to its limits, with the overlap from the last call in front of it."""
+    """``x``, clipped to its limits, after the overlap from the call before."""
     if stream.limit is not None:
         low, high = ops.constant(0, stream.dtype), ops.constant(stream.limit, stream.dtype)
         x = ops("Where", ops("Less", x, low), low, x)
         x = ops("Where", ops("Less", high, x), high, x)
-        report.did(f"kept {stream.name} between 0 and {stream.limit}, the last row of the table it is looked up in")
+        report.did(f"clipped {stream.name} to 0 to {stream.limit}, the last row of the table that it indexes")
     if not stream.overlap:
         return x
     rest = (stream.overlap, *spec.chunk_shape[1:])
@@ -190,7 +198,8 @@ def _with_overlap(
 def _spectral(
     chain: GraphChain, ops: Ops, outside: Outside, x: ir.Value, flag: ir.Value | None, report: Report
 ) -> tuple[list[Mapping[str, ir.Value]], ir.Value | None]:
-    """The host's transforms: frames in, one or two graphs, and sound out by overlap-add."""
+    """The host's transforms: frames in, one or two graphs, and sound out by overlap-add. Returns the outputs (raw) of
+    each graph, and the sound if there is any."""
     host, stream = chain.host, chain.source
     assert host is not None
     count, bins = stream.layout.shape[0], host.fft // 2 + 1
@@ -220,7 +229,7 @@ def _spectral(
         gave.append(put(ops, outside, chain.parts[1], _as(ops, frames, second.stream.dtype), flag, "chain.", report))
         assert chain.last is not None
         frames = ops.cast(ops.outward(gave[1][second.roles.results[0]], chain.last), "float32")
-        report.did("put the second graph behind the first, frame by frame")
+        report.did("put the second graph behind the first one, frame by frame")
     frames = windowed(ops, frames, host)
     left = (host.fft - host.hop,)
     if left == (0,):  # frames that don't overlap
@@ -235,7 +244,8 @@ def _spectral(
 def _spectrum(
     ops: Ops, result: ChainOutput, y: ir.Value, real: ir.Value, imaginary: ir.Value, bins: int
 ) -> tuple[ir.Value, ir.Value]:
-    """Real and imaginary part of what comes out. ``y``: [B, frames, bins] real, or [B, frames, bins, 2] complex."""
+    """Real and imaginary part of the output spectrum. ``y``: [B, frames, bins] real, or [B, frames, bins, 2]
+    complex."""
     if len(result.layout.shape) == 2:
         return ops("Mul", real, y), ops("Mul", imaginary, y)
     count = result.layout.shape[0]
@@ -253,7 +263,7 @@ def _as(ops: Ops, x: ir.Value, dtype: str) -> ir.Value:
 
 
 def whole(models: Sequence[ir.Model], ops: Ops, outside: Outside) -> ir.Model:
-    """``models``: those that are in it by now."""
+    """The graph of all collected nodes. ``models``: the graphs that :class:`Ops` has consumed, for their opsets."""
     imports: dict[str, int] = {}
     version = 0
     for model in models:

@@ -16,17 +16,18 @@ _SAME = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Where", "BatchNormalization", "LayerNormalization", "Erf", "Gelu", "Not"),
     *("Pad", "Max", "Min", "Softmax", "PRelu", "HardSigmoid", "HardSwish", "Selu", "Softplus", "Mod"),
 }
-#: Operators that do not change token numbers.
+#: Operators that do not change the values of token numbers.
 _MOVED = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Slice"}
-#: Most values that are traced.
+#: Maximum number of values that are traced.
 _MOST = 2000
 
-Mapping = tuple[int | None, ...]
+#: For each axis of a value the axis of the input that it comes from, ``None``: no single one.
+Origins = tuple[int | None, ...]
 
 
 @dataclass
 class Axes:
-    """Axes of the input, as the graph's operators take them. A set with two of them says nothing."""
+    """Axes of the input in the roles that the graph's operators give them. A set with several axes is no evidence."""
 
     time: set[int] = field(default_factory=set)
     batch: set[int] = field(default_factory=set)
@@ -34,28 +35,30 @@ class Axes:
 
 
 def axes_of(flow: GraphFlow, name: str, ends: Iterable[str] = ()) -> Axes:
-    """``ends``: outputs that are states: a cache along time ends in one, features put side by side do not."""
+    """The roles of the axes of the input ``name``. ``ends``: outputs that are states; a Concat along time leads to one,
+    a Concat of features does not."""
     found = Axes()
     start = next(value for value in flow.model.graph.inputs if value.name == name)
     if start.shape is None:
         return found
     kept = _kept(flow, ends)
-    stack: list[tuple[ir.Value, Mapping]] = [(start, tuple(range(len(start.shape))))]
-    seen: set[tuple[int, Mapping]] = set()
+    stack: list[tuple[ir.Value, Origins]] = [(start, tuple(range(len(start.shape))))]
+    seen: set[tuple[int, Origins]] = set()
     while stack and len(seen) < _MOST:
-        value, lies = stack.pop()
-        if (id(value), lies) in seen:
+        value, origins = stack.pop()
+        if (id(value), origins) in seen:
             continue
-        seen.add((id(value), lies))
+        seen.add((id(value), origins))
         for node, number in value.uses():
-            after = _through(node, number, lies, found, kept)
+            after = _propagate(node, number, origins, found, kept)
             if after is not None and node.outputs:
                 stack.append((node.outputs[0], after))
     return found
 
 
 def table_of(flow: GraphFlow, name: str) -> int | None:
-    """Rows of the table in which the numbers of input ``name`` are looked up, the smallest if there are several."""
+    """The number of rows of the table that the integer input ``name`` indexes, the smallest of several; ``None``: it
+    indexes none."""
     start = next(value for value in flow.model.graph.inputs if value.name == name)
     stack, seen, sizes = [start], {id(start)}, []
     while stack:
@@ -79,7 +82,7 @@ def table_of(flow: GraphFlow, name: str) -> int | None:
 
 
 def _kept(flow: GraphFlow, ends: Iterable[str]) -> set[int]:
-    """Values that become states by being moved alone."""
+    """Ids of the values that reach a state's output through moving operators alone."""
     names = set(ends)
     stack = [value for value in flow.model.graph.outputs if value.name in names]
     seen = {id(value) for value in stack}
@@ -93,52 +96,53 @@ def _kept(flow: GraphFlow, ends: Iterable[str]) -> set[int]:
     return seen
 
 
-def _through(node: ir.Node, number: int, lies: Mapping, found: Axes, kept: set[int]) -> Mapping | None:
-    """What ``node`` says of the axes, and how they lie behind it; ``None``: that is not known."""
+def _propagate(node: ir.Node, number: int, origins: Origins, found: Axes, kept: set[int]) -> Origins | None:
+    """Add to ``found`` the roles that ``node`` gives to axes. Returns, for each axis of its output, the input's axis it
+    comes from; ``None`` if that is not known. ``origins``: the same for its input ``number``."""
     kind = node.op_type
-    if kind in STATES and number == 0 and len(lies) == 3:
+    if kind in STATES and number == 0 and len(origins) == 3:
         first = node.attributes.get_int("layout", 0)
-        # a recurrence over something else than time, as over frequency, begins with nothing
+        # a recurrence over another axis, such as frequency, starts from a constant
         carried = len(node.inputs) > 5 and node.inputs[5] is not None and not _constant(node, 5)
         if carried and node.attributes.get_string("direction", "forward") == "forward":
-            _say(found.time, lies[first])
-            _say(found.batch, lies[1 - first])
-        _say(found.features, lies[2])
+            _add(found.time, origins[first])
+            _add(found.batch, origins[1 - first])
+        _add(found.features, origins[2])
     elif kind == "Conv" and number == 0:
-        if len(lies) == 3:
-            _say(found.time, lies[2])
-        _say(found.features, lies[1])
+        if len(origins) == 3:
+            _add(found.time, origins[2])
+        _add(found.features, origins[1])
     elif kind == "MatMul" and number == 0 and _constant(node, 1):
-        _say(found.features, lies[-1])
-        return (*lies[:-1], None)
+        _add(found.features, origins[-1])
+        return (*origins[:-1], None)
     elif kind == "Gemm" and number == 0 and not node.attributes.get_int("transA", 0):
-        _say(found.features, lies[1])
-        return (lies[0], None)
+        _add(found.features, origins[1])
+        return (origins[0], None)
     elif kind == "Gather" and number == 1:
-        return (*lies, None)
+        return (*origins, None)
     elif kind == "Gather" and number == 0:  # one step of a loop that the exporter unrolled
-        axis, index = node.attributes.get_int("axis", 0) % len(lies), node.inputs[1]
+        axis, index = node.attributes.get_int("axis", 0) % len(origins), node.inputs[1]
         which = None if index is None else ir.convenience.get_const_tensor(index)
-        return lies[:axis] + lies[axis + 1 :] if which is not None and not tuple(which.shape) else None
+        return origins[:axis] + origins[axis + 1 :] if which is not None and not tuple(which.shape) else None
     elif kind == "Slice" and number == 0:
-        return lies
+        return origins
     elif kind == "Concat":
-        axis = node.attributes.get_int("axis", 0) % len(lies)
+        axis = node.attributes.get_int("axis", 0) % len(origins)
         if id(node.outputs[0]) in kept and len(node.inputs) > 1:
-            _say(found.time, lies[axis])
-        return tuple(None if place == axis else at for place, at in enumerate(lies))
+            _add(found.time, origins[axis])
+        return tuple(None if place == axis else at for place, at in enumerate(origins))
     elif kind == "Transpose":
         perm = node.attributes.get_ints("perm")
-        order = tuple(perm) if perm is not None else tuple(reversed(range(len(lies))))
-        return tuple(lies[axis] for axis in order) if len(order) == len(lies) else None
+        order = tuple(perm) if perm is not None else tuple(reversed(range(len(origins))))
+        return tuple(origins[axis] for axis in order) if len(order) == len(origins) else None
     elif kind in ("Unsqueeze", "Squeeze") and number == 0:
-        return _squeezed(node, lies)
-    elif kind in _SAME and len(node.outputs[0].shape or lies) == len(lies):
-        return lies
+        return _squeezed(node, origins)
+    elif kind in _SAME and len(node.outputs[0].shape or origins) == len(origins):
+        return origins
     return None
 
 
-def _say(axes: set[int], axis: int | None) -> None:
+def _add(axes: set[int], axis: int | None) -> None:
     if axis is not None:
         axes.add(axis)
 
@@ -148,7 +152,8 @@ def _constant(node: ir.Node, number: int) -> bool:
     return value is not None and ir.convenience.get_const_tensor(value) is not None
 
 
-def _squeezed(node: ir.Node, lies: Mapping) -> Mapping | None:
+def _squeezed(node: ir.Node, origins: Origins) -> Origins | None:
+    """The origins after a Squeeze or an Unsqueeze; ``None`` if its axes are not constant."""
     axes = node.attributes.get_ints("axes")
     if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = ir.convenience.get_const_tensor(node.inputs[1])
@@ -156,8 +161,8 @@ def _squeezed(node: ir.Node, lies: Mapping) -> Mapping | None:
     if axes is None:
         return None
     if node.op_type == "Squeeze":
-        gone = {axis % len(lies) for axis in axes}
-        return tuple(at for place, at in enumerate(lies) if place not in gone)
-    rank, rest = len(lies) + len(axes), iter(lies)
+        gone = {axis % len(origins) for axis in axes}
+        return tuple(at for place, at in enumerate(origins) if place not in gone)
+    rank, rest = len(origins) + len(axes), iter(origins)
     new = {axis % rank for axis in axes}
     return tuple(None if place in new else next(rest) for place in range(rank))

@@ -1,4 +1,4 @@
-"""Adoption from the foreign file to the adopted one: analyse, assemble, record the golden example, judge, write."""
+"""Adopts a foreign file: analyse, assemble, record the golden example, judge, write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from export.adopt.compare import compare_with
 from export.adopt.flow import GraphFlow
 from export.adopt.host import drive
 from export.adopt.plan import GraphPart, part_of
-from export.adopt.questions import Asked
+from export.adopt.questions import Questions
 from export.adopt.read import read
 from export.adopt.report import AdoptionError, Report, listed
 from export.adopt.roles import assign
@@ -52,16 +52,16 @@ __all__ = [
 
 Arrays = dict[str, NDArray[Any]]
 
-#: Calls of the golden example, and of the longer signal that the file is held to.
+#: Calls of the golden example, and of the longer signal on which the file is compared with the original.
 GOLDEN, SIGNAL = 4, 24
-#: Beyond this, rows that are beside others see them; the manifest takes no larger bound.
+#: Larger differences between rows in a batch and rows alone are not rounding; the manifest allows no larger bound.
 COMPANY_LIMIT = 1e-3
-#: In float16, a sum in another order is another number.
+#: Tolerance of float16, where a sum in another order is another number.
 HALF_TOLERANCE = 1e-2
 
 
 class BrokenLawsError(AdoptionError):
-    """The adopted file breaks a law; ``verdict`` says which."""
+    """The adopted file breaks a law and was not written; ``verdict`` has the findings."""
 
     def __init__(self, verdict: Verdict) -> None:
         broken = "; ".join(f"{f.law}: {f.check}{f' ({f.detail})' if f.detail else ''}" for f in verdict.refusals)
@@ -83,21 +83,21 @@ def adopt(
 ) -> Verdict:
     """Write ``target``. Raises :class:`AdoptionError`, and then leaves an existing file unchanged.
 
-    ``beside``: the folder from which the settings name files. ``long_chunks``: length of the judge's endurance run.
-    ``compare``: what the user's own host gave the model and got of it (:mod:`export.adopt.compare`).
+    ``beside``: the folder of files named in the settings. ``long_chunks``: length of the judge's endurance run.
+    ``compare``: inputs and outputs recorded by the user's own host (:mod:`export.adopt.compare`).
     """
     name = model_name(target)
     settings, report = settings or AdoptSettings(), report or Report()
     parts = _parts(source, settings, beside, report)
     settled = [settle(part, report) for part in parts]
     if len({one.free for one in settled}) > 1:
-        report.found("two graphs in a row have one batch: it stays 1 in both")
+        report.found("the batch of one of the two graphs stays 1, so it stays 1 in both")
         settled = [settle(part, Report(), fixed=True) for part in parts]
     with draft_of(target) as draft:
         chain = chain_of(settled, settings, report)
         report.step("comparing with the original")
         _write(draft, chain, around(chain, report), settings, beside, max_batch, seed, name)
-        report.step("holding it to the laws")
+        report.step("judging it")
         verdict = judge_file(draft, seed=seed, long_chunks=long_chunks)
         if chain.free and together_only(verdict):
             if state_bound(draft, verdict, report):
@@ -114,7 +114,7 @@ def adopt(
     return Verdict(target, seed, verdict.findings)
 
 
-# -- rows beside each other --------------------------------------------------------------------------------------------
+# -- rows in a batch ---------------------------------------------------------------------------------------------------
 
 
 def together_only(verdict: Verdict) -> bool:
@@ -123,8 +123,8 @@ def together_only(verdict: Verdict) -> bool:
 
 
 def state_bound(draft: Path, verdict: Verdict, report: Report) -> bool:
-    """If rows in a batch differ from single rows only by rounding, state that as the file's own bound and return
-    ``True``: the file has to be judged again. ``False`` if the difference is larger."""
+    """If rows in a batch differ from rows alone only by rounding, write that as the bound of the draft and return
+    ``True``: the draft has to be judged again. Returns ``False`` if the difference is larger."""
     by = max(float("inf") if f.measured is None else f.measured for f in verdict.refusals)
     if not 2 * by <= COMPANY_LIMIT:
         return False
@@ -136,32 +136,33 @@ def state_bound(draft: Path, verdict: Verdict, report: Report) -> bool:
     entry.value = manifest.model_copy(update={"provenance": provenance}).to_json()
     draft.write_bytes(proto.SerializeToString(deterministic=True))
     report.found(
-        f"rows beside others are {by:.1e} from what they are alone: this graph's kernels round otherwise with the "
+        f"rows in a batch are {by:.1e} from rows alone: this graph's kernels round differently with the size of the "
         f"batch. The file states {bound:.0e} as its bound; batches up to {manifest.max_batch}"
     )
     return True
 
 
 def leak(verdict: Verdict) -> str:
-    """The influence of a row on its neighbours."""
+    """A text: how much rows of a batch influence each other."""
     worst = max(verdict.refusals, key=lambda f: float("inf") if f.measured is None else f.measured)
     by = "not finite" if worst.measured is None or not np.isfinite(worst.measured) else f"{worst.measured:.2g} off"
-    return f"rows see each other, {by} {worst.check} ({worst.detail.split(';')[-1].strip()})"
+    return f"rows influence each other, {by} {worst.check} ({worst.detail.split(';')[-1].strip()})"
 
 
-# -- what there is ----------------------------------------------------------------------------------------------------
+# -- analysis ---------------------------------------------------------------------------------------------------------
 
 
 def _parts(source: Path, settings: AdoptSettings, beside: Path, report: Report) -> list[GraphPart]:
+    """The one or two graphs, each with its plan."""
     files = [read(source)]
     if settings.host is not None and settings.host.chain is not None:
         files.append(read(beside / settings.host.chain))
-        newest = max(file.opset for file in files)  # in one graph there is one version of every operator
+        newest = max(file.opset for file in files)  # one graph has one opset
         files = [file if file.opset == newest else read(file.path, newest) for file in files]
     names = {port.name for file in files for port in (*file.inputs, *file.outputs)}
     if strange := sorted(settings.named() - names):
-        raise AdoptionError(f"the settings speak of {listed(strange)}: the tensors are {listed(sorted(names), 20)}")
-    parts, asked = [], Asked()
+        raise AdoptionError(f"the settings name {listed(strange)}: the tensors are {listed(sorted(names), 20)}")
+    parts, asked = [], Questions()
     for number, file in enumerate(files):
         report.found(f"{file.path.name}: opset {file.opset}, {len(file.inputs)} inputs, {len(file.outputs)} outputs")
         ours = (
@@ -176,27 +177,27 @@ def _parts(source: Path, settings: AdoptSettings, beside: Path, report: Report) 
             parts.append(part)
     asked.settle()
     for part in parts:
-        _tell(part, report)
+        _report_part(part, report)
         refuse_forgetful(part, settings, first_call(part), report)
         ask_unless_steps_add_up(part)
     if not any(part.states for part in parts) and not parts[0].stream.overlap:
         raise AdoptionError(
-            f"no state pair found in {source}: no output comes back as an input. If a state has another name behind "
-            'the call say [state] x = "y"; if the host keeps something say [input] overlap = n, or [host]'
+            f"no state pair found in {source}: no output comes back as an input. If a state has another name after "
+            'the call, say [state] x = "y"; if the host keeps a state, say [input] overlap = n, or [host]'
         )
     return parts
 
 
-def _tell(part: GraphPart, report: Report) -> None:
+def _report_part(part: GraphPart, report: Report) -> None:
     for name, value in part.roles.constants.items():
         report.did(f"made {name} the constant {value}")
     for name in part.roles.lengths:
-        report.did(f"made {name} the constant {part.stream.layout.shape[0]}, what every call takes")
+        report.did(f"made {name} the constant {part.stream.layout.shape[0]}, the length of every call")
     if part.roles.dropped:
         report.did(f"dropped the output {listed(part.roles.dropped)}")
 
 
-# -- what becomes of it -----------------------------------------------------------------------------------------------
+# -- the file ---------------------------------------------------------------------------------------------------------
 
 
 def _write(
@@ -209,7 +210,7 @@ def _write(
     seed: int,
     name: str,
 ) -> None:
-    """The file, with a golden example that the original files made, the host's code around them."""
+    """Write the draft, with a golden example made by the original files and the host's code around them."""
     ClearMetadataAndDocStringPass()(adopted.model)
     NameFixPass()(adopted.model)
     rng = np.random.default_rng(seed)
@@ -223,8 +224,8 @@ def _write(
         most = max_batch if chain.free else 1
         return _manifest(chain, adopted, settings, beside, signal, want, most, tolerance, name)
 
-    blame = "look at [host] and [input] scale, or report a defect of streamer adopt"
-    prove(draft, adopted, described, signal, want, blame)
+    advice = "check [host] and [input] scale, or report a defect of streamer adopt"
+    prove(draft, adopted, described, signal, want, advice)
 
 
 def prove(
@@ -233,19 +234,19 @@ def prove(
     described: Callable[[float], Manifest],
     chunks: Signal | NDArray[Any],
     want: Mapping[str, NDArray[Any]],
-    blame: str,
+    advice: str,
 ) -> None:
-    """Write the file, and in it how far it is from ``want``, which is what the original gives of ``chunks``.
+    """Write the draft, with its measured deviation from ``want``, the original's outputs for ``chunks``.
 
-    ``described``: the manifest, for a deviation. Raises :class:`AdoptionError`, which ends with ``blame`` where it
-    strays too far.
+    ``described``: makes the manifest for a deviation. Raises :class:`AdoptionError` for an invalid description, and for
+    too large a deviation; that message ends with ``advice``.
     """
     try:
         manifest = described(0.0)
         tasks.create(manifest)
     except (ValidationError, tasks.TaskError) as error:
-        said = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
-        raise AdoptionError(f"what the settings say of the model does not fit: {said}") from error
+        problems = "; ".join(e["msg"] for e in error.errors()) if isinstance(error, ValidationError) else str(error)
+        raise AdoptionError(f"the settings describe an invalid model: {problems}") from error
     write(draft, adopted.model, manifest)
     try:
         got, _ = run(Model.load(draft), chunks)
@@ -256,8 +257,8 @@ def prove(
     limit = HALF_TOLERANCE if half else CHUNK_TOLERANCE
     if not reached <= limit:
         raise AdoptionError(
-            f"{name} is {reached:.1e} from what the original gives with its host's code around it, {limit:.0e} is "
-            f"allowed: {blame}"
+            f"{name} differs by {reached:.1e} from the original with its host's code around it, {limit:.0e} is "
+            f"allowed: {advice}"
         )
     write(draft, adopted.model, described(float(f"{reached:.2g}")))
 
@@ -273,28 +274,28 @@ def _manifest(
     tolerance: float,
     name: str,
 ) -> Manifest:
-    said = settings.model
-    behind = 0 if chain.sound is None or chain.host is None else chain.host.fft - chain.host.hop
+    described = settings.model
+    delay = 0 if chain.sound is None or chain.host is None else chain.host.fft - chain.host.hop
     some = min(GOLDEN, len(signal))
     files = [settled.part.foreign for settled in chain.parts]
     fields = {
         "schema": 1,
-        "name": said.name or name,
-        "version": said.version,
+        "name": described.name or name,
+        "version": described.version,
         "task": settings.task.get("name", "raw"),
-        "licence": said.licence,
-        "description": said.description,
+        "licence": described.licence,
+        "description": described.description,
         "input": chain.input,
         "more_inputs": chain.more,
         "conditions": adopted.conditions,
         "states": adopted.states,
         "outputs": tuple(chain.output(result) for result in chain.results),
-        "latency": behind if said.latency is None else said.latency,
-        "flush": behind if said.flush is None else said.flush,
+        "latency": delay if described.latency is None else described.latency,
+        "flush": delay if described.flush is None else described.flush,
         "max_batch": max_batch,
         "options": _options(settings, beside),
         "provenance": Provenance(
-            data=said.data,
+            data=described.data,
             revision="adopted",
             created=today(),
             tolerance=tolerance,
@@ -313,7 +314,7 @@ def _manifest(
 
 
 def _options(settings: AdoptSettings, beside: Path) -> dict[str, Any]:
-    """[task] without its name; ``tokens`` may be a file with one a line, a number behind each or not."""
+    """The table [task] without its name. ``tokens`` may be a file: one token a line, perhaps followed by its number."""
     options: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.task.items() if k != "name"}))
     if isinstance(tokens := options.get("tokens"), str):
         path = beside / tokens
@@ -332,4 +333,5 @@ def model_name(target: Path) -> str:
 
 
 def today() -> str:
+    """Today's date in UTC, as in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,4 +1,4 @@
-"""The plan of the adopted file: its parts in order, the input stream, the outputs."""
+"""The plan of the adopted file: its graphs in order, its inputs, its outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ChainOutput", "GraphChain", "chain_of"]
 class ChainOutput:
     """An output of the adopted file. ``kind``: ``plain``, or how it becomes sound: ``mask``, ``spectrum``, ``frame``.
 
-    ``part`` and ``source``: which graph gives it, under which name; ``layout``: how it lies there.
+    ``part`` and ``source``: the graph's index, and the output's name there; ``layout``: of that output.
     """
 
     name: str
@@ -33,9 +33,9 @@ class ChainOutput:
 
 @dataclass(frozen=True)
 class GraphChain:
-    """``scale``: what a sample of PCM is multiplied with, ``None``: rows as they are. ``host``: its frames.
+    """``scale``: factor of PCM samples, ``None``: the input is rows. ``host``: its transforms, if any.
 
-    ``last``: how the frames lie that the second graph gives back, if there is one.
+    ``last``: the layout of the frames that the second graph gives, if there is one.
     """
 
     parts: tuple[Settled, ...]
@@ -48,18 +48,21 @@ class GraphChain:
 
     @property
     def source(self) -> InputStream:
+        """The first graph's stream."""
         return self.parts[0].part.stream
 
     @property
     def free(self) -> bool:
+        """Whether the batch may have any size."""
         return all(settled.free for settled in self.parts)
 
     @property
     def sound(self) -> ChainOutput | None:
-        """The result that is added up to sound."""
+        """The result that becomes sound by overlap-add; ``None``: no result does."""
         return next((result for result in self.results if result.kind != "plain"), None)
 
     def output(self, result: ChainOutput) -> Output:
+        """The manifest's output."""
         if result.kind == "plain":
             return Output.model_validate({"name": result.name, "dtype": result.dtype, "shape": result.layout.shape})
         return Output(name=result.name, dtype="float32", shape=(self.source.chunk,))
@@ -74,11 +77,11 @@ def chain_of(parts: Sequence[Settled], settings: AdoptSettings, report: Report) 
         if scale is None:
             scale = 1.0 if stream.dtype.startswith(("int", "uint")) else 1 / 32768
         elif scale != 1 and stream.dtype.startswith(("int", "uint")):
-            raise AdoptionError(f"[input] scale = {scale:g}: the input {stream.name} takes whole numbers, PCM as it is")
+            raise AdoptionError(f"[input] scale = {scale:g}: the input {stream.name} takes whole numbers, unscaled PCM")
     rows = stream.layout.shape[1:]
     if scale is not None and parts[0].part.more:
         raise AdoptionError(
-            f"sound and rows side by side can't be adopted: leave out [input] sample_rate, or make "
+            f"sound together with rows is not supported: leave out [input] sample_rate, or make "
             f"{listed([one.name for one in parts[0].part.more])} [constants] or [input] conditions"
         )
     spec = Input.model_validate(
@@ -112,16 +115,17 @@ def chain_of(parts: Sequence[Settled], settings: AdoptSettings, report: Report) 
     steps = chain.output(results[0]).shape[0]
     if stream.chunk % steps:
         raise AdoptionError(
-            f"{stream.chunk} samples or rows a call can't be shared out evenly to {steps} steps of {results[0].source}"
+            f"{stream.chunk} samples or rows a call can't be divided evenly into {steps} steps of {results[0].source}"
             f": say [outputs] time = {{ {results[0].source} = AXIS }}, or keep another output first"
         )
     for result in results:
         shape = chain.output(result).shape
-        report.found(f"result {result.source}: {_steps(result, shape)}" + _said(result))
+        report.found(f"result {result.source}: {_steps(result, shape)}" + _sound_text(result))
     return chain
 
 
 def _limits(stream: InputStream) -> tuple[tuple[int, int], ...] | None:
+    """The manifest's limits of an integer input."""
     if stream.limit is None or len(stream.layout.shape) > 2:
         return None
     return ((0, stream.limit),) * (stream.layout.shape[1] if len(stream.layout.shape) == 2 else 1)
@@ -133,10 +137,10 @@ def _steps(result: ChainOutput, shape: tuple[int, ...]) -> str:
     return f"{list(shape)} a call, {steps} of {' x '.join(map(str, shape[1:])) if len(shape) > 1 else 'one value'}"
 
 
-def _said(result: ChainOutput) -> str:
+def _sound_text(result: ChainOutput) -> str:
     if result.kind == "plain":
         return "" if result.name == result.source else f", named {result.name}"
-    return f", the sound that comes of its {result.kind}, named {result.name}"
+    return f", which gives sound as a {result.kind}, named {result.name}"
 
 
 def _result(settled: Settled, number: int, name: str, settings: AdoptSettings) -> ChainOutput:
@@ -176,13 +180,13 @@ def _sound(
         if host.result is None and len(parts) == 1:
             return results, None
         raise
-    synthesis_window(host)  # says so where none can be
-    said = host.result or {"complex": "spectrum", "frame": "frame"}.get(kind, "mask")
+    synthesis_window(host)  # raises if there is none
+    result_kind = host.result or {"complex": "spectrum", "frame": "frame"}.get(kind, "mask")
     if layout.shape[0] != parts[0].part.stream.layout.shape[0]:
         raise AdoptionError(
             f"the output {first.source} has {layout.shape[0]} frames for those of the input: they don't match"
         )
-    sound = ChainOutput("audio", 0, first.source, layout, first.dtype, said)
+    sound = ChainOutput("audio", 0, first.source, layout, first.dtype, result_kind)
     if len(parts) == 1:
         return [sound, *results[1:]], None
     end = next(result for result in results if result.part == 1)

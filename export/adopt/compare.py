@@ -1,7 +1,7 @@
 """Compares the adopted file with inputs and outputs recorded by the user's own host, in two ``.npz`` files.
 
-The laws can't detect swapped states, a wrong axis or a missing initial value: a file with such a fault is a valid
-model. Only the host's recordings show it.
+The laws can't detect swapped states, a wrong axis or a missing initial value: a file with such a fault is still a valid
+model. Only recordings of the host show it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from streamer.engine.model import Model
 __all__ = ["compare_with"]
 
 Array = NDArray[Any]
-#: In float16, a sum in another order is another number.
+#: Tolerance of float16, where a sum in another order is another number.
 HALF_TOLERANCE = 1e-2
 
 
 def compare_with(model: Model, chain: GraphChain, files: tuple[Path, Path]) -> str:
-    """Compare, and return lines for the report. ``files``: inputs and outputs from the start of one stream. Raises
-    :class:`AdoptionError`."""
+    """Compare, and return a line for the report. ``files``: inputs and outputs from the start of one stream. Raises
+    :class:`AdoptionError` if they do not fit the model, or if the outputs differ."""
     given, wanted = (_read(path) for path in files)
     part = chain.parts[0].part
     specs = dict(zip((s.name for s in part.streams), (chain.input, *chain.more), strict=True))
@@ -42,18 +42,18 @@ def compare_with(model: Model, chain: GraphChain, files: tuple[Path, Path]) -> s
         spec = specs[stream.name]
         array = given.get(stream.name, given.get(spec.name))
         if array is None:
-            raise AdoptionError(f"{files[0]} has no {stream.name}: save what the host gave the model, by its names")
+            raise AdoptionError(f"{files[0]} has no {stream.name}: save the host's inputs of the model, by their names")
         inputs[spec.name] = _chunks(array, stream, spec, chain, files[0])
     calls = {len(chunks) for chunks in inputs.values()}
     if len(calls) > 1:
-        raise AdoptionError(f"{files[0]}: its streams are of {' and '.join(map(str, sorted(calls)))} calls")
+        raise AdoptionError(f"{files[0]}: its streams have {' and '.join(map(str, sorted(calls)))} calls")
     conditions = {c.name: _condition(c, chain, given.get(c.name), files[0]) for c in part.conditions}
     got, _ = run(model, Signal(inputs, conditions))
     names = {result.source: result for result in chain.results} | {result.name: result for result in chain.results}
     if strange := sorted(set(wanted) - set(names)):
         raise AdoptionError(f"{files[1]} has {listed(strange)}; the results are {listed(sorted(names))}")
     if not wanted:
-        raise AdoptionError(f"{files[1]} is empty: save what the model gave, by its names")
+        raise AdoptionError(f"{files[1]} is empty: save the model's outputs, by their names")
     half = any(state.dtype == "float16" for state in model.manifest.states)
     limit, worst = HALF_TOLERANCE if half else CHUNK_TOLERANCE, 0.0
     for name, array in wanted.items():
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Array]:
 
 
 def _chunks(array: Array, stream: InputStream, spec: StreamInput, chain: GraphChain, path: Path) -> Array:
-    """[calls, 1, *chunk_shape]: of calls as the host made them, one behind the other, or of one long signal."""
+    """Chunks [calls, 1, *chunk_shape], from the tensors of consecutive calls or from one long signal."""
     row = spec.chunk_shape[1:]
     if chain.scale is not None:
         array = _pcm(array, chain.scale, path)
@@ -94,20 +94,21 @@ def _chunks(array: Array, stream: InputStream, spec: StreamInput, chain: GraphCh
 
 
 def _pcm(array: Array, scale: float, path: Path) -> Array:
-    """16-bit samples; floats are what the model was given, so many times ``scale``."""
+    """16-bit samples; floats are the model's inputs, which are samples times ``scale``."""
     if array.dtype.kind in "iu":
         return array
     samples = array.astype(np.float64) / scale
     whole = np.round(samples)
     if np.abs(samples - whole).max(initial=0) > 1e-2 or np.abs(whole).max(initial=0) > 32768:
         raise AdoptionError(
-            f"{path}: its samples are not 16-bit sound times {scale:g}: save a 16-bit recording, or what the host made "
-            "of one; for another factor say [input] scale"
+            f"{path}: its samples are not 16-bit sound times {scale:g}: save a 16-bit recording, or its scaled "
+            "samples; for another factor say [input] scale"
         )
     return np.clip(whole, -32768, 32767).astype(np.int16)
 
 
 def _condition(memory: StatePlan, chain: GraphChain, array: Array | None, path: Path) -> Array:
+    """The condition's canonical value, zeros if the recording has none."""
     layout = chain.parts[0].memories[memory.name]
     if array is None:
         return np.zeros((1, *layout.shape), memory.dtype)
@@ -117,7 +118,8 @@ def _condition(memory: StatePlan, chain: GraphChain, array: Array | None, path: 
 
 
 def _held(name: str, got: Array, want: Array, result: ChainOutput, path: Path, tolerance: float) -> float:
-    """``got`` [calls, 1, steps, ...]. How far apart they are. Raises :class:`AdoptionError` where that is too far."""
+    """The deviation of ``got`` [calls, 1, steps, ...] from the host's ``want``. Raises :class:`AdoptionError` if it is
+    above ``tolerance``, with the first such call."""
     calls, shape = len(got), got.shape[2:]
     raw = result.layout.raw_at(1)
     if result.kind == "plain" and want.shape[1:] == raw:
@@ -142,10 +144,10 @@ def _held(name: str, got: Array, want: Array, result: ChainOutput, path: Path, t
     hint = (
         "the first call is right, so a state is wrong: its pair [state], its axis [batch], or the overlap"
         if bad
-        else "the first call is wrong, so look at the axes [input] time, [input] scale, [host], or at what states "
-        "begin with, [start]"
+        else "the first call is wrong, so look at the axes [input] time, [input] scale, [host], or at the initial "
+        "values of states, [start]"
     )
     raise AdoptionError(
-        f"{name} is {reached:.2g} from what your own host got, {tolerance:.0e} is allowed, from call {bad + 1} on: "
+        f"{name} differs by {reached:.2g} from your own host's, {tolerance:.0e} is allowed, from call {bad + 1} on: "
         f"{hint}"
     )

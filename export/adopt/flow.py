@@ -1,8 +1,8 @@
 """Data flow of a graph: which input and output form a state, and which recurrences keep no state between calls.
 
 LSTM, GRU, RNN, Scan and Loop define which input is the initial state and which output the final one. Both are traced to
-the graph's inputs and outputs through operators that only move data. If a cell is written out in plain arithmetic, the
-shortest path counts: a state reaches its own next value through fewer and simpler operators than any other state's.
+the graph's inputs and outputs through operators that only move data. For a cell in plain arithmetic the shortest path
+decides: a state reaches its own next value through fewer and simpler operators than the next value of another state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOVES: Mapping[str, tuple[int, ...] | None] = {
     "ScatterElements": (0, 2),
     "Where": (1, 2),
 }
-#: Those of them that add new data to the moved ones: without any, a state would never change.
+#: Moving operators that join new data to the moved data; without any, a state would never change.
 _JOINS = {"Concat", "ScatterND", "ScatterElements", "Where", "Pad"}
 _LINEAR = {"Add", "Sub", "Mul", "Div", "Sum", "Neg"}
 _MIXES = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "MultiHeadAttention", "FusedMatMul"}
@@ -40,8 +40,9 @@ _MOVE, _JOIN, _ADD, _OTHER, _MIX = 0, 1, 3, 10, 100
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A state of an operator. ``start``: its first value in every call, ``None``: zeros. ``over`` and ``axis``: the
-    tensor and the axis along which the operator recurs; ``None`` for a Loop, which recurs over its trip count."""
+    """A state of a recurrent operator. ``start``: its initial value in every call, ``None``: zeros. ``what``: the name
+    of that input. ``over`` and ``axis``: the tensor and the axis along which the operator recurs; ``None`` for a Loop,
+    which recurs over its trip count."""
 
     node: ir.Node
     start: ir.Value | None
@@ -59,26 +60,26 @@ class GraphFlow:
     """The data flow of one model, with its functions inlined."""
 
     model: ir.Model
-    _ways: dict[int, list[tuple[ir.Value, int, bool]]] = field(default_factory=dict)
+    _successors: dict[int, list[tuple[ir.Value, int, bool]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for node in self.model.graph.all_nodes():
             for source, target, cost, carries in _edges(node):
-                self._ways.setdefault(id(source), []).append((target, cost, carries))
+                self._successors.setdefault(id(source), []).append((target, cost, carries))
 
     @cached_property
     def outputs(self) -> dict[int, str]:
         return {id(value): str(value.name) for value in self.model.graph.outputs}
 
     def carried(self, name: str) -> list[str]:
-        """Outputs that a recurrent operator says hold the input ``name`` after a call."""
+        """Outputs that hold the next value of the input ``name``, according to a recurrent operator."""
         start = self._input(name)
         seen, stack, found = {(id(start), False)}, [(start, False)], []
         while stack:
             value, through = stack.pop()
             if through and id(value) in self.outputs:
                 found.append(self.outputs[id(value)])
-            for target, cost, carries in self._ways.get(id(value), ()):
+            for target, cost, carries in self._successors.get(id(value), ()):
                 mark = (id(target), through or carries)
                 if cost <= _JOIN and mark not in seen:
                     seen.add(mark)
@@ -86,7 +87,7 @@ class GraphFlow:
         return sorted(set(found))
 
     def costs(self, name: str) -> dict[str, int]:
-        """For every output that the input ``name`` reaches with a change on the path, the cost of the cheapest path."""
+        """The cost of the cheapest path from the input ``name`` to each output that it reaches with a change."""
         start = self._input(name)
         best, found = {id(start): 0}, {}
         queue: list[tuple[int, int, ir.Value]] = [(0, 0, start)]
@@ -97,7 +98,7 @@ class GraphFlow:
                 continue
             if cost and id(value) in self.outputs:
                 found[self.outputs[id(value)]] = cost
-            for target, more, _ in self._ways.get(id(value), ()):
+            for target, more, _ in self._successors.get(id(value), ()):
                 total = cost + more
                 if total < best.get(id(target), 1 << 60):
                     best[id(target)] = total
@@ -106,18 +107,18 @@ class GraphFlow:
         return found
 
     def reached(self, names: Iterable[str]) -> set[int]:
-        """Values that depend on any of these inputs, by their contents."""
+        """Ids of the values that depend on the contents of any of these inputs."""
         stack = [self._input(name) for name in names]
         seen = {id(value) for value in stack}
         while stack:
-            for target, _, _ in self._ways.get(id(stack.pop()), ()):
+            for target, _, _ in self._successors.get(id(stack.pop()), ()):
                 if id(target) not in seen:
                     seen.add(id(target))
                     stack.append(target)
         return seen
 
     def forgetful(self) -> list[Recurrence]:
-        """States of recurrent operators that start from a constant in every call, and so forget the previous call."""
+        """States of recurrent operators that start from a constant in every call, and thus forget the call before."""
         reached = self.reached(str(value.name) for value in self.model.graph.inputs)
         return [
             found
@@ -127,7 +128,7 @@ class GraphFlow:
         ]
 
     def unused(self, name: str) -> bool:
-        """Whether no operator takes this input, and it is not an output."""
+        """Whether no operator takes the input ``name``, and it is not an output."""
         value = self._input(name)
         return not value.uses() and id(value) not in self.outputs
 
@@ -139,7 +140,7 @@ class GraphFlow:
 
 
 def _edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
-    """Edges from an input to an output, with the cost, and whether it is a recurrent operator's own state."""
+    """Edges of a node: input, output, cost, and whether they are one state of a recurrent operator."""
     kind = node.op_type
     if kind in _SIZES:
         return
@@ -148,14 +149,14 @@ def _edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
         for number, source in enumerate(node.inputs):
             for place, target in enumerate(node.outputs):
                 if source is not None:
-                    mine = own.get(number) == place
-                    yield source, target, _MOVE if mine else _MIX, mine
+                    is_state = own.get(number) == place
+                    yield source, target, _MOVE if is_state else _MIX, is_state
     elif kind == "If":
         for body in _bodies(node):
             for inner, target in zip(body.outputs, node.outputs, strict=False):
                 yield inner, target, _MOVE, False
     elif kind in ("Loop", "Scan"):
-        yield from _round(node)
+        yield from _loop_edges(node)
     else:
         moved = _MOVES.get(kind, ())
         for number, source in enumerate(node.inputs):
@@ -169,15 +170,16 @@ def _edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
                 yield source, target, cost, False
 
 
-def _round(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
+def _loop_edges(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
+    """Edges of a Loop or a Scan: into its body, out of it, and from a state's input to its output."""
     body, first, states = _body(node)
     given = node.inputs[first:]
     skipped = 2 if node.op_type == "Loop" else 0
     for inner, source in zip(body.inputs[skipped:], given, strict=False):
         if source is not None:
             yield source, inner, _MOVE, False
-    behind = body.outputs[1:] if node.op_type == "Loop" else body.outputs
-    for inner, target in zip(behind, node.outputs, strict=False):
+    body_outputs = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+    for inner, target in zip(body_outputs, node.outputs, strict=False):
         yield inner, target, _MOVE, False
     for number in range(min(states, len(node.outputs))):
         source = given[number]
@@ -186,7 +188,7 @@ def _round(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value, int, bool]]:
 
 
 def _body(node: ir.Node) -> tuple[ir.Graph, int, int]:
-    """The graph that is repeated, the first input that goes into it, and how many of those are states."""
+    """The repeated graph, the index of the first input that goes into it, and the number of its states."""
     body = next(_bodies(node))
     if node.op_type == "Loop":
         return body, 2, len(node.inputs) - 2
@@ -201,7 +203,7 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
-    """Recurrences that can continue from call to call: bidirectional and backward ones end inside a call."""
+    """The node's recurrences that can continue from call to call; bidirectional and backward ones can't."""
     if node.op_type in STATES:
         if node.attributes.get_string("direction", "forward") != "forward":
             return
@@ -212,11 +214,11 @@ def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
     elif node.op_type in ("Loop", "Scan"):
         body, first, states = _body(node)
         inner = body.inputs[2:] if node.op_type == "Loop" else body.inputs
-        behind = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+        body_outputs = body.outputs[1:] if node.op_type == "Loop" else body.outputs
         for number in range(states):
-            before, after, start = inner[number], behind[number], node.inputs[first + number]
+            before, after, start = inner[number], body_outputs[number], node.inputs[first + number]
             floats = after.dtype is None or after.dtype.is_floating_point()
-            if after is before or not floats or (start is not None and _nothing(start)):
+            if after is before or not floats or (start is not None and _is_empty(start)):
                 continue
             over, axis = None, None
             if node.op_type == "Scan" and states < len(node.inputs):
@@ -226,7 +228,7 @@ def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
             yield Recurrence(node, start, f"state {before.name}", over, axis)
 
 
-def _nothing(value: ir.Value) -> bool:
-    """Whether it is an empty list that a loop fills."""
+def _is_empty(value: ir.Value) -> bool:
+    """Whether the value is an empty list or tensor, which a loop fills."""
     tensor = ir.convenience.get_const_tensor(value)
     return (tensor is not None and tensor.size == 0) or isinstance(value.type, ir.SequenceType)

@@ -24,7 +24,8 @@ _NO_LIMIT = 2**40
 
 
 def constants(part: GraphPart) -> dict[str, NDArray[Any]]:
-    """The constant inputs of every call at batch 1: [constants], and lengths."""
+    """The constant inputs of every call at batch 1: [constants] and lengths, by name. Raises :class:`AdoptionError` for
+    a value of another shape."""
     found = {}
     for name in (*part.roles.constants, *part.roles.lengths):
         port = part.port(name)
@@ -33,12 +34,13 @@ def constants(part: GraphPart) -> dict[str, NDArray[Any]]:
         try:
             found[name] = np.array(np.broadcast_to(np.asarray(value, port.dtype), shape))
         except ValueError as error:
-            raise AdoptionError(f"[constants] {name} = {value}: that is no {port}") from error
+            raise AdoptionError(f"[constants] {name} = {value}: that does not fit {port}") from error
     return found
 
 
 def raw(part: GraphPart, shapes: Shapes) -> ir.Model:
-    """``shapes``: of the inputs that stay. Constants that are declared with a free first axis are one for every row."""
+    """The part's graph with constants in place of inputs, reduced. ``shapes``: of the remaining inputs. A constant
+    whose first axis is dynamic is repeated for every row."""
     model = _plain(part)
     if not folded(model, shapes):
         model = _plain(part)
@@ -48,12 +50,13 @@ def raw(part: GraphPart, shapes: Shapes) -> ir.Model:
 
 
 def folded(model: ir.Model, shapes: Shapes) -> bool:
-    """In place: what follows from these shapes of the inputs is computed. ``False``: it can't be, and may be broken."""
+    """In place: compute everything that follows from these shapes of the inputs. Returns ``False`` if that fails; the
+    graph may then be broken."""
     inferred(model, shapes)
     try:
         # not the whole optimiser: its rewriting takes an addition of 1e-12 for one of zero
         fold_constants(model, onnx_shape_inference=True, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    except Exception:  # it only makes the graph smaller: what is not computed here the runtime computes
+    except Exception:  # folding is optional: the runtime computes what is not folded
         log.debug("constants are not folded", exc_info=True)
         return False
     RemoveUnusedNodesPass()(model)
@@ -61,6 +64,7 @@ def folded(model: ir.Model, shapes: Shapes) -> bool:
 
 
 def _plain(part: GraphPart) -> ir.Model:
+    """A copy of the part's graph with constants in place of inputs, and only the needed outputs."""
     model = part.foreign.model()
     inputs = {str(value.name): value for value in model.graph.inputs}
     rows = part.stream.layout.axis()
@@ -75,7 +79,8 @@ def _plain(part: GraphPart) -> ir.Model:
 
 
 def _fix(model: ir.Model, value: ir.Value, array: NDArray[Any], rows: tuple[ir.Value, int] | None) -> None:
-    """``rows``: the input and its axis that say how often the constant is repeated along its first axis."""
+    """Replace the input ``value`` by a constant. ``rows``: the input and its axis whose size is the number of
+    repetitions along the constant's first axis."""
     graph = model.graph
 
     def initial(name: str, data: Mapping[str, Any] | NDArray[Any]) -> ir.Value:

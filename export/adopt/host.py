@@ -1,7 +1,7 @@
 """The host's code that a model needs, in NumPy: the reference for the adopted file, sample by sample.
 
-The original files run unchanged, one stream at a time; overlap, transforms, counters and the chaining of files are done
-here, in float64.
+The original files run unchanged, one stream at a time. Overlap, transforms, counters and the chaining of files are
+computed here, in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 
 def drive(chain: GraphChain, signal: Signal) -> dict[str, Array]:
-    """Run ``signal`` of one stream from its start: every output of the adopted file, [chunks, 1, ...]."""
+    """Run ``signal`` of one stream from its start. Returns every output of the adopted file, [chunks, 1, ...]."""
     runs = [_Run(settled, signal.conditions) for settled in chain.parts]
     first, *more = chain.parts[0].part.streams
     feeds = [_Window(first, signal.inputs[chain.input.name])]
@@ -47,7 +47,7 @@ def drive(chain: GraphChain, signal: Signal) -> dict[str, Array]:
 
 
 class _Window:
-    """Chunks [chunks, 1, ...] of a stream, each with the end of what came before in front of it."""
+    """Chunks [chunks, 1, ...] of a stream, each after its overlap with the chunks before."""
 
     def __init__(self, stream: InputStream, chunks: Array) -> None:
         self.stream, self.chunks = stream, chunks
@@ -86,7 +86,8 @@ class _Run:
 def _spectral(
     chain: GraphChain, runs: Sequence[_Run], sound: Array, tail: Array
 ) -> tuple[list[dict[str, Array]], Array | None, Array]:
-    """Transform one call's frames and back; the sound by overlap-add, and the overlap for the next call."""
+    """Transform the frames of one call and back. Returns each graph's outputs (raw), the sound by overlap-add if there
+    is any, and the tail for the next call."""
     host, kind = chain.host, chain.source.kind
     assert host is not None
     count = chain.source.layout.shape[0]

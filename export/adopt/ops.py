@@ -1,4 +1,4 @@
-"""Builds operators around a foreign graph in execution order; only operators with the same meaning in every opset."""
+"""Builds operators around a foreign graph in execution order; only operators with one meaning in every opset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from export.adopt.layout import AxisLayout
 __all__ = ["Ops"]
 
 
-#: Types that hold the values of those for which the runtime has no ``Where``.
+#: dtypes for which the runtime has no ``Where`` -> wider ones that it has.
 _CHOSEN_AS = {"bool": "uint8", "int8": "int32", "int16": "int32", "float16": "float32"}
 
 
 class Ops:
-    """Called with a kind of operator and its inputs it gives the output. All that is needed for a graph collects."""
+    """Collects the nodes and initialisers of a graph. A call appends an operator and returns its output."""
 
     def __init__(self, name: str = "adopt") -> None:
         self.name = name
@@ -33,6 +33,7 @@ class Ops:
         return node.outputs[0]
 
     def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
+        """A new initialiser."""
         name = f"{self.name}/constant.{len(self.initial)}"
         data = np.ascontiguousarray(array, dtype)
         tensor = ir.tensor(data, name=name)
@@ -41,9 +42,9 @@ class Ops:
         return value
 
     def graph(self, model: ir.Model, given: Mapping[str, ir.Value], prefix: str) -> dict[str, ir.Value]:
-        """All of ``model`` here, its inputs being the values ``given``; its outputs by name. Uses ``model`` up.
+        """Append all nodes of ``model``, with ``given`` as its inputs; returns its outputs by name. Consumes ``model``.
 
-        ``prefix``: of all names, so that no two graphs have one in common.
+        ``prefix``: is put before all names, so that two graphs have no name in common.
         """
         graph = model.graph
         outputs = {str(value.name): value for value in graph.outputs}
@@ -60,7 +61,7 @@ class Ops:
         self.initial += initial
         return outputs
 
-    # -- what is needed everywhere -------------------------------------------------------------------------------------
+    # -- common operators ----------------------------------------------------------------------------------------------
 
     def cast(self, x: ir.Value, dtype: str) -> ir.Value:
         return self("Cast", x, to=ir.DataType.from_numpy(np.dtype(dtype)).value)
@@ -72,17 +73,18 @@ class Ops:
         return self("Concat", *parts, axis=axis)
 
     def cut(self, x: ir.Value, start: int, stop: int, axis: int) -> ir.Value:
+        """``Slice`` of one axis."""
         return self("Slice", x, *(self.constant([number]) for number in (start, stop, axis)))
 
     def choose(self, condition: ir.Value, yes: ir.Value, no: ir.Value, dtype: str) -> ir.Value:
-        """``Where``, of which the runtime has few types."""
+        """``Where`` for any dtype; the runtime has it for few."""
         wide = _CHOSEN_AS.get(dtype)
         if wide is None:
             return self("Where", condition, yes, no)
         return self.cast(self("Where", condition, self.cast(yes, wide), self.cast(no, wide)), dtype)
 
     def inward(self, x: ir.Value, layout: AxisLayout) -> ir.Value:
-        """Canonical to raw."""
+        """Convert from canonical to raw (:mod:`export.adopt.layout`)."""
         kept = sorted(layout.order)
         if kept != list(range(len(layout.shape) + 1)):
             x = self.reshape(x, [-1 if axis == 0 else layout.shape[axis - 1] for axis in kept])
@@ -90,7 +92,7 @@ class Ops:
         return x if all(len(group) == 1 for group in layout.groups) else self.reshape(x, layout.raw)
 
     def outward(self, x: ir.Value, layout: AxisLayout) -> ir.Value:
-        """Raw to canonical."""
+        """Convert from raw to canonical."""
         if not all(len(group) == 1 for group in layout.groups):
             x = self.reshape(x, layout.split)
         x = self._turn(x, [layout.order.index(axis) for axis in sorted(layout.order)])

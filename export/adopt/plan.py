@@ -11,23 +11,33 @@ from numpy.typing import NDArray
 
 from export.adopt.axes import Axes, axes_of
 from export.adopt.flow import GraphFlow
-from export.adopt.questions import Asked, quoted
+from export.adopt.questions import Questions, quoted
 from export.adopt.read import Foreign
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import Port, Roles
 from export.adopt.settings import AdoptSettings
 from export.adopt.start import start_of
-from export.adopt.stream import InputStream, batch_axis, beside, frames_of, rows_of, said_of, size_of, symbol_of
+from export.adopt.stream import (
+    InputStream,
+    batch_axis,
+    description,
+    frames_of,
+    further_stream,
+    rows_of,
+    size_of,
+    symbol_of,
+)
 
 __all__ = ["GraphPart", "StatePlan", "part_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class StatePlan:
-    """A state. ``raw``: sizes at batch 1; ``axes``: where the batch may be, the likeliest first, ``None``: nowhere.
+    """A state. ``raw``: sizes at batch 1. ``axes``: candidates for the batch axis, the likeliest first, ``None``: no
+    axis.
 
-    ``out`` is ``None`` for a counter, to which a call adds ``step``, and for a condition (``given``), which the client
-    says once. ``start``: its values at the start of a stream, [] or ``raw``.
+    ``out``: the output it comes back as; ``None`` for a counter, to which a call adds ``step``, and for a condition
+    (``given``), which the client sets once. ``start``: its values at the start of a stream, of shape [] or ``raw``.
     """
 
     name: str
@@ -45,13 +55,14 @@ class StatePlan:
         return bool(self.start.any())
 
     def first(self) -> NDArray[Any]:
-        """At the start of a stream, raw."""
+        """The values at the start of a stream, raw."""
         return np.array(np.broadcast_to(self.start, self.raw), self.dtype)
 
 
 @dataclass
 class GraphPart:
-    """One graph of the chain, and what is known of it. ``more``: further streams of the same clock."""
+    """One graph of the chain, with roles and plans. ``memories``: states and conditions. ``more``: further streams with
+    the same clock."""
 
     foreign: Foreign
     roles: Roles
@@ -61,6 +72,7 @@ class GraphPart:
 
     @property
     def streams(self) -> tuple[InputStream, ...]:
+        """All streams, the first one first."""
         return (self.stream, *self.more)
 
     @property
@@ -70,9 +82,11 @@ class GraphPart:
 
     @property
     def conditions(self) -> list[StatePlan]:
+        """The inputs that a client sets once for a stream."""
         return [memory for memory in self.memories if memory.given]
 
     def port(self, name: str) -> Port:
+        """The input or output of this name."""
         return next(port for port in (*self.foreign.inputs, *self.foreign.outputs) if port.name == name)
 
 
@@ -84,11 +98,13 @@ def part_of(
     *,
     frames: bool = False,
     flow: GraphFlow | None = None,
-    asked: Asked | None = None,
+    asked: Questions | None = None,
 ) -> GraphPart | None:
-    """``frames``: it takes frames of sound behind another graph. ``asked``: takes what is not known, and if anything is
-    not there is no part; else that is raised here."""
-    questions = Asked() if asked is None else asked
+    """Plan one graph. ``frames``: it takes frames of sound from another graph. ``asked``: collects questions, and the
+    result is ``None`` if there are any; without it they are raised as :class:`OpenQuestionsError`.
+
+    Raises :class:`AdoptionError` for settings that do not fit the graph."""
+    questions = Questions() if asked is None else asked
     known = dict(settings.dims)
     hints = {name: int(text) for name, text in foreign.metadata.items() if text.isascii() and text.isdigit()}
     port = next(p for p in foreign.inputs if p.name == roles.stream)
@@ -101,9 +117,9 @@ def part_of(
     symbol = None if axis is None else port.dims[axis]
     hints = {name: size for name, size in hints.items() if name != symbol}
     memories = []
-    for before, behind in roles.pairs.items():
+    for before, after in roles.pairs.items():
         state = next(p for p in foreign.inputs if p.name == before)
-        back = next(p for p in foreign.outputs if p.name == behind)
+        back = next(p for p in foreign.outputs if p.name == after)
         memories.append(_memory(state, back, symbol, axis is not None, {**hints, **known}, settings, questions))
     for name in roles.conditions:
         state = next(p for p in foreign.inputs if p.name == name)
@@ -113,12 +129,12 @@ def part_of(
     for name, step in roles.counters.items():
         state = next(p for p in foreign.inputs if p.name == name)
         if state.dtype not in ("int32", "int64"):
-            raise AdoptionError(f"[counters] {name}: {state} does not count, whole numbers do")
+            raise AdoptionError(f"[counters] {name}: {state} does not count, only integers do")
         axes = (None,) if not state.dims else (0, None)
         raw = (1,) * len(state.dims)
         memories.append(StatePlan(name, None, state.dtype, raw, axes, start_of(settings, state, raw), step))
     more = [
-        beside(
+        further_stream(
             next(p for p in foreign.inputs if p.name == name), stream, settings, known, hints, roles, flow, questions
         )
         for name in roles.streams
@@ -131,7 +147,7 @@ def part_of(
     kept = [memory for memory in memories if memory is not None]
     for one in (stream, *(found for found in more if found is not None)):
         where = next(p for p in foreign.inputs if p.name == one.name)
-        report.found(f"stream {where}: {said_of(one, where, settings)}")
+        report.found(f"stream {where}: {description(one, where, settings)}")
     return GraphPart(foreign, roles, stream, kept, [found for found in more if found is not None])
 
 
@@ -145,18 +161,19 @@ def _memory(
     batched: bool,
     known: Mapping[str, int],
     settings: AdoptSettings,
-    asked: Asked,
+    asked: Questions,
     *,
     given: bool = False,
 ) -> StatePlan | None:
-    """``back``: the output it comes back as. ``symbol``: what the stream calls its batch. ``batched``: it has one."""
+    """The plan of a state or condition. ``back``: the output it comes back as. ``symbol``: the stream's batch size as
+    the file declares it. ``batched``: whether the stream has a batch axis."""
     sizes = [size_of(port, axis, known) for axis in range(len(port.dims))]
     free = [axis for axis, size in enumerate(sizes) if size is None]
-    said = settings.batch.get(port.name)
-    if said is not None and said >= len(sizes):
-        raise AdoptionError(f"[batch] {port.name} = {said}: the state is {port}")
-    if said is not None and free in ([], [said]):
-        axes: tuple[int | None, ...] = (said,)
+    chosen = settings.batch.get(port.name)
+    if chosen is not None and chosen >= len(sizes):
+        raise AdoptionError(f"[batch] {port.name} = {chosen}: the state is {port}")
+    if chosen is not None and free in ([], [chosen]):
+        axes: tuple[int | None, ...] = (chosen,)
     elif not free:
         ones = [axis for axis, size in enumerate(sizes) if size == 1]
         folded = [axis for axis, size in enumerate(sizes) if size != 1]
@@ -172,9 +189,9 @@ def _memory(
                 asked.ask(
                     "dims",
                     f"{symbol_of(port, axis)} = 1",
-                    f"{port} has a dynamic size on axis {axis}{comes}. If it is the batch say [batch] "
-                    f"{quoted(port.name)} = {axis} instead. If it grows from call to call no size is right: export the "
-                    "model with a window of fixed length",
+                    f"{port} has a dynamic size on axis {axis}{comes}. If it is the batch, say [batch] "
+                    f"{quoted(port.name)} = {axis} instead. If it grows from call to call, no size is right: export "
+                    "the model with a window of fixed length",
                 )
             return None
     raw = tuple(1 if size is None else size for size in sizes)

@@ -1,4 +1,4 @@
-"""Collects what the file leaves open into one question to the user: TOML to paste, with reasons as comments."""
+"""Collects open questions about a file into one message to the user: TOML to paste, with reasons as comments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from export.adopt.report import AdoptionError
 
-__all__ = ["Asked", "OpenQuestionsError", "quoted"]
+__all__ = ["OpenQuestionsError", "Questions", "quoted"]
 
 _TABLES = ("input", "state", "constants", "counters", "dims", "batch", "outputs", "recurrence")
 
@@ -19,17 +19,17 @@ class _Question:
 
 
 class OpenQuestionsError(AdoptionError):
-    """Something is to be said before the model can be adopted; the message has all of it, as TOML."""
+    """The user has to answer questions before the model can be adopted; the message has all of them, as TOML."""
 
 
-class Asked:
-    """Questions as they come up. Nothing is asked twice: a size of two tensors is one line, with both reasons."""
+class Questions:
+    """Collects questions. Each is asked once: a size of two tensors is one line, with both reasons."""
 
     def __init__(self) -> None:
         self.questions: list[_Question] = []
 
     def ask(self, table: str, line: str, why: str) -> None:
-        """``line``: of the table, as it might be; ``why``: what is not known."""
+        """Add a question. ``line``: a proposed line of the table; ``why``: the reason, as a comment above it."""
         for question in self.questions:
             if (question.table, question.line) == (table, line):
                 if why not in question.why:
@@ -43,6 +43,7 @@ class Asked:
             raise OpenQuestionsError(self.text())
 
     def text(self) -> str:
+        """All questions, as TOML with an introduction."""
         count = len(self.questions)
         many = "one question" if count == 1 else f"{count} questions"
         lines = [f"the file leaves {many} open. Put this into a TOML file, correct it, and give it with -c FILE.toml:"]

@@ -1,4 +1,5 @@
-"""Reads a foreign file into a graph, or says why it can't be used: only operators that the daemon's runtime has."""
+"""Reads a foreign file into a graph, or refuses it with the reason. Only operators of the daemon's runtime are
+allowed."""
 
 from __future__ import annotations
 
@@ -21,15 +22,14 @@ __all__ = ["Foreign", "read"]
 
 #: Domains of the runtime's own operators; others need a library that the daemon does not have.
 DOMAINS = {"", "ai.onnx", "com.microsoft", "ai.onnx.ml"}
-#: Below this, some operators that go around the graph take attributes in the place of inputs.
+#: Lower opsets have attributes instead of inputs in some operators that are added around the graph.
 OLDEST_OPSET = 11
 DTYPES = {"BOOL", "INT8", "UINT8", "INT16", "INT32", "INT64", "FLOAT16", "FLOAT", "DOUBLE"}
 
 
 @dataclass
 class Foreign:
-    """A file as it came. ``data``: its bytes, weights included, for the runtime. ``model`` returns a new copy on each
-    access."""
+    """A foreign file. ``data``: its bytes, weights included, for the runtime. ``metadata``: its metadata properties."""
 
     path: Path
     data: bytes
@@ -40,10 +40,11 @@ class Foreign:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the bytes, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
     def model(self) -> ir.Model:
-        """A new copy: functions inlined, constants as initialisers."""
+        """A new copy of the graph, with functions inlined and constants as initialisers."""
         model = ir.from_proto(onnx.load_from_string(self.data))
         for change in (InlinePass(), LiftConstantsToInitializersPass(), RemoveInitializersFromInputsPass()):
             change(model)
@@ -54,7 +55,7 @@ class Foreign:
 
 
 def session(data: bytes) -> onnxruntime.InferenceSession:
-    """One thread, silent; what is wrong is raised."""
+    """A session with one thread and without log output. Raises the runtime's errors."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -62,14 +63,14 @@ def session(data: bytes) -> onnxruntime.InferenceSession:
 
 
 def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
-    """Read a file. ``opset``: the lowest; an older file is converted. Raises :class:`AdoptionError`."""
+    """Read a file. ``opset``: the minimum, to which older files are converted. Raises :class:`AdoptionError`."""
     proto = _load(path)
     if KEY in {entry.key for entry in proto.metadata_props}:
         raise AdoptionError(f"{path} has a manifest already: streamer check {path} judges it")
     if unknown := sorted({domain or "?" for domain in _domains(proto)}):
         raise AdoptionError(
-            f"{path} has operators of {listed(unknown)}, which this runtime does not have: export it with plain ONNX "
-            "operators"
+            f"{path} has operators of {listed(unknown)}, which this runtime does not support: export it with plain "
+            "ONNX operators"
         )
     proto = _converted(proto, path, opset)
     if not all(value.type.tensor_type.HasField("shape") for value in proto.graph.output):
@@ -77,10 +78,10 @@ def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
     try:
         data = proto.SerializeToString()
     except ValueError as error:
-        raise AdoptionError(f"{path} is larger than the 2 GiB that one file can hold: quantise it first") from error
+        raise AdoptionError(f"{path} is larger than 2 GiB, the limit of one file: quantise it first") from error
     try:
         session(data)
-    except Exception as error:  # the runtime raises a dozen types
+    except Exception as error:  # the runtime raises many types
         raise AdoptionError(f"{path} can't be run by this runtime: {' '.join(str(error).split())[:300]}") from error
     initial = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(_port(value, path) for value in proto.graph.input if value.name not in initial)
@@ -95,12 +96,12 @@ def _load(path: Path) -> onnx.ModelProto:
         _need_weights(proto, path)
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise AdoptionError(f"{path} is no ONNX file ({said}): export the model to ONNX first") from error
+        reason = " ".join(str(error).split())[:200]
+        raise AdoptionError(f"{path} is not an ONNX file ({reason}): export the model to ONNX first") from error
     except OSError as error:
         raise AdoptionError(f"can't read {error.filename or path}: {error.strerror or error}") from error
     if not proto.graph.node or not proto.graph.output:
-        raise AdoptionError(f"{path} is no ONNX file (it has no graph): export the model to ONNX first")
+        raise AdoptionError(f"{path} is not an ONNX file (it has no graph): export the model to ONNX first")
     return proto
 
 
@@ -121,6 +122,7 @@ def _need_weights(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _domains(proto: onnx.ModelProto) -> Iterator[str]:
+    """Domains of operators that neither the runtime nor the file's own functions define."""
     own = {(function.domain, function.name) for function in proto.functions}
 
     def walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
@@ -142,11 +144,12 @@ def _opset(proto: onnx.ModelProto) -> int:
 
 
 def _converted(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
+    """The model with at least this opset. Raises :class:`AdoptionError` if it can't be converted."""
     if _opset(proto) >= opset:
         return proto
     try:
         return onnx.version_converter.convert_version(proto, opset)
-    except Exception as error:  # a converter that gives up raises what it likes
+    except Exception as error:  # the converter raises many types
         raise AdoptionError(
             f"{path} is of opset {_opset(proto)} and can't be converted to {opset} "
             f"({' '.join(str(error).split())[:200]}): export it again with opset {max(opset, 17)}"
@@ -158,7 +161,7 @@ def _port(value: onnx.ValueInfoProto, path: Path) -> Port:
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
     if not value.type.HasField("tensor_type") or kind not in DTYPES:
         raise AdoptionError(
-            f"{path}: {value.name} is {kind.lower() if tensor.elem_type else 'no tensor'}: tensors of numbers only"
+            f"{path}: {value.name} is {kind.lower() if tensor.elem_type else 'not a tensor'}: tensors of numbers only"
         )
     if not tensor.HasField("shape"):
         raise AdoptionError(

@@ -1,4 +1,4 @@
-"""Messages of adoption: lines about what was found and done, or the reason for a refusal."""
+"""Messages of adoption: a report of findings and changes, or the reason for a refusal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["AdoptionError", "Report", "listed"]
 
 
 class AdoptionError(ValueError):
-    """The model can't be adopted as it is. The message has the reason, and says what to do."""
+    """The model can't be adopted. The message has the reason and the remedy."""
 
 
 class Report:
-    """Collects lines in order; ``say`` gets each at once, ``doing`` gets progress messages."""
+    """Collects the report's lines in order. ``say`` gets each line at once; ``doing`` gets progress messages."""
 
     def __init__(
         self, say: Callable[[str], None] = lambda line: None, doing: Callable[[str], None] = lambda what: None
@@ -33,6 +33,6 @@ class Report:
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 6) -> str:
-    """Names for a sentence; of many the first ones."""
+    """Names for a sentence: the first ``most``, and the number of the others."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,4 +1,4 @@
-"""Settings for what can't be guessed from names and shapes, in a TOML file; every table and every line is optional."""
+"""Settings for what can't be inferred from names and shapes, in a TOML file. Every table and every line is optional."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Table(BaseModel):
 
 
 class Described(_Table):
-    """The model's description for the manifest. ``latency`` and ``flush`` in steps of the first output."""
+    """The manifest's description of the model. ``latency`` and ``flush`` in steps of the first output."""
 
     name: str | None = None
     version: str = "1"
@@ -43,11 +43,11 @@ class Described(_Table):
 class SourceSettings(_Table):
     """The input that takes the stream.
 
-    ``sample_rate`` (Hz): it is sound, so the adopted file takes 16-bit PCM, times ``scale`` (1/32768 where the foreign
-    input is float, else 1). Without it ``step_seconds`` is the time between rows, 0: any.
-    ``chunk``: samples or rows that are new in each call; ``overlap``: how many of the last call come before them.
-    ``batch`` and ``time``: axes of the foreign tensor. ``conditions``: other inputs that a client sets once for a
-    stream, such as a speaker's vector; zeros unless it does.
+    ``sample_rate`` (Hz): the input is sound, so the adopted file takes 16-bit PCM and multiplies it with ``scale``
+    (default: 1/32768 for a float input, else 1). Without it, ``step_seconds`` is the time between rows, 0: any.
+    ``chunk``: samples or rows that are new in each call; ``overlap``: the last samples or rows of the call before that
+    are repeated before them. ``batch`` and ``time``: axes of the foreign tensor. ``conditions``: other inputs that a
+    client sets once for a stream, such as a speaker's vector; zeros by default.
     """
 
     name: str | None = None
@@ -62,8 +62,8 @@ class SourceSettings(_Table):
 
 
 class OutputSettings(_Table):
-    """``keep``: these alone and in this order, or ``drop``. ``time``: the axis of steps in the foreign tensor, or
-    ``"none"``: it is one result a call."""
+    """``keep``: only these outputs, in this order; or ``drop``: all but these. ``time``: the time axis of a foreign
+    output, or ``"none"``: a call gives one result."""
 
     keep: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -71,12 +71,12 @@ class OutputSettings(_Table):
 
 
 class Host(_Table):
-    """The work of the host's code around the graph: frames of ``fft`` samples, ``hop`` apart, in and out.
+    """Transforms in the host's code around the graph: frames of ``fft`` samples, every ``hop`` samples, in and out.
 
-    ``window``: on the way in, and where the spectra are added up again, on the way out (then divided by the sum of its
-    squares); ``none`` adds up what comes out as it is. ``feature``: what the graph takes of a frame. ``result``: what
-    the graph gives back. Both follow from the shapes where they aren't said.
-    ``chain``: a second file that takes the sound of each frame behind the first one.
+    ``window``: of the analysis, and of the synthesis by overlap-add (there divided by the sum of its squares);
+    ``none``: frames are added up unweighted. ``feature``: the graph's input for a frame. ``result``: the graph's output
+    for a frame. The shapes decide both if they are not given.
+    ``chain``: a second file, which takes each frame of sound that the first one gives.
     """
 
     fft: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)]
@@ -94,9 +94,10 @@ class Host(_Table):
 
 
 class RecogniserSettings(_Table):
-    """Of a folder. ``frontend``: whose features it was trained on, if not its family's own. ``int8``: of a graph that
-    is there twice, the quantised one. ``early``: results as soon as can be, as if there were silence before the stream;
-    else every call sees what it would see in sherpa-onnx, and results wait for whole calls."""
+    """Settings of a recogniser's folder. ``frontend``: the features of the training, if not the usual ones of the
+    family. ``int8``: take the quantised file of a graph that exists twice. ``early``: results come as early as
+    possible, as if silence preceded the stream; else every call sees the same window as in sherpa-onnx, and results
+    come later."""
 
     frontend: Literal["kaldi", "nemo", "wenet"] | None = None
     int8: bool = False
@@ -104,16 +105,17 @@ class RecogniserSettings(_Table):
 
 
 class Recurrences(_Table):
-    """``restarts``: nodes that are reset in every call, as their own host does it."""
+    """``restarts``: names of recurrent nodes that may be reset in every call, as in the model's own host."""
 
     restarts: tuple[str, ...] = ()
 
 
 class AdoptSettings(_Table):
-    """The whole file. ``state``: input to output. ``counters``: an input that has no output, to what each call adds.
+    """The whole file. ``state``: input -> output. ``constants``: input -> value. ``counters``: input without an output
+    -> its increment in each call. ``dims``: symbol of a dynamic size -> size. ``batch``: state -> its batch axis.
 
-    ``start``: what a state, or an overlap by the name of its stream, begins with: a number, a list of them in the order
-    of memory, or a ``.npy`` file. ``streams``: inputs beside the first that bring as many rows, to their time axis.
+    ``start``: initial value of a state, or of an overlap (by the name of its stream): a number, a list of numbers in
+    row-major order, or a ``.npy`` file. ``streams``: further inputs with as many rows as the first -> time axis.
     """
 
     model: Described = Described()
@@ -132,24 +134,24 @@ class AdoptSettings(_Table):
     task: dict[str, Any] = {"name": "raw"}
 
     def named(self) -> set[str]:
-        """Tensors that it names."""
-        said = {*self.state, *self.state.values(), *self.constants, *self.counters, *self.start, *self.batch}
-        said |= {*self.outputs.keep, *self.outputs.drop, *self.outputs.time, *self.streams, *self.input.conditions}
-        return said | ({self.input.name} if self.input.name is not None else set())
+        """All names of tensors in the settings."""
+        names = {*self.state, *self.state.values(), *self.constants, *self.counters, *self.start, *self.batch}
+        names |= {*self.outputs.keep, *self.outputs.drop, *self.outputs.time, *self.streams, *self.input.conditions}
+        return names | ({self.input.name} if self.input.name is not None else set())
 
 
 def read_settings(path: Path | None) -> AdoptSettings:
-    """Raises :class:`AdoptionError` with every line that is wrong."""
+    """Read a TOML file; ``None`` gives the defaults. Raises :class:`AdoptionError` with every invalid line."""
     if path is None:
         return AdoptSettings()
     try:
-        said = AdoptSettings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
-        beside = {k: str(path.parent / v) if isinstance(v, str) else v for k, v in said.start.items()}
-        return said.model_copy(update={"start": beside})
+        settings = AdoptSettings.model_validate(tomllib.loads(path.read_text("utf-8")), strict=False)
+        start = {k: str(path.parent / v) if isinstance(v, str) else v for k, v in settings.start.items()}
+        return settings.model_copy(update={"start": start})
     except OSError as error:
         raise AdoptionError(f"can't read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AdoptionError(f"{path} is no TOML: {error}") from error
+        raise AdoptionError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         lines = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise AdoptionError(f"{path} does not fit (docs/adopt.md has an example): {lines}") from error

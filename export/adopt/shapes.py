@@ -1,8 +1,8 @@
 """Incremental shape inference: shapes of a graph's values, operator by operator, in execution order.
 
-Inference over the whole graph takes a second for some thousand operators, too long after each change of one operator.
-Here a change costs one operator. Sizes are plain numbers, so values computed from them, such as the target of a
-Reshape, are known, too.
+Inference over a whole graph takes a second for some thousand operators, which is too long after each change. Here a
+change costs the inference of one operator. Sizes are plain numbers, so values computed from them, such as the target of
+a Reshape, are known, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 __all__ = ["Walk"]
 
-#: Arithmetic with sizes: what has no more elements than ``_MOST`` is computed where all its inputs are known.
+#: Operators that compute with sizes. They are evaluated if all inputs are known and small (``_MOST`` elements).
 _SIZES = {
     *("Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Cast", "Add", "Sub", "Mul", "Div", "Identity", "Reshape"),
     *("ConstantOfShape", "Equal", "Where", "Range", "Expand", "ReduceProd", "Min", "Max", "Mod", "Not", "And", "Or"),
@@ -27,7 +27,8 @@ _MOST = 1024
 
 
 class Walk:
-    """The inputs of ``model`` have sizes. :meth:`node` gives an operator's outputs theirs, where that can be said."""
+    """Infers shapes from those of the model's inputs: :meth:`node` sets the shapes of one operator's outputs, in
+    place."""
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
@@ -37,7 +38,7 @@ class Walk:
         self._done: set[int] = set()
 
     def node(self, node: ir.Node, *, again: bool = False) -> None:
-        """``again``: it was changed. Operators that were put in front of it come first."""
+        """Infer the outputs of an operator, after those of operators before it. ``again``: it was changed."""
         if id(node) in self._done and not again:
             return
         self._done.add(id(node))
@@ -52,6 +53,7 @@ class Walk:
             self._infer(node)
 
     def _known(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """The contents of a small value, if they are known."""
         if value is None:
             return None
         tensor = ir.convenience.get_const_tensor(value)
@@ -60,12 +62,13 @@ class Walk:
         return self._data.get(id(value))
 
     def _compute(self, node: ir.Node) -> None:
+        """Evaluate an operator on sizes, if its inputs are known."""
         if node.op_type == "Shape" and node.domain == "":
             shape = node.inputs[0].shape if node.inputs[0] is not None else None
             sizes = [size for size in shape or () if isinstance(size, int)]
             if shape is not None and len(sizes) == len(shape):
                 cut = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes)))
-                self._say(node.outputs[0], np.array(sizes[cut], np.int64))
+                self._set(node.outputs[0], np.array(sizes[cut], np.int64))
             return
         if node.op_type not in _SIZES or node.domain != "":
             return
@@ -81,18 +84,19 @@ class Walk:
             feeds = {str(v.name): a for v, a in zip(node.inputs, given, strict=True) if v is not None and a is not None}
             proto = ir.serde.serialize_node(node)
             got = ReferenceEvaluator(proto).run(None, feeds)
-        except Exception:  # what can't be computed here stays unknown
+        except Exception:  # the value stays unknown
             return
         for value, array in zip(node.outputs, got, strict=False):
             if isinstance(array, np.ndarray | np.generic) and np.asarray(array).size <= _MOST:
-                self._say(value, np.asarray(array))
+                self._set(value, np.asarray(array))
 
-    def _say(self, value: ir.Value, array: NDArray[Any]) -> None:
+    def _set(self, value: ir.Value, array: NDArray[Any]) -> None:
         self._data[id(value)] = array
         value.shape = ir.Shape(array.shape)
         value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
 
     def _infer(self, node: ir.Node) -> None:
+        """Infer the shapes of an operator's outputs from those of its inputs."""
         for value in node.outputs:
             value.shape = None
         types, data = {}, {}
@@ -111,7 +115,7 @@ class Walk:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), types, data, None, self._imports, self.model.ir_version
             )
-        except Exception:  # an operator of the runtime's own, or sizes that can't be
+        except Exception:  # an operator of the runtime's own domain, or impossible sizes
             return
         for value in node.outputs:
             tensor = found[str(value.name)].tensor_type if str(value.name) in found else None

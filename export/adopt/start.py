@@ -15,16 +15,16 @@ __all__ = ["start_of"]
 
 
 def start_of(settings: AdoptSettings, port: Port, raw: tuple[int, ...]) -> NDArray[Any]:
-    """The initial value of a state from [start], of shape [] or ``raw``. Raises :class:`AdoptionError` if it does not
-    fit."""
-    said = settings.start.get(port.name, 0)
+    """The initial value of a state from [start], of shape [] or ``raw`` (the state's sizes at batch 1). Raises
+    :class:`AdoptionError` if it does not fit."""
+    given = settings.start.get(port.name, 0)
     try:
-        array = np.load(said, allow_pickle=False) if isinstance(said, str) else np.asarray(said)
+        array = np.load(given, allow_pickle=False) if isinstance(given, str) else np.asarray(given)
         if array.size == int(np.prod(raw, dtype=np.int64)) and array.ndim:
             array = array.reshape(raw)
         np.broadcast_to(array, raw)
     except OSError as error:
-        raise AdoptionError(f"[start] {port.name}: can't read {said}: {error.strerror or error}") from error
+        raise AdoptionError(f"[start] {port.name}: can't read {given}: {error.strerror or error}") from error
     except ValueError as error:
         raise AdoptionError(f"[start] {port.name}: {error}; the state is {port}") from error
     return array if array.ndim == 0 else np.array(np.broadcast_to(array, raw))

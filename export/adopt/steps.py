@@ -1,4 +1,4 @@
-"""Proves that calls of one step may be taken where the file leaves the number of steps a call open."""
+"""Proves that calls of one step are right for a file that allows any number of steps in a call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from export.adopt.batch import TOLERANCE, back, first_call
 from export.adopt.graph import constants
 from export.adopt.plan import GraphPart
-from export.adopt.questions import Asked
+from export.adopt.questions import Questions
 from export.adopt.report import AdoptionError
 from export.adopt.stream import InputStream, chunk_question
 from streamer.contract.probe import deviation
@@ -20,22 +20,22 @@ __all__ = ["ask_unless_steps_add_up"]
 
 Arrays = dict[str, NDArray[Any]]
 
-#: Steps of the long call that is compared with as many calls of one step.
+#: Steps of the long call, which is compared with as many calls of one step.
 STEPS = 4
 
 
 def ask_unless_steps_add_up(part: GraphPart) -> None:
-    """A recurrence gives the same in one call of four steps as in four calls of one; then one step a call was right.
+    """If one call of four steps gives what four calls of one step give, one step in a call is right.
 
-    Raises :class:`OpenQuestionsError` where it does not: the graph mixes the steps of a call (a mean, a convolution
-    without its past), and only the user knows with how many it is meant to run.
+    Raises :class:`OpenQuestionsError` if it does not: the graph mixes the steps of a call (a mean, a convolution
+    without its past), and only the user knows how many steps a call is meant to have.
     """
     if not part.stream.open or any(one.time is None for one in part.more):
         return
     whole = replace(part, stream=_longer(part.stream), more=[_longer(one) for one in part.more])
     try:
         feeds = first_call(whole)
-    except AdoptionError:  # it runs on single steps only, or on other numbers of them
+    except AdoptionError:  # the graph does not run on this number of steps
         return
     runner = part.foreign.session()
     names = [output.name for output in runner.get_outputs()]
@@ -53,7 +53,7 @@ def ask_unless_steps_add_up(part: GraphPart) -> None:
         steps.append(got)
     kept = {memory.out for memory in part.memories}
     if not all(_equal(want[name], [got[name] for got in steps], name in kept) for name in names):
-        asked = Asked()
+        asked = Questions()
         asked.ask(*chunk_question(part.port(part.stream.name), part.stream.time, sound=False))
         asked.settle()
 
@@ -63,7 +63,8 @@ def _longer(stream: InputStream) -> InputStream:
 
 
 def _equal(want: NDArray[Any], steps: list[NDArray[Any]], last: bool) -> bool:
-    """``last``: a state, of which only the last one counts, as of a result without a time axis."""
+    """Whether ``want``, of one long call, equals the results of single steps. ``last``: it is a state, so only the last
+    step counts; the same holds for a result without a time axis."""
     joined = steps[-1]
     if not last and want.shape != joined.shape:
         along = [a for a, (wide, one) in enumerate(zip(want.shape, joined.shape, strict=True)) if wide != one]

@@ -1,4 +1,4 @@
-"""The input stream: its tensor's layout, its time axis, and how many of its rows are new in each call."""
+"""The input stream: the layout of its tensor, its time axis, and the number of its rows that are new in each call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from export.adopt.axes import Axes, axes_of, table_of
 from export.adopt.flow import GraphFlow
 from export.adopt.layout import AxisLayout
-from export.adopt.questions import Asked, quoted
+from export.adopt.questions import Questions, quoted
 from export.adopt.report import AdoptionError
 from export.adopt.roles import Port, Roles
 from export.adopt.settings import AdoptSettings, Host, SourceSettings
@@ -18,11 +18,11 @@ from export.adopt.settings import AdoptSettings, Host, SourceSettings
 __all__ = [
     "InputStream",
     "batch_axis",
-    "beside",
     "chunk_question",
+    "description",
     "frames_of",
+    "further_stream",
     "rows_of",
-    "said_of",
     "size_of",
     "spectral",
     "symbol_of",
@@ -34,11 +34,11 @@ _SOUND = {"audio", "wav", "pcm", "waveform", "signal", "samples", "sound", "spee
 
 @dataclass(frozen=True)
 class InputStream:
-    """``kind``: ``pcm`` or ``rows``, or what the host makes of frames. ``chunk`` and ``overlap`` in samples or rows;
-    ``layout``: of one call's worth. ``limit``: a whole number is at most this and at least 0, ``None``: any.
-    ``time``: the axis of the foreign tensor that is time, ``None``: it has none, a call is one step.
-    ``start``: what stands in the overlap before the stream. ``open``: the file takes any number of steps a call and
-    nobody has said how many, so one was taken."""
+    """``kind``: ``pcm`` or ``rows``, or the host's feature of frames (``complex``, ``magnitude``, ``power``,
+    ``frame``). ``layout``: of the tensor of one call. ``chunk`` and ``overlap``: samples or rows. ``limit``: an integer
+    input is from 0 to this value, ``None``: any. ``time``: the time axis of the foreign tensor, ``None``: it has none,
+    a call is one step. ``start``: the value of the overlap before the stream. ``open``: the file takes any number of
+    steps in a call, the settings give none, and one was assumed."""
 
     name: str
     dtype: str
@@ -53,10 +53,12 @@ class InputStream:
 
 
 def batch_axis(port: Port, settings: AdoptSettings, seen: Axes, frames: bool) -> int | None:
+    """The stream's batch axis: from the settings, the graph (``seen``) or the shape. Raises :class:`AdoptionError` for
+    a batch that is fixed at another size than 1."""
     batch = settings.input.batch if not frames else None
     if batch is None:
         batch = 0 if len(port.dims) > 1 else None
-        if len(seen.batch) == 1 and settings.input.time not in seen.batch:  # as a recurrent layer has it
+        if len(seen.batch) == 1 and settings.input.time not in seen.batch:  # the batch axis of a recurrent layer
             (batch,) = seen.batch
     elif batch >= len(port.dims):
         raise AdoptionError(f"[input] batch = {batch}: the input is {port}")
@@ -75,15 +77,17 @@ def rows_of(
     hints: Mapping[str, int],
     seen: Axes,
     flow: GraphFlow | None,
-    asked: Asked,
+    asked: Questions,
 ) -> InputStream | None:
-    """Sound or rows of features as they are, perhaps with some of the last call before them."""
+    """A stream of sound or rows without transforms, perhaps with an overlap. ``known``: sizes from the settings, by
+    symbol; ``hints``: numbers from the metadata; ``seen``: roles of axes in the graph. ``None`` if questions are open.
+    Raises :class:`AdoptionError`."""
     source = settings.input
     sound = source.sample_rate is not None
     others = [axis for axis in range(len(port.dims)) if axis != batch]
     if source.time is not None and source.time not in others:
         raise AdoptionError(f"[input] time = {source.time} is not an axis of {port} beside the batch")
-    # two families of recognisers say in their metadata how many rows they take, and by how many they go on
+    # the metadata of two families of recognisers has the number of rows of a call, and by how many rows calls advance
     window, shift = hints.get("window_size", hints.get("T")), hints.get("chunk_shift", hints.get("decode_chunk_len"))
     time = source.time if source.time is not None else _time_axis(port, others, source, seen, known, asked, window)
     if time == _UNKNOWN:
@@ -99,7 +103,7 @@ def rows_of(
     sizes = [_known(port, axis, known, hints, asked) for axis in rest]
     steps_open = chunk is None and whole is None and not sound and not overlap
     if steps_open:
-        chunk = 1  # proved, or asked for: :mod:`export.adopt.steps`
+        chunk = 1  # :mod:`export.adopt.steps` proves this, or asks
     elif chunk is None and whole is None:
         asked.ask(*chunk_question(port, time, sound=sound))
     if None in sizes or (chunk is None and whole is None):
@@ -110,7 +114,7 @@ def rows_of(
     if chunk < 1 or whole not in (None, chunk + overlap):
         raise AdoptionError(
             f"{port} takes {whole} on axis {time}: [input] chunk and overlap are {chunk} and {overlap}, their sum "
-            "must be that"
+            f"must be {whole}"
         )
     if sound and any(size != 1 for size in sizes):
         raise AdoptionError(
@@ -132,12 +136,12 @@ def rows_of(
 
 
 def chunk_question(port: Port, time: int | None, *, sound: bool) -> tuple[str, str, str]:
-    """Asks for the number of samples or rows a call: table, line, reason."""
+    """A question about the number of samples or rows in a call: table, line, reason."""
     unit = "samples" if sound else "rows"
     return "input", f"chunk = {512 if sound else 1}", f"{port}: axis {time} is free; {unit} new in each call"
 
 
-#: Of a time axis that has to be asked for.
+#: Result of :func:`_time_axis` if the user has to choose.
 _UNKNOWN = -1
 
 
@@ -147,10 +151,11 @@ def _time_axis(
     source: SourceSettings,
     seen: Axes,
     known: Mapping[str, int],
-    asked: Asked,
+    asked: Questions,
     window: int | None,
 ) -> int | None:
-    """``None``: a call is one step, which the tensor has no axis for. :data:`_UNKNOWN`: it was asked for."""
+    """The time axis. ``None``: a call is one step, and the tensor has no time axis. :data:`_UNKNOWN`: a question was
+    asked."""
     free = [axis for axis in others if size_of(port, axis, known) is None]
     sizes = {axis: size_of(port, axis, known) or 0 for axis in others}
     if len(free) == 1:
@@ -173,8 +178,8 @@ def _time_axis(
             asked.ask(
                 "input",
                 "sample_rate = 16000",
-                f"{port}: by its name {sizes[axis]} samples of sound a call. If it is none, say instead time = {axis} "
-                f"for {sizes[axis]} steps of one value",
+                f"{port}: by its name {sizes[axis]} samples of sound a call. If it is not sound, say instead time = "
+                f"{axis} for {sizes[axis]} steps of one value",
             )
             return _UNKNOWN
         return axis if whole or sizes[axis] == 1 else None
@@ -190,12 +195,12 @@ def _time_axis(
     ones = [axis for axis in others if sizes[axis] == 1]
     if len(others) > 2 and ones and ones != others[-1:]:
         return ones[0]
-    said = " or ".join(f"axis {axis} ({sizes[axis]} steps)" for axis in others)
-    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {said}? The graph does not say")
+    choices = " or ".join(f"axis {axis} ({sizes[axis]} steps)" for axis in others)
+    asked.ask("input", f"time = {others[0]}", f"{port}: which axis is time, {choices}? The graph does not show it")
     return _UNKNOWN
 
 
-def beside(
+def further_stream(
     port: Port,
     first: InputStream,
     settings: AdoptSettings,
@@ -203,9 +208,9 @@ def beside(
     hints: Mapping[str, int],
     roles: Roles,
     flow: GraphFlow | None,
-    asked: Asked,
+    asked: Questions,
 ) -> InputStream | None:
-    """A further stream: as many rows a call as the first one has."""
+    """A further stream, with as many rows in a call as the first one."""
     seen = Axes() if flow is None else axes_of(flow, port.name, roles.pairs.values())
     plain = settings.model_copy(
         update={"input": settings.input.model_copy(update={"time": settings.streams.get(port.name), "batch": None})}
@@ -216,27 +221,31 @@ def beside(
 
 
 def frames_of(
-    port: Port, batch: int | None, settings: AdoptSettings, known: Mapping[str, int], behind: bool
+    port: Port, batch: int | None, settings: AdoptSettings, known: Mapping[str, int], chained: bool
 ) -> InputStream:
-    """Frames of ``fft`` samples, as spectra or as they are."""
+    """A stream of frames of ``fft`` samples, as spectra or as samples. ``chained``: the graph takes the frames of
+    another one. Raises :class:`AdoptionError` for shapes that do not fit [host]."""
     host = settings.host
     assert host is not None
     if settings.input.sample_rate is None:
         raise AdoptionError("[host] fft is for sound: say [input] sample_rate")
     sizes = [size_of(port, axis, known) for axis in range(len(port.dims))]
-    wanted = "frame" if behind else host.feature
+    wanted = "frame" if chained else host.feature
     kind, layout = spectral(sizes, batch, host, wanted, f"the input {port}")
     steps = layout.shape[0]
     if kind == "frame" and steps != 1:
-        raise AdoptionError(f"the input {port} takes {steps} frames of sound at once: one at a time can be adopted")
+        raise AdoptionError(f"the input {port} takes {steps} frames of sound at once: only one at a time is supported")
     return InputStream(port.name, port.dtype, kind, layout, steps * host.hop, host.fft - host.hop)
 
 
 def spectral(
     sizes: list[int | None], batch: int | None, host: Host, wanted: str | None, what: str
 ) -> tuple[str, AxisLayout]:
-    """What frames a tensor of these sizes holds (``complex``, ``magnitude`` or ``frame``; ``power`` is only said), and
-    where: canonical [batch, time, bins], [batch, time, bins, 2] or [batch, time, fft]."""
+    """The kind of frames in a tensor of these sizes (``complex``, ``magnitude`` or ``frame``; ``power`` only if
+    ``wanted``), and their layout: canonical [batch, time, bins], [batch, time, bins, 2] or [batch, time, fft].
+
+    ``what``: the tensor's name in errors. Raises :class:`AdoptionError` if the sizes do not fit [host].
+    """
     bins = host.fft // 2 + 1
     others = [axis for axis in range(len(sizes)) if axis != batch]
     wide = host.fft if wanted == "frame" else bins
@@ -253,11 +262,11 @@ def spectral(
     if wanted in (None, "complex", "spectrum"):
         pair = [axis for axis in rest if sizes[axis] == 2][-1:]
         if wanted is not None and not pair:
-            raise AdoptionError(f"{what} has no axis of 2 for the real and the imaginary part: [host] does not fit it")
+            raise AdoptionError(f"{what} has no axis of 2 for the real and the imaginary part, as [host] says")
     rest = [axis for axis in rest if axis not in pair]
     long = [axis for axis in rest if sizes[axis] != 1]
     if len(long) > 1:
-        raise AdoptionError(f"{what} has more axes than time and frequency: [host] does not fit it")
+        raise AdoptionError(f"{what} has more axes than time and frequency, so [host] does not fit it")
     time = long[0] if long else next(iter(rest), None)
     steps = 1 if time is None else sizes[time] or 1
     shape = (steps, wide, *((2,) if pair else ()))
@@ -268,15 +277,16 @@ def spectral(
 
 
 def _layout(port: Port, batch: int | None, shape: tuple[int, ...], places: Mapping[int, tuple[int, ...]]) -> AxisLayout:
+    """The layout of a stream. ``places``: raw axis -> canonical axes in it."""
     groups = tuple((0,) if axis == batch else places.get(axis, ()) for axis in range(len(port.dims)))
     return AxisLayout(shape, groups)
 
 
-def said_of(stream: InputStream, port: Port, settings: AdoptSettings) -> str:
-    """The assumed role, and the line of TOML that changes it."""
+def description(stream: InputStream, port: Port, settings: AdoptSettings) -> str:
+    """A text for the report: the assumed role, and the line of TOML that changes it."""
     if settings.host is not None and stream.kind not in ("pcm", "rows"):
         return f"{stream.kind} of frames of {settings.host.fft} samples, {stream.chunk} new in each call"
-    before = f", the last {stream.overlap} of the call before in front of them" if stream.overlap else ""
+    before = f", after the last {stream.overlap} of the call before" if stream.overlap else ""
     if stream.kind == "pcm":
         return f"{stream.chunk} samples a call{before}"
     sizes = stream.layout.shape[1:]
@@ -293,11 +303,12 @@ def said_of(stream: InputStream, port: Port, settings: AdoptSettings) -> str:
 
 
 def symbol_of(port: Port, axis: int) -> str:
+    """The key of a dynamic size in [dims]: its symbol, or the tensor's name and the axis."""
     return quoted(str(port.dims[axis] or f"{port.name}.{axis}"))
 
 
 def size_of(port: Port, axis: int, known: Mapping[str, int]) -> int | None:
-    """The declared size, else the user's value for the axis's symbol or for the axis."""
+    """The declared size, else the user's value for the symbol or for the axis; ``None``: unknown."""
     size = port.dims[axis]
     if isinstance(size, int):
         return size
@@ -309,11 +320,12 @@ def _known(
     axis: int,
     known: Mapping[str, int],
     hints: Mapping[str, int],
-    asked: Asked,
+    asked: Questions,
     among: Sequence[int] = (),
 ) -> int | None:
+    """The size of an axis; ``None``, and a question, if it is unknown."""
     size = size_of(port, axis, {**hints, **known})
     if size is None:
-        other = f"if it is time say [input] time = {axis} instead" if not among else "unless it is time"
+        other = f"if it is time, say [input] time = {axis} instead" if not among else "unless it is time"
         asked.ask("dims", f"{symbol_of(port, axis)} = 1", f"{port} has an unknown size on axis {axis}; {other}")
     return size

@@ -1,7 +1,7 @@
 """Finds which positions of a tensor depend on the end of a call, by two runs that differ in the last row.
 
-Along a time axis only the last positions depend on it, along any other axis all of them. That distinguishes time from
-classes, and a recurrence over time from one over frequency.
+Along a time axis only the last positions depend on it, along any other axis all positions do. That distinguishes time
+from classes, and a recurrence over time from one over frequency.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from export.adopt.report import AdoptionError, Report
 from export.adopt.settings import AdoptSettings
 from export.adopt.stream import InputStream
 
-__all__ = ["refuse_forgetful", "seen_end", "step_axes"]
+__all__ = ["changed_positions", "refuse_forgetful", "step_axes"]
 
 Arrays = dict[str, NDArray[Any]]
 Axis = int | str
 
 
-def seen_end(old: NDArray[Any], new: NDArray[Any], axis: int) -> NDArray[np.bool_]:
-    """Whether anything changed at each position along ``axis``."""
+def changed_positions(old: NDArray[Any], new: NDArray[Any], axis: int) -> NDArray[np.bool_]:
+    """Whether ``new`` differs from ``old`` at each position along ``axis``."""
     rest = tuple(other for other in range(old.ndim) if other != axis)
     changed: NDArray[np.bool_] = np.any(old != new, axis=rest)
     return changed
 
 
 def _last_row_changed(stream: InputStream, array: NDArray[Any]) -> NDArray[Any]:
-    """``array``: of one call, raw."""
+    """A copy of a call's tensor (raw) with another last row."""
     rows = np.array(stream.layout.outward(array))
     last = rows[:, -1]
     if stream.limit is not None:
@@ -50,6 +50,7 @@ def _last_row_changed(stream: InputStream, array: NDArray[Any]) -> NDArray[Any]:
 def _both(
     part: GraphPart, data: bytes, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]
 ) -> tuple[Arrays, Arrays]:
+    """The outputs ``names`` of a graph for ``feeds``, and for ``feeds`` with another last row."""
     runner = session(data)
     changed = {**feeds, **{one.name: _last_row_changed(one, feeds[one.name]) for one in part.streams}}
     wanted = {value.name for value in runner.get_inputs()}
@@ -67,8 +68,8 @@ def _both(
 def step_axes(
     part: GraphPart, feeds: Mapping[str, NDArray[Any]], results: Mapping[str, tuple[tuple[int, ...], int | None]]
 ) -> dict[str, Axis]:
-    """Of each result (its raw sizes at batch 1, and the axis of its batch) the axis of time where it is not the first
-    one beside the batch; ``"none"`` where it has none. ``feeds``: of one call."""
+    """The time axes of results, where they are not the first axis apart from the batch; ``"none"``: no time axis.
+    ``results``: raw sizes at batch 1, and the batch axis. ``feeds``: the inputs of one call."""
     open_ones = {
         name: [axis for axis in range(len(sizes)) if axis != batch] for name, (sizes, batch) in results.items()
     }
@@ -84,7 +85,7 @@ def step_axes(
             found[name] = ones[0] if ones else "none"
             continue
         along = [axis for axis in axes if sizes[axis] > 1 and chunk % sizes[axis] == 0]
-        along = [axis for axis in along if _is_tail(seen_end(old[name], new[name], axis))]
+        along = [axis for axis in along if _is_tail(changed_positions(old[name], new[name], axis))]
         equal = sorted((axis for axis in axes if sizes[axis] == chunk), key=lambda axis: axis != part.stream.time)
         first, whole = axes[0], np.dtype(part.port(name).dtype).kind in "iu"
         if first in along:
@@ -97,10 +98,11 @@ def step_axes(
 
 
 def _is_tail(changed: NDArray[np.bool_]) -> bool:
+    """Whether only positions from some point on have changed."""
     return bool(changed[-1] and not changed[0] and np.all(np.diff(changed.astype(np.int8)) >= 0))
 
 
-# -- recurrences that keep nothing -------------------------------------------------------------------------------------
+# -- recurrences that are reset ----------------------------------------------------------------------------------------
 
 
 def refuse_forgetful(
@@ -121,25 +123,26 @@ def refuse_forgetful(
     if not lost:
         return
     names = sorted({one.node.name or "" for one in lost})
-    said = "; ".join(f"{one.name} has {_kind(one)} as its {one.what}" for one in lost[:6])
-    said += f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
+    starts = "; ".join(f"{one.name} has {_start_text(one)} as its {one.what}" for one in lost[:6])
+    starts += f"; and {len(lost) - 6} more" if len(lost) > 6 else ""
     raise AdoptionError(
-        f"it forgets everything from call to call: {said}, at the start of every call. What such a layer has kept is "
-        "neither an input nor an output of the file, so no host can carry it, whatever else it remembers. Export the "
-        "model with that state as an input and an output: forward(x, h) that returns y and the new h. If its own host "
-        "does reset it in every call, say\n\n"
+        f"it forgets everything from call to call: {starts}, at the start of every call. The state of such a layer is "
+        "neither an input nor an output of the file, so no host can carry it. Export the model with that state as an "
+        "input and an output: forward(x, h) that returns y and the new h. If the model's own host does reset it in "
+        "every call, say\n\n"
         f"[recurrence]\nrestarts = [{', '.join(repr(name) for name in names)}]"
     )
 
 
-def _kind(one: Recurrence) -> str:
+def _start_text(one: Recurrence) -> str:
+    """The initial value of a recurrence, for the message."""
     return "nothing" if one.start is None else "a constant"
 
 
 def _over_time(
     part: GraphPart, model: ir.Model, found: Sequence[Recurrence], feeds: Mapping[str, NDArray[Any]]
 ) -> dict[Recurrence, bool]:
-    """Whether each recurrence runs along time; assumed so if it can't be observed."""
+    """Whether each recurrence runs along time; ``True`` if that can't be observed."""
     tensors = {one: one.over if one.over is not None else one.node.inputs[0] for one in found}
     here = {id(value) for node in model.graph for value in node.outputs} | {id(v) for v in model.graph.inputs}
     shown = {id(value): value for value in tensors.values() if value is not None and id(value) in here}
@@ -156,7 +159,7 @@ def _over_time(
         value.shape = None
     try:
         old, new = _both(part, ir.to_proto(model).SerializeToString(), list(dict.fromkeys(names.values())), feeds)
-    except Exception:  # a graph that can't show it
+    except Exception:  # the graph does not run with these outputs
         return dict.fromkeys(found, True)
     times = {}
     for one, tensor in tensors.items():
@@ -164,9 +167,9 @@ def _over_time(
             times[one] = True
             continue
         before, after = old[names[id(tensor)]], new[names[id(tensor)]]
-        if one.axis is None:  # a Loop: how often it goes round
+        if one.axis is None:  # a Loop: its trip count
             times[one] = int(before.reshape(-1)[0]) in (1, *part.stream.layout.shape[:1])
             continue
-        changed = seen_end(before, after, one.axis)
+        changed = changed_positions(before, after, one.axis)
         times[one] = len(changed) == 1 or not changed.all()
     return times

@@ -17,11 +17,12 @@ class Item(NamedTuple):
 
 
 class ReplayBuffer:
-    """``held``: bytes of all frames. ``acknowledged``: the rows before this position are on the daemon's disk."""
+    """``held``: total size of the frames in bytes. ``acknowledged``: the rows before this position are on the daemon's
+    disk."""
 
     def __init__(self) -> None:
         self.held = self.acknowledged = 0
-        self._unacked: deque[Item] = deque()  # sent, not yet safe
+        self._unacked: deque[Item] = deque()  # sent, not yet acknowledged
         self._outgoing: deque[Item] = deque()  # not yet sent on this connection
 
     def __bool__(self) -> bool:
@@ -37,7 +38,7 @@ class ReplayBuffer:
         self._outgoing.append(item)
 
     def send_next(self) -> bytes | str:
-        """The next frame, which now counts as sent."""
+        """Take the next frame and mark it as sent."""
         item = self._outgoing.popleft()
         self._unacked.append(item)
         return item.data
@@ -62,6 +63,7 @@ class ReplayBuffer:
         self._unacked, self._outgoing = kept, again
 
     def acknowledge(self, position: int) -> None:
+        """Drop the frames that end at row ``position`` or before it; control frames exactly there stay."""
         self.acknowledged = max(self.acknowledged, position)
         while self._unacked:
             item = self._unacked[0]

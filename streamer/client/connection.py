@@ -14,8 +14,8 @@ from streamer.client.errors import MOVED, StreamError
 
 __all__ = ["Connection", "dial", "followed", "socket_url", "without_secrets"]
 
-#: A connection is closed after so many silent intervals in a row. One would be too few: a process that was stopped for
-#: a while finds the clock advanced before it has read what arrived.
+#: A connection is closed after this many silent intervals in a row. One would be too few: a process that was stopped
+#: for a while finds the clock advanced before it has read the data that arrived meanwhile.
 INTERVALS = 3
 
 
@@ -39,18 +39,19 @@ class Connection(ClientConnection):
 
 
 def without_secrets(url: str) -> str:
-    """As it may be shown: no user, no password."""
+    """``url`` without user and password, for messages."""
     return re.sub(r"//[^/]*@", "//", url)
 
 
 def socket_url(url: str) -> str:
-    """The URL of a daemon's streams; ``url`` with or without the path."""
+    """The WebSocket URL of a daemon's streams. ``url``: the daemon's, http or ws, with or without the path."""
     url = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1).rstrip("/")
     return url if url.endswith("/v1/stream") else url + "/v1/stream"
 
 
 def followed(url: str, to: str) -> str:
-    """The socket that a stream has moved ``to``. Raises :class:`StreamError` where that would give up encryption."""
+    """The WebSocket URL of the daemon ``to`` which a stream at ``url`` has moved. Raises :class:`StreamError` if the
+    connection would lose encryption."""
     to = socket_url(to)
     if url.startswith("wss:") and not to.startswith("wss:"):
         shown = without_secrets(to)
@@ -59,8 +60,8 @@ def followed(url: str, to: str) -> str:
 
 
 def dial(url: str, token: str | None = None, ca: str | Path | None = None) -> connect:
-    """Connect. ``token``: of the daemon, else $STREAMER_TOKEN. ``ca``: certificates to trust (PEM), else $STREAMER_CA,
-    else the system's. Raises OSError where they can't be read.
+    """Connect. ``token``: the access token, else $STREAMER_TOKEN. ``ca``: certificates to trust (PEM), else
+    $STREAMER_CA, else the system's. Raises OSError if the certificates can't be read.
 
     There is no ping timeout: a daemon that pauses reading for back-pressure reads no pings either."""
     token = token or os.environ.get("STREAMER_TOKEN")

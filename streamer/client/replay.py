@@ -1,8 +1,8 @@
 """One stream over a WebSocket that reconnects: data is kept until it is acknowledged, and sent again after a loss.
 
-Every sent frame stays in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes, gets a
-``position``, sends again from there, and drops the events whose ``seq`` it has seen. Subclasses define what a row is:
-this module counts rows and cuts bytes.
+Every sent frame stays in a replay buffer until an ``ack`` covers it. After a lost connection the client resumes,
+receives a ``position``, sends again from there, and drops the events whose ``seq`` it has seen. This module counts rows
+and splits bytes; subclasses define the content of a row.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ __all__ = ["ReplayBounds", "ReplayClient", "StreamError"]
 
 log = logging.getLogger(__name__)
 
-#: The longest binary frame, or one row if that is longer. A daemon refuses frames above its ``max_frame_bytes``.
+#: Maximum size of a binary frame, unless one row is longer. A daemon refuses frames above its ``max_frame_bytes``.
 FRAME_BYTES = 256 * 1024
 
 
 class ReplayClient:
-    """``url`` with or without the path. ``start``: the first frame of a new stream. ``row_bytes``: size of one row; 0
-    until the ``ready`` frame announces it."""
+    """The base of all clients: an async context manager and an async iterator of events (dictionaries as on the wire).
+
+    ``url``: the daemon's, with or without the path. ``start``: the first frame of a new stream. ``row_bytes``: size of
+    one row; 0 until the ``ready`` frame announces it. ``bounds``: see :class:`.bounds.ReplayBounds`.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class ReplayClient:
     ):
         self.url = socket_url(url)
         self._start = dict(start)
-        self._resume_as: dict[str, Any] = {}  # what a resume says beside the stream
+        self._resume_as: dict[str, Any] = {}  # further fields of a ``resume`` frame
         self._row_bytes = row_bytes
         self._token, self._ca = bounds.get("token"), bounds.get("ca")
         self._max_unacked = bounds.get("max_unacked_bytes", 64 * 2**20)
@@ -57,20 +60,20 @@ class ReplayClient:
         self._close_seconds = bounds.get("close_seconds", 10.0)
         self._buffer = ReplayBuffer()
         self._sending = asyncio.Lock()  # the frames of one call stay together
-        self._changed = asyncio.Event()  # something to send, or a sleeping stream is wanted
-        self._sent = asyncio.Event()  # nothing is left to be sent
-        self._room = asyncio.Event()
+        self._changed = asyncio.Event()  # a frame is queued, or a sleeping stream is needed
+        self._sent = asyncio.Event()  # all frames are sent
+        self._acked = asyncio.Event()  # an acknowledgement arrived, or none will
         self._events: deque[dict[str, Any]] = deque()
-        self._told = asyncio.Event()  # an event came, or the last one has
+        self._received = asyncio.Event()  # an event arrived, or none will
         self._error: StreamError | None = None
-        self._error_told = False
+        self._error_raised = False
         self._task: asyncio.Task[None] | None = None
         self._socket: Connection | None = None
         self._opened = asyncio.Event()
         self._ending = False  # nothing may be sent any more
         self._finished = False
-        self._over = False  # no event comes any more
-        self._fresh = False  # something was sent since the stream was last found asleep
+        self._over = False  # no further event will arrive
+        self._fresh = False  # a frame was queued since the stream was last found asleep
         #: Number of rows of the stream that were sent, including those of earlier connections with the same key.
         self.position = 0
         self.seq = 0
@@ -83,7 +86,7 @@ class ReplayClient:
 
     @property
     def acknowledged(self) -> int:
-        """Number of rows that the daemon has acknowledged, that is written to its disk."""
+        """Number of rows that the daemon has acknowledged, that is, written to its disk."""
         return self._buffer.acknowledged
 
     async def __aenter__(self) -> Self:
@@ -99,23 +102,24 @@ class ReplayClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Unless an exception is being raised: wait until the daemon has read everything (``close_seconds``), then
-        raise the stream's error if it was not raised before."""
+        """Wait until the daemon has read everything (``close_seconds``), then raise the stream's error if it was not
+        raised before. If an exception leaves the block, close at once."""
         try:
             if kind is None:
                 await self._flush()
-                if not self._error_told:
+                if not self._error_raised:
                     self._check()
         finally:
             await self.close()
 
     async def send_bytes(self, data: bytes) -> None:
-        """Whole rows, little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`.
+        """Send whole rows, little-endian. Waits while the replay buffer is full. Raises ``ValueError`` for half a row,
+        and :class:`StreamError`.
 
-        A call that is cancelled may have sent a part: ``position`` says how much.
+        A cancelled call may have sent a part of the rows: ``position`` counts them.
         """
         if len(data) % self._row_bytes:
-            raise ValueError(f"{len(data)} bytes are no whole number of rows of {self._row_bytes} bytes")
+            raise ValueError(f"{len(data)} bytes are not a whole number of rows of {self._row_bytes} bytes")
         longest = max(1, FRAME_BYTES // self._row_bytes) * self._row_bytes
         async with self._sending:
             self._check_open()
@@ -132,7 +136,7 @@ class ReplayClient:
         self._put(Item(self.position, self.position, json.dumps({"type": "marker", "id": id})))
 
     async def end(self) -> None:
-        """No more samples. The ``end`` event is the last one."""
+        """End the stream: no rows follow. The last event is of type ``end``."""
         self._put(Item(self.position, self.position, '{"type":"end"}'))
         self._ending = True
 
@@ -158,21 +162,22 @@ class ReplayClient:
         self._check()
 
     async def _acknowledgement(self) -> None:
-        self._changed.set()  # of a stream that sleeps: see what became of its rows
-        self._room.clear()
-        await self._room.wait()
+        """Wait for the next acknowledgement, or until none will arrive."""
+        self._changed.set()  # a sleeping stream is resumed, which gives its position
+        self._acked.clear()
+        await self._acked.wait()
 
     async def _next(self) -> dict[str, Any] | None:
         """The next event; ``None`` at the end, also when called again."""
         while not self._events and not self._over:
-            self._told.clear()
-            await self._told.wait()
+            self._received.clear()
+            await self._received.wait()
         return self._events.popleft() if self._events else None
 
     def _check(self) -> None:
         """Raise the stream's error, if it has failed."""
         if self._error is not None:
-            self._error_told = True
+            self._error_raised = True
             raise self._error
 
     def _check_open(self) -> None:
@@ -188,10 +193,10 @@ class ReplayClient:
         self._changed.set()
 
     async def _flush(self) -> None:
-        """Wait until the daemon has read what was sent, which may still be in a socket or wait for a full buffer.
+        """Wait until the daemon has read all sent data, which may still be in a socket or wait for room in a buffer.
 
-        A ping is answered once everything before it was read; a second one only once the daemon reads on, that is, had
-        room for the data before it.
+        The daemon answers a ping once it has read everything before the ping. It answers a second ping only once it
+        reads on, that is, once it had room for the data before.
         """
         if self._error is not None or not (self._buffer.waiting or self._ending or self.acknowledged < self.position):
             return
@@ -201,16 +206,16 @@ class ReplayClient:
                 while not (self._over or self._finished):
                     await self._sent.wait()
                     socket = self._socket
-                    assert socket is not None  # it was open
+                    assert socket is not None  # frames were sent on it
                     try:
                         for _ in range(2):
                             await (await socket.ping())
                         return
                     except (OSError, WebSocketException):
                         if socket is self._socket:
-                            self._sent.clear()  # until it is all sent on the next one
+                            self._sent.clear()  # until everything is sent on the next connection
         except TimeoutError:
-            text = f"the daemon has not taken everything within {self._close_seconds:g} s (close_seconds)"
+            text = f"the daemon has not read everything within {self._close_seconds:g} s (close_seconds)"
             raise StreamError("closed", text) from None
 
     # -- the connection ----------------------------------------------------------------------------------------------
@@ -223,12 +228,12 @@ class ReplayClient:
         except asyncio.CancelledError:
             self._error = self._error or StreamError("closed", "the client was closed")
             raise
-        except Exception as error:  # a bug here must not leave the user waiting for ever
+        except Exception as error:  # a bug here must not leave the caller waiting for ever
             self._error = StreamError("internal", repr(error))
             log.exception("the stream client failed")
         finally:
             self._over = True
-            for waited_for in (self._opened, self._room, self._sent, self._told):
+            for waited_for in (self._opened, self._acked, self._sent, self._received):
                 waited_for.set()
 
     async def _keep_connected(self) -> None:
@@ -244,7 +249,7 @@ class ReplayClient:
                     try:
                         await self._converse(socket)
                     finally:
-                        since = time.monotonic()  # the daemon was there until now, whatever ended it
+                        since = time.monotonic()  # the daemon was reachable until now
             except StreamError as error:
                 asleep = error.code in ASLEEP and self.id is not None
                 if error.code == MOVED and error.url is not None:
@@ -254,20 +259,20 @@ class ReplayClient:
                 reason = str(error)
             except InvalidStatus as error:
                 if error.response.status_code not in (429, 503):
-                    said = (error.response.body or b"").decode(errors="replace").strip() or str(error)
-                    text = f"{without_secrets(self.url)} answered {error.response.status_code}: {said[:300]}"
+                    body = (error.response.body or b"").decode(errors="replace").strip() or str(error)
+                    text = f"{without_secrets(self.url)} answered {error.response.status_code}: {body[:300]}"
                     raise StreamError("refused", text) from error
                 reason = str(error)
             except (OSError, TimeoutError, WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except asyncio.CancelledError:
                 if open_socket is not None:
-                    open_socket.transport.abort()  # cancelled amid the closing handshake, it would stay open
+                    open_socket.transport.abort()  # a cancelled closing handshake would leave it open
                 raise
             if self._finished:
                 return
             if asleep:
-                await self._wanted()
+                await self._until_needed()
                 attempt, since = 0, time.monotonic()
                 continue
             if time.monotonic() - since > self._retry_seconds:
@@ -275,13 +280,14 @@ class ReplayClient:
                     "unreachable", f"no daemon at {without_secrets(self.url)} for {self._retry_seconds:g} s ({reason})"
                 )
             first, longest = self._delays
-            # Full jitter: a thousand clients of a restarted daemon must not come back in step.
+            # Jitter: a thousand clients of a restarted daemon must not reconnect at the same time.
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(longest, first * 2 ** min(attempt, 30)))
             attempt += 1
             log.info("reconnecting", extra={"stream": self.id, "reason": reason})
 
-    async def _wanted(self) -> None:
-        """Wait until a suspended stream is needed. Returns at once if data may have crossed the message about it."""
+    async def _until_needed(self) -> None:
+        """Wait until a suspended stream is needed. Returns at once if data was sent before the client learned of the
+        suspension."""
         crossed = self._fresh and bool(self._buffer)
         self._fresh = False
         if not crossed:
@@ -294,20 +300,20 @@ class ReplayClient:
         await socket.send(json.dumps(self._start if self.id is None else resume))
         frame = json.loads(await socket.recv())
         if frame["type"] == "error":
-            # Killed before its first checkpoint: everything is still here, so the stream simply begins again.
+            # The daemon was killed before the first checkpoint. The buffer holds all rows, so a new stream starts.
             if frame["code"] == "unknown_stream" and self.acknowledged == 0:
                 self.id = None
                 frame["code"] = "starting"
             raise StreamError(frame["code"], frame["message"], frame.get("retry_after"), frame.get("url"))
         position = int(frame["position"])
         self.reconnects += self._opened.is_set()
-        if not self._opened.is_set():  # a key that was used before goes on where it was
+        if not self._opened.is_set():  # the stream of a key that was used before continues at its position
             self.position = position
             self._buffer.acknowledge(position)
             self.seq = int(frame.get("seq", 0))
         self._row_bytes = int(frame.get("row_bytes", self._row_bytes))
         if position < self.acknowledged:
-            text = f"row {self.acknowledged} was acknowledged, but the daemon stands at {position}"
+            text = f"row {self.acknowledged} was acknowledged, but the daemon is at row {position}"
             raise StreamError("lost", text + ": its state directory was lost or is older than this stream")
         self._buffer.rewind(position, self._row_bytes)
         self._sent.clear()
@@ -315,17 +321,18 @@ class ReplayClient:
         self._opened.set()
 
     async def _converse(self, socket: Connection) -> None:
+        """Read and write until the stream ends. Raises the error that ends the connection."""
         reader = asyncio.create_task(self._read(socket))
 
         async def write() -> None:
             try:
                 await self._write(socket)
             except (OSError, WebSocketException):
-                await asyncio.wait([reader])  # it may still find the daemon's reason
+                await asyncio.wait([reader])  # the daemon's reason may still be unread
 
         async def watch() -> None:
             await socket.watch(self._silence_seconds)
-            raise TimeoutError(f"nothing came for {self._silence_seconds:g} s (silence_seconds)")
+            raise TimeoutError(f"nothing arrived for {self._silence_seconds:g} s (silence_seconds)")
 
         tasks = [reader, asyncio.create_task(write()), asyncio.create_task(watch())]
         try:
@@ -339,7 +346,7 @@ class ReplayClient:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, socket: Connection) -> None:
-        header: dict[str, Any] | None = None  # the event whose binary frame comes next
+        header: dict[str, Any] | None = None  # the event whose binary frame is next
         async for message in socket:
             if isinstance(message, bytes):
                 if header is not None:
@@ -371,16 +378,16 @@ class ReplayClient:
         kind = event["type"]
         if kind == "ack":
             self._buffer.acknowledge(int(event["position"]))
-            self._room.set()
+            self._acked.set()
         elif kind == "error":
             error = StreamError(event["code"], event["message"], event.get("retry_after"), event.get("url"))
             if event.get("fatal", True):
                 raise error
-            log.warning("the daemon complains", extra={"code": error.code, "reason": error.message})
+            log.warning("the daemon reported an error", extra={"code": error.code, "reason": error.message})
         elif (seq := event.get("seq", 0)) > self.seq or (kind == "partial" and not seq):  # else seen before a crash
-            self.seq = max(self.seq, seq)  # an event without a number overtakes finals that wait for the second pass
+            self.seq = max(self.seq, seq)  # a partial without a number overtakes finals that wait for the second pass
             if kind == "end":
                 self._finished = True
-                self._room.set()
+                self._acked.set()
             self._events.append(event)
-            self._told.set()
+            self._received.set()

@@ -1,4 +1,4 @@
-"""A stream of rows to a daemon: any model's inputs in, its outputs back as arrays.
+"""A client that streams rows to a daemon: inputs of any model are sent, outputs come back as arrays.
 
 async with RowStream("ws://127.0.0.1:8765", model="plant", key="pump-7") as stream:
     outputs = await stream.step(rows)              # {"y": array [steps, ...]}
@@ -32,12 +32,12 @@ Rows = NDArray[Any] | list[Any] | Mapping[str, Any]
 
 
 class RowStream(ReplayClient):
-    """One stream of a model's rows. A row is one step along time: [*row_shape] of each input.
+    """One stream of a model's rows. A row is one step along time: an array [*row_shape] for each input.
 
-    ``key``: a name under which the stream outlives this client and a restart of the daemon; without it the stream ends
-    with the client. ``conditions``: arrays set once for the stream, by name. ``ready`` describes the model's inputs and
-    outputs. Positions count all rows of the key, including those of earlier connections. Events are those of
-    ``docs/protocols/streams.md``, with ``outputs`` as arrays [steps, ...] by name.
+    ``key``: a name under which the stream outlives this client and a restart of the daemon; without a key the stream
+    ends with the client. ``conditions``: arrays by name, set once for the stream. ``ready`` describes the model's
+    inputs and outputs. Positions count all rows of the key, including those of earlier connections. Events are those
+    of ``docs/protocols/streams.md``, with ``outputs`` as arrays [steps, ...] by name.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class RowStream(ReplayClient):
         self._resume_as = {"outputs": "binary"}
 
     async def send(self, rows: Rows) -> None:
-        """[n, *row_shape], of several inputs by name. Waits while the replay buffer is full.
+        """Send rows [n, *row_shape], by name where there are several inputs. Waits while the replay buffer is full.
 
-        Raises ``ValueError`` for rows of another shape or for numbers that do not fit, and :class:`StreamError`.
+        Raises ``ValueError`` for rows of another shape or numbers that the dtype can't hold, and :class:`StreamError`.
         """
         await self.send_bytes(self._encode(rows))
 
     async def step(self, rows: Rows) -> Arrays:
         """Send ``rows`` and wait for their outputs [steps, ...] by name.
 
-        For one caller at a time that reads no events meanwhile: unread outputs of earlier rows are dropped, except
-        those of the chunk that these rows complete. Raises ``ValueError`` if the rows do not end a chunk, since a part
-        of one has no outputs yet; if the model's task gives no outputs; and with ``overflow="gap"``, where rows may be
-        dropped.
+        One caller at a time may use it, and must not read events meanwhile: unread outputs of earlier rows are dropped,
+        except those of the chunk that these rows complete. Raises ``ValueError`` if the rows do not complete a chunk,
+        if the model's task has no outputs, and with ``overflow="gap"``, where rows may be dropped. Raises
+        :class:`StreamError`.
         """
         data = self._encode(rows)
         chunk = int(self.ready["chunk_rows"])
@@ -87,7 +87,7 @@ class RowStream(ReplayClient):
         if self.ready["task"] != "raw":
             raise ValueError(f"the model is for the task {self.ready['task']}: send rows, and read its events")
         if end % chunk:
-            raise ValueError(f"the model runs chunks of {chunk} rows, and this would end at row {end}: send the rest")
+            raise ValueError(f"the model runs chunks of {chunk} rows, these rows end at row {end}: send whole chunks")
         await self.send_bytes(data)
         parts: list[Arrays] = []
         while data:
@@ -96,7 +96,7 @@ class RowStream(ReplayClient):
                 self._check()
                 raise StreamError("ended", "the stream has ended")
             if event["type"] == "gap" or (event["type"] == "outputs" and event["end"] % chunk):
-                raise StreamError("gap", "rows of this stream were dropped, its chunks lie elsewhere: read its events")
+                raise StreamError("gap", "rows of this stream were dropped, so its chunks have moved: read its events")
             if event["type"] == "outputs" and event["end"] > start:
                 parts.append(event["outputs"])
                 if event["end"] >= end:
@@ -118,7 +118,7 @@ class RowStream(ReplayClient):
         parts = {spec["name"]: _fit(rows[spec["name"]], spec) for spec in specs}
         counts = {len(part) for part in parts.values()}
         if len(counts) > 1:
-            raise ValueError(f"every input has as many rows as the others, not {sorted(counts)}")
+            raise ValueError(f"all inputs must have the same number of rows, not {sorted(counts)}")
         dtype = np.dtype([(name, part.dtype, part.shape[1:]) for name, part in parts.items()])
         packed = np.empty(counts.pop(), dtype)
         for name, part in parts.items():
@@ -138,14 +138,14 @@ class RowStream(ReplayClient):
             count = int(np.prod(shape, dtype=np.int64))
             outputs[name] = np.frombuffer(body, dtypes[name], count, at).reshape(shape).copy()
             at += count * dtypes[name].itemsize
-        said = {name: value for name, value in event.items() if name != "shapes"}
-        return said | {"outputs": outputs}
+        fields = {name: value for name, value in event.items() if name != "shapes"}
+        return fields | {"outputs": outputs}
 
 
 class SyncRowStream:
     """:class:`RowStream` for code without an event loop; a background thread runs one. Not thread-safe.
 
-    An interrupted call (``KeyboardInterrupt``) is cancelled; the stream goes on.
+    An interrupted call (``KeyboardInterrupt``) is cancelled; the stream continues.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class SyncRowStream:
 
     def __enter__(self) -> Self:
         if self._thread is not None:
-            raise RuntimeError("this stream was opened before: make another one")
+            raise RuntimeError("this stream was opened before: create another one")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="row-stream", daemon=True)
         self._thread.start()
@@ -194,20 +194,25 @@ class SyncRowStream:
 
     @property
     def ready(self) -> dict[str, Any]:
+        """The last ``ready`` frame, which describes the model's inputs and outputs."""
         return self._open.ready
 
     @property
     def position(self) -> int:
+        """Number of rows sent, including those of earlier connections with the same key."""
         return self._open.position
 
     @property
     def acknowledged(self) -> int:
+        """Number of rows that the daemon has written to its disk."""
         return self._open.acknowledged
 
     def send(self, rows: Rows) -> None:
+        """As :meth:`RowStream.send`."""
         self._run(self._open.send(rows))
 
     def step(self, rows: Rows) -> Arrays:
+        """As :meth:`RowStream.step`."""
         return self._run(self._open.step(rows))
 
     def safe(self, position: int | None = None) -> None:
@@ -243,7 +248,7 @@ class SyncRowStream:
         except CancelledError:
             raise StreamError("closed", "the stream's thread has ended") from None
         except BaseException:
-            future.cancel()  # of one that has failed by itself this does nothing; else its caller was interrupted
+            future.cancel()  # cancels an interrupted call; a call that failed is done already
             raise
 
     def _stop(self) -> None:
@@ -254,7 +259,7 @@ class SyncRowStream:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """A stream's thread: once the loop stops, its remaining tasks are cancelled and the loop is closed."""
+    """Run a stream's thread. Once the loop stops, its remaining tasks are cancelled and the loop is closed."""
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.get_loop().run_forever()
 

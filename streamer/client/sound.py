@@ -1,4 +1,4 @@
-"""A stream of sound to a daemon.
+"""A client that streams sound to a daemon.
 
 async with StreamClient("ws://127.0.0.1:8765/v1/stream", model="digits", sample_rate=16000) as stream:
     await stream.send(pcm)
@@ -48,5 +48,6 @@ class StreamClient(ReplayClient):
         self._resume_as = {"partials": partials}
 
     async def send(self, pcm: bytes) -> None:
-        """Samples, 16 bit little-endian. Waits while the replay buffer is full. Raises :class:`StreamError`."""
+        """Send samples, 16 bit little-endian. Waits while the replay buffer is full. Raises ``ValueError`` for half a
+        sample, and :class:`StreamError`."""
         await self.send_bytes(pcm)

@@ -9,16 +9,16 @@ __all__ = ["Event", "Forecast", "Task", "TaskError", "Transcription", "Word", "c
 
 
 def create(manifest: Manifest, max_bytes: int = MAX_MODEL_BYTES) -> Task:
-    """The task that ``manifest.task`` names, whose tables may take ``max_bytes``. Raises :class:`TaskError` if it is
-    not built or its options do not fit, whatever they are."""
+    """Create the task that ``manifest.task`` names; its tables may take ``max_bytes``. Raises :class:`TaskError` if
+    this build lacks the task, or if the options are invalid in any way."""
     try:
         return _create(manifest, max_bytes)
     except TaskError:
         raise
-    except Exception as error:  # options are JSON of anybody's, and a task reads them in many places
-        said = f"{type(error).__name__}: {str(error)[:300]}"
+    except Exception as error:  # options are untrusted JSON, and a task reads them in many places
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise TaskError(
-            f"model {manifest.name!r}: its options can't be used ({said}): export the model again"
+            f"model {manifest.name!r}: its options can't be used ({reason}): export the model again"
         ) from error
 
 
@@ -56,6 +56,6 @@ def _create(manifest: Manifest, max_bytes: int) -> Task:
 
         return Raw(manifest)
     raise TaskError(
-        f"model {manifest.name!r} is for the task {manifest.task!r}, which this build does not have: "
-        "transcribe, forecast, generate, classify, enhance, rewrite and raw are"
+        f"model {manifest.name!r} is for the task {manifest.task!r}, which this build does not have; it has "
+        "transcribe, forecast, generate, classify, enhance, rewrite and raw"
     )

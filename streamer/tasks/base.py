@@ -17,13 +17,13 @@ __all__ = ["Event", "Forecast", "Task", "TaskError", "Transcription", "Word"]
 
 
 class TaskError(ValueError):
-    """The manifest asks for a task, or for options of one, that this build can't serve. The message says what to do."""
+    """The manifest asks for a task, or for options, that this build does not support. The message has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One recognised word. Times in seconds since the start of the stream; ``confidence`` in [0, 1]. ``written``: with
-    its punctuation and capitals, in finals of streams that asked for them."""
+    """One recognised word. Times in seconds since the start of the stream; ``confidence`` in [0, 1]. ``written``: the
+    word with punctuation and capitals, in finals of streams that asked for written text."""
 
     word: str
     start: float
@@ -43,14 +43,14 @@ class Event(Protocol):
     def type(self) -> str: ...
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as it goes over the wire."""
+        """The event as JSON values, as it is sent over the wire."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
     """``partial`` (may change; its first ``stable`` words will not) or ``final`` (will not change).
 
-    ``start`` and ``end`` are seconds since the start of the stream, those of the first and last word.
+    ``start`` of the first word and ``end`` of the last word, in seconds since the start of the stream.
     """
 
     type: str
@@ -86,9 +86,9 @@ class Forecast:
 
     def to_dict(self) -> dict[str, Any]:
         quantiles = {level: list(values) for level, values in self.quantiles.items()}
-        says = {"anomaly": self.anomaly, "drift": self.drift}
-        whose = {} if self.target is None else {"target": self.target}
-        return {"type": self.type, **whose, "mean": list(self.mean), "quantiles": quantiles, **says}
+        scores = {"anomaly": self.anomaly, "drift": self.drift}
+        target = {} if self.target is None else {"target": self.target}
+        return {"type": self.type, **target, "mean": list(self.mean), "quantiles": quantiles, **scores}
 
 
 class Task(Protocol):
@@ -109,7 +109,7 @@ class Task(Protocol):
         """An independent copy: a step of one does not change the other. Called before every step, so it is cheap."""
 
     def finish(self, memory: Any) -> Sequence[Event]:
-        """The stream has ended: return the last final results."""
+        """End the stream and return its last events."""
 
     def save(self, memory: Any) -> bytes:
         """The whole memory as bytes; equal memories give equal bytes."""

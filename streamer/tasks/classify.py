@@ -74,14 +74,14 @@ class ClassifyOptions(BaseModel):
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("a label is named twice")
         if strange := sorted(set(self.quiet) - set(self.labels)):
-            raise ValueError(f"quiet names {', '.join(strange)}, which is no label")
+            raise ValueError(f"quiet names {', '.join(strange)}, which is not among the labels")
         if self.mode == "final" and (self.quiet or len(self.labels) < 2):
             raise ValueError("the mode final needs two labels or more, all of which may be the answer")
         return self
 
 
 class ClassifyStreamOptions(BaseModel):
-    """What a client may ask for its own stream; fields left out keep the model's defaults."""
+    """A client's options for its stream; omitted fields keep the model's defaults."""
 
     model_config = STRICT
 
@@ -108,11 +108,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The running answer (``partial``, at the time ``end``) or that for the whole stream (``final``).
+    """The running answer up to ``end`` (``partial``), or the answer for the whole stream (``final``).
 
-    ``label``: in mode ``running`` that of the current segment, in its final the label with the most time in segments;
-    ``None`` without a segment. ``scores``: label -> probability of the last step; in a final of mode ``running`` the
-    mean over all steps."""
+    ``label``: in mode ``running`` the label of the current segment, in its final the label with the most time in
+    segments; ``None`` without a segment. ``scores``: label -> probability of the last step; in a final of mode
+    ``running`` the mean over all steps."""
 
     type: str
     label: str | None
@@ -129,7 +129,7 @@ class Answer:
 class ClassifyMemory:
     """One stream. ``labels`` [L, FIELDS] and ``last`` [L], the last step's probabilities, are float64: exact counts.
 
-    ``bad``: counts steps whose row did not hold probabilities; they are taken as 0.
+    ``bad``: number of steps with a probability that was NaN or infinite; it counts as 0.
     """
 
     options: ClassifyStreamOptions
@@ -212,7 +212,7 @@ class Classify:
             options = self._parse(facts["options"])
             steps, bad = (int(n) for n in facts["counts"])
             if [(a.dtype.str, a.shape) for a in arrays] != [("<f8", (count, FIELDS)), ("<f8", (count,))]:
-                raise ValueError("it is of other labels")
+                raise ValueError("it belongs to a model with other labels")
             labels, last = arrays
             return ClassifyMemory(options, labels, last, steps, bad)
         except (ValueError, KeyError, TypeError) as error:
@@ -221,8 +221,8 @@ class Classify:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _parse(self, given: Mapping[str, Any]) -> ClassifyStreamOptions:
-        wish = given.get("segments", {})
-        merged = {**self.options.segments.model_dump(), **wish} if isinstance(wish, Mapping) else wish
+        segments = given.get("segments", {})
+        merged = {**self.options.segments.model_dump(), **segments} if isinstance(segments, Mapping) else segments
         try:
             return ClassifyStreamOptions.model_validate({**given, "segments": merged})
         except ValidationError as error:
@@ -230,10 +230,10 @@ class Classify:
             raise ValueError(f"stream options of the task classify do not fit: {problems}") from error
 
     def _rules(self, memories: Sequence[ClassifyMemory]) -> tuple[NDArray[np.float64], ...]:
-        """``on`` [N, L], ``off``, ``minimum`` and ``hangover`` [N, 1], the last two in steps and at least one."""
-        wanted = [memory.options.segments for memory in memories]
-        on, off = (np.array([[getattr(w, name)] for w in wanted]) for name in ("on", "off"))
-        seconds = np.array([[w.minimum, w.hangover] for w in wanted])
+        """``on`` [N, L]; ``off``, ``minimum`` and ``hangover`` [N, 1]. The last two are in steps, at least one."""
+        rules = [memory.options.segments for memory in memories]
+        on, off = (np.array([[getattr(rule, name)] for rule in rules]) for name in ("on", "off"))
+        seconds = np.array([[rule.minimum, rule.hangover] for rule in rules])
         steps = np.maximum(np.round(seconds / self.step_seconds), 1.0)
         return np.where(self._never, np.inf, on), off, steps[:, :1], steps[:, 1:]
 
@@ -244,10 +244,13 @@ class Classify:
         steps: NDArray[np.int64],
         events: list[list[Event]],
     ) -> None:
-        """All rows and labels at once, step by step. Operations are elementwise, so rows do not affect each other."""
+        """Update the segments of all rows and labels, step by step, and append begins and ends to ``events``.
+
+        ``scores`` [N, T, L], ``steps`` [N]. Operations are elementwise, so rows do not affect each other.
+        """
         on, off, minimum, hangover = self._rules(memories)
         table = np.stack([memory.labels for memory in memories], axis=2).transpose(1, 2, 0)  # [FIELDS, N, L]
-        opened, first, last, total, kept, held, every = (table[i].copy() for i in range(FIELDS))
+        opened, first, last, total, kept, held, summed = (table[i].copy() for i in range(FIELDS))
         origin = np.array([[memory.steps] for memory in memories], np.float64)
         for t in range(int(steps.max(initial=0))):
             real, x, now = (steps > t)[:, None], scores[:, t], origin + t
@@ -256,7 +259,7 @@ class Classify:
             first = np.where(starts, now, first)
             under = real & (opened > 0)
             total = np.where(under, total + x, total)
-            every = np.where(real, every + x, every)
+            summed = np.where(real, summed + x, summed)
             low = under & (x < off)
             firm = under & ~low
             last, kept = np.where(firm, now, last), np.where(firm, total, kept)
@@ -268,9 +271,9 @@ class Classify:
             held = np.where(ends, held + last - first + 1, held)
             for row, number in np.argwhere(begins | ends).tolist():
                 fields = np.array([field[row, number] for field in (opened, first, last, total, kept)])
-                say = self._end if ends[row, number] else self._begin
-                events[row].append(say(fields, number))
-        after = np.stack([opened, first, last, total, kept, held, every], axis=2)  # [N, L, FIELDS]
+                segment = self._end if ends[row, number] else self._begin
+                events[row].append(segment(fields, number))
+        after = np.stack([opened, first, last, total, kept, held, summed], axis=2)  # [N, L, FIELDS]
         for memory, labels in zip(memories, after, strict=True):
             memory.labels = labels.copy()
 
@@ -293,8 +296,10 @@ class Classify:
         return Answer(kind, label, 0.0, self._at(memory.steps), named)
 
     def _at(self, step: float) -> float:
+        """Seconds since the start of the stream at ``step``, corrected by the model's delay."""
         return round(max(0.0, float(step) - self.options.delay_steps) * self.step_seconds, 3)
 
 
 def _confidence(fields: NDArray[np.float64]) -> float:
+    """The mean probability from a segment's first step to its last."""
     return round(float(fields[KEPT] / (fields[LAST] - fields[FIRST] + 1)), 4)

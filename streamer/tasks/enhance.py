@@ -1,7 +1,6 @@
-"""The task ``enhance``: sound in, as many samples of sound out, after a constant delay.
+"""The task ``enhance``: sound in, the same number of samples out, after a constant delay.
 
-The task turns the model's samples into PCM and gives them their place in the stream: ``start`` is corrected by the
-model's delay. Each chunk gives one event.
+The task turns the model's samples into PCM and corrects their times by the model's delay. Each chunk gives one event.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from streamer.tasks.base import Event, TaskError
 __all__ = ["Enhance", "EnhanceMemory", "Sound"]
 
 Pcm = NDArray[np.int16]
-#: int16 of an output that is float, full scale 1.
+#: Factor from float samples (full scale 1) to int16.
 FULL_SCALE = 32768.0
 
 
@@ -43,7 +42,7 @@ class Sound:
 
 @dataclass(slots=True)
 class EnhanceMemory:
-    """``position``: samples given out. ``bad``: those among them that were NaN or infinite and became silence."""
+    """``position``: samples put out so far. ``bad``: how many of them were NaN or infinite and became silence."""
 
     position: int = 0
     bad: int = 0
@@ -69,7 +68,7 @@ class Enhance:
         assert source.sample_rate is not None
         self.output, self.rate = output.name, source.sample_rate
         self.hop = manifest.hop
-        #: Samples by which the output is late.
+        #: Delay of the output behind the input, in samples.
         self.delay = manifest.latency * manifest.hop
 
     def open(self, options: Mapping[str, Any]) -> EnhanceMemory:
@@ -109,7 +108,7 @@ class Enhance:
 
 
 def _pcm(samples: NDArray[Any]) -> tuple[Pcm, int]:
-    """The samples as int16, clipped, and how many of them were NaN or infinite."""
+    """The samples as clipped int16, and the number of samples that were NaN or infinite."""
     if samples.dtype == np.int16:
         return samples.copy(), 0
     sane = np.isfinite(samples)

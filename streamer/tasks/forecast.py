@@ -55,6 +55,8 @@ class ForecastOptions(BaseModel):
 
 @dataclass(slots=True)
 class ForecastMemory:
+    """``readings``: number of readings so far."""
+
     readings: int = 0
 
 
@@ -62,7 +64,8 @@ class Forecaster:
     """Shared by all streams of one model. Outputs: ``mean`` [N, T, H] and ``quantiles`` [N, T, H, Q]; ``anomaly`` and
     ``drift`` [N, T], which a model may leave out. Of several targets: [N, T, K, ...] each, and an event for each."""
 
-    says = ("anomaly", "drift")
+    #: Outputs that a model may leave out: one number for each step and target.
+    optional = ("anomaly", "drift")
 
     def __init__(self, manifest: Manifest) -> None:
         try:
@@ -79,7 +82,7 @@ class Forecaster:
                 f"quantiles [steps, {horizon}, {levels}] are needed"
                 + (f", of {each[0]} targets [steps, {each[0]}, ...]" if each else "")
             )
-        for name in self.says:
+        for name in self.optional:
             if shapes.get(name, each) != each:
                 raise TaskError(f"model {manifest.name!r} can't forecast: {name} is one number a step and target")
         width = 2 * len(self.options.variables) + 2
@@ -100,8 +103,9 @@ class Forecaster:
     ) -> list[list[Event]]:
         names: list[str | None] = [*self.options.targets] or [None]
         shape = outputs["mean"].shape[:2]
-        # [N, T, targets, ...] of all
-        rows = {name: outputs[name].reshape(*shape, len(names), -1) for name in ("mean", *self.says) if name in outputs}
+        rows = {  # each [N, T, targets, ...]
+            name: outputs[name].reshape(*shape, len(names), -1) for name in ("mean", *self.optional) if name in outputs
+        }
         curves = outputs["quantiles"].reshape(*shape, len(names), *outputs["quantiles"].shape[-2:]).swapaxes(3, 4)
         means, quantiles = rows.pop("mean").tolist(), curves.tolist()
         scalars = {name: values[..., 0].tolist() for name, values in rows.items()}

@@ -64,13 +64,13 @@ class GenerateOptions(BaseModel):
         if missing := [name for name in needed if name not in self.columns]:
             raise ValueError(f"no column {', '.join(missing)}")
         if self.kind == "notes" and (strange := [t for t in self.tokens[1:] if not NOTE.fullmatch(t)]):
-            raise ValueError(f"{strange[0]!r} is no on:PITCH, off:PITCH or wait:TICKS")
+            raise ValueError(f"{strange[0]!r} is not on:PITCH, off:PITCH or wait:TICKS")
         return self
 
 
 class Request(BaseModel):
-    """A client's options for its stream. ``seed``: 1 to 2^31 - 1. ``top_k``: 0 for all. ``conditions``: by name.
-    ``prompt``: characters with which the text begins."""
+    """A client's options for its stream. ``seed``: 1 to 2^31 - 1. ``top_k``: 0 draws from all tokens. ``conditions``:
+    name -> value. ``prompt``: the first characters of the text."""
 
     model_config = STRICT
 
@@ -83,7 +83,7 @@ class Request(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """``log_prob``: log-probability of these characters at temperature 1, in nats."""
+    """``position``: tokens before it. ``log_prob``: log-probability of these characters at temperature 1, in nats."""
 
     position: int
     text: str
@@ -109,7 +109,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """int16 PCM, ``position``: samples before it."""
+    """int16 PCM at the model's ``sample_rate``. ``position``: samples before it. ``log_prob``: as in :class:`Text`."""
 
     position: int
     pcm: NDArray[np.int16]
@@ -123,7 +123,7 @@ class Audio:
 
 @dataclass(slots=True)
 class GenerateMemory:
-    """``position``: tokens so far. ``ticks``: time so far, ``sounding``: pitch -> tick of its start."""
+    """``position``: tokens so far. ``ticks``: time so far. ``sounding``: pitch -> the tick at which its note began."""
 
     request: Request
     position: int = 0
@@ -156,7 +156,7 @@ class Generate:
                 f"[{steps}, {self.width}] are needed"
             )
         if manifest.input.limits is None or manifest.input.chunk_shape[1:] != (len(columns),):
-            raise TaskError(f"model {manifest.name!r} can't generate: its input is no row of {', '.join(columns)}")
+            raise TaskError(f"model {manifest.name!r} can't generate: its input is not a row of {', '.join(columns)}")
         self.name = manifest.name
         self.codes = {token: code for code, token in enumerate(self.options.tokens)}
 
@@ -206,27 +206,27 @@ class Generate:
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
             tokens = outputs["tokens"][row, :real].reshape(-1).astype(np.int64)
             nats = float(outputs["log_prob"][row, :real].astype(np.float64).sum())
-            events.append(self._say(memory, tokens, nats) if real else [])
+            events.append(self._events(memory, tokens, nats) if real else [])
             memory.position += len(tokens)
         return events
 
-    def _say(self, memory: GenerateMemory, tokens: NDArray[np.int64], nats: float) -> list[Event]:
+    def _events(self, memory: GenerateMemory, tokens: NDArray[np.int64], nats: float) -> list[Event]:
         if self.options.kind == "audio":
             return [Audio(memory.position, expand(tokens, self.options.vocabulary), nats)]
-        said = [self.options.tokens[token] if token else "" for token in tokens.tolist()]
+        names = [self.options.tokens[token] if token else "" for token in tokens.tolist()]
         if self.options.kind == "text":
-            return [Text(memory.position, "".join(said), nats)]
-        return [note for token in said for note in self._play(memory, token)]
+            return [Text(memory.position, "".join(names), nats)]
+        return [note for name in names for note in self._play(memory, name)]
 
     def _play(self, memory: GenerateMemory, token: str) -> list[Event]:
-        """Note-on of a pitch that is sounding ends the earlier note and begins a new one."""
-        what, _, number = token.partition(":")
-        if what == "wait":
+        """The notes that end with ``token``. A note-on of a sounding pitch ends its note and begins a new one."""
+        kind, _, number = token.partition(":")
+        if kind == "wait":
             memory.ticks += int(number)
         ended: list[Event] = []
-        if what in ("on", "off") and int(number) in memory.sounding:
+        if kind in ("on", "off") and int(number) in memory.sounding:
             ended.append(self._note(memory, int(number), memory.sounding.pop(int(number))))
-        if what == "on":
+        if kind == "on":
             memory.sounding[int(number)] = memory.ticks
         return ended
 

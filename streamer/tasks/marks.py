@@ -50,8 +50,8 @@ _BEHIND = re.compile(r"[,.?!;:…]$")
 
 
 class MarksOptions(BaseModel):
-    """``options`` of a manifest whose task is ``rewrite``, for a model that works word by word. ``letters``: have the
-    codes from 1 on. ``marks``: the punctuation marks of the output's columns, empty for none. ``weights``: each mark's
+    """``options`` of a manifest whose task is ``rewrite``, for a model that works word by word. ``letters``: their
+    codes begin at 1. ``marks``: the punctuation mark of each output column, "" for no mark. ``weights``: each mark's
     probability is multiplied by its weight before the largest is taken."""
 
     model_config = STRICT
@@ -93,11 +93,11 @@ class Marks:
         self._weights = np.array(self.options.weights or (1.0,) * marks, np.float32)
 
     def rows(self, words: Sequence[str]) -> NDArray[np.int32]:
-        """Input [n, W] of words, without the pauses behind them."""
+        """Input rows [n, W] of words, without the pauses that flush them."""
         return coded(words, self.options.letters, self.width)
 
     def choose(self, outputs: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Places of the marks and cases that are taken, each [...] of the outputs' [..., choices]."""
+        """Indices of the best marks and cases, each [...], from outputs [..., choices]."""
         marks = np.nan_to_num(outputs["marks"].astype(np.float32)) * self._weights
         return marks.argmax(-1), np.nan_to_num(outputs["cases"].astype(np.float32)).argmax(-1)
 
@@ -113,7 +113,7 @@ class Marks:
         """Whether a sentence ends after this mark."""
         return self.options.marks[mark] in ENDS
 
-    # -- the protocol: a stream of words of its own --------------------------------------------------------------------
+    # -- the protocol of a task: a stream of words ---------------------------------------------------------------------
 
     def open(self, options: Mapping[str, Any]) -> MarksMemory:
         if options:
@@ -126,7 +126,7 @@ class Marks:
         self, memories: Sequence[MarksMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Rewritten]]:
         marks, cases = self.choose(outputs)
-        sure = outputs["marks"].astype(np.float64).max(-1, initial=0)
+        confidence = outputs["marks"].astype(np.float64).max(-1, initial=0)
         events: list[list[Rewritten]] = []
         for row, (memory, real) in enumerate(zip(memories, steps, strict=True)):
             events.append([])
@@ -134,7 +134,7 @@ class Marks:
                 if word := self._word(outputs["letters"][row, t].astype(np.int64).tolist()):
                     (text,) = self.written([word], [int(marks[row, t])], [int(cases[row, t])], memory.begins)
                     memory.begins = self.ends(int(marks[row, t]))
-                    nats = float(np.log(max(sure[row, t], 1e-30)))
+                    nats = float(np.log(max(confidence[row, t], 1e-30)))
                     events[-1].append(Rewritten(memory.step - self.ahead, text, nats))
                 memory.step += 1
         return events
@@ -161,7 +161,7 @@ class Marks:
 
 
 def coded(words: Sequence[str], letters: str = LETTERS, width: int = WIDTH) -> NDArray[np.int32]:
-    """[n, width]: codes of each word's first letters, small and capital ones alike."""
+    """Codes [n, width] of each word's first letters, regardless of case."""
     rows = np.zeros((len(words), width), np.int32)
     for row, word in zip(rows, words, strict=True):
         codes = [letters.find(letter) + 1 or len(letters) + 1 for letter in word.lower()[:width]]
@@ -170,9 +170,9 @@ def coded(words: Sequence[str], letters: str = LETTERS, width: int = WIDTH) -> N
 
 
 def write(word: str, mark: str, case: str, begins: bool) -> str:
-    """``word`` followed by a mark, with capitals by ``case``; ``begins``: it begins a sentence. Letters stay the same
-    but for their case, and a word that has a mark already gets no second one."""
-    if word.upper() == word:  # a recogniser that knows no small letters
+    """``word`` with capitals by ``case``, then ``mark``. ``begins``: the word begins a sentence. Only the case of its
+    letters changes, and a word that already ends with a mark gets no second one."""
+    if word.upper() == word:  # from a recogniser that writes capitals only
         word = _same(word, word.lower())
     if case == "upper":
         word = _upper(word)
@@ -183,24 +183,24 @@ def write(word: str, mark: str, case: str, begins: bool) -> str:
 
 
 def _upper(word: str) -> str:
-    """In capitals, but with a small letter after an apostrophe: CEO's."""
+    """``word`` in capitals, except for a final "'s": CEO's."""
     stem, sign, rest = word.rpartition("'")
     return _same(word, (stem.upper() + sign + rest) if stem and rest.lower() == "s" else word.upper())
 
 
 def _same(word: str, other: str) -> str:
-    """``other`` if it is ``word`` in another case, letter for letter, else ``word``: some capitals are two letters."""
+    """``other`` if it differs from ``word`` in case alone, else ``word``: some letters have capitals of two letters."""
     return other if len(other) == len(word) and other.lower() == word.lower() else word
 
 
 def is_known(text: str) -> bool:
-    """Whether most of the word's letters are known; words in other scripts are left as they are."""
+    """Whether the model knows most of the word's letters; words in other scripts stay unchanged."""
     letters = [letter for letter in text.lower() if letter.isalpha()]
     return 2 * sum(letter in LETTERS for letter in letters) > len(letters)
 
 
 def is_written(text: str) -> bool:
-    """Whether a text has capitals among small letters, or punctuation already: then it is left as it is."""
+    """Whether a text already has mixed case or punctuation; such texts stay unchanged."""
     words = [word for word in text.split() if word.lower() not in I]
     plain = " ".join(words)
     return plain not in (plain.lower(), plain.upper()) or any(

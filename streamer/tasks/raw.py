@@ -27,7 +27,7 @@ class Outputs:
     type: str = "outputs"
 
     def to_arrays(self) -> dict[str, Any]:
-        """As :meth:`to_dict`, but with arrays, for a sender of bytes."""
+        """As :meth:`to_dict`, but with arrays, for protocols that send tensors as bytes."""
         where = {"type": self.type, "start": self.start, "end": self.end, "steps": self.steps}
         return {**where, "outputs": dict(self.outputs)}
 
@@ -71,7 +71,7 @@ class Raw:
             if not real:
                 events.append([])
                 continue
-            # an output with fewer rows than steps has one for several of them
+            # an output with fewer rows than steps has one row for several steps
             parts = {n: outputs[n][row, : -(-outputs[n].shape[1] * real // self.steps)].copy() for n in self._names}
             first, memory.step = memory.step, memory.step + real
             events.append([Outputs(first * self.hop, memory.step * self.hop, real, parts)])
@@ -93,8 +93,8 @@ class Raw:
 
 
 def plain(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event whose ``outputs`` are arrays, JSON-ready: nested lists, and a number that JSON does not have is
-    ``None``. Any other event as it is."""
+    """``event`` as JSON values: arrays in ``outputs`` become nested lists (:func:`listed`). Events without ``outputs``
+    are copied unchanged."""
     outputs = event.get("outputs")
     if not isinstance(outputs, Mapping):
         return dict(event)
@@ -102,7 +102,7 @@ def plain(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(array: Any) -> Any:
-    """An array as nested lists, JSON-ready; anything else as it is."""
+    """An array as nested lists, with ``None`` for NaN and infinity, which JSON lacks; anything else unchanged."""
     if not isinstance(array, np.ndarray):
         return array
     if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:

@@ -24,7 +24,7 @@ __all__ = ["END", "Rewrite", "RewriteMemory", "RewriteOptions", "Rewritten"]
 
 #: Output code for the end of a phrase; 0 is no output, codes from 2 on are characters.
 END = 1
-#: Most characters of one phrase; further ones are dropped.
+#: Maximum number of characters in one phrase; further ones are dropped.
 MOST = 4096
 Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=65536)]
 
@@ -53,10 +53,10 @@ class Rewritten:
 
 @dataclass(slots=True)
 class RewriteMemory:
-    """``step``: number of steps so far. ``said``: character codes of the current phrase."""
+    """``step``: number of steps so far. ``pending``: character codes of the unfinished phrase. ``log_prob``: theirs."""
 
     step: int = 0
-    said: list[int] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
     log_prob: float = 0.0
 
 
@@ -111,14 +111,14 @@ class Rewrite:
     def _read(self, memory: RewriteMemory, signs: list[int], nats: list[float]) -> list[Rewritten]:
         found: list[Rewritten] = []
         for sign, log_prob in zip(signs, nats, strict=True):
-            if sign == 0:  # a word: what was being said is given up
-                memory.said, memory.log_prob = [], 0.0
+            if sign == 0:  # an input row with a word: the unfinished phrase is dropped
+                memory.pending, memory.log_prob = [], 0.0
             elif sign == END:
-                said = "".join(self._sign(code) for code in memory.said)
-                found.append(Rewritten(memory.step, said, memory.log_prob + log_prob))
-                memory.said, memory.log_prob = [], 0.0
-            elif len(memory.said) < MOST:
-                memory.said.append(sign)
+                text = "".join(self._sign(code) for code in memory.pending)
+                found.append(Rewritten(memory.step, text, memory.log_prob + log_prob))
+                memory.pending, memory.log_prob = [], 0.0
+            elif len(memory.pending) < MOST:
+                memory.pending.append(sign)
                 memory.log_prob += log_prob
             memory.step += 1
         return found
@@ -128,13 +128,13 @@ class Rewrite:
         return self.options.signs[code - 2] if 2 <= code < len(self.options.signs) + 2 else "?"
 
     def copy(self, memory: RewriteMemory) -> RewriteMemory:
-        return RewriteMemory(memory.step, list(memory.said), memory.log_prob)
+        return RewriteMemory(memory.step, list(memory.pending), memory.log_prob)
 
     def finish(self, memory: RewriteMemory) -> list[Rewritten]:
         return []
 
     def save(self, memory: RewriteMemory) -> bytes:
-        facts = {"step": memory.step, "said": memory.said, "log_prob": memory.log_prob}
+        facts = {"step": memory.step, "said": memory.pending, "log_prob": memory.log_prob}
         return json.dumps(facts, sort_keys=True).encode()
 
     def load(self, data: bytes) -> RewriteMemory:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["pack", "unpack"]
 
 MAGIC = b"STM1"
-#: What :func:`pack` writes of an array's type.
+#: The dtype strings that :func:`pack` writes.
 PLAIN = re.compile(r"[<>|=][a-zA-Z?]\d{0,6}")
 
 
@@ -40,17 +40,17 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         at, arrays = 8 + length, []
         for dtype, shape in head["arrays"]:
             if not PLAIN.fullmatch(dtype):  # NumPy would evaluate it
-                raise ValueError(f"{dtype[:40]!r} is no type of its arrays")
+                raise ValueError(f"{dtype[:40]!r} is not the dtype of a saved array")
             kind = np.dtype(dtype)
             if not all(isinstance(length, int) and length >= 0 for length in shape):
-                raise ValueError(f"{str(shape)[:40]} is no shape")
+                raise ValueError(f"{str(shape)[:40]} is not a shape")
             count = math.prod(shape)
             if kind.hasobject:
-                raise ValueError("an array of it can't be")
+                raise ValueError("arrays of Python objects are not allowed")
             arrays.append(np.frombuffer(data, kind, count, at).reshape(shape).astype(kind.newbyteorder("=")))
             at += count * kind.itemsize
         if at != len(data):
-            raise ValueError("it is longer than it says")
+            raise ValueError("it is longer than its header says")
         facts = head["facts"]
         if not isinstance(facts, dict):
             raise ValueError("its facts are missing")

@@ -48,7 +48,7 @@ JOINED = frozenset({*LARGE, "dollars", "euros"})
 
 
 def known(word: str) -> str:
-    """The word of :data:`WORDS` that a transcript's word stands for; empty if there is none."""
+    """A transcript's word as a word of :data:`WORDS` ("negative" as "minus"); empty if it has none."""
     word = word.lower()
     word = SAME.get(word, word)
     return word if word in WORDS else ""
@@ -72,7 +72,7 @@ def says(words: Sequence[str], written: str) -> bool:
 
 
 def cardinal(n: int) -> tuple[str, ...]:
-    """0 to 9,999,999."""
+    """The words of ``n``, from 0 to 9,999,999."""
     if n < 20:
         return (UNITS[n],)
     if n < 100:
@@ -82,6 +82,7 @@ def cardinal(n: int) -> tuple[str, ...]:
 
 
 def ordinal(n: int) -> tuple[str, ...]:
+    """The words of the ordinal of ``n``, as :func:`cardinal` has them but for the last."""
     *before, last = cardinal(n)
     return (*before, _th(last))
 
@@ -92,7 +93,7 @@ def suffix(n: int) -> str:
 
 
 def grouped(n: int) -> str:
-    """With commas from five digits on, since 1999 may be a year."""
+    """``n`` in digits, with commas from five digits on, since 1999 may be a year."""
     return f"{n:,}" if n >= 10_000 else str(n)
 
 
@@ -128,13 +129,13 @@ def _numbers(number: re.Match[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _plain(whole: str, n: int, part: str | None) -> Iterator[tuple[str, ...]]:
-    """A cardinal, or a decimal whose digits behind the point are said one by one."""
+    """A cardinal, or a decimal, whose digits after the point are said one by one."""
     if whole != grouped(n) or n > MOST:
         return
     if part is None:
         yield cardinal(n)
         return
-    yield (*cardinal(n), "point", *(UNITS[int(digit)] for digit in part))  # "at that point five" is no number
+    yield (*cardinal(n), "point", *(UNITS[int(digit)] for digit in part))  # "point five" alone is not a number
 
 
 def _years(whole: str, n: int) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""How options of all tasks are read, out of files and from clients."""
+"""The pydantic configuration of every task's options, in model files and from clients."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pydantic import ConfigDict
 
 __all__ = ["STRICT"]
 
-#: A name that is not known is an error, a value of another type is not converted, and nothing changes later.
+#: Unknown names are errors, values of another type are not converted, and options are immutable.
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)

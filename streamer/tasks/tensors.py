@@ -14,7 +14,7 @@ from streamer.tasks.raw import Raw, RawMemory
 
 __all__ = ["WithTensors"]
 
-#: Prefix of the saved memory of such a stream; no task's own memory begins with it.
+#: Prefix of the saved memory of a stream with ``tensors``; no task's own memory begins with it.
 MARK = b"\0tensors"
 
 
@@ -45,22 +45,22 @@ class WithTensors:
         for task, rows in tasks:
             parts = {name: array[rows] for name, array in outputs.items()}
             events = task.step([memories[row] for row in rows], parts, [steps[row] for row in rows])
-            for row, given in zip(rows, events, strict=True):
-                found[row] = given
+            for row, result in zip(rows, events, strict=True):
+                found[row] = result
         return found
 
     def copy(self, memory: Any) -> Any:
-        return self._of(memory).copy(memory)
+        return self._task_of(memory).copy(memory)
 
     def finish(self, memory: Any) -> Sequence[Event]:
-        return self._of(memory).finish(memory)
+        return self._task_of(memory).finish(memory)
 
     def save(self, memory: Any) -> bytes:
-        data = self._of(memory).save(memory)
+        data = self._task_of(memory).save(memory)
         return MARK + data if isinstance(memory, RawMemory) else data
 
     def load(self, data: bytes) -> Any:
         return self._raw.load(data[len(MARK) :]) if data.startswith(MARK) else self.task.load(data)
 
-    def _of(self, memory: Any) -> Task:
+    def _task_of(self, memory: Any) -> Task:
         return self._raw if isinstance(memory, RawMemory) else self.task

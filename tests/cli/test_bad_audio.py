@@ -95,7 +95,7 @@ def test_what_a_truncated_file_holds_is_still_transcribed(toy: Path, tmp_path: P
     [
         (b"", "standard input is empty (0 bytes)"),
         (utterances("AB").tobytes() + b"x", "no whole number of 16-bit samples"),
-        (b"RIFF" + bytes(100), "is a RIFF file that is no WAV, not sound"),
+        (b"RIFF" + bytes(100), "is a RIFF file but not a WAV, not sound"),
     ],
 )
 def test_bad_standard_input(data: bytes, message: str, toy: Path) -> None:

@@ -170,7 +170,7 @@ def test_what_would_be_right_for_one_length_only_may_be_said_to_be(tmp_path: Pat
     ("module", "example", "states", "options", "why"),
     [
         (Tokens(), torch.zeros(1, 1, dtype=torch.int64), zeros(1, 1, 8), {}, r"limits of ids, limits=\(0, highest\)"),
-        (Deciding(), zeros(1, 4), zeros(1, 4), {}, r"decides by a tensor's value.*torch\.where"),
+        (Deciding(), zeros(1, 4), zeros(1, 4), {}, r"branches on a tensor's value.*torch\.where"),
         (Cell(), zeros(1, 4), (zeros(1, 8), zeros(1, 8)), {"sample_rate": 16000}, "step_seconds"),
         (Cell(), zeros(1, 4), (zeros(1, 8), zeros(1, 8)), {"labels": ["a", "b"]}, "2 labels"),
         (Cell, zeros(1, 4), None, {}, "torch.nn.Module"),

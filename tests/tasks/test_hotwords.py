@@ -15,7 +15,7 @@ from models.speech.lm import SentenceSource, estimate, to_bytes
 from streamer.contract.manifest import Packed
 from streamer.tasks.transcribe.hotwords import Biased, phrase
 from streamer.tasks.transcribe.letters import Letters
-from streamer.tasks.transcribe.lexicon import Lexicon, expected, parse
+from streamer.tasks.transcribe.lexicon import Lexicon, parse, pronounced
 from streamer.tasks.transcribe.ngram import NGram
 from tests.tasks.world import peaky, play, rows, spoken, task, texts
 
@@ -118,7 +118,7 @@ def test_the_lexicon_that_expects_words_is_the_one_made_with_them() -> None:
     lexicon = Lexicon(entries, len(TOKENS), None, lm)
     before = lexicon.children.copy()
     biased = Biased(lm, [("dbca",), ("abd",), ("aab",)], 0.0)
-    grown, whole = lexicon.expecting(new, biased), Lexicon([*entries, *new], len(TOKENS), None, lm)
+    grown, whole = lexicon.with_words(new, biased), Lexicon([*entries, *new], len(TOKENS), None, lm)
     assert (lexicon.children == before).all()
     assert grown.words == whole.words
     assert (grown.children == whole.children).all()
@@ -131,7 +131,7 @@ def test_the_lexicon_that_expects_words_is_the_one_made_with_them() -> None:
     for word in ("ad", "dbca", "aab", "ab"):
         assert grown.pronunciations(word) == whole.pronunciations(word)
     assert lexicon.pronunciations("dbca") == []
-    again = lexicon.expecting(new[:1], Biased(lm, [("dbca",)], 0.0))  # of the same, without the others
+    again = lexicon.with_words(new[:1], Biased(lm, [("dbca",)], 0.0))  # of the same, without the others
     assert again.words == [*lexicon.words, "dbca"]
     assert not again.pronunciations("abd")
 
@@ -198,7 +198,7 @@ def test_sets_go_with_their_streams() -> None:
         ({"hotwords": [""]}, "hotwords"),
         ({"hotwords": [" "]}, "1 to 8 words"),
         ({"hotwords": ["a b c d a b c d a"]}, "1 to 8 words"),
-        ({"hotwords": ["xyz"]}, "'x' is no letter"),
+        ({"hotwords": ["xyz"]}, "'x' is not a known letter"),
         ({"hotwords": ["a" * 41]}, "can't be pronounced"),
         ({"hotwords": ["ab"] * 2001}, "hotwords"),
         ({"hotwords": ["ab"], "decoder": "greedy"}, "decoder beam"),
@@ -227,7 +227,7 @@ def test_phrases_are_cut_into_words() -> None:
 def test_short_words_in_capitals_are_spelled_as_well() -> None:
     lexicon = Lexicon(parse(WORDS + "d\tD A\n", TOKENS), len(TOKENS), None, None)
     letters = Letters(train(SPELLING, 3, 0.0, 1))
-    phrases, entries = expected(["CD", "cdd"], lexicon, letters, TOKENS)
+    phrases, entries = pronounced(["CD", "cdd"], lexicon, letters, TOKENS)
     assert phrases == [("cd",), ("cdd",)]
     assert ("cd", [3, 4]) in entries
     assert ("cd", [3, 4, 1]) in entries

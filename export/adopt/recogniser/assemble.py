@@ -1,6 +1,6 @@
-"""Assembles the adopted graph: sound in, features, the recogniser, its search, log-probabilities out; memory as states.
+"""Assembles the adopted graph: sound in, features, the recogniser, its search, log-probabilities out.
 
-A call brings ``shift`` new rows of features, and the recogniser takes ``window`` rows at once, so it runs some calls
+A call gives ``shift`` new rows of features, and the recogniser takes ``window`` rows at once, so it runs some calls
 behind the sound. Until the first window is complete, results are certain blanks and the recogniser's states stay zero.
 """
 
@@ -23,14 +23,15 @@ from export.adopt.report import AdoptionError, Report
 
 __all__ = ["NEVER", "Recogniser", "assemble"]
 
+#: A state: the number of calls so far, up to the first call with a result.
 CALLS = "stream.calls"
-#: Log-probability of all but the blank before anything was heard: that it is finite makes comparisons simpler.
+#: Log-probability of all tokens but the blank before the first result; finite, which makes comparisons simpler.
 NEVER = -100.0
 
 
 @dataclass(frozen=True)
 class Recogniser:
-    """All that is known of it. ``search``: of a transducer. ``early``: as in the settings."""
+    """A recogniser to be assembled. ``search``: a transducer's. ``early``: as in the settings."""
 
     kind: Kind
     frontend: Frontend
@@ -41,6 +42,7 @@ class Recogniser:
 
     @property
     def free(self) -> bool:
+        """Whether the batch may have any size."""
         return self.settled.free and (self.search is None or self.search.free)
 
     @property
@@ -50,33 +52,35 @@ class Recogniser:
 
     @property
     def result(self) -> str:
+        """The name of the encoder's result."""
         return self.settled.part.roles.results[0]
 
     @cached_property
     def steps(self) -> int:
-        """Rows of results in a call. Raises :class:`AdoptionError` if a call's samples can't be shared out to them."""
+        """Rows of results in a call. Raises :class:`AdoptionError` if a call's samples can't be divided evenly into
+        them."""
         layout = self.settled.layout(self.result)
         if len(layout.shape) != 2 or self.chunk % layout.shape[0]:
             raise AdoptionError(
-                f"{self.kind.graph.path.name} gives {list(layout.shape)} for {self.kind.shift} rows of features: rows "
-                "of results are needed that share them out evenly"
+                f"{self.kind.graph.path.name} gives {list(layout.shape)} for {self.kind.shift} rows of features, which "
+                "can't be divided evenly into rows of results"
             )
         return layout.shape[0]
 
     @property
     def size(self) -> int:
-        """Tokens that are scored."""
+        """Number of tokens that are scored."""
         return self.search.size if self.search is not None else self.settled.layout(self.result).shape[1]
 
     @property
     def held(self) -> int:
-        """Calls before there is a whole window."""
-        # of c + 1 calls there are (c + 1) shift - 1 rows: the last one lacks samples
+        """Number of calls before the first whole window."""
+        # c + 1 calls give (c + 1) shift - 1 rows: the last one lacks samples
         return 0 if self.early else -(-(self.kind.window + 1) // self.kind.shift) - 1
 
     @property
     def rows(self) -> int:
-        """Rows of features that a call leaves for the next one."""
+        """Rows of features that a call keeps for the next one."""
         return self.kind.window - self.kind.shift if self.early else self.held * self.kind.shift - 1
 
     @property
@@ -87,7 +91,7 @@ class Recogniser:
 
 
 def assemble(recogniser: Recogniser, report: Report) -> Adopted:
-    """Uses the graphs up."""
+    """The adopted graph. Consumes the recogniser's graphs."""
     kind, frontend, steps = recogniser.kind, recogniser.frontend, recogniser.steps
     ops, outside = Ops(), Outside("batch" if recogniser.free else 1)
     pcm = outside.take("pcm", "int16", (recogniser.chunk,))
@@ -98,8 +102,8 @@ def assemble(recogniser: Recogniser, report: Report) -> Adopted:
     begins = ops("Less", calls, ops.constant(1))
     counts = None if recogniser.early else ops("Not", ops("Less", calls, ops.constant(recogniser.held)))
     before = outside.state("frontend.samples", "frontend.samples.next", "int16", (frontend.carry,))
-    fresh, behind = frontend.rows(ops, pcm, before, None if recogniser.early else begins, kind.shift)
-    outside.give(ops, behind, "frontend.samples.next", "int16", (frontend.carry,))
+    fresh, kept = frontend.rows(ops, pcm, before, None if recogniser.early else begins, kind.shift)
+    outside.give(ops, kept, "frontend.samples.next", "int16", (frontend.carry,))
     report.did(f"brought {frontend} inside")
     rows = ops.join(_rows(ops, outside, recogniser, begins), fresh, axis=1)
     have = recogniser.rows + kind.shift
@@ -108,28 +112,29 @@ def assemble(recogniser: Recogniser, report: Report) -> Adopted:
     )
     window = ops.cut(rows, 0, kind.window, 1)
     if recogniser.held:
-        report.did(f"kept its states still in the first {recogniser.held} calls, until {kind.window} rows are there")
+        report.did(f"held its states at zero in the first {recogniser.held} calls, until {kind.window} rows are there")
     ran = ops("Not", ops("Less", calls, ops.constant(most)))
     models = [recogniser.settled.model]
     gave = put(ops, outside, recogniser.settled, window, ran, "", report, counts)
-    said = ops.outward(gave[recogniser.result], recogniser.settled.layout(recogniser.result))
+    result = ops.outward(gave[recogniser.result], recogniser.settled.layout(recogniser.result))
     if recogniser.search is not None:
-        said, inside = _searched(ops, outside, recogniser.search, said, counts)
+        result, inside = _searched(ops, outside, recogniser.search, result, counts)
         models += inside
-        report.did("put decoder and joiner behind the encoder: in every frame the best token, one at most")
+        report.did("put decoder and joiner behind the encoder: a greedy search with at most one token in each frame")
     if counts is not None:
-        nothing = np.full((1, steps, recogniser.size), NEVER, np.float32)
-        nothing[:, :, recogniser.tokens.blank] = 0
-        said = ops("Where", ops.reshape(counts, (-1, 1, 1)), said, ops.constant(nothing, np.float32))
+        blanks = np.full((1, steps, recogniser.size), NEVER, np.float32)
+        blanks[:, :, recogniser.tokens.blank] = 0
+        result = ops("Where", ops.reshape(counts, (-1, 1, 1)), result, ops.constant(blanks, np.float32))
     if recogniser.search is not None:
-        said = ops.reshape(said, (-1, steps, 1, recogniser.size))
+        result = ops.reshape(result, (-1, steps, 1, recogniser.size))
     shape = (steps, recogniser.size) if recogniser.search is None else (steps, 1, recogniser.size)
-    outside.give(ops, said, "log_probs", "float32", shape)
+    outside.give(ops, result, "log_probs", "float32", shape)
     return Adopted(whole(models, ops, outside), tuple(outside.states))
 
 
 def _rows(ops: Ops, outside: Outside, recogniser: Recogniser, begins: ir.Value) -> ir.Value:
-    """The rows that earlier calls left; before the stream those of silence, where they are seen at all."""
+    """The rows [B, rows, bins] that earlier calls kept; with ``early``, the rows of silence in a stream's first
+    call."""
     frontend = recogniser.frontend
     shape = (recogniser.rows, frontend.bins)
     before = outside.state("frontend.rows", "frontend.rows.next", "float32", shape)
@@ -140,15 +145,16 @@ def _rows(ops: Ops, outside: Outside, recogniser: Recogniser, begins: ir.Value) 
 
 
 def _searched(
-    ops: Ops, outside: Outside, search: TransducerSearch, heard: ir.Value, counts: ir.Value | None
+    ops: Ops, outside: Outside, search: TransducerSearch, encoded: ir.Value, counts: ir.Value | None
 ) -> tuple[ir.Value, list[ir.Model]]:
-    """A state begins as zeros, the last tokens don't: what is kept is how far they are from how they begin."""
+    """The search's log-probabilities, and the graphs that it consumed. Its state is the difference of the last tokens
+    to their start, since a state starts as zeros."""
     shape = (search.context,)
     start = ops.constant(search.start)
     kept = outside.state("search.history", "search.history.next", "int64", shape)
-    said, after, models = search.put(ops, heard, ops("Add", kept, start))
+    log_probs, after, models = search.put(ops, encoded, ops("Add", kept, start))
     after = ops("Sub", after, start)
     if counts is not None:
         after = ops("Where", counts, after, kept)
     outside.give(ops, after, "search.history.next", "int64", shape)
-    return said, models
+    return log_probs, models

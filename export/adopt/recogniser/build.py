@@ -1,4 +1,4 @@
-"""Adoption of a recogniser's folder to one file: analyse, assemble, record the golden example, judge, write."""
+"""Adopts a recogniser's folder as one file: analyse, assemble, record the golden example, judge, write."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def adopt_folder(
             recogniser = _recogniser(files, kind, settings, report if not fixed else Report(), fixed or kind.single)
             report.step("comparing with the original")
             _write(draft, recogniser, files, settings, max_batch, seed, report if not fixed else Report(), name)
-            report.step("holding it to the laws")
+            report.step("judging it")
             verdict = judge_file(draft, seed=seed, long_chunks=long_chunks)
             if not recogniser.free or not together_only(verdict):
                 break
@@ -96,11 +96,11 @@ def _sound(
     seed: int,
     long_chunks: int,
 ) -> Verdict:
-    """A recogniser that takes sound as it is needs its tokens beside what any other model needs."""
+    """Adopt a recogniser that takes sound: as any other graph, with its tokens as the task's options."""
     size = files.encoder.outputs[0].dims[-1]
     tokens = _tokens(files, kind, size if isinstance(size, int) else None)
-    said = settings.model.model_dump(exclude_unset=True)
-    model = {"name": model_name(target), "flush": 0, **said}
+    described = settings.model.model_dump(exclude_unset=True)
+    model = {"name": model_name(target), "flush": 0, **described}
     whole = kind.settings.model_copy(
         update={
             "model": settings.model.model_copy(update=model),
@@ -113,18 +113,20 @@ def _sound(
 
 
 def _tokens(files: Files, kind: Kind, size: int | None) -> Tokens:
+    """The tokens. ``size``: their number; ``None``: it is in the metadata."""
     if size is None:
-        said = files.encoder.metadata.get("vocab_size", "")
-        if not said.isdecimal():
+        text = files.encoder.metadata.get("vocab_size", "")
+        if not text.isdecimal():
             raise AdoptionError(f"{files.encoder.path.name} does not say how many tokens it scores")
-        size = int(said) + kind.last_is_blank
+        size = int(text) + kind.last_is_blank
     return read_tokens(files.tokens, size, last=kind.last_is_blank)
 
 
 def _recogniser(files: Files, kind: Kind, settings: AdoptSettings, report: Report, fixed: bool) -> Recogniser:
+    """Analyse the graphs. ``fixed``: the batch stays 1."""
     roles = assign(kind.graph.inputs, kind.graph.outputs, kind.settings)
     part = part_of(kind.graph, roles, kind.settings, Report())
-    assert part is not None  # what is open is raised
+    assert part is not None  # open questions are raised
     search = None
     if files.decoder is not None and files.joiner is not None:
         search = search_of(files.decoder, files.joiner)
@@ -136,7 +138,7 @@ def _recogniser(files: Files, kind: Kind, settings: AdoptSettings, report: Repor
     tokens = read_tokens(files.tokens, recogniser.size, last=kind.last_is_blank)
     if search is not None:
         if tokens.blank != 0:
-            raise AdoptionError(f"{files.tokens}: the blank is number {tokens.blank}, of a transducer it is 0")
+            raise AdoptionError(f"{files.tokens}: the blank is number {tokens.blank}, a transducer's blank is 0")
         silent = (0,) if tokens.unknown is None else (0, tokens.unknown)
         recogniser = replace(recogniser, search=replace(search, silent=silent))
     return replace(recogniser, tokens=tokens)
@@ -152,7 +154,7 @@ def _write(
     report: Report,
     name: str,
 ) -> None:
-    """The file, with a golden example that the original files made, the host's code around them."""
+    """Write the draft, with a golden example made by the original files and the host's code around them."""
     spec = Input(
         name="pcm", dtype="int16", chunk_shape=(recogniser.chunk,), sample_rate=recogniser.frontend.rate
     )  # fmt: skip
@@ -166,8 +168,8 @@ def _write(
         batch = max_batch if recogniser.free else 1
         return _manifest(recogniser, adopted, files, settings, spec, chunks, want, batch, tolerance, name)
 
-    blame = "a defect of streamer adopt, please report it"
-    prove(draft, adopted, described, chunks, {"log_probs": want}, blame)
+    advice = "a defect of streamer adopt, please report it"
+    prove(draft, adopted, described, chunks, {"log_probs": want}, advice)
 
 
 def _manifest(
@@ -182,26 +184,26 @@ def _manifest(
     tolerance: float,
     name: str,
 ) -> Manifest:
-    said, some = settings.model, min(GOLDEN, len(chunks))
+    described, some = settings.model, min(GOLDEN, len(chunks))
     latency = recogniser.latency
-    # what is in the window when the sound ends has to become old enough
+    # further steps, until the last window has passed the end of the sound
     rest = -(-(recogniser.kind.window - recogniser.kind.shift) * recogniser.steps // recogniser.kind.shift)
     fields = {
         "schema": 1,
-        "name": said.name or name,
-        "version": said.version,
+        "name": described.name or name,
+        "version": described.version,
         "task": "transcribe",
-        "licence": said.licence,
-        "description": said.description or f"{recogniser.kind.name}, adopted",
+        "licence": described.licence,
+        "description": described.description or f"{recogniser.kind.name}, adopted",
         "input": spec,
         "states": adopted.states,
         "outputs": (Output(name="log_probs", dtype="float32", shape=want.shape[2:]),),
-        "latency": latency if said.latency is None else said.latency,
-        "flush": latency + rest if said.flush is None else said.flush,
+        "latency": latency if described.latency is None else described.latency,
+        "flush": latency + rest if described.flush is None else described.flush,
         "max_batch": max_batch,
         "options": _options(recogniser.tokens, settings, latency),
         "provenance": Provenance(
-            data=said.data,
+            data=described.data,
             revision="adopted",
             created=today(),
             tolerance=tolerance,
@@ -216,7 +218,7 @@ def _manifest(
 
 
 def _options(tokens: Tokens, settings: AdoptSettings, delay: int) -> dict[str, Any]:
-    """The task's options; the user's settings take precedence."""
+    """The task's options, overridden by the user's settings. ``delay``: in steps."""
     given = json.loads(json.dumps({key: value for key, value in settings.task.items() if key != "name"}))
     found = {"tokens": list(tokens.texts), "blank": tokens.blank, "units": tokens.units, "delay_steps": delay}
     return {**found, **given}

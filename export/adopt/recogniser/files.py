@@ -10,16 +10,16 @@ from export.adopt.report import AdoptionError, Report, listed
 
 __all__ = ["Files", "find"]
 
-#: Written by ``streamer adopt`` itself, perhaps by an earlier run in the same folder.
+#: Ending of files that ``streamer adopt`` itself writes, perhaps in an earlier run.
 OURS = ".streamer.onnx"
-#: All that is put around the graphs means the same from here on.
+#: Minimum opset: from here on the added operators have one meaning.
 OPSET = 13
 PARTS = ("encoder", "decoder", "joiner")
 
 
 @dataclass(frozen=True)
 class Files:
-    """``encoder``: of a transducer, with ``decoder`` and ``joiner``; or a whole model of CTC, without."""
+    """A transducer's ``encoder``, ``decoder`` and ``joiner``; or a CTC model as ``encoder`` alone."""
 
     folder: Path
     tokens: Path
@@ -29,11 +29,13 @@ class Files:
 
     @property
     def all(self) -> tuple[Foreign, ...]:
+        """The graphs that exist."""
         return tuple(file for file in (self.encoder, self.decoder, self.joiner) if file is not None)
 
 
 def find(folder: Path, report: Report, *, int8: bool = False) -> Files:
-    """``int8``: of a graph that is there twice, the quantised one. Raises :class:`AdoptionError`."""
+    """Find the files of a recogniser. ``int8``: take the quantised file of a graph that exists twice. Raises
+    :class:`AdoptionError`."""
     tokens = folder / "tokens.txt"
     if not tokens.is_file():
         raise AdoptionError(f"{folder} has no tokens.txt: a recogniser's folder has its graphs and its tokens")
@@ -48,18 +50,18 @@ def find(folder: Path, report: Report, *, int8: bool = False) -> Files:
         chosen = [_one(folder, part, parts[part], int8) for part in PARTS]
     elif parts["encoder"]:
         missing = [part for part in PARTS if not parts[part]]
-        raise AdoptionError(f"{folder} has an encoder and no {' and no '.join(missing)}: a transducer is all three")
+        raise AdoptionError(f"{folder} has an encoder and no {' and no '.join(missing)}: a transducer has all three")
     else:
         chosen = [_one(folder, "model", names, int8)]
     for path in chosen:
         report.found(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
     files = [read(path, OPSET) for path in chosen]
-    newest = max(file.opset for file in files)  # in one graph there is one version of every operator
+    newest = max(file.opset for file in files)  # one graph has one opset
     return Files(folder, tokens, *(file if file.opset == newest else read(file.path, newest) for file in files))
 
 
 def _one(folder: Path, what: str, names: list[str], int8: bool) -> Path:
-    """Of two that differ in their numbers alone, the one that is wanted."""
+    """The quantised or the float file of a graph. Raises :class:`AdoptionError` if there are several."""
     wanted = [name for name in names if ("int8" in name) == int8] or names
     if len(wanted) > 1:
         raise AdoptionError(f"{folder} has {len(wanted)} graphs for the {what}, {listed(wanted)}: leave one there")

@@ -1,9 +1,9 @@
 """Log-mel features as in Kaldi and NeMo, from 16-bit PCM: in NumPy for a whole recording, in a graph by chunks.
 
-Frames are of 25 ms, 10 ms apart, and centred in their 10 ms (Kaldi's ``snip_edges=false``): frame i covers the samples
-from ``shift * i + (shift - length) / 2``. Before the first sample the sound is its own mirror image. Matched to the
-package kaldi-native-fbank. A frame that lacks samples waits for them; at the end of a recording there is silence where
-Kaldi has another mirror image.
+Frames have 25 ms, every 10 ms, and are centred in their 10 ms (Kaldi's ``snip_edges=false``): frame i begins at sample
+``shift * i + (shift - length) / 2``. The samples before the first one are its mirror image. The features match those of
+the package kaldi-native-fbank, except at the end of a recording: a frame that lacks samples waits for them, and they
+are silence, where Kaldi has another mirror image.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Frontend:
-    """``rate`` Hz, ``bins`` of the mel filter bank from ``low`` to ``high`` Hz; a ``high`` of 0 and less is counted
-    from the Nyquist frequency.
+    """``rate``: Hz. ``bins``: size of the mel filter bank, from ``low`` to ``high`` Hz; a ``high`` of 0 or less is
+    relative to the Nyquist frequency.
 
-    ``scale``: of the samples. ``window``: ``povey`` or ``hann`` (periodic). ``centred``: the mean of each frame is
-    taken off. ``mel``: ``kaldi``'s scale (triangles in mel), or ``slaney``'s (triangles in Hz, all of the same area).
+    ``scale``: factor of the samples. ``window``: ``povey`` or ``hann`` (periodic). ``centred``: each frame's mean is
+    subtracted. ``mel``: the scale of ``kaldi`` (triangles in mel), or of ``slaney`` (triangles in Hz, of one area).
     """
 
     rate: int = 16000
@@ -58,19 +58,20 @@ class Frontend:
 
     @property
     def early(self) -> int:
-        """By how much the first frame begins before the first sample."""
+        """Number of samples by which the first frame begins before the first sample."""
         return (self.length - self.shift) // 2
 
     @property
     def carry(self) -> int:
-        """Samples that a call leaves for the next one: its last frame, which lacks some, and what is before it."""
+        """Number of samples that a call keeps for the next one: those of its last frame, which is incomplete, and those
+        before it."""
         return self.shift + self.early
 
     # -- tables --------------------------------------------------------------------------------------------------------
 
     @cached_property
     def shape(self) -> NDArray[np.float64]:
-        """[length]"""
+        """The window, [length]."""
         at = np.arange(self.length)
         if self.window == "hann":
             return 0.5 - 0.5 * np.cos(2 * np.pi * at / self.length)
@@ -78,7 +79,7 @@ class Frontend:
 
     @cached_property
     def bank(self) -> NDArray[np.float64]:
-        """[fft / 2 + 1, bins], for power spectra."""
+        """The mel filter bank [fft / 2 + 1, bins], for power spectra."""
         nyquist = self.rate / 2
         high = self.high if self.high > 0 else nyquist + self.high
         to_mel, to_hz = (_mel, _hz) if self.mel == "kaldi" else (_slaney, _slaney_hz)
@@ -97,7 +98,7 @@ class Frontend:
     # -- in NumPy ------------------------------------------------------------------------------------------------------
 
     def features(self, pcm: NDArray[np.int16]) -> NDArray[np.float32]:
-        """[N] -> [frames that have all their samples, bins], computed in float64."""
+        """Features [frames, bins] of ``pcm`` [N], for frames that have all their samples; computed in float64."""
         sound = np.concatenate([pcm[: self.early][::-1], pcm]).astype(np.float64) * self.scale
         count = max(0, (len(sound) - self.length) // self.shift + 1)
         at = np.arange(count)[:, None] * self.shift + np.arange(self.length)
@@ -113,23 +114,24 @@ class Frontend:
     def rows(
         self, ops: Ops, pcm: ir.Value, before: ir.Value, begins: ir.Value | None, count: int
     ) -> tuple[ir.Value, ir.Value]:
-        """int16 [B, count * shift] and the samples before it [B, carry] -> rows [B, count, bins], samples for the next
-        call. ``begins`` bool [B, 1]: before this call there is the mirror image; ``None``: there always is ``before``.
+        """int16 ``pcm`` [B, count * shift] and the samples ``before`` it [B, carry] -> rows [B, count, bins], and the
+        samples to keep for the next call. ``begins`` bool [B, 1]: this is a stream's first call, so the mirror image
+        precedes it; ``None``: ``before`` always does.
 
-        The first row of call c is frame ``count * c - 1``: in the first call there is no such frame.
+        The first row of call c is frame ``count * c - 1``; the first call has no such frame.
         """
         if begins is not None:
             image = ops("Gather", pcm, ops.constant(np.arange(self.early)[::-1]), axis=1)
             mirrored = ops.join(ops.cut(before, 0, self.shift, 1), image, axis=1)
             before = ops.choose(begins, mirrored, before, "int16")
         sound = ops.join(before, pcm, axis=1)
-        behind = ops.cut(sound, count * self.shift, count * self.shift + self.carry, 1)
+        kept = ops.cut(sound, count * self.shift, count * self.shift + self.carry, 1)
         sound = ops("Mul", ops.cast(sound, "float32"), ops.constant(self.scale, np.float32))
         frames = self._frames(ops, sound, count)
         if self.centred:
-            # a product, because ReduceMean takes its axes in two ways, by the version of the operators
+            # a product, since the axes of ReduceMean are an attribute or an input, depending on the opset
             average = ops.constant(np.full((self.length, 1), 1 / self.length), np.float32)
-            for _ in range(2):  # in float32 a large mean leaves some of it
+            for _ in range(2):  # in float32, one subtraction leaves a part of a large mean
                 frames = ops("Sub", frames, ops("MatMul", frames, average))
         late = ops.join(ops.cut(frames, 0, 1, 2), ops.cut(frames, 0, self.length - 1, 2), axis=2)
         frames = ops("Sub", frames, ops("Mul", late, ops.constant(self.preemphasis, np.float32)))
@@ -140,10 +142,10 @@ class Frontend:
         both = ops("Mul", both, both)
         power = ops("Add", ops.cut(both, 0, bins, 2), ops.cut(both, bins, 2 * bins, 2))
         energy = ops("MatMul", power, ops.constant(self.bank, np.float32))
-        return ops("Log", ops("Max", energy, ops.constant(np.finfo(np.float32).eps, np.float32))), behind
+        return ops("Log", ops("Max", energy, ops.constant(np.finfo(np.float32).eps, np.float32))), kept
 
     def _frames(self, ops: Ops, sound: ir.Value, count: int) -> ir.Value:
-        """[B, carry + count * shift] -> [B, count, length], which is two shifts and a half."""
+        """Samples [B, carry + count * shift] -> frames [B, count, length]. A frame has the length of 2.5 shifts."""
         whole = [
             ops.reshape(ops.cut(sound, n * self.shift, (n + count) * self.shift, 1), (-1, count, self.shift))
             for n in range(2)
@@ -172,7 +174,7 @@ def _slaney_hz(mel: Array) -> Array:
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(np.log(6.4) * (np.maximum(mel, 15) - 15) / 27))
 
 
-#: ``wenet``: Kaldi's, of samples as whole numbers.
+#: Frontends by name; ``wenet``: Kaldi's without scaling of the samples.
 KINDS = {
     "kaldi": Frontend(),
     "nemo": Frontend(window="hann", centred=False, low=0.0, high=0.0, mel="slaney"),

@@ -1,7 +1,7 @@
 """Families of public streaming recognisers: how each family's host cuts features into calls, and its further inputs.
 
-Recognised by the names of inputs and by metadata, as in sherpa-onnx. A call takes ``window`` rows of features and
-advances by ``shift``.
+A family is recognised by the names of inputs and by metadata, as in sherpa-onnx. A call takes ``window`` rows of
+features and advances by ``shift``.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from export.adopt.settings import AdoptSettings
 __all__ = ["Kind", "kind_of"]
 
 Feeds = dict[str, NDArray[Any]]
-#: Encoders of k2's transducers whose states all come back; conformers count what they have seen.
+#: Types of k2's encoders. Their states are all outputs; conformers also have a counter, which the host keeps.
 K2 = ("zipformer2", "zipformer", "lstm", "conformer", "ebranchformer")
-#: Rows of features in one of a conformer's own steps.
+#: Rows of features in one step of a conformer.
 SUBSAMPLING = 4
 
 
 @dataclass(frozen=True)
 class Kind:
-    """``graph``: the encoder, with all that the host works out for a call inside; ``settings``: the rest of it.
+    """A recogniser of a known family. ``graph``: the encoder, including what the host computes for a call;
+    ``settings``: its roles and sizes.
 
-    ``given``: what the host gives to the file as it came in its n-th call, beside features and states. ``single``: it
-    has no batch. ``frontend``: ``None`` if it takes sound.
+    ``given``: the host's further inputs of the original file in its n-th call, apart from features and states.
+    ``single``: it has no batch. ``frontend``: ``None`` if it takes sound. ``last_is_blank``: the blank is the last
+    token.
     """
 
     name: str
@@ -51,21 +53,21 @@ class Kind:
 def kind_of(encoder: Foreign, transducer: bool, settings: AdoptSettings, report: Report) -> Kind:
     """The family of a model. Raises :class:`AdoptionError` for an unknown family, or missing metadata."""
     names = {port.name for port in encoder.inputs}
-    said = encoder.metadata
-    if said.get("feature", "").lower() == "whisper":
-        raise AdoptionError(f"{encoder.path.name} takes Whisper's features, which this build does not have")
+    metadata = encoder.metadata
+    if metadata.get("feature", "").lower() == "whisper":
+        raise AdoptionError(f"{encoder.path.name} takes Whisper's features, which are not supported")
     if "attn_mask" in names and not transducer:
         kind = _wenet(encoder, settings)
     elif "cache_last_channel" in names:
         kind = _nemo(encoder, transducer, settings)
     elif "signal" in names and not transducer:
         kind = _t_one(encoder, settings)
-    elif "x" in names and (transducer or said.get("model_type", "zipformer2") == "zipformer2"):
+    elif "x" in names and (transducer or metadata.get("model_type", "zipformer2") == "zipformer2"):
         kind = _k2(encoder, transducer, settings)
     else:
         raise AdoptionError(
             f"{encoder.path.name} takes {listed(sorted(names))}: that is not a streaming recogniser of k2, NeMo, WeNet "
-            "or T-one. A single graph can be adopted by its file name, with a TOML (docs/adopt.md)"
+            "or T-one. To adopt a single graph, give its file and a TOML file (docs/adopt.md)"
         )
     if kind.frontend is not None:
         frontend = _frontend(kind, settings)
@@ -75,8 +77,9 @@ def kind_of(encoder: Foreign, transducer: bool, settings: AdoptSettings, report:
 
 
 def _frontend(kind: Kind, settings: AdoptSettings) -> Frontend:
-    said = settings.recogniser.frontend
-    found = KINDS[said] if said is not None else kind.frontend
+    """The frontend from the settings, else the family's, with the number of bins that the encoder takes."""
+    name = settings.recogniser.frontend
+    found = KINDS[name] if name is not None else kind.frontend
     assert found is not None
     port = next(port for port in kind.graph.inputs if port.name == kind.settings.input.name)
     axis = 1 if kind.settings.input.time == 2 else 2
@@ -95,7 +98,7 @@ def _k2(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
     changes: dict[str, Any] = {"input": _rows("x", 1, window, shift)}
     lone = next((port for port in encoder.inputs if port.name == "processed_lens"), None)
     if lone is not None and not any(port.name.endswith("processed_lens") for port in encoder.outputs):
-        # counted by the host: the encoder's own steps, says who exports it
+        # the host counts the encoder's own steps, as in k2's export
         step = settings.counters.get("processed_lens", shift // SUBSAMPLING)
         changes["counters"] = {"processed_lens": step}
         return Kind(
@@ -108,18 +111,18 @@ def _k2(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
 
 def _nemo(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
     if transducer:
-        raise AdoptionError(f"{encoder.path.name} is the encoder of a NeMo transducer: of NeMo, CTC can be adopted")
-    said = encoder.metadata
-    if (normalised := said.get("normalize_type", "")) not in ("", "NA", "None"):
+        raise AdoptionError(f"{encoder.path.name} is the encoder of a NeMo transducer: only NeMo's CTC is supported")
+    metadata = encoder.metadata
+    if (normalised := metadata.get("normalize_type", "")) not in ("", "NA", "None"):
         raise AdoptionError(
-            f"{encoder.path.name} wants its features normalised {normalised}, over the whole recording: that is no "
-            "streaming model"
+            f"{encoder.path.name} takes features that are normalised {normalised}, over the whole recording: it is not "
+            "a streaming model"
         )
     dims = {}
     for name in ("cache_last_channel", "cache_last_time"):
         port = next(port for port in encoder.inputs if port.name == name)
         for axis, size in enumerate(port.dims[1:], 1):
-            if isinstance(size, str) and f"{name}_dim{axis}" in said:
+            if isinstance(size, str) and f"{name}_dim{axis}" in metadata:
                 dims[size] = _number(encoder, f"{name}_dim{axis}")
     window, shift = _number(encoder, "window_size"), _number(encoder, "chunk_shift")
     changes: dict[str, Any] = {"input": _rows("audio_signal", 2, window, shift), "dims": dims}
@@ -129,7 +132,7 @@ def _nemo(encoder: Foreign, transducer: bool, settings: AdoptSettings) -> Kind:
 
 
 def _t_one(encoder: Foreign, settings: AdoptSettings) -> Kind:
-    """Takes sound as it is; ``window`` and ``shift`` in samples."""
+    """T-one takes sound; ``window`` and ``shift`` are in samples."""
     rate = _number(encoder, "sample_rate", 8000)
     chunk = rate * _number(encoder, "frame_length_ms", 300) // 1000
     dims = {}
@@ -141,7 +144,8 @@ def _t_one(encoder: Foreign, settings: AdoptSettings) -> Kind:
 
 
 def _wenet(encoder: Foreign, settings: AdoptSettings) -> Kind:
-    """Batch 1. The host says where in the stream a call is, and which of the cached keys are some already."""
+    """WeNet has a batch of 1. The host gives the position of a call in the stream, and a mask of the cached keys that
+    are valid already."""
     chunk, left = _number(encoder, "chunk_size", 16), _number(encoder, "left_chunks", 4)
     factor, right = _number(encoder, "subsampling_factor"), _number(encoder, "right_context")
     required = chunk * left
@@ -173,7 +177,7 @@ def _wenet(encoder: Foreign, settings: AdoptSettings) -> Kind:
 
 
 def _mask_inside(encoder: Foreign, chunk: int, left: int) -> Foreign:
-    """The mask of attention, worked out from ``offset``, as ``given`` does."""
+    """The encoder with its attention mask computed in the graph from ``offset``, as ``given`` computes it."""
     model = encoder.model()
     graph, ops = model.graph, Ops()
     inputs = {str(value.name): value for value in graph.inputs}
@@ -197,23 +201,25 @@ def _rows(name: str, time: int, window: int, shift: int) -> dict[str, Any]:
     return {"name": name, "batch": 0, "time": time, "chunk": shift, "overlap": window - shift}
 
 
-# -- what they say of themselves ---------------------------------------------------------------------------------------
+# -- metadata and settings ---------------------------------------------------------------------------------------------
 
 
 def _number(encoder: Foreign, name: str, default: int | None = None) -> int:
+    """A number in the metadata. Raises :class:`AdoptionError` if it is missing without a default, or not a number."""
     text = encoder.metadata.get(name)
     if text is None and default is not None:
         return default
     if text is None or not text.strip().isdecimal():
-        said = "does not say" if text is None else f"says {text!r} for"
+        has = "does not have" if text is None else f"has {text!r} for"
         raise AdoptionError(
-            f"{encoder.path.name} {said} {name} in its metadata, which its family has: was it exported for sherpa-onnx?"
+            f"{encoder.path.name} {has} {name} in its metadata, where its family has a number: was it exported for "
+            "sherpa-onnx?"
         )
     return int(text)
 
 
 def _with(settings: AdoptSettings, **changes: Any) -> AdoptSettings:
-    """Metadata with the user's settings, which take precedence."""
+    """The changes from metadata, overridden by the user's settings."""
     given = settings.model_dump(exclude_unset=True)
     merged = {name: {**change, **given.get(name, {})} for name, change in changes.items()}
     return AdoptSettings.model_validate({**given, **merged}, strict=False)

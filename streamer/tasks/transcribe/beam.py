@@ -2,14 +2,14 @@
 
 Prefix search as in Graves & Jaitly 2014 and Hannun et al. 2014 (arXiv 1408.2873): a hypothesis is a prefix with the
 log-probability of its paths that end in blank and of those that don't. Here a prefix is (words so far, node in the
-lexicon's tree, last token), and paths that reach the same prefix are added. A word that ends is taken both ways: as
-ended, and as going on where the tree does.
+lexicon's tree, last token), and paths that reach the same prefix are added. Where a word ends, one hypothesis ends it,
+and where the tree goes on, another one continues with a longer word.
 
 A step works on flat lists of hypotheses and candidates of all streams. Every number of a stream comes from element-wise
 operations and stable sorts, so it does not depend on the other streams. A step that is almost surely blank only moves
-all paths into "ends in blank"; the factor that all hypotheses would share is left out, which is why the result does not
-depend on where a chunk ends. Streams need not be at the same step: a turn takes every stream's next step that is not
-skipped as blank.
+all paths into "ends in blank". The factor that all hypotheses would share is left out, so the result does not depend on
+where a chunk ends. Streams need not be at the same step: a turn takes every stream's next step that is not skipped as
+blank.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from streamer.tasks.transcribe.search import Checks, Steps, Unit
 
 __all__ = ["Beam", "BeamState"]
 
-#: Not the number of any entry in a table of words, nor ``NONE``.
+#: Differs from the number of every entry in a table of words, and from ``NONE``.
 UNREPORTED = NONE - 1
-#: Words that ended since a stream's table was written to have numbers from here on; no table is that long.
+#: Words that are not yet stored in their stream's table are numbered from here on; no table is that long.
 NEW = 1 << 40
 
 
@@ -59,10 +59,10 @@ NEW = 1 << 40
 class BeamState:
     """One stream: its live hypotheses ``beam`` [FIELDS, at most B], best first, and their ``words``.
 
-    ``resting``: the last steps were skipped as blank, and this is not yet in the beam. ``head``: the word entry of the
-    best hypothesis. A cache for partials, valid until the words are swept: ``reported``, the entry whose words were
-    returned last; ``chain`` and ``units``, the entries up to and including it, and their words; ``shared``, how many of
-    them all hypotheses have in common.
+    ``resting``: the last steps were skipped as blank, and the beam does not yet reflect it. ``head``: the word entry of
+    the best hypothesis. A cache for partials, valid until the words are swept: ``reported``, the entry whose words were
+    returned last; ``chain`` and ``units``, the entries up to and including it, and their words; ``shared``, the number
+    of entries that all hypotheses have in common.
     """
 
     beam: NDArray[np.int64]
@@ -88,9 +88,9 @@ class BeamState:
 
 @dataclass(slots=True)
 class Done:
-    """Results of turns that are not yet stored in the streams: ``beams``, fields and counts of the streams without
-    further turns, the later ones first; ``words`` that ended, ``count`` in all. New entries are numbered from
-    :data:`NEW` on until :meth:`settle` gives them their numbers.
+    """Results of turns that are not yet stored in the streams. ``beams``: fields and counts of the streams without
+    further turns, the later ones first. ``words``: the words that ended; ``count``: their number. New entries are
+    numbered from :data:`NEW` on until :meth:`settle` gives them their numbers.
     """
 
     beams: list[list[NDArray[np.int64]]] = field(default_factory=list)
@@ -147,7 +147,7 @@ class Beam:
         self._settings, self._lexicon, self._lm, self._blank = settings, lexicon, lm, blank
         self._skip = np.float32(np.log(settings.blank_skip)) if settings.blank_skip > 0 else np.float32(-np.inf)
         self._extender = Extender(settings, lexicon, lm, blank)
-        #: Entries at which the table of words is swept: far above what a beam can reach by itself.
+        #: Number of entries at which a table of words is swept; a beam refers to far fewer.
         self._sweep_at = 32 * settings.beam + 256
         #: The empty prefix, which has probability 1.
         self._empty = np.zeros((FIELDS, 1), np.int64)
@@ -159,7 +159,7 @@ class Beam:
         return BeamState(self._empty.copy())
 
     def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
-        return logp  # penalties are part of the scores
+        return logp  # the extender applies the penalties
 
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
         if self._settings.blank_skip >= 1:
@@ -172,7 +172,7 @@ class Beam:
         within = np.arange(logp.shape[1]) < end[:, None]
         busy = self.busy(logp) & within
         many = busy.sum(axis=1)
-        order = np.argsort(-many, kind="stable")  # the busiest first: those that take part in a turn are the first n
+        order = np.argsort(-many, kind="stable")  # the busiest first: the first n streams take part in a turn
         many = many[order]
         turn, place = (np.arange(int(many.max(initial=0)))[:, None] < many).nonzero()
         if len(turn):
@@ -195,36 +195,37 @@ class Beam:
         origin: Steps,
         checks: Checks,
     ) -> None:
-        """The busy steps. Streams stand in ``order``, as in ``busy`` [N, T]; ``place[k]`` takes part in ``turn[k]``."""
+        """Run the busy steps. Streams are in ``order``, as in ``busy`` [N, T]; ``place[k]`` takes part in
+        ``turn[k]``."""
         counts = np.bincount(turn).tolist()
         row = order[place]
         steps = np.argsort(~busy, axis=1, kind="stable")  # each stream's busy steps first, in order
         step = steps[place, turn]
-        taking = [states[i] for i in order[: counts[0]].tolist()]
-        resting = np.array([state.resting for state in taking])
+        active = [states[i] for i in order[: counts[0]].tolist()]
+        resting = np.array([state.resting for state in active])
         before = np.where(turn > 0, steps[place, turn - 1], -1)  # the busy step before
         gaps = (step > before + 1) | ((turn == 0) & resting[place])
-        hyps = Hypotheses.of([state.beam for state in taking])
+        hyps = Hypotheses.of([state.beam for state in active])
         done = Done()
         due, first = checks.due, 0
         ending = set(turn[due[row] < step].tolist())  # turns before which a stream may have ended
         turns = self._extender.turns(logp[row, step], counts, origin[row] + step, gaps)
-        for number, (n, given) in enumerate(zip(counts, turns, strict=True)):
+        for number, (n, inputs) in enumerate(zip(counts, turns, strict=True)):
             if n < len(hyps.count):
                 hyps, *others = hyps.split(n)
                 done.beams.append(others)
             here, first = slice(first, first + n), first + n
             if number in ending:
-                done.settle(taking, hyps)
+                done.settle(active, hyps)
                 for i in (due[row[here]] < step[here]).nonzero()[0].tolist():
                     while due[row[i]] < step[here][i]:
                         checks.ask(int(row[i]))
-                hyps = Hypotheses.of([state.beam for state in taking[:n]])
-            hyps, words = self._extender.step(hyps, given, NEW + done.count)
+                hyps = Hypotheses.of([state.beam for state in active[:n]])
+            hyps, words = self._extender.step(hyps, inputs, NEW + done.count)
             if words is not None:
                 done.add(words)
-        done.settle(taking, hyps)
-        for state in taking:
+        done.settle(active, hyps)
+        for state in active:
             state.resting = False
             if len(state.words) > self._sweep_at:
                 table, state.beam[HIST] = state.words.swept(state.beam[HIST])
@@ -252,10 +253,11 @@ class Beam:
         return state.shared
 
     def copy(self, state: BeamState) -> BeamState:
-        return replace(state, beam=state.beam.copy())  # words only grow, and lists are replaced: both may use them
+        # The copy shares the words, which only grow, and the lists, which are replaced.
+        return replace(state, beam=state.beam.copy())
 
     def finish(self, state: BeamState) -> list[Unit]:
-        """The best hypothesis that ends with a whole word; if there is none, the whole words of the best."""
+        """The words of the best hypothesis that ends with a whole word, else the whole words of the best one."""
         whole = (state.beam[NODE] == 0).nonzero()[0]
         entry = state.head
         if len(whole) == 1:
@@ -275,7 +277,7 @@ class Beam:
         """The whole words of the best hypothesis. Hypotheses with the same words survive, with these words removed.
 
         A surviving hypothesis may have ended these words earlier than the best one and begun its next word before they
-        end. Reported words keep their times, so the start of such a word is moved behind them.
+        end. Reported words keep their times, so the start of such a word is moved after them.
         """
         entry = state.head
         if entry == NONE:
@@ -305,12 +307,13 @@ class Beam:
         limits[LM] = 1 if self._lm is None else self._lm.contexts
         inside = all((beam[f] >= (-1 if f == HIST else 0)).all() and (beam[f] < top).all() for f, top in limits.items())
         tree = words.ndim == 2 and words.shape[1] == 5 and (words[:, 0] < np.arange(len(words))).all()
-        if not inside or not tree or (words[:, 0] < -1).any() or not _numbers(words[:, 1], len(self._lexicon.words)):
+        if not inside or not tree or (words[:, 0] < -1).any() or not _within(words[:, 1], len(self._lexicon.words)):
             raise ValueError("not a memory of this decoder")
         state = BeamState(beam)
         state.begin(beam if beam.shape[1] else self._empty.copy(), WordHistory.of(words))
         return state
 
 
-def _numbers(values: NDArray[np.int64], top: int) -> bool:
+def _within(values: NDArray[np.int64], top: int) -> bool:
+    """Whether all values are from 0 to ``top`` - 1."""
     return bool(((values >= 0) & (values < top)).all())

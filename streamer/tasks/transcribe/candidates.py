@@ -1,13 +1,13 @@
 """One step of the prefix beam search: all extensions of all hypotheses of all streams, merged and cut back to the beam.
 
-Shapes: ``n`` streams, ``H`` hypotheses of them all, ``V`` tokens. Candidates above the threshold form a flat list
-``[C]`` in three parts: hypotheses that stay, those that go on inside a word, words that end. Within a part the order of
-a stream's candidates does not depend on other streams, numbers come from element-wise operations and from sums over the
-stream's own candidates, and ties are broken by that order. So a stream's result does not depend on the batch.
+Shapes: ``n`` streams, ``H`` hypotheses of all of them, ``V`` tokens. Candidates above the threshold form a flat list
+``[C]`` in three parts: hypotheses that stay, those that go on inside a word, and words that end. A stream's result does
+not depend on the batch: within a part the order of its candidates does not depend on other streams, numbers come from
+element-wise operations and from sums over its own candidates, and ties are broken by that order.
 
 A trained model's posteriors are sharp: a step has a dozen candidates, not thousands, and its cost is the number of
-NumPy calls. So what does not depend on the hypotheses is computed once for all steps (:meth:`Extender.turns`), only
-live hypotheses are looked at, and the three parts are slices instead of masks.
+NumPy calls. Therefore everything that does not depend on the hypotheses is computed once for all steps
+(:meth:`Extender.turns`), only live hypotheses are considered, and the three parts are slices instead of masks.
 """
 
 from __future__ import annotations
@@ -86,14 +86,16 @@ class Turn:
 
 
 class Extender:
+    """Computes the steps of the search; shared by all streams with the same settings."""
+
     def __init__(self, settings: Decoder, lexicon: Lexicon, lm: LanguageModel | None, blank: int) -> None:
         self._settings, self._lexicon, self._lm, self._blank = settings, lexicon, lm, blank
         self._least = max(FLOOR, np.log(settings.token_threshold) if settings.token_threshold > 0 else FLOOR)
         self._children = lexicon.children.ravel()
         self._goes_on = ~lexicon.leaf
-        self._alike = bool((lexicon.count > 1).any())  # some words sound alike
+        self._homophones = bool((lexicon.count > 1).any())  # some words sound alike
         self._count, self._lm_word = lexicon.count, lexicon.lm_word
-        #: The word that a node ends, where there is one.
+        #: The word that ends at each node; meaningless where none ends.
         self._word = lexicon.ends.take(np.minimum(lexicon.first, max(0, len(lexicon.ends) - 1)))
         self._spread = spread(np.arange(len(lexicon.words)))
         #: Look-ahead by node, with a last element for index -1, "no node".
@@ -103,7 +105,8 @@ class Extender:
         self._fractions = (2**32 - 1) / self._span
 
     def turns(self, logp: NDArray[np.float32], counts: Sequence[int], steps: Ints, gaps: Bools) -> Iterator[Turn]:
-        """Turn after turn: ``counts[i]`` rows of log-posteriors ``logp`` [K, V], ``steps`` [K] and ``gaps`` [K]."""
+        """Yield the turns in order. Turn *i* takes the next ``counts[i]`` rows of log-posteriors ``logp`` [K, V],
+        ``steps`` [K] and ``gaps`` [K]."""
         s = self._settings
         posterior = np.maximum(logp.astype(np.float64), FLOOR)
         gain = s.acoustic_scale * posterior
@@ -135,7 +138,8 @@ class Extender:
             begin, first = end, last
 
     def step(self, hyps: Hypotheses, turn: Turn, known: int) -> tuple[Hypotheses, Ended | None]:
-        """The hypotheses after one more step, and the words that ended in it. Overwrites ``hyps``.
+        """The hypotheses after one more step, and the words that ended in it (``None`` if no word did). Overwrites
+        ``hyps``.
 
         The words that ended are numbered from ``known`` on across all streams; hypotheses refer to them by number.
         """
@@ -155,73 +159,74 @@ class Extender:
         peak += values[PN]
         renewed, stay = peak, logadd(blank, peak, possible=True)
         best = np.maximum.reduceat(stay, hyps.begin)
-        # A full beam of hypotheses that stay is enough: what is worse than all of them has no chance.
+        # Where hypotheses that stay fill the beam, a candidate that is worse than all of them is dropped.
         worst: Floats | float = IMPOSSIBLE
         if np.count_nonzero(full := hyps.count == self._settings.beam):
             worst = np.where(full, np.minimum.reduceat(stay, hyps.begin), IMPOSSIBLE)
 
-        # Those with a new token, token after token.
-        many = hyps.count.take(turn.row)
-        each = _counting(len(many)).repeat(many)
+        # Hypotheses extended by a token, in order of tokens.
+        counts = hyps.count.take(turn.row)
+        pair = _counting(len(counts)).repeat(counts)
         shift = hyps.begin.take(turn.row)
-        shift -= many.cumsum() - many
-        source = _counting(len(each)) + shift.take(each)
-        token, before = turn.token.take(each), node.take(source)
-        to = self._children.take(before * size + token)
+        shift -= counts.cumsum() - counts
+        source = _counting(len(pair)) + shift.take(pair)
+        token, before = turn.token.take(pair), node.take(source)
+        child = self._children.take(before * size + token)
         again = last.take(source) == token  # the same token twice needs a blank between
         score = np.where(again, values[PB].take(source), total.take(source))
-        score += turn.gain.take(each)
-        score += self._ahead.take(to) - self._ahead.take(before)
-        of = turn.row.take(each)
-        np.maximum.at(best, of, score)
-        some = _where(score > np.maximum(best - threshold, worst).take(of))
-        source, token, to, score, of = (
-            source.take(some), token.take(some), to.take(some), score.take(some), of.take(some),
+        score += turn.gain.take(pair)
+        score += self._ahead.take(child) - self._ahead.take(before)
+        pair_row = turn.row.take(pair)
+        np.maximum.at(best, pair_row, score)
+        passing = _where(score > np.maximum(best - threshold, worst).take(pair_row))
+        source, token, child, score, pair_row = (
+            source.take(passing), token.take(passing), child.take(passing), score.take(passing), pair_row.take(passing),
         )  # fmt: skip
 
-        # Words that end with it, once for every word that sounds alike.
-        count = self._count.take(to)
-        if self._alike:
+        # Words that end with this token, one candidate for each homophone.
+        count = self._count.take(child)
+        if self._homophones:
             ends = _counting(len(count)).repeat(count)
-            word = self._lexicon.first.take(to)
+            word = self._lexicon.first.take(child)
             word -= count.cumsum() - count
             word = self._lexicon.ends.take(word.take(ends) + _counting(len(ends)))
-            ended_at = to.take(ends)
+            ended_at = child.take(ends)
         else:
             ends = _where(count)
-            ended_at = to.take(ends)
+            ended_at = child.take(ends)
             word = self._word.take(ended_at)
-        said = score.take(ends)
-        said += self._settings.word_score
-        said_by = of.take(ends)
+        word_score = score.take(ends)
+        word_score += self._settings.word_score
+        word_row = pair_row.take(ends)
         lm = fields[LM].take(source.take(ends))
         if self._lm is not None:
             logp, lm = self._lm.score(lm, self._lm_word.take(word))
             logp *= self._settings.lm_weight
             logp -= self._ahead.take(ended_at)
-            said += logp
-        np.maximum.at(best, said_by, said)
+            word_score += logp
+        np.maximum.at(best, word_row, word_score)
 
-        # Hypotheses to be: copies of where they come from, with what is new; the parts are slices.
-        goes_on = self._goes_on.take(to)
+        # New hypotheses: copies of their sources with updated fields; the three parts are slices.
+        continues = self._goes_on.take(child)
         floor = np.maximum(best - threshold, worst)
         while True:
-            stays = _where(stay >= floor.take(row))
-            goes = _where(goes_on & (score >= floor.take(of)))
-            kept = _where(said >= floor.take(said_by))
-            origin = np.concatenate([stays, source.take(goes), source.take(ends.take(kept))])
-            whose = row.take(origin)
-            lives = np.zeros(len(best), np.bool_)
-            lives[whose] = True
-            if np.count_nonzero(lives) == len(lives):
+            staying = _where(stay >= floor.take(row))
+            going = _where(continues & (score >= floor.take(pair_row)))
+            kept = _where(word_score >= floor.take(word_row))
+            origin = np.concatenate([staying, source.take(going), source.take(ends.take(kept))])
+            origin_row = row.take(origin)
+            survives = np.zeros(len(best), np.bool_)
+            survives[origin_row] = True
+            if np.count_nonzero(survives) == len(survives):
                 break
-            # The best led only to words that cost too much: what lives is measured by the best that may live.
-            best = np.where(lives, best, np.maximum.reduceat(stay, hyps.begin))
-            np.maximum.at(best, of, np.where(goes_on, score, IMPOSSIBLE))
-            np.maximum.at(best, said_by, said)
-            floor = np.where(lives, floor, np.maximum(best - threshold, worst))
-        ends, word, source, row = ends.take(kept), word.take(kept), origin, whose
-        moved, ended = len(stays), len(stays) + len(goes)
+            # In streams without survivors, the best score was of a path that can only end a word, and the word scored
+            # too low. There the floor is measured from the best candidate that may survive.
+            best = np.where(survives, best, np.maximum.reduceat(stay, hyps.begin))
+            np.maximum.at(best, pair_row, np.where(continues, score, IMPOSSIBLE))
+            np.maximum.at(best, word_row, word_score)
+            floor = np.where(survives, floor, np.maximum(best - threshold, worst))
+        ends, word, source, row = ends.take(kept), word.take(kept), origin, origin_row
+        moved, ended = len(staying), len(staying) + len(going)
         new = fields.take(source, axis=1)
         values = new.view(np.float64)
         values[DONE, moved:] += values[PEAK, moved:]
@@ -232,16 +237,16 @@ class Extender:
             values[DONE].put(first, 0.0)
             new[TOKENS].put(first, 1)
             new[START].put(first, turn.step.take(row.take(first)))
-        new[NODE, moved:ended], new[NODE, ended:] = to.take(goes), 0
-        new[LAST, moved:ended], new[LAST, ended:] = token.take(goes), token.take(ends)
+        new[NODE, moved:ended], new[NODE, ended:] = child.take(going), 0
+        new[LAST, moved:ended], new[LAST, ended:] = token.take(going), token.take(ends)
         values[PEAK, moved:] = turn.posterior.take(row[moved:] * size + new[LAST, moved:])
         new[LM, ended:] = lm = lm.take(kept)
         new[HASH, ended:] = self._identity(new[HASH, ended:], word, lm)
-        values[PB, :moved], values[PB, moved:] = blank.take(stays), -np.inf
-        values[PN, :moved], values[PN, moved:ended] = renewed.take(stays), score.take(goes)
-        values[PN, ended:] = said.take(kept)
+        values[PB, :moved], values[PB, moved:] = blank.take(staying), -np.inf
+        values[PN, :moved], values[PN, moved:ended] = renewed.take(staying), score.take(going)
+        values[PN, ended:] = word_score.take(kept)
         total = values[PN].copy()
-        total[:moved] = stay.take(stays)
+        total[:moved] = stay.take(staying)
 
         marks = row << 48
         heads = self._merge(new, total, marks)
@@ -251,12 +256,13 @@ class Extender:
         at = _where(chosen >= ended)
         if not len(at):
             return hyps, None
-        said_by, nth = row.take(at), chosen.take(at)
-        words = Ended(said_by, new.take(nth, axis=1), word.take(nth - ended), turn.step.take(said_by))
+        word_row, nth = row.take(at), chosen.take(at)
+        words = Ended(word_row, new.take(nth, axis=1), word.take(nth - ended), turn.step.take(word_row))
         fields[HIST].put(at, np.arange(known, known + len(at)))
         return hyps, words
 
     def _identity(self, before: Ints, word: Ints, lm: Ints) -> Ints:
+        """Hashes [W] after new words: of all words so far or of the LM states, as the setting ``merge`` says."""
         if self._settings.merge == "history":
             return mix_in(before, self._spread.take(word))
         return mix(np.full(len(lm), START_HASH), lm)
@@ -264,7 +270,7 @@ class Extender:
     # -- the new beam ----------------------------------------------------------------------------------------------
 
     def _merge(self, new: Ints, score: Floats, marks: Ints) -> Ints:
-        """Add up the paths to each prefix in its likeliest candidate; the indexes of these candidates, in order.
+        """Add up the paths to each prefix in its likeliest candidate. Returns the indexes of these, in order.
 
         At most one of a prefix's candidates is a hypothesis that stays, and only that one has paths ending in blank.
         ``marks`` [C]: the stream's number in the upper 16 bits.
@@ -277,7 +283,7 @@ class Extender:
         if len(key) < MANY:
             order = np.lexsort((-score, key))  # the likeliest leads its group
         else:
-            some = _alike(key)
+            some = _repeated(key)
             if not len(some):
                 return _counting(len(key))
             order = some.take(np.lexsort((-score.take(some), key.take(some))))
@@ -303,7 +309,7 @@ class Extender:
         return _where(alone)
 
     def _select(self, heads: Ints, score: Floats, row: Ints, marks: Ints, best: Floats) -> tuple[Ints, Ints, Ints]:
-        """The best candidates of each stream, best first: their indexes, their streams, and the count of each stream.
+        """Select the best candidates of each stream, best first: their indexes, their streams, each stream's count.
 
         Scores are compared as 32-bit fractions of the range that the threshold allows.
         """
@@ -354,7 +360,7 @@ def _where(which: NDArray[np.generic]) -> Ints:
     return which.nonzero()[0]
 
 
-def _alike(keys: Ints) -> Ints:
+def _repeated(keys: Ints) -> Ints:
     """Indexes, in order, of all keys that occur more than once, and of a few others."""
     places = np.int64((1 << 24) - 1)
     if len(keys) > places:

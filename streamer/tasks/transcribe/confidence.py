@@ -1,7 +1,7 @@
 """Word confidence as the probability that a word is right: a logistic function fitted to development recordings.
 
-The acoustic model's posterior alone is a poor estimate: a word may sound clear and be another one. Further features are
-the word's language-model scores, its length, and the same of its neighbours and of the utterance.
+The acoustic model's posterior alone is a poor estimate: it may be high for a wrong word. Further features are the
+word's length, its language-model scores, and means over its neighbours and over the utterance.
 :mod:`models.speech.fitting` fits the weights, which are an option in the model's file.
 """
 
@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 def features(words: Sequence[str], confidences: Sequence[float], lm: NGram | None) -> Floats:
-    """Features [words, :data:`FEATURES`] of one utterance's words so far."""
+    """Features [words, :data:`FEATURES`] of the words of one utterance so far; at least one word."""
     own = np.log(np.maximum(confidences, LEAST))
     letters = np.array([len(word) for word in words], np.float64)
     score = unigram = np.zeros(len(words))

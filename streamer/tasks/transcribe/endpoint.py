@@ -1,7 +1,7 @@
 """Endpointing: where utterances end, by three silence rules as in Kaldi and sherpa, decided step by step.
 
-Silence is a run of steps whose most probable token is the blank (or the word boundary). All counts start again with an
-utterance. The rules look at one step at a time, so an endpoint's place does not depend on the chunks.
+Silence is a run of steps whose most probable token is the blank (or the word boundary). All counts restart with each
+utterance. The rules are checked step by step, so the place of an endpoint does not depend on the chunks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Rules(NamedTuple):
 
 
 def silence_runs(silent: NDArray[np.bool_], carried: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Length of the silence that ends with each step [N, T]. ``carried`` [N]: silent steps just before the first."""
+    """Length [N, T] of the silence that ends with each step, in steps. ``carried`` [N]: silent steps before the first
+    one."""
     n, steps = silent.shape
     at = np.arange(steps, dtype=np.int64)
     last_sound = np.maximum.accumulate(np.where(silent, -1, at), axis=1) if steps else np.zeros((n, 0), np.int64)
@@ -63,21 +64,21 @@ class Endpoints:
         """``runs`` [N, T]: length of the silence that ends with each step. ``busy`` [N, T]: steps that may decode
         something, silent or not.
 
-        ``spoken`` [N, T]: steps of the utterance, this one included. ``ended(row, step, units)`` is called for each
-        utterance that ends; ``step`` is its last.
+        ``spoken`` [N, T]: number of the utterance's steps up to and including each step. ``ended(row, step, units)`` is
+        called for each utterance that ends; ``step`` is its last.
         """
         self._search, self._states, self._ended = search, states, ended
         self._rules = rules
         self._runs, self._busy, self._spoken = runs, busy, spoken
         run = np.minimum(runs, spoken)
-        alike = all(rule == rules[0] for rule in rules[1:])  # as most often
+        alike = all(rule == rules[0] for rule in rules[1:])  # the usual case
         held = np.array(rules[:1] if alike else rules, np.int64).reshape(-1, 3)
         holds = self._hold(run, busy, spoken, *(rule[:, None] for rule in held.T))
         self.due: Steps = np.where(holds.any(axis=1), holds.argmax(axis=1), runs.shape[1]).astype(np.int64)
 
     @staticmethod
     def _hold(run: Steps, busy: NDArray[np.bool_], spoken: Steps, silence: Any, trailing: Any, length: Any) -> Any:
-        """Steps at which a rule may hold."""
+        """The steps at which a rule may hold; the bounds are numbers or columns [N, 1]."""
         return (run == silence) | (run == trailing) | (busy & (run > trailing)) | (spoken >= length)
 
     def ask(self, row: int) -> bool:

@@ -19,8 +19,8 @@ __all__ = ["Greedy", "GreedyState"]
 
 @dataclass(slots=True)
 class GreedyState:
-    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of each token
-    given out.
+    """One stream's utterance: the last step's token, and ``(token, start, end, peak log-posterior)`` of each emitted
+    token.
 
     ``reported``: how many tokens :meth:`Greedy.units` returned last.
     """
@@ -34,7 +34,7 @@ class Greedy:
     """Shared by all streams of a model. ``tokens``: names [V]; log-probabilities are [N, T, V].
 
     ``blank_penalty``: subtracted from the blank's log-probability; useful for a model that leaves out words.
-    ``collapse``: equal tokens in a row count as one (CTC); off for a transducer, which emits each token once.
+    ``collapse``: consecutive equal tokens count as one (CTC); off for a transducer, which emits each token once.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Greedy:
         return logp
 
     def busy(self, logp: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """No step: silence emits nothing."""
+        """No step [N, T]: a silent step emits nothing."""
         return np.zeros(logp.shape[:2], np.bool_)
 
     def advance(
@@ -74,7 +74,7 @@ class Greedy:
         best = logp.argmax(axis=2)
         peaks = np.take_along_axis(logp, best[:, :, None], axis=2)[:, :, 0]
         begin = np.zeros(len(states), np.int64)
-        while (begin < end).any():  # up to where a row may end, most often once
+        while (begin < end).any():  # up to the rows' next endpoint checks; usually one pass
             stop = np.minimum(checks.due + 1, end)
             self._take(states, best, peaks, begin, stop, origin)
             for row in np.flatnonzero((begin < end) & (checks.due < end)).tolist():
@@ -100,7 +100,7 @@ class Greedy:
             previous = state.last if t == begin[row] else int(best[row, t - 1])
             if token != previous or not self._collapse:
                 state.tokens.append((token, step, step, peak))
-            elif state.tokens:  # a token that began before a cut goes on without being put out again
+            elif state.tokens:  # a token that continues across a cut is not emitted again
                 same, start, _, highest = state.tokens[-1]
                 if same == token:
                     state.tokens[-1] = (same, start, step, max(highest, peak))
@@ -131,7 +131,7 @@ class Greedy:
         return units
 
     def cut(self, state: GreedyState) -> list[Unit]:
-        """Everything up to the last word boundary, or everything if there is none."""
+        """All tokens up to the last word boundary, or all tokens if there is none."""
         boundaries = [i for i, (token, *_) in enumerate(state.tokens) if token == self._boundary]
         keep = boundaries[-1] + 1 if boundaries else len(state.tokens)
         units = self.units(GreedyState(state.last, state.tokens[:keep]))

@@ -29,7 +29,7 @@ class WordHistory:
     Chains are walked entry by entry in Python, for which an ``array`` is fast and small.
     """
 
-    links: array[int] = field(default_factory=lambda: array("q"))  # four an entry: PARENT, WORD, START, END
+    links: array[int] = field(default_factory=lambda: array("q"))  # four for each entry: PARENT, WORD, START, END
     means: array[float] = field(default_factory=lambda: array("d"))
 
     @classmethod
@@ -42,12 +42,12 @@ class WordHistory:
         return len(self.means)
 
     def add(self, table: Table) -> None:
-        """More entries [W, 5]."""
+        """Append the entries of a table [W, 5]."""
         self.extend(table[:, :LOGP], table[:, LOGP].copy().view(np.float64))
 
     def extend(self, links: NDArray[np.int64], means: NDArray[np.float64]) -> None:
-        """More entries: ``links`` [W, 4] and ``means`` [W]."""
-        del self.links[LOGP * len(self.means) :]  # of a call that broke off between the two
+        """Append entries: ``links`` [W, 4] and ``means`` [W]."""
+        del self.links[LOGP * len(self.means) :]  # left by a call that failed between the two appends
         self.links.frombytes(links.tobytes())
         self.means.frombytes(means.tobytes())
 
@@ -82,9 +82,8 @@ class WordHistory:
         return 0, new[::-1]
 
     def common(self, entries: set[int], chain: Sequence[int], known: int = 0) -> int:
-        """How many entries of ``chain`` are ancestors of all ``entries``, one of which is its last. ``known``: a lower
-        bound.
-        """
+        """How many entries of ``chain`` are ancestors of all ``entries``; the last of ``chain`` is one of ``entries``.
+        ``known``: a lower bound of the result."""
         links, least = self.links, len(chain)
         depth = {NONE: 0} | {entry: n for n, entry in enumerate(chain[max(0, known - 1) :], max(1, known))}
         for entry in entries:
@@ -107,7 +106,7 @@ class WordHistory:
             front = np.unique(table[front, PARENT])
             front = front[front != NONE]
             front = front[~used[front]]
-        number = np.full(len(table) + 1, NONE, np.int64)  # its last element is where NONE points
+        number = np.full(len(table) + 1, NONE, np.int64)  # NONE (-1) indexes the last element
         number[:-1][used] = np.arange(used.sum())
         kept = table[used]
         kept[:, PARENT] = number[kept[:, PARENT]]

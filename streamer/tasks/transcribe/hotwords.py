@@ -20,13 +20,13 @@ __all__ = ["Biased", "LanguageModel", "phrase"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-#: Most words of one phrase.
+#: Maximum number of words in one phrase.
 MOST_WORDS = 8
 
 
 def phrase(text: str) -> tuple[str, ...]:
-    """``"New-York Times"`` -> ``("New", "York", "Times")``: letters and apostrophes, accents left out. Raises
-    ``ValueError`` for anything else."""
+    """The words of a phrase: ``"New-York Times"`` -> ``("New", "York", "Times")``. Accents are removed. Raises
+    ``ValueError`` for characters other than letters and apostrophes, and for too many words."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     words = tuple(
         word.strip("'") for word in re.split(r"[\s\-_.,]+", plain.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
@@ -42,9 +42,9 @@ def phrase(text: str) -> tuple[str, ...]:
 class Biased:
     """A language model, or none, with a bonus for phrases. Same interface as :class:`.ngram.NGram`; read-only.
 
-    Words are the model's numbers; those that it does not know have numbers behind its own and the score of its rarest
-    word. Without a model every word scores 0, and those that are in no phrase have the number 0. ``bonus``: nats a
-    word.
+    Words have the model's numbers. Words that the model does not know are numbered after its own, and each scores like
+    its rarest word. Without a model every word scores 0, and words outside all phrases have the number 0. ``bonus``:
+    nats for each word.
     """
 
     def __init__(self, lm: NGram | None, phrases: Sequence[tuple[str, ...]], bonus: float) -> None:
@@ -70,7 +70,7 @@ class Biased:
         self.end = 0 if lm is None else lm.end
 
     def _build(self, phrases: Sequence[Sequence[int]]) -> None:
-        """``_next`` [places, columns]: where a word leads; ``_gain`` of the same shape: what it earns."""
+        """Build the automaton, [nodes, columns]: ``_next``, the node after a word; ``_gain``, the word's bonus."""
         width = len(self.numbers) + 1
         children: list[dict[int, int]] = [{}]
         parent, depth, risk, ends = [-1], [0], [0.0], {0}
@@ -113,21 +113,21 @@ class Biased:
         """Each word's score without context, with the bonus of words that begin a phrase."""
         if self._lm is None:
             return np.asarray(self._first.take(words))
-        strange = words >= self._size
-        plain = self._lm.unigram(np.where(strange, self._unknown, words)) + np.where(strange, self._rare, 0.0)
+        new = words >= self._size
+        plain = self._lm.unigram(np.where(new, self._unknown, words)) + np.where(new, self._rare, 0.0)
         return np.asarray(plain + self._first.take(words))
 
     def score(self, states: Ints, words: Ints) -> tuple[Floats, Ints]:
         """As :meth:`.ngram.NGram.score`, with the phrases' bonus."""
-        place, before = np.divmod(states, self._contexts)
+        node, before = np.divmod(states, self._contexts)
         column = self._column.take(words)
-        total = self._gain[place, column]
-        after = self._next[place, column] * self._contexts
+        total = self._gain[node, column]
+        after = self._next[node, column] * self._contexts
         if self._lm is not None:
-            strange = words >= self._size
-            logp, state = self._lm.score(before, np.where(strange, self._unknown, words))
+            new = words >= self._size
+            logp, state = self._lm.score(before, np.where(new, self._unknown, words))
             total += logp
-            total[strange] += self._rare
+            total[new] += self._rare
             after += state
         return total, after
 

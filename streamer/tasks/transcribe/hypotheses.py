@@ -84,7 +84,7 @@ class Hypotheses:
         return cls(fields, totals(fields), np.arange(len(beams)).repeat(count), count, count.cumsum() - count)
 
     def split(self, n: int) -> tuple[Hypotheses, Ints, Ints]:
-        """The first ``n`` streams' alone; ``fields`` and ``count`` of the others."""
+        """The hypotheses of the first ``n`` streams, then ``fields`` and ``count`` of the other streams."""
         end = int(self.begin[n])
         first = Hypotheses(self.fields[:, :end], self.total[:end], self.row[:end], self.count[:n], self.begin[:n])
         return first, self.fields[:, end:], self.count[n:]
@@ -105,7 +105,7 @@ def logadd(a: Floats, b: Floats, *, possible: bool = False) -> Floats:
 
 
 def added(scores: Floats, keys: Ints) -> Floats:
-    """For each score [M] the log of the summed probabilities of all scores with the same key."""
+    """For each score [M]: ``log(sum(exp))`` of all scores that have the same key [M]."""
     order = keys.argsort(kind="stable")
     ordered = keys.take(order)
     begins = np.append(True, ordered[1:] != ordered[:-1])
@@ -116,20 +116,21 @@ def added(scores: Floats, keys: Ints) -> Floats:
 
 
 def sums(values: Floats, begin: Ints, group: Ints) -> Floats:
-    """``log(sum(exp))`` of each group; a group's elements are adjacent, and ``begin`` has the first of each."""
+    """``log(sum(exp))`` of each group. Its elements are adjacent in ``values`` [M]; ``begin``: the index of its first
+    one; ``group`` [M]: the number of each element's group."""
     top = np.maximum.reduceat(values, begin)
     scaled = np.exp(values - np.maximum(top, IMPOSSIBLE).take(group))
     return np.asarray(top + np.log(np.maximum(np.add.reduceat(scaled, begin), 1.0)))
 
 
 def totals(fields: Ints) -> Floats:
-    """log p of all paths of each hypothesis."""
+    """log p [H] of all paths of each hypothesis."""
     floats = fields.view(np.float64)
     return logadd(floats[PB], floats[PN])
 
 
 def alive(fields: Ints) -> Ints:
-    """The hypotheses that are possible."""
+    """The hypotheses whose probability is not 0."""
     return np.ascontiguousarray(fields[:, totals(fields) > -np.inf])
 
 

@@ -1,9 +1,9 @@
-"""Pronunciations of words that no lexicon holds, from their letters: a joint-sequence model.
+"""Pronunciations of words that the lexicon lacks, from their letters: a joint-sequence model.
 
-A word is a sequence of pairs of a letter and what it sounds like: no token, one or two (``x:K+S``, ``e:``). An n-gram
-model over such pairs (Bisani & Ney 2008, doi 10.1016/j.specom.2008.01.002; here with single letters on the left) says
-how probable a sequence is, and a beam search over a word's letters finds the most probable ones. The model is packed
-in the file of the acoustic model whose tokens it writes; :mod:`models.speech.letters` estimates it.
+A word is a sequence of pairs of a letter and its sound, which is up to two tokens (``x:K+S``, ``e:``). An n-gram model
+over such pairs (Bisani & Ney 2008, doi 10.1016/j.specom.2008.01.002; here with single letters on the left) gives the
+probability of a sequence, and a beam search over a word's letters finds the most probable ones. The model is packed in
+the file of the acoustic model whose tokens it writes; :mod:`models.speech.letters` estimates it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamer.tasks.transcribe.ngram import NGram
 
 __all__ = ["LONGEST", "Letters", "pair"]
 
-#: Most letters of a word; a longer one is refused.
+#: Maximum number of letters in a word; longer words are refused.
 LONGEST = 40
 BEAM = 32
 
@@ -38,7 +38,7 @@ class Letters:
             if colon:
                 pairs.setdefault(letter, []).append(number)
         if not pairs:
-            raise ValueError("the model of letters and sounds holds no pairs of them")
+            raise ValueError("the pronunciation model has no pairs of a letter and its sound")
         self._pairs = {letter: np.array(numbers, np.int64) for letter, numbers in pairs.items()}
         self.letters = frozenset(pairs)
 
@@ -51,9 +51,9 @@ class Letters:
         nats below the best. Raises ``ValueError`` for a word with anything but :attr:`letters`."""
         if not 0 < len(word) <= LONGEST or (strange := sorted(set(word) - self.letters)):
             raise ValueError(
-                f"{word!r} can't be pronounced: {strange[0]!r} is no letter"
+                f"{word!r} can't be pronounced: {strange[0]!r} is not a known letter"
                 if 0 < len(word) <= LONGEST
-                else f"{word[:LONGEST]!r} can't be pronounced: 1 to {LONGEST} letters can"
+                else f"{word[:LONGEST]!r} can't be pronounced: a word has 1 to {LONGEST} letters"
             )
         score, state = np.zeros(1), np.array([self._model.begin])
         chains: list[tuple[int, ...]] = [()]

@@ -1,7 +1,7 @@
 """A pronunciation lexicon as a prefix tree in flat arrays, with language-model look-ahead.
 
-Look-ahead (Ortmanns, Ney & Eiden 1996): every node has the best unigram log-probability among the words below it, so
-that a hypothesis is charged for its next word before the word ends, and a small beam keeps the right hypotheses.
+Look-ahead (Ortmanns, Ney & Eiden 1996): every node has the best unigram log-probability among the words below it. A
+hypothesis is thus charged for its next word before the word ends, and a small beam keeps the right hypotheses.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from streamer.tasks.transcribe.hotwords import Biased, phrase
 from streamer.tasks.transcribe.letters import Letters
 from streamer.tasks.transcribe.ngram import NGram
 
-__all__ = ["Lexicon", "expected", "parse", "trivial"]
+__all__ = ["Lexicon", "parse", "pronounced", "trivial"]
 
-#: Bytes of a line once it is read: a string, a list and a pair.
+#: Memory of a parsed line in bytes: a string, a list and a tuple.
 ENTRY_BYTES = 250
-#: Words in capitals of at most so many letters may be said letter by letter.
+#: Words in capitals of at most this many letters may also be said letter by letter.
 SPELLED = 5
 
 Entries = list[tuple[str, list[int]]]
@@ -39,7 +39,7 @@ class Lexicon:
     """Node 0 is the root, where words begin.
 
     ``children`` [nodes, V]: the node that a token leads to, -1 for none. ``first`` [nodes], ``count`` [nodes]: the
-    slice of ``ends`` with a node's words. ``leaf`` [nodes]: it has no children. ``words``: spellings; ``lm_word``
+    slice of ``ends`` with a node's words. ``leaf`` [nodes]: the node has no children. ``words``: spellings; ``lm_word``
     [words]: their numbers in the language model. ``ahead`` [nodes]: the look-ahead, 0 at the root and without a
     language model. ``parent`` [nodes]: -1 for the root.
     """
@@ -86,6 +86,7 @@ class Lexicon:
             self._look_ahead(lm.unigram(self.lm_word), depth)
 
     def _look_ahead(self, unigram: NDArray[np.float64], depth: NDArray[np.int64]) -> None:
+        """Compute ``ahead`` from the words' unigrams [words] and the nodes' depths [nodes]."""
         ahead = np.full(len(self.parent), -np.inf)
         np.maximum.at(ahead, np.arange(len(ahead)).repeat(self.count), unigram[self.ends])
         for level in range(int(depth.max()), 1, -1):
@@ -114,7 +115,7 @@ class Lexicon:
         number = self._number.get(word)
         if number is None:
             return []
-        places = (self.ends == number).nonzero()[0].tolist()  # some may be those of a node that got more words since
+        places = (self.ends == number).nonzero()[0].tolist()  # stale where a node's words have moved
         holding = [((self.first <= place) & (place < self.first + self.count)).nonzero()[0] for place in places]
         return [int(nodes[0]) for nodes in holding if len(nodes)]
 
@@ -122,8 +123,8 @@ class Lexicon:
     def _number(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.words)}
 
-    def expecting(self, entries: Entries, lm: Biased) -> Lexicon:
-        """A lexicon with these words added and look-ahead from ``lm``. The large table of children is shared
+    def with_words(self, entries: Entries, lm: Biased) -> Lexicon:
+        """A lexicon with these words added and with look-ahead from ``lm``. The large table of children is shared
         copy-on-write, page by page. Existing words and nodes keep their numbers."""
         made = copy(self)
         made.__dict__.pop("_number", None)
@@ -131,15 +132,15 @@ class Lexicon:
         new = list(dict.fromkeys(word for word, _ in entries if word not in self))
         made.words = self.words + new
         made.lm_word = np.concatenate([self.lm_word, np.zeros(len(new), np.int64)])
-        made.children = self._private(sum(len(tokens) for _, tokens in entries))
+        made.children = self._private_children(sum(len(tokens) for _, tokens in entries))
         made._graft(entries)
         numbers = {word: made._number[word] for word in lm.numbers if word in made}
         for word, number in numbers.items():
             made.lm_word[number] = lm.numbers[word]
-            worth = float(lm.unigram(made.lm_word[number : number + 1])[0])
+            unigram = float(lm.unigram(made.lm_word[number : number + 1])[0])
             for node in made._nodes(word):
                 while node:
-                    made.ahead[node] = max(made.ahead[node], worth)
+                    made.ahead[node] = max(made.ahead[node], unigram)
                     node = int(made.parent[node])
         return made
 
@@ -168,7 +169,7 @@ class Lexicon:
         self.first = np.concatenate([self.first, np.zeros(more, np.int64)])
         self.count = np.concatenate([self.count, np.zeros(more, np.int64)])
         blocks, behind = [self.ends], len(self.ends)
-        for node, words in ends.items():  # a node's words are adjacent: a node's growing list moves to the end
+        for node, words in ends.items():  # a node's words are adjacent, so a list that grows moves to the end
             old = self.ends[self.first[node] : self.first[node] + self.count[node]].tolist()
             block = list(dict.fromkeys(old + words))
             self.first[node], self.count[node] = behind, len(block)
@@ -176,13 +177,13 @@ class Lexicon:
             behind += len(block)
         self.ends = np.concatenate(blocks)
 
-    def _private(self, more: int) -> NDArray[np.int32]:
-        """The table of children with room for ``more`` nodes, copy-on-write."""
+    def _private_children(self, more: int) -> NDArray[np.int32]:
+        """A copy-on-write view of the table of children, with room for ``more`` nodes."""
         rows, columns = self.children.shape
         size = 4 * columns * (rows + more)
         with self._sharing:
             if self._shared is None:
-                self._shared = _memory()
+                self._shared = _memory_file()
                 finalize(self, self._shared.close)
                 self._shared.write(self.children.tobytes())
                 self._shared.flush()
@@ -192,8 +193,8 @@ class Lexicon:
         return np.frombuffer(mmap(self._shared.fileno(), size, access=ACCESS_COPY), np.int32).reshape(-1, columns)
 
 
-def _memory() -> IO[bytes]:
-    """An anonymous file in memory (memfd), where the system has such files."""
+def _memory_file() -> IO[bytes]:
+    """An anonymous file in memory (memfd), or a temporary file where the system has no memfd."""
     return open(os.memfd_create("lexicon"), "r+b") if sys.platform == "linux" else TemporaryFile()
 
 
@@ -204,7 +205,7 @@ def _tree(tokens: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int64]
     Nodes are numbered in order of first use, path after path: children have higher numbers than their parents.
     """
     at = np.zeros(len(tokens), np.int64)
-    met = [np.zeros((1, 4), np.int64) - [0, 0, 1, 1]]  # path and depth at which it is met, parent, token
+    met = [np.zeros((1, 4), np.int64) - [0, 0, 1, 1]]  # path and depth of first use, parent, token
     nodes = 1
     for depth in range(tokens.shape[1]):
         active = (tokens[:, depth] >= 0).nonzero()[0]
@@ -225,7 +226,7 @@ def _tree(tokens: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int64]
 
 
 def _allow(count: int, most: int, what: str) -> None:
-    """Before it is made."""
+    """Raise ``ValueError`` before ``count`` bytes are allocated, if only ``most`` are allowed."""
     if count > most:
         raise ValueError(
             f"its lexicon takes {count} bytes ({what}), {most} are allowed: allow more with the setting max_model_bytes"
@@ -233,8 +234,8 @@ def _allow(count: int, most: int, what: str) -> None:
 
 
 def parse(text: str, tokens: Sequence[str], max_bytes: int = MAX_MODEL_BYTES) -> Entries:
-    """Lines ``WORD<tab>TOKEN TOKEN ...``. Raises ``ValueError`` with the line's number on anything else, and for more
-    than ``max_bytes`` once it is read."""
+    """Parse lines ``WORD<tab>TOKEN TOKEN ...``. Raises ``ValueError`` with the line's number for any other line, and
+    for a lexicon that would take more than ``max_bytes`` of memory."""
     lines = text.count("\n") + 1
     _allow(ENTRY_BYTES * lines + 8 * text.count(" "), max_bytes, f"{lines} lines of {len(text)} characters")
     index = {token: i for i, token in enumerate(tokens)}
@@ -257,11 +258,11 @@ def trivial(tokens: Sequence[str], blank: int) -> Entries:
     return [(token, [i]) for i, token in enumerate(tokens) if i != blank]
 
 
-def expected(
+def pronounced(
     hotwords: Sequence[str], lexicon: Lexicon, letters: Letters | None, tokens: Sequence[str]
 ) -> tuple[list[tuple[str, ...]], Entries]:
-    """Phrases in the lexicon's spelling, and pronunciations of words that it lacks: by letter-to-sound rules, and for
-    short words in capitals (``API``) also letter by letter. Raises ``ValueError`` for a word without a
+    """Hotword phrases in the lexicon's spelling, and pronunciations of the words that it lacks: from ``letters``, and
+    for short words in capitals (``API``) also letter by letter. Raises ``ValueError`` for a word without a
     pronunciation."""
     index = {token: i for i, token in enumerate(tokens)}
     phrases: dict[tuple[str, ...], None] = {}
@@ -269,23 +270,26 @@ def expected(
     for text in hotwords:
         words = []
         for given in phrase(text):
-            word = next((way for way in (given, given.lower(), given.upper()) if way in lexicon), given.lower())
+            word = next((case for case in (given, given.lower(), given.upper()) if case in lexicon), given.lower())
             if word not in lexicon:
                 if letters is None:
                     raise ValueError(
-                        f"hotwords: {given!r} is not in the model's lexicon, and it holds no rules to say it"
+                        f"hotwords: {given!r} is not in the model's lexicon, and the model has no pronunciation model"
                     )
-                ways = [[index[token] for token in way] for way in letters.pronounce(word) if set(way) <= index.keys()]
+                sounds = [
+                    [index[token] for token in sound] for sound in letters.pronounce(word) if set(sound) <= index.keys()
+                ]
                 if given.isupper() and len(given) <= SPELLED:
-                    ways += _spelled(word, lexicon)
-                if not ways:
-                    raise ValueError(f"hotwords: the model has no sounds for {given!r}")
-                entries += [(word, way) for way in ways]
+                    sounds += _spelled(word, lexicon)
+                if not sounds:
+                    raise ValueError(f"hotwords: the model has no pronunciation of {given!r}")
+                entries += [(word, sound) for sound in sounds]
             words.append(word)
         phrases[tuple(words)] = None
     return list(phrases), entries
 
 
 def _spelled(word: str, lexicon: Lexicon) -> list[list[int]]:
+    """The names of the letters as one pronunciation; none if the lexicon lacks a letter."""
     names = [lexicon.pronunciations(letter) for letter in word]
     return [[token for name in names for token in name[-1]]] if all(names) else []

@@ -21,7 +21,7 @@ __all__ = ["NGram"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: The hash filter has two to this power places: ten times the n-grams of a model of 360,000.
+#: The hash filter has 2 to this power buckets: ten times the n-grams of a model of 360,000.
 BUCKET_BITS = 22
 
 
@@ -80,7 +80,7 @@ class NGram:
         self._keys = np.concatenate(keys)
         if (np.diff(self._keys) <= 0).any() or not np.isfinite(self._logp).all():
             raise ValueError("the n-gram model is damaged: its n-grams are not in order")
-        #: Most lookups are of n-grams that the model lacks; this filter rejects most of them without a search.
+        #: The model lacks most of the n-grams that are looked up; this filter rejects most of them without a search.
         self._known = np.zeros(1 << BUCKET_BITS, np.bool_)
         self._known[_bucket(self._keys)] = True
         self._link(np.concatenate(parents), np.concatenate(words))
@@ -109,10 +109,11 @@ class NGram:
         return len(self._logp)
 
     def state_of(self, word: int) -> int:
-        """The state after this word alone."""
+        """The state after ``word`` as the whole history."""
         return int(self._state[1 + word])
 
     def unigram(self, words: Ints) -> Floats:
+        """``log p(word)`` [M] without context, for ``words`` [M]."""
         return np.asarray(self._logp[1 + words])
 
     def score(self, states: Ints, words: Ints) -> tuple[Floats, Ints]:
@@ -135,7 +136,7 @@ class NGram:
         if len(chain) == 1:
             total[at] = 0.0
         else:
-            backed = np.empty(len(words), np.int64)  # off how many of the contexts
+            backed = np.empty(len(words), np.int64)  # number of contexts that each word backs off from
             backed.fill(len(chain))
             backed[at] = level
             total *= backed > 0
@@ -145,7 +146,7 @@ class NGram:
         return total, self._state.take(found)
 
     def sequence(self, words: Ints) -> Floats:
-        """``log p`` of each word [M] after those before it, of which the first begins a sentence."""
+        """``log p`` [M] of each of ``words`` [M] after the words before it; the first word begins a sentence."""
         count = len(words)
         padded = np.concatenate([np.full(max(1, self.order - 1), self.index["<s>"]), words])
         state = self._state.take(1 + padded[:count])
@@ -154,7 +155,7 @@ class NGram:
         return self.score(state, words)[0]
 
     def _find(self, states: Ints, words: Ints) -> Ints:
-        """The longest n-gram that ends with ``word`` and begins inside ``state``."""
+        """The nodes [M] of the longest n-grams that end with ``words`` [M] and begin inside ``states`` [M]."""
         states = states.copy()
         found, hit = self._lookup(states, words)
         while not hit.all():
@@ -163,7 +164,7 @@ class NGram:
         return found
 
     def _lookup(self, states: Ints, words: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """The node of (state, word), and whether there is one; the empty context knows every word."""
+        """The nodes [M] of (state, word), and whether they exist [M]; the empty context knows every word."""
         at_root = states == 0
         if not len(self._keys):
             return 1 + words, at_root | True

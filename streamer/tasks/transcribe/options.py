@@ -1,4 +1,4 @@
-"""Options of the task ``transcribe``: what a manifest fixes, and what a client may ask for its own stream."""
+"""Options of the task ``transcribe``: those of a manifest, and those of a client for its stream."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ __all__ = ["Decoder", "Endpoint", "TranscribeOptions", "TranscribeStreamOptions"
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
-
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Bonus = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)]
-#: Far above what the daemon's settings allow for a stream.
+#: These bounds are far above the daemon's settings for a stream.
 Phrases = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=2000)]
 
 
 class Decoder(BaseModel):
-    """How tokens become words, by ``acoustic_scale * log p(ctc) + lm_weight * log p(lm) + word_score * words``."""
+    """Settings of the search. A hypothesis scores
+    ``acoustic_scale * log p(ctc) + lm_weight * log p(lm) + word_score * words``."""
 
     model_config = STRICT
 
     kind: Literal["greedy", "beam"] = "greedy"
     #: Hypotheses kept per stream.
     beam: Annotated[int, Field(ge=1, le=1024)] = 16
-    #: Hypotheses further than this below the best (nats) are dropped.
+    #: Hypotheses that score this many nats below the best one are dropped.
     beam_threshold: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     #: Tokens below this posterior are not tried as extensions.
     token_threshold: Probability = 0.01
@@ -45,7 +44,7 @@ class Decoder(BaseModel):
     acoustic_scale: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
     #: Subtracted from the blank's log-probability.
     blank_penalty: Weight = 0.0
-    #: Add the probability of the sentence end to what an utterance ends with.
+    #: Whether the language model scores the sentence end at the end of an utterance.
     sentence_end: bool = True
     #: Hypotheses are merged when they have the same words (``history``) or the same language-model state (``state``).
     merge: Literal["history", "state"] = "history"
@@ -68,7 +67,7 @@ class Endpoint(BaseModel):
 
 
 class Confidence(BaseModel):
-    """Logistic regression of a word's probability to be right on the features of
+    """Logistic regression of the probability that a word is right, on the features of
     :mod:`streamer.tasks.transcribe.confidence`: ``bias`` and a weight for each feature."""
 
     model_config = STRICT
@@ -78,8 +77,8 @@ class Confidence(BaseModel):
 
 
 class Times(BaseModel):
-    """Measured corrections of word times, in seconds: from the start of the first token's step to the word's begin, and
-    from the end of the last token's step to the word's end."""
+    """Measured corrections of word times, in seconds. ``start``: from the start of the first token's step to the word's
+    start. ``end``: from the end of the last token's step to the word's end."""
 
     model_config = STRICT
 
@@ -90,15 +89,15 @@ class Times(BaseModel):
 class TranscribeOptions(BaseModel):
     """``options`` of a manifest whose task is ``transcribe``.
 
-    ``units``: ``pieces`` are parts of words, of which the first begins with ``▁``, as SentencePiece has them;
-    ``<0xNN>`` in them is a byte of UTF-8.
+    ``units``: ``pieces`` are parts of words, as in SentencePiece: the first piece of a word begins with ``▁``, and
+    ``<0xNN>`` is a byte of UTF-8.
     ``lexicon``: lines ``WORD<tab>TOKEN TOKEN ...`` in UTF-8, several pronunciations allowed.
     ``lm``: an n-gram model in the format of :mod:`streamer.tasks.transcribe.ngram`,
     over the lexicon's words, or over the tokens where there is no lexicon.
     ``letters``: pronunciation model for words that the lexicon lacks (:mod:`streamer.tasks.transcribe.letters`).
     ``hotword_bonus``: default bonus in nats for each word of a hotword phrase.
-    ``confidence``: how confidences become probabilities; ``times``: how steps become times of words.
-    ``delay_steps``: tokens come out this many steps after the sound (word times are corrected by it).
+    ``confidence``: turns confidences into probabilities; ``times``: corrects the times of words.
+    ``delay_steps``: tokens are emitted this many steps after their sound (word times are corrected by it).
     """
 
     model_config = STRICT
@@ -133,7 +132,7 @@ class TranscribeOptions(BaseModel):
 
 
 class TranscribeStreamOptions(BaseModel):
-    """What a client may ask for its own stream; fields left out keep the model's defaults."""
+    """A client's options for its stream; omitted fields keep the model's defaults."""
 
     model_config = STRICT
 
@@ -141,31 +140,31 @@ class TranscribeStreamOptions(BaseModel):
     endpoint: Endpoint
     partials: bool = True
     words: bool = True
-    #: Expected names and terms, one to eight words each, and the bonus of each of their words in nats.
+    #: Names and terms to expect, one to eight words each, and the bonus of each of their words in nats.
     hotwords: Phrases = []
     hotword_bonus: Bonus = 5.0
     #: Numbers in finals: as spoken, or in digits. Another model writes them, after this task.
     numbers: Literal["spoken", "written"] = "spoken"
-    #: Finals as plain words, or with punctuation and capitals, which another model adds after this task.
+    #: Finals as plain words, or with punctuation and capitals. Another model adds them, after this task.
     text: Literal["spoken", "written"] = "spoken"
     #: Whether a second recogniser, where there is one, decodes finals again.
     revise: bool = True
 
 
 def parse_stream_options(given: Mapping[str, Any], model: TranscribeOptions) -> TranscribeStreamOptions:
-    """The client's options over the model's defaults. Raises ``ValueError`` that names every wrong key.
+    """Merge a client's options into the model's defaults. Raises a ``ValueError`` that names every invalid key.
 
     ``decoder`` is the name of a kind or a table of settings, ``endpoint`` a table of seconds.
     """
-    wishes: dict[str, Any] = dict(given)
-    if isinstance(wishes.get("decoder"), str):
-        wishes["decoder"] = {"kind": wishes["decoder"]}
+    merged: dict[str, Any] = dict(given)
+    if isinstance(merged.get("decoder"), str):
+        merged["decoder"] = {"kind": merged["decoder"]}
     for name, default in (("decoder", model.decoder), ("endpoint", model.endpoint)):
-        wish = wishes.get(name, {})
-        wishes[name] = {**default.model_dump(), **wish} if isinstance(wish, Mapping) else wish
-    wishes = {"hotword_bonus": model.hotword_bonus, **wishes}
+        value = merged.get(name, {})
+        merged[name] = {**default.model_dump(), **value} if isinstance(value, Mapping) else value
+    merged = {"hotword_bonus": model.hotword_bonus, **merged}
     try:
-        options = TranscribeStreamOptions.model_validate(wishes)
+        options = TranscribeStreamOptions.model_validate(merged)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
         raise ValueError(f"stream options of the task transcribe do not fit: {problems}") from error

@@ -34,7 +34,7 @@ def words(texts: Sequence[str], stable: int) -> tuple[list[slice], int]:
 
 
 def spelt(texts: Sequence[str]) -> str:
-    """A word's pieces as text. Bytes that make no character become U+FFFD."""
+    """A word's pieces as text. Invalid UTF-8 becomes U+FFFD."""
     whole = "".join(text for text in texts if not _SILENT.fullmatch(text)).replace(MARK, "")
     if not _BYTE.search(whole):
         return whole

@@ -33,14 +33,15 @@ class Checks(Protocol):
     due: Steps
 
     def ask(self, row: int) -> bool:
-        """Called with the row's state after its step ``due``; whether the state was changed. Sets the next ``due``."""
+        """Check a row whose state has reached its step ``due``, and set the next ``due``. Returns whether the state
+        was changed."""
 
 
 class Search(Protocol):
     """A decoder, shared by all streams with the same settings. A stream's utterance is a *state*, opaque to others."""
 
     def open(self) -> Any:
-        """The state of a stream that begins."""
+        """The state of a new stream."""
 
     def weigh(self, logp: NDArray[np.float32]) -> NDArray[np.float32]:
         """``logp`` [N, T, V] with the decoder's penalties, for its other methods and for endpointing."""
@@ -51,7 +52,8 @@ class Search(Protocol):
     def advance(
         self, states: Sequence[Any], logp: NDArray[np.float32], end: Steps, origin: Steps, checks: Checks
     ) -> None:
-        """The first ``end[i]`` steps of row *i* of ``logp`` [N, T, V]; its step 0 is the stream's ``origin[i]``th."""
+        """Decode the first ``end[i]`` steps of row *i* of ``logp`` [N, T, V]. ``origin[i]``: the number of the row's
+        first step in the stream."""
 
     def decoded(self, state: Any) -> bool:
         """Whether the best hypothesis has any unit."""
@@ -69,14 +71,14 @@ class Search(Protocol):
         """An independent copy of the state."""
 
     def finish(self, state: Any) -> list[Unit]:
-        """End the utterance and return its units. The state begins the next one; a token that continues across the end
-        is not repeated."""
+        """End the utterance and return its units. The state begins the next utterance; a token that continues across
+        the end is not repeated."""
 
     def cut(self, state: Any) -> list[Unit]:
         """Cut an utterance that is too long: return its whole words. The rest opens the next utterance."""
 
     def dump(self, state: Any) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """JSON facts and arrays from which :meth:`restore` makes the state again, bit for bit."""
+        """JSON facts and arrays from which :meth:`restore` rebuilds the state bit for bit."""
 
     def restore(self, facts: dict[str, Any], arrays: list[NDArray[Any]]) -> Any:
         """The inverse of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other data."""

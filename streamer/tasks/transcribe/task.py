@@ -1,8 +1,8 @@
 """The task ``transcribe``: log-probabilities in, transcripts with word times and confidence out.
 
 The log-probabilities have one of two shapes. [steps, tokens] is CTC, which a decoder here turns into tokens. [steps,
-symbols, tokens] is a transducer that searches inside its graph: the best token of each row is the one that it chose.
-There may be several tokens in a step, and repeats are not collapsed.
+symbols, tokens] is a transducer that searches inside its graph: the best token of each row is the token that it chose.
+A step may have several tokens, and repeats are not collapsed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streamer.tasks.transcribe.endpoint import Endpoints, Rules, silence_runs
 from streamer.tasks.transcribe.greedy import Greedy
 from streamer.tasks.transcribe.hotwords import Biased
 from streamer.tasks.transcribe.letters import Letters
-from streamer.tasks.transcribe.lexicon import Lexicon, expected, parse, trivial
+from streamer.tasks.transcribe.lexicon import Lexicon, parse, pronounced, trivial
 from streamer.tasks.transcribe.ngram import NGram
 from streamer.tasks.transcribe.options import Decoder, TranscribeOptions, TranscribeStreamOptions, parse_stream_options
 from streamer.tasks.transcribe.search import Search, Steps, Unit
@@ -34,13 +34,14 @@ from streamer.tasks.transcribe.transcript import Known, Transcript
 
 __all__ = ["Transcribe", "TranscribeMemory", "decode_all"]
 
-#: Settings, expected phrases, and their bonus.
-Wanted = tuple[Decoder, tuple[str, ...], float]
+#: Settings, hotword phrases, and the bonus of their words.
+SearchKey = tuple[Decoder, tuple[str, ...], float]
 
 
 @dataclass(slots=True, eq=False)
 class TranscribeMemory:
-    """One stream. All counts are steps since the stream's start; ``silent`` counts the silent steps at its end."""
+    """One stream. ``steps``: decoded so far; ``begun``: the first step of the current utterance; ``silent``: length of
+    the silence at the end, in steps."""
 
     options: TranscribeStreamOptions
     rules: Rules
@@ -49,16 +50,16 @@ class TranscribeMemory:
     steps: int = 0
     begun: int = 0
     silent: int = 0
-    said: float = 0.0  # seconds at which the last final's last word ends
-    bad: int = 0  # steps whose row was no probability distribution: taken as blank
-    shown: str = ""
-    known: Known = field(default_factory=dict)  # words of this utterance's partials, made once
+    final_end: float = 0.0  # end of the last final, in seconds
+    bad: int = 0  # invalid rows, which are decoded as blank
+    shown: str = ""  # text of the utterance's last partial
+    known: Known = field(default_factory=dict)  # a cache of words of this utterance's partials
 
 
 class Transcribe:
     """Shared by all streams of one model (:class:`streamer.tasks.Task`); its first output: [N, T, V] log-posteriors, or
-    a transducer's [N, T, S, V]: ``symbols`` is S, and all that is counted in steps here is counted in its rows then.
-    """
+    a transducer's [N, T, S, V]. ``symbols`` is S, or 1. For a transducer, a "step" in this module is one of its T * S
+    rows."""
 
     def __init__(self, manifest: Manifest, max_bytes: int = MAX_MODEL_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -78,7 +79,7 @@ class Transcribe:
             )
         self.transducer, self.symbols = len(shape) == 3, shape[1] if len(shape) == 3 else 1
         self.output = manifest.outputs[0].name
-        rate = manifest.input.sample_rate  # a picture has columns, of so many seconds each
+        rate = manifest.input.sample_rate  # None for pictures, whose columns have a duration
         seconds = manifest.hop / rate if rate else manifest.hop * (manifest.input.step_seconds or 0.0)
         self.step_seconds = seconds / self.symbols
         self.boundary = _boundary(self.options)
@@ -92,8 +93,8 @@ class Transcribe:
             confidence=self.options.confidence,
             lm=self._lm if self.options.confidence is not None and self.options.lexicon is not None else None,
         )
-        self._searches: WeakValueDictionary[Wanted, Search] = WeakValueDictionary()
-        try:  # a lexicon that does not fit shows now, not when the first stream comes
+        self._searches: WeakValueDictionary[SearchKey, Search] = WeakValueDictionary()
+        try:  # an invalid lexicon fails here, not when the first stream opens
             self._default = self._search(self.options.decoder)
         except ValueError as error:
             raise TaskError(f"model {manifest.name!r} can't transcribe: {error}; export the model again") from error
@@ -109,9 +110,9 @@ class Transcribe:
         self, memories: Sequence[TranscribeMemory], outputs: Mapping[str, NDArray[np.generic]], steps: Sequence[int]
     ) -> list[list[Transcription]]:
         real = np.asarray(steps, np.int64) * self.symbols
-        said = outputs[self.output]
+        raw = outputs[self.output]
         logp, best, bad = _distributions(
-            said.reshape(len(said), said.shape[1] * self.symbols, said.shape[-1]), self.options.blank
+            raw.reshape(len(raw), raw.shape[1] * self.symbols, raw.shape[-1]), self.options.blank
         )
         events: list[list[Transcription]] = [[] for _ in memories]
         groups: dict[Search, list[int]] = {}
@@ -121,20 +122,20 @@ class Transcribe:
             for row in np.flatnonzero(bad.any(axis=1)).tolist():
                 memories[row].bad += int(bad[row, : real[row]].sum())
         for search, rows in groups.items():
-            everybody = len(rows) == len(memories)
+            all_rows = len(rows) == len(memories)
             found = self._decode(
                 search,
                 [memories[row] for row in rows],
-                logp[: len(rows)] if everybody else logp[rows],
-                best[: len(rows)] if everybody else best[rows],
-                real if everybody else real[rows],
+                logp[: len(rows)] if all_rows else logp[rows],
+                best[: len(rows)] if all_rows else best[rows],
+                real if all_rows else real[rows],
             )
             for row, result in zip(rows, found, strict=True):
                 events[row] = result
         return events
 
     def copy(self, memory: TranscribeMemory) -> TranscribeMemory:
-        return replace(memory, state=memory.search.copy(memory.state))  # known is a cache: both may use it
+        return replace(memory, state=memory.search.copy(memory.state))  # both may use the cache known
 
     def finish(self, memory: TranscribeMemory) -> list[Transcription]:
         return self._final(memory, memory.search.finish(memory.state))
@@ -146,7 +147,7 @@ class Transcribe:
             "options": memory.options.model_dump(),
             "counts": counts,
             "shown": memory.shown,
-            "said": memory.said,
+            "said": memory.final_end,
             "state": state,
         }
         return pack(facts, arrays)
@@ -159,8 +160,8 @@ class Transcribe:
             search = self._search(options.decoder, options.hotwords, options.hotword_bonus)
             state = search.restore(facts["state"], arrays)
             rules = Rules.of(options.endpoint, self.step_seconds)
-            said = float(facts.get("said", 0.0))
-            return TranscribeMemory(options, rules, search, state, steps, begun, silent, said, bad, str(facts["shown"]))
+            end, shown = float(facts.get("said", 0.0)), str(facts["shown"])
+            return TranscribeMemory(options, rules, search, state, steps, begun, silent, end, bad, shown)
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not a memory of this task: {error!r}") from error
 
@@ -169,7 +170,8 @@ class Transcribe:
     def _decode(
         self, search: Search, memories: list[TranscribeMemory], logp: NDArray[np.float32], best: Steps, steps: Steps
     ) -> list[list[Transcription]]:
-        """``best`` [N, T]: the likeliest token of each row of ``logp`` [N, T, V]."""
+        """The events of each stream of one search. ``best`` [N, T]: the likeliest token of each row of ``logp``
+        [N, T, V]; ``steps`` [N]: how many rows count."""
         events: list[list[Transcription]] = [[] for _ in memories]
         if not steps.any():
             return events
@@ -204,19 +206,19 @@ class Transcribe:
 
     def _final(self, memory: TranscribeMemory, units: list[Unit]) -> list[Transcription]:
         event = self.transcript.event(
-            "final", units, len(units), memory.begun, memory.options.words, memory.known, memory.said
+            "final", units, len(units), memory.begun, memory.options.words, memory.known, memory.final_end
         )
         memory.known.clear()
         if event.text:
-            memory.said = event.end
+            memory.final_end = event.end
         shown, memory.shown = memory.shown, ""
-        # A partial that came to nothing is taken back by an empty final.
+        # An empty final withdraws a partial whose words were all dropped.
         return [event] if event.text or (shown and memory.options.partials) else []
 
     def _partial(self, search: Search, memory: TranscribeMemory) -> list[Transcription]:
         units, stable = search.units(memory.state), search.stable(memory.state)
         event = self.transcript.event(
-            "partial", units, stable, memory.begun, memory.options.words, memory.known, memory.said
+            "partial", units, stable, memory.begun, memory.options.words, memory.known, memory.final_end
         )
         if event.text == memory.shown:
             return []
@@ -224,17 +226,19 @@ class Transcribe:
         return [event]
 
     def _search(self, decoder: Decoder, hotwords: Sequence[str] = (), bonus: float = 0.0) -> Search:
-        """The search with these settings, shared by all streams with the same ones and dropped with the last of
-        them."""
+        """The search with these settings. All streams with these settings share it; it is dropped with the last one.
+
+        Raises ``ValueError`` for settings that the model does not support.
+        """
         if self.transducer and (decoder.kind != "greedy" or decoder.blank_penalty):
             raise ValueError(
-                "a transducer has searched in its own graph: decoder.kind is greedy, without blank_penalty"
+                "a transducer searches in its own graph: decoder.kind must be greedy, without blank_penalty"
             )
-        wanted = (decoder, tuple(hotwords), bonus if hotwords else 0.0)
-        found = self._searches.get(wanted)
+        key = (decoder, tuple(hotwords), bonus if hotwords else 0.0)
+        found = self._searches.get(key)
         if found is None:
             if hotwords:
-                found = self._expecting(decoder, hotwords, bonus)
+                found = self._with_hotwords(decoder, hotwords, bonus)
             elif decoder.kind == "greedy":
                 found = Greedy(
                     self.options.tokens, self.options.blank, self.boundary, decoder.blank_penalty,
@@ -242,15 +246,15 @@ class Transcribe:
                 )  # fmt: skip
             else:
                 found = Beam(decoder, self._lexicon, self._lm, self.options.blank)
-            self._searches[wanted] = found
+            self._searches[key] = found
         return found
 
-    def _expecting(self, decoder: Decoder, hotwords: Sequence[str], bonus: float) -> Beam:
+    def _with_hotwords(self, decoder: Decoder, hotwords: Sequence[str], bonus: float) -> Beam:
         if decoder.kind != "beam" or self.options.lexicon is None or decoder.lm_weight == 0:
             raise ValueError("hotwords need a model with a lexicon, its decoder beam, and an lm_weight above 0")
-        phrases, new = expected(hotwords, self._lexicon, self._letters, self.options.tokens)
+        phrases, new = pronounced(hotwords, self._lexicon, self._letters, self.options.tokens)
         lm = Biased(self._lm, phrases, bonus)
-        return Beam(decoder, self._lexicon.expecting(new, lm), lm, self.options.blank)
+        return Beam(decoder, self._lexicon.with_words(new, lm), lm, self.options.blank)
 
     @property
     def hotword_sets(self) -> int:
@@ -280,8 +284,8 @@ def decode_all(
     options: Mapping[str, Any] | None = None,
     batch: int = 64,
 ) -> list[str]:
-    """Whole recordings ``[T_i, V]``, of a transducer ``[T_i, S, V]``, to texts by a live stream's own decoder,
-    endpoints included: for evaluation."""
+    """Decode whole recordings ``[T_i, V]``, of a transducer ``[T_i, S, V]``, as live streams are decoded, with
+    endpoints. Returns one text for each recording; for evaluation."""
     texts: list[str] = [""] * len(log_probs)
     order = sorted(range(len(log_probs)), key=lambda i: len(log_probs[i]))
     for first in range(0, len(order), batch):
@@ -300,13 +304,13 @@ def decode_all(
 def _distributions(
     raw: NDArray[Any], blank: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_] | None]:
-    """Valid log-probabilities [N, T, V], the likeliest token of each row [N, T], and which rows [N, T] were invalid,
-    ``None`` for no row. A row is invalid if it has NaN or infinity, or if all its tokens are impossible.
+    """Valid log-probabilities [N, T, V], the likeliest token of each row [N, T], and which rows [N, T] were invalid
+    (``None``: no row was). A row is invalid if its maximum is NaN or infinite.
 
     An invalid row becomes a certain blank. Log-probabilities that rounding left slightly above 0 become 0.
     """
     logp = np.ascontiguousarray(raw, np.float32)
-    best = logp.argmax(axis=2)  # of a row with NaN: where that is
+    best = logp.argmax(axis=2)  # in a row with NaN: the index of the NaN
     top = logp.reshape(-1).take(best.reshape(-1) + np.arange(best.size) * logp.shape[2]).reshape(best.shape)
     finite = np.isfinite(top)
     bad = None if finite.all() else ~finite

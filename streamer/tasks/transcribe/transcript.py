@@ -1,4 +1,4 @@
-"""From a decoder's units to words with times and confidence, and to events."""
+"""Turns a decoder's units into words with times and confidence, and words into events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Transcript:
     """How one model's units become words. ``joined``: units are characters, with ``boundary`` units between words.
 
     ``pieces``: units are parts of words (:mod:`streamer.tasks.transcribe.pieces`). ``step_seconds``: time of one step.
-    ``delay``: steps by which units come later than their sound.
+    ``delay``: steps between a sound and its unit.
     """
 
     boundary: str | None
@@ -47,12 +47,13 @@ class Transcript:
         known: Known | None = None,
         after: float = 0.0,
     ) -> Transcription:
-        """``stable``: units that will not change; ``step``: the time of an event without words; ``words``: list words
-        in the event; ``after``: end of the previous event, in seconds."""
+        """The ``partial`` or ``final`` (``kind``) of an utterance. ``stable``: number of units that will not change;
+        ``step``: the time of an event without words; ``words``: list words in the event; ``after``: end of the
+        previous event, in seconds."""
         found, whole = self.words(units, stable, {} if known is None else known)
-        found = _in_turn(found, after)
+        found = _in_order(found, after)
         if words:
-            found = self._sure(found)
+            found = self._calibrated(found)
         now = self.seconds(step)
         start, end = (found[0].start, found[-1].end) if found else (now, now)
         text = (pieces.sentence if self.pieces else " ".join)([word.word for word in found])
@@ -61,7 +62,7 @@ class Transcript:
     def words(self, units: Sequence[Unit], stable: int, known: Known) -> tuple[list[Word], int]:
         """The words, and how many of them will not change if the first ``stable`` units don't.
 
-        ``known``: words made before; partials of one utterance share most of theirs.
+        ``known``: a cache of words; the partials of one utterance share most of their words.
         """
         if self.pieces:
             return self._words(*pieces.words([unit.text for unit in units], stable), units, known)
@@ -86,19 +87,19 @@ class Transcript:
         return [word for word in found if word.word], sum(1 for word in found[:whole] if word.word)
 
     def seconds(self, step: int) -> float:
-        """Seconds since the stream's start, to the millisecond."""
+        """Seconds from the stream's start to ``step``, corrected by the delay, rounded to milliseconds."""
         return round(max(0, step - self.delay) * self.step_seconds, 3)
 
-    def _sure(self, words: list[Word]) -> list[Word]:
-        """The words with calibrated confidences, where the model has weights for that."""
+    def _calibrated(self, words: list[Word]) -> list[Word]:
+        """The words with calibrated confidences, if the model has weights for them."""
         if self.confidence is None or not words:
             return words
         table = features([word.word for word in words], [word.confidence for word in words], self.lm)
-        sure = probabilities(table, np.array(self.confidence.weights), self.confidence.bias)
-        return [replace(word, confidence=round(p, 4)) for word, p in zip(words, sure.tolist(), strict=True)]
+        right = probabilities(table, np.array(self.confidence.weights), self.confidence.bias)
+        return [replace(word, confidence=round(p, 4)) for word, p in zip(words, right.tolist(), strict=True)]
 
     def _word(self, parts: Sequence[Unit]) -> Word:
-        """Confidence is the geometric mean of its tokens' highest posteriors."""
+        """One word. Its confidence is the geometric mean of its tokens' highest posteriors."""
         confidence = math.exp(min(0.0, sum(part.logp for part in parts) / len(parts)))
         text = (pieces.spelt if self.pieces else "".join)([part.text for part in parts])
         start = max(0.0, round(self.seconds(parts[0].start) + self.times.start, 3))
@@ -106,8 +107,8 @@ class Transcript:
         return Word(text, start, max(start, end), round(confidence, 4))
 
 
-def _in_turn(words: list[Word], after: float) -> list[Word]:
-    """No word begins before the last one ends."""
+def _in_order(words: list[Word], after: float) -> list[Word]:
+    """The words with times moved so that none begins before the previous one ends, the first not before ``after``."""
     found = []
     for word in words:
         if word.start < after:

@@ -33,7 +33,7 @@ def test_rows_that_see_each_other_and_how_much(tmp_path: Path) -> None:
     adopted = adoption(written(tmp_path / "m.onnx", PLAIN.format(b="b", more=more)))
     assert adopted.manifest.max_batch == 1
     assert adopted.said(
-        "max_batch = 1: rows see each other: y of two streams together is 0.", "from what each gives alone"
+        "max_batch = 1: rows influence each other: y of two streams together is 0.", "from what each gives alone"
     )
 
 
@@ -43,7 +43,7 @@ def test_a_rounding_is_stated_and_batches_stay(tmp_path: Path) -> None:
     more += "e = Constant<value = float {0.00002}>() k = Mul(f, e) m = Mul(hn, k) y = Add(hn, m)"
     source = written(tmp_path / "m.onnx", PLAIN.format(b="b", more=more))
     adopted = adoption(source)
-    assert adopted.said("rows beside others are", "The file states", "batches up to 3")
+    assert adopted.said("rows in a batch are", "The file states", "batches up to 3")
     manifest = adopted.manifest
     assert manifest.max_batch == 3
     assert 1e-5 < (manifest.provenance.company or 0) <= 1e-3
@@ -61,4 +61,4 @@ def test_poison_is_no_rounding(tmp_path: Path) -> None:
     verdict = Verdict(tmp_path, 0, (finding,))
     assert together_only(verdict)
     assert not state_bound(tmp_path / "none.onnx", verdict, Report())
-    assert leak(verdict) == "rows see each other, not finite beside NaN (differs, worst in y at row 0)"
+    assert leak(verdict) == "rows influence each other, not finite beside NaN (differs, worst in y at row 0)"

@@ -117,7 +117,7 @@ def test_what_was_found_and_done(adopted: Adoption) -> None:
     assert adopted.said("made length the constant 25")
     assert adopted.said("dropped the output encoded_lengths")
     assert adopted.said(
-        "stream audio_signal", "16 steps of 80 values a call (time on axis 2), the last 9 of the call before in front"
+        "stream audio_signal", "16 steps of 80 values a call (time on axis 2), after the last 9 of the call before"
     )
     manifest = adopted.manifest
     assert (manifest.input.chunk_shape, manifest.max_batch) == ((SHIFT, 80), 3)

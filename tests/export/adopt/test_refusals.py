@@ -43,7 +43,7 @@ def test_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 a zip", b"\x08\x07"])
 def test_no_onnx_file(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(data)
-    refused(tmp_path, tmp_path / "m.onnx", "", "is no ONNX file", "export the model to ONNX first")
+    refused(tmp_path, tmp_path / "m.onnx", "", "is not an ONNX file", "export the model to ONNX first")
 
 
 def test_a_file_that_was_adopted_already(tmp_path: Path) -> None:
@@ -152,23 +152,23 @@ def test_no_result_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [
-        ('[input]\nname = "z"', "the settings speak of z: the tensors are h, hn, x, y"),
-        ('[input]\nname = "y"', "'y' is not a free input of the graph: x, h are"),
-        ('[state]\nh = "nope"', "the settings speak of nope"),
+        ('[input]\nname = "z"', "the settings name z: the tensors are h, hn, x, y"),
+        ('[input]\nname = "y"', "'y' is not a free input of the graph, whose free inputs are x, h"),
+        ('[state]\nh = "nope"', "the settings name nope"),
         ('[state]\nh = "x"', "[state] h = 'x': the graph's outputs are y, hn"),
-        ('[outputs]\nkeep = ["y", "hn"]', "[outputs] keep: hn is not a result of the graph, y are"),
-        ("[constants]\nz = 1", "the settings speak of z"),
+        ('[outputs]\nkeep = ["y", "hn"]', "[outputs] keep: hn is not a result of the graph, whose results are y"),
+        ("[constants]\nz = 1", "the settings name z"),
         ("[counters]\nh = 1", "[counters] h: h float32 [b, 1, 4] does not count"),
         ("[input]\nbatch = 3", "[input] batch = 3: the input is x float32 [b, 1, 4]"),
         ("[batch]\nh = 3", "[batch] h = 3: the state is h float32 [b, 1, 4]"),
         ("[input]\ntime = 0", "[input] time = 0 is not an axis of x"),
-        ("[input]\nchunk = 2", "takes 1 on axis 1: [input] chunk and overlap are 2 and 0, their sum must be that"),
+        ("[input]\nchunk = 2", "takes 1 on axis 1: [input] chunk and overlap are 2 and 0, their sum must be 1"),
         ("[outputs.time]\ny = 0", "[outputs] time of y = 0: it has the sizes [1, 1, 4], the batch on axis 0"),
-        ("[outputs.time]\ny = 2", "1 samples or rows a call can't be shared out evenly to 4 steps of y"),
-        ('[task]\nname = "nonsense"', "what the settings say of the model does not fit"),
+        ("[outputs.time]\ny = 2", "1 samples or rows a call can't be divided evenly into 4 steps of y"),
+        ('[task]\nname = "nonsense"', "the settings describe an invalid model"),
         ('[task]\nname = "raw"\nblank = 0', "the task raw has no options, leave out blank"),
         ('[task]\nname = "transcribe"\ntokens = "tokens.txt"', "[task] tokens: can't read"),
-        ('[model]\nname = "Not A Name"', "what the settings say of the model does not fit"),
+        ('[model]\nname = "Not A Name"', "the settings describe an invalid model"),
         ("[host]\nfft = 8\nhop = 4", "[host] fft is for sound: say [input] sample_rate"),
         ("[input]\nsample_rate = 8000\n[host]\nfft = 8\nhop = 4", "has no axis of 8"),
     ],
@@ -311,7 +311,7 @@ SPECTRUM = """(float[b, 1, 5] x, float[b, 1, 5] h) => (float[b, 1, 5] y, float[b
 @pytest.mark.parametrize(
     ("host", "reason"),
     [
-        ("fft = 8\nhop = 8", "leaves samples out: take a shorter hop"),
+        ("fft = 8\nhop = 8", "gives some samples no weight: take a shorter hop"),
         ("fft = 16\nhop = 4", "the input x float32 [b, 1, 5] has no axis of 16"),
         ('fft = 8\nhop = 4\nresult = "frame"', "the output y has no axis of 8"),
         ('fft = 8\nhop = 4\nfeature = "complex"', "no axis of 2 for the real and the imaginary part"),
@@ -329,7 +329,7 @@ def test_a_host_that_does_not_fit(tmp_path: Path, host: str, reason: str) -> Non
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [
-        ("[input", "is no TOML"),
+        ("[input", "is not TOML"),
         ("[inputs]\nname = 'x'", "inputs: Extra inputs are not permitted"),
         ("[input]\nrate = 8000", "input.rate: Extra inputs are not permitted"),
         ("[input]\nchunk = 0", "input.chunk: Input should be greater than or equal to 1"),

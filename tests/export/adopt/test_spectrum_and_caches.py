@@ -147,7 +147,7 @@ def test_what_was_found_and_done(source: Path, adopted: Adoption) -> None:
     assert adopted.said("state tra_cache -> tra_cache_out", "batch on axis 2")  # 2 and 3 are both 1, and either will do
     assert adopted.said("state inter_cache -> inter_cache_out", "batch folded into axis 2")
     assert adopted.said("freed a batch fixed at 1")
-    assert adopted.said("result enh", "the sound that comes of its spectrum")
+    assert adopted.said("result enh", "which gives sound as a spectrum")
     manifest = adopted.manifest
     assert (manifest.max_batch, manifest.latency, manifest.input.chunk_shape) == (3, FFT - HOP, (HOP,))
     shapes = {state.in_: state.shape for state in manifest.states}

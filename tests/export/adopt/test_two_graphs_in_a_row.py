@@ -122,7 +122,7 @@ def test_what_was_found_and_done(adopted: Adoption) -> None:
     assert adopted.said("state input_3 -> tf_op_layer_stack_2", "batch on axis 0")
     assert adopted.said("state input_5 -> tf_op_layer_stack_5", "batch on axis 0")
     assert adopted.said("freed a batch fixed at 1")
-    assert adopted.said("second graph behind the first")
+    assert adopted.said("second graph behind the first one")
     assert adopted.said("overlap-add inside")
     manifest = adopted.manifest
     assert (manifest.input.chunk_shape, manifest.max_batch) == ((HOP,), 3)
