@@ -90,6 +90,7 @@ def test_no_false_alarm(name: str) -> None:
     assert found(pcm(SOUNDS[name]()).tobytes()) == ""
 
 
+@pytest.mark.long
 def test_no_false_alarm_on_a_short_stream() -> None:
     for name, make in SOUNDS.items():
         data = pcm(make()).tobytes()

@@ -24,7 +24,7 @@ def test_scripts_parse(name: str) -> None:
     subprocess.run(["bash", "-n", ROOT / name], check=True, timeout=10)
 
 
-@pytest.mark.parametrize(("expected", "code"), [("AB\nBBA\n", 0), ("AB\nBBB\n", 1)])
+@pytest.mark.parametrize(("expected", "code"), [("AB\nBBA\n", 0), pytest.param("AB\nBBB\n", 1, marks=pytest.mark.long)])
 def test_the_main_job(expected: str, code: int, tmp_path: Path) -> None:
     toy = toy_model(tmp_path / "toy.onnx")
     quiet = np.zeros(16000, np.int16)

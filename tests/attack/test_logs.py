@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.attack import Scale
 from bench.attack.logs import run
 
 
+@pytest.mark.long
 def test_everything_holds(toy: Path) -> None:
     rows = list(run(Scale(share=0.05), toy))
     assert len(rows) >= 4

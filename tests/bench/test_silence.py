@@ -14,6 +14,8 @@ RECOGNISERS = [p.stem for p in find_models() if Model.load(p).manifest.task == "
 BEHIND_NOTHING = {"digits": 0, "english": 1}
 OTHERWISE = {"digits": 1, "english": 4}
 LONG = (pytest.mark.long, pytest.mark.timeout(1500))
+#: `english` is a hundred times the work of `digits`.
+NAMES = [pytest.param(name, marks=[pytest.mark.long] if name == "english" else []) for name in RECOGNISERS]
 
 
 def test_there_are_recognisers() -> None:
@@ -21,7 +23,7 @@ def test_there_are_recognisers() -> None:
 
 
 @pytest.mark.parametrize("seconds", [8, pytest.param(120, marks=LONG)], ids=["short", "two minutes"])
-@pytest.mark.parametrize("name", RECOGNISERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -> None:
     heard = silence.invented(Model.load(resolve(name)), seconds)
     assert {h.sound for h in heard} == set(silence.SOUNDS)
@@ -31,7 +33,7 @@ def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -
 @pytest.mark.parametrize(
     "seconds", [30, pytest.param(900, marks=(*LONG, pytest.mark.soak))], ids=["short", "a quarter of an hour"]
 )
-@pytest.mark.parametrize("name", RECOGNISERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_speech_is_read_as_if_nothing_had_been_before_it(name: str, seconds: float) -> None:
     """Behind zeros or dither nearly to the word; behind a step of the level, with an offset, or behind half a sentence
     and a click some words may differ: it is other sound, or another sentence before it."""

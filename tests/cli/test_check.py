@@ -41,6 +41,7 @@ def test_a_pipe_gets_whole_lines(broken: Path) -> None:
     assert lines[-1] == "broken.onnx: refused, 10 of 20 checks fail (seed 0); --all shows every check"
 
 
+@pytest.mark.long
 def test_all_of_them_on_request(toy: Path) -> None:
     few = streamer("check", str(toy), "--chunks", "30").stdout.decode()
     every = streamer("check", "--all", str(toy), "--chunks", "30").stdout.decode()

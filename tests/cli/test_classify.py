@@ -124,6 +124,7 @@ def test_json_has_every_event(listener: Path, talk: Path) -> None:
     assert (final["type"], final["end"]) == ("final", 5.0)
 
 
+@pytest.mark.long
 def test_thresholds(listener: Path, talk: Path) -> None:
     done = streamer("classify", "--model", listener, "--on", "1", "--off", "1", talk)
     assert len(done.stdout.splitlines()) <= 2
@@ -132,6 +133,7 @@ def test_thresholds(listener: Path, talk: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.long
 def test_several_files_and_a_pipe(listener: Path, talk: Path, tmp_path: Path) -> None:
     quiet = tmp_path / "quiet.wav"
     sf.write(quiet, level(0.0, 1.0, RATE), RATE)

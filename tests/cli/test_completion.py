@@ -49,6 +49,7 @@ def shell(name: str, folder: Path) -> Iterator[Terminal]:
         started.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SHELLS)
 def test_tab_completes_commands_options_and_models(name: str, folder: Path) -> None:
     with shell(name, folder) as seen:

@@ -52,6 +52,7 @@ def test_another_rate_comes_back_at_its_own(turner: Path, tmp_path: Path) -> Non
     assert np.abs(got + wave)[1000:-1000].max() < 0.01
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 4000])
 def test_pcm_through_a_pipe(turner: Path, count: int) -> None:
     pcm = samples(2, count)
@@ -60,6 +61,7 @@ def test_pcm_through_a_pipe(turner: Path, count: int) -> None:
     assert done.returncode == (0 if count else 2)
 
 
+@pytest.mark.long
 def test_by_a_daemon(turner: Path, sound: Path, tmp_path: Path) -> None:
     with serving(tmp_path, turner) as url:
         done = streamer("enhance", sound, "-o", tmp_path / "out.wav", "--url", url, "--model", "upside-down")

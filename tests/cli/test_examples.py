@@ -157,6 +157,7 @@ def _marked(line: str) -> Any:
     return pytest.param(line, marks=pytest.mark.long) if " export " in line else line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", [_marked(e) for e in EXAMPLES if e not in ELSEWHERE and "streamer serve" not in e])
 def test_example(line: str, workplace: Path, tools: Path, request: pytest.FixtureRequest) -> None:
     if " export " in line and importlib.util.find_spec("torch") is None:
@@ -189,6 +190,7 @@ def test_example(line: str, workplace: Path, tools: Path, request: pytest.Fixtur
     assert done.stdout or written or "aplay" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", [e for e in EXAMPLES if "streamer serve" in e])
 def test_example_of_the_daemon(line: str, workplace: Path, tools: Path, tmp_path: Path) -> None:
     """It says that it is ready, and ends at SIGTERM. Where the example names no model, the digits' will do."""

@@ -20,6 +20,7 @@ def text(first: int, last: int, head: bool = False) -> str:
     return "".join(f"{line}\n" for line in [HEAD] * head + LINES[first:last])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("columns", "lines"), [(40, 10), (140, 30)])
 def test_the_table_grows_with_the_file(tmp_path: Path, columns: int, lines: int) -> None:
     file = tmp_path / "log.csv"
@@ -63,6 +64,7 @@ def test_a_pipe_gets_each_reading_as_it_comes(tmp_path: Path) -> None:
         assert process.wait(60) == 130
 
 
+@pytest.mark.long
 def test_what_can_not_be_followed_is_said(tmp_path: Path) -> None:
     packed = tmp_path / "log.csv.gz"
     packed.write_bytes(gzip.compress(text(0, 9, head=True).encode()))

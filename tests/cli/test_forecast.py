@@ -63,6 +63,7 @@ def test_one_line_for_each_reading_with_the_promised_keys(table: Path) -> None:
     assert night > 64
 
 
+@pytest.mark.long
 def test_packed_long_and_ndjson_forms_give_the_same(table: Path, tmp_path: Path) -> None:
     plain = objects(streamer("forecast", "--model", MODEL, "--json", table).stdout)
     (tmp_path / "sensors.csv.gz").write_bytes(gzip.compress(table.read_bytes()))
@@ -80,6 +81,7 @@ def test_packed_long_and_ndjson_forms_give_the_same(table: Path, tmp_path: Path)
             assert np.allclose(mine["quantiles"]["0.5"], theirs["quantiles"]["0.5"], rtol=1e-3)
 
 
+@pytest.mark.long
 def test_a_surprise_has_a_small_probability(table: Path, tmp_path: Path) -> None:
     rows = waves(400)
     rows[390] = (rows[390][0], rows[390][1] + 5, rows[390][2])
@@ -115,6 +117,7 @@ def test_the_table_scores_its_own_forecasts(table: Path) -> None:
     assert f" {HOURS} " in row
 
 
+@pytest.mark.long
 def test_csv_and_picture(table: Path, tmp_path: Path) -> None:
     picture = tmp_path / "out.png"
     done = streamer("forecast", "--model", MODEL, "--csv", "--plot", picture, table)
@@ -125,6 +128,7 @@ def test_csv_and_picture(table: Path, tmp_path: Path) -> None:
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.long
 def test_parquet(table: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     done = streamer("forecast", "--model", MODEL, "--parquet", path, "--csv", "--last", "2", table)
@@ -142,6 +146,7 @@ def test_parquet(table: Path, tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(path).num_rows == 0
 
 
+@pytest.mark.long
 def test_gaps_duplicates_late_readings_and_bad_lines_are_told(tmp_path: Path) -> None:
     rows = [f"{1772323200 + 3600 * i},{20 + i % 5}" for i in range(60)]
     rows[30:33] = []
@@ -156,6 +161,7 @@ def test_gaps_duplicates_late_readings_and_bad_lines_are_told(tmp_path: Path) ->
     assert streamer("forecast", "--model", MODEL, "--lenient", tmp_path / "odd.csv").returncode == 0
 
 
+@pytest.mark.long
 def test_mistakes_are_one_line(table: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["--value", "pressure", table], "pressure"),

@@ -51,6 +51,7 @@ def test_bad_usage(arguments: list[str]) -> None:
     assert (done.stdout, done.returncode) == (b"", 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [["--list-devices"], []])
 def test_a_missing_portaudio_is_one_line_that_says_what_to_install(arguments: list[str], toy: Path) -> None:
     """As sounddevice finds it on a machine without the library; nothing else needs it."""

@@ -160,6 +160,7 @@ def test_what_is_played_is_read_and_a_lost_device_comes_back(cable: Cable, toy16
     assert listener.interrupt() == 130
 
 
+@pytest.mark.long
 def test_the_cable_is_pulled_and_plugged_in_again(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     listener = Listener(cable, "--json", "--model", toy16)
     listener.listening()
@@ -247,6 +248,7 @@ def test_a_terminal_shows_level_text_and_overruns(cable: Cable, toy16: Path, tmp
         os.close(main)
 
 
+@pytest.mark.long
 def test_plain_lines_for_so_many_seconds(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     listener = Listener(cable, "--model", toy16, "--seconds", "6")
     listener.listening()
@@ -257,6 +259,7 @@ def test_plain_lines_for_so_many_seconds(cable: Cable, toy16: Path, tmp_path: Pa
     assert listener.out.get(timeout=SECONDS) is None
 
 
+@pytest.mark.long
 def test_lines_with_punctuation_and_capitals(cable: Cable, toy16: Path, tmp_path: Path) -> None:
     listener = Listener(cable, "--model", toy16, "--text", "written", "--seconds", "6")
     listener.listening()
@@ -268,6 +271,7 @@ def test_lines_with_punctuation_and_capitals(cable: Cable, toy16: Path, tmp_path
     assert listener.process.wait(SECONDS) == 0
 
 
+@pytest.mark.long
 def test_the_sample_is_read_by_the_shipped_model(cable: Cable) -> None:
     _need([] if "digits" in [path.stem for path in find_models()] else ["models/pretrained/digits.onnx"])
     expected = SAMPLE.with_suffix(".txt").read_text("utf-8").split()
@@ -300,6 +304,7 @@ def test_sentences_are_read_by_the_shipped_english(cable: Cable) -> None:
     assert listener.interrupt() == 130
 
 
+@pytest.mark.long
 def test_what_is_enhanced_live_is_what_was_played(cable: Cable, tmp_path: Path) -> None:
     """Turned upside down by the model, whole, in a file; Ctrl-C ends it."""
     pcm = np.random.default_rng(1).integers(-9000, 9000, 2 * RATE).astype(np.int16)

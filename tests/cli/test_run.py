@@ -62,6 +62,7 @@ def test_rows_of_every_format(plant: Path, tmp_path: Path, expected: np.ndarray,
     assert one_line(done.stderr) == "9 rows, 9 steps of output"
 
 
+@pytest.mark.long
 def test_outputs_of_every_format(plant: Path, tmp_path: Path, expected: np.ndarray) -> None:
     (tmp_path / "rows.npy").write_bytes(as_npy())
     for name in ("out.csv", "out.ndjson", "out.npz"):

@@ -20,6 +20,7 @@ def lines(done: subprocess.CompletedProcess[bytes]) -> list[str]:
     return done.stdout.decode().splitlines()
 
 
+@pytest.mark.long
 def test_a_token_is_shown_once_and_kept_by_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "state" / "tokens.json"
     (secret,) = lines(streamer("token", "add", "alice", "--file", file))
@@ -90,6 +91,7 @@ def test_many_at_once_are_all_there(tmp_path: Path) -> None:
     assert len(lines(streamer("token", "list", "--file", file))) == 4
 
 
+@pytest.mark.long
 def test_a_command_uses_it_over_tls(tmp_path: Path, toy: Path, recording: Path) -> None:
     authority = Authority(tmp_path / "certificates")
     certificate, key = authority.issue("server")

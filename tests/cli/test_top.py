@@ -47,6 +47,7 @@ def talkers(daemon: str) -> Iterator[list[ClientConnection]]:
         yield made
 
 
+@pytest.mark.long
 def test_once_as_json(daemon: str, talkers: list[ClientConnection]) -> None:
     done = streamer("top", "--url", daemon, "--once", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -138,6 +139,7 @@ def test_a_daemon_that_is_not_there() -> None:
     assert "http://HOST:PORT" in one_line(streamer("top", "--url", "nonsense").stderr)
 
 
+@pytest.mark.long
 def test_a_daemon_that_goes_away_and_comes_back(tmp_path: Path, toy: Path) -> None:
     with serving(tmp_path, toy) as url:
         port = int(url.rpartition(":")[2])
@@ -154,6 +156,7 @@ def test_a_daemon_that_goes_away_and_comes_back(tmp_path: Path, toy: Path) -> No
         seen.__exit__(None, None, None)
 
 
+@pytest.mark.long
 def test_with_tokens(tmp_path: Path, toy: Path) -> None:
     env = environment({"STREAMER_STATE_DIRECTORY": str(tmp_path)})
 

@@ -27,7 +27,12 @@ def test_text_is_one_line_for_each_utterance(toy: Path, recording: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("a.flac", {}), ("a.wav", {"subtype": "FLOAT"}), ("a.wav", {"subtype": "PCM_24"})]
+    ("name", "options"),
+    [
+        ("a.flac", {}),
+        pytest.param("a.wav", {"subtype": "FLOAT"}, marks=pytest.mark.long),
+        pytest.param("a.wav", {"subtype": "PCM_24"}, marks=pytest.mark.long),
+    ],
 )
 def test_formats_without_loss_give_the_same_events(
     toy: Path, recording: Path, tmp_path: Path, name: str, options: dict
@@ -103,6 +108,7 @@ def test_vtt_into_a_folder(toy: Path, recording: Path, tmp_path: Path) -> None:
     assert [line for line in text.splitlines() if "-->" not in line and line] == ["WEBVTT", "AB", "BBA"]
 
 
+@pytest.mark.long
 def test_several_files_keep_their_order_and_share_the_engine(toy: Path, tmp_path: Path) -> None:
     texts = {"a": "ABAB", "b": "BA", "c": "AAB", "d": "B", "e": "ABA"}
     for name, text in texts.items():
@@ -175,6 +181,7 @@ def test_a_reader_that_goes_away_is_no_error(toy: Path, recording: Path) -> None
     assert (done.stderr, done.returncode) == (b"", 141)
 
 
+@pytest.mark.long
 def test_hotwords_come_from_a_file(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("\ufeff# digits that are expected\nseven\n\n  nine nine \n", encoding="utf-8")
@@ -190,6 +197,7 @@ def test_hotwords_come_from_a_file(tmp_path: Path) -> None:
     assert "none.txt" in one_line(missing.stderr)
 
 
+@pytest.mark.long
 def test_digits_hears_a_telephone_too(tmp_path: Path) -> None:
     """At 8 kHz it reads what it reads at 16 kHz, and a model that did not learn to still refuses."""
     wide, rate = sf.read(ROOT / "samples" / "digits.flac", dtype="int16")

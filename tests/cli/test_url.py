@@ -18,6 +18,7 @@ def daemon(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield url
 
 
+@pytest.mark.long
 def test_a_file(daemon: str, toy: Path, recording: Path) -> None:
     local = streamer("transcribe", "--json", "--model", toy, recording)
     remote = streamer("transcribe", "--json", "--model", "toy", "--url", daemon, recording)

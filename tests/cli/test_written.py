@@ -26,6 +26,7 @@ def lines(done: bytes) -> list[str]:
     return done.decode().splitlines()
 
 
+@pytest.mark.long
 def test_a_pipe_gets_plain_words_unless_it_asks(toy: Path, recording: Path) -> None:
     spoken = lines(streamer("transcribe", "--model", toy, recording).stdout)
     assert spoken == ["AB", "BBA"]
@@ -35,6 +36,7 @@ def test_a_pipe_gets_plain_words_unless_it_asks(toy: Path, recording: Path) -> N
     assert written[0].startswith("A")
 
 
+@pytest.mark.long
 def test_subtitles_are_written_unless_told_otherwise(toy: Path, recording: Path) -> None:
     found = streamer("transcribe", "--srt", "--model", toy, recording).stdout.decode()
     spoken = streamer("transcribe", "--srt", "--text", "spoken", "--model", toy, recording).stdout.decode()
@@ -45,6 +47,7 @@ def test_subtitles_are_written_unless_told_otherwise(toy: Path, recording: Path)
     assert times.findall(found) == times.findall(spoken)
 
 
+@pytest.mark.long
 def test_a_terminal_shows_plain_partials_and_written_finals(toy: Path, recording: Path) -> None:
     seen, code = _on_a_terminal("transcribe", "--model", toy, recording)
     assert code == 0
@@ -72,6 +75,7 @@ def test_a_wrong_word_is_refused(toy: Path, recording: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.long
 @digits
 def test_a_recording_of_digits_with_marks_and_figures(tmp_path: Path) -> None:
     """From end to end with shipped models: the words are those without it, in their times."""
@@ -88,6 +92,7 @@ def test_a_recording_of_digits_with_marks_and_figures(tmp_path: Path) -> None:
     assert any(re.search(r"\d", cue) for cue in cues)
 
 
+@pytest.mark.long
 def test_a_daemon_does_the_same(toy: Path, recording: Path, tmp_path: Path) -> None:
     here = streamer("transcribe", "--json", "--text", "written", "--model", toy, recording).stdout
     with serving(tmp_path, toy) as url:

@@ -78,6 +78,7 @@ PARTS = fields(
 )
 
 
+@pytest.mark.long
 def test_it_is_an_asyncapi_document(document: dict[str, Any]) -> None:
     Draft202012Validator(PARTS).validate(document)
     text = json.dumps(document)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import pytest
 
 from streamer.engine.catalogue import resolve
 from tests.daemon.mosquitto import Broker, say
@@ -57,6 +58,7 @@ def test_readings_come_in_and_forecasts_go_out(broker: Broker, tmp_path: Path) -
         assert running.metrics()['streamer_mqtt_messages_total{outcome="taken"}'] == 30
 
 
+@pytest.mark.long
 def test_what_is_sent_while_the_daemon_is_down_is_not_lost(broker: Broker, tmp_path: Path) -> None:
     given = settings(broker, sensor_step=1)
     with daemon(tmp_path / "d", MODEL, **given) as running:
@@ -69,6 +71,7 @@ def test_what_is_sent_while_the_daemon_is_down_is_not_lost(broker: Broker, tmp_p
         assert forecast(running, "plant/a/temperature", 9)["value"] == 8.0
 
 
+@pytest.mark.long
 def test_settings_that_can_not_work_are_told_at_the_start(tmp_path: Path) -> None:
     for more, message in (
         ({"mqtt_topics": "a/#/b"}, "a/#/b"),

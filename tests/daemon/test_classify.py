@@ -28,6 +28,7 @@ def listening(listener: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
+@pytest.mark.long
 def test_segments_and_answers_whatever_the_split(listening: Running, listener: Path) -> None:
     sounds = [noise(seed, 4) for seed in range(4)]
 

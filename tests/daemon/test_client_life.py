@@ -114,6 +114,7 @@ def test_leaving_a_daemon_that_takes_nothing_is_bounded_and_told(serving: Runnin
     run(talk())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", [b"\r\n\r\n", b'"id":"quiet"'], ids=["before ready", "later"])
 def test_a_network_that_fell_silent_is_left(serving: Running, last: bytes) -> None:
     bounds: Any = {"hello_seconds": 1.0, "silence_seconds": 1.0, "first_delay": 0.01}
@@ -131,6 +132,7 @@ def test_a_network_that_fell_silent_is_left(serving: Running, last: bytes) -> No
     run(talk())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", [None, "hourly"])
 def test_a_stream_that_was_put_to_sleep_goes_on_with_the_next_row(plant: Path, tmp_path: Path, key: str | None) -> None:
     rows = some_rows(5, 12)["x"]
@@ -153,6 +155,7 @@ def test_a_stream_that_was_put_to_sleep_goes_on_with_the_next_row(plant: Path, t
     run(talk())
 
 
+@pytest.mark.long
 def test_a_row_may_cross_the_news_that_its_stream_sleeps(plant: Path, tmp_path: Path) -> None:
     """Rows at about the daemon's own pace of putting streams to sleep: before, amid and behind it."""
     steps = 80

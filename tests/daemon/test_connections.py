@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
+import pytest
+
 from tests.daemon.running import daemon
 
 
@@ -64,6 +66,7 @@ def test_the_longest_idle_makes_room(toy: Path, tmp_path: Path) -> None:
         slow.close()
 
 
+@pytest.mark.long
 def test_where_all_are_in_use_one_more_is_told_to_come_again(toy: Path, tmp_path: Path) -> None:
     with daemon(tmp_path, toy, max_http_connections=2, body_seconds=60) as running:
         busy = [http.client.HTTPConnection("127.0.0.1", running.port, timeout=60) for _ in range(2)]

@@ -219,6 +219,7 @@ def counted(running: Running) -> float:
     return sum(count for name, count in running.metrics().items() if name.startswith("streamer_mqtt_messages_total"))
 
 
+@pytest.mark.long
 def test_nor_do_readings_from_a_broker(broker: Broker, tmp_path: Path) -> None:
     settings = {"mqtt_host": "127.0.0.1", "mqtt_port": broker.port, "mqtt_topics": "level, tele/+ time=t v"}
     settings |= {"mqtt_username": "me", "mqtt_password": WORD, "log_level": "debug", "log_format": "json"}
@@ -237,6 +238,7 @@ def test_nor_do_readings_from_a_broker(broker: Broker, tmp_path: Path) -> None:
         assert found(text) == []
 
 
+@pytest.mark.long
 def test_nor_does_a_token(toy: Path, tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
     secret = streamer("token", "add", "me", "--scope", "admin", "--file", file).stdout.decode().strip()

@@ -41,6 +41,7 @@ def turned(pcm: bytes) -> NDArray[np.int16]:
     return np.concatenate([np.zeros(DELAY, np.int16), -np.frombuffer(pcm, "<i2")])
 
 
+@pytest.mark.long
 def test_every_sample_comes_back_whatever_the_split(turning: Running, turner: Path) -> None:
     sounds = [noise(seed, 2) for seed in range(3)]
 
@@ -109,6 +110,7 @@ async def never_reads(port: int) -> None:
     writer.transport.abort()
 
 
+@pytest.mark.long
 def test_a_reader_that_does_not_read_is_cut_off(turner: Path, tmp_path: Path) -> None:
     """What waits for it is bounded, and it is counted."""
     with daemon(tmp_path, turner, send_seconds=0.5, max_unsent_events=64) as running:

@@ -128,6 +128,7 @@ def test_a_disk_that_fills_under_a_running_daemon(disk: SmallDisk, toy: Path, tm
         assert post(running, "/v1/readings", reading)[0] == 200
 
 
+@pytest.mark.long
 def test_whoever_wants_text_without_a_disk_gets_it(disk: SmallDisk, toy: Path, tmp_path: Path) -> None:
     pcm = noise(5, 2)
     disk.fill()
@@ -165,6 +166,7 @@ def test_a_place_that_is_none_is_still_refused_at_the_start(toy: Path, tmp_path:
         running.stop(signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_second_signal_while_nothing_can_be_saved_ends_it_at_once(
     disk: SmallDisk, toy: Path, tmp_path: Path, number: int

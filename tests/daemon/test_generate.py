@@ -64,6 +64,7 @@ def wish(seed: int, length: int = LENGTH, **more: Any) -> dict[str, Any]:
     return {"model": "characters", "length": length, "options": options, **more}
 
 
+@pytest.mark.long
 def test_what_a_seed_gives_whoever_else_is_writing(writing: Running) -> None:
     want = [in_process(LENGTH, **wish(seed)["options"]) for seed in range(1, 7)]
     with ThreadPoolExecutor(6) as pool:
@@ -159,6 +160,7 @@ def test_who_leaves_gives_the_slot_back(tmp_path: Path) -> None:
         assert len(text(answer[1])) == LENGTH
 
 
+@pytest.mark.long
 def test_going_down_says_where_to_go_on(tmp_path: Path) -> None:
     with daemon(tmp_path, CHARACTERS) as running, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, running.port, wish(4, 5_000_000))

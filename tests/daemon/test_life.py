@@ -83,6 +83,7 @@ def test_ready_comes_after_the_port(toy: Path, tmp_path: Path) -> None:
         assert running.get("/readyz") == (200, "ready\n")
 
 
+@pytest.mark.long
 def test_the_watchdog_starves_while_the_engine_is_stuck(tmp_path: Path) -> None:
     async def into_the_trap(running: Running) -> None:
         async with opened(running.url) as (connection, _):
@@ -140,6 +141,7 @@ def test_while_it_drains_it_is_not_ready_but_alive(tmp_path: Path) -> None:
         running.stop(signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_stuck_engine_does_not_keep_it_from_going(tmp_path: Path) -> None:
     async def go(running: Running) -> None:
         async with opened(running.url) as (stream, _):

@@ -89,6 +89,7 @@ def test_sound_moves_there_and_back(two: tuple[Running, Running], toy: Path) -> 
     same(asyncio.run(talk()), expected(toy, pcm))
 
 
+@pytest.mark.long
 def test_a_new_stream_is_sent_on_and_an_old_id_too(two: tuple[Running, Running]) -> None:
     one, other = two
 
@@ -110,6 +111,7 @@ def test_a_new_stream_is_sent_on_and_an_old_id_too(two: tuple[Running, Running])
     assert other.metrics()['streamer_moved_total{kind="streams",way="in"}'] == 1
 
 
+@pytest.mark.long
 def test_a_stream_as_bytes(two: tuple[Running, Running], toy: Path, tmp_path: Path) -> None:
     one, other = two
     pcm = noise(3, 4)
@@ -144,7 +146,7 @@ def test_a_stream_as_bytes(two: tuple[Running, Running], toy: Path, tmp_path: Pa
         assert (status, b"another file" in said) == (409, True)
 
 
-@pytest.mark.parametrize("victim", ["source", "target"])
+@pytest.mark.parametrize("victim", ["source", pytest.param("target", marks=pytest.mark.long)])
 def test_a_kill_amid_the_move_loses_nothing(toy: Path, tmp_path: Path, victim: str) -> None:
     pcm = noise(11, 6)
     parts = pieces(pcm, 5)
@@ -183,6 +185,7 @@ def _ignoring(one: Running, other: Running) -> None:
         ask(one, "POST", "/v1/drain", {"to": address(other)})
 
 
+@pytest.mark.long
 def test_rows_move_by_socket_and_by_request(tmp_path: Path) -> None:
     model = row_model(tmp_path / "plant.onnx")
     rows = some_rows(1, 60)
@@ -222,6 +225,7 @@ def readings(names: list[str], first: int, last: int) -> bytes:
     return "\n".join(map(json.dumps, lines)).encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.long), True])
 def test_sensors_move_with_all_they_have_learnt(tmp_path: Path, killed: bool) -> None:
     model, names = resolve("forecast-online"), ["a", "b/c", "d e"]
@@ -252,6 +256,7 @@ def test_sensors_move_with_all_they_have_learnt(tmp_path: Path, killed: bool) ->
             other.stop(KILL)
 
 
+@pytest.mark.long
 def test_a_sensor_that_can_not_come_stays(tmp_path: Path) -> None:
     model, universal = resolve("forecast-online"), resolve("forecast-universal")
     with daemon(tmp_path / "a", model) as one, daemon(tmp_path / "b", universal) as other:
@@ -262,6 +267,7 @@ def test_a_sensor_that_can_not_come_stays(tmp_path: Path) -> None:
         assert ask(one, "POST", "/v1/readings", readings(["a"], 3, 4))[0] == 200
 
 
+@pytest.mark.long
 def test_where_nobody_answers_nothing_moves(two: tuple[Running, Running]) -> None:
     one, other = two
     target = address(other)
@@ -272,6 +278,7 @@ def test_where_nobody_answers_nothing_moves(two: tuple[Running, Running]) -> Non
     assert one.get("/readyz")[0] == 200
 
 
+@pytest.mark.long
 def test_commands(two: tuple[Running, Running], tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     from typer.testing import CliRunner
 

@@ -69,6 +69,7 @@ def test_its_own_metrics_become_streams(both: tuple[Running, int]) -> None:
     assert not [key for key in page if key.startswith("streamer_refused_readings") and 'reason="body"' in key]
 
 
+@pytest.mark.long
 def test_it_scrapes_the_forecasts_back(both: tuple[Running, int]) -> None:
     running, own = both
     wait(lambda: len(names(running)) > 300)

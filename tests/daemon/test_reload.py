@@ -54,6 +54,7 @@ def reloaded(running: Running) -> dict[str, Any]:
     return json.loads(said)["models"]["toy"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.long
 def test_who_is_there_finishes_on_the_old_version(versions: list[Path], tmp_path: Path) -> None:
     served, first, second = versions
     pcm = noise(5, 6)
@@ -84,6 +85,7 @@ def test_who_is_there_finishes_on_the_old_version(versions: list[Path], tmp_path
     assert new != old
 
 
+@pytest.mark.long
 def test_an_old_version_that_nobody_can_come_back_to_goes(versions: list[Path], tmp_path: Path) -> None:
     served, first, second = versions
     with daemon(tmp_path / "state", served, checkpoint_seconds=0.05, keep_seconds=0, max_old_models=1) as running:
@@ -134,6 +136,7 @@ def test_who_was_there_goes_on_after_a_kill(versions: list[Path], tmp_path: Path
     same(new, expected(second, pcm))
 
 
+@pytest.mark.long
 def test_files_of_old_versions_are_kept_as_long_as_a_stream_may_come_back(versions: list[Path], tmp_path: Path) -> None:
     served, _, second = versions
     kept = tmp_path / "state" / "state" / "models"
@@ -148,6 +151,7 @@ def test_files_of_old_versions_are_kept_as_long_as_a_stream_may_come_back(versio
         assert before != after
 
 
+@pytest.mark.long
 def test_files_of_old_versions_are_bounded(versions: list[Path], tmp_path: Path) -> None:
     served, _, _ = versions
     kept = tmp_path / "state" / "state" / "models"
@@ -158,6 +162,7 @@ def test_files_of_old_versions_are_bounded(versions: list[Path], tmp_path: Path)
     assert len(list(kept.iterdir())) == 2
 
 
+@pytest.mark.long
 def test_what_can_not_serve_is_not_taken_and_said_so(versions: list[Path], tmp_path: Path) -> None:
     served, first, second = versions
     renamed = toy_model(tmp_path, name="another")
@@ -184,6 +189,7 @@ def test_sighup_reloads(versions: list[Path], tmp_path: Path) -> None:
             assert running.process.poll() is None
 
 
+@pytest.mark.long
 def test_sensors_go_over_and_nothing_of_them_is_lost(tmp_path: Path) -> None:
     """Also where it is killed behind it, and the state on the disk is one of the version before."""
     served = tmp_path / "sensors.onnx"
@@ -215,6 +221,7 @@ def test_sensors_go_over_and_nothing_of_them_is_lost(tmp_path: Path) -> None:
         assert running.metrics()["streamer_lost_states_total"] == 0
 
 
+@pytest.mark.long
 def test_a_forecaster_of_another_layout_is_not_taken(tmp_path: Path) -> None:
     served = tmp_path / "sensors.onnx"
     shutil.copy(resolve("forecast-online"), served)
@@ -230,6 +237,7 @@ def test_a_forecaster_of_another_layout_is_not_taken(tmp_path: Path) -> None:
         assert post(running, "/v1/readings?forecast=1", ndjson([("a", 0.0, 1.0)]))[0] == 200
 
 
+@pytest.mark.long
 def test_a_generator_writes_on_as_it_began(tmp_path: Path) -> None:
     served = tmp_path / "characters.onnx"
     shutil.copy(CHARACTERS, served)

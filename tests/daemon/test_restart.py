@@ -20,11 +20,10 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
     ("how", "when"),
     [
         (TERM, [0.3, 0.6]),
-        (KILL, [0.02]),
         (KILL, [0.2, 0.7]),
         *(
             pytest.param(*each, marks=pytest.mark.long)
-            for each in ((TERM, [0.0]), (TERM, [0.5]), (KILL, [0.5]), (KILL, [1.0]))
+            for each in ((KILL, [0.02]), (TERM, [0.0]), (TERM, [0.5]), (KILL, [0.5]), (KILL, [1.0]))
         ),
     ],
 )

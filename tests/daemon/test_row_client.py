@@ -74,6 +74,7 @@ def test_what_does_not_fit_is_told_before_it_is_sent(serving: Running) -> None:
         pass
 
 
+@pytest.mark.long
 def test_a_key_goes_on_where_it_was(models: list[Path], tmp_path: Path) -> None:
     """In another client, and in another daemon."""
     rows = some_rows(5, 9)["x"]

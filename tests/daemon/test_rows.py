@@ -290,7 +290,7 @@ def test_a_poisoned_neighbour_costs_nobody_else(serving: Running, models: list[P
         same(joined(events[:-1]), whole(models[2], rows))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_a_key_survives_the_daemon(models: list[Path], tmp_path: Path, number: signal.Signals) -> None:
     """Stopped or killed between any two rows: the client sends again from ``position``."""
     rows = some_rows(9, 40)
@@ -319,6 +319,7 @@ def test_a_key_survives_the_daemon(models: list[Path], tmp_path: Path, number: s
     same(joined([seen[start] for start in sorted(seen)]), whole(models[1], rows))
 
 
+@pytest.mark.long
 def test_models_that_have_no_sample_rate_are_served(tmp_path: Path) -> None:
     """Texts, written lines and phrases of the zoo: each by its own task."""
     opinion = b"this film is wonderful"

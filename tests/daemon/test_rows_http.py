@@ -272,6 +272,7 @@ def test_an_answer_that_would_be_too_long_is_refused_before_its_rows_are_taken(
         assert ask(running, "GET", "long")[0] == 404
 
 
+@pytest.mark.long
 def test_while_it_drains_requests_are_told_to_come_again(models: list[Path], tmp_path: Path) -> None:
     with daemon(tmp_path, models[0]) as running:
         kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)

@@ -142,6 +142,7 @@ def test_each_frame_of_a_websocket_has_its_scope(served: Served, name: str, fram
     asyncio.run(go())
 
 
+@pytest.mark.long
 def test_they_are_there_after_a_restart(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()

@@ -223,7 +223,7 @@ def test_a_million_new_series_are_capped_counted_and_refused_aloud(tmp_path: Pat
         assert page["streamer_sensors"] == 40
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_a_restart_loses_nothing_that_was_acknowledged(tmp_path: Path, number: signal.Signals) -> None:
     given = lives(4, 50, seed=3)
     for part in np.array_split(np.arange(len(given)), 2):
@@ -243,6 +243,7 @@ def test_a_restart_loses_nothing_that_was_acknowledged(tmp_path: Path, number: s
             assert np.allclose(np.array(list(found["quantiles"].values())).T, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_forecasts_are_on_the_metrics_page_as_far_as_there_is_room(tmp_path: Path) -> None:
     settings = {"metrics_sensors": "b*,a*", "max_sensor_series": 40, "max_top_anomalies": 3, "sensor_step": 3600}
     with daemon(tmp_path, MODEL, **settings) as running:
@@ -307,6 +308,7 @@ def test_while_it_starts_a_sender_is_to_come_again(tmp_path: Path) -> None:
         starting.look("a")
 
 
+@pytest.mark.long
 def test_two_models_for_sensors_are_refused(tmp_path: Path) -> None:
     running = Running(tmp_path, MODEL, resolve("forecast-universal"), wait=False)
     assert running.process.wait(60) == 78
@@ -322,6 +324,7 @@ def test_readings_are_taken_in_the_order_they_have_in_the_batch(sensors: Running
     assert (found["scores"]["readings"], found["scores"]["late"]) == (2, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", ["", "?forecast=1"])
 def test_who_waits_for_readings_is_answered_when_the_daemon_goes_down(tmp_path: Path, query: str) -> None:
     """They are on the disk: taken, or to be asked again; no connection is cut."""

@@ -41,6 +41,7 @@ def test_company(served: Running, toy: Path) -> None:
     assert asyncio.run(together()) == [expected(toy, pcm) for pcm in sounds]
 
 
+@pytest.mark.long
 def test_far_more_audio_than_the_buffer_holds(served: Running, toy: Path) -> None:
     """Back-pressure: the socket is held, nothing is dropped, messages behind the full buffer keep their order."""
     pcm = noise(3, 120)
@@ -48,6 +49,7 @@ def test_far_more_audio_than_the_buffer_holds(served: Running, toy: Path) -> Non
     assert text(asyncio.run(transcribe(served.url, parts))) == expected(toy, pcm)
 
 
+@pytest.mark.long
 def test_one_call_may_send_more_than_a_frame_may_hold(served: Running, toy: Path) -> None:
     pcm = noise(9, 80)
     assert len(pcm) > 2**20

@@ -44,6 +44,7 @@ def get(running: Running, trusted: ssl.SSLContext, path: str = "/readyz", **head
         connection.close()
 
 
+@pytest.mark.long
 def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "certificates")
     certificate, key = authority.issue("server")

@@ -211,6 +211,7 @@ def test_a_client_says_why_it_was_refused(served: Served, monkeypatch: pytest.Mo
         assert stream.step([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 
 
+@pytest.mark.long
 def test_a_removed_token_opens_nothing_and_holds_nothing(served: Served) -> None:
     async def go() -> None:
         secret = give(served.state, "passing", "stream")

@@ -45,6 +45,7 @@ def end(running: Running) -> None:
     assert running.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.long
 def test_a_stream_from_its_clients_trace_to_its_chunks(toy: Path, trap: Path, tmp_path: Path, taker: Collector) -> None:
     async def main(running: Running) -> str:
         async with websockets.connect(running.url, additional_headers=PARENT, compression=None) as socket:
@@ -86,6 +87,7 @@ def test_a_stream_from_its_clients_trace_to_its_chunks(toy: Path, trap: Path, tm
     assert taker.resources[0]["service.name"] == "streamer"
 
 
+@pytest.mark.long
 def test_requests_and_readings(tmp_path: Path, toy: Path, taker: Collector) -> None:
     with daemon(tmp_path, toy, resolve("forecast-online"), **traced(taker)) as running:
         rows = "time,level\n" + "".join(f"{60 * n},{n % 7}\n" for n in range(50))
@@ -113,6 +115,7 @@ def test_requests_and_readings(tmp_path: Path, toy: Path, taker: Collector) -> N
     assert {"readings queue", "readings run"} <= set(taker.names)
 
 
+@pytest.mark.long
 def test_a_collector_that_hangs_holds_nobody_up(toy: Path, tmp_path: Path, taker: Collector) -> None:
     """Spans that find no room, or are not taken, are dropped and counted; results come all the same."""
     taker.open.clear()

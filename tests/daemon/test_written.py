@@ -65,6 +65,7 @@ def test_a_stream_asks_with_its_start(talker: Path, tmp_path: Path) -> None:
             assert mine["text"] == other["text"]
 
 
+@pytest.mark.long
 def test_the_daemon_s_setting_is_for_all_who_say_nothing(talker: Path, tmp_path: Path) -> None:
     async def talk(url: str) -> list[list[dict[str, Any]]]:
         return await asyncio.gather(said(url, {}), said(url, {"text": "spoken"}))
@@ -75,7 +76,7 @@ def test_the_daemon_s_setting_is_for_all_who_say_nothing(talker: Path, tmp_path:
     assert texts(written)[0].startswith("John ")
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_what_was_read_outlives_the_daemon(talker: Path, tmp_path: Path, how: int) -> None:
     """Stopped in the middle of the talk, twice; the client just goes on."""
     parts = np.array_split(PCM, 12)

@@ -66,6 +66,7 @@ def test_python_is_python(block: PageBlock) -> None:
     compile(block.text, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("block", "line"), [c for c in COMMANDS if re.match(r"python -m (models|bench|export) ", c[1])], ids=str
 )

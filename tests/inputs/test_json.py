@@ -259,6 +259,7 @@ def test_payloads(case: Case, tmp_path: Path) -> None:
     hold(case, run(case, tmp_path, {"forecast": f"--model {MODEL}"}))
 
 
+@pytest.mark.long
 def test_a_pipe_is_answered_line_by_line(tmp_path: Path) -> None:
     """Nothing waits for a line that may never come."""
     command = [sys.executable, "-m", "streamer", "forecast", "--model", MODEL, "-", "--json"]

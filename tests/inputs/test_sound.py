@@ -428,7 +428,11 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+#: One case in three is tried by default, the others with ``--all``: each is a process of its own.
+TRIED = [pytest.param(case, id=case.name, marks=[pytest.mark.long] if at % 3 else []) for at, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize("case", TRIED)
 def test_case(case: Case, toy: Path, tmp_path: Path) -> None:
     if "with ffmpeg" in case.name and not made.FFMPEG:
         pytest.skip("ffmpeg is not installed")

@@ -53,6 +53,7 @@ def test_the_cache_needs_the_corpus_only_once(folders: Path) -> None:
     assert [u.pcm.sum() for u in data.speechocean("train", 16000)] == before
 
 
+@pytest.mark.long
 def test_isolated_digits_and_noise() -> None:
     takes = data.fsdd()
     assert [u.text for u in takes[:3]] == ["ZERO", "ONE", "TWO"]

@@ -67,6 +67,7 @@ def rms(said: Said, truth: Values, first: int, behind: int, step: int) -> Values
     return np.sqrt(((made - truth[first + step : behind + step]) ** 2).mean(0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sleep", [None, 301])
 @pytest.mark.parametrize("at", [0, 30, *(pytest.param(at, marks=pytest.mark.long) for at in (3, 12, 300))])
 def test_an_error_value_is_reported_and_forgotten(model: Model, at: int, sleep: int | None) -> None:
@@ -165,6 +166,7 @@ def test_any_unit_and_any_level_are_as_good(model: Model, unit: float, level: fl
     assert np.abs(other.width[30:] / unit / plain.width[30:] - 1).max() < 0.01
 
 
+@pytest.mark.long
 def test_a_counter_keeps_its_last_digits(model: Model) -> None:
     """Of the size of uint64, and for longer than a float32 counts."""
     ticks: Any = np.arange(1500.0)[:, None] * np.array([1.0, 4096.0]) + np.array([2.0**52, 1.7e19])

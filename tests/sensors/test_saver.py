@@ -299,6 +299,7 @@ def test_an_older_copy_of_a_state_never_replaces_a_newer_one(tmp_path: Path) -> 
     journal.close()
 
 
+@pytest.mark.long
 def test_a_save_of_everything_amid_a_round_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path / "sensors.sqlite")
     feed(life.fleet, [("a", 0, 1.0)])

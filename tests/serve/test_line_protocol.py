@@ -132,6 +132,7 @@ def test_lines_are_counted_through_a_string_of_several() -> None:
     assert found.faults[0].startswith("line 4: ")
 
 
+@pytest.mark.long
 def test_many_strings_that_never_end_are_each_a_line() -> None:
     """Looking for the end of each in all the rest would not come back from this."""
     for line in (b'm s="', b'm ",s="', b""):

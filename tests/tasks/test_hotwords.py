@@ -174,6 +174,7 @@ def test_streams_with_and_without_in_one_batch_are_as_alone(seed: int, cuts: set
         assert spoken([e.to_dict() for e in together[i]]) == spoken(alone[i])
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10**6), cuts=st.sets(st.integers(1, 59), min_size=1, max_size=4))
 def test_a_stream_with_hotwords_sleeps_as_if_nothing_were(seed: int, cuts: set[int]) -> None:

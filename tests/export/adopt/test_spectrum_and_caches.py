@@ -139,6 +139,7 @@ def by_its_host(source: Path, pcm: Array) -> Array:
     return np.concatenate(gave)
 
 
+@pytest.mark.long
 def test_what_was_found_and_done(source: Path, adopted: Adoption) -> None:
     operators = Counter(node.op_type for node in onnx.load(source).graph.node)
     assert operators["ScatterND"] == 12
@@ -168,6 +169,7 @@ def test_through_the_daemons_engine(source: Path, adopted: Adoption, tmp_path: P
     assert far(heard(adopted.path, pcm, tmp_path)["audio"], by_its_host(source, np.append(pcm, rest))) <= TOLERANCE
 
 
+@pytest.mark.long
 def test_it_enhances_a_file(source: Path, tmp_path: Path) -> None:
     """Nothing moved: what is late is taken away."""
     model = adoption(source, TOML + '[task]\nname = "enhance"\n').path

@@ -111,6 +111,7 @@ def test_a_body_of_bytes_alone(served: Running) -> None:
     assert (status, "it has 2 inputs" in json.loads(body)["error"]) == (400, True)
 
 
+@pytest.mark.long
 def test_long_requests_are_taken_and_too_long_ones_told(tight: Running) -> None:
     given = rows(1, 30_000)
     status, headers, body = post(tight, INFER, given.tobytes(), Inference_Header_Content_Length="0")

@@ -246,6 +246,7 @@ def test_no_slot_is_told_or_waited_for(tight: Running, connect: Connect) -> None
         np.testing.assert_array_equal(waiting.result()[1][0], truth(given))
 
 
+@pytest.mark.long
 def test_the_bodies_of_all_requests_are_bounded(small: Running, connect: Connect) -> None:
     wire, given = connect(small), rows(1, 100_000)
     with refused(wire, "unavailable", "of 1048576 (max_request_memory)"):
@@ -258,6 +259,7 @@ def test_the_bodies_of_all_requests_are_bounded(small: Running, connect: Connect
         pass
 
 
+@pytest.mark.long
 def test_an_evicted_sequence_is_told_so(models: tuple[Path, ...], tmp_path: Path) -> None:
     settings = {"idle_seconds": 0.3, "checkpoint_seconds": 0.05, "kserve_resume_by_address": False}
     with serving(tmp_path, models[0], **settings) as running:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.daemon.test_moving import address, drained
 from tests.serve.kserve.clients import WIRES, free_port
@@ -13,6 +14,7 @@ from tests.serve.kserve.test_infer import refused
 from tests.serve.kserve.test_restart import GIVEN, SECRET, saved, step
 
 
+@pytest.mark.long
 def test_sequences_move_there_and_back(models: tuple[Path, ...], tmp_path: Path) -> None:
     settings = {"checkpoint_seconds": 0.05}
     with (
@@ -43,6 +45,7 @@ def test_sequences_move_there_and_back(models: tuple[Path, ...], tmp_path: Path)
             wire.close()
 
 
+@pytest.mark.long
 def test_what_may_be_lost_is_asked_for_also_there(models: tuple[Path, ...], tmp_path: Path) -> None:
     """A sequence of a daemon that was killed moves before its client has said where it stands."""
     with (

@@ -36,6 +36,7 @@ from tests.toys import samples, speech
 # -- the client commits -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_what_is_committed_is_an_item(served: Running, toy: Path) -> None:
     pcm = speech("AB").tobytes()
 
@@ -338,6 +339,7 @@ def test_no_slot_closes_with_the_reason(toy: Path, tmp_path: Path) -> None:
         assert run(talk(running)) == 1013
 
 
+@pytest.mark.long
 def test_who_does_not_read_is_dropped(toy: Path, tmp_path: Path) -> None:
     with daemon(tmp_path, toy, send_seconds=0.5, linger_seconds=0.5) as running:
 

@@ -65,6 +65,7 @@ def test_a_session_goes_on_after_a_lost_connection(lasting: Running, toy: Path) 
     assert len({event.item_id for event in done}) == 2
 
 
+@pytest.mark.long
 def test_a_session_goes_on_after_a_restart(toy: Path, tmp_path: Path) -> None:
     pcm = speech(SAID).tobytes()
     half = len(pcm) // 2 // 2 * 2
@@ -95,6 +96,7 @@ def test_a_session_goes_on_after_a_restart(toy: Path, tmp_path: Path) -> None:
     assert texts == [final["text"] for final in finals(toy, pcm)]
 
 
+@pytest.mark.long
 def test_nothing_is_told_twice_after_a_kill(toy: Path, tmp_path: Path) -> None:
     """The daemon falls back behind what it has told already, and is told by the client what that was."""
     pcm = speech(SAID).tobytes()

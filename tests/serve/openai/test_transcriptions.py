@@ -214,6 +214,7 @@ def tight(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield running
 
 
+@pytest.mark.long
 def test_too_long_a_body_and_too_long_a_sound(tight: Running) -> None:
     with talking_to(tight) as client:
         with pytest.raises(openai.APIStatusError, match="max_upload_bytes") as refused:
@@ -239,6 +240,7 @@ def test_no_slot_is_said_with_retry_after(tight: Running) -> None:
     asyncio.run(held())
 
 
+@pytest.mark.long
 def test_the_routes_can_be_switched_off(toy: Path, tmp_path: Path) -> None:
     with daemon(tmp_path, toy, openai=False) as running, talking_to(running) as client:
         with pytest.raises(openai.NotFoundError):
@@ -268,6 +270,7 @@ def slow(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield running
 
 
+@pytest.mark.long
 def test_one_too_many_is_refused_and_who_leaves_makes_room(slow: Running) -> None:
     plain = long_upload(slow)
     with talking_to(slow) as client:
@@ -280,6 +283,7 @@ def test_one_too_many_is_refused_and_who_leaves_makes_room(slow: Running) -> Non
         assert client.audio.transcriptions.create(model="toy", file=recording(speech("A"))).text == "A"
 
 
+@pytest.mark.long
 def test_going_down_answers_who_waits(toy: Path, tmp_path: Path) -> None:
     with daemon(tmp_path, toy, max_upload_bytes=2**26, lanes=1, buffer_seconds=0.1) as running:
         plain = long_upload(running)

@@ -242,6 +242,7 @@ def test_a_connection_too_many_is_closed(served: VoskDaemon) -> None:
     asyncio.run(crowd())
 
 
+@pytest.mark.long
 def test_who_says_nothing_is_dropped(toy: Path, tmp_path: Path) -> None:
     port = free_port()
     with daemon(tmp_path, toy, vosk_port=port, handshake_seconds=1, idle_seconds=0.5) as running:
@@ -254,6 +255,7 @@ def test_who_says_nothing_is_dropped(toy: Path, tmp_path: Path) -> None:
         assert running.metrics()['streamer_bad_input_total{reason="idle_timeout"}'] == 2
 
 
+@pytest.mark.long
 def test_going_down_tells_who_is_connected(toy: Path, tmp_path: Path) -> None:
     port = free_port()
     with daemon(tmp_path, toy, vosk_port=port) as running:

@@ -309,6 +309,7 @@ def test_who_leaves_in_the_middle_leaves_nothing(served: Running) -> None:
     until(lambda: idle(served))
 
 
+@pytest.mark.long
 def test_who_does_not_read_is_dropped(toy: Path, tmp_path: Path) -> None:
     port = free_port()
     with daemon(tmp_path, toy, wyoming_port=port, send_seconds=0.5, linger_seconds=0.5) as running:
@@ -353,6 +354,7 @@ def test_a_connection_too_many_is_closed(served: Running) -> None:
     until(lambda: idle(served))
 
 
+@pytest.mark.long
 def test_going_down_tells_who_is_connected(toy: Path, tmp_path: Path) -> None:
     port = free_port()
     with daemon(tmp_path, toy, wyoming_port=port) as running:
