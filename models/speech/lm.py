@@ -226,8 +226,7 @@ def _discounts(counts: Floats) -> Floats:
 
 
 def _interpolate(key: Ints, c: Floats, w: Floats, discounts: Floats, lower: Floats, size: int) -> Floats:
-    """``(w - D(c)) / sum + gamma * lower`` within each context. A discount has the mean weight of its n-gram's counts.
-    """
+    """``(w - D(c)) / sum + gamma * lower`` within each context. Discounts are weighted as the counts of the n-gram."""
     context = key // size if len(key) and key.max() >= size else np.zeros(len(key), np.int64)
     _, group = np.unique(context, return_inverse=True)
     discount = discounts[np.minimum(c, 3).astype(np.int64)] * w / np.maximum(c, 1)
@@ -238,8 +237,7 @@ def _interpolate(key: Ints, c: Floats, w: Floats, discounts: Floats, lower: Floa
 
 
 def _below(key: Ints, n: int, size: int, keys: list[Ints], logp: list[Floats]) -> Floats:
-    """Probability of an n-gram's last word in its context without the oldest word (it exists, since the n-gram does).
-    """
+    """Probability of an n-gram's last word in its context without the oldest word (it exists, as the n-gram does)."""
     suffix = key % size ** (n - 1)
     return np.exp(logp[n - 2][np.searchsorted(keys[n - 2], suffix)])
 
