@@ -36,8 +36,7 @@ PACE = (5.0, 26.0)
 
 
 class Line(NamedTuple):
-    """The text of one sound file. ``speaker``: the hero, the figure that he talks to, or a scene with several people.
-    """
+    """The text of one sound file. ``speaker``: the hero, the figure he talks to, or a scene with several people."""
 
     speaker: str
     text: str

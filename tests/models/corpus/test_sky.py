@@ -158,7 +158,7 @@ def test_an_index_that_does_not_fit_is_refused(disk: Path) -> None:
         Disk(disk)
     (disk / "sky.dnr").write_bytes(index)
     (disk / "sky.dsk").write_bytes((disk / "sky.dsk").read_bytes()[:-1])
-    with pytest.raises(ValueError, match="behind its end"):
+    with pytest.raises(ValueError, match="beyond its end"):
         Disk(disk)
 
 
