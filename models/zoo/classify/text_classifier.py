@@ -1,4 +1,4 @@
-"""A classifier of bytes: an embedding, a GRU stack, and the probability of each label after every byte (many-to-one)."""
+"""A classifier of bytes: an embedding, a GRU stack, and the probability of each label after each byte (many-to-one)."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def compress(pcm: Pcm, vocabulary: int = 256) -> NDArray[np.int64]:
 
 
 class DigitTokens:
-    """Digits in random order, each with silence after it: tokens [N, width], labels [N], and the first frame of each."""
+    """Digits in random order, with silence after each: tokens [N, width], labels [N], and the first frame of each."""
 
     def __init__(self, voices: list[tuple[int, int]], width: int, seed: int) -> None:
         rng, noise = random.Random(seed), np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def spell(utterances: Sequence[Utterance]) -> list[int]:
 
 
 def spoken() -> tuple[list[UtteranceSource], list[Utterance]]:
-    """Training data, and strings of digits by held-out speakers. Raises ``FileNotFoundError`` without the shared data."""
+    """Training data, and digit strings of held-out speakers. Raises ``FileNotFoundError`` without the shared data."""
     corpus = aligned_train(RATE)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     train, dev = data.by_speaker(corpus, sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]}))
