@@ -58,7 +58,7 @@ def truth(values: NDArray[np.float64], first: int, last: int, horizon: int) -> N
 
 
 def score(data: Series, found: Floats, first: int, end: int) -> dict[str, dict[str, Any]]:
-    """Scores by horizon. Windows are within the rows ``first`` to ``end``; the first is forecast from the row before."""
+    """Scores by horizon. Windows are in the rows ``first`` to ``end``; the first is forecast from the row before."""
     scores = {}
     for horizon in (h for h in HORIZONS if h <= found.shape[3]):
         origins = slice(first - 1, end - horizon)

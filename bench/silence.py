@@ -228,7 +228,7 @@ def disturbances(speech: Pcm, rate: int, seconds: float) -> dict[str, list[Itera
 
 @dataclass(frozen=True)
 class After:
-    """``wrong``: number of the ``words`` of the speech at the stream's end that differ from those of the speech alone."""
+    """``wrong``: number of the ``words`` of the last speech that differ from those of the speech alone."""
 
     before: str
     wrong: int
