@@ -351,7 +351,7 @@ class Online(Streaming):
         return ahead, ago, same
 
     def shared(self, weights: Tensor, same: Tensor) -> Tensor:
-        """``weights`` [B, M, S], shared anew where persistence and "as a season ago" are the ``same`` [B, seasons, S].
+        """``weights`` [B, M, S], shared again where persistence and "as a season ago" are the ``same`` [B, seasons, S].
         Whole seasons ahead both have the same loss, but their weights also apply to the steps between, where they
         differ. So they share their sum as they do at the nearest other steps of the grid."""
         naive, others = weights.split([self.naive, self.learnt], 1)
