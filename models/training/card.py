@@ -142,8 +142,8 @@ def leave(folder: Path, model: Acoustic, info: Mapping[str, Any], dev: Mapping[s
     """
     lexicon = lm = None
     if info["lexicon"]:
-        entries = ((word, way) for word, ways in info["lexicon"].items() for way in ways)
-        lexicon = "".join(f"{word}\t{' '.join(way)}\n" for word, way in entries).encode()
+        entries = ((word, phones) for word, spoken in info["lexicon"].items() for phones in spoken)
+        lexicon = "".join(f"{word}\t{' '.join(phones)}\n" for word, phones in entries).encode()
     elif (folder / "lexicon.txt").exists() and (folder / "lm.bin").exists():
         lexicon, lm = (folder / "lexicon.txt").read_bytes(), (folder / "lm.bin").read_bytes()
     task = None
