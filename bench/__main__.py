@@ -1,5 +1,5 @@
-"""``python -m bench NAME [--json] [--keep] ...``: a table and a picture; ``--json``: one JSON object as last line;
-``--keep``: stores the figures for ``report``, which writes them into docs/benchmarks.md."""
+"""``python -m bench NAME [--json] [--keep] ...`` prints a table and draws a picture. ``--json``: one JSON object as the
+last line; ``--keep``: stores the figures for ``report``, which writes them into docs/benchmarks.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Word error rate of shipped models on recorded people, through the same registry, engine and decoder that the daemon
-uses.
+"""Word error rate of shipped models on recorded speech, with the daemon's registry, engine and decoder.
 
-Every recording is a stream of its own: PCM in, the words of its finals out. The intervals are 95 % bootstrap intervals
+Every recording is a separate stream; the words of its finals are scored. The intervals are 95 % bootstrap intervals
 over speakers. Needs the shared data set (``$STREAMER_DATA``, default ``../shared/data``), whose test part is for
 reporting only.
 """
@@ -35,14 +34,14 @@ COUNTS = ("recordings", "speakers", "words")
 
 @dataclass(frozen=True)
 class Part:
-    """A set of recordings whose error rate is reported on its own."""
+    """A set of recordings whose error rate is reported separately."""
 
     name: str
     utterances: list[Utterance]
 
 
 def joined(takes: Sequence[Utterance], strings: int, rate: int, seed: int = 0) -> list[Utterance]:
-    """Isolated takes of one speaker, joined in strings of 3 to 7, with 0.1 to 0.4 s of quiet between."""
+    """Isolated takes of one speaker, joined to ``strings`` strings of 3 to 7, with 0.1 to 0.4 s of quiet between."""
     rng = np.random.default_rng(seed)
     out = []
     for i in range(strings):
@@ -54,7 +53,7 @@ def joined(takes: Sequence[Utterance], strings: int, rate: int, seed: int = 0) -
 
 
 def quiet(rng: np.random.Generator, rate: int) -> data.Pcm:
-    """Near-silence of random length: a recording's floor, not digital zero."""
+    """Near-silence of random length: the noise floor of a recording, not digital zeros."""
     return rng.normal(0, 3, int(rng.uniform(0.1, 0.4) * rate)).astype(np.int16)
 
 
@@ -102,7 +101,8 @@ PARTS: dict[str, Callable[[int], list[Part]]] = {"digits": digit_parts, "english
 def transcripts(
     model: str | Path, recordings: Sequence[data.Pcm], rate: int, options: dict[str, Any] | None = None
 ) -> list[str]:
-    """The text of each recording, every one a stream of its own, at most ``IN_FLIGHT`` at a time."""
+    """The text of each recording, int16 [N] at ``rate``, each a separate stream, at most ``IN_FLIGHT`` at a time.
+    Raises ``RuntimeError`` if a stream fails."""
     longest = max(len(pcm) for pcm in recordings) / rate + 1.0
     settings = Settings(
         models=(str(model),), capacity=4 * IN_FLIGHT, buffer_seconds=longest, max_load=0, overload_seconds=3600
@@ -128,8 +128,8 @@ def transcripts(
     try:
         for i, pcm in enumerate(recordings):
             room.acquire()
-            wishes = {"partials": False, **(options or {})}
-            session = registry.open(model=None, sample_rate=rate, sink=sink(i), options=wishes)
+            asked = {"partials": False, **(options or {})}
+            session = registry.open(model=None, sample_rate=rate, sink=sink(i), options=asked)
             session.feed(np.ascontiguousarray(pcm).tobytes())
             session.end()
         for _ in range(IN_FLIGHT):
@@ -142,7 +142,7 @@ def transcripts(
 
 
 def score(part: Part, texts: Sequence[str]) -> dict[str, Any]:
-    """Word error rate with its interval, and the counts behind it."""
+    """Word error rate (0.1 is 10 %) with its interval and counts."""
     said = [plain(u.text) for u in part.utterances]
     wrong = [edits(words, plain(text)) for words, text in zip(said, texts, strict=True)]
     words = [len(words) for words in said]
@@ -158,14 +158,14 @@ def score(part: Part, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def heard(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, list[str]]:
-    """The transcripts of every part, by its name. Each recording is decoded once, however many parts it belongs to."""
+    """The transcripts by the name of the part. A recording of several parts is decoded once."""
     unique = {id(u): u for part in parts for u in part.utterances}
     texts = dict(zip(unique, transcripts(model, [u.pcm for u in unique.values()], rate, options), strict=True))
     return {part.name: [texts[id(u)] for u in part.utterances] for part in parts if part.utterances}
 
 
 def measure(model: str, parts: list[Part], rate: int, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The scores of every part that is not empty, by its name."""
+    """The scores of all parts that are not empty, by name."""
     texts = heard(model, parts, rate, options)
     return {part.name: score(part, texts[part.name]) for part in parts if part.name in texts}
 
@@ -174,13 +174,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench asr", description=__doc__)
     parser.add_argument("--model", action="append", help="shipped name or path, may be repeated")
     parser.add_argument("--decoder", choices=("greedy", "beam"), help="instead of the model's own default")
-    parser.add_argument("--peers", action="store_true", help="beside Whisper and PocketSphinx, with a second pass")
+    parser.add_argument("--peers", action="store_true", help="compare with Whisper, PocketSphinx and a second pass")
     parser.add_argument("--whisper", type=Path, help="folder of Whisper models; default $STREAMER_WHISPER")
-    parser.add_argument("--second", default="base", help="the one of the second pass")
-    parser.add_argument("--only", action="append", default=[], help="peers: systems whose names begin so")
+    parser.add_argument("--second", default="base", help="Whisper model of the second pass")
+    parser.add_argument("--only", action="append", default=[], help="peers: systems whose names start with this")
     parser.add_argument("--part", action="append", default=[], help="peers: a report set, such as 'LJ Speech'")
-    parser.add_argument("--whole", action="store_true", help="peers: all learners, not those of one speaker in eight")
-    parser.add_argument("--again", action="store_true", help="peers: hear all clips again")
+    parser.add_argument("--whole", action="store_true", help="peers: all learners, not one speaker in eight")
+    parser.add_argument("--again", action="store_true", help="peers: transcribe all clips again")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args(argv)
     if not (data.data_folder() / "speech").is_dir():

@@ -1,8 +1,8 @@
 """The cost of decoding: CPU time per stream and step, greedy and beam, alone and in a batch.
 
-The input is made to look like a trained phone model's: sharp posteriors, mostly blank, over words drawn from the
-lexicon, with a little of the mass on wrong phones. Lexicon and language model are those of ``models.speech.lm``
-(12,000 words) where the shared data is, or those in a directory that ``python -m models.speech.lm -o DIRECTORY`` made.
+The input resembles that of a trained phone model: sharp posteriors, mostly blank, of random words of the lexicon, with
+some probability on wrong phones. Lexicon and language model are those of ``models.speech.lm`` (12,000 words), which
+needs the shared data, or those of a directory from ``python -m models.speech.lm -o DIRECTORY``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ STEP_SECONDS, CHUNK = 0.03, 10
 
 
 def posteriors(entries: list[tuple[str, list[int]]], vocabulary: int, streams: int, steps: int) -> NDArray[np.float32]:
-    """[streams, steps, V]: a phone every third step or so, a second guess beside each, and pauses between words."""
+    """Log posteriors [streams, steps, V]: a phone about every third step, each with an alternative, and pauses between
+    words."""
     rng = np.random.default_rng(0)
     p = np.empty((streams, steps, vocabulary))
     for stream in range(streams):
@@ -107,8 +108,8 @@ def main(argv: list[str]) -> int:
     beam = task(tokens, lexicon, lm, {"kind": "beam"})
     entries = parse(lexicon.decode(), tokens)
     results: dict[str, float] = {}
-    wishes = {"greedy": {"decoder": "greedy"}} | {f"beam {b}": {"decoder": {"beam": b}} for b in arguments.beams}
-    for name, options in wishes.items():
+    decoders = {"greedy": {"decoder": "greedy"}} | {f"beam {b}": {"decoder": {"beam": b}} for b in arguments.beams}
+    for name, options in decoders.items():
         for streams in (1, 8, 64):
             steps = {1: 1000, 8: 400, 64: 200}[streams]
             logp = posteriors(entries, len(tokens), streams, steps)

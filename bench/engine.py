@@ -1,11 +1,11 @@
 """Saturated throughput of the engine as a share of the bare ONNX Runtime loop at its best batch size.
 
-Bare: as many threads as lanes, each runs the model on one fixed batch and feeds the states back; nothing else. In
-process: the same chunks through sessions, scheduler and arena, without and with the decoder; what the decoder adds is
-its share of the CPU. WebSocket: a daemon and a load generator in processes of their own; only the daemon's CPU is
-counted. All run by turns, and a turn's score is chunks per CPU second, so that other work on the machine hits none more
-than the others; shares are medians of the turns' own ratios, the share by wall clock stands beside. Streams are fed
-speech (:func:`setup.sound`).
+Bare: as many threads as lanes; each runs the model on one fixed batch and feeds the states back, nothing else. In
+process: the same chunks through sessions, scheduler and arena, without and with the decoder; the difference is the
+decoder's share of the CPU. WebSocket: a daemon and a load generator in separate processes; only the daemon's CPU time
+counts. All run in turns, and the score of a turn is chunks per CPU second, so that other work on the machine affects
+all alike. Shares are medians of the ratios within a turn; the share by wall clock is reported, too. Streams are fed
+with speech (:func:`setup.sound`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class NoTask:
 
 
 class InProcess:
-    """Endless streams in one registry; each turn lets them run for a while."""
+    """Endless streams in one registry; they run during turns, and are held between them."""
 
     def __init__(self, path: Path, streams: int, lanes: int, decode: bool, sound: str) -> None:
         self._context = setup.running(
@@ -109,7 +109,7 @@ class InProcess:
         )
 
     def turn(self, seconds: float, expected: float) -> tuple[float, float]:
-        """Chunks per CPU second and per second. ``expected``: chunks per second, so that no stream runs dry."""
+        """Chunks per CPU second and per second. ``expected``: chunks per second, which determines the input."""
         need = 3 * seconds * expected * self.chunk_seconds / len(self.sessions)
         for number, session in enumerate(self.sessions):
             while session.buffered_seconds < need:
@@ -134,10 +134,10 @@ class InProcess:
 
 
 class WebSocket:
-    """A daemon, and clients that send as fast as back-pressure allows; between turns they are stopped."""
+    """A daemon, and clients that send as fast as back-pressure allows; they are stopped between turns."""
 
     def __init__(self, path: Path, streams: int, lanes: int, sound: str) -> None:
-        # clients that are stopped answer no ping and read nothing
+        # stopped clients do not answer pings, nor read
         patience = {"STREAMER_PING_SECONDS": "3600", "STREAMER_SEND_SECONDS": "3600"}
         self._context = setup.serving(path, STREAMER_LANES=str(lanes), **patience)
         self.served = self._context.__enter__()
@@ -168,7 +168,7 @@ class WebSocket:
     def _pause(self) -> None:
         self._load.send_signal(signal.SIGSTOP)
         done = -1.0
-        while done != (done := self.served.value("streamer_chunks_total")):  # what was sent is still run
+        while done != (done := self.served.value("streamer_chunks_total")):  # until all sent chunks are run
             time.sleep(0.2)
 
     def close(self) -> None:
@@ -191,7 +191,7 @@ def main(argv: list[str]) -> None:
         ladder = {b: bare(model, b, lanes, 0.5)[0] for b in rungs(min(64, model.manifest.max_batch))}
         best = max(ladder, key=lambda b: ladder[b])
         names = ["bare ONNX Runtime", "engine", "engine and decoder", "WebSocket, decoder"]
-        scores: list[list[tuple[float, float]]] = []  # turn by turn, in this order
+        scores: list[list[tuple[float, float]]] = []  # by turn, in the order of ``names``
         with contextlib.ExitStack() as stack:
             sides: list[InProcess | WebSocket] = []
             for made in (

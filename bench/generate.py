@@ -1,9 +1,9 @@
-"""Samples per second of the WaveNet generator, cached in one file, beside what else one could do with the network.
+"""Samples per second of the exported WaveNet generator with cached convolutions, compared with two alternatives.
 
-``naive``: an ONNX graph that gets the whole receptive field for every sample, and computes the last frame's head alone;
-drawing the sample is not counted. ``PyTorch``: the same module with the same caches, eager, in inference mode. One
-thread each, in turns, the best of several rounds: the ratios are of one run on one machine. Weights do not matter to
-speed; without ``--checkpoint`` PyTorch and naive have fresh ones in the recipe's shape.
+``naive``: an ONNX graph whose input is the whole receptive field for every sample; only the last frame's head is
+computed, and drawing the sample is not counted. ``PyTorch``: the same module with the same caches, eager, in inference
+mode. One thread each, in turns, the best of several rounds. Speed does not depend on weights; without ``--checkpoint``
+PyTorch and naive have random ones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Last(nn.Module):
 
 
 def naive(module: WaveNetGenerator, batches: Sequence[int]) -> list[Callable[[], object]]:
-    """For each batch: a call is one sample of each stream."""
+    """For each batch size a function that computes one sample of each stream."""
     frames, width = module.receptive_field or 1, module.config.width
     example = tuple(torch.zeros(shape, dtype=torch.int64) for shape in ((2, frames, width), (2, frames), (2, frames)))
     free = ({0: torch.export.Dim.DYNAMIC},) * 3
@@ -59,11 +59,11 @@ def naive(module: WaveNetGenerator, batches: Sequence[int]) -> list[Callable[[],
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
 
-    def of(batch: int) -> Callable[[], object]:
+    def call(batch: int) -> Callable[[], object]:
         feeds = {name: np.repeat(array[:1].numpy(), batch, 0) for name, array in zip(names, example, strict=True)}
         return lambda: session.run(None, feeds)
 
-    return [of(batch) for batch in batches]
+    return [call(batch) for batch in batches]
 
 
 def cached(model: Model, batch: int) -> Callable[[], object]:
@@ -101,22 +101,22 @@ def main(argv: list[str]) -> int:
     module = checkpoint.load(given.checkpoint)[0] if given.checkpoint else WaveNetGenerator(WaveNetConfig()).eval()
     rate, width = model.manifest.options["sample_rate"], module.config.width
     call = model.manifest.chunk * width
-    again = naive(module, (1, 16))
-    ways = {
+    plain = naive(module, (1, 16))
+    calls = {
         ONE: (cached(model, 1), call),
         MANY: (cached(model, 16), 16 * call),
         "PyTorch, same caches": (eager(module, model.manifest.chunk, 1), call),
         "PyTorch, same caches, 16 streams": (eager(module, model.manifest.chunk, 16), 16 * call),
-        "naive, whole receptive field": (again[0], 1),
-        "naive, whole receptive field, 16 streams": (again[1], 16),
+        "naive, whole receptive field": (plain[0], 1),
+        "naive, whole receptive field, 16 streams": (plain[1], 16),
     }
-    best = dict.fromkeys(ways, float("inf"))
+    best = dict.fromkeys(calls, float("inf"))
     for _ in range(given.rounds):
-        for name, (run, _) in ways.items():
+        for name, (run, _) in calls.items():
             start = time.perf_counter()
             run()
             best[name] = min(best[name], time.perf_counter() - start)
-    speed = {name: samples / best[name] for name, (_, samples) in ways.items()}
+    speed = {name: samples / best[name] for name, (_, samples) in calls.items()}
     finish(
         "generate",
         {"model": given.model, "samples_per_call": call, "samples_per_second": speed},

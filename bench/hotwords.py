@@ -1,9 +1,9 @@
 """Benefit and harm of hotwords: on recordings with the terms, and on recordings without them.
 
-Terms are the seldom words of a set of recordings. Each set is decoded four ways: as it is and with all its terms as
-hotwords, by the model's own lexicon and by one from which the terms are taken, as names are missing from it. Recordings
-without any term are decoded with the terms of the others: words that are invented there are harm. Needs the shared
-recordings; without ``--report`` those that are for development.
+Terms are the rare words of a set of recordings. Each set is decoded four times: without hotwords and with all its terms
+as hotwords, with the model's lexicon and with one that lacks the terms, as lexicons lack names. Recordings without any
+term are decoded with the terms of the others: terms that are inserted there are harm. Needs the shared recordings;
+without ``--report``, only those for development.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from streamer.tasks.transcribe.task import Transcribe, decode_all
 
 __all__ = ["main"]
 
-SHORTEST, FREQUENT = 5, 3000  # letters of a term; words that are no terms
+SHORTEST, FREQUENT = 5, 3000  # fewest letters of a term; number of the most frequent words, which are not terms
 
 
 def terms(task: Transcribe, utterances: Sequence[Utterance], most: int) -> list[str]:
-    """Long words that are none of the most frequent ones, those said most often first."""
+    """At most ``most`` long words that are not among the most frequent, those said most often first."""
     lm = task._lm
     assert lm is not None
     order = np.argsort(-lm.unigram(np.arange(len(lm.words))), kind="stable")[:FREQUENT]
@@ -54,7 +54,7 @@ def without(model: Model, words: Sequence[str]) -> Transcribe:
 
 
 def recall(utterances: Sequence[Utterance], texts: Sequence[str], wanted: set[str]) -> tuple[int, int, int]:
-    """(terms said, found at their place, heard where they were not said)."""
+    """(spoken terms, recognised ones, inserted ones)."""
     said = found = invented = 0
     for utterance, text in zip(utterances, texts, strict=True):
         truth, heard = utterance.text.lower().split(), text.split()
@@ -73,15 +73,15 @@ def error(utterances: Sequence[Utterance], texts: Sequence[str]) -> float:
 def measure(
     model: Model, task: Transcribe, utterances: Sequence[Utterance], most: int, bonuses: Sequence[float | None]
 ) -> list[dict[str, Any]]:
-    """One for each of ``bonuses``."""
+    """The comparison for each of ``bonuses``."""
     rows = posteriors(model, [np.asarray(u.pcm) for u in utterances])
     words = terms(task, utterances, most)
-    ways = {"known": task, "lacking": without(model, words)}
-    plain = {name: decode_all(way, rows) for name, way in ways.items()}
+    tasks = {"known": task, "lacking": without(model, words)}
+    plain = {name: decode_all(one, rows) for name, one in tasks.items()}
     found = []
     for bonus in bonuses:
-        wishes = {"hotwords": words} | ({} if bonus is None else {"hotword_bonus": bonus})
-        hot = {name: decode_all(way, rows, wishes) for name, way in ways.items()}
+        options = {"hotwords": words} | ({} if bonus is None else {"hotword_bonus": bonus})
+        hot = {name: decode_all(one, rows, options) for name, one in tasks.items()}
         found.append(compare(utterances, words, {"plain": plain, "hotwords": hot}))
     return found
 
@@ -110,9 +110,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench hotwords", description=__doc__)
     parser.add_argument("--model", default="english", help="shipped name or path")
     parser.add_argument("--most", type=int, default=100, help="terms of a set (default: %(default)s)")
-    parser.add_argument("--bonus", type=float, nargs="*", help="instead of the model's own; several are compared")
-    parser.add_argument("--report", action="store_true", help="the report sets as well")
-    parser.add_argument("--recordings", type=int, help="of each set, spread over it (default: all)")
+    parser.add_argument("--bonus", type=float, nargs="*", help="instead of the model's bonus; several are compared")
+    parser.add_argument("--report", action="store_true", help="also measure the report sets")
+    parser.add_argument("--recordings", type=int, help="of each set, evenly spaced (default: all)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(argv)
     path = Path(resolve(given.model))

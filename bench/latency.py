@@ -1,8 +1,8 @@
 """Latency from the last sample of a chunk to its result: real-time streams through the WebSocket.
 
-Clients and daemon are two processes on one machine. A client sends 20 ms of sound every 20 ms and a marker behind each
-chunk; what is measured is sending the marker to receiving it, so every chunk gives one number, results or not. The
-chunk's own duration is not part of it.
+Clients and daemon are two processes on one machine. A client sends 20 ms of sound every 20 ms and a marker after each
+chunk. The latency is the time from sending the marker to receiving it, so that chunks without results count, too. It
+does not include the duration of the chunk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PIECE_SECONDS = 0.02
 
 
 async def client(port: int, rate: int, chunk: int, data: bytes, seconds: float) -> list[float]:
-    """Seconds from marker sent to marker received, one for each chunk."""
+    """For each chunk the seconds from sending its marker to receiving it."""
     piece = round(PIECE_SECONDS * rate)
     async with websockets.connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None, max_queue=None) as socket:
         await socket.send(json.dumps({"type": "start", "sample_rate": rate}))
@@ -41,7 +41,7 @@ async def client(port: int, rate: int, chunk: int, data: bytes, seconds: float) 
         await asyncio.sleep(random.random() * chunk / rate)  # streams do not start in step
         begin, sent, number = time.perf_counter(), 0, 0
         while time.perf_counter() - begin < seconds:
-            upto = min(sent + piece, (sent // chunk + 1) * chunk)  # never over the end of a chunk
+            upto = min(sent + piece, (sent // chunk + 1) * chunk)  # a message never crosses the end of a chunk
             await asyncio.sleep(max(0.0, begin + upto / rate - time.perf_counter()))
             at = 2 * sent % (len(data) // 2)
             await socket.send(data[at : at + 2 * (upto - sent)])

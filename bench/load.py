@@ -1,6 +1,6 @@
 """Many clients in a separate process, until terminated: ``python -m bench.load PORT STREAMS [SOUND]``.
 
-Every client sends one chunk a message, as fast as the daemon takes them, and reads what comes.
+Every client sends one chunk in a message, as fast as the daemon reads, and discards all events.
 """
 
 from __future__ import annotations

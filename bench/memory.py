@@ -15,7 +15,8 @@ from streamer.engine.model import Model
 
 
 async def grow(served: setup.Served, rate: int, counts: list[int], seconds: float) -> list[tuple[int, int, int]]:
-    """(streams, resident bytes when idle, resident bytes after each has run ``seconds`` of sound)."""
+    """For each number of streams: (streams, resident bytes when idle, resident bytes after each has run ``seconds`` of
+    sound)."""
     sockets = []
     found = [(0, served.resident_bytes(), served.resident_bytes())]
     data = setup.sound(rate, seconds).tobytes()

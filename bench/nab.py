@@ -1,13 +1,12 @@
 """Numenta's anomaly benchmark (Lavin and Ahmad 2015), streaming: one reading at a time through the engine.
 
-The detector is the forecaster's own probability of every reading, and nothing else; it was trained on none of these
-series. The novelty test (:mod:`models.forecast.novelty`) was designed on synthetic sensors and on every other one of
-the series, by name. The rest is scored apart, too: its scores were in sight meanwhile, but it was not what settings
-were chosen by.
+The detector is only the forecaster's probability of every reading; it was not trained on these series. The novelty test
+(:mod:`models.forecast.novelty`) was designed on synthetic sensors and on every other one of the series, by name. The
+others are also scored separately: their scores were visible during the design, but no setting was chosen by them.
 
-Scores as in the benchmark's repository: per profile one threshold for the whole corpus, 100 is perfect, 0 is a detector
-that never alarms. Only the series that are there are scored, so published numbers, which are of all 58, stand beside
-for orientation. Needs the shared data set or ``--data DIR`` (``data/`` and ``labels/combined_windows.json`` in it).
+Scores are those of the benchmark's repository: one threshold per profile for the whole corpus; 100 is perfect, 0 is a
+detector without alarms. Only the available series are scored; the published numbers, for orientation, are of all 58.
+Needs the shared data set or ``--data DIR`` (with ``data/`` and ``labels/combined_windows.json``).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from streamer.engine.catalogue import resolve
 from streamer.tasks import Forecast
 
 Values = NDArray[np.float64]
-#: Weights of a detection, of a window without any, and of a false alarm.
+#: Weights of a detection, of a missed window, and of a false alarm.
 PROFILES = {"standard": (1.0, 1.0, 0.11), "low FP": (1.0, 1.0, 0.22), "low FN": (1.0, 2.0, 0.11)}
 PUBLISHED = {
     "ARTime": (74.9, 65.1, 80.4), "Numenta HTM": (70.5, 62.6, 75.2), "CAD OSE": (69.9, 67.0, 73.2),
@@ -41,7 +40,8 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """``windows``: first and last row, both inside. Rows before ``probation`` never count."""
+    """``times`` [N] in unix seconds, ``values`` [N]. ``windows``: first and last row, inclusive. Rows before
+    ``probation`` do not count."""
 
     name: str
     times: Values
@@ -77,7 +77,7 @@ def seconds(text: str) -> float:
 
 
 def worth(rows: int, windows: list[tuple[int, int]]) -> tuple[Values, NDArray[np.int64]]:
-    """What an alarm at each row is worth before any weights, and the number of the window around it (-1: none)."""
+    """For each row the unweighted value of an alarm, and the number of its window (-1: none)."""
 
     def value(position: float) -> float:
         return float(2 / (1 + np.exp(5 * position)) - 1)
@@ -96,7 +96,8 @@ def worth(rows: int, windows: list[tuple[int, int]]) -> tuple[Values, NDArray[np
 
 
 def score(series: list[Labelled], scores: list[Values], profile: tuple[float, float, float]) -> tuple[float, float]:
-    """(normalised score, threshold) at the best threshold for all series together."""
+    """(normalised score, threshold) at the best threshold for all series together. ``scores``: of each series [N],
+    higher for anomalies."""
     detected, missed, false = profile
     parts, count = [], 0
     for one, found in zip(series, scores, strict=True):
@@ -125,7 +126,7 @@ def score(series: list[Labelled], scores: list[Values], profile: tuple[float, fl
 
 
 def detect(path: Path, series: list[Labelled]) -> list[Values]:
-    """The forecaster's probability of every reading."""
+    """The forecaster's probability of every reading, [N] for each series."""
     found = [np.ones(len(one.values)) for one in series]
 
     def take(number: int, row: int, event: Forecast) -> None:

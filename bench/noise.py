@@ -1,7 +1,7 @@
-"""Word error rate against noise: the recordings of ``bench asr`` with sounds laid over them at several levels.
+"""Word error rate by noise: the recordings of ``bench asr`` mixed with sounds at several levels.
 
-The sounds are those of ``bench silence``, made by other means than the noises of training. The level is the ratio of
-the whole recording's power to the noise's, in dB. Report sets, for reporting only.
+The sounds are those of ``bench silence``, whose generators differ from those of training. The level is the ratio of the
+power of the whole recording to that of the noise, in dB. The recordings are for reporting only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from streamer.engine.model import Model
 
 NOISES = ("pink noise, rms 300", "fan", "typing", "music")
 LEVELS = (30.0, 20.0, 15.0, 10.0, 5.0)
-#: Of Common Voice nearly every word is wrong without any noise; what noise does is seen where words are heard.
+#: Sets with a low error rate without noise, so that the effect of noise is visible.
 PARTS = {"english": ("orders",), "digits": ("left-out speaker jackson", "of them children")}
 
 
 def laid(pcm: Pcm, noise: NDArray[np.float64], level: float) -> Pcm:
-    """``pcm`` with ``noise``, at least as long, ``level`` dB below it."""
+    """``pcm`` [N] with ``noise`` [N or more] at ``level`` dB below its power."""
     power = np.mean(np.square(pcm.astype(np.float64)))
     noise = noise[: len(pcm)] / np.sqrt(np.mean(np.square(noise[: len(pcm)]))) * np.sqrt(power) * 10 ** (-level / 20)
     return np.asarray((pcm + noise).clip(-32768, 32767), np.int16)

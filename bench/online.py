@@ -1,11 +1,11 @@
-"""Online forecasting without a leak: one row at a time through the engine, every label used only when it has come.
+"""Online forecasting without a leak: one row at a time through the engine; labels are used only once they are known.
 
-The protocol is that of DSOF (ICLR 2025): rows in order, scaled by the training rows' mean and deviation, every window
-of the test span counts, errors are means over windows, steps ahead and variables. Each variable is a stream of its own,
-the same run gives all horizons. The shipped model's training data end before the validation rows begin. A second
-table (``--split adapt-z``) has the 60/10/30 split of ADAPT-Z. Needs the shared data set.
+The protocol is that of DSOF (ICLR 2025): rows in order, scaled by the training rows' mean and deviation; every window
+of the test span counts; errors are means over windows, steps ahead and variables. Each variable is a separate stream,
+and one run gives all horizons. The shipped model's training data end before the validation rows begin. A second table
+(``--split adapt-z``) has the 60/10/30 split of ADAPT-Z. Needs the shared data set.
 
-``--on validation`` scores the training and validation rows after the first 1,200 instead: settings are chosen there.
+``--on validation`` scores the training and validation rows after the first 1,200 instead, for choosing settings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from streamer.tasks import Forecast
 HORIZONS = (1, 24, 48)
 LOW, HIGH = "0.05", "0.95"
 WARM = 1200  # rows that --on validation leaves out
-#: The best that DSOF's Table 2 and 3 have, and ADAPT-Z's tables: without a leak.
+#: The best results without a leak, from tables 2 and 3 of DSOF and from the tables of ADAPT-Z.
 PUBLISHED = {
     "dsof": {"ETTh2": (0.365, 1.694, 2.988), "ETTm1": (0.096, 0.418, 0.554), "Exchange": (0.009, 0.093, 0.176)},
     "adapt-z": {
@@ -40,7 +40,7 @@ PUBLISHED = {
 
 
 def forecasts(path: Path, values: NDArray[np.float64], phases: NDArray[np.float64]) -> Floats:
-    """[C, N, 3, H]: mean and the ends of the 90 % interval, made after each row of ``values`` [N, C]."""
+    """The forecasts after each row of ``values`` [N, C]: [C, N, 3, H], mean and the ends of the 90 % interval."""
     horizon = Model.load(path).manifest.options["horizon"]
     out = np.zeros((values.shape[1], len(values), 3, horizon), np.float32)
 
@@ -52,13 +52,13 @@ def forecasts(path: Path, values: NDArray[np.float64], phases: NDArray[np.float6
 
 
 def truth(values: NDArray[np.float64], first: int, last: int, horizon: int) -> NDArray[np.float64]:
-    """[C, last - first, H]: what came after each of the rows ``first`` to ``last``."""
+    """The true values after each of the rows ``first`` to ``last``: [C, last - first, H]."""
     ahead = np.arange(first, last)[:, None] + np.arange(1, horizon + 1)
     return values.T[:, ahead]
 
 
 def score(data: Series, found: Floats, first: int, end: int) -> dict[str, dict[str, Any]]:
-    """By horizon; windows lie within the rows ``first`` to ``end``, the first is forecast from the row before."""
+    """Scores by horizon. Windows are in the rows ``first`` to ``end``; the first is forecast from the row before."""
     scores = {}
     for horizon in (h for h in HORIZONS if h <= found.shape[3]):
         origins = slice(first - 1, end - horizon)

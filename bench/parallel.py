@@ -1,10 +1,10 @@
-"""Parallel WaveNet beside its teacher: speed, how far its spectra are from the teacher's, what a recogniser hears.
+"""Parallel WaveNet compared with its teacher: speed, distance of the spectra, and recognised digits.
 
 Speed: calls of the bare graphs in turns, one thread, the best of several rounds. Distance: root of the mean square
-difference, in dB, between the mean log spectra of each digit over several seeds, frame by frame since the digit began
-(32 ms every 8); beside it that of the teacher with other seeds, of recordings of the voices that the teacher learnt,
-and of noise that has the teacher's spectrum of each digit, the same all along. Recognised: digits that the model
-``digits`` reads from each alone.
+difference, in dB, between the mean log spectra of each digit over several seeds, for frames of 32 ms every 8 ms from
+the start of the digit. For comparison: the teacher with other seeds, recordings of the teacher's training voices, and
+stationary noise with the teacher's mean spectrum of each digit. Recognised: share of the digits that the model
+``digits`` recognises, each in isolation.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ RATE, SECONDS = 8000, 0.72
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WINDOW, HOP = 256, 64
 Sound = NDArray[np.int16]
-#: [digits, seeds, samples] each.
+#: Sounds [digits, seeds, samples] by name.
 Sounds = Mapping[str, Sound]
 
 
 def spoken(model: Model, seeds: range) -> Sound:
-    """[10, seeds, samples]: one stream each."""
+    """Generated digits [10, seeds, samples], one stream each."""
     asked = [{"seed": seed, "conditions": {"digit": d}} for d in DIGITS for seed in seeds]
     most = model.manifest.max_batch
     pcm = [row for i in range(0, len(asked), most) for row in together(model, asked[i : i + most])]
@@ -54,20 +54,20 @@ def together(model: Model, asked: list[dict[str, Any]]) -> list[Sound]:
 
 
 def spectra(sound: Sound) -> NDArray[np.float64]:
-    """[..., samples] -> dB [..., frames, bins], of full scale, with a floor at -80."""
+    """[..., samples] -> [..., frames, bins] in dB of full scale, with a floor at -80."""
     frames = np.lib.stride_tricks.sliding_window_view(sound / 32768, WINDOW, axis=-1)[..., ::HOP, :]
     power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW))) ** 2 / (WINDOW / 4) ** 2
     return 10 * np.log10(power + 1e-8)
 
 
 def distance(found: Sound, wanted: Sound) -> float:
-    """dB. [digits, any number, samples] each."""
+    """The distance in dB of two sounds [digits, any number, samples]."""
     difference = spectra(found).mean(1) - spectra(wanted).mean(1)
     return float(np.sqrt(np.mean(np.square(difference))))
 
 
 def noise(like: Sound) -> Sound:
-    """As many samples, with the mean power spectrum of each digit."""
+    """Stationary noise of the same shape, with the mean power spectrum of each digit."""
     shape = np.sqrt(np.mean(np.abs(np.fft.rfft(like / 32768.0)) ** 2, axis=1, keepdims=True))
     white = np.random.default_rng(1).standard_normal(like.shape)
     made = np.fft.irfft(np.fft.rfft(white) / np.sqrt(like.shape[-1]) * shape, like.shape[-1])
@@ -75,7 +75,7 @@ def noise(like: Sound) -> Sound:
 
 
 def recorded() -> Sound | None:
-    """The teacher's voices, if espeak-ng is here."""
+    """Recordings of the teacher's training voices; ``None`` without espeak-ng."""
     try:
         from models.speech.synthetic import speak
         from models.zoo.generate.spoken_digits import SPOKEN, trimmed
@@ -92,7 +92,8 @@ def recorded() -> Sound | None:
 
 
 def recognised(sound: Sound) -> float:
-    """Share that ``digits`` reads right, each with half a second of silence on both sides."""
+    """The share of digits that the model ``digits`` recognises, each with half a second of silence before and more
+    after it."""
     model = Model.load(resolve("digits"))
     manifest, task = model.manifest, Transcribe(model.manifest)
     rate = manifest.input.sample_rate or RATE
@@ -108,19 +109,19 @@ def recognised(sound: Sound) -> float:
 
 
 def speeds(models: Mapping[str, Model], rounds: int) -> dict[str, float]:
-    """Samples a second."""
-    ways = {}
+    """Samples a second of each model, alone and with 16 streams."""
+    graphs = {}
     for name, model in models.items():
         samples = model.manifest.chunk * len([c for c in model.manifest.options["columns"] if c.startswith("force")])
-        ways[name] = (cached(model, 1), samples)
-        ways[f"{name}, 16 streams"] = (cached(model, 16), 16 * samples)
-    best = dict.fromkeys(ways, float("inf"))
+        graphs[name] = (cached(model, 1), samples)
+        graphs[f"{name}, 16 streams"] = (cached(model, 16), 16 * samples)
+    best = dict.fromkeys(graphs, float("inf"))
     for _ in range(rounds):
-        for name, (call, _) in ways.items():
+        for name, (call, _) in graphs.items():
             start = time.perf_counter()
             call()
             best[name] = min(best[name], time.perf_counter() - start)
-    return {name: samples / best[name] for name, (_, samples) in ways.items()}
+    return {name: samples / best[name] for name, (_, samples) in graphs.items()}
 
 
 def draw(sounds: Sounds, path: Path, digits: tuple[str, ...] = ("three", "seven", "nine")) -> None:

@@ -1,7 +1,8 @@
-"""English beside its peers on the same clips: Whisper on whole clips, PocketSphinx, own models, and the second pass.
+"""English recognisers on the same clips: own models, with and without a second pass, Whisper on whole clips, and
+PocketSphinx.
 
-``python -m bench asr --peers`` prints the table that a user would choose by. Every clip that was heard is kept in the
-cache, so that a run that is stopped goes on where it was; ``--again`` forgets them.
+``python -m bench asr --peers`` prints the table. Every transcript is cached, so that a stopped run can be continued;
+``--again`` deletes them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from streamer.streams.whisper import Whisper
 __all__ = ["peers"]
 
 RATE = 16000
-#: Of speechocean762's test part: every so-many-th speaker of each age, sorted by name, unless the whole is asked for.
+#: Without ``whole``: every so-many-th speaker, by name, of each age group of speechocean762's test part.
 EVERY = 8
 
 
@@ -50,7 +51,8 @@ class Clip:
 
 
 class Result(NamedTuple):
-    """``cpu``: seconds of all threads. ``late``: CPU seconds from an endpoint to its final, more on a busy machine."""
+    """``cpu``: CPU seconds of all threads. ``late``: CPU seconds from an endpoint to its final; wall-clock time is
+    longer on a busy machine."""
 
     text: str
     cpu: float
@@ -61,7 +63,8 @@ System = Callable[[data.Pcm], Result]
 
 
 def clips(whole: bool) -> list[Clip]:
-    """All report sets. Speakers of Common Voice are one for each clip; LJ Speech is one reader."""
+    """The clips of all report sets. In Common Voice each clip counts as a speaker; in LJ Speech, too, which has one
+    reader."""
     root = data.data_folder() / "speech"
     found: list[Clip] = []
 
@@ -93,7 +96,7 @@ def clips(whole: bool) -> list[Clip]:
 
 
 def whisper(folder: Path) -> System:
-    """The whole clip, as one reads a file with it."""
+    """Whisper on the whole clip, as for a file."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
@@ -112,7 +115,7 @@ def whisper(folder: Path) -> System:
 
 
 def pocketsphinx() -> System:
-    """Stock US-English model and language model."""
+    """PocketSphinx with its stock US-English acoustic and language model."""
     from pocketsphinx import Decoder
 
     decoder = Decoder(samprate=RATE, loglevel="FATAL")
@@ -129,7 +132,7 @@ def pocketsphinx() -> System:
 
 
 class Timed:
-    """A second recogniser; ``spent``: CPU seconds for each final. The first model works beside it, at a hundredth."""
+    """A second recogniser; ``spent``: CPU seconds for each final, with those of the first model, about a hundredth."""
 
     def __init__(self, name: str) -> None:
         self._model = Whisper(name)
@@ -170,7 +173,7 @@ def streaming(model: str, revise: str = "") -> System:
         session.feed(np.ascontiguousarray(pcm).tobytes())
         session.end()
         if not over.wait(600):
-            raise RuntimeError("a clip did not come to its end")
+            raise RuntimeError("a clip did not end in ten minutes")
         late = 0.0 if second is None else second.spent[-1]
         return Result(" ".join(texts), time.process_time() - begin, late)
 
@@ -178,7 +181,7 @@ def streaming(model: str, revise: str = "") -> System:
 
 
 def systems(models: Sequence[str], folder: Path | None, second: str) -> dict[str, tuple[Callable[[], System], int]]:
-    """By name: what makes it, and its size in bytes."""
+    """The systems by name: a function that makes it, and its size in bytes."""
     import pocketsphinx as package
 
     found: dict[str, tuple[Callable[[], System], int]] = {}
@@ -204,7 +207,7 @@ def _bytes(folder: Path) -> int:
 
 
 def heard(name: str, make: Callable[[], System], size: int, recordings: Sequence[Clip], again: bool) -> list[Result]:
-    """Each clip once in the life of the cache, which knows a system by its name, size and the settings here."""
+    """The results of a system, whose clips are transcribed once and cached by its name and size."""
     mark = hashlib.sha256(f"{name} {size}".encode()).hexdigest()[:12]
     path = data.cache_folder() / f"peers-{mark}.jsonl"
     if again:
@@ -223,7 +226,7 @@ def heard(name: str, make: Callable[[], System], size: int, recordings: Sequence
 
 
 def score(recordings: Sequence[Clip], results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """By part: word error rate and its interval by speaker."""
+    """Word error rate and its interval over speakers, by part."""
     found: dict[str, dict[str, float]] = {}
     for part in dict.fromkeys(clip.part for clip in recordings):
         mine = [(clip, result) for clip, result in zip(recordings, results, strict=True) if clip.part == part]
@@ -246,8 +249,8 @@ def peers(
     again: bool = False,
     as_json: bool = False,
 ) -> None:
-    """``folder``: of Whisper models in CTranslate2's format, ``second`` one of them, for the second pass. ``only``: the
-    systems whose names begin so; ``sets``: the parts, all if none is named."""
+    """Measure and print. ``folder``: of Whisper models in CTranslate2's format; ``second``: the one of the second pass.
+    ``only``: systems whose names start with one of these; ``sets``: parts, empty for all."""
     recordings = [clip for clip in clips(whole) if not sets or clip.part in sets]
     seconds = sum(len(clip.pcm) for clip in recordings) / RATE
     results: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Sensor series through the real engine, row by row: every one a stream of its own, all of them side by side."""
+"""Runs sensor series through the real engine, row by row, each as a separate stream, concurrently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Take = Callable[[int, int, Forecast], None]
 
 
 class Replayed:
-    """A series as a client of the engine: its rows one after another, the next when the last is answered."""
+    """A series as a client of the engine: sends the next row when the last one is answered."""
 
     def __init__(self, number: int, rows: Floats, take: Take, over: threading.Semaphore) -> None:
         self.memory: Any = None
@@ -52,11 +52,12 @@ class Replayed:
         self._over.release()
 
     def released(self) -> None:
-        """Nothing to do: no one waits for the slot."""
+        """Nothing to do, since no stream waits for the slot."""
 
 
 def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64) -> None:
-    """``series``: [N, 4] each, as the model takes them. At most ``capacity`` run side by side, in the given order."""
+    """Run ``series``, the model's input rows [N, 4] each, in the given order, at most ``capacity`` concurrently. Raises
+    ``RuntimeError`` if one fails."""
     model = Model.load(path)
     for first in range(0, len(series), capacity):
         some = series[first : first + capacity]
@@ -72,7 +73,7 @@ def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64)
             streams.append(stream)
         for stream in streams:
             engine.ready(stream)
-        engine.start()  # now that all are ready: every run has the same batches
+        engine.start()  # once all are ready, so that every run has the same batches
         for _ in clients:
             over.acquire()
         engine.close()
@@ -81,11 +82,11 @@ def replay(path: Path, series: Sequence[Floats], take: Take, capacity: int = 64)
 
 
 def clocks(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N, 2] of unix seconds [N]: what the daemon makes of them."""
+    """Time of day and of week in [0, 1), [N, 2], from unix seconds [N], as in the daemon."""
     return np.stack(phases(times), 1)
 
 
 def rows(values: NDArray[np.float64], clock: NDArray[np.float64]) -> Floats:
-    """[N] with NaN where a reading is missing and [N, 2] -> [N, 4]: what forecasters take."""
+    """A forecaster's input rows [N, 4], from readings [N], NaN where missing, and ``clock`` [N, 2]."""
     there = np.isfinite(values)
     return np.column_stack([np.where(there, values, 0.0), there, clock])

@@ -1,4 +1,4 @@
-"""Output of measurements: a table, a picture in ``bench/results/``, with ``--json`` an object as the last line, with
+"""Output of measurements: a table, a picture in ``bench/results/``; with ``--json`` an object as the last line; with
 ``--keep`` a line in ``bench/kept/``, from which ``python -m bench report`` writes docs/benchmarks.md.
 """
 
@@ -21,17 +21,17 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results"
 KEPT = Path(__file__).parent / "kept"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-#: Lines of the page between which a bench's figures go.
+#: The marks around a bench's figures in the page.
 MARKS = re.compile(r"<!-- begin: python -m bench (\w+) -->\n(.*?)<!-- end -->", re.S)
 KEEP = "--keep"
 
-#: The command line of this process where its figures are to be kept; ``bench.__main__`` says so.
+#: The command line of this process if its figures are to be kept; set by :func:`keep`.
 _command: list[str] | None = None
 
 
 class BenchRun(NamedTuple):
-    """Figures of one run. ``command``: as it was typed, without ``--keep``. ``machine``: in words, with how busy it was
-    before the run. ``rows``: cells as they were shown, by ``columns``."""
+    """Figures of one run. ``command``: as typed, without ``--keep``. ``machine``: in words, with its load before the
+    run. ``rows``: cells as shown, by ``columns``."""
 
     date: str
     machine: str
@@ -42,7 +42,7 @@ class BenchRun(NamedTuple):
 
 
 def keep(arguments: Sequence[str]) -> list[str]:
-    """Arguments of ``python -m bench`` without ``--keep``; with it, what :func:`finish` is given is kept."""
+    """The arguments of ``python -m bench`` without ``--keep``; if they had it, :func:`finish` stores the figures."""
     global _command
     if KEEP in arguments:
         arguments = [word for word in arguments if word != KEEP]
@@ -59,7 +59,7 @@ def finish(
     plot: Callable[[Any], None] | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print the table, draw ``plot(axes)`` into ``bench/results/NAME.png`` and, if asked, keep all of it and print
+    """Print the table, draw ``plot(axes)`` into ``bench/results/NAME.png`` and, if asked, store all figures and print
     ``results`` as JSON."""
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(*columns, title=f"bench {name} ({platform.machine()}, {time.strftime('%Y-%m-%d')})")
@@ -94,7 +94,7 @@ def picture(name: str, plot: Callable[[Any], None]) -> Path:
     return path
 
 
-# -- figures that are kept ---------------------------------------------------------------------------------------------
+# -- stored figures ----------------------------------------------------------------------------------------------------
 
 
 def machine() -> str:
@@ -109,7 +109,7 @@ def machine() -> str:
 
 
 def add(name: str, kept: BenchRun, folder: Path | None = None) -> None:
-    """One line more in ``NAME.jsonl``; an older one of the same command goes."""
+    """Append a line to ``NAME.jsonl``, and remove an older line of the same command."""
     path = (folder or KEPT) / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
     others = [one for one in read(path) if one.command != kept.command]
@@ -118,7 +118,7 @@ def add(name: str, kept: BenchRun, folder: Path | None = None) -> None:
 
 
 def read(path: Path) -> list[BenchRun]:
-    """In the order in which they were kept; none where there is no file."""
+    """The stored runs in order; none without a file."""
     if not path.exists():
         return []
     return [BenchRun(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
@@ -130,19 +130,19 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def section(kept: Sequence[BenchRun]) -> str:
-    """What stands between the marks of one bench; nothing, where nothing is kept."""
+    """The text between the marks of one bench; empty without stored figures."""
     return "\n".join(
         f"`{one.command}` ({one.date}; {one.machine}):\n\n{markdown(one.columns, one.rows)}" for one in kept
     )
 
 
 def written(page: str, folder: Path | None = None) -> str:
-    """``page`` with the kept figures between its marks. Raises ``ValueError`` for figures that have no place there."""
+    """``page`` with the stored figures between its marks. Raises ``ValueError`` for figures without marks."""
     folder = folder or KEPT
     marked = {name for name, _ in MARKS.findall(page)}
     lost = sorted({path.stem for path in folder.glob("*.jsonl")} - marked)
     if lost:
-        raise ValueError(f"the page has no <!-- begin: python -m bench {lost[0]} --> for figures that are kept")
+        raise ValueError(f"the page has no <!-- begin: python -m bench {lost[0]} --> for stored figures")
 
     def fill(match: re.Match[str]) -> str:
         figures = section(read(folder / f"{match[1]}.jsonl"))

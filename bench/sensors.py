@@ -1,21 +1,20 @@
-"""Ten thousand sensors in one daemon: readings per second, and the share of what ONNX Runtime alone would reach.
+"""Ten thousand sensors in one daemon: readings per second, and their share of the bare ONNX Runtime loop.
 
-Fleet and bare loop. Bare: one thread per core, each runs the model on one fixed batch, of the fleet's size, and hands
-the new states on as the next call's inputs; nothing is copied. Fleet: in this process, what stands between a batch of
-readings and their forecasts, without the disk: names to slots, clocks, every stream's states out of the memory of all
-streams and back, forecasts scored, calibrated and kept. Both get the same readings, a daily wave with noise and a level
-of its own for each stream, and run by turns, so that other work on the machine hits none more than the other: what is
-reported is the median of the turns' ratios, in CPU time (of the whole process, all threads) and by the clock. The fleet
-is fed two ways: all streams together, which is how a scraper or a gateway sends; and one random half of them after the
-other, so that the slots of a batch do not lie side by side. Turns in which memory is touched for the first time come
-before and do not count.
+Fleet and bare loop. Bare: one thread per core; each runs the model on one fixed batch, of the fleet's size, and passes
+the new states to the next call without a copy. Fleet: in this process, everything between a batch of readings and
+their forecasts, without the disk: names to slots, clocks, gathering and scattering states, scoring, calibrating and
+storing forecasts. Both get the same readings, a daily wave with noise and another level for each stream. They run in
+turns, so that other work on the machine affects both alike; the report has the median of the turns' ratios, in CPU time
+(of the whole process, all threads) and by the clock. The fleet is fed in two modes: all streams together, as a scraper
+or a gateway sends; and one random half after the other, so that the slots of a batch are not consecutive. Warm-up turns
+do not count.
 
-ReadingRoutes in: the same readings through a daemon of its own process, see ``bench/ways.py``.
+Ways: the same readings through a daemon in a separate process, see ``bench/ways.py``.
 
-Others, one thread, microseconds of CPU for one reading learnt and a forecast of all our steps ahead: river's
-Holt-Winters and SNARIMAX of one stream, and our own network without its memory: the last 96 readings from a zero state,
-each time again. The graph takes one reading a call (its time axis is fixed), so that is 96 calls, with as many streams
-in a batch as the fleet has. Ours: the fleet's CPU time, and that of one stream alone, a batch of one.
+Others: microseconds of CPU, on one thread, to learn one reading and forecast all steps ahead: river's Holt-Winters and
+SNARIMAX of one stream; and our network without its state: the last 96 readings from a zero state for each forecast. The
+graph takes one reading a call (its time axis is fixed), so that is 96 calls, with the fleet's batch size. Ours: the
+fleet's CPU time, and that of one stream alone, with a batch of one.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ MODELS = ("forecast-online", "forecast-universal")
 PARTS = ("fleet", "ways", "others")
 STEP = 60.0
 WARM = 2
-#: Window of a model without memory, in readings.
+#: Window of a model without state, in readings.
 WINDOW = 96
-#: Readings that the others are timed on, after as many as they need before they can forecast.
+#: Readings on which the others are timed, after readings that they need before they can forecast.
 TIMED, BEFORE = 50, 100
 
 Values = NDArray[np.float64]
@@ -71,7 +70,7 @@ class Cost(NamedTuple):
 
 
 def waves(rounds: int, streams: int, seed: int = 0) -> Values:
-    """[rounds][streams]"""
+    """Readings [rounds, streams]: daily waves with noise."""
     rng = np.random.default_rng(seed)
     phase, level = rng.random(streams), rng.normal(20, 10, streams)
     day = 2 * np.pi * (np.arange(rounds)[:, None] * STEP / 86400 + phase)
@@ -85,14 +84,14 @@ def timed(work: Callable[[], None], readings: int) -> Cost:
 
 
 class Bare:
-    """Threads that run the model, each with states of its own."""
+    """Threads that run the model, each with its own states."""
 
     def __init__(self, model: Model, batch: int, threads: int) -> None:
         self._batch, self._dtype = batch, model.manifest.input.dtype
         self._steppers = [Stepper(model, batch) for _ in range(threads)]
 
     def turn(self, values: Values, at: float) -> Cost:
-        """One call for each batch of ``values``, the last one filled up."""
+        """Run all of ``values`` in batches; the last one is padded."""
         threads = len(self._steppers)
         calls = -(-len(values) // (self._batch * threads))
         rows = np.ones((threads, calls, self._batch, 1, 4), self._dtype)
@@ -115,7 +114,7 @@ class Bare:
 
 
 class Fed:
-    """A fleet whose streams are all there. ``halves``: they are fed one random half after the other."""
+    """A fleet with all its streams. ``halves``: one random half is fed after the other."""
 
     def __init__(self, path: Path, streams: int, lanes: int, limit: int = 0) -> None:
         metrics = Metrics(CollectorRegistry())
@@ -135,7 +134,7 @@ class Fed:
             for batch in batches:
                 taken = self.fleet.write(batch, wait=True).safe.result().taken
                 if taken != len(batch) or not self.fleet.drain(600.0):
-                    raise SystemExit(f"{len(batch)} readings went in, {taken} were taken: the turn does not count")
+                    raise SystemExit(f"{taken} of {len(batch)} readings were accepted: the turn does not count")
 
         return timed(run, len(values))
 
@@ -144,8 +143,8 @@ class Fed:
 
 
 def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int = 0) -> dict[str, Any]:
-    """Of the bare loop and of the fleet, fed all at a time and in halves: readings per second, CPU seconds per
-    reading, and shares of bare."""
+    """Readings per second, CPU seconds per reading, and shares of the bare loop: of the bare loop, and of the fleet fed
+    all at once and in halves."""
     fed = Fed(path, streams, lanes, limit)
     found: dict[str, list[Cost]] = {"bare": [], "fleet": [], "halves": []}
     try:
@@ -172,7 +171,8 @@ def fleet_and_bare(path: Path, streams: int, rounds: int, lanes: int, limit: int
 
 
 def calls(model: Model, batch: int, count: int, *, window: int = 0) -> float:
-    """CPU seconds per reading and stream with states kept; ``window``: from zero states over so many readings."""
+    """CPU seconds per reading and stream; ``window``: 0 keeps the states, else each forecast reruns so many readings
+    from zero states."""
     values = waves(WINDOW + count, batch)
     rows = np.ones((*values.shape, 1, 4), model.manifest.input.dtype)
     rows[..., 0, 0] = values
@@ -191,7 +191,7 @@ def calls(model: Model, batch: int, count: int, *, window: int = 0) -> float:
 
 
 def river(make: Callable[[], Any], horizon: int, count: int = TIMED, before: int = BEFORE) -> float:
-    """CPU seconds to learn a reading and to forecast."""
+    """CPU seconds to learn a reading and forecast ``horizon`` steps."""
     forecaster, took = make(), []
     values = waves(before + count, 1)[:, 0].tolist()
     with warnings.catch_warnings():
@@ -206,7 +206,7 @@ def river(make: Callable[[], Any], horizon: int, count: int = TIMED, before: int
 
 
 def others(path: Path, batch: int, count: int = TIMED) -> dict[str, float]:
-    """CPU seconds per reading."""
+    """CPU seconds per reading of the alternatives, by name."""
     from river import time_series
 
     model = Model.load(path)
@@ -230,7 +230,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", action="append", help="shipped name or path, may be repeated; default: both")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; default: all")
     parser.add_argument("--streams", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5, help="turns, and readings of each sensor by each way in")
+    parser.add_argument("--rounds", type=int, default=5, help="turns, and readings of each sensor by each protocol")
     parser.add_argument(
         "--lanes", type=int, default=len(os.sched_getaffinity(0)), help="threads, also of the bare loop"
     )

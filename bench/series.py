@@ -1,4 +1,4 @@
-"""Sensor series of the shared data, in the splits that published tables of online forecasting use."""
+"""Sensor series of the shared data, in the splits of published tables of online forecasting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.speech.data import data_folder
 
 Values = NDArray[np.float64]
 
-#: Rows an hour of the ETT files.
+#: Rows an hour in the ETT files.
 ETT = {"ETTh1": 1, "ETTh2": 1, "ETTm1": 4}
 NAMES = ("ETTh2", "ETTm1", "Exchange")
 MONTH = 30 * 24  # hours
@@ -21,8 +21,8 @@ MONTH = 30 * 24  # hours
 
 @dataclass(frozen=True)
 class Series:
-    """``values`` [N, C] in units of the training rows' own mean and deviation; ``train`` and ``validation`` rows come
-    first, the rest is the test. ``step``: seconds between rows."""
+    """``values`` [N, C], standardised by mean and deviation of the training rows. ``train`` and ``validation``: numbers
+    of rows, in this order; the rest is the test. ``step``: seconds between rows."""
 
     name: str
     values: Values
@@ -47,7 +47,7 @@ class Series:
 
 
 def read(name: str) -> Values:
-    """[N, C] as it stands in the file. Raises ``FileNotFoundError``."""
+    """The file's values [N, C], not scaled. Raises ``FileNotFoundError``."""
     folder = data_folder() / "sensors"
     if name in ETT:
         with gzip.open(folder / "ett" / f"{name}.csv.gz", "rt", newline="") as file:

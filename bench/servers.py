@@ -1,11 +1,11 @@
-"""One model behind three servers, side by side: this daemon, sherpa-onnx's C++ WebSocket server, plain FastAPI.
+"""One model behind three servers: this daemon, sherpa-onnx's C++ WebSocket server, plain FastAPI.
 
-The weights are random, in the shape that sherpa-onnx's server loads (``bench/peers/weights.py``); ours is the same file
-adopted. Clients are a process of their own, everything is on this machine, and the servers take turns at every load, so
-that other work on the machine hits none more than the others. CPU is that of the server's process for a second of
-sound; latency is from the message with the last sample of a chunk to its answer. ``full``: 64 clients that send as
-fast as they are answered. Greedy decoding, every server's own defaults but for ports, threads (one a core) and
-sherpa-onnx's batch (64). Ours keeps what the others do not: snapshots on the disk, acknowledgements, a marker a chunk.
+The weights are random, in the shape that sherpa-onnx's server loads (``bench/peers/weights.py``); the daemon serves the
+same file adopted. Clients are a separate process, everything runs on this machine, and the servers take turns at every
+load, so that other work on the machine affects all alike. CPU is the time of the server's process for a second of
+sound; latency is the time from the message with the last sample of a chunk to its answer. ``full``: 64 clients that
+send as fast as they are answered. Decoding is greedy; every server has its defaults, except ports, threads (one a core)
+and sherpa-onnx's batch (64). Only the daemon writes snapshots to the disk, acknowledges, and sends a marker a chunk.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COLUMNS = ("clients", "server", "CPU ms a second of sound", "to ours", "p50 ms",
 
 @dataclass(frozen=True)
 class ComparedServer:
-    """A server that runs."""
+    """A running server."""
 
     kind: str
     port: int
@@ -50,7 +50,8 @@ class ComparedServer:
 
 
 def sherpa() -> str | None:
-    """Its server, if the package ``sherpa-onnx-bin`` is installed beside this Python or on the path."""
+    """The path of sherpa-onnx's server, if the package ``sherpa-onnx-bin`` is installed beside this Python or on the
+    path."""
     return shutil.which(SHERPA, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
@@ -67,7 +68,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(kind: str, command: Sequence[str], port: int) -> Iterator[ComparedServer]:
-    """A server that is ready once its port answers."""
+    """Start a server and wait until its port answers; kill it at the end."""
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -110,7 +111,7 @@ def servers(kinds: Sequence[str], weights: Path, adopted: Path) -> Iterator[list
 
 
 def turn(peer: ComparedServer, clients: int, full: bool, warm: float, seconds: float) -> dict[str, Any]:
-    """One load on one server."""
+    """Apply one load to one server."""
     command = [
         sys.executable, "-m", "bench.peers.clients", peer.kind, str(peer.port), str(clients), str(warm), str(seconds),
     ]  # fmt: skip
@@ -126,7 +127,7 @@ def turn(peer: ComparedServer, clients: int, full: bool, warm: float, seconds: f
 
 
 def summary(turns: Sequence[dict[str, Any]], clients: int) -> dict[str, float]:
-    """All turns of one load on one server together."""
+    """The figures of all turns of one load on one server."""
     sound = sum(one["chunks"] for one in turns) * CHUNK / RATE
     waits = np.sort(np.concatenate([one["waits"] for one in turns])) * 1e3
     late = np.concatenate([one["late"] or [0.0] for one in turns]) * 1e3
@@ -143,7 +144,7 @@ def summary(turns: Sequence[dict[str, Any]], clients: int) -> dict[str, float]:
 
 
 def prepared(folder: Path, small: bool) -> tuple[Path, Path]:
-    """The weights' folder and the adopted file, made where they are not there yet."""
+    """The weights' folder and the adopted file, made if they do not exist."""
     from bench.peers import weights
     from export.adopt.recogniser import adopt_folder
 
@@ -163,9 +164,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--warm", type=float, default=2.0, help="seconds before each")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="1 and 32 clients, one short turn each")
-    parser.add_argument("--small", action="store_true", help="a model that costs next to nothing: what servers add")
+    parser.add_argument("--small", action="store_true", help="a model of next to no cost, to measure the servers")
     parser.add_argument("--no-full", action="store_true", help="leave out the clients that send as fast as they can")
-    parser.add_argument("--folder", type=Path, help="where the two files are, or are kept for the next time")
+    parser.add_argument("--folder", type=Path, help="folder of the two files, kept for the next run")
     given = parser.parse_args(argv)
     if given.quick:
         given.clients, given.seconds, given.warm, given.turns = [1, 32], 2.0, 0.6, 1

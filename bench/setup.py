@@ -1,4 +1,4 @@
-"""Shared by the measurements of the daemon: a model, sound, a registry, a daemon process, its CPU time."""
+"""Helpers of the measurements of the daemon: a model, sound, a registry, a daemon process, its CPU time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from streamer.streams.registry import Registry
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits.flac"
 
-#: A measurement of what the daemon can do must not be refused by what it thinks it can.
+#: Settings without admission control, which would limit the measured load.
 OPEN: dict[str, object] = {"max_load": 0, "overload_seconds": 3600}
 
 
@@ -51,11 +51,11 @@ def model_path(wanted: str | None) -> Iterator[Path]:
 
 
 def sound(rate: int, seconds: float, seed: int = 0, source: str = "speech") -> NDArray[np.int16]:
-    """Input for streams: speech, since a decoder's cost depends on it. Another ``seed`` starts at another position.
+    """Input of a stream, int16 [seconds * rate]. Another ``seed`` starts at another position.
 
-    ``speech`` is the sample recording over and over: a synthesiser reads digits, and more than half of it are pauses.
-    ``noise`` is no language at all, which leaves a model unsure at every step: the worst that a beam search can meet.
-    Anything else is the path of a recording.
+    ``source``: "speech" is the sample recording, repeated: a synthesiser reads digits, and more than half of it are
+    pauses; the cost of a decoder depends on that. "noise" is not speech, so that a model is unsure at every step: the
+    worst case of a beam search. Anything else is the path of a recording.
     """
     rng = np.random.default_rng(seed)
     if source == "noise":
@@ -76,7 +76,7 @@ def _recorded(path: Path, rate: int) -> NDArray[np.int16]:
 
 
 def _noise(rng: np.random.Generator, rate: int, seconds: float) -> NDArray[np.int16]:
-    """Bursts of noise of changing colour and level with pauses between."""
+    """Bursts of noise of changing colour and level, with pauses."""
     pieces = []
     while sum(map(len, pieces)) < seconds * rate:
         length = int(rng.uniform(0.1, 0.5) * rate)
@@ -87,7 +87,7 @@ def _noise(rng: np.random.Generator, rate: int, seconds: float) -> NDArray[np.in
 
 @contextlib.contextmanager
 def running(path: Path, **settings: object) -> Iterator[Registry]:
-    """A registry in this process, nothing on the disk."""
+    """A registry in this process, with a temporary state directory."""
     with tempfile.TemporaryDirectory() as folder:
         given = {"models": (str(path),), "state_directory": Path(folder), **OPEN, **settings}
         registry = Registry(Settings(**given), Metrics())  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def running(path: Path, **settings: object) -> Iterator[Registry]:
 
 
 class Served:
-    """A daemon of its own process."""
+    """A daemon in a separate process."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, ready_seconds: float) -> None:
         self.process, self.port, self.ready_seconds = process, port, ready_seconds
@@ -128,8 +128,8 @@ class Served:
 
 @contextlib.contextmanager
 def serving(path: Path, log: IO[bytes] | None = None, **environment: str) -> Iterator[Served]:
-    """``streamer serve`` on a free port, ready; with settings by environment. It refuses no stream for its load.
-    ``log``: where its records go, else standard error."""
+    """``streamer serve`` on a free port, ready, without admission control; ``environment``: its settings. ``log``: file
+    of its records, by default standard error."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
         everybody = {f"STREAMER_{name.upper()}": str(value) for name, value in OPEN.items()}

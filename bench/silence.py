@@ -1,8 +1,9 @@
 """The silence law: a recogniser must write nothing without speech.
 
-Each sound is a stream of its own, many minutes long, chunk by chunk through the model and its decoder at default
-settings. The sounds are made here, with NumPy, by other means than those that training uses. ``--after 60``: the sample
-recording behind an hour of nothing, a step of the level, an unplugged microphone has to be read as it is alone.
+Each sound is a separate stream, many minutes long, chunk by chunk through the model and its decoder with default
+settings. The sounds are generated here, differently from those of training. ``--after 60``: the transcript of the
+sample recording after an hour of silence, a step of the level, or an unplugged microphone must be that of the recording
+alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Pcm = NDArray[np.int16]
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
-#: Sounds are made in pieces of so many seconds, each with its own random numbers: an hour takes no memory.
+#: Sounds are generated in pieces of so many seconds, each with its own random numbers, to save memory.
 PIECE = 10
 
 
@@ -62,7 +63,7 @@ def white(rms: float) -> Make:
 
 
 def pink(rms: float) -> Make:
-    """A power that falls by 3 dB an octave."""
+    """Noise whose power falls by 3 dB an octave."""
 
     def make(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
         spectrum = np.fft.rfft(rng.standard_normal(length))
@@ -74,7 +75,7 @@ def pink(rms: float) -> Make:
 
 
 def hum(base: float, rms: float) -> Make:
-    """Mains: its odd harmonics above all, and a little hiss."""
+    """Mains hum: mostly odd harmonics, and a little hiss."""
 
     def make(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
         time = (start + np.arange(length)) / rate
@@ -86,7 +87,7 @@ def hum(base: float, rms: float) -> Make:
 
 
 def fan(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
-    """Air (noise below some 500 Hz) that the blades chop 23 times a second, and the motor's tone."""
+    """Noise below about 500 Hz, modulated by the blades 23 times a second, and the motor's tone."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
     frequency = np.fft.rfftfreq(length, 1 / rate)
     air = scaled(np.fft.irfft(spectrum / (1 + (frequency / 500) ** 2), length), 300)
@@ -95,7 +96,7 @@ def fan(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
 
 
 def typing(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
-    """Six keys a second in a quiet room: a click when a key goes down, a softer one when it comes up."""
+    """Six keys a second in a quiet room: a click when a key is pressed, a softer one when it is released."""
     wave = rng.standard_normal(length) * 6
     at = 0.0
     while (at := at + rng.gamma(4, 1 / 24)) < length / rate - 0.2:
@@ -108,7 +109,7 @@ def typing(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave
 
 
 def music(rng: np.random.Generator, start: int, length: int, rate: int) -> Wave:
-    """A strummed chord of sawtooth strings twice a second, and a drum: no voice."""
+    """A chord of sawtooth strings and a drum, twice a second, without a voice."""
     wave = np.zeros(length + 2 * rate)
     chords = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
     for beat in range(2 * length // rate):
@@ -143,13 +144,13 @@ SOUNDS: dict[str, Make] = {
 }
 
 
-#: Sounds of :data:`SOUNDS` of a device that runs in an empty room.
+#: The sounds of :data:`SOUNDS` that count as silence.
 STILL = ("digital zeros", "dither of one bit")
 
 
 @dataclass(frozen=True)
 class Invented:
-    """The output for one sound: the words of its finals, and the number of partials with text, taken back or not."""
+    """The output for one sound: the words of its finals, and the number of partials with text."""
 
     sound: str
     words: list[str]
@@ -157,7 +158,7 @@ class Invented:
 
 
 def listen(model: Model, streams: list[list[Iterator[Pcm]]]) -> list[Invented]:
-    """Streams of sound, each pieces one behind another, side by side through the model and its decoder."""
+    """The outputs for streams of equal length, each a list of consecutive parts, run as one batch."""
     task = create(model.manifest)
     stepper = Stepper(model, len(streams))
     memories = [task.open({}) for _ in streams]
@@ -196,15 +197,15 @@ def invented(model: Model, seconds: float) -> list[Invented]:
 
 
 def spoken(name: str, rate: int) -> Pcm:
-    """The sample recording that a recogniser reads well."""
+    """The sample recording of a recogniser, int16 at ``rate``."""
     path = SAMPLES / ("digits.flac" if name.startswith("digits") else "english.opus")
     pcm, recorded = soundfile.read(path, dtype="int16", always_2d=True)
     return np.asarray(soxr.resample(pcm[:, 0], recorded, rate), np.int16)
 
 
 def disturbances(speech: Pcm, rate: int, seconds: float) -> dict[str, list[Iterator[Pcm]]]:
-    """Streams that end with ``speech``, by what comes before it. The level steps by 40 dB down, and up again; an
-    unplugged microphone gives zeros from one sample to the next, and plugged in again a click."""
+    """Streams that end with ``speech``, by the disturbance before it. The level steps down by 40 dB, and up again; an
+    unplugged microphone gives zeros from one sample to the next, and a click when it is plugged in again."""
 
     def pieces(*parts: Pcm | Iterator[Pcm]) -> list[Iterator[Pcm]]:
         return [iter([part]) if isinstance(part, np.ndarray) else part for part in parts]
@@ -227,8 +228,7 @@ def disturbances(speech: Pcm, rate: int, seconds: float) -> dict[str, list[Itera
 
 @dataclass(frozen=True)
 class After:
-    """``wrong``: words of the speech at the stream's end that are read otherwise than in a stream of its own, of
-    ``words``."""
+    """``wrong``: number of the ``words`` of the last speech that differ from those of the speech alone."""
 
     before: str
     wrong: int
@@ -236,10 +236,10 @@ class After:
 
 
 def after(model: Model, name: str, seconds: float) -> list[After]:
-    """The same speech behind each of :func:`disturbances`, beside the speech alone.
+    """The same speech after each of :func:`disturbances`, compared with the speech alone.
 
-    Behind nothing it is compared with what it is where it begins at the same place of a chunk: a model that hears in
-    blocks may read what is ambiguous otherwise where the blocks lie otherwise, and that is no memory of silence.
+    After silence, the speech alone starts at the same place of a chunk: a model with attention in blocks may recognise
+    ambiguous words differently with other block boundaries, which is not an effect of silence.
     """
     from models.training.score import edits
 
@@ -251,7 +251,7 @@ def after(model: Model, name: str, seconds: float) -> list[After]:
     for before, pieces in disturbances(speech, rate, seconds).items():
         alone = placed if any(sound in before for sound in STILL) else at_once
         heard = listen(model, [pieces])[0].words
-        # what was said before the end is not judged, but for the words that would stand in their place
+        # words before the last speech are ignored: the best match at the end of the transcript counts
         wrong = min(edits(alone, heard[start:]) for start in range(max(1, len(heard) - 2 * len(alone)), len(heard) + 1))
         found.append(After(before, min(wrong, edits(alone, heard)), len(alone)))
     return found
@@ -259,13 +259,13 @@ def after(model: Model, name: str, seconds: float) -> list[After]:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m bench silence", description=__doc__)
-    parser.add_argument("--model", action="append", help="default: every recogniser that ships")
+    parser.add_argument("--model", action="append", help="default: all shipped recognisers")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each sound (default %(default)s)")
     parser.add_argument(
         "--after",
         type=float,
         metavar="MINUTES",
-        help="speech behind so many minutes of nothing, steps of the level, ...",
+        help="speech after so many minutes of silence, steps of the level, ...",
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)

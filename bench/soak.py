@@ -1,10 +1,10 @@
-"""Endurance test of a forecaster: years of faulty readings must not make it worse.
+"""Endurance test of a forecaster: years of faulty readings must not increase its error.
 
-Each round is a sensor that is well (a daily wave with noise), then stuck, then throwing spikes of up to 1e12 and
-infinities, then silent, and well again, at a level of its own. Rounds follow one another in the same streams, from
-state to state, straight through ONNX Runtime. Measured in the last stretch of every round: the error of the median,
-over that of a stream that had only good days. Any number in state or output that is not finite ends it with exit code
-1. ``--steps 10000000`` takes hours; the default is a few minutes.
+In each round a sensor is well (a daily wave with noise), then stuck, then sends spikes of up to 1e12 and infinities,
+then is silent, and then well again, at another level in each round. All rounds run in the same streams, directly in
+ONNX Runtime. The figure is the error of the median at the end of every round, over that of a stream without faults. A
+number in state or output that is not finite ends the test with exit code 1. ``--steps 10000000`` takes hours; the
+default is a few minutes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from streamer.engine.stepper import Stepper
 Floats = NDArray[np.float32]
 #: Readings of each kind in a round, in order.
 PHASES = {"well": 3000, "stuck": 20000, "spikes": 1000, "silent": 3000, "well again": 3000}
-LOOKED_AT = 1000  # of the last phase
+SCORED = 1000  # last readings of a phase, which are scored
 
 
 def readings(kind: str, time: NDArray[np.int64], streams: int, level: float, rng: np.random.Generator) -> Floats:
-    """[T, B, 4], hourly."""
+    """The input rows [T, B, 4] of one phase, hourly."""
     noise = rng.standard_normal((len(time), streams))
     values = level + 3 * np.sin(2 * np.pi * time[:, None] / 24) + 0.3 * noise
     there = np.ones_like(values)
@@ -45,14 +45,15 @@ def readings(kind: str, time: NDArray[np.int64], streams: int, level: float, rng
 
 
 class Streams:
-    """Some streams of one model, and their state."""
+    """``count`` streams of one model, and their states."""
 
     def __init__(self, model: Model, count: int) -> None:
         self.time, self.stepper = 0, Stepper(model, count)
         self.middle = model.manifest.options["quantiles"].index(0.5)
 
     def run(self, rows: Floats) -> Floats:
-        """[T, B]: the median for the next reading, after each. Raises ``FloatingPointError``."""
+        """Run ``rows`` [T, B, 4]; returns the medians for the next reading [T, B]. Raises ``FloatingPointError`` for a
+        number that is not finite."""
         medians = np.zeros(rows.shape[:2], np.float32)
         for t, row in enumerate(rows):
             out = self.stepper.step(row[:, None].astype(self.stepper.manifest.input.dtype))
@@ -65,12 +66,13 @@ class Streams:
 
 
 def error(medians: Floats, rows: Floats) -> float:
-    """Root mean square over the last stretch."""
-    return float(np.sqrt(np.mean((medians[:-1] - rows[1:, :, 0])[-LOOKED_AT:] ** 2)))
+    """Root mean square error of the last readings."""
+    return float(np.sqrt(np.mean((medians[:-1] - rows[1:, :, 0])[-SCORED:] ** 2)))
 
 
 def live(model: Model, steps: int, count: int) -> tuple[int, list[float]]:
-    """Readings in all, and the error of each round over that of good days. Raises ``FloatingPointError``."""
+    """The number of readings, and the error of each round over that of a stream without faults. Raises
+    ``FloatingPointError``."""
     rng = np.random.default_rng(0)
     well = readings("well", np.arange(PHASES["well"]), count, 20.0, rng)
     usual = error(Streams(model, count).run(well), well)

@@ -1,4 +1,4 @@
-"""Start time from exec to ready (``/readyz`` answers 200: models loaded and warm). Cold: without cached batch sizes."""
+"""Start time, from exec until ``/readyz`` is 200 (models are loaded and warm). Cold: without cached batch sizes."""
 
 from __future__ import annotations
 

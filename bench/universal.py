@@ -1,10 +1,11 @@
-"""The shipped forecaster on unseen sensors, next to models fitted to each of them: MASE over 24 steps.
+"""The shipped forecaster on sensors outside of its training data, compared with models fitted to each: MASE over 24
+steps.
 
-Series: M4 hourly (training part as history, the competition's test as truth), NAB's, and the two held-out files of
-the occupancy data; of the last two kinds several origins each. The forecaster runs through the engine, one reading at a
-time, from the first reading on. AutoETS and AutoTheta (statsforecast, extra ``bench``) are fitted again at each origin
-to at most ``HISTORY`` readings. MASE: mean absolute error over that of the seasonal naive forecast within the history
-(Hyndman and Koehler 2006), so numbers of different sensors can be averaged. Needs the shared data set or ``--data``.
+Series: M4 hourly (training part as history, the competition's test as truth), NAB's, and the two held-out files of the
+occupancy data; the last two with several origins. The forecaster runs in the engine, one reading at a time, from the
+first reading on. AutoETS and AutoTheta (statsforecast, extra ``bench``) are fitted at each origin to at most
+``HISTORY`` readings. MASE: mean absolute error over that of the seasonal naive forecast within the history (Hyndman and
+Koehler 2006), so that different sensors can be averaged. Needs the shared data set or ``--data``.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from streamer.tasks import Forecast
 Values = NDArray[np.float64]
 STEPS = 24
 HISTORY = 1000
-#: Where in a series forecasts are made, as shares of it.
+#: The origins of forecasts, as shares of a series.
 ORIGINS = (0.5, 0.7, 0.9)
 
 
 @dataclass
 class Sensor:
-    """``origins``: number of readings seen when a forecast is due. ``season``: readings of a day."""
+    """``values`` and ``times`` [N] (unix seconds). ``origins``: numbers of readings before a forecast. ``season``:
+    readings of a day."""
 
     kind: str
     values: Values
@@ -79,7 +81,7 @@ def _origins(length: int) -> list[int]:
 
 
 def streamed(path: Path, sensors: list[Sensor]) -> list[list[Values]]:
-    """The median forecasts at every sensor's origins."""
+    """The median forecasts [24] at the origins of every sensor."""
     found: list[list[Values]] = [[] for _ in sensors]
 
     def take(number: int, row: int, event: Forecast) -> None:
@@ -109,7 +111,7 @@ def fitted(name: str) -> Callable[[Values, int], Values]:
             warnings.simplefilter("ignore")
             try:
                 mean = np.asarray(model.forecast(y=history.astype(np.float64), h=STEPS)["mean"])
-            except Exception:  # constant or degenerate history: what such a model can't be fitted to
+            except Exception:  # the model can't be fitted to a constant or degenerate history
                 return persistence(history, season)
         return mean if np.isfinite(mean).all() else persistence(history, season)
 
@@ -136,7 +138,7 @@ def main(argv: list[str]) -> int:
     folder = given.data or data_folder() / "sensors"
     sensors = [*m4(folder, given.every), *numenta(folder), *occupancy(folder)]
     ours = streamed(resolve(given.model), sensors)
-    rivals = {
+    baselines = {
         "persistence": persistence, "seasonal naive": seasonal_naive,
         "AutoETS": fitted("AutoETS"), "AutoTheta": fitted("AutoTheta"),
     }  # fmt: skip
@@ -147,7 +149,7 @@ def main(argv: list[str]) -> int:
             if mase(median, sensor, origin) is None:
                 continue
             history = sensor.values[max(0, origin - HISTORY) : origin]
-            said = {"streamer": median} | {name: one(history, sensor.season) for name, one in rivals.items()}
+            said = {"streamer": median} | {name: one(history, sensor.season) for name, one in baselines.items()}
             for name, forecast in said.items():
                 value = mase(forecast, sensor, origin)
                 assert value is not None
@@ -157,7 +159,7 @@ def main(argv: list[str]) -> int:
         | {"windows": len(by["streamer"])}
         for kind, by in scores.items()
     }
-    names = ["streamer", *rivals]
+    names = ["streamer", *baselines]
     table = [
         (kind, found["windows"], *(f"{found[n]['mean']:.2f} / {found[n]['median']:.2f}" for n in names))
         for kind, found in results.items()

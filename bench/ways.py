@@ -1,13 +1,13 @@
 """Sends readings to a daemon by each of its protocols, as fast as it takes them.
 
-HTTP: two senders on connections of their own, ``TOGETHER`` readings a request, encoded beforehand; a sender goes on
-when it has its answer, which comes when the readings are on the disk (that of the temporary folder). MQTT: one client
-publishes, a real mosquitto passes on, one reading a message, every sensor a topic; with QoS 1 the broker gives the
-daemon as many as it may hold unacknowledged, QoS 0 is dropped where the daemon is slower, which shows as ``dropped``.
-Forecasts are published back, the latest of each sensor, which is the daemon's default. Counted is what the
-daemon's own metrics say was run, over the time from the first byte until the last forecast was made; CPU is the
-daemon's alone. Senders, and the broker, run on the same cores. The daemon is killed in the end: what a clean end saves,
-and the saving every five minutes, is no part of it.
+HTTP: two senders with a connection each, ``TOGETHER`` readings a request, encoded beforehand; a sender waits for the
+answer, which comes when the readings are on the disk (of the temporary folder). MQTT: one client publishes through a
+real mosquitto, one reading a message, a topic for each sensor. With QoS 1 the broker sends the daemon as many messages
+as may be unacknowledged; with QoS 0 the broker drops messages that the daemon is too slow for, which shows as
+``dropped``. Forecasts are published, the latest of each sensor, which is the daemon's default. The rate is that of
+readings run, by the daemon's metrics, from the first byte to the last forecast; CPU time is that of the daemon only.
+Senders and broker run on the same cores. The daemon is killed at the end, so neither the periodic save nor the one at
+a clean end counts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench import setup
 #: Readings of a request.
 TOGETHER = 5000
 SENDERS = 2
-#: Seconds from one reading of a sensor to the next, and the first one's time.
+#: Seconds between readings of a sensor, and the time of the first.
 STEP, EPOCH = 60, 1_767_225_600
 #: After so many seconds without a run, the remaining readings count as lost.
 QUIET = 3.0
@@ -45,7 +45,7 @@ Values = NDArray[np.float64]
 
 
 class Body(NamedTuple):
-    """How readings of some sensors at one time (unix seconds) become a request."""
+    """The encoding of a request with readings of some sensors at one time (unix seconds)."""
 
     path: str
     headers: dict[str, str]
@@ -111,8 +111,8 @@ def _messages(found: dict[str, Any] = {}) -> dict[str, Any]:  # noqa: B006  # ma
 
 
 def measure(path: Path, rounds: Values, way: str) -> dict[str, float]:
-    """``rounds`` [rounds][sensors]; the first one opens the streams and does not count. Readings acknowledged and run
-    per second, CPU seconds of the daemon per reading, and readings that were sent and not run."""
+    """Send ``rounds`` [rounds, sensors] by the protocol ``way``; the first round opens the streams and does not count.
+    Returns readings run per second, CPU seconds of the daemon per reading, and the share of readings not run."""
     sensors = rounds.shape[1]
     settings = {"max_sensors": sensors, "sensor_step": STEP, "max_sensor_series": 0, "max_top_anomalies": 0}
     settings |= {"max_state_bytes": 2**36}
@@ -143,7 +143,7 @@ def measure(path: Path, rounds: Values, way: str) -> dict[str, float]:
 
 
 def _quiet(served: setup.Served, wanted: float) -> tuple[float, float]:
-    """When the last reading was run, and how many were: ``wanted``, or less once nothing more comes."""
+    """The time of the last run, and the number of readings run: ``wanted``, or less if no more follow."""
     last, at = -1.0, time.perf_counter()
     while last < wanted and time.perf_counter() < at + QUIET:
         if (found := served.value("streamer_readings_run_total")) > last:
@@ -154,7 +154,8 @@ def _quiet(served: setup.Served, wanted: float) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def posted(port: int, rounds: Values, body: Body) -> Iterator[Iterator[None]]:
-    """The first round when it is iterated once, then all others. A sensor's readings go through one connection."""
+    """An iterator that posts the first round at its first step, then all others. Readings of one sensor use one
+    connection."""
     sensors = np.arange(rounds.shape[1])
     parts = [part for part in np.array_split(sensors, max(SENDERS, -(-len(sensors) // TOGETHER))) if len(part)]
     made = [
@@ -166,7 +167,7 @@ def posted(port: int, rounds: Values, body: Body) -> Iterator[Iterator[None]]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         for one in own:
             status = 503
-            while status == 503:  # too many wait: it says so instead of holding the line
+            while status == 503:  # too many readings wait
                 connection.request("POST", body.path, one, body.headers)
                 answer = connection.getresponse()
                 status, said = answer.status, answer.read()
@@ -200,7 +201,7 @@ def posted(port: int, rounds: Values, body: Body) -> Iterator[Iterator[None]]:
 
 @contextlib.contextmanager
 def published(port: int, rounds: Values, qos: int) -> Iterator[Iterator[None]]:
-    """The same, by MQTT. Goes on when the broker has taken all of them."""
+    """As :func:`posted`, by MQTT. Each step ends when the broker has accepted all messages."""
     from paho.mqtt import client, enums
 
     publisher = client.Client(enums.CallbackAPIVersion.VERSION2, protocol=client.MQTTv5)
@@ -228,7 +229,7 @@ def published(port: int, rounds: Values, qos: int) -> Iterator[Iterator[None]]:
 
 @contextlib.contextmanager
 def broker() -> Iterator[int]:
-    """A mosquitto that listens; its port."""
+    """A running mosquitto; yields its port."""
     assert MOSQUITTO is not None
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))

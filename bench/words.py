@@ -1,4 +1,4 @@
-"""Normalises words for scoring: every system's text and the reference in the same spelling."""
+"""Normalises words for scoring, so that references and all systems' transcripts have the same spelling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.speech.corpus.spoken import speak
 
 __all__ = ["plain"]
 
-#: Contractions that are clear without their sentence; "'d" and the "'s" of names can't.
+#: Contractions that are unambiguous without their sentence, unlike "'d" and the "'s" of names.
 _SHORT = (
     (r"\bwon't\b", "will not"), (r"\bcan't\b", "can not"), (r"\bcannot\b", "can not"), (r"\bshan't\b", "shall not"),
     (r"n't\b", " not"), (r"'ll\b", " will"), (r"'re\b", " are"), (r"'ve\b", " have"), (r"\bi'm\b", "i am"),
@@ -19,9 +19,10 @@ _SHORT = (
 
 
 def plain(text: str) -> list[str]:
-    """Lower case, no marks, numbers in words (of several readings always the same), contractions in full."""
+    """The words in lower case, without marks, with numbers in words (always the same of several readings) and expanded
+    contractions."""
     text = text.replace("\u2019", "'").replace("\u2018", "'").replace("%", " percent ")
-    # words in capitals would be spelled as letters are
+    # a text in capitals would be spelled letter by letter
     said = speak(text.lower() if text.isupper() else text, random.Random(0))
     text = re.sub(r"[\u2013\u2014/-]", " ", (said or text).replace("^", "")).lower()
     for pattern, full in _SHORT:

@@ -1,9 +1,9 @@
-"""Every model of the zoo in one table, from its own file: size, memory, latency, how many streams a core carries.
+"""All models of the zoo in one table, from their files: size, memory, latency, streams of a core.
 
-Everything but the speed is what the file's manifest says; of a file from before manifests counted parameters, the
-numbers in its graph are the upper bound. Speed is CPU time of the bare graph, one thread, at whichever of the batch
-sizes costs a stream least, the best of several rounds: streams in real time where a chunk has a duration, else steps a
-second. The table goes between the markers of ``docs/zoo.md``.
+Everything but the speed is from the file's manifest; for files without a count of parameters, the numbers in the graph
+are an upper bound. Speed is by CPU time of the bare graph with one thread, at the best of several batch sizes, the best
+of several rounds: real-time streams if a chunk has a duration, else steps a second. The table is written between the
+markers of ``docs/zoo.md``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCHES = (1, 8, 32)
 
 
 def seconds(model: Model, rounds: int) -> float:
-    """CPU seconds of one stream's chunk."""
+    """CPU seconds of one chunk of one stream."""
     best = float("inf")
     for batch in sorted({min(size, model.manifest.max_batch) for size in BATCHES}):
         chunks = probe(model.manifest.input, 3, batch, np.random.default_rng(0))
@@ -49,7 +49,7 @@ def seconds(model: Model, rounds: int) -> float:
 
 
 def numbers(path: Path) -> int:
-    """Floating-point numbers in the graph: the trained ones, and constants."""
+    """Number of weights and constants in the graph, float or int8."""
     import onnx
 
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
@@ -102,7 +102,7 @@ def row(found: dict[str, Any]) -> list[str]:
 
 
 def rounded(value: float) -> str:
-    """Two digits: more would be noise."""
+    """Two significant digits, since more would be noise."""
     return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
@@ -112,7 +112,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(page: Path, table: str) -> None:
-    """Between the markers. Raises ``ValueError`` where the page has none."""
+    """Write the table between the markers of ``page``. Raises ``ValueError`` if it has none."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -13,7 +13,7 @@ __all__ = ["load"]
 
 
 def load(path: str | Path) -> tuple[Acoustic, dict[str, Any]]:
-    """(module, info) of a checkpoint; see :mod:`models.training.checkpoint`."""
-    from models.training.checkpoint import load as read  # torch only when it is needed
+    """(module, info) of a checkpoint: see :func:`models.training.checkpoint.load`."""
+    from models.training.checkpoint import load as read  # here, so that torch is imported only when needed
 
     return read(path)

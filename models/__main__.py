@@ -14,15 +14,15 @@ from models.zoo import RECIPES, find
 
 EXAMPLES = """examples:
   python -m models train digits                        about 80 minutes on one core, into runs/digits
-  python -m models train digits --minutes 300    more patience, better model
-  python -m models train digits --resume               go on where it was stopped
+  python -m models train digits --minutes 300          longer training, better model
+  python -m models train digits --resume               continue after a stop
   python -m models train digits --everybody --warm runs/digits/best.pt --folder runs/last --minutes 15 --rate 5e-4
   python -m models train forecast-universal --minutes 30
   python -m models train sensors --data plant.csv --targets pressure,flow --horizon 24 --folder runs/plant
-  python -m models corpus english --hours 60           voices for hours of English, into ~/.cache/streamer/corpus
+  python -m models corpus english --hours 60           hours of synthetic speech, into ~/.cache/streamer/corpus
   python -m models zoo characters --minutes 5
   python -m models.speech.whisper whisper/base english -o begin.pt
-  python -m models train english --warm begin.pt       hours in the background; --resume goes on after a stop
+  python -m models train english --warm begin.pt       hours in the background; --resume continues after a stop
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -33,19 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train a recipe")
     train.add_argument("recipe", help=", ".join(NAMES))
-    train.add_argument("--corpus", type=Path, help="folder of the corpus, for recipes that are not of the shared data")
-    train.add_argument("--folder", type=Path, help="where the run goes (default runs/RECIPE)")
-    train.add_argument("--resume", action="store_true", help="go on from the folder's train.ckpt")
-    train.add_argument("--warm", type=Path, help="begin with the weights of this checkpoint wherever they fit")
+    train.add_argument("--corpus", type=Path, help="folder of the corpus, for recipes that need one")
+    train.add_argument("--folder", type=Path, help="folder of the run (default runs/RECIPE)")
+    train.add_argument("--resume", action="store_true", help="continue from the folder's train.ckpt")
+    train.add_argument("--warm", type=Path, help="start from this checkpoint's weights, where their shapes match")
     train.add_argument("--everybody", action="store_true", help="train on the development speakers, too: a last stage")
     train.add_argument("--minutes", type=float, help="budget of training time")
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--rate", type=float, help="highest learning rate")
     train.add_argument("--threads", type=int)
-    train.add_argument("--seed", type=int, default=1, help="of a forecaster's first weights and examples")
+    train.add_argument("--seed", type=int, default=1, help="of a forecaster's initial weights and examples")
     train.add_argument("--family", choices=("gru", "lstm", "rnn", "convolution"), default="gru",
-                       help="of a forecaster's network")  # fmt: skip
-    own = train.add_argument_group("sensors", "a table of one plant's sensors: a column of times, and of numbers")
+                       help="architecture of a forecaster's network")  # fmt: skip
+    own = train.add_argument_group("sensors", "a table of one plant's sensors: a column of times, columns of numbers")
     own.add_argument("--data", type=Path, metavar="FILE", help="CSV with a header, or NDJSON; may be gzipped")
     own.add_argument("--time", metavar="COLUMN", help="default: ts, time, timestamp, date or datetime")
     own.add_argument("--targets", type=_names, default=(), metavar="A,B", help="columns to forecast (default: all)")
@@ -53,11 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     own.add_argument("--horizon", type=int, default=24, help="rows ahead (default: %(default)s)")
     zoo = commands.add_parser("zoo", help="train a small example of an architecture")
     zoo.add_argument("recipe", help=", ".join(RECIPES), choices=RECIPES, metavar="NAME")
-    zoo.add_argument("--folder", type=Path, help="where the run goes (default runs/zoo/NAME)")
+    zoo.add_argument("--folder", type=Path, help="folder of the run (default runs/zoo/NAME)")
     zoo.add_argument("--minutes", type=float, help="budget of training time")
-    pictures = commands.add_parser("pictures", help="the pictures of docs/ctc.md and docs/attention.md")
+    pictures = commands.add_parser("pictures", help="draw the pictures of docs/ctc.md and docs/attention.md")
     pictures.add_argument("folder", type=Path, nargs="?", default=Path("docs/pictures"), help="default %(default)s")
-    corpus = commands.add_parser("corpus", help="make a training corpus, in hours of background work; resumable")
+    corpus = commands.add_parser("corpus", help="make a training corpus: hours of background work, resumable")
     add_corpus(corpus)
     options = parser.parse_args(arguments)
     if options.command == "corpus":
@@ -81,14 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def small(options: argparse.Namespace) -> int:
-    """A recipe of the zoo."""
+    """Train a recipe of the zoo. Returns the exit status: 2 without its data."""
     (train,) = find(RECIPES[options.recipe])
     try:
         best = train(options.folder or Path("runs") / "zoo" / options.recipe, options.minutes)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    if best is None:  # of several models, and it has said how to export them
+    if best is None:  # a recipe of several models, which has printed their export commands
         return 0
     scores = best.with_name("scores.json")
     print(f"python -m export {best} -o models/zoo/trained/{options.recipe}.onnx --scores {scores}")
@@ -96,7 +96,7 @@ def small(options: argparse.Namespace) -> int:
 
 
 def untrained(name: str, folder: Path) -> int:
-    """The checkpoint of a model that has nothing to train."""
+    """Write the checkpoint of a model without trained weights."""
     from models.forecast.online import Online, OnlineConfig, info
     from models.training.checkpoint import save
 
@@ -122,9 +122,10 @@ def forecaster(options: argparse.Namespace, folder: Path) -> int:
 
 
 def sensors(options: argparse.Namespace, folder: Path) -> int:
-    """1: something knew what it must not know."""
+    """Train on the user's own table. Returns the exit status: 1 if the leak check fails, 2 if the table or a file is
+    missing or unusable."""
     if options.data is None:
-        print("sensors needs --data, a table with a column of times", file=sys.stderr)
+        print("sensors needs --data: a table with a column of times", file=sys.stderr)
         return 2
     from models.forecast.plan import Wanted
     from models.forecast.recipe import train
@@ -149,7 +150,7 @@ def sensors(options: argparse.Namespace, folder: Path) -> int:
 
 
 def texts(options: argparse.Namespace, folder: Path) -> int:
-    """Punctuation and capitals."""
+    """Train the model of punctuation and capitals."""
     from models.shipped.written import train
     from models.speech.data import data_folder
 

@@ -1,14 +1,14 @@
 """Names of the recipes, in a separate module so that ``--help`` does not import torch."""
 
-#: Models that learn while they run: ``train`` only writes their checkpoint.
+#: Models without trained weights, which learn while they run: ``train`` only writes their checkpoint.
 UNTRAINED = ("forecast-online",)
 #: Forecasters whose network is trained on many sensors.
 SENSORS = ("forecast-universal",)
 #: Forecasters of several sensors together, trained on the user's own table.
 OWN = ("sensors",)
-#: Of texts instead of recordings.
+#: Models of text.
 TEXTS = ("written",)
-#: Of English recordings, each a family of acoustic models. ``english`` is the one that ships.
+#: Recognisers of English, with their family of acoustic models. ``english`` is shipped.
 ENGLISH = {"english": "attention", "english-lstm": "lstm", "english-wavenet": "wavenet"}
 NAMES = (
     *UNTRAINED,

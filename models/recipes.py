@@ -11,10 +11,11 @@ __all__ = ["NAMES", "Recipe", "make", "set_normaliser"]
 
 
 def make(name: str, corpus: Path | None = None, everybody: bool = False) -> Recipe:
-    """The recipe called ``name``. Raises ``ValueError`` with the problem and the known names.
+    """The recipe ``name``. Raises ``ValueError`` for an unknown name (the message lists the known ones), without the
+    ``corpus`` it needs, or for ``everybody`` where there are no development speakers.
 
-    ``everybody``: train on the development speakers, too. For the last minutes of a training with final settings: error
-    rates on these speakers are no longer meaningful then.
+    ``everybody``: train on the development speakers, too, in the last minutes of a training whose settings are final.
+    The error rates of these speakers mean nothing afterwards.
     """
     from models.shipped import english, speech
     from models.speech import librispeech

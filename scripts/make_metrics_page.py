@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the code: ``python scripts/make_metrics_page.py``. A test compares."""
+"""Writes docs/metrics.md from the code: ``python scripts/make_metrics_page.py``. A test compares the two."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 HEAD = """# Metrics
 
 `GET /metrics`, Prometheus text, or OpenMetrics if the client accepts it. On the page a counter has the suffix `_total`,
-a histogram `_bucket`, `_sum` and `_count`, an info `_info`. What they mean for who runs it, alerts and dashboards:
+a histogram `_bucket`, `_sum` and `_count`, an info `_info`. Their use in operation, alerts and dashboards:
 [operations](operations.md#metrics).
 
-This page is written from the code (`scripts/make_metrics_page.py`).
+This page is generated from the code (`scripts/make_metrics_page.py`).
 
 ## The daemon's
 
@@ -26,9 +26,9 @@ This page is written from the code (`scripts/make_metrics_page.py`).
 SENSORS = """
 ## Of sensors
 
-On the same page, written when it is read. Those with the label `stream` are as many as `metrics_sensors`,
-`max_sensor_series` and `max_top_anomalies` allow; of a target of a plant the stream is `plant.target`. `ahead` is a
-number of steps (`1`, the horizon), of scores `1` or `all`; `level` is that of a quantile.
+On the same page, computed at each request. `metrics_sensors`, `max_sensor_series` and `max_top_anomalies` limit the
+series with the label `stream`, which is `plant.target` for a target of a plant. `ahead` is a number of steps (`1`, the
+horizon), for scores `1` or `all`; `level` is that of a quantile.
 
 | name | type | labels | |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/pages.md: ``python scripts/make_page_pictures.py``. Needs Chromium and the extra dev."""
+"""Makes the pictures of docs/pages.md: ``python scripts/make_page_pictures.py``. Needs Chromium and the extra dev."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def ready(daemon: subprocess.Popen[bytes], port: Path) -> str:
-    """The daemon's address, once it serves."""
+    """Wait until the daemon is ready; returns its URL."""
     while daemon.poll() is None:
         with contextlib.suppress(OSError):  # not listening, or 503
             url = f"http://127.0.0.1:{port.read_text().strip()}"
@@ -70,7 +70,7 @@ def ready(daemon: subprocess.Popen[bytes], port: Path) -> str:
 
 
 def send(url: str) -> None:
-    """Four weeks of the shipped sample, and pumps that are all alike but one."""
+    """Send four weeks of the shipped sample, and readings of 240 pumps, one of which has an anomaly."""
     lines: list[dict[str, object]] = []
     with (ROOT / "samples" / "sensor.csv").open() as file:
         for row in csv.DictReader(file):
@@ -124,7 +124,7 @@ def take(browser: Browser, url: str, name: str, device: dict[str, object], schem
     page.locator("#chart[data-readings]").wait_for()
     page.get_by_label("Search").fill("")
     page.locator("#sensors button").nth(40).wait_for()
-    page.locator("body").click(position={"x": 2, "y": 2})  # nothing has the keyboard
+    page.locator("body").click(position={"x": 2, "y": 2})  # removes the keyboard focus
     page.evaluate("scrollTo(0, 0)")
     if device is PHONE:
         page.evaluate("document.getElementById('detail').scrollIntoView()")

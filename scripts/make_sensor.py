@@ -1,7 +1,7 @@
-"""Run by scripts/make-sensor: hourly temperature and humidity of a greenhouse, with what real sensors have wrong.
+"""Run by scripts/make-sensor: hourly temperature and humidity of a greenhouse, with the faults of real sensors.
 
-The days are alike and no two are the same; on weekends the heating is set back; it gets warmer by and by; the
-weather comes and goes over a day or so. Twice the logger was off (rows are missing), here and there a reading is.
+There is a daily pattern with noise, a lower temperature on weekends, a slow rise, and weather that changes within about
+a day. Twice the logger was off (rows are missing); single readings are missing, too.
 """
 
 from __future__ import annotations

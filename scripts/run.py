@@ -1,5 +1,5 @@
-"""Run by scripts/run: one daemon, one recording, one transcript; then two sensors of a sample file, forecast. Uses the
-installed commands only, as a user would."""
+"""Run by scripts/run: one daemon, one recording, one transcript; then forecasts of the two sensors of a sample file.
+Uses only the installed commands, as a user would."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
             if given.model is None:
                 sentences(base, given.speed)
             seconds = metric(base, "streamer_audio_seconds_total")
-            print(f"{seconds:.1f} s of audio were run, say the metrics")
+            print(f"metrics: {seconds:.1f} s of audio were run")
         finally:
             daemon.send_signal(signal.SIGTERM)
             code = daemon.wait(60)
@@ -57,8 +57,8 @@ def main() -> int:
 
 
 def sentences(base: str, speed: float) -> None:
-    """The sample of English sentences: how many of its words are heard. The model is no good reader yet, so it is said
-    and not demanded."""
+    """Print how many words of the English sample are recognised. This does not change the exit code, since the model
+    makes errors on sentences."""
     said = ENGLISH.with_suffix(".txt").read_text("utf-8").split()
     heard = stream(base, "english", ENGLISH, speed)
     right = sum(
@@ -68,7 +68,7 @@ def sentences(base: str, speed: float) -> None:
 
 
 def start(model: str | None, state: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """The daemon on a free port, ready; its log goes to a file that is shown if it fails."""
+    """Start the daemon on a free port and wait until it is ready; exits with the daemon's log if it fails."""
     port_file, log = state / "port", state / "log"
     config = state / "streamer.toml"
     config.write_text(f'state_directory = "{state}"\n')
@@ -99,11 +99,11 @@ def start(model: str | None, state: Path) -> tuple[subprocess.Popen[bytes], str]
         time.sleep(0.05)
     daemon.kill()
     daemon.wait()
-    sys.exit(f"the daemon did not get ready:\n{log.read_text()}")
+    sys.exit(f"the daemon did not become ready:\n{log.read_text()}")
 
 
 def stream(base: str, model: str, sample: Path, speed: float) -> list[str]:
-    """`streamer transcribe -` fed at the given speed; shows the partials, returns the words of the finals."""
+    """Run `streamer transcribe -`, fed at the given speed; shows the partials, returns the words of the finals."""
     pcm, rate = soundfile.read(sample, dtype="int16")
     command = [sys.executable, "-m", "streamer", "transcribe", "-", "--json"]
     command += ["--rate", str(rate), "--url", base, "--model", model]
@@ -130,14 +130,14 @@ def feed(pipe: IO[bytes], pcm: bytes, rate: int, speed: float) -> None:
     try:
         for count, at in enumerate(range(0, len(pcm), step)):
             time.sleep(max(0.0, started + count * 0.1 / speed - time.monotonic()))
-            os.write(pipe.fileno(), pcm[at : at + step])  # past the buffer, which would be flushed again at the end
+            os.write(pipe.fileno(), pcm[at : at + step])  # unbuffered, or a failed flush would be repeated at the end
         pipe.close()
     except BrokenPipeError:
-        return  # its exit code tells
+        return  # the exit code of the client has the reason
 
 
 def show(event: dict[str, Any]) -> None:
-    """On a terminal the partial is redrawn in place; elsewhere every change is a line."""
+    """Print an event: on a terminal partials are redrawn in place, elsewhere each is a line."""
     final = event["type"] == "final"
     text = f"  {event['end']:5.1f} s  {event['text']}"
     if sys.stdout.isatty():
@@ -147,7 +147,7 @@ def show(event: dict[str, Any]) -> None:
 
 
 def metric(base: str, name: str) -> float:
-    """The sum over the models."""
+    """The sum of a metric over the models."""
     with urllib.request.urlopen(f"{base}/metrics", timeout=5) as page:
         lines = page.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))

@@ -1,5 +1,5 @@
-# Sourced by the other scripts: `setup EXTRAS` makes .venv (or takes the active virtual environment), installs the checkout
-# with the named extras into it, and leaves its interpreter in $python. Done once; again when what is to be installed changes.
+# Sourced by the other scripts: `setup EXTRAS` makes .venv (or uses the active virtual environment), installs the checkout
+# with the named extras into it, and sets $python to its interpreter. Runs once, and again when the requirements change.
 
 find_python() {
   local candidate

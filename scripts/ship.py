@@ -1,9 +1,9 @@
-"""Make a trained checkpoint one of the shipped models: export, measure, write the card beside it.
+"""Makes a trained checkpoint one of the shipped models: exports and measures it, and writes the card beside it.
 
     python scripts/ship.py runs/digits/best.pt --log runs/digits/log.jsonl
     python scripts/ship.py runs/english/best.pt --options runs/english/options.json --lm runs/lm.bin
 
-Needs the shared recordings. The scores come from the exported file itself, through the registry, engine and decoder.
+Needs the shared recordings. The scores are those of the exported file, with the daemon's registry, engine and decoder.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SHIPPED = ROOT / "models" / "pretrained"
 
 
 def streams_per_core(model: Model) -> tuple[int, int]:
-    """(real-time streams that one thread keeps up with, at this batch size), the model alone."""
+    """(real-time streams for one thread, best batch size), of the model alone."""
     rates = {batch: engine.bare(model, batch, 1, 3.0)[0] for batch in (1, 8, 32)}
     best = max(rates, key=lambda batch: rates[batch])
     return int(rates[best] * model.manifest.chunk_seconds), best
 
 
 def int8(command: list[str], shipped: Path, parts: list[asr.Part], rate: int, folder: Path) -> Variant | None:
-    """The integer variant of what ``command`` exports, measured beside the shipped file; ``None`` if it was refused."""
+    """The int8 variant of the export ``command``, compared with the shipped file; ``None`` if it was refused."""
     path = folder / f"int8-{shipped.name}"
     if export([*command, "--int8", "-o", str(path), "--endurance", "100"]):
         return None

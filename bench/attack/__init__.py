@@ -1,6 +1,6 @@
-"""Attacks on a daemon in a process of its own: ``python -m bench attack [NAME ...]``.
+"""Attacks on a daemon in a separate process: ``python -m bench attack [NAME ...]``.
 
-Each attack is a module here with ``run(settings) -> Iterator[AttackRow]``. It starts its own daemon, attacks it for a
+Each attack is a module here with ``run(scale) -> Iterator[AttackRow]``. It starts its own daemon, attacks it for a
 while and yields one row for each requirement: the measured value, the bound, whether the requirement was met. A small
 version of each runs in the tests.
 """
@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from bench.report import finish
 
-#: Every attack: its name is its module's.
+#: All attacks, by the names of their modules.
 NAMES: tuple[str, ...] = (
     "origins",
     "tenants",
@@ -47,8 +47,8 @@ class AttackRow:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How hard: 1 is what the documentation's figures were measured with, tests use less. ``seed`` of all that is
-    random."""
+    """``share``: the size of the attacks; the documentation's figures have 1, tests less. ``seed``: of all random
+    numbers."""
 
     share: float = 1.0
     seed: int = 0
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     """Exit status 1 if a requirement was not met."""
     parser = argparse.ArgumentParser(prog="python -m bench attack", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(NAMES)}")
-    parser.add_argument("--share", type=float, default=1.0, help="how hard and how long: 0.1 is a quick look")
+    parser.add_argument("--share", type=float, default=1.0, help="size of the attacks; 0.1 is a quick look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(argv)

@@ -81,8 +81,9 @@ class Wire(asyncio.Protocol):
 
 
 class LiveClient(Wire):
-    """``pieces``: a chunk each, sent every ``seconds``, over and over. ``lags``: when the marker after a chunk came
-    back, and the seconds since the chunk was sent. ``refused``: the error frame, if there was one."""
+    """A live stream. ``pieces``: a chunk each, sent every ``seconds``, in a loop; a marker follows every ``every``-th.
+    ``lags``: for each marker the time of its return, and the seconds since its chunk was sent. ``refused``: the error
+    frame, if there was one."""
 
     def __init__(self, pieces: Sequence[bytes], seconds: float, every: int = 3, **start: Any) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class LiveClient(Wire):
             self.ready = True
             self.answered.set()
             self._next = self._loop.time() + random.random() * self._seconds
-            self._timer = self._loop.call_at(self._next, self._say)
+            self._timer = self._loop.call_at(self._next, self._send)
         elif payload.startswith(b'{"type":"error"'):
             self.refused = json.loads(payload)
             self.answered.set()
@@ -123,7 +124,7 @@ class LiveClient(Wire):
             self._timer.cancel()
 
     def late(self, begin: float, end: float) -> list[float]:
-        """Lags of the chunks sent in that time; for markers that did not come back, the time waited so far."""
+        """Lags of the chunks sent from ``begin`` to ``end``; the time so far for markers that have not returned."""
         now = self._loop.time()
         came = [lag for at, lag in self.lags if begin <= at - lag < end]
         return came + [now - at for at in self._sent.values() if begin <= at < end]
@@ -131,7 +132,7 @@ class LiveClient(Wire):
     def leave(self) -> None:
         self.transport.abort()
 
-    def _say(self) -> None:
+    def _send(self) -> None:
         data = frame(BINARY, self._pieces[self._count % len(self._pieces)])
         if self._count % self._every == 0:
             self._sent[self._count] = self._loop.time()
@@ -139,4 +140,4 @@ class LiveClient(Wire):
         self._count += 1
         self.transport.write(data)
         self._next += self._seconds
-        self._timer = self._loop.call_at(self._next, self._say)
+        self._timer = self._loop.call_at(self._next, self._send)

@@ -1,8 +1,8 @@
 """Stores that were damaged while no daemon ran: undamaged rows are kept, no row is wrong, and every loss is reported.
 
-Both stores, as a kill leaves them: a cut at every byte behind the last records, a flipped bit anywhere, a bad page, a
-file that is empty, garbage, cut in half or gone, the same for the write-ahead log, and odd rows. Then a daemon is
-started on some of them.
+Both stores, as after a kill, are damaged: truncated at every byte of the last records, a flipped bit anywhere, a bad
+page, a file that is empty, garbage, cut in half or missing, the same for the write-ahead log, and invalid rows. Then a
+daemon is started on some of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["run"]
 STREAMS = {f"stream-{i:03}": random.Random(i).randbytes(200 + 1700 * (i % 5)) for i in range(60)}
 SENSORS = {f"sensor/{i:03}": random.Random(100 + i).randbytes(300 + 2900 * (i % 3)) for i in range(60)}
 PAGE = 4096
-#: Damage to whole files, beside cuts, bits and pages.
+#: Kinds of damage to whole files.
 WHOLE: dict[str, Callable[[bytes], bytes | None]] = {
     "empty": lambda data: b"",
     "garbage": lambda data: random.Random(7).randbytes(len(data)),
@@ -77,7 +77,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
 
 
 class Bench:
-    """One store as it is after a kill, and damaged copies of it."""
+    """One store as after a kill, and damaged copies of it."""
 
     def __init__(self, folder: Path, name: str, make: Callable[[Path], None], scale: Scale) -> None:
         self.folder, self.name, self.scale = folder, name, scale
@@ -116,9 +116,10 @@ class Bench:
     def _row(
         self, what: str, damages: Iterable[tuple[str | None, bytes | None]], most: int, *, silent: bool = False
     ) -> AttackRow:
-        """``damages``: files with their damage; ``None``: the database of a closed store. They are made one at a time:
-        all together would fill the memory."""
-        failed, count, worst, unsaid = list[str](), 0, 0, 0
+        """The result for all ``damages``: names of files (``None``: the database of a closed store; other names are
+        statements) with their damaged content. They are made one at a time, to save memory. ``most``: rows that may be
+        lost; ``silent``: without a report."""
+        failed, count, worst, unreported = list[str](), 0, 0, 0
         for name, data in damages:
             count += 1
             files = dict(self.closed if name is None or name not in self.files else self.files)
@@ -131,11 +132,11 @@ class Bench:
                 failed.append(f"{type(error).__name__}: {error}")
                 continue
             worst = max(worst, len(lost))
-            unsaid += bool(lost) and loss is None and not silent
-        found = f"{count} times; {len(failed)} failed {failed[:1]}, {worst} rows lost at most, {unsaid} unsaid"
-        held = not failed and not unsaid and worst <= most
+            unreported += bool(lost) and loss is None and not silent
+        found = f"{count} times; {len(failed)} failed {failed[:1]}, {worst} rows lost at most, {unreported} unreported"
+        held = not failed and not unreported and worst <= most
         return AttackRow(
-            "disks", f"{self.name}: {what}", f"starts; at most {most} lost, none unsaid, none wrong", found, held
+            "disks", f"{self.name}: {what}", f"starts; at most {most} lost, none unreported, none wrong", found, held
         )
 
     def _copy(self, files: dict[str, bytes]) -> Path:
@@ -174,9 +175,9 @@ def _contents(store: SqliteStore | Journal) -> Contents:
 
 
 def _lost(before: Contents, after: Contents) -> set[str]:
-    """Streams or sensors that are lost or restarted. Raises ``AssertionError`` for a wrong one."""
+    """The names of lost or restarted streams or sensors. Raises ``AssertionError`` for one with other content."""
     for name, data in after.items():
-        assert data in (before.get(name), b""), f"{name} came back as something else"
+        assert data in (before.get(name), b""), f"{name} has other content"
     return {name for name, data in before.items() if after.get(name, b"") != data}
 
 
@@ -229,9 +230,9 @@ def _starts(folder: Path, model: Path, scale: Scale) -> Iterator[AttackRow]:
         victim = Victim(folder / title, [model, resolve("forecast-online")], state=state)
         try:
             ready = victim.wait_ready()
-            said = victim.said().count("rebuilt")
+            reported = victim.output().count("rebuilt")
         finally:
             code = victim.end()
-        held = ready and code == 0 and (said == 2 or title == "gone")
-        found = f"ready: {ready}, exit {code}, {said} stores said to be damaged"
-        yield AttackRow("disks", f"a daemon on stores that are: {title}", "ready, says so, exit 0", found, held)
+        held = ready and code == 0 and (reported == 2 or title == "gone")
+        found = f"ready: {ready}, exit {code}, {reported} stores reported as damaged"
+        yield AttackRow("disks", f"a daemon on stores that are: {title}", "ready, reports it, exit 0", found, held)

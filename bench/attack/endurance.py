@@ -1,10 +1,10 @@
-"""Years in an hour: 50 million readings and 100 hours of sound at share 1, compressed, through daemons of their own.
+"""The load of years in an hour: 50 million readings and 100 hours of sound at share 1, each in a separate daemon.
 
-Sound: clients come, send a minute of speech as fast as it is taken, end, and come again under a new name. Readings:
-sensors report together, a request of some hundreds each, some of them under ever new names, while the daemon forgets
-those that have gone quiet. Between the pieces of the load, when nothing waits, resident memory and open descriptors are
-read. The first tenth of the load is warm-up: caches fill and pools grow. After it, memory stays within 2 % of what it
-was, and descriptors are as many as they were.
+Sound: clients connect, send a minute of speech as fast as it is accepted, end, and connect again under a new name.
+Readings: requests of some hundred sensors each, some with new names in each round, while the daemon forgets those that
+are quiet. Between the pieces of the load, when nothing waits, resident memory and open descriptors are measured. The
+first tenth of the load is warm-up: caches fill and pools grow. After it, memory must stay within 2 %, and the number of
+descriptors must not grow.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from streamer.engine.model import Model
 __all__ = ["run"]
 
 READINGS, HOURS = 50_000_000, 100.0
-#: Looks at the memory after the warm-up; the first and the last few are compared by their medians.
+#: Number of measurements after the warm-up; the medians of the first and the last few are compared.
 LOOKS, COMPARED = 27, 5
-#: Growth that is allowed, and in a run so short that the allocator's pools still fill.
+#: Allowed growth; in runs below share ``SHORT``, in which the allocator's pools still fill, it is higher.
 GROWTH, GROWTH_OF_SHORT, SHORT = 0.02, 0.1, 0.1
 CLIENTS, SECONDS = 32, 60.0
 SENSORS, TOGETHER, EPOCH, STEP = 2000, 500, 1_767_225_600, 60
-#: Sensors of one request whose names are new in every round, and the seconds after which the daemon forgets them.
+#: Number of sensors with new names in each round, and the seconds after which the daemon forgets them.
 PASSING, KEPT = 5, 20
 
 
@@ -55,7 +55,7 @@ def descriptors(pid: int) -> int:
 def _watched(
     what: str, allowed: float, served: setup.Served, pieces: int, piece: Callable[[int], None]
 ) -> Iterator[AttackRow]:
-    """Run the load ``pieces`` times, and look LOOKS times after the warm-up."""
+    """Run ``pieces`` pieces of the load, and measure ``LOOKS`` times after the warm-up."""
     looks, open_files, warm = [], [], max(1, pieces // 10)
     every = max(1, (pieces - warm) // LOOKS)
     for number in range(pieces):
@@ -87,11 +87,11 @@ def _sound(scale: Scale, path: Path) -> Iterator[AttackRow]:
             f"{pieces * clients * seconds / 3600:.3g} hours of sound", _allowed(scale), served, pieces, piece
         )
     wanted = pieces * clients
-    yield AttackRow("endurance", "streams that came to their end", f"{wanted}", f"{finished}", finished == wanted)
+    yield AttackRow("endurance", "streams with an end event", f"{wanted}", f"{finished}", finished == wanted)
 
 
 async def _come_and_go(port: int, rate: int, sounds: list[bytes]) -> int:
-    """How many streams were answered to their end."""
+    """The number of streams with an end event."""
 
     async def client(data: bytes) -> int:
         async with websockets.connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as socket:
@@ -143,7 +143,7 @@ def _readings(scale: Scale) -> Iterator[AttackRow]:
 
 
 def _lines(round: int, first: int) -> bytes:
-    """One request in InfluxDB's line protocol, times in seconds."""
+    """The body of one request in InfluxDB's line protocol, with times in seconds."""
     at = EPOCH + STEP * round
     names = [f"s{i}" for i in range(first, first + TOGETHER)]
     if first == 0:
@@ -152,7 +152,7 @@ def _lines(round: int, first: int) -> bytes:
 
 
 def _post(port: int, content: bytes) -> int:
-    """Readings taken. A refusal for the load is offered again when it says."""
+    """The number of accepted readings. A request refused for overload is sent again after Retry-After."""
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         try:
@@ -171,7 +171,7 @@ def _post(port: int, content: bytes) -> int:
 def _run_out(served: setup.Served) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):  # a page that is late on a machine that is full
+        with contextlib.suppress(OSError):  # the page may be late on a busy machine
             if not served.value("streamer_waiting_readings"):
                 return
         time.sleep(0.05)

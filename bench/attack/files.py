@@ -1,6 +1,6 @@
 """Model files that need too much memory, or are not models: each is refused with one message and exit code 78.
 
-The message has the size and the setting that allows more, and no memory of that size is allocated meanwhile.
+The message has the size and the setting that allows more; no memory of that size is allocated before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamer.contract.manifest import KEY, Packed
 
 __all__ = ["CASES", "MOST_BYTES", "run", "write"]
 
-#: Memory that a daemon may take while it refuses: that of a normal start, and some reserve.
+#: The most memory of a daemon that refuses a file: that of a normal start, and some reserve.
 MOST_BYTES = 1500 * 2**20
 CONFIG = 78
 
@@ -50,7 +50,7 @@ def _manifest(chunk: tuple[int, ...], state: tuple[int, ...], output: tuple[int,
 
 
 def write(path: Path, manifest: dict[str, Any] | str, ranks: tuple[int, int, int] = (2, 1, 2)) -> Path:
-    """A file whose graph passes its input and its state on, of any shape of these ranks."""
+    """Write a file whose graph returns its input and its state, for any shapes of these ranks."""
 
     def value(name: str, rank: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *(f"{name}{i}" for i in range(rank))])
@@ -72,7 +72,7 @@ def write(path: Path, manifest: dict[str, Any] | str, ranks: tuple[int, int, int
 
 
 def _bomb(size: int) -> dict[str, Any]:
-    """Bytes that compress to next to nothing, with their declared size."""
+    """A packed option of ``size`` repetitive bytes, which compress to almost nothing."""
     packer, piece = lzma.LZMACompressor(preset=0), b"a\tA\n" * 2**18
     parts = [packer.compress(piece) for _ in range(size // len(piece))]
     return {"xz": base64.b64encode(b"".join([*parts, packer.flush()])).decode(), "size": size}
@@ -93,7 +93,7 @@ def _speech(**options: Any) -> dict[str, Any]:
 
 
 def _long_words() -> dict[str, Any]:
-    """Two megabytes of text whose table would take a terabyte."""
+    """Two megabytes of text whose table would need a terabyte."""
     text = "".join(f"w{i}\tA\n" for i in range(100_000)) + "long\t" + "A " * 1_000_000 + "\n"
     return Packed.pack(text.encode()).model_dump()
 
@@ -151,10 +151,10 @@ def run(scale: Scale) -> Iterator[AttackRow]:
         for name in names:
             make, wanted = CASES[name]
             path = make(Path(folder) / "hostile.onnx")
-            code, peak, said = start(Path(folder) / "daemon", path)
-            short = " ".join(said.replace(f"{folder}/", "").split())[:120]
+            code, peak, message = start(Path(folder) / "daemon", path)
+            short = " ".join(message.replace(f"{folder}/", "").split())[:120]
             found = f"exit {code}, {peak / 2**20:.0f} MiB, {short}"
-            held = code == CONFIG and peak < MOST_BYTES and wanted in said
+            held = code == CONFIG and peak < MOST_BYTES and wanted in message
             yield AttackRow(
                 "files", name, f"exit {CONFIG}, below {MOST_BYTES / 2**20:.0f} MiB, says {wanted}", found, held
             )
@@ -162,7 +162,7 @@ def run(scale: Scale) -> Iterator[AttackRow]:
 
 
 def _huge_batch(folder: Path) -> AttackRow:
-    """A huge max_batch has no effect: the daemon uses the batch that pays and fits."""
+    """A huge max_batch has no effect: the daemon chooses a batch size that is efficient and fits."""
     victim = Victim(folder / "batch", [write(folder / "batch.onnx", _changed(max_batch=10**18))])
     served = victim.wait_ready()
     code = victim.end()
@@ -172,13 +172,13 @@ def _huge_batch(folder: Path) -> AttackRow:
 
 
 def start(folder: Path, path: Path) -> tuple[int, int, str]:
-    """Exit code, largest resident size in bytes, and the last line of output."""
+    """Start a daemon: its exit code, largest resident size in bytes, and its last error message."""
     victim, peak = Victim(folder, [path]), 0
     while victim.lives:
-        with contextlib.suppress(OSError, StopIteration, IndexError):  # its memory goes before it does
+        with contextlib.suppress(OSError, StopIteration, IndexError):  # an ending process has no memory any more
             lines = Path(f"/proc/{victim.process.pid}/status").read_text().splitlines()
             peak = max(peak, 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
         time.sleep(0.002)
-    records = [json.loads(line) for line in victim.said().splitlines() if line.startswith("{")]
+    records = [json.loads(line) for line in victim.output().splitlines() if line.startswith("{")]
     message = next((record["event"] for record in reversed(records) if record["level"] == "error"), "")
-    return victim.end(), peak, str(message) or victim.said()[-300:]
+    return victim.end(), peak, str(message) or victim.output()[-300:]

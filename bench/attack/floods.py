@@ -20,7 +20,7 @@ PAUSE = 0.05
 
 
 class Flood(Wire):
-    """Sends for ever, once its stream is ready, as fast as the daemon reads; reads nothing back where ``deaf``."""
+    """Sends forever, once its stream is ready, as fast as the daemon reads; ``deaf``: never reads."""
 
     def __init__(self, data: Callable[[int], bytes], rate: int | None = None, deaf: bool = False) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Flood(Wire):
 
 
 class Requests(asyncio.Protocol):
-    """Sends requests for ever, without waiting for answers; ``deaf``: without reading them, too."""
+    """Sends requests forever, without waiting for answers; ``deaf``: never reads."""
 
     def __init__(self, request: bytes, deaf: bool = False) -> None:
         self._request, self._deaf, self._writable = request, deaf, True
@@ -102,7 +102,7 @@ def _post(body: bytes, encoding: bytes = b"") -> bytes:
 
 
 def _markers(count: int) -> bytes:
-    """Markers; each chunk of silence releases the markers before it."""
+    """250 markers, and a chunk of silence, which releases them."""
     some = b"".join(frame(TEXT, b'{"type":"marker","id":"%d"}' % (250 * count + i)) for i in range(250))
     return some + frame(BINARY, bytes(2**14))
 

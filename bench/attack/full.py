@@ -1,7 +1,7 @@
-"""A disk that fills and is emptied again, many times, under a daemon that serves sound and sensors, and at its start.
+"""A disk that fills and is emptied, many times, while a daemon serves sound and sensors, and while it starts.
 
-It uses a real file system of four megabytes. Each time ``/readyz`` is 503 and ``/healthz`` is 200, readings that can't
-be written are refused, the existing stream continues, and everything works as before once there is room.
+It uses a real file system of four megabytes. Each time, ``/readyz`` must be 503 and ``/healthz`` 200, readings that
+can't be written must be refused, the existing stream must continue, and everything must work again once there is room.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) 
         rate = Model.load(model).manifest.input.sample_rate or 16000
         sound = setup.sound(rate, rounds, seed).tobytes()
         taken, odd, events = asyncio.run(_rounds(victim, disk, sound, rate, rounds))
-        found = f"{rounds} times; odd: {odd[:3]}"
-        yield AttackRow(
-            "full", "filled while it runs", "503 and back, no reading taken that can't be kept", found, not odd
-        )
+        found = f"{rounds} times; unexpected: {odd[:3]}"
+        yield AttackRow("full", "filled while it runs", "503 and back, readings are stored or refused", found, not odd)
         whole = asyncio.run(_transcribed(victim.port, sound, rate))
-        yield AttackRow("full", "the stream meanwhile", "as undisturbed", f"{len(events)} events", events == whole)
+        yield AttackRow(
+            "full", "the stream meanwhile", "as without the attack", f"{len(events)} events", events == whole
+        )
         victim.end(signal.SIGKILL)
         victim = Victim(folder / "daemon", models, state=state, **SETTINGS)
         victim.wait_ready()
         ran = 0
 
-        def all_ran() -> bool:  # what is in the journal is run again behind the start
+        def all_ran() -> bool:  # readings in the journal are run again after the start
             nonlocal ran
             known = victim.forecast("a")
             ran = 0 if known is None else int(known["scores"]["readings"])
@@ -71,7 +71,7 @@ def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) 
 
         with contextlib.suppress(TimeoutError):
             until(all_ran, 30)
-        yield AttackRow("full", "readings after kill -9", f"all {taken} that were taken", f"{ran}", ran == taken)
+        yield AttackRow("full", "readings after kill -9", f"all {taken} accepted", f"{ran}", ran == taken)
     finally:
         victim.end(signal.SIGKILL)
 
@@ -79,7 +79,7 @@ def _filled(folder: Path, model: Path, disk: SmallDisk, rounds: int, seed: int) 
 async def _rounds(
     victim: Victim, disk: SmallDisk, sound: bytes, rate: int, rounds: int
 ) -> tuple[int, list[str], list[str]]:
-    """Readings that were taken, unexpected observations, the events of the stream."""
+    """The number of accepted readings, unexpected observations, the events of the stream."""
     taken, odd, second = 0, list[str](), 2 * rate
     url = f"ws://127.0.0.1:{victim.port}/v1/stream"
     async with StreamClient(url, sample_rate=rate, partials=False) as stream:

@@ -1,10 +1,10 @@
-"""Every parser against damaged input: 20 minutes of hypothesis at share 1, each parser in a process of its own.
+"""Every parser against damaged input: 20 minutes of hypothesis at share 1, in a separate process.
 
 Inputs are damaged samples (bytes changed, cut, repeated, spliced with another sample, numbers made huge) and random
-bytes. A parser reads its input or raises its own error. Anything else is a crash, and its bytes are shown; a parser
-that takes longer than :data:`SLOW` hangs; the growth of the process is its memory.
+bytes. A parser must read its input or raise its own error. Another exception is a crash, and is reported; so is a
+parser that takes longer than :data:`SLOW`, or whose process grows by more than :data:`GROWTH`.
 
-HTTP heads and WebSocket frames also go to a real daemon, whose process is watched instead.
+HTTP heads and WebSocket frames are also sent to a real daemon, whose process is observed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from bench.attack import AttackRow, Scale
 from bench.attack.parsers import Parser, parsers
 
 SECONDS = 20 * 60
-#: Seconds that parsing a few kilobytes may take on a busy machine; and after which the parser is given up.
+#: The most seconds of parsing a few kilobytes on a busy machine; and those after which the process is killed.
 SLOW, HANGS = 5.0, 60.0
-#: Bytes that a parser's process may grow by, its libraries and hypothesis's own notes included.
+#: The most bytes by which a parser's process may grow, with its libraries and hypothesis's data.
 GROWTH = 256 * 2**20
 #: Share of the time for attacks on a daemon.
 WIRE = 0.2
@@ -51,7 +51,7 @@ NUMBERS = (
 
 
 def damaged(samples: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """One of the samples, changed at some places."""
+    """Samples, samples changed at some places, and random bytes."""
     places, pieces = st.integers(0, 4096), st.binary(max_size=8) | st.sampled_from(NUMBERS)
     change = st.tuples(st.sampled_from(("put", "cut", "twice", "over", "splice")), places, places, pieces)
 
@@ -76,7 +76,7 @@ def damaged(samples: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
 
 
 def fuzz(parser: Parser, seconds: float, number: int) -> dict[str, Any]:
-    """Number of examples, the slowest one's seconds, and the input that crashed the parser, if any."""
+    """Number of examples, seconds of the slowest, and the exception of a crash, if any."""
     found: dict[str, Any] = {"examples": 0, "slowest": 0.0, "crash": ""}
     until, rounds = time.monotonic() + seconds, 0
 
@@ -103,10 +103,10 @@ def fuzz(parser: Parser, seconds: float, number: int) -> dict[str, Any]:
 
 
 def child(names: list[str], seconds: float, number: int) -> None:
-    """Prints a line before and after each."""
+    """Fuzz the parsers ``names``; print a line of JSON before and after each."""
     with tempfile.TemporaryDirectory() as folder:
         known = parsers(Path(folder))
-        fuzz(known["control frames"], 0.0, number)  # so that libraries are there before memory is measured
+        fuzz(known["control frames"], 0.0, number)  # loads libraries before memory is measured
         for name in names or list(known):
             print(json.dumps({"begin": name}), flush=True)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -129,7 +129,7 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
 
 
 def _watched(names: list[str], seconds: float, number: int) -> Iterator[AttackRow]:
-    """A process for all of them; how many are done when it is over: all, or up to the one that hangs."""
+    """Fuzz ``names`` in one process; returns the number of parsers done: all, or up to the one that hangs."""
     command = [sys.executable, "-m", "bench.attack.fuzz", str(seconds), str(number), *names]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -147,7 +147,7 @@ def _watched(names: list[str], seconds: float, number: int) -> Iterator[AttackRo
                 yield _row(said)
         if done < len(names):
             process.kill()
-            yield AttackRow("fuzz", name, "no crash, no hang", "it hangs, or its process died", False)
+            yield AttackRow("fuzz", name, "no crash, no hang", "it hangs, or its process has died", False)
             return done + 1
         return done
 
@@ -181,7 +181,8 @@ FRAMES = (
 
 
 def wire(daemon: setup.Served, seconds: float, number: int) -> AttackRow:
-    """Damaged heads, and damaged frames after a good one. The daemon answers or closes, and is ready in the end."""
+    """Send damaged heads, and damaged frames after a good head. The daemon must answer or close, and be ready at the
+    end."""
     heads, frames = damaged(HEADS), st.lists(damaged(FRAMES), max_size=6).map(b"".join)
     before, until, sent = daemon.resident_bytes(), time.monotonic() + seconds, 0
 

@@ -1,8 +1,8 @@
-"""One sensor causes hours of work with a few bytes: readings that are far apart, each after a gap to be filled.
+"""One sensor causes hours of work with a few bytes: its readings are far apart, and each gap must be filled.
 
-Twenty readings a minute apart teach the daemon the step; a thousand follow that are 120 to 239 steps apart. While they
-wait to be run, twenty other sensors send their first readings; then comes SIGTERM, and a start on the same state. The
-forecasts of all sensors in the end are compared with those of an undisturbed daemon.
+Twenty readings a minute apart define the step; a thousand follow that are 120 to 239 steps apart. While they wait to be
+run, twenty other sensors send their first readings; then the daemon gets SIGTERM, and is started on the same state. At
+the end the forecasts of all sensors are compared with those of a daemon without these events.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from streamer.engine.catalogue import resolve
 
 STEP, EPOCH = 60, 1_767_225_600
 OTHERS = 20
-#: Readings far apart at share 1, and settings of the daemon; its bounds on gaps have their defaults.
+#: Number of readings that are far apart at share 1; settings of the daemon. Its bounds on gaps have their defaults.
 FAR, DRAIN, GAP, EARNED, SAVED = 1000, 8.0, 240, 16, 8
-#: Seconds that an answer may take beside the attack; that leaving may take beyond ``drain_seconds``.
+#: The most seconds of an answer during the attack; and of the end beyond ``drain_seconds``.
 SOON, LEAVE = 1.0, 2.0
-#: Of results, since batches of another size round differently.
+#: Relative tolerance of results, since batches of another size round differently.
 ALIKE = 1e-3
 
 Reading = tuple[str, int, float]
@@ -42,7 +42,7 @@ def attack(count: int, seed: int) -> list[Reading]:
 
 
 def others(rounds: int) -> list[list[Reading]]:
-    """One reading of each in a round."""
+    """One reading of each other sensor in each round."""
     return [[(f"other{i}", EPOCH + STEP * at, float(i + np.sin(at))) for i in range(OTHERS)] for at in range(rounds)]
 
 
@@ -56,13 +56,14 @@ def post(port: int, readings: Sequence[Reading], query: str = "") -> tuple[int, 
         return answer.status, answer.read().decode()
 
 
-def said(port: int) -> dict[str, Any]:
-    """The forecast of each sensor, without its age."""
+def forecasts(port: int) -> dict[str, Any]:
+    """The forecast of each sensor, by name."""
     names = json.loads(setup.get(port, "/v1/forecast"))["streams"]
     return {name: json.loads(setup.get(port, f"/v1/forecast/{name}")) for name in names}
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """The differences of two JSON documents, with numbers compared by ``ALIKE``."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = sorted(one.keys() | other.keys())
         return [d for key in keys for d in differences(one.get(key), other.get(key), f"{path}/{key}")]
@@ -114,24 +115,24 @@ def run(scale: Scale, model: str = "forecast-universal", drain: float = DRAIN, r
         with setup.serving(resolve(model), **settings) as served:
             left = int(served.value("streamer_waiting_readings"))
             status, _ = post(served.port, [("late", EPOCH, 1.0)], "?forecast=1")
-            yield AttackRow("gaps", "a new sensor is answered beside what is run again", "200",
+            yield AttackRow("gaps", "a new sensor is answered while readings are run again", "200",
                       f"{status}, {left} readings waited at the start", status == 200)  # fmt: skip
             _until_run(served)
-            found = said(served.port)
+            found = forecasts(served.port)
     with setup.serving(resolve(model), STREAMER_LANES="1") as served:
         for each in (readings, *beside, [("late", EPOCH, 1.0)]):
             post(served.port, each, "?forecast=1")
-        expected = said(served.port)
+        expected = forecasts(served.port)
         masked = _masked(served)
     unlike = differences(found, expected)
-    yield AttackRow("gaps", "what all sensors say, as of a daemon that nobody disturbed", f"within {ALIKE:g}",
+    yield AttackRow("gaps", "forecasts of all sensors, as without the attack", f"within {ALIKE:g}",
               unlike[0] if unlike else f"{len(found)} sensors alike", not unlike)  # fmt: skip
     most = SAVED * GAP + EARNED * len(readings)
     yield AttackRow("gaps", "steps that the gaps of the attack cost", f"at most {most}", str(masked), masked <= most)
 
 
 def _ignored(port: int, readings: Sequence[Reading]) -> None:
-    """Send readings and ignore the answer, which would come after all are run: the daemon stops before that."""
+    """Send readings and ignore the answer, which would come after all are run: the daemon ends before that."""
     with contextlib.suppress(OSError, http.client.HTTPException):
         post(port, readings)
 

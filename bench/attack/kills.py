@@ -1,8 +1,8 @@
 """``kill -9`` at any moment, many times: while the daemon starts, runs, saves, drains, reloads and has reloaded.
 
-One stream of sound and one sensor go through all kills. At the end both must equal those of an undisturbed daemon:
-every final and marker with its number and its times, every reading once, the same forecast. For the reload each model's
-file is replaced by another version with the same weights, which stays there for the next start.
+One stream of sound and one sensor continue through all kills. At the end both must equal those without kills: every
+final and marker with its number and its times, every reading once, the same forecast. For the reload each model's file
+is replaced by another version with the same weights, which the next start uses.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ KILLS = 200
 MOMENTS = ("start", "run", "save", "drain", "reloaded", "reload")
 SENSOR = "forecast-online"
 SETTINGS = {"checkpoint_seconds": 0.1, "sensor_save_seconds": 0.3, "drain_seconds": 5, "min_free_bytes": 0}
-#: Bounds of the client: it comes back at once.
+#: Bounds of the client, which reconnects at once.
 BOUNDS: ReplayBounds = {"retry_seconds": 600.0, "first_delay": 0.05, "max_delay": 0.3}
 #: Samples of a message, and samples between two markers.
 PIECE, MARKED = 1600, 20
-#: Readings around one kill; the undisturbed twin gets them all at once afterwards.
+#: Readings of one request to the sensor for comparison, which gets all readings afterwards.
 TOGETHER = 500
 
 
@@ -80,22 +80,20 @@ class Siege:
             sender.join()
         try:
             moments = ", ".join(f"{count} {name}" for name, count in sorted(self.moments.items()))
-            yield AttackRow("kills", "starts", "all come up", f"{moments}; odd: {self.odd[:3]}", not self.odd)
+            yield AttackRow("kills", "starts", "all become ready", f"{moments}; failed: {self.odd[:3]}", not self.odd)
             whole = asyncio.run(self._undisturbed())
             differ = sum(one != other for one, other in zip(events, whole, strict=False)) + abs(
                 len(events) - len(whole)
             )
-            found = f"{len(whole)} finals and markers, {len(events)} came, {differ} differ"
-            yield AttackRow(
-                "kills", "sound", "the events of a stream that nobody disturbs", found, not differ and bool(whole)
-            )
+            found = f"{len(whole)} finals and markers, {len(events)} received, {differ} differ"
+            yield AttackRow("kills", "sound", "the events of a stream without kills", found, not differ and bool(whole))
             yield from self._sensor(victim)
             code = victim.end()
             yield AttackRow("kills", "the end", "exit 0", f"exit {code}", code == 0)
         finally:
             victim.end(signal.SIGKILL)
 
-    # -- what is done to it --------------------------------------------------------------------------------------------
+    # -- the attack ----------------------------------------------------------------------------------------------------
 
     async def _disturbed(self) -> tuple[list[str], Victim]:
         killing = asyncio.create_task(asyncio.to_thread(self._kill))
@@ -109,10 +107,10 @@ class Siege:
                     await asyncio.sleep(PIECE / self.rate / 2)
             victim = await killing
             await stream.end()
-            return [_said(event) async for event in stream], victim
+            return [_text(event) async for event in stream], victim
 
     def _kill(self) -> Victim:
-        """Kill the daemon this many times; the last one lives."""
+        """Start and kill the daemon ``kills`` times; returns one more, which runs."""
         for number in range(self.kills):
             moment = MOMENTS[number % len(MOMENTS)]
             self.moments[moment] += 1
@@ -121,7 +119,7 @@ class Siege:
                 time.sleep(self.rng.random() * 1.5)
             else:
                 if not victim.wait_ready():
-                    self.odd.append(victim.said()[-300:])
+                    self.odd.append(victim.output()[-300:])
                     continue
                 time.sleep(self.rng.random() * 0.5)
             if moment == "save":
@@ -141,11 +139,11 @@ class Siege:
                 self._reload(victim)
                 time.sleep(self.rng.random() * self.reload_seconds)
             if not victim.lives and victim.process.returncode != 0:
-                self.odd.append(victim.said()[-300:])
+                self.odd.append(victim.output()[-300:])
             victim.end(signal.SIGKILL)
         victim = self._start()
         if not victim.wait_ready():
-            self.odd.append(victim.said()[-300:])
+            self.odd.append(victim.output()[-300:])
         return victim
 
     def _reload(self, victim: Victim) -> None:
@@ -173,7 +171,7 @@ class Siege:
         return self.sound[at : at + 2 * PIECE]
 
     def _send_readings(self) -> None:
-        """One by one, each again until it is taken."""
+        """Send readings one by one, each until it is accepted."""
         rng, number = random.Random(7), 0
         while not self.over.wait(0.02):
             reading = (1_700_000_000.0 + 60 * number, round(20 + rng.gauss(0, 1), 3))
@@ -190,7 +188,7 @@ class Siege:
         except OSError:
             return False
 
-    # -- what it is held against ---------------------------------------------------------------------------------------
+    # -- the comparison ------------------------------------------------------------------------------------------------
 
     async def _undisturbed(self) -> list[str]:
         async with StreamClient(self._url, sample_rate=self.rate, partials=False) as stream:
@@ -199,7 +197,7 @@ class Siege:
                 if (at // (2 * PIECE) + 1) % MARKED == 0:
                     await stream.marker(str(at + 2 * PIECE))
             await stream.end()
-            return [_said(event) async for event in stream]
+            return [_text(event) async for event in stream]
 
     def _sensor(self, victim: Victim) -> Iterator[AttackRow]:
         for first in range(0, len(self.readings), TOGETHER):
@@ -208,16 +206,14 @@ class Siege:
         twin = self._forecast(victim, "twin", count)
         mine = self._forecast(victim, "disturbed", count)
         ran = int(mine["scores"]["readings"])
-        # one more may be there: it was taken, and its answer never came
+        # there may be one more: it was accepted, but a kill prevented the answer
         found = f"{count} were acknowledged, {ran} were run"
         yield AttackRow("kills", "readings", "each once", found, ran in (count, count + 1) and count > 0)
         if ran == count:
             differ = [
                 key for key in ("value", "time", "quantiles", "anomaly", "drift") if twin.get(key) != mine.get(key)
             ]
-            yield AttackRow(
-                "kills", "forecast", "that of a sensor that nobody disturbs", f"{differ} differ", not differ
-            )
+            yield AttackRow("kills", "forecast", "that of a sensor without kills", f"{differ} differ", not differ)
 
     def _forecast(self, victim: Victim, name: str, readings: int) -> dict[str, Any]:
         def there() -> dict[str, Any] | None:
@@ -250,7 +246,7 @@ class VersionedFile:
         before.replace(self._other)
 
 
-def _said(event: dict[str, Any]) -> str:
+def _text(event: dict[str, Any]) -> str:
     return json.dumps(event, sort_keys=True)
 
 

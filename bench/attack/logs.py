@@ -1,4 +1,4 @@
-"""Names, paths, headers and bodies that try to forge log records or send control characters to a reader's terminal."""
+"""Names, paths, headers and bodies that try to forge log records, or to send control characters to a terminal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def settings(style: str) -> dict[str, str]:
 
 
 def attack(port: int, text: str) -> int:
-    """Attack by every request that is logged; returns the number of requests."""
+    """Send ``text`` in every part of requests that is logged; returns the number of requests."""
     plain = text.encode("utf-8", "surrogatepass")
     header = plain.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"").decode("latin-1")
     name = quote(plain, safe="")
@@ -93,14 +93,14 @@ def judged(style: str, log: bytes, count: int) -> Iterator[AttackRow]:
     lines = text.removesuffix("\n").split("\n")
     bad = [line for line in lines if not line.isprintable() or "\ufffd" in line]
     found = f"{len(bad)} of {len(lines)}" + (f", {bad[0][:100]!a}" if bad else "")
-    yield AttackRow("logs", f"{style}: lines with what is not printable, of {count} requests", "0", found, not bad)
+    yield AttackRow("logs", f"{style}: lines with unprintable characters, of {count} requests", "0", found, not bad)
     forged = [line for line in lines if not _is_record(style, line)]
     found = f"{len(forged)}" + (f", {forged[0][:100]!a}" if forged else "")
-    yield AttackRow("logs", f"{style}: lines that are no records of ours", "0", found, not forged and len(lines) > 3)
+    yield AttackRow("logs", f"{style}: forged lines", "0", found, not forged and len(lines) > 3)
 
 
 def _is_record(style: str, line: str) -> bool:
-    if style == "console":  # a traceback is set in
+    if style == "console":  # a traceback is indented
         return (RECORD.match(line) is not None and FORGED[13:] not in line[:60]) or line.startswith("    ")
     try:
         found = json.loads(line)

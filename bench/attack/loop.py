@@ -1,7 +1,7 @@
-"""Floods at the event loop, from one client or from two hundred; meanwhile the health pages must answer.
+"""Floods of the event loop, from one client or from two hundred, during which the health pages must answer.
 
-Each flood comes from a process of its own. The pages are requested all the time, each on a new connection, as a probe
-does. On a busy machine the pages are slow without a flood, too, so their times before the flood are reported.
+Each flood comes from a separate process. The pages are requested continuously, each on a new connection, as by a probe.
+On a busy machine the pages are slow without a flood, too, so their times before the flood are reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECONDS = 8.0
 PAGES = ("/healthz", "/readyz", "/metrics")
 #: Seconds within which each page must be answered, and bytes by which the daemon may grow.
 REACH, GROWTH = 0.3, 256 * 2**20
-#: Connections of each kind. A flood that works with few connections is sent by few, and by many.
+#: Numbers of connections of each kind. Floods that work with few connections are sent by few, and by many.
 CONNECTIONS = {
     "tiny": (1, 50),
     "markers": (1, 50),
@@ -52,14 +52,14 @@ def flooded(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iter
     command = [sys.executable, "-m", "bench.attack.floods", kind, str(daemon.port), str(count)]
     flood = subprocess.Popen(command)
     try:
-        _heard(daemon, kind)
+        _wait_for_flood(daemon)
         found, most = _probe(daemon.port, seconds, daemon)
     finally:
         flood.kill()
         flood.wait()
     for page, times in found.items():
         late = percentile(times, 0.99)
-        text = f"{late:.3f} s ({len(times)} asked; before {percentile(calm[page], 0.99):.3f} s)"
+        text = f"{late:.3f} s ({len(times)} requests; before {percentile(calm[page], 0.99):.3f} s)"
         yield AttackRow("loop", f"{page} under {what}: p99", f"{REACH} s", text, late <= REACH)
     grown = most - before
     text = f"{grown / 2**20:.0f} MiB"
@@ -69,8 +69,8 @@ def flooded(daemon: setup.Served, kind: str, count: int, seconds: float) -> Iter
     yield AttackRow("loop", f"pages once {KINDS[kind]} stop", f"{REACH} s", f"{late:.3f} s", late <= REACH)
 
 
-def _heard(daemon: setup.Served, kind: str) -> None:
-    """The flood has begun."""
+def _wait_for_flood(daemon: setup.Served) -> None:
+    """Wait until the daemon is busy with the flood, at most 20 s."""
     busy = daemon.cpu_seconds()
     deadline = time.monotonic() + 20
     while daemon.cpu_seconds() < busy + 0.2 and time.monotonic() < deadline:
@@ -78,7 +78,7 @@ def _heard(daemon: setup.Served, kind: str) -> None:
 
 
 def _probe(port: int, seconds: float, daemon: setup.Served | None = None) -> tuple[dict[str, list[float]], int]:
-    """Seconds that each page took, and the largest memory of the daemon."""
+    """The seconds of each request by page, and the largest memory of the daemon in bytes."""
     found: dict[str, list[float]] = {page: [] for page in PAGES}
     most, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,7 +1,7 @@
-"""Web pages against a daemon on loopback without tokens: another origin's, a rebound name's, a form's.
+"""Web pages against a daemon on loopback without tokens: pages of other origins, DNS rebinding, forms.
 
 Every kind of page requests every route in the table of rules with every method. No request may be served or have an
-effect. Then clients other than pages send the same requests and must be served.
+effect. Then clients other than pages send requests and must be served.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
             for (m, p), kind in itertools.product(requests, FORMS)
             if m != "GET"
         ]
-        yield refused("forms of browsers that say no origin", daemon.port, forms[scale.seed % step :: step])
+        yield refused("forms of browsers that send no origin", daemon.port, forms[scale.seed % step :: step])
         rebound = [
             (m, p, {"Host": name, **own})
             for (m, p), name in itertools.product(requests, NAMES)
             for own in ({}, {"Origin": f"http://{name}", "Sec-Fetch-Site": "same-origin"})
         ]
-        yield refused("names that were rebound to it", daemon.port, rebound[scale.seed % step :: step])
+        yield refused("rebound names", daemon.port, rebound[scale.seed % step :: step])
 
         sockets = [dict(page) for page in PAGES[:4]] + [{"Host": EVIL, "Origin": f"http://{EVIL}"}]
         found = [first_frame(daemon.port, p, page)[0] for p in ("/v1/stream", "/v1/sensors") for page in sockets]
@@ -77,19 +77,19 @@ def run(scale: Scale, model: Path | None = None) -> Iterator[AttackRow]:
             set(found) == {403},
         )
         opened = daemon.value("streamer_sessions_opened_total") + daemon.value("streamer_readings_total")
-        yield AttackRow("origins", "streams and readings that they left behind", "0", f"{opened:g}", opened == 0)
+        yield AttackRow("origins", "streams and readings of these requests", "0", f"{opened:g}", opened == 0)
 
         answers = {name: request(daemon.port, "POST", p, body, headers) for name, p, body, headers in CLIENTS}
         away = [name for name, answer in answers.items() if answer.status == 403]
         own = {"Origin": f"http://localhost:{daemon.port}", "Host": f"localhost:{daemon.port}"}
         away += [] if request(daemon.port, "GET", "/v1/models", headers=own).status == 200 else ["its own page"]
-        away += [] if first_frame(daemon.port, "/v1/stream", {})[0] == 101 else ["a WebSocket of no page"]
+        away += [] if first_frame(daemon.port, "/v1/stream", {})[0] == 101 else ["a WebSocket without a page"]
         served = f"{len(CLIENTS) + 2 - len(away)} of {len(CLIENTS) + 2}{': not ' + ', '.join(away) if away else ''}"
-        yield AttackRow("origins", "clients that are no pages: served", "all", served, not away)
+        yield AttackRow("origins", "clients other than pages: served", "all", served, not away)
 
 
 def refused(what: str, port: int, requests: list[tuple[str, str, dict[str, str]]]) -> AttackRow:
-    """Whether all are refused, with a sentence that says what to do."""
+    """Whether all are refused, with a message that says what to do."""
     let_in = []
     for method, path, headers in requests:
         answer = request(port, method, path, b"" if method == "GET" else b"x=1", headers)

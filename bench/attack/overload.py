@@ -1,9 +1,9 @@
 """More live streams than the machine can run: admitted streams keep up, the others are refused with a reason.
 
-First clients come one after the other until one is refused: this gives the number that fits. Then half as many more
-try, and twice as many more, a hundred a second, and try again after the given time. Admitted clients send in real time
-and measure the time from the last sample of a chunk to the marker after it. Then all but the first leave, as many come
-again in one instant, and leave; at last files come beside live streams.
+Clients first connect one after the other until one is refused: this gives the number that fits. Then half as many more
+connect, and twice as many more, a hundred a second; refused ones try again after ``retry_after``. Admitted clients send
+in real time and measure the time from the last sample of a chunk to the marker after it. Then all but the first clients
+leave, as many connect in one instant, and leave; at last clients send files during live streams.
 
 Clients and daemon share the machine's cores: hundreds of handshakes in one instant take the cores from both.
 """
@@ -28,19 +28,19 @@ __all__ = ["GUARDED", "overloaded", "run"]
 
 #: The daemon's defaults for admission, which other benches turn off.
 GUARDED = {"STREAMER_MAX_LOAD": "0.8", "STREAMER_OVERLOAD_SECONDS": "0"}
-#: Clients a second, and at most, until one is refused; more clients a second; seconds for which these want in.
-ARRIVALS, MOST, MORE_ARRIVALS, SECONDS = 20, 600, 100, 12.0
-#: Files that come beside live streams.
+#: New clients a second, and at most, until one is refused; surplus clients a second; seconds of each overload.
+ARRIVALS, MOST, SURPLUS_ARRIVALS, SECONDS = 20, 600, 100, 12.0
+#: Files that are sent during live streams.
 FILES = 8
-#: Clients that try, as multiples of the number that fits.
+#: Numbers of clients, as multiples of the number that fits.
 OFFERED = (1.5, 3.0)
-#: Seconds after the surplus clients left until results must be in time again.
+#: The most seconds from the end of the overload until results are in time again.
 RECOVERY = 5.0
 
 
 @dataclass
 class Crowd:
-    """Clients of one daemon. ``chunk``: seconds of one. ``reasons``: numbers of refusals by reason."""
+    """Clients of one daemon. ``chunk``: its seconds. ``reasons``: numbers of refusals by reason."""
 
     daemon: setup.Served
     chunk: float
@@ -131,7 +131,7 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[AttackRow]:
         crowd.reasons.clear()
         crowd.unkind = 0
         surplus = range(round(fits * times) - len(crowd.clients))
-        more = [asyncio.create_task(crowd.insist(i, i / MORE_ARRIVALS)) for i in surplus]
+        more = [asyncio.create_task(crowd.insist(i, i / SURPLUS_ARRIVALS)) for i in surplus]
         begin = loop.time()
         await asyncio.sleep(seconds)
         await measured(f"at {times:g} times that", begin, len(crowd.clients))
@@ -173,7 +173,7 @@ async def _recovery(crowd: Crowd, begin: float, what: str) -> AttackRow:
 
 
 async def _files(crowd: Crowd, seconds: float, count: int) -> list[AttackRow]:
-    """Clients that send as fast as they may, beside live streams."""
+    """Clients that send as fast as they may, during live streams."""
     loop, live = asyncio.get_running_loop(), len(crowd.clients)
     data = frame_of_rows(b"".join(crowd.sounds[0]))
     files: list[Flood] = []

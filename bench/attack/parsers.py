@@ -52,7 +52,7 @@ class Parser(NamedTuple):
 
 
 def parsers(folder: Path) -> dict[str, Parser]:
-    """``folder``: for files that a parser reads."""
+    """All parsers, by name. ``folder``: for files that a parser reads."""
     return {
         "WebSocket frames": Parser(_frames, (), FRAMES),
         "control frames": Parser(
@@ -148,7 +148,7 @@ SETTINGS = b'port = 8765\nmodels = ["digits", "a.onnx"]\nmqtt_password = "x"\nbu
 
 
 def _frames(data: bytes) -> None:
-    """For any division of the bytes the frames contain exactly these bytes."""
+    """For any split of the bytes, the frames are exactly these bytes."""
     for step in (len(data) or 1, 1, 7):
         cutter, found = Cutter(1024), []
         for at in range(0, len(data), step):
@@ -246,7 +246,7 @@ def _snapshots() -> Parser:
 
         try:
             Snapshot.from_bytes(data)
-        except SnapshotError:  # the checksum: and behind it?
+        except SnapshotError:  # of the checksum: parse again with a valid one
             Snapshot.from_bytes(b"STS1" + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:])
 
     return Parser(read, (SnapshotError,), (whole,))
@@ -289,7 +289,7 @@ def _door(folder: Path) -> Parser:
         names = ("host", "origin", "authorization", "sec-fetch-site", "content-type", "user-agent")
         headers: dict[str, Any] = dict(zip(names, fields, strict=False))
         access.admit("POST", f"/v1/{fields[1]}", headers, fields[0], fields[2].split(","))
-        raise AssertionError("it let that in")
+        raise AssertionError("the request was admitted")
 
     samples = (
         b"localhost:8765\nhttps://evil.example\nBearer x\ncross-site\ntext/plain\ncurl",

@@ -1,7 +1,7 @@
 """More readings than two cores can run: accepted requests are answered within one step, others are refused with 503.
 
-First the daemon gets as many readings as it takes, which is its present capacity on this machine. Then 1.5 times and
-three times as many are offered, in requests of some sensors each, at fixed times, without waiting for answers.
+First the daemon gets as many readings as it can run, which gives its capacity on this machine. Then 1.5 times and three
+times as many are offered, in requests of some sensors each, at fixed times, without waiting for answers.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run(scale: Scale, model: str = "forecast-universal") -> Iterator[AttackRow]:
             yield AttackRow("readings", f"{name}: answers are forecasts, or 503 with reason and Retry-After", "all",
                       f"{kinds[200]} and {kinds[503]} of {len(answers)}", fair)  # fmt: skip
         waiting = _run_out(served)
-        yield AttackRow("readings", "readings that wait when nobody sends any more", "0", str(waiting), waiting == 0)
+        yield AttackRow("readings", "readings that wait after the end of the load", "0", str(waiting), waiting == 0)
 
 
 def _run_out(served: setup.Served) -> int:

@@ -23,7 +23,7 @@ class SmallDisk:
                 pass
 
     def empty(self) -> None:
-        """Of the filler."""
+        """Remove the filler."""
         self._filler.unlink(missing_ok=True)
 
     @property

@@ -1,6 +1,6 @@
 """Holders of tokens against each other: access to another's streams by every protocol; guessing; exceeding limits.
 
-The victim's stream runs all the while, and its results must equal those without an attack.
+The victim's stream runs meanwhile, and its results must equal those without an attack.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def made(file: TokenFile, name: str, scope: str, **limits: float) -> str:
 
 
 def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterator[AttackRow]:
-    """Try a key over HTTP, an id over the WebSocket, a sequence over KServe, in many spellings."""
+    """Try the key over HTTP, the id over the WebSocket, and the sessions' routes, in many spellings."""
     noise = np.random.default_rng(seed).integers(-9000, 9000, (rounds, 3200)).astype("<i2")
     own, other = BYTES | bearer(victim), BYTES | bearer(thief)
     said: list[str] = []
@@ -84,7 +84,7 @@ def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterato
         look(request(port, "POST", "/v1/sessions/victim%1Fsecret/export", b"", other), "export", 403)
     yield AttackRow(
         "tenants",
-        "attempts at another's stream that came to anything",
+        "attempts at another's stream that succeeded",
         "0",
         f"{len(taken)} of {attempts}" + (f", {taken[0]}" if taken else ""),
         not taken,
@@ -100,7 +100,7 @@ def steal(port: int, victim: str, thief: str, rounds: int, seed: int) -> Iterato
         return [json.loads(text)["events"] if text.startswith("{") else text for text in texts]
 
     same = contents(said) == contents(alone)
-    yield AttackRow("tenants", "its owner's outputs", "as without the attack", "the same" if same else "others", same)
+    yield AttackRow("tenants", "its owner's outputs", "as without the attack", "equal" if same else "different", same)
 
 
 def scopes(port: int, reader: str) -> AttackRow:
@@ -113,7 +113,7 @@ def scopes(port: int, reader: str) -> AttackRow:
     held = set(found) == {403}
     return AttackRow(
         "tenants",
-        "what a token that may only read can do beside",
+        "other operations of a token that may only read",
         "nothing",
         f"{found.count(403)} of {len(found)} refused",
         held,
@@ -123,20 +123,20 @@ def scopes(port: int, reader: str) -> AttackRow:
 def guess(port: int, victim: str, guesses: int) -> Iterator[AttackRow]:
     """Guess tokens as fast as possible, from the address of the working victim."""
     begin = time.monotonic()
-    looked_at, untold, kept_out = 0, 0, 0
+    checked, unexplained, kept_out = 0, 0, 0
     for number in range(guesses):
         answer = request(port, "GET", "/v1/models", headers=bearer(new_secret()))
-        looked_at += answer.status == 401
-        untold += answer.status not in (401, 429) or (answer.status == 429 and not answer.retry_after)
+        checked += answer.status == 401
+        unexplained += answer.status not in (401, 429) or (answer.status == 429 and not answer.retry_after)
         if number % 10 == 0:
             kept_out += request(port, "GET", "/v1/models", headers=bearer(victim)).status != 200
     most = MOST + (time.monotonic() - begin) / EVERY + 1
-    text = f"{looked_at} of {guesses}"
+    text = f"{checked} of {guesses}"
     yield AttackRow(
-        "tenants", "wrong tokens that were looked at", f"{MOST}, and one in {EVERY:g} s", text, looked_at <= most
+        "tenants", "wrong tokens that were checked", f"{MOST}, and one in {EVERY:g} s", text, checked <= most
     )
-    yield AttackRow("tenants", "others without 429 and Retry-After", "0", str(untold), untold == 0)
-    yield AttackRow("tenants", "times that they shut out who shares the address", "0", str(kept_out), kept_out == 0)
+    yield AttackRow("tenants", "others without 429 and Retry-After", "0", str(unexplained), unexplained == 0)
+    yield AttackRow("tenants", "refusals of the victim, who shares the address", "0", str(kept_out), kept_out == 0)
 
 
 def rate(port: int, secret: str) -> AttackRow:
@@ -146,7 +146,7 @@ def rate(port: int, secret: str) -> AttackRow:
     most = RATE + RATE * (time.monotonic() - begin) + 1
     good = sum(answer.status == 200 for answer in answers)
     explained = all(answer.status == 200 or (answer.status == 429 and answer.retry_after) for answer in answers)
-    # on a slow machine the last one of them may have been answered, and the next is refused
+    # on a slow machine the last request may have been answered, so that the next one is refused
     time.sleep(max(answer.retry_after or 0.0 for answer in answers))
     again = request(port, "GET", "/v1/models", headers=bearer(secret)).status
     held = 1 <= good <= most and explained and again == 200
@@ -170,8 +170,8 @@ def streams(port: int, secret: str) -> AttackRow:
     held = good == STREAMS and explained and frame.get("code") == "quota" and "retry_after" in frame and again == 200
     return AttackRow(
         "tenants",
-        f"streams that were opened of 7, {STREAMS} allowed",
-        f"{STREAMS}, and one for one that ends",
+        f"streams opened of 7, {STREAMS} allowed",
+        f"{STREAMS}, and one after one has ended",
         f"{good}, then {again}",
         held,
     )

@@ -1,4 +1,4 @@
-"""A daemon of its own process that may end in any way, with a folder that outlives it."""
+"""A daemon in a separate process that may end in any way, with a folder that outlives it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 120.0
 
 
 class Victim:
-    """A started daemon, perhaps not ready yet. ``state`` is its state directory; its output goes to ``folder/log``."""
+    """A started daemon, which may not be ready yet. ``state``: its state directory; its output is in ``folder/log``."""
 
     def __init__(
         self, folder: Path, models: Sequence[str | Path], state: Path | None = None, **settings: object
@@ -34,7 +34,7 @@ class Victim:
         command = [sys.executable, "-m", "streamer", "serve", "--port-file", str(self._port_file)]
         for model in models:
             command += ["--model", str(model)]
-        self.said_before = self.log.stat().st_size if self.log.exists() else 0
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
 
@@ -43,12 +43,12 @@ class Victim:
         """Raises ``OSError`` until the daemon listens."""
         return int(self._port_file.read_text())
 
-    def said(self) -> str:
-        """By this process."""
-        return self.log.read_bytes()[self.said_before :].decode(errors="replace")
+    def output(self) -> str:
+        """The output of this process."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def get(self, path: str, body: bytes | None = None) -> tuple[int, str]:
-        """A POST of ``body``, if there is one. Raises ``OSError``."""
+        """Status and body of a GET, or of a POST of ``body``. Raises ``OSError``."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET" if body is None else "POST", path, body)
@@ -64,7 +64,7 @@ class Victim:
         return dict(json.loads(body)) if status == 200 else None
 
     def wait_ready(self) -> bool:
-        """False if it ended instead."""
+        """Wait until the daemon is ready; false if it ended instead."""
         return bool(until(lambda: self.process.poll() is not None or self.get("/readyz")[0] == 200)) and self.lives
 
     @property
@@ -72,7 +72,7 @@ class Victim:
         return self.process.poll() is None
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """The exit code."""
+        """Send the signal ``number`` and wait; returns the exit code."""
         if self.lives:
             self.process.send_signal(number)
         try:
@@ -91,4 +91,4 @@ def until(call: Callable[[], object], patience: float = PATIENCE) -> object:
         except OSError:
             pass
         time.sleep(0.005)
-    raise TimeoutError("it never came about")
+    raise TimeoutError(f"not true within {patience:g} s")

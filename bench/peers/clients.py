@@ -1,9 +1,9 @@
-"""Clients of one server in a process of their own: ``bench.peers.clients KIND PORT CLIENTS WARM SECONDS [--full]``.
+"""Clients of one server in a separate process: ``bench.peers.clients KIND PORT CLIENTS WARM SECONDS [--full]``.
 
-In real time each client sends a chunk when the monotonic clock says that it has been spoken; clients do not start in
-step. ``--full``: as soon as the server has answered all but one. sherpa-onnx runs a chunk when the next one is there,
-so its first message is two: what is measured is from the message that makes it run a chunk, and not that it comes a
-chunk late. Prints ``begin`` and, after SECONDS, a line of JSON.
+In real time each client sends a chunk when its duration has passed, by the monotonic clock; clients start at different
+times. ``--full``: a client sends as soon as at most one chunk is unanswered. sherpa-onnx runs a chunk when the next one
+has arrived, so its first message has two chunks: latency is measured from the message that triggers a chunk, and does
+not include that delay. Prints ``begin`` and, after SECONDS, a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import websockets
 from bench import setup
 from bench.peers.shapes import CHUNK, RATE
 
-#: Samples of the first message beyond a chunk.
+#: Additional samples of the first message.
 AHEAD = {"sherpa-onnx": CHUNK}
 PATHS = {"streamer": "/v1/stream", "sherpa-onnx": "/", "fastapi": "/stream"}
 
@@ -119,7 +119,7 @@ async def main() -> None:
         for task in tasks:
             if task.done():
                 task.result()
-        raise SystemExit("not all clients had an answer within a minute")
+        raise SystemExit("not all clients were answered within a minute")
     await asyncio.sleep(given.warm)
     watch.late.clear()
     watch.since = time.monotonic()
@@ -127,7 +127,7 @@ async def main() -> None:
     await asyncio.sleep(given.seconds)
     took, chunks, waits = time.monotonic() - watch.since, watch.chunks, list(watch.waits)
     now = time.monotonic()
-    # Unanswered chunks count with the time waited so far; without them a server that falls behind would look fast.
+    # Unanswered chunks count with the time so far; without them a server that falls behind would look fast.
     waits += [now - asked for client in clients for asked in client.asked if asked >= watch.since]
     print(json.dumps({"seconds": took, "chunks": chunks, "waits": waits, "late": watch.late}), flush=True)
     stop.set()

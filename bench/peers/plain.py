@@ -1,7 +1,7 @@
 """The simplest server: a WebSocket of FastAPI, state in a local variable, one ``session.run`` a chunk.
 
-``python -m bench.peers.plain MODEL.onnx PORT``. Careful as far as it goes: one thread a call and no spinning, and calls
-leave the event loop free, two at a time at most where there are two cores.
+``python -m bench.peers.plain MODEL.onnx PORT``. It is well configured: one thread a call, no spinning, and calls run
+outside of the event loop, at most as many at a time as there are cores.
 """
 
 from __future__ import annotations

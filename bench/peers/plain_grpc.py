@@ -1,6 +1,6 @@
-"""What grpc.aio takes by itself: every ``ModelInfer`` gets the same answer, and nothing is parsed or run.
+"""The cost of grpc.aio alone: every ``ModelInfer`` gets the same answer; nothing is parsed or run.
 
-``python -m bench.peers.plain_grpc PORT``. On uvloop, as the daemon.
+``python -m bench.peers.plain_grpc PORT``. On uvloop, like the daemon.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows behind FastAPI as one would write it first: states in a dictionary, one ``session.run`` a request.
+"""The simplest server of rows: FastAPI, states in a dictionary, one ``session.run`` a request.
 
 ``python -m bench.peers.plain_rows MODEL.onnx PORT``.
 """

@@ -1,4 +1,4 @@
-"""A model of rows as one writes it: two LSTM layers of 128 over 8 channels, its state as tensors in and out."""
+"""A typical model of rows: two LSTM layers of 128 over 8 channels, with states as input and output tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Clients that send rows, in a process of their own: ``python -m bench.peers.row_clients ROAD PORT STREAMS SECONDS``.
+"""Clients that send rows, in a separate process: ``python -m bench.peers.row_clients ROAD PORT STREAMS SECONDS``.
 
-Each stream sends a row when the one before is answered. Prints ``begin`` and, after SECONDS, a line of JSON. A road is
-a class here.
+Each stream sends a row when the last one is answered. Prints ``begin`` and, after SECONDS, a line of JSON. A road is a
+protocol, and a class here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODEL = "plant"
 
 
 class Http:
-    """One connection that is kept, one POST a row. Written out: a client library would cost more than the servers."""
+    """A persistent connection, one POST a row. Without a client library, which would cost more than the servers."""
 
     path = f"/v1/streams/{{key}}?model={MODEL}"
 
@@ -77,7 +77,7 @@ class KServe(Http):
             "parameters": self._sequence,
         }
         text = json.dumps(document).encode()
-        # the secret is one client's on every connection: the sequences of the turn before begin again
+        # all connections have the secret of one client, so that the sequences of the last turn start again
         more = f"streamer-client: bench\r\nInference-Header-Content-Length: {len(text)}"
         self._head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"
         await self._post(text + row.tobytes())
@@ -85,13 +85,13 @@ class KServe(Http):
 
 
 class KServeGrpc:
-    """A sequence over gRPC, a connection for each, by the messages of Triton's client and no more of it."""
+    """A sequence over gRPC, with a connection for each, and the messages of Triton's client, without the client."""
 
     async def open(self, port: int, key: str) -> None:
         import grpc
         from tritonclient.grpc import service_pb2
 
-        # each a connection of its own, as of clients on different machines
+        # a connection for each, as with clients on different machines
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
         self._call = self._channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",

@@ -1,4 +1,4 @@
-"""Graphs by PyTorch's older exporter, which writes what most public models have."""
+"""Exports graphs with PyTorch's older exporter, as most public models were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def write(
     module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], batch: Mapping[str, int]
 ) -> None:
-    """``batch``: the axis of some tensors that is the batch; of the others it is the first."""
+    """Export ``module`` to ``path``. ``batch``: the batch axis of tensors, by name; by default the first."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own: deprecated, and constants that it traces
         torch.onnx.export(

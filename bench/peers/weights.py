@@ -1,7 +1,7 @@
 """A recogniser with random weights and T-one's signature, which both sherpa-onnx and ``export.adopt`` read.
 
-Four LSTM layers of 512 over 30 ms frames of the sound itself, CTC over the letters: 8.5 million parameters. It says
-nonsense, some letters a second, so that decoders have something to do.
+Four LSTM layers of 512 over 30 ms frames of raw samples, CTC over the letters: 8.5 million parameters. It outputs some
+random letters a second, so that decoders have work.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Recogniser(nn.Module):
 
 
 def write(folder: Path, width: int = 512, layers: int = 4) -> Path:
-    """``model.onnx`` and ``tokens.txt`` in ``folder``, which is made."""
+    """Write ``model.onnx`` and ``tokens.txt`` to a new ``folder``; returns it."""
     import onnx
 
     torch.manual_seed(0)

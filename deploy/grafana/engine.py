@@ -1,4 +1,4 @@
-"""Whether the machine keeps up, and where its time goes."""
+"""The dashboard "engine": whether the machine keeps up, and where its time goes."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from panels import MODEL, WHO, board, lines, mean, models_of, number, quantile, rate
@@ -13,12 +13,12 @@ def engine() -> Dashboard:
             (
                 "At a glance",
                 [
-                    number("Daemons up", "none", "Of those that Prometheus asks.", f"sum(up{{{WHO}}})"),
+                    number("Daemons up", "none", "Of those that Prometheus scrapes.", f"sum(up{{{WHO}}})"),
                     number(
                         "Load",
                         "percentunit",
-                        "Share of the lanes' time that streams in real time take; new ones"
-                        " are refused from max_load on.",
+                        "Share of the lanes' time that real-time streams take; from max_load on, new"
+                        " streams are refused.",
                         f"max(streamer_load{{{MODEL}}})",
                         (0.6, 0.8),
                     ),
@@ -32,13 +32,13 @@ def engine() -> Dashboard:
                     number(
                         "Streams",
                         "none",
-                        "Awake, with a client or without.",
+                        "Active or detached.",
                         f'sum(streamer_sessions{{{MODEL},state=~"active|detached"}})',
                     ),
                     number(
                         "Slots taken",
                         "percentunit",
-                        "Streams that are awake, of capacity.",
+                        "Active and detached streams, of capacity.",
                         f'max(sum by (instance, model) (streamer_sessions{{{MODEL},state=~"active|detached"}})'
                         f" / sum by (instance, model) (streamer_capacity{{{MODEL}}}))",
                         (0.8, 0.95),
@@ -53,7 +53,7 @@ def engine() -> Dashboard:
                 ],
             ),
             (
-                "Does it keep up?",
+                "Lag and load",
                 [
                     lines(
                         "Lag",
@@ -66,8 +66,8 @@ def engine() -> Dashboard:
                     lines(
                         "Load",
                         "percentunit",
-                        "Share of the lanes' time that streams in real time take, as"
-                        " measured; the dashed lines are three quarters of the default max_load, and it.",
+                        "Measured share of the lanes' time that real-time streams take; dashed: the"
+                        " default max_load, and three quarters of it.",
                         (f"streamer_load{{{MODEL}}}", "{{instance}} {{model}}"),
                         limits=(0.6, 0.8),
                         most=1,
@@ -75,7 +75,7 @@ def engine() -> Dashboard:
                     lines(
                         "Lanes busy",
                         "percentunit",
-                        "Time that lanes spent on batches, of their whole time.",
+                        "Share of the lanes' time spent on batches.",
                         (
                             f"{rate('streamer_busy_seconds_total', 'instance, model', MODEL)}"
                             f" / sum by (instance, model) (streamer_lanes{{{MODEL}}})",
@@ -87,19 +87,19 @@ def engine() -> Dashboard:
                     lines(
                         "Streams by state",
                         "none",
-                        "detached: their clients are away; ended: results wait to be fetched.",
+                        "detached: without a client; ended: results wait to be fetched.",
                         (f"sum by (model, state) (streamer_sessions{{{MODEL}}})", "{{model}} {{state}}"),
                     ),
                     lines(
                         "Refused streams",
                         "ops",
-                        "By reason: capacity and overload are the machine's, the others the clients'.",
+                        "By reason: capacity and overload concern the machine, the others the clients.",
                         (rate("streamer_refusals_total", "reason"), "{{reason}}"),
                     ),
                     lines(
-                        "The event loop is late by",
+                        "Delay of the event loop",
                         "s",
-                        "Its longest delay in the last seconds: above 0.1 s something blocks it.",
+                        "The longest of the last seconds: above 0.1 s something blocks it.",
                         (f"streamer_loop_late_seconds{{{WHO}}}", "{{instance}}"),
                         limits=(0.05, 0.1),
                     ),
@@ -111,7 +111,7 @@ def engine() -> Dashboard:
                     lines(
                         "Batch size",
                         "none",
-                        "Streams in a batch, mean; the cheapest is where batching stops paying (streamer_max_batch).",
+                        "Mean number of streams; larger batches than streamer_max_batch are not more efficient.",
                         (mean("streamer_batch_size"), "{{model}}"),
                     ),
                     lines(
@@ -122,9 +122,9 @@ def engine() -> Dashboard:
                         (quantile(0.95, "streamer_run_seconds"), "{{model}} p95"),
                     ),
                     lines(
-                        "Decoding and waiting for company",
+                        "Decoding, and waiting for more streams",
                         "s",
-                        "Mean, by batch.",
+                        "Mean of a batch.",
                         (mean("streamer_decode_seconds"), "{{model}} decode"),
                         (mean("streamer_held_seconds"), "{{model}} held"),
                     ),
@@ -137,8 +137,8 @@ def engine() -> Dashboard:
                     lines(
                         "Failures",
                         "ops",
-                        "Batches that failed (their streams are over), readings that failed,"
-                        " results whose stream was gone.",
+                        "Failed batches (their streams are closed), failed readings, and results of"
+                        " streams that are closed.",
                         (rate("streamer_failed_batches_total", "model", MODEL), "{{model}} batches"),
                         (rate("streamer_failed_readings_total", "model", MODEL), "{{model}} readings"),
                         (rate("streamer_late_results_total", "model", MODEL), "{{model}} late results"),
@@ -146,7 +146,7 @@ def engine() -> Dashboard:
                     lines(
                         "State",
                         "bytes",
-                        "Memory of all streams' states now, and when every slot is taken.",
+                        "Memory of the states of all streams, now and with all slots taken.",
                         (f"sum by (model) (streamer_state_bytes{{{MODEL}}})", "{{model}} now"),
                         (f"sum by (model) (streamer_state_bytes_bound{{{MODEL}}})", "{{model}} at most"),
                     ),
@@ -156,9 +156,9 @@ def engine() -> Dashboard:
                 "Disk and network",
                 [
                     lines(
-                        "A checkpoint takes",
+                        "Duration of checkpoints",
                         "s",
-                        "95 of 100 are faster.",
+                        "95th percentile.",
                         (quantile(0.95, "streamer_save_seconds", "instance", WHO), "{{instance}}"),
                         limits=(0.5, 2),
                     ),
@@ -190,7 +190,7 @@ def engine() -> Dashboard:
                     lines(
                         "Refused requests",
                         "ops",
-                        "HTTP requests beyond a bound, and those turned away at the door (token, host, origin).",
+                        "HTTP requests beyond a bound, and denied ones (token, host, origin).",
                         (rate("streamer_refused_requests_total", "reason"), "{{reason}}"),
                         (rate("streamer_denied_requests_total", "reason"), "denied: {{reason}}"),
                     ),

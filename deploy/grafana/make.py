@@ -1,5 +1,5 @@
 """Writes the dashboards: ``python deploy/grafana/make.py [FOLDER]``, by default into ``dashboards/`` beside this file.
-Change the modules here and not the JSON: a test compares.
+Change the modules here, not the JSON: a test compares them.
 """
 
 from __future__ import annotations

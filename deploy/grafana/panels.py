@@ -1,4 +1,4 @@
-"""What the dashboards of ``make.py`` are made of. Grafana's own builders (grafana-foundation-sdk) check every field."""
+"""The parts of the dashboards. Grafana's builders (grafana-foundation-sdk) check every field."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-#: What every query selects by, and the same by model.
+#: The label selector of all queries, and that with the model.
 WHO = 'job=~"$job",instance=~"$instance"'
 MODEL = f'{WHO},model=~"$model"'
 RATE = "$__rate_interval"
-#: A limit of a panel: from this value on it is orange, or red.
+#: Limits of a panel: the values from which it is orange, and red.
 Limits = tuple[float, float]
 
 Query = tuple[str, str]
@@ -29,7 +29,8 @@ def query(expr: str, legend: str = "", *, instant: bool = False) -> prometheus.D
 
 
 def steps(limits: Limits | None, *, low_is_bad: bool = False) -> dashboard.ThresholdsConfig:
-    """Green, and orange and red from ``limits`` on (``low_is_bad``: red below the first, orange below the second)."""
+    """Thresholds: green, orange and red from ``limits`` on (``low_is_bad``: red below the first, orange below the
+    second)."""
     colours = ["red", "orange", "green"] if low_is_bad else ["green", "orange", "red"]
     edges: list[float | None] = [None, *(limits or ())]
     if limits is None:
@@ -41,7 +42,7 @@ def steps(limits: Limits | None, *, low_is_bad: bool = False) -> dashboard.Thres
 def lines(
     title: str, unit: str, text: str, *queries: Query, limits: Limits | None = None, most: float | None = None
 ) -> timeseries.Panel:
-    """Values over time. ``limits`` are drawn as dashed lines."""
+    """A panel of values over time; ``limits`` are dashed lines, ``most`` is the upper end of the axis."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -80,7 +81,7 @@ def lines(
 def number(
     title: str, unit: str, text: str, expr: str, limits: Limits | None = None, *, low_is_bad: bool = False
 ) -> stat.Panel:
-    """One number, with its past behind it."""
+    """A panel of one number, with its history in the background."""
     return (
         stat.Panel()
         .title(title)
@@ -114,8 +115,8 @@ def bars(title: str, unit: str, text: str, expr: str, legend: str, limits: Limit
     )
 
 
-def warmth(title: str, unit: str, text: str, metric: str) -> heatmap.Panel:
-    """A histogram over time."""
+def histogram(title: str, unit: str, text: str, metric: str) -> heatmap.Panel:
+    """A panel of a histogram over time."""
     target = query(f"sum by (le) (increase({metric}_bucket{{{MODEL}}}[{RATE}]))", "{{le}}")
     return (
         heatmap.Panel()
@@ -130,7 +131,7 @@ def warmth(title: str, unit: str, text: str, metric: str) -> heatmap.Panel:
 
 
 def chosen(name: str, label: str, asked: str, *, many: bool = True) -> dashboard.QueryVariable:
-    """A variable: values of a label. ``many``: several at a time, and all of them at first."""
+    """A variable: values of a label, from the query ``asked``. ``many``: several can be selected, by default all."""
     variable = (
         dashboard.QueryVariable(name)
         .label(label)
@@ -197,7 +198,7 @@ def mean(metric: str) -> str:
 
 
 def written(built: dashboard.Dashboard) -> str:
-    """The JSON as Grafana provisions it; panels and their queries are numbered."""
+    """The JSON for Grafana's provisioning, with numbered panels and queries."""
     found = json.loads(json.dumps(built.build(), cls=JSONEncoder))
     for number, panel in enumerate(found["panels"], 1):
         panel["id"] = number

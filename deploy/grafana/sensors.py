@@ -1,4 +1,4 @@
-"""Readings in, forecasts out."""
+"""The dashboard "sensors": readings and forecasts."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from panels import WHO, bars, board, chosen, lines, number, rate
@@ -9,42 +9,42 @@ def sensors() -> Dashboard:
     return board(
         "streamer-sensors",
         "Streamer: sensors",
-        "Readings in, forecasts out: how good they are, and whether any are late",
+        "Readings and forecasts: their errors, and whether any are late",
         [
             (
                 "At a glance",
                 [
-                    number("Sensors", "none", "That are known.", f"sum(streamer_sensors{{{WHO}}})"),
+                    number("Sensors", "none", "Known sensors.", f"sum(streamer_sensors{{{WHO}}})"),
                     number(
                         "Readings",
                         "ops",
-                        "Taken a second.",
+                        "Accepted per second.",
                         f"sum(rate(streamer_readings_total{{{WHO}}}[$__rate_interval]))",
                     ),
                     number(
                         "Oldest waiting reading",
                         "s",
-                        "Taken, on the disk, and not yet run.",
+                        "Accepted and stored, not yet run.",
                         f"max(streamer_oldest_reading_seconds{{{WHO}}})",
                         (5, 30),
                     ),
                     number(
                         "Refused",
                         "ops",
-                        "Readings, lines and bodies a second.",
+                        "Readings, lines and bodies per second.",
                         f"sum(rate(streamer_refused_readings_total{{{WHO}}}[$__rate_interval])) or vector(0)",
                         (0.01, 1),
                     ),
                     number(
                         "Broker",
                         "none",
-                        "1: connected (0 also where none is set).",
+                        "1: connected (0 also without a configured broker).",
                         f"min(streamer_mqtt_connected{{{WHO}}})",
                     ),
                     number(
                         "Not on the page",
                         "none",
-                        "Sensors for which max_sensor_series has no room.",
+                        "Sensors beyond max_sensor_series.",
                         f"sum(streamer_sensors_left_out{{{WHO}}})",
                         (1, 100),
                     ),
@@ -56,14 +56,14 @@ def sensors() -> Dashboard:
                     lines(
                         "Reading and forecast, one step ahead",
                         "short",
-                        "The last reading, and the band that was expected for the next one.",
+                        "The last reading, and the forecast band of the next one.",
                         (f"streamer_forecast_reading{{{one}}}", "{{stream}}"),
                         (f'streamer_forecast{{{one},ahead="1"}}', "{{stream}} {{level}}"),
                     ),
                     lines(
-                        "How probable the last reading was",
+                        "Probability of the last reading",
                         "percentunit",
-                        "Of a reading at least so far from what was expected: near 0 is an anomaly.",
+                        "Of a reading at least this far from its forecast: near 0 is an anomaly.",
                         (f"streamer_forecast_anomaly{{{one}}}", "{{stream}}"),
                         most=1,
                     ),
@@ -77,7 +77,7 @@ def sensors() -> Dashboard:
                     lines(
                         "Error against the better naive forecast",
                         "none",
-                        "MASE of the last 1000 forecasts: below 1 the model is worth it.",
+                        "MASE of the last 1000 forecasts: below 1 the model is better.",
                         (f"streamer_forecast_mase{{{one}}}", "{{stream}} {{ahead}}"),
                         limits=(0.9, 1),
                     ),
@@ -90,7 +90,7 @@ def sensors() -> Dashboard:
                     lines(
                         "Readings inside the band",
                         "percentunit",
-                        "Of the last 1000: as many as the outer quantiles promise, 90 of 100 between 0.05 and 0.95.",
+                        "Of the last 1000. The outer quantiles' nominal share is 90 % between 0.05 and 0.95.",
                         (f"streamer_forecast_coverage{{{one}}}", "{{stream}} {{ahead}}"),
                         most=1,
                     ),
@@ -111,24 +111,23 @@ def sensors() -> Dashboard:
                     lines(
                         "Readings",
                         "ops",
-                        "Taken, by protocol.",
+                        "Accepted, by protocol.",
                         (rate("streamer_readings_total", "protocol"), "{{protocol}}"),
                     ),
                     lines(
                         "Refused readings",
                         "ops",
-                        "By reason: busy and store are the daemon's, the others the senders'.",
+                        "By reason: busy and store concern the daemon, the others the senders.",
                         (rate("streamer_refused_readings_total", "reason"), "{{reason}}"),
                     ),
                     lines(
                         "Waiting",
                         "none",
-                        "Readings that were taken and are not yet run; beyond"
-                        " max_waiting_readings senders are told to wait.",
+                        "Accepted readings that are not yet run; beyond max_waiting_readings, senders have to wait.",
                         (f"streamer_waiting_readings{{{WHO}}}", "{{instance}}"),
                     ),
                     lines(
-                        "What the times of readings were forgiven",
+                        "Irregular times of readings",
                         "ops",
                         "Steps without a reading, duplicates, late readings, gaps, clocks set back, changes of a step.",
                         (rate("streamer_clock_events_total", "what"), "{{what}}"),
@@ -136,16 +135,16 @@ def sensors() -> Dashboard:
                     lines(
                         "In the journal only",
                         "none",
-                        "Sensors with readings that a start would have to run again.",
+                        "Sensors with readings that a start would run again.",
                         (f"streamer_unsaved_sensors{{{WHO}}}", "{{instance}}"),
                     ),
                 ],
             ),
             (
-                "Senders and watchers",
+                "Brokers and subscribers",
                 [
                     lines(
-                        "Watchers",
+                        "Subscribers",
                         "none",
                         "WebSockets at /v1/sensors.",
                         (f"streamer_subscriptions{{{WHO}}}", "{{instance}}"),
@@ -160,7 +159,7 @@ def sensors() -> Dashboard:
                     lines(
                         "Dropped forecasts",
                         "ops",
-                        "A slow watcher did not get them.",
+                        "Not sent to slow subscribers.",
                         (rate("streamer_dropped_forecasts_total", "protocol"), "{{protocol}}"),
                     ),
                 ],

@@ -1,14 +1,14 @@
-"""Sound in, words out."""
+"""The dashboard "speech": sound and words."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
-from panels import MODEL, WHO, board, lines, models_of, number, quantile, rate, warmth
+from panels import MODEL, WHO, board, histogram, lines, models_of, number, quantile, rate
 
 
 def speech() -> Dashboard:
     return board(
         "streamer-speech",
         "Streamer: speech",
-        "Sound in, words out: what is spoken, how soon it is written, what is lost on the way",
+        "Sound in, words out: the amount of speech, the lag of its words, dropped sound",
         [
             (
                 "At a glance",
@@ -16,7 +16,7 @@ def speech() -> Dashboard:
                     number(
                         "Speakers now",
                         "none",
-                        "Seconds of sound that are run in a second: streams in real time.",
+                        "Seconds of sound run in a second, which is the number of real-time streams.",
                         f"sum(rate(streamer_audio_seconds_total{{{MODEL}}}[$__rate_interval]))",
                     ),
                     number(
@@ -29,26 +29,24 @@ def speech() -> Dashboard:
                     number(
                         "Sound waiting",
                         "s",
-                        "Received and not yet run, all streams.",
+                        "Received and not yet run, of all streams.",
                         f"sum(streamer_buffered_seconds{{{MODEL}}})",
                         (30, 120),
                     ),
                     number(
                         "Finals",
                         "ops",
-                        "Utterances a second.",
+                        "Utterances per second.",
                         f'sum(rate(streamer_sent_events_total{{{WHO},type="final"}}[$__rate_interval]))',
                     ),
                     number(
                         "Dropped sound",
                         "s",
-                        "Streams with overflow gap lost so much in the time shown.",
+                        "Of streams with overflow gap, in the time shown.",
                         f"sum(increase(streamer_dropped_seconds_total{{{MODEL}}}[$__range]))",
                         (1, 60),
                     ),
-                    number(
-                        "Recordings", "none", "Uploads that are being transcribed.", f"sum(streamer_uploads{{{WHO}}})"
-                    ),
+                    number("Recordings", "none", "Uploads in transcription.", f"sum(streamer_uploads{{{WHO}}})"),
                 ],
             ),
             (
@@ -57,15 +55,15 @@ def speech() -> Dashboard:
                     lines(
                         "Sound run",
                         "none",
-                        "Seconds of sound a second.",
+                        "Seconds of sound per second.",
                         (rate("streamer_audio_seconds_total", "model", MODEL), "{{model}}"),
                     ),
-                    warmth("Lag", "s", "How many chunks came how late.", "streamer_lag_seconds"),
+                    histogram("Lag", "s", "Number of chunks by lag.", "streamer_lag_seconds"),
                     lines("Events sent", "ops", "By type.", (rate("streamer_sent_events_total", "type"), "{{type}}")),
                     lines(
-                        "Time of lanes for a second of sound",
+                        "Lane time for a second of sound",
                         "s",
-                        "Since the start; 0.01 means that a lane serves 100 speakers.",
+                        "Since the start; at 0.01 a lane serves 100 speakers.",
                         (f"streamer_realtime_factor{{{MODEL}}}", "{{instance}} {{model}}"),
                     ),
                     lines(
@@ -77,18 +75,18 @@ def speech() -> Dashboard:
                     lines(
                         "Sound waiting",
                         "s",
-                        "Received and not yet run. It grows where files are sent faster than real time.",
+                        "Received and not yet run. It grows when files are sent faster than real time.",
                         (f"sum by (model) (streamer_buffered_seconds{{{MODEL}}})", "{{model}}"),
                     ),
                 ],
             ),
             (
-                "What goes wrong",
+                "Problems",
                 [
                     lines(
                         "Bad input",
                         "ops",
-                        "What clients were told: the codes of docs/operations.md.",
+                        "By the code that the client got: see docs/operations.md.",
                         (rate("streamer_bad_input_total", "reason"), "{{reason}}"),
                     ),
                     lines(
@@ -98,12 +96,12 @@ def speech() -> Dashboard:
                         (rate("streamer_suspected_streams_total", "format"), "{{format}}"),
                     ),
                     lines(
-                        "Comings and goings",
+                        "Opened and evicted streams",
                         "ops",
-                        "Streams opened, resumed, given up.",
+                        "Streams opened, resumed, evicted.",
                         (rate("streamer_sessions_opened_total", "model", MODEL), "{{model}} opened"),
                         (rate("streamer_resumes_total", "source"), "resumed from {{source}}"),
-                        (rate("streamer_evictions_total", "reason"), "given up: {{reason}}"),
+                        (rate("streamer_evictions_total", "reason"), "evicted: {{reason}}"),
                     ),
                 ],
             ),
@@ -111,15 +109,15 @@ def speech() -> Dashboard:
                 "Second pass and other protocols",
                 [
                     lines(
-                        "Finals that were to be heard again",
+                        "Finals for the second pass",
                         "ops",
-                        "By what became of them; late and full stand as they were.",
+                        "By outcome; late and full are not revised.",
                         (rate("streamer_second_pass_finals_total", "outcome"), "{{outcome}}"),
                     ),
                     lines(
-                        "From a final to its second hearing",
+                        "From a final to its revision",
                         "s",
-                        "95 of 100 are faster.",
+                        "95th percentile.",
                         (quantile(0.95, "streamer_second_pass_seconds", "instance", WHO), "{{instance}}"),
                         limits=(5, 10),
                     ),

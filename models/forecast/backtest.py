@@ -16,12 +16,13 @@ from models.forecast.table import Table
 __all__ = ["BacktestForecasts", "TargetScore", "backtest", "overall", "run", "season"]
 
 Floats = NDArray[np.float64]
-#: Rows of one call; only how much memory it takes depends on it.
+#: Rows of one call; bounds the memory that it takes.
 PIECE = 512
 
 
 class BacktestForecasts(NamedTuple):
-    """[N, K, H] each, made after each row: the mean, the median, and the ends of the 90 % interval."""
+    """[N, K, H] each, after each of N rows, for K targets and H steps: the mean, the median, and the ends of the 90 %
+    interval."""
 
     mean: NDArray[np.float32]
     middle: NDArray[np.float32]
@@ -31,10 +32,10 @@ class BacktestForecasts(NamedTuple):
 
 @dataclass(frozen=True)
 class TargetScore:
-    """Of one target, over all steps ahead; ``mse`` (of the mean) and ``mae`` (of the median) in its own units.
-    ``persistence`` and ``seasonal``: (MSE, MAE) of "it stays" and "as a day ago", ``None``: there is no day in it.
-    ``mase``: ``mae`` over that of the better of the two. ``coverage`` of the 90 % interval. ``deviation``: of the
-    target in the training rows."""
+    """The scores of one target over all steps ahead; ``mse`` (of the mean) and ``mae`` (of the median) in its units.
+    ``persistence``: (MSE, MAE) of the last reading as a forecast; ``seasonal``: of the reading a day ago, ``None`` if a
+    day is not a whole number of rows or not over yet. ``mase``: ``mae`` over that of the better of the two.
+    ``coverage``: of the 90 % interval. ``deviation``: of the target in the training rows."""
 
     target: str
     deviation: float
@@ -49,7 +50,7 @@ class TargetScore:
 
 @torch.no_grad()
 def run(model: Multivariate, rows: NDArray[np.float32], piece: int = PIECE) -> BacktestForecasts:
-    """Rows [N, 2 C + 2] of one stream from its first one on."""
+    """The forecasts of one stream over ``rows`` [N, 2 C + 2], from its start, ``piece`` rows a call."""
     levels = model.config.quantiles
     chosen = [levels.index(level) for level in (0.5, levels[0], levels[-1])]
     state, parts = model.initial_state(1), []
@@ -61,7 +62,7 @@ def run(model: Multivariate, rows: NDArray[np.float32], piece: int = PIECE) -> B
 
 
 def season(step: float) -> int:
-    """Steps of a day; 0 where there are none."""
+    """The steps of a day, for ``step`` seconds; 0 if a day is not a whole number of steps."""
     found = round(86400 / step)
     return found if found > 1 and abs(found * step - 86400) < 0.01 * step else 0
 
@@ -69,8 +70,9 @@ def season(step: float) -> int:
 def backtest(
     model: Multivariate, table: Table, found: BacktestForecasts, begin: int, origins: range
 ) -> list[TargetScore]:
-    """``found``: forecasts of the table's rows from ``begin`` on. ``table`` holds the model's variables in its order.
-    Forecasts made at a missing reading are not scored, since what stays as it is can't be said there."""
+    """The scores of each target. ``found``: forecasts from the table's rows, the first from row ``begin``. ``table``
+    holds the model's variables in its order. ``origins``: rows whose forecasts are scored. Forecasts from a missing
+    reading are not scored, because persistence has no value there."""
     config = model.config
     ahead = np.arange(1, config.horizon + 1)
     rows = np.array(origins)
@@ -102,7 +104,7 @@ def backtest(
 
 
 def overall(scores: Sequence[TargetScore]) -> TargetScore:
-    """The mean over targets, errors in units of each one's deviation."""
+    """The mean over targets, with errors in units of each target's deviation."""
     units = np.array([(score.deviation**2, score.deviation) for score in scores])
 
     def mean(pairs: list[tuple[float, float]]) -> tuple[float, float]:
@@ -119,6 +121,6 @@ def overall(scores: Sequence[TargetScore]) -> TargetScore:
 
 
 def _errors(truth: Floats, said: Floats) -> tuple[float, float]:
-    """Mean square and mean absolute error where both are known; NaN where nowhere."""
+    """Mean square and mean absolute error where both are known; NaN if they never are."""
     errors = (truth - said)[~np.isnan(truth - said)]
     return (float(np.mean(errors**2)), float(np.mean(np.abs(errors)))) if len(errors) else (float("nan"),) * 2

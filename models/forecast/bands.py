@@ -1,17 +1,16 @@
 """Quantiles around a forecast and the probability of a reading, calibrated while the stream runs.
 
-An interval is the forecast, plus quantiles of its own past residuals in units of their running size, times how restless
-the last day was. The quantiles follow the subgradient of the pinball loss of those residuals, so that the long-run
-coverage is the promised one whatever the forecasts do (Gibbs and Candes 2021, arXiv 2106.00170). All of it is kept for
-the steps of a :class:`models.forecast.grid.Grid`.
+An interval is the forecast plus quantiles of its past residuals, in units of their running size, times the restlessness
+of the last day. The quantiles follow the subgradient of the pinball loss of those residuals, so that the long-run
+coverage is the nominal one for any forecasts (Gibbs and Candes 2021, arXiv 2106.00170). All of it is tracked at the
+steps of a :class:`models.forecast.grid.Grid`.
 
-Before there are residuals, and fading as they come, the width is that of a random walk at the sensor's own pace.
+Without residuals the width is that of a random walk at the sensor's pace; its weight decreases with each residual.
 
-A reading in doubt is one that an interval missed, and no more: it makes nothing wider.
+A reading in doubt counts as outside of the interval, but widens nothing.
 
-The same for the size of one-step residuals, far out in its tail, makes a probability of a reading: how often a sensor
-has been at least that far from what was expected. Readings in doubt count there: who often is beside the point is no
-surprise.
+The tail of the size of one-step residuals is tracked the same way. It gives the probability of a reading: how often the
+sensor was at least that far from its forecast. Readings in doubt count here, so that frequent ones are not improbable.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from models.forecast.calibration import EARLY, HASTE, MANY, NORMAL, SMALLEST, TA
 from models.forecast.normalise import LIMIT
 from models.layers import State
 
-#: Marks of the tail are at least this far apart.
+#: The marks of the tail are at least this far apart, in units of the residuals' size.
 APART = 0.05
 
 
 class Bands(NamedTuple):
-    """``offsets`` [B, S, Q] from the mean to each quantile, ascending; ``spread`` [B, S] of them, in the sensor's unit;
-    ``restless`` [B, 1]; ``probability`` [B, 1] of the reading just seen, 1 where nothing was expected of it; ``drift``
-    [B, 1]: recent residuals over usual ones, 1 means no drift."""
+    """``offsets`` [B, S, Q] from the mean to each quantile, ascending, and their ``spread`` [B, S], in the sensor's
+    unit; ``restless`` [B, 1]: root of ``drift``; ``probability`` [B, 1] of the current reading, 1 where it had no
+    forecast; ``drift`` [B, 1]: recent residuals over usual ones, 1 means no drift."""
 
     offsets: Tensor
     spread: Tensor
@@ -43,12 +42,12 @@ class Bands(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """Of what was said of the reading just seen at the steps of the grid. ``off`` [B, S]: the reading less the mean,
-    in the sensor's unit; ``spread`` [B, S] that was said; ``restless`` [B, S] of then; ``known`` [B, S]: 1 where there
-    is a reading and something was said of it; ``sure`` [B, 1]: 0 where the reading is in doubt or missing.
+    """The residuals of the current reading's forecasts, at the steps of the grid. ``off`` [B, S]: the reading less the
+    mean, in the sensor's unit; ``spread`` and ``restless`` [B, S]: those of the forecasts; ``known`` [B, S]: 1 where
+    there are a reading and a forecast of it; ``sure`` [B, 1]: 0 where the reading is in doubt or missing.
 
-    ``surprise`` [B, 1]: size of the one-step residual that a probability is wanted of, where ``asked`` [B, 1] is 1;
-    ``move``: of what it is compared with later on."""
+    ``surprise`` [B, 1]: size of the one-step residual whose probability is wanted, where ``asked`` [B, 1] is 1;
+    ``move`` [B, 1]: the size that later ones are compared with."""
 
     off: Tensor
     spread: Tensor
@@ -61,11 +60,11 @@ class Residuals(NamedTuple):
 
 
 class Calibrated(nn.Module):
-    """``forward(residuals, count, scale, pace, state) -> (bands, state)``, the three [B, 1]. ``pace``: the root mean
-    square of differences between readings. State: ``seen`` [B, S]: residuals so far; ``grid``
-    [B, 1 + Q, S]: their size, quantiles;
-    ``tail`` [B, 5 + K]: size of recent and usual one-step residuals; the same and their
-    size with those in doubt; offsets of the marks."""
+    """``forward(residuals, count, scale, pace, state) -> (bands, state)``; ``count``, ``scale`` and ``pace`` [B, 1].
+    ``pace``: the root mean square of differences between readings. State: ``seen`` [B, S]: number of residuals so far;
+    ``grid`` [B, 1 + Q, S]: their size, and the tracked quantiles; ``tail`` [B, 5 + K]: size of recent and of usual
+    one-step residuals; both again, with readings in doubt; their size in units of restlessness; offsets of the marks.
+    """
 
     def __init__(self, steps: tuple[int, ...], levels: tuple[float, ...], pace: Adaptation) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ class Calibrated(nn.Module):
         self.register_buffer("levels", at[:, None], persistent=False)
         self.register_buffer("gauss", 1.25 * math.sqrt(2) * torch.erfinv(2 * at - 1)[:, None], persistent=False)
         ahead = torch.tensor(steps, dtype=torch.float32)
-        self.register_buffer("reach", NORMAL * ahead.sqrt(), persistent=False)  # of a random walk
+        self.register_buffer("reach", NORMAL * ahead.sqrt(), persistent=False)  # mean size of a random walk's move
         self.register_buffer("prior", pace.prior * ahead.sqrt(), persistent=False)
         tail = torch.tensor(TAIL)
         self.register_buffer("tail", tail, persistent=False)
@@ -105,8 +104,8 @@ class Calibrated(nn.Module):
         seen = (state["seen"] + learnt).clamp(max=MANY)
         usable = (1.0 / seen.clamp(min=1.0)).clamp(min=self.pace.size)
         size = size + usable * learnt * (residuals / now.restless.clamp(min=0.1) - size)
-        size = size.clamp(max=10 * LIMIT)  # it never is more, but in a broken state
-        # which of the quantiles the reading was below, in units of what was said of the spread
+        size = size.clamp(max=10 * LIMIT)  # only a broken state holds more
+        # the quantiles that the reading was below, in units of the forecast's spread
         inside = now.off / now.spread.clamp(min=1e-37)
         below = (inside[:, None] < self.gauss + tracked).to(inside.dtype)
         tracked = tracked + (self.pace.step * now.known)[:, None] * (self.levels - below)
@@ -114,7 +113,7 @@ class Calibrated(nn.Module):
 
         averages, offsets = state["tail"].split([5, len(TAIL)], 1)
         few = 1.0 / count.clamp(min=1.0)
-        restless = _restless(averages[:, 2:3], averages[:, 3:4])  # before this reading, doubts and all
+        restless = _restless(averages[:, 2:3], averages[:, 3:4])  # before this reading, with those in doubt
         one, first = residuals[:, :1], now.asked
         sizes = torch.cat([one, one, move, move, move / restless], 1)
         heard = torch.cat([learnt[:, :1], learnt[:, :1], first, first, first], 1)
@@ -137,12 +136,13 @@ class Calibrated(nn.Module):
         return Bands(ends, spread, restless, probability, restless.square()), new
 
     def _probability(self, units: Tensor, known: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """How probable a one-step residual this large or larger is, and the marks of the tail after it.
+        """The probability [B, 1] of a one-step residual at least this large, and the updated offsets [B, K].
 
-        Between marks the logarithm of the probability is linear, as it is beyond the last one.
+        The logarithm of the probability is linear between marks, and beyond the last one. ``units`` [B, 2]: surprise
+        and move, in units of the residuals' size.
         """
         unit, move = units.split(1, 1)
-        marks = self.normal + offsets  # [B, K], ascending but for what tracking does to them
+        marks = self.normal + offsets  # [B, K], ascending unless tracking has made them cross
         rising = (marks.clamp(min=APART)[:, None] + self.above).amax(2)
         knots = torch.cat([torch.zeros_like(unit), rising], 1)  # [B, K + 1]
         low, high = knots[:, :-1], knots[:, 1:]

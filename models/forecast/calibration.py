@@ -1,14 +1,14 @@
 """Quantiles around a forecast and the probability of a reading, calibrated while the stream runs.
 
-An interval is the forecast, plus quantiles of its own past residuals in units of their running size, times how restless
-the last day was. The quantiles follow the subgradient of the pinball loss of the intervals that were *given out*: what
-was said ``h`` readings ago for now is compared with now, so that the long-run coverage is the promised one whatever the
-forecasts do (Gibbs and Candes 2021, arXiv 2106.00170; for several steps ahead, delayed).
+An interval is the forecast plus quantiles of its past residuals, in units of their running size, times the restlessness
+of the last day. The quantiles follow the subgradient of the pinball loss of the intervals that were *issued*: the
+quantiles issued ``h`` readings ago for now are compared with the current reading, so that the long-run coverage is the
+nominal one for any forecasts (Gibbs and Candes 2021, arXiv 2106.00170; for several steps ahead, delayed).
 
-Before there are residuals, and fading as they come, the width is that of a random walk at the sensor's own pace.
+Without residuals the width is that of a random walk at the sensor's pace; its weight decreases with each residual.
 
-The same for the size of one-step residuals, far out in its tail, makes a probability of a reading: how often a sensor
-has been at least that far from what was expected.
+The tail of the size of one-step residuals is tracked the same way. It gives the probability of a reading: how often the
+sensor was at least that far from its forecast.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from models.layers import State, Streaming
 
 #: Shares of one-step residuals that are larger than the tail's marks.
 TAIL = (0.5, 0.2, 0.05, 0.01, 0.001, 0.0001)
-#: By which share of itself a mark moves when it is passed. Those that seldom are must learn from few.
+#: The share of itself by which a mark moves when a residual passes it. Marks that are seldom passed move farther.
 HASTE = (0.02, 0.02, 0.05, 0.2, 0.5, 0.5)
 SMALLEST = 1e-9
-MANY = 1e6  # residuals: a count that float32 still counts
-#: Mean size of a normal deviate, in deviations; and by so much over the readings so far a first width is wider, since
-#: the pace itself is known from few.
+MANY = 1e6  # residuals that are counted, at most: float32 still counts them exactly
+#: Mean size of a normal deviate, in deviations. First widths are wider by ``EARLY`` over the number of readings, since
+#: the pace is estimated from few.
 NORMAL, EARLY = 0.8, 4.0
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How fast it follows: ``step`` of the quantiles, in units of the residuals' size; ``size``: share of one reading
-    in that size; half-lives, in readings, of the residuals of ``day`` and of ``season``, the root of whose ratio
-    is restlessness; ``prior``: one step ahead, the residuals that a random walk's width counts for (farther ahead by
-    the root of the steps more, where residuals overlap)."""
+    """The rates of adaptation. ``step``: of the quantiles, in units of the residuals' size; ``size``: share of one
+    reading in that size; ``day`` and ``season``: half-lives, in readings, of two averages of residuals, whose ratio has
+    restlessness as its root; ``prior``: the number of residuals that the random walk's width counts for, one step ahead
+    (times the root of the steps for more, since their residuals overlap)."""
 
     step: float = 0.02
     size: float = 0.003
@@ -49,8 +49,8 @@ class Adaptation:
 
 class Calibration(Streaming):
     """``forward(mean [B, H], value [B, 1], known [B, H], count [B, 1], scale [B, 1], pace [B, 1], state)``: quantiles
-    [B, H, Q], probability [B, 1] of the reading just seen (1 where nothing was expected of it), drift [B, 1] (residuals
-    recently over usual ones: 1 means no drift). ``pace``: the root mean square of differences between readings."""
+    [B, H, Q], probability [B, 1] of the current reading (1 where it had no forecast), drift [B, 1] (recent residuals
+    over usual ones: 1 means no drift), state. ``pace``: the root mean square of differences between readings."""
 
     receptive_field = None
 
@@ -60,7 +60,7 @@ class Calibration(Streaming):
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         self.register_buffer("gauss", math.sqrt(2) * torch.erfinv(2 * self.levels - 1), persistent=False)
         ahead = torch.arange(1, horizon + 1, dtype=torch.float32)
-        self.register_buffer("reach", ahead.sqrt(), persistent=False)  # of a random walk
+        self.register_buffer("reach", ahead.sqrt(), persistent=False)  # deviation of a random walk
         self.register_buffer("prior", pace.prior * ahead.sqrt(), persistent=False)
         self.register_buffer("tail", torch.tensor(TAIL), persistent=False)
         self.register_buffer("haste", torch.tensor(HASTE), persistent=False)
@@ -70,11 +70,11 @@ class Calibration(Streaming):
     def initial_state(self, batch: int) -> State:
         horizon, count = self.horizon, len(self.levels)
         return {
-            "given": torch.zeros(batch, horizon, horizon),  # means of 1 to H readings ago, newest first
-            "issued": torch.zeros(batch, horizon, horizon, count),  # and quantiles
-            "restless": torch.zeros(batch, horizon),
-            "seen": torch.zeros(batch, horizon),  # residuals so far, of each step ahead
-            "size": torch.zeros(batch, horizon),  # of residuals
+            "given": torch.zeros(batch, horizon, horizon),  # means issued 1 to H readings ago, newest first
+            "issued": torch.zeros(batch, horizon, horizon, count),  # quantiles, likewise
+            "restless": torch.zeros(batch, horizon),  # restlessness, likewise
+            "seen": torch.zeros(batch, horizon),  # number of residuals so far, by steps ahead
+            "size": torch.zeros(batch, horizon),  # mean size of residuals, by steps ahead
             "tracked": torch.zeros(batch, horizon, count),
             "late": torch.zeros(batch, 1),
             "usual": torch.zeros(batch, 1),
@@ -84,7 +84,7 @@ class Calibration(Streaming):
     def forward(
         self, mean: Tensor, value: Tensor, known: Tensor, count: Tensor, scale: Tensor, pace: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        given = torch.diagonal(state["given"], dim1=1, dim2=2)  # [B, H]: what was said h readings ago for this one
+        given = torch.diagonal(state["given"], dim1=1, dim2=2)  # [B, H]: the means issued h readings ago for now
         residuals = ((value - given) / scale).clamp(-LIMIT, LIMIT)
         seen = (state["seen"] + known).clamp(max=MANY)
         usable = torch.maximum(1.0 / seen.clamp(min=1.0), torch.full_like(count, self.pace.size))
@@ -127,12 +127,12 @@ class Calibration(Streaming):
     def _probability(
         self, one: Tensor, first: Tensor, size: Tensor, restless: Tensor, offsets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How probable a one-step residual this large or larger is, and the marks of the tail after it.
+        """The probability [B, 1] of a one-step residual at least this large, and the updated offsets [B, K].
 
-        Between marks the logarithm of the probability is linear, as it is beyond the last one.
+        The logarithm of the probability is linear between marks, and beyond the last one.
         """
         unit = (one / (size * restless.clamp(min=0.1)).clamp(min=1e-6)).clamp(max=1e4)  # [B, 1]
-        marks = 1.25 * self.normal + offsets  # [B, K], ascending but for what tracking does to them
+        marks = 1.25 * self.normal + offsets  # [B, K], ascending unless tracking has made them cross
         rising = [marks[:, :1].clamp(min=0.05)]
         for k in range(1, len(TAIL)):
             rising.append(torch.maximum(marks[:, k : k + 1], rising[-1] + 0.05))

@@ -1,4 +1,4 @@
-"""Examines the columns of a table on its training rows: which are usable, and which look wrong."""
+"""Chooses the usable columns of a table by its training rows, and warns about suspicious ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from models.forecast.table import RawTable
 __all__ = ["Choice", "choose", "copies", "missing"]
 
 Floats = NDArray[np.float64]
-#: Correlation of differences from which on one column is said to be another.
+#: Correlation of differences from which one column is reported as a copy of another.
 ALIKE = 0.99
 #: Share of missing readings from which on a column is reported.
 MOSTLY = 0.5
-#: Rows that columns are compared on, at most, and different values that the changes of a column must have.
+#: The most rows for comparing columns, and the fewest different changes of a column that is compared.
 COMPARED, VARIED = 20_000, 8
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``variables`` and ``targets``: names, in the order of the file. ``left_out``: name to why. ``warnings``:
-    sentences about what was kept."""
+    """``variables`` and ``targets``: names, in the order of the file. ``left_out``: the reason, by name. ``warnings``:
+    sentences about columns that were kept."""
 
     variables: tuple[str, ...]
     targets: tuple[str, ...]
@@ -33,8 +33,9 @@ class Choice:
 
 
 def choose(raw: RawTable, training: Floats, targets: Sequence[str], without: Sequence[str], horizon: int) -> Choice:
-    """``training`` [N, C]: rows of all columns of ``raw``. ``targets``: the wanted ones, none: all. Raises
-    ``ValueError``."""
+    """``training`` [N, C]: the training rows, all columns of ``raw``. ``targets``: columns to forecast, empty for all.
+    ``without``: columns to leave out. Raises ``ValueError`` for an unknown or unusable target, or if fewer than two
+    columns are left."""
     if strange := [name for name in (*targets, *without) if name not in (*raw.columns, *raw.strange)]:
         raise ValueError(f"{raw.name}: has no column {strange[0]!r}: there are {', '.join(raw.columns)[:300]}")
     left_out = dict.fromkeys(raw.strange, "holds no numbers") | dict.fromkeys(without, "was not wanted")
@@ -68,7 +69,8 @@ def missing(names: Sequence[str], values: Floats) -> Iterator[str]:
 
 
 def copies(names: Sequence[str], targets: Sequence[str], values: Floats, horizon: int) -> Iterator[str]:
-    """Of differences, not of levels: a level that moves slowly is like its own future, and like much else."""
+    """Warnings about columns whose differences correlate with those of a target, now or up to ``horizon`` rows later.
+    Levels are not compared: two slow levels always correlate."""
     steps = np.diff(values[-COMPARED:], axis=0)
     there = ~np.isnan(steps)
     centred = np.where(there, steps - np.nanmean(np.where(there.any(0), steps, 0.0), axis=0), 0.0)
@@ -95,5 +97,5 @@ def copies(names: Sequence[str], targets: Sequence[str], values: Floats, horizon
                     f"`{name}` moves as `{names[target]}` will {ahead} rows later {said}. If it is not known by then, "
                     f"the scores are too good to be true: leave it out (--without {name})."
                 )
-            elif column < target or name not in targets:  # once for a pair
+            elif column < target or name not in targets:  # one warning for a pair
                 yield f"`{name}` moves as `{names[target]}` does {said}: one of them may be a copy."

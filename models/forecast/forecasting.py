@@ -1,4 +1,4 @@
-"""Training of a forecaster's network on many sensors, with Lightning: segments of streams, a loss at every reading."""
+"""Trains a forecaster's network on segments of many sensors' streams, with Lightning; every reading has a loss."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ForecastTrainingOptions(Budget):
     rate: float = 3e-3
     batch: int = 64  # segments
     length: int = 400  # readings of a segment
-    skip: int = 16  # readings at its beginning that no loss is taken of
-    memory: float = 2000.0  # of level and scale, as in the model that the network goes into
+    skip: int = 16  # first readings of a segment, which have no loss
+    memory: float = 2000.0  # readings over which level and scale are averaged, as in the model of the network
     batches: int = 150  # from one evaluation to the next
 
 
@@ -37,9 +37,9 @@ class ForecastBatch(NamedTuple):
 
 
 class Segments(torch.utils.data.IterableDataset[ForecastBatch]):
-    """Random segments of the sensors, half of them as if the stream began there. ``shares``: of the examples, by
-    source; sensors of one source are equally likely. The clock is shifted at random: a network must not know when the
-    sun rises over the sensors that it was trained on."""
+    """Random segments of the sensors; half of them start as new streams, the others with the averages of the readings
+    before. ``shares``: of the examples, by source; sensors of one source are equally likely. The clock is shifted at
+    random, so that the network does not learn the time of day of its training sensors' peaks."""
 
     def __init__(
         self,
@@ -82,17 +82,18 @@ class Segments(torch.utils.data.IterableDataset[ForecastBatch]):
         return self.prepared(whole, torch.from_numpy(phases), start, torch.from_numpy(signs))
 
     def histories(self) -> list[Tensor]:
-        """For each sensor the averages before every reading, [N, anything]."""
+        """For each sensor the packed averages before every reading, [N, P]."""
         return histories(self.sensors, self.options.memory)
 
     def prepared(self, values: Tensor, phases: Tensor, start: Tensor, signs: Tensor) -> ForecastBatch:
-        """``start`` [B, anything]: the averages before the first, of the readings not yet times ``signs`` [B]."""
+        """The batch of ``values`` [B, T + H] with NaN and ``phases`` [B, T, 2]. ``start`` [B, P]: the packed averages
+        before the first reading, not yet multiplied by ``signs`` [B]."""
         before = FrontAverages.of(start).turned(signs[:, None].double())
         return prepare(values, phases, before, self.horizon, self.options.memory)
 
 
 def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
-    """[N, PACKED] for each: the :class:`FrontAverages` before every reading."""
+    """For each sensor the packed :class:`FrontAverages` before every reading, [N, PACKED]."""
     longest = max(len(sensor.values) for sensor in sensors)
     values = torch.full((len(sensors), longest), float("nan"), dtype=torch.float64)
     for row, sensor in zip(values, sensors, strict=True):
@@ -107,8 +108,8 @@ def histories(sensors: list[Sensor], memory: float) -> list[Tensor]:
 
 
 def prepare(values: Tensor, phases: Tensor, before: FrontAverages, horizon: int, memory: float) -> ForecastBatch:
-    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``before`` [B, 1] each: the averages before the first. What
-    is in doubt is neither an origin nor a label."""
+    """The batch of ``values`` [B, T + H] with NaN and ``phases`` [B, T, 2]. ``before`` [B, 1] each: the averages before
+    the first reading. Readings in doubt are neither origins nor labels."""
     length = phases.shape[1]
     values = values.double()
     there = (~values.isnan()).double()
@@ -132,8 +133,8 @@ def prepare(values: Tensor, phases: Tensor, before: FrontAverages, horizon: int,
 
 
 def loss(change: Tensor, batch: ForecastBatch, skip: int) -> Tensor:
-    """Huber's, of errors in units of how far each sensor moves in so many steps: every sensor, step and unit counts
-    alike."""
+    """Huber loss of the errors, in units of the sensor's usual move over as many steps, so that all sensors, steps and
+    units weigh alike. ``change`` [B, T, H]: forecast moves, in units of the pace."""
     labels, known = batch.labels[:, skip:], batch.known[:, skip:].float()
     number = known.sum(1).clamp(min=1.0)
     moves = ((labels.square() * known).sum(1) / number).sqrt().clamp(min=0.1)[:, None]
@@ -142,7 +143,7 @@ def loss(change: Tensor, batch: ForecastBatch, skip: int) -> Tensor:
 
 
 class ForecastTraining(Budgeted):
-    """One network in training."""
+    """The training of one network."""
 
     options: ForecastTrainingOptions
 

@@ -1,11 +1,11 @@
 """The front end of a forecaster of one sensor: running level, scale and pace, and detection of doubtful readings.
 
-A reading that is far outside of all that a sensor has shown, and far from the median of its last readings, is in doubt
-(the identifier of Hampel 1974, without looking ahead). It moves nothing here, and the forecaster treats it as missing,
-until the sensor stays there: when most of the last readings are like it, the median is, too. Of the first readings
-nothing is known, so the averages are those of the ones near their median, taken again with each reading.
+A reading that is far outside of the sensor's range so far, and far from the median of its last readings, is in doubt
+(the identifier of Hampel 1974, without looking ahead). It changes no average, and the forecaster treats it as missing,
+unless the sensor stays there: when most of the last readings are like it, so is the median. Among the first readings
+there is no range yet: the averages are computed from those near their median, again with each reading.
 
-All of this is float64, in the sensor's own unit: the rest of a model has readings relative to ``origin``, as float32.
+All of this is float64, in the sensor's unit; the rest of a model has readings relative to ``origin``, as float32.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Readings from here on are missing: what is relative to them must be float32, differences too.
+#: Readings from this size on count as missing, so that readings relative to the origin fit float32.
 LARGEST = 1e36
-#: Last readings whose median is taken; so many of them may be wrong and leave it right.
+#: Number of last readings of which the median is taken; it is right while fewer than half of them are wrong.
 WINDOW = 11
-#: In doubt is what lies outside of the range so far by this share of it, and this many times as far from the median as
-#: half of the last readings are, and as the sensor moves from one reading to the next.
+#: A reading is in doubt if it is outside of the range so far by ``OUTSIDE`` times its width, and its distance from the
+#: median is ``APART`` times the median distance of the last readings, and ``JUMP`` times the usual step.
 OUTSIDE, APART, JUMP = 1.0, 6.0, 20.0
-#: Among the first ``WINDOW`` readings, this many times as far as half of them; the more, the fewer there are.
+#: Among the first ``WINDOW`` readings: this many times the median distance, and more while there are few.
 FIRST = 8.0
-#: Doubts count less by this with every reading; when they would be more than so many, there is no doubt: it often does.
+#: The count of doubts is multiplied by ``FORGIVE`` with every reading. A sensor that has reached ``MOST_DOUBTS`` often
+#: behaves so: its readings are then not in doubt.
 FORGIVE, MOST_DOUBTS = 0.995, 20.0
-#: The range shrinks by one part in so many with each reading.
+#: The range shrinks by 1 / ``MEMORY`` of itself with each reading.
 MEMORY = 20_000.0
-#: Smallest change of a reading that counts: this share of it, or this much.
+#: Smallest change that counts: this share of a reading, or this much.
 SMALLEST_SHARE, SMALLEST = 1e-15, 1e-36
-#: The last origin is left when readings are this many paces away.
+#: The origin moves when readings are this many paces away from it.
 MOVES = 1024.0
 
 
 class FrontAverages(NamedTuple):
-    """The kept state of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: of those without a
-    doubt, ``memory`` at most. ``level`` and ``variance``: running. ``squares``: mean square of differences from one to
-    the next. ``last``: without a doubt. ``low`` and ``high``: range, which ``memory`` shrinks; ``least`` and ``most``:
-    range that is kept for longer. ``readings``: all, ``memory`` at most. ``doubts``: recent ones. ``doubted``: 1 if the
-    last one was. ``run``: steps since the last without a doubt. ``origin``: what readings are relative to. ``recent``
-    [..., WINDOW]: newest first."""
+    """The state of a stream's readings, float64 [..., 1] each, zeros at the start. ``count``: number of readings not in
+    doubt, ``memory`` at most. ``level`` and ``variance``: running. ``squares``: mean square of successive differences.
+    ``last``: the last reading not in doubt. ``low`` and ``high``: range, which shrinks with ``memory``; ``least`` and
+    ``most``: a range that shrinks more slowly. ``readings``: number of all, ``memory`` at most. ``doubts``: recent
+    number of readings in doubt. ``doubted``: 1 if the last reading was in doubt. ``run``: steps since the last reading
+    not in doubt. ``origin``: readings are relative to it. ``recent`` [..., WINDOW]: last readings, newest first."""
 
     count: Tensor
     level: Tensor
@@ -60,14 +61,14 @@ class FrontAverages(NamedTuple):
 
     @classmethod
     def of(cls, packed: Tensor) -> FrontAverages:
-        """Of ``packed`` [..., PACKED]."""
+        """From ``packed`` [..., PACKED], the inverse of :meth:`packed`."""
         return cls(*packed.split([1] * (len(cls._fields) - 1) + [WINDOW], -1))
 
     def packed(self) -> Tensor:
         return torch.cat(self, -1)
 
     def turned(self, signs: Tensor) -> FrontAverages:
-        """Those of the same readings times ``signs`` [..., 1], 1 or -1."""
+        """The averages of the same readings times ``signs`` [..., 1], 1 or -1."""
         up = signs > 0
         return self._replace(
             level=self.level * signs,
@@ -81,14 +82,14 @@ class FrontAverages(NamedTuple):
         )
 
 
-#: Numbers of an :class:`FrontAverages`.
+#: Numbers of a :class:`FrontAverages`.
 PACKED = len(FrontAverages._fields) - 1 + WINDOW
 
 
 class Followed(NamedTuple):
-    """``sure``: 1 where there is a reading without a doubt, float64 [..., 1], as all. ``scale``: never zero.
-    ``change``: from the last reading without a doubt to this one, 0 without one. ``median``: of the last
-    readings. ``moved``: of the origin, but for ``jump``: of the level, where the sensor has gone elsewhere."""
+    """All float64 [..., 1]. ``sure``: 1 where there is a reading that is not in doubt. ``scale``: never zero.
+    ``change``: from the last reading not in doubt to this one, 0 without both. ``median``: of the last readings.
+    ``jump``: move of the level where the sensor has moved for good. ``moved``: move of the origin, without ``jump``."""
 
     after: FrontAverages
     sure: Tensor
@@ -102,19 +103,19 @@ class Followed(NamedTuple):
 def follow(
     reading: Tensor, there: Tensor, before: FrontAverages, memory: float, expected: Tensor | None = None
 ) -> Followed:
-    """One more reading, float64 [..., 1], which counts where ``there`` is 1; elsewhere it may be anything but NaN.
-    ``expected``: what it was forecast as, before which a sensor that has gone elsewhere was; the last reading."""
+    """Update by one ``reading``, float64 [..., 1]. It counts where ``there`` is 1; elsewhere it may be anything but
+    NaN. ``expected``: its forecast, from which a jump is measured; by default the last reading."""
     here = there > 0
     readings = (before.readings + there).clamp(max=memory)
     recent = torch.where(here, torch.cat([reading, before.recent[..., :-1]], -1), before.recent)
     live = torch.arange(WINDOW, dtype=reading.dtype) < readings
-    middle = (readings * 0.5).long().clamp(0, WINDOW // 2)  # whatever a broken state holds, the place is one
+    middle = (readings * 0.5).long().clamp(0, WINDOW // 2)  # in range even if the state is broken
     median = _ranked(recent, live, middle)
     distance = (recent - median).abs()
     usual = _ranked(distance, live, middle)
     early = readings <= WINDOW
 
-    # the first readings, all of them again
+    # the first readings: averages computed from all of them
     least_change = (SMALLEST_SHARE * median.abs()).clamp(min=SMALLEST)
     few = 1.0 + (6.0 / readings.clamp(min=1.0)) ** 4
     inside = (live & (distance <= FIRST * few * usual + least_change)).to(reading.dtype)
@@ -127,12 +128,12 @@ def follow(
     moves = moves * (number - 1.0) / (number * pairs.sum(-1, keepdim=True).clamp(min=1.0))
     lowest, highest = median + off.amin(-1, keepdim=True), median + off.amax(-1, keepdim=True)
 
-    # later on
+    # later readings
     width = OUTSIDE * (before.most - before.least)
     apart = (reading - median).abs()
     beyond = (reading > before.most + width) | (reading < before.least - width)
     far = apart > torch.maximum(torch.maximum(APART * usual, JUMP * before.squares.sqrt()), least_change)
-    like = (reading - before.recent[..., :1]).abs() <= 0.5 * apart  # the one before
+    like = (reading - before.recent[..., :1]).abs() <= 0.5 * apart  # as the reading before
     often = (before.doubts > MOST_DOUBTS - 1.0) & like
     odd = (early & (inside[..., :1] <= 0)) | (~early & beyond & far & ~often)
     sure = torch.where(odd, 0.0, there)
@@ -142,7 +143,7 @@ def follow(
     known = sure > 0
     run = torch.where(known, 0.0, (before.run + 1.0).clamp(max=memory))
     last = torch.where(known, reading, before.last)
-    # a sensor that has gone elsewhere for good is what it was, but for its level
+    # a sensor that has moved for good keeps all but its level
     gone = ~early & beyond & ~far & known & (before.doubted > 0)
     jump = torch.where(gone, reading - (before.last if expected is None else expected), 0.0)
     change = torch.where(known & (before.count > 0), reading - before.last, 0.0)
@@ -180,11 +181,12 @@ def follow(
 
 
 def _ranked(values: Tensor, live: Tensor, rank: Tensor) -> Tensor:
-    """Of those of ``values`` [..., W] that are ``live`` the one of this ``rank`` [..., 1], from 0 for the smallest."""
+    """The value of ``rank`` [..., 1] (0: the smallest) among those of ``values`` [..., W] that are ``live``; 0 if none
+    is."""
     sorted_ = torch.where(live, values, 1e300).sort(-1).values
     return torch.where(live[..., :1], torch.gather(sorted_, -1, rank), 0.0)
 
 
 def pace_of(squares: Tensor, scale: Tensor) -> Tensor:
-    """How far a sensor moves from one reading to the next; a hundredth of its scale at least."""
+    """The pace: root mean square of successive differences, a hundredth of the scale at least."""
     return torch.maximum(squares.sqrt(), 0.01 * scale)

@@ -1,7 +1,7 @@
-"""A grid of steps of the horizon, denser for near steps: values are tracked on the grid and interpolated between.
+"""A grid of steps ahead, denser for near steps: values are tracked at its steps and interpolated between them.
 
-How far off a forecast is grows smoothly with the steps ahead, so the weights of a mixture and the widths of intervals
-are tracked at these steps alone, and lie on straight lines in between.
+The error of a forecast grows smoothly with the steps ahead, so the weights of a mixture and the widths of intervals are
+tracked at these steps only, and interpolated linearly.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ __all__ = ["Grid", "grid"]
 
 
 def grid(horizon: int) -> tuple[int, ...]:
-    """1, 2, 3, 4, 6, 8, 12, 16, 24, ... and the horizon."""
+    """The steps 1, 2, 3, 4, 6, 8, 12, 16, 24, ... and the horizon."""
     steps = sorted({2**k * part // 2 for k in range(16) for part in (2, 3)})
     return (*(step for step in steps if step < 0.9 * horizon), horizon)
 
 
 class Grid(nn.Module):
-    """``channels`` numbers that are said of every step of the grid, and kept until that step has come.
+    """A delay line: ``channels`` numbers are pushed for each of the S steps of the grid, and are due when that step has
+    come.
 
-    State ``line`` [B, L]: by age, newest first, of every age those steps that are farther ahead than that.
+    The state ``line`` [B, L] holds the numbers by age, newest first; of each age only the steps that are still ahead.
     """
 
     def __init__(self, horizon: int, channels: int) -> None:
@@ -29,7 +30,7 @@ class Grid(nn.Module):
         self.steps = grid(horizon)
         self.channels, count = channels, len(self.steps)
         at = torch.tensor(self.steps)
-        self.register_buffer("at", at - 1, persistent=False)  # places among all steps
+        self.register_buffer("at", at - 1, persistent=False)  # indices among all steps
         between = torch.zeros(horizon, count)
         for row in range(horizon):
             right = int(torch.searchsorted(at, row + 1))
@@ -45,7 +46,7 @@ class Grid(nn.Module):
                     if step > age:
                         places[age, channel, number] = len(places)
         self.length = len(places)
-        new = channels * count  # what is said comes before what was kept
+        new = channels * count  # the new numbers are in front of the old ones
         moved = [
             channel * count + number if age == 0 else new + places[age - 1, channel, number]
             for age, channel, number in places
@@ -57,9 +58,9 @@ class Grid(nn.Module):
         self.register_buffer("places", torch.tensor(due), persistent=False)
 
     def due(self, line: Tensor) -> Tensor:
-        """[B, channels, S]: what was said of now."""
+        """The numbers that were pushed for now, [B, channels, S]."""
         return line.index_select(1, self.places).reshape(-1, self.channels, len(self.steps))
 
     def say(self, line: Tensor, said: Tensor) -> Tensor:
-        """The line after ``said`` [B, channels, S]."""
+        """The line after pushing ``said`` [B, channels, S]."""
         return torch.cat([said.flatten(1), line], 1).index_select(1, self.moved)

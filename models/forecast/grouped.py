@@ -1,14 +1,14 @@
-"""Recursive least squares for many steps ahead at the cost of one: labels that come late, in groups.
+"""Recursive least squares for many steps ahead, with late labels in groups of steps, at the cost of one step.
 
-The label of step ``h`` comes ``h`` readings after its features. Steps are in groups, and those of a group are learnt
-together when the last of them has come, from the features of then: so few rows of features are looked at with each
-reading, whatever the horizon, and everything is a product of matrices.
+The label of step ``h`` comes ``h`` readings after its features. The steps of a group are learnt together when its last
+label has come, from the same features. So each reading needs few rows of features, for any horizon, and everything is a
+matrix product.
 
-It must live for years in float32. The covariance is symmetric to the last bit: what is taken from it is the outer
-product of a vector with itself. Its mean eigenvalue is bounded (a stuck sensor excites nothing, and forgetting would
-blow it up). It starts as zeros, and a little is added to the diagonal, a block with each reading: in the first
-``BLOCKS`` readings all of the prior, later so much that no direction is lost to rounding. A gain never exceeds what
-takes the error to zero (the scale may have moved since the covariance saw those features).
+It must run for years in float32. The covariance stays exactly symmetric, because the update subtracts the outer product
+of a vector with itself. Its mean eigenvalue is bounded (a stuck sensor excites nothing, and forgetting would inflate
+it). It starts as zeros, and each reading adds to one block of the diagonal: in the first ``BLOCKS`` readings all of the
+prior, later just enough that no direction is lost to rounding. A gain never overshoots: it takes the error to zero at
+most (the scale may have moved since the covariance saw those features).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from models.forecast.normalise import WARM
 from models.layers import State
 
-#: Of the uncertainty of a forecast, in units of the noise: what is beyond it is forgotten before anything is learnt.
+#: Largest variance of a forecast, in units of the noise; the covariance is scaled down to it before an update.
 NEWS = 1e3
-#: Blocks of the diagonal; the prior is there before anything is learnt.
+#: Number of blocks of the diagonal; the prior is complete before the first label.
 BLOCKS = WARM
-#: Added to the diagonal for every reading, in units of the prior.
+#: Amount added to the diagonal for each reading, in units of the prior.
 LITTLE = 1e-5
 
 
@@ -34,9 +34,9 @@ def groups(horizon: int) -> tuple[int, ...]:
 
 
 class GroupedRls(nn.Module):
-    """For ``horizon`` labels of one set of features, all with one covariance.
+    """Recursive least squares for H = ``horizon`` labels of one set of F features, with one covariance.
 
-    State: ``covariance`` [B, F, F], ``weights`` [B, F, H].
+    State: ``covariance`` [B, F, F], ``weights`` [B, F, H]. ``forget``: factor of the past with each reading.
     """
 
     def __init__(self, features: int, horizon: int, forget: float, prior: float = 1.0, bound: float = 1e4) -> None:
@@ -44,7 +44,7 @@ class GroupedRls(nn.Module):
         self.features, self.horizon, self.forget, self.bound = features, horizon, forget, bound * prior
         self.prior = prior
         coordinate = torch.arange(features)
-        rows = -(-features // BLOCKS)  # that are added with each reading
+        rows = -(-features // BLOCKS)  # size of a block
         place = (coordinate % rows)[None] == torch.arange(rows)[:, None]
         self.register_buffer("place", place.float(), persistent=False)  # [rows, F]
         self.register_buffer("block", (coordinate // rows).float(), persistent=False)  # [F]
@@ -64,16 +64,16 @@ class GroupedRls(nn.Module):
     def forward(
         self, rows: Tensor, labels: Tensor, known: Tensor, fresh: Tensor, turn: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Forecast [B, 1, H] after it has seen the labels.
+        """Update from the labels, then forecast [B, 1, H].
 
-        ``rows`` [B, 1 + G, F]: features now, and when the last label of each group was made; ``labels`` [B, 1, H] and
-        ``known``: those of the groups. ``fresh`` [B, 1, 1]: 1 where the first row counts. ``turn`` [B, 1]: the block
-        whose turn it is, from ``BLOCKS`` on for all but the first round.
+        ``rows`` [B, 1 + G, F]: features now, and those that the labels of each of G groups belong to; ``labels`` and
+        ``known`` [B, 1, H]: labels, and 1 where they count. ``fresh`` [B, 1, 1]: 1 where the first row counts. ``turn``
+        [B, 1]: the block of the diagonal that is added to; plus ``BLOCKS`` after the first round.
         """
         covariance, weights = state["covariance"], state["weights"]
         towards = rows @ covariance  # [B, 1 + G, F]
         reach = (rows * towards).sum(2, keepdim=True)
-        # after long silence anything is news, and so much of it that the difference below would be rounding alone
+        # after a long silence the variance is so large that the difference below would be nothing but rounding
         news = NEWS / reach[:, :1].clamp(min=NEWS)
         mean = (
             covariance.flatten(1).index_select(1, self.diagonal).sum(1)[:, None, None] / self.features

@@ -1,8 +1,7 @@
-"""Detects leaks of later readings into anything that is learnt, chosen or forecast, by changing the later readings.
+"""Detects leaks: whether scaling, examples, choices or forecasts depend on later readings.
 
-The rows after a cut get other readings, and everything is computed again: scaling, examples, forecasts. Results for the
-time before the cut must be bit-identical. A forecaster is run across the cut in one call, so that a look-ahead would
-show.
+The readings after a cut are replaced, and everything is computed again: scaling, examples, forecasts. Results for the
+time before the cut must be bit-identical. A forecaster runs across the cut in one call, which reveals a look-ahead.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from models.forecast.table import RawTable
 
 __all__ = ["LeakFinding", "changed", "find", "overlaps"]
 
-#: Cuts within the test rows; rows that are run before and behind each.
+#: Number of cuts within the test rows, and of rows that are run before and after each.
 CUTS, BEFORE, BEHIND = 2, 256, 64
-#: Batches of examples that are compared.
+#: Number of batches of examples that are compared.
 BATCHES = 3
 
 
@@ -36,7 +35,7 @@ class LeakFinding:
 
 
 def changed(raw: RawTable, after: float, seed: int = 0) -> RawTable:
-    """All readings later than ``after`` (unix seconds) are others: far off, and a third of them missing."""
+    """A table whose readings later than ``after`` (unix seconds) are replaced: far off, and a third of them missing."""
     rng = np.random.default_rng(seed)
     values, later = raw.values.copy(), raw.times > after
     shape = (int(later.sum()), values.shape[1])
@@ -48,7 +47,8 @@ def changed(raw: RawTable, after: float, seed: int = 0) -> RawTable:
 
 
 def find(plan: Plan, again: Callable[[RawTable], Plan], model: Multivariate) -> list[LeakFinding]:
-    """``again``: a plan of another table, made as ``plan`` was of ``plan.raw``. ``model``: the trained one."""
+    """The findings of all checks. ``again`` makes a plan of another table, with the settings of ``plan``. ``model``:
+    the trained one."""
     return [*_training(plan, again), _validation(plan, again), *_forecasts(plan, again, model), overlaps(plan)]
 
 
@@ -99,7 +99,7 @@ def _comparable(plan: Plan, other: Plan) -> bool:
 
 
 def _gap_near(plan: Plan, row: int) -> int:
-    """The nearest row at which something is missing: there it is seen what fills gaps with what comes next."""
+    """The nearest row with a missing reading, which reveals a gap filled from later readings; else ``row``."""
     near = np.arange(max(0, row - BEFORE), min(row + BEFORE, len(plan.table.times) - BEHIND))
     count = len(plan.columns)
     gaps = near[plan.inputs()[near, count : 2 * count].min(1) == 0]
@@ -107,7 +107,7 @@ def _gap_near(plan: Plan, row: int) -> int:
 
 
 def overlaps(plan: Plan) -> LeakFinding:
-    """Whether a label of one part is a row of the next: ``horizon`` rows lie between them."""
+    """Whether a label of one part is a row of the next; ``horizon`` rows must lie between parts."""
     parts, horizon = [*plan.parts.values()], plan.horizon
     last = [part.origins(horizon)[-1] + horizon for part in parts]
     labelled = _last_label(plan)
@@ -120,7 +120,7 @@ def overlaps(plan: Plan) -> LeakFinding:
 
 
 def _last_label(plan: Plan) -> int:
-    """The last row that a training label is of, found in examples whose windows begin as late as they may."""
+    """The last row that is a training label, found in examples whose windows begin as late as possible."""
     windows = plan.windows(1)
     firsts = torch.tensor([windows.behind - 1])
     known = windows.batch(firsts).known.unflatten(2, (-1, plan.horizon)).any(2)[0].numpy()  # [T, H]
@@ -129,12 +129,12 @@ def _last_label(plan: Plan) -> int:
 
 
 def _time(plan: Plan, row: int) -> float:
-    """Just before a row."""
+    """A time just before ``row``, in unix seconds."""
     times = plan.table.times
     return float((times[row - 1] + times[min(row, len(times) - 1)]) / 2)
 
 
 def _equal(one: Any, two: Any) -> bool:
-    """Bit for bit."""
+    """Whether two arrays are bit-identical."""
     one, two = np.asarray(one), np.asarray(two)
     return one.shape == two.shape and one.tobytes() == two.tobytes()

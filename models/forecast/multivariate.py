@@ -1,10 +1,10 @@
-"""A forecaster of several sensors that belong together: rows of a table in, the next rows of its targets out.
+"""A forecaster of several related sensors: rows of a table in, forecasts of the next rows of its targets out.
 
 A network (:mod:`models.forecast.network`) sees all variables of a row, scaled by constants of the training rows, and
-says how far each target moves from its last reading. Its weights are fixed; what goes on learning while it runs is
-state, and is what :mod:`models.forecast.online` has for one sensor: least squares on each target's own past, and on
-the network's features (with one covariance for all targets); a hedge over these, the network, persistence and "as a
-day ago", by what each had said of each target and step ahead; quantiles that are calibrated on what was issued.
+forecasts the move of each target from its last reading. Its weights are fixed. All that is learnt while it runs is
+state, as in :mod:`models.forecast.online`: least squares on each target's past, and on the network's features (with one
+covariance for all targets); a hedge over these, the network, persistence and "as a day ago", by the past errors of each
+for each target and step ahead; quantiles that are calibrated on the issued ones.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from models.layers import State, Streaming, inner, outer
 
 Floats = NDArray[np.float64]
 
-#: Channels of the network for each variable: level, difference to the row before, how fresh it is.
+#: Channels of the network for each variable: level, difference to the row before, freshness.
 EACH = 3
-#: Rows without a reading are counted up to here.
+#: Rows since the last reading are counted up to this number.
 OLD = 1000.0
-#: Levels that something is fitted to, in deviations, and moves, in units of their usual size, are cut to this: a spike
-#: must not rule for weeks, and a constant far out must not be all that is heard.
+#: Least squares sees levels clipped to this many deviations, and moves to this many times their usual size, so that a
+#: spike does not dominate for weeks, nor a constant far outside all other features.
 FAR = 5.0
-#: Variance of the readout's weights before it has seen anything: its features are many, and each is about one.
+#: Prior variance of the readout's weights; small, because there are many features of size 1.
 PRIOR_WEIGHTS = 0.1
-#: Rows that what was found of the members before it runs counts for.
+#: Number of rows that the members' errors on validation rows count for.
 PRIOR = 100.0
-#: Share of a column's readings that its scale does not heed, at either end.
+#: Share of a column's readings, at either end, that does not change its scale.
 TAILS = 0.001
 
 
 @dataclass(frozen=True)
 class MultivariateConfig:
-    """``variables``: columns of a row, in this order; ``targets``: those that are forecast. Most of the rest as in
+    """``variables``: columns of a row, in this order; ``targets``: those that are forecast. The other fields are as in
     :class:`models.forecast.online.OnlineConfig`."""
 
     variables: tuple[str, ...]
@@ -52,7 +52,7 @@ class MultivariateConfig:
     network: NetworkConfig
     experts: tuple[Expert, ...] = (Expert(24, 0.999, 1), Expert(3, 0.9995, 1))
     readout: float = 0.9995
-    day: int = 0  # rows of a day, 0: there is no day in it
+    day: int = 0  # rows of a day, 0: no daily season
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     sharpness: float = 4.0
     handicap: float = 0.05
@@ -66,7 +66,8 @@ class MultivariateConfig:
 
     @property
     def channels(self) -> int:
-        """Of the input: values (anything where missing), masks (1: it is there), time of day and of week in [0, 1)."""
+        """Number of input channels: C values (anything where missing), C masks (1 where there is a reading), time of
+        day and of week in [0, 1)."""
         return 2 * len(self.variables) + 2
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,8 +87,8 @@ class MultivariateConfig:
 
 
 class Scaling(NamedTuple):
-    """Constants [C] of the training rows: mean and deviation; root mean square of the differences between rows, least
-    and largest reading, in deviations."""
+    """Constants [C] of the training rows: mean and deviation; in deviations: root mean square of the differences
+    between rows, smallest and largest reading."""
 
     centre: Floats
     spread: Floats
@@ -97,8 +98,8 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats) -> Scaling:
-        """Of rows [N, C] with NaN. One reading in a thousand at either end does not count: a spike in them must not
-        make everything else look alike. Of a column that has nothing but spikes they do."""
+        """From rows [N, C] with NaN. One reading in a thousand at either end is clipped, so that a spike does not make
+        all other readings look alike; not in columns that are constant but for spikes."""
         tame = np.clip(values, *np.nanquantile(values, (TAILS, 1 - TAILS), axis=0))
         still = np.nanstd(tame, 0) <= 1e-9 * np.nanstd(values, 0)
         tame[:, still] = values[:, still]
@@ -111,8 +112,8 @@ class Scaling(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Rows as the model sees them. ``value`` [B, T, C]: the last reading; ``level``: the same in deviations from the
-    training's mean; ``there``: 1 where it is of this row. ``inputs`` [B, T, 3 C + clock]: what the network takes."""
+    """Rows as the model sees them. ``value`` [B, T, C]: the last reading; ``level``: the same, in deviations from the
+    training's mean; ``there``: 1 where it is of this row. ``inputs`` [B, T, 3 C + clock]: the network's input."""
 
     value: Tensor
     level: Tensor
@@ -121,8 +122,8 @@ class Seen(NamedTuple):
 
 
 class Now(NamedTuple):
-    """One row: targets' last readings, the same in deviations, 1 where they are of this row [B, K]; time of day and of
-    week [B, 2]; the network's features [B, F] and the moves that it foretells [B, K, H], in deviations."""
+    """One row. [B, K]: the targets' last readings, the same in deviations, 1 where they are of this row; time of day
+    and of week [B, 2]; the network's features [B, F] and forecast moves [B, K, H], in deviations."""
 
     value: Tensor
     level: Tensor
@@ -134,8 +135,8 @@ class Now(NamedTuple):
 
 class Multivariate(Streaming):
     """``forward(x [B, T, 2 C + 2], state) -> (outputs, state)``; channels: see ``MultivariateConfig.channels``. Outputs
-    for K targets: ``mean`` [B, T, K, H], ``quantiles`` [B, T, K, H, Q], ``anomaly`` and ``drift`` [B, T, K], as in
-    :class:`models.forecast.online.Online`."""
+    for K targets, as in :class:`models.forecast.online.Online`: ``mean`` [B, T, K, H], ``quantiles`` [B, T, K, H, Q],
+    ``anomaly`` and ``drift`` [B, T, K]."""
 
     receptive_field = None
 
@@ -167,7 +168,7 @@ class Multivariate(Streaming):
         ages, lags = torch.arange(horizon + 1)[:, None], torch.arange(self.lags + 1)[None]
         self.register_buffer("window", ages + lags, persistent=False)
         ahead, day = torch.arange(1, horizon + 1), max(1, config.day)
-        back = day * ((ahead + day - 1) // day)  # whole days, at least as many rows as it is ahead
+        back = day * ((ahead + day - 1) // day)  # whole days, at least as many rows as the step ahead
         self.register_buffer("then", torch.stack([back - ahead, back]), persistent=False)
         self.past = max(horizon + self.lags, int(back[-1]) if config.day else 0)  # levels that are kept
 
@@ -178,7 +179,7 @@ class Multivariate(Streaming):
             "begun": torch.zeros(batch, variables),  # 1: there has been a reading
             "age": torch.zeros(batch, variables),  # rows since then
             "count": torch.zeros(batch, targets),
-            "below": torch.zeros(batch, targets),  # how far outside of the training's range it has been
+            "below": torch.zeros(batch, targets),  # distance outside of the training's range so far
             "above": torch.zeros(batch, targets),
             # of 1 to H rows ago, newest first
             "levels": torch.zeros(batch, targets, self.past),
@@ -187,16 +188,16 @@ class Multivariate(Streaming):
             "features": torch.zeros(batch, horizon, self.readout.features),
             "said": torch.zeros(
                 batch, horizon, targets, horizon, self.members - self.naive
-            ),  # by all but the naive ones
+            ),  # forecasts of all members but the naive ones
             "losses": torch.zeros(batch, targets, horizon, self.members),
-            "learnt": torch.zeros(batch, targets, horizon, 1),  # of the prior, what is forgotten
+            "learnt": torch.zeros(batch, targets, horizon, 1),  # share of the prior that is forgotten
             **self._each(batch * targets),
             **outer(self.network.initial_state(batch), "network"),
             **outer(self.readout.initial_state(batch), "readout"),
         }
 
     def _each(self, batch: int) -> State:
-        """The state of what is for one target."""
+        """The state of the parts that each target has separately, [B, K, ...]."""
         state = outer(self.calibration.initial_state(batch), "calibration")
         for number, expert in enumerate(self.experts):
             state |= outer(expert.initial_state(batch), f"expert{number}")
@@ -217,7 +218,7 @@ class Multivariate(Streaming):
         return {name: torch.stack(row, 1) for name, row in rows.items()}, state
 
     def see(self, x: Tensor, state: State) -> tuple[Seen, State]:
-        """Of rows [B, T, 2 C + 2] what is known, and the state behind them."""
+        """Rows [B, T, 2 C + 2] with missing readings filled, and the state after them."""
         count = len(self.config.variables)
         there = ((x[..., count : 2 * count] > 0.5) & (x[..., :count].abs() < ABSURD)).to(x.dtype)  # false for NaN, too
         value, begun, age = state["value"], state["begun"], state["age"]
@@ -247,7 +248,7 @@ class Multivariate(Streaming):
         levels = torch.cat([level[:, :, None], before], 2)  # [B, K, 1 + past], newest first
         past = levels[:, :, 1 : horizon + 1]  # [B, K, H]
         known = there[:, :, None] * state["there"]
-        usual = FAR * self.prior[..., 0].sqrt().clamp(min=0.01)  # [K, H]: what moves farther is taken for that far
+        usual = FAR * self.prior[..., 0].sqrt().clamp(min=0.01)  # [K, H]: larger moves are clipped
         labels = torch.minimum(torch.maximum(level[:, :, None] - past, -usual), usual)
         clock = torch.cat([now.clock[:, None], state["clock"]], 1)
         said, part = self._experts(levels, labels, known, there, clock, state)
@@ -258,7 +259,7 @@ class Multivariate(Streaming):
         read, part = self.readout(features, then, labels.flatten(1), known.flatten(1), fresh, learnt)
         new |= outer(part, "readout")
 
-        # what each member says [B, K, H, M], within what was seen in training or since; the naive ones first
+        # the forecasts of the members [B, K, H, M], within the range seen in training or since; the naive ones first
         fade = 1 - 1 / config.memory
         floor, ceiling = self.low[self.chosen], self.high[self.chosen]
         new["below"] = torch.maximum(state["below"] * fade, floor - level)
@@ -267,7 +268,7 @@ class Multivariate(Streaming):
         own = level[:, :, None]
         foretold = [*said, read.unflatten(1, (-1, horizon)), now.change]
         others = torch.stack([torch.minimum(torch.maximum(own + move, low), high) for move in foretold], 3)
-        # and what it said h rows ago of this one
+        # and the ones issued h rows ago for this row
         due = torch.diagonal(state["said"], dim1=1, dim2=3).permute(0, 1, 3, 2)
         naive, dues = [own.expand(-1, -1, horizon)], [past]
         if config.day:
@@ -276,7 +277,7 @@ class Multivariate(Streaming):
         kept = 0.5 ** (known[..., None] / config.half_life)  # 1 where nothing is known
         errors = torch.minimum(errors.abs(), usual[..., None])
         losses = kept * state["losses"] + (1 - kept) * errors.square()
-        # bounded anyhow, but it moves only where the row ``h`` before was there: a wrong number must not stay for long
+        # a loss changes only where the row ``h`` before had a reading, so a broken one would last long
         losses = losses.clamp(max=LIMIT**2)
         faded = (1 - kept * (1 - state["learnt"])).clamp(max=1.0)
         moves = torch.cat([torch.stack(naive, 3), others], 3) - own[..., None]
@@ -299,7 +300,7 @@ class Multivariate(Streaming):
     def _experts(
         self, levels: Tensor, labels: Tensor, known: Tensor, there: Tensor, clock: Tensor, state: State
     ) -> tuple[list[Tensor], State]:
-        """Moves [B, K, H] that each target's own past foretells, by expert, as in
+        """The moves [B, K, H] that each expert forecasts from a target's own past, as in
         :class:`models.forecast.online.Online`."""
         new, said, targets = State(), list[Tensor](), len(self.config.targets)
         window = levels.flatten(0, 1)[:, self.window]  # [B * K, 1 + H, 1 + lags]
@@ -330,7 +331,7 @@ class Multivariate(Streaming):
         columns = (value, count, scale, scale * self.pace[self.chosen])
         value, count, scale, pace = (tensor.flatten(0, 1)[:, None] for tensor in columns)
         before = {name: tensor.flatten(0, 1) for name, tensor in inner(state, "calibration").items()}
-        before["size"] = before["size"].clamp(max=10 * LIMIT)  # as the losses
+        before["size"] = before["size"].clamp(max=10 * LIMIT)  # for the same reason as the losses
         quantiles, anomaly, drift, part = self.calibration(
             mean.flatten(0, 1), value, known.flatten(0, 1), count, scale, pace, before
         )
@@ -342,7 +343,7 @@ class Multivariate(Streaming):
         return answers, outer(new, "calibration")
 
     def hedge(self, losses: Tensor, learnt: Tensor) -> Tensor:
-        """Weights [B, K, H, M], as in :class:`models.forecast.online.Online`, but for a prior that fades."""
+        """Weights [B, K, H, M], as in :class:`models.forecast.online.Online`, with a prior whose influence decays."""
         found = (losses + PRIOR * (math.log(2) / self.config.half_life) * (1 - learnt) * self.prior) * self.odds
         best = found.amin(-1, keepdim=True)
         return torch.softmax(-self.config.sharpness * (found - best) / best.clamp(min=1e-9), -1)

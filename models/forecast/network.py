@@ -1,8 +1,8 @@
 """The trained part of a forecaster: a recurrent or a causal convolutional network over a sensor's normalised readings.
 
-Its inputs and outputs are in units of the sensor's own pace and relative to its last reading, so that one
-network serves any sensor (the lesson of SegRNN, Lin et al. 2023, made causal: level and scale are running averages).
-In :mod:`models.forecast.multivariate` it has the readings of several sensors, and forecasts several.
+Its inputs and outputs are in units of the sensor's pace and relative to its last reading, so that one network serves
+any sensor (as in SegRNN, Lin et al. 2023, but causal: level and scale are running averages). In
+:mod:`models.forecast.multivariate` it sees several sensors and forecasts several.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PLAIN = 5
 
 @dataclass(frozen=True)
 class NetworkConfig(Config):
-    """``family``: "gru", "lstm", "rnn", or "convolution" (gated, causal, dilated: a WaveNet's stack). ``plain``:
-    channels beside the clock's."""
+    """``family``: "gru", "lstm", "rnn", or "convolution" (gated, causal, dilated: a WaveNet's stack). ``plain``: number
+    of channels other than the clock's."""
 
     family: str = "gru"
     plain: int = PLAIN
@@ -37,8 +37,9 @@ class NetworkConfig(Config):
 
 
 class Network(Streaming):
-    """``forward(x [B, T, plain + clock], state) -> ((features [B, T, F], change [B, T, K * H]), state)``: the mean
-    change from each target's last reading, in units of its pace, for each step ahead: all of one target, then the next.
+    """``forward(x [B, T, plain + clock], state) -> ((features [B, T, F], change [B, T, K * H]), state)``. ``change``:
+    the mean change from each target's last reading for each step ahead, in units of its pace; the H steps of the first
+    target, then those of the next.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -52,12 +53,12 @@ class Network(Streaming):
             self.body = RecurrentStack(config.family, hidden, hidden, config.layers, config.dropout)
         self.receptive_field = self.body.receptive_field
         self.head = nn.Linear(hidden, config.targets * config.horizon)
-        nn.init.zeros_(self.head.weight)  # it begins as persistence
+        nn.init.zeros_(self.head.weight)  # training starts from persistence
         nn.init.zeros_(self.head.bias)
         ahead = torch.arange(1, config.horizon + 1, dtype=torch.float32)
         self.register_buffer(
             "reach", ahead.sqrt().repeat(config.targets), persistent=False
-        )  # how far a random walk gets
+        )  # deviation of a random walk
 
     def initial_state(self, batch: int) -> State:
         return self.body.initial_state(batch)
@@ -68,9 +69,9 @@ class Network(Streaming):
 
 
 def inputs(found: Followed, waves: Tensor, memory: float) -> Tensor:
-    """[..., 5 + clock] float32 of what :func:`models.forecast.front.follow` gives: distance from the level and
-    difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so far
-    as a share; scale over pace; harmonics [..., clock] float32."""
+    """The network's input [..., 5 + clock] float32, from the result of :func:`models.forecast.front.follow`: distance
+    from the level and difference to the reading before, in units of the pace; mask; number of readings so far over
+    ``memory``; scale over pace; harmonics ``waves`` [..., clock] float32."""
     after, scale = found.after, found.scale
     pace = pace_of(after.squares, scale)
     moved = torch.cat([after.last - after.level, found.change, scale], -1) / pace
@@ -79,5 +80,6 @@ def inputs(found: Followed, waves: Tensor, memory: float) -> Tensor:
 
 
 def compressed(x: Tensor) -> Tensor:
-    """Odd, the identity near zero, a square root far out: spikes stay visible without ruling the rest."""
+    """An odd function: the identity near zero, a square root far from it, so that spikes stay visible without
+    dominating."""
     return x / (1.0 + x.abs()).sqrt()

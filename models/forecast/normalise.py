@@ -1,4 +1,4 @@
-"""Normalisation, with which one forecaster serves any sensor: running level, scale and pace, and clock harmonics."""
+"""Normalisation, so that one forecaster serves any sensor: running level, scale and pace; harmonics of the clock."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from torch import Tensor
 
 #: Harmonics of the day and of the week.
 DAY_HARMONICS, WEEK_HARMONICS = 4, 2
-#: Features and labels, in units of the sensor's scale, are cut to this range: a spike must not rule for weeks.
+#: Features and labels, in units of the sensor's scale, are clipped to this size: a spike must not dominate for weeks.
 LIMIT = 20.0
-#: Readings farther from the level move the averages as one that far does, in units of the usual distance from it.
+#: Readings are clipped to this many usual distances from the level before they update the averages.
 FAR = 100.0
-#: Of distances from the level, this share is not larger than the usual one; which follows by so much of itself.
+#: The usual distance is this quantile of distances from the level; it changes by this share of itself a reading.
 SHARE, PACE = 0.75, 0.1
-#: Readings beyond this are no readings: in float32 their squares are no numbers.
+#: Readings beyond this count as missing, because their squares overflow float32.
 ABSURD = 1e15
-#: Readings before anything is fitted or cut: the scale must be known.
+#: Number of readings before anything is fitted or clipped, since that needs the scale.
 WARM = 24
 
 
 class Averages(NamedTuple):
-    """The kept state of a stream's readings, all of one shape, zeros at the start: their number (``memory``
-    at most), running level and variance, usual distance from the level, mean square of the differences between
-    readings, and the last reading."""
+    """The state of a stream's readings, all of one shape, zeros at the start: their number (``memory`` at most),
+    running level and variance, usual distance from the level, mean square of successive differences, last reading."""
 
     count: Tensor
     level: Tensor
@@ -36,12 +35,12 @@ class Averages(NamedTuple):
 
 
 def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> tuple[Averages, Tensor, Tensor]:
-    """One more reading, which counts where ``there`` is 1 (elsewhere it may be anything but NaN): the averages after
-    it, the scale, which is never zero, and the difference to the reading before.
+    """Update by one ``reading``, which counts where ``there`` is 1 (elsewhere it may be anything but NaN). Returns the
+    averages, the scale, which is never zero, and the difference to the reading before.
 
-    The usual distance is a quantile, so that nothing is known by it of how far the farthest are: one reading in twenty
-    may be a spike of any size, up or down, and the averages hardly move. Where they all go one way, they drag the level
-    along, and with it what is usual: one in a hundred is what is borne then.
+    The usual distance is a quantile, so it does not depend on the size of the largest: one reading in twenty may be a
+    spike of any size, up or down, and the averages hardly move. If all spikes go one way, they pull the level along,
+    and with it the usual distance; then one in a hundred is tolerated.
     """
     last = torch.where(there > 0, reading, before.last)
     change = torch.where(before.count > 0, last - before.last, torch.zeros_like(last))
@@ -50,7 +49,7 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> t
     share = there / count.clamp(min=1.0)
     level = before.level + share * (value - before.level)
     variance = before.variance + share * ((value - level).square() - before.variance)
-    # not "+ 1e-12": the exporter's optimiser takes an addition below 1e-8 for one of zero, and drops it
+    # not "+ 1e-12": the exporter's optimiser drops an addition below 1e-8 as one of zero
     scale = torch.maximum(variance, 1e-12 * level.square()).clamp(min=1e-12).sqrt()
     larger = ((value - level).abs() > before.usual).to(value.dtype)
     factor = 1 + there * (larger * PACE - (1 - larger) * PACE * (1 - SHARE) / SHARE)
@@ -62,13 +61,13 @@ def follow(reading: Tensor, there: Tensor, before: Averages, memory: float) -> t
 
 
 def near(value: Tensor, averages: Averages) -> Tensor:
-    """The reading, or where it is far out the point that far from the level."""
+    """The reading, clipped to ``FAR`` usual distances from the level."""
     far = torch.where(averages.count > WARM, FAR * averages.usual, torch.full_like(value, 1e15))
     return torch.minimum(torch.maximum(value, averages.level - far), averages.level + far)
 
 
 def pace_of(squares: Tensor, scale: Tensor) -> Tensor:
-    """How far a sensor moves from one reading to the next; a hundredth of its scale at least."""
+    """The pace: root mean square of successive differences, a hundredth of the scale at least."""
     return torch.maximum(squares.clamp(min=1e-24).sqrt(), 0.01 * scale)
 
 
@@ -87,8 +86,8 @@ def waves(clock: Tensor) -> Tensor:
 def _turns(turns: Tensor) -> Tensor:
     """sin and cos of each of ``turns`` [..., N], side by side: [..., 2 N].
 
-    By sums and products alone (Taylor; error below 1e-5): a runtime's own sine rounds differently at the end of an
-    array, so that it would depend on who shares the batch.
+    Uses sums and products only (Taylor; error below 1e-5): a runtime's sine rounds differently at the end of an array,
+    so that a result would depend on the other streams of the batch.
     """
     half = math.pi * (turns - turns.floor() - 0.5)[..., None]  # half the angle, less a quarter turn
     square = half * half

@@ -1,16 +1,15 @@
-"""The probability of a reading, by its distance from the sensor's range so far, and by the error of its forecast.
+"""The probability of a reading, from its distance from the sensor's range so far and from the error of its forecast.
 
-Residuals of one step say little of what people call an anomaly: a level that shifts is soon forecast again, and a
-daily peak that stays out is no surprise from one reading to the next. So three things are watched: the reading, its
-distance from the mean of its hour of the day, and the late average of that. Of each the range that it has shown so far
-is kept (it shrinks, but in tens of thousands of readings), and a reading is as novel as it lies outside of one of them,
-in units of that range. That is the size which an eye sees in a plot, and it needs no distribution of the sensor's own:
-of a hundred sensors and processes of every kind, records of a size are equally rare (see ``python -m bench nab``, and
-the tests). A new range is learnt at once, and a reading that is less novel than one reported just before is not
-reported again.
+One-step residuals miss much of what people call an anomaly: after a shift of level the forecasts soon fit again, and a
+missing daily peak gives no large residual. So three values are watched: the reading, its distance from the mean of its
+hour of the day, and the recent average of that distance. The range of each so far is state (it shrinks over tens of
+thousands of readings). The novelty of a reading is its distance outside of these ranges, the largest of the three, in
+units of the range. An eye judges a plot the same way, and no distribution of the sensor is needed: over a hundred
+sensors and processes of every kind, records of one size are equally rare (see ``python -m bench nab``, and the tests).
+A new range counts at once, and a reading that is less novel than one reported just before is not reported again.
 
-The same is done in Numenta's detector for values alone (Lavin and Ahmad 2015, arXiv 1510.03336: a reading outside of
-the range so far, and 5 % of it, is an anomaly, whatever its network says).
+Numenta's detector does the same for values alone (Lavin and Ahmad 2015, arXiv 1510.03336: a reading outside of the
+range so far by 5 % of it is an anomaly, whatever its network says).
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ from models.forecast.normalise import WARM
 from models.layers import State, Streaming
 
 HOURS = 24
-#: Readings of an hour of the day over which its mean is taken, at most.
+#: Number of readings over which the mean of an hour of the day is taken, at most.
 VISITS = 100.0
-#: Half-life, in readings, of the late average of distances from the hour's mean.
+#: Half-life, in readings, of the recent average of distances from the hour's mean.
 LATE = 12.0
-#: A range shrinks by one part in so many with each reading.
+#: A range shrinks by 1 / ``MEMORY`` of itself with each reading.
 MEMORY = 20_000.0
-#: Ranges of distances are taken for at least this share of the readings' range.
+#: Ranges of distances count as at least this share of the readings' range.
 SHARE = 0.25
-#: What lies outside by less than this share of the range is not novel; by ``UNIT`` more, it counts as one nat.
+#: A reading outside by less than this share of the range is not novel.
 SLACK, UNIT = 0.01, 0.1
 #: Half-life, in readings, of earlier reports (state ``told``).
 QUIET = 50.0
-#: Of readings at the age of ``AGED``, this share is novel at all; before, more are by the power of the age.
+#: The share of readings that are novel at all, after ``AGED`` readings; before, it is higher by the power of the age.
 RATE, AGED, POWER = 0.002, 4000.0, 0.8
-#: The share that is novel by more than r is that, divided by (1 + r / BEND) squared.
+#: The share of readings with a novelty above r is ``RATE`` over (1 + r / BEND) squared.
 BEND = 0.3
-#: Of the least probable residuals, fewer are let through the less probable they are: at a tenth of ``USUAL`` a
-#: thousandth of those that are at ``USUAL``. The rest of the probability is for what is novel.
+#: A residual of probability r below this counts as ``USUAL * (r / USUAL) ** (1 / 3)``: at a probability of a tenth of
+#: ``USUAL``, residuals give a thousandth of the reports that they give at ``USUAL``. The rest is left for novelty.
 USUAL = 0.01
 
 
 class Novelty(Streaming):
     """``forward(value [B, 1], there [B, 1], day [B, 1], scale [B, 1], residual [B, 1], state)``: probability [B, 1] of
-    the reading. ``day``: time of day in [0, 1). ``scale``: running deviation of the readings, never zero.
-    ``residual``: probability of a one-step residual at least as large; 1 without a residual."""
+    the reading, and the state; float64. ``day``: time of day in [0, 1). ``scale``: running deviation of the readings,
+    never zero. ``residual``: probability of a one-step residual at least as large; 1 without a residual."""
 
     receptive_field = None
 
@@ -66,7 +65,7 @@ class Novelty(Streaming):
         part = 1.0 / age.clamp(min=1.0)
         warm = age > WARM
         width = torch.maximum(shown.sum(1, keepdim=True), scale[:, None])  # [B, 1, 3]
-        # a spike of any size widens the range to its threefold at most, so that it does not hide what comes after it
+        # a spike of any size at most triples the range, so that it does not hide later anomalies
         ends = shown[:, :, :1] + width[:, :, :1]
         bound = torch.maximum(torch.minimum(value, ends[:, 0]), -ends[:, 1])
         tame = torch.where(warm, bound, value)
@@ -99,9 +98,9 @@ class Novelty(Streaming):
         return self._probability(novel - reported, residual, RATE * AGED**POWER * part**POWER), new
 
     def _probability(self, news: Tensor, residual: Tensor, rate: Tensor) -> Tensor:
-        """How often a reading is so novel, or its residual so improbable, as the rarer of both is."""
+        """The probability that a reading is as novel, or its residual as improbable, as the rarer of the two."""
         novel = torch.where(news > 0, rate / (news.clamp(min=0.0) * (1 / BEND) + 1.0).square(), 1.0)
         let = torch.maximum(residual, USUAL ** (2 / 3) * residual ** (1 / 3))
         rarer = torch.minimum(novel, let)
-        # of residuals the cube, as it was before its root was taken, and no more than the rate of what is novel
+        # the cube inverts the root above, for residuals; novelty adds at most its own rate
         return (torch.minimum(rarer, rarer**3 * USUAL**-2) + torch.minimum(rarer, rate)).clamp(max=1.0)

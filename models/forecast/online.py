@@ -1,21 +1,21 @@
 """A forecaster that learns while it runs, inside the graph: all that it learns is state.
 
-For each reading of a sensor it answers with a mean and quantiles for every step of the horizon, how probable the
-reading was, and how much the sensor has drifted. Inside are a few linear experts, each fitted by recursive least
-squares with forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from differences of the last readings, the
-level, and harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come
-``h`` readings late for step ``h`` and are used the moment they come. Persistence is an expert, too. If there is a
-trained :class:`models.forecast.network.Network`, its forecast is one more expert, and least squares on its features
-another. "As a day ago" and "as a week ago" are experts where that is not too many readings ago. The answer is a
-mixture whose weights follow every expert's own discounted loss, for each step of the horizon apart (exponential
-weights, Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); no expert may leave the range of what the sensor
-has shown. Quantiles: :mod:`models.forecast.calibration`.
+For each reading of a sensor it outputs a mean and quantiles for every step of the horizon, the probability of the
+reading, and the sensor's drift. Its members are a few linear experts, each fitted by recursive least squares with
+forgetting (Haykin, Adaptive Filter Theory, chapter on RLS): from differences of the last readings, the level, and
+harmonics of the time of day and week, to each step ahead directly, relative to the last reading. Labels come ``h``
+readings late for step ``h`` and are used as soon as they come. Persistence is an expert, too. If there is a trained
+:class:`models.forecast.network.Network`, its forecast is one more expert, and least squares on its features another.
+"As a day ago" and "as a week ago" are experts where that is not too many readings ago. The forecast is a mixture whose
+weights follow every expert's discounted loss, separately for each step of the horizon (exponential weights,
+Cesa-Bianchi and Lugosi 2006, section 2.1, on relative loss); experts are clipped to the sensor's range so far.
+Quantiles: :mod:`models.forecast.bands`.
 
-It must live for years in float32, which is what the oddities are for: features are *successive* differences in units of
-the sensor's own scale (differences to the last reading are all alike, and a covariance of theirs loses its positive
-eigenvalues in days); a gain never exceeds what takes the error to zero (the scale may have moved since the covariance
-saw those features); the covariance's mean eigenvalue is bounded (a stuck sensor excites nothing, and forgetting would
-blow it up), and a little is added to all of them.
+It must run for years in float32. Therefore features are *successive* differences in units of the sensor's scale
+(differences to the last reading are so similar that their covariance loses its positive eigenvalues in days); a gain
+never overshoots, it takes the error to zero at most (the scale may have moved since the covariance saw those features);
+the covariance's mean eigenvalue is bounded (a stuck sensor excites nothing, and forgetting would inflate it), and a
+little is added to all of them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from models.forecast.normalise import DAY_HARMONICS, LIMIT, WARM, WEEK_HARMONICS
 from models.forecast.novelty import Novelty
 from models.layers import State, Streaming, inner, outer
 
-#: Channels of the input: reading (anything where missing), 1 if it is there else 0, time of day and of week in [0, 1).
+#: Channels of the input: reading (anything where missing), mask (0 where missing, else 1), time of day and of week in
+#: [0, 1).
 CHANNELS = 4
-#: Readings in doubt or missing, one after another, that are filled when the next one comes.
+#: The longest run of readings in doubt or missing that is filled when the next one comes.
 SHORT = 5
 #: Channels of the day's harmonics, and of all.
 DAY, WAVES = 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS)
@@ -48,8 +49,8 @@ CLOCKS = (0, 2 * DAY_HARMONICS, 2 * (DAY_HARMONICS + WEEK_HARMONICS))
 
 @dataclass(frozen=True)
 class Expert:
-    """``lags``: differences seen. ``forget``: of the weight of the past with each reading. ``clock``: harmonics of
-    the day (1), and of the week as well (2)."""
+    """``lags``: number of differences. ``forget``: factor of the past's weight with each reading. ``clock``: harmonics
+    of the day (1), of the day and the week (2), none (0)."""
 
     lags: int
     forget: float
@@ -60,13 +61,13 @@ class Expert:
 class OnlineConfig:
     horizon: int = 24
     experts: tuple[Expert, ...] = (Expert(24, 0.999, 1), Expert(3, 0.9995, 1))
-    seasons: tuple[float, ...] = (1.0, 7.0)  # days after which it may be as it was
-    season: int = 288  # readings of the longest that is looked for
+    seasons: tuple[float, ...] = (1.0, 7.0)  # lengths in days
+    season: int = 288  # readings of the longest season
     network: NetworkConfig | None = None
     readout: float = 0.9999  # forgetting of the least squares on the network's features
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     sharpness: float = 20.0  # how much worse an expert must have been to lose its weight
-    handicap: float = 0.05  # by so much of its loss persistence is preferred
+    handicap: float = 0.05  # other experts must beat persistence by this share of their loss
     half_life: float = 1500.0  # readings after which a loss counts half
     memory: float = 2000.0  # readings over which level, scale and range are averaged
     pace: Adaptation = field(default_factory=Adaptation)
@@ -98,11 +99,12 @@ class OnlineConfig:
 
 class Online(Streaming):
     """``forward(x [B, T, 4] float64, state) -> (outputs, state)``; channels: see ``CHANNELS``. Outputs: ``mean``
-    [B, T, H] and ``quantiles`` [B, T, H, Q], float64, ``anomaly`` [B, T] (how often a reading is so far from what was
-    expected or was ever shown; 1 if there is none) and ``drift`` [B, T] (residuals of the last day over those of a
-    season; 1: as ever).
+    [B, T, H] and ``quantiles`` [B, T, H, Q], float64; ``anomaly`` [B, T]: the probability of a reading this far from
+    its forecast, or from the range so far (1 without a reading); ``drift`` [B, T]: residuals of the last day over those
+    of a season (1: no drift).
 
-    Everything is causal: the answer to a reading depends on it and on what came before.
+    Everything is causal: the output for a reading depends on it and on earlier ones. Raises ``ValueError`` if the
+    network's horizon is too short.
     """
 
     receptive_field = None
@@ -118,26 +120,26 @@ class Online(Streaming):
         self.learnt = len(config.experts)  # members that were fitted or trained
         if config.network:
             if config.network.horizon < horizon:
-                raise ValueError(f"the network looks {config.network.horizon} steps ahead, not {horizon}")
+                raise ValueError(f"the network forecasts {config.network.horizon} steps ahead, not {horizon}")
             self.network = Network(config.network)
             self.readout = GroupedRls(config.network.hidden + 2, horizon, config.readout)
             self.learnt += 2
         self.naive = 1 + len(config.seasons)
         self.members = self.naive + self.learnt
-        self.grid = Grid(horizon, self.learnt + 2)  # what they say, the mean, its spread
+        self.grid = Grid(horizon, self.learnt + 2)  # the members' forecasts, the mean, its spread
         self.calibration = Calibrated(self.grid.steps, config.quantiles, config.pace)
         self.novelty = Novelty()
         self._places()
 
     def _places(self) -> None:
-        """Where in the ring, whose newest reading is the last, things lie."""
+        """Registers the indices into the ring, whose last element is the newest reading."""
         horizon, config = self.config.horizon, self.config
         newest, steps, edges = self.ring - 1, torch.arange(1, horizon + 1), torch.tensor([0, *groups(horizon)])
-        group = edges[torch.searchsorted(edges, steps)]  # made so many readings ago are the labels of each step
+        group = edges[torch.searchsorted(edges, steps)]  # age, in readings, of the features of each step's label
         ago = edges[:, None] + torch.arange(self.lags)
         places = {
             "edges": edges,
-            "newer": (self.lags + horizon - 1 - ago).flatten(),  # the differences that are features
+            "newer": (self.lags + horizon - 1 - ago).flatten(),  # of the differences that are features
             "bases": newest - edges,
             "target": newest - group + steps,
             "origin": newest - group,
@@ -160,7 +162,7 @@ class Online(Streaming):
         state = {
             "front": torch.zeros(batch, PACKED + 1, dtype=torch.float64),  # averages, and the forecast of one step
             "ring": torch.zeros(batch, self.ring),  # readings less the origin, the newest last
-            # newest first: waves of the clock, time of the week, 1 where a reading was without a doubt, restlessness
+            # newest first: waves of the clock, time of the week, 1 where a reading was not in doubt, restlessness
             "past": torch.zeros(batch, WAVES + 3, horizon + 1),
             "turn": torch.zeros(batch, 1),
             "losses": torch.zeros(batch, self.members, len(self.grid.steps)),
@@ -184,7 +186,7 @@ class Online(Streaming):
         return {name: torch.stack(row, 1) for name, row in rows.items()}, state
 
     def step(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One reading [B, 4]: what :meth:`forward` says of it, and the state."""
+        """The outputs for one reading [B, 4], without the axis T, and the state."""
         config, new = self.config, State()
         packed, expected = state["front"].split([PACKED, 1], 1)
         before = FrontAverages.of(packed)
@@ -205,7 +207,7 @@ class Online(Streaming):
         limit = torch.where(early, 0.0, 1e37).float()
         ring = torch.minimum(torch.maximum(ring, low - limit), high + limit)
         value = ring[:, -1:]
-        # what was in doubt lies on a straight line while there is nothing yet that could forecast it
+        # at first, without forecasts, readings in doubt are interpolated
         ago = torch.arange(SHORT, 0, -1)
         gap = (ago <= before.run) & (found.sure > 0) & (after.readings <= WARM) & (before.readings > 0)
         line = value + ((before.last - after.origin).float() - value) * (ago / (before.run.float() + 1))
@@ -218,7 +220,7 @@ class Online(Streaming):
 
         clock = clock.float()
         now = torch.cat([waves(clock), clock[:, 1:], sure, state["past"][:, -1:, 0]], 1)[:, :, None]
-        # nothing is learnt of what was said before the sensor went elsewhere
+        # forecasts issued before the sensor moved for good are not learnt from
         kept = (found.jump == 0).float()[:, :, None]
         there_then = state["past"][:, WAVES + 1 : WAVES + 2, :-1] * kept
         past = torch.cat([state["past"][:, : WAVES + 1, :-1], there_then, state["past"][:, -1:, :-1]], 1)
@@ -250,12 +252,12 @@ class Online(Streaming):
             new |= outer(part, "readout")
             answers += [answer * scale[:, :, None], ahead[:, :, : config.horizon] * pace[:, :, None]]
 
-        # what each member says of the steps ahead [B, M, H], relative to the last reading and within what the sensor
-        # has shown; persistence, which is first of all, says 0
+        # the members' forecasts [B, M, H], relative to the last reading and within the sensor's range so far;
+        # persistence, the first member, would be 0 and is left out
         ahead, ago, same = self.seasonal(ring, past, heard_of)
         said = torch.cat([*([ahead - value[:, None]] if config.seasons else []), *answers], 1)
         said = torch.minimum(torch.maximum(said, (low - value)[:, None]), (high - value)[:, None])
-        # and what it said of this reading when it came: not what it would say by now, with what it has learnt since
+        # and the forecasts of this reading as they were issued, not as the members would make them by now
         due = self.grid.due(state["said"])
         then = ring.index_select(1, self._said_at)
         off = raw - then  # of persistence
@@ -270,7 +272,7 @@ class Online(Streaming):
             weights = self.shared(weights, same)
         mean = ((weights[:, 1:] @ self.grid.between.T) * said).sum(1)
 
-        # after a reading in doubt another one like it is no second surprise, but counts as a move, as the way back does
+        # after a reading in doubt, a similar one has a small surprise, but a large move, as has the return
         doubted = before.doubted > 0
         again, alone = (reading - before.recent[:, :1]).abs().float(), (off[:, :1] - due[:, -2, :1]).abs()
         surprise = torch.where(doubted, torch.minimum(alone, again), alone)
@@ -289,7 +291,7 @@ class Online(Streaming):
         bands, part = self.calibration(residuals, count, scale, pace, inner(state, "calibration"))
         new |= outer(part, "calibration")
         offsets = self.grid.between @ bands.offsets  # [B, H, Q]
-        # the scale that it would have with this reading, in doubt or not
+        # the scale if this reading counted, in doubt or not
         apart = (reading - after.level) / after.count.clamp(min=1.0).sqrt()
         spread = torch.maximum(found.scale, apart.abs())
         anomaly, part = self.novelty(
@@ -306,7 +308,7 @@ class Online(Streaming):
             "losses": losses,
             "said": self.grid.say(state["said"], torch.cat([channels, bands.spread[:, None]], 1)),
         }
-        # two in doubt that are alike may be where the sensor is now: what has lasted so long lasts as long again
+        # two similar readings in doubt may be the sensor's new level: it is expected to last as long as it has lasted
         run = after.run
         alike = (reading - before.recent[:, :1]).abs() <= 0.5 * (reading - taken).abs()
         stays = ((there > 0) & (found.sure <= 0) & (run > 1) & (before.doubted > 0) & alike).double()
@@ -321,16 +323,17 @@ class Online(Streaming):
         return outputs, new
 
     def _differences(self, ring: Tensor, per: Tensor) -> Tensor:
-        """[B, 1 + G, lags], newest first, of now and of when the last label of each group was made."""
+        """Differences of readings [B, 1 + G, lags], newest first: those up to now, and up to the reading that each
+        group's labels belong to."""
         last = ring[:, -(self.lags + self.config.horizon + 1) :]
         steps = ((last[:, 1:] - last[:, :-1]) * per).clamp(-LIMIT, LIMIT)
         return steps.index_select(1, self._newer).reshape(-1, len(self._edges), self.lags)
 
     def seasonal(self, ring: Tensor, past: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For each season what it says for the steps ahead [B, seasons, H], and what it said of now at the steps of the
-        grid [B, seasons, S]: the reading at the same phase, the last one that is known then. The last reading where the
-        season is no whole number of readings, or too long, or not over yet. And [B, seasons, S], 1 where the steps
-        ahead are whole seasons, so that it is the last reading, too."""
+        """The seasonal forecasts: for the steps ahead [B, seasons, H]; for now, as issued at the steps of the grid
+        [B, seasons, S]; and [B, seasons, S], 1 where the steps ahead are whole seasons. A forecast is the last known
+        reading of the same phase, or the last reading if the season is not a whole number of readings, is too long, or
+        is not over yet. For whole seasons it equals persistence."""
         turn = past[:, WAVES, :1] - past[:, WAVES, 1:2]
         turn = (turn - turn.floor()).clamp(min=1e-6)  # of a week, from one reading to the next
         exact = torch.tensor(self.config.seasons) / 7 / turn  # [B, seasons]
@@ -348,9 +351,9 @@ class Online(Streaming):
         return ahead, ago, same
 
     def shared(self, weights: Tensor, same: Tensor) -> Tensor:
-        """``weights`` [B, M, S] where persistence and "as a season ago" are ``same`` [B, seasons, S]. Whole seasons
-        ahead both are as good, but the weights go for the steps in between, too, where they are not: so there they
-        share what they have together as they do at the nearest other steps of the grid."""
+        """``weights`` [B, M, S], shared again where persistence and "as a season ago" are the ``same`` [B, seasons, S].
+        Whole seasons ahead both have the same loss, but their weights also apply to the steps between, where they
+        differ. So they share their sum as they do at the nearest other steps of the grid."""
         naive, others = weights.split([self.naive, self.learnt], 1)
         some = same.amax(1, keepdim=True)
         group = torch.cat([some, same], 1)
@@ -360,7 +363,7 @@ class Online(Streaming):
         return torch.cat([naive * (1.0 - group) + together * shares, others], 1)
 
     def hedge(self, losses: Tensor) -> Tensor:
-        """Weights [B, M, S] from discounted losses; where there are none yet, persistence alone."""
+        """Weights [B, M, S] from discounted ``losses`` [B, M, S]; persistence alone where there are none yet."""
         handicapped = losses * self.odds
         best = handicapped.amin(1, keepdim=True)
         weights = (-self.config.sharpness * (handicapped - best) / best.clamp(min=1e-9)).exp()

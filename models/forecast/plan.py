@@ -18,13 +18,14 @@ from models.forecast.table import RawTable, Table, TablePart, arrange, needed, s
 from models.forecast.windows import Material, TableWindows, WindowOptions, held
 
 FARTHEST = 1000
-#: Rows of a day, at most, for which "as a day ago" is an expert: they are all kept.
+#: The most rows of a day for which "as a day ago" is an expert, since the state holds all of them.
 DAY = 288
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The user's request. No ``targets``: all columns."""
+    """The user's request. ``targets``: columns to forecast, empty for all; ``without``: columns to leave out. Raises
+    ``ValueError`` for a ``horizon`` outside of 1 to 1000 rows."""
 
     horizon: int = 24
     targets: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is made of a table before anything is trained. Raises ``ValueError`` where the table is no good."""
+    """Everything derived from a table before training. Properties raise ``ValueError`` if the table is unusable."""
 
     raw: RawTable
     wanted: Wanted = field(default_factory=Wanted)
@@ -50,7 +51,7 @@ class Plan:
 
     @cached_property
     def table(self) -> Table:
-        """Of all columns."""
+        """The arranged table, with all columns."""
         if not self.raw.columns:
             raise ValueError(f"{self.raw.name}: has no column of numbers")
         if len(self.raw.times) < needed(self.horizon):
@@ -84,7 +85,7 @@ class Plan:
         return MultivariateConfig(variables, targets, network, day=day if day <= DAY else 0)
 
     def model(self) -> Multivariate:
-        """Not trained, but scaled."""
+        """An untrained model with the scaling set."""
         model = Multivariate(self.config())
         model.set_scaling(self.scaling)
         return model.eval()
@@ -103,7 +104,7 @@ class Plan:
 
     @cached_property
     def examples(self) -> WindowOptions:
-        """Windows are no longer than a part."""
+        """The options, with windows no longer than the shortest part."""
         shortest = min(part.end - part.first for part in self.parts.values())
         return replace(self.options, length=max(2 * self.options.skip, min(self.options.length, shortest)))
 

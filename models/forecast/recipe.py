@@ -1,8 +1,8 @@
 """The recipe for a user's own table of sensors: from one CSV to a forecaster of its columns, with its card.
 
-Rows are split in order of time. Everything that is learnt or chosen is of the rows before: columns and scaling of the
-training part, the best checkpoint of the validation part; the test part is scored once, at the end, and nothing is
-chosen by it. That no part knows the next is not only meant but tried: :mod:`models.forecast.leaks`.
+Rows are split in order of time. Columns and scaling are chosen on the training part, the best checkpoint on the
+validation part; the test part is scored once, at the end, and chooses nothing. :mod:`models.forecast.leaks` checks that
+no part depends on a later one.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from models.speech.acoustic import parameters
 from models.training import checkpoint
 from models.training.budget import fit
 
-#: Rows of the last two parts that are run to score the test rows, at most: the last ones.
+#: The most rows that are run to score the test rows: the last ones of validation and test.
 RUN = 20_000
-#: Rows before those that are scored, at least, where not all are run: what is learnt while it runs begins with them.
+#: If the run does not begin with the validation part: the first rows of the run, which are not scored. The model adapts
+#: on them.
 WARM = 2000
 
 
 @torch.no_grad()
 def prior(network: Network, batch: ForecastBatch, pace: Tensor, skip: int, members: int) -> Tensor:
-    """[K, H, M]: mean squared errors on the validation rows, in deviations; ones where a target was not there. Of the
-    network, the last; all others begin as persistence."""
+    """[K, H, M]: the members' mean squared errors on the validation rows, in deviations; 1 where a target has no
+    readings. The last member is the network; the others start with the errors of persistence."""
     (_, change), _ = network(batch.x, network.initial_state(len(batch.x)))
     known = batch.known[:, skip:].float()
     count = known.sum((0, 1))
@@ -60,9 +61,9 @@ def train(
     seed: int = 1,
     resume: bool = False,
 ) -> bool:
-    """Leaves ``best.pt``, ``card.md`` and ``losses.png`` in ``folder``. False: something knew what it must not know,
-    and the card says what. Raises ``ValueError`` where the table is no good, ``FileNotFoundError`` where there is
-    nothing to resume."""
+    """Train, score, and write ``best.pt``, ``card.md`` and ``losses.png`` to ``folder``. Returns false if the leak
+    check fails; the card has its findings. Raises ``ValueError`` if the table is unusable, ``FileNotFoundError`` if
+    there is nothing to resume."""
     lightning.seed_everything(seed, verbose=False)
     torch.set_num_threads(options.threads)
     plan = Plan(read(data, time, lambda line: print(line, file=sys.stderr)), wanted, options)
@@ -71,7 +72,7 @@ def train(
     for warning in plan.choice.warnings:
         print(warning, file=sys.stderr)
     if resume and (folder / "last.pt").exists() and checkpoint.load(folder / "last.pt")[0].config != plan.config():
-        raise ValueError(f"{folder}: what is there is of other columns, another horizon or family: leave out --resume")
+        raise ValueError(f"{folder}: its checkpoint has other columns, horizon or family: leave out --resume")
     examples, later = plan.examples, plan.held()
     pace = plan.material.pace
 
@@ -96,7 +97,7 @@ def train(
 
 
 def report(plan: Plan, folder: Path) -> bool:
-    """Score the test rows, look for leaks, and write both down; False if there is one."""
+    """Score the test rows, check for leaks, and write both to checkpoint and card. Returns false if there is a leak."""
     model, info = checkpoint.load(folder / "best.pt")
     rows, test, later = plan.inputs(), plan.parts["test"], plan.parts["validation"].first
     begin = max(later, len(rows) - RUN)
@@ -119,7 +120,7 @@ def report(plan: Plan, folder: Path) -> bool:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """The checkpoint's facts: see :func:`models.load`."""
+    """The checkpoint's ``info``: see :func:`models.training.checkpoint.load`."""
     config, raw = plan.config(), plan.raw
     chunk = [1, config.channels]
     return {

@@ -1,4 +1,4 @@
-"""Recursive least squares with forgetting as a layer whose weights are state, safe in float32 for years."""
+"""Recursive least squares with forgetting, as a layer whose weights are state; stable in float32 for years."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.layers import State
 
-#: Of the uncertainty of a forecast, in units of the noise: what is beyond it is forgotten before anything is learnt.
+#: Largest variance of a forecast, in units of the noise; the covariance is scaled down to it before an update.
 NEWS = 1e3
 
 
@@ -16,7 +16,7 @@ class Rls(nn.Module):
 
     State: ``covariance`` [B, F, F] as its offset from the start ``prior * I``, ``weights`` [B, H, F].
 
-    All sums run over the last axis: ONNX Runtime adds up the others in another order when the batch is one stream.
+    All sums run over the last axis, because ONNX Runtime sums over other axes in another order for a batch of one.
     """
 
     def __init__(self, features: int, horizon: int, forget: float, prior: float = 1.0, bound: float = 1e4) -> None:
@@ -34,15 +34,15 @@ class Rls(nn.Module):
     def forward(
         self, now: Tensor, past: Tensor, labels: Tensor, known: Tensor, fresh: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Forecast [B, H] after it has seen the labels.
+        """Update from the labels, then forecast [B, H].
 
-        ``now`` [B, F]: features; ``past`` [B, H, F]: those of 1 to H readings ago, to which ``labels`` [B, H] belong
-        where ``known`` [B, H] is 1; ``fresh`` [B, 1]: 1 where ``now`` counts.
+        ``now`` [B, F]: features; ``past`` [B, H, F]: features of 1 to H readings ago, which ``labels`` [B, H] belong
+        to; ``known`` [B, H]: 1 where a label counts; ``fresh`` [B, 1]: 1 where ``now`` counts.
         """
         old = self.start + state["covariance"]
         towards = (old @ now[:, :, None])[:, :, 0]  # [B, F]
         reach = (now * towards).sum(1)
-        # after long silence anything is news, and so much of it that the difference below would be rounding alone
+        # after a long silence the variance is so large that the difference below would be nothing but rounding
         news = (NEWS / reach.clamp(min=NEWS))[:, None]
         towards, reach = towards * news, reach * news[:, 0]
         spread = self.forget + reach

@@ -1,4 +1,4 @@
-"""Sensor series to train forecasters on: the training parts of the shared data, and synthetic processes."""
+"""Series for training forecasters: the training parts of the shared data, and synthetic processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEIJING = ("PM2.5", "PM10", "SO2", "NO2", "CO", "O3", "TEMP", "PRES", "DEWP", "R
 
 @dataclass
 class Sensor:
-    """``values`` [N], NaN where the reading is missing; ``step`` seconds apart, the first at ``start`` seconds."""
+    """``values`` [N] float32, NaN where missing, ``step`` seconds apart, the first at ``start`` seconds of the week."""
 
     source: str
     values: Values
@@ -29,8 +29,8 @@ class Sensor:
 
 
 def ett(name: str, first: float = 0, behind: float = 4) -> Iterator[Sensor]:
-    """Months of 30 days of ETTh2 or ETTm1: published splits of online forecasting train on the first four, validate on
-    the fifth, and test on the next fifteen."""
+    """Months ``first`` to ``behind``, of 30 days, of ETTh2 or ETTm1. Published splits of online forecasting train on
+    the first four, validate on the fifth, and test on the next fifteen."""
     step = 900.0 if name.startswith("ETTm") else 3600.0
     with gzip.open(data_folder() / "sensors" / "ett" / f"{name}.csv.gz", "rt", newline="") as file:
         rows = list(csv.reader(file))[1:]
@@ -40,7 +40,8 @@ def ett(name: str, first: float = 0, behind: float = 4) -> Iterator[Sensor]:
 
 
 def exchange(first: float = 0.0, behind: float = 0.2) -> Iterator[Sensor]:
-    """A share of the daily rates; published splits train on a fifth and validate on the next twentieth."""
+    """The share from ``first`` to ``behind`` of the daily exchange rates. Published splits train on the first fifth and
+    validate on the next twentieth."""
     with gzip.open(data_folder() / "sensors" / "exchange_rate" / "exchange_rate.txt.gz", "rt") as file:
         rows = [line.split(",") for line in file.read().split()]
     for column in zip(*rows[int(len(rows) * first) : int(len(rows) * behind)], strict=True):
@@ -56,7 +57,7 @@ def beijing() -> Iterator[Sensor]:
 
 
 def occupancy() -> Iterator[Sensor]:
-    """The training file alone: the two test files are held out."""
+    """The training file only; the two test files are held out."""
     with gzip.open(data_folder() / "sensors" / "occupancy" / "datatraining.txt.gz", "rt", newline="") as file:
         rows = list(csv.reader(file))[1:]
     for column in range(2, 7):
@@ -68,7 +69,8 @@ def _number(text: str) -> float:
 
 
 def synthetic(count: int, length: int = 3000, seed: int = 1) -> Iterator[Sensor]:
-    """Sums and products of what sensors do: seasons, trends, autoregression, walks, regimes, spikes, long silence."""
+    """Random sums and products of typical processes: seasons, trends, autoregression, random walks, regimes, spikes,
+    long zeros, missing readings."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         step = float(rng.choice([60.0, 300.0, 900.0, 3600.0, DAY]))
@@ -102,7 +104,7 @@ def synthetic(count: int, length: int = 3000, seed: int = 1) -> Iterator[Sensor]
 
 
 def _season(rng: np.random.Generator, turns: NDArray[np.float64], harmonics: int) -> NDArray[np.float64]:
-    """A periodic function with random harmonics, now and then as hard as a switch."""
+    """A periodic function of ``turns`` [N] with random harmonics; one in five is nearly a square wave."""
     wave = np.zeros(len(turns))
     for k in range(1, harmonics + 1):
         wave += rng.normal() / k * np.sin(2 * np.pi * (k * turns + rng.random()))
@@ -110,7 +112,7 @@ def _season(rng: np.random.Generator, turns: NDArray[np.float64], harmonics: int
 
 
 def _autoregression(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
-    """Two poles inside the unit circle, unit deviation; normal or heavy-tailed noise."""
+    """A process with two poles inside the unit circle and normal or heavy-tailed noise, scaled to unit deviation."""
     noise = rng.standard_normal(length) if rng.random() < 0.7 else rng.standard_t(3, length)
     one, two = 1 - 10 ** rng.uniform(-2.5, -0.1), rng.uniform(-0.5, 0.9)
     x = np.zeros(length)
@@ -123,7 +125,7 @@ def _autoregression(rng: np.random.Generator, length: int) -> NDArray[np.float64
 
 
 def _regimes(rng: np.random.Generator, length: int, draw: Callable[[], float]) -> NDArray[np.float64]:
-    """Constant pieces of random length."""
+    """Constant pieces of random length, with values from ``draw``."""
     out = np.zeros(length)
     at = 0
     while at < length:
@@ -134,7 +136,7 @@ def _regimes(rng: np.random.Generator, length: int, draw: Callable[[], float]) -
 
 
 def training(seed: int = 1) -> list[Sensor]:
-    """All that a universal forecaster is trained on."""
+    """All training series of the universal forecaster."""
     return [
         *ett("ETTh2"),
         *ett("ETTm1"),
@@ -146,5 +148,5 @@ def training(seed: int = 1) -> list[Sensor]:
 
 
 def validation() -> list[Sensor]:
-    """Later readings of some of the training's sensors."""
+    """Later readings of some training sensors."""
     return [*ett("ETTh2", 4, 5), *ett("ETTm1", 4, 5), *exchange(0.2, 0.25)]

@@ -1,4 +1,4 @@
-"""The card of a forecaster of a user's own sensors: its data, its scores and naive baselines, the check for leaks."""
+"""The card of a forecaster of a user's own sensors: data, scores beside naive baselines, the leak check."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SensorsCard:
             f"# `{self.info['name']}`",
             f"Forecasts {_listed(choice.targets)}, {self.plan.horizon} steps of {self.plan.table.step:g} s ahead, from "
             f"the {len(choice.variables)} columns of a table.",
-            *([] if sound else ["**It knows what it must not know: see the leak check. Do not believe its scores.**"]),
+            *([] if sound else ["**The leak check fails: do not trust the scores.**"]),
             _table(("", ""), self._facts()),
             "## Rows",
             _table(("part", "rows", "first", "last"), self._parts()),
@@ -48,7 +48,7 @@ class SensorsCard:
             self._how(),
             _table(SCORES, self._scores()),
             "## Leak check",
-            "The rows behind a cut are given other readings, and everything is made again.",
+            "The readings after a cut are replaced, and everything is computed again.",
             _table(("check", "", ""), [(f.check, "holds" if f.ok else "**FAILS**", f.detail) for f in self.findings]),
             "## Training",
             f"![training loss, and skill on the validation rows]({picture})",
@@ -58,15 +58,15 @@ class SensorsCard:
     def _facts(self) -> Iterator[tuple[str, str]]:
         yield "data", self.info["data"]
         yield "network", f"{FAMILIES[self.plan.wanted.family]}, {self.parameters / 1e3:.0f} k parameters"
-        yield "beside it", "least squares on its features while it runs, persistence; hedged"
+        yield "hedged with", "least squares on its features while it runs, persistence"
         yield "input", "one row: values, masks, time of day and of week (UTC)"
         yield (
             "trained for",
             f"{self.info['minutes']:.1f} minutes, {self.info['steps']} steps, until the best checkpoint",
         )
         yield (
-            "validation rows picked it by",
-            f"skill {self.info['scores']['dev']['skill']:.3f} (1 - loss over persistence's)",
+            "skill on the validation rows",
+            f"{self.info['scores']['dev']['skill']:.3f} (1 - loss over persistence's); it picked the checkpoint",
         )
 
     def _parts(self) -> Iterator[tuple[str, ...]]:
@@ -80,8 +80,8 @@ class SensorsCard:
         counts = (
             (self.plan.raw.bad, "lines could not be read"),
             (table.masked, "rows were missing and are masked"),
-            (table.duplicates, "rows with a time that was there already were left out"),
-            (table.unsorted, "rows were not in order and were sorted in, which a daemon can't do: it leaves them out"),
+            (table.duplicates, "rows with the time of an earlier row were left out"),
+            (table.unsorted, "rows were not in order and were sorted; a daemon can't sort, it leaves them out"),
             (int(table.stretches[-1]), "gaps were too long to be filled"),
         )
         found = [f"{count} {what}." for count, what in counts if count]
@@ -106,9 +106,9 @@ class SensorsCard:
         begin, end = (show_time(times[row]) for row in (self.origins[0], self.origins[-1]))
         return (
             f"{len(self.origins)} forecasts, after each row from {begin} to {end}, over all {self.plan.horizon} steps, "
-            f"by a stream that began without memory at row {self.begin + 1}. MSE is of the mean, MAE of the median, "
-            "beside those of persistence (it stays) and of the seasonal naive forecast (as a day ago). MASE: MAE over "
-            "that of the better one. The last row is the mean over targets in units of their deviation."
+            f"by a stream that started at row {self.begin + 1}. MSE is of the mean, MAE of the median, beside those of "
+            "persistence (the last reading) and of the seasonal naive forecast (as a day ago). MASE: MAE over that of "
+            "the better one. The last row is the mean over targets, in units of their deviation."
         )
 
     def _scores(self) -> Iterator[tuple[str, ...]]:
@@ -129,7 +129,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def curves(log: Path, picture: Path) -> None:
-    """Training loss and skill on the validation rows from a run's ``log.jsonl``, as a PNG."""
+    """Plot training loss and skill on the validation rows from a run's ``log.jsonl`` to a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")

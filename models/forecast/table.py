@@ -1,7 +1,7 @@
 """Reads a table of sensors and arranges it as the daemon would: rows in order, a constant step, missing rows masked.
 
-Rows come from the same reader as those of ``streamer forecast``, and times become steps by the rules of
-:mod:`streamer.sensors.timeline`, all at once.
+The reader is that of ``streamer forecast``; times are converted to steps by the rules of
+:mod:`streamer.sensors.timeline`, for all rows at once.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from streamer.sources.rows import rows
 __all__ = ["RawTable", "Table", "TablePart", "arrange", "needed", "read", "split"]
 
 Floats = NDArray[np.float64]
-#: Missing steps that are filled for one gap, at most; as in ``streamer forecast``.
+#: The most missing steps that are filled in one gap, as in ``streamer forecast``.
 MOST = 1000
 #: Shares of the rows: training, validation, test.
 SHARES = (0.6, 0.2, 0.2)
-#: Rows that forecasts are made from, at least, in each part.
+#: The fewest origins of forecasts in each part.
 ORIGINS = 48
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """``times`` [N] in unix seconds, as they came; ``values`` [N, C], NaN where missing; ``strange``: columns without
-    numbers; ``bad``: lines that could not be read."""
+    """``times`` [N] in unix seconds, in the order of the file; ``values`` [N, C], NaN where missing; ``strange``:
+    columns without numbers; ``bad``: number of lines that could not be read."""
 
     name: str
     columns: tuple[str, ...]
@@ -45,9 +45,10 @@ class RawTable:
 
 
 class Table(NamedTuple):
-    """Rows ``step`` seconds apart. ``stretches`` [N] number the runs of rows without a break. ``duplicates`` were left
-    out, ``unsorted`` came late and were sorted in, ``masked`` rows were filled in, ``odd``: share of the steps between
-    readings that are nowhere near a whole number of them."""
+    """Rows ``step`` seconds apart: ``times`` [N] in unix seconds, ``values`` [N, C]. ``stretches`` [N]: the number of
+    each row's run without a break. Counts of rows: ``duplicates`` were left out, ``unsorted`` ones came late and were
+    sorted, ``masked`` ones were filled in. ``odd``: share of the times between readings that are not near a whole
+    number of steps."""
 
     times: Floats
     values: Floats
@@ -59,14 +60,14 @@ class Table(NamedTuple):
     odd: float
 
     def inputs(self, chosen: Sequence[int]) -> NDArray[np.float32]:
-        """[N, 2 C + 2], as a model of these columns takes them."""
+        """The input rows [N, 2 C + 2] of a model of the ``chosen`` columns."""
         values = self.values[:, chosen]
         there = ~np.isnan(values)
         return np.column_stack([np.where(there, values, 0.0), there, *phases(self.times)]).astype(np.float32)
 
 
 class TablePart(NamedTuple):
-    """Rows ``first`` to ``end``. A forecast from one of its ``origins`` is about rows of the part alone."""
+    """Rows ``first`` to ``end``, ``end`` excluded. Forecasts from its ``origins`` are for rows of the part only."""
 
     first: int
     end: int
@@ -76,7 +77,8 @@ class TablePart(NamedTuple):
 
 
 def read(path: Path, time: str | None, complain: Callable[[str], None]) -> RawTable:
-    """A CSV or NDJSON, may be gzipped. Raises ``ValueError`` (``SourceError``) that says what it lacks."""
+    """Read a CSV or NDJSON, may be gzipped. ``time``: the column of times, ``None`` for the usual names. ``complain``:
+    called with a message for each malformed line. Raises ``ValueError`` (``SourceError``) if something is missing."""
     source = Readings(str(path), Columns(time=time, wide=True), complain)
     times = array("d")
     found: dict[str, array[float]] = {}
@@ -101,7 +103,7 @@ def read(path: Path, time: str | None, complain: Callable[[str], None]) -> RawTa
 
 
 def arrange(times: Floats, values: Floats) -> Table:
-    """Rows in the order of their times, one for each step. Raises ``ValueError`` where there is no step."""
+    """Rows in order of their ``times`` [N], one for each step. Raises ``ValueError`` without a constant step."""
     order = np.argsort(times, kind="stable")
     late = int((times[1:] < np.maximum.accumulate(times)[:-1]).sum())
     times, values = times[order], values[order]
@@ -110,7 +112,7 @@ def arrange(times: Floats, values: Floats) -> Table:
     if len(times) < 2:
         raise ValueError("two rows with different times are needed to know a step")
     ahead = np.diff(times)
-    # of the first share alone: what comes later must not even tell the step
+    # from the training rows only: later rows must not change the step
     step = float(np.median(ahead[: max(1, int(SHARES[0] * len(ahead)))]))
     steps = np.maximum(np.rint(ahead / step), 1)
     odd = float(np.mean(np.abs(ahead / step - steps) > 0.25))
@@ -123,20 +125,20 @@ def arrange(times: Floats, values: Floats) -> Table:
     count = int(at[-1]) + 1
     rows = np.full((count, values.shape[1]), np.nan)
     rows[at] = values
-    behind = np.searchsorted(at, np.arange(count))  # the reading that a row is, or comes before
+    behind = np.searchsorted(at, np.arange(count))  # index of each row's reading, or of the next one
     moments = times[behind] - (at[behind] - np.arange(count)) * step
     stretches = np.concatenate([[0], np.cumsum(steps - 1 > MOST)])[behind]
     return Table(moments, rows, stretches, step, duplicates, late, int(masked.sum()), odd)
 
 
 def needed(horizon: int) -> int:
-    """Rows without which there can't be three parts."""
+    """The fewest rows that can be split into three parts."""
     return -(-(2 * horizon + ORIGINS) * 10 // round(10 * min(SHARES)))
 
 
 def split(count: int, horizon: int) -> dict[str, TablePart]:
-    """Training, validation, test, in order of time, ``horizon`` rows left out before each of the latter two. Raises
-    ``ValueError`` where there are too few rows."""
+    """Split ``count`` rows in order of time into training, validation and test; ``horizon`` rows are left out between
+    two parts. Raises ``ValueError`` if there are too few rows."""
     if count < needed(horizon):
         raise ValueError(
             f"{count} rows are too few: {needed(horizon)} are needed to forecast {horizon} steps ahead "

@@ -1,4 +1,4 @@
-"""Training examples from a table: random windows of its rows, with all labels within one part of it."""
+"""Training examples from a table: random windows of rows, whose labels are all within one part."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from models.forecast.table import TablePart
 
 __all__ = ["Material", "TableWindows", "WindowOptions", "examples", "held"]
 
-#: Windows of an evaluation, at most.
+#: The most windows of an evaluation.
 HELD = 64
 
 
 @dataclass(frozen=True)
 class WindowOptions(ForecastTrainingOptions):
-    """``offset``: deviation of what levels are off by, in those of the training rows; ``lost``: share of the sensors
-    that are not there for a window."""
+    """``offset``: deviation of the random offset of levels, in deviations of the training rows; ``lost``: share of the
+    sensors that are masked in a window."""
 
     minutes: float = 5.0
     rate: float = 2e-3
@@ -35,9 +35,9 @@ class WindowOptions(ForecastTrainingOptions):
 
 
 class Material(NamedTuple):
-    """All rows of a table. ``inputs`` [N, X]: of the network, levels of all ``columns`` first, then their steps and how
-    fresh they are; ``levels`` [N, K] and ``there`` [N, K] bool: of the targets, in deviations; ``pace`` [K];
-    ``stretches`` [N]: no label lies across two of them."""
+    """All rows of a table. ``inputs`` [N, X]: the network's input: levels of all ``columns``, then their steps, then
+    their freshness, then the clock; ``levels`` [N, K]: the targets, in deviations, and ``there`` [N, K] bool, where
+    they have a reading; ``pace`` [K]; ``stretches`` [N]: a row and its label are of the same stretch."""
 
     inputs: Tensor
     levels: Tensor
@@ -48,7 +48,7 @@ class Material(NamedTuple):
 
 
 def examples(material: Material, part: TablePart, firsts: Tensor, length: int, horizon: int) -> ForecastBatch:
-    """Windows of ``length`` rows that begin at ``firsts`` [B]; a label is known where its row is of this part."""
+    """Windows of ``length`` rows that begin at ``firsts`` [B]. A label is known if its row is in this part."""
     rows = firsts[:, None] + torch.arange(length)  # [B, T]
     ahead = rows[..., None] + torch.arange(1, horizon + 1)  # [B, T, H]
     inside = (ahead < part.end) & (rows[..., None] >= part.first)
@@ -62,8 +62,8 @@ def examples(material: Material, part: TablePart, firsts: Tensor, length: int, h
 
 
 def held(material: Material, part: TablePart, options: ForecastTrainingOptions, horizon: int) -> ForecastBatch:
-    """Windows for an evaluation, one behind another, evenly spread where there are too many. Their first
-    ``options.skip`` rows, of which no loss is taken, are those before."""
+    """Consecutive windows for an evaluation; evenly spaced ones if there are too many. Their first ``options.skip``
+    rows, which have no loss, overlap the window before."""
     wanted = np.arange(part.first, max(part.first + 1, part.end - horizon), options.length - options.skip)
     chosen = wanted[np.unique(np.linspace(0, len(wanted) - 1, min(HELD, len(wanted))).round().astype(int))]
     return examples(material, part, torch.from_numpy(chosen - options.skip), options.length, horizon)
@@ -85,8 +85,9 @@ class TableWindows(torch.utils.data.IterableDataset[ForecastBatch]):
             yield self.batch()
 
     def batch(self, firsts: Tensor | None = None) -> ForecastBatch:
-        """With levels that are off by random amounts, and sensors that are not there: a table of a year has few levels,
-        and a network that knows them by heart knows nothing of the next year."""
+        """Windows at ``firsts`` [B], by default at random rows. Levels get random offsets and random sensors are
+        masked: a table of a year has few different levels, and a network that memorises them fails in the next year.
+        """
         options, rng = self.options, self.rng
         if firsts is None:
             firsts = torch.from_numpy(rng.integers(self.part.first, self.behind, options.batch))

@@ -1,8 +1,8 @@
 """Causal attention over a sliding window: the last keys and values are the state, with no unbounded counter.
 
 Positions are relative: each head adds to its scores a learned bias for every distance in the window (Raffel et al.
-2020, arXiv 1910.10683, without buckets), which begins as ALiBi's slopes (Press et al. 2022, arXiv 2108.12409). The bias
-is a table that the graph holds, so a stream has no position of its own, whatever its age.
+2020, arXiv 1910.10683, without buckets), initialised to ALiBi's slopes (Press et al. 2022, arXiv 2108.12409). The bias
+is a constant table of the graph, so a stream has no absolute position.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ class WindowAttention(Streaming):
     """x [B, T, C] -> [B, T, C]: step t attends to itself and the ``window - 1`` steps before it.
 
     State: ``past`` [B, window - 1, 2 C], keys and values of those steps, oldest first; ``seen`` [B, window - 1], 1
-    where there has been such a step. One step costs the same at any age: window x C products.
+    where that step exists. The cost of a step does not depend on the stream's age: window x C products. Raises
+    ``ValueError`` if ``heads`` does not divide ``channels``.
     """
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
         if channels % heads:
-            raise ValueError(f"{channels} channels can't be shared out to {heads} heads")
+            raise ValueError(f"{channels} channels can't be divided among {heads} heads")
         self.channels, self.heads, self.window, self.receptive_field = channels, heads, window, window
         self.enter = nn.Linear(channels, 3 * channels)
         self.leave = nn.Linear(channels, channels)
@@ -47,7 +48,7 @@ class WindowAttention(Streaming):
         seen = torch.cat([state["seen"], torch.ones_like(x[:, :, 0])], 1)
         keys, values = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in whole.chunk(2, 2))
         queries = queries.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, C / heads]
-        # query t lies at past + t among the keys; what it must not see is far below what it may
+        # query t is key past + t; keys outside of its window get a score far below all others
         distance = past + torch.arange(steps)[:, None] - torch.arange(past + steps)  # [T, past + T]
         within = ((distance >= 0) & (distance <= past)).to(x.device)
         bias = torch.where(within, self.bias[:, distance.clamp(0, past)], FAR)  # [heads, T, past + T]

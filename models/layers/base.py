@@ -1,8 +1,8 @@
 """The contract of every streaming layer: state in, state out, batch on axis 0, one forward for whole and chunk.
 
-A state is a flat ``dict[str, Tensor]``; the state of a layer inside another is nested by name, joined with a dot. Every
-stream starts from zeros: a layer that wants to start elsewhere folds that start into its own arithmetic. Nothing that
-belongs to a stream is ever kept on a module.
+A state is a flat ``dict[str, Tensor]``; the keys of an inner layer's state have its name and a dot in front. Every
+stream starts from zeros: a layer whose initial state is not zero stores the offset from it. A module never holds a
+stream's state.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Streaming(nn.Module):
     """A causal layer ``forward(x, state) -> (y, state)`` with ``x`` [B, T, ...], ``y`` [B, T / stride, ...].
 
     ``stride``: input steps per output step; ``T`` must be a multiple of it.
-    ``receptive_field``: input steps that one output step depends on, ``None`` where the memory has no end (recurrence).
-    ``latency``: input steps by which an output is held back for look-ahead; 0 in a causal layer.
+    ``receptive_field``: input steps that one output step depends on, ``None`` if unlimited (recurrence).
+    ``latency``: input steps by which an output is delayed for look-ahead; 0 in a causal layer.
     """
 
     stride: int = 1
@@ -27,7 +27,7 @@ class Streaming(nn.Module):
     latency: int = 0
 
     def initial_state(self, batch: int) -> State:
-        """The start of ``batch`` streams: all zeros, batch on axis 0."""
+        """The state of ``batch`` new streams: all zeros, batch on axis 0."""
         return {}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -35,13 +35,13 @@ class Streaming(nn.Module):
 
 
 def inner(state: Mapping[str, Tensor], name: str) -> State:
-    """The part of a state that belongs to the layer called ``name``."""
+    """The state of the inner layer ``name``, without the prefix."""
     prefix = name + "."
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def outer(state: Mapping[str, Tensor], name: str) -> State:
-    """The reverse of :func:`inner`: ``name.`` before every key."""
+    """The inverse of :func:`inner`: every key with the prefix ``name.``."""
     return {f"{name}.{key}": value for key, value in state.items()}
 
 

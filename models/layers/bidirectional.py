@@ -1,10 +1,10 @@
 """A bidirectional LSTM with bounded latency: the whole past, and a fixed number of future steps.
 
 Zhang et al. 2016 (arXiv 1510.08983, "latency-controlled BLSTM") run the backward direction over blocks of a fixed size
-with some steps behind them. Then a step's answer depends on where in its block it lies, and a stream could only be cut
-at blocks. Here each step is a block of its own: the backward direction begins ``ahead`` steps later, from zeros, and
-runs back to it. That takes ``ahead`` times the arithmetic, all steps of a chunk side by side, and any cut into chunks
-gives the same.
+and some steps after each. Then a step's output depends on its place in the block, and chunks must be whole blocks. Here
+each step is a block of its own: the backward direction starts from zeros ``ahead`` steps later and runs back to it.
+That takes ``ahead`` times the arithmetic, for all steps of a chunk at once, and the output does not depend on the split
+into chunks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from models.layers.recurrent import Recurrent
 
 
 class LookAhead(Streaming):
-    """The backward direction. x [B, T, in] -> [B, T, hidden]; output t is about input t - ``ahead``, and is what an
-    LSTM says that has read from input t back to that one. State: the last ``ahead`` inputs; those before a stream's
-    start are zeros.
+    """The backward direction. x [B, T, in] -> [B, T, hidden]; output t belongs to input t - ``ahead``: it is the hidden
+    state of an LSTM that has read the inputs from t back to t - ``ahead``. State: the last ``ahead`` inputs; those
+    before a stream's start are zeros.
     """
 
     def __init__(self, features: int, hidden: int, ahead: int) -> None:
@@ -47,7 +47,8 @@ class LookAhead(Streaming):
 
 
 def lstm(gates: Tensor, cell: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(hidden, cell) [..., H] after the gates [..., 4 H], input, forget, content, output; ``None``: zeros before."""
+    """(hidden, cell) [..., H] of one step. ``gates`` [..., 4 H] before their nonlinearities: input, forget, content,
+    output. ``cell``: of the step before, ``None`` for zeros."""
     enter, forget, content, leave = gates.chunk(4, dim=-1)
     new = enter.sigmoid() * content.tanh()
     if cell is not None:
@@ -56,7 +57,10 @@ def lstm(gates: Tensor, cell: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 class Bidirectional(Streaming):
-    """x [B, T, in] -> [B, T, 2 hidden], forward and backward beside each other, both about input t - ``latency``."""
+    """x [B, T, in] -> [B, T, 2 hidden], forward and backward concatenated; output t belongs to input t - ``latency``.
+
+    State: of both directions, and the forward outputs that wait for the backward ones.
+    """
 
     receptive_field = None
 

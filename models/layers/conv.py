@@ -25,8 +25,8 @@ class ChannelNorm(nn.Module):
 class CausalConv(Streaming):
     """x [B, T, in] -> [B, T, out]: the output at t sees t, t - d, ..., t - (k - 1) d.
 
-    The taps are shifted slices beside one another and the convolution is a single matrix product, which on CPUs is as
-    fast as a convolution for long inputs and faster for the few steps of a chunk. State: the last ``(k - 1) d`` inputs.
+    The taps are shifted slices, concatenated, so that the convolution is one matrix product. On CPUs that is as fast as
+    a convolution for long inputs, and faster for the few steps of a chunk. State: the last ``(k - 1) d`` inputs.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int = 1, bias: bool = True) -> None:
@@ -53,8 +53,8 @@ class CausalConv(Streaming):
 class StridedConv(Streaming):
     """Subsampling: x [B, T, in] -> [B, T / stride, out]. Output j sees the ``kernel`` inputs up to (j + 1) * stride.
 
-    Steps are aligned to the chunk: a chunk of a multiple of ``stride`` inputs is a whole number of outputs, so the only
-    state is the overlap of ``kernel - stride`` inputs.
+    A chunk has a multiple of ``stride`` inputs and so a whole number of outputs: the only state is the overlap of
+    ``kernel - stride`` inputs. Raises ``ValueError`` if ``kernel`` is smaller than ``stride``.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, bias: bool = True) -> None:
@@ -80,7 +80,7 @@ class StridedConv(Streaming):
 
 
 class Subsample(Streaming):
-    """Strided convolution, batch norm, ReLU."""
+    """Strided convolution, batch norm, ReLU: x [B, T, in] -> [B, T / stride, out]."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Subsample(Streaming):
 class GatedBlock(Streaming):
     """WaveNet's block (van den Oord et al. 2016, arXiv 1609.03499, eq. 2 and figure 4) with batch norm before the gate.
 
-    x [B, T, C] -> residual and skip side by side [B, T, C + S]; the stack below adds them up.
+    x [B, T, C] -> residual and skip, concatenated [B, T, C + S]; :class:`GatedStack` adds them up.
     """
 
     def __init__(self, channels: int, skip: int, kernel: int, dilation: int, dropout: float = 0.0) -> None:
@@ -123,7 +123,7 @@ class GatedBlock(Streaming):
 class GatedStack(Streaming):
     """Gated blocks with the given dilations: [B, T, C] -> [B, T, S], the sum of all skips (S = ``skip``), ReLU.
 
-    With ``skip=0`` the output is the residual stream itself, [B, T, C], for layers that go on from it.
+    With ``skip=0`` the output is the residual itself, [B, T, C], for further layers.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Log-mel front end as a fixed convolution, int16 PCM in."""
+"""Log-mel energies of int16 PCM, computed by a fixed convolution."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def hz_to_slaney(hz: float) -> float:
     return 3.0 * hz / 200.0 if hz < 1000.0 else 15.0 + 27.0 * math.log(hz / 1000.0) / math.log(6.4)
 
 
-#: Of each scale: to mel and back.
+#: The functions of each scale: Hz to mel, mel to Hz.
 SCALES = {"htk": (hz_to_mel, mel_to_hz), "slaney": (hz_to_slaney, slaney_to_hz)}
 
 
 def mel_corners(bands: int, low: float, high: float, scale: str) -> list[float]:
-    """In Hz, evenly spaced in mel from ``low`` to ``high``; band ``i`` has the corners i, i + 1 and i + 2."""
+    """Corner frequencies in Hz, evenly spaced in mel from ``low`` to ``high`` Hz; band ``i`` has the corners i, i + 1
+    and i + 2."""
     there, back = SCALES[scale]
     first, last = there(low), there(high)
     return [back(first + (last - first) * i / (bands + 1)) for i in range(bands + 2)]
@@ -56,10 +57,11 @@ class LogMel(Streaming):
 
     The short-time Fourier transform is a Conv1d with a fixed Hann-windowed cosine and sine basis, because ONNX's own
     STFT is slow on CPUs and missing on CUDA. Frame t sees the window that ends with sample (t + 1) * hop; the overlap
-    of ``window - hop`` samples is the state. Energies are of samples scaled to [-1, 1), floored at ``floor`` before the
-    logarithm so that digital silence is a finite number just below the noise of a real recording. ``size``: points of
-    the transform; a coarse one makes a small file, and wants few bands. ``scale``: of :data:`SCALES`. ``centred``: each
-    window's mean is subtracted first, so that a constant offset of the microphone has no energy in any band.
+    of ``window - hop`` samples is the state. Samples are scaled to [-1, 1). ``floor`` is added to each energy before
+    the logarithm, so that digital silence is a finite number just below the noise of a real recording. ``size``: points
+    of the transform; fewer make a smaller file, but allow fewer bands. ``scale``: a key of :data:`SCALES`. ``low`` and
+    ``high``: in Hz. ``centred``: each window's mean is subtracted first, so that a constant offset of the microphone
+    has no energy in any band. Raises ``ValueError`` if a band would be empty.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class LogMel(Streaming):
         self.window = sample_rate // 40  # 25 ms
         self.receptive_field = self.window
         high = high or 0.475 * sample_rate
-        # without a size bins finer than the window's own, so that no low filter is empty
+        # by default more points than the window has samples, so that no low filter is empty
         size = size or 1 << (self.window - 1).bit_length()
         frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
         corners = mel_corners(bands, low, high, scale)
@@ -98,7 +100,7 @@ class LogMel(Streaming):
         if centred:
             basis -= basis.mean(1, keepdim=True)
         self.register_buffer("basis", basis.float()[:, None], persistent=False)  # [2F, 1, window]
-        # cos^2 + sin^2 and the mel sum are one matrix product
+        # one matrix product adds cos^2 and sin^2 and sums over the bins of each band
         self.register_buffer("filters", torch.cat([filters[used]] * 2).float(), persistent=False)  # [2F, bands]
 
     def initial_state(self, batch: int) -> State:

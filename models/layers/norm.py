@@ -1,4 +1,4 @@
-"""Running normalisation by a stream's own mean and variance."""
+"""Normalisation by the running mean and variance of each stream."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from models.layers.base import State, Streaming
 
 
 class RunningNorm(Streaming):
-    """x [B, T, F] -> (x - mean) / std with the mean and variance of everything the stream has shown so far.
+    """x [B, T, F] -> (x - mean) / std with the mean and variance of the stream so far.
 
     Frame t updates ``m <- m + (x_t - m) / n_t`` and likewise the second moment, with ``n_t = min(prior + t, horizon)``:
-    an average at first, an exponential average of ``horizon`` frames from then on, so that a stream which runs for
-    years keeps adapting (and a float32 count never stops counting). The constants of the training data (``mean``,
-    ``std``) weigh as much as ``prior`` frames, so that the first frame is no division by zero. The state keeps the
-    *deviation* from those constants: zero bytes are the right start.
+    an average at first, then an exponential average over ``horizon`` frames, so that a stream of years keeps adapting
+    (and a float32 count stays exact). The constants of the training data (``mean``, ``std``) weigh as much as ``prior``
+    frames, so that the first frame does not divide by zero. The state holds the *deviation* from those constants, so
+    that it starts as zeros.
 
-    ``quiet``: frames in which nothing is heard, whose mean over the features is at most that, do not count; from 1
-    above it on they count whole, and in between in part, so that the output stays continuous. A microphone that is off
-    for an hour leaves the normaliser as it was. ``least``: the smallest variance, in units of the training data's: a
-    steady noise varies by about .06, and divided by that it would look like speech, and speech after it like nothing.
+    ``quiet``: silent frames, whose mean over the features is at most ``quiet``, do not count; frames 1 or more above it
+    count fully, those in between in part, so that the output is continuous. A microphone that is off for an hour does
+    not change the normaliser. ``least``: the smallest variance, in units of the training data's: steady noise has about
+    .06, and normalised by that it would look like speech, and the speech after it would be lost.
 
     The recursion is linear in x, so a block of L frames is one product with a lower-triangular [L, L] matrix of weights
-    ``W[t, s] = prod_{r=s+1..t} (1 - 1/n_r) / n_s``; it depends on the count alone. Blocks split where they may, the
-    result is that of the recursion.
+    ``W[t, s] = prod_{r=s+1..t} (1 - 1/n_r) / n_s``, which depends on the count alone. The result does not depend on the
+    split into blocks. Raises ``ValueError`` unless ``1 < prior < horizon``.
     """
 
     receptive_field = None
@@ -45,13 +45,13 @@ class RunningNorm(Streaming):
 
     @torch.no_grad()
     def set_constants(self, features: Tensor) -> None:
-        """Set the constants to mean and standard deviation of training data [..., F]."""
+        """Set the constants to the mean and standard deviation of training data [..., F]."""
         axes = tuple(range(features.dim() - 1))
         self.mean.copy_(features.mean(axes))
         self.std.copy_(features.std(axes).clamp(min=0.1))
 
     def initial_state(self, batch: int) -> State:
-        # three tensors of their own: an exporter would take aliases for one input
+        # three separate tensors: an exporter would merge aliases into one input
         shapes = {"count": 1, "mean": self.features, "square": self.features}
         return {name: torch.zeros(batch, size, device=self.mean.device) for name, size in shapes.items()}
 
@@ -75,7 +75,7 @@ class RunningNorm(Streaming):
         counted = self.steps[:length] if heard is None else heard @ lower.T
         n = (self.prior + count + counted).clamp(max=float(self.horizon))  # [B, L]
         share = 1.0 / n if heard is None else heard / n
-        decay = torch.log1p(-share) @ lower.T  # [B, L] log of the weight left of what was there before the block
+        decay = torch.log1p(-share) @ lower.T  # [B, L] log of the weight that the state before the block still has
         weights = (decay[:, :, None] - decay[:, None, :]).clamp(max=0.0).exp() * lower * share[:, None, :]
         kept = decay.exp()[:, :, None]
         means = weights @ x + kept * mean[:, None]
@@ -83,7 +83,7 @@ class RunningNorm(Streaming):
         squares = weights @ (x.square() - 1.0) + kept * square[:, None]
         variance = (squares + 1.0 - means.square()).clamp(min=self.least)
         y = (x - means) * variance.rsqrt()
-        # beyond the horizon the exact count no longer matters; holding it there keeps float32 exact for ever
+        # beyond the horizon the count no longer matters; the limit keeps it exact in float32
         count = (count + (float(length) if heard is None else heard.sum(dim=1, keepdim=True))).clamp(
             max=float(self.horizon)
         )

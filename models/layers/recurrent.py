@@ -1,4 +1,4 @@
-"""Recurrent stacks with residual connections and layer norm; their states are batch-first as in all layers."""
+"""Recurrent stacks with residual connections and layer norm; their states are batch-first, as in all layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class Recurrent(Streaming):
-    """One recurrent layer [B, T, in] -> [B, T, hidden]; PyTorch's [1, B, H] states are [B, 1, H] outside."""
+    """One recurrent layer [B, T, in] -> [B, T, hidden]. States ``h`` (and ``c``) are [B, 1, H], not PyTorch's
+    [1, B, H]. Raises ``ValueError`` for a ``cell`` that is not in :data:`CELLS`."""
 
     receptive_field = None
 
@@ -36,7 +37,8 @@ class Recurrent(Streaming):
 
 
 class RecurrentStack(Streaming):
-    """Layers of ``x <- x + dropout(rnn(layer_norm(x)))``, layer norm behind; a projection first if widths differ."""
+    """[B, T, features] -> [B, T, hidden]: layers of ``x <- x + dropout(rnn(layer_norm(x)))``, then a layer norm; before
+    them a projection if the widths differ."""
 
     receptive_field = None
 

@@ -8,8 +8,8 @@ from models.layers.base import State, Streaming
 
 
 class Residual(Streaming):
-    """``x + layer(layer_norm(x))``: the layer's state is the only one. The sum reaches the last layer however many
-    there are, and so does its gradient the first (He et al. 2016, arXiv 1512.03385; norm before: Xiong et al. 2020)."""
+    """``x + layer(layer_norm(x))`` [B, T, C], with the layer's state. The sum carries the input to the last layer of a
+    deep stack, and the gradient to the first (He et al. 2016, arXiv 1512.03385; norm in front: Xiong et al. 2020)."""
 
     def __init__(self, layer: Streaming, channels: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Residual(Streaming):
 
 
 class FeedForward(Streaming):
-    """Two matrices with GELU between, each step alone."""
+    """[B, T, C] -> [B, T, C]: two matrices with GELU between, applied to each step separately."""
 
     def __init__(self, channels: int, factor: int = 2) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Sampling inside the graph: settings of each step, counter-based random numbers, the choice of a token.
 
-ONNX's own random operators keep their state outside of any snapshot and draw for a whole batch. Here a draw is a hash
-of the stream's seed and its number of draws (the idea of Philox, Salmon et al. 2011; the mixing function is Wellons'
+ONNX's own random operators keep a state that no snapshot contains, and draw for a whole batch. Here a draw is a hash of
+the stream's seed and its number of draws (the idea of Philox, Salmon et al. 2011; the mixing function is Wellons'
 lowbias32), in int64 arithmetic: the same on every machine and in every batch.
 """
 
@@ -16,21 +16,22 @@ from torch import Tensor
 from models.layers.base import State, Streaming
 
 MASK = 0xFFFFFFFF
-#: Temperature is given in thousandths; beyond this a distribution is flat.
+#: The highest temperature, in thousandths; beyond it a distribution is flat.
 HOTTEST = 10_000
 
 
 def mix(x: Tensor) -> Tensor:
-    """lowbias32: int64 within [0, 2^32) to the same, every bit of the result depends on every bit of ``x``."""
+    """lowbias32, on int64 within [0, 2^32): every bit of the result depends on every bit of ``x``."""
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK  # may pass 2^63: the low 32 bits are right all the same
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK  # may overflow int64; the low 32 bits are still right
     return x ^ (x >> 16)
 
 
 class Noise(Streaming):
-    """Seeds [B, T] int64 (0: the one before stays) -> ``width`` draws a step, uniform in [0, 1), [B, T, width] float32.
+    """Seeds [B, T] int64 (0: keep the last one) -> ``width`` draws a step, uniform in [0, 1), [B, T, width] float32.
 
-    State: the seed, and how many draws there were. A float32 below 1 has 24 bits, so 2^-24 is the grain of a draw.
+    State, int64 [B, 1]: ``seed``, and ``count``, the number of draws so far. Draws are multiples of 2^-24, the
+    resolution of float32 below 1.
     """
 
     receptive_field = None
@@ -44,7 +45,7 @@ class Noise(Streaming):
 
     def forward(self, seeds: Tensor, state: State) -> tuple[Tensor, State]:
         steps = seeds.shape[1]
-        last = _latest(seeds != 0, torch.arange(1, steps + 1))  # 0: the seed in the state
+        last = _latest(seeds != 0, torch.arange(1, steps + 1))  # 0: the state's seed
         seeds = torch.cat([state["seed"], seeds], dim=1).gather(1, last)  # [B, T]
         counts = state["count"][:, :, None] + torch.arange(steps * self.width).view(1, steps, self.width)
         key = mix(seeds & MASK)[:, :, None]
@@ -55,7 +56,7 @@ class Noise(Streaming):
 
 
 class Onset(Streaming):
-    """Labels [B, T] int64 -> how many steps each has been the same, [B, T] int64, at most ``most``."""
+    """Labels [B, T] int64 -> the number of steps since the label changed, [B, T] int64, at most ``most``."""
 
     receptive_field = None
 
@@ -76,16 +77,17 @@ class Onset(Streaming):
 
 
 def _latest(happened: Tensor, every: Tensor) -> Tensor:
-    """Up to each step, the last one of ``every`` = 1, 2, ... at which it happened [B, T]; 0 where it has not."""
+    """For each step the last one so far at which ``happened`` [B, T] bool was true, counted by ``every`` = 1, 2, ...
+    [T]; 0 if there is none. [B, T] int64."""
     steps = len(every)
     return ((happened * every)[:, None, :] * torch.ones(steps, steps, dtype=torch.int64).tril()).amax(2)
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """The request in a chunk's rows. ``scale`` [B, T, 1]: factor of the logits; ``top`` [B, T, 1] or None: how
-    many tokens are left to choose from, less one; ``force`` [B, T, F]: tokens given, -1 where they are drawn;
-    ``conditions``: name -> [B, T]."""
+    """The settings in a chunk's rows. ``seed`` [B, T]: 0 keeps the last one; ``scale`` [B, T, 1]: factor of the logits;
+    ``top`` [B, T, 1] or None: k of top-k sampling, less one; ``force`` [B, T, F]: forced tokens, -1 where a token is
+    drawn; ``conditions``: name -> [B, T]."""
 
     seed: Tensor
     scale: Tensor
@@ -96,13 +98,14 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class ControlColumns:
-    """The columns of a generator's input: seed, temperature, then ``top_k`` if there is one, conditions, ``width``
-    times ``force``. All of it zero: no new seed, the likeliest token, of all tokens, the first condition, free."""
+    """The columns of a generator's input: seed, temperature, ``top_k`` if it has one, conditions, and ``width`` columns
+    ``force``. Zeros mean: keep the seed, take the most probable token, of all tokens, the first condition, nothing
+    forced."""
 
     vocabulary: int
     width: int = 1
     top_k: bool = True
-    conditions: Mapping[str, int] | None = None  # name -> how many there are
+    conditions: Mapping[str, int] | None = None  # name -> number of its values
 
     def limits(self) -> dict[str, tuple[int, int]]:
         top = {"top_k": (0, self.vocabulary)} if self.top_k else {}
@@ -128,8 +131,9 @@ class ControlColumns:
 
 
 def choose(logits: Tensor, draw: Tensor, scale: Tensor, top: Tensor | None, force: Tensor) -> Tensor:
-    """One token a row [B, 1] int64: logits [B, V], draw, scale, top, force [B, 1]. By the inverse of the cumulative
-    distribution: the first token whose share, added to those before, is above the draw. One of no share never is."""
+    """One token for each row [B, 1] int64: logits [B, V], draw, scale, top, force [B, 1]. Inverts the cumulative
+    distribution: the first token whose cumulative probability is above the draw. A token of probability 0 is never
+    drawn."""
     logits = (logits - logits.amax(1, keepdim=True)) * scale
     if top is not None:
         least = logits.topk(logits.shape[1], dim=1).values.gather(1, top)  # sorted, the largest first
@@ -140,5 +144,5 @@ def choose(logits: Tensor, draw: Tensor, scale: Tensor, top: Tensor | None, forc
 
 
 def log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """[B, T, V], [B, T] -> [B, T]: log-probability, in nats, that the model gives each token at temperature 1."""
+    """[B, T, V], [B, T] -> [B, T]: the log-probability of each token at temperature 1, in nats."""
     return logits.log_softmax(2).gather(2, tokens[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""Short-time spectra and synthesis, with half a window of delay, by small matrix products."""
+"""Short-time Fourier analysis and synthesis, with half a window of delay, by small matrix products."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from models.layers.base import State, Streaming
 
 
 def _turns(rows: int, columns: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``2 pi row column / size``, each [rows, columns]; exact, for the product is taken modulo."""
+    """Cosine and sine of ``2 pi row column / size``, each [rows, columns]. The product is taken modulo ``size``, for
+    precision."""
     product = torch.arange(rows)[:, None] * torch.arange(columns)[None] % size
     angle = 2 * math.pi * product.double() / size
     return angle.cos(), angle.sin()
 
 
 class Spectrum(nn.Module):
-    """Base of analysis and synthesis: a window of ``size`` samples, ``size / 2`` bins, without the one at half the
-    sample rate.
+    """Base of analysis and synthesis: a window of ``size`` samples, ``size / 2`` bins; the bin at half the sample rate
+    is left out.
 
-    A Fourier transform of ``a * b`` points is one of ``a``, a turn of each number, and one of ``b`` (Cooley and Tukey
-    1965): three small products instead of a basis of ``size ** 2`` numbers, which would be most of a small file. The
-    window is the root of a Hann window, once before and once behind: halves that overlap add up to one.
+    A Fourier transform of ``a * b`` points is a transform of ``a`` points, a rotation of each number, and a transform
+    of ``b`` points (Cooley and Tukey 1965): three small products instead of a basis of ``size ** 2`` numbers, which
+    would be most of a small file. The root of a Hann window is applied in analysis and in synthesis, so that
+    overlapping halves add up to one. Raises ``ValueError`` for a ``size`` that does not divide this way.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,7 +42,7 @@ class Spectrum(nn.Module):
         self.register_buffer("sin", sin.float(), persistent=False)
 
     def _keep(self, name: str, *quarters: Tensor) -> None:
-        """[[first, second], [third, fourth]] as a buffer."""
+        """Registers the block matrix [[first, second], [third, fourth]] as a buffer."""
         first, second, third, fourth = quarters
         whole = torch.cat([torch.cat([first, second], 1), torch.cat([third, fourth], 1)])
         self.register_buffer(name, whole.float().contiguous(), persistent=False)
@@ -48,7 +50,7 @@ class Spectrum(nn.Module):
 
 class Analysis(Spectrum, Streaming):
     """Samples [B, N] -> real and imaginary parts [B, N / hop, 2, bins]. Frame t is the window that ends with sample
-    (t + 1) * hop; state: the half of it that was there before."""
+    (t + 1) * hop. State: the last ``hop`` samples, which are the first half of the next window."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -74,8 +76,8 @@ class Analysis(Spectrum, Streaming):
 
 
 class Synthesis(Spectrum, Streaming):
-    """The way back: [B, T, 2, bins] -> samples [B, T * hop], those that went into the analysis ``hop`` samples ago.
-    State: the half of the last frame that waits for the next one to be added."""
+    """The inverse of :class:`Analysis`, ``hop`` samples late: [B, T, 2, bins] -> samples [B, T * hop]. State: the
+    second half of the last frame, to which the next one is added."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)

@@ -1,9 +1,9 @@
-"""A Transformer encoder for endless streams: attention within a block of steps and to a fixed number before it.
+"""A Transformer encoder for endless streams: a step attends to its block of steps and a fixed number of steps before.
 
-The shape is Whisper's encoder (Radford et al. 2022, arXiv 2212.04356), so that its weights may be where training
-begins: two convolutions with GELU, sinusoids added, blocks with the norm in front, a last norm. What makes it a
-streaming one: convolutions see the past alone, a step sees its own block (of a chunk of sound) whole and ``past`` steps
-before that, and the sinusoids run round a table.
+It has the shape of Whisper's encoder (Radford et al. 2022, arXiv 2212.04356), so that training can start from its
+weights: two convolutions with GELU, added sinusoids, blocks with the norm in front, a last norm. Three changes make it
+streaming: convolutions are causal, a step attends to its whole block (a chunk of sound) and to the ``past`` steps
+before it, and positions repeat.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from models.layers.residual import FeedForward, Residual
 
 __all__ = ["BlockAttention", "TransformerStack"]
 
-#: Steps until positions repeat: Whisper's 30 s, cut to a multiple of the blocks of the recipes.
+#: Steps until positions repeat: Whisper's 30 s, rounded down to a multiple of the recipes' blocks.
 PERIOD = 1488
 
 
 class BlockAttention(Streaming):
     """x [B, T, C] -> [B, T, C]: a step attends to its whole block of ``block`` steps and to the ``past`` before it.
 
-    T is a multiple of ``block``; the end of a stream may be shorter, then nothing follows. State: ``past``
-    [B, past, 2 C], keys and values, oldest first; ``seen`` [B, past], 1 where there has been such a step.
-    ``half``: keys and values are rounded to float16, those of the block as well, so that no split of a stream changes
-    anything; in training they are not rounded, for gradients in float16 vanish.
+    T is a multiple of ``block``, except in the last chunk of a stream. State: ``past`` [B, past, 2 C], keys and values,
+    oldest first; ``seen`` [B, past], 1 where that step exists. ``half``: all keys and values are rounded to float16,
+    those of the current block too, so that the output does not depend on the split into chunks; not in training, where
+    float16 gradients would vanish. Raises ``ValueError`` if ``heads`` does not divide ``channels``, or ``block`` does
+    not divide ``past``.
     """
 
     def __init__(self, channels: int, heads: int, block: int, past: int, half: bool = False) -> None:
@@ -62,7 +63,7 @@ class BlockAttention(Streaming):
             whole, seen = nn.functional.pad(whole, (0, 0, 0, short)), nn.functional.pad(seen, (0, short))
             queries = nn.functional.pad(queries, (0, 0, 0, short))
         count, width = (steps + short) // self.block, self.past + self.block
-        if count == 1:  # what a daemon runs
+        if count == 1:  # as in a daemon
             windows, there = whole.transpose(1, 2)[:, None], seen[:, None]
         else:
             windows, there = whole.unfold(1, width, self.block), seen.unfold(1, width, self.block)
@@ -77,14 +78,14 @@ class BlockAttention(Streaming):
 
 
 class Sinusoids(Streaming):
-    """Adds sinusoids to [B, T, C], going round after :data:`PERIOD` steps; in training from a random step on.
+    """Adds sinusoids to [B, T, C], with a period of :data:`PERIOD` steps; training starts at a random step.
 
     After ``still`` silent blocks, each further block starts at position 0, so that speech after an hour of silence is
-    read as in a new stream. ``heard`` [B, blocks]: 1 for a block with sound, all without it.
+    read as in a new stream. ``heard`` [B, blocks]: 1 for a block with sound, ``None``: every block has sound.
 
-    State: ``step`` [B, 1], the next one; ``still`` [B, 1], blocks without sound, not more than count. A block's first
-    angle is turned on by the angles within a block, which are constants: no table is looked up, so that a state which
-    is no number harms its own stream alone.
+    State: ``step`` [B, 1], the next position; ``still`` [B, 1], silent blocks so far, at most ``still``. A block's
+    first angle is rotated by the angles within a block, which are constants. No table is looked up, so that a state of
+    NaN affects its own stream only.
     """
 
     def __init__(self, channels: int, block: int, still: int) -> None:
@@ -124,8 +125,9 @@ def _round(step: Tensor) -> Tensor:
 
 
 class TransformerStack(Streaming):
-    """Features [B, T, F] -> [B, T / 4, C]. One convolution, one with stride 2, ``layers`` blocks; in front of block
-    ``merged`` neighbouring steps become one, their mean, which halves the work of all blocks behind it.
+    """Features [B, T, F] -> [B, T / 4, C]: a convolution, one with stride 2, and ``layers`` Transformer layers. Before
+    layer ``merged`` each two neighbouring steps are replaced by their mean, which halves the work of the layers after
+    it.
 
     ``block`` and ``past``: in steps of the output. ``heard`` [B, blocks]: as in :class:`Sinusoids`.
     """
@@ -173,5 +175,5 @@ class TransformerStack(Streaming):
 
 
 def _merged(x: Tensor) -> Tensor:
-    """[B, T, C] -> [B, T / 2, C]."""
+    """The means of neighbouring steps: [B, T, C] -> [B, T / 2, C]."""
     return x.unflatten(1, (-1, 2)).mean(2)

@@ -2,8 +2,8 @@
 
 A word's embedding is the sum of two rows of a hashed table and the mean of its hashed letter trigrams (Bloom
 embeddings, Serra and Karatzoglou 2017; Bojanowski et al. 2017): there is no vocabulary, so no word is unknown. A
-recurrent network reads the embeddings; its head sees the hidden state and the words around the current one: some before
-it, and the words of the look-ahead after it. So the look-ahead is a delay, and the words read so far are state.
+recurrent network reads the embeddings; its head sees the hidden state and the embeddings of the current word, some
+before it, and those of the look-ahead after it. The look-ahead is a delay, and the last words are state.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from streamer.tasks.marks import CASES, LETTERS, MARKS, WIDTH
 
 #: Largest multiplier of a hash: products of codes and sums over a word stay far below 2^63.
 LARGE = 2**31
-#: Rows before the word that the head sees.
+#: Number of rows before the word that the head sees.
 BEFORE = 2
 
 
 @dataclass(frozen=True)
 class CaptionsConfig(Config):
-    """``ahead``: rows. ``words`` and ``trigrams``: rows of the two tables; primes. ``packed``: tables of int8."""
+    """``ahead``: rows of look-ahead. ``words`` and ``trigrams``: rows of the two tables, primes; ``width`` and
+    ``letters``: their columns. ``mixed``: width of the head's hidden layer. ``packed``: tables of int8."""
 
     ahead: int = 3
     words: int = 10007
@@ -41,7 +42,7 @@ class CaptionsConfig(Config):
 
 
 class CaptionTable(nn.Module):
-    """Rows by number, as float32; ``packed``: kept as int8, with a scale for each column."""
+    """A table of embeddings in float32; ``packed``: stored as int8, with a scale for each column."""
 
     def __init__(self, rows: int, width: int, packed: bool) -> None:
         super().__init__()
@@ -52,21 +53,22 @@ class CaptionTable(nn.Module):
             self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
 
     def forward(self, index: Tensor) -> Tensor:
-        """int64 [...] -> [..., width]."""
+        """Row numbers, int64 [...] -> rows [..., width] float32."""
         if self.packed:
             return self.rows[index].float() * self.scale
         return F.embedding(index, self.rows)
 
     @torch.no_grad()
     def pack(self, other: CaptionTable) -> None:
-        """Take another one's rows, rounded."""
+        """Copy the rows of ``other``, rounded to int8."""
         self.scale.copy_(other.rows.abs().amax(0).clamp(min=1e-6) / 127)
         self.rows.copy_((other.rows / self.scale).round().to(torch.int8))
 
 
 class Captions(Streaming):
-    """Rows [B, T, letters] int32, a word's codes or zeros for a pause -> ``letters`` [B, T, letters] int32, the word of
-    ``ahead`` rows ago; ``marks`` [B, T, 4] and ``cases`` [B, T, 3], probabilities of what that word gets."""
+    """Rows [B, T, letters] int32, the codes of a word's letters or zeros for a pause -> ``letters`` [B, T, letters]
+    int32, the row of ``ahead`` rows ago; ``marks`` [B, T, 4] and ``cases`` [B, T, 3], probabilities of the mark after
+    that word and of its case."""
 
     receptive_field = None
 
@@ -87,7 +89,7 @@ class Captions(Streaming):
         self.head = nn.Linear(c.mixed, len(MARKS) + len(CASES))
 
     def limits(self) -> list[tuple[int, int]]:
-        """Of the input's columns."""
+        """(lowest, highest) code of each input column."""
         return [(0, len(LETTERS) + 1)] * WIDTH
 
     def initial_state(self, batch: int) -> State:
@@ -98,7 +100,7 @@ class Captions(Streaming):
         """int64 [B, T, letters] -> [B, T, features]; zeros for a pause."""
         said = (codes > 0)[..., None]  # [B, T, L, 1]
         hashes = [(codes * salt).sum(-1) % self.config.words for salt in self.salts]
-        word = self.words(torch.stack(hashes)).sum(0)  # one look-up: the graph holds the table once
+        word = self.words(torch.stack(hashes)).sum(0)  # one look-up, so that the graph holds the table once
         edge = torch.zeros_like(codes[..., :1])
         triples = zip((torch.cat([edge, codes[..., :-1]], -1), codes, torch.cat([codes[..., 1:], edge], -1)),
                       self.thirds, strict=True)  # fmt: skip
@@ -107,7 +109,7 @@ class Captions(Streaming):
         return torch.cat([word, letters], -1) * said[..., 0, :]
 
     def logits(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """[B, T, marks + cases] of the words of ``ahead`` rows ago; ``state`` without its rows."""
+        """Logits [B, T, marks + cases] of the words of ``ahead`` rows ago, and the new state."""
         steps = x.shape[1]
         whole = torch.cat([state["rows"], x], dim=1)
         seen = self.drop(self.embed(whole.long()))
@@ -124,7 +126,7 @@ class Captions(Streaming):
         return {"letters": late, "marks": marks.softmax(-1), "cases": cases.softmax(-1)}, new
 
     def pack(self) -> Captions:
-        """The same with tables of int8, a quarter of the bytes."""
+        """A copy with tables of int8, a quarter of the size."""
         other = Captions(CaptionsConfig(**{**self.config.to_dict(), "packed": True}))
         fitting = {name: value for name, value in self.state_dict().items() if not name.endswith(".rows")}
         other.load_state_dict(fitting, strict=False)

@@ -24,12 +24,12 @@ from models.zoo.generate.teaching import leave
 from models.zoo.speech.framewise import Batches
 
 RATE = 16000
-#: Samples of a call: 32 ms.
+#: Samples of a chunk: 32 ms.
 CHUNK = 512
 MINUTES, SECONDS, BATCH, EPOCH = 9.0, 3.0, 16, 40
-#: Of the noise recording what training hears; the rest is for the score.
+#: Share of the noise recording for training; the rest is for the score.
 HEARD = 0.75
-#: Share of the speech's energy below which what is left of an error does not matter (Wisdom et al. 2020).
+#: Share of the speech's energy that is added to the error's, so that smaller errors hardly count (Wisdom et al. 2020).
 ENOUGH = 1e-3
 INFO = {
     "name": "denoiser",
@@ -48,11 +48,11 @@ INFO = {
 
 class Pair(NamedTuple):
     noisy: Pcm
-    clean: Wave  # full scale 1, as it is within the noisy one
+    clean: Wave  # full scale 1, at its loudness within ``noisy``
 
 
 class DenoiserScenes:
-    """Sentences of one speaker, one after another, in noise."""
+    """Random scenes: sentences of one speaker, one after another, in noise."""
 
     def __init__(self, speech: Sequence[Utterance], noises: Noises, seed: int) -> None:
         self.noises, self.rng = noises, np.random.default_rng(seed)
@@ -61,7 +61,7 @@ class DenoiserScenes:
             self.speakers.setdefault(utterance.speaker, []).append(utterance)
 
     def draw(self, seconds: float, snr: tuple[float, float] = (0.0, 10.0)) -> Pair:
-        """``snr``: dB, over the whole piece."""
+        """A scene of ``seconds``. ``snr``: range of the signal-to-noise ratio over the whole scene, in dB."""
         rng, length = self.rng, int(seconds * RATE) // CHUNK * CHUNK
         mine = self.speakers[list(self.speakers)[int(rng.integers(len(self.speakers)))]]
         wave = np.zeros(0, np.float32)
@@ -72,14 +72,14 @@ class DenoiserScenes:
         return mix(wave[start : start + length], self.noises.draw(rng, length), rng, rng.uniform(*snr))
 
     def batch(self, count: int, seconds: float) -> tuple[Tensor, Tensor]:
-        """Noisy int16 and clean float32, [count, samples] each."""
+        """``count`` scenes: noisy int16 and clean float32, [count, samples] each."""
         pairs = [self.draw(seconds) for _ in range(count)]
         noisy, clean = np.stack([p.noisy for p in pairs]), np.stack([p.clean for p in pairs])
         return torch.from_numpy(noisy), torch.from_numpy(clean)
 
 
 def mix(wave: Wave, noise: Wave, rng: np.random.Generator, snr: float) -> Pair:
-    """``wave`` in ``noise`` of the same length, ``snr`` dB below its own power, at any loudness that does not clip."""
+    """``wave`` [N] with ``noise`` [N], whose power is ``snr`` dB lower, at a random loudness that does not clip."""
     power = np.square(wave).mean() / max(1e-12, float(np.square(noise).mean()))
     noisy = wave + noise * np.float32(np.sqrt(power / 10 ** (snr / 10)))
     scale = np.float32(rng.uniform(0.03, 0.9) / (float(np.abs(noisy).max()) + 1e-6))
@@ -105,7 +105,8 @@ class Denoising(Budgeted):
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead. Raises ``FileNotFoundError`` where the shared data is missing."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``.
+    Raises ``FileNotFoundError`` if the shared data is missing."""
     corpus = data.speechocean("train", RATE)
     rest, held = data.by_speaker(corpus, dev_speakers(corpus))
     kitchen = data.kitchen(RATE).astype(np.float32) / 32768
@@ -124,7 +125,8 @@ def learn(
     epoch: int = EPOCH,
     warm: Path | None = None,
 ) -> Path:
-    """The checkpoint; the best on ``held`` speakers stays. ``warm``: one to begin with."""
+    """Train on the speakers of ``rest``; returns the checkpoint with the lowest error on those of ``held``. ``epoch``:
+    batches between two evaluations. ``warm``: a checkpoint to start from."""
     torch.manual_seed(1)
     scenes, others = DenoiserScenes(rest, Noises(RATE, noise, 1), 1), DenoiserScenes(held, Noises(RATE, noise, 2), 2)
     model = Masking(MaskingConfig())
@@ -155,14 +157,15 @@ def si_sdr(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
 
 @torch.no_grad()
 def denoise(model: Masking, pcm: Pcm) -> Wave:
-    """One recording, its delay taken away."""
+    """One recording, float32 of the same length; the model's delay is removed."""
     padded = np.pad(pcm, (0, model.latency + -(len(pcm) + model.latency) % model.hop))
     output, _ = model(torch.from_numpy(padded)[None], model.initial_state(1))
     return output["audio"].flatten()[model.latency : model.latency + len(pcm)].numpy()
 
 
 def score(model: Masking, speech: Sequence[Utterance], kitchen: Wave, every: int = 6) -> dict[str, float]:
-    """SI-SDR in dB, gained over the noisy recording; every sixth sentence, in nothing but the kitchen."""
+    """SI-SDR gain in dB over the noisy recording, in kitchen noise only, of every ``every``-th sentence; beside it, the
+    gain of a Wiener filter."""
     found: dict[str, float] = {}
     for snr in (0.0, 5.0, 10.0):
         rng = np.random.default_rng(99)

@@ -17,14 +17,14 @@ from models.layers.config import Config
 from models.layers.memory import RingMemory, gru_step
 from models.layers.sampling import log_prob
 
-#: Codes of signs: nothing is said, the phrase is over. Those of the language follow.
+#: Codes of signs: no output, end of the phrase. The other signs follow.
 NOTHING, END = 0, 1
 
 
 @dataclass(frozen=True)
 class EncoderDecoderConfig(Config):
-    """``words``: how many there are, codes 1 to ``words``. ``signs``: codes of what is said, END and NOTHING among
-    them. ``slots``: words that the memory holds."""
+    """``words``: number of words, whose codes are 1 to ``words``. ``signs``: number of sign codes, with NOTHING and
+    END. ``slots``: number of words that the memory holds."""
 
     words: int
     signs: int
@@ -36,9 +36,9 @@ class EncoderDecoderConfig(Config):
 class EncoderDecoder(Streaming):
     """Rows (word, end) [B, T, 2] int32 -> ``signs`` [B, T] int64, ``log_prob`` [B, T], ``attention`` [B, T, M].
 
-    A word (not 0) is read; ``end`` 1 says that the phrase is whole. From the next row on each row without a word says
-    one sign, up to END, which empties the memory; other rows say NOTHING. A word before END begins a new phrase.
-    ``attention``: how much of each slot went into the sign, zeros where none is said.
+    A word that is not 0 is read; ``end`` is 1 at the end of the phrase. From the next row on, each row without a word
+    outputs one sign, until END, which empties the memory; other rows output NOTHING. A word before END starts a new
+    phrase. ``attention``: weight of each slot for the sign, zeros for NOTHING.
     """
 
     receptive_field = None
@@ -57,7 +57,7 @@ class EncoderDecoder(Streaming):
         self.head = nn.Linear(hidden, config.signs)
 
     def limits(self) -> list[tuple[int, int]]:
-        """Of the input's columns."""
+        """(lowest, highest) code of each input column."""
         return [(0, self.config.words), (0, 1)]
 
     def initial_state(self, batch: int) -> State:
@@ -67,8 +67,8 @@ class EncoderDecoder(Streaming):
         return own | outer(self.memory.initial_state(batch), "memory")
 
     def teach(self, words: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-        """Phrases [B, S] and what is to be said [B, U], both filled up with 0 behind -> logits [B, U, signs] of each
-        sign given those before it, and the attention [B, U, S]."""
+        """Teacher forcing: phrases [B, S] and their signs [B, U], both padded with 0 at the end -> logits
+        [B, U, signs] of each sign given those before it, and attention weights [B, U, S]."""
         filled = words > 0
         slots, _ = self.encoder(self.word(words))
         last = slots.gather(1, (filled.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, slots.shape[2]))  # [B, 1, H]
@@ -86,7 +86,7 @@ class EncoderDecoder(Streaming):
         return {name: torch.stack([row[name] for row in outputs], dim=1) for name in outputs[0]}, state
 
     def _step(self, word: Tensor, end: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """``word`` [B, 1] int64, ``end`` [B, 1] bool."""
+        """One row: ``word`` [B, 1] int64, ``end`` [B, 1] bool."""
         memory = inner(state, "memory")
         reads = word > 0
         speaks = (state["saying"] > 0) & ~reads
@@ -101,7 +101,7 @@ class EncoderDecoder(Streaming):
         decoder = gru_step(self.decoder, self.sign(state["sign"][:, 0]), state["decoder"])
         context, weights = self.memory.read(decoder, memory)
         logits = self._say(decoder, context)
-        sign = torch.where(speaks, logits[:, 1:].argmax(1, keepdim=True) + 1, NOTHING)  # NOTHING is never said
+        sign = torch.where(speaks, logits[:, 1:].argmax(1, keepdim=True) + 1, NOTHING)  # never NOTHING
         nats = log_prob(logits[:, None], sign)[:, 0]
         over = speaks & (sign == END)
         new = {

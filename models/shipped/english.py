@@ -1,6 +1,6 @@
-"""The recipe ``english``: hours of synthetic speakers (``python -m models corpus english``) and all the real ones.
+"""The recipe ``english``: hours of synthetic speakers (``python -m models corpus english``), and real ones.
 
-It may be started while the corpus still grows, and goes on from its last checkpoint after a stop: ``--resume``.
+Training may start while the corpus is still being made; ``--resume`` continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from models.speech.scenes import SpeechScenes
 from models.training.recipe import Recipe, dev_speakers
 
 RATE = 16000
-#: Shares of the examples at the beginning and at the end: synthetic speakers teach the sounds, real ones have the last
-#: word. ``nothing``: scenes without speech.
+#: Shares of the examples at the beginning and at the end of the training; real speakers have more weight at its end.
+#: ``nothing``: scenes without speech.
 SHARES = {
     "speechocean": (0.22, 0.24), "orders": (0.03, 0.04), "queen": (0.35, 0.33), "sky": (0.20, 0.19),
     "kokoro": (0.07, 0.06), "hibari": (0.01, 0.01), "debian": (0.01, 0.01), "asterisk": (0.03, 0.03),
     "nothing": (0.08, 0.09),
 }  # fmt: skip
 MADE = ("queen", "sky", "kokoro", "hibari", "debian", "asterisk")
-#: Characters of the game that are left out of training for development. Scenes with several people stay in, and some
-#: actors may have spoken others as well.
+#: Characters of the game that are held out for development. Scenes with several people stay in training, and the actors
+#: of these characters may have spoken others, too.
 UNHEARD = ("queen HENRY", "queen LOU", "queen BUD")
-#: The corpus's first shard is for development: no other shard has its speakers, since every shard draws new voice
+#: The corpus's first shard is for development. No other shard has its speakers, since every shard draws new voice
 #: blends.
 HELD_OUT = "english-00000"
 
@@ -50,14 +50,14 @@ LICENCE = (
     "4.0), LJ Speech (public domain); kitchen noise: Apache-2.0; word frequencies: wordfreq (CC BY-SA 4.0)"
 )
 
-#: Of the text that only the language model has read.
+#: Licences of the texts that only the language model is trained on.
 TEXTS = (
     "; language model: also addresses on the state of the union (CC0), Moby Dick and Jane Austen's novels (public "
     "domain), WordNet 3.0, copyright 2006 by Princeton University (WordNet licence)"
 )
 
 
-#: About as large as each other; which is better is to be seen.
+#: Configurations by family.
 FAMILIES = {
     "lstm": AcousticConfig(
         "lstm", RATE, len(TOKENS), strides=(2, 2), channels=224, kernel=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2),
@@ -67,7 +67,7 @@ FAMILIES = {
         "wavenet", RATE, len(TOKENS), strides=(2, 2), channels=256, skip=256, kernel=3, dilations=(1, 2, 4, 8) * 3,
         dropout=0.1, gated=True,
     ),
-    # whisper-base's encoder, heard in blocks of 320 ms; begin with its weights: python -m models.speech.whisper
+    # whisper-base's encoder with attention in blocks of 320 ms; start from its weights: python -m models.speech.whisper
     "attention": AcousticConfig(
         "attention", RATE, len(TOKENS), bands=80, channels=512, layers=6, heads=8, merged=2, block=8, past=64,
         half=True, dropout=0.1, gated=True, centred=True,
@@ -76,7 +76,8 @@ FAMILIES = {
 
 
 def english(family: str = "attention", everybody: bool = False) -> Recipe:
-    """``family``: of :data:`FAMILIES`. Raises ``FileNotFoundError`` where there is no corpus yet."""
+    """The recipe for a ``family`` of :data:`FAMILIES`. ``everybody``: train on the development speakers, too. Raises
+    ``FileNotFoundError`` if there is no corpus yet."""
     folder = made_corpus().parent
     actors = unheard(folder / "english")
     read = speechocean()
@@ -122,18 +123,18 @@ def english(family: str = "attention", everybody: bool = False) -> Recipe:
         limit=lambda progress: min(16.0, 5.0 + 100.0 * progress),
         hearing=SpeechScenes,
         info={
-            "data": ("begun with the encoder of Whisper base; " if family == "attention" else "")
+            "data": ("initialised with the encoder of Whisper base; " if family == "attention" else "")
             + "4.0 h of actors (the game Flight of the Amazon Queen) and 1.9 h (Beneath a Steel Sky); speechocean762 "
             "train without ten of its speakers (2.6 h); the spoken orders on which two teachers agree (0.8 h); "
             "synthetic speakers, Asterisk's prompts (python -m models corpus english)",
             "licence": ("Whisper base: MIT; " if family == "attention" else "") + LICENCE + TEXTS,
-            "cell_limit": 10.0,  # of an int8 LSTM: its words behind an hour of nothing are those without it
+            "cell_limit": 10.0,  # of an int8 LSTM: an hour of silence does not change the words after it
         },
     )  # fmt: skip
 
 
 def made_corpus() -> Path:
-    """The folder of shards. Raises ``FileNotFoundError`` where there is none yet."""
+    """The folder of shards. Raises ``FileNotFoundError`` if there is none yet."""
     folder = corpus_folder() / "english"
     if HELD_OUT not in shards.names(folder):
         raise FileNotFoundError(f"{folder}: no corpus there yet, make one: python -m models corpus english")
@@ -178,8 +179,8 @@ def orders(folder: Path) -> list[Utterance]:
 
 
 def corpus_reader(folder: Path, source: str) -> Callable[[], list[shards.Recording]]:
-    """What there is of a source now, but for the shard and the actors that are held out; each shard's table is read
-    once."""
+    """A function that returns the recordings of a source so far, without the held-out shard and actors. It reads each
+    shard's table once."""
 
     @lru_cache(None)
     def of(name: str) -> list[shards.Recording]:
@@ -193,7 +194,7 @@ def corpus_reader(folder: Path, source: str) -> Callable[[], list[shards.Recordi
 
 
 def unheard(folder: Path, seconds: float = 2.0) -> list[shards.Recording]:
-    """Every third longer recording of the actors who are left out; none in a corpus without the game."""
+    """Every third recording of the held-out actors that has at least ``seconds``; none in a corpus without the game."""
     if GAME not in shards.names(folder):
         return []
     spoken = [recording for recording in shards.read(folder, GAME) if recording.speaker in UNHEARD]
@@ -201,5 +202,5 @@ def unheard(folder: Path, seconds: float = 2.0) -> list[shards.Recording]:
 
 
 def _moving(early: float, late: float) -> Callable[[float], float]:
-    """A weight that moves from one value to the other over the second half of the training."""
+    """A weight by progress: ``early``, then linear from .4 to .9 of the training, then ``late``."""
     return lambda progress: early + (late - early) * min(1.0, max(0.0, (progress - 0.4) / 0.5))

@@ -1,4 +1,4 @@
-"""The recipe of the universal forecaster: a network trained on many sensors, inside a model that learns on each."""
+"""The recipe of the universal forecaster: a network trained on many sensors, in a model that adapts to each stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.speech.acoustic import parameters
 from models.training import checkpoint
 from models.training.budget import fit
 
-#: Shares of the training examples.
+#: Shares of the training examples, by source.
 SHARES = {"ETTh2": 0.15, "ETTm1": 0.25, "exchange": 0.08, "beijing": 0.25, "occupancy": 0.05, "synthetic": 0.22}
 DATA = (
     "ETTh2 and ETTm1 (first four of twenty months), exchange rates (first fifth), six stations of Beijing's air, one "
@@ -37,7 +37,7 @@ def config(horizon: int = 48, network: NetworkConfig | None = None) -> OnlineCon
 
 
 def skill(network: Network, batch: ForecastBatch, skip: int) -> float:
-    """1 - loss over persistence's."""
+    """1 - the network's loss over that of persistence."""
     with torch.no_grad():
         (_, change), _ = network(batch.x, network.initial_state(len(batch.x)))
         return 1 - float(loss(change, batch, skip)) / float(loss(torch.zeros_like(change), batch, skip))
@@ -52,7 +52,8 @@ def train(
     warm: Path | None = None,
     resume: bool = False,
 ) -> Path:
-    """Train the network, and leave the whole model's checkpoint as ``folder/best.pt``."""
+    """Train a network of ``family`` and write the whole model to ``folder/best.pt``; returns that path. ``warm``: a
+    checkpoint to start from. Raises ``FileNotFoundError`` if data are missing or there is nothing to resume."""
     lightning.seed_everything(seed, verbose=False)
     network = Network(NetworkConfig(family=family))
     if warm:

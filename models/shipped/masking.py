@@ -1,4 +1,4 @@
-"""A denoiser: short-time spectra, a small recurrent network that predicts a mask for each bin, and synthesis."""
+"""A denoiser: a small recurrent network that predicts a complex mask for each bin of a short-time spectrum."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from models.layers import RecurrentStack, RunningNorm, State, Streaming, inner, 
 from models.layers.config import Config
 from models.layers.spectrum import Analysis, Synthesis
 
-#: Of a bin's energy: digital silence is a finite number just below a recording's own noise.
+#: Added to a bin's energy before the logarithm: just below the noise of a real recording.
 FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class MaskingConfig(Config):
     sample_rate: int = 16000
-    size: int = 512  # samples of the window; half of it is the delay
+    size: int = 512  # samples of the window, twice the delay
     hidden: int = 96
     layers: int = 2
     cell: str = "gru"
-    taps: int = 3  # frames that an output is made of
-    low: int = 112  # bins of which the frames before are used: 3.5 kHz
+    taps: int = 3  # frames that an output frame is computed from
+    low: int = 112  # bins, from 0 Hz to 3.5 kHz, in which more than one frame is used
 
 
 class Masking(Streaming):
     """``forward(pcm int16 [B, N], state) -> ({"audio": float32 [B, N / hop, hop]}, state)``: samples in blocks of a
-    frame, full scale 1, ``latency`` samples late.
+    hop, full scale 1, ``latency`` samples late.
 
-    Each bin is multiplied with a complex number (Williamson, Wang and Wang 2016) whose parts lie within -1 and 1. In
-    the lowest bins the frames before are, too, and added (Mack and Habets 2020): together they see harmonics
-    that one window is too short for.
+    Each bin is multiplied by a complex number (Williamson, Wang and Wang 2016) whose parts are between -1 and 1. In the
+    lowest bins the frames before are multiplied, too, and added (Mack and Habets 2020): several frames resolve
+    harmonics for which one window is too short.
     """
 
     receptive_field = None
@@ -49,7 +49,7 @@ class Masking(Streaming):
         self.head = nn.Linear(c.hidden, 2 * bins)
         self.low = c.low
         self.late = nn.Linear(c.hidden, 2 * self.low * (c.taps - 1))
-        with torch.no_grad():  # it begins by letting half of this frame through
+        with torch.no_grad():  # the initial mask is about half of the current frame
             self.head.bias.copy_(torch.cat([torch.full((bins,), 0.5), torch.zeros(bins)]))
             self.late.weight.zero_()
             self.late.bias.zero_()
@@ -82,17 +82,17 @@ class Masking(Streaming):
 
     @torch.no_grad()
     def normalise(self, pcm: Tensor) -> None:
-        """Set the normaliser's constants from the energies of int16 [B, N]."""
+        """Set the normaliser's constants from the energies of ``pcm`` [B, N] int16."""
         spectrum, _ = self.analysis(pcm.to(torch.float32) / 32768.0, self.analysis.initial_state(len(pcm)))
         self.norm.set_constants(energies(spectrum))
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:
-    """Of complex numbers [B, T, 2, F]."""
+    """The product of complex numbers [B, T, 2, F]."""
     a, b, c, d = x[:, :, 0], x[:, :, 1], y[:, :, 0], y[:, :, 1]
     return torch.stack([a * c - b * d, a * d + b * c], dim=2)
 
 
 def energies(spectrum: Tensor) -> Tensor:
-    """[B, T, 2, bins] -> [B, T, bins], in nepers."""
+    """Log energies: [B, T, 2, bins] -> [B, T, bins]."""
     return (spectrum.square().sum(2) + FLOOR).log()

@@ -1,4 +1,4 @@
-"""The recipe ``numbers``: an encoder-decoder that writes spoken numbers in digits, on phrases made by rule."""
+"""The recipe ``numbers``: an encoder-decoder that writes spoken numbers in digits, trained on generated phrases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamer.tasks.spoken import SIGNS as WRITTEN
 from streamer.tasks.spoken import WORDS, text
 
 MINUTES = 8.0
-STEPS = 8  # rows of a call
+STEPS = 8  # rows of a chunk
 BATCH, EPOCH = 128, 200
 TESTED = 500  # held-out phrases of each class
 CODES = {word: code for code, word in enumerate(WORDS, 1)}
@@ -37,7 +37,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def coded(phrases: list[tuple[list[str], str]]) -> Pair:
-    """Words [B, S] and signs [B, U] as int64, filled up with 0 behind."""
+    """Codes of the words [B, S] and of the signs [B, U], int64, padded with 0 at the end."""
     words = np.zeros((len(phrases), LONGEST), np.int64)
     signs = np.zeros((len(phrases), SIGNS), np.int64)
     for row, (said, written) in enumerate(phrases):
@@ -49,7 +49,7 @@ def coded(phrases: list[tuple[list[str], str]]) -> Pair:
 
 
 def spelled(written: str) -> list[int]:
-    """Codes of the signs; the longest that fits is taken."""
+    """Codes of the signs of ``written``, by longest match."""
     codes: list[int] = []
     while written:
         sign = max((s for s in WRITTEN if written.startswith(s)), key=len)
@@ -59,7 +59,7 @@ def spelled(written: str) -> list[int]:
 
 
 class Phrases(torch.utils.data.IterableDataset[Pair]):
-    """New phrases all the time, each class as often as cardinals are twice."""
+    """New random phrases in each batch; cardinals are twice as frequent as each other class."""
 
     def __init__(self, batches: int, seed: int = 1) -> None:
         self.batches, self.rng = batches, np.random.default_rng(seed)
@@ -71,7 +71,7 @@ class Phrases(torch.utils.data.IterableDataset[Pair]):
 
 
 class PhraseTeaching(Budgeted):
-    """Loss: mean negative log-likelihood of a sign, in nats."""
+    """Training by teacher forcing. Loss: mean negative log-likelihood of a sign, in nats."""
 
     def training_step(self, batch: Pair, index: int) -> Tensor:
         words, signs = batch
@@ -86,7 +86,7 @@ class PhraseTeaching(Budgeted):
 
 @torch.no_grad()
 def written(model: EncoderDecoder, phrases: list[list[str]]) -> list[str]:
-    """The streaming model's output for each phrase, run as the daemon runs it; cut off if it does not end."""
+    """The streaming model's output for each phrase, run as the daemon runs it; truncated if END does not come."""
     words, _ = coded([(said, "") for said in phrases])
     rows = torch.zeros(len(phrases), words.shape[1] + SIGNS, 2, dtype=torch.int32)
     for row, said in enumerate(phrases):
@@ -99,7 +99,7 @@ def written(model: EncoderDecoder, phrases: list[list[str]]) -> list[str]:
 
 
 def exact(model: EncoderDecoder, kind: str, count: int) -> tuple[float, float]:
-    """Share of held-out phrases of a class that come out exactly: of the model, and of the parser by rule."""
+    """Shares of held-out phrases of the class ``kind`` that the model, and a rule-based parser, write exactly."""
     rng = np.random.default_rng(7)
     phrases = [phrase(rng, kind, held=True) for _ in range(count)]
     got = written(model, [said for said, _ in phrases])
@@ -111,7 +111,8 @@ def exact(model: EncoderDecoder, kind: str, count: int) -> tuple[float, float]:
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0, tested: int = TESTED) -> Path:
-    """``steps``: a budget in batches instead."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``;
+    ``tested``: held-out phrases of each class."""
     torch.manual_seed(1)
     model = EncoderDecoder(EncoderDecoderConfig(len(WORDS), len(WRITTEN) + 2, slots=LONGEST))
     source = {"name": "phrase", "dtype": "int32", "chunk_shape": [STEPS, 2], "step_seconds": 0.0}

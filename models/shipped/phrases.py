@@ -1,4 +1,4 @@
-"""Number phrases made by rule: written numbers by class, each with the words of one of its readings."""
+"""Generated number phrases: written numbers by class, each with the words of one of its readings."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from streamer.tasks.spoken import LARGE, MOST, TENS, UNITS, WORDS, grouped, readings, suffix
 
 Rng = np.random.Generator
-#: Longest phrase, in words, and longest written form, END included: what the model's memory is made for.
+#: The longest phrase, in words, and the longest written form, in signs with END; the model's memory fits them.
 LONGEST, SIGNS = 24, 16
 
 
 def _number(rng: Rng, most: int = MOST) -> int:
-    """Every length of number as often; zeros within it more often than chance has them."""
+    """A random number up to ``most``: all lengths are equally likely, and digits are set to zero at random."""
     digits = int(rng.integers(1, len(str(most)) + 1))
     n = int(rng.integers(10 ** (digits - 1), 10**digits))
     for place in range(digits - 1):
@@ -67,32 +67,33 @@ CLASSES: dict[str, Callable[[Rng], str]] = {
 
 
 def held_out(written: str) -> bool:
-    """One number in ten is never trained on, in no reading."""
+    """Whether a number is held out of training, in all of its readings: one in ten."""
     return zlib.crc32(written.encode()) % 10 == 0
 
 
 def phrase(rng: Rng, kind: str, held: bool = False) -> tuple[list[str], str]:
-    """Words (of :data:`streamer.tasks.spoken.WORDS`) and what they are written as."""
+    """A random phrase of the class ``kind``: words of :data:`streamer.tasks.spoken.WORDS`, and their written form.
+    ``held``: a held-out number."""
     while True:
         written = CLASSES[kind](rng)
         if held_out(written) != held:
             continue
-        ways = list(readings(written))
+        found = list(readings(written))
         if kind == "cardinal":  # read as a year, or digit by digit, it is another class
-            ways = ways[:1]
+            found = found[:1]
         elif kind == "year":
-            ways = ways[1:-1] or ways[:1]
+            found = found[1:-1] or found[:1]
         elif kind == "digits":
-            ways = ways[-1:]
-        if not ways:
+            found = found[-1:]
+        if not found:
             continue
-        words = colloquial(rng, list(ways[rng.integers(0, len(ways))]))
+        words = colloquial(rng, list(found[rng.integers(0, len(found))]))
         if len(words) <= LONGEST:
             return words, written
 
 
 def colloquial(rng: Rng, words: list[str]) -> list[str]:
-    """Of half of the phrases "and" and "a" where they are said, and "oh" for zero."""
+    """The words with colloquial forms, each in half of the phrases: "and", "a" for one, "oh" for zero."""
     ands, oh, a = rng.random(3) < 0.5
     found: list[str] = []
     for i, word in enumerate(words):
@@ -107,8 +108,8 @@ def colloquial(rng: Rng, words: list[str]) -> list[str]:
 
 
 def parsed(words: list[str]) -> str:
-    """Cardinals, ordinals, decimals, negatives and percents by a parser of thirty lines; the plain alternative. Empty
-    where it gives up: years, times, money and strings of digits are other rules each."""
+    """The baseline: a rule-based parser of cardinals, ordinals, decimals, negatives and percents. Returns an empty
+    string for anything else, such as years, times, money and strings of digits."""
     words = ["zero" if word == "oh" else word for word in words if word != "and"]
     sign = "-" if words and words[0] == "minus" else ""
     words = words[1:] if sign else words

@@ -17,7 +17,7 @@ from models.training.recipe import Recipe, dev_speakers, set_normaliser
 
 __all__ = ["LEFT_OUT", "digits", "set_normaliser"]
 
-#: The speaker of the isolated-digit set that is left out of training, for reporting only.
+#: The speaker of the isolated-digit set that is held out of training and used for reporting only.
 LEFT_OUT = "jackson"
 
 LICENCE = (
@@ -36,7 +36,8 @@ def aligned_train(rate: int) -> list[Utterance]:
 
 
 def digits(everybody: bool = False) -> Recipe:
-    """Raises ``FileNotFoundError`` where there is no corpus yet (``python -m models corpus english``)."""
+    """The recipe. ``everybody``: train on the development speakers, too. Raises ``FileNotFoundError`` if there is no
+    corpus yet (``python -m models corpus english``)."""
     rate = 16000
     made = english.corpus_reader(english.made_corpus(), "kokoro")()
     corpus = aligned_train(rate)
@@ -96,7 +97,7 @@ def digits(everybody: bool = False) -> Recipe:
         hearing=SpeechScenes,
         info={
             "lexicon": {word.lower(): data.pronounce(word) for word in data.DIGITS},
-            "lowest_rate": 8000,  # a quarter of the examples is no wider, and FSDD never is
+            "lowest_rate": 8000,  # a quarter of the examples, and all of FSDD, have no more bandwidth
             "data": "speechocean762 train without the development speakers, its digits also cut out and "
             f"joined to new strings; FSDD without speaker {LEFT_OUT} joined into strings; synthetic speakers (python "
             "-m models corpus english) saying digits, and other things",
@@ -106,5 +107,5 @@ def digits(everybody: bool = False) -> Recipe:
 
 
 def _moving(early: float, late: float) -> Callable[[float], float]:
-    """A weight that moves from one value to the other in the middle of the training."""
+    """A weight by progress: ``early``, then linear from .3 to .7 of the training, then ``late``."""
     return lambda p: early + (late - early) * min(1.0, max(0.0, (p - 0.3) / 0.4))

@@ -8,17 +8,17 @@ from models.speech.augment import Wave
 from models.speech.data import Pcm
 
 SIZE = 512
-#: Frames in whose least energy the noise is looked for: 1.5 s of frames of 16 ms.
+#: Number of frames over which the minimum of the energy estimates the noise: 1.5 s of frames of 16 ms.
 MEMORY = 94
-#: Of a smoothed energy's minimum over that many frames to its mean, in noise alone.
+#: Ratio of the mean of a smoothed energy to its minimum over that many frames, in noise alone.
 BIAS = 1.7
 FLOOR = 0.1
 
 
 def wiener(pcm: Pcm) -> Wave:
-    """A recording of the same length, not delayed. Noise: the least smoothed energy of late (Martin 2001, without its
-    variable smoothing). Speech over noise: decision-directed (Ephraim and Malah 1984). Gain: Wiener's, -20 dB at
-    least."""
+    """The filtered recording, float32 of the same length, without delay. Noise: minimum of the recent smoothed energies
+    (Martin 2001, without its variable smoothing). A-priori signal-to-noise ratio: decision-directed (Ephraim and Malah
+    1984). Gain: Wiener's, -20 dB at least."""
     hop = SIZE // 2
     window = np.sin(np.pi * np.arange(SIZE) / SIZE)
     samples = np.pad(np.asarray(pcm, np.float64) / 32768, (hop, hop + -len(pcm) % hop))

@@ -35,19 +35,19 @@ from models.zoo.generate.teaching import leave
 from streamer.tasks.marks import CASES, LETTERS, MARKS, WIDTH
 
 MINUTES = 20.0
-STEPS = 4  # rows of a call
+STEPS = 4  # rows of a chunk
 BATCH, LENGTH, EPOCH = 48, 96, 400
-#: Weights of a mark that are tried, so that F1 is the best on the texts for choosing. Not beyond: commas would gain a
-#: little by many more of them, and one too many disturbs a reader more than one that is missing.
+#: Weights of a mark's probability that are tried, for the best F1 on the development texts. Not more: a higher weight
+#: of commas would gain a little F1, but a superfluous comma disturbs a reader more than a missing one.
 WEIGHTS = (0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
-#: How finals are cut in the report: at the end of each sentence or turn; anywhere, with sentences running on; so, and
-#: with a word in six lost, wrong or made up.
-WAYS = {
+#: How the report cuts finals: at the end of each sentence or turn; anywhere; anywhere, with a word in six lost, wrong
+#: or added.
+CUTS = {
     "": QUIET,
     "cut anywhere": TextNoise(lost=0, more=0, wrong=0),
     "with errors": TextNoise(lost=0.03, more=0.03, wrong=0.1),
 }
-#: Words of each source that choose the epoch.
+#: Words of each source in the development texts.
 CHOOSING = 12_000
 INFO: dict[str, Any] = {
     "name": "written",
@@ -63,8 +63,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Streams(torch.utils.data.IterableDataset[Batch]):
-    """Codes [B, T, WIDTH], marks and cases [B, T] of stretches that begin with a line. The texts are drawn and
-    with new noise whenever they have been used up."""
+    """Batches of stretches that begin with a line: codes [B, T, WIDTH], marks and cases [B, T]. When all texts are
+    used, they are drawn again with new noise."""
 
     def __init__(self, corpus: Corpus, ahead: int, batches: int, noise: TextNoise = TextNoise(), seed: int = 1) -> None:  # noqa: B008
         vocabulary = Vocabulary()
@@ -76,7 +76,7 @@ class Streams(torch.utils.data.IterableDataset[Batch]):
         self._left: list[int] = []
 
     def _draw(self) -> TextRows:
-        """Documents in another order, each as often as its source says."""
+        """Documents in random order, each repeated by the share of its source."""
         chosen: list[list[NDArray[np.int64]]] = []
         for name, lines in self.lines.items():
             share = SOURCES[name][1] if name in SOURCES else MADE_SHARE
@@ -104,7 +104,7 @@ class Streams(torch.utils.data.IterableDataset[Batch]):
 
 
 class MarksTeaching(Budgeted):
-    """Loss: mean negative log-likelihood of a word's mark and case, in nats."""
+    """Training. Loss: mean negative log-likelihood of a word's mark and case, in nats."""
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         codes, marks, cases = batch
@@ -124,7 +124,7 @@ class MarksTeaching(Budgeted):
 
 @torch.no_grad()
 def judged(model: Captions, lines: Sequence[Line], noise: TextNoise = QUIET, seed: int = 7) -> Judged:
-    """What the streaming model says of the words of these lines, one behind the other; finals end where ``noise``
+    """The streaming model's output for the words of ``lines``, as one stream; finals end where ``noise`` inserts
     pauses."""
     vocabulary = Vocabulary()
     each = [line for line, _ in rows([lines], vocabulary)]
@@ -146,7 +146,7 @@ def judged(model: Captions, lines: Sequence[Line], noise: TextNoise = QUIET, see
 
 
 def some(documents: Sequence[Sequence[Line]], words: int) -> list[Line]:
-    """Lines of evenly chosen documents, up to about so many words."""
+    """Lines of evenly spaced documents, about ``words`` words in all."""
     lines: list[Line] = []
     total, each = 0, max(1, len(documents) // 40)
     for document in (*documents[::each], *documents[1::each]):
@@ -158,7 +158,7 @@ def some(documents: Sequence[Sequence[Line]], words: int) -> list[Line]:
 
 
 def weights(found: Judged) -> tuple[float, ...]:
-    """Of the marks, for the best mean of the four F1; one after the other."""
+    """The weights of the marks with the best mean of the four F1, by coordinate search."""
     best = [1.0] * len(MARKS)
     for mark in (1, 2, 3, 1, 2, 3):
         tried = [[*best[:mark], w, *best[mark + 1 :]] for w in WEIGHTS]
@@ -171,8 +171,9 @@ def train(
     rate: float | None = None, warm: Path | None = None,
     corpus: Corpus | None = None, config: CaptionsConfig = CaptionsConfig(),  # noqa: B008
 ) -> Path:  # fmt: skip
-    """``steps``: a budget in batches instead. ``warm``: weights to begin with; ``rate``: the highest learning rate.
-    ``corpus``: other texts than those of ``data``."""
+    """Train, score, and return the path of the packed checkpoint. ``steps``: a budget in batches instead of
+    ``minutes``. ``warm``: a checkpoint to start from; ``rate``: the highest learning rate. ``corpus``: texts instead of
+    those of the folder ``data``."""
     if corpus is None:
         assert data is not None
         corpus = load(data)
@@ -199,7 +200,8 @@ def train(
 
 
 def finish(folder: Path, corpus: Corpus, recorded: dict[str, list[Line]]) -> Path:
-    """From the best of the epochs: tables of int8, weights of the marks, and the report beside a plain baseline."""
+    """Pack the best epoch's tables to int8, choose the marks' weights, write the report beside a baseline; returns the
+    path of the packed checkpoint."""
     best = folder / "best.pt"
     trained, info = checkpoint.load(best)
     model = trained if trained.config.packed else trained.pack()
@@ -211,10 +213,10 @@ def finish(folder: Path, corpus: Corpus, recorded: dict[str, list[Line]]) -> Pat
     texts = {name: [line for document in found for line in document] for name, found in corpus.parts["report"].items()}
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for name, lines in {**texts, **recorded}.items():
-        each = {how: judged(model, lines, noise) for how, noise in WAYS.items()}
+        each = {how: judged(model, lines, noise) for how, noise in CUTS.items()}
         found[name] = {how: (scored(one, chosen), baseline(one)) for how, one in each.items()}
     (folder / "report.md").write_text(table(found))
-    mine, plain = (np.mean([both[i] for ways in found.values() for both in ways.values()], axis=0) for i in (0, 1))
+    mine, plain = (np.mean([both[i] for cuts in found.values() for both in cuts.values()], axis=0) for i in (0, 1))
     scores = {f"F1, {what}": float(value) for what, value in zip(SETS, mine, strict=True)}
     leave(folder, scores | {f"F1, {what}, baseline": float(value) for what, value in zip(SETS, plain, strict=True)})
     return path

@@ -1,7 +1,7 @@
-"""Texts for the recipe ``written``: spoken words with the punctuation after each and its case, by document.
+"""Texts for the recipe ``written``: spoken words, each with its case and the punctuation after it, by document.
 
-Numbers, dates and abbreviations are put into words first, as a recogniser hears them. One document in ten is for
-choosing, one in ten for the report; a document is a call, a block of dialogue, or (prompts) a sentence.
+Numbers, dates and abbreviations are first written as words, as a recogniser outputs them. One document in ten is for
+development, one in ten for the report; a document is a call, a block of dialogue, or (prompts) a sentence.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from models.speech.corpus.spoken import speak
 from models.speech.corpus.texts import MADE
 from streamer.tasks.marks import CASES, ENDS, MARKS, coded
 
-#: Of every source: file, and how often a word of it is drawn beside one of the others.
+#: File of each source, and how often its documents are repeated.
 SOURCES = {
     "dialogue": ("text/dialogue.txt.gz", 0.45), "calls": ("text/earnings_calls.txt.gz", 1.0),
     "prompts": ("text/prompts.txt.gz", 4.0), "orders": ("text/orders.txt.gz", 1.0),
 }  # fmt: skip
-#: Sentences made by rule: commands, dates, names, numbers.
+#: Number of generated sentences (commands, dates, names, numbers), and how often they are repeated.
 MADE_LINES, MADE_SHARE = 6000, 2.0
-#: Lines of a document, where the source does not say where one ends.
+#: Lines of a document, if the source does not mark documents.
 BLOCK = 200
-#: The first lines of a call say this.
+#: Matches the first lines of a call.
 WELCOME = re.compile(r"welcome to .*(call|results|conference)", re.IGNORECASE)
-#: Calls are longer than that: a second welcome belongs to the same one.
+#: The fewest lines of a call; a second welcome within them belongs to the same call.
 CALL = 150
 PARTS = ("train", "dev", "report")
 TITLES = frozenset({"mister", "missus", "doctor", "professor"})
 SHORT = {"mister": "mr", "missus": "mrs", "doctor": "dr"}
-#: Sentences that are never trained on: those of the recordings with which recognisers are reported.
+#: Sentences that are held out: those of the recordings with which recognisers are reported.
 REPORTED = ("speech/commonvoice/utterances.csv", "speech/ljspeech/utterances.csv")
 
 
 class Said(NamedTuple):
-    """``mark``: a place in :data:`MARKS`; ``case``: in :data:`CASES`."""
+    """A spoken word. ``mark``: index in :data:`MARKS` of the mark after it; ``case``: index in :data:`CASES`."""
 
     word: str
     mark: int
@@ -63,8 +63,8 @@ class Corpus:
 
 
 def labelled(text: str, rng: random.Random) -> Line | None:
-    """A written text as its spoken words and what is to be written; ``None`` if these are unclear, or it was written
-    without care: no capital at its start, or no mark at its end."""
+    """The spoken words of a written text, with marks and cases. ``None`` if they are unclear, or the text is careless:
+    no capital at its start, or no mark at its end."""
     text = text.strip()
     if len(text) < 2 or not (text[0].isupper() or text[0].isdigit()) or text[-1] not in '.?!"':
         return None
@@ -82,7 +82,7 @@ def labelled(text: str, rng: random.Random) -> Line | None:
         line.append(Said(word.lower(), _mark(behind, ahead), _case(token, word)))
     if not line or any(MARKS[a.mark] in ENDS and not b.case for a, b in pairwise(line)):
         return None
-    if line[-1].mark == 0:  # speak() takes the mark from behind an abbreviation
+    if line[-1].mark == 0:  # speak() drops the mark after an abbreviation
         line[-1] = line[-1]._replace(mark=MARKS.index("?" if text[-1] == "?" else "."))
     line[0] = line[0]._replace(case=max(line[0].case, 1))
     for i, (one, after) in enumerate(pairwise(line)):
@@ -95,7 +95,8 @@ def labelled(text: str, rng: random.Random) -> Line | None:
 
 
 def _mark(behind: str, ahead: str) -> int:
-    """``ahead``: the letter that the next word begins with. A colon before a capital ends a sentence."""
+    """The index in :data:`MARKS`. ``behind``: the character after the word; ``ahead``: the first letter of the next. A
+    colon before a capital ends a sentence."""
     match behind:
         case "?" | "," | ".":
             return MARKS.index(behind)
@@ -119,7 +120,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _documents(name: str, lines: Sequence[str]) -> Iterator[Sequence[str]]:
-    if name == "prompts":  # they are in alphabetical order, and none knows the next one
+    if name == "prompts":  # unrelated sentences in alphabetical order
         yield from ([line] for line in lines)
     elif name == "calls":
         begin = 0
@@ -133,12 +134,12 @@ def _documents(name: str, lines: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def part_of(document: Sequence[str]) -> str:
-    """By its text: one in ten each for choosing and for the report."""
+    """The part of a document, by a hash of its text: one in ten each for development and for the report."""
     return {0: "report", 1: "dev"}.get(zlib.crc32("\n".join(document).encode()) % 10, "train")
 
 
 def reported(data: Path) -> dict[str, list[Line]]:
-    """The recordings' own sentences that are written with care, by set."""
+    """The sentences of the held-out recordings, by set, without careless ones."""
     rng = random.Random(3)
     found: dict[str, list[Line]] = {}
     for where in REPORTED:
@@ -170,14 +171,14 @@ def load(data: Path) -> Corpus:
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
-#: A pause instead of a word; and the label of an unknown mark or case.
+#: The index of a pause, and the label of an unknown mark or case.
 PAUSE, UNKNOWN = 0, -100
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """``words`` [n]: a place in the vocabulary, :data:`PAUSE` or a word; ``marks`` and ``cases`` [n]; ``starts``: rows
-    at which a line begins."""
+    """``words`` [n]: indices in the vocabulary, or :data:`PAUSE`; ``marks`` and ``cases`` [n]; ``starts``: rows where
+    lines begin."""
 
     words: NDArray[np.int32]
     marks: NDArray[np.int64]
@@ -186,7 +187,7 @@ class TextRows:
 
 
 class Vocabulary:
-    """Only so that words are kept as numbers here: the model sees the letters alone."""
+    """Numbers of words, for compact texts; the model itself sees only letters."""
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {"": PAUSE}
@@ -195,14 +196,14 @@ class Vocabulary:
         return self.places.setdefault(word, len(self.places))
 
     def codes(self) -> NDArray[np.int32]:
-        """[words, WIDTH]."""
+        """The letter codes of all words [words, WIDTH]."""
         return coded(list(self.places))
 
 
 @dataclass(frozen=True)
 class TextNoise:
-    """What a recogniser and its speaker do: ``pause`` after a sentence, ``breath`` after a comma and ``stop`` after any
-    word; words that are lost, others that come in, and wrong ones, each as a share of all."""
+    """Probabilities of pauses and errors: ``pause`` after a sentence, ``breath`` after a comma, ``stop`` after another
+    word; shares of words that are ``lost``, inserted (``more``) or ``wrong``."""
 
     pause: float = 0.6
     breath: float = 0.08
@@ -216,7 +217,7 @@ QUIET = TextNoise(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def rows(documents: Sequence[Sequence[Line]], vocabulary: Vocabulary) -> list[tuple[NDArray[np.int64], int]]:
-    """Of each line words, marks and cases [n, 3]; and whether it begins a document."""
+    """For each line: words, marks and cases [n, 3], and 1 if it begins a document."""
     found = []
     for document in documents:
         for number, line in enumerate(document):
@@ -226,13 +227,13 @@ def rows(documents: Sequence[Sequence[Line]], vocabulary: Vocabulary) -> list[tu
 
 
 def streamed(lines: Sequence[NDArray[np.int64]], noise: TextNoise, ahead: int, rng: np.random.Generator) -> TextRows:
-    """Lines one behind the other, with pauses and errors. A pause is ``ahead`` rows, and up to three more: what fills
-    the last chunk."""
+    """The lines as one stream, with pauses and errors. A pause has ``ahead`` to ``ahead + 3`` rows, as in a daemon,
+    which fills the last chunk."""
     table = np.concatenate(lines)
     first = np.zeros(len(table), bool)
     first[np.cumsum([0, *(len(line) for line in lines[:-1])])] = True
     last = np.roll(first, -1)
-    if noise.wrong:  # another word: the punctuation after it stays, its case is unknown
+    if noise.wrong:  # replaced words keep their punctuation, but their case is unknown
         wrong = rng.random(len(table)) < noise.wrong
         table[wrong, 0] = table[rng.integers(0, len(table), int(wrong.sum())), 0]
         table[wrong & (table[:, 2] > 0) & ~first, 2] = UNKNOWN
@@ -243,7 +244,7 @@ def streamed(lines: Sequence[NDArray[np.int64]], noise: TextNoise, ahead: int, r
         extra = np.stack([table[rng.integers(0, len(table), len(places)), 0], np.zeros(len(places)),
                           np.full(len(places), UNKNOWN)], 1).astype(np.int64)  # fmt: skip
         table, first, last = (np.insert(a, places, b, axis=0) for a, b in ((table, extra), (first, 0), (last, 0)))
-    # each stretch of some lines has habits of its own
+    # the rate of pauses varies from stretch to stretch
     habit = rng.uniform(0, 2, len(table) // 400 + 1)[np.arange(len(table)) // 400] if noise.stop else 1.0
     share = np.where(table[:, 1] > 1, np.minimum(1, noise.pause * habit), np.where(
         table[:, 1] == 1, noise.breath * habit, noise.stop * habit))  # fmt: skip

@@ -1,9 +1,9 @@
 """Acoustic models: int16 PCM to token log-probabilities in one graph, for training with CTC (Graves et al. 2006).
 
-All share the front end (log-mel, running normalisation) and bring its 100 frames a second down to 25 or 17. They
-differ in the encoder: behind two strided convolutions a causal WaveNet, or a gated stack with an LSTM on top
-(convolutions leave CTC's blank plateau within a few hundred steps, an LSTM alone takes many times as long); or a
-Transformer that hears in blocks, in the shape of Whisper's encoder.
+All share the front end (log-mel, running normalisation) and reduce its 100 frames a second to 25 or 17. They differ in
+the encoder: two strided convolutions, then a causal WaveNet, or a gated stack and an LSTM (convolutions leave CTC's
+plateau of blanks within a few hundred steps, an LSTM alone takes many times as long); or a Transformer with attention
+in blocks, in the shape of Whisper's encoder.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from models.layers import (
 )
 from models.layers.config import Config
 
-#: How far above the mel floor the mean log energy of a frame lies in which nothing is heard: white noise of an rms of 2
-#: units of int16 has 1.2. And the least variance by which features are divided.
+#: Frames whose mean log energy is at most ``QUIET`` above the mel floor are silent: white noise of an rms of 2 units of
+#: int16 has 1.2. ``LEAST``: the smallest variance of the normaliser.
 QUIET, LEAST = 1.0, 0.4
-#: How far samples may lie from their middle in a block of silence, for a model that hears in blocks.
+#: Largest distance of samples from their middle in a silent block, for attention in blocks.
 DITHER = 1.0
 
 
@@ -55,20 +55,20 @@ class AcousticConfig(Config):
     layers: int = 2
     dropout: float = 0.1
     gated: bool = (
-        False  # the normaliser does not learn from digital silence and dither, nor takes steady noise for speech
+        False  # the normaliser ignores digital silence and dither, and does not amplify steady noise to speech
     )
     # of the family "attention":
     heads: int = 8
-    merged: int = 2  # blocks of 50 steps a second; those behind them have 25
-    block: int = 8  # steps that are heard together: a call takes a multiple of it
-    centred: bool = False  # no band hears a constant offset
-    past: int = 32  # steps before the block that are still seen, in every layer
-    half: bool = False  # what is seen of them is kept as float16
+    merged: int = 2  # layers with 50 steps a second; the others have 25
+    block: int = 8  # steps of a block: a chunk is a multiple of it
+    centred: bool = False  # a constant offset has no energy in any band
+    past: int = 32  # steps before the block that every layer attends to
+    half: bool = False  # keys and values of the past are float16
 
 
 class Acoustic(Streaming):
-    """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, V], state)``; N is a multiple of ``block``, and of
-    ``hop`` where the stream ends."""
+    """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, V], state)``; N is a multiple of ``block`` samples,
+    in the last chunk of ``hop``. Raises ``ValueError`` for an unknown family."""
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ class Acoustic(Streaming):
         self.width = width
         self.head = nn.Linear(width, config.tokens)
         self.hop = self.stride = self.front.stride * self.encoder.stride
-        self.block = self.hop * (config.block if attention else 1)  # samples of which a call takes a multiple
-        self.receptive_field = None  # of the normaliser; see also context
+        self.block = self.hop * (config.block if attention else 1)  # samples; a chunk is a multiple of it
+        self.receptive_field = None  # because of the normaliser; see also context
         self.context = self.encoder.receptive_field  # mel frames, None for a recurrent encoder
 
     @property
@@ -104,7 +104,7 @@ class Acoustic(Streaming):
         return log_probs, outer(front, "front") | outer(encoder, "encoder")
 
     def _heard(self, pcm: Tensor) -> Tensor | None:
-        """[B, blocks], 1 where a block is more than a constant and dither of one bit; only for blocks of steps."""
+        """[B, blocks], 1 for a block with more than a constant and dither of one bit; ``None`` without blocks."""
         if self.block == self.hop:
             return None
         padded = nn.functional.pad(pcm.to(torch.float32), (0, -pcm.shape[1] % self.block))
@@ -112,15 +112,16 @@ class Acoustic(Streaming):
         return (blocks.amax(2) - blocks.amin(2) > 2 * DITHER).to(torch.float32)
 
     def encode(self, features: Tensor, state: State, heard: Tensor | None = None) -> tuple[Tensor, State]:
-        """Normalised features [B, T, bands] -> (log_probs [B, T / 4, V], state of the encoder)."""
+        """Normalised features [B, T, bands] -> (log_probs [B, T / 4, V], state of the encoder). ``heard`` [B, blocks]:
+        1 for a block with sound."""
         hidden, _, state = self.hidden(features, state, heard)
         return self.head(hidden).log_softmax(dim=2), state
 
     def hidden(
         self, features: Tensor, state: State, heard: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, State]:
-        """The input of the head [B, T / 4, width]; also, for losses in the middle of a model in training,
-        what the recurrent layers get [B, T / 4, channels] (``None`` without any)."""
+        """The input of the head [B, T / 4, width]; for losses in the middle of the model, the input of the recurrent
+        layers [B, T / 4, channels] (``None`` without them); the state."""
         new: State = {}
         x, between = features, None
         for name, layer in self.encoder.layers.items():
@@ -132,7 +133,7 @@ class Acoustic(Streaming):
 
 
 def _convolutions(config: AcousticConfig) -> tuple[dict[str, Streaming], int]:
-    """The encoder's layers, and the width of what they give."""
+    """The encoder's layers, and the width of their output."""
     layers: dict[str, Streaming] = {
         "halve": Subsample(config.bands, config.front, 2 * config.strides[0] + 1, config.strides[0]),
         "quarter": Subsample(config.front, config.channels, 2 * config.strides[1] + 1, config.strides[1]),

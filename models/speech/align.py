@@ -1,9 +1,9 @@
 """Times of the phones in training recordings: forced alignment by PocketSphinx and its stock acoustic model.
 
-CTC has to find out by itself where the phones are, which three hours of speech teach slowly and badly; with alignments,
-training adds a framewise loss to it, and words can be cut out of recordings. The canonical phones of the corpus are
-aligned, not a dictionary's, and every phone is a word of its own to the aligner, because its own pass from words to
-phones gives up on half of the learners' recordings.
+CTC must learn itself where the phones are, which takes long with three hours of speech; with alignments, training adds
+a framewise loss, and words can be cut out of recordings. The corpus's canonical phones are aligned, not a dictionary's,
+and each phone is a word of the aligner, because its own pass from words to phones fails for half of the learners'
+recordings.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from models.speech.data import TOKENS, Utterance, cache_folder
 
 RATE = 16000
 FRAME = 160  # samples: 10 ms
-#: [P, 2]: first frame of every phone, and the one behind its last; no rows if the recording could not be aligned.
+#: [P, 2]: first frame of every phone, and the frame after its last; no rows if the recording could not be aligned.
 Segments = NDArray[np.int32]
 
 
 class Aligner:
-    """Needs the package ``pocketsphinx``, which brings its model along."""
+    """Forced alignment with the package ``pocketsphinx``, which contains the acoustic model."""
 
     def __init__(self) -> None:
         from pocketsphinx import Decoder
 
-        # wide beams and no limit: learners and children are far from the speech that the stock model was trained on
+        # wide beams and no limit, because learners and children differ from the speech that the model was trained on
         self._decoder = Decoder(
             lm=None, samprate=RATE, loglevel="FATAL", beam=1e-120, pbeam=1e-120, wbeam=1e-100, maxhmmpf=-1,
             bestpath=False,
@@ -37,7 +37,7 @@ class Aligner:
             self._decoder.add_word(f"phone-{phone}", phone, update=phone == TOKENS[-1])
 
     def segments(self, pcm: NDArray[np.int16], phones: Sequence[str]) -> Segments:
-        """``pcm``: int16 [N] at 16 kHz."""
+        """The segments of ``phones`` in ``pcm``, int16 [N] at 16 kHz."""
         decoder = self._decoder
         try:
             decoder.set_align_text(" ".join(f"phone-{phone}" for phone in phones))
@@ -45,7 +45,7 @@ class Aligner:
             decoder.process_raw(pcm.tobytes(), full_utt=True)
             decoder.end_utt()
             found = [s for s in decoder.seg() or () if s.word.startswith("phone-")]
-        except RuntimeError:  # its way to say that it found nothing
+        except RuntimeError:  # no alignment was found
             found = []
         if [s.word.removeprefix("phone-") for s in found] != list(phones):
             found = []
@@ -58,7 +58,7 @@ def _align(utterances: list[Utterance]) -> list[Segments]:
 
 
 def aligned(name: str, utterances: list[Utterance], workers: int = 2) -> dict[str, Segments]:
-    """Segments by the utterances' keys, from the cache folder where they were made before; recordings of 16 kHz."""
+    """Segments by the utterances' keys; recordings of 16 kHz. They are cached as ``name`` in the cache folder."""
     path = cache_folder() / f"{name}-segments.npz"
     if not path.exists():
         parts = [utterances[i :: 8 * workers] for i in range(8 * workers)]  # small enough to keep all workers busy

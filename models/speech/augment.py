@@ -1,4 +1,4 @@
-"""Augmentation on waveforms (speed, reverberation, noise, gain, pauses, joining) and on features (SpecAugment)."""
+"""Augmentation of waveforms (speed, reverberation, noise, gain, pauses, joining) and of features (SpecAugment)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Wave = NDArray[np.float32]  # full scale is 1
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How often and how strongly. Speeds are factors of rate and pitch together, as a tape would be played."""
+    """Probabilities and ranges of augmentation. Speeds are factors of both tempo and pitch, as of a tape."""
 
     speeds: tuple[float, float] = (0.88, 1.14)
     speed: float = 0.7
     noise: float = 0.5
     snr: tuple[float, float] = (3.0, 30.0)  # dB
     reverb: float = 0.25
-    narrow: float = 0.0  # how often all above 4 kHz is gone, as on a telephone
+    narrow: float = 0.0  # probability of a telephone's bandwidth, 4 kHz
     gain: tuple[float, float] = (-18.0, 6.0)  # dB
     before: tuple[float, float] = (0.0, 0.5)  # seconds of pause
     after: tuple[float, float] = (0.1, 0.6)
@@ -32,9 +32,9 @@ class Augmentation:
     frequency_width: int = 7  # bands
     time_masks: int = 3
     time_width: int = 20  # frames of 10 ms
-    warp: float = 0.0  # vocal tracts longer or shorter by up to this share
+    warp: float = 0.0  # largest relative change of the vocal tract's length
     tilt: float = 0.0  # standard deviation of a random smooth filter, in nepers of energy
-    # how often, in :class:`models.speech.scenes.SpeechScenes` alone:
+    # probabilities, used by :class:`models.speech.scenes.SpeechScenes` only:
     crosstalk: float = 0.0
     microphone: float = 0.0
     codec: float = 0.0
@@ -47,7 +47,7 @@ def change_speed(wave: Wave, factor: float, sample_rate: int) -> Wave:
 
 
 def telephone(wave: Wave, sample_rate: int) -> Wave:
-    """The sound after a channel at 8 kHz, of the same length."""
+    """The wave after a channel with a sample rate of 8 kHz, of the same length."""
     narrow = soxr.resample(soxr.resample(wave, sample_rate, 8000), 8000, sample_rate)
     return np.pad(narrow, (0, max(0, len(wave) - len(narrow))))[: len(wave)]
 
@@ -83,14 +83,14 @@ def coloured_noise(rng: np.random.Generator, length: int) -> Wave:
 
 
 class Waveforms:
-    """Random waveform augmentation with one generator and one noise recording."""
+    """Random waveform augmentation. ``noise``: a recording of noise; empty for synthetic noise only."""
 
     def __init__(self, options: Augmentation, sample_rate: int, noise: Pcm, rng: np.random.Generator) -> None:
         self.options, self.sample_rate, self.rng = options, sample_rate, rng
         self.recording = noise.astype(np.float32) / 32768.0
 
     def pause(self, low: float, high: float, level: float) -> Wave:
-        """A pause of faint noise; now and then digital silence."""
+        """A pause of ``low`` to ``high`` seconds: noise of a deviation up to ``level``, sometimes digital silence."""
         length = int(self.rng.uniform(low, high) * self.sample_rate)
         if self.rng.random() < 0.3:
             return np.zeros(length, np.float32)
@@ -100,8 +100,8 @@ class Waveforms:
         return wave if factor == 1.0 else change_speed(wave, factor, self.sample_rate)
 
     def join(self, waves: list[Wave], gaps: tuple[float, float]) -> tuple[Wave, list[int]]:
-        """Recordings one after another with pauses as quiet as the first one's quietest stretch, and each one's first
-        sample."""
+        """The recordings concatenated, with pauses of ``gaps`` seconds as quiet as the first one's quietest parts; and
+        the first sample of each."""
         level = quiet_level(waves[0], self.sample_rate)
         parts, starts = [waves[0]], [0]
         for wave in waves[1:]:
@@ -111,7 +111,8 @@ class Waveforms:
         return np.concatenate(parts), starts
 
     def room(self, wave: Wave) -> tuple[Pcm, int]:
-        """Pauses around it, reverberation, noise, gain; back to int16. Also how many samples lie before it now."""
+        """Add pauses before and after, reverberation, noise and gain, and convert to int16. Also returns the number of
+        samples before the recording."""
         options, rng = self.options, self.rng
         level = quiet_level(wave, self.sample_rate)
         before = self.pause(*options.before, level)
@@ -135,16 +136,17 @@ class Waveforms:
 
 
 def quiet_level(wave: Wave, sample_rate: int) -> float:
-    """Standard deviation of the quietest tenth of a recording's 20 ms pieces: its own background."""
+    """The level of the background: the standard deviation that a tenth of a recording's 20 ms pieces stay below."""
     size = sample_rate // 50
     pieces = wave[: len(wave) // size * size].reshape(-1, size)
     return float(np.quantile(pieces.std(axis=1), 0.1)) if len(pieces) else 0.0
 
 
 def spec_augment(features: Tensor, options: Augmentation, rng: np.random.Generator) -> Tensor:
-    """SpecAugment (Park et al. 2019, arXiv 1904.08779) without time warping: bands and times set to the mean.
+    """SpecAugment (Park et al. 2019, arXiv 1904.08779) without time warping: masks random bands and times with 0, the
+    mean.
 
-    ``features``: normalised [B, T, F], changed in place (they come out of a front end that is not trained).
+    ``features``: normalised [B, T, F], changed in place (they need no gradient).
     """
     _, steps, bands = features.shape
     for row in features:
@@ -160,17 +162,18 @@ def spec_augment(features: Tensor, options: Augmentation, rng: np.random.Generat
 
 
 def warp_spectrum(energies: Tensor, mels: Tensor, options: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Another throat, another microphone: log-mel energies [B, T, F] before normalisation, ``mels`` [F] band centres.
+    """Random vocal tracts and microphones, for log-mel ``energies`` [B, T, F] before normalisation; ``mels`` [F]: band
+    centres.
 
-    Vocal-tract length perturbation (Jaitly and Hinton 2013) by linear interpolation between bands, one factor a row;
-    then a random smooth filter, three cosines over the bands.
+    Vocal-tract length perturbation (Jaitly and Hinton 2013) by linear interpolation between bands, with one factor for
+    each row; then a random smooth filter, the sum of three cosines over the bands.
     """
     if not options.warp and not options.tilt:
         return energies
     rows, _, bands = energies.shape
     hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     factors = torch.from_numpy(np.exp(rng.uniform(-1, 1, rows) * np.log1p(options.warp))).float()[:, None]
-    wanted = 2595.0 * torch.log10(1.0 + hz[None] * factors / 700.0)  # where each band looks instead, in mel
+    wanted = 2595.0 * torch.log10(1.0 + hz[None] * factors / 700.0)  # each band's source, in mel
     place = torch.from_numpy(np.interp(wanted.numpy(), mels.numpy(), np.arange(bands))).float()
     # hat functions: row f of the matrix holds the two weights of the neighbours of its place
     matrix = (1 - (place[:, :, None] - torch.arange(bands)).abs()).clamp(min=0)  # [B, F, F]

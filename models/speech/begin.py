@@ -1,4 +1,4 @@
-"""Commands that write the checkpoint at which a training begins (``python -m models train RECIPE --warm FILE``)."""
+"""Helpers of commands that write a checkpoint to start from (``python -m models train RECIPE --warm FILE``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["recipe_parser", "recipe_wanted"]
 
 
 def recipe_parser(module: str, description: str | None, **positional: str) -> argparse.ArgumentParser:
-    """A parser of ``positional`` paths (name -> help), a recipe and ``-o``."""
+    """A parser of ``positional`` paths (name to help), a recipe and ``-o``."""
     parser = argparse.ArgumentParser(f"python -m {module}", description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     for name, text in positional.items():
@@ -22,7 +22,7 @@ def recipe_parser(module: str, description: str | None, **positional: str) -> ar
 
 
 def recipe_wanted(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
-    """The options, and the recipe that they name. Exits with status 2 where there is no such recipe or its data are
+    """The options, and the recipe that they name. Exits with status 2 if there is no such recipe or its data are
     missing."""
     from models.recipes import make
 

@@ -13,7 +13,7 @@ from models.speech.augment import Wave, telephone
 
 
 def microphone(wave: Wave, sample_rate: int, rng: np.random.Generator) -> Wave:
-    """A random smooth response: no bass below a corner, a slope, one or two resonances, no treble above another."""
+    """A random smooth frequency response: a high-pass, a slope, one or two resonances, a low-pass."""
     size = 1 << (len(wave) - 1).bit_length()
     hz = np.fft.rfftfreq(size, 1 / sample_rate)
     octaves = np.log2(np.maximum(hz, 20.0) / 1000.0)
@@ -27,8 +27,8 @@ def microphone(wave: Wave, sample_rate: int, rng: np.random.Generator) -> Wave:
 
 
 def coded(wave: Wave, sample_rate: int, form: str, subtype: str, quality: float | None = None) -> Wave:
-    """Written and read again in a format of libsndfile, of the same length; ``quality`` 0 (best) to 1. The formats used
-    here come back without delay."""
+    """The wave after encoding and decoding in a format of libsndfile, of the same length. ``quality``: 0 (best) to 1.
+    The formats used here add no delay."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", sample_rate, 1, subtype, format=form, compression_level=quality) as out:
         out.write(np.clip(wave, -1.0, 1.0))
@@ -61,20 +61,20 @@ CODECS: dict[str, Callable[[Wave, int, np.random.Generator], Wave]] = {
 
 
 def passed(wave: Wave, sample_rate: int, rng: np.random.Generator) -> Wave:
-    """Through one of :data:`CODECS`, at a level that fills half the scale."""
+    """The wave after a random one of :data:`CODECS`, which it enters with a peak of half the full scale."""
     peak = float(np.abs(wave).max(initial=0.0)) + 1e-6
     name = rng.choice(list(CODECS))
     return CODECS[name](wave * np.float32(0.5 / peak), sample_rate, rng) * np.float32(2 * peak)
 
 
 def clipped(wave: Wave, rng: np.random.Generator) -> Wave:
-    """As much as a fiftieth of the samples at the stops, hard or rounded."""
+    """The wave with up to a fiftieth of the samples clipped, hard or soft."""
     stop = max(1e-6, float(np.quantile(np.abs(wave), 1 - 10 ** rng.uniform(-4, -1.7))))
     return (stop * np.tanh(wave / stop) if rng.random() < 0.4 else np.clip(wave, -stop, stop)).astype(np.float32)
 
 
 def stepped(wave: Wave, rng: np.random.Generator) -> Wave:
-    """Another level from some place on, by up to 20 dB either way, as by a speaker who moves or a gain control."""
+    """The wave with one change of level, by up to 20 dB up or down, as by a speaker who moves or a gain control."""
     at = int(rng.integers(len(wave)))
     gain = np.ones(len(wave), np.float32)
     gain[at:] = 10 ** (rng.uniform(-20, 20) / 20)

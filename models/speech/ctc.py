@@ -1,8 +1,8 @@
-"""Training of acoustic models: the losses.
+"""Training of acoustic models, and its losses.
 
-The main loss is CTC on the model's tokens. Beside it: CTC on phones and a framewise loss from alignments, in the
+The main loss is CTC on the model's tokens. Further losses: CTC on phones and a framewise loss from alignments, in the
 middle of the model and at its end, and consistency: two differently masked and warped views of every recording should
-give the same posteriors (CR-CTC, Yao et al. 2024, arXiv 2410.05101).
+have the same posteriors (CR-CTC, Yao et al. 2024, arXiv 2410.05101).
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from models.training.processor import fast_bfloat16
 
 @dataclass(frozen=True)
 class CtcOptions(Budget):
-    """How to train."""
+    """The settings of a training. ``phones``, ``frames`` and ``consistency``: weights of the further losses."""
 
-    phones: float = 0.3  # weights of the losses beside the main one
-    frames: float = 0.5  # falls to a third of it until the end
+    phones: float = 0.3
+    frames: float = 0.5  # at the start; a third of it at the end
     consistency: float = 0.2  # 0: one view of every recording, no such loss
-    consistent_from: float = 0.0  # progress from which on there are two views: a model that underfits needs none
-    delay: float = 0.24  # seconds that the framewise loss lets the model listen on before it must have named a frame
+    consistent_from: float = 0.0  # progress from which there are two views: a model that underfits needs only one
+    delay: float = 0.24  # seconds by which the framewise loss delays labels, so that the model hears what follows
     bfloat16: bool = field(default_factory=fast_bfloat16)
-    primed: float = 0.0  # share of the examples that begin as if the stream had been running, silent or not, before
-    rested: float = 0.0  # share of the examples that begin in the state that up to ``rest`` seconds of nothing leave
+    primed: float = 0.0  # share of the examples whose normaliser starts as in a stream that has run in noise
+    rested: float = 0.0  # share of the examples that start in a state after up to ``rest`` seconds without speech
     rest: float = 60.0
-    truncate: int = 0  # back-propagation through time stops every so many mel frames; 0: never
+    truncate: int = 0  # length in mel frames of truncated back-propagation through time; 0: not truncated
 
 
 class Heads(nn.Module):
-    """Outputs that only training has: phones by CTC, and the phone of each of a step's ``frames`` frames of 10 ms."""
+    """Outputs for training only: phones by CTC, and the phone of each of a step's ``frames`` frames of 10 ms."""
 
     def __init__(self, model: Acoustic, frames: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Heads(nn.Module):
 
 
 class CtcTraining(Budgeted):
-    """One acoustic model in training."""
+    """The training of one acoustic model."""
 
     options: CtcOptions
 
@@ -145,9 +145,9 @@ class CtcTraining(Budgeted):
 
 
 def primed(mel: LogMel, norm: RunningNorm, energies: Tensor, share: float, rng: np.random.Generator) -> State:
-    """The normaliser's state [B, ...] at which streams begin that have been running for 1 to 30 s or more in a noise
-    like the quietest tenth of their own energies [B, T, F] at another level. A share of the rows only; what they then
-    hear comes to a normaliser that has drifted away from speech. (Digital silence leaves it as it was.)"""
+    """A state of the normaliser [B, ...], which for a ``share`` of the rows has drifted away from speech: as after 1 to
+    30 s of noise like the quietest tenth of their ``energies`` [B, T, F], at a random level. (Digital silence does not
+    change the normaliser.)"""
     rows = len(energies)
     quiet = torch.quantile(energies, 0.1, dim=1)
     quiet = quiet + torch.from_numpy(rng.uniform(-5.0, 1.0, (rows, 1))).float()
@@ -156,13 +156,13 @@ def primed(mel: LogMel, norm: RunningNorm, energies: Tensor, share: float, rng: 
     frames = frames * torch.from_numpy(rng.random((rows, 1)) < share)
     if norm.quiet is not None:
         frames = frames * (before.mean(dim=1, keepdim=True) - norm.quiet).clamp(0.0, 1.0)
-    # a noise varies about its mean by about a quarter of what speech does
+    # the deviation of noise is about a quarter of that of speech
     return drifted(norm, before, frames, torch.full((rows, 1), 0.06))
 
 
 def drifted(norm: RunningNorm, before: Tensor, frames: Tensor, variance: Tensor) -> State:
-    """The normaliser's state [B, ...] after ``frames`` [B, 1] frames of a mean ``before`` [B, F] and of a ``variance``
-    [B, 1] in units of the training data's. Exact until it forgets."""
+    """The normaliser's state [B, ...] after ``frames`` [B, 1] frames with a mean ``before`` [B, F] and a ``variance``
+    [B, 1], in units of the training data's. Exact up to the normaliser's horizon."""
     weight = frames / (norm.prior + frames)
     before = (before - norm.mean) / norm.std
     return {"count": frames, "mean": weight * before, "square": weight * (before.square() + variance - 1.0)}
@@ -179,14 +179,14 @@ def ctc(log_probs: Tensor, lengths: Tensor, targets: Targets, views: int) -> Ten
 
 
 def symbols_of(counts: Tensor, lengths: Tensor) -> Tensor:
-    """The weight of rows in symbols: their ``counts``, or a quarter of the steps for a row without speech. Weighted by
-    its own count of zero, a batch of such rows would outweigh all speech."""
+    """The total weight of rows, in symbols: their ``counts`` [B], or a quarter of the steps ``lengths`` [B] for a row
+    without speech. With its count of zero, a batch of such rows would outweigh all speech."""
     return torch.where(counts > 0, counts, lengths.div(4, rounding_mode="floor")).sum().clamp(min=1)
 
 
 def framewise(logits: Tensor, frames: Tensor, delay: int, views: int) -> Tensor:
-    """Cross-entropy of every frame's phone. ``logits`` [views * B, T, S * V], of the step ``delay`` steps behind the S
-    frames that they speak of; ``frames`` [B, T * S], negative where nothing is known."""
+    """Cross-entropy of every frame's phone. ``logits`` [views * B, T, S * V]: of the S frames ``delay`` steps ago;
+    ``frames`` [B, T * S]: labels, negative where unknown."""
     rows, steps, _ = logits.shape
     labels = frames.reshape(len(frames), steps, -1).repeat(views, 1, 1)[:, : steps - delay]
     if not (labels >= 0).any():
@@ -196,8 +196,8 @@ def framewise(logits: Tensor, frames: Tensor, delay: int, views: int) -> Tensor:
 
 
 def disagreement(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """Sum over steps of the symmetric Kullback-Leibler divergence between the first half of the rows and the second,
-    each being the other's fixed target."""
+    """Sum over steps of the symmetric Kullback-Leibler divergence between the first half of the rows and the second;
+    the gradient does not pass through the target of either."""
     first, second = log_probs.chunk(2)
     real = torch.arange(first.shape[1]) < lengths[: len(first), None]
     there = (second.detach().exp() * (second.detach() - first)).sum(2)
@@ -206,8 +206,8 @@ def disagreement(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 
 def encode_truncated(model: Acoustic, features: Tensor, state: State, truncate: int) -> tuple[Tensor, Tensor | None]:
-    """The encoder's end and middle over [B, T, F] in pieces of ``truncate`` frames: the state is carried on, the
-    gradient is not."""
+    """The outputs of :meth:`Acoustic.hidden` over ``features`` [B, T, F], in pieces of ``truncate`` frames: the state
+    passes from piece to piece, the gradient does not."""
     pieces = features.split(truncate, dim=1) if truncate else [features]
     ends, middles = [], []
     for piece in pieces:

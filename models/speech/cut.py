@@ -1,4 +1,4 @@
-"""Words cut out of aligned recordings, to be joined to new strings of the same speaker."""
+"""Cuts words out of aligned recordings, which training joins to new strings of the same speaker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from models.speech.data import Utterance
 
-#: Frames of 10 ms kept around a word where the neighbours leave room, since an alignment is not exact.
+#: Frames of 10 ms kept around a word where its neighbours leave room, since alignments are not exact.
 MARGIN = 4
-FADE = 0.005  # seconds, so that no cut clicks
+FADE = 0.005  # seconds, against clicks
 
 
 def cut_words(utterances: Sequence[Utterance], words: Collection[str], sample_rate: int) -> list[Utterance]:
-    """One utterance for every occurrence of one of the ``words``; recordings without segments give none."""
+    """One utterance for every occurrence of one of the ``words``; recordings without segments are skipped."""
     there = (u for u in utterances if u.segments and not set(words).isdisjoint(u.text.split()))
     return [piece for u in there for piece in _cut(u, words, sample_rate)]
 

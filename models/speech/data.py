@@ -1,7 +1,7 @@
-"""Speech corpora, decoded once to int16 and kept in a cache folder outside the project.
+"""Speech corpora, decoded once to int16 and cached outside the project.
 
-``$STREAMER_DATA`` (default ``../shared/data`` beside the project) holds the recordings, ``$STREAMER_CACHE`` (default
-``~/.cache/streamer``) what was made from them.
+``$STREAMER_DATA`` (default ``../shared/data`` beside the project) is the folder of recordings, ``$STREAMER_CACHE``
+(default ``~/.cache/streamer``) that of derived files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Pcm = NDArray[np.int16]
 
-#: ARPAbet without stress, 39.
+#: The 39 phones of ARPAbet, without stress.
 PHONES = (
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 ).split()
@@ -42,9 +42,9 @@ def cache_folder() -> Path:
 
 @dataclass
 class Utterance:
-    """A recording of one sentence. ``phones`` holds one list per word of ``text``; ``pcm`` is int16 mono.
+    """A recording of one sentence. ``phones``: one list for each word of ``text``; ``pcm``: int16 mono.
 
-    ``segments``: for each of the phones its first frame of 10 ms and the one behind its last; empty where unknown.
+    ``segments``: for each phone its first frame of 10 ms and the frame after its last; empty if unknown.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Utterance:
 
 
 def plain(phone: str) -> str:
-    """``AH0_B`` -> ``AH``: no stress, no position."""
+    """The phone without stress and position: ``AH0_B`` -> ``AH``."""
     return re.sub(r"\d?(_[BIES])?$", "", phone)
 
 
@@ -87,7 +87,7 @@ def to_pcm(samples: NDArray[np.floating]) -> Pcm:
 
 
 def cached(name: str, make: Callable[[], Iterable[Utterance]]) -> list[Utterance]:
-    """What ``make`` gives, from the cache where it was made before. The samples are memory-mapped."""
+    """The utterances of ``make``, cached as ``name``. The samples are memory-mapped."""
     folder = cache_folder()
     index, samples = folder / f"{name}.json", folder / f"{name}.npy"
     if not index.exists():
@@ -96,7 +96,7 @@ def cached(name: str, make: Callable[[], Iterable[Utterance]]) -> list[Utterance
         rows = [{k: v for k, v in asdict(u).items() if k != "pcm"} | {"samples": len(u.pcm)} for u in made]
         partial = index.with_suffix(f".{os.getpid()}.tmp")
         partial.write_text(json.dumps(rows))
-        partial.replace(index)  # last: an index is there only when its samples are
+        partial.replace(index)  # last, so that an index exists only with its samples
     whole = np.load(samples, mmap_mode="r")
     out, start = [], 0
     for row in json.loads(index.read_text()):
@@ -107,7 +107,7 @@ def cached(name: str, make: Callable[[], Iterable[Utterance]]) -> list[Utterance
 
 
 def speechocean(part: str, sample_rate: int) -> list[Utterance]:
-    """speechocean762 (arXiv 2104.01378), ``part`` "train" or "test"; canonical phones where the corpus gives them."""
+    """speechocean762 (arXiv 2104.01378), ``part`` "train" or "test"; with canonical phones where the corpus has any."""
     root = data_folder() / "speech" / "speechocean762" / part
 
     def make() -> Iterator[Utterance]:
@@ -127,7 +127,7 @@ def speechocean(part: str, sample_rate: int) -> list[Utterance]:
 
 
 def fsdd(sample_rate: int = 8000) -> list[Utterance]:
-    """Free Spoken Digit Dataset: single digits; key ``speaker/digit_take``."""
+    """Free Spoken Digit Dataset: single digits, with keys ``speaker/digit_take``."""
     root = data_folder() / "speech" / "fsdd"
 
     def make() -> Iterator[Utterance]:
@@ -149,9 +149,10 @@ def kitchen(sample_rate: int) -> Pcm:
 
 
 def librispeech(root: Path, part: str, sample_rate: int = 16000) -> Iterator[Utterance]:
-    """A corpus laid out like LibriSpeech: ``part/SPEAKER/CHAPTER/*.flac`` with ``*.trans.txt`` beside them.
+    """A corpus in LibriSpeech's layout: ``part/SPEAKER/CHAPTER/*.flac`` with ``*.trans.txt`` beside them.
 
-    Words are spelt in phones by CMUdict; utterances with a word that it does not hold are left out.
+    Phones are those of CMUdict; utterances with a word that it lacks are left out. Raises ``FileNotFoundError`` if
+    there are no transcripts.
     """
     listings = sorted((root / part).glob("*/*/*.trans.txt"))
     if not listings:
@@ -181,7 +182,7 @@ def pronounce(word: str) -> list[list[str]]:
 
 
 def by_speaker(utterances: list[Utterance], held_out: Iterable[str]) -> tuple[list[Utterance], list[Utterance]]:
-    """(the rest, those of the speakers held out)."""
+    """(utterances of the other speakers, utterances of the speakers ``held_out``)."""
     held = set(held_out)
     return [u for u in utterances if u.speaker not in held], [u for u in utterances if u.speaker in held]
 

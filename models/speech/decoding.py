@@ -1,4 +1,4 @@
-"""Decodes log-probabilities with the daemon's own decoder, and computes error rates of sets of recordings."""
+"""Decodes log-probabilities with the daemon's decoder, and computes word error rates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from streamer.tasks.transcribe.task import Transcribe, decode_all
 def transcriber(
     info: dict[str, Any], lexicon: bytes | None, lm: bytes | None = None, decoder: dict[str, Any] | None = None
 ) -> Transcribe:
-    """The daemon's task over a checkpoint that is no file of the daemon's yet: a manifest with the options alone.
-
-    ``decoder``: instead of the checkpoint's own. ``info["symbols"]``: of a transducer, tokens that a step may have.
+    """The daemon's task for a checkpoint that is not exported yet. ``info``: of the checkpoint; ``info["symbols"]``: of
+    a transducer, the most tokens of a step. ``decoder``: replaces the checkpoint's decoder options.
     """
     options: dict[str, Any] = {"tokens": info["tokens"], "units": info.get("units", "phones")}
     options |= info.get("options", {})
@@ -54,14 +53,14 @@ def transcriber(
 
 @dataclass(frozen=True)
 class SpeechScore:
-    """A word error rate with its 95 % interval over speakers, and what was heard."""
+    """A word error rate (0.1 is 10 %) with its 95 % interval over speakers, and the transcripts."""
 
     rate: float
     low: float
     high: float
     words: int
     recordings: int
-    pairs: list[tuple[str, str]]  # (said, heard)
+    pairs: list[tuple[str, str]]  # (reference, transcript)
 
     def __str__(self) -> str:
         interval = f"{100 * self.low:.1f} to {100 * self.high:.1f}"

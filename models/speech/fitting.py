@@ -1,12 +1,12 @@
 """Measures the errors of an exported recogniser's confidences and word times, and fits the options that correct them.
 
-    python -m models.speech.fitting FILE.onnx                      # on development recordings: the report alone
-    python -m models.speech.fitting FILE.onnx -o NEW.onnx          # and a file with what was fitted in its options
-    python -m models.speech.fitting FILE.onnx --report             # on the report sets as well
+    python -m models.speech.fitting FILE.onnx                      # report on development recordings
+    python -m models.speech.fitting FILE.onnx -o NEW.onnx          # also write a file with the fitted options
+    python -m models.speech.fitting FILE.onnx --report             # also report on the report sets
 
-Fitted on the development speakers of speechocean762, and the spoken orders and actors that are left out of training.
-Confidence: weights of :mod:`streamer.tasks.transcribe.confidence` by regularised logistic regression, the sets weighing
-the same. Times: medians of what the words' begins and ends are off by against a forced alignment (PocketSphinx,
+The options are fitted on held-out recordings: development speakers of speechocean762, spoken orders and actors.
+Confidence: weights of :mod:`streamer.tasks.transcribe.confidence` by regularised logistic regression, with the same
+weight for each set. Times: median errors of the words' starts and ends against a forced alignment (PocketSphinx,
 :mod:`models.speech.align`).
 """
 
@@ -39,14 +39,14 @@ __all__ = ["Scored", "calibration_error", "development", "fit", "hear", "matches
 
 Floats = NDArray[np.float64]
 RATE = 16000
-SAME = 0.25  # seconds between the begins of a word in two events
+SAME = 0.25  # seconds between the starts of a word in two events, at most
 
 
 # -- recordings --------------------------------------------------------------------------------------------------------
 
 
 def development() -> dict[str, list[Utterance]]:
-    """Recordings that no recipe trains on, by set; actors where there is a corpus with them."""
+    """Held-out recordings by set; actors only if the corpus has them."""
     from models.shipped.english import unheard
     from models.training.recipe import dev_speakers
 
@@ -74,12 +74,13 @@ def report_sets() -> dict[str, list[Utterance]]:
 
 
 def some(sets: Mapping[str, list[Utterance]], most: int | None) -> dict[str, list[Utterance]]:
-    """At most so many of each, spread over it."""
+    """At most ``most`` recordings of each set, evenly spaced."""
     return {name: part[:: -(-len(part) // most) if most else 1] for name, part in sets.items()}
 
 
 def _listed(folder: str, column: str = "text", only: Mapping[str, str] = {}) -> list[Utterance]:
-    """Recordings that a table lists, with what is said in words."""
+    """The recordings that a table lists, with their spoken words. ``column``: of the text; ``only``: values of other
+    columns that a row must have."""
     root, made = data_folder() / "speech" / folder, []
     with (root / "utterances.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -90,14 +91,14 @@ def _listed(folder: str, column: str = "text", only: Mapping[str, str] = {}) -> 
     return made
 
 
-# -- what is heard -----------------------------------------------------------------------------------------------------
+# -- recognition -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Scored:
-    """One recording. ``said``: the reference words; ``utterance``: the words of its finals; ``match``: the reference
-    word of each, or ``None``; ``reported``: the time in the stream, in whole chunks, of the first event with each word
-    at about its place."""
+    """One recording. ``said``: the reference words; ``utterance``: the words of each of its finals; ``match``: for each
+    word the index of its reference word, or ``None``; ``reported``: for each word the time in the stream, in seconds,
+    of the first event that has it at about its place."""
 
     said: list[str]
     utterance: list[list[Word]]
@@ -110,7 +111,7 @@ class Scored:
 
 
 def hear(model: Model, task: Transcribe, utterances: Sequence[Utterance]) -> list[Scored]:
-    """Each recording as a stream of its own, chunk by chunk, with partials."""
+    """Recognise each recording as a separate stream, chunk by chunk, with partials."""
     manifest, found = model.manifest, []
     for utterance, logp in zip(utterances, posteriors(model, [np.asarray(u.pcm) for u in utterances]), strict=True):
         memory = task.open({})
@@ -142,7 +143,8 @@ def _same(one: Word, other: Word) -> bool:
 
 
 def matches(said: Sequence[str], heard: Sequence[str]) -> list[int | None]:
-    """Which word said each word heard is, by an alignment of least edits; ``None`` where it is another one."""
+    """For each word of ``heard`` the index of its word in ``said``, by an alignment of least edits; ``None`` for a
+    wrong word."""
     cost = np.zeros((len(said) + 1, len(heard) + 1), np.int64)
     cost[:, 0], cost[0] = np.arange(len(said) + 1), np.arange(len(heard) + 1)
     for i, word in enumerate(said, 1):
@@ -166,7 +168,7 @@ def matches(said: Sequence[str], heard: Sequence[str]) -> list[int | None]:
 
 
 def table(heard: Sequence[Scored], task: Transcribe) -> tuple[Floats, Floats]:
-    """Features [words, F] and whether each word is right [words]; ``task`` must tell plain confidences."""
+    """Features [words, F], and 1 for each right word [words]. ``task`` must report uncorrected confidences."""
     rows = [
         features([w.word for w in words], [w.confidence for w in words], task.transcript.lm or task._lm)
         for one in heard
@@ -178,7 +180,8 @@ def table(heard: Sequence[Scored], task: Transcribe) -> tuple[Floats, Floats]:
 
 
 def fit(tables: Sequence[tuple[Floats, Floats]], ridge: float = 1e-3) -> dict[str, Any]:
-    """The manifest's option ``confidence``: weights and bias by Newton's method, every set weighing the same."""
+    """The manifest's option ``confidence``: weights and bias by Newton's method. ``tables``: of each set; all have the
+    same weight."""
     x = np.concatenate([rows for rows, _ in tables])
     y = np.concatenate([right for _, right in tables])
     share = np.concatenate([np.full(len(right), 1 / (len(right) * len(tables))) for _, right in tables if len(right)])
@@ -195,8 +198,8 @@ def fit(tables: Sequence[tuple[Floats, Floats]], ridge: float = 1e-3) -> dict[st
 
 
 def calibration_error(sure: Floats, right: Floats, bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015): of bins of equal width, the mean distance of the confidence from
-    the share that is right, by their words."""
+    """Expected calibration error (Naeini et al. 2015): the mean over bins of equal width, weighted by their words, of
+    the distance between confidence and share of right words."""
     place = np.minimum((sure * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
     apart = np.bincount(place, sure, bins) - np.bincount(place, right, bins)
@@ -207,7 +210,8 @@ def calibration_error(sure: Floats, right: Floats, bins: int = 10) -> float:
 
 
 def spoken_at(utterances: Sequence[Utterance]) -> list[Floats | None]:
-    """[words, 2]: seconds at which each word begins and ends by forced alignment; ``None`` without an alignment."""
+    """For each recording the seconds [words, 2] at which each word starts and ends, by forced alignment; ``None``
+    without an alignment."""
     aligner, found = Aligner(), []
     for utterance in utterances:
         phones = utterance.phones or [(pronounce(word) or [[]])[0] for word in utterance.text.split()]
@@ -224,7 +228,7 @@ def spoken_at(utterances: Sequence[Utterance]) -> list[Floats | None]:
 
 
 def off(heard: Sequence[Scored], spoken: Sequence[Floats | None]) -> Floats:
-    """[words, 3] of the words that are right: seconds that begin and end are late, and from its end to its telling."""
+    """For the right words, in seconds [words, 3]: lateness of start and of end, and time from its end to its report."""
     rows = [
         (word.start - times[match, 0], word.end - times[match, 1], reported - times[match, 1])
         for one, times in zip(heard, spoken, strict=True)
@@ -260,10 +264,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m models.speech.fitting", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("model", type=Path)
-    parser.add_argument("-o", "--out", type=Path, help="the same model with what was fitted in its options")
-    parser.add_argument("--options", type=Path, help="JSON with what was fitted, as python -m export takes it")
-    parser.add_argument("--report", action="store_true", help="measure the report sets as well")
-    parser.add_argument("--most", type=int, help="recordings of each set, spread over it (default: all)")
+    parser.add_argument("-o", "--out", type=Path, help="write the model with the fitted options")
+    parser.add_argument("--options", type=Path, help="write the fitted options as JSON, for python -m export")
+    parser.add_argument("--report", action="store_true", help="also measure the report sets")
+    parser.add_argument("--most", type=int, help="recordings of each set, evenly spaced (default: all)")
     given = parser.parse_args(argv)
     model = Model.load(given.model)
     options = dict(model.manifest.options)

@@ -1,8 +1,8 @@
 """Initialises a larger acoustic model from a smaller trained one, with the same outputs.
 
-Net2Net (Chen et al. 2016, arXiv 1511.05641): new channels and units get random weights coming in and zeros going out to
-the old ones, new residual layers add zero. Only the layer norms are not kept exactly, since they now also see the new
-units, that are silent at first.
+Net2Net (Chen et al. 2016, arXiv 1511.05641): new channels and units have random input weights, and zero output weights
+to the old ones; new residual layers add zero. Only layer norms are not exact, since they also see the new units, which
+are silent at first.
 
     python -m models.speech.grow small.pt english-lstm -o begin.pt      # a checkpoint's weights in a recipe's shape
     python -m models train english-lstm --warm begin.pt
@@ -24,23 +24,24 @@ from models.training.checkpoint import load, save
 __all__ = ["grow"]
 
 Weights = dict[str, Tensor]
-#: Where a new unit's output gate begins: nearly shut.
+#: Initial bias of a new unit's output gate: nearly closed.
 SHUT = -3.0
 
 
 @torch.no_grad()
 def grow(small: Acoustic, config: AcousticConfig) -> Acoustic:
     """A model of ``config`` with the weights of ``small``. Both are of the family "lstm", with the same front, strides
-    and kernel; nothing of ``config`` is smaller, and its dilations begin with those of ``small``."""
+    and kernel; ``config`` is nowhere smaller, and its dilations start with those of ``small``. Raises ``ValueError`` if
+    they do not fit."""
     old = small.config
     same = ("family", "sample_rate", "tokens", "bands", "front", "strides", "kernel", "cell")
     if old.family != "lstm" or any(getattr(old, name) != getattr(config, name) for name in same):
-        raise ValueError(f"only a model of the family lstm grows, with the same {', '.join(same)}")
+        raise ValueError(f"both models must be of the family lstm, with the same {', '.join(same)}")
     if old.channels == old.hidden or config.channels == config.hidden:
-        raise ValueError("channels and hidden units must differ in number: a projection stands between them")
+        raise ValueError("channels and hidden units must differ in number: there must be a projection between them")
     blocks = len(old.dilations)
     if config.dilations[:blocks] != old.dilations or config.layers < old.layers:
-        raise ValueError("the larger model has the smaller one's layers, and others behind them")
+        raise ValueError("the larger model must have the smaller one's layers first, then its own")
     big = Acoustic(config)
     mine, theirs = big.state_dict(), small.state_dict()
     narrow, wide, units, all_units = old.channels, config.channels, old.hidden, config.hidden
@@ -51,7 +52,8 @@ def grow(small: Acoustic, config: AcousticConfig) -> Acoustic:
             mine[name].copy_(theirs[name])
 
     def part(name: str, rows: Tensor, columns: Tensor | None = None, keep: int = 1) -> None:
-        """The old rows of a matrix, zero towards new columns; ``keep``: taps side by side in the columns."""
+        """Copy the old ``rows`` of a matrix; new columns are zero. ``keep``: number of taps, concatenated in the
+        columns."""
         if columns is None:
             mine[name][rows] = theirs[name]
             return
@@ -107,15 +109,15 @@ def _recurrent(mine: Weights, theirs: Weights, stack: str, units: tuple[int, int
         for bias in ("bias_ih_l0", "bias_hh_l0"):
             mine[rnn + bias][rows] = theirs[rnn + bias]
     for name in [f"norms.{i}" for i in range(layers[0])] + ["leave"]:
-        # silent units make the variance smaller by their share
+        # silent units reduce the variance by their share
         mine[f"{stack}{name}.weight"][:few] = theirs[f"{stack}{name}.weight"] * (few / many) ** 0.5
         mine[f"{stack}{name}.bias"][:few] = theirs[f"{stack}{name}.bias"]
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m models.speech.grow", description=__doc__)
-    parser.add_argument("small", help="a checkpoint (.pt), or the name of a recipe whose file ships")
-    parser.add_argument("large", help="name of the recipe whose shape it shall have")
+    parser.add_argument("small", help="a checkpoint (.pt), or the name of a recipe with a shipped file")
+    parser.add_argument("large", help="name of the recipe whose shape the new model has")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     from models.recipes import make

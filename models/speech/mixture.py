@@ -16,9 +16,9 @@ from models.speech.augment import Augmentation, Wave, Waveforms
 from models.speech.data import Pcm, Utterance, encode
 from models.speech.scenes import SpeechScenes
 
-#: Labels of frames are indices of phones; 0 (in CTC's vocabulary the blank) without speech.
+#: Labels of frames are indices of phones; 0 (CTC's blank) for frames without speech.
 QUIET = 0
-#: The frame belongs to a recording whose phones have no known times.
+#: Label of frames of a recording without alignment.
 UNKNOWN = -1
 
 #: Seconds of an example without speech.
@@ -29,14 +29,14 @@ Spell = Callable[[Sequence[Utterance]], list[int]]
 
 @dataclass
 class UtteranceSource:
-    """A set of utterances and how examples are made of it.
+    """A set of utterances, and how examples are drawn from it.
 
     ``weight``: share of the *examples* as a function of progress (0 at the start of training, 1 at its end).
     ``joined``: smallest and largest number of utterances of one speaker that are joined into one example.
-    Without any utterances its examples are scenes without speech (:meth:`.scenes.SpeechScenes.nothing`).
+    Without utterances, examples are scenes without speech (:meth:`.scenes.SpeechScenes.nothing`).
     ``more``: returns the utterances of a source that grows during training, called before each epoch; while it returns
     none, the source has no share.
-    ``gaps``: seconds between joined ones. ``together``: the chance that an example is a joined one.
+    ``gaps``: seconds between joined utterances. ``together``: probability that an example is joined.
     """
 
     name: str
@@ -52,7 +52,7 @@ class UtteranceSource:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take what there is by now."""
+        """Update the utterances of a source that grows."""
         if self.more is not None:
             self.utterances = self.more()
         self.speakers: dict[str, list[Utterance]] = {}
@@ -62,7 +62,8 @@ class UtteranceSource:
 
 @dataclass
 class Example:
-    """``targets``: the model's own tokens; ``phones``: indices; ``frames``: one label for each whole 10 ms."""
+    """``targets`` and ``phones``: indices of the model's tokens, and of phones; ``frames``: one label for each whole
+    10 ms."""
 
     pcm: Pcm
     targets: list[int]
@@ -71,7 +72,7 @@ class Example:
 
 
 class Targets(NamedTuple):
-    """Symbols of all rows one after another, int64 [sum of lengths], and lengths [B]: what CTC losses take."""
+    """The input of CTC losses: the symbols of all rows concatenated, int64 [sum of lengths], and lengths [B]."""
 
     symbols: Tensor
     lengths: Tensor
@@ -85,7 +86,7 @@ class Targets(NamedTuple):
 
 @dataclass
 class SpeechBatch:
-    """``pcm``: int16 [B, N], zeros behind each row's ``samples`` [B]. ``frames``: int64 [B, N / 10 ms]."""
+    """``pcm``: int16 [B, N], zeros after each row's ``samples`` [B]. ``frames``: int64 [B, N / 10 ms]."""
 
     pcm: Tensor
     samples: Tensor
@@ -102,8 +103,8 @@ def spell_phones(utterances: Sequence[Utterance]) -> list[int]:
 class Mixture(torch.utils.data.IterableDataset[SpeechBatch]):
     """``batches`` batches (one Lightning epoch) of about ``seconds`` seconds of audio each.
 
-    A pool of examples is drawn and augmented, sorted by length and cut into batches, so that little is padding.
-    ``progress`` is asked before each pool. ``limit``: longest example in seconds at a given progress (curriculum).
+    A pool of examples is drawn and augmented, sorted by length and split into batches, so that there is little padding.
+    ``progress`` is called before each pool. ``limit``: longest example in seconds at a given progress (curriculum).
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Mixture(torch.utils.data.IterableDataset[SpeechBatch]):
     def __iter__(self) -> Iterator[SpeechBatch]:
         for source in self.sources:
             source.refresh()
-        if progress := self.progress():  # a training that goes on shall not draw again what it began with
+        if progress := self.progress():  # a resumed training must not draw its first examples again
             there = np.random.default_rng([self.seed, round(1e9 * progress)])
             self.rng.bit_generator.state = there.bit_generator.state
         given = 0
@@ -171,7 +172,7 @@ class Mixture(torch.utils.data.IterableDataset[SpeechBatch]):
                 groups.append([])
             groups[-1].append(example)
         for i in self.rng.permutation(len(groups)):
-            if len(groups[i]) > 1:  # batch norm needs company
+            if len(groups[i]) > 1:  # batch norm needs two rows
                 yield collate(groups[i], self.hop, self.sample_rate // 100)
 
     def _anybody(self) -> Wave:
@@ -180,7 +181,7 @@ class Mixture(torch.utils.data.IterableDataset[SpeechBatch]):
         return scaled(utterances[int(self.rng.integers(len(utterances)))].pcm)
 
     def example(self, source: UtteranceSource, limit: float = math.inf) -> Example | None:
-        """One example; ``None`` for more than ``limit`` seconds, which is known of most before they are made."""
+        """A random example; ``None`` if it is longer than ``limit`` seconds, in most cases before any augmentation."""
         rng, waveforms = self.rng, self.waveforms[source.name]
         if not source.utterances:
             assert isinstance(waveforms, SpeechScenes)
@@ -213,8 +214,8 @@ def scaled(pcm: Pcm) -> Wave:
 
 
 def label(frames: NDArray[np.int8], utterance: Utterance, start: float, length: float, speed: float) -> None:
-    """Write an utterance's phones into ``frames``, where it lies from ``start`` on, all in frames; it was sped up by
-    the factor ``speed``."""
+    """Write the labels of an utterance into ``frames``. ``start`` and ``length``: its place, in frames; ``speed``: the
+    factor by which it was sped up."""
     if not utterance.segments:
         frames[int(start) : int(start + length) + 1] = UNKNOWN
         return
@@ -223,7 +224,7 @@ def label(frames: NDArray[np.int8], utterance: Utterance, start: float, length: 
 
 
 def collate(examples: Sequence[Example], hop: int, frame: int) -> SpeechBatch:
-    """``hop``: samples of a step, to whose multiple is padded; ``frame``: samples of 10 ms."""
+    """A batch of ``examples``, padded to a multiple of ``hop``, the samples of a step; ``frame``: samples of 10 ms."""
     samples = [len(example.pcm) for example in examples]
     width = -(-max(samples) // hop) * hop
     pcm = np.zeros((len(examples), width), np.int16)

@@ -11,8 +11,8 @@ SECONDS = 40
 
 
 class Noises:
-    """A bank: of each kind a piece of ``SECONDS`` at unit power. Another seed makes other sounds of the same kinds.
-    ``recording``: full scale 1; left out where it is shorter than a second."""
+    """A bank with a piece of each kind, ``SECONDS`` long, at unit power; ``seed`` makes other sounds of the same kinds.
+    ``recording``: full scale 1; left out if shorter than a second."""
 
     def __init__(self, sample_rate: int, recording: Wave, seed: int) -> None:
         rng, length = np.random.default_rng(seed), SECONDS * sample_rate
@@ -27,9 +27,9 @@ class Noises:
         self.bank = {name: piece / max(1e-9, float(piece.std())) for name, piece in self.bank.items()}
 
     def draw(self, rng: np.random.Generator, length: int) -> Wave:
-        """One kind, or two together; unit power over the whole piece it is cut from."""
+        """``length`` samples of one kind, or of two mixed; the pieces they are cut from have unit power."""
         kinds = list(self.bank)
-        # the recording as often as all the others together
+        # the recording is as frequent as all other kinds together
         share = np.array([len(kinds) - 1 if kind == "recording" else 1 for kind in kinds], float)
         chosen = rng.choice(len(kinds), size=1 + (rng.random() < 0.2), p=share / share.sum())
         total = np.zeros(length, np.float32)
@@ -50,8 +50,8 @@ def mixed(
     level: float = 0.0,
     narrow: float = 0.25,
 ) -> Pcm:
-    """``wave`` on a bed of noise (nine times in ten) of an ``snr`` in dB to ``level``, without one to its own power;
-    ``narrow``: how often as by a telephone; at any loudness."""
+    """``wave`` with noise (nine times in ten), at a random loudness. ``snr``: range in dB, relative to ``level``, or to
+    the wave's own level if that is 0. ``narrow``: probability of a telephone's bandwidth."""
     level = level or float(np.sqrt(np.square(wave).mean())) or 0.05
     if rng.random() < 0.9:
         wave = wave + noises.draw(rng, len(wave)) * np.float32(level / 10 ** (rng.uniform(*snr) / 20))
@@ -61,7 +61,7 @@ def mixed(
 
 
 def hum(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
-    """Harmonics of a mains or a motor, another every four seconds."""
+    """Harmonics as of mains or a motor, with another fundamental every four seconds."""
     pieces = []
     for _ in range(-(-length // (4 * sample_rate))):
         time = np.arange(4 * sample_rate) / sample_rate
@@ -75,7 +75,7 @@ def hum(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
 
 
 def music(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
-    """Notes and chords of a scale, plucked, bowed or blown, several at a time, now and then with drums."""
+    """Overlapping notes and chords of a scale, with random timbres, sometimes with drums."""
     total = np.zeros(length + 3 * sample_rate, np.float32)
     at = 0
     while at < length:
@@ -101,7 +101,7 @@ def music(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
 
 
 def clicks(rng: np.random.Generator, sample_rate: int, length: int) -> Wave:
-    """Keys, cutlery, doors: bursts of noise or of a ringing tone, a few milliseconds to a fifth of a second."""
+    """Bursts of noise or of a decaying tone, 5 to 200 ms long, as of keys, cutlery and doors."""
     total = np.zeros(length + sample_rate, np.float32)
     at = 0
     while at < length:

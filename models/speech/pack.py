@@ -3,8 +3,8 @@
     python -m models.speech.pack FILE.onnx --language DIRECTORY -o NEW.onnx
     python -m models.speech.pack FILE.onnx --options options.json -o NEW.onnx
 
-``DIRECTORY``: what ``python -m models.speech.language -o DIRECTORY`` made. The graph, its golden example and the proofs
-that it passed stay what they are; options that do not fit are refused.
+``DIRECTORY``: the output of ``python -m models.speech.language -o DIRECTORY``. The graph, its golden example and its
+proofs stay the same; options that do not fit are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEY = "streamer.manifest"
 
 
 def language(folder: Path) -> dict[str, Any]:
-    """The options ``lexicon``, ``lm`` and ``letters`` of what lies in a folder."""
+    """The options ``lexicon``, ``lm`` and ``letters``, from the files of a folder."""
     names = {"lexicon": "lexicon.txt", "lm": "lm.bin", "letters": "letters.bin"}
     return {
         option: Packed.pack((folder / name).read_bytes()).model_dump()
@@ -37,8 +37,8 @@ def language(folder: Path) -> dict[str, Any]:
 
 
 def repack(source: Path, target: Path, options: Mapping[str, Any], **changes: Any) -> None:
-    """Write ``target`` with ``options`` over the file's own; ``None`` removes an option. ``changes``: to other fields
-    of the manifest. Raises ``ValueError`` if they do not fit."""
+    """Write ``source`` to ``target`` with ``options`` replaced; ``None`` removes an option. ``changes``: new values of
+    other fields of the manifest. Raises ``ValueError`` if they do not fit."""
     model = onnx.load(source)
     (entry,) = [entry for entry in model.metadata_props if entry.key == KEY]
     manifest = Manifest.from_metadata({KEY: entry.value})

@@ -1,4 +1,4 @@
-"""Log-probabilities of whole recordings by an exported file, as a daemon's streams would have them."""
+"""Log-probabilities of whole recordings from an exported file, as in a daemon's streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["posteriors"]
 
 
 def posteriors(model: Model, recordings: Sequence[Pcm], batch: int = 16) -> list[NDArray[np.float32]]:
-    """[T, V] of each recording (int16 [N] at the model's rate) from a fresh stream each, with the file's own flush."""
+    """[T, V] of each recording (int16 [N] at the model's rate), each a new stream, with the file's flush."""
     manifest = model.manifest
     name, chunk, output = manifest.input.name, manifest.chunk, manifest.outputs[0].name
     found: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(recordings)

@@ -1,8 +1,8 @@
-"""Loads the trained weights of an exported file back into PyTorch, so that training can go on from a shipped model.
+"""Loads the trained weights of an exported file back into PyTorch, so that training can continue from a shipped model.
 
-Of an int8 file they come back rounded, as its arithmetic has them.
+The weights of an int8 file are the rounded ones.
 
-    python -m models.speech.reread english -o begin.pt      # the weights of a recipe's file that ships
+    python -m models.speech.reread english -o begin.pt      # the weights of a recipe's shipped file
     python -m models train english --warm begin.pt
 """
 
@@ -29,9 +29,10 @@ Weights = dict[str, Tensor]
 
 @torch.no_grad()
 def reread(path: Path, config: AcousticConfig) -> Acoustic:
-    """The model of ``config`` in a file that this project exported: its weights, out of the graph's constants.
+    """The model of ``config``, with the weights from the constants of a graph that this project exported. Raises
+    ``ValueError`` if the file holds another model.
 
-    Batch norms are a factor and a summand there; :func:`measure_norms` finds their statistics again.
+    In the graph a batch norm is a factor and a summand; :func:`measure_norms` restores its statistics.
     """
     import onnx
     from onnx import numpy_helper
@@ -45,11 +46,11 @@ def reread(path: Path, config: AcousticConfig) -> Acoustic:
     anonymous = [value for name, value in constants.items() if not name.startswith("module.")]
 
     def following(shape: tuple[int, ...]) -> Tensor:
-        """The next constant of a shape: those of one shape stand in the order in which the graph uses them."""
+        """The next constant of ``shape``; constants of one shape are in the order in which the graph uses them."""
         for index, value in enumerate(anonymous):
             if tuple(value.shape) == shape:
                 return anonymous.pop(index)
-        raise ValueError(f"{path}: no constant of the shape {list(shape)}: another model, or exported otherwise")
+        raise ValueError(f"{path}: no constant of the shape {list(shape)}: another model, or from another exporter")
 
     for name in _order(weights):
         if name in named and named[name].shape == weights[name].shape:
@@ -75,7 +76,7 @@ def reread(path: Path, config: AcousticConfig) -> Acoustic:
 
 
 def _products(constants: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """``constants`` with the matrices of int8 products (``export/int8.py``) as they were before; all as tensors."""
+    """``constants`` as tensors, with int8 matrices (``export/int8.py``) converted back to float32."""
     found: dict[str, Tensor] = {}
     for name, value in constants.items():
         base, _, part = name.partition(".int8.")
@@ -84,11 +85,11 @@ def _products(constants: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
         if part.endswith("weight"):
             scale = constants[name.removesuffix("weight") + "scale"]
             matrix = value.astype(np.float32) * scale
-            if part.startswith("step"):  # its scale holds that of the hidden state as well
+            if part.startswith("step"):  # its scale includes that of the hidden state
                 matrix = matrix * 127
             value = matrix if part == "weight" else matrix.T[None]
             found[f"{base}.{part}"] = torch.from_numpy(np.ascontiguousarray(value))
-        elif part == "input.bias":  # of both products together
+        elif part == "input.bias":  # the sum of both biases
             found[name] = torch.from_numpy(np.concatenate([value, np.zeros_like(value)])[None])
         else:
             found[name] = torch.from_numpy(value)
@@ -96,20 +97,20 @@ def _products(constants: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def _order(weights: Weights) -> Iterator[str]:
-    """Names in the order in which the graph uses them: the head, which the module lists where it was made, is last."""
+    """Names in the order in which the graph uses them: the head is last."""
     yield from (name for name in weights if not name.startswith("head."))
     yield from ("head.weight", "head.bias")
 
 
 def _gates(matrix: Tensor) -> Tensor:
-    """ONNX's order of an LSTM's gates (i, o, f, c) to PyTorch's (i, f, g, o)."""
+    """Rows reordered from ONNX's order of an LSTM's gates (i, o, f, c) to PyTorch's (i, f, g, o)."""
     i, o, f, c = matrix.chunk(4)
     return torch.cat([i, f, c, o])
 
 
 @torch.no_grad()
 def measure_norms(model: Acoustic, recordings: list[Pcm]) -> None:
-    """Batch norms' statistics from what the model hears in ``recordings``; what it computes stays the same."""
+    """Set the batch norms' statistics from their inputs for ``recordings``, without changing the model's outputs."""
     sums: dict[str, list[Any]] = {}
 
     def watch(name: str, layer: nn.Module) -> Any:

@@ -1,7 +1,7 @@
-"""A model's state after a while without speech: some training examples begin with it.
+"""States of a model after seconds without speech, from which some training examples start.
 
-In silence the cells of an LSTM may count, second after second, to values that no recording of speech shows; what is
-said then is read otherwise. An example that begins there teaches the model to read it as ever.
+In a long silence the cells of an LSTM may drift to values that no recording of speech reaches, and the speech after it
+is recognised worse. Examples that start from such states prevent that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.speech.acoustic import Acoustic
 
 __all__ = ["begun", "rest"]
 
-#: Standard deviation of the samples (int16) of each sound; 0.5: dither of one bit.
+#: Standard deviation of each noise, in units of int16; 0.5: dither of one bit.
 LEVELS = (0.0, 0.5, 10.0, 100.0)
 #: Seconds between two states that are kept.
 PIECE = 4.0
@@ -23,8 +23,8 @@ PIECE = 4.0
 
 @torch.no_grad()
 def rest(model: Acoustic, seconds: float, rng: np.random.Generator) -> list[State]:
-    """States [len(LEVELS), ...] of the whole model in evaluation mode, after every :data:`PIECE` of ``seconds`` of
-    noise at each of :data:`LEVELS`."""
+    """States [len(LEVELS), ...] of the whole model in evaluation mode, one after every :data:`PIECE` seconds of noise
+    at each of :data:`LEVELS`, for ``seconds``."""
     training = model.training
     model.eval()
     size = round(PIECE * model.sample_rate) // model.block * model.block
@@ -39,7 +39,8 @@ def rest(model: Acoustic, seconds: float, rng: np.random.Generator) -> list[Stat
 
 
 def begun(state: State, kept: list[State], share: float, rng: np.random.Generator) -> tuple[State, Tensor]:
-    """``state`` [B, ...] with ``share`` of its rows taken from ``kept``, and which rows those are, bool [B]."""
+    """``state`` [B, ...] with a random ``share`` of its rows replaced by rows of ``kept``, and the replaced rows, bool
+    [B]."""
     rows = len(next(iter(state.values())))
     taken = rng.random(rows) < share
     state = {name: value.clone() for name, value in state.items()}

@@ -1,5 +1,5 @@
-"""Acoustic scenes for robust recognition: rooms, microphones, noises, music, other people, codecs, levels;
-and scenes without speech, with an empty label."""
+"""Augmentation by acoustic scenes: rooms, microphones, noises, music, other speakers, codecs, levels; and scenes
+without speech, whose label is empty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.speech.noises import Noises
 
 
 class SpeechScenes(Waveforms):
-    """In place of :class:`Waveforms`. ``neighbour``: returns speech of another person, for the background."""
+    """:class:`Waveforms` with more augmentation. ``neighbour``: returns speech of another person for the background."""
 
     def __init__(self, options: Augmentation, sample_rate: int, noise: Pcm, rng: np.random.Generator) -> None:
         super().__init__(options, sample_rate, noise, rng)
@@ -46,7 +46,7 @@ class SpeechScenes(Waveforms):
         return to_pcm(wave * np.float32(min(10 ** (rng.uniform(*options.gain) / 20) * 0.5 / peak, 8.0))), len(before)
 
     def afar(self, length: int) -> Wave:
-        """Somebody else, behind a wall of reverberation."""
+        """``length`` samples with another speaker in strong reverberation."""
         assert self.neighbour is not None
         voice = convolve(self.neighbour(), impulse_response(self.rng, self.sample_rate))
         start = int(self.rng.integers(max(1, length - len(voice) // 2)))
@@ -56,7 +56,7 @@ class SpeechScenes(Waveforms):
         return out
 
     def nothing(self, seconds: float) -> Pcm:
-        """A stretch without speech: digital silence, noise in the last bit, noises at any level, in sequence."""
+        """A scene without speech: a sequence of digital silence, dither, and noises at random levels."""
         rng, rate = self.rng, self.sample_rate
         pieces: list[Wave] = []
         left = int(seconds * rate)
@@ -67,7 +67,7 @@ class SpeechScenes(Waveforms):
         wave = np.concatenate(pieces)
         if rng.random() < self.options.microphone:
             wave = microphone(wave, rate, rng)
-        # what a codec makes of silence is a sound of its own
+        # a codec adds its own artefacts, but digital silence stays as it is
         return to_pcm(passed(wave, rate, rng) if rng.random() < self.options.codec and wave.any() else wave)
 
     def _quiet(self, length: int) -> Wave:
@@ -85,10 +85,10 @@ class SpeechScenes(Waveforms):
 
 @lru_cache(2)
 def bank(sample_rate: int, recording: bytes) -> Noises:
-    """The noises, made once for all sources; ``recording``: int16."""
+    """The noises, made once for all sources; ``recording``: bytes of int16."""
     return Noises(sample_rate, np.frombuffer(recording, np.int16).astype(np.float32) / 32768.0, seed=1)
 
 
 def at_ratio(noise: Wave, power: float, decibels: float) -> Wave:
-    """Noise at so many decibels below ``power``."""
+    """``noise`` scaled to ``decibels`` below ``power``."""
     return noise * np.float32(np.sqrt(power / (np.mean(np.square(noise)) + 1e-9) / 10 ** (decibels / 10)))

@@ -1,7 +1,7 @@
-"""Synthetic speech for training only, never for a reported score.
+"""Synthetic speech for training; no reported score uses it.
 
-espeak-ng has many voices, rates and pitches, and sounds like a machine; flite has four recorded people (Black and
-Lenzo 2001) and says when each phone is spoken.
+espeak-ng has many voices, rates and pitches, and sounds like a machine; flite has four recorded voices (Black and
+Lenzo 2001) and reports the times of the phones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VARIANTS = (
     "grandpa gustave iven john kaukovalta klatt klatt2 klatt3 klatt4 klatt5 linda max michel miguel pablo paul "
     "pedro quincy rob robert sandro shelby steph steph2 steph3 travis victor zac"
 ).split()
-#: The plain voices: what everybody gets who says ``espeak-ng -v en-us`` without options.
+#: The plain voices, as of ``espeak-ng -v en-us`` without options.
 PLAIN = ("en-us", "en-gb", "en")
 
 
@@ -35,7 +35,7 @@ def speak(text: str, voice: str, sample_rate: int, *, rate: int = 160, pitch: in
     data = subprocess.run(command, capture_output=True, check=True).stdout
     with wave.open(io.BytesIO(data)) as file:
         source = file.getframerate()
-        # espeak-ng streams, so its header does not know the length: take the bytes behind the header
+        # espeak-ng streams, so the length in its header is wrong: take all bytes after the header
         pcm = np.frombuffer(data[44 : 44 + (len(data) - 44) // 2 * 2], np.int16)
     return soxr.resample(pcm, source, sample_rate)
 
@@ -49,7 +49,7 @@ def random_voice(rng: random.Random) -> dict[str, object]:
 
 
 def digit_strings(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Utterance]:
-    """Strings of 1 to 10 digits."""
+    """Strings of 1 to 10 digits by espeak-ng."""
 
     def make() -> Iterator[Utterance]:
         rng = random.Random(seed)
@@ -63,12 +63,12 @@ def digit_strings(count: int, sample_rate: int = 8000, seed: int = 1) -> list[Ut
 
 
 FLITE_VOICES = ("awb", "kal16", "rms", "slt")
-#: flite's phones that ARPAbet without stress writes otherwise.
+#: flite's phones that have another name in ARPAbet without stress.
 FLITE_PHONES = {"AX": "AH", "AXR": "ER", "EL": "L", "EM": "M", "EN": "N"}
 
 
 def flite(text: str, voice: str, sample_rate: int) -> tuple[Pcm, list[str], list[list[int]]]:
-    """int16 at ``sample_rate`` Hz, the phones that were spoken, and their segments (see :class:`Utterance`)."""
+    """A sentence by flite: int16 at ``sample_rate`` Hz, its phones, and their segments (see :class:`Utterance`)."""
     path = f"/dev/fd/{(write := os.memfd_create('flite'))}"
     try:
         command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", path]
@@ -90,7 +90,7 @@ def flite(text: str, voice: str, sample_rate: int) -> tuple[Pcm, list[str], list
 
 
 def read_by_flite(name: str, texts: Sequence[str], sample_rate: int, seed: int = 1) -> list[Utterance]:
-    """One utterance a text, each by a voice drawn at random."""
+    """One utterance for each text, with a random voice."""
 
     def make() -> Iterator[Utterance]:
         rng = random.Random(seed)

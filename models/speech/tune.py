@@ -1,10 +1,10 @@
-"""Settings of the decoder by coordinate descent on development speakers, with the daemon's own decoder: the mean
-error of the sets that the recipe's checkpoints are chosen by.
+"""Tunes the daemon's decoder by coordinate descent: the mean error rate of the development sets that also choose the
+recipe's checkpoints.
 
     python -m models.speech.tune runs/english/best.pt --lexicon dev/lexicon.txt --lm dev/lm.bin -o options.json
 
-The language model must not have seen the development speakers' transcripts (``python -m models.speech.lm --held-out
-...``), or it is trusted too much. The result is what ``python -m export --options`` takes.
+The language model must not be trained on the development speakers' transcripts (``python -m models.speech.lm --held-out
+...``), or its weight gets too high. The result is for ``python -m export --options``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.speech.decoding import score, transcriber
 from models.training.score import log_probs
 from streamer.tasks.transcribe.task import decode_all
 
-#: Where the search begins, and the values that each setting may take; in the order in which they are tried.
+#: The start of the search, and the values of each setting, in the order in which settings are tried.
 START: dict[str, float] = {"lm_weight": 0.8, "blank_penalty": 1.0, "word_score": 0.0}
 GRID: dict[str, tuple[float, ...]] = {
     "lm_weight": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8),
@@ -37,8 +37,8 @@ def descend(
     grid: dict[str, tuple[float, ...]],
     rounds: int = 3,
 ) -> tuple[dict[str, float], float]:
-    """The best settings found and their error: one setting after another, its neighbours in ``grid`` while they are
-    better, until a whole round changes nothing."""
+    """The best settings found, and their error. Coordinate descent: each setting in turn moves to neighbours in
+    ``grid`` while the error falls, until a round changes nothing, or for ``rounds``."""
     best, least = dict(start), error(start)
     for _ in range(rounds):
         before = dict(best)
@@ -80,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         return {"kind": "beam", "beam": given.beam, "merge": given.merge, **settings}
 
     def error(settings: dict[str, float]) -> float:
-        wishes = {"decoder": options(settings)}
-        found = [score(dev, decode_all(task, part, wishes)) for dev, part in zip(sets, rows, strict=True)]
+        decoder = {"decoder": options(settings)}
+        found = [score(dev, decode_all(task, part, decoder)) for dev, part in zip(sets, rows, strict=True)]
         print(f"{'; '.join(map(str, found))}  {settings}", flush=True)
         return sum(one.rate for one in found) / len(found)
 

@@ -1,7 +1,7 @@
-"""Begins an acoustic model of the family "attention" with the weights of Whisper's encoder (MIT licence).
+"""Initialises an acoustic model of the family "attention" with the weights of Whisper's encoder (MIT licence).
 
-They come as CTranslate2's ``model.bin`` (a folder as docs/english.md puts together). Whisper heard 680,000 hours; its
-encoder knows sounds, and is taught here to hear them block by block, to name phones, and to stay silent.
+The weights are in CTranslate2's ``model.bin`` (docs/english.md says how to get the folder). Whisper was trained on
+680,000 hours; training continues its encoder with attention in blocks, phones as outputs, and examples without speech.
 
     python -m models.speech.whisper FOLDER english -o begin.pt
     python -m models train english --warm begin.pt
@@ -25,9 +25,9 @@ __all__ = ["begin", "features", "read"]
 
 Array = NDArray[np.float32]
 
-#: Of CTranslate2's files: number and NumPy's name of each type of tensor.
+#: CTranslate2's numbers of tensor types, and NumPy's names.
 _TYPES = {0: "float32", 1: "int8", 2: "int16", 3: "int32", 4: "float16"}
-#: Frames [100 a second] that the statistics of Whisper's features are taken from, at most.
+#: About the most frames (100 a second) for the statistics of Whisper's features.
 FRAMES = 60_000
 
 
@@ -61,25 +61,26 @@ def read(path: Path) -> dict[str, Array]:
             found[name] = np.frombuffer(data, kind, size // np.dtype(kind).itemsize, at).reshape(shape)
             at += size
     except (struct.error, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no Whisper model of CTranslate2: {error}") from error
+        raise ValueError(f"{path} is not a Whisper model of CTranslate2: {error}") from error
     if any(array.dtype == np.int8 and name.endswith("weight") for name, array in found.items()):
-        raise ValueError(f"{path} holds int8 weights: take one of float16 or float32")
+        raise ValueError(f"{path} holds int8 weights: use a model of float16 or float32")
     return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 def features(energies: Tensor) -> Tensor:
-    """Whisper's features of a recording from its filters' energies [T, bands]: no more than 8 decades under the
-    loudest, about -1 to 1.5."""
+    """Whisper's features of a recording from its filters' energies [T, bands]: log10, clipped to 8 decades below the
+    maximum, scaled to about -1 to 1.5."""
     decades = energies.clamp(min=1e-10).log10()
     return (torch.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0
 
 
 @torch.no_grad()
 def begin(model: Acoustic, tensors: dict[str, Array], recordings: list[Pcm]) -> None:
-    """In place. The running normaliser takes Whisper's place of a fixed scale: on ``recordings`` its mean and deviation
-    in each band are what the first convolution expects, so they are put into it.
+    """Copy the weights into ``model``. Whisper's features have a fixed scale, this model's are normalised by running
+    statistics. So the first convolution is adjusted by the mean and deviation of Whisper's features, in each band, on
+    ``recordings``.
 
-    Raises ``ValueError`` where the model has another size than the file.
+    Raises ``ValueError`` if the model's size is not that of the file.
     """
     stack = model.encoder.layers["attention"]
     mean, std = _statistics(model, recordings)
@@ -117,12 +118,12 @@ def begin(model: Acoustic, tensors: dict[str, Array], recordings: list[Pcm]) -> 
 
 
 def _statistics(model: Acoustic, recordings: list[Pcm]) -> tuple[Tensor, Tensor]:
-    """Of Whisper's features, in each band."""
+    """The mean and deviation of Whisper's features in each band [bands]."""
     mel, seen, count = model.front.layers["mel"], [], 0
     for pcm in recordings:
         whole = pcm[: len(pcm) // mel.stride * mel.stride]
         logs, _ = mel(torch.from_numpy(np.array(whole))[None], mel.initial_state(1))
-        # Whisper's filters have one area each, where those of this front end have one height
+        # Whisper's filters all have the same area, those of this front end the same height
         seen.append(features((logs[0].exp() - mel.floor) * mel.areas))
         count += len(seen[-1])
         if count > FRAMES:

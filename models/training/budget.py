@@ -1,4 +1,4 @@
-"""Training within a budget, with Lightning: a schedule over it, an average of the weights, a log, and resuming."""
+"""Training with Lightning within a budget of time or steps: learning-rate schedule, averaged weights, log, resuming."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Budget:
-    """The schedule runs over the budget, in minutes of training (or steps, if given), across resumes."""
+    """``minutes`` of training, or ``steps`` if not 0; resumed runs count together. ``rate``: the highest learning rate.
+    ``warm``: share of the budget for the linear warm-up. ``clip``: of the gradient norm. ``average``: decay of the
+    weights' exponential average."""
 
     minutes: float = 60.0
     steps: int = 0
@@ -32,8 +34,9 @@ class Budget:
 
 
 class Budgeted(lightning.LightningModule):
-    """One ``model`` in training. ``evaluate(average) -> {metric: value}`` once an epoch; the metric "error" picks the
-    best one, and ``save(path, average, about)`` writes it down: ``last.pt`` always, ``best.pt`` where it is the best.
+    """The training of one ``model``. After each epoch ``evaluate(average)`` returns the metrics of the averaged model,
+    and ``save(path, average, about)`` writes it to ``last.pt``, and to ``best.pt`` if the metric "error" is the lowest
+    so far.
 
     A subclass has ``training_step`` and ``configure_optimizers``, and appends each step's loss to ``losses``.
     """
@@ -69,7 +72,7 @@ class Budgeted(lightning.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         self.taken += 1
         now = time.monotonic()
-        self.spent += min(60.0, now - self._clock)  # includes making the batch; a suspended machine does not count
+        self.spent += min(60.0, now - self._clock)  # includes making the batch, but no suspend of the machine
         self._clock = now
         weight = min(self.options.average, (1 + self.taken) / (20 + self.taken))
         with torch.no_grad():
@@ -107,12 +110,12 @@ class Budgeted(lightning.LightningModule):
 
 
 def tensors(module: nn.Module) -> list[Tensor]:
-    """All weights and running statistics that have an average."""
+    """All weights and running statistics of floating point."""
     return [t for t in module.state_dict().values() if t.is_floating_point()]
 
 
 def rate(progress: float, options: Budget) -> float:
-    """A linear warm-up, then half a cosine down to a hundredth."""
+    """The learning rate: a linear warm-up, then half a cosine down to a hundredth of the highest rate."""
     if progress < options.warm:
         return options.rate * (0.05 + 0.95 * progress / options.warm)
     share = min(1.0, (progress - options.warm) / (1 - options.warm))
@@ -120,8 +123,8 @@ def rate(progress: float, options: Budget) -> float:
 
 
 def fit(training: Budgeted, batches: torch.utils.data.IterableDataset[Any], *, resume: bool = False) -> None:
-    """Train until the budget is spent; ``folder/train.ckpt`` is where a resume goes on, ``best.pt`` and ``last.pt`` are
-    the averaged weights for everybody else. Raises ``FileNotFoundError`` where there is nothing to resume."""
+    """Train until the budget is spent. ``folder/train.ckpt`` is for resuming; ``best.pt`` and ``last.pt`` hold the
+    averaged weights. Raises ``FileNotFoundError`` if there is nothing to resume."""
     torch.set_num_threads(training.options.threads)
     state = training.folder / "train.ckpt"
     if resume and not state.exists():

@@ -19,7 +19,7 @@ from models.training.score import bootstrap, edits, greedy, log_probs
 FAMILIES = {
     "wavenet": "causal WaveNet + CTC",
     "lstm": "gated convolutions and LSTM + CTC",
-    "attention": "Transformer that hears in blocks + CTC",
+    "attention": "Transformer with attention in blocks + CTC",
 }
 
 
@@ -38,8 +38,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Variant:
-    """The same weights in other arithmetic. ``rates``: error rate by test; ``speeds``: times as fast as the shipped
-    file, by batch size, one thread."""
+    """The same weights with other arithmetic. ``rates``: error rate by test; ``speeds``: speed relative to the shipped
+    file, by batch size, with one thread."""
 
     name: str
     megabytes: float
@@ -49,7 +49,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Card:
-    """``facts``: rows of the table on top. ``errors``: pairs (said, heard). ``commands``: how to repeat all this."""
+    """``facts``: rows of the first table. ``errors``: pairs (said, recognised). ``commands``: repeat the training and
+    the measurement."""
 
     name: str
     summary: str
@@ -69,7 +70,7 @@ class Card:
         lines += ["", f"**Data.** {self.data}", "", f"**Licence.** {self.licence}", "", f"## {self.measure}", ""]
         lines += ["| test | rate | 95 % interval | words | recordings | speakers |", "|---|---|---|---|---|---|"]
         for r in self.results:
-            # drawing whole speakers says nothing where there is only one
+            # a bootstrap over speakers needs more than one
             interval = f"{r.low:.1%} to {r.high:.1%}" if r.speakers > 1 else "one speaker"
             lines.append(f"| {r.test} | {r.rate:.1%} | {interval} | {r.words} | {r.recordings} | {r.speakers} |")
         lines += ["", *[line for note in self.notes for line in (note, "")]]
@@ -89,14 +90,14 @@ class Card:
 
 
 def some_errors(pairs: Sequence[tuple[str, str]], count: int = 8) -> list[tuple[str, str]]:
-    """Evenly spread over the pairs that differ, so that they are neither the worst nor the mildest ones."""
+    """At most ``count`` of the pairs that differ, evenly spaced, so that they are neither the worst nor the mildest."""
     wrong = [(said, heard) for said, heard in pairs if said != heard]
     step = max(1, len(wrong) // count)
     return wrong[::step][:count]
 
 
 def curves(log: Path, picture: Path) -> None:
-    """Training loss and development error rate from a run's ``log.jsonl``, as a PNG."""
+    """Plot training loss and development error rate from a run's ``log.jsonl`` to a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -117,7 +118,8 @@ def curves(log: Path, picture: Path) -> None:
 
 
 def streams_per_core(model: Acoustic, seconds: float = 1.0, chunk: int = 8) -> int:
-    """Streams that one core keeps up with, one at a time in chunks of ``chunk`` steps, in PyTorch."""
+    """Real-time streams for one core in PyTorch, with batch size 1 and chunks of ``chunk`` steps. ``seconds``: duration
+    of the measurement."""
     pcm, state = torch.zeros(1, chunk * model.hop, dtype=torch.int16), model.initial_state(1)
     runs, start = 0, time.process_time()
     with torch.no_grad():
@@ -128,20 +130,20 @@ def streams_per_core(model: Acoustic, seconds: float = 1.0, chunk: int = 8) -> i
 
 
 def in_vocabulary(utterances: Sequence[Utterance], tokens: Sequence[str]) -> list[Utterance]:
-    """The recordings that a model whose tokens are words can write down in full."""
+    """The recordings whose words are all ``tokens``."""
     return [u for u in utterances if set(u.text.lower().split()) <= set(tokens)]
 
 
 def leave(folder: Path, model: Acoustic, info: Mapping[str, Any], dev: Mapping[str, Sequence[Utterance]]) -> Path:
-    """``card.md`` and ``losses.png`` beside a run's checkpoint, measured on its development speakers.
+    """Write ``card.md`` and ``losses.png`` beside a run's checkpoint, measured on its development speakers.
 
-    Words by the daemon's decoder where the checkpoint's tokens are words or it has a lexicon (or the folder a
-    ``lexicon.txt`` and ``lm.bin``), else phones.
+    Counts words, by the daemon's decoder, if the checkpoint's tokens are words or it has a lexicon (or the folder has
+    ``lexicon.txt`` and ``lm.bin``); else phones.
     """
     lexicon = lm = None
     if info["lexicon"]:
-        entries = ((word, way) for word, ways in info["lexicon"].items() for way in ways)
-        lexicon = "".join(f"{word}\t{' '.join(way)}\n" for word, way in entries).encode()
+        entries = ((word, phones) for word, spoken in info["lexicon"].items() for phones in spoken)
+        lexicon = "".join(f"{word}\t{' '.join(phones)}\n" for word, phones in entries).encode()
     elif (folder / "lexicon.txt").exists() and (folder / "lm.bin").exists():
         lexicon, lm = (folder / "lexicon.txt").read_bytes(), (folder / "lm.bin").read_bytes()
     task = None

@@ -1,4 +1,4 @@
-"""A trained model on disk: weights, configuration, tokens and provenance. ``models.load`` reads it back."""
+"""Checkpoints: files with a model's weights, configuration, tokens and provenance. ``models.load`` reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.speech.acoustic import Acoustic, AcousticConfig
 from models.zoo import ARCHITECTURES, find
 
 FORMAT = 1
-#: Kinds of checkpoints: module and configuration.
+#: Kinds of checkpoints: the classes of module and configuration.
 KINDS: dict[str, tuple[Any, Any]] = {
     "acoustic": (Acoustic, AcousticConfig),
     "online": (Online, OnlineConfig),
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def save(path: Path, model: Any, info: dict[str, Any]) -> None:
-    """Write atomically: readers see the old file or the new one. ``model``: of :data:`KINDS`, or of the zoo.
+    """Write the file atomically: readers see the old one or the new one. ``model``: of :data:`KINDS`, or of the zoo.
     Raises ``TypeError`` for others."""
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     kind = _kind(model)
@@ -37,20 +37,22 @@ def _kind(model: Any) -> str:
     zoo = {where.rpartition(":")[0].replace(":", "."): name for name, where in ARCHITECTURES.items()}
     mine = zoo.get(f"{type(model).__module__}.{type(model).__qualname__}")
     found = [mine] if mine else [name for name, (module, _) in KINDS.items() if isinstance(model, module)]
-    if not found:  # no StopIteration: Lightning would take it for the end of the training
-        raise TypeError(f"{type(model).__module__}.{type(model).__qualname__}: not in KINDS, nor in the zoo's")
+    if not found:  # next() would raise StopIteration, which Lightning takes for the end of the training
+        raise TypeError(f"{type(model).__module__}.{type(model).__qualname__}: not in KINDS, nor in the zoo")
     return found[0]
 
 
 def load(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """(module in evaluation mode, info): an :class:`Acoustic`, :class:`Online` or :class:`Multivariate`, as the file
-    says.
+    """(module in evaluation mode, info). The file says which class: of :data:`KINDS`, or an architecture of the zoo.
 
-    ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence, scores, and what the recipe adds.
+    ``info``: name, task, family, sample_rate, hop, tokens, lexicon, data, licence, scores, and fields of the recipe.
+    Raises ``ValueError`` for a file that is not a checkpoint.
     """
     document = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path} is no checkpoint of this project (format {FORMAT}): train one with python -m models")
+        raise ValueError(
+            f"{path} is not a checkpoint of this project (format {FORMAT}): train one with python -m models"
+        )
     kind = document.get("kind", "acoustic")
     module, config = KINDS[kind] if kind in KINDS else find(ARCHITECTURES[kind])
     model = module(config.from_dict(document["config"]))
@@ -59,7 +61,7 @@ def load(path: str | Path) -> tuple[Any, dict[str, Any]]:
 
 
 def warm_start(model: Acoustic, path: Path) -> int:
-    """Copy every tensor of a checkpoint that has the name and shape of one of the model's; how many there were."""
+    """Copy every tensor of a checkpoint whose name and shape match one of the model's; returns their number."""
     other, _ = load(path)
     mine, theirs = model.state_dict(), other.state_dict()
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}

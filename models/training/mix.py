@@ -1,8 +1,8 @@
 """The mean of two checkpoints of one model.
 
-Weights on one path of training, such as those that a training began with and those that it ended with, often have a
-mean that errs less than either (weight averaging: Izmailov et al. 2018, arXiv 1803.05407; Wortsman et al. 2022, arXiv
-2109.01903). Which share is best is for development recordings to say.
+The mean of two weights from one training run, such as its first and its last, often has a lower error than either
+(weight averaging: Izmailov et al. 2018, arXiv 1803.05407; Wortsman et al. 2022, arXiv 2109.01903). Choose the share by
+the error on development recordings.
 
     python -m models.training.mix begin.pt runs/english/best.pt --share 0.5 -o mixed.pt
 """
@@ -23,8 +23,8 @@ __all__ = ["mixed"]
 
 @torch.no_grad()
 def mixed(first: nn.Module, second: nn.Module, share: float) -> None:
-    """In place: ``second`` becomes ``share`` of itself and the rest of ``first``. Raises ``ValueError`` where their
-    tensors have other names or shapes."""
+    """Set ``second``, in place, to ``share * second + (1 - share) * first``. Raises ``ValueError`` if their tensors
+    differ in names or shapes."""
     theirs, mine = first.state_dict(), second.state_dict()
     if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in mine.items()}:
         raise ValueError("these are not two checkpoints of one model: their tensors differ in names or shapes")
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m models.training.mix", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("first", type=Path)
-    parser.add_argument("second", type=Path, help="what is written down about it stays")
+    parser.add_argument("second", type=Path, help="the output keeps its info")
     parser.add_argument("--share", type=float, default=0.5, help="of the second one (default %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The pictures of ``docs/ctc.md`` and ``docs/attention.md``: ``python -m models pictures``."""
+"""Draws the pictures of ``docs/ctc.md`` and ``docs/attention.md``: ``python -m models pictures``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "digits.flac"
-EAR = "bidirectional-digits"
+RECOGNISER = "bidirectional-digits"
 #: Steps of the recording that are drawn, and how many prefixes.
 WINDOW, BEAM = (20, 48), 4
 PHRASES = ("twenty three point five", "half past nine pm", "minus four hundred and two")
@@ -28,9 +28,10 @@ Array = NDArray[np.float64]
 
 
 def draw(folder: Path) -> list[Path]:
-    """Raises :class:`streamer.engine.model.ModelError` where a model is missing."""
+    """Write all pictures to ``folder``; returns their paths. Raises :class:`streamer.engine.model.ModelError` if a
+    model is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = Model.load(resolve(EAR))
+    model = Model.load(resolve(RECOGNISER))
     tokens, seconds = model.manifest.options["tokens"], model.manifest.chunk_seconds / model.manifest.steps
     probabilities = heard(model)[slice(*WINDOW)]
     labels = collapse(probabilities.argmax(1))
@@ -50,7 +51,7 @@ def draw(folder: Path) -> list[Path]:
 
 
 def heard(model: Model) -> Array:
-    """Probabilities [T, V] of the sample recording."""
+    """The model's probabilities [T, V] for the sample recording."""
     import soundfile
 
     from streamer.streams.resampler import Resampler
@@ -67,17 +68,17 @@ def heard(model: Model) -> Array:
     return np.concatenate(rows)
 
 
-# -- what CTC is -------------------------------------------------------------------------------------------------------
+# -- CTC ---------------------------------------------------------------------------------------------------------------
 
 
 def collapse(path: NDArray[np.int64]) -> list[int]:
-    """A path's labels: repeats are one, blanks (0) are none."""
+    """A path's labels: repeats are merged, then blanks (0) are dropped."""
     return [int(b) for a, b in zip([0, *path[:-1]], path, strict=True) if b not in (0, a)]
 
 
 def occupation(probabilities: Array, labels: list[int]) -> Array:
-    """[T, 2 L + 1]: how much of all alignments' probability passes each place of "blank, label, blank, ..." at each
-    step (Graves et al. 2006, equations 6 to 11)."""
+    """[T, 2 L + 1]: for each step, the share of all alignments' probability in each place of "blank, label, blank, ..."
+    (Graves et al. 2006, equations 6 to 11)."""
     places = [0, *(place for label in labels for place in (label, 0))]
     seen = probabilities[:, places]
     skips = np.array([k > 1 and places[k] not in (0, places[k - 2]) for k in range(len(places))])
@@ -85,7 +86,7 @@ def occupation(probabilities: Array, labels: list[int]) -> Array:
     def sweep(rows: Array, start: Array, leap: NDArray[np.bool_]) -> Array:
         found = [start * rows[0]]
         for row in rows[1:]:
-            last = found[-1] / max(found[-1].sum(), FLOOR)  # only ratios within a step are wanted
+            last = found[-1] / max(found[-1].sum(), FLOOR)  # only the ratios within a step matter
             one, two = np.roll(last, 1), np.roll(last, 2)
             one[0] = two[:2] = 0
             found.append((last + one + two * leap) * row)
@@ -99,9 +100,9 @@ def occupation(probabilities: Array, labels: list[int]) -> Array:
 
 
 def prefixes(probabilities: Array, width: int) -> list[dict[tuple[int, ...], float]]:
-    """Prefix beam search (Hannun et al. 2014): after each step the ``width`` most probable prefixes, all their paths
-    added up."""
-    beam: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}  # ending in blank, in a label
+    """Prefix beam search (Hannun et al. 2014): after each step the ``width`` most probable prefixes, each with the sum
+    of its paths' probabilities."""
+    beam: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}  # paths that end in blank, in a label
     steps = []
     for row in probabilities:
         new: dict[tuple[int, ...], list[float]] = {}
@@ -132,7 +133,7 @@ def _axes(rows: int = 1, height: float = 4.0) -> tuple[Any, list[Axes]]:
 
 
 def _shade(axes: Axes, values: Array, names: list[str], times: Array) -> None:
-    """values [T, K]."""
+    """An image of ``values`` [T, K] with times in seconds on the x axis and ``names`` on the y axis."""
     edges = (times[0], times[-1] + times[1] - times[0])
     axes.imshow(values.T, aspect="auto", origin="lower", extent=(*edges, -0.5, len(names) - 0.5), cmap="Blues")
     axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -174,7 +175,7 @@ def beam(probabilities: Array, tokens: list[str], times: Array) -> Any:
 
 
 def attention(model: Model) -> Any:
-    """Where the decoder looks in the encoder's memory while it writes each sign."""
+    """The decoder's attention weights over the encoder's memory, for each sign that it writes."""
     figure, all_axes = _axes(len(PHRASES), 2.7 * len(PHRASES))
     task, manifest = Rewrite(model.manifest), model.manifest
     for axes, phrase in zip(all_axes, PHRASES, strict=True):

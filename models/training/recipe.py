@@ -20,14 +20,14 @@ from models.training.score import token_error
 
 @dataclass
 class Recipe:
-    """Everything ``python -m models train NAME`` needs: the model, the data, how long.
+    """Everything that ``python -m models train NAME`` needs: the model, the data and the budget.
 
-    ``dev``: sets of recordings by name; the mean error rate on those that ``chosen_by`` names (the first, without it)
-    picks the best checkpoint.
+    ``dev``: sets of recordings by name; the mean error rate of the sets in ``chosen_by`` (default: the first) picks the
+    best checkpoint.
     ``seconds``: of audio in a batch. ``batches``: from one evaluation (and checkpoint) to the next.
-    ``limit``: longest example in seconds, by progress. ``info``: what goes into the checkpoint beside the scores.
-    ``tokens``: the model's vocabulary, ``units`` what they are, ``spell`` how recordings are written in them.
-    ``hearing``: how waveforms are augmented.
+    ``limit``: longest example in seconds, by progress. ``info``: fields of the checkpoint beside the scores.
+    ``tokens``: the model's vocabulary, ``units`` their kind, ``spell`` converts recordings to token indices.
+    ``hearing``: the class that augments waveforms.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Recipe:
 
 
 def set_normaliser(model: Acoustic, utterances: list[Utterance], seed: int = 0) -> None:
-    """Set the normaliser's constants from the log-mel energies of some recordings."""
+    """Set the normaliser's constants from the log-mel energies of at most 200 random recordings."""
     rng = np.random.default_rng(seed)
     chosen = [utterances[int(i)] for i in rng.permutation(len(utterances))[:200]]
     mel, norm = model.front.layers["mel"], model.front.layers["norm"]

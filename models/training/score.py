@@ -32,7 +32,8 @@ def greedy(log_probs: NDArray[np.float32], tokens: Sequence[str] = TOKENS) -> li
 def log_probs(
     model: Acoustic, recordings: Sequence[Pcm], *, flush: float = 0.4, seconds: float = 60.0
 ) -> list[NDArray[np.float32]]:
-    """[T, V] of each recording, from a fresh stream each, followed by ``flush`` seconds of silence for what is late."""
+    """[T, V] of each recording, each a new stream. ``flush``: seconds of silence after it, for the model's latency.
+    ``seconds``: of audio in a batch, at most."""
     order = sorted(range(len(recordings)), key=lambda i: len(recordings[i]))
     tail, limit = int(flush * model.sample_rate), int(seconds * model.sample_rate)
     out: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(recordings)
@@ -56,7 +57,7 @@ def log_probs(
 def token_error(
     model: Acoustic, utterances: Sequence[Utterance], said: Sequence[Sequence[int]], tokens: Sequence[str] = TOKENS
 ) -> float:
-    """Error rate of greedy decoding in the model's own tokens; ``said``: those of each utterance, as indices."""
+    """Error rate of greedy decoding, in the model's tokens; ``said``: the token indices of each utterance."""
     rows = log_probs(model, [u.pcm for u in utterances])
     wrong = sum(
         edits([tokens[k] for k in symbols], greedy(row, tokens)) for symbols, row in zip(said, rows, strict=True)
@@ -67,7 +68,8 @@ def token_error(
 def bootstrap(
     wrong: Sequence[int], words: Sequence[int], groups: Sequence[str], rounds: int = 2000
 ) -> tuple[float, float]:
-    """95 % interval of an error rate by drawing whole speakers (Bisani and Ney 2004, with the speaker as the unit)."""
+    """95 % interval of an error rate, by a bootstrap over speakers (Bisani and Ney 2004). ``wrong`` and ``words``: of
+    each recording, ``groups``: its speaker."""
     names = sorted(set(groups))
     place = {name: i for i, name in enumerate(names)}
     errors, counts = np.zeros(len(names)), np.zeros(len(names))

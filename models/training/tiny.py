@@ -1,4 +1,4 @@
-"""Recipes for tests that train in seconds on synthetic words of tones: useless models, but all of the training code."""
+"""Recipes for tests: they train for seconds on synthetic words of tones and run all of the training code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = {"SEA": ["S", "IY"], "MAMA": ["M", "AA", "M", "AA"], "ME": ["M", "IY"]}
 
 
 def utterances(count: int, seed: int) -> list[Utterance]:
-    """Words of tones, 120 ms a phone."""
+    """Recordings of one to three words of tones, 120 ms a phone."""
     rng = np.random.default_rng(seed)
     out = []
     for i in range(count):

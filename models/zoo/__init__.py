@@ -1,8 +1,8 @@
-"""The zoo: architectures as short files of composed layers, each with a recipe of minutes. Imported when asked for.
+"""The zoo: architectures as short files of composed layers, each with a recipe of minutes. Imported on demand.
 
-An architecture's class has a ``config`` with ``to_dict`` and ``from_dict``; a recipe is
-``train(folder, minutes or None) -> folder/best.pt``, and leaves ``folder/scores.json``; one of several models gives
-``None`` and says how to export them.
+An architecture's class has a ``config`` with ``to_dict`` and ``from_dict``. A recipe is
+``train(folder, minutes or None) -> folder/best.pt``, and writes ``folder/scores.json``; a recipe of several models
+returns ``None`` and prints the commands that export them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-#: ``python -m models zoo NAME`` -> module:function.
+#: Recipes by the name in ``python -m models zoo NAME``: module:function.
 RECIPES = {
     "sequences": "models.zoo.forecast.sequences:train",
     "attending": "models.zoo.forecast.attending:train",
@@ -28,7 +28,7 @@ RECIPES = {
     "bidirectional-digits": "models.zoo.speech.bidirectional_digits:train",
     "transducer-digits": "models.zoo.speech.transducer_digits:train",
 }
-#: Kind of checkpoint -> module:class, and its configuration in the same module.
+#: Architectures by kind of checkpoint: module:class:configuration.
 ARCHITECTURES = {
     "audio-classifier": "models.zoo.speech.audio_classifier:AudioClassifier:AudioClassifierConfig",
     "captions": "models.shipped.captions:Captions:CaptionsConfig",
@@ -47,7 +47,7 @@ ARCHITECTURES = {
 
 
 def find(where: str) -> tuple[Any, ...]:
-    """What ``module:name:name`` names."""
+    """The objects that ``module:name:name`` names."""
     module, *names = where.split(":")
     found = import_module(module)
     return tuple(getattr(found, name) for name in names)

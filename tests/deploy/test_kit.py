@@ -32,13 +32,13 @@ BOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 
 #: (panel, metric) of queries that need not have data here: what they count has not happened, and why not.
 NOT_HERE = {
-    ("Finals that were to be heard again", "streamer_second_pass_finals_total"): "needs Whisper",
-    ("From a final to its second hearing", "streamer_second_pass_seconds_bucket"): "needs Whisper",
+    ("Finals for the second pass", "streamer_second_pass_finals_total"): "needs Whisper",
+    ("From a final to its revision", "streamer_second_pass_seconds_bucket"): "needs Whisper",
     ("Refused requests", "streamer_refused_requests_total"): "needs more requests than max_requests at a time",
     ("MQTT", "streamer_mqtt_messages_total"): "needs a broker",
     ("MQTT", "streamer_mqtt_forecasts_total"): "needs a broker",
-    ("Decoding and waiting for company", "streamer_held_seconds_sum"): "only where waiting pays, as measured at start",
-    ("Dropped forecasts", "streamer_dropped_forecasts_total"): "needs a watcher that does not read",
+    ("Decoding, and waiting for more streams", "streamer_held_seconds_sum"): "only where waiting pays",
+    ("Dropped forecasts", "streamer_dropped_forecasts_total"): "needs a subscriber that does not read",
 }
 
 #: Prometheus, and what it said to a query of a panel.

@@ -127,7 +127,7 @@ def test_the_mean_of_two_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     torch.save({"weights": 1}, tmp_path / "b.pt")
-    with pytest.raises(ValueError, match="no checkpoint of this project"):
+    with pytest.raises(ValueError, match="not a checkpoint of this project"):
         models.load(tmp_path / "b.pt")
 
 

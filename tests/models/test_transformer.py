@@ -266,7 +266,7 @@ def test_files_that_are_none_of_whispers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 weights"):
         whisper.read(model_bin(tmp_path / "b", tensors, "int8"))
     (tmp_path / "c").write_bytes(model_bin(tmp_path / "d", tensors).read_bytes()[:500])
-    with pytest.raises(ValueError, match="no Whisper model of CTranslate2"):
+    with pytest.raises(ValueError, match="not a Whisper model of CTranslate2"):
         whisper.read(tmp_path / "c")
     sound = [np.zeros(16000, np.int16)]
     with pytest.raises(ValueError, match="more than 2 layers"):

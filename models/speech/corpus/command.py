@@ -1,4 +1,4 @@
-"""``python -m models corpus english --hours 60``: its options, without importing the networks."""
+"""Options of ``python -m models corpus english``, without importing the networks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)d)")
     parser.add_argument("--folder", type=Path, help="default: $STREAMER_CORPUS, or ~/.cache/streamer/corpus")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--gigabytes", type=float, default=20.0, help="stop beyond it (default: %(default)g)")
-    parser.add_argument("--table", action="store_true", help="only show what is there")
+    parser.add_argument("--gigabytes", type=float, default=20.0, help="largest size (default: %(default)g)")
+    parser.add_argument("--table", action="store_true", help="only show the contents of the corpus")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,6 +33,6 @@ def run(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
+        print("stopped: the same command continues", file=sys.stderr)
         return 130
     return 0

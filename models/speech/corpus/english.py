@@ -1,7 +1,7 @@
-"""``python -m models corpus english``: hours of English for training, shard by shard.
+"""``python -m models corpus english``: makes hours of English for training, shard by shard.
 
-Shard ``i`` depends on the seed and on ``i`` alone, and every stretch of shards holds the sources in their shares: a run
-can be killed, go on, or be asked for more hours later, and training can begin with the finished part.
+Shard ``i`` depends only on the seed and ``i``, and any run of consecutive shards has about the same shares of sources.
+So a run can be killed and resumed, or extended by more hours, and training can start with the finished part.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from models.speech.corpus.texts import CorpusTexts
     from models.speech.corpus.voices import Voices
 
-VERSION = 2  # of the recipe: shards of another one are not mixed with these
+VERSION = 2  # of the recipe: shards of different versions are not mixed
 SHARD = 300.0  # seconds
-#: What shard i holds: entry i modulo its length.
+#: The source of shard i: entry i modulo the length.
 TURN = ("kokoro",) * 9 + ("hibari",) + ("kokoro",) * 9 + ("debian",)
 PROMPTS = "asterisk"
 GAME = "queen"
 SKY = "sky"
 #: Shards of recorded speech, each made once.
 RECORDED = (PROMPTS, GAME, SKY)
-#: The environment of the processes: one thread each, and memory that is kept, since giving back what every layer takes
-#: costs a third of the time.
+#: The environment of the processes: one thread each, and no memory is returned to the system, which would cost a third
+#: of the time.
 WORKERS = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 
 Made = Iterator[tuple[CorpusRow, Pcm]]
@@ -84,7 +84,7 @@ def source_of(index: int) -> str:
 
 
 def make_shard(folder: Path, data: Path, seed: int, index: int) -> float:
-    """Make one shard in a process of its own; its seconds."""
+    """Make one shard, in a separate process; returns its duration in seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -100,12 +100,12 @@ def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
     parent = multiprocessing.parent_process()
     while total < SHARD * RATE:
         if parent is not None and not parent.is_alive():
-            os._exit(1)  # the run that wanted this shard was killed
+            os._exit(1)  # the parent was killed
         text = texts.draw(rng)
         try:
             words, phones = label(text.spoken, american)
             spoken = voices.speak(text.spoken, rng)
-        except ValueError:  # a word that the rules do not know how to say: another text
+        except ValueError:  # a word without a pronunciation: draw another text
             continue
         pcm = levelled(spoken.wave)
         if not 0.3 * RATE <= len(pcm) <= 16 * RATE:
@@ -117,7 +117,7 @@ def _speak(folder: Path, data: Path, source: str, rng: random.Random) -> Made:
 
 
 def framed(phones: list[list[str]], times: list[list[tuple[float, float]]], frames: int) -> list[list[int]]:
-    """Segments of all phones in frames of 10 ms, none where there are no times."""
+    """Segments of all phones, in ``frames`` frames of 10 ms; none without ``times`` (seconds, for each word)."""
     from models.speech.corpus.g2p import fitted
 
     if not times:
@@ -127,7 +127,7 @@ def framed(phones: list[list[str]], times: list[list[tuple[float, float]]], fram
 
 
 def levelled(wave: np.ndarray) -> Pcm:
-    """int16 with its peak at a half."""
+    """``wave`` as int16, with a peak of half the full scale."""
     peak = max(1e-4, float(np.abs(wave).max(initial=0.0)))
     return np.rint(wave * (16384.0 / peak)).astype(np.int16)
 
@@ -149,7 +149,8 @@ def make_sky(folder: Path) -> float:
 
 
 def _recorded(folder: Path, name: str, said: Iterable[tuple[str, str, Pcm]], licence: str) -> float:
-    """Write a shard of recorded speech: (speaker, text in spoken words, samples), with aligned times of its phones."""
+    """Write a shard of recorded speech, with aligned times of the phones; returns its seconds. ``said``: (speaker,
+    text in spoken words, samples)."""
     from models.speech.align import Aligner
     from models.speech.corpus.g2p import label
 
@@ -169,7 +170,7 @@ def _recorded(folder: Path, name: str, said: Iterable[tuple[str, str, Pcm]], lic
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Refuse, with ``RuntimeError``, where another run writes to the folder."""
+    """Lock the folder. Raises ``RuntimeError`` if another run writes to it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
@@ -180,7 +181,7 @@ def owned(folder: Path) -> Iterator[None]:
 
 
 def agree(folder: Path, seed: int) -> None:
-    """A corpus is of one recipe and one seed."""
+    """Check that the corpus has this recipe and ``seed``, or store them in a new one. Raises ``RuntimeError``."""
     settings, wanted = folder / "corpus.json", {"version": VERSION, "seed": seed, "shard_seconds": SHARD}
     if not settings.exists():
         settings.write_text(json.dumps(wanted))
@@ -193,7 +194,7 @@ def seconds_of(folder: Path, names: list[str]) -> float:
 
 
 def prepare(folder: Path) -> None:
-    """What comes before the first shard: the voices, and the recorded prompts among them."""
+    """Before the first shard: fetch the packages, and make the shards of recorded speech."""
     Packages(folder).fetch()
     there = shards.names(folder / "english")
     if PROMPTS not in there:
@@ -216,11 +217,11 @@ def build(
     prepare: Callable[[Path], None] = prepare,
     make: Callable[[Path, Path, int, int], float] = make_shard,
 ) -> None:
-    """Make shards until there are ``hours`` of synthetic speech; ``say(hours so far)`` after each. ``make(folder, data,
-    seed, index)`` runs in ``jobs`` processes, writes a shard and gives its seconds.
+    """Make shards until there are ``hours`` of synthetic speech; calls ``say(hours so far)`` after each. ``make(folder,
+    data, seed, index)`` runs in ``jobs`` processes, writes a shard and returns its seconds.
 
-    Raises ``RuntimeError`` where the voices cannot be fetched, the folder is another run's or another recipe's, or
-    holds more than ``gigabytes`` of shards.
+    Raises ``RuntimeError`` if the packages can't be fetched, the folder is locked by another run or of another recipe,
+    or the shards exceed ``gigabytes``.
     """
     place = folder / "english"
     with owned(place):
@@ -251,11 +252,11 @@ def _within(place: Path, gigabytes: float) -> None:
     if used > gigabytes:
         raise RuntimeError(f"{place} holds {used:.1f} GB, more than --gigabytes {gigabytes:g} allows")
     if free < 2.0:
-        raise RuntimeError(f"{place}: less than 2 GB are left on its disk")
+        raise RuntimeError(f"{place}: less than 2 GB are free on its disk")
 
 
 def show(place: Path, console: Console | None = None) -> None:
-    """The table of what is in a corpus, and under it whose the texts are."""
+    """Print the table of a corpus, and the licences of its texts."""
     shown = Table("source", "recordings", "speakers", "words", "hours", "licence", title=str(place))
     texts = set()
     for entry in shards.summary(place):
@@ -271,7 +272,7 @@ def show(place: Path, console: Console | None = None) -> None:
 
 
 def run(folder: Path, data: Path, hours: float, jobs: int, seed: int, gigabytes: float) -> None:
-    """With a progress bar on a terminal, a line a shard elsewhere, and the table at the end."""
+    """Build the corpus, with a progress bar on a terminal, else with a line for each shard; print its table."""
     console = Console()
     bar = Progress(
         TextColumn("English"), BarColumn(), TextColumn("{task.completed:.2f} of {task.total:g} h"),

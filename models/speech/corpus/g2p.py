@@ -10,7 +10,7 @@ from typing import Any
 
 from models.speech.corpus.spoken import words
 
-#: Kokoro's alphabet (misaki's) in ARPAbet; the longest come first.
+#: Kokoro's alphabet (misaki's) in ARPAbet, the longest symbols first.
 SYMBOLS = {
     "ɜɹ": "ER", "əɹ": "ER", "ɜː": "ER", "iː": "IY", "uː": "UW", "ɔː": "AO", "ɑː": "AA", "ɪə": "IH R", "ɛː": "EH R",
     "ʤ": "JH", "ʧ": "CH", "A": "EY", "I": "AY", "W": "AW", "Y": "OY", "O": "OW", "Q": "OW", "ə": "AH", "ᵊ": "AH",
@@ -26,13 +26,13 @@ LETTERS = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _SPOKEN.split(), strict=True))
 
 
 def arpabet(phonemes: str) -> list[str]:
-    """``ɹˈid`` -> ``["R", "IY", "D"]``; marks of stress and length are left out."""
+    """Phones in ARPAbet: ``ɹˈid`` -> ``["R", "IY", "D"]``; marks of stress and length are left out."""
     return " ".join(SYMBOLS[symbol] for symbol in _SYMBOL.findall(phonemes)).split()
 
 
 def timed(phonemes: str, starts: Sequence[float], end: float) -> list[tuple[float, float]]:
-    """When each of :func:`arpabet`'s phones of a word is spoken; ``starts``: of its symbols. A mark of stress belongs
-    to the phone behind it."""
+    """Start and end, in seconds, of each of :func:`arpabet`'s phones of a word. ``starts``: of its symbols; ``end``: of
+    the word. A stress mark belongs to the phone after it."""
     spans: list[tuple[float, float]] = []
     found = list(_SYMBOL.finditer(phonemes))
     begin = starts[0] if len(starts) else end
@@ -41,7 +41,7 @@ def timed(phonemes: str, starts: Sequence[float], end: float) -> list[tuple[floa
         if found[i + 1 :]:
             following = found[i + 1]
             between = phonemes[match.end() : following.start()]
-            marks = len(between) - len(between.rstrip("ˈˌ"))  # of stress: they stand before the vowel
+            marks = len(between) - len(between.rstrip("ˈˌ"))  # stress marks, which precede the vowel
             stop = starts[following.start() - marks]
         count = len(SYMBOLS[match[0]].split())
         edges = [begin + (stop - begin) * part / count for part in range(count + 1)]
@@ -51,8 +51,8 @@ def timed(phonemes: str, starts: Sequence[float], end: float) -> list[tuple[floa
 
 
 def fitted(count: int, spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The times of a word's ``count`` phones by those that were spoken: the same where there are as many, even shares
-    of the word where a label says more or fewer."""
+    """The times of the ``count`` phones of a word's label, from those of its spoken phones: the same if the numbers are
+    equal, else equal parts of the word."""
     if count == len(spans) or not spans:
         return list(spans)
     start, end = spans[0][0], spans[-1][1]
@@ -61,14 +61,14 @@ def fitted(count: int, spans: Sequence[tuple[float, float]]) -> list[tuple[float
 
 
 def closest(spoken: Sequence[str], known: Sequence[list[str]]) -> list[str]:
-    """The pronunciation of a dictionary that is nearest to how a word was spoken; that itself for an unknown word."""
+    """The pronunciation among ``known`` with the fewest edits to the ``spoken`` one; ``spoken`` if none is known."""
     from models.training.score import edits
 
     return min(known, key=lambda phones: edits(spoken, phones)) if known else list(spoken)
 
 
 class Pronounce:
-    """``(text) -> phonemes`` of texts as :func:`.spoken.speak` gives them. Needs hibari's package on the path."""
+    """``(text) -> phonemes``, for texts from :func:`.spoken.speak`. Needs hibari's package on the path."""
 
     def __init__(self, british: bool = False) -> None:
         from hibari.g2p import G2P
@@ -77,7 +77,8 @@ class Pronounce:
         self._g2p = G2P(british=british)
 
     def groups(self, text: str) -> list[tuple[str, str]]:
-        """(word with its marks, its phonemes) for every word."""
+        """(word with its marks, its phonemes) for every word. Raises ``ValueError`` if the rules split the text into
+        other words."""
         pieces = text.split()
         tokens = self._g2p.tokenize(" ".join(piece.replace("^", "") for piece in pieces))
         groups: list[list[Any]] = [[]]
@@ -108,15 +109,16 @@ class Pronounce:
 
 
 def label(text: str, american: Pronounce) -> tuple[list[str], list[list[str]]]:
-    """Words and their phones: of CMUdict's pronunciations the one that is nearest to what the rules say in this
-    sentence, and theirs for words that it does not hold. Labels are American for all speakers, as the lexicon is."""
+    """Words and their phones: CMUdict's pronunciation that is closest to that of the rules in this sentence; that of
+    the rules for words that CMUdict lacks. Labels are American for all speakers, as is the lexicon. Raises
+    ``ValueError`` for an unspeakable word."""
     from models.speech.data import pronounce
 
     said, phones = [], []
     for piece, phonemes in american.groups(text):
         found, spoken = words(piece), arpabet(phonemes)
         if len(found) != 1 or not spoken:
-            raise ValueError(f"{text!r}: {piece!r} is no word that can be said")
+            raise ValueError(f"{text!r}: {piece!r} is not a word that can be spoken")
         said.append(found[0])
         phones.append(spoken if piece.startswith("^") else closest(spoken, pronounce(found[0])))
     return said, phones

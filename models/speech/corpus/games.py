@@ -1,8 +1,8 @@
-"""Acted speech with its text: the adventure game Flight of the Amazon Queen, which Debian distributes.
+"""Acted speech with its text, from the adventure game Flight of the Amazon Queen, which Debian distributes.
 
-All its files lie in one, ``queen.1c``. A line of dialogue is cut into segments by ``*`` and two characters (a gesture),
-and segment ``k`` of a line has a sound file whose name is the line's with ``k`` in hexadecimal behind it. Lines are in
-``*.DOG`` (conversations), ``*.CUT`` (scenes) and ``QUEEN2.JAS`` (what the hero says of things).
+``queen.1c`` contains all its files. A line of dialogue is split into segments by ``*`` and two characters (a gesture);
+the sound file of segment ``k`` has the line's name with ``k`` in hexadecimal appended. Lines are in ``*.DOG``
+(conversations), ``*.CUT`` (scenes) and ``QUEEN2.JAS`` (the hero's remarks on things).
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ LICENCE = (
 RATE = 16000
 HEADER = 20  # bytes before the contents of a file of dialogue
 HERO = "JOE"
-#: The hero's stock answers have the first numbers of his sounds; the lines of QUEEN2.JAS, of things that he looks at,
-#: follow.
+#: Number of the hero's stock answers, which have the first numbers of his sounds; the lines of QUEEN2.JAS follow.
 ANSWERS = 40
-#: Letters in a second of speech outside of which the text is not what is heard: shouts, songs, a line that was cut.
+#: Fewest and most letters in a second of speech; others are shouts, songs, or lines that were shortened.
 PACE = (5.0, 26.0)
 
 
 class Line(NamedTuple):
-    """What is said in one sound file. ``speaker``: the hero, whom he talks to, or a scene with several people."""
+    """The text of one sound file. ``speaker``: the hero, the figure he talks to, or a scene with several people."""
 
     speaker: str
     text: str
 
 
 class Archive:
-    """The files in ``queen.1c``."""
+    """The files in ``queen.1c``, by name. Raises ``ValueError`` for another file."""
 
     def __init__(self, path: Path) -> None:
         self._bytes = path.read_bytes()
@@ -68,8 +67,8 @@ class Archive:
 
 
 def acted(path: Path) -> Iterator[tuple[str, str, Pcm]]:
-    """(speaker, text in spoken words, samples at 16 kHz) of all lines whose text is understood to the last character
-    and is as long as its sound lets expect."""
+    """(speaker, text in spoken words, samples at 16 kHz) of all lines whose text is completely converted and whose
+    length fits its sound."""
     archive = Archive(path)
     for name, line in sorted(lines(archive).items()):
         if name not in archive or re.search(r"[(\[<]", line.text):  # "(sigh)"
@@ -83,12 +82,12 @@ def acted(path: Path) -> Iterator[tuple[str, str, Pcm]]:
 
 
 def paced(spoken: str, pcm: Pcm) -> bool:
-    """Whether the text is as long as the sound lets expect."""
+    """Whether the number of letters fits the duration of the sound."""
     return bool(len(pcm)) and PACE[0] <= sum(map(str.isalpha, spoken)) * RATE / len(pcm) <= PACE[1]
 
 
 def lines(archive: Archive) -> dict[str, Line]:
-    """Sound file's name -> what is said in it; some have no sound."""
+    """Lines by the name of their sound file, which may not exist."""
     found: dict[str, Line] = {}
 
     def add(prefix: str, text: str, speaker: str) -> None:
@@ -109,7 +108,7 @@ def lines(archive: Archive) -> dict[str, Line]:
 
 
 def conversation(data: bytes) -> Iterator[tuple[str, str, bool]]:
-    """(beginning of the sound's name, line, whether it is the hero's) of a file of dialogue without its header."""
+    """(prefix of the sound's name, line, whether the hero speaks) of a file of dialogue without its header."""
     levels, _, key, his, theirs = struct.unpack_from(">5h", data)
     other, _, again = struct.unpack_from(">3H", data, 22)
     own = 32 + abs(levels) * 96
@@ -127,7 +126,7 @@ def conversation(data: bytes) -> Iterator[tuple[str, str, bool]]:
 
 
 def scene(data: bytes) -> Iterator[str]:
-    """The lines of a scene, empty ones included; the first string is a direction."""
+    """The lines of a scene, with empty ones; the first string is a stage direction and left out."""
     count, _, _, place = struct.unpack_from(">2hHH", data, 2)
     _, place = string(data, place)
     for _ in range(abs(count)):
@@ -136,26 +135,26 @@ def scene(data: bytes) -> Iterator[str]:
 
 
 def string(data: bytes, place: int, align: int = 2) -> tuple[str, int]:
-    """(a string with its length before it, where the next one begins)."""
+    """(a length-prefixed string, the place of the next one)."""
     size, start = data[place], place + 1
     text = data[start : start + size].decode("cp437")
     return text, start + size + -(start + size) % align if size else start
 
 
 def segments(text: str) -> Iterator[tuple[int, str]]:
-    """(number, text) of the parts of a line between its commands: ``*`` and two characters, ``*XY`` with 11 more."""
+    """(number, text) of the parts of a line between commands: ``*`` and two characters, ``*XY`` with 11 more."""
     for number, part in enumerate(re.split(r"\*(?:XY.{11}|..?)", text), 1):
         if part.strip():
             yield number, part
 
 
 def plain(text: str) -> str:
-    """Without what no voice says: an ellipsis (some are one character of the game's own)."""
+    """The text without ellipses (some are a special character of the game) and quotation marks."""
     return re.sub(r"\s+", " ", re.sub(r"\^_|\.{2,}", " ", text).replace('"', " ")).strip()
 
 
 def decoded(sound: bytes) -> Pcm:
-    """MP3 (11 kHz) as int16 at 16 kHz; empty where it is none."""
+    """MP3 (11 kHz) decoded to int16 at 16 kHz; empty if it can't be decoded."""
     import soxr
 
     try:
@@ -166,7 +165,7 @@ def decoded(sound: bytes) -> Pcm:
 
 
 def trimmed(pcm: Pcm, margin: float = 0.15) -> Pcm:
-    """Without silence beyond ``margin`` seconds at both ends."""
+    """``pcm`` with at most ``margin`` seconds of silence at both ends."""
     loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > max(200, int(np.abs(pcm).max(initial=0)) // 40))
     if not len(loud):
         return pcm[:0]

@@ -1,7 +1,7 @@
 """Kokoro-82M (Apache-2.0, StyleTTS 2: Li et al. 2023, arXiv 2306.07691): one network, any number of blended voices.
 
-A voice is a table of styles [510, 256], a row for each length of text: the first half steers the vocoder (timbre), the
-second the prosody. Weighted blends of voices are new speakers, and the two halves need not be of the same blend.
+A voice is a table of styles [510, 256] with a row for each length of text: the first half controls the vocoder
+(timbre), the second the prosody. Weighted blends of voices are new speakers; the two halves may be of different blends.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from onnx import numpy_helper
 from models.speech.corpus.vocoder import DURATIONS, FEATURES, ROOT, SOURCE, Vocoder
 
 RATE = 24000
-#: Seconds by which sound is ahead of the durations that the model counts, by PocketSphinx's alignments.
+#: Seconds by which the sound is ahead of the model's durations, according to PocketSphinx's alignments.
 EARLY = 0.07
-LONGEST = 400  # symbols of one text; the model takes 510
+LONGEST = 400  # symbols of one text; the model's limit is 510
 
 Style = NDArray[np.float32]
 
 
 class Graph:
-    """The weights of the generator in an int8 file, as float32: ``PLACE/kernel`` and ``PLACE/bias`` of a convolution or
-    matrix, ``BLOCK/alphaH.I`` of an activation."""
+    """The weights of the generator in an int8 file, by name, as float32: ``PLACE/kernel`` and ``PLACE/bias`` of a
+    convolution or matrix, ``BLOCK/alphaH.I`` of an activation. Raises ``KeyError`` for other names."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.values = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -58,8 +58,8 @@ class Graph:
 
 
 def cut(path: Path, front: Path) -> None:
-    """Write the graph's part before the generator to ``front``: tokens, style, speed -> features, source,
-    durations."""
+    """Write the part of the graph before the generator to ``front``, unless it exists: tokens, style, speed ->
+    features, source, durations."""
     if front.exists():
         return
     model = onnx.load(path)
@@ -86,7 +86,7 @@ def cut(path: Path, front: Path) -> None:
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """One thread, which does not spin."""
+    """A session with one thread, which does not spin."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -108,9 +108,9 @@ class Kokoro:
     def __call__(
         self, phonemes: str, style: Style, speed: float = 1.0
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """float32 samples at 24 kHz and the seconds between which its symbols lie, one more than there are (of the
-        vocabulary; others are not spoken). ``style`` [510, 256]. Raises ``ValueError`` for more than :data:`LONGEST`
-        symbols."""
+        """Samples, float32 at 24 kHz, and the bounds of the N spoken symbols in seconds [N + 1]. Symbols outside of the
+        vocabulary are skipped. ``style`` [510, 256]. Raises ``ValueError`` for no symbol, or more than
+        :data:`LONGEST`."""
         ids = [self.vocabulary[symbol] for symbol in phonemes if symbol in self.vocabulary]
         if not 0 < len(ids) <= LONGEST:
             raise ValueError(f"{len(ids)} symbols: 1 to {LONGEST} can be spoken at once")
@@ -133,7 +133,7 @@ def load_voice(path: Path) -> Style:
 
 @dataclass(frozen=True)
 class VoiceBlend:
-    """Shares of voices, summing to 1: of the timbre and, where that is another's, of the prosody."""
+    """Shares of voices, which sum to 1, in the timbre and in the prosody."""
 
     timbre: dict[str, float]
     prosody: dict[str, float]

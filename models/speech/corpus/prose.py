@@ -1,4 +1,4 @@
-"""Prose that anybody may use, out of packages of public registries: text for the language model, beside the shared one.
+"""Freely licensed prose in packages of public registries: more text for the language model.
 
 | name | what | package | licence |
 |---|---|---|---|
@@ -27,8 +27,8 @@ R_STRING = re.compile(rb"\x00\x04\x00\x09(\x00\x00..)", re.DOTALL)
 
 
 def paragraphs(packages: Packages, name: str) -> list[str]:
-    """The paragraphs of one of :data:`SOURCES`, each in one line; none where Debian's packages are not to be had.
-    Raises ``RuntimeError`` where npm's can't be fetched."""
+    """The paragraphs of one of :data:`SOURCES`, each as one line; none if Debian's packages are not available. Raises
+    ``RuntimeError`` if npm's can't be fetched."""
     return [" ".join(part.split()) for part in SOURCES[name](packages) if part.strip()]
 
 
@@ -39,21 +39,21 @@ def texts(folder: Path, pattern: str) -> Iterator[str]:
 
 
 def novels(database: Path) -> Iterator[str]:
-    """The paragraphs of all texts in a lazy-load database of R (``.rdb``), whose lines are strings: objects in a row,
-    each its size and a zlib stream."""
+    """The paragraphs of all texts in a lazy-load database of R (``.rdb``): concatenated objects, each a size and a zlib
+    stream, in which each line is a string."""
     if not database.exists():
         return
     data, at = database.read_bytes(), 0
     while at < len(data):
         inflate = zlib.decompressobj()
-        raw = inflate.decompress(data[at + 4 :])  # the size comes first
+        raw = inflate.decompress(data[at + 4 :])  # after the size
         at = len(data) - len(inflate.unused_data)
         lines = [raw[m.end() : m.end() + struct.unpack(">i", m[1])[0]] for m in R_STRING.finditer(raw)]
         yield from re.split(r"\n\s*\n", b"\n".join(lines).decode("ascii", "replace"))
 
 
 def glosses(folder: Path) -> Iterator[str]:
-    """Definitions, without what stands in brackets, and the examples of them."""
+    """Definitions, without parentheses, and their examples."""
     for path in sorted(folder.glob("data.*")):
         for line in path.read_text("utf-8").splitlines():
             if not line.startswith("  "):  # the licence
@@ -62,7 +62,7 @@ def glosses(folder: Path) -> Iterator[str]:
                 yield from re.sub(r'"[^"]*"|\([^)]*\)', "", gloss).split(";")
 
 
-#: By name, of the packages.
+#: Paragraphs of the packages, by name.
 SOURCES: dict[str, Callable[[Packages], Iterator[str]]] = {
     "addresses": lambda packages: texts(packages.npm(ADDRESSES) / "data", "*.txt"),
     "moby-dick": lambda packages: texts(packages.npm(MOBY) / "data", "chapter_*.txt"),

@@ -1,4 +1,4 @@
-"""Recorded speech with a text, besides the shared data: the prompts of Debian's Asterisk package (one speaker)."""
+"""Recorded speech with its text: the prompts of Debian's Asterisk package, by one speaker."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ Pcm = NDArray[np.int16]
 
 
 def prompts(folder: Path) -> Iterator[tuple[str, Pcm]]:
-    """(text in spoken words, samples at 16 kHz) of the unpacked packages; sounds without speech are left out. ``g722``
-    is read by PyAV."""
+    """(text in spoken words, samples at 16 kHz) of the unpacked packages, without sounds that are not speech."""
     listing = folder / "usr" / "share" / "doc" / "asterisk-core-sounds-en" / "core-sounds-en.txt.gz"
     if not listing.exists():
         return
@@ -38,7 +37,7 @@ def prompts(folder: Path) -> Iterator[tuple[str, Pcm]]:
 
 
 def g722(path: Path) -> Pcm:
-    """int16 at 16 kHz."""
+    """A file as int16 at 16 kHz. Needs PyAV."""
     import av
 
     with av.open(str(path), format="g722") as container:

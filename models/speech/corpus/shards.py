@@ -1,7 +1,7 @@
-"""A corpus on disk: shards of some minutes, each one FLAC file and a table of its utterances.
+"""A corpus on disk: shards of some minutes, each a FLAC file and a table of its utterances.
 
-A shard is there when its table is; the table is written last and under its final name by a rename, so that a run that
-was killed leaves no half of one to be read. Recordings are read one by one, where they are wanted.
+The table is written last and renamed to its final name, so that a killed run leaves no incomplete shard: a shard exists
+if its table does. Recordings are read one by one, when they are needed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ RATE = 16000
 
 @dataclass(frozen=True)
 class CorpusRow:
-    """One recording. ``phones``: a list for each word of ``text``; ``texts``: where the text is from;
-    ``segments``: first frame of 10 ms of each phone and the one after its last, if the voice reports them."""
+    """One recording. ``phones``: a list for each word of ``text``; ``texts``: the source of the text; ``segments``:
+    first frame of 10 ms of each phone and the one after its last, if the voice reports them; ``start`` and ``samples``:
+    its place in the shard."""
 
     source: str
     voice: str
@@ -47,7 +48,7 @@ class CorpusRow:
 
 @dataclass
 class Recording:
-    """A row with its samples where they lie; an :class:`models.speech.data.Utterance` for reading."""
+    """A row whose samples are read on access; has the properties of :class:`models.speech.data.Utterance`."""
 
     row: CorpusRow
     path: Path = field(repr=False)
@@ -93,8 +94,8 @@ class Recording:
 
 
 def write(folder: Path, name: str, made: Iterable[tuple[CorpusRow, Pcm]]) -> float:
-    """Write shard ``name``; its seconds. Whatever ``made`` raises leaves nothing of it behind but a file that the next
-    run takes away."""
+    """Write shard ``name``; returns its seconds. If ``made`` raises, only a temporary file is left, which
+    :func:`sweep` removes."""
     folder.mkdir(parents=True, exist_ok=True)
     sound, table = folder / f"{name}.flac", folder / f"{name}.jsonl"
     partial = folder / f"{name}.{os.getpid()}.tmp"
@@ -111,7 +112,7 @@ def write(folder: Path, name: str, made: Iterable[tuple[CorpusRow, Pcm]]) -> flo
 
 
 def sweep(folder: Path) -> None:
-    """Remove leftovers of killed runs; no other process may write to the folder meanwhile."""
+    """Remove the leftovers of killed runs. No other process may write to the folder meanwhile."""
     for path in folder.glob("*.tmp"):
         path.unlink()
     for path in folder.glob("*.flac"):
@@ -120,7 +121,7 @@ def sweep(folder: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """The shards that are there, in order."""
+    """The names of the finished shards, sorted."""
     return sorted(path.stem for path in folder.glob("*.jsonl"))
 
 
@@ -135,7 +136,7 @@ def read_all(folder: Path) -> Iterator[Recording]:
 
 
 def summary(folder: Path) -> list[dict[str, Any]]:
-    """For each source and text set: recordings, voices, hours, licences; the table of what is in a corpus."""
+    """The table of a corpus: for each source the recordings, voices, words, hours and licences."""
     found: dict[str, dict[str, Any]] = {}
     for recording in read_all(folder):
         row = recording.row

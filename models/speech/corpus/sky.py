@@ -1,13 +1,13 @@
-"""Acted speech with its text: the adventure game Beneath a Steel Sky, version 0.0372, which Debian distributes.
+"""Acted speech with its text, from the adventure game Beneath a Steel Sky, version 0.0372, which Debian distributes.
 
-``sky.dsk`` holds numbered files, ``sky.dnr`` says where. A line has a number: its section times 4096 and which of the
-section's texts it is. Texts are coded by a fixed prefix code (:data:`CODES`); a line's sound is 8-bit PCM at 11,025 Hz
-and packed (:mod:`.rnc`). The facts of these formats are those of ScummVM's engine for the game.
+``sky.dsk`` contains numbered files, ``sky.dnr`` is its index. The number of a line is its section times 4096 plus its
+index in the section. Texts have a fixed prefix code (:data:`CODES`); a line's sound is packed (:mod:`.rnc`) 8-bit PCM
+at 11,025 Hz. ScummVM's engine for the game documents these formats.
 
-**Who speaks** is in the game's scripts: calls to speak have a figure, a line and a movement. The figure is named, or it
-is the one that the script belongs to, nearly always the hero, or it is the one he talks to. That last figure gets the
-script's number as a label. A conversation is mostly one script, so one person may have several labels, and a script
-with three speakers gives one label two voices.
+**Speakers** are found in the game's scripts: calls to speak have a figure, a line and a movement. The figure is a
+number, or the script's own figure, nearly always the hero, or the figure that he talks to. That last one is labelled
+with the script's number. A conversation is mostly one script, so one person may have several labels, and in a script
+with three speakers one label has two voices.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ PACKED = 0x80  # in its first byte
 TEXTS = 60600  # number of the file with the texts of section 0
 SCRIPTS = range(60400, 60407)
 SOUNDS = 50000
-#: Section -> number of its first line's sound, counted from :data:`SOUNDS`.
+#: For each section the number of its first line's sound, counted from :data:`SOUNDS`.
 FIRST = (0, 600, 1100, 2430, 3380, 4530, 5080, 5230)
 HERO = "FOSTER"
-#: In a script: a variable, a number, a call of a function with arguments; the functions by which figures speak.
+#: Opcodes of a script: a variable, a number, a call of a function; and the functions by which figures speak.
 VARIABLE, NUMBER, CALL = 0, 2, 11
 SPEAK = (4 * 35, 4 * 36, 4 * 37, 4 * 38)
-#: The variables with the figure that the script belongs to, and with the one that it talks to.
+#: The variables with the script's own figure, and with the figure that it talks to.
 OWN, OTHER = 4 * 12, 4 * 120
-#: What stands in capitals is stressed, but for these.
+#: Spoken forms of abbreviations; other words in capitals are only stressed.
 ABBREVIATIONS = {
     "ID": "^I ^D", "HQ": "^H ^Q", "TV": "^T ^V", "VHS": "^V ^H ^S", "WD40": "^W ^D 40", "SOS23": "^S ^O ^S 23",
     "MRS": "Mrs", "ST": "Saint",
 }  # fmt: skip
 
 LONGEST = 16  # bits of a character
-#: Character and its bits in the texts; what the English ones do not hold is left out.
+#: The characters of the English texts, each with its code.
 CODES = """
     space 000 e 0010 a 0011 o 01000 s 01001 t 01010 n 01011 . 01100 i 01101 r 0111 end 100000 E 100001 u 10001
     m 10010 A 10011 l 101000 I 101001 d 101010 R 101011 N 101100 S 101101 T 10111 O 1100000 h 1100001 c 110001
@@ -69,27 +69,27 @@ CODES = """
 
 
 class Disk:
-    """The files of the game, by number. Raises ``ValueError`` where the two files do not fit."""
+    """The files of the game, by number. Raises ``ValueError`` if index and data do not fit."""
 
     def __init__(self, folder: Path) -> None:
         self._bytes = (folder / "sky.dsk").read_bytes()
         index = (folder / "sky.dnr").read_bytes()
         count = int.from_bytes(index[:4], "little")
         if len(index) != 4 + 8 * count:
-            raise ValueError(f"{folder / 'sky.dnr'}: {len(index)} bytes are no index of {count} files")
+            raise ValueError(f"{folder / 'sky.dnr'}: {len(index)} bytes are not an index of {count} files")
         self._places: dict[int, tuple[int, int, bool]] = {}
         for i in range(4, len(index), 8):
             number, place, size = (int.from_bytes(index[i + a : i + b], "little") for a, b in ((0, 2), (2, 5), (5, 8)))
             start = (place & 0x7FFFFF) << (4 if place >> 23 else 0)
             self._places[number] = start, size & 0x3FFFFF, size >> 23 == 0
             if start + (size & 0x3FFFFF) > len(self._bytes):
-                raise ValueError(f"{folder / 'sky.dsk'}: file {number} lies behind its end")
+                raise ValueError(f"{folder / 'sky.dsk'}: file {number} is beyond its end")
 
     def __contains__(self, number: int) -> bool:
         return number in self._places
 
     def __getitem__(self, number: int) -> bytes:
-        """A file's contents, unpacked, without the header of those that have one."""
+        """The contents of a file, unpacked and without a header."""
         start, size, headed = self._places[number]
         data = self._bytes[start : start + size]
         if not headed:
@@ -99,8 +99,8 @@ class Disk:
 
 
 def acted(folder: Path) -> Iterator[tuple[str, str, Pcm]]:
-    """(speaker, text in spoken words, samples at 16 kHz) of all lines whose text is understood to the last character
-    and is as long as its sound lets expect."""
+    """(speaker, text in spoken words, samples at 16 kHz) of all lines whose text is completely converted and whose
+    length fits its sound."""
     disk = Disk(folder)
     who = speakers(disk)
     for number, text in lines(disk).items():
@@ -113,12 +113,12 @@ def acted(folder: Path) -> Iterator[tuple[str, str, Pcm]]:
 
 
 def sound_of(number: int) -> int:
-    """The file with the sound of a line."""
+    """The number of the file with a line's sound."""
     return SOUNDS + FIRST[number >> 12] + (number & 0xFFF)
 
 
 def lines(disk: Disk) -> dict[int, str]:
-    """Number -> text of all lines that have a sound."""
+    """Texts by number, of all lines that have a sound."""
     found = {}
     for section in range(len(FIRST)):
         if TEXTS + section in disk:
@@ -130,17 +130,16 @@ def lines(disk: Disk) -> dict[int, str]:
 
 @lru_cache(1)
 def _characters() -> dict[str, str]:
-    """Bits -> character; ``""`` ends a text."""
+    """Characters by their code; ``""`` ends a text."""
     names = {"space": " ", "end": ""}
     pairs = CODES.split()
     return {bits: names.get(name, name) for name, bits in zip(pairs[::2], pairs[1::2], strict=True)}
 
 
 def texts(data: bytes) -> Iterator[str]:
-    """The texts of a section; ``""`` for one with a character that is not in :data:`CODES`.
+    """The texts of a section; ``""`` for a text with a character that is not in :data:`CODES`.
 
-    Places are counted in pairs of bits. Before the texts lie the sizes of all texts, and before these the sums of every
-    32 of them.
+    Sizes are counted in pairs of bits. The sizes of all texts precede the texts; before them are the sums of each 32.
     """
     sizes_at, texts_at = struct.unpack_from("<HH", data)
     sizes = [(size & 0x7F) << 3 if size & 0x80 else size for size in data[sizes_at:texts_at]]
@@ -166,7 +165,7 @@ def _text(bits: str, place: int) -> str:
 
 
 def speakers(disk: Disk) -> dict[int, str]:
-    """Line -> who speaks it. What no script lets anybody speak is missing: what the hero can choose to say."""
+    """The speaker of each line. Lines that no script speaks are missing: those that the hero can choose."""
     found: dict[int, str] = {}
     for module, number in enumerate(SCRIPTS):
         if number not in disk:
@@ -189,7 +188,7 @@ def speakers(disk: Disk) -> dict[int, str]:
 
 
 def _starts(code: tuple[int, ...]) -> list[int]:
-    """Where the scripts of a module begin; the table of it lies before the first one."""
+    """The starts of a module's scripts, from the table before the first one, sorted."""
     first = len(code)
     starts = []
     for i, start in enumerate(code):
@@ -201,7 +200,7 @@ def _starts(code: tuple[int, ...]) -> list[int]:
 
 
 def said(text: str, rng: random.Random) -> str | None:
-    """What a voice says for a line of the script, ``None`` where it is no words or not understood."""
+    """The spoken words of a line, ``None`` if it has no words or can't be converted."""
     if re.search(r"[(\[<]", text):
         return None
     if "`" in text:  # a quotation, and the mark that ends it
@@ -213,7 +212,7 @@ def said(text: str, rng: random.Random) -> str | None:
 
 
 def decoded(sound: bytes) -> Pcm:
-    """8-bit PCM as int16 at 16 kHz."""
+    """8-bit PCM at 11,025 Hz converted to int16 at 16 kHz."""
     import soxr
 
     wave = (np.frombuffer(sound, np.uint8).astype(np.float32) - 128.0) / 128.0

@@ -1,9 +1,8 @@
 # ruff: noqa: RUF001
-"""Written sentences as they are spoken: numbers, times, dates, money and abbreviations in words.
+"""Converts written sentences to spoken form: numbers, times, dates, money and abbreviations become words.
 
-What is left after it holds letters, apostrophes and sentence marks only; a text with anything else is not given out, so
-that a voice never says what its label does not. A letter that is spelled has a ``^`` before it: ``^A ^M`` holds no
-article.
+A spoken text has only letters, apostrophes and sentence marks; texts with anything else are rejected, so that labels
+are always what a voice says. A spelled letter has a ``^`` before it: ``^A ^M`` has no article.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ _WORDS = {
     "dept": "department", "govt": "government", "inc": "incorporated", "corp": "corporation", "co": "company",
     "ltd": "limited",
 }  # fmt: skip
-#: Those that are words as well are expanded only with their full stop or capital.
+#: Abbreviations that are also words are expanded only with their full stop or capital.
 _DOTTED = re.compile(
     r"\b(Mr|Mrs|Dr|Prof|Inc|Corp|Ltd|Ave|Blvd|Dept|Govt)\b\.?|\b((?i:vs|etc|approx))\b\.?|\b(Rd|Ln|Apt|Co)\."
 )
-#: What a spoken text may hold.
+#: The characters of a spoken text.
 _LEFT = re.compile(r"[A-Za-z^' ,.?!;:-]+")
-LONGEST = 24  # letters of a word; a longer one is refused
+LONGEST = 24  # letters of a word; texts with a longer one are rejected
 _DIGITS = "zero one two three four five six seven eight nine".split()
 
 
@@ -50,7 +49,7 @@ def year(number: int) -> str:
 
 
 def digits(text: str, rng: random.Random) -> str:
-    """One after another; zero is said as "oh" at times, all of them in one text alike."""
+    """Digits one by one; zero is sometimes "oh", for all zeros of a text."""
     zero = rng.choice(("zero", "zero", "oh"))
     return " ".join(zero if digit == "0" else _DIGITS[int(digit)] for digit in text if digit.isdigit())
 
@@ -64,15 +63,15 @@ def _plain(words: str) -> str:
 
 
 def amount(text: str) -> str:
-    """``1,250.75`` in words; an amount without "and" (num2words puts it behind hundreds) is as often heard."""
+    """A number such as ``1,250.75`` in words."""
     whole, _, part = text.replace(",", "").partition(".")
     said = cardinal(int(whole or 0))
     return f"{said} point {' '.join(_DIGITS[int(d)] for d in part)}" if part else said
 
 
 def speak(text: str, rng: random.Random) -> str | None:
-    """A text in spoken words with its sentence marks, ``None`` if the reading of a part is unclear. ``rng``: for what
-    has more than one reading."""
+    """A text in spoken words with its sentence marks, ``None`` if the reading of a part is unclear. ``rng``: chooses
+    among several readings."""
     text = text.translate(_QUOTES).replace("\\r", "")
     for pattern, say in _rules():
         text = pattern.sub(lambda match, say=say: f" {say(match, rng)} ", text)  # type: ignore[misc]
@@ -89,7 +88,7 @@ def speak(text: str, rng: random.Random) -> str | None:
 
 
 def words(text: str) -> list[str]:
-    """The words of a spoken text: capitals, apostrophes inside."""
+    """The words of a spoken text, in capitals, with inner apostrophes."""
     found = (word.strip("'").upper() for word in re.split(r"[^A-Za-z']+", text))
     return [word for word in found if word]
 
@@ -151,7 +150,7 @@ def _phone(match: re.Match[str], rng: random.Random) -> str:
 
 
 def _long(match: re.Match[str], rng: random.Random) -> str:
-    """A whole number: years as years, house and flight numbers now and then in pairs, very long ones digit by digit."""
+    """A number in words: years as years, house and flight numbers sometimes in pairs, long ones digit by digit."""
     text = match[0]
     if "," in text or "." in text:
         return amount(text)

@@ -1,4 +1,4 @@
-"""Texts for the corpus: lines of the shared texts in spoken words, and generated ones for rare kinds."""
+"""Texts for the corpus: lines of the shared texts in spoken words, and generated texts of rare kinds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from models.speech.corpus.spoken import MONTHS, cardinal, digits, ordinal, speak, spelled, words, year
 
 SHORTEST, LONGEST = 2, 24  # words
-#: Symbols, with marks: about what a voice says in twelve seconds.
+#: The most characters of a text: about twelve seconds of speech.
 SYMBOLS = 150
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """``share``: of the examples. ``licence``: of the texts."""
+    """``share``: of the corpus's texts. ``licence``: of the texts."""
 
     name: str
     share: float
     licence: str
-    file: str | None = None  # under the shared data; made here where there is none
+    file: str | None = None  # in the shared data; ``None`` for generated texts
 
 
 SOURCES = (
@@ -38,14 +38,14 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class CorpusText:
-    """``spoken``: with sentence marks, as :func:`.spoken.speak` gives it."""
+    """``spoken``: with sentence marks, from :func:`.spoken.speak`."""
 
     spoken: str
     source: TextSource
 
 
 class CorpusTexts:
-    """``data``: the shared data's folder. A draw depends on the generator alone."""
+    """Random texts. ``data``: the folder of the shared data. A draw depends only on the random generator."""
 
     def __init__(self, data: Path) -> None:
         self.lines = {source.name: _read(data / source.file) for source in SOURCES if source.file}
@@ -80,12 +80,13 @@ def _read(path: Path) -> list[str]:
 
 
 def _sentence(line: str) -> str:
-    """A line of capitals as a sentence; a name is lost, as a voice need not know it."""
+    """A line of capitals as a sentence in lower case; names lose their capital, which voices do not need."""
     return re.sub(r"\bi\b", "I", line.lower()) + "."
 
 
 def piece(text: str, rng: random.Random) -> str | None:
-    """A text, or of a long one a stretch between two marks (or, without any, of words) that can be spoken at once."""
+    """A text that can be spoken at once: the whole, or a part between marks, or without marks a run of words; ``None``
+    if there is none."""
     if fits(text):
         return text
     parts = re.split(r"(?<=[,.?!;:]) ", text)
@@ -110,7 +111,7 @@ def fits(text: str) -> bool:
     return SHORTEST <= len(words(text)) <= LONGEST and len(text) <= SYMBOLS
 
 
-# --- made texts ---------------------------------------------------------------------------------------------------
+# --- generated texts ----------------------------------------------------------------------------------------------
 
 Make = Callable[[random.Random, list[str]], str]
 
@@ -200,7 +201,7 @@ def date(rng: random.Random, names: list[str]) -> str:
 
 
 def spelling(rng: random.Random, names: list[str]) -> str:
-    """Letters one by one, of names or of codes with digits."""
+    """Spelled names, or codes of letters and digits."""
     if rng.random() < 0.5:
         name = rng.choice(names)
         frame = rng.choice(("{0}, {1}", "{1}", "My name is {0}, {1}", "That is {1}", "{0} is spelled {1}"))

@@ -1,9 +1,9 @@
-"""The second half of Kokoro, in PyTorch. Two thirds of its work are convolutions in int8, which ONNX Runtime has
-no fast path for; as channels-last bfloat16 they are up to ten times as fast on a processor with AMX.
+"""The second half of Kokoro, in PyTorch. Two thirds of its work are int8 convolutions, for which ONNX Runtime has no
+fast kernel; in bfloat16, channels last, they are up to ten times as fast on a processor with AMX.
 
-An iSTFT network (Kaneko et al. 2022, arXiv 2203.02395): features at 80 frames a second and a harmonic source become
-4800 frames a second by two transposed convolutions, with residual blocks whose norms the style of the speaker steers;
-what comes out are magnitude and phase of a small Fourier transform.
+An iSTFT network (Kaneko et al. 2022, arXiv 2203.02395): two transposed convolutions upsample features of 80 frames a
+second, together with a harmonic source, to 4800 frames a second; the speaker's style controls the norms of the residual
+blocks; the outputs are magnitude and phase of a small Fourier transform.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch.nn import functional
 from models.training.processor import fast_bfloat16
 
 ROOT = "/decoder/decoder/generator/"
-#: Where the graph is cut: the generator's input and its harmonic source; and how many units of 25 ms each
-#: symbol lasts.
+#: Names in the graph: the generator's input and its harmonic source, where the graph is cut; and the durations of the
+#: symbols in units of 25 ms.
 FEATURES, SOURCE = "/decoder/decoder/decode.3/Div_4_output_0", ROOT + "Concat_3_output_0"
 DURATIONS = "/encoder/Clip_output_0"
-TILE = 512  # rows that are worked on at a time, so that they stay in the cache
+TILE = 512  # rows that are processed at a time, so that they stay in the cache
 DILATIONS = (1, 3, 5)
 
 Weights = Callable[[str], NDArray[np.float32]]
@@ -48,15 +48,15 @@ class Conv:
 
 @dataclass
 class Norm:
-    """Instance norm steered by a style, then the activation ``x + sin(a x)^2 / a`` (snake: Ziyin et al. 2020)."""
+    """Instance norm controlled by a style, then the activation ``x + sin(a x)^2 / a`` (snake: Ziyin et al. 2020)."""
 
     weight: Tensor  # [style, 2 C]
     bias: Tensor
     rate: Tensor  # a, [C]
-    kind: torch.dtype  # of what comes out
+    kind: torch.dtype  # of the output
 
     def __call__(self, x: Tensor, style: Tensor) -> Tensor:
-        """x [T, C] -> the same in the convolutions' type."""
+        """x [T, C], style [S] -> [T, C] in the convolutions' dtype."""
         scale, shift = (style @ self.weight + self.bias).chunk(2)
         mean, variance = moments(x)
         scale = (1 + scale) * (variance + 1e-5).rsqrt()
@@ -76,7 +76,7 @@ class Norm:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each column of [T, C]; PyTorch's own ``var_mean`` takes ten times as long along rows."""
+    """Mean and variance of each column of [T, C]; PyTorch's ``var_mean`` takes ten times as long over rows."""
     total, square = torch.zeros(2, x.shape[1]).unbind()
     for start in range(0, len(x), TILE):
         part = x[start : start + TILE].float()
@@ -87,17 +87,17 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rows(x: Tensor) -> Tensor:
-    """[1, C, 1, T] channels last -> [T, C], no copy."""
+    """[1, C, 1, T], channels last -> [T, C], without a copy."""
     return x.permute(0, 2, 3, 1)[0, 0]
 
 
 def image(x: Tensor) -> Tensor:
-    """The reverse."""
+    """The inverse of :func:`rows`."""
     return x[None, None].permute(0, 3, 1, 2)
 
 
 class ResidualBlock:
-    """Three times: norm, dilated convolution, norm, convolution, added to what came in."""
+    """Three times: norm, dilated convolution, norm, convolution, added to the input."""
 
     def __init__(self, name: str, weights: Weights, kind: torch.dtype) -> None:
         self.layers: list[tuple[Norm, Conv]] = []
@@ -114,7 +114,7 @@ class ResidualBlock:
                 self.layers.append((norm, conv))
 
     def __call__(self, x: Tensor, style: Tensor) -> Tensor:
-        """x [T, C] float32 -> the same."""
+        """x [T, C] float32, style [S] -> [T, C] float32."""
         x = x.clone()
         for (norm, conv), (again, second) in zip(self.layers[::2], self.layers[1::2], strict=True):
             y = rows(conv(image(norm(x, style))))
@@ -123,8 +123,8 @@ class ResidualBlock:
 
 
 class Vocoder:
-    """``kind``: type of the convolutions, by default the faster one. ``weights(name)``: float32 arrays of the graph's
-    generator, as :class:`~.kokoro.Graph` names them."""
+    """``weights(name)``: float32 arrays of the graph's generator, by the names of :class:`~.kokoro.Graph`. ``kind``:
+    dtype of the convolutions, by default the faster one."""
 
     def __init__(self, weights: Weights, kind: torch.dtype | None = None) -> None:
         self.kind = kind = kind or (torch.bfloat16 if fast_bfloat16() else torch.float32)

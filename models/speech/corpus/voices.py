@@ -1,4 +1,4 @@
-"""Voices turn a text into samples with random settings, drawn only from the given random generator."""
+"""Voices: each speaks a text with random settings, which depend only on the given random generator."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from models.speech.corpus.spoken import words
 
 Wave = NDArray[np.float32]
 Spans = list[tuple[float, float]]
-RATE = 16000  # of all that is kept
+RATE = 16000  # of the corpus
 
 
 @dataclass(frozen=True)
 class SpokenSentence:
-    """float32 at 16 kHz; ``voice``: who spoke, and how; ``times``: for each word the seconds of its phones as spoken,
-    empty where the voice does not tell."""
+    """``wave``: float32 at 16 kHz; ``voice``: the speaker and the settings; ``times``: for each word the start and end
+    of its spoken phones in seconds, empty if the voice does not report them."""
 
     wave: Wave
     voice: str
@@ -42,7 +42,7 @@ CHINESE = ("zf_", "zm_")
 
 
 def draw_speaker(names: list[str], rng: random.Random) -> VoiceBlend:
-    """One to three voices in random shares. Most are native; a fifth has an accent, half of it Chinese."""
+    """One to three voices with random shares. Most are native; the others have an accent, often a Chinese one."""
     native = [name for name in names if name.startswith(AMERICAN + BRITISH)]
     foreign = [name for name in names if name not in native]
     chinese = [name for name in foreign if name.startswith(CHINESE)]
@@ -66,7 +66,7 @@ def draw_speaker(names: list[str], rng: random.Random) -> VoiceBlend:
 
 
 class KokoroVoices:
-    """Blends of Kokoro's voices; pace, throat and now and then a child's throat; American and British."""
+    """Blends of Kokoro's voices, American and British, with random pace and vocal tract, sometimes that of a child."""
 
     licence = "Apache-2.0 (Kokoro-82M), MIT (its ONNX form)"
 
@@ -79,15 +79,15 @@ class KokoroVoices:
         speaker = draw_speaker(sorted(self.kokoro.voices), rng)
         share = sum(share for name, share in speaker.prosody.items() if name.startswith(BRITISH))
         british = rng.random() < 0.1 + 0.8 * share
-        throat = draw_throat(rng)
-        pace = rng.uniform(0.78, 1.22) * (0.9 if throat > 1.18 else 1.0)
+        tract = draw_vocal_tract(rng)
+        pace = rng.uniform(0.78, 1.22) * (0.9 if tract > 1.18 else 1.0)
         style = blend(self.kokoro.voices, speaker)
         groups = [phonemes for _, phonemes in self.pronounce[british].groups(text)]
-        wave, bounds = self.kokoro(" ".join(groups), style, pace / throat)
-        wave, cut = trimmed(rethroated(wave, throat, 24000))
+        wave, bounds = self.kokoro(" ".join(groups), style, pace / tract)
+        wave, cut = trimmed(scale_frequencies(wave, tract, 24000))
         accent = "british" if british else "american"
-        name = f"kokoro {speaker.name} {accent} x{pace:.2f} t{throat:.2f}"
-        return SpokenSentence(wave, name, self._times(groups, [float(bound) / throat - cut for bound in bounds]))
+        name = f"kokoro {speaker.name} {accent} x{pace:.2f} t{tract:.2f}"
+        return SpokenSentence(wave, name, self._times(groups, [float(bound) / tract - cut for bound in bounds]))
 
     def _times(self, groups: list[str], bounds: list[float]) -> list[Spans]:
         at, out = 0, []
@@ -97,27 +97,28 @@ class KokoroVoices:
                 starts.append(bounds[at])
                 if symbol in self.kokoro.vocabulary:
                     at += 1
-                    # a mark of the sentence is a pause, which is not the last phone's
+                    # a sentence mark is a pause, which is not part of the last phone
                     ends = bounds[at] if symbol not in MARKS else ends
             out.append(timed(phonemes, starts, ends))
             at += 1  # the space
         return out
 
 
-def draw_throat(rng: random.Random) -> float:
-    """A factor on all resonances and on the pitch: 1, somewhat off it, or a child's."""
+def draw_vocal_tract(rng: random.Random) -> float:
+    """A factor of all resonances and of the pitch, as of another vocal tract: 1, near 1, or that of a child."""
     style = rng.random()
     return 1.0 if style < 0.45 else rng.uniform(0.9, 1.13) if style < 0.85 else rng.uniform(1.15, 1.38)
 
 
-def rethroated(wave: Wave, factor: float, rate: int) -> Wave:
-    """At 16 kHz with all frequencies times ``factor``; it gets shorter by it, so speak slower before."""
+def scale_frequencies(wave: Wave, factor: float, rate: int) -> Wave:
+    """``wave`` resampled from ``rate`` to 16 kHz with all frequencies times ``factor``. It gets shorter by that factor,
+    so the speech must be slower before."""
     return soxr.resample(wave, rate * factor, RATE, quality="HQ")
 
 
 def trimmed(wave: Wave, margin: float = 0.08) -> tuple[Wave, float]:
-    """Without what is quieter than 1 % of the peak at both ends, but for a margin in seconds; how many of them the
-    beginning lost."""
+    """``wave`` without the ends that are quieter than 1 % of the peak, but with a ``margin`` in seconds; and the
+    seconds cut from the start."""
     loud = np.flatnonzero(np.abs(wave) > 0.01 * max(1e-6, float(np.abs(wave).max(initial=0.0))))
     if not len(loud):
         return wave[:0], 0.0
@@ -127,7 +128,7 @@ def trimmed(wave: Wave, margin: float = 0.08) -> tuple[Wave, float]:
 
 
 class HibariVoices:
-    """One voice, sixty times as fast; what its network says of pitch and spectrum is varied before it becomes sound."""
+    """One voice, sixty times as fast as Kokoro; its network's pitch and spectrum are varied before synthesis."""
 
     licence = "Apache-2.0 (hibari-tts)"
 
@@ -139,22 +140,22 @@ class HibariVoices:
         self.pronounce = {british: Pronounce(british) for british in (False, True)}
 
     def speak(self, text: str, rng: random.Random) -> SpokenSentence:
-        throat, pitch, tune = rng.uniform(0.82, 1.3), rng.uniform(0.55, 1.2), rng.uniform(0.4, 1.5)
+        tract, pitch, tune = rng.uniform(0.82, 1.3), rng.uniform(0.55, 1.2), rng.uniform(0.4, 1.5)
         pace, british = rng.uniform(0.75, 1.25), rng.random() < 0.3
         ids = self.hibari.ids(self.pronounce[british](text))
-        given = {"ids": np.asarray([ids], np.int64), "speed": np.asarray([pace / throat], np.float32)}
+        given = {"ids": np.asarray([ids], np.int64), "speed": np.asarray([pace / tract], np.float32)}
         *parts, f0 = (out[0] for out in self.hibari.sess.run(None, given))
         voiced = f0 > 40
         middle = float(np.median(f0[voiced])) if voiced.any() else 1.0
         bent = middle * (np.maximum(f0, 1.0) / middle) ** tune * pitch
-        f0 = np.where(voiced, np.clip(bent / throat, 45, 600), f0).astype(np.float32)
+        f0 = np.where(voiced, np.clip(bent / tract, 45, 600), f0).astype(np.float32)
         wave = self.dsp.synth(*parts, f0, np.random.default_rng(rng.getrandbits(32)))
-        manner = f"{'british' if british else 'american'} x{pace:.2f} t{throat:.2f} p{pitch:.2f} i{tune:.2f}"
-        return SpokenSentence(trimmed(rethroated(wave, throat, 24000))[0], f"hibari {manner}")
+        manner = f"{'british' if british else 'american'} x{pace:.2f} t{tract:.2f} p{pitch:.2f} i{tune:.2f}"
+        return SpokenSentence(trimmed(scale_frequencies(wave, tract, 24000))[0], f"hibari {manner}")
 
 
 class DebianVoices:
-    """flite's recorded people and, less of them, espeak-ng's formants."""
+    """flite's recorded voices and, less often, espeak-ng's formant voices."""
 
     licence = "flite: MIT-like; espeak-ng: GPL-3.0 (program; its speech is free)"
 
@@ -162,7 +163,7 @@ class DebianVoices:
         from models.speech.synthetic import FLITE_VOICES, flite, random_voice, speak
 
         said = " ".join(words(text)).lower()
-        throat = draw_throat(rng)
+        tract = draw_vocal_tract(rng)
         if rng.random() < 0.6:
             voice = rng.choice(FLITE_VOICES)
             pcm, _, _ = flite(said, voice, RATE)
@@ -171,5 +172,5 @@ class DebianVoices:
             manner = random_voice(rng)
             pcm = speak(said, sample_rate=RATE, **manner)  # type: ignore[arg-type]
             name = f"espeak {manner['voice']}"
-        wave = rethroated(pcm.astype(np.float32) / 32768.0, throat, RATE)
-        return SpokenSentence(trimmed(wave)[0], f"{name} t{throat:.2f}")
+        wave = scale_frequencies(pcm.astype(np.float32) / 32768.0, tract, RATE)
+        return SpokenSentence(trimmed(wave)[0], f"{name} t{tract:.2f}")

@@ -21,17 +21,17 @@ Picture = NDArray[np.float32]
 Rng = np.random.Generator
 
 FOLDER = Path("/usr/share/fonts")
-#: Families, as the names of their files begin. The last of each are held out: no training line is written in them.
+#: Families: the first letters of their files' names. Those in ``HELD`` are held out of training.
 HANDS = """femkeklaver Humor-Sans KleeOne Kristi Rufscript Delphine SteveHand Purisa TomsonTalks Havana KaushanScript
 lobster Ecolier Breip dkg""".split()
 PRINTS = "DejaVuSans DejaVuSerif LiberationSans LiberationMono Cantarell LiberationSerif ComicNeue".split()
 HELD = ["Breip", "dkg", "LiberationSerif", "ComicNeue"]
-#: Too thin to be seen at 32 rows, or no letters.
+#: Fonts that are too thin for 32 rows, or have no letters.
 LEFT_OUT = ["DejaVuSans-ExtraLight", "Cantarell-Thin", "DejaVuSansDisplay", "DejaVuSerifDisplay"]
 
 
 def families(names: Sequence[str], folder: Path = FOLDER) -> dict[str, list[Path]]:
-    """Family -> files. Raises ``FileNotFoundError`` that names the families which are missing."""
+    """Font files by family. Raises ``FileNotFoundError`` that lists missing families."""
     files = sorted({p.stem: p for p in folder.rglob("*") if p.suffix in (".ttf", ".otf")}.items())
     found = {name: [path for stem, path in files if stem.startswith(name) and stem not in LEFT_OUT] for name in names}
     if missing := [name for name, paths in found.items() if not paths]:
@@ -47,13 +47,13 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 class Scribe:
-    """Lines of one of the ``fonts`` (family -> files), each family as often as the others."""
+    """Writes lines in random ``fonts`` (files by family); all families are equally likely."""
 
     def __init__(self, fonts: dict[str, list[Path]], seed: int) -> None:
         self.fonts, self.rng = fonts, np.random.default_rng(seed)
 
     def write(self, text: str, *, clean: bool = False) -> Picture:
-        """[H, W], 0 is black; ``clean``: as the font has it, word beside word, on white paper."""
+        """A picture [H, W], 0 is black; ``clean``: not distorted, on white paper."""
         rng = self.rng
         family = list(self.fonts)[int(rng.integers(len(self.fonts)))]
         paths = self.fonts[family]
@@ -65,19 +65,19 @@ class Scribe:
         return _worn(np.asarray(_bent(picture, rng), np.float32), rng)
 
     def line(self, text: str, height: int, *, clean: bool = False) -> Picture:
-        """Ink [columns, height], as a reader gets it; the margins are as a person cuts a picture."""
+        """Ink [columns, height], the input of a reader. Margins are random, as in pictures cropped by hand."""
         while True:
             picture = self.write(text, clean=clean)
             above, below = (MARGIN, MARGIN) if clean else self.rng.uniform(-0.02, 0.3, 2).clip(0)
             try:
                 return columns(picture, height, (float(above), float(below)))
-            except PictureError:  # a thin stroke worn away, one line in some ten thousand
+            except PictureError:  # the distortion has removed a thin stroke, about once in ten thousand lines
                 if clean:
                     raise
 
 
 def _words(text: str, path: Path, size: int, rng: Rng, loose: float) -> Image.Image:
-    """Word after word on a baseline that they keep more or less; ``loose`` 0: exactly."""
+    """A line of words. ``loose``: scale of their random sizes, gaps and distances from the baseline."""
     pieces, x = [], 1.2 * size
     for word in text.split(" "):
         font = _font(path, max(8, round(size * (1 + loose * rng.uniform(-0.08, 0.08)))))
@@ -95,7 +95,7 @@ def _words(text: str, path: Path, size: int, rng: Rng, loose: float) -> Image.Im
 
 
 def _bent(picture: Image.Image, rng: Rng) -> Image.Image:
-    """Thicker or thinner, slanted, wider or narrower, on a line that wanders."""
+    """A copy with random stroke width, slant, width and baseline."""
     chance = rng.random()
     if chance < 0.3:
         picture = picture.filter(ImageFilter.MinFilter(3))
@@ -105,7 +105,7 @@ def _bent(picture: Image.Image, rng: Rng) -> Image.Image:
     w, h = picture.size
     room = abs(slant) * h
     size = (round((w + room) * wide), h)
-    # an output pixel comes from x / wide + slant * (y - h) or so, shifted into the picture
+    # an output pixel is read at about x / wide + slant * (y - h), shifted into the picture
     affine = (1 / wide, slant, -(room if slant > 0 else 0.0), 0.0, 1.0, 0.0)
     picture = picture.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=255)
     rows = np.asarray(picture)
@@ -120,7 +120,7 @@ def _bent(picture: Image.Image, rng: Rng) -> Image.Image:
 
 
 def _worn(picture: Picture, rng: Rng) -> Picture:
-    """Ink of any strength on paper of any shade, unevenly lit, with grain; one in ten is light on dark."""
+    """A copy with random ink, paper, lighting and grain; one in ten is light on dark."""
     paper, ink = rng.uniform(150, 255), rng.uniform(0, 90)
     lit = np.linspace(0, rng.uniform(-30, 30), picture.shape[1], dtype=np.float32)
     grain = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(0, 14))

@@ -25,7 +25,7 @@ class LineReaderConfig(Config):
 class LineReaderNetwork(Streaming):
     """``forward(ink float32 [B, N, height], state) -> (log_probs [B, N / 2, tokens], state)``: a step is two columns.
 
-    It sees nothing to the right: CTC lets it say a letter once it has seen enough of it.
+    It has no look-ahead: CTC allows it to output a letter when it has seen enough of it.
     """
 
     receptive_field = None

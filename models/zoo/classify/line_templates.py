@@ -1,4 +1,4 @@
-"""The baseline for readers of lines: letters separated at columns without ink, classified by nearest template."""
+"""The baseline of the line reader: letters, separated by columns without ink, are classified by nearest template."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.zoo.classify.handwriting import Scribe
 
 Picture = NDArray[np.float32]
 
-#: Columns of a letter that is compared, and the gap between words as a share of the height.
+#: Columns that a letter is scaled to, and the smallest gap between words as a share of the height.
 WIDTH, GAP = 16, 0.2
 
 
 class Templates:
-    """Every letter of ``alphabet`` in every font, written clean between two letters that give it its height."""
+    """Templates of every letter of ``alphabet`` in every font, written clean beside letters that fix the height."""
 
     def __init__(self, fonts: dict[str, list[Path]], alphabet: list[str], height: int) -> None:
         self.height = height
@@ -34,7 +34,7 @@ class Templates:
         self.rows = np.stack(rows)
 
     def read(self, ink: Picture) -> str:
-        """[columns, height] to text."""
+        """The text of ``ink`` [columns, height]."""
         pieces, gaps = cut(ink)
         if not pieces:
             return ""
@@ -45,7 +45,7 @@ class Templates:
 
 
 def cut(ink: Picture) -> tuple[list[Picture], list[int]]:
-    """Pieces [columns, height] between columns without ink, and the gap before each (0 of the first)."""
+    """Pieces [columns, height] between columns without ink, and the gap in columns before each (0 before the first)."""
     full = np.concatenate([[False], (ink > 0.45).any(axis=1), [False]])
     edges = np.flatnonzero(np.diff(full)).reshape(-1, 2)
     gaps = [0, *(edges[1:, 0] - edges[:-1, 1]).tolist()] if len(edges) else []
@@ -53,7 +53,7 @@ def cut(ink: Picture) -> tuple[list[Picture], list[int]]:
 
 
 def shape(piece: Picture) -> NDArray[np.float32]:
-    """A letter as a vector of length 1: its picture at a fixed width, and how wide it was."""
+    """A letter as a vector of norm 1: its picture at a fixed width, and its original width."""
     small = Image.fromarray(np.ascontiguousarray(piece)).resize((piece.shape[1], WIDTH), Image.Resampling.BILINEAR)
     vector = np.append(np.asarray(small, np.float32).ravel(), len(piece) / 4)
     return np.asarray(vector / max(1e-6, float(np.linalg.norm(vector))), np.float32)

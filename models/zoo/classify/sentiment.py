@@ -1,4 +1,4 @@
-"""The recipe ``sentiment``: for, against or neither, byte by byte with an answer at any time, on generated texts."""
+"""The recipe ``sentiment``: for, against or neither, with an answer after each byte; trained on generated texts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from models.zoo.speech.framewise import IGNORED, Batches, teach
 
 MINUTES, BATCH, EPOCH = 6.0, 64, 100
 CHUNK = 8  # bytes
-#: Share of the bytes within a text at which the answer is taught, beside the last one.
+#: Share of the bytes of a text that have the label, beside the last byte.
 MIDWAY = 0.1
-#: Texts of each score, and those that the bags of words learn from.
+#: Number of texts of each score, and for training the bags of words.
 SCORED, BAGGED = 3000, 30000
 INFO: dict[str, Any] = {
     "name": "sentiment",
@@ -44,7 +44,7 @@ class LabelledTexts(NamedTuple):
 
 
 def drawn(grammar: Grammar, count: int, kind: str = "known") -> LabelledTexts:
-    """Of ``kind`` "new" there are no neutral ones."""
+    """``count`` random texts of ``kind``; those of "new" are never neutral."""
     verdicts = [0, 2] if kind == "new" else range(len(LABELS))
     labels = grammar.rng.choice(verdicts, count).tolist()
     return LabelledTexts([grammar.draw(label, kind) for label in labels], labels)
@@ -56,7 +56,7 @@ def by_hand() -> LabelledTexts:
 
 
 def pack(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """uint8 [B, T], spaces behind a text's end, and the lengths [B] in bytes."""
+    """Bytes uint8 [B, T], padded with spaces, and lengths [B] in bytes."""
     encoded = [text.encode() for text in texts]
     lengths = torch.tensor([len(line) for line in encoded])
     width = int(lengths.max())
@@ -65,7 +65,7 @@ def pack(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def batch(grammar: Grammar) -> tuple[Tensor, Tensor]:
-    """A batch, and the label of the whole text at its last byte and at some before it."""
+    """Bytes [B, T] and labels [B, T]: the text's label at its last byte and at some before it, else ``IGNORED``."""
     texts, labels = drawn(grammar, BATCH)
     rows, lengths = pack(texts)
     at = torch.arange(rows.shape[1])
@@ -75,7 +75,8 @@ def batch(grammar: Grammar) -> tuple[Tensor, Tensor]:
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of
+    ``minutes``."""
     torch.manual_seed(1)
     grammar, others = Grammar(1), Grammar(2)
     budget = Budget(minutes=minutes or MINUTES, steps=steps, rate=4e-3, average=0.99)
@@ -91,7 +92,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
 
 @torch.no_grad()
 def answers(model: TextClassifierNetwork, texts: Sequence[str], share: float = 1.0) -> NDArray[np.int64]:
-    """The label after this share of each text's bytes."""
+    """The model's label [N] after the ``share`` of each text's bytes."""
     found = []
     for first in range(0, len(texts), 256):
         rows, lengths = pack(texts[first : first + 256])
@@ -102,7 +103,7 @@ def answers(model: TextClassifierNetwork, texts: Sequence[str], share: float = 1
 
 
 def score(model: TextClassifierNetwork, bagged: int = BAGGED, scored: int = SCORED) -> dict[str, float]:
-    """Accuracy, beside bags of words and of pairs of words that learnt from the same grammar."""
+    """Accuracy of the model, and of bags of words and of pairs of words, trained on texts of the same grammar."""
     grammar, learnt = Grammar(99), drawn(Grammar(3), bagged)
     sets = {
         "": drawn(grammar, scored),
@@ -122,8 +123,8 @@ def score(model: TextClassifierNetwork, bagged: int = BAGGED, scored: int = SCOR
 
 
 def bag(learnt: LabelledTexts, longest: int) -> Callable[[Sequence[str]], NDArray[np.int64]]:
-    """Multinomial logistic regression on the words (runs of up to ``longest``) that a text has: what is learnt from
-    them without their order."""
+    """The baseline: multinomial logistic regression on the set of a text's words (runs of up to ``longest``), without
+    their order. Returns a function from texts to labels [N]."""
     known = {run: i for i, run in enumerate(sorted({run for text in learnt.texts for run in runs(text, longest)}))}
 
     def bags(texts: Sequence[str]) -> tuple[Tensor, Tensor]:

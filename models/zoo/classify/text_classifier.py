@@ -1,4 +1,4 @@
-"""A classifier of bytes: an embedding, a GRU stack, a probability for each label after every byte (many-to-one)."""
+"""A classifier of bytes: an embedding, a GRU stack, and the probability of each label after each byte (many-to-one)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.layers import RecurrentStack, State, Streaming, inner, outer
 from models.layers.config import Config
 
-#: The distinguished bytes; capitals count as small letters, and all other bytes share one code.
+#: The bytes that have a code; capitals have that of the small letter, and all other bytes share one code.
 KNOWN = b"\n abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-()"
 
 
@@ -42,7 +42,7 @@ class TextClassifierNetwork(Streaming):
         return outer(self.recurrent.initial_state(batch), "recurrent")
 
     def logits(self, text: Tensor, state: State) -> tuple[Tensor, State]:
-        """[B, T, labels]."""
+        """Logits [B, T, labels], and the state."""
         hidden, part = self.recurrent(self.embedding(self.table[text.long()]), inner(state, "recurrent"))
         return self.head(hidden), outer(part, "recurrent")
 
@@ -52,5 +52,5 @@ class TextClassifierNetwork(Streaming):
 
 
 def folded() -> Tensor:
-    """int64 [256]: the number of each byte."""
+    """The code of each byte, int64 [256]."""
     return torch.tensor([1 + KNOWN.find(bytes([code]).lower()) for code in range(256)])

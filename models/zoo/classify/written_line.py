@@ -1,4 +1,4 @@
-"""The recipe ``written-line``: a line of handwriting, read column by column; synthetic pictures of Debian's fonts."""
+"""The recipe ``written-line``: reads a line of handwriting column by column; trained on pictures of Debian's fonts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from streamer.tasks.transcribe.task import Transcribe, decode_all
 
 TOKENS = ["<blank>", " ", *"abcdefghijklmnopqrstuvwxyz0123456789.,-'"]
 HEIGHT, CHUNK = 32, 16  # columns
-#: Steps of paper behind a line, for what comes out late.
+#: Steps of blank paper after a line, since letters are output late.
 FLUSH = 12
-#: Nominal, of a column: a pen that writes a letter in a tenth of a second.
+#: Nominal duration of a column, as of a pen that writes a letter in a tenth of a second.
 COLUMN_SECONDS = 0.01
 MINUTES, BATCH, EPOCH = 8.0, 24, 60
-#: Lines that are kept to be read again, and new ones a batch: to write a line takes as long as to learn from three.
+#: Lines in the pool, and new ones for each batch: drawing a line takes as long as training on three.
 POOL, NEW = 4000, 6
 SCORED = 300
 INFO: dict[str, Any] = {
@@ -60,14 +60,14 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # ink [B, N, H], steps [B], token
 
 
 class Written(NamedTuple):
-    """A text as it is read, and as it is written."""
+    """A text: the label, and the form that is drawn."""
 
     read: str
     drawn: str
 
 
 class LineTexts:
-    """Pieces of ``sentences`` with numbers among them, a part of the words with capitals."""
+    """Random runs of words of ``sentences``, with numbers, and some words with capitals."""
 
     def __init__(self, sentences: Sequence[str], seed: int) -> None:
         self.words = [line.lower().split() for line in sentences]
@@ -99,7 +99,7 @@ class LineTexts:
 
 
 def sentences(path: Path | None = None) -> tuple[list[str], list[str]]:
-    """To train on, and held out: every twentieth block of fifty, as of the recipe ``characters``."""
+    """Training sentences, and held-out ones: every twentieth block of fifty, as in the recipe ``characters``."""
     lines = (path or data_folder() / "text" / "sentences.txt").read_text().splitlines()
     known = set("".join(TOKENS[1:]).upper())
     lines = ["".join(c for c in line if c in known) for line in lines]
@@ -111,7 +111,7 @@ def sentences(path: Path | None = None) -> tuple[list[str], list[str]]:
 
 
 class Pages(torch.utils.data.IterableDataset[Batch]):
-    """Batches of lines of about the same width; a pool of written lines, renewed little by little."""
+    """Batches of lines of similar width, from a pool of ``pool`` lines, of which each batch replaces ``new``."""
 
     def __init__(self, write: Callable[[], Line], batches: int, pool: int = POOL, new: int = NEW) -> None:
         self.write, self.batches, self.size, self.new = write, batches, pool, new
@@ -133,7 +133,7 @@ class Pages(torch.utils.data.IterableDataset[Batch]):
 
 
 def collate(lines: Sequence[Line]) -> Batch:
-    """Paper behind each line, at least ``FLUSH`` steps of it."""
+    """A batch, with at least ``FLUSH`` steps of blank paper after each line."""
     widths = [2 * (-(-len(ink) // 2) + FLUSH) for ink, _ in lines]
     page = np.zeros((len(lines), max(widths), lines[0][0].shape[1]), np.float32)
     marks = np.zeros((len(lines), max(len(tokens) for _, tokens in lines)), np.int64)
@@ -145,7 +145,7 @@ def collate(lines: Sequence[Line]) -> Batch:
 
 
 class LineTraining(Budgeted):
-    """CTC in nats per token."""
+    """Training. Loss: CTC, in nats per token."""
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         ink, steps, tokens, counts = batch
@@ -159,7 +159,8 @@ class LineTraining(Budgeted):
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead. Raises ``FileNotFoundError`` where the sentences or fonts are missing."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``.
+    Raises ``FileNotFoundError`` if the sentences or fonts are missing."""
     rest, held = sentences()
     known = families([name for name in [*HANDS, *PRINTS] if name not in HELD])
     unseen = {
@@ -184,7 +185,7 @@ def learn(
     rest: Sequence[str], held: Sequence[str], fonts: dict[str, list[Path]], folder: Path, budget: Budget,
     config: LineReaderConfig | None = None,
 ) -> Path:  # fmt: skip
-    """The checkpoint; the best on lines of held-out text in the same fonts stays."""
+    """Train; returns the checkpoint with the lowest error on lines of held-out text in the same fonts."""
     torch.manual_seed(1)
     texts, scribe = LineTexts(rest, 1), Scribe(fonts, 1)
     dev = written(LineTexts(held, 2), Scribe(fonts, 2), min(120, 12 * (budget.steps or 10)))
@@ -215,7 +216,7 @@ def written(texts: LineTexts, scribe: Scribe, count: int) -> list[Line]:
 
 @torch.no_grad()
 def error_rate(model: LineReaderNetwork, lines: Sequence[Line]) -> float:
-    """Edits over characters, of what the daemon's own task makes of the lines."""
+    """Edits over characters, of the texts that the daemon's task decodes from the lines."""
     found = []
     for first in range(0, len(lines), 60):
         ink, steps, _, _ = collate(lines[first : first + 60])
@@ -230,7 +231,7 @@ def rate(lines: Sequence[Line], said: Sequence[str]) -> float:
 
 
 def reader() -> Transcribe:
-    """The daemon's task, over a manifest of one step."""
+    """The daemon's task, with a manifest of one step a chunk."""
     options = {"tokens": TOKENS, "blank": 0, "units": "characters", **INFO["options"]}
     source = Input(name="columns", dtype="float32", chunk_shape=(2, HEIGHT), step_seconds=COLUMN_SECONDS)
     return Transcribe(

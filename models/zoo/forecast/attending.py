@@ -1,7 +1,7 @@
 """The recipe ``attending``: encoder-decoder with attention, compared with the forecasters of the recipe ``sequences``.
 
-Trained on the same batches as they, for as many steps, scored on the same months. Training takes the loss at some of a
-segment's readings: each is two dozen steps of the decoder.
+It is trained on the same batches, for as many steps, and scored on the same months. The loss is taken at a sample of a
+segment's readings, since each needs two dozen steps of the decoder.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from models.zoo.forecast.sequences import (
 from models.zoo.generate.teaching import leave
 
 STEPS = 900
-#: Readings of a segment that the loss is taken of.
+#: Number of readings of a segment at which the loss is taken.
 SAMPLED = 24
 NAME = "forecast-attending"
 
@@ -60,7 +60,8 @@ class Attending(SequenceTraining):
 
 
 def train(folder: Path, minutes: float | None = None) -> Path:
-    """The picture is ``folder/attending.png``. Raises ``FileNotFoundError`` where the shared data is missing."""
+    """Train, score, draw ``folder/attending.png``, and return the path of the best checkpoint. Raises
+    ``FileNotFoundError`` if the shared data is missing."""
     held = held_out(TRAINED, VALIDATED), held_out(VALIDATED, VALIDATED + TRAINED // 3)
     sensors = [*ett("ETTh1", 0, TRAINED), *ett("ETTh2", 0, TRAINED), *synthetic(200)]
     budget = Budget(minutes=minutes or 0.0, steps=0 if minutes else STEPS, rate=3e-3, average=0.98)
@@ -71,7 +72,7 @@ def learn(
     sensors: list[Sensor], shares: dict[str, float], validation: Held, test: Held, folder: Path, budget: Budget,
     config: AttendingConfig | None = None, batch: int = BATCH, length: int = LENGTH,
 ) -> Path:  # fmt: skip
-    """``validation`` picks the best average, ``test`` is in the scores."""
+    """As :func:`train`, on other data: ``validation`` picks the best average, ``test`` gives the scores."""
     options = ForecastTrainingOptions(batch=batch, length=length)
     config = config or AttendingConfig()
     pool = list_of(PlainSegments(sensors, shares, config.horizon, options), min(POOL, budget.steps or POOL))
@@ -100,7 +101,7 @@ def info(config: AttendingConfig) -> dict[str, Any]:
 
 @torch.no_grad()
 def looks(model: AttendingForecaster, held: Held, last: int = 240) -> NDArray[np.float32]:
-    """[H, M]: the mean attention of the last readings."""
+    """The mean attention [H, M] of the ``last`` readings."""
     x = torch.from_numpy(rows_of(held.values[:, -(held.first + last) :]))
     outputs, _ = model(x, model.initial_state(len(x)))
     return outputs["attention"][:, -last:].mean((0, 1)).numpy()

@@ -1,10 +1,10 @@
 """Encoder-decoder with attention as a forecaster: one GRU reads the readings, another forecasts the steps in turn.
 
 Seq2seq with attention (Sutskever et al. 2014, Bahdanau et al. 2015; the attention is Luong's) over a bounded memory:
-what the encoder held at the last ``slots`` readings. With each reading the decoder starts from the encoder's
-state, takes its own forecast of the step before, and attends to the past. Positions are relative, as in
-:class:`models.layers.WindowAttention`: step h ahead of a slot's reading is h plus the slot's age away, so that "a day
-before that hour" is one entry of a table, whatever the step.
+the encoder's outputs at the last ``slots`` readings. After each reading the decoder starts from the encoder's output;
+each of its steps gets its forecast of the step before, and attends to the memory. Positions are relative, as in
+:class:`models.layers.WindowAttention`: the distance of step h from a slot is h plus the slot's age, so that "a day
+before that hour" is one entry of a table for every step.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from models.layers import State, Streaming, inner, outer
 from models.layers.memory import gru_step
 from models.zoo.forecast.sequence import SequenceConfig, SequenceForecaster, ascending
 
-#: Numbers that stand for a step ahead.
+#: Size of a step's embedding.
 EMBEDDING = 8
 
 
 @dataclass(frozen=True)
 class AttendingConfig(SequenceConfig):
-    """``family``: the encoder's. ``slots``: readings that the decoder can look back to."""
+    """``family``: of the encoder. ``slots``: number of readings that the decoder can attend to."""
 
     family: str = "gru"
     hidden: int = 43
@@ -34,9 +34,10 @@ class AttendingConfig(SequenceConfig):
 
 
 class EncoderMemory(Streaming):
-    """The encoder's outputs [B, T, H] -> [B, T, slots, H], oldest first, and a mask of the valid ones [B, T, slots].
+    """The encoder's outputs [B, T, H] -> the last ``slots`` at each step [B, T, slots, H], oldest first, and a mask
+    [B, T, slots], 1 where a slot is filled.
 
-    State: the last ``slots - 1`` of them, and 1 where there has been one.
+    State: the last ``slots - 1`` outputs, and their mask.
     """
 
     def __init__(self, slots: int, hidden: int) -> None:
@@ -59,8 +60,8 @@ class EncoderMemory(Streaming):
 
 
 class ForecastDecoder(nn.Module):
-    """Where the encoder is [N, H], memory [N, M, H] and which of it there is [N, M], what else is known of each step
-    ahead [N, S] -> mean and quantiles [N, S, 1 + Q] as in ``SequenceForecaster.moves``, and the attention [N, S, M]."""
+    """``encoder`` [N, H]: its output; ``memory`` [N, M, H], its mask ``there`` [N, M]; ``known`` [N, S]: the linear
+    forecasts -> mean and quantiles [N, S, 1 + Q] as in ``SequenceForecaster.moves``, and the attention [N, S, M]."""
 
     reach: Tensor
 
@@ -76,7 +77,7 @@ class ForecastDecoder(nn.Module):
         self.distance = nn.Parameter(torch.zeros(config.slots + config.horizon - 1))
         self.mix = nn.Linear(2 * hidden, hidden)
         self.head = nn.Linear(hidden, 1 + levels)
-        nn.init.zeros_(self.head.weight)  # it begins as persistence, the quantiles about a pace apart
+        nn.init.zeros_(self.head.weight)  # training starts from persistence, with quantiles about a pace apart
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([0.0, -0.5 * (levels - 1)] + [0.54] * (levels - 1)))
 
@@ -87,7 +88,7 @@ class ForecastDecoder(nn.Module):
         for step in range(known.shape[1]):
             place = self.ahead[step].expand(h.shape[0], -1)
             h = gru_step(self.cell, torch.cat([compressed(before), place], 1), h)
-            # slot i is M - 1 - i readings old, and this step another ``step`` + 1 away from it
+            # slot i is M - 1 - i readings old, and this step is ``step`` + 1 readings ahead
             away = self.distance[step : step + self.slots].flip(0)
             score = (self.query(h)[:, None] @ keys)[:, 0] / math.sqrt(h.shape[1]) + away + far
             weight = score.softmax(1)
@@ -101,8 +102,8 @@ class ForecastDecoder(nn.Module):
 
 
 class AttendingForecaster(SequenceForecaster):
-    """As :class:`models.zoo.forecast.sequence.SequenceForecaster`, with the output ``attention`` [B, T, H, M] beside:
-    how much of each slot, oldest first, went into each step ahead."""
+    """As :class:`models.zoo.forecast.sequence.SequenceForecaster`, with another output ``attention`` [B, T, H, M]: the
+    weight of each slot, oldest first, for each step ahead."""
 
     config: AttendingConfig
 
@@ -117,7 +118,7 @@ class AttendingForecaster(SequenceForecaster):
         return super().memory(batch) | outer(self.remember.initial_state(batch), "memory")
 
     def attend(self, x: Tensor, state: State, at: Tensor | None = None) -> tuple[Tensor, Tensor, State]:
-        """As :meth:`moves`, and the attention; ``at`` [P]: of these readings alone, which saves most of training."""
+        """As :meth:`moves`, with the attention. ``at`` [P]: decode at these readings only, for fast training."""
         known, past = self.straight(x, state["past"])
         encoded, part = self.body(torch.tanh(self.enter(x)), inner(state, "body"))
         encoded = self.norm(encoded)
@@ -136,4 +137,4 @@ class AttendingForecaster(SequenceForecaster):
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         read = self.read(x, state)
         moves, weights, part = self.attend(read.x, state)
-        return {**read.tell(moves), "attention": weights}, {**read.averages._asdict(), **part}
+        return {**read.forecasts(moves), "attention": weights}, {**read.averages._asdict(), **part}

@@ -1,7 +1,6 @@
-"""The inputs of the zoo's forecasters: the plain running averages of :mod:`models.forecast.normalise`, float32.
+"""The inputs of the zoo's forecasters: the running averages of :mod:`models.forecast.normalise`, in float32.
 
-The trained files of the zoo learnt on these. There are no readings in doubt here, as there are in
-:mod:`models.forecast.front`: each counts.
+Unlike in :mod:`models.forecast.front`, no reading is in doubt: each counts. The zoo's trained files depend on this.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from models.forecast.normalise import LIMIT, Averages, follow, pace_of, waves
 
 
 def inputs(after: Averages, scale: Tensor, change: Tensor, there: Tensor, waves: Tensor, memory: float) -> Tensor:
-    """[..., 5 + clock] of what :func:`models.forecast.normalise.follow` gives, each [..., 1]: distance from the level
-    and difference to the reading before, in units of the pace (the root mean square of differences); mask; readings so
-    far as a share; scale over pace; harmonics [..., clock]."""
+    """The network's input [..., 5 + clock], from the results of :func:`models.forecast.normalise.follow` [..., 1]:
+    distance from the level and difference to the reading before, in units of the pace; mask; number of readings so far
+    over ``memory``; scale over pace; harmonics ``waves`` [..., clock]."""
     pace = pace_of(after.squares, scale)
     above, step, spread = (after.last - after.level) / pace, change / pace, scale / pace
     return torch.cat([compressed(above), compressed(step), there, after.count / memory, compressed(spread), waves], -1)
 
 
 class PlainSegments(Segments):
-    """The same segments, seen plainly."""
+    """:class:`Segments` with the inputs of this module."""
 
     def histories(self) -> list[Tensor]:
-        """[N, 6] for each sensor: the :class:`Averages` before every reading."""
+        """For each sensor the :class:`Averages` before every reading, [N, 6]."""
         longest = max(len(sensor.values) for sensor in self.sensors)
         values = torch.full((len(self.sensors), longest), float("nan"))
         for row, sensor in zip(values, self.sensors, strict=True):
@@ -46,7 +45,8 @@ class PlainSegments(Segments):
 
 
 def prepare(values: Tensor, phases: Tensor, before: Averages, horizon: int, memory: float) -> ForecastBatch:
-    """``values`` [B, T + H] with NaN, ``phases`` [B, T, 2], ``before`` [B] each: the averages before the first."""
+    """The batch of ``values`` [B, T + H] with NaN and ``phases`` [B, T, 2]. ``before`` [B] each: the averages before
+    the first reading."""
     length = phases.shape[1]
     there = (~values.isnan()).float()
     beat = waves(phases)

@@ -1,10 +1,9 @@
-"""One forecaster, seven bodies: a recurrent network, a deep residual one, convolutions, attention, a linear recurrence.
+"""One forecaster with seven bodies: recurrent networks, a deep residual one, convolutions, attention, minGRU.
 
-Everything around the body is the same: a sensor's readings in units of its own pace
-(:mod:`models.forecast.normalise`), an embedding, the body, a layer norm, and a head of mean and quantiles for each
-step ahead, relative to the last reading. Beside the body the last day goes straight to the answer, by a linear map
-(the highway of LSTNet, Lai et al. 2018, arXiv 1703.07015): a body has to find only what that does not know. The family
-"linear" has no body.
+Everything around the body is the same: a sensor's readings in units of its pace (:mod:`models.forecast.normalise`), an
+embedding, the body, a layer norm, and a head with mean and quantiles for each step ahead, relative to the last reading.
+A linear map of the last day is added to the output (the highway of LSTNet, Lai et al. 2018, arXiv 1703.07015), so that
+a body only has to learn the rest. The family "linear" has no body.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ FAMILIES = ("rnn", "lstm", "gru", "residual", "tcn", "transformer", "mingru")
 LAYERS = {"linear": 0, "rnn": 2, "lstm": 2, "gru": 2, "residual": 8, "tcn": 7, "transformer": 2, "mingru": 3}
 HEADS, WINDOW = 4, 96
 CLOCK = 2 * (DAY_HARMONICS + WEEK_HARMONICS)
-#: Readings before the last one that the linear map sees, and how far from it they may lie for it, in paces.
+#: Number of readings that the linear map sees, and their largest distance from the last one, in paces.
 LAGS, FARTHEST = 24, 50.0
 
 
 @dataclass(frozen=True)
 class SequenceConfig(Config):
-    """``family``: of :data:`LAYERS`; "residual" is of LSTMs. ``window``: readings that one layer of attention sees."""
+    """``family``: of :data:`LAYERS`; "residual" has LSTMs. ``window``: readings that one layer of attention sees."""
 
     family: str
     hidden: int
@@ -55,7 +54,7 @@ class SequenceConfig(Config):
 
 
 def body(family: str, hidden: int, window: int = WINDOW) -> Streaming:
-    """[B, T, hidden] -> [B, T, hidden]. Raises ``ValueError`` for a family that is not one."""
+    """The layers of a ``family``, [B, T, hidden] -> [B, T, hidden]. Raises ``ValueError`` for an unknown family."""
     if family not in LAYERS:
         raise ValueError(f"family {family!r}: one of {', '.join(LAYERS)}")
     layers = range(LAYERS[family])
@@ -74,9 +73,9 @@ def body(family: str, hidden: int, window: int = WINDOW) -> Streaming:
 
 class SequenceForecaster(Streaming):
     """``forward(x [B, T, 4], state) -> ({"mean" [B, T, H], "quantiles" [B, T, H, Q]}, state)``; channels: reading
-    (anything where missing), 1 if it is there else 0, time of day and of week in [0, 1).
+    (anything where missing), mask (0 where missing, else 1), time of day and of week in [0, 1).
 
-    ``receptive_field`` is ``None`` for the running averages; ``context`` is what is seen beside them.
+    ``receptive_field`` is ``None`` because of the running averages; ``context`` is that of everything else.
     """
 
     receptive_field = None
@@ -93,13 +92,13 @@ class SequenceForecaster(Streaming):
         nn.init.zeros_(self.direct.weight)
         self.norm = nn.LayerNorm(hidden)
         self.head = nn.Linear(hidden, config.horizon * (1 + levels))
-        nn.init.zeros_(self.head.weight)  # it begins as persistence, the quantiles about a pace apart
+        nn.init.zeros_(self.head.weight)  # training starts from persistence, with quantiles about a pace apart
         with torch.no_grad():
             self.head.bias.copy_(
                 torch.tensor([0.0, -0.5 * (levels - 1)] + [0.54] * (levels - 1)).repeat(config.horizon)
             )
         ahead = torch.arange(1, config.horizon + 1, dtype=torch.float32)
-        self.register_buffer("reach", ahead.sqrt()[:, None], persistent=False)  # how far a random walk gets
+        self.register_buffer("reach", ahead.sqrt()[:, None], persistent=False)  # deviation of a random walk
 
     def initial_state(self, batch: int) -> State:
         averages = {name: torch.zeros(batch, 1) for name in Averages._fields}
@@ -110,8 +109,8 @@ class SequenceForecaster(Streaming):
         return {"past": torch.zeros(batch, LAGS, 1), **outer(self.body.initial_state(batch), "body")}
 
     def moves(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """[B, T, PLAIN + CLOCK] of :func:`models.zoo.forecast.plain.inputs` -> [B, T, H, 1 + Q]: change from the last
-        reading in units of the pace, mean and then quantiles, which ascend by construction."""
+        """``x`` [B, T, PLAIN + CLOCK] from :func:`models.zoo.forecast.plain.inputs` -> [B, T, H, 1 + Q]: change from
+        the last reading in units of the pace, the mean and then quantiles, which ascend by construction."""
         known, past = self.straight(x, state["past"])
         x, part = self.body(torch.tanh(self.enter(x)), inner(state, "body"))
         said = self.head(self.norm(x)).unflatten(2, (self.config.horizon, -1))
@@ -129,10 +128,10 @@ class SequenceForecaster(Streaming):
     def forward(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         read = self.read(x, state)
         moves, part = self.moves(read.x, state)
-        return read.tell(moves), {**read.averages._asdict(), **part}
+        return read.forecasts(moves), {**read.averages._asdict(), **part}
 
     def read(self, x: Tensor, state: State) -> Read:
-        """The features of [B, T, 4] that a body sees."""
+        """The input of :meth:`moves` for ``x`` [B, T, 4], and the averages."""
         there = ((x[..., 1:2] > 0.5) & (x[..., :1].abs() < ABSURD)).to(x.dtype)  # false for NaN, too
         beat = waves(x[..., 2:])
         now = Averages(*(state[name] for name in Averages._fields))
@@ -147,21 +146,22 @@ class SequenceForecaster(Streaming):
 
 
 class Read(NamedTuple):
-    """``x`` as :meth:`SequenceForecaster.moves` takes it; ``last`` reading and ``pace`` [B, T, 1]; the averages."""
+    """``x``: the input of :meth:`SequenceForecaster.moves`; ``last`` reading and ``pace`` [B, T, 1]; the averages."""
 
     x: Tensor
     last: Tensor
     pace: Tensor
     averages: Averages
 
-    def tell(self, moves: Tensor) -> dict[str, Tensor]:
-        """[B, T, H, 1 + Q] in units of the pace -> forecasts."""
+    def forecasts(self, moves: Tensor) -> dict[str, Tensor]:
+        """Moves [B, T, H, 1 + Q] in units of the pace -> ``mean`` [B, T, H] and ``quantiles`` [B, T, H, Q]."""
         said = self.last[..., None] + self.pace[..., None] * moves
         return {"mean": said[..., 0], "quantiles": said[..., 1:]}
 
 
 def ascending(said: Tensor) -> Tensor:
-    """[..., 1 + Q]: the mean, the lowest quantile, and from each quantile to the next -> mean and quantiles."""
+    """[..., 1 + Q]: the mean, the lowest quantile, and the steps between quantiles before softplus -> mean and
+    quantiles [..., 1 + Q]."""
     quantiles = [said[..., 1:2]]
     for i in range(2, said.shape[-1]):
         quantiles.append(quantiles[-1] + F.softplus(said[..., i : i + 1]))
@@ -169,12 +169,12 @@ def ascending(said: Tensor) -> Tensor:
 
 
 def expanded(x: Tensor) -> Tensor:
-    """The reverse of :func:`models.forecast.network.compressed`."""
+    """The inverse of :func:`models.forecast.network.compressed`."""
     return 0.5 * x * (x.abs() + (x.square() + 4).sqrt())
 
 
 def sized(family: str, parameters: int, **settings: Any) -> SequenceForecaster:
-    """The widest of a family with at most so many parameters; where there is no body, the narrowest."""
+    """The widest model of a family with at most ``parameters``; without a body, the narrowest."""
     step = HEADS if family == "transformer" else 1
     found = SequenceForecaster(SequenceConfig(family, HEADS, **settings))
     while LAYERS[family]:
@@ -186,7 +186,7 @@ def sized(family: str, parameters: int, **settings: Any) -> SequenceForecaster:
 
 
 def info(family: str, config: SequenceConfig) -> dict[str, Any]:
-    """The checkpoint's facts."""
+    """The ``info`` of the checkpoint."""
     seen = SequenceForecaster(config).context
     sees = "a memory without end" if seen is None else f"the last {seen} readings and running averages"
     return {

@@ -1,4 +1,4 @@
-"""Two pictures of gradients, through time and through depth, with and without residual connections."""
+"""Two pictures: gradients through time, and the training of deep stacks with and without residual connections."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CLIP = 1.0
 
 
 def gradients(layer: Streaming, steps: int = STEPS, seed: int = 0) -> tuple[NDArray[np.float64], float]:
-    """Norms of the gradient of a loss at the last step with respect to the state 1, 2, ... steps earlier; and of all
-    the weights' gradient, which is what clipping looks at. In float64: what vanishes must not vanish for the number."""
+    """Norms of the gradient of a loss at the last step with respect to the state 1, 2, ... steps earlier; and the norm
+    of the weights' gradient, to which clipping applies. In float64, so that small gradients do not underflow."""
     generator = torch.Generator().manual_seed(seed)
     layer = layer.double().train()
     x = torch.randn(1, steps, WIDTH, generator=generator, dtype=torch.float64)
@@ -40,7 +40,7 @@ def gradients(layer: Streaming, steps: int = STEPS, seed: int = 0) -> tuple[NDAr
 
 
 def recurrent(gain: float) -> Recurrent:
-    """A vanilla one whose recurrence is a rotation, stretched by ``gain``, and whose input is small."""
+    """A vanilla RNN with small input weights, whose recurrence is a rotation times ``gain``."""
     layer = Recurrent("rnn", WIDTH, WIDTH)
     nn.init.orthogonal_(layer.rnn.weight_hh_l0, gain)
     nn.init.normal_(layer.rnn.weight_ih_l0, std=0.01)
@@ -48,7 +48,7 @@ def recurrent(gain: float) -> Recurrent:
 
 
 def remembering() -> Recurrent:
-    """An LSTM whose forget gates begin open (Jozefowicz et al. 2015)."""
+    """An LSTM whose forget gates are initialised open (Jozefowicz et al. 2015)."""
     layer = Recurrent("lstm", WIDTH, WIDTH)
     with torch.no_grad():
         layer.rnn.bias_hh_l0[WIDTH : 2 * WIDTH] += 3
@@ -60,7 +60,7 @@ def curves() -> dict[str, NDArray[np.float64]]:
     found = {}
     for name, gain in (("vanilla, gain 0.8: vanishes", 0.8), ("vanilla, gain 1.5: explodes", 1.5)):
         found[name], whole = gradients(recurrent(gain))
-    # clipping scales all of it, until the weights' gradient is no longer than CLIP
+    # clipping scales the whole gradient, so that the norm of the weights' gradient is at most CLIP
     found[f"the same, clipped: norm {whole:.1e} cut to {CLIP:g}"] = found[name] * min(1.0, CLIP / whole)
     found["LSTM, forget gates begin open"], _ = gradients(remembering())
     found["GRU, gates begin half open"], _ = gradients(Recurrent("gru", WIDTH, WIDTH))
@@ -77,8 +77,8 @@ def draw_gradients(path: Path) -> None:
 
 
 def depths(layers: int = 8, width: int = 32, steps: int = 300, seed: int = 0) -> dict[str, list[float]]:
-    """Losses, step by step, of an LSTM stack and of one in which each layer is added to its input: is the product of
-    the last three of a stream's random signs positive? Same weights at the start, same batches."""
+    """Training losses of an LSTM stack, plain and with residual connections, from the same weights on the same batches.
+    The task: is the product of the last three random signs of a stream positive?"""
     found = {}
     for name in ("plain", "residual"):
         torch.manual_seed(seed)
@@ -105,7 +105,7 @@ def depths(layers: int = 8, width: int = 32, steps: int = 300, seed: int = 0) ->
 
 
 def draw_depth(losses: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Of "plain" and "residual"."""
+    """Draw the losses of "plain" and "residual"."""
     with figure(path) as axes:
         for name, label in (("plain", "one on the other"), ("residual", "each added to its input")):
             axes.plot(np.asarray(losses[name]), label=label)
@@ -115,7 +115,7 @@ def draw_depth(losses: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 class figure:  # noqa: N801
-    """Axes that are saved at the end."""
+    """A context with axes, which saves the figure at its end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,7 +1,7 @@
-"""The recipe ``sequences``: every family of forecaster at equal parameters, for the same steps, in one table.
+"""The recipe ``sequences``: compares all families of forecasters, with equal parameters and equal training steps.
 
-The nets are universal: each training segment's clock is shifted at random, so what the sensor does at which hour must
-be found in its past. ``folder/table.md`` is the table, the pictures are beside it; ``folder/NAME/best.pt`` a family's
+The networks are universal: each training segment's clock is shifted at random, so a sensor's daily pattern must be
+found in its past. ``folder/table.md`` is the table, with pictures beside it; ``folder/NAME/best.pt`` is a family's
 model.
 """
 
@@ -31,16 +31,17 @@ from models.zoo.generate.teaching import leave
 
 PARAMETERS, MINUTES = 40_000, 14.0
 BATCH, LENGTH, POOL, EPOCH = 32, 256, 200, 100
-#: Months of 30 days of ETTh1: trained on, validated on, tested on (the usual split), and what comes before to warm up.
+#: Months of 30 days of ETTh1: ends of training, validation and test (the usual split), and the length of the warm-up.
 TRAINED, VALIDATED, TESTED, WARM = 12, 16, 20, 1
 SHARES = {"ETTh1": 2.0, "ETTh2": 1.0, "synthetic": 1.0}
 SEASON = 24  # readings of a day
-PIECE = 240  # readings of one call in evaluation: attention over months at once would take gigabytes
+PIECE = 240  # readings of one call in evaluation; attention over months at once would need gigabytes
 
 
 @dataclass(frozen=True)
 class Held:
-    """``values`` [S, N], scored from reading ``first`` on in units of ``spread`` [S], the deviations of training."""
+    """``values`` [S, N], scored from reading ``first`` on; ``spread`` [S]: the deviations of training, the units of
+    errors."""
 
     values: NDArray[np.float32]
     first: int
@@ -48,7 +49,7 @@ class Held:
 
 
 class ForecastPool(torch.utils.data.IterableDataset[ForecastBatch]):
-    """The same batches in the same order for everybody."""
+    """The same batches in the same order for every model; ``epoch``: batches of an epoch."""
 
     def __init__(self, batches: Sequence[ForecastBatch], epoch: int) -> None:
         self.batches, self.epoch, self.at = batches, epoch, 0
@@ -60,7 +61,8 @@ class ForecastPool(torch.utils.data.IterableDataset[ForecastBatch]):
 
 
 class SequenceTraining(Budgeted):
-    """Huber on the mean and pinball on the quantiles, of errors in units of how far a sensor moves in so many steps."""
+    """Training. Loss: Huber of the mean and pinball of the quantiles, in units of the sensor's usual move over as many
+    steps."""
 
     def training_step(self, batch: ForecastBatch, index: int) -> Tensor:
         moves, _ = self.model.moves(batch.x, self.model.memory(len(batch.x)))
@@ -73,7 +75,7 @@ class SequenceTraining(Budgeted):
 
 
 def loss(moves: Tensor, batch: ForecastBatch, quantiles: Sequence[float], skip: int = LAGS) -> Tensor:
-    """``moves`` [B, T, H, 1 + Q]; the first ``skip`` readings of a segment do not count."""
+    """The loss of ``moves`` [B, T, H, 1 + Q], without the first ``skip`` readings of each segment."""
     labels, known = batch.labels[:, skip:], batch.known[:, skip:].float()
     usual = ((labels.square() * known).sum(1) / known.sum(1).clamp(min=1)).sqrt().clamp(min=0.1)[:, None]  # [B, 1, H]
     errors = ((labels[..., None] - moves[:, skip:]) / usual[..., None]).clamp(-LIMIT, LIMIT)
@@ -84,8 +86,8 @@ def loss(moves: Tensor, batch: ForecastBatch, quantiles: Sequence[float], skip: 
 
 
 def train(folder: Path, minutes: float | None = None) -> None:
-    """``minutes`` for all together: the number of steps follows from it. Raises ``FileNotFoundError`` where the shared
-    data is missing."""
+    """Train and score all families. ``minutes``: for all together; determines the number of steps. Raises
+    ``FileNotFoundError`` if the shared data is missing."""
     held = {name: held_out(first, behind) for name, first, behind in
             (("validation", TRAINED, VALIDATED), ("test", VALIDATED, TESTED))}  # fmt: skip
     sensors = [*ett("ETTh1", 0, TRAINED), *ett("ETTh2", 0, TRAINED), *synthetic(200)]
@@ -93,7 +95,7 @@ def train(folder: Path, minutes: float | None = None) -> None:
 
 
 def held_out(first: int, behind: int) -> Held:
-    """Months of ETTh1."""
+    """Months ``first`` to ``behind`` of ETTh1, with the warm-up before."""
     spread = np.array([sensor.values.std() for sensor in ett("ETTh1", 0, TRAINED)])
     values = np.stack([sensor.values for sensor in ett("ETTh1", first - WARM, behind)])
     return Held(values, WARM * 30 * SEASON, spread)
@@ -103,7 +105,8 @@ def learn(
     sensors: list[Sensor], shares: dict[str, float], held: Mapping[str, Held], folder: Path, minutes: float,
     *, steps: int = 0, parameters: int = PARAMETERS, batch: int = BATCH, length: int = LENGTH,
 ) -> None:  # fmt: skip
-    """``held``: "validation" picks the best average of a run, "test" is in the table. ``steps``: instead of minutes."""
+    """As :func:`train`, on other data. ``held``: "validation" picks the best average of a run, "test" gives the table.
+    ``steps``: a budget instead of ``minutes``."""
     torch.set_num_threads(1)
     options = ForecastTrainingOptions(batch=batch, length=length)
     pool = list_of(PlainSegments(sensors, shares, 24, options), min(POOL, steps or POOL))
@@ -136,7 +139,7 @@ def list_of(segments: PlainSegments, count: int) -> list[ForecastBatch]:
 def run(
     family: str, model: SequenceForecaster, pool: list[ForecastBatch], held: Held, folder: Path, budget: Budget
 ) -> None:
-    """``folder/best.pt``."""
+    """Train one family; the best checkpoint is ``folder/best.pt``."""
 
     def save(path: Path, average: SequenceForecaster, about: dict[str, object]) -> None:
         checkpoint.save(path, average, info(family, average.config) | about)
@@ -146,7 +149,7 @@ def run(
 
 
 def seconds(models: Mapping[str, SequenceForecaster], batch: ForecastBatch, rounds: int = 3) -> dict[str, float]:
-    """CPU time of one training step, forwards and backwards, in turns, the best of a few."""
+    """CPU seconds of one training step, forward and backward, of each model: the best of ``rounds``, in turns."""
     best = dict.fromkeys(models, float("inf"))
     for _ in range(rounds):
         for name, model in models.items():
@@ -160,7 +163,7 @@ def seconds(models: Mapping[str, SequenceForecaster], batch: ForecastBatch, roun
 
 @torch.no_grad()
 def score(model: SequenceForecaster, held: Held) -> dict[str, float]:
-    """Of the median (MAE) and the mean (MSE), over all steps ahead; share of readings between the outer quantiles."""
+    """MAE of the median and MSE of the mean over all steps ahead; share of readings between the outer quantiles."""
     state, means, curves = model.initial_state(len(held.values)), [], []
     for piece in torch.from_numpy(rows_of(held.values)).split(PIECE, 1):
         said, state = model(piece, state)
@@ -174,7 +177,7 @@ def score(model: SequenceForecaster, held: Held) -> dict[str, float]:
 
 
 def rows_of(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Hourly readings [S, N], NaN where missing -> what a forecaster takes, [S, N, 4]."""
+    """A forecaster's input rows [S, N, 4] from hourly readings [S, N], NaN where missing."""
     clock = np.arange(values.shape[1]) * 3600.0
     phases = np.broadcast_to(np.stack([clock / DAY % 1, clock / WEEK % 1], 1), (*values.shape, 2))
     there = np.isfinite(values)
@@ -183,7 +186,7 @@ def rows_of(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def truths(held: Held, horizon: int = SEASON) -> tuple[NDArray[np.float32], slice]:
-    """[S, N, H] of what came, and the readings behind which it came."""
+    """The true readings of each forecast [S, N, H], and the slice of the origins."""
     at = slice(held.first - 1, held.values.shape[1] - horizon)
     return np.lib.stride_tricks.sliding_window_view(held.values, horizon, 1)[:, held.first :], at
 
@@ -199,7 +202,7 @@ def errors(
 
 
 def naive(held: Held) -> dict[str, float]:
-    """Scores of the naive forecasts: the last reading, and that of the same hour a day before."""
+    """Scores of the naive forecasts: the last reading, and the reading of the same hour a day before."""
     truth, at = truths(held)
     last = np.broadcast_to(held.values[:, at, None], truth.shape)
     before = np.lib.stride_tricks.sliding_window_view(held.values, SEASON, 1)[:, held.first - SEASON :][
@@ -213,7 +216,7 @@ def table(
     models: Mapping[str, SequenceForecaster], scores: Mapping[str, Mapping[str, float]], plain: Mapping[str, float],
     cost: Mapping[str, float], steps: int,
 ) -> str:  # fmt: skip
-    """Markdown."""
+    """The Markdown table of all families."""
     lines = [
         f"After {steps} steps of {BATCH} segments of {LENGTH} readings; ETTh1, last four months, 24 hours ahead, in "
         "deviations of its training months.",
@@ -236,7 +239,7 @@ def table(
 
 
 def scans(lengths: Sequence[int] = (256, 4096), width: int = 48, rounds: int = 3) -> str:
-    """Markdown: CPU time of one layer, forwards and backwards over one stream, the best of a few."""
+    """A Markdown table of the CPU time of one layer, forward and backward over one stream: the best of ``rounds``."""
     layers = {
         "LSTM": Recurrent("lstm", width, width),
         "GRU": Recurrent("gru", width, width),
@@ -244,7 +247,7 @@ def scans(lengths: Sequence[int] = (256, 4096), width: int = 48, rounds: int = 3
         "minGRU, step by step": MinGRU(width, width).eval(),
     }
     lines = [
-        f"One layer of {width}, one stream, forwards and backwards, CPU ms:",
+        f"One layer of {width} units, one stream, forward and backward, CPU ms:",
         "",
         "| layer | " + " | ".join(f"{length} steps" for length in lengths) + " |",
         "| --- |" + " --- |" * len(lengths),

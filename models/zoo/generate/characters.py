@@ -13,10 +13,10 @@ from models.training.budget import Budget
 from models.zoo.generate.teaching import Tokens, TokenWindows, bits, info, leave, ngram_bits, teach
 from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
 
-#: Token 0 is what stands before the first letter; a newline ends a sentence.
+#: Token 0 precedes the first letter; a newline ends a sentence.
 TOKENS = ["<start>", "\n", " ", "'", *"abcdefghijklmnopqrstuvwxyz"]
 MINUTES = 8.0
-STEPS = 8  # letters of a call
+STEPS = 8  # letters of a chunk
 BATCH, LENGTH, EPOCH = 32, 160, 200
 TEXTS = {
     "data": "15,615 sentences of the LJ Speech texts and the LibriSpeech dev-clean transcripts; every twentieth block "
@@ -27,12 +27,12 @@ TEXTS = {
 
 
 def encode(text: str) -> Tokens:
-    """Letters to tokens; raises ``ValueError`` for an unknown letter."""
+    """The tokens of ``text``. Raises ``ValueError`` for an unknown letter."""
     return np.array([TOKENS.index(c) for c in text.lower()], np.int64)
 
 
 def corpus(path: Path | None = None) -> tuple[Tokens, Tokens]:
-    """To train on, and held out. Raises ``FileNotFoundError`` where the shared data is missing."""
+    """Tokens for training, and held-out ones. Raises ``FileNotFoundError`` if the shared data is missing."""
     lines = (path or data_folder() / "text" / "sentences.txt").read_text().splitlines()
     known = set("".join(TOKENS[2:]).upper())
     lines = ["".join(c for c in line if c in known) for line in lines]
@@ -42,7 +42,8 @@ def corpus(path: Path | None = None) -> tuple[Tokens, Tokens]:
 
 
 def train(folder: Path, minutes: float | None = None, path: Path | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``;
+    ``path``: other sentences."""
     tokens, held = corpus(path)
     torch.manual_seed(1)
     model = TokenRNN(TokenRNNConfig(len(TOKENS)))

@@ -15,7 +15,7 @@ from models.zoo.generate.token_rnn import TokenRNN, TokenRNNConfig
 
 LOWEST, HIGHEST = 40, 84
 WAITS = (1, 2, 3, 4)
-#: Token 0 is what stands before a piece.
+#: Token 0 precedes a piece.
 TOKENS = [
     "<start>",
     *(f"{what}:{pitch}" for what in ("on", "off") for pitch in range(LOWEST, HIGHEST + 1)),
@@ -26,7 +26,7 @@ TICKS_PER_SECOND = 4.0  # a tick is an eighth note at 120 quarters a minute
 MINUTES = 3.0
 STEPS = 8
 PIECES, HELD, BATCH, LENGTH, EPOCH = 400, 20, 24, 192, 100
-#: Which chords follow which, as steps of the major scale; a piece begins and ends with the first.
+#: The possible successors of each chord, as steps of the major scale; a piece starts and ends with chord 0.
 FOLLOWS = {0: (3, 4, 5, 1), 1: (4, 3), 3: (4, 0, 1), 4: (0, 5, 0), 5: (3, 1)}
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 TEXTS = {
@@ -37,7 +37,7 @@ TEXTS = {
 
 
 def piece(rng: random.Random) -> list[str]:
-    """Sixteen bars of four quarters: a chord below, a melody above that comes to the chord's notes on the beat."""
+    """A piece of sixteen bars of four quarters: a chord, and a melody above it that has a chord's note on each beat."""
     key = rng.choice((48, 50, 53, 55, 45))
     chords = [0]
     while len(chords) < 15:
@@ -53,7 +53,7 @@ def piece(rng: random.Random) -> list[str]:
         beat = 0
         for length in rhythm:
             step = max(10, min(17, step + rng.choice((-2, -1, -1, 0, 1, 1, 2))))
-            if beat % 4 == 0:  # to the nearest note of the chord
+            if beat % 4 == 0:  # move to the nearest note of the chord
                 step = min((s for s in range(10, 18) if (s - root) % 7 in (0, 2, 4)), key=lambda s: abs(s - step))
             pitch = _pitch(key, step)
             waits = [f"wait:{min(4, length - start)}" for start in range(0, length, 4)]
@@ -68,7 +68,7 @@ def _pitch(key: int, step: int) -> int:
 
 
 def corpus(pieces: int, seed: int) -> tuple[Tokens, Tokens]:
-    """Tokens of pieces one after another, and where each begins."""
+    """The tokens of random pieces, concatenated, and the start of each piece."""
     rng = random.Random(seed)
     parts = [[CODES[token] for token in piece(rng)] for _ in range(pieces)]
     starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
@@ -76,7 +76,8 @@ def corpus(pieces: int, seed: int) -> tuple[Tokens, Tokens]:
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of
+    ``minutes``."""
     (tokens, starts), (held, _) = corpus(PIECES, 1), corpus(HELD, 2)
     torch.manual_seed(1)
     model = TokenRNN(TokenRNNConfig(len(TOKENS), 128))

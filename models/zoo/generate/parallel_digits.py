@@ -1,9 +1,9 @@
 """The recipe ``parallel-digits``: all samples of a spoken digit in parallel, distilled from ``spoken-digits``' WaveNet.
 
 Probability density distillation (van den Oord et al. 2018, arXiv 1711.10433, sections 4 and 5): student and teacher
-each have a distribution for every sample, of the same 256 levels, so that the divergence of the two is a sum and no
-estimate. It alone makes whispers; a loss on the spectrum, against one voice of the teacher's many, makes a voice. That
-comes first: a good teacher finds all wrong that is no speech yet, and would be all that is listened to.
+both have a distribution over the same 256 levels for every sample, so that the divergence is an exact sum. Divergence
+alone leads to whispers; a spectral loss, against one of the teacher's voices, leads to a voice. The spectral loss has
+the higher weight at first: as long as the output is not speech, the teacher's divergence would dominate.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from models.zoo.generate.wavenet_generator import WaveNetGenerator
 
 MINUTES = 40.0
 TEACHER = Path("runs/zoo/spoken-digits/best.pt")
-#: Words a minute and pitch of the voice whose spectrum is the aim: in the middle of those that the teacher has.
+#: Words a minute and pitch of the voice for the spectral loss, in the middle of the teacher's range.
 VOICE = (160, 50)
-STEPS = 16  # of a call: 64 samples, 8 ms
+STEPS = 16  # of a chunk: 64 samples, 8 ms
 FRAMES, BATCH, EPOCH = 1440, 3, 25
-#: Windows of the loss on the spectrum, in samples.
+#: Windows of the spectral loss, in samples.
 WINDOWS = (64, 128, 256, 512)
 TEXTS = {
     "data": "no recording but ten of one espeak-ng voice, for their spectrum; distilled from spoken-digits",
@@ -40,7 +40,7 @@ TEXTS = {
 
 
 class VoicedExamples(torch.utils.data.IterableDataset[Any]):
-    """Digits of the one voice from their first frame on: tokens, labels, since."""
+    """Batches of examples, each from a digit's first frame: tokens [B, T, width], labels and since [B, T]."""
 
     def __init__(self, spoken: DigitTokens, batches: int, frames: int = FRAMES) -> None:
         self.spoken, self.batches, self.frames = spoken, batches, frames
@@ -56,7 +56,7 @@ class VoicedExamples(torch.utils.data.IterableDataset[Any]):
 def losses(
     student: ParallelWaveNet, teacher: WaveNetGenerator, batch: list[Tensor], noise: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Divergence from the teacher in nats a sample, and distance of the spectrum from the recordings'."""
+    """Divergence from the teacher in nats per sample, and spectral loss against the recordings."""
     tokens, labels, since = batch
     u = torch.rand(tokens.flatten(1).shape, generator=noise).clamp(EDGE, 1 - EDGE)
     top = student.config.vocabulary - 1
@@ -68,13 +68,14 @@ def losses(
 
 
 def expanded(x: Tensor, vocabulary: int = 256) -> Tensor:
-    """The mu-law's scale [-1, 1] to sound."""
+    """Samples in [-1, 1] from the mu-law scale [-1, 1]."""
     x = x.clamp(-1, 1)
     return x.sign() * torch.expm1(x.abs() * math.log(vocabulary)) / (vocabulary - 1)
 
 
 def spectral(sound: Tensor, wanted: Tensor) -> Tensor:
-    """Mean difference of magnitudes over their mean, and of their logarithms, over windows of several lengths."""
+    """The spectral loss: relative difference of magnitudes plus difference of their logarithms, for several window
+    lengths."""
     total = torch.zeros(())
     for size in WINDOWS:
         shape = torch.hann_window(size)
@@ -98,7 +99,7 @@ class Distillation(Budgeted):
         return torch.optim.AdamW(self.model.parameters(), lr=self.options.rate, weight_decay=0.0)
 
 
-#: Of the spectrum beside the divergence, which has its whole weight from this share of the training on.
+#: Weight of the spectral loss, and the progress from which the divergence has its full weight.
 WEIGHT, HEARD_FROM = 5.0, 0.7
 
 
@@ -106,11 +107,11 @@ def train(
     folder: Path, minutes: float | None = None, steps: int = 0, config: ParallelConfig | None = None,
     teacher: WaveNetGenerator | None = None, frames: int = FRAMES,
 ) -> Path:  # fmt: skip
-    """``steps``: a budget in batches instead. ``teacher``: else that of ``python -m models zoo spoken-digits``. Raises
-    ``FileNotFoundError`` without one."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``.
+    ``teacher``: by default that of ``python -m models zoo spoken-digits``. Raises ``FileNotFoundError`` without one."""
     if teacher is None:
         if not TEACHER.exists():
-            raise FileNotFoundError(f"no teacher in {TEACHER}: python -m models zoo spoken-digits trains one")
+            raise FileNotFoundError(f"{TEACHER}: no teacher there: python -m models zoo spoken-digits trains one")
         teacher, _ = checkpoint.load(TEACHER)
     teacher = teacher.eval().requires_grad_(False)
     torch.manual_seed(1)

@@ -1,8 +1,8 @@
-"""Parallel WaveNet (van den Oord et al. 2018, arXiv 1711.10433): all samples of a call in parallel, from noise.
+"""Parallel WaveNet (van den Oord et al. 2018, arXiv 1711.10433): all samples of a chunk in parallel, from noise.
 
-An inverse autoregressive flow: each of a few stacks of dilated convolutions looks at the noise that went into earlier
-samples and says, for every sample, by how much the noise is to be shifted and scaled. No sample waits for another one,
-and what a sample depends on has an end: ``receptive_field`` samples of noise, and the label.
+An inverse autoregressive flow: each of a few stacks of dilated convolutions computes, from the noise of earlier
+samples, the shift and scale of every sample's noise. No sample waits for another one, and each depends on a limited
+past: the noise of the ``receptive_field``, and the label.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from models.layers.config import Config
 from models.layers.sampling import ControlColumns, Noise, Onset
 from models.zoo.generate.wavenet_generator import WAVES, clock
 
-#: A draw is at least so far from 0 and 1: the logistic's tails have no end.
+#: Smallest distance of a draw from 0 and 1, since the logistic's tails are infinite.
 EDGE = 2.0**-25
 
 
 @dataclass(frozen=True)
 class ParallelConfig(Config):
-    """``flows``: the dilations of each one's stack. ``width``: samples of a step, as of the teacher's frames.
+    """``flows``: the dilations of each flow's stack. ``width``: samples of a step, as of the teacher's frames.
     ``labels`` and ``pace`` as in :class:`models.zoo.generate.wavenet_generator.WaveNetConfig`."""
 
     flows: tuple[tuple[int, ...], ...] = ((1, 2, 4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32, 64, 128, 256))
@@ -40,12 +40,12 @@ class ParallelConfig(Config):
 
 class WaveFlow(Streaming):
     """Noise [B, N] and the conditioning of every layer's gates [B, N, L * 2C] -> shift and log-scale [B, N], each from
-    the noise before it. State: the last noise, and of every layer the inputs that it looks back to."""
+    the noise before it. State: the last noise, and the last ``dilation`` inputs of every layer."""
 
     def __init__(self, dilations: tuple[int, ...], channels: int, hidden: int, spread: float) -> None:
         super().__init__()
         self.dilations, self.channels = dilations, channels
-        self.receptive_field = 2 + sum(dilations)  # of the noise, the sample's own included
+        self.receptive_field = 2 + sum(dilations)  # samples of noise, with the sample's own
         self.enter = nn.Linear(2, channels)
         self.taps = nn.ModuleList(nn.Linear(2 * channels, 2 * channels, bias=False) for _ in dilations)
         self.mix = nn.ModuleList(nn.Linear(channels, channels) for _ in dilations)
@@ -77,9 +77,9 @@ class WaveFlow(Streaming):
 
 
 class ParallelWaveNet(Streaming):
-    """Controls [B, T, 3 + width] int32 -> ``tokens`` [B, T, width] int64 and ``log_prob`` [B, T, width]: of each token
-    given the noise before it. A token that is given is put out and changes nothing else. ``temperature`` scales the
-    noise: at 0 every sample is the middle of its distribution.
+    """Controls [B, T, 3 + width] int32 -> ``tokens`` [B, T, width] int64 and ``log_prob`` [B, T, width] of each token
+    given the noise before it. A forced token is output, but changes no other. ``temperature`` scales the noise: at 0
+    every sample is the middle of its distribution.
     """
 
     def __init__(self, config: ParallelConfig) -> None:
@@ -102,12 +102,12 @@ class ParallelWaveNet(Streaming):
         return {k: v for name, part in parts.items() for k, v in outer(part.initial_state(batch), name).items()}
 
     def guided(self, labels: Tensor, since: Tensor) -> Tensor:
-        """Labels and steps since they began, [B, T] each -> [B, T, guide]."""
+        """Labels, and steps since they began [B, T] -> conditioning [B, T, guide]."""
         return self.guide(torch.cat([F.one_hot(labels, self.config.labels).float(), clock(since, self.config.pace)], 2))
 
     def play(self, noise: Tensor, labels: Tensor, since: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Logistic noise [B, T * width] -> samples in [-1, 1] of the mu-law's scale, their distributions' middle and
-        log-scale given the noise before [B, T * width] each, and the state."""
+        """Logistic noise [B, T * width] -> samples on the mu-law scale [-1, 1], the middle and log-scale of each one's
+        distribution given the noise before, [B, T * width] each, and the state."""
         guides, new = self.guided(labels, since), {}
         x, middle, width = noise, torch.zeros_like(noise), torch.zeros_like(noise)
         for i, (flow, project) in enumerate(zip(self.flows, self.told, strict=True)):
@@ -136,15 +136,15 @@ class ParallelWaveNet(Streaming):
 
 
 def levels_log_prob(middle: Tensor, scale: Tensor, levels: int, token: Tensor) -> Tensor:
-    """Of a logistic in [-1, 1] with this middle and log-scale, the share of a token's level; the outermost levels have
-    all that is beyond. Broadcasts."""
+    """The log-probability of a token's level under a logistic on [-1, 1] with ``middle`` and log-``scale``; the
+    outermost levels have the tails. Broadcasts."""
     half = 1.0 / (levels - 1)
     at = 2.0 * token.to(middle.dtype) / (levels - 1) - 1
     inverse = (-scale).exp()
     above, below = (at + half - middle) * inverse, (at - half - middle) * inverse
     below = torch.where(token > 0, below, -1e4)
     above = torch.where(token < levels - 1, above, 1e4)
-    # log(sigmoid(a) - sigmoid(b)) = log sigmoid(a) + log sigmoid(-b) + log(1 - exp(b - a)): exact in both tails
+    # log(sigmoid(a) - sigmoid(b)) = log sigmoid(a) + log sigmoid(-b) + log(1 - exp(b - a)): precise in both tails
     gap = torch.log(-torch.expm1((below - above).clamp(-80.0, -1e-6)))
-    # and log sigmoid(x) = -softplus(-x), which has no logarithm of zero in any runtime
+    # log sigmoid(x) = -softplus(-x), which never takes the logarithm of zero
     return -F.softplus(-above) - F.softplus(below) + gap

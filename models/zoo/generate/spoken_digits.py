@@ -1,4 +1,4 @@
-"""The recipe ``spoken-digits``: a WaveNet that says a given digit at 8 kHz, trained on espeak-ng."""
+"""The recipe ``spoken-digits``: a WaveNet that speaks a given digit at 8 kHz, trained on espeak-ng."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from models.zoo.generate.wavenet_generator import WaveNetConfig, WaveNetGenerato
 
 RATE = 8000
 MINUTES = 45.0
-STEPS = 8  # frames of a call: with frames of 4 samples, 4 ms
+STEPS = 8  # frames of a chunk: with frames of 4 samples, 4 ms
 FRAMES = 1600  # of an example: 0.8 s
 BATCH, EPOCH = 6, 50
 LABELS = ["silence", *(word.lower() for word in DIGITS)]
-#: Words a minute and pitch of the one voice, to train on and held out.
+#: Words a minute and pitch of the voice, for training and held out.
 SPOKEN = [(rate, pitch) for rate in (150, 160, 170) for pitch in (44, 47, 50, 53, 56)]
 HELD = [(165, 49), (155, 51)]
 TEXTS = {
@@ -45,7 +45,7 @@ def compress(pcm: Pcm, vocabulary: int = 256) -> NDArray[np.int64]:
 
 
 class DigitTokens:
-    """Digits, each with the silence behind it: tokens and labels, and where each begins, in frames."""
+    """Digits in random order, with silence after each: tokens [N, width], labels [N], and the first frame of each."""
 
     def __init__(self, voices: list[tuple[int, int]], width: int, seed: int) -> None:
         rng, noise = random.Random(seed), np.random.default_rng(seed)
@@ -65,7 +65,8 @@ class DigitTokens:
         self.tokens, self.labels = np.concatenate(tokens), np.concatenate(labels)
 
     def example(self, start: int, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Tokens [frames, width], labels and frames since each began [frames]."""
+        """The tokens [frames, width] from ``start`` on, their labels [frames], and the frames since each label began
+        [frames]."""
         part = slice(start, start + frames)
         began = np.array(self.starts)
         last = began[np.searchsorted(began, np.arange(start, start + frames), side="right") - 1]
@@ -73,7 +74,7 @@ class DigitTokens:
 
 
 def trimmed(pcm: Pcm) -> Pcm:
-    """Without the silence at both ends."""
+    """``pcm`` without the silence at both ends."""
     loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > 200)
     return pcm[max(0, loud[0] - 80) : loud[-1] + 160]
 
@@ -91,7 +92,7 @@ class SpokenExamples(torch.utils.data.IterableDataset[Any]):
 
 
 def loss(model: WaveNetGenerator, batch: list[Tensor]) -> Tensor:
-    """Nats per sample."""
+    """Mean negative log-likelihood, in nats per sample."""
     tokens, labels, since = batch
     return F.cross_entropy(model.teach(tokens, labels, since).flatten(0, 2), tokens.flatten())
 
@@ -107,7 +108,8 @@ class SpokenDigitsTraining(Budgeted):
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0, config: WaveNetConfig | None = None) -> Path:
-    """``steps``: a budget in batches instead."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of
+    ``minutes``."""
     torch.manual_seed(1)
     model = WaveNetGenerator(config or WaveNetConfig())
     width = model.config.width

@@ -22,8 +22,8 @@ Tokens = NDArray[np.int64]
 
 
 class TokenWindows(torch.utils.data.IterableDataset[Tensor]):
-    """[batch, length] windows of one long sequence, ``batches`` an epoch; they begin at one of the ``starts``, or
-    anywhere."""
+    """Random windows [batch, length] of one long sequence, ``batches`` an epoch, from one of the ``starts``, or by
+    default from anywhere."""
 
     def __init__(self, tokens: Tokens, batch: int, length: int, batches: int, starts: Tokens | None = None) -> None:
         self.tokens, self.batch, self.length, self.batches = tokens, batch, length, batches
@@ -38,7 +38,8 @@ class TokenWindows(torch.utils.data.IterableDataset[Tensor]):
 
 
 class Teaching(Budgeted):
-    """``model.teach(tokens [B, T]) -> logits [B, T, V]``; loss: mean negative log-likelihood, in nats."""
+    """Training of a model with ``teach(tokens [B, T]) -> logits [B, T, V]``. Loss: mean negative log-likelihood, in
+    nats."""
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         loss = F.cross_entropy(self.model.teach(batch).flatten(0, 1), batch.flatten())
@@ -58,7 +59,7 @@ def teach(
     options: Budget,
     length: int = 2048,
 ) -> Path:
-    """Train; the best on ``held`` stays. The checkpoint is ``folder/best.pt``."""
+    """Train; returns the checkpoint with the lowest error on ``held``, ``folder/best.pt``."""
 
     def evaluate(average: Any) -> dict[str, float]:
         return {"error": bits(average, held, length)}
@@ -72,7 +73,7 @@ def teach(
 
 @torch.no_grad()
 def bits(model: Any, tokens: Tokens, length: int = 2048) -> float:
-    """Bits per token, over pieces of ``length`` that each start from zero state."""
+    """Bits per token, over pieces of ``length`` tokens, each from a zero state."""
     whole = torch.from_numpy(tokens[: len(tokens) // length * length].reshape(-1, length))
     nats = [F.cross_entropy(model.teach(part).flatten(0, 1), part.flatten()) for part in whole.split(8)]
     sizes = [len(part) for part in whole.split(8)]
@@ -80,8 +81,8 @@ def bits(model: Any, tokens: Tokens, length: int = 2048) -> float:
 
 
 def ngram_bits(train: Sequence[int], held: Sequence[int], order: int, vocabulary: int) -> float:
-    """Bits per token of an n-gram model with Witten-Bell smoothing (Witten and Bell 1991): each order is mixed with the
-    one below by how many different tokens have followed."""
+    """Bits per token of an n-gram model with Witten-Bell smoothing (Witten and Bell 1991): the number of different
+    tokens after a context is the weight of the lower order."""
     counts: list[dict[tuple[int, ...], Counter[int]]] = []
     for n in range(order):
         table: dict[tuple[int, ...], Counter[int]] = {}
@@ -102,7 +103,7 @@ def ngram_bits(train: Sequence[int], held: Sequence[int], order: int, vocabulary
 
 
 def leave(folder: Path, scores: dict[str, float]) -> None:
-    """``folder/scores.json``."""
+    """Write ``folder/scores.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps({k: round(v, 4) for k, v in scores.items()}, indent=1) + "\n")
 
@@ -110,7 +111,7 @@ def leave(folder: Path, scores: dict[str, float]) -> None:
 def info(
     name: str, columns: dict[str, tuple[int, int]], steps: int, options: dict[str, Any], *, step_seconds: float = 0.0
 ) -> dict[str, Any]:
-    """What every checkpoint of a generator says: its input of ``steps`` rows, and the options of its task."""
+    """The common ``info`` of generators: the input, with ``steps`` rows a chunk, and the task's options."""
     chunk = {"name": "controls", "dtype": "int32", "chunk_shape": [steps, len(columns)], "step_seconds": step_seconds}
     return {
         "name": name, "task": "generate", "input": chunk | {"limits": [list(pair) for pair in columns.values()]},

@@ -15,17 +15,18 @@ from models.layers.sampling import ControlColumns, Noise, choose, log_prob
 
 @dataclass(frozen=True)
 class TokenRNNConfig(Config):
-    """Token 0 is what stands before the first one."""
+    """``vocabulary``: number of tokens, with token 0, which precedes the first one."""
 
     vocabulary: int
     hidden: int = 160
 
 
 class TokenRNN(Streaming):
-    """Controls [B, T, 4] int32 -> ``tokens`` [B, T, 1] int64 and ``log_prob`` [B, T, 1]: T steps, each fed the last.
+    """Controls [B, T, 4] int32 -> ``tokens`` [B, T, 1] int64 and ``log_prob`` [B, T, 1]; each step's input is the last
+    token.
 
-    State: the last token, the noise, the GRU's hidden vector. For training :meth:`teach` runs the same weights over
-    given tokens in one go.
+    State: the last token, the noise, the GRU's hidden vector. For training, :meth:`teach` runs the same weights over
+    given tokens in one call.
     """
 
     receptive_field = None
@@ -53,8 +54,8 @@ class TokenRNN(Streaming):
         draws, noise = self.noise(settings.seed, inner(state, "noise"))
         token, h = state["token"], state["h"]
         tokens, logits = [], []
-        # matrices are transposed and biases added beforehand: a step is little but two products
-        enter = self.rnn.weight_ih_l0.T + self.rnn.bias_ih_l0  # [V, 3H]: a one-hot times it is a row of it
+        # matrices are transposed and biases added once, so that a step is hardly more than two products
+        enter = self.rnn.weight_ih_l0.T + self.rnn.bias_ih_l0  # [V, 3H]: the product with a one-hot is a row
         again = self.rnn.weight_hh_l0.T.contiguous()
         for t in range(x.shape[1]):
             h = self._cell(F.embedding(token[:, 0], enter), h @ again + self.rnn.bias_hh_l0, h)
@@ -68,7 +69,7 @@ class TokenRNN(Streaming):
         return outputs, {"h": h, "token": token, **outer(noise, "noise")}
 
     def _cell(self, x: Tensor, again: Tensor, h: Tensor) -> Tensor:
-        """PyTorch's GRU: gates reset, update, new."""
+        """PyTorch's GRU, gates reset, update, new; ``x`` and ``again`` [B, 3H]: products of input and ``h``."""
         size = self.config.hidden
         (gates, content), (kept, remembered) = x.split([2 * size, size], 1), again.split([2 * size, size], 1)
         reset, update = (gates + kept).sigmoid().split(size, 1)

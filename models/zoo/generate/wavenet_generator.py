@@ -1,9 +1,9 @@
-"""WaveNet as a generator (van den Oord et al. 2016), with the dilated convolutions' past cached (Paine et al. 2016).
+"""WaveNet as a generator (van den Oord et al. 2016), with cached inputs of dilated convolutions (Paine et al. 2016).
 
-A network step makes a frame of ``width`` samples: the stack runs once for them, and a small network on top of it, which
-sees the last samples, draws them one after another (the two tiers of SampleRNN, Mehri et al. 2017). The call's steps
-are unrolled in the graph. A convolution's terms from before the call are known at its beginning and are one product for
-all steps; what is left of a layer in a step is eight small operators.
+A step generates a frame of ``width`` samples: the stack runs once, and a small network on top of it, which sees the
+last samples, draws them one by one (the two tiers of SampleRNN, Mehri et al. 2017). The steps of a chunk are unrolled
+in the graph. A convolution's terms from before the chunk are computed first, as one product for all steps; the rest of
+a layer is eight small operators a step.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from models.layers.sampling import ControlColumns, Noise, Onset, choose, log_pro
 
 @dataclass(frozen=True)
 class WaveNetConfig(Config):
-    """``labels``: values of the condition ``digit``. ``embedding``: numbers that stand for a sample. ``pace``: frames
-    of a label that are distinguished."""
+    """``labels``: number of values of the condition ``digit``. ``embedding``: size of a sample's embedding. ``pace``:
+    largest number of frames since a label began that the network distinguishes."""
 
     vocabulary: int = 256
     width: int = 4
@@ -37,7 +37,8 @@ class WaveNetConfig(Config):
     pace: int = 1600
 
 
-#: Cosines that tell how long ago a label began: half a turn in ``pace`` frames, and each faster than the one before.
+#: Number of cosines that encode the time since a label began: the first has half a period in ``pace`` frames, each next
+#: one is faster by ``FASTER``.
 WAVES, FASTER = 24, 1.35
 
 
@@ -49,8 +50,8 @@ def clock(since: Tensor, pace: int) -> Tensor:
 class WaveNetGenerator(Streaming):
     """Controls [B, T, 3 + width] int32 -> ``tokens`` [B, T, width] int64 and ``log_prob`` [B, T, width].
 
-    State: the frame before, the noise, how long the label has been the same, and of each layer the last ``dilation``
-    inputs. :meth:`teach` runs the same weights over given samples in one go.
+    State: the last frame, the noise, the frames since the label began, and the last ``dilation`` inputs of each layer.
+    :meth:`teach` runs the same weights over given samples in one call.
     """
 
     def __init__(self, config: WaveNetConfig) -> None:
@@ -58,7 +59,7 @@ class WaveNetGenerator(Streaming):
         self.config = c = config
         self.receptive_field = 1 + sum(c.dilations)  # frames
         self.levels = nn.Embedding(c.vocabulary, c.embedding)
-        # neighbouring levels begin as neighbours
+        # initially, neighbouring levels have similar embeddings
         level = torch.linspace(-1, 1, c.vocabulary)[:, None]
         with torch.no_grad():
             self.levels.weight.copy_(torch.cos(math.pi / 2 * torch.arange(1, c.embedding + 1) * (level + 1)))
@@ -84,18 +85,18 @@ class WaveNetGenerator(Streaming):
         return own | {k: v for name, part in parts.items() for k, v in outer(part.initial_state(batch), name).items()}
 
     def guided(self, labels: Tensor, since: Tensor) -> Tensor:
-        """Labels and frames since they began, [B, T] each -> what is added to every layer's gates, [B, T, L * 2C]."""
+        """Labels, and frames since they began [B, T] -> terms of every layer's gates [B, T, L * 2C]."""
         return self.guide(torch.cat([F.one_hot(labels, self.config.labels).float(), clock(since, self.config.pace)], 2))
 
     def teach(self, tokens: Tensor, labels: Tensor, since: Tensor, last: bool = False) -> Tensor:
         """Tokens [B, T, width], labels and since [B, T] -> logits [B, T, width, V], each given the samples before.
-        ``last``: of the last frame alone, [B, 1, width, V]."""
+        ``last``: of the last frame only, [B, 1, width, V]."""
         flat = F.pad(tokens.flatten(1), (self.config.width, 0))  # [B, (1 + T) * width]
         return self.follow(self.levels(flat), labels, since, last)
 
     def between(self, level: Tensor, labels: Tensor, since: Tensor) -> Tensor:
-        """As :meth:`teach`, of samples [B, T * width] that lie between the levels (0 to V - 1, not whole): what stands
-        for one is between what stands for its neighbours, so that a gradient comes back."""
+        """As :meth:`teach`, for samples ``level`` [B, T * width] between levels (0 to V - 1, fractional). Embeddings
+        are interpolated, so that samples have a gradient."""
         c = self.config
         level = F.pad(level.clamp(0, c.vocabulary - 1), (c.width, 0))
         lower = level.detach().floor().clamp(max=c.vocabulary - 2)
@@ -104,7 +105,8 @@ class WaveNetGenerator(Streaming):
         return self.follow(known, labels, since)
 
     def follow(self, known: Tensor, labels: Tensor, since: Tensor, last: bool = False) -> Tensor:
-        """``known`` [B, (1 + T) * width, E]: what stands for the samples, with the frame before them."""
+        """The logits of :meth:`teach`, from ``known`` [B, (1 + T) * width, E]: the embeddings of the samples and of the
+        frame before them."""
         c = self.config
         before = known[:, : -c.width].unflatten(1, (-1, c.width)).flatten(2)
         x, total = self.enter(before), []
@@ -131,14 +133,14 @@ class WaveNetGenerator(Streaming):
         draws, noise = self.noise(settings.seed, inner(state, "noise"))
         labels = settings.conditions["digit"]
         since, onset = self.onset(labels, inner(state, "onset"))
-        # everything that is known before the first step: [B, T, L * 2C]
+        # the terms that are known before the first step: [B, T, 2C] of each layer
         known = list(self.guided(labels, since).split(2 * c.channels, 2))
         for i, d in enumerate(c.dilations):
             early = self.past[i](state[f"past.{i:02}"][:, : min(d, steps)])
             known[i] = known[i] + (early if d >= steps else F.pad(early, (0, 0, 0, steps - d)))
         before = [part.unbind(1) for part in known]
         inputs: list[list[Tensor]] = [[] for _ in c.dilations]  # [B, C] of each layer and step
-        # transposed once, or the graph would hold a copy for every step
+        # transposed once, so that the graph has no copy for every step
         matrices = [
             [layer[i].weight.T.contiguous() for layer in (self.now, self.past, self.mix)] for i in range(layers)
         ]
@@ -169,11 +171,11 @@ class WaveNetGenerator(Streaming):
     def _stack(
         self, x: Tensor, inputs: list[list[Tensor]], known: list[Tensor], matrices: list[list[Tensor]]
     ) -> Tensor:
-        """One step: [B, C] -> what all layers say, [B, L * C]; appends each layer's input."""
+        """One step: [B, C] -> the outputs of all layers [B, L * C]; appends each layer's input to ``inputs``."""
         total = []
         for i, ((now, past, mix), d) in enumerate(zip(matrices, self.config.dilations, strict=True)):
             gates = x @ now + known[i]
-            if len(inputs[i]) >= d:  # of this very call
+            if len(inputs[i]) >= d:  # the dilated tap is within this chunk
                 gates = gates + inputs[i][-d] @ past
             inputs[i].append(x)
             content, gate = gates.chunk(2, dim=1)

@@ -13,12 +13,12 @@ from models.layers.config import Config
 
 @dataclass(frozen=True)
 class AudioClassifierConfig(Config):
-    """With one label the output is a sigmoid, with several a softmax."""
+    """``labels``: number of labels; the output is a sigmoid for one, a softmax for several."""
 
     labels: int
     sample_rate: int = 16000
     bands: int = 24
-    size: int = 200  # points of the front end's transform: its basis is most of a small model's file
+    size: int = 200  # points of the front end's transform, whose basis is most of a small file
     channels: int = 40
     hidden: int = 40
     layers: int = 1
@@ -49,7 +49,7 @@ class AudioClassifier(Streaming):
         return outer(self.front.initial_state(batch), "front") | outer(self.encoder.initial_state(batch), "encoder")
 
     def logits(self, pcm: Tensor, state: State) -> tuple[Tensor, State]:
-        """[B, N / hop, labels]. The front end has nothing to learn."""
+        """Logits [B, N / hop, labels], and the state. The front end has no gradient."""
         with torch.no_grad():
             features, front = self.front(pcm, inner(state, "front"))
         hidden, encoder = self.encoder(features, inner(state, "encoder"))
@@ -61,7 +61,7 @@ class AudioClassifier(Streaming):
 
     @torch.no_grad()
     def normalise(self, pcm: Tensor) -> None:
-        """Set the normaliser's constants from the energies of int16 [B, N]."""
+        """Set the normaliser's constants from the energies of ``pcm`` [B, N] int16."""
         mel = self.front.layers["mel"]
         energies, _ = mel(pcm, mel.initial_state(len(pcm)))
         self.front.layers["norm"].set_constants(energies)

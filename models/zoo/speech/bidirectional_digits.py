@@ -1,4 +1,4 @@
-"""The recipe ``bidirectional-digits``: what a few steps of look-ahead are worth."""
+"""The recipe ``bidirectional-digits``: word error rate by steps of look-ahead."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, DigitPool, score
 from models.zoo.speech.hearing import teach
 from models.zoo.speech.listener import Listener, ListenerConfig
 
-#: Steps of 40 ms that are waited for. ``None``: the forward direction alone, a GRU of the same width.
+#: Steps of look-ahead, 40 ms each. ``None``: the forward direction only, a GRU of the same width.
 AHEAD = (None, 0, 2, 4, 8)
-#: Of which the file is.
+#: The look-ahead of the zoo's file.
 SHOWN = 4
-#: Each: three to four minutes of a core. The farther they listen, the slower they learn: after 1200 steps those that
-#: listen on for 160 ms and more are behind.
+#: Three to four minutes of a core for each model. More look-ahead learns more slowly: after 1200 steps, models with
+#: 160 ms and more are still worse.
 STEPS = 3600
 NAME = "bidirectional-digits"
 DESCRIPTION = (
@@ -31,9 +31,10 @@ DESCRIPTION = (
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = STEPS) -> Path:
-    """``minutes``: all of them together. The picture is ``folder/latency.png``.
+    """Train and score all models, draw ``folder/latency.png``, and return the checkpoint with ``SHOWN`` steps.
+    ``minutes``: for all together, instead of ``steps`` for each.
 
-    Raises ``FileNotFoundError`` where the shared data is missing.
+    Raises ``FileNotFoundError`` if the shared data is missing.
     """
     sources, held = spoken()
     each = (minutes or 0.0) / len(AHEAD)
@@ -59,7 +60,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = STEPS) -> Pat
 
 
 def draw(curve: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """``curve``: set -> "forward" or "ahead-N" -> word error rate in percent."""
+    """Draw word error rates. ``curve``: in percent, by test set, then by "forward" or "ahead-N"."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5))
@@ -68,7 +69,7 @@ def draw(curve: Mapping[str, Mapping[str, float]], path: Path) -> None:
         values = [found[f"ahead-{ahead}"] for ahead in steps]
         axes.plot([40 * ahead for ahead in steps], values, "o-", color=colour, label=f"{name}: both directions")
         axes.axhline(found["forward"], linestyle="--", color=colour, label=f"{name}: the past alone (GRU)")
-    axes.set(xlabel="listens on for so long before it answers, ms", ylabel="word error rate, %", ylim=(0, None))
+    axes.set(xlabel="look-ahead, ms", ylabel="word error rate, %", ylim=(0, None))
     axes.set_title("digits: word error rate against latency, same training for each")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

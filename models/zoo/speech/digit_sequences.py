@@ -1,6 +1,6 @@
-"""The recipe ``digit-sequences``: every family as a recogniser of digits, at equal parameters, on the same batches.
+"""The recipe ``digit-sequences``: compares all families as recognisers of digits, with equal parameters and batches.
 
-Log-mel and convolutions below are the same for all, and so is CTC on top. ``folder/table.md`` is the table,
+All have the same log-mel and convolutions in front, and CTC. ``folder/table.md`` is the table,
 ``folder/digits-FAMILY/best.pt`` a family's model.
 """
 
@@ -23,7 +23,7 @@ from models.zoo.speech.digit_strings import INFO, RATE, TOKENS, DigitPool, score
 from models.zoo.speech.hearing import teach
 from models.zoo.speech.listener import Listener, ListenerConfig
 
-#: Batches of the pool: of 200 they learn the words by heart.
+#: ``BATCHES``: of the pool; the models memorise 200.
 PARAMETERS, STEPS, BATCHES = 60_000, 3600, 800
 #: The layers below the body.
 EAR = ListenerConfig(len(TOKENS), channels=40, dilations=(1,), hidden=HEADS, family="linear")
@@ -31,8 +31,8 @@ SECONDS_A_STEP = 0.04
 
 
 def train(folder: Path, minutes: float | None = None) -> None:
-    """``minutes``: all of them together, in equal parts. Raises ``FileNotFoundError`` where the shared data is
-    missing."""
+    """Train and score all families. ``minutes``: for all together, in equal parts. Raises ``FileNotFoundError`` if the
+    shared data is missing."""
     sources, held = spoken()
     each = (minutes or 0.0) / (1 + len(FAMILIES))
     budget = Budget(minutes=each, steps=0 if minutes else STEPS, rate=4e-3, average=0.99)
@@ -43,7 +43,7 @@ def learn(
     pool: DigitPool, held: list[Utterance], sets: Mapping[str, list[Utterance]], folder: Path, budget: Budget,
     ear: ListenerConfig = EAR, parameters: int = PARAMETERS,
 ) -> None:  # fmt: skip
-    """``held`` picks the best average of each run; ``sets`` are in the table."""
+    """As :func:`train`, on other data. ``held`` picks the best average of each run; ``sets`` give the table."""
     rows = []
     for family in ("linear", *FAMILIES):
         torch.manual_seed(1)
@@ -68,7 +68,7 @@ def size(model: torch.nn.Module) -> int:
 
 
 def sized(family: str, ear: ListenerConfig = EAR, parameters: int = PARAMETERS) -> Listener:
-    """The widest with at most so many parameters; where there is no body, the narrowest."""
+    """The widest model of a family with at most ``parameters``; without a body, the narrowest."""
     found = Listener(replace(ear, family=family))
     while LAYERS[family]:
         wider = Listener(replace(found.config, hidden=found.config.hidden + (HEADS if family == "transformer" else 1)))
@@ -79,7 +79,7 @@ def sized(family: str, ear: ListenerConfig = EAR, parameters: int = PARAMETERS) 
 
 
 def seen(model: Listener) -> str:
-    """How far the body looks back."""
+    """The past that the body sees, in words."""
     field = body(model.config.family or "linear", model.config.hidden).receptive_field
     return "no end" if field is None else f"{(field - 1) * SECONDS_A_STEP:.1f} s"
 
@@ -99,7 +99,7 @@ def row(family: str, model: Listener, rates: list[float], spent: float) -> str:
 
 
 def table(sets: Mapping[str, list[Utterance]], rows: list[str]) -> str:
-    """Markdown."""
+    """The Markdown table of all families."""
     words = {name: sum(len(u.text.split()) for u in recordings) for name, recordings in sets.items()}
     heads = ["body", "layers x width", "parameters", "looks back"]
     heads += [f"WER %, {name} ({count} words)" for name, count in words.items()] + ["CPU minutes of training"]

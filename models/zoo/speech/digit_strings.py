@@ -25,7 +25,7 @@ __all__ = ["INFO", "RATE", "TOKENS", "DigitPool", "joined", "score", "spell", "s
 RATE, HOP = 8000, 320
 TOKENS = ["<blank>", *(word.lower() for word in DIGITS)]
 CHUNK = 8 * HOP  # 320 ms
-#: Batches of about so many seconds, made once and gone over again: making them costs more than training on them.
+#: Seconds of a batch and number of batches, which are made once and reused: making costs more than training.
 SECONDS, POOL = 30.0, 200
 INFO: dict[str, Any] = {
     "task": "transcribe",
@@ -47,7 +47,7 @@ def spell(utterances: Sequence[Utterance]) -> list[int]:
 
 
 def spoken() -> tuple[list[UtteranceSource], list[Utterance]]:
-    """Training data, and strings of digits by speakers outside of it. Needs the shared data."""
+    """Training data, and digit strings of held-out speakers. Raises ``FileNotFoundError`` without the shared data."""
     corpus = aligned_train(RATE)
     spelling = sorted({u.speaker for u in corpus if u.is_digits})
     train, dev = data.by_speaker(corpus, sorted({*dev_speakers(corpus, 3, 2), *spelling[2::5]}))
@@ -67,7 +67,7 @@ def spoken() -> tuple[list[UtteranceSource], list[Utterance]]:
 
 
 class DigitPool(torch.utils.data.IterableDataset[SpeechBatch]):
-    """``count`` batches of about ``seconds`` s, made once and given in another order in each epoch of ``epoch``."""
+    """``count`` batches of about ``seconds`` s, made once; each epoch has ``epoch`` of them in random order."""
 
     def __init__(
         self, sources: list[UtteranceSource], noise: Pcm, count: int = POOL, seconds: float = SECONDS, epoch: int = 0
@@ -86,7 +86,7 @@ class DigitPool(torch.utils.data.IterableDataset[SpeechBatch]):
 
 
 def joined(takes: Sequence[Utterance], length: int = 5) -> list[Utterance]:
-    """Single digits of one speaker joined into strings of ``length`` with pauses between; the same each time."""
+    """Single digits of one speaker joined into strings of ``length``, with pauses; always the same."""
     rng = np.random.default_rng(7)
     order, out = rng.permutation(len(takes)), []
     for i in range(0, len(order) - length + 1, length):
@@ -99,8 +99,8 @@ def joined(takes: Sequence[Utterance], length: int = 5) -> list[Utterance]:
 
 
 def test_sets() -> dict[str, list[Utterance]]:
-    """Speakers whom no training has heard: connected digits of speechocean762's test part, and FSDD's left-out speaker,
-    five digits joined."""
+    """Held-out speakers: connected digits of speechocean762's test part, and five joined digits of FSDD's held-out
+    speaker."""
     return {
         "speechocean762": [u for u in data.speechocean("test", RATE) if u.is_digits],
         "FSDD": joined([u for u in data.fsdd(RATE) if u.speaker == LEFT_OUT]),
@@ -108,7 +108,7 @@ def test_sets() -> dict[str, list[Utterance]]:
 
 
 def score(model: Any, utterances: Sequence[Utterance]) -> SpeechScore:
-    """Word error rate by the daemon's decoder; a model that answers late is given that much more silence."""
+    """Word error rate with the daemon's decoder; the silence after a recording is longer by the model's latency."""
     symbols = {"symbols": model.config.symbols} if hasattr(model.config, "symbols") else {}
     task = transcriber({**INFO, **symbols, "name": "digits"}, None)
     flush = INFO["flush_seconds"] + model.latency / RATE

@@ -1,4 +1,4 @@
-"""Training of classifiers on one label a step, and their scores (ROC AUC, F1)."""
+"""Trains classifiers with one label a step, and computes their scores (ROC AUC, F1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.training.budget import Budget, Budgeted, fit
 
 __all__ = ["IGNORED", "Batches", "auc", "f1", "loss_of", "teach"]
 
-#: The label of a step that may be either.
+#: The label of a step without loss.
 IGNORED = -100
 
 #: Input [B, N, ...], labels [B, T] int64.
@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Batches(torch.utils.data.IterableDataset[Batch]):
-    """``batches`` (an epoch) of what ``draw()`` makes."""
+    """Epochs of ``batches`` batches from ``draw()``."""
 
     def __init__(self, draw: Callable[[], Batch], batches: int) -> None:
         self.draw, self.batches = draw, batches
@@ -46,7 +46,7 @@ class Framewise(Budgeted):
 
 
 def loss_of(model: Any, batch: Batch) -> Tensor:
-    """Mean cross-entropy in nats of ``model.logits``: of one label its yes or no, else which of them."""
+    """Mean cross-entropy of ``model.logits`` in nats, binary for one label."""
     inputs, labels = batch
     logits, _ = model.logits(inputs, model.initial_state(len(inputs)))
     flat, labels = logits.flatten(0, 1), labels.flatten()
@@ -57,7 +57,7 @@ def loss_of(model: Any, batch: Batch) -> Tensor:
 
 
 def teach(model: Any, batches: Batches, held: list[Batch], info: dict[str, Any], folder: Path, options: Budget) -> Path:
-    """Train; the best on ``held`` stays, in ``folder/best.pt``."""
+    """Train; returns the checkpoint with the lowest loss on ``held``, ``folder/best.pt``."""
 
     @torch.no_grad()
     def evaluate(average: Any) -> dict[str, float]:
@@ -71,7 +71,7 @@ def teach(model: Any, batches: Batches, held: list[Batch], info: dict[str, Any],
 
 
 def auc(scores: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Area under the ROC curve: how often a yes has the higher score than a no; ties count half."""
+    """Area under the ROC curve: the probability that a positive has a higher score than a negative; ties count half."""
     _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]  # mean rank of equal ones, from 1
     yes = labels == 1

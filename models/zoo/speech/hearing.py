@@ -1,4 +1,4 @@
-"""Training of small recognisers: CTC, or the transducer's loss with CTC beside it, on a pool of batches."""
+"""Trains small recognisers on a pool of batches, with CTC, or with the transducer's loss and CTC."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from models.zoo.speech.digit_strings import RATE, DigitPool, score
 from models.zoo.speech.lattice import transducer_loss
 from models.zoo.speech.transducer import Transducer
 
-#: Of the CTC loss on what a transducer's ear gives, without which it takes long to say anything but the blank.
+#: Weight of the CTC loss on the output of a transducer's encoder; without it, training takes long to leave the blank.
 BESIDE = 1.0
 #: See :func:`models.zoo.speech.lattice.transducer_loss`.
 HURRY = 0.02
 
 
 class Hearing(Budgeted):
-    """One recogniser in training. Losses are nats per symbol."""
+    """The training of one recogniser. Losses are in nats per symbol."""
 
     def __init__(self, model: Any, *rest: Any) -> None:
         super().__init__(model, *rest)
@@ -40,7 +40,7 @@ class Hearing(Budgeted):
             late = model.latency // model.hop
             pcm = F.pad(batch.pcm, (0, model.latency))
             log_probs, _ = model(pcm, model.initial_state(len(pcm)))
-            # the answers before the first sound count as well: untaught, they are words out of nothing
+            # the outputs before the first sample count, too: without a loss they would be random words
             loss = main = ctc(log_probs, lengths + late, batch.targets, 1)
         else:
             rows = nn.utils.rnn.pad_sequence(list(batch.targets.symbols.split(batch.targets.lengths.tolist())), True)
@@ -60,7 +60,7 @@ class Hearing(Budgeted):
 def teach(
     model: Any, pool: DigitPool, held: Sequence[Utterance], info: dict[str, Any], folder: Path, options: Budget
 ) -> Path:
-    """Train; the best on ``held`` stays, in ``folder/best.pt``."""
+    """Train; returns the checkpoint with the lowest word error rate on ``held``, ``folder/best.pt``."""
 
     def evaluate(average: Any) -> dict[str, float]:
         return {"error": score(average, held).rate}

@@ -1,4 +1,4 @@
-"""The recipe ``keyword``: spots the ten digits in running speech, with one event for each."""
+"""The recipe ``keyword``: detects the ten digits in running speech, with one event for each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FRAME, HOP = RATE // 100, RATE // 25
 CHUNK_STEPS = 4  # 160 ms
 MINUTES, SECONDS, BATCH, EPOCH = 28.0, 8.0, 16, 60
 LABELS = ["other", *(word.lower() for word in DIGITS)]
-#: A word is to be named in the steps that end this many frames of 10 ms behind its end, or in between.
+#: A word's label is on the steps that end between these numbers of frames of 10 ms after its end.
 FROM, UNTIL = -2, 20
 OPTIONS: dict[str, Any] = {
     "mode": "running",
@@ -65,21 +65,21 @@ INFO = {
 
 
 class Clip(NamedTuple):
-    """A recording, and the words to be named in it: (label, first frame of 10 ms, the one behind its last)."""
+    """A recording, and its keywords: (label, first frame of 10 ms, the frame after its last)."""
 
     pcm: Pcm
     words: list[tuple[int, int, int]]
 
 
 def isolated(utterance: Utterance) -> Clip:
-    """A recording of one digit: the word is where it is loud."""
+    """The clip of a recording of one digit; the word is the loud part."""
     frames = np.flatnonzero(active(np.asarray(utterance.pcm, np.float32) / 32768))
     first, behind = (int(frames[0]), int(frames[-1]) + 1) if len(frames) else (0, len(utterance.pcm) // FRAME)
     return Clip(utterance.pcm, [(1 + DIGITS.index(utterance.text), first, behind)])
 
 
 def sentence(utterance: Utterance) -> Clip:
-    """A recording whose phones have known times."""
+    """The clip of an aligned recording."""
     words, last = [], 0
     for word, phones in zip(utterance.text.split(), utterance.phones, strict=True):
         first, last = last, last + len(phones)
@@ -89,7 +89,7 @@ def sentence(utterance: Utterance) -> Clip:
 
 
 class KeywordStreams:
-    """Sentences and digits one after another, ``share`` of them digits, on a bed of noise."""
+    """Random streams of sentences and digits, ``share`` of them digits, in noise."""
 
     def __init__(
         self, sentences: Sequence[Clip], digits: Sequence[Sequence[Clip]], noises: Noises, seed: int, share: float = 0.7
@@ -98,7 +98,7 @@ class KeywordStreams:
         self.rng = np.random.default_rng(seed)
 
     def draw(self, seconds: float) -> tuple[Pcm, NDArray[np.int64]]:
-        """Samples, and a label for each step."""
+        """The samples of a stream of ``seconds``, and a label for each step."""
         rng, steps = self.rng, int(seconds * RATE) // HOP
         wave, frames = np.zeros(steps * HOP, np.float32), np.zeros(4 * steps, np.int64)
         at = int(rng.uniform(0, 0.5) * 100)
@@ -114,7 +114,7 @@ class KeywordStreams:
             for label, first, behind in clip.words:
                 mark(frames, label, at + round(first / speed), at + round(behind / speed))
             at += len(part) // FRAME + int(rng.exponential(0.15) * 100)
-        # the last frame of a step says what it is
+        # a step has the label of its last frame
         return mixed(wave, self.noises, rng, RATE, snr=(0.0, 30.0)), frames[3::4]
 
     def _clip(self) -> Clip:
@@ -130,13 +130,14 @@ class KeywordStreams:
 
 
 def mark(frames: NDArray[np.int64], label: int, first: int, behind: int) -> None:
-    """The word's label where it is to be named; on both sides of that it may be, or not."""
+    """Write the word's label to its steps, and ``IGNORED`` before and after them."""
     frames[max(0, first + (behind - first) // 3) : behind + UNTIL + 8] = IGNORED
     frames[behind + FROM : behind + UNTIL] = label
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead. Raises ``FileNotFoundError`` where the shared data is missing."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``.
+    Raises ``FileNotFoundError`` if the shared data is missing."""
     corpus = aligned_train(RATE)
     kitchen = data.kitchen(RATE).astype(np.float32) / 32768
     heard, unheard = np.split(kitchen, [int(HEARD * len(kitchen))])
@@ -157,7 +158,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
 
 
 def learn(streams: KeywordStreams, others: KeywordStreams, folder: Path, budget: Budget, epoch: int = EPOCH) -> Path:
-    """The checkpoint; the best on ``others`` stays."""
+    """Train on ``streams``; returns the checkpoint with the lowest loss on ``others``."""
     model = AudioClassifier(AudioClassifierConfig(len(LABELS), channels=48, hidden=64, size=160))
     model.normalise(streams.batch(BATCH, SECONDS)[0])
     batches = Batches(lambda: streams.batch(BATCH, SECONDS), min(epoch, budget.steps or epoch))
@@ -170,8 +171,9 @@ def learn(streams: KeywordStreams, others: KeywordStreams, folder: Path, budget:
 def score(
     model: AudioClassifier, sentences: Sequence[Utterance], digits: Sequence[Utterance], noises: Noises
 ) -> dict[str, float]:
-    """Events by the daemon's own task. Running speech: each unseen speaker's sentences one after another. Isolated: an
-    unseen adult's digits with short pauses. Thresholds are those at which running speech has so many false alarms."""
+    """Detection rates and false alarms, with the daemon's task. Running speech: the sentences of each held-out speaker,
+    one after another. Isolated: a held-out adult's digits with short pauses. Thresholds are chosen for 10 and 60 false
+    alarms an hour in running speech."""
     rng = np.random.default_rng(99)
     people: dict[str, list[Utterance]] = {}
     for utterance in sentences:
@@ -205,7 +207,8 @@ Spoken = tuple[NDArray[np.float32], list[tuple[float, float, list[str]]]]
 
 @torch.no_grad()
 def _spoken(model: AudioClassifier, mine: Sequence[Utterance], noises: Noises, rng: np.random.Generator) -> Spoken:
-    """Scores [T, L] of a speaker's recordings one after another, and of each: begin, end, digits in it."""
+    """Scores [T, L] of a speaker's recordings, one after another, and for each recording: start and end in seconds, and
+    its digits."""
     parts, said, at = [], [], 0.5
     parts.append(np.zeros(RATE // 2, np.float32))
     for utterance in mine:
@@ -222,7 +225,7 @@ def _spoken(model: AudioClassifier, mine: Sequence[Utterance], noises: Noises, r
 
 
 def count(spoken: Sequence[Spoken], on: float) -> tuple[int, int, int]:
-    """(digits that were named, names of what was not said, digits that were said)."""
+    """(detected digits, false alarms, spoken digits)."""
     task = Classify(_manifest())
     hits = alarms = total = 0
     for scores, said in spoken:
@@ -237,7 +240,7 @@ def count(spoken: Sequence[Spoken], on: float) -> tuple[int, int, int]:
 
 
 def _manifest() -> Manifest:
-    """As the file's, of one step."""
+    """A manifest like the file's, with one step a chunk."""
     return Manifest(
         schema=1, name="keyword", version="1", task="classify", licence="", states=(), latency=0, flush=0, max_batch=1,
         input=Input(name="pcm", dtype="int16", chunk_shape=(HOP,), sample_rate=RATE),

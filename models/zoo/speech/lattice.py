@@ -1,8 +1,8 @@
 """The transducer's loss (Graves 2012, "Sequence transduction with recurrent neural networks", arXiv 1211.3711).
 
-A recording of T frames that says U symbols is a path through a lattice of T by U + 1 nodes: in each node the blank
-goes on to the next frame, the next symbol stays in the frame. The loss is the negative logarithm of the sum over all
-paths from (0, 0) through the blank that leaves (T - 1, U).
+A recording of T frames with U symbols is a path through a lattice of T by U + 1 nodes: from each node the blank leads
+to the next frame, the next symbol to the next node of the same frame. The loss is the negative logarithm of the sum
+over all paths from (0, 0) to (T - 1, U) and its blank.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["forward_variables", "transducer_loss"]
 
-#: Of what can't be: a logarithm that is finite, so that gradients are.
+#: Log-probability of impossible paths; finite, so that gradients are finite.
 NEVER = -1e30
 
 
@@ -21,10 +21,10 @@ def transducer_loss(
 ) -> Tensor:
     """Negative log-likelihood [B] in nats.
 
-    ``log_probs`` [B, T, U + 1, V]: of each token after the first u symbols. ``symbols`` [B, U] int64, ``frames`` [B]
-    and ``lengths`` [B]: what of T and of U belongs to each recording. ``hurry``: the gradient of symbols is larger by
-    this share (FastEmit, Yu et al. 2021, arXiv 2010.11148). The likelihood does not mind where in a pause a symbol
-    comes, and a search that takes the best of each frame would find it nowhere.
+    ``log_probs`` [B, T, U + 1, V]: of each token after the first u symbols. ``symbols`` [B, U] int64; ``frames`` [B]
+    and ``lengths`` [B]: the numbers of frames and of symbols of each recording. ``hurry``: the gradient of symbols is
+    larger by this share (FastEmit, Yu et al. 2021, arXiv 2010.11148). The likelihood alone may spread a symbol over all
+    frames of a pause, and a greedy search would then find it in none.
     """
     blanks = log_probs[..., blank]  # [B, T, U + 1]
     steps = symbols[:, None, :, None].expand(-1, log_probs.shape[1], -1, 1)
@@ -38,8 +38,8 @@ def transducer_loss(
 
 
 def forward_variables(blanks: Tensor, emits: Tensor) -> Tensor:
-    """log alpha [T + U, B, U + 1] by diagonals: row d holds the nodes (d - u, u), which depend on row d - 1 alone, so
-    that T + U steps do, each over all nodes of a diagonal. ``blanks`` [B, T, U + 1], ``emits`` [B, T, U].
+    """log alpha [T + U, B, U + 1] by diagonals: row d has the nodes (d - u, u), which depend only on row d - 1. So
+    there are T + U steps, each over all nodes of a diagonal. ``blanks`` [B, T, U + 1], ``emits`` [B, T, U].
     """
     batch, frames, width = blanks.shape
     nothing = blanks.new_full((batch, frames, 1), NEVER)
@@ -56,7 +56,7 @@ def forward_variables(blanks: Tensor, emits: Tensor) -> Tensor:
 
 
 def skewed(x: Tensor) -> Tensor:
-    """[B, T, W] -> [T + W - 1, B, W]: element (t, u) lies in row t + u; what is outside the lattice is ``NEVER``."""
+    """[B, T, W] -> [T + W - 1, B, W]: element (t, u) is in row t + u; places outside of the lattice are ``NEVER``."""
     batch, frames, width = x.shape
     padded = torch.nn.functional.pad(x.transpose(1, 2), (0, width), value=NEVER)  # [B, W, T + W]
     flat = padded.reshape(batch, -1)[:, : width * (frames + width - 1)]

@@ -1,7 +1,7 @@
-"""A small recogniser of digits: log-mel, running normalisation, convolutions, a body, CTC on top.
+"""A small recogniser of digits: log-mel, running normalisation, convolutions, a body, CTC.
 
-The body is a recurrent layer that knows the past alone, or one that listens on for some steps before it answers, or of
-any family of :mod:`models.zoo.forecast.sequence`.
+The body is a causal recurrent layer, a bidirectional one with some steps of look-ahead, or the layers of any family of
+:mod:`models.zoo.forecast.sequence`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from models.zoo.forecast.sequence import body
 
 @dataclass(frozen=True)
 class ListenerConfig(Config):
-    """``tokens``: size of the vocabulary, blank (index 0) included. ``ahead``: the recurrent layer is a bidirectional
-    LSTM that listens on for so many steps before it answers; ``None``: a GRU, which knows the past alone, or a body of
-    ``family``."""
+    """``tokens``: size of the vocabulary, with the blank (index 0). ``ahead``: steps of look-ahead of a bidirectional
+    LSTM; ``None``: a causal GRU, or the body of a ``family``."""
 
     tokens: int
     sample_rate: int = 8000
     bands: int = 20
-    size: int = 160  # points of the front end's transform: its basis is a good part of a small model's file
+    size: int = 160  # points of the front end's transform, whose basis is much of a small file
     channels: int = 44
     dilations: tuple[int, ...] = (1, 2)
     hidden: int = 60
@@ -63,18 +62,19 @@ class Body(Streaming):
 
 
 def top(c: ListenerConfig) -> Streaming:
-    """Raises ``ValueError`` for a family that is not one, or one that is to listen on."""
+    """The body. Raises ``ValueError`` for an unknown family, or a family with look-ahead."""
     if c.family is None:
         if c.ahead is None:
             return RecurrentStack("gru", c.channels, c.hidden, 1)
         return Bidirectional(c.channels, c.hidden // 2, c.ahead)
     if c.ahead is not None:
-        raise ValueError("a body of a family listens to the past alone: leave out `ahead`")
+        raise ValueError("the body of a family is causal: leave out `ahead`")
     return Body(c.family, c.channels, c.hidden)
 
 
 class Ear(Streaming):
-    """int16 PCM [B, N] -> hidden [B, N / hop, H]; a step is 40 ms. ``normalise`` sets the normaliser's start."""
+    """The encoder: int16 PCM [B, N] -> hidden [B, N / hop, H]; a step is 40 ms. ``normalise`` sets the normaliser's
+    constants."""
 
     receptive_field = None
 
@@ -102,7 +102,7 @@ class Ear(Streaming):
 
     @torch.no_grad()
     def normalise(self, pcm: Tensor) -> None:
-        """Set the normaliser's constants from the energies of int16 [B, N]."""
+        """Set the normaliser's constants from the energies of ``pcm`` [B, N] int16."""
         mel = self.front.layers["mel"]
         energies, _ = mel(pcm, mel.initial_state(len(pcm)))
         self.front.layers["norm"].set_constants(energies)

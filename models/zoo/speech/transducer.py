@@ -2,8 +2,8 @@
 
 The encoder reads the sound, the predictor the tokens so far; from both the joiner predicts the next token, or the
 blank, which advances to the next frame. The greedy search is inside the graph: in each frame the joiner runs
-``symbols`` times, and the predictor advances after a token. After a blank the joiner gets the same inputs and gives the
-same answer, so there is no branch.
+``symbols`` times, and the predictor advances after a token. After a blank the joiner has the same inputs and so the
+same output, so no branch is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.zoo.speech.listener import Ear, ListenerConfig
 
 @dataclass(frozen=True)
 class TransducerConfig(Config):
-    """``symbols``: at most so many tokens come out in a frame."""
+    """``ear``: the encoder. ``symbols``: the most tokens of a frame. ``memory``: width of the predictor."""
 
     ear: ListenerConfig
     symbols: int = 2
@@ -38,8 +38,8 @@ class TransducerConfig(Config):
 class Transducer(Streaming):
     """``forward(pcm int16 [B, N], state) -> (log_probs [B, N / hop, symbols, V], state)``.
 
-    The most probable token of each row is what the search took; the rows of one recording differ from CTC's in that a
-    token that comes twice is two. State: the ear's, and the predictor's, which is zero before anything was written.
+    The greedy search takes the most probable token of each row. Unlike with CTC, a repeated token is two tokens. State:
+    the encoder's, and the predictor's, which is zero before the first token.
     """
 
     receptive_field = None
@@ -74,15 +74,15 @@ class Transducer(Streaming):
         return torch.stack(out, 1), outer(ear, "ear") | outer(memory, "predictor")
 
     def write(self, token: Tensor, memory: State) -> tuple[State, Tensor]:
-        """The predictor after the tokens [B]; where that is the blank it stays as it was. Also what it expects."""
+        """The predictor's state after the tokens [B], unchanged for the blank, and its output [B, joint]."""
         _, after = self.predictor(self.embed(token)[:, None], memory)
         wrote = (token != 0)[:, None, None]
         memory = {name: torch.where(wrote, after[name], value) for name, value in memory.items()}
         return memory, self.expect(memory["h"][:, 0])
 
     def lattice(self, pcm: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """For training, log-probabilities [B, T, U + 1, V] after each of the first u ``symbols`` [B, U]; and what the
-        ear gives, [B, T, H]."""
+        """For training: log-probabilities [B, T, U + 1, V] after the first u of ``symbols`` [B, U], and the encoder's
+        output [B, T, H]."""
         hidden, _ = self.ear(pcm, self.ear.initial_state(len(pcm)))
         start = self.predictor.initial_state(len(pcm))
         after, _ = self.predictor(self.embed(symbols), start)

@@ -1,4 +1,4 @@
-"""The recipe ``transducer-digits``: strings of digits, by a transducer and by CTC with the same encoder."""
+"""The recipe ``transducer-digits``: compares a transducer and CTC with the same encoder, on strings of digits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.zoo.speech.hearing import teach
 from models.zoo.speech.listener import Listener, ListenerConfig
 from models.zoo.speech.transducer import Transducer, TransducerConfig
 
-#: About eight minutes of a core, each of the two. Over a pool of 200 batches it learns the words by heart.
+#: About eight minutes of a core for each of the two. The models memorise a pool of 200 batches.
 STEPS, BATCHES = 3600, 800
 EAR = ListenerConfig(len(TOKENS))
 DESCRIPTION = (
@@ -26,9 +26,9 @@ DESCRIPTION = (
 
 
 def train(folder: Path, minutes: float | None = None) -> Path:
-    """As many steps (or minutes) for the transducer as for CTC.
+    """Train both for the same steps (or ``minutes`` each), score, and return the transducer's checkpoint.
 
-    Raises ``FileNotFoundError`` where the shared data is missing.
+    Raises ``FileNotFoundError`` if the shared data is missing.
     """
     sources, held = spoken()
     budget = Budget(minutes=minutes or 0.0, steps=0 if minutes else STEPS, rate=4e-3, average=0.99)
@@ -41,7 +41,7 @@ def train(folder: Path, minutes: float | None = None) -> Path:
 def learn(
     pool: DigitPool, held: list[Utterance], folder: Path, budget: Budget, ear: ListenerConfig = EAR
 ) -> tuple[Path, Path]:
-    """Checkpoints of the transducer and, in ``folder/ctc``, of CTC."""
+    """Train both; returns the checkpoints of the transducer and, in ``folder/ctc``, of CTC."""
     torch.manual_seed(1)
     info = {**INFO, "name": "transducer-digits", "description": DESCRIPTION}
     best = teach(Transducer(TransducerConfig(ear)), pool, held, info, folder, budget)

@@ -1,4 +1,4 @@
-"""The recipe ``vad``: voice activity detection, trained on read sentences in noise, labelled by the clean energy."""
+"""The recipe ``vad``: voice activity detection, trained on sentences in noise, labelled by their energy without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RATE = 16000
 FRAME, HOP = RATE // 100, RATE // 25
 CHUNK_STEPS = 4  # 160 ms
 MINUTES, SECONDS, BATCH, EPOCH = 6.0, 10.0, 16, 60
-#: Of the noise recording what training hears; the rest is for the score.
+#: Share of the noise recording for training; the rest is for the score.
 HEARD = 0.75
 INFO = {
     "name": "vad",
@@ -58,15 +58,15 @@ class Scene(NamedTuple):
 
 
 def active(wave: Wave) -> NDArray[np.bool_]:
-    """Frames of 10 ms in which a clean recording has speech: within 35 dB of its loudest and above its background,
-    pauses up to 120 ms included."""
+    """The frames of 10 ms with speech of a clean recording [N] bool: within 35 dB of the loudest and above the
+    background; pauses up to 120 ms count as speech."""
     frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
     if not len(frames):
         return np.zeros(0, np.bool_)
     level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(1) + 1e-10)
     loud, quiet = np.quantile(level, [0.95, 0.1])
     found = level > max(loud - 35, min(quiet + 9, loud - 15))
-    for value, longest in ((False, 12), (True, 2)):  # short pauses become speech, then short bursts quiet
+    for value, longest in ((False, 12), (True, 2)):  # short pauses become speech, then short bursts become silence
         edges = np.flatnonzero(np.diff(np.concatenate([[not value], found, [not value]]) == value))
         for first, behind in edges.reshape(-1, 2):
             if behind - first <= longest and first > 0 and behind < len(found):
@@ -75,7 +75,7 @@ def active(wave: Wave) -> NDArray[np.bool_]:
 
 
 class VadScenes:
-    """Sentences of one speaker with pauses on a bed of noise; every seventh scene has no speech."""
+    """Random scenes: sentences of one speaker with pauses, in noise; one scene in seven has no speech."""
 
     def __init__(self, speech: Sequence[Utterance], noises: Noises, seed: int) -> None:
         self.noises, self.rng = noises, np.random.default_rng(seed)
@@ -119,7 +119,7 @@ class VadScenes:
 
 
 def energy(pcm: Pcm) -> NDArray[np.float64]:
-    """The baseline: each step's energy in dB over the least of the last three seconds."""
+    """The baseline: each step's energy over the minimum of the last three seconds, in dB."""
     steps = np.asarray(pcm, np.float64).reshape(-1, HOP) / 32768
     level = 10 * np.log10(np.square(steps).mean(1) + 1e-9)
     floor = np.lib.stride_tricks.sliding_window_view(np.pad(level, (74, 0), mode="edge"), 75).min(1)
@@ -127,7 +127,8 @@ def energy(pcm: Pcm) -> NDArray[np.float64]:
 
 
 def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
-    """``steps``: a budget in batches instead. Raises ``FileNotFoundError`` where the shared data is missing."""
+    """Train, score, and return the path of the best checkpoint. ``steps``: a budget in batches instead of ``minutes``.
+    Raises ``FileNotFoundError`` if the shared data is missing."""
     corpus = data.speechocean("train", RATE)
     rest, held = data.by_speaker(corpus, dev_speakers(corpus))
     kitchen = data.kitchen(RATE).astype(np.float32) / 32768
@@ -141,7 +142,7 @@ def train(folder: Path, minutes: float | None = None, steps: int = 0) -> Path:
 def learn(
     rest: list[Utterance], held: list[Utterance], noise: Wave, folder: Path, budget: Budget, epoch: int = EPOCH
 ) -> Path:
-    """The checkpoint; the best on ``held`` speakers stays."""
+    """Train on the speakers of ``rest``; returns the checkpoint with the lowest loss on those of ``held``."""
     torch.manual_seed(1)
     scenes, others = VadScenes(rest, Noises(RATE, noise, 1), 1), VadScenes(held, Noises(RATE, noise, 2), 2)
     model = AudioClassifier(AudioClassifierConfig(labels=1))
@@ -152,7 +153,7 @@ def learn(
 
 @torch.no_grad()
 def score(model: AudioClassifier, scenes: Sequence[Scene]) -> dict[str, float]:
-    """Every step of every scene counts; the energy detector's threshold is its best one on these very scenes."""
+    """Scores over all steps of all scenes; the energy detector has its best threshold on these scenes."""
     wanted = np.concatenate([scene.labels for scene in scenes])
     found = []
     for scene in scenes:

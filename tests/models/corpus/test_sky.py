@@ -154,11 +154,11 @@ def test_stress_quotations_and_noises(text: str, spoken: str | None) -> None:
 def test_an_index_that_does_not_fit_is_refused(disk: Path) -> None:
     index = (disk / "sky.dnr").read_bytes()
     (disk / "sky.dnr").write_bytes(index[:-1])
-    with pytest.raises(ValueError, match="no index"):
+    with pytest.raises(ValueError, match="not an index"):
         Disk(disk)
     (disk / "sky.dnr").write_bytes(index)
     (disk / "sky.dsk").write_bytes((disk / "sky.dsk").read_bytes()[:-1])
-    with pytest.raises(ValueError, match="behind its end"):
+    with pytest.raises(ValueError, match="beyond its end"):
         Disk(disk)
 
 

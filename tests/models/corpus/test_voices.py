@@ -14,7 +14,7 @@ from models.speech.corpus.g2p import arpabet, closest, fitted, timed
 from models.speech.corpus.kokoro import Graph, Kokoro, VoiceBlend, blend, session
 from models.speech.corpus.packages import Packages, corpus_folder
 from models.speech.corpus.vocoder import Vocoder
-from models.speech.corpus.voices import HibariVoices, KokoroVoices, draw_speaker, rethroated, trimmed
+from models.speech.corpus.voices import HibariVoices, KokoroVoices, draw_speaker, scale_frequencies, trimmed
 
 NAMES = ["af_heart", "af_sky", "am_adam", "bf_emma", "bm_lewis", "zf_xiaoyi", "ff_siwis"]
 packages = Packages(corpus_folder())
@@ -43,7 +43,7 @@ def test_speakers_are_ever_new_and_mostly_native() -> None:
 
 def test_a_shorter_throat_moves_every_frequency_up() -> None:
     wave = np.sin(2 * np.pi * 440 * np.arange(24000) / 24000).astype(np.float32)
-    out = rethroated(wave, 1.25, 24000)
+    out = scale_frequencies(wave, 1.25, 24000)
     assert abs(len(out) - 16000 / 1.25) <= 2
     assert abs(np.abs(np.fft.rfft(out)).argmax() * 16000 / len(out) - 550) < 3
 
