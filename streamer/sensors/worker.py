@@ -8,6 +8,7 @@ Readings that arrive meanwhile join the next round, so a reading waits for one r
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -37,8 +38,8 @@ TAKE = 4096
 #: Bounds of a piece: at most this many rounds, and no further round after this many steps of all streams together, or
 #: when readings arrive. Between two pieces the lane's slots can be copied.
 ROUNDS, STEPS = 16, 1024
-#: Weight of the newest measurement in the rate of steps.
-SMOOTH = 0.1
+#: Seconds after which a piece counts for a third in the rate of readings.
+RECENT = 2.0
 #: Readings whose forecasts are scored and delivered together: the bound on how many a reading waits for.
 TOGETHER = 256
 
@@ -62,8 +63,11 @@ class SensorLane(threading.Thread):
         self._changed = threading.Condition()
         self._closed = False
         self._since: float | None = None  # when the present work was taken, or its last step ended
-        #: Steps a second in full batches, as measured recently; 0: not measured.
+        #: Readings a second in pieces with full batches, as measured recently, with the time of their missing steps and
+        #: of all else that the lane does; 0: not measured.
         self.rate = 0.0
+        self._ran = self._seconds = 0.0  # of these pieces; older ones count for less
+        self._measured = 0.0  # when the last piece ended, or, after a pause, when there was work again
         self._oldest: float | None = None  # when the oldest unfinished work was taken
 
     # -- from outside --------------------------------------------------------------------------------------------------
@@ -131,11 +135,14 @@ class SensorLane(threading.Thread):
         """The queued works, up to ``TAKE`` readings; waits if there is nothing else to run. ``None``: the lane
         stops."""
         with self._changed:
+            paused = False
             while not self._queue and not backlog and not self._closed:
-                self._changed.wait()
+                paused = self._changed.wait()
             if self._closed:
                 return None
             self._since = monotonic()
+            if paused:
+                self._measured = self._since
             taken, count = [], 0
             while self._queue and count < TAKE:
                 count += len(self._queue[0].slots)
@@ -219,11 +226,8 @@ class SensorLane(threading.Thread):
             if not placed[live].all():  # some were left out: the next reading of their streams comes first
                 continue
             for begin in range(0, len(live), TOGETHER):
-                group, before = live[begin : begin + TOGETHER], self._since or monotonic()
-                self._apart(group, step, leave)
-                self._since = now = monotonic()
-                if len(group) >= table.limit:
-                    self._measure(len(group) / max(now - before, 1e-6))
+                self._apart(live[begin : begin + TOGETHER], step, leave)
+                self._since = monotonic()
             steps, rounds = steps + len(live), rounds + 1
             if steps >= STEPS or rounds == ROUNDS or self._queue or self._closed:
                 break
@@ -235,13 +239,20 @@ class SensorLane(threading.Thread):
                 mine = whose[rows] == owner
                 _hand_over(works[owner].leave, (own[rows[mine]], late_ones[mine]))
         done = np.arange(len(slots)) < np.repeat(at, count)
+        if steps and steps >= rounds * table.limit:
+            self._measure(int(done.sum()))
+        self._measured = monotonic()
         backlog.keep(piece.take(~done))
         table.ran(streams, first, at, piece.seq, piece.last)
         table.progress.keep(streams, masked, breaks, placed)
         return QueuedReadings.joined([piece.take(done), late])
 
-    def _measure(self, rate: float) -> None:
-        self.rate = rate if not self.rate else self.rate + SMOOTH * (rate - self.rate)
+    def _measure(self, readings: int) -> None:
+        """Measure the rate at the end of a piece with full batches, in which ``readings`` were finished."""
+        seconds = monotonic() - self._measured
+        kept = math.exp(-seconds / RECENT)
+        self._ran, self._seconds = kept * self._ran + readings, kept * self._seconds + seconds
+        self.rate = max(self._ran, 1.0) / max(self._seconds, 1e-6)
 
     def _apart(self, rows: Slots, call: Callable[[Slots], None], leave: Callable[[Slots], None]) -> None:
         """Make ``call`` with all rows at once; if it fails, with each row alone. Rows that fail alone are skipped."""

@@ -12,7 +12,7 @@ from streamer.sensors.columns import Forecasts
 from streamer.sensors.ingest import Fleet
 from streamer.sensors.look import look
 from streamer.sensors.timeline import GAP, SAVED, Timelines
-from streamer.sensors.worker import TAKE
+from streamer.sensors.worker import TAKE, SensorLane
 from streamer.sensors.writes import BusyError, PendingWrite
 from tests.sensors.support import batch, feed, fleet
 from tests.sensors.test_saver import Life
@@ -204,6 +204,19 @@ def test_one_sensor_leaves_room_for_others() -> None:
     assert sensors.drain(60)
     assert sensors.write(batch([("long", 200.0, 1.0)])).safe.result(60).taken == 1
     sensors.close()
+
+
+def test_the_rate_is_of_readings_and_not_of_the_steps_that_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused readings leave gaps, so that later ones cost several steps: steps a second promised too short a wait."""
+    measured: list[int] = []
+    monkeypatch.setattr(SensorLane, "_measure", lambda lane, readings: measured.append(readings))
+    sensors = fleet(lanes=1, capacity=600)
+    names = [f"s{i}" for i in range(2 * sensors.table.limit)]
+    for hour in (0.0, 1.0, 5.0, 9.0):
+        feed(sensors, [(name, hour, 1.0) for name in names])
+    assert sensors.drain(60)
+    sensors.close()
+    assert 0 < sum(measured) <= 4 * len(names)
 
 
 def test_readings_that_would_wait_too_long_are_refused() -> None:
