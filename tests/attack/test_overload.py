@@ -20,6 +20,7 @@ def test_too_many_live_streams(attacked: setup.Served) -> None:
         "p99",
         "refused",
         "in",
+        "in",
         "p99",
         "files",
     ]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "PHASES", {"well": 600, "stuck": 2000, "spikes": 300, "silent": 300, "well again": 1800})
-    monkeypatch.setattr(soak, "LOOKED_AT", 300)
+    monkeypatch.setattr(soak, "SCORED", 300)
 
 
 def test_bad_days_leave_no_mark(capsys: pytest.CaptureFixture[str]) -> None:

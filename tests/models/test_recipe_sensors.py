@@ -96,7 +96,7 @@ def test_what_leads_is_learnt_and_the_card_says_it(trained: Trained) -> None:
     assert info["scores"]["test"]["mse"] < info["scores"]["test"]["persistence_mse"]
     assert "`dead` was left out: it is 7.5 in all training rows." in trained.card
     assert "`state` was left out: it holds no numbers." in trained.card
-    assert "1 rows with a time that was there already were left out." in trained.card
+    assert "1 rows with the time of an earlier row were left out." in trained.card
     assert "rows were missing and are masked" in trained.card
     assert "python -m export" in trained.said
     assert (trained.folder / "losses.png").read_bytes().startswith(b"\x89PNG")
@@ -120,7 +120,7 @@ def test_a_model_that_cheats_is_told_of(
     assert main([*command, "--folder", str(tmp_path)]) == 1
     assert "the leak check fails" in capsys.readouterr().err
     card = (tmp_path / "card.md").read_text()
-    assert "Do not believe its scores" in card
+    assert "do not trust the scores" in card
     assert "| columns and scaling are of the training rows alone | **FAILS** |" in card
 
 
@@ -136,7 +136,7 @@ def test_a_training_goes_on(
     assert main([*command, "2"]) == 0
     assert main([*command, "4", "--resume"]) == 0
     assert main([*command, "6", "--resume", "--horizon", "5"]) == 2
-    assert "of other columns, another horizon" in capsys.readouterr().err
+    assert "other columns, horizon or family" in capsys.readouterr().err
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [2, 4]
     model, _ = models.load(tmp_path / "run" / "best.pt")

@@ -130,7 +130,7 @@ def by_its_host(source: Path, rows: Array) -> Array:
 def test_what_was_found(source: Path, adopted: Adoption) -> None:
     assert len(CACHES) == 98
     assert {name: out for name, out in adopted.pairs.items() if name != "x.overlap"} == {n: f"new_{n}" for n in CACHES}
-    assert adopted.said("stream x", "32 steps of 80 values a call", "the last 13 of the call before in front")
+    assert adopted.said("stream x", "32 steps of 80 values a call", "after the last 13 of the call before")
     for name, shape in CACHES.items():
         assert adopted.said(f"state {name} ->", f"batch on axis {shape.index('N')}")
     manifest = adopted.manifest
