@@ -151,7 +151,7 @@ class Settings(
         " (0.05 to 2 s)",
     )
     max_load: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.8,
+        0.7,
         description="share of the lanes' time that streams in real time may take, as measured; more streams are"
         " refused; 0: no bound",
     )

@@ -27,7 +27,7 @@ from bench.attack.floods import Flood, frame_of_rows
 __all__ = ["GUARDED", "overloaded", "run"]
 
 #: The daemon's defaults for admission, which other benches turn off.
-GUARDED = {"STREAMER_MAX_LOAD": "0.8", "STREAMER_OVERLOAD_SECONDS": "0"}
+GUARDED = {"STREAMER_MAX_LOAD": "0.7", "STREAMER_OVERLOAD_SECONDS": "0"}
 #: New clients a second, and at most, until one is refused; surplus clients a second; seconds of each overload.
 ARRIVALS, MOST, SURPLUS_ARRIVALS, SECONDS = 20, 600, 100, 12.0
 #: Files that are sent during live streams.

@@ -20,7 +20,7 @@ def engine() -> Dashboard:
                         "Share of the lanes' time that real-time streams take; from max_load on, new"
                         " streams are refused.",
                         f"max(streamer_load{{{MODEL}}})",
-                        (0.6, 0.8),
+                        (0.5, 0.7),
                     ),
                     number(
                         "Late now",
@@ -67,9 +67,9 @@ def engine() -> Dashboard:
                         "Load",
                         "percentunit",
                         "Measured share of the lanes' time that real-time streams take; dashed: the"
-                        " default max_load, and three quarters of it.",
+                        " default max_load, and half the lanes' time.",
                         (f"streamer_load{{{MODEL}}}", "{{instance}} {{model}}"),
-                        limits=(0.6, 0.8),
+                        limits=(0.5, 0.7),
                         most=1,
                     ),
                     lines(
