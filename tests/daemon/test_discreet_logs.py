@@ -27,6 +27,7 @@ from tests.daemon.mosquitto import Broker, other
 from tests.daemon.prometheus import wait
 from tests.daemon.running import Running, daemon
 from tests.daemon.talk import opened, transcribe, until_closed
+from tests.daemon.test_broker import connected
 from tests.serve.kserve.clients import free_port
 from tests.serve.senders import request_v1, snappy
 from tests.toys import speech
@@ -232,6 +233,7 @@ def test_nor_do_readings_from_a_broker(broker: Broker, tmp_path: Path) -> None:
         wait(lambda: counted(running) == 8)
 
     with daemon(tmp_path / "d", resolve("forecast-online"), **settings) as running:
+        connected(running)  # what is sent before it has subscribed is not for it
         asyncio.run(send(running))
         text = running.errors.read_text("utf-8")
         assert "an MQTT message can't be read" in text
