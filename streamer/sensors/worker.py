@@ -102,6 +102,7 @@ class SensorLane(threading.Thread):
 
     def run(self) -> None:
         flush_denormals()
+        self._measured = monotonic()  # readings of the last run may wait already
         table = self._table
         backlog = Backlog(len(table.applied))
         while (taken := self._take(backlog)) is not None:
