@@ -180,7 +180,7 @@ def _sound(
         if host.result is None and len(parts) == 1:
             return results, None
         raise
-    synthesis_window(host)  # raises if there is none
+    synthesis_window(host)  # raises without a window
     result_kind = host.result or {"complex": "spectrum", "frame": "frame"}.get(kind, "mask")
     if layout.shape[0] != parts[0].part.stream.layout.shape[0]:
         raise AdoptionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -217,6 +218,21 @@ def test_the_rate_is_of_readings_and_not_of_the_steps_that_they_cost(monkeypatch
     assert sensors.drain(60)
     sensors.close()
     assert 0 < sum(measured) <= 4 * len(names)
+
+
+def test_a_lane_that_starts_with_waiting_readings_measures_from_its_start(tmp_path: Path) -> None:
+    """Else the time since the machine's start would count, and all new readings would be refused for half a minute."""
+    life = Life(tmp_path / "sensors.sqlite", lanes=1, capacity=600)
+    names = [f"s{i}" for i in range(2 * life.fleet.table.limit)]
+    feed(life.fleet, [(name, hour, 1.0) for hour in (0.0, 1.0) for name in names])
+    life.crash()
+    begin = monotonic()
+    life = Life(tmp_path / "sensors.sqlite", lanes=1, capacity=600)
+    assert life.fleet.drain(60)
+    (lane,) = life.fleet.lanes
+    assert lane.rate > 0, "it ran the readings of the last life"
+    assert lane._seconds <= monotonic() - begin
+    life.crash()
 
 
 def test_readings_that_would_wait_too_long_are_refused() -> None:
