@@ -3,19 +3,21 @@
 Clients first connect one after the other until one is refused: this gives the number that fits. Then half as many more
 connect, and twice as many more, a hundred a second; refused ones try again after ``retry_after``. Admitted clients send
 in real time and measure the time from the last sample of a chunk to the marker after it. Then all but the first clients
-leave, as many connect in one instant, and leave; at last clients send files during live streams.
-
-Clients and daemon share the machine's cores: hundreds of handshakes in one instant take the cores from both.
+leave; as many connect in one instant, from another process, so that they do not delay the clients that measure; at
+last clients send files during live streams. Clients and daemon share the machine's cores.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
+import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
 import uvloop
 
@@ -40,9 +42,9 @@ RECOVERY = 5.0
 
 @dataclass
 class Crowd:
-    """Clients of one daemon. ``chunk``: its seconds. ``reasons``: numbers of refusals by reason."""
+    """Clients of the daemon at ``port``. ``chunk``: its seconds. ``reasons``: numbers of refusals by reason."""
 
-    daemon: setup.Served
+    port: int
     chunk: float
     rate: int
     sounds: list[list[bytes]]
@@ -51,13 +53,13 @@ class Crowd:
     unkind: int = 0  # refused without retry_after
 
     @classmethod
-    def of(cls, daemon: setup.Served) -> Crowd:
-        info = json.loads(setup.get(daemon.port, "/v1/models"))["models"][0]
+    def of(cls, port: int) -> Crowd:
+        info = json.loads(setup.get(port, "/v1/models"))["models"][0]
         rate, chunk = info["sample_rate"], info["chunk_seconds"]
         size = 2 * round(rate * chunk)
         sounds = [setup.sound(rate, 20, seed).tobytes() for seed in range(8)]
         pieces = [[data[at : at + size] for at in range(0, len(data) - size, size)] for data in sounds]
-        return cls(daemon, chunk, rate, pieces)
+        return cls(port, chunk, rate, pieces)
 
     async def come(self, number: int) -> LiveClient:
         """Connect one client, which is admitted or refused."""
@@ -65,7 +67,7 @@ class Crowd:
         def make() -> LiveClient:
             return LiveClient(self.sounds[number % len(self.sounds)], self.chunk, sample_rate=self.rate)
 
-        _, client = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", self.daemon.port)
+        _, client = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", self.port)
         await client.answered.wait()
         if client.ready:
             self.clients.append(client)
@@ -108,10 +110,10 @@ def run(scale: Scale) -> Iterator[AttackRow]:
 
 
 def overloaded(daemon: setup.Served, scale: Scale) -> list[AttackRow]:
-    return uvloop.run(_attack(Crowd.of(daemon), scale))
+    return uvloop.run(_attack(Crowd.of(daemon.port), daemon, scale))
 
 
-async def _attack(crowd: Crowd, scale: Scale) -> list[AttackRow]:
+async def _attack(crowd: Crowd, daemon: setup.Served, scale: Scale) -> list[AttackRow]:
     loop, seconds, rows = asyncio.get_running_loop(), max(0.5, SECONDS * scale.share), list[AttackRow]()
     await crowd.fill(max(4, round(MOST * scale.share)))
     fits = len(crowd.clients)
@@ -147,15 +149,46 @@ async def _attack(crowd: Crowd, scale: Scale) -> list[AttackRow]:
     begin = loop.time()
     await crowd.leave(fits)
     rows.append(await _recovery(crowd, begin, "once the others have left"))
-    more = [asyncio.create_task(crowd.insist(i)) for i in range(round(fits * OFFERED[-1]) - fits)]
-    rows.append(await _recovery(crowd, loop.time(), f"while {len(more)} come in one instant"))
-    for task in more:
-        task.cancel()
-    await asyncio.gather(*more, return_exceptions=True)
+    count = round(fits * OFFERED[-1]) - fits
+    async with _storm(crowd.port, count):
+        rows.append(await _recovery(crowd, loop.time(), f"while {count} come in one instant"))
     await crowd.leave(fits // 2)
-    rows += await _files(crowd, seconds, max(1, round(FILES * min(1.0, scale.share))))
+    rows += await _files(crowd, daemon, seconds, max(1, round(FILES * min(1.0, scale.share))))
     await crowd.leave()
     return rows
+
+
+@contextlib.asynccontextmanager
+async def _storm(port: int, count: int) -> AsyncIterator[None]:
+    """``count`` clients that connect from another process in one instant, and insist until the end of the block."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_storming, args=(port, count, theirs))
+    process.start()
+    theirs.close()
+    try:
+        await asyncio.to_thread(ours.recv)  # its imports are done
+        ours.send(None)
+        yield
+    finally:
+        ours.close()
+        await asyncio.to_thread(process.join)
+
+
+def _storming(port: int, count: int, orders: Connection) -> None:
+    async def storm() -> None:
+        crowd = Crowd.of(port)
+        orders.send(None)
+        await asyncio.to_thread(orders.recv)
+        clients = [asyncio.create_task(crowd.insist(number)) for number in range(count)]
+        with contextlib.suppress(EOFError):
+            await asyncio.to_thread(orders.recv)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        await crowd.leave()
+
+    uvloop.run(storm())
 
 
 async def _recovery(crowd: Crowd, begin: float, what: str) -> AttackRow:
@@ -172,7 +205,7 @@ async def _recovery(crowd: Crowd, begin: float, what: str) -> AttackRow:
     return AttackRow("overload", f"in time again {what}", f"{RECOVERY:g} s", text, now - begin <= RECOVERY)
 
 
-async def _files(crowd: Crowd, seconds: float, count: int) -> list[AttackRow]:
+async def _files(crowd: Crowd, daemon: setup.Served, seconds: float, count: int) -> list[AttackRow]:
     """Clients that send as fast as they may, during live streams."""
     loop, live = asyncio.get_running_loop(), len(crowd.clients)
     data = frame_of_rows(b"".join(crowd.sounds[0]))
@@ -180,17 +213,17 @@ async def _files(crowd: Crowd, seconds: float, count: int) -> list[AttackRow]:
     until = loop.time() + 10 * RECOVERY
     while len(files) < count and loop.time() < until:
         make = functools.partial(Flood, lambda count: data, crowd.rate)
-        _, file = await loop.create_connection(make, "127.0.0.1", crowd.daemon.port)
+        _, file = await loop.create_connection(make, "127.0.0.1", crowd.port)
         await file.answered.wait()
         if file.ready:
             files.append(file)
         else:
             file.transport.abort()
             await asyncio.sleep(1)
-    begin, ran = loop.time(), await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total")
+    begin, ran = loop.time(), await asyncio.to_thread(daemon.value, "streamer_audio_seconds_total")
     await asyncio.sleep(seconds)
     passed = loop.time() - begin
-    ran = await asyncio.to_thread(crowd.daemon.value, "streamer_audio_seconds_total") - ran
+    ran = await asyncio.to_thread(daemon.value, "streamer_audio_seconds_total") - ran
     lags = crowd.late(begin, loop.time() - crowd.chunk)
     text = f"{percentile(lags, 0.99):.3f} s ({live} streams, {len(lags)} chunks)"
     held = percentile(lags, 0.99) <= crowd.chunk

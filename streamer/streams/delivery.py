@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from streamer.refusals import NotAttached, TooManyMarkers
@@ -233,10 +234,14 @@ class Markers:
         return bool(self.waiting)
 
     def _known(self, position: int, delivery: Delivery) -> dict[str, None]:
-        numbered = (*delivery.kept, *delivery.waiting)
-        sent = (e["id"] for e in numbered if e["type"] == "marker" and e["position"] == position)
         waiting = (id for id, at, _ in self.waiting if at == position)
-        return dict.fromkeys((*sent, *waiting))
+        sent: list[str] = []
+        for event in chain(reversed(delivery.waiting), reversed(delivery.kept)):
+            if event["type"] == "marker" and event["position"] <= position:
+                if event["position"] < position:
+                    break  # positions never fall: thousands of older events need not be looked at
+                sent.append(event["id"])
+        return dict.fromkeys((*reversed(sent), *waiting))
 
 
 class Waiters:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.streams.delivery import Delivery
+from streamer.streams.delivery import Delivery, Markers
 from streamer.streams.snapshot import KeptEvent, Snapshot, SnapshotError
 from streamer.tasks.snapshot import pack, unpack
 
@@ -78,3 +78,29 @@ def test_an_event_whose_tensors_are_missing_is_refused() -> None:
     body = pack(facts, arrays[:-1])
     with pytest.raises(SnapshotError, match="does not fit"):
         Snapshot.from_bytes(b"STS1" + zlib.crc32(body).to_bytes(4, "little") + body)
+
+
+def test_a_marker_is_known_again_without_a_look_at_every_kept_event() -> None:
+    looked: list[int] = []
+
+    class Looked(KeptEvent):
+        def __getitem__(self, name: str) -> Any:
+            looked.append(1)
+            return super().__getitem__(name)
+
+    delivery = Delivery("x", 5000, 1000, lambda: None)
+    delivery.kept.extend(Looked({"type": "final", "seq": seq}) for seq in range(4000))
+    marker = {"type": "marker", "position": 100}
+    for event in (
+        {**marker, "id": "a"},
+        {**marker, "id": "b", "position": 200},
+        {"type": "final"},
+        {**marker, "id": "c", "position": 200},
+        {"type": "partial"},
+    ):
+        delivery.kept.append(Looked(event))
+    resumed = Markers(10)
+    assert not resumed.add("b", 200, 200, delivery)
+    assert not resumed.add("c", 200, 200, delivery)
+    assert resumed.add("a", 200, 200, delivery)  # the same id elsewhere is another marker
+    assert len(looked) < 30
