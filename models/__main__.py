@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python -m models zoo characters --minutes 5
   python -m models.speech.whisper whisper/base english -o begin.pt
   python -m models train english --warm begin.pt       hours in the background; --resume continues after a stop
+  python -m models train english --warm runs/english/best.pt --folder runs/last --share speechocean=.45 --rate 1e-4
   python -m models train librispeech --corpus ~/LibriSpeech --threads 16
 """
 
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--resume", action="store_true", help="continue from the folder's train.ckpt")
     train.add_argument("--warm", type=Path, help="start from this checkpoint's weights, where their shapes match")
     train.add_argument("--everybody", action="store_true", help="train on the development speakers, too: a last stage")
+    train.add_argument("--share", type=_share, action="append", default=[], metavar="SOURCE=SHARE",
+                       help="share of a source's examples; the others keep their proportions")  # fmt: skip
     train.add_argument("--minutes", type=float, help="budget of training time")
     train.add_argument("--steps", type=int, help="budget in steps instead")
     train.add_argument("--rate", type=float, help="highest learning rate")
@@ -170,13 +173,18 @@ def _names(said: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in said.split(",") if name.strip())
 
 
+def _share(said: str) -> tuple[str, float]:
+    name, _, share = said.partition("=")
+    return name, float(share)
+
+
 def run(options: argparse.Namespace, folder: Path) -> int:
     import lightning
 
     from models.recipes import make, set_normaliser
     from models.speech.acoustic import Acoustic, parameters
     from models.speech.ctc import CtcTraining
-    from models.speech.mixture import Mixture
+    from models.speech.mixture import Mixture, reshare
     from models.training.budget import fit
     from models.training.card import leave
     from models.training.checkpoint import load, warm_start
@@ -184,6 +192,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     lightning.seed_everything(1, verbose=False)
     try:
         recipe = make(options.recipe, options.corpus, options.everybody)
+        reshare(recipe.sources, dict(options.share))
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

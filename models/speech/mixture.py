@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,27 @@ class UtteranceSource:
         self.speakers: dict[str, list[Utterance]] = {}
         for utterance in self.utterances:
             self.speakers.setdefault(utterance.speaker, []).append(utterance)
+
+
+def reshare(sources: Sequence[UtteranceSource], shares: Mapping[str, float]) -> None:
+    """Give the named sources these shares of the examples, from the first one to the last; the others keep their
+    proportions. Raises ``ValueError``."""
+    if unknown := sorted(set(shares) - {source.name for source in sources}):
+        known = ", ".join(source.name for source in sources)
+        raise ValueError(f"there is no source {', '.join(unknown)}: there are {known}")
+    left = 1 - sum(shares.values())
+    if min(shares.values(), default=0) < 0 or left < 0:
+        raise ValueError("shares are at least 0, and at most 1 together")
+    others = [(source, source.weight) for source in sources if source.name not in shares]
+
+    def scaled_share(weight: Callable[[float], float], progress: float) -> float:
+        return left * weight(progress) / sum(each(progress) for _, each in others)
+
+    for source, weight in others:
+        source.weight = partial(scaled_share, weight)
+    for source in sources:
+        if (share := shares.get(source.name)) is not None:
+            source.weight = partial(lambda share, progress: share, share)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from models.speech.augment import Augmentation
 from models.speech.channel import CODECS, clipped, microphone, stepped
 from models.speech.ctc import ctc, drifted, primed
 from models.speech.data import Pcm, Utterance
-from models.speech.mixture import QUIET, Mixture, UtteranceSource
+from models.speech.mixture import QUIET, Mixture, UtteranceSource, reshare
 from models.speech.scenes import SpeechScenes
 
 RATE = 16000
@@ -176,3 +176,23 @@ def test_a_share_of_the_streams_has_been_running() -> None:
     assert {name: value.shape for name, value in state.items()} == {
         name: value.shape for name, value in norm.initial_state(400).items()
     }
+
+
+def test_sources_get_other_shares() -> None:
+    def sources() -> list[UtteranceSource]:
+        return [
+            UtteranceSource("a", [], lambda p: 0.2 + p),
+            UtteranceSource("b", [], lambda p: 0.1),
+            UtteranceSource("c", [], lambda p: 0.7),
+        ]
+
+    made = sources()
+    reshare(made, {"c": 0.4})
+    assert [source.weight(0.0) for source in made] == pytest.approx([0.4, 0.2, 0.4])
+    assert [source.weight(0.1) for source in made] == pytest.approx([0.45, 0.15, 0.4])
+    made = sources()
+    reshare(made, {})
+    assert [source.weight(0.5) for source in made] == pytest.approx([0.7 / 1.5, 0.1 / 1.5, 0.7 / 1.5])
+    for wrong in ({"d": 0.1}, {"a": 0.7, "b": 0.4}, {"a": -0.1}):
+        with pytest.raises(ValueError, match=r"no source d: there are a, b, c|shares are"):
+            reshare(sources(), wrong)
