@@ -3,6 +3,7 @@ last line; ``--keep``: stores the figures for ``report``, which writes them into
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -41,6 +42,7 @@ def main() -> int:
     if sys.argv[1:2] == [] or sys.argv[1] not in NAMES:
         print(usage, file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that daemons are stopped, too
     name, *rest = keep(sys.argv[1:])
     import_module(f"bench.{name}").main(rest)
     return 0

@@ -29,7 +29,7 @@ from streamer.sensors.ingest import Fleet
 from streamer.sensors.layout import RowLayout
 from streamer.sensors.look import SensorView, describe, look_all
 from streamer.sensors.open import Loaded, load_forecasters, make_fleet
-from streamer.sensors.prometheus import SensorCollector
+from streamer.sensors.prometheus import show
 from streamer.sensors.reply import gather
 from streamer.sensors.saver import Saver
 from streamer.sensors.writes import BusyError
@@ -104,15 +104,7 @@ class Sensors:
         settings, fleets = self.settings, list[Fleet]()
         self._late = load_forecasters(paths, settings)
         if self._late:
-            self.metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
-            self.metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
-            self.metrics.oldest_reading.set_function(lambda: max((fleet.waits() for fleet in fleets), default=0.0))
-            self.metrics.reading_wait.set_function(lambda: max((fleet.behind() for fleet in fleets), default=0.0))
-            self.metrics.unsaved_sensors.set_function(
-                lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets)
-            )
-            patterns, series, top = settings.metrics_sensors, settings.max_sensor_series, settings.max_top_anomalies
-            self.metrics.registry.register(SensorCollector(fleets, patterns, series, top))
+            show(self.metrics, fleets, settings)
         self._fleets_shown = fleets
         for loaded in self._late.copy():
             self._open_in_time(loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,7 +18,11 @@ from streamer.sensors.look import SensorView, look_all
 from streamer.sensors.owners import VIEWER, visible
 from streamer.sensors.timeline import Timelines
 
-__all__ = ["SensorCollector"]
+if TYPE_CHECKING:
+    from streamer.metrics import Metrics
+    from streamer.settings import Settings
+
+__all__ = ["SensorCollector", "show"]
 
 SCORES = {
     "mae": "mean absolute error of the last 1000 forecasts",
@@ -27,6 +32,17 @@ SCORES = {
 BANDS = ("1", "all")
 #: A stream of a fleet, by the fleet's number.
 _Stream = tuple[int, str]
+
+
+def show(metrics: Metrics, fleets: Sequence[Fleet], settings: Settings) -> None:
+    """Show the fleets, also those that are added later, on the metrics page."""
+    metrics.sensors.set_function(lambda: sum(len(fleet.slots) for fleet in fleets))
+    metrics.waiting_readings.set_function(lambda: sum(fleet.waiting for fleet in fleets))
+    metrics.oldest_reading.set_function(lambda: max((fleet.waits() for fleet in fleets), default=0.0))
+    metrics.reading_wait.set_function(lambda: max((fleet.behind() for fleet in fleets), default=0.0))
+    metrics.unsaved_sensors.set_function(lambda: sum(int((fleet.written > fleet.saved).sum()) for fleet in fleets))
+    patterns, series, top = settings.metrics_sensors, settings.max_sensor_series, settings.max_top_anomalies
+    metrics.registry.register(SensorCollector(fleets, patterns, series, top))
 
 
 class SensorCollector(Collector):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from streamer.engine.engine import Engine
@@ -267,6 +268,16 @@ class Admission:
             session.close()
             text = f"{most} streams of this token's owner are awake already (max_streams): end one, or wait"
             raise self.refuse("quota", text, 5.0)
+
+    def wait_for_end(self, session: Session) -> None:
+        """Wait until an ended stream is over, so that a new stream of its key may begin. Raises :class:`Refused`."""
+        over = Event()
+        session.when_run(over.set)
+        if not over.wait(self._settings.stuck_seconds):
+            text = (
+                f"the stream {name_of(session.id)!r} has been ended, and what it was sent is still being run: try again"
+            )
+            raise self.refuse("duplicate", text, 1.0)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

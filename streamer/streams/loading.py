@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamer import __version__
 from streamer.contract.manifest import Manifest
 from streamer.engine.arena import Arena, ArenaError
 from streamer.engine.engine import Engine
@@ -15,6 +18,7 @@ from streamer.engine.load import batch_costs
 from streamer.engine.model import Model, ModelError
 from streamer.engine.trust import model_keys
 from streamer.engine.tuner import Tuning, tune
+from streamer.likeness import KINDS
 from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.streams.captions import captioner
@@ -38,6 +42,7 @@ __all__ = [
     "load_writers",
     "make_engine",
     "make_reviser",
+    "show_facts",
     "watch_engine",
 ]
 
@@ -208,6 +213,16 @@ def _tensors(manifest: Manifest) -> dict[str, Any]:
         "chunk_rows": manifest.chunk,
         "latency_rows": manifest.latency * manifest.hop,
     }
+
+
+def show_facts(settings: Settings, metrics: Metrics) -> None:
+    """Show the bounds and the versions on the metrics page."""
+    for name, value in settings.limits().items():
+        metrics.limit.labels(name).set(value)
+    python, runtime = platform.python_version(), metadata.version("onnxruntime")
+    metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
+    for kind in KINDS:  # so that an alert sees the first increase: from 0, not from an absent series
+        metrics.suspected_streams.labels(kind)
 
 
 def watch_engine(engine: Engine, sessions: Callable[[], list[Session]] = list) -> None:

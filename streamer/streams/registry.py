@@ -7,22 +7,18 @@ keeper (:mod:`streamer.streams.keeper`) decides what is written, and when. Metho
 from __future__ import annotations
 
 import logging
-import platform
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from streamer import __version__
 from streamer.engine.catalogue import default_models, resolve
 from streamer.engine.engine import Engine
 from streamer.engine.model import ModelError
 from streamer.engine.scheduler import Gather
-from streamer.likeness import KINDS
 from streamer.metrics import Metrics
 from streamer.names import name_of
 from streamer.store import Store
@@ -36,6 +32,7 @@ from streamer.streams.loading import (
     load_engine,
     load_writers,
     make_reviser,
+    show_facts,
     watch_engine,
 )
 from streamer.streams.look import look_asleep, look_awake
@@ -121,12 +118,7 @@ class Registry:
                 raise ModelError(again)
         load_writers(self.settings, (engine.manifest.task for engine in self._engines.values()))
         self._reviser = self._admission.reviser = make_reviser(self.settings, self.metrics, self._recogniser)
-        for name, value in self.settings.limits().items():
-            self.metrics.limit.labels(name).set(value)
-        python, runtime = platform.python_version(), metadata.version("onnxruntime")
-        self.metrics.build.info({"version": __version__, "python": python, "onnxruntime": runtime})
-        for kind in KINDS:  # so that an alert sees the first increase: from 0, not from an absent series
-            self.metrics.suspected_streams.labels(kind)
+        show_facts(self.settings, self.metrics)
         for engine in self._engines.values():
             self._start(engine)
         self.keeper.look()
@@ -160,10 +152,8 @@ class Registry:
         sessions = self._table.all()
         if left := sum(session.busy for session in sessions):
             log.warning("draining took too long, what was not run is saved", extra={"streams": left})
-        if self._reviser is not None:
-            self._reviser.close(
-                self.settings.stuck_seconds
-            )  # finals that are still in the second pass keep the first model's words
+        if self._reviser is not None:  # finals that are still in the second pass keep the first model's words
+            self._reviser.close(self.settings.stuck_seconds)
         self.checkpoint(whole=True)
         saved = {session: self.keeper.acknowledged(session) for session in sessions}
         for session, position in saved.items():
@@ -227,7 +217,7 @@ class Registry:
         for _ in range(TRIES):
             session = self._table.get(key)
             if session is not None and after_seq is None and session.ending:
-                self._wait_for_end(session)
+                self._admission.wait_for_end(session)
             if session is not None and session.state in ("ended", "closed"):
                 self.discard(session)
             found = self._rejoin(key, request, sink, after_seq, source)
@@ -396,16 +386,6 @@ class Registry:
     def _open_for_streams(self) -> None:
         if self._draining:
             raise self._admission.refuse("draining", "the daemon is going down", 1.0)
-
-    def _wait_for_end(self, session: Session) -> None:
-        """Wait until an ended stream is over, so that a new stream of its key may begin."""
-        over = Event()
-        session.when_run(over.set)
-        if not over.wait(self.settings.stuck_seconds):
-            text = (
-                f"the stream {name_of(session.id)!r} has been ended, and what it was sent is still being run: try again"
-            )
-            raise self._admission.refuse("duplicate", text, 1.0)
 
     def _rejoin(
         self, key: str, request: StreamRequest, sink: Sink, after_seq: int | None, source: str
