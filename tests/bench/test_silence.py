@@ -22,7 +22,7 @@ def test_there_are_recognisers() -> None:
     assert {"english", "digits"} <= set(RECOGNISERS)
 
 
-@pytest.mark.parametrize("seconds", [8, pytest.param(120, marks=LONG)], ids=["short", "two minutes"])
+@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=LONG)], ids=["short", "a minute"])
 @pytest.mark.parametrize("name", NAMES)
 def test_no_word_and_no_partial_where_nobody_speaks(name: str, seconds: float) -> None:
     heard = silence.invented(Model.load(resolve(name)), seconds)

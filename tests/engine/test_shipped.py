@@ -107,7 +107,7 @@ def test_neither_split_nor_company_shows(
     same(sink.results, reference(path, pcm))
 
 
-@FEW
+@settings(FEW, max_examples=3)  # each loads the file two or three times
 @given(begin=SHARE, cuts=st.lists(SHARE, min_size=1, max_size=2), drained=st.booleans())
 def test_sleep_does_not_show(
     tmp_path_factory: pytest.TempPathFactory, path: Path, begin: float, cuts: list[float], drained: bool
