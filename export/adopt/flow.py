@@ -1,8 +1,8 @@
 """Data flow of a graph: which input and output form a state, and which recurrences keep no state between calls.
 
 LSTM, GRU, RNN, Scan and Loop define which input is the initial state and which output the final one. Both are traced to
-the graph's inputs and outputs through operators that only move data. For a cell in plain arithmetic the shortest path
-decides: a state reaches its own next value through fewer and simpler operators than the next value of another state.
+the graph's inputs and outputs through operators that only move data. In a cell of plain arithmetic a state mostly reaches
+its own next value through fewer and simpler operators than the next value of another state.
 """
 
 from __future__ import annotations

@@ -148,6 +148,7 @@ def assign(
     more_streams += alongside
     free = [port for port in free if port.name not in guessed and port.name not in alongside]
     if flow is not None:
+        _refuse_backward(pairs, flow)
         _refuse_unused([*pairs, *(port.name for port in left()[0])], flow)
     _ask_open(*left(), stream, questions)
     results, dropped = _results([port for port in outputs if port.name not in pairs.values()], settings)
