@@ -262,8 +262,9 @@ def test_ten_lines(tmp_path: Path) -> None:
     assert last == [f"run it: streamer run {target} rows.csv", f"serve it: streamer serve --model {target}"]
 
 
-SOUND = """(float[b, 64] audio, float[b, 1] h) => (float[b, 1] y, float[b, 1] hn) {
-    m = ReduceMax<axes = [1], keepdims = 1>(audio)  s = Add(m, h)  hn = Tanh(s)  y = Neg(hn)
+SOUND = """(float[b, 64] audio, float[b, 1] h) => (float[b, 1, 1] y, float[b, 1] hn) {
+    m = ReduceMax<axes = [1], keepdims = 1>(audio)  s = Add(m, h)  hn = Tanh(s)
+    ax = Constant<value = int64[1] {1}>()  p = Sigmoid(hn)  y = Unsqueeze(p, ax)
 }"""
 
 
@@ -276,7 +277,7 @@ SOUND = """(float[b, 64] audio, float[b, 1] h) => (float[b, 1] y, float[b, 1] hn
             "streamer run {} samples.npy  # numpy.save of the int16 samples of one channel at 16000 Hz",
         ),
         (
-            '[task]\nname = "classify"\nmode = "final"\nlabels = ["a"]\n',
+            '[task]\nname = "classify"\nmode = "running"\nlabels = ["a"]\n',
             "sound.wav",
             "streamer classify --model {} sound.wav",
         ),
@@ -296,7 +297,6 @@ def test_the_hint_runs_a_model_of_sound(tmp_path: Path, task: str, made: str, hi
         *said.removeprefix("run it: streamer ").partition("  #")[0].replace(made, str(tmp_path / made)).split()
     )
     assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.decode().splitlines()) > 1
 
 
 def test_weights_that_were_left_behind(tmp_path: Path) -> None:
