@@ -17,7 +17,8 @@ from streamer.commands.tools import run_tool
 
 SOURCE = """
 import torch
-from helper import WIDTH
+from helper import WIDTH, helps
+from torch.nn import GRUCell
 
 def alone():
     return torch.nn.GRUCell(4, WIDTH)
@@ -38,7 +39,7 @@ def nothing():
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    (tmp_path / "helper.py").write_text("WIDTH = 8\n", "utf-8")
+    (tmp_path / "helper.py").write_text("WIDTH = 8\ndef helps(): pass\n", "utf-8")
     (tmp_path / "export.py").write_text(SOURCE, "utf-8")  # named as the package is
     return str(tmp_path / "export.py")
 
@@ -54,7 +55,7 @@ def test_what_a_function_may_return(source: str) -> None:
         ("alone", "module alone.*return model, torch.zeros"),
         ("nothing", r"returned NoneType: return \(module, example, states\)"),
         ("broken", "RuntimeError: no such dataset"),
-        ("missing", "no function missing; there are: alone, broken, named, nothing, three"),
+        ("missing", "no function missing; there are: alone, broken, named, nothing, three$"),
     ],
 )
 def test_what_a_function_may_not(source: str, function: str, why: str) -> None:
