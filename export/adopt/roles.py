@@ -280,9 +280,12 @@ def _ask_open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked:
         if same:
             rivals = [p.name for p in free if p != port and any(_compatible(p, o) for o in outputs if o.name in same)]
             others = f", as does {listed(rivals)}" if rivals else ""
+            # proposed is the usual order, results first, then the states
+            alike = [p.name for p in free if p == port or p.name in rivals]
+            place = max(0, len(same) - len(alike)) + alike.index(port.name)
             asked.ask(
                 "state",
-                f'{quoted(port.name)} = "{same[0]}"',
+                f'{quoted(port.name)} = "{same[min(place, len(same) - 1)]}"',
                 f"{port} may come back as {' or '.join(same[:6])}{others}, and graph and names leave it open",
             )
         else:

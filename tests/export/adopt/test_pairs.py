@@ -115,10 +115,14 @@ def test_what_the_arithmetic_does_not_tell_is_asked(tmp_path: Path, body: str) -
 @pytest.mark.parametrize("prev", ["prev", "sub_1"])
 def test_a_result_that_looks_like_the_state_is_never_taken_for_it(tmp_path: Path, body: str, prev: str) -> None:
     body = body.replace("prev", prev)
-    with pytest.raises(OpenQuestionsError, match="may come back as y or left, and graph and names leave it open"):
+    said = rf'may come back as y or left, and graph and names leave it open\n{prev} = "left"$'
+    with pytest.raises(OpenQuestionsError, match=said):
         graph(tmp_path, body, (prev,), "1, 4")
 
 
 def test_a_result_that_looks_like_the_states(tmp_path: Path) -> None:
-    with pytest.raises(OpenQuestionsError, match=r"alpha .*may come back as y or left or right, as does beta"):
+    said = r"alpha .*may come back as y or left or right, as does beta"
+    with pytest.raises(OpenQuestionsError, match=said) as caught:
         graph(tmp_path, f"{CELL} y = Neg(left)", result="1, 4")
+    assert 'alpha = "left"\n' in str(caught.value)
+    assert str(caught.value).endswith('beta = "right"')
