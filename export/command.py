@@ -74,8 +74,7 @@ def made(source: str) -> dict[str, Any]:
     module = _imported(where)
     make = getattr(module, function, None)
     if not callable(make):
-        there = ", ".join(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))) or "none"
-        raise ExportError(f"{where} has no function {function}; there are: {there}")
+        raise ExportError(f"{where} has no function {function}; there are: {', '.join(_functions(module)) or 'none'}")
     try:
         result = make()
     except Exception as error:  # raised by the user's code, so the traceback helps
@@ -93,6 +92,18 @@ def made(source: str) -> dict[str, Any]:
             "stream starts with: return model, torch.zeros(1, 1, 8), (h, c)"
         )
     return dict(result)
+
+
+def _functions(module: ModuleType) -> list[str]:
+    """The module's own functions, without those that it imports."""
+    return sorted(
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not isinstance(value, type)
+        and not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    )
 
 
 def _imported(where: str) -> ModuleType:

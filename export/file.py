@@ -12,7 +12,13 @@ import onnx_ir as ir
 
 from streamer.contract.manifest import KEY, Manifest
 
-__all__ = ["draft_of", "write"]
+__all__ = ["draft_folder", "draft_of", "write"]
+
+
+def draft_folder(target: Path) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder beside ``target``. Its name holds the number of this process, so that the command that started
+    it can remove the folder if the process crashes (:mod:`streamer.commands.tools`)."""
+    return tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.{os.getpid()}.")
 
 
 @contextmanager
@@ -20,7 +26,7 @@ def draft_of(target: Path) -> Iterator[Path]:
     """The path of a draft of ``target``, in a temporary folder beside it. After the block the draft replaces ``target``
     by a rename, so readers see the old file or a judged one. If the block raises, ``target`` stays unchanged."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+    with draft_folder(target) as folder:
         draft = Path(folder) / target.name
         yield draft
         os.replace(draft, target)

@@ -139,6 +139,13 @@ def _specs(
             specs.append(StreamInput(name=name, dtype=dtype, chunk_shape=shape, limits=bounds))
             continue
         if sample_rate is not None:
+            if len(shape) == 2 and shape[0] == 1 < shape[1] and layout.time is None and dtype in ("float32", "int16"):
+                raise ExportError(
+                    f"sample_rate is for sound, and {name} is one row of {shape[1]} values. If they are samples, say "
+                    f"time={{{name!r}: {0 if layout.batch else 1}}} (in the dictionary that the function of streamer "
+                    "export returns). If they are the channels of a row, give step_seconds, the time of a row, instead "
+                    "of sample_rate"
+                )
             if len(shape) > 1 or dtype not in ("float32", "int16"):
                 raise ExportError(
                     f"sample_rate is for sound, and {name} is {dtype} with rows of {list(shape[1:])}: give "

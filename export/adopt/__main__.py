@@ -80,12 +80,17 @@ def _next_steps(target: Path) -> list[str]:
     from streamer.engine.model import Model
 
     manifest = Model.load(target).manifest
+    rate = manifest.input.sample_rate
     run = {
         "transcribe": f"streamer transcribe --model {target} talk.wav",
         "enhance": f"streamer enhance --model {target} noisy.wav -o clean.wav",
     }.get(manifest.task)
+    if run is None and manifest.task == "classify" and rate is not None:
+        run = f"streamer classify --model {target} sound.wav"
     if run is None:
-        run = f"streamer run {target} {'rows.csv' if manifest.input.sample_rate is None else 'sound.wav'}"
+        run = f"streamer run {target} rows.csv"
+        if rate is not None:  # it takes rows, not files of sound
+            run = f"streamer run {target} samples.npy  # numpy.save of the int16 samples of one channel at {rate} Hz"
     return [f"run it: {run}", f"serve it: streamer serve --model {target}"]
 
 

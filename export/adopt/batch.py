@@ -114,7 +114,7 @@ _BY = {
     "name": "",
     "graph": " (by the graph)",
     "shape": " (by its shape)",
-    "arithmetic": " (by the arithmetic of the graph; for another say [state])",
+    "arithmetic": " (by the arithmetic and the order; for another say [state])",
 }
 
 

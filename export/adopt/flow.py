@@ -1,8 +1,8 @@
 """Data flow of a graph: which input and output form a state, and which recurrences keep no state between calls.
 
 LSTM, GRU, RNN, Scan and Loop define which input is the initial state and which output the final one. Both are traced to
-the graph's inputs and outputs through operators that only move data. For a cell in plain arithmetic the shortest path
-decides: a state reaches its own next value through fewer and simpler operators than the next value of another state.
+the graph's inputs and outputs through operators that only move data. In a cell of plain arithmetic a state mostly
+reaches its own next value through fewer and simpler operators than the next value of another state.
 """
 
 from __future__ import annotations
@@ -127,6 +127,28 @@ class GraphFlow:
             if found.start is None or id(found.start) not in reached
         ]
 
+    def backward(self, names: Iterable[str]) -> list[tuple[ir.Node, str]]:
+        """Recurrent nodes whose backward direction starts from one of these inputs, and that input."""
+        starts = {name: self._moved(self._input(name)) for name in names}
+        return [
+            (node, name)
+            for node in self.model.graph.all_nodes()
+            if node.op_type in STATES and node.attributes.get_string("direction", "forward") != "forward"
+            for number, _ in STATES[node.op_type]
+            for name, moved in starts.items()
+            if number < len(node.inputs) and id(_last_direction(node, node.inputs[number])) in moved
+        ]
+
+    def _moved(self, start: ir.Value) -> set[int]:
+        """Ids of the values that hold the data of ``start``, apart from what recurrent operators make of it."""
+        seen, stack = {id(start)}, [start]
+        while stack:
+            for target, cost, carries in self._successors.get(id(stack.pop()), ()):
+                if cost <= _JOIN and not carries and id(target) not in seen:
+                    seen.add(id(target))
+                    stack.append(target)
+        return seen
+
     def unused(self, name: str) -> bool:
         """Whether no operator takes the input ``name``, and it is not an output."""
         value = self._input(name)
@@ -226,6 +248,15 @@ def _recurrences(node: ir.Node) -> Iterator[Recurrence]:
                 axes = node.attributes.get("scan_input_axes")
                 axis = int(axes.as_ints()[0]) if isinstance(axes, ir.Attr) else 0
             yield Recurrence(node, start, f"state {before.name}", over, axis)
+
+
+def _last_direction(node: ir.Node, start: ir.Value | None) -> ir.Value | None:
+    """The start of the node's last direction, if the graph joins it from the starts of both, else the whole start."""
+    joined = None if start is None else start.producer()
+    axis = 1 if node.attributes.get_int("layout", 0) else 0
+    if joined is not None and joined.op_type == "Concat" and joined.attributes.get_int("axis", 0) % 3 == axis:
+        return joined.inputs[-1]
+    return start
 
 
 def _is_empty(value: ir.Value) -> bool:

@@ -93,32 +93,55 @@ def read(path: Path, opset: int = OLDEST_OPSET) -> Foreign:
 def _load(path: Path) -> onnx.ModelProto:
     try:
         proto = onnx.load(str(path), format="protobuf", load_external_data=False)
-        _need_weights(proto, path)
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+    except (DecodeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise AdoptionError(f"{path} is not an ONNX file ({reason}): export the model to ONNX first") from error
     except OSError as error:
         raise AdoptionError(f"can't read {error.filename or path}: {error.strerror or error}") from error
     if not proto.graph.node or not proto.graph.output:
         raise AdoptionError(f"{path} is not an ONNX file (it has no graph): export the model to ONNX first")
+    _need_weights(proto, path)
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AdoptionError(
+            f"the weights of {path} can't be read from the files beside it ({reason}): export the model with "
+            "external_data=False"
+        ) from error
     return proto
 
 
 def _need_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises :class:`AdoptionError` that names missing files of external weights."""
-    places = {
-        entry.value
-        for tensor in proto.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    if missing := sorted(place for place in places if not (path.parent / place).is_file()):
+    """Raises :class:`AdoptionError` that names files of external weights that are missing or too short."""
+    needed: dict[str, int] = {}
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            said = {entry.key: entry.value for entry in tensor.external_data}
+            begin, length = (int(said.get(key, 0) or 0) for key in ("offset", "length"))
+            place = said.get("location", "")
+            needed[place] = max(needed.get(place, 0), begin + length)
+    if missing := sorted(place for place in needed if not (path.parent / place).is_file()):
         raise AdoptionError(
             f"the weights of {path} are in {listed(missing)}, which is not beside it: copy it into {path.parent}, or "
             "export the model with external_data=False"
         )
+    for place, size in sorted(needed.items()):
+        if (there := (path.parent / place).stat().st_size) < size:
+            raise AdoptionError(
+                f"the weights of {path} are in {place}, which is too short: it has {there} bytes, and the model needs "
+                f"{size}. Copy it again, whole, or export the model with external_data=False"
+            )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors with weights, those of constants and of inner graphs, too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _domains(proto: onnx.ModelProto) -> Iterator[str]:

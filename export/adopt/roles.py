@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,6 +148,7 @@ def assign(
     more_streams += alongside
     free = [port for port in free if port.name not in guessed and port.name not in alongside]
     if flow is not None:
+        _refuse_backward(pairs, flow)
         _refuse_unused([*pairs, *(port.name for port in left()[0])], flow)
     _ask_open(*left(), stream, questions)
     results, dropped = _results([port for port in outputs if port.name not in pairs.values()], settings)
@@ -223,18 +224,27 @@ def _by_shape(free: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
 
 
 def _by_arithmetic(free: Sequence[Port], outputs: Sequence[Port], flow: GraphFlow) -> dict[str, str]:
-    """Pairs by the shortest path through the graph; none at all if a path is ambiguous or two states share an output,
-    since a wrong pair would not be noticed."""
+    """Pairs of states that share a shape, by the shortest path through the graph. None at all unless there are as many
+    outputs of the shape as states, and the paths say what the order of the tensors says.
+
+    A path alone is no proof: a result may be nearer to a state than its next value (``x - last, x``), and the next
+    value of a delay or of a rotation does not depend on the state itself. A wrong pair would not be noticed.
+    """
     pairs: dict[str, str] = {}
     for port in free:
-        if not any(_compatible(port, output) for output in outputs):
+        ends = [o for o in outputs if _compatible(port, o)]
+        if not ends:
             continue
-        costs = flow.costs(port.name)
-        ranked = sorted((costs[o.name], o.name) for o in outputs if o.name in costs and _compatible(port, o))
-        if not ranked or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
+        rivals = [p for p in free if any(_compatible(p, o) for o in ends)]
+        if len(ends) != len(rivals) or not all(_compatible(p, o) for p in rivals for o in ends):
             return {}
-        pairs[port.name] = ranked[0][1]
-    return pairs if len(set(pairs.values())) == len(pairs) else {}
+        costs = flow.costs(port.name)
+        ranked = sorted((costs[o.name], o.name) for o in ends if o.name in costs)
+        in_order = ends[rivals.index(port)].name
+        if not ranked or ranked[0][1] != in_order or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
+            return {}
+        pairs[port.name] = in_order
+    return pairs
 
 
 def _same_name(before: str, after: str) -> bool:
@@ -270,9 +280,12 @@ def _ask_open(free: Sequence[Port], outputs: Sequence[Port], stream: str, asked:
         if same:
             rivals = [p.name for p in free if p != port and any(_compatible(p, o) for o in outputs if o.name in same)]
             others = f", as does {listed(rivals)}" if rivals else ""
+            # proposed is the usual order, results first, then the states
+            alike = [p.name for p in free if p == port or p.name in rivals]
+            place = max(0, len(same) - len(alike)) + alike.index(port.name)
             asked.ask(
                 "state",
-                f'{quoted(port.name)} = "{same[0]}"',
+                f'{quoted(port.name)} = "{same[min(place, len(same) - 1)]}"',
                 f"{port} may come back as {' or '.join(same[:6])}{others}, and graph and names leave it open",
             )
         else:
@@ -312,6 +325,17 @@ def _refuse_unused(names: Sequence[str], flow: GraphFlow) -> None:
             f"nothing in the graph uses the input {listed(idle)}. Was one tensor given twice to torch.onnx.export? It "
             "merges inputs that are the same object: give every state its own zeros. If the input is really unused, "
             f"say [constants] {quoted(idle[0])} = 0"
+        )
+
+
+def _refuse_backward(names: Iterable[str], flow: GraphFlow) -> None:
+    """Raises :class:`AdoptionError` for a state from which a backward direction starts."""
+    for node, name in flow.backward(names):
+        raise AdoptionError(
+            f"{node.op_type} {node.name or node.outputs[0].name} has a backward direction, which starts from the state "
+            f"{name}. It reads the rows of a call from the last to the first, so what it ends with lies before the "
+            "call, and is no start for the next one. Export the model with the forward direction alone, or with the "
+            "state of the forward direction alone and zeros for the other one"
         )
 
 

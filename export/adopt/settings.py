@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from export.adopt.report import AdoptionError
+from export.adopt.report import AdoptionError, listed
 
 __all__ = [
     "AdoptSettings",
@@ -153,5 +154,20 @@ def read_settings(path: Path | None) -> AdoptSettings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AdoptionError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        lines = "; ".join(_said(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors())
         raise AdoptionError(f"{path} does not fit (docs/adopt.md has an example): {lines}") from error
+
+
+def _said(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """What is wrong at a place of the file. An unknown name comes with the nearest known one, or with all of them."""
+    where = ".".join(map(str, place)) or "file"
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    table: type[BaseModel] = AdoptSettings
+    for part in place[:-1]:
+        kinds = (table.model_fields[str(part)].annotation, *get_args(table.model_fields[str(part)].annotation))
+        table = next(one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel))
+    known = list(table.model_fields)
+    near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {listed(known, 20)}"
+    return f"{'table or line' if len(place) == 1 else 'line'} {where} is unknown: {hint}"

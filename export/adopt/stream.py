@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from export.adopt.axes import Axes, axes_of, table_of
 from export.adopt.flow import GraphFlow
 from export.adopt.layout import AxisLayout
@@ -14,6 +12,7 @@ from export.adopt.questions import Questions, quoted
 from export.adopt.report import AdoptionError
 from export.adopt.roles import Port, Roles
 from export.adopt.settings import AdoptSettings, Host, SourceSettings
+from export.adopt.start import overlap_start
 
 __all__ = [
     "InputStream",
@@ -130,7 +129,7 @@ def rows_of(
         table = table_of(flow, port.name)
         limit = None if table is None else table - 1
     layout = _layout(port, batch, shape, places)
-    start = float(np.asarray(settings.start.get(port.name, 0)))
+    start = overlap_start(settings, port.name)
     kind = "pcm" if sound else "rows"
     return InputStream(port.name, port.dtype, kind, layout, chunk, overlap, limit, time, start, steps_open)
 

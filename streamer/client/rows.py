@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.arrays import numbers
 from streamer.client.replay import ReplayBounds, ReplayClient, StreamError
 
 __all__ = ["RowStream", "SyncRowStream"]
@@ -265,17 +266,15 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _fit(rows: Any, spec: Mapping[str, Any]) -> NDArray[Any]:
-    """[n, *row_shape] in the input's dtype, little-endian; integers are converted exactly or refused."""
-    wanted = np.dtype(spec["dtype"]).newbyteorder("<")
-    array = np.asarray(rows)
+    """[n, *row_shape] in the input's dtype, little-endian. Raises ``ValueError`` for what does not fit, with the
+    sentence of a model in process."""
+    array = numbers(rows, spec["dtype"], f"input {spec['name']!r}")
     shape = tuple(spec["shape"])
     if array.shape[1:] != shape or array.ndim == 0:
         raise ValueError(
             f"rows of {spec['name']!r} have the shape [n, {', '.join(map(str, shape))}], not {array.shape}"
         )
-    if array.size and wanted.kind in "iu" and not np.array_equal(array.astype(wanted), array):
-        raise ValueError(f"{spec['name']!r} is {spec['dtype']}: some of these numbers do not fit into it")
-    return array.astype(wanted)
+    return array.astype(np.dtype(spec["dtype"]).newbyteorder("<"), copy=False)
 
 
 def _listed(value: Any) -> Any:

@@ -49,4 +49,5 @@ def adopt(
     for option, path in (("--output", output), ("--config", config)):
         if path is not None:
             arguments += [option, str(path)]
-    raise typer.Exit(run_tool("adopt", "export.adopt", arguments, ONNX))
+    folder = output.parent if output is not None else model if model.is_dir() else model.parent
+    raise typer.Exit(run_tool("adopt", "export.adopt", arguments, ONNX, source=str(model), folder=folder))

@@ -62,4 +62,5 @@ def export(
         if value is not None:
             arguments.append(f"{option}={value}")
     needs = {"torch": "your own PyTorch, pip install torch", **ONNX}
-    raise typer.Exit(run_tool("export", "export.command", arguments, needs))
+    folder = Path() if output is None else output.parent
+    raise typer.Exit(run_tool("export", "export.command", arguments, needs, source=source, folder=folder))

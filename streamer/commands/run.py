@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from streamer.commands.completion import model_names
 
 if TYPE_CHECKING:
     from streamer.contract.manifest import Manifest
+    from streamer.streams.local import Arrays, LocalStream
 
 __all__ = ["run"]
 
@@ -55,7 +57,8 @@ def run(
             make_writer(kind, output, loaded.manifest) as writer,
         ):
             for piece in source:
-                writer.write(stream.step(piece))
+                for outputs in _steps(stream, piece):
+                    writer.write(outputs)
                 if interrupted.is_set():
                     break
             writer.write(stream.finish())
@@ -65,6 +68,21 @@ def run(
         raise typer.Exit(130)
     steps = writer.steps
     print(f"{stream.position} rows, {steps} step{'s' * (steps != 1)} of output", file=sys.stderr)
+
+
+def _steps(stream: LocalStream, piece: dict[str, Any]) -> Iterator[Arrays]:
+    """Outputs of a piece. If the stream refuses it, its rows are run one by one, as far as they are right. Raises
+    :class:`BadRows` with the number of the wrong row."""
+    from streamer.refusals import BadRows
+
+    try:
+        yield stream.step(piece)
+    except BadRows:
+        for at in range(max(map(len, piece.values()))):
+            try:
+                yield stream.step({name: rows[at : at + 1] for name, rows in piece.items()})
+            except BadRows as error:
+                raise BadRows(f"row {stream.position + 1}: {error}") from None
 
 
 def _conditions(given: list[str], manifest: Manifest) -> dict[str, Any]:

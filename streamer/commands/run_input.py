@@ -51,9 +51,19 @@ def _sniff(
 
 
 def _together(rows: Iterator[Inputs], count: int) -> Iterator[Inputs]:
-    """Pieces of ``count`` rows."""
-    while piece := list(itertools.islice(rows, count)):
-        yield {key: list(itertools.chain.from_iterable(row[key] for row in piece)) for key in piece[0]}
+    """Pieces of ``count`` rows. The rows before an error are given before it is raised."""
+    error: ValueError | None = None
+    while error is None:
+        piece: list[Inputs] = []
+        try:
+            piece.extend(itertools.islice(rows, count))
+        except ValueError as raised:
+            error = raised
+        if piece:
+            yield {key: list(itertools.chain.from_iterable(row[key] for row in piece)) for key in piece[0]}
+        elif error is None:
+            return
+    raise error
 
 
 def _lines(name: str, file: BinaryIO) -> Iterator[str]:

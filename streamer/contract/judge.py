@@ -326,7 +326,10 @@ def _endurance(model: Runnable, rng: np.random.Generator, length: int) -> Iterat
 
 def _loud(extreme: Array) -> Array:
     """A full-scale signal; for floats far beyond any sensor, but low enough for finite products."""
-    return np.where(extreme > 0, 1e6, -1e6).astype(extreme.dtype) if extreme.dtype.kind == "f" else extreme
+    if extreme.dtype.kind != "f":
+        return extreme
+    loud = min(1e6, float(np.sqrt(np.finfo(extreme.dtype).max)))
+    return np.where(extreme > 0, loud, -loud).astype(extreme.dtype)
 
 
 def _counters(model: Runnable, state: Arrays, sizes: list[dict[str, float]], sound: Signal) -> list[str]:

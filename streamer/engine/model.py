@@ -77,7 +77,7 @@ class Model:
             if "external" in str(error).lower():
                 raise ModelError(
                     f"{path} keeps its weights in a second file (PyTorch's exporter calls it {path.name}.data), and a "
-                    f"model here is one file: streamer adopt {path.name} makes one of both"
+                    f"model here is one file: streamer adopt {path} makes one of both"
                 ) from error
             raise ModelError(
                 f"{path} is no ONNX file that this runtime can load ({_line(error)}): export it again"

@@ -7,19 +7,17 @@ is a :class:`BadRows` that names the input, the given value and the expected one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.arrays import NotNumbers, numbers, within
 from streamer.contract.manifest import Condition, Manifest, StreamInput
 from streamer.refusals import BadRows
 from streamer.streams.front import is_sound
 
 __all__ = ["RowReader", "to_array"]
-
-SHOWN = 5
 
 
 class RowReader:
@@ -79,7 +77,7 @@ class RowReader:
             array = to_array(value, spec.dtype, f"condition {name!r}")
             if array.shape != spec.shape:
                 raise BadRows(f"condition {name!r} has the shape {list(array.shape)}: {_said(spec)} is expected")
-            if spec.limits is not None and array.size and not _within(array, *spec.limits):
+            if spec.limits is not None and array.size and not within(array, *spec.limits):
                 low, high = spec.limits
                 raise BadRows(f"condition {name!r} is from {low} to {high}, not {int(array.min())}..{int(array.max())}")
             found[name] = array
@@ -107,40 +105,11 @@ class RowReader:
 
 
 def to_array(values: Any, dtype: str, what: str) -> NDArray[Any]:
-    """Numbers of any nesting as an array of ``dtype``; only floats may change, by rounding. ``None`` is NaN.
-
-    Raises :class:`BadRows` for a value that is not a number or does not fit into ``dtype``, and for rows of several
-    lengths.
-    """
-    wanted = np.dtype(dtype)
+    """:func:`streamer.arrays.numbers` that raises :class:`BadRows`."""
     try:
-        array = np.asarray(values)
-    except (ValueError, OverflowError, TypeError):  # lists of several lengths
-        raise BadRows(f"{what} has rows of different shapes: {_odd(values)}") from None
-    if array.dtype == object:
-        array = _with_missing(values, wanted, what)
-    if array.size == 0:
-        return array.astype(wanted)
-    if array.dtype.kind not in "bifu":
-        raise BadRows(f"{what} is {dtype}, not text, and nothing else but numbers")
-    if array.dtype == wanted:
-        return array
-    if wanted.kind == "b":
-        if array.dtype.kind == "f" or not _within(array, 0, 1):
-            raise BadRows(f"{what} is bool: true, false, 0 or 1")
-    elif wanted.kind in "iu":
-        kind = np.iinfo(wanted)
-        if array.dtype.kind == "f" and not bool((np.isfinite(array) & (array == np.trunc(array))).all()):
-            raise BadRows(f"{what} is {dtype}: whole numbers, not {float(array.flat[0])!r} or the like")
-        if not _within(array, kind.min, kind.max):
-            raise BadRows(f"{what} is {dtype}, from {kind.min} to {kind.max}: {array.min()} to {array.max()} came")
-    elif not np.maximum.reduce(np.abs(array), axis=None) <= _largest(wanted):  # infinite, missing, or too large
-        with np.errstate(over="ignore"):
-            fitted = array.astype(wanted)
-        if array.dtype.kind == "f" and not np.array_equal(np.isinf(fitted), np.isinf(array)):
-            raise BadRows(f"{what} is {dtype}: {np.abs(array[np.isfinite(array)]).max():g} is too large for it")
-        return fitted
-    return array.astype(wanted)
+        return numbers(values, dtype, what)
+    except NotNumbers as error:
+        raise BadRows(str(error)) from None
 
 
 def _rows_of(spec: StreamInput, values: Any) -> NDArray[Any]:
@@ -155,31 +124,6 @@ def _rows_of(spec: StreamInput, values: Any) -> NDArray[Any]:
     if array.shape[1:] != shape:
         raise BadRows(f"a row of {what} has the shape {list(array.shape[1:])}: {_said(spec)} is expected")
     return array
-
-
-def _with_missing(values: Any, wanted: np.dtype[Any], what: str) -> NDArray[Any]:
-    """Convert an object array, which has ``None``, text, or an integer beyond 64 bits in it."""
-    if wanted.kind != "f":
-        raise BadRows(f"{what} is {wanted}: every number must be there, and fit into it")
-    try:
-        return np.asarray(values, np.float64)  # None becomes NaN
-    except (ValueError, TypeError, OverflowError):
-        raise BadRows(f"{what} is {wanted}: numbers or null, not {_odd(values)}") from None
-
-
-@lru_cache
-def _largest(dtype: np.dtype[Any]) -> float:
-    return float(np.finfo(dtype).max)
-
-
-def _within(array: NDArray[Any], low: int, high: int) -> bool:
-    return bool(low <= array.min() and array.max() <= high)
-
-
-def _odd(values: Any) -> str:
-    """A few of the offending values, for the message."""
-    text = repr(list(values)[:SHOWN]) if isinstance(values, (list, tuple)) else repr(values)
-    return text if len(text) <= 120 else text[:120] + "..."
 
 
 def _said(spec: StreamInput | Condition) -> str:

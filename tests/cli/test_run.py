@@ -128,3 +128,40 @@ def test_what_can_not_be_run_is_named(
 def test_a_missing_file_and_a_missing_model(plant: Path, tmp_path: Path) -> None:
     assert "nowhere.csv" in one_line(streamer("run", plant, tmp_path / "nowhere.csv").stderr)
     assert "no model" in one_line(streamer("run", "nobody", "-").stderr)
+
+
+BAD = {
+    "text in a csv": as_csv() + b"1,x,3\n",
+    "a short line of a csv": as_csv() + b"1,2\n1,2,3\n",
+    "a number too large in a csv": as_csv() + b"1,1e39,3\n1,2,3\n",
+    "no json": as_ndjson() + b"[1, 2,\n",
+    "a short list": as_ndjson() + b"[1, 2]\n[1, 2, 3]\n",
+    "text in a list": as_ndjson() + b'[1, "x", 3]\n',
+    "no text": as_csv() + b"\xff\n",
+}
+
+
+@pytest.mark.parametrize("data", list(BAD.values()), ids=list(BAD))
+def test_the_rows_before_a_bad_one_are_run(plant: Path, tmp_path: Path, data: bytes) -> None:
+    whole = streamer("run", plant, "-", stdin=as_csv())
+    (tmp_path / "rows").write_bytes(data)
+    for rows, given, out in (
+        (tmp_path / "rows", b"", ()),
+        ("-", data, ()),
+        (tmp_path / "rows", b"", ("-o", "out.csv")),
+    ):
+        done = streamer("run", plant, rows, *(tmp_path / one if "." in one else one for one in out), stdin=given)
+        assert done.returncode == 2
+        assert "10" in one_line(done.stderr)
+        wrote = (tmp_path / "out.csv").read_bytes() if out else done.stdout
+        assert wrote.decode().splitlines() == whole.stdout.decode().splitlines()[: 1 + len(ROWS)]
+
+
+def test_an_array_with_a_bad_row(plant: Path, tmp_path: Path) -> None:
+    bad = np.array(ROWS, np.float64)
+    bad[7, 1] = 1e39
+    np.save(tmp_path / "rows.npy", bad)
+    done = streamer("run", plant, tmp_path / "rows.npy")
+    assert done.returncode == 2
+    assert "row 8: input" in one_line(done.stderr)
+    assert len(done.stdout.decode().splitlines()) == 1 + 7

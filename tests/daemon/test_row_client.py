@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,28 @@ def test_what_does_not_fit_is_told_before_it_is_sent(serving: Running) -> None:
         assert stream.position == 0
     with pytest.raises(StreamError, match="unknown_model"), SyncRowStream(serving.url, model="nobody"):
         pass
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.full((1, 3), 1e39),
+        [[1, 1e39, 3]],
+        np.zeros((1, 3), complex),
+        [[1, 2j, 3]],
+        [["1", "2", "3"]],
+        [[1, 2, 3], [1]],
+        [[1, 2, 10**400]],
+    ],
+    ids=["too large", "too large in a list", "complex", "complex in a list", "text", "ragged", "huge"],
+)
+def test_numbers_are_refused_as_in_process(serving: Running, models: list[Path], rows: Any) -> None:
+    with pytest.raises(ValueError, match="input 'x'") as said:
+        expected(models[0], rows)
+    with SyncRowStream(serving.url, model="plant") as stream:
+        with pytest.raises(ValueError, match=f"^{re.escape(str(said.value))}$"):
+            stream.step(rows)
+        assert stream.position == 0
 
 
 @pytest.mark.long

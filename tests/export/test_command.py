@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from streamer.commands.tools import run_tool
 
 SOURCE = """
 import torch
-from helper import WIDTH
+from helper import WIDTH, helps
+from torch.nn import GRUCell
 
 def alone():
     return torch.nn.GRUCell(4, WIDTH)
@@ -37,7 +39,7 @@ def nothing():
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    (tmp_path / "helper.py").write_text("WIDTH = 8\n", "utf-8")
+    (tmp_path / "helper.py").write_text("WIDTH = 8\ndef helps(): pass\n", "utf-8")
     (tmp_path / "export.py").write_text(SOURCE, "utf-8")  # named as the package is
     return str(tmp_path / "export.py")
 
@@ -53,7 +55,7 @@ def test_what_a_function_may_return(source: str) -> None:
         ("alone", "module alone.*return model, torch.zeros"),
         ("nothing", r"returned NoneType: return \(module, example, states\)"),
         ("broken", "RuntimeError: no such dataset"),
-        ("missing", "no function missing; there are: alone, broken, named, nothing, three"),
+        ("missing", "no function missing; there are: alone, broken, named, nothing, three$"),
     ],
 )
 def test_what_a_function_may_not(source: str, function: str, why: str) -> None:
@@ -142,4 +144,47 @@ def test_an_error_is_told_on_standard_error(source: str, capsys: pytest.CaptureF
 
 def test_without_torch_it_says_what_to_install() -> None:
     with pytest.raises(CommandError, match=r"export needs no_such_torch: pip install it \(for .*python"):
-        run_tool("export", "export.command", [], {"no_such_torch": "pip install it", "json": "nothing"})
+        run_tool(
+            "export",
+            "export.command",
+            [],
+            {"no_such_torch": "pip install it", "json": "nothing"},
+            source="m.py:make",
+            folder=Path(),
+        )
+
+
+#: Begins a draft as the tools do, and ends by the signal that it gets.
+ENDED = """
+import os, sys
+from pathlib import Path
+from export.file import draft_of
+
+with draft_of(Path(sys.argv[1])) as draft:
+    draft.write_bytes(b"half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "needs", "said"),
+    [
+        (signal.SIGSEGV, {}, r"adopt: the ONNX runtime crashed \(SIGSEGV\) on m\.onnx: .*float32"),
+        (signal.SIGABRT, {"torch": ""}, r"adopt: PyTorch or the ONNX runtime crashed \(SIGABRT\) on m\.onnx"),
+        (signal.SIGKILL, {}, r"adopt was killed \(SIGKILL\) while it worked on m\.onnx, .*memory"),
+        (signal.SIGTERM, {}, r"adopt was ended by SIGTERM while it worked on m\.onnx"),
+    ],
+)
+def test_a_tool_that_a_signal_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, needs: dict[str, str], said: str
+) -> None:
+    """It says so, and its draft goes; that of another process stays."""
+    (tmp_path / "ended.py").write_text(ENDED, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folder = tmp_path / "out"
+    (folder / ".m.onnx.1.other").mkdir(parents=True)
+    arguments = [str(folder / "m.onnx"), str(int(number))]
+    with pytest.raises(CommandError, match=said) as caught:
+        run_tool("adopt", "ended", arguments, needs, source="m.onnx", folder=folder)
+    assert caught.value.code == 1
+    assert [path.name for path in folder.iterdir()] == [".m.onnx.1.other"]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from export import ExportError, RefusedError, export
+from streamer import load
 from streamer.contract.judge import CHUNK_TOLERANCE
 from streamer.contract.probe import Signal, deviation, random_signal, run
 from streamer.engine.model import Model
@@ -101,6 +102,44 @@ def test_several_inputs_and_a_condition(tmp_path: Path) -> None:
     outputs, _ = run(model, signal)
     assert deviation(first(model, signal), want["mean"][0].numpy()) < CHUNK_TOLERANCE
     assert deviation(outputs["last"][:, 0, 0], want["mean"][0, 1::2].numpy()) < CHUNK_TOLERANCE
+
+
+class Levels(nn.Module):
+    """Whole numbers that are only made floats."""
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.tanh(0.5 * h + 1e-3 * x.float())
+        return h, h
+
+
+def test_integers_without_limits_are_taken_where_forward_takes_all_of_them(tmp_path: Path) -> None:
+    model, _ = exported(tmp_path / "levels.onnx", Levels(), torch.zeros(1, 3, dtype=torch.int64), zeros(1, 3))
+    assert (model.manifest.input.dtype, model.manifest.input.limits) == ("int64", None)
+    given = np.array([2**62, -(2**62), 7]).reshape(-1, *model.manifest.input.chunk_shape[1:])
+    got = load(tmp_path / "levels.onnx").stream().step(given)
+    np.testing.assert_allclose(next(iter(got.values())).ravel(), [1, -1, np.tanh(0.007)], rtol=1e-5)
+
+
+class Frame(nn.Module):
+    """160 samples a call, and no other number of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(160, 8)
+
+    def forward(self, pcm: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.cell(pcm, h)
+        return h, h
+
+
+def test_a_row_of_samples_says_which_axis_is_time(tmp_path: Path) -> None:
+    """The error names the line that makes it right, and with this line it is."""
+    with pytest.raises(ExportError, match=r"pcm is one row of 160 values.* say time=\{'pcm': 1\}.*give step_seconds"):
+        exported(tmp_path / "no.onnx", Frame(), zeros(1, 160), zeros(1, 8), sample_rate=16000)
+    model, _ = exported(
+        tmp_path / "frame.onnx", Frame(), zeros(1, 160), zeros(1, 8), sample_rate=16000, time={"pcm": 1}
+    )
+    assert (model.manifest.input.sample_rate, model.manifest.input.chunk_shape) == (16000, (160,))
 
 
 def test_sound_comes_as_16_bit_samples(tmp_path: Path) -> None:

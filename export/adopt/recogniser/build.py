@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from export.adopt.recogniser.transducer import search_of
 from export.adopt.report import AdoptionError, Report
 from export.adopt.roles import assign
 from export.adopt.settings import AdoptSettings
+from export.file import draft_folder
 from streamer.contract.judge import Verdict
 from streamer.contract.manifest import Golden, Input, Manifest, Output, Provenance, Tensor
 from streamer.contract.probe import probe
@@ -66,7 +66,7 @@ def adopt_folder(
     if kind.frontend is None:
         return _sound(files, kind, target, settings, report, max_batch, seed, long_chunks)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as place:
+    with draft_folder(target) as place:
         draft = Path(place) / target.name
         for fixed in (False, True):
             recogniser = _recogniser(files, kind, settings, report if not fixed else Report(), fixed or kind.single)

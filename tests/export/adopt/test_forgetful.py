@@ -88,3 +88,48 @@ def test_a_scan_that_begins_with_a_constant(tmp_path: Path) -> None:
     said = refused(source, settings(tmp_path, "[input]\nbatch = 1\ntime = 0\n"))
     assert "Scan" in said
     assert "a constant as its state s" in said
+
+
+class Both(nn.Module):
+    """Both directions over the rows of a call. ``carried``: the backward one starts from a state, too."""
+
+    def __init__(self, kind: type[nn.RNNBase], carried: bool) -> None:
+        super().__init__()
+        self.layer, self.out = kind(8, 16, bidirectional=True, batch_first=True), nn.Linear(32, 3)
+        self.carried = carried
+
+    def forward(self, x: Tensor, *h: Tensor) -> tuple[Tensor, ...]:
+        start = h if self.carried else tuple(torch.cat([one, torch.zeros_like(one)]) for one in h)
+        y, end = self.layer(x, start if len(h) > 1 else start[0])
+        ends = end if len(h) > 1 else (end,)
+        return self.out(y), *(ends if self.carried else (one[:1] for one in ends))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_a_backward_direction_has_no_state(tmp_path: Path, kind: type[nn.RNNBase], rows: int) -> None:
+    names = ["h0", "c0"][: 1 + (kind is nn.LSTM)]
+    given = {"x": torch.randn(1, rows, 8), **{name: torch.zeros(2, 1, 16) for name in names}}
+    source = exported(Both(kind, True), tmp_path / "m.onnx", given, ["y", *(f"{name[0]}n" for name in names)])
+    with pytest.raises(AdoptionError, match=r"has a backward direction, which starts from the state h0"):
+        adopt(source, tmp_path / "out.onnx", max_batch=2, long_chunks=20)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_backward_direction_may_begin_with_nothing(tmp_path: Path) -> None:
+    """It hears the rows of a call; the other direction goes on."""
+    given = {"x": torch.randn(1, 4, 8), "h0": torch.zeros(1, 1, 16)}
+    source = exported(Both(nn.GRU, False), tmp_path / "m.onnx", given, ["y", "hn"])
+    assert adoption(source, "[input]\ntime = 1\nchunk = 4\n").pairs == {"h0": "hn"}
+
+
+def test_a_node_that_is_only_backward(tmp_path: Path) -> None:
+    source = written(
+        tmp_path / "m.onnx",
+        """(float[4, 1, 2] x, float[1, 1, 2] h0) => (float[4, 1, 1, 2] y, float[1, 1, 2] hn) {
+        w = Constant<value = float[1, 2, 2] {1, 0, 0, 1}>()
+        y, hn = RNN<direction = "reverse", hidden_size = 2>(x, w, w, , , h0)
+        }""",
+    )
+    with pytest.raises(AdoptionError, match=r"RNN y has a backward direction, which starts from the state h0"):
+        adopt(source, tmp_path / "out.onnx", settings(tmp_path, "[input]\nbatch = 1\ntime = 0\n"))

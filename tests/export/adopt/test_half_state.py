@@ -23,6 +23,7 @@ from tests.export.adopt.support import (
     heard,
     sound,
     together,
+    written,
 )
 
 CHUNK, TAIL, HIDDEN = 2400, 160, 64
@@ -89,3 +90,14 @@ def test_streams_side_by_side_are_what_the_host_made_of_each(source: Path, adopt
 def test_through_the_daemons_engine(source: Path, adopted: Adoption, tmp_path: Path) -> None:
     pcm = sound(10 * CHUNK, 4)
     assert far(heard(adopted.path, pcm, tmp_path)["logprobs"], by_its_host(source, pcm)) <= TOLERANCE
+
+
+def test_half_precision_throughout_is_judged_with_numbers_that_it_holds(tmp_path: Path) -> None:
+    """A warning of NumPy would fail this test; infinity times zero would break a law."""
+    source = written(
+        tmp_path / "m.onnx",
+        """(float16[b, 1, 4] x, float16[b, 1, 4] h) => (float16[b, 1, 4] y, float16[b, 1, 4] hn) {
+        s = Add(x, h)  hn = Tanh(s)  d = Sub(x, x)  y = Add(hn, d)
+        }""",
+    )
+    assert adoption(source).pairs == {"h": "hn"}

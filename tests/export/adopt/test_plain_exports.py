@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from export.adopt.build import adopt
 from export.adopt.report import AdoptionError
 from streamer.engine.model import Model
 from tests.cli.command import streamer
-from tests.export.adopt.support import TOLERANCE, Array, adoption, far, together
+from tests.export.adopt.support import TOLERANCE, Array, adoption, far, together, written
 
 pytestmark = pytest.mark.long
 
@@ -259,6 +260,43 @@ def test_ten_lines(tmp_path: Path) -> None:
     assert Model.load(target).manifest.name == "plant"
     last = done.stdout.decode().splitlines()[-2:]
     assert last == [f"run it: streamer run {target} rows.csv", f"serve it: streamer serve --model {target}"]
+
+
+SOUND = """(float[b, 64] audio, float[b, 1] h) => (float[b, 1, 1] y, float[b, 1] hn) {
+    m = ReduceMax<axes = [1], keepdims = 1>(audio)  s = Add(m, h)  hn = Tanh(s)
+    ax = Constant<value = int64[1] {1}>()  p = Sigmoid(hn)  y = Unsqueeze(p, ax)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("task", "made", "hint"),
+    [
+        (
+            "",
+            "samples.npy",
+            "streamer run {} samples.npy  # numpy.save of the int16 samples of one channel at 16000 Hz",
+        ),
+        (
+            '[task]\nname = "classify"\nmode = "running"\nlabels = ["a"]\n',
+            "sound.wav",
+            "streamer classify --model {} sound.wav",
+        ),
+    ],
+)
+def test_the_hint_runs_a_model_of_sound(tmp_path: Path, task: str, made: str, hint: str) -> None:
+    source = written(tmp_path / "m.onnx", SOUND)
+    (tmp_path / "c.toml").write_text(f"[input]\nsample_rate = 16000\n{task}", "utf-8")
+    done = streamer("adopt", source, "-c", tmp_path / "c.toml", "--max-batch", "2", "--endurance", "20")
+    assert done.returncode == 0, done.stderr
+    said = next(line for line in done.stdout.decode().splitlines() if line.startswith("run it: "))
+    assert said == f"run it: {hint.format(tmp_path / 'm.streamer.onnx')}"
+    pcm = np.arange(640, dtype=np.int16)
+    np.save(tmp_path / "samples.npy", pcm)
+    soundfile.write(tmp_path / "sound.wav", pcm, 16000)
+    ran = streamer(
+        *said.removeprefix("run it: streamer ").partition("  #")[0].replace(made, str(tmp_path / made)).split()
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_weights_that_were_left_behind(tmp_path: Path) -> None:

@@ -75,8 +75,28 @@ def test_a_state_that_does_not_begin_with_zeros(tmp_path: Path, start: str) -> N
     assert far(together(adopted.model, [x])[0]["y"], np.stack(want)) <= 1e-4
 
 
-@pytest.mark.parametrize("start", ["[1.0, 2.0]", '"missing.npy"'])
-def test_a_start_that_does_not_fit(tmp_path: Path, start: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("[1.0, 2.0]", r"2 numbers, and the state is h float32 \[b, 3\]: give 3 numbers"),
+        ('"wide.npy"', r"the array in .*wide\.npy is \[2, 2\], and the state is h float32 \[b, 3\]: give 3 numbers"),
+        ('"missing.npy"', "can't read .*missing.npy: No such file"),
+        ('"text.npy"', r".*text\.npy holds no array of numbers: write it with numpy.save"),
+        ('"words.npy"', r".*words\.npy holds no array of numbers"),
+        ('"both.npz"', r".*both\.npz holds no array of numbers"),
+    ],
+)
+def test_a_start_that_does_not_fit(tmp_path: Path, start: str, said: str) -> None:
     source = written(tmp_path / "m.onnx", STATE)
-    with pytest.raises(AdoptionError, match=r"\[start\] h: "):
+    np.save(tmp_path / "wide.npy", np.zeros((2, 2)))
+    np.save(tmp_path / "words.npy", np.array(["a", "b", "c"]))
+    np.savez(tmp_path / "both.npz", a=np.zeros(3), b=np.zeros(3))
+    (tmp_path / "text.npy").write_text("0 0 0", "utf-8")
+    with pytest.raises(AdoptionError, match=rf"\[start\] h: {said}"):
         adopt(source, tmp_path / "out.onnx", settings(tmp_path, f"[start]\nh = {start}\n"))
+
+
+def test_an_overlap_starts_with_one_number(tmp_path: Path) -> None:
+    source = written(tmp_path / "m.onnx", STATE)
+    with pytest.raises(AdoptionError, match=r"\[start\] x: the overlap of the stream starts with one number"):
+        adopt(source, tmp_path / "out.onnx", settings(tmp_path, "[start]\nx = [1.0, 2.0]\n"))

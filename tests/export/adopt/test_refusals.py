@@ -330,8 +330,10 @@ def test_a_host_that_does_not_fit(tmp_path: Path, host: str, reason: str) -> Non
     ("toml", "reason"),
     [
         ("[input", "is not TOML"),
-        ("[inputs]\nname = 'x'", "inputs: Extra inputs are not permitted"),
-        ("[input]\nrate = 8000", "input.rate: Extra inputs are not permitted"),
+        ("[inputs]\nname = 'x'", "table or line inputs is unknown: did you mean input?"),
+        ("[input]\nrate = 8000", "line input.rate is unknown: did you mean sample_rate?"),
+        ("[host]\nfft = 8\nhop = 4\nwindows = 'hann'", "line host.windows is unknown: did you mean window?"),
+        ("[recurrence]\nkeep = 1", "line recurrence.keep is unknown: there are restarts"),
         ("[input]\nchunk = 0", "input.chunk: Input should be greater than or equal to 1"),
         ("[host]\nfft = 8\nhop = 3", "a hop of 3 does not divide the fft of 8"),
         ("[host]\nfft = 7\nhop = 7", "host.fft: Input should be a multiple of 2"),
