@@ -8,7 +8,7 @@ import gzip
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -60,6 +60,8 @@ class Readings:
         follow: bool = False,
     ) -> None:
         self.name, self.columns = name, columns
+        #: Says why a line of some columns does not belong to this input; ``None``: every line does. Empty: it does.
+        self.strange: Callable[[Collection[str]], str] | None = None
         self._plain = plain
         self.report = TableReport(name, complain)
         self._followed = _follow(name) if follow else None
@@ -163,6 +165,9 @@ class Readings:
             found.insert(0, f"{text.foreign} {lines} not UTF-8, read as cp1252, the first: line {line}, {shown!r}")
         return found
 
+    def _strange(self, names: Collection[str]) -> str:
+        return "" if self.strange is None else self.strange(names)
+
     def _begin(self) -> None:
         """Read the beginning. Raises :class:`SourceError`, the same one on every call."""
         if self._refused is not None:
@@ -186,7 +191,7 @@ class Readings:
             return
         begun = first.lstrip("\x1e \t\ufeff")
         if begun[:1] in ("{", "["):
-            objects = Objects(text, self.report, lambda: self.columns)
+            objects = Objects(text, self.report, lambda: self.columns, self._strange)
             objects.begin()
             self._found = objects
         elif self._plain and not self.columns.names and is_plain(first) and self._second_is_plain():
@@ -197,7 +202,7 @@ class Readings:
             for pattern, what in STRANGERS:
                 if pattern.fullmatch(first):
                     raise SourceError(what)
-            table = SourceTable(text, self.report, lambda: self.columns, self.whole)
+            table = SourceTable(text, self.report, lambda: self.columns, self.whole, self._strange)
             table.begin(self.columns.names)
             self._found = table
 

@@ -29,7 +29,7 @@ from streamer.serve.body import LONG, in_thread, is_packed, problem, read_body, 
 from streamer.serve.bounds import TooMuchError
 from streamer.serve.readings import influx
 from streamer.serve.readings.parameters import ReadingQuery, reading_query
-from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, read_batch
+from streamer.serve.readings.parsed import EXPECTED, BodyError, Parsed, expected, fleet_of, read_batch
 from streamer.serve.readings.remedies import as_parameters
 from streamer.sources import SourceError
 from streamer.sources.readings import Readings
@@ -157,7 +157,7 @@ class ReadingRoutes:
             body = unzip(body, "gzip", self._settings.max_unpacked_bytes)
         faults: list[str] = []
         source = Readings("body", query.columns, faults.append, body)
-        fleet = self._sensors.choose(query.model, source.names())
+        fleet = fleet_of(source, self._sensors, query.model)
         try:
             batch = read_batch(source, fleet.layout, query.stream or fleet.model.manifest.name)
         except SourceError as error:

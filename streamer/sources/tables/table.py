@@ -8,7 +8,7 @@ the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamer.names import NameRefusedError, check_name, series_name
@@ -46,8 +46,16 @@ class SourceTable:
     """``eager``: the whole input is available, so a long sample may be read. :meth:`begin` finds the ``names`` of the
     columns; :attr:`columns` may be set before :meth:`rows`, which sets ``timed`` and ``used``."""
 
-    def __init__(self, lines: Lines, report: TableReport, columns: Callable[[], Columns], eager: bool) -> None:
+    def __init__(
+        self,
+        lines: Lines,
+        report: TableReport,
+        columns: Callable[[], Columns],
+        eager: bool,
+        strange: Callable[[Collection[str]], str] = lambda names: "",
+    ) -> None:
         self._lines, self._report, self._columns, self._eager = lines, report, columns, eager
+        self._strange = strange
         self.names: list[str] = []
         self.timed = True
         self.times: tuple[str, ...] = ()
@@ -67,6 +75,8 @@ class SourceTable:
 
     def _plan(self) -> None:
         columns, report = self._columns(), self._report
+        if why := self._strange(self.names):  # another header: its lines are of another kind
+            raise SourceError(f"line {self._lines.number} {why}")
         roles = self._roles = guess_columns(self.names, columns, self._sample)
         for note in roles.notes:
             report.note(note)
