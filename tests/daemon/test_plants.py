@@ -110,6 +110,28 @@ def test_a_row_that_can_not_be_read_costs_no_other(sensors: Running) -> None:
     assert look(sensors, "bad", 3)["targets"]["level"]["value"] == 6
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_with_a_model_absent_variables_are_missing(sensors: Running, form: str) -> None:
+    body = b"ts,level,note\n0,7,x\n" if form == "csv" else b'{"ts": 0, "level": 7, "note": "x"}'
+    status, text, _ = post(sensors, f"/v1/readings?model=plant&stream=part.{form}", body)
+    assert (status, json.loads(text)["taken"]) == (200, 1)
+    if form == "csv":
+        assert "no column inflow, outflow: absent variables count as missing" in json.loads(text)["left_out"][0]
+    found = look(sensors, f"part.{form}", 1)["targets"]
+    assert (found["level"]["value"], found["outflow"]["value"]) == (7, None)
+    assert post(sensors, f"/v1/forecast/part.{form}", b"", "DELETE")[0] == 204
+    status, text, _ = post(sensors, "/v1/readings?model=plant", b"ts,note\n0,7\n" if form == "csv" else b'{"note": 7}')
+    assert status == 400
+    assert "level" in text
+
+
+def test_columns_of_a_plant_are_not_chosen(sensors: Running) -> None:
+    for query in ("value=inflow", "model=plant&value=inflow"):
+        status, text, _ = post(sensors, f"/v1/readings?{query}", b"ts,inflow,outflow,level\n0,1,2,3\n")
+        assert status == 400
+        assert "?value= is not for plant: it takes inflow, outflow, level" in json.loads(text)["error"]
+
+
 ROW = {"inflow": 1, "outflow": 2, "level": 3}
 
 

@@ -131,13 +131,14 @@ def fleet_of(source: Readings, sensors: Sensors, model: str | None) -> Fleet:
     return fleet
 
 
-def read_batch(source: Readings, layout: RowLayout, stream: str) -> ReadingBatch:
+def read_batch(source: Readings, layout: RowLayout, stream: str, partial: bool = False) -> ReadingBatch:
     """All readings of a CSV or JSON, in order; a descending file is reversed. For a model of rows: its variables, one
-    line each; ``stream``: for lines that name none. Raises :class:`TooMuchError`."""
+    line each; ``stream``: for lines that name none; ``partial``: a CSV may lack some of the variables. Raises
+    :class:`TooMuchError`."""
     if not layout.variables:
         batch = ReadingBatch.of(list(_charged(source, 1)))
     else:
-        source.columns = replace(source.columns, values=layout.variables)
+        source.columns = replace(source.columns, values=layout.variables, partial=partial)
         rows = list(_charged(source.rows(), len(layout.variables)))
         batch = ReadingBatch.of_rows(rows, layout.variables, stream)
     return batch.take(np.argsort(batch.times, kind="stable")) if descend(batch.names, batch.times) else batch

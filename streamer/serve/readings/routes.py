@@ -158,8 +158,11 @@ class ReadingRoutes:
         faults: list[str] = []
         source = Readings("body", query.columns, faults.append, body)
         fleet = fleet_of(source, self._sensors, query.model)
+        name, variables = fleet.model.manifest.name, fleet.layout.variables
+        if variables and query.columns.values:
+            raise BodyError(400, f"?value= is not for {name}: it takes {', '.join(variables)}; leave ?value= out")
         try:
-            batch = read_batch(source, fleet.layout, query.stream or fleet.model.manifest.name)
+            batch = read_batch(source, fleet.layout, query.stream or name, partial=query.model is not None)
         except SourceError as error:
             drops = kind == "application/x-www-form-urlencoded" and body.count(b"\n") < 2
             why = as_parameters(str(error))
