@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from streamer.names import check_name
 from streamer.sensors.columns import Reading, Row
 from streamer.sources import SourceError
 from streamer.sources.followed import FollowedFile
@@ -62,6 +63,9 @@ class Readings:
         self.name, self.columns = name, columns
         #: Says why a line of some columns does not belong to this input; ``None``: every line does. Empty: it does.
         self.strange: Callable[[Collection[str]], str] | None = None
+        #: The name for the values of lines that name no stream, which then must be of one column; empty: the column's.
+        self.stream = ""
+        self._column = ""
         self._plain = plain
         self.report = TableReport(name, complain)
         self._followed = _follow(name) if follow else None
@@ -132,7 +136,10 @@ class Readings:
                 name = names.get(whose)
                 if name is None:
                     try:
-                        name = self._found.named(row, column)
+                        name = self._alone(column) if self.stream and row.stream is None else None
+                        name = name or self._found.named(row, column)
+                    except SourceError:
+                        raise
                     except ValueError as error:
                         self.report.cell(self._text.number, column[:40], str(error))
                         continue
@@ -140,6 +147,15 @@ class Readings:
                         names.clear()
                     names[whose] = name
                 yield Reading(name, row.time, value)
+
+    def _alone(self, column: str) -> str:
+        """The name for a column's values, if it is the only column. Raises :class:`SourceError` if it is not."""
+        if self._column not in ("", column):
+            what = f"is given to several columns ({self._column[:40]} and {column[:40]})"
+            advice = "leave ?stream= out, or choose one with ?value="
+            raise SourceError(f"{self.name}: one name, {self.stream[:40]!r}, {what}: {advice}")
+        self._column = column
+        return check_name(self.stream)
 
     def rows(self) -> Iterator[Row]:
         """One row a line, with the stream separate from the columns."""

@@ -160,6 +160,36 @@ SENT = (
         path="/v1/readings?bucket=b",
     ),
     sent(
+        "one column of values, and a name for it",
+        "time,value\n1714521600,1\n",
+        {"taken": 1, "refused": 0},
+        path="/v1/readings?stream=h.named",
+    ),
+    sent(
+        "two columns of values, and one name",
+        "time,h.one,h.two\n1714521600,1,2\n",
+        {},
+        "body: one name, 'h.named', is given to several columns (h.one and h.two): leave ?stream= out, or choose one "
+        "with ?value=",
+        400,
+        path="/v1/readings?stream=h.named",
+    ),
+    sent(
+        "two columns of values in JSON, and one name",
+        '{"ts":1714521600,"h.one":1}\n{"ts":1714521600,"h.two":1}',
+        {},
+        "body: one name, 'h.named', is given to several columns (h.one and h.two): leave ?stream= out, or choose one "
+        "with ?value=",
+        400,
+        path="/v1/readings?stream=h.named",
+    ),
+    sent(
+        "two columns of values, one of them chosen and named",
+        "time,h.one,h.two\n1714521660,1,2\n",
+        {"taken": 1, "refused": 0},
+        path="/v1/readings?stream=h.named&value=h.two",
+    ),
+    sent(
         "forecast, neither 0 nor 1",
         "time,h.fc\n1714521600,1\n",
         {},

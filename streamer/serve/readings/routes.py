@@ -161,6 +161,7 @@ class ReadingRoutes:
         name, variables = fleet.model.manifest.name, fleet.layout.variables
         if variables and query.columns.values:
             raise BodyError(400, f"?value= is not for {name}: it takes {', '.join(variables)}; leave ?value= out")
+        source.stream = query.stream or ""
         try:
             batch = read_batch(source, fleet.layout, query.stream or name, partial=query.model is not None)
         except SourceError as error:
