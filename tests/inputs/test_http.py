@@ -142,6 +142,10 @@ SENT = (
         400,
         path="/v1/readings?zone=UTC&zone=Europe/Berlin",
     ),
+    sent("a missing value alone", "time,h.nan\n2024-05-03,NaN\n", {"taken": 1, "refused": 0}),
+    sent("an empty cell alone", "time,h.empty\n2024-05-03,\n", {"taken": 1, "refused": 0}),
+    sent("a missing value and an empty column", "time,h.nan,remark\n2024-05-04,NaN,\n", {"taken": 1, "refused": 0}),
+    sent("-999 alone, told", "time,h.nan\n2024-05-05,-999\n", {"taken": 1}, path="/v1/readings?missing=-999"),
     sent(
         "a misspelt parameter",
         "time,h.typo\n2024-05-01 10:00,1\n",

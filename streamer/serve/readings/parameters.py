@@ -61,6 +61,7 @@ def reading_query(query: QueryParams, missing: Sequence[str] = ()) -> ReadingQue
         tuple(query.getlist("id")),
         tuple(query.getlist("time")),
         tuple(query.getlist("value")),
+        only_missing=True,
         names=tuple(name.strip() for name in names.split(",")) if names else (),
         missing=(*missing, *query.getlist("missing")),
         decimal=decimal,

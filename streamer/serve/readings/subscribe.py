@@ -239,7 +239,9 @@ class Subscriber:
     def _parse(self, data: bytes) -> tuple[Readings, Fleet, ReadingBatch, list[str]]:
         """Parse readings; in a thread, if they are many."""
         faults: list[str] = []
-        source = Readings("message", Columns(missing=self._shared.settings.missing), faults.append, data)
+        source = Readings(
+            "message", Columns(only_missing=True, missing=self._shared.settings.missing), faults.append, data
+        )
         fleet = fleet_of(source, self._shared.sensors, None)
         return source, fleet, read_batch(source, fleet.layout, fleet.model.manifest.name), faults
 

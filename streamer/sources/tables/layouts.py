@@ -41,15 +41,17 @@ INFLUX = frozenset(("", "result", "table", "_start", "_stop", "_time", "_value",
 @dataclass(frozen=True)
 class Columns:
     """The user's options for a table; everything else is guessed. ``id`` and ``time``: a column, or several that belong
-    together. ``wide``: no column names the stream. ``partial``: some of ``values`` may be absent. ``names``: of the
-    columns, for a table without a header. ``missing``: cells that stand for no value. ``decimal``: ``.`` or ``,``.
-    ``time_format`` and ``zone``: as in :class:`Clock`."""
+    together. ``wide``: no column names the stream. ``partial``: some of ``values`` may be absent.
+    ``only_missing``: a table without any number holds missing readings. ``names``: of the columns, for a table without
+    a header. ``missing``: cells that stand for no value. ``decimal``: ``.`` or ``,``. ``time_format`` and ``zone``: as
+    in :class:`Clock`."""
 
     id: str | tuple[str, ...] | None = None
     time: str | tuple[str, ...] | None = None
     values: tuple[str, ...] = ()
     wide: bool = False
     partial: bool = False
+    only_missing: bool = False
     names: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     decimal: str = ""

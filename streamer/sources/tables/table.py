@@ -109,11 +109,31 @@ class SourceTable:
                 continue
             if column.sure or not self._holds_words(column, at):
                 self._values.append((at, column))
+        if self._eager and columns.only_missing:
+            self._trust_missing()
         if not self._values and roles.values:
             raise SourceError(f"has no column of numbers: {'; '.join(report.left_out())}")
         named = [at for at, name in enumerate(self.names) if name]
         self._least = max(named, default=-1) + 1
         self._alone = len(roles.values) == 1
+
+    def _trust_missing(self) -> None:
+        """If there are only missing values, they are readings, as ``null`` is in JSON. Of several columns only those
+        that say so: an empty one may be of remarks."""
+        said = []
+        for at, column in self._values:
+            cells = [row[at].strip() for row in self._sample if at < len(row)]
+            given = column.numbers
+            reader = Numbers(given.decimal, given.lean, given.sentinels, given.switches)
+            try:
+                if any(reader(cell) is not None for cell in cells):
+                    return
+            except NumberError:
+                return
+            if any(cells) or (cells and len(self._values) == 1):
+                said.append(column)
+        for column in said:
+            column.sure = True
 
     def _holds_words(self, column: _Column, at: int) -> bool:
         """Whether most of the first cells are words; if not, and there are numbers, the column becomes ``sure``."""
