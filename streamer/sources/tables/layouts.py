@@ -101,6 +101,9 @@ def suggested(cells: Sequence[str]) -> str:
     """Suggested names for columns without a header, in the form of ``--columns``."""
     names: list[str] = []
     for cell in cells:
+        if clock_only(cell) and names[-1:] == ["time"]:
+            names[-1:] = ["date", "time"]
+            continue
         kind = "time" if is_time(cell) or clock_only(cell) else "value" if number(cell) is not None else "id"
         if kind == "value" and not names and len(cells) > 1 and abs(number(cell) or 0) > 1e8:
             kind = "time"
